@@ -1,0 +1,245 @@
+//! The roles of a process: the only place that wires rooms together, starts them and stops them.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use warp::Filter;
+
+use crate::{
+    config::Config,
+    edge::{self, Edge, server},
+    knowledge::Index,
+    log::{
+        backoff::Backoff,
+        bus::{Bus, ConnectError},
+        streams,
+    },
+    model::{Gateway, Timeouts},
+    tools,
+    worker::{self, Worker},
+};
+
+/// How long a process waits for NATS when it starts.
+const CONNECT_MS: u64 = 30_000;
+/// How often the streams are compared with their definitions while the process runs.
+const STREAMS_CHECK_EVERY_MS: u64 = 5_000;
+
+/// Connects to NATS, waiting for a server that is still starting.
+pub async fn connect(config: &Config, role: &str) -> anyhow::Result<Bus> {
+    let mut backoff = Backoff::new(CONNECT_MS);
+    loop {
+        match Bus::connect(&config.nats, &format!("turnstream {role}")).await {
+            Ok(bus) => return Ok(bus),
+            Err(ConnectError::Connect(error)) if backoff.pause().await => {
+                tracing::warn!(%error, "NATS does not answer yet");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A running edge.
+pub struct RunningEdge {
+    pub address: SocketAddr,
+    edge: Arc<Edge>,
+    readiness: Arc<Health>,
+    listening: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Starts an edge; it accepts connections when this returns.
+pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdge> {
+    let settings = edge::Settings {
+        regions: config.regions.clone(),
+        pool: config.pool.clone(),
+        agent_name: config.agent_name.clone(),
+    };
+    let edge = Arc::new(Edge::new(bus.client.clone(), settings, CancellationToken::new()));
+    let health = Health::start(bus, &config.regions.home, None).await?;
+    let address = SocketAddr::new(config.bind, config.port);
+    let listener = server::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
+    let address = listener.local_addr()?;
+    let (listening, tasks) = (CancellationToken::new(), TaskTracker::new());
+    tasks.spawn(listening.clone().run_until_cancelled_owned(edge.workers.clone().watch(bus.client.clone())));
+    tasks.spawn(listening.clone().run_until_cancelled_owned(health.clone().watch_streams()));
+    tasks.spawn(server::listen(listener, server::routes(edge.clone(), health.clone().probe()), listening.clone()));
+    tasks.close();
+    Ok(RunningEdge { address, edge, readiness: health, listening, tasks })
+}
+
+impl RunningEdge {
+    /// Turns `/ready` red, accepts nothing more, closes the connections with 1012.
+    pub async fn stop(self) {
+        self.readiness.draining.store(true, Ordering::Relaxed);
+        self.listening.cancel();
+        server::drain(&self.edge).await;
+        self.tasks.wait().await;
+    }
+}
+
+/// A running worker.
+pub struct RunningWorker {
+    shutdown: CancellationToken,
+    readiness: Arc<Health>,
+    tasks: TaskTracker,
+}
+
+/// Starts a worker.
+pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningWorker> {
+    let knowledge = Arc::new(if config.seed_kb { Index::demo() } else { Index::default() });
+    let gateway = gateway(config)?;
+    if gateway.is_none() {
+        tracing::warn!("no gateway key: set SMOOAI_GATEWAY_URL and SMOOAI_GATEWAY_KEY; until then nobody is answered");
+    }
+    let settings = worker::Settings {
+        region: config.regions.home.clone(),
+        pool: config.pool.clone(),
+        model: config.model.clone(),
+        max_iterations: config.max_iterations,
+        max_tokens: config.max_tokens,
+        confirm_tools: config.confirm_tools.clone(),
+    };
+    let worker = Arc::new(Worker::new(bus.client.clone(), knowledge, gateway, settings));
+    let health = Health::start(bus, &config.regions.home, Some(worker.clone())).await?;
+    let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+    tasks.spawn(worker.run(shutdown.clone()));
+    tasks.spawn(shutdown.clone().run_until_cancelled_owned(health.clone().watch_streams()));
+    if config.seed_kb {
+        let (client, shutdown) = (bus.client.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            if let Some(Err(error)) = shutdown.run_until_cancelled(tools::demo::run(client)).await {
+                tracing::error!(%error, "the demo tool ended");
+            }
+        });
+    }
+    if let Some(port) = config.health_port {
+        let listener = TcpListener::bind((config.bind, port)).await.context("SMOOTH_AGENT_HEALTH_PORT")?;
+        let routes = server::probes(health.clone().probe()).recover(server::not_found);
+        tasks.spawn(server::listen(listener, routes, shutdown.clone()));
+    }
+    tasks.close();
+    Ok(RunningWorker { shutdown, readiness: health, tasks })
+}
+
+impl RunningWorker {
+    /// Takes no more work, lets running turns finish for a while, hands the rest over.
+    pub async fn stop(self) {
+        self.readiness.draining.store(true, Ordering::Relaxed);
+        self.shutdown.cancel();
+        self.tasks.wait().await;
+    }
+}
+
+fn gateway(config: &Config) -> anyhow::Result<Option<Gateway>> {
+    let Some((url, key)) = config.gateway.as_ref().and_then(|g| Some((&g.url, g.key.clone()?))) else {
+        return Ok(None);
+    };
+    let silence = Duration::from_secs(config.model_silence_secs.into());
+    let timeouts = Timeouts { head: silence, idle: silence, ..Timeouts::default() };
+    Ok(Some(Gateway::with_timeouts(url, Some(key), timeouts).context("SMOOAI_GATEWAY_URL or SMOOAI_GATEWAY_KEY")?))
+}
+
+/// Whether a process can do its work: what `/ready` says.
+struct Health {
+    bus: Bus,
+    region: String,
+    worker: Option<Arc<Worker>>,
+    draining: AtomicBool,
+    streams: AtomicBool,
+}
+
+impl Health {
+    /// Refuses to start on streams that are missing or dangerously different.
+    async fn start(bus: &Bus, region: &str, worker: Option<Arc<Worker>>) -> anyhow::Result<Arc<Self>> {
+        streams::check(&bus.client, region).await?;
+        let (draining, streams) = (AtomicBool::new(false), AtomicBool::new(true));
+        Ok(Arc::new(Self { bus: bus.clone(), region: region.to_string(), worker, draining, streams }))
+    }
+
+    /// Notices a stream or consumer that was deleted or recreated otherwise while the process runs.
+    async fn watch_streams(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(Duration::from_millis(STREAMS_CHECK_EVERY_MS)).await;
+            let checked = streams::check(&self.bus.client, &self.region).await;
+            if let Err(error) = &checked {
+                tracing::error!(%error, "the streams are not as they must be");
+            }
+            self.streams.store(checked.is_ok(), Ordering::Relaxed);
+        }
+    }
+
+    fn probe(self: Arc<Self>) -> server::Readiness {
+        Arc::new(move || {
+            if self.draining.load(Ordering::Relaxed) {
+                return Err("stopping".into());
+            }
+            if !self.bus.healthy() {
+                return Err("NATS is not connected, or denies something".into());
+            }
+            if !self.streams.load(Ordering::Relaxed) {
+                return Err("the streams are not as they must be".into());
+            }
+            match &self.worker {
+                Some(worker) if !worker.is_pulling() => Err("the consumer of work items does not answer".into()),
+                _ => Ok(()),
+            }
+        })
+    }
+}
+
+/// Creates or updates a region's streams. Returns one line for each definition.
+pub async fn apply_streams(bus: &Bus, region: &str, replicas: Option<u32>) -> anyhow::Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for definition in streams::definitions(region, replicas) {
+        let differences = definition.apply(&bus.client).await?;
+        let done = match differences.first() {
+            None => "unchanged",
+            Some(streams::Difference::Missing) => "created",
+            Some(_) => "updated",
+        };
+        lines.push(format!("{} {done}", definition.title()));
+    }
+    Ok(lines)
+}
+
+/// Prints how a region's streams differ from their definitions; fails when they do.
+pub async fn diff_streams(bus: &Bus, region: &str, replicas: Option<u32>) -> anyhow::Result<()> {
+    let mut differ = false;
+    for definition in streams::definitions(region, replicas) {
+        for difference in definition.differences(&bus.client).await? {
+            differ = true;
+            match difference {
+                streams::Difference::Missing => println!("{}: missing", definition.title()),
+                streams::Difference::Field { name, defined, actual } => {
+                    println!("{}: {name} is {actual}, defined as {defined}", definition.title());
+                }
+            }
+        }
+    }
+    if differ {
+        bail!("the streams differ from their definitions");
+    }
+    println!("no differences");
+    Ok(())
+}
+
+/// Returns when the process is asked to stop: ctrl-c or SIGTERM.
+pub async fn stop_signal() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("stopping");
+    Ok(())
+}

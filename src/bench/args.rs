@@ -1,0 +1,148 @@
+//! The command line of `turnstream bench`: what to load, how hard, and which processes to watch.
+//!
+//! Contract: everything here is checked before a connection is opened; a scenario reads its defaults
+//! from the constants of this file and nowhere else.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use super::procs::Watched;
+
+/// Where servers under test find the fake gateway when the command line names no other place.
+pub const DEFAULT_GATEWAY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9000);
+
+/// Measure servers of the smooth-operator protocol with a built-in fake model gateway.
+#[derive(clap::Args, Clone, Debug)]
+pub struct BenchArgs {
+    /// WebSocket address of an edge, ws://HOST:PORT/ws. Repeat for several edges; connections are
+    /// spread over them in turn. Without it the product itself is started for the measurement.
+    #[arg(long = "url", value_name = "URL", conflicts_with = "spawn")]
+    pub urls: Vec<String>,
+
+    /// Start the whole product (`turnstream dev`) for the measurement; the default without --url.
+    #[arg(long)]
+    pub spawn: bool,
+
+    /// Report CPU time and memory of this process. Repeatable.
+    #[arg(long = "pid", value_name = "NAME=PID")]
+    pub pids: Vec<NamedPid>,
+
+    /// Run only these scenarios. Repeatable; all of them by default.
+    #[arg(long = "scenario", value_name = "NAME")]
+    pub scenarios: Vec<Scenario>,
+
+    /// Write the report as JSON to this file, or to standard output with `-`.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Connections of ping, sessions, idle, history, and the sockets of slow-reader.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub connections: Option<usize>,
+
+    /// How long each measured window is.
+    #[arg(long, value_name = "N", default_value = "10", value_parser = seconds)]
+    pub seconds: f64,
+
+    /// Concurrent turns of paced (its saturated variant has four times as many) and flat-out.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub streams: Option<usize>,
+
+    /// Tokens of a turn.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub tokens: Option<u32>,
+
+    /// Tokens a second of one paced stream.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub rate: Option<u32>,
+
+    /// Where the fake gateway listens: 127.0.0.1:9000 by default, any free port when the product is
+    /// started here. Servers under test are started with SMOOAI_GATEWAY_URL=http://ADDR/v1.
+    #[arg(long, value_name = "ADDR")]
+    pub gateway_listen: Option<SocketAddr>,
+
+    /// Run only the fake gateway until ctrl-c, to start or to try servers by hand. It must have
+    /// ended before a measurement begins: the measurement compares the gateway's clock with its own.
+    #[arg(long)]
+    pub gateway_only: bool,
+
+    /// How long a turn may take beyond its own pace before it counts as lost.
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub turn_grace: f64,
+}
+
+impl BenchArgs {
+    /// The scenarios to run, in the order of the catalogue whatever order they were named in.
+    pub fn chosen_scenarios(&self) -> Vec<Scenario> {
+        let all = Scenario::value_variants().iter().copied();
+        all.filter(|scenario| self.scenarios.is_empty() || self.scenarios.contains(scenario)).collect()
+    }
+
+    /// The processes named by `--pid`.
+    pub fn watched(&self) -> Vec<Watched> {
+        let named = self.pids.iter();
+        named.map(|named| Watched::new(&named.name, named.pid)).collect()
+    }
+
+    /// [`BenchArgs::turn_grace`] as a duration.
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs_f64(self.turn_grace)
+    }
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// Closed loop of application-level pings.
+    Ping,
+    /// Closed loop of new conversations.
+    Sessions,
+    /// Turns whose model speaks at an even pace, then the same at saturation.
+    Paced,
+    /// Turns whose model writes as fast as the socket takes it, back to back.
+    FlatOut,
+    /// Memory of connections that do nothing.
+    Idle,
+    /// Reading a conversation back.
+    History,
+    /// Sockets that never read, beside healthy streams.
+    SlowReader,
+}
+
+/// A process to watch, as `NAME=PID`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedPid {
+    pub name: String,
+    pub pid: u32,
+}
+
+impl FromStr for NamedPid {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<NamedPid, String> {
+        let wrong = || format!("`{text}` is not NAME=PID");
+        let (name, pid) = text.split_once('=').ok_or_else(wrong)?;
+        let pid = pid.parse().map_err(|_| wrong())?;
+        if name.is_empty() {
+            return Err(wrong());
+        }
+        Ok(NamedPid { name: name.to_owned(), pid })
+    }
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("must be a whole number above 0".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(seconds),
+        _ => Err("must be a number of seconds above 0, a day at most".to_owned()),
+    }
+}

@@ -1,0 +1,262 @@
+//! One WebSocket connection as a healthy client uses it: ask, wait for the answer; send a message,
+//! read the turn to its end.
+//!
+//! Contract: times are taken when a frame has been read and before it is parsed. Every frame that
+//! nobody asked for is a fault, so a doubled terminal frame is found whenever it comes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::http::Uri;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+use uuid::Uuid;
+
+use super::clock::now_ns;
+use super::fault::{Fault, FaultLog};
+use super::plan::Plan;
+use super::turn::{Tally, Turn};
+use super::wire::{Action, Frame, SessionData};
+
+/// Enough for a burst of coalesced tokens in one read; 2000 idle clients still fit in memory.
+const READ_BUFFER_BYTES: usize = 16 * 1024;
+/// What published clients give a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a closing connection may still deliver frames, which are then judged.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A receive window that a slow reader fills at once.
+const SMALL_WINDOW_BYTES: u32 = 4 * 1024;
+
+/// How a connection treats what it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    Normal,
+    /// For a client that will not read: the server shall feel it soon.
+    Small,
+}
+
+/// The answer to an action.
+pub struct Answer {
+    kind: String,
+    data: Option<Box<RawValue>>,
+    /// From before the write to after the read.
+    pub took_ns: u64,
+}
+
+impl Answer {
+    /// The answer's data in the shape that the action promises.
+    pub fn data<T: DeserializeOwned>(&self) -> Result<T, Fault> {
+        let data = self.data.as_deref().map_or("null", RawValue::get);
+        serde_json::from_str(data).map_err(|error| Fault::BadAnswer(error.to_string()))
+    }
+
+    /// Checks the frame's type.
+    pub fn must_be(&self, kind: &str) -> Result<(), Fault> {
+        match self.kind == kind {
+            true => Ok(()),
+            false => Err(Fault::BadAnswer(format!("{} instead of {kind}", self.kind))),
+        }
+    }
+}
+
+/// A connection to an edge.
+pub struct Client {
+    socket: WebSocketStream<TcpStream>,
+    next_request: u64,
+    /// What this connection's server did wrong so far.
+    pub faults: FaultLog,
+}
+
+impl Client {
+    pub async fn connect(url: &str, window: Window) -> Result<Client, Fault> {
+        timeout(CONNECT_TIMEOUT, Client::open(url, window))
+            .await
+            .unwrap_or_else(|_| Err(Fault::Connect(format!("{url}: timed out"))))
+    }
+
+    async fn open(url: &str, window: Window) -> Result<Client, Fault> {
+        let failed = |why: String| Fault::Connect(format!("{url}: {why}"));
+        let uri: Uri = url.parse().map_err(|_| failed("not a URL".to_owned()))?;
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let found = lookup_host((host, uri.port_u16().unwrap_or(80))).await;
+        let address = found.ok().and_then(|mut all| all.next());
+        let address = address.ok_or_else(|| failed("no such host".to_owned()))?;
+
+        let io_failed = |error: std::io::Error| failed(error.to_string());
+        let socket = match address.is_ipv4() {
+            true => TcpSocket::new_v4(),
+            false => TcpSocket::new_v6(),
+        };
+        let socket = socket.map_err(io_failed)?;
+        if window == Window::Small {
+            socket.set_recv_buffer_size(SMALL_WINDOW_BYTES).map_err(io_failed)?;
+        }
+        let stream = socket.connect(address).await.map_err(io_failed)?;
+        stream.set_nodelay(true).map_err(io_failed)?;
+
+        let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
+        let handshake = client_async_with_config(url, stream, Some(config)).await;
+        let (socket, _) = handshake.map_err(|error| failed(error.to_string()))?;
+        Ok(Client { socket, next_request: 0, faults: FaultLog::default() })
+    }
+
+    /// Sends an action and waits for its answer.
+    pub async fn ask(&mut self, action: Action<'_>) -> Result<Answer, Fault> {
+        self.next_request += 1;
+        let request_id = format!("r{}", self.next_request);
+        let text = action.text(&request_id);
+        let sent_ns = now_ns();
+        self.send(text).await?;
+        let answer = timeout(REQUEST_TIMEOUT, self.answer_to(&request_id, sent_ns)).await;
+        answer.unwrap_or(Err(Fault::Silent("a request")))
+    }
+
+    async fn answer_to(&mut self, request_id: &str, sent_ns: u64) -> Result<Answer, Fault> {
+        loop {
+            let (text, now_ns) = self.receive().await?;
+            let frame = parse(&text)?;
+            if frame.request_id.as_deref() != Some(request_id) {
+                self.unasked(&frame);
+                continue;
+            }
+            if let Some(error) = frame.error {
+                return Err(Fault::Refused { code: error.code, message: error.message });
+            }
+            let kind = frame.kind.into_owned();
+            let data = frame.data.map(RawValue::to_owned);
+            return Ok(Answer { kind, data, took_ns: now_ns.saturating_sub(sent_ns) });
+        }
+    }
+
+    pub async fn create_session(&mut self, agent: &str) -> Result<(SessionData, u64), Fault> {
+        let create = Action::CreateConversationSession { agent_id: agent, user_name: "Bench" };
+        let answer = self.ask(create).await?;
+        answer.must_be("immediate_response")?;
+        let session: SessionData = answer.data()?;
+        let is_id = |text: &str| Uuid::parse_str(text).is_ok();
+        if !is_id(&session.session_id) || !is_id(&session.conversation_id) {
+            return Err(Fault::BadAnswer("an id that is no UUID".to_owned()));
+        }
+        Ok((session, answer.took_ns))
+    }
+
+    /// Sends `plan` as a message without reading anything.
+    pub async fn start_turn(&mut self, session: &str, plan: Plan, tally: &Arc<Tally>) -> Result<Turn, Fault> {
+        let message = plan.to_string();
+        let send = Action::SendMessage { session_id: session, message: &message };
+        let text = send.text(&plan.id.to_string());
+        let turn = Turn::new(plan, now_ns(), Arc::clone(tally));
+        self.send(text).await?;
+        Ok(turn)
+    }
+
+    /// Runs one turn from the message to its terminal frame. Its faults are in it.
+    pub async fn turn(
+        &mut self,
+        session: &str,
+        plan: Plan,
+        tally: &Arc<Tally>,
+        grace: Duration,
+    ) -> Result<Turn, Fault> {
+        let turn = self.start_turn(session, plan, tally).await?;
+        let pace = plan.tokens.checked_div(plan.rate).unwrap_or(0);
+        let limit = Duration::from_secs(u64::from(pace)) + grace;
+        let mut turns = HashMap::from([(plan.id, turn)]);
+        let read = self.read_turns(&mut turns, limit).await;
+        let mut turn = turns.remove(&plan.id).ok_or(Fault::NoTerminal)?;
+        match read {
+            Ok(()) => turn.finish(),
+            Err(fault) => turn.faults.push(fault),
+        }
+        Ok(turn)
+    }
+
+    /// Reads until every one of `turns` has ended; `Ok` also when `limit` is over before.
+    pub async fn read_turns(&mut self, turns: &mut HashMap<Uuid, Turn>, limit: Duration) -> Result<(), Fault> {
+        let mut open = turns.values().filter(|turn| turn.ended_ns.is_none()).count();
+        let reading = async {
+            while open > 0 {
+                let (text, now_ns) = self.receive().await?;
+                let frame = parse(&text)?;
+                let id = frame.request_id.as_deref().and_then(|id| Uuid::parse_str(id).ok());
+                let Some(turn) = id.and_then(|id| turns.get_mut(&id)) else {
+                    self.unasked(&frame);
+                    continue;
+                };
+                let was_open = turn.ended_ns.is_none();
+                turn.take(&frame, now_ns);
+                open -= usize::from(was_open && turn.ended_ns.is_some());
+            }
+            Ok(())
+        };
+        timeout(limit, reading).await.unwrap_or(Ok(()))
+    }
+
+    /// Closes in the proper way; what still comes, and nobody asked for, is a fault.
+    pub async fn close(mut self) -> FaultLog {
+        let closing = async {
+            if self.socket.close(None).await.is_err() {
+                return;
+            }
+            while let Some(Ok(message)) = self.socket.next().await {
+                if let Message::Text(text) = message
+                    && let Ok(frame) = parse(&text)
+                {
+                    self.faults.add(&unasked_fault(&frame));
+                }
+            }
+        };
+        if timeout(CLOSE_TIMEOUT, closing).await.is_err() {
+            self.faults.add(&Fault::Silent("a close frame"));
+        }
+        self.faults
+    }
+
+    async fn send(&mut self, text: String) -> Result<(), Fault> {
+        let sent = self.socket.send(Message::text(text)).await;
+        sent.map_err(|error| Fault::Closed(error.to_string()))
+    }
+
+    async fn receive(&mut self) -> Result<(Utf8Bytes, u64), Fault> {
+        loop {
+            match self.socket.next().await {
+                Some(Ok(Message::Text(text))) => return Ok((text, now_ns())),
+                Some(Ok(Message::Binary(_))) => {
+                    return Err(Fault::Unexpected("a binary frame".to_owned()));
+                }
+                Some(Ok(Message::Close(frame))) => {
+                    let code = frame.map(|frame| u16::from(frame.code));
+                    return Err(Fault::Closed(format!("close code {code:?}")));
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(Fault::Closed(error.to_string())),
+                None => return Err(Fault::Closed("end of stream".to_owned())),
+            }
+        }
+    }
+
+    fn unasked(&mut self, frame: &Frame<'_>) {
+        self.faults.add(&unasked_fault(frame));
+    }
+}
+
+fn unasked_fault(frame: &Frame<'_>) -> Fault {
+    // Only turns have UUIDs as request ids here, and a turn that is waited for is not unasked.
+    let is_turn = frame.request_id.as_deref().is_some_and(|id| Uuid::parse_str(id).is_ok());
+    match is_turn {
+        true => Fault::AfterTerminal(frame.kind.to_string()),
+        false => Fault::Unexpected(frame.kind.to_string()),
+    }
+}
+
+fn parse(text: &str) -> Result<Frame<'_>, Fault> {
+    serde_json::from_str(text).map_err(|error| Fault::BadAnswer(error.to_string()))
+}

@@ -1,0 +1,17 @@
+//! One clock for the gateway and the clients, so that their times can be subtracted.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+static ZERO: OnceLock<Instant> = OnceLock::new();
+
+/// Nanoseconds since this process first asked.
+pub fn now_ns() -> u64 {
+    let zero = ZERO.get_or_init(Instant::now);
+    u64::try_from(zero.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A number of nanoseconds as fractional seconds.
+pub fn ns_to_seconds(ns: u64) -> f64 {
+    Duration::from_nanos(ns).as_secs_f64()
+}

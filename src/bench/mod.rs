@@ -1,0 +1,158 @@
+//! `turnstream bench`: a load generator for servers of the smooth-operator protocol, with a built-in
+//! fake model gateway.
+//!
+//! Contract: it is a black-box client. It knows the public WebSocket protocol and nothing of this
+//! crate, so it measures any server that speaks it. Every answer is checked while it is timed: a
+//! token that is missing or doubled, a turn without exactly one terminal frame, or any other wrong
+//! answer is an error, and a run with errors fails.
+//!
+//! ```text
+//! clients ──ws──▶ servers under test ──http──▶ fake gateway (a thread of this process)
+//!    ▲                                              │ each token carries its send time
+//!    └────────────── added latency = read − write ──┘
+//! ```
+
+mod args;
+mod client;
+mod clock;
+mod fault;
+mod gateway;
+mod plan;
+mod procs;
+mod product;
+mod progress;
+mod report;
+mod scenarios;
+mod turn;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, bail};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use uuid::Uuid;
+
+pub use self::args::BenchArgs;
+use self::client::{Client, Window};
+use self::fault::Fault;
+use self::gateway::{Gateway, GatewayLog};
+use self::procs::Watched;
+use self::product::Product;
+use self::report::Report;
+
+/// What every scenario works with.
+struct Bench {
+    args: BenchArgs,
+    targets: Vec<String>,
+    watched: Vec<Watched>,
+    gateway: Arc<GatewayLog>,
+    /// The agent that all sessions ask for.
+    agent: String,
+    connections_made: AtomicUsize,
+}
+
+impl Bench {
+    fn new(args: BenchArgs, targets: Vec<String>, watched: Vec<Watched>, gateway: &Gateway) -> Bench {
+        Bench {
+            args,
+            targets,
+            watched,
+            gateway: Arc::clone(&gateway.log),
+            agent: Uuid::new_v4().to_string(),
+            connections_made: AtomicUsize::new(0),
+        }
+    }
+
+    /// Connects to the next edge in turn.
+    async fn connect(&self, window: Window) -> Result<Client, Fault> {
+        let number = self.connections_made.fetch_add(1, Ordering::Relaxed);
+        Client::connect(&self.targets[number % self.targets.len()], window).await
+    }
+}
+
+/// Runs the bench: prints the report and fails when anything was wrong.
+pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
+    for url in &args.urls {
+        if !url.starts_with("ws://") {
+            bail!("{url}: only ws:// addresses can be measured");
+        }
+    }
+    let is_spawning = args.urls.is_empty() && !args.gateway_only;
+    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let default = if is_spawning { any_port } else { args::DEFAULT_GATEWAY };
+    let gateway = Gateway::start(args.gateway_listen.unwrap_or(default))?;
+    // From here on the product is never left behind: a signal while it starts is heeded once it runs.
+    let mut interrupts = Interrupts::new()?;
+    if args.gateway_only {
+        println!("gateway http://{}/v1", gateway.address);
+        interrupts.wait().await;
+        return Ok(());
+    }
+
+    let product = match is_spawning {
+        true => Some(Product::start(gateway.address).await?),
+        false => None,
+    };
+    let mut watched = args.watched();
+    let mut targets = args.urls.clone();
+    if let Some(product) = &product {
+        watched.extend(product.watched());
+        targets.push(product.url());
+    }
+    let bench = Bench::new(args, targets, watched, &gateway);
+    let measured = tokio::select! {
+        outcomes = scenarios::run_all(&bench) => Ok(outcomes),
+        () = interrupts.wait() => Err(anyhow::anyhow!("interrupted")),
+    };
+    if let Some(product) = product {
+        product.stop().await;
+    }
+    let report = Report::new(bench.targets, measured?);
+    publish(&report, bench.args.json.as_deref())?;
+    match report.errors {
+        0 => Ok(()),
+        errors => bail!("{errors} errors were found; the report names the first of each scenario"),
+    }
+}
+
+/// Prints the table and writes the JSON. On standard output there is only one of them.
+fn publish(report: &Report, json: Option<&Path>) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(report)?;
+    match json {
+        Some(path) if path == Path::new("-") => {
+            eprint!("{report}");
+            println!("{text}");
+        }
+        Some(path) => {
+            print!("{report}");
+            std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        None => print!("{report}"),
+    }
+    Ok(())
+}
+
+/// Ctrl-c and requests to end, noticed from the moment this is made.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn new() -> anyhow::Result<Interrupts> {
+        Ok(Interrupts { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

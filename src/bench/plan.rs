@@ -1,0 +1,124 @@
+//! What a turn's model shall say: written into the user's message by the client, read back by the
+//! fake gateway, and checked token by token on arrival.
+//!
+//! Contract: `Plan::find` finds in any text what `Plan`'s `Display` wrote, whatever the server put
+//! around it; `marks` finds in any run of tokens what `write_token` wrote.
+
+use std::fmt::{self, Write};
+
+use uuid::Uuid;
+
+/// The first word of a message that steers the gateway.
+const WORD: &str = "bench";
+
+/// The radix of the send time inside a token: short, and without characters that JSON escapes.
+const RADIX: u32 = 36;
+
+/// One turn's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Names the turn in the gateway's records; the client uses it as the request id too.
+    pub id: Uuid,
+    pub tokens: u32,
+    /// Tokens a second; 0 is as fast as the socket takes them.
+    pub rate: u32,
+    /// Filler bytes in each token, for turns that shall be heavy rather than long.
+    pub pad: u32,
+}
+
+impl Plan {
+    /// A plan with a fresh id.
+    pub fn new(tokens: u32, rate: u32) -> Plan {
+        Plan { id: Uuid::new_v4(), tokens, rate, pad: 0 }
+    }
+
+    /// Reads the last plan that `text` mentions.
+    pub fn find(text: &str) -> Option<Plan> {
+        let start = text.rfind(&format!("{WORD} id="))?;
+        let mut plan = Plan { id: Uuid::nil(), tokens: 0, rate: 0, pad: 0 };
+        for word in text[start + WORD.len()..].split_whitespace() {
+            let Some((key, value)) = word.split_once('=') else { break };
+            match key {
+                "id" => plan.id = value.parse().ok()?,
+                "tokens" => plan.tokens = value.parse().ok()?,
+                "rate" => plan.rate = value.parse().ok()?,
+                "pad" => plan.pad = value.parse().ok()?,
+                _ => break,
+            }
+        }
+        Some(plan)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Plan { id, tokens, rate, pad } = self;
+        write!(f, "{WORD} id={id} tokens={tokens} rate={rate} pad={pad}")
+    }
+}
+
+/// Appends the text of a token, ` t{index}:{time in base 36}`, and the filler if there is any.
+pub fn write_token(out: &mut String, index: u32, sent_ns: u64, pad: u32) {
+    let mut digits = [0_u8; 13];
+    let mut rest = sent_ns;
+    let mut first = digits.len();
+    loop {
+        first -= 1;
+        let digit = u32::try_from(rest % u64::from(RADIX)).unwrap_or(0);
+        digits[first] = char::from_digit(digit, RADIX).unwrap_or('0') as u8;
+        rest /= u64::from(RADIX);
+        if rest == 0 {
+            break;
+        }
+    }
+    // Writing to a String cannot fail.
+    let _ = write!(out, " t{index}:");
+    out.extend(digits[first..].iter().copied().map(char::from));
+    if pad > 0 {
+        out.push(':');
+        out.extend(std::iter::repeat_n('x', pad as usize));
+    }
+}
+
+/// One token as it arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    pub index: u32,
+    pub sent_ns: u64,
+}
+
+/// The tokens in `text`; `None` stands for a word that is no token.
+pub fn marks(text: &str) -> impl Iterator<Item = Option<Mark>> {
+    text.split_ascii_whitespace().map(|word| {
+        let mut parts = word.strip_prefix('t')?.splitn(3, ':');
+        let index = parts.next()?.parse().ok()?;
+        let sent_ns = u64::from_str_radix(parts.next()?, RADIX).ok()?;
+        Some(Mark { index, sent_ns })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_found_in_what_a_server_makes_of_the_message() {
+        let plan = Plan { pad: 7, ..Plan::new(100, 20) };
+        assert_eq!(Plan::find(&plan.to_string()), Some(plan));
+        let wrapped = format!("Relevant: bench id=x\n\nQuestion: {plan}\nAnswer briefly = yes");
+        assert_eq!(Plan::find(&wrapped), Some(plan));
+        assert_eq!(Plan::find("how long is your return window?"), None);
+    }
+
+    #[test]
+    fn tokens_are_read_back_from_a_coalesced_frame() {
+        let mut text = String::new();
+        write_token(&mut text, 0, 0, 0);
+        write_token(&mut text, 41, 123_456_789_012, 5);
+        write_token(&mut text, 42, u64::MAX, 0);
+        let mark = |index, sent_ns| Some(Mark { index, sent_ns });
+        let expected = [mark(0, 0), mark(41, 123_456_789_012), mark(42, u64::MAX)];
+        assert_eq!(marks(&text).collect::<Vec<_>>(), expected);
+        assert_eq!(marks(" t1 x2:5").collect::<Vec<_>>(), [None, None]);
+    }
+}

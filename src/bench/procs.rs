@@ -1,0 +1,233 @@
+//! CPU time and memory of processes, read from `/proc`.
+//!
+//! Contract: a window is opened and closed around what is measured; a process that is gone by then
+//! is reported as a fault, never as zero. Where there is no `/proc`, nothing can be watched.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::clock::{now_ns, ns_to_seconds};
+use super::fault::Fault;
+
+/// Linux counts CPU time for user space in hundredths of a second, whatever its own clock is.
+const TICK_MS: u64 = 10;
+
+/// Often enough to see a peak, seldom enough that reading the figures costs next to nothing.
+const PEAK_PAUSE: Duration = Duration::from_millis(250);
+
+/// A process to watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    pub name: String,
+    pub pid: u32,
+}
+
+impl Watched {
+    pub fn new(name: &str, pid: u32) -> Watched {
+        Watched { name: name.to_owned(), pid }
+    }
+}
+
+/// What one process used within a window.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProcessUse {
+    pub name: String,
+    pub pid: u32,
+    pub cpu_ms: u64,
+    pub rss_before_kib: u64,
+    pub rss_after_kib: u64,
+}
+
+/// What all processes used within a window.
+#[derive(Debug, Default)]
+pub struct WindowUse {
+    pub seconds: f64,
+    pub processes: Vec<ProcessUse>,
+    /// Of this process: the clients and the fake gateway.
+    pub bench_cpu_ms: u64,
+    pub faults: Vec<Fault>,
+}
+
+impl WindowUse {
+    /// CPU time of the watched processes together.
+    pub fn cpu_ms(&self) -> u64 {
+        self.processes.iter().map(|used| used.cpu_ms).sum()
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Usage {
+    cpu_ms: u64,
+    rss_kib: u64,
+}
+
+/// A measurement that has begun.
+pub struct Window {
+    started_ns: u64,
+    before: Vec<(Watched, Option<Usage>)>,
+    own_before_ms: u64,
+}
+
+impl Window {
+    pub fn open(watched: &[Watched]) -> Window {
+        let before = watched.iter().map(|process| (process.clone(), usage(process.pid)));
+        Window {
+            before: before.collect(),
+            own_before_ms: cpu_ms(std::process::id()).unwrap_or_default(),
+            started_ns: now_ns(),
+        }
+    }
+
+    pub fn close(self) -> WindowUse {
+        let mut used =
+            WindowUse { seconds: ns_to_seconds(now_ns().saturating_sub(self.started_ns)), ..WindowUse::default() };
+        let own_after_ms = cpu_ms(std::process::id()).unwrap_or_default();
+        used.bench_cpu_ms = own_after_ms.saturating_sub(self.own_before_ms);
+        for (process, before) in self.before {
+            let (Some(before), Some(after)) = (before, usage(process.pid)) else {
+                used.faults.push(Fault::ProcessGone(process.name));
+                continue;
+            };
+            used.processes.push(ProcessUse {
+                name: process.name,
+                pid: process.pid,
+                cpu_ms: after.cpu_ms.saturating_sub(before.cpu_ms),
+                rss_before_kib: before.rss_kib,
+                rss_after_kib: after.rss_kib,
+            });
+        }
+        used
+    }
+}
+
+/// Follows the memory of processes and remembers the highest value of each.
+pub struct Peak {
+    base_kib: Vec<u64>,
+    highest_kib: Arc<Vec<AtomicU64>>,
+    sampler: JoinHandle<()>,
+}
+
+impl Peak {
+    pub fn start(watched: &[Watched]) -> Peak {
+        let watched = watched.to_vec();
+        let base_kib = rss_kib(&watched);
+        let start = base_kib.iter().copied().map(AtomicU64::new);
+        let highest_kib: Arc<Vec<AtomicU64>> = Arc::new(start.collect());
+        let shared = Arc::clone(&highest_kib);
+        let sampling = async move {
+            loop {
+                for (highest, now) in shared.iter().zip(rss_kib(&watched)) {
+                    highest.fetch_max(now, Ordering::Relaxed);
+                }
+                sleep(PEAK_PAUSE).await;
+            }
+        };
+        Peak { base_kib, highest_kib, sampler: tokio::spawn(sampling) }
+    }
+
+    /// How far each process rose above where it was at the start.
+    pub fn growth_kib(&self) -> Vec<u64> {
+        let highest = self.highest_kib.iter().map(|highest| highest.load(Ordering::Relaxed));
+        highest.zip(&self.base_kib).map(|(highest, base)| highest - base).collect()
+    }
+}
+
+impl Drop for Peak {
+    fn drop(&mut self) {
+        self.sampler.abort();
+    }
+}
+
+fn rss_kib(watched: &[Watched]) -> Vec<u64> {
+    let rss = watched.iter().map(|process| usage(process.pid).map(|usage| usage.rss_kib));
+    rss.map(Option::unwrap_or_default).collect()
+}
+
+/// CPU time of the watched processes since they began.
+pub fn total_cpu_ms(watched: &[Watched]) -> u64 {
+    watched.iter().filter_map(|process| cpu_ms(process.pid)).sum()
+}
+
+/// The direct children of a process, with their names.
+pub fn children(parent: u32) -> Vec<Watched> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let found = pids.filter_map(|pid: u32| {
+        let stat = Stat::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+        (stat.parent == parent).then(|| Watched::new(&stat.name, pid))
+    });
+    found.collect()
+}
+
+/// How many files this process may have open.
+pub fn open_files_limit() -> Option<usize> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn usage(pid: u32) -> Option<Usage> {
+    // The roll-up is exact; the status line is what is readable of other users' processes.
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok();
+    let rss = rollup.and_then(|text| kib_line(&text, "Rss:"));
+    let status = || kib_line(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmRSS:");
+    Some(Usage { cpu_ms: cpu_ms(pid)?, rss_kib: rss.or_else(status)? })
+}
+
+fn cpu_ms(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(Stat::parse(&stat)?.cpu_ticks * TICK_MS)
+}
+
+fn kib_line(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// What is needed of `/proc/PID/stat`.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    name: String,
+    parent: u32,
+    cpu_ticks: u64,
+}
+
+impl Stat {
+    fn parse(text: &str) -> Option<Stat> {
+        // The name stands in parentheses and may contain anything, parentheses too.
+        let (open, close) = (text.find('(')?, text.rfind(')')?);
+        let name = text.get(open + 1..close)?.to_owned();
+        let fields: Vec<&str> = text.get(close + 1..)?.split_whitespace().collect();
+        let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+        let parent = u32::try_from(number(1)?).ok()?;
+        Some(Stat { name, parent, cpu_ticks: number(11)? + number(12)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stat_line_with_an_odd_name_is_read() {
+        let text = "42 (a) b (c) S 7 42 42 0 -1 4194304 100 0 0 0 31 11 0 0 20 0 4 0 123 456 789";
+        let expected = Stat { name: "a) b (c".to_owned(), parent: 7, cpu_ticks: 42 };
+        assert_eq!(Stat::parse(text), Some(expected));
+    }
+
+    #[test]
+    fn this_process_is_seen_and_a_missing_one_is_a_fault() {
+        let own = Watched::new("own", std::process::id());
+        let used = Window::open(std::slice::from_ref(&own)).close();
+        assert!(used.processes[0].rss_after_kib > 0);
+        let gone = Watched::new("gone", u32::MAX);
+        let used = Window::open(&[gone]).close();
+        assert_eq!(used.faults, [Fault::ProcessGone("gone".to_owned())]);
+    }
+}

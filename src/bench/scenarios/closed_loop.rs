@@ -1,0 +1,140 @@
+//! A closed loop: each connection asks, waits for the answer, checks it, asks again.
+//!
+//! Contract: only requests that were sent within the window are counted; answers that are wrong
+//! count as faults and not as requests.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::sleep;
+
+use super::super::Bench;
+use super::super::client::Client;
+use super::super::clock::now_ns;
+use super::super::fault::{Fault, FaultLog};
+use super::super::procs::{Window, WindowUse};
+use super::super::progress::Progress;
+use super::super::report::Samples;
+use super::super::wire::{Action, PageData, SessionData};
+
+/// Caches and connections of the servers warm up for this share of the window, unmeasured.
+const WARM_UP_SHARE: f64 = 0.1;
+
+/// What a connection asks for, again and again.
+#[derive(Clone)]
+pub enum Question {
+    Ping,
+    NewSession { agent: String },
+    Session(SessionData),
+    Page { session: String, limit: u32 },
+}
+
+impl Question {
+    /// Asks once; returns how long the answer took.
+    async fn ask(&self, client: &mut Client) -> Result<u64, Fault> {
+        match self {
+            Question::Ping => {
+                let answer = client.ask(Action::Ping).await?;
+                answer.must_be("pong").map(|()| answer.took_ns)
+            }
+            Question::NewSession { agent } => client.create_session(agent).await.map(|(_, took_ns)| took_ns),
+            Question::Session(session) => {
+                let get = Action::GetSession { session_id: &session.session_id };
+                let answer = client.ask(get).await?;
+                match answer.data::<SessionData>()? == *session {
+                    true => Ok(answer.took_ns),
+                    false => Err(Fault::BadAnswer("another session".to_owned())),
+                }
+            }
+            Question::Page { session, limit } => {
+                let get = Action::GetConversationMessages { session_id: session, limit: *limit };
+                let answer = client.ask(get).await?;
+                check_page(&answer.data()?, *limit as usize).map(|()| answer.took_ns)
+            }
+        }
+    }
+}
+
+/// A full page of a longer conversation of plain turns: newest first, so a reply leads.
+fn check_page(page: &PageData, limit: usize) -> Result<(), Fault> {
+    let wrong = |what: &str| Err(Fault::BadAnswer(format!("history: {what}")));
+    if page.messages.len() != limit {
+        return wrong(&format!("{} messages instead of {limit}", page.messages.len()));
+    }
+    if !page.has_more || page.next_cursor.is_none() {
+        return wrong("no sign of the older messages");
+    }
+    let turns = ["outbound", "inbound"];
+    let mut in_turn = page.messages.iter().zip(turns.iter().cycle());
+    if !in_turn.all(|(message, direction)| message.direction == *direction) {
+        return wrong("not newest first");
+    }
+    let mut ids: Vec<&str> = page.messages.iter().map(|message| message.id.as_str()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    match ids.len() == limit {
+        true => Ok(()),
+        false => wrong("a message twice"),
+    }
+}
+
+/// What a loop measured, and its connections for further use.
+pub struct Looped {
+    pub used: WindowUse,
+    pub samples: Samples,
+    pub faults: FaultLog,
+    pub clients: Vec<Client>,
+}
+
+/// Runs the loop on all connections at once for the window that the command line asks for.
+pub async fn run(bench: &Bench, label: &str, workers: Vec<(Client, Question)>) -> Looped {
+    let seconds = bench.args.seconds;
+    let _progress = Progress::start(label, seconds);
+    let from_ns = now_ns() + ns(seconds * WARM_UP_SHARE);
+    let until_ns = from_ns + ns(seconds);
+    let loops = workers.into_iter().map(|(client, question)| tokio::spawn(repeat(client, question, from_ns, until_ns)));
+    let loops: Vec<_> = loops.collect();
+
+    sleep(Duration::from_secs_f64(seconds * WARM_UP_SHARE)).await;
+    let window = Window::open(&bench.watched);
+    sleep(Duration::from_secs_f64(seconds)).await;
+    let used = window.close();
+
+    let (mut samples, mut faults, mut clients) = (Samples::new(), FaultLog::default(), Vec::new());
+    for ended in join_all(loops).await {
+        // A task that panicked has told so itself, but its requests are lost.
+        let Ok((client, times, log)) = ended else {
+            faults.add(&Fault::Unexpected("a client task failed".to_owned()));
+            continue;
+        };
+        times.into_iter().for_each(|took_ns| samples.add_ns(took_ns));
+        faults.merge(log);
+        clients.push(client);
+    }
+    Looped { used, samples, faults, clients }
+}
+
+async fn repeat(mut client: Client, question: Question, from_ns: u64, until_ns: u64) -> (Client, Vec<u64>, FaultLog) {
+    let (mut times, mut faults) = (Vec::new(), FaultLog::default());
+    loop {
+        let started_ns = now_ns();
+        if started_ns >= until_ns {
+            break;
+        }
+        match question.ask(&mut client).await {
+            Ok(took_ns) if started_ns >= from_ns => times.push(took_ns),
+            Ok(_) => {}
+            Err(fault) => {
+                faults.add(&fault);
+                if fault.ends_connection() {
+                    break;
+                }
+            }
+        }
+    }
+    (client, times, faults)
+}
+
+fn ns(seconds: f64) -> u64 {
+    u64::try_from(Duration::from_secs_f64(seconds).as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,68 @@
+//! history: reading a conversation and its session back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::Bench;
+use super::super::client::{Client, Window};
+use super::super::fault::Fault;
+use super::super::plan::Plan;
+use super::super::report::Outcome;
+use super::super::turn::Tally;
+use super::super::wire::SessionData;
+use super::closed_loop::{self, Question};
+use super::{close_all, open_all};
+
+/// One, because the figure of interest is how long a read takes, not how reads queue.
+const CONNECTIONS: usize = 1;
+/// Each turn is two messages.
+const TURNS: u64 = 30;
+const PAGE: u32 = 50;
+const TOKENS: u32 = 20;
+
+pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
+    let count = bench.args.connections.unwrap_or(CONNECTIONS);
+    let prepared = open_all(count, || converse(bench)).await?;
+    let (mut clients, sessions): (Vec<Client>, Vec<SessionData>) = prepared.into_iter().unzip();
+
+    let mut outcomes = Vec::new();
+    for (name, latency) in [("history", "page of 50 messages"), ("get-session", "session")] {
+        let ask = |session: &SessionData| match name {
+            "history" => Question::Page { session: session.session_id.clone(), limit: PAGE },
+            _ => Question::Session(session.clone()),
+        };
+        let workers = clients.into_iter().zip(sessions.iter().map(ask)).collect();
+        let looped = closed_loop::run(bench, name, workers).await;
+        clients = looped.clients;
+        let mut outcome = Outcome::new(name);
+        outcome
+            .set("connections", count as u64)
+            .set("messages", TURNS * 2)
+            .window(looped.used, looped.samples.count())
+            .latency(latency, &looped.samples)
+            .faults(looped.faults);
+        outcomes.push(outcome);
+    }
+    let late = close_all(clients).await;
+    if let Some(last) = outcomes.last_mut() {
+        last.faults(late);
+    }
+    Ok(outcomes)
+}
+
+/// A connection whose session has a conversation of 60 messages.
+async fn converse(bench: &Bench) -> Result<(Client, SessionData), Fault> {
+    let mut client = bench.connect(Window::Normal).await?;
+    let (session, _) = client.create_session(&bench.agent).await?;
+    let tally = Arc::new(Tally::default());
+    let grace: Duration = bench.args.grace();
+    for _ in 0..TURNS {
+        let plan = Plan::new(TOKENS, 0);
+        let turn = client.turn(&session.session_id, plan, &tally, grace).await?;
+        bench.gateway.take(&plan.id);
+        if let Some(fault) = turn.faults.into_iter().next() {
+            return Err(fault);
+        }
+    }
+    Ok((client, session))
+}

@@ -1,0 +1,74 @@
+//! idle: what a connection with a session costs in memory while nothing happens.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::super::Bench;
+use super::super::client::{Client, Window};
+use super::super::fault::Fault;
+use super::super::procs;
+use super::super::progress::Progress;
+use super::super::report::{Outcome, ratio};
+use super::{close_all, open_all};
+
+const CONNECTIONS: usize = 2_000;
+/// Files that are not the connections: standard streams, the gateway, the runtime, some reserve.
+const OTHER_FILES: usize = 256;
+/// Opened and closed before the baseline, so that what is allocated once is not counted.
+const WARM_UP_CONNECTIONS: usize = 64;
+
+/// Quiet is when all watched processes together use less than this in one look.
+const LOOK: Duration = Duration::from_millis(500);
+const QUIET_CPU_MS: u64 = 20;
+const QUIET_TIMEOUT: Duration = Duration::from_secs(15);
+
+pub async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
+    let wanted = bench.args.connections.unwrap_or(CONNECTIONS);
+    let limit = procs::open_files_limit().unwrap_or(usize::MAX);
+    let count = wanted.min(limit.saturating_sub(OTHER_FILES)).max(1);
+    let _progress = Progress::start("idle", QUIET_TIMEOUT.as_secs_f64());
+
+    let first = open_all(WARM_UP_CONNECTIONS.min(count), || open(bench)).await?;
+    let mut faults = close_all(first).await;
+    wait_until_quiet(bench).await;
+
+    let window = procs::Window::open(&bench.watched);
+    let clients = open_all(count, || open(bench)).await?;
+    wait_until_quiet(bench).await;
+    let used = window.close();
+    faults.merge(close_all(clients).await);
+
+    let mut outcome = Outcome::new("idle");
+    let growth_kib = |used: &procs::ProcessUse| used.rss_after_kib as f64 - used.rss_before_kib as f64;
+    let mut all_kib = 0.0;
+    for process in &used.processes {
+        all_kib += growth_kib(process);
+        let name = format!("{}_kib_per_connection", process.name);
+        outcome.figure(&name, ratio(growth_kib(process), count as f64));
+    }
+    if !used.processes.is_empty() {
+        outcome.figure("kib_per_connection", ratio(all_kib, count as f64));
+    }
+    outcome.set("connections", count as u64).window(used, count as u64).faults(faults);
+    Ok(outcome)
+}
+
+async fn open(bench: &Bench) -> Result<Client, Fault> {
+    let mut client = bench.connect(Window::Normal).await?;
+    client.create_session(&bench.agent).await?;
+    Ok(client)
+}
+
+async fn wait_until_quiet(bench: &Bench) {
+    let give_up = Instant::now() + QUIET_TIMEOUT;
+    let mut before_ms = procs::total_cpu_ms(&bench.watched);
+    while Instant::now() < give_up {
+        sleep(LOOK).await;
+        let now_ms = procs::total_cpu_ms(&bench.watched);
+        if now_ms.saturating_sub(before_ms) < QUIET_CPU_MS {
+            return;
+        }
+        before_ms = now_ms;
+    }
+}

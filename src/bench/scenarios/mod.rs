@@ -1,0 +1,68 @@
+//! The scenarios, one a file, and the two kinds of load that most of them are made of.
+//!
+//! Contract: a scenario that cannot be run is an outcome with an error, and the next one is run all
+//! the same.
+
+mod closed_loop;
+mod flat_out;
+mod history;
+mod idle;
+mod paced;
+mod ping;
+mod sessions;
+mod slow_reader;
+mod streams;
+
+use std::future::Future;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::Bench;
+use super::args::Scenario;
+use super::client::Client;
+use super::fault::{Fault, FaultLog};
+use super::report::Outcome;
+
+/// Connections that are being opened at one time; more would measure the listen queue.
+const OPENING_AT_ONCE: usize = 32;
+
+/// Runs what the command line chose, one after the other.
+pub async fn run_all(bench: &Bench) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for scenario in bench.args.chosen_scenarios() {
+        let (name, result) = match scenario {
+            Scenario::Ping => ("ping", one(ping::run(bench)).await),
+            Scenario::Sessions => ("sessions", one(sessions::run(bench)).await),
+            Scenario::Paced => ("paced", paced::run(bench).await),
+            Scenario::FlatOut => ("flat-out", one(flat_out::run(bench)).await),
+            Scenario::Idle => ("idle", one(idle::run(bench)).await),
+            Scenario::History => ("history", history::run(bench).await),
+            Scenario::SlowReader => ("slow-reader", slow_reader::run(bench).await),
+        };
+        outcomes.extend(result.unwrap_or_else(|error| vec![Outcome::failed(name, &error)]));
+    }
+    outcomes
+}
+
+async fn one(scenario: impl Future<Output = anyhow::Result<Outcome>>) -> anyhow::Result<Vec<Outcome>> {
+    Ok(vec![scenario.await?])
+}
+
+/// Makes `count` things that each need a connection, a bounded number at a time.
+async fn open_all<T, F>(count: usize, open: impl Fn() -> F) -> anyhow::Result<Vec<T>>
+where
+    F: Future<Output = Result<T, Fault>>,
+{
+    let opening = stream::iter(0..count).map(|_| open()).buffer_unordered(OPENING_AT_ONCE);
+    opening.try_collect().await.map_err(|fault| anyhow::anyhow!("{fault}"))
+}
+
+/// Closes connections in order and returns all that went wrong on them.
+async fn close_all(clients: Vec<Client>) -> FaultLog {
+    let closing = stream::iter(clients).map(Client::close).buffer_unordered(OPENING_AT_ONCE);
+    let merge = |mut all: FaultLog, log| async {
+        all.merge(log);
+        all
+    };
+    closing.fold(FaultLog::default(), merge).await
+}

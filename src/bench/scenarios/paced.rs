@@ -1,0 +1,40 @@
+//! paced: models that speak at an even pace, as people see it; then the same with more streams and a
+//! faster pace than a small machine can carry.
+
+use super::super::Bench;
+use super::super::report::Outcome;
+use super::streams::{self, Load};
+
+const STREAMS: usize = 50;
+const TOKENS: u32 = 100;
+const RATE: u32 = 20;
+
+/// Four times the streams, each with a dozen times the pace, so 200 streams offer 48,000 tokens a
+/// second, each written by itself. Turns are longer too, so that turns are not what saturates.
+const SATURATED_STREAMS_FACTOR: usize = 4;
+const SATURATED_RATE_FACTOR: u32 = 12;
+const SATURATED_TOKENS_FACTOR: u32 = 10;
+
+pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
+    let load = Load {
+        streams: bench.args.streams.unwrap_or(STREAMS),
+        tokens: bench.args.tokens.unwrap_or(TOKENS),
+        rate: bench.args.rate.unwrap_or(RATE),
+        seconds: bench.args.seconds,
+    };
+    let saturated = Load {
+        streams: load.streams * SATURATED_STREAMS_FACTOR,
+        tokens: load.tokens * SATURATED_TOKENS_FACTOR,
+        rate: load.rate * SATURATED_RATE_FACTOR,
+        ..load
+    };
+    let mut outcomes = Vec::new();
+    for (name, load) in [("paced", load), ("paced-saturated", saturated)] {
+        let outcome = match streams::run(bench, name, load).await {
+            Ok(measured) => streams::outcome(name, load, measured),
+            Err(error) => Outcome::failed(name, &error),
+        };
+        outcomes.push(outcome);
+    }
+    Ok(outcomes)
+}

@@ -1,0 +1,138 @@
+//! slow-reader: sockets that ask for much and never read, beside healthy streams.
+//!
+//! Contract: healthy streams are measured three times: alone, while the slow sockets are being
+//! filled, and while they are full. At last the slow sockets are read after all: each must have
+//! been closed, or must get every frame that was due, in order. Frames dropped in silence are
+//! errors.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use super::super::Bench;
+use super::super::client::{Client, Window};
+use super::super::fault::{Fault, FaultLog};
+use super::super::plan::Plan;
+use super::super::procs;
+use super::super::report::Outcome;
+use super::super::turn::{Tally, Turn};
+use super::open_all;
+use super::streams::{self, Load};
+
+const SOCKETS: usize = 100;
+/// Each turn is some 600 KB on the socket, so together they exceed what the kernel keeps for one.
+/// They are turns of different conversations, because one that never reads cannot take turns.
+const TURNS_PER_SOCKET: usize = 6;
+const SLOW_TOKENS: u32 = 100;
+const SLOW_PAD: u32 = 2_000;
+
+const HEALTHY_STREAMS: usize = 20;
+const HEALTHY_TOKENS: u32 = 60;
+const HEALTHY_RATE: u32 = 20;
+
+/// The gateway may be held up by servers that pass the pressure on; then this is the end of waiting.
+const FILL_TIMEOUT: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_millis(100);
+const DRAIN_LIMIT: Duration = Duration::from_secs(20);
+
+/// A socket that does not read, and what it asked for.
+struct Slow {
+    client: Client,
+    turns: HashMap<Uuid, Turn>,
+}
+
+pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
+    let sockets = bench.args.connections.unwrap_or(SOCKETS);
+    let load = Load {
+        streams: bench.args.streams.unwrap_or(HEALTHY_STREAMS),
+        tokens: bench.args.tokens.unwrap_or(HEALTHY_TOKENS),
+        rate: bench.args.rate.unwrap_or(HEALTHY_RATE),
+        seconds: bench.args.seconds,
+    };
+    let alone = measure(bench, "slow-reader: alone", load).await?;
+
+    let opened = open_all(sockets, || open(bench)).await?;
+    let peak = procs::Peak::start(&bench.watched);
+    let slow = start(opened).await?;
+    let ids: Vec<Uuid> = slow.iter().flat_map(|slow| slow.turns.keys().copied()).collect();
+    let mut filling = measure(bench, "slow-reader: filling", load).await?;
+    let give_up = Instant::now() + FILL_TIMEOUT;
+    while bench.gateway.finished(&ids) < ids.len() && Instant::now() < give_up {
+        sleep(LOOK).await;
+    }
+    let said = bench.gateway.finished(&ids);
+    let mut full = measure(bench, "slow-reader: full", load).await?;
+
+    for (process, growth_kib) in bench.watched.iter().zip(peak.growth_kib()) {
+        filling.figure(&format!("{}_peak_growth_kib", process.name), growth_kib as f64);
+    }
+    filling.set("slow_sockets", sockets as u64);
+    full.set("slow_sockets", sockets as u64).figure("slow_turns_said", said as f64);
+    drain(slow, &mut full).await;
+    for id in &ids {
+        bench.gateway.take(id);
+    }
+    Ok(vec![alone, filling, full])
+}
+
+async fn measure(bench: &Bench, name: &str, load: Load) -> anyhow::Result<Outcome> {
+    let measured = streams::run(bench, name, load).await?;
+    Ok(streams::outcome(name, load, measured))
+}
+
+/// A connection with all its sessions, from the time when it still reads.
+async fn open(bench: &Bench) -> Result<(Client, Vec<String>), Fault> {
+    let mut client = bench.connect(Window::Small).await?;
+    let mut sessions = Vec::new();
+    for _ in 0..TURNS_PER_SOCKET {
+        sessions.push(client.create_session(&bench.agent).await?.0.session_id);
+    }
+    Ok((client, sessions))
+}
+
+async fn start(opened: Vec<(Client, Vec<String>)>) -> anyhow::Result<Vec<Slow>> {
+    let tally = Arc::new(Tally::default());
+    let mut all = Vec::new();
+    for (mut client, sessions) in opened {
+        let mut turns = HashMap::new();
+        for session in sessions {
+            let plan = Plan { pad: SLOW_PAD, ..Plan::new(SLOW_TOKENS, 0) };
+            let started = client.start_turn(&session, plan, &tally).await;
+            turns.insert(plan.id, started.map_err(|fault| anyhow::anyhow!("{fault}"))?);
+        }
+        all.push(Slow { client, turns });
+    }
+    Ok(all)
+}
+
+/// Reads what is there for the slow sockets, and judges it.
+async fn drain(slow: Vec<Slow>, outcome: &mut Outcome) {
+    let (mut closed, mut caught_up, mut faults) = (0, 0, FaultLog::default());
+    for (was_closed, log) in join_all(slow.into_iter().map(drain_one)).await {
+        closed += u32::from(was_closed);
+        caught_up += u32::from(!was_closed);
+        faults.merge(log);
+    }
+    outcome.figure("slow_closed", f64::from(closed)).figure("slow_caught_up", f64::from(caught_up)).faults(faults);
+}
+
+/// Whether the server had closed the socket, and what was wrong with what it sent.
+async fn drain_one(mut slow: Slow) -> (bool, FaultLog) {
+    let read = slow.client.read_turns(&mut slow.turns, DRAIN_LIMIT).await;
+    let was_closed = matches!(read, Err(Fault::Closed(_)));
+    let mut faults = std::mem::take(&mut slow.client.faults);
+    if let (Err(fault), false) = (&read, was_closed) {
+        faults.add(fault);
+    }
+    for turn in slow.turns.values_mut() {
+        if !was_closed {
+            turn.finish();
+        }
+        turn.faults.iter().for_each(|fault| faults.add(fault));
+    }
+    (was_closed, faults)
+}

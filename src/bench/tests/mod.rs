@@ -1,0 +1,192 @@
+//! The load generator against a small fake server: a correct one passes, and each thing that a
+//! server can do wrong is found.
+
+mod fake_server;
+
+use std::collections::HashSet;
+
+use clap::{Parser, ValueEnum};
+use serde_json::{Value, json};
+
+use self::fake_server::Mischief;
+use super::args::Scenario;
+use super::gateway::Gateway;
+use super::report::Outcome;
+use super::{Bench, BenchArgs, scenarios};
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    bench: BenchArgs,
+}
+
+/// A load that a test can afford.
+const SMALL: &[&str] =
+    &["bench", "--seconds", "0.3", "--streams", "3", "--tokens", "12", "--rate", "100", "--connections", "3"];
+
+fn args(more: &[&str]) -> BenchArgs {
+    Cli::try_parse_from(SMALL.iter().chain(more)).unwrap().bench
+}
+
+/// Measures a fake server and returns what was found.
+async fn measure(mischief: Mischief, scenario: &str) -> Vec<Outcome> {
+    let gateway = Gateway::start("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = fake_server::start(gateway.address, mischief).await;
+    // Long where an end is expected, so that a busy machine does not fail the test.
+    let grace = if mischief == Mischief::NoTerminal { "0.5" } else { "30" };
+    let args = args(&["--scenario", scenario, "--turn-grace", grace]);
+    let bench = Bench::new(args, vec![url], Vec::new(), &gateway);
+    scenarios::run_all(&bench).await
+}
+
+/// Whether every error is of this kind, and there is one.
+async fn finds(mischief: Mischief, scenario: &str, expected: &str) {
+    let outcomes = measure(mischief, scenario).await;
+    for outcome in outcomes {
+        assert!(outcome.errors > 0, "{mischief:?} went unnoticed: {outcome:?}");
+        for error in &outcome.first_errors {
+            assert!(error.contains(expected), "{mischief:?} was taken for: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_correct_server_passes_every_scenario() {
+    let names = Scenario::value_variants().iter().map(|scenario| scenario.to_possible_value());
+    for name in names.flatten() {
+        let outcomes = measure(Mischief::None, name.get_name()).await;
+        assert!(!outcomes.is_empty());
+        for outcome in outcomes {
+            assert_eq!(outcome.errors, 0, "{outcome:?}");
+            assert!(outcome.count > 0, "{outcome:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn paced_turns_have_all_their_figures() {
+    let outcomes = measure(Mischief::None, "paced").await;
+    let names: Vec<&str> = outcomes.iter().map(|outcome| outcome.scenario.as_str()).collect();
+    assert_eq!(names, ["paced", "paced-saturated"]);
+    let latencies: HashSet<&str> = outcomes[0].latencies.keys().copied().collect();
+    let expected = ["accepted", "first token added", "token added", "turn overhead"];
+    assert_eq!(latencies, HashSet::from(expected));
+    assert_eq!(outcomes[0].latencies["token added"].count, outcomes[0].count * 12);
+    assert!(outcomes[0].figures["tokens_per_s"] > 0.0);
+    assert!(outcomes[0].figures["tokens_per_frame"] >= 1.0);
+}
+
+#[tokio::test]
+async fn wrong_tokens_are_found() {
+    finds(Mischief::DoubleToken, "flat-out", "repeated token: expected 6, got 5").await;
+    finds(Mischief::LoseToken, "flat-out", "missing token: expected 5, got 6").await;
+    finds(Mischief::LoseLastToken, "flat-out", "the turn ended after 11 of 12 tokens").await;
+    let swapped = measure(Mischief::SwapTokens, "flat-out").await;
+    assert!(swapped[0].first_errors[0].contains("missing token: expected 5, got 6"));
+    assert!(swapped[0].first_errors[1].contains("repeated token: expected 7, got 5"));
+}
+
+#[tokio::test]
+async fn wrong_endings_are_found() {
+    finds(Mischief::NoTerminal, "flat-out", "missing terminal frame").await;
+    finds(Mischief::DoubleTerminal, "flat-out", "eventual_response after the terminal").await;
+    finds(Mischief::LateAccept, "flat-out", "stream_token before the 202").await;
+    finds(Mischief::OtherReply, "flat-out", "the final text is not the streamed text").await;
+    finds(Mischief::FailTurn, "flat-out", "AGENT_ERROR: it did not work").await;
+    finds(Mischief::HangUp, "flat-out", "connection closed").await;
+}
+
+#[tokio::test]
+async fn a_server_that_asks_another_model_is_found() {
+    finds(Mischief::NoModel, "flat-out", "no model call").await;
+}
+
+#[tokio::test]
+async fn a_short_page_is_found() {
+    let outcomes = measure(Mischief::ShortHistory, "history").await;
+    assert!(outcomes[0].first_errors[0].contains("49 messages instead of 50"));
+}
+
+#[tokio::test]
+async fn frames_dropped_for_a_slow_reader_are_found() {
+    let outcomes = measure(Mischief::LoseToken, "slow-reader").await;
+    let full = outcomes.last().unwrap();
+    assert!(full.first_errors.iter().any(|error| error.contains("missing token")));
+}
+
+#[tokio::test]
+async fn no_server_is_an_error_of_each_scenario() {
+    let gateway = Gateway::start("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = "ws://127.0.0.1:1/ws".to_owned();
+    let bench = Bench::new(args(&[]), vec![url], Vec::new(), &gateway);
+    let outcomes = scenarios::run_all(&bench).await;
+    assert!(outcomes.len() >= Scenario::value_variants().len());
+    assert!(outcomes.iter().all(|outcome| outcome.errors == 1));
+}
+
+#[tokio::test]
+async fn a_run_writes_its_report_and_fails_when_something_was_wrong() {
+    for (mischief, is_right) in [(Mischief::None, true), (Mischief::DoubleToken, false)] {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let url = fake_server::start(port, mischief).await;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("report.json");
+        let (port, own) = (port.to_string(), format!("self={}", std::process::id()));
+        let more = [
+            "--url",
+            &url,
+            "--gateway-listen",
+            &port,
+            "--json",
+            file.to_str().unwrap(),
+            "--pid",
+            &own,
+            "--scenario",
+            "paced",
+            "--scenario",
+            "ping",
+        ];
+        let result = super::run(args(&more)).await;
+        assert_eq!(result.is_ok(), is_right, "{result:?}");
+        let report: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        assert_eq!(report["errors"] == 0, is_right);
+        assert_eq!(report["scenarios"][0]["scenario"], "ping");
+        let paced = &report["scenarios"][1];
+        assert!(paced["figures"]["cpu_us_per_token"].is_number());
+        assert!(paced["processes"][0]["rss_after_kib"].as_u64().unwrap() > 0);
+        assert!(paced["latencies"]["token added"]["p99_ms"].is_number());
+    }
+}
+
+#[tokio::test]
+async fn the_gateway_answers_what_is_not_a_turn() {
+    let gateway = Gateway::start("127.0.0.1:0".parse().unwrap()).unwrap();
+    let ask_at = async |path: &str, body: Value| {
+        let mut answer = fake_server::post(gateway.address, path, &body).await;
+        let mut text = String::new();
+        while let Some(line) = answer.next_line().await.unwrap() {
+            text = text + &line + "\n";
+        }
+        text
+    };
+    let ask = async |body| ask_at("/v1/chat/completions", body).await;
+    let user = json!([{"role": "user", "content": "What is this about?"}]);
+    let whole = ask(json!({"messages": user})).await;
+    assert!(whole.starts_with("HTTP/1.1 200") && whole.contains(r#""content":"ok""#));
+    let streamed = ask(json!({"messages": user, "stream": true})).await;
+    assert!(streamed.contains(" t0:") && streamed.contains("data: [DONE]"));
+    assert!(!streamed.contains("usage"));
+    assert!(ask(json!({"messages": 7})).await.starts_with("HTTP/1.1 400"));
+    assert!(ask_at("/v1/embeddings", json!({})).await.starts_with("HTTP/1.1 404"));
+}
+
+#[test]
+fn wrong_arguments_are_refused() {
+    let refused = |more: &[&str]| Cli::try_parse_from(SMALL.iter().chain(more)).is_err();
+    assert!(refused(&["--pid", "7"]));
+    assert!(refused(&["--pid", "=7"]));
+    assert!(refused(&["--scenario", "marathon"]));
+    assert!(refused(&["--url", "ws://h/ws", "--spawn"]));
+    let none = Cli::try_parse_from(["bench", "--streams", "0"]);
+    assert!(none.is_err());
+}

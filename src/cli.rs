@@ -1,0 +1,192 @@
+//! The command line: parse and dispatch.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::{app, bench, config::Config, dev, spec, tools};
+
+/// A server for AI-agent conversations, event-sourced over NATS JetStream.
+#[derive(Parser)]
+#[command(name = "turnstream", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run everything in one process: nats-server (unless NATS_URL is set), edge, worker, demo model (without a key).
+    Dev {
+        #[command(flatten)]
+        listen: Listen,
+        /// Where the nats-server that is started keeps its files.
+        #[arg(long, default_value = ".turnstream/store")]
+        store: PathBuf,
+    },
+    /// Run an edge: it serves clients.
+    Edge {
+        #[command(flatten)]
+        listen: Listen,
+    },
+    /// Run a worker: it answers turns.
+    Worker {
+        /// Port for /health and /ready [default: SMOOTH_AGENT_HEALTH_PORT, or none].
+        #[arg(long)]
+        health_port: Option<u16>,
+    },
+    /// Compare or create the streams, consumers and buckets that everything relies on.
+    Streams {
+        #[command(subcommand)]
+        command: Streams,
+    },
+    /// Look at the tools that NATS services offer.
+    Tools {
+        #[command(subcommand)]
+        command: Tools,
+    },
+    /// Look at the configuration.
+    Config {
+        #[command(subcommand)]
+        command: Configuration,
+    },
+    /// Measure: a load generator with a built-in fake gateway.
+    Bench(bench::BenchArgs),
+    /// Write the JSON Schemas of `spec/` from the program's types.
+    Spec {
+        /// The folder to write to.
+        #[arg(default_value = "spec")]
+        folder: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct Listen {
+    /// Address to listen on [default: SMOOTH_AGENT_BIND, or 127.0.0.1].
+    #[arg(long)]
+    bind: Option<IpAddr>,
+    /// Port to listen on, 0 = any free one [default: SMOOTH_AGENT_PORT, or 8787].
+    #[arg(long)]
+    port: Option<u16>,
+}
+
+#[derive(Subcommand)]
+enum Streams {
+    /// Create what is missing and update what differs.
+    Apply(Replicas),
+    /// Show what differs; exit code 1 if anything does.
+    Diff(Replicas),
+}
+
+#[derive(Args)]
+struct Replicas {
+    /// Copies of what is kept in files: 1, or 3 in a cluster of three or more servers.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=5))]
+    replicas: Option<u32>,
+}
+
+#[derive(Subcommand)]
+enum Tools {
+    /// List the tools that are offered now.
+    List,
+}
+
+#[derive(Subcommand)]
+enum Configuration {
+    /// Print the effective values, without secrets; exit code 1 if something is wrong.
+    Check,
+}
+
+/// Runs the command that the process was started with.
+pub async fn run() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Bench(args) => bench::run(args).await,
+        Command::Spec { folder } => spec::write(&folder).with_context(|| format!("can't write {}", folder.display())),
+        Command::Config { command: Configuration::Check } => {
+            println!("{}", load()?);
+            Ok(())
+        }
+        Command::Dev { listen, store } => {
+            let mut config = with_listen(load()?, listen);
+            dev_defaults(&mut config);
+            dev::run(config, store).await
+        }
+        Command::Edge { listen } => {
+            let config = with_listen(load()?, listen);
+            let bus = app::connect(&config, "edge").await?;
+            let edge = app::start_edge(&config, &bus).await?;
+            println!("listening on http://{}", edge.address);
+            app::stop_signal().await?;
+            edge.stop().await;
+            Ok(())
+        }
+        Command::Worker { health_port } => {
+            let mut config = load()?;
+            config.health_port = health_port.or(config.health_port);
+            let bus = app::connect(&config, "worker").await?;
+            let worker = app::start_worker(&config, &bus).await?;
+            println!("working for pool {}", config.pool);
+            app::stop_signal().await?;
+            worker.stop().await;
+            Ok(())
+        }
+        Command::Streams { command } => streams(command).await,
+        Command::Tools { command: Tools::List } => list_tools().await,
+    }
+}
+
+/// The configuration, with a word about names that look like typing errors.
+fn load() -> anyhow::Result<Config> {
+    for name in Config::unknown_names() {
+        tracing::warn!(name, "this environment variable is unknown and has no effect");
+    }
+    Ok(Config::from_env()?)
+}
+
+fn with_listen(config: Config, listen: Listen) -> Config {
+    Config { bind: listen.bind.unwrap_or(config.bind), port: listen.port.unwrap_or(config.port), ..config }
+}
+
+/// `dev` shows what there is: the demo documents and an approval, unless the environment says otherwise.
+fn dev_defaults(config: &mut Config) {
+    if std::env::var_os("SMOOTH_AGENT_SEED_KB").is_none() {
+        config.seed_kb = true;
+    }
+    if std::env::var_os("SMOOTH_AGENT_CONFIRM_TOOLS").is_none() {
+        config.confirm_tools = vec!["issue_refund".into()];
+    }
+}
+
+async fn streams(command: Streams) -> anyhow::Result<()> {
+    let config = load()?;
+    let bus = app::connect(&config, "streams").await?;
+    let region = &config.regions.home;
+    match command {
+        Streams::Apply(Replicas { replicas }) => {
+            for line in app::apply_streams(&bus, region, replicas).await? {
+                println!("{line}");
+            }
+            Ok(())
+        }
+        Streams::Diff(Replicas { replicas }) => app::diff_streams(&bus, region, replicas).await,
+    }
+}
+
+async fn list_tools() -> anyhow::Result<()> {
+    let config = load()?;
+    let bus = app::connect(&config, "tools").await?;
+    let tools = tools::discovery::round(&bus.client).await;
+    if tools.is_empty() {
+        println!("no NATS service offers a tool");
+    }
+    for tool in tools {
+        let mut notes = vec![format!("timeout {} s", tool.timeout.as_secs())];
+        notes.extend(tool.org.map(|org| format!("only for {org}")));
+        notes.extend(tool.confirm.then(|| "waits for approval".to_string()));
+        notes.extend(tool.idempotent.then(|| "idempotent".to_string()));
+        println!("{}\n    {}\n    {}", tool.name, tool.description, notes.join(", "));
+    }
+    Ok(())
+}

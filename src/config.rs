@@ -1,0 +1,316 @@
+//! Configuration: read once from the environment (flags have been folded into it by `cli`), validated, passed by value.
+//!
+//! The `SMOOTH_AGENT_*` names are shared by every server of this protocol; the `NATS_*` names are the NATS ecosystem's.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
+
+/// Names that this server reads. Any other name with one of [`PREFIXES`] is reported at start: it is likely a typing error.
+const KNOWN: &[&str] = &[
+    "SMOOTH_AGENT_BIND",
+    "SMOOTH_AGENT_PORT",
+    "SMOOTH_AGENT_HEALTH_PORT",
+    "SMOOTH_AGENT_MODEL",
+    "SMOOTH_AGENT_MAX_ITERATIONS",
+    "SMOOTH_AGENT_MAX_TOKENS",
+    "SMOOTH_AGENT_MODEL_SILENCE_SECS",
+    "SMOOTH_AGENT_SEED_KB",
+    "SMOOTH_AGENT_CONFIRM_TOOLS",
+    "SMOOTH_AGENT_REGION",
+    "SMOOTH_AGENT_REGIONS",
+    "SMOOTH_AGENT_POOL",
+    "SMOOTH_AGENT_AGENT_NAME",
+    "SMOOAI_GATEWAY_URL",
+    "SMOOAI_GATEWAY_KEY",
+];
+const PREFIXES: &[&str] = &["SMOOTH_AGENT_", "SMOOAI_GATEWAY_"];
+
+/// Everything a role needs to know. Secrets print as `set`.
+#[derive(Clone)]
+pub struct Config {
+    pub bind: IpAddr,
+    pub port: u16,
+    /// Where a worker answers `/health` and `/ready`; `None` = nowhere.
+    pub health_port: Option<u16>,
+    pub nats: Nats,
+    pub regions: Regions,
+    pub pool: String,
+    pub agent_name: String,
+    pub gateway: Option<GatewayConfig>,
+    pub model: String,
+    pub max_iterations: u32,
+    pub max_tokens: u32,
+    /// How long the gateway may be silent, before its answer and within it.
+    pub model_silence_secs: u32,
+    pub seed_kb: bool,
+    /// Lower-cased parts of tool names that wait for approval.
+    pub confirm_tools: Vec<String>,
+}
+
+/// How NATS is reached: the names that the `nats` CLI and the client libraries use.
+#[derive(Clone, Default)]
+pub struct Nats {
+    pub url: Option<String>,
+    pub creds: Option<PathBuf>,
+    pub nkey: Option<PathBuf>,
+    pub ca: Option<PathBuf>,
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub user: Option<String>,
+    pub password: Option<String>,
+    pub token: Option<String>,
+}
+
+/// An OpenAI-compatible endpoint and its key.
+#[derive(Clone)]
+pub struct GatewayConfig {
+    pub url: String,
+    /// Without a key the rest of the protocol works and a turn is refused with `LLM_UNAVAILABLE`.
+    pub key: Option<String>,
+}
+
+/// The regions of a deployment: the name of this one, and the name behind each number that an id may carry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Regions {
+    pub home: String,
+    pub home_number: u8,
+    table: BTreeMap<u8, String>,
+}
+
+impl Regions {
+    /// The name of the region with this number, if the deployment has one.
+    pub fn name(&self, number: u8) -> Option<&str> {
+        self.table.get(&number).map(String::as_str)
+    }
+}
+
+/// What is wrong with the configuration, in words that say what to set.
+#[derive(Debug, thiserror::Error, PartialEq)]
+#[error("{name}: {problem}")]
+pub struct ConfigError {
+    pub name: &'static str,
+    pub problem: String,
+}
+
+/// A source of values by name: the process environment, or a map in tests.
+pub type Source<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+impl Config {
+    /// Reads the process environment.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::from_source(&|name| std::env::var(name).ok())
+    }
+
+    /// Reads `source`. Blank values count as absent.
+    pub fn from_source(source: Source) -> Result<Self, ConfigError> {
+        let text = |name: &str| source(name).map(|v| v.trim().to_string()).filter(|v| !v.is_empty());
+        let gateway_key = text("SMOOAI_GATEWAY_KEY");
+        let gateway = match (text("SMOOAI_GATEWAY_URL"), gateway_key) {
+            (Some(url), key) if url.starts_with("http://") || url.starts_with("https://") => {
+                Some(GatewayConfig { url, key })
+            }
+            (Some(url), _) => return Err(wrong("SMOOAI_GATEWAY_URL", format!("`{url}` is not an http or https URL"))),
+            (None, Some(_)) => {
+                return Err(wrong(
+                    "SMOOAI_GATEWAY_URL",
+                    "a gateway key is set, so set the gateway's base URL too (it ends in /v1)".into(),
+                ));
+            }
+            (None, None) => None,
+        };
+        Ok(Self {
+            bind: parsed(&text, "SMOOTH_AGENT_BIND", "an IP address", || IpAddr::from([127, 0, 0, 1]))?,
+            port: parsed(&text, "SMOOTH_AGENT_PORT", "a port number", || 8787)?,
+            health_port: optional(&text, "SMOOTH_AGENT_HEALTH_PORT", "a port number")?,
+            nats: Nats {
+                url: text("NATS_URL"),
+                creds: text("NATS_CREDS").map(PathBuf::from),
+                nkey: text("NATS_NKEY").map(PathBuf::from),
+                ca: text("NATS_CA").map(PathBuf::from),
+                cert: text("NATS_CERT").map(PathBuf::from),
+                key: text("NATS_KEY").map(PathBuf::from),
+                user: text("NATS_USER"),
+                password: text("NATS_PASSWORD"),
+                token: text("NATS_TOKEN"),
+            },
+            regions: regions(text("SMOOTH_AGENT_REGION"), text("SMOOTH_AGENT_REGIONS"))?,
+            pool: token(&text, "SMOOTH_AGENT_POOL", "default")?,
+            agent_name: text("SMOOTH_AGENT_AGENT_NAME").unwrap_or_else(|| "smooth-agent".into()),
+            gateway,
+            model: text("SMOOTH_AGENT_MODEL").unwrap_or_else(|| "claude-haiku-4-5".into()),
+            max_iterations: at_least_one(&text, "SMOOTH_AGENT_MAX_ITERATIONS", 20)?,
+            max_tokens: at_least_one(&text, "SMOOTH_AGENT_MAX_TOKENS", 8192)?,
+            model_silence_secs: at_least_one(&text, "SMOOTH_AGENT_MODEL_SILENCE_SECS", 60)?,
+            seed_kb: text("SMOOTH_AGENT_SEED_KB").is_some_and(|v| v == "1" || v.eq_ignore_ascii_case("true")),
+            confirm_tools: text("SMOOTH_AGENT_CONFIRM_TOOLS")
+                .map(|list| list.split(',').map(|p| p.trim().to_lowercase()).filter(|p| !p.is_empty()).collect())
+                .unwrap_or_default(),
+        })
+    }
+
+    /// Names in the environment that look like ours and are not.
+    pub fn unknown_names() -> Vec<String> {
+        std::env::vars().map(|(name, _)| name).filter(|name| is_unknown(name)).collect()
+    }
+}
+
+fn is_unknown(name: &str) -> bool {
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix)) && !KNOWN.contains(&name)
+}
+
+fn wrong(name: &'static str, problem: String) -> ConfigError {
+    ConfigError { name, problem }
+}
+
+fn optional<T: std::str::FromStr>(
+    text: &dyn Fn(&str) -> Option<String>,
+    name: &'static str,
+    what: &str,
+) -> Result<Option<T>, ConfigError> {
+    text(name).map(|value| value.parse().map_err(|_| wrong(name, format!("`{value}` is not {what}")))).transpose()
+}
+
+fn parsed<T: std::str::FromStr>(
+    text: &dyn Fn(&str) -> Option<String>,
+    name: &'static str,
+    what: &str,
+    default: impl FnOnce() -> T,
+) -> Result<T, ConfigError> {
+    Ok(optional(text, name, what)?.unwrap_or_else(default))
+}
+
+fn at_least_one(text: &dyn Fn(&str) -> Option<String>, name: &'static str, default: u32) -> Result<u32, ConfigError> {
+    match parsed(text, name, "a number from 1", || default)? {
+        0 => Err(wrong(name, "must be at least 1".into())),
+        n => Ok(n),
+    }
+}
+
+/// A value that becomes part of a subject: letters, digits, `-` and `_`.
+fn token(text: &dyn Fn(&str) -> Option<String>, name: &'static str, default: &str) -> Result<String, ConfigError> {
+    let value = text(name).unwrap_or_else(|| default.into());
+    if is_token(&value) {
+        Ok(value)
+    } else {
+        Err(wrong(name, format!("`{value}` may hold only letters, digits, - and _")))
+    }
+}
+
+fn is_token(value: &str) -> bool {
+    !value.is_empty() && value.len() <= 64 && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+/// `SMOOTH_AGENT_REGIONS` is `name=number,…`; left out, the home region has number 0.
+fn regions(home: Option<String>, table: Option<String>) -> Result<Regions, ConfigError> {
+    let home = home.unwrap_or_else(|| "local".into());
+    if !is_token(&home) {
+        return Err(wrong("SMOOTH_AGENT_REGION", format!("`{home}` may hold only letters, digits, - and _")));
+    }
+    let list = table.unwrap_or_else(|| format!("{home}=0"));
+    let mut table = BTreeMap::new();
+    for entry in list.split(',') {
+        let parsed = entry
+            .trim()
+            .split_once('=')
+            .and_then(|(name, number)| Some((name.trim(), number.trim().parse::<u8>().ok()?)));
+        match parsed {
+            Some((name, number)) if is_token(name) && !table.contains_key(&number) => {
+                table.insert(number, name.to_string());
+            }
+            _ => {
+                return Err(wrong(
+                    "SMOOTH_AGENT_REGIONS",
+                    format!("`{entry}` is not a new `name=number` with a number from 0 to 255"),
+                ));
+            }
+        }
+    }
+    match table.iter().find(|(_, name)| **name == home).map(|(number, _)| *number) {
+        Some(home_number) => Ok(Regions { home, home_number, table }),
+        None => Err(wrong("SMOOTH_AGENT_REGIONS", format!("does not name the home region `{home}`"))),
+    }
+}
+
+impl fmt::Display for Config {
+    /// The effective values, without secrets, one a line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let set = |present: bool| if present { "set" } else { "unset" };
+        writeln!(f, "SMOOTH_AGENT_BIND={}", self.bind)?;
+        writeln!(f, "SMOOTH_AGENT_PORT={}", self.port)?;
+        writeln!(f, "SMOOTH_AGENT_HEALTH_PORT={}", self.health_port.map_or("unset".into(), |p| p.to_string()))?;
+        writeln!(f, "SMOOTH_AGENT_REGION={}", self.regions.home)?;
+        let table: Vec<String> = self.regions.table.iter().map(|(number, name)| format!("{name}={number}")).collect();
+        writeln!(f, "SMOOTH_AGENT_REGIONS={}", table.join(","))?;
+        writeln!(f, "SMOOTH_AGENT_POOL={}", self.pool)?;
+        writeln!(f, "SMOOTH_AGENT_AGENT_NAME={}", self.agent_name)?;
+        writeln!(f, "SMOOAI_GATEWAY_URL={}", self.gateway.as_ref().map_or("unset", |g| g.url.as_str()))?;
+        writeln!(f, "SMOOAI_GATEWAY_KEY={}", set(self.gateway.as_ref().is_some_and(|g| g.key.is_some())))?;
+        writeln!(f, "SMOOTH_AGENT_MODEL={}", self.model)?;
+        writeln!(f, "SMOOTH_AGENT_MAX_ITERATIONS={}", self.max_iterations)?;
+        writeln!(f, "SMOOTH_AGENT_MAX_TOKENS={}", self.max_tokens)?;
+        writeln!(f, "SMOOTH_AGENT_MODEL_SILENCE_SECS={}", self.model_silence_secs)?;
+        writeln!(f, "SMOOTH_AGENT_SEED_KB={}", self.seed_kb)?;
+        writeln!(f, "SMOOTH_AGENT_CONFIRM_TOOLS={}", self.confirm_tools.join(","))?;
+        writeln!(f, "NATS_URL={}", self.nats.url.as_deref().map_or("unset".into(), without_password))?;
+        writeln!(f, "NATS_CREDS={}", set(self.nats.creds.is_some()))?;
+        write!(f, "NATS_TOKEN={}", set(self.nats.token.is_some()))
+    }
+}
+
+/// A NATS URL without the user information that it may carry.
+fn without_password(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => format!("{}***{}", &url[..scheme + 3], &url[at..]),
+        _ => url.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(values: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::from_source(&|name| values.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string()))
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_protocol() {
+        let config = read(&[]).unwrap();
+        assert_eq!((config.bind.to_string().as_str(), config.port), ("127.0.0.1", 8787));
+        assert_eq!((config.model.as_str(), config.max_iterations, config.max_tokens), ("claude-haiku-4-5", 20, 8192));
+        assert_eq!((config.regions.home.as_str(), config.regions.name(0)), ("local", Some("local")));
+        assert!(config.gateway.is_none() && !config.seed_kb && config.confirm_tools.is_empty());
+    }
+
+    #[test]
+    fn bad_values_name_what_to_set() {
+        for (name, value) in [
+            ("SMOOTH_AGENT_PORT", "eighty"),
+            ("SMOOTH_AGENT_BIND", "here"),
+            ("SMOOTH_AGENT_MAX_TOKENS", "0"),
+            ("SMOOTH_AGENT_REGION", "eu.west"),
+            ("SMOOTH_AGENT_REGIONS", "us=1"),
+            ("SMOOTH_AGENT_REGIONS", "local=0,us=0"),
+            ("SMOOTH_AGENT_POOL", "a>b"),
+            ("SMOOAI_GATEWAY_URL", "ftp://x"),
+        ] {
+            assert_eq!(read(&[(name, value)]).err().map(|e| e.name), Some(name), "{name}={value}");
+        }
+        assert_eq!(read(&[("SMOOAI_GATEWAY_KEY", "k")]).err().map(|e| e.name), Some("SMOOAI_GATEWAY_URL"));
+    }
+
+    #[test]
+    fn secrets_do_not_print() {
+        let config = read(&[
+            ("SMOOAI_GATEWAY_URL", "http://g/v1"),
+            ("SMOOAI_GATEWAY_KEY", "sk-secret"),
+            ("NATS_URL", "nats://user:secret@host:4222"),
+            ("NATS_TOKEN", "secret"),
+        ]);
+        assert!(!config.unwrap().to_string().contains("secret"));
+    }
+
+    #[test]
+    fn names_with_typing_errors_are_noticed() {
+        assert!(is_unknown("SMOOTH_AGENT_PROT") && !is_unknown("SMOOTH_AGENT_PORT") && !is_unknown("PATH"));
+    }
+}

@@ -1,0 +1,78 @@
+//! Words of a text, made comparable.
+//!
+//! Contract: two forms of one English word mostly become the same stem; words that carry no
+//! meaning in a question are left out. Good enough to choose a sentence, no more.
+
+use std::collections::HashSet;
+
+/// Words that say nothing about what a question is about.
+const STOP_WORDS: &[&str] = &[
+    "a", "about", "all", "am", "an", "and", "any", "are", "as", "at", "be", "by", "can", "could", "do", "does", "for",
+    "from", "get", "give", "has", "have", "how", "i", "if", "in", "is", "it", "its", "know", "like", "long", "many",
+    "may", "me", "much", "my", "need", "no", "not", "of", "on", "or", "our", "please", "s", "shall", "should", "so",
+    "tell", "than", "that", "the", "their", "them", "there", "they", "this", "to", "us", "want", "was", "we", "what",
+    "when", "where", "which", "who", "why", "will", "with", "would", "you", "your",
+];
+
+/// The words of a text in lower case: runs of letters and digits.
+pub fn words(text: &str) -> impl Iterator<Item = String> {
+    let runs = text.split(|c: char| !c.is_alphanumeric());
+    runs.filter(|word| !word.is_empty()).map(|word| word.to_lowercase())
+}
+
+/// The stems of a text's words that carry meaning.
+pub fn stems(text: &str) -> HashSet<String> {
+    words(text).filter(|word| !STOP_WORDS.contains(&word.as_str())).map(|word| stem(&word)).collect()
+}
+
+/// Cuts the commonest endings off, as long as something recognisable is left.
+fn stem(word: &str) -> String {
+    const LEFT_MIN_CHARS: usize = 3;
+    for ending in ["ing", "ies", "ed", "es", "s", "e", "y"] {
+        let Some(left) = word.strip_suffix(ending) else {
+            continue;
+        };
+        if left.chars().count() < LEFT_MIN_CHARS {
+            continue;
+        }
+        // "shipping" and "ship" are one word.
+        let mut ends = left.chars().rev();
+        let doubled = ending == "ing" || ending == "ed";
+        return match (ends.next(), ends.next()) {
+            (Some(last), Some(before)) if doubled && last == before && !"ls".contains(last) => {
+                left[..left.len() - last.len_utf8()].to_owned()
+            }
+            _ => left.to_owned(),
+        };
+    }
+    word.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_of_a_word_meet() {
+        for (one, other) in [
+            ("return", "returns"),
+            ("ship", "shipping"),
+            ("shipped", "ships"),
+            ("policy", "policies"),
+            ("refund", "refunded"),
+            ("charge", "charging"),
+            ("fee", "fee"),
+        ] {
+            assert_eq!(stem(one), stem(other));
+        }
+        assert_ne!(stem("order"), stem("refund"));
+    }
+
+    #[test]
+    fn a_question_keeps_what_it_is_about() {
+        let mut about: Vec<_> = stems("How long is your return-window, please?").into_iter().collect();
+        about.sort();
+        assert_eq!(about, ["return", "window"]);
+        assert!(stems("What is it?").is_empty());
+    }
+}

@@ -1,0 +1,159 @@
+//! `turnstream dev`: the whole product in one process, with what it needs beside it.
+//!
+//! Without `NATS_URL` it starts a nats-server of its own; without a gateway key, the demo model. It ends what it started and
+//! touches nothing else.
+
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+use tokio::{
+    net::TcpListener,
+    process::{Child, Command},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    app,
+    config::{Config, GatewayConfig},
+    demo,
+};
+
+/// How long a nats-server may take to start and to stop.
+const SERVER_START_MS: u64 = 20_000;
+const SERVER_STOP_MS: u64 = 10_000;
+
+/// Runs everything until ctrl-c or SIGTERM.
+pub async fn run(mut config: Config, store: PathBuf) -> anyhow::Result<()> {
+    let server = match config.nats.url {
+        Some(_) => None,
+        None => Some(NatsServer::start(&store).await?),
+    };
+    if let Some(server) = &server {
+        config.nats.url = Some(server.url.clone());
+    }
+    let result = run_on(config).await;
+    if let Some(server) = server {
+        server.stop().await;
+    }
+    result
+}
+
+async fn run_on(mut config: Config) -> anyhow::Result<()> {
+    let (stop_demo, demo) = (CancellationToken::new(), TaskTracker::new());
+    if config.gateway.as_ref().is_none_or(|gateway| gateway.key.is_none()) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        config.gateway =
+            Some(GatewayConfig { url: format!("http://{}/v1", listener.local_addr()?), key: Some("demo".into()) });
+        demo.spawn(demo::gateway::serve(listener, stop_demo.clone().cancelled_owned()));
+        println!("model: built-in demo (set SMOOAI_GATEWAY_URL and SMOOAI_GATEWAY_KEY for a real one)");
+    }
+    demo.close();
+    let bus = app::connect(&config, "dev").await?;
+    app::apply_streams(&bus, &config.regions.home, None).await?;
+    let worker = app::start_worker(&config, &bus).await?;
+    let edge = app::start_edge(&config, &bus).await?;
+    println!("nats {}", config.nats.url.as_deref().unwrap_or_default());
+    println!("listening on http://{}", edge.address);
+    app::stop_signal().await?;
+    tokio::join!(edge.stop(), worker.stop());
+    stop_demo.cancel();
+    demo.wait().await;
+    Ok(())
+}
+
+/// A nats-server that this process started and will end.
+struct NatsServer {
+    child: Child,
+    url: String,
+}
+
+impl NatsServer {
+    async fn start(store: &Path) -> anyhow::Result<Self> {
+        let binary = find().await?;
+        // Absolute, since the server makes its own sense of relative paths.
+        tokio::fs::create_dir_all(store).await.with_context(|| format!("can't create {}", store.display()))?;
+        let store = tokio::fs::canonicalize(store).await?;
+        let mut command = Command::new(&binary);
+        command.args(["--addr", "127.0.0.1", "--port", "-1", "--jetstream", "--store_dir"]).arg(&store);
+        command.arg("--ports_file_dir").arg(&store).arg("--log").arg(store.join("nats-server.log"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // A group of its own, so that ctrl-c in a terminal reaches this process only, which then stops things in order.
+        command.process_group(0).kill_on_drop(true);
+        end_with_parent(&mut command);
+        let mut child = command.spawn().with_context(|| format!("can't start {}", binary.display()))?;
+        let pid = child.id().unwrap_or_default();
+        match timeout(Duration::from_millis(SERVER_START_MS), wait_for_ports(&store, &binary, pid, &mut child)).await {
+            Ok(Ok(url)) => Ok(Self { child, url }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => bail!("nats-server did not start in time; see {}", store.join("nats-server.log").display()),
+        }
+    }
+
+    async fn stop(mut self) {
+        if let Some(pid) = self.child.id() {
+            // The library can only kill; a server that is asked to stop closes its files in order.
+            let asked = Command::new("kill").arg("-TERM").arg(pid.to_string()).status().await;
+            let stopped = timeout(Duration::from_millis(SERVER_STOP_MS), self.child.wait()).await;
+            if !matches!((&asked, &stopped), (Ok(_), Ok(Ok(_)))) {
+                tracing::warn!("nats-server did not stop when asked; it is killed");
+            }
+        }
+        // Dropping the child kills it if it still runs.
+    }
+}
+
+/// Has the kernel end the child when this process is killed: an orphaned server would hold the store.
+#[cfg(target_os = "linux")]
+fn end_with_parent(command: &mut Command) {
+    // SAFETY: prctl is async-signal-safe and touches only the child between fork and exec.
+    unsafe {
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn end_with_parent(_command: &mut Command) {}
+
+/// The server writes its ports to a file when it is ready.
+async fn wait_for_ports(store: &Path, binary: &Path, pid: u32, child: &mut Child) -> anyhow::Result<String> {
+    #[derive(Deserialize)]
+    struct Ports {
+        nats: Vec<String>,
+    }
+    let name = binary.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let file = store.join(format!("{name}_{pid}.ports"));
+    loop {
+        if let Some(status) = child.try_wait()? {
+            bail!("nats-server ended with {status}; see {}", store.join("nats-server.log").display());
+        }
+        let ports = tokio::fs::read(&file).await.ok().and_then(|text| serde_json::from_slice::<Ports>(&text).ok());
+        if let Some(url) = ports.and_then(|ports| ports.nats.into_iter().next()) {
+            return Ok(url);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A nats-server: `NATS_SERVER`, or one on the path. Its version is checked after connecting.
+async fn find() -> anyhow::Result<PathBuf> {
+    let binary = std::env::var_os("NATS_SERVER").map_or_else(|| PathBuf::from("nats-server"), PathBuf::from);
+    let found = Command::new(&binary).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().await;
+    match found {
+        Ok(status) if status.success() => Ok(binary),
+        _ => bail!(
+            "no nats-server at `{}`: install nats-server 2.12 or newer, name one with NATS_SERVER, name a running one \
+             with NATS_URL, or start through ops/dev, which fetches one",
+            binary.display()
+        ),
+    }
+}

@@ -1,0 +1,241 @@
+//! The fold of a conversation: what its events add up to.
+//!
+//! Invariants: `last_seq` only grows; at most one turn is active; nothing of a turn changes after its terminal event. The
+//! fold is bounded: recent messages are kept with their text, of the older ones only where they are in the stream.
+
+use std::collections::VecDeque;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{
+    event::{Event, ModelReplied, Participant, Response, ToolReturned, TurnCompleted, TurnRequested, TurnResumed},
+    turn::{Call, CallResult, Park, Reply, Turn},
+};
+use crate::limits;
+
+/// An event with its place in the log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recorded {
+    /// Stream sequence.
+    pub seq: u64,
+    /// When its writer made it.
+    pub time: DateTime<Utc>,
+    /// When the log took it.
+    pub stored_at: DateTime<Utc>,
+    pub event: Event,
+}
+
+/// The state of a conversation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Conversation {
+    /// Sequence of the last event; 0 = the conversation does not exist.
+    pub last_seq: u64,
+    /// What the conversation's client can render, as declared last.
+    pub supports: Vec<String>,
+    /// The newest messages, oldest first.
+    pub messages: VecDeque<Message>,
+    /// Sequences of the events that hold the messages before those, oldest first.
+    pub older: VecDeque<u64>,
+    pub turn: Option<Turn>,
+    /// Turns that ended, oldest first.
+    pub finished: VecDeque<FinishedTurn>,
+}
+
+/// A message of the conversation's history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// Sequence of the event that holds it.
+    pub seq: u64,
+    pub id: Uuid,
+    pub body: Body,
+    pub from: Participant,
+    pub to: Participant,
+    pub at: DateTime<Utc>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Body {
+    User(String),
+    Agent(Response),
+}
+
+impl Message {
+    /// The message as one text.
+    pub fn text(&self) -> String {
+        match &self.body {
+            Body::User(text) => text.clone(),
+            Body::Agent(response) => response.text(),
+        }
+    }
+
+    /// The message that an event holds, if it holds one.
+    pub fn of(recorded: &Recorded) -> Option<Self> {
+        let (id, body, from, to) = match &recorded.event {
+            Event::TurnRequested(e) => (e.message_id, Body::User(e.message.clone()), &e.user, &e.agent),
+            Event::TurnCompleted(e) => (e.message_id, Body::Agent(e.response.clone()), &e.agent, &e.user),
+            _ => return None,
+        };
+        Some(Self { seq: recorded.seq, id, body, from: from.clone(), to: to.clone(), at: recorded.time })
+    }
+
+    fn size(&self) -> usize {
+        match &self.body {
+            Body::User(text) => text.len(),
+            Body::Agent(response) => response.response_parts.iter().map(String::len).sum(),
+        }
+    }
+}
+
+/// A turn that ended, kept so that a late retry of its request is recognised.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FinishedTurn {
+    pub id: Uuid,
+    pub request_id: String,
+    /// Sequence of the terminal event.
+    pub terminal_seq: u64,
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+impl Conversation {
+    /// Whether the conversation has been started.
+    pub fn exists(&self) -> bool {
+        self.last_seq > 0
+    }
+
+    /// The finished turn with this id, if it is recent.
+    pub fn finished_turn(&self, id: Uuid) -> Option<&FinishedTurn> {
+        self.finished.iter().rev().find(|turn| turn.id == id)
+    }
+
+    /// Takes an event into the state. Total: an event that does not fit changes only `last_seq`.
+    pub fn evolve(&mut self, recorded: &Recorded) {
+        assert!(recorded.seq > self.last_seq, "events are folded in the order of their chain");
+        self.last_seq = recorded.seq;
+        match &recorded.event {
+            Event::SessionOpened(e) => {
+                if let Some(supports) = &e.supports {
+                    self.supports = supports.clone();
+                }
+            }
+            Event::TurnRequested(e) => self.request(e, recorded),
+            Event::TurnStarted(e) => self.on_turn(e.turn, |turn| {
+                turn.epoch = Some(recorded.seq);
+                turn.claims += 1;
+            }),
+            Event::TurnModelReplied(e) => self.on_turn(e.turn, |turn| reply(turn, e)),
+            Event::TurnToolCalled(e) => self.on_turn(e.turn, |turn| {
+                if let Some(call) = find_call(turn, &e.call) {
+                    call.called = true;
+                }
+            }),
+            Event::TurnToolReturned(e) => self.on_turn(e.turn, |turn| tool_returned(turn, e)),
+            Event::TurnParked(e) => self.on_turn(e.turn, |turn| {
+                turn.park = Some(Park { id: e.park, prompt: e.prompt.clone(), deadline: e.deadline });
+            }),
+            Event::TurnResumed(e) => self.on_turn(e.turn, |turn| resume(turn, e, recorded.seq)),
+            Event::TurnCompleted(e) => self.complete(e, recorded),
+            Event::TurnFailed(e) => self.finish(e.turn, recorded.seq, Outcome::Failed),
+            Event::TurnCancelled(e) => self.finish(e.turn, recorded.seq, Outcome::Cancelled),
+        }
+    }
+
+    fn request(&mut self, e: &TurnRequested, recorded: &Recorded) {
+        if self.turn.is_some() || recorded.stored_at > e.not_after {
+            return;
+        }
+        self.turn = Some(Turn {
+            request: e.clone(),
+            requested_seq: recorded.seq,
+            item: recorded.seq,
+            epoch: None,
+            claims: 0,
+            replies: Vec::new(),
+            usage: None,
+            citations: Vec::new(),
+            park: None,
+        });
+        self.keep_message(recorded);
+    }
+
+    fn complete(&mut self, e: &TurnCompleted, recorded: &Recorded) {
+        if self.turn.as_ref().is_some_and(|turn| turn.request.turn == e.turn) {
+            self.keep_message(recorded);
+        }
+        self.finish(e.turn, recorded.seq, Outcome::Completed);
+    }
+
+    fn finish(&mut self, id: Uuid, terminal_seq: u64, outcome: Outcome) {
+        if let Some(turn) = self.turn.take_if(|turn| turn.request.turn == id) {
+            self.finished.push_back(FinishedTurn { id, request_id: turn.request.request_id, terminal_seq, outcome });
+            if self.finished.len() > limits::FOLD_REQUESTS {
+                self.finished.pop_front();
+            }
+        }
+    }
+
+    fn on_turn(&mut self, id: Uuid, change: impl FnOnce(&mut Turn)) {
+        if let Some(turn) = self.turn.as_mut().filter(|turn| turn.request.turn == id) {
+            change(turn);
+        }
+    }
+
+    fn keep_message(&mut self, recorded: &Recorded) {
+        self.messages.extend(Message::of(recorded));
+        let mut bytes: usize = self.messages.iter().map(Message::size).sum();
+        while self.messages.len() > limits::FOLD_MESSAGES
+            || (bytes > limits::FOLD_TEXT_MAX_BYTES && self.messages.len() > 1)
+        {
+            let Some(oldest) = self.messages.pop_front() else { break };
+            bytes -= oldest.size();
+            self.older.push_back(oldest.seq);
+        }
+        while self.older.len() > limits::FOLD_OLDER {
+            self.older.pop_front();
+        }
+    }
+}
+
+fn find_call<'a>(turn: &'a mut Turn, id: &str) -> Option<&'a mut Call> {
+    turn.replies.last_mut()?.calls.iter_mut().find(|call| call.request.id == id)
+}
+
+fn reply(turn: &mut Turn, e: &ModelReplied) {
+    let calls =
+        e.calls.iter().map(|request| Call { request: request.clone(), called: false, decision: None, result: None });
+    turn.replies.push(Reply { text: e.text.clone(), calls: calls.collect() });
+    turn.usage = match (turn.usage, e.usage) {
+        (Some(a), Some(b)) => Some(a.plus(b)),
+        (a, b) => a.or(b),
+    };
+    turn.citations.extend(e.grounding.iter().cloned());
+    turn.claims = 0;
+}
+
+fn tool_returned(turn: &mut Turn, e: &ToolReturned) {
+    if let Some(call) = find_call(turn, &e.call) {
+        call.result = Some(CallResult { is_error: e.is_error, text: e.result.clone() });
+        turn.citations.extend(e.grounding.iter().cloned());
+        turn.claims = 0;
+    }
+}
+
+fn resume(turn: &mut Turn, e: &TurnResumed, seq: u64) {
+    if let Some(park) = turn.park.take_if(|park| park.id == e.park) {
+        let super::event::Prompt::Approval { call, .. } = park.prompt;
+        if let Some(call) = find_call(turn, &call) {
+            call.decision = Some(e.resolution);
+        }
+        turn.item = seq;
+        turn.epoch = None;
+        turn.claims = 0;
+    }
+}

@@ -1,0 +1,98 @@
+//! What may happen next: commands against the fold.
+//!
+//! A decision is valid only for the state that it was taken on. The log holds its writer to that: an event is appended
+//! with the fold's last sequence as expected, and after a lost race the command is decided again on the new state.
+
+use uuid::Uuid;
+
+use super::{
+    conversation::Conversation,
+    event::{Event, Resolution, SessionOpened, TurnCancelled, TurnRequested, TurnResumed, TurnStarted},
+    turn::Turn,
+};
+
+/// What somebody wants to happen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Open a session; on a conversation that does not exist yet this starts it.
+    Open(SessionOpened),
+    /// Ask for a turn.
+    Request(TurnRequested),
+    /// Claim the work item with this sequence.
+    Claim { item: u64, worker: Uuid },
+    /// Record what a worker did in the turn that it holds under this epoch.
+    Record { turn: Uuid, epoch: u64, event: Event },
+    /// Decide about a pending approval; `park` is the one that the person saw.
+    Confirm { park: Uuid, approved: bool, by: Uuid },
+    /// The deadline of a park has come.
+    Expire { park: Uuid },
+    /// Stop this turn.
+    Cancel { turn: Uuid, by: Uuid },
+}
+
+/// Why a command changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("another turn is active")]
+    TurnInProgress,
+    #[error("this request was already accepted and its turn is active")]
+    AlreadyActive,
+    #[error("this request was already accepted and its turn has ended")]
+    AlreadyFinished,
+    #[error("nothing waits for this decision")]
+    NotPending,
+    #[error("that turn is not active")]
+    NoTurn,
+    /// The work item was superseded, or the turn has a new owner, is parked or over.
+    #[error("the turn is no longer this worker's")]
+    Superseded,
+}
+
+/// The event that makes the command true, or why it can't be.
+pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal> {
+    match command {
+        Command::Open(opened) => Ok(Event::SessionOpened(opened.clone())),
+        Command::Request(request) => match &state.turn {
+            Some(turn) if turn.request.turn == request.turn => Err(Refusal::AlreadyActive),
+            _ if state.finished_turn(request.turn).is_some() => Err(Refusal::AlreadyFinished),
+            Some(_) => Err(Refusal::TurnInProgress),
+            None => Ok(Event::TurnRequested(request.clone())),
+        },
+        Command::Claim { item, worker } => match &state.turn {
+            Some(turn) if turn.item == *item && turn.park.is_none() => {
+                Ok(Event::TurnStarted(TurnStarted { turn: turn.request.turn, worker: *worker, item: *item }))
+            }
+            _ => Err(Refusal::Superseded),
+        },
+        Command::Record { turn, epoch, event } => match &state.turn {
+            Some(active) if active.request.turn == *turn && active.epoch == Some(*epoch) && active.park.is_none() => {
+                Ok(event.clone())
+            }
+            _ => Err(Refusal::Superseded),
+        },
+        Command::Confirm { park, approved, by } => {
+            let resolution = if *approved { Resolution::Approved } else { Resolution::Declined };
+            resumed(state, *park, resolution, Some(*by))
+        }
+        Command::Expire { park } => resumed(state, *park, Resolution::Expired, None),
+        Command::Cancel { turn, by } => match &state.turn {
+            Some(active) if active.request.turn == *turn => {
+                let request_id = active.request.request_id.clone();
+                Ok(Event::TurnCancelled(TurnCancelled { turn: *turn, request_id, by: *by }))
+            }
+            _ => Err(Refusal::NoTurn),
+        },
+    }
+}
+
+fn resumed(state: &Conversation, park: Uuid, resolution: Resolution, by: Option<Uuid>) -> Result<Event, Refusal> {
+    let pending = |turn: &&Turn| turn.park.as_ref().is_some_and(|pending| pending.id == park);
+    let turn = state.turn.as_ref().filter(pending).ok_or(Refusal::NotPending)?;
+    Ok(Event::TurnResumed(TurnResumed {
+        turn: turn.request.turn,
+        park,
+        resolution,
+        by,
+        pool: turn.request.pool.clone(),
+    }))
+}

@@ -1,0 +1,387 @@
+//! The event catalogue. Each variant says what became true and who writes it; all exist since schema version 1.
+//!
+//! The stored names are the constants in [`kind`]; they are never derived from Rust names and never reused. The JSON form
+//! of the payloads is pinned by golden samples under `spec/`.
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+/// Stored names: the last two tokens of an event's subject, and the end of its CloudEvents type.
+pub mod kind {
+    pub const SESSION_OPENED: &str = "session.opened";
+    pub const TURN_REQUESTED: &str = "turn.requested";
+    pub const TURN_STARTED: &str = "turn.started";
+    pub const TURN_MODEL_REPLIED: &str = "turn.model_replied";
+    pub const TURN_TOOL_CALLED: &str = "turn.tool_called";
+    pub const TURN_TOOL_RETURNED: &str = "turn.tool_returned";
+    pub const TURN_PARKED: &str = "turn.parked";
+    pub const TURN_RESUMED: &str = "turn.resumed";
+    pub const TURN_COMPLETED: &str = "turn.completed";
+    pub const TURN_FAILED: &str = "turn.failed";
+    pub const TURN_CANCELLED: &str = "turn.cancelled";
+}
+
+/// Something that happened to a conversation.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A client opened a session; the first one also starts the conversation. Written by an edge.
+    SessionOpened(SessionOpened),
+    /// A user message was accepted and waits for a worker. Written by an edge; a work item.
+    TurnRequested(TurnRequested),
+    /// A worker claimed the turn's work item; the event's sequence is the turn's epoch. Written by that worker.
+    TurnStarted(TurnStarted),
+    /// The model answered with tool calls. Written by the worker. The answer that ends a turn is in `TurnCompleted`.
+    TurnModelReplied(ModelReplied),
+    /// A tool is about to be called: the intent. Written by the worker, before the call.
+    TurnToolCalled(ToolCalled),
+    /// A tool call has its result, real or stated ("refused", "outcome unknown"). Written by the worker.
+    TurnToolReturned(ToolReturned),
+    /// The turn waits for a person. Written by the worker, which then lets go of the turn.
+    TurnParked(TurnParked),
+    /// The wait is over. Written by an edge (a decision) or a worker (a deadline); a work item.
+    TurnResumed(TurnResumed),
+    /// The turn ended with an answer. Written by the worker. Terminal.
+    TurnCompleted(TurnCompleted),
+    /// The turn ended without an answer. Written by the worker. Terminal.
+    TurnFailed(TurnFailed),
+    /// The turn was stopped by its user. Written by an edge. Terminal.
+    TurnCancelled(TurnCancelled),
+}
+
+impl Event {
+    /// The stored name.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Event::SessionOpened(_) => kind::SESSION_OPENED,
+            Event::TurnRequested(_) => kind::TURN_REQUESTED,
+            Event::TurnStarted(_) => kind::TURN_STARTED,
+            Event::TurnModelReplied(_) => kind::TURN_MODEL_REPLIED,
+            Event::TurnToolCalled(_) => kind::TURN_TOOL_CALLED,
+            Event::TurnToolReturned(_) => kind::TURN_TOOL_RETURNED,
+            Event::TurnParked(_) => kind::TURN_PARKED,
+            Event::TurnResumed(_) => kind::TURN_RESUMED,
+            Event::TurnCompleted(_) => kind::TURN_COMPLETED,
+            Event::TurnFailed(_) => kind::TURN_FAILED,
+            Event::TurnCancelled(_) => kind::TURN_CANCELLED,
+        }
+    }
+
+    /// The worker pool whose consumer finds this event, for events that are work items.
+    pub fn pool(&self) -> Option<&str> {
+        match self {
+            Event::TurnRequested(e) => Some(&e.pool),
+            Event::TurnResumed(e) => Some(&e.pool),
+            _ => None,
+        }
+    }
+}
+
+/// Who takes part in a conversation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Participant {
+    pub id: Uuid,
+    pub name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionOpened {
+    pub session: Uuid,
+    pub agent_id: String,
+    pub user: Participant,
+    pub agent: Participant,
+    /// What the client can render; absent = as the conversation declared last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supports: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_email: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub browser_fingerprint: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Map<String, Value>>,
+}
+
+/// A picture that came with a message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Image {
+    pub url: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// A file that came with a message; by reference.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct File {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mime_type: Option<String>,
+    pub url: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TurnRequested {
+    /// Hash of conversation, session and requestId.
+    pub turn: Uuid,
+    pub session: Uuid,
+    pub request_id: String,
+    pub message_id: Uuid,
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<Image>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<File>,
+    /// The model that the client asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// False: the client wants no `stream_*` frames.
+    pub stream: bool,
+    pub pool: String,
+    pub user: Participant,
+    pub agent: Participant,
+    /// Stored after this moment the event is void: its client has been told of an error.
+    pub not_after: DateTime<Utc>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TurnStarted {
+    pub turn: Uuid,
+    pub worker: Uuid,
+    /// The sequence of the work item that is claimed.
+    pub item: u64,
+}
+
+/// A tool call that the model asked for, and what the worker knew of the tool then.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CallRequested {
+    pub id: String,
+    pub name: String,
+    /// The model's JSON text, unparsed.
+    pub arguments: String,
+    /// Waits for a person's approval.
+    pub confirm: bool,
+    /// May be called again with the same idempotency key after a crash.
+    pub idempotent: bool,
+    /// What will happen, in words for a visitor.
+    pub description: String,
+}
+
+/// Tokens and cost of model calls, as the gateway reported them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    pub prompt_tokens: u64,
+    pub completion_tokens: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
+}
+
+impl Usage {
+    /// The sum of two reports; a cost is known as soon as one part of it is.
+    pub fn plus(self, other: Usage) -> Usage {
+        Usage {
+            prompt_tokens: self.prompt_tokens.saturating_add(other.prompt_tokens),
+            completion_tokens: self.completion_tokens.saturating_add(other.completion_tokens),
+            cost_usd: match (self.cost_usd, other.cost_usd) {
+                (None, None) => None,
+                (a, b) => Some(a.unwrap_or(0.0) + b.unwrap_or(0.0)),
+            },
+        }
+    }
+}
+
+/// A document that grounded an answer; also its form on the wire.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Citation {
+    pub id: String,
+    pub title: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    pub snippet: String,
+    pub score: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelReplied {
+    pub turn: Uuid,
+    pub epoch: u64,
+    pub text: String,
+    pub calls: Vec<CallRequested>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_id: Option<String>,
+    /// Documents that were put before the model in this call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grounding: Vec<Citation>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolCalled {
+    pub turn: Uuid,
+    pub epoch: u64,
+    pub call: String,
+    pub name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolReturned {
+    pub turn: Uuid,
+    pub epoch: u64,
+    pub call: String,
+    pub name: String,
+    pub is_error: bool,
+    pub result: String,
+    /// Documents that the result holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grounding: Vec<Citation>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TurnParked {
+    pub turn: Uuid,
+    pub epoch: u64,
+    pub park: Uuid,
+    pub prompt: Prompt,
+    pub deadline: DateTime<Utc>,
+}
+
+/// What a person is asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", rename_all_fields = "camelCase")]
+pub enum Prompt {
+    /// May this tool be called?
+    Approval { call: String, tool: String, arguments: String, description: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TurnResumed {
+    pub turn: Uuid,
+    pub park: Uuid,
+    pub resolution: Resolution,
+    /// The session that decided; absent when a deadline did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Uuid>,
+    pub pool: String,
+}
+
+/// How a wait for a person ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Resolution {
+    Approved,
+    Declined,
+    /// Nobody decided in time; an approval then counts as declined.
+    Expired,
+}
+
+/// The structured answer; also its form on the wire.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Response {
+    pub response_parts: Vec<String>,
+    pub customer_happiness_score: f64,
+    pub needs_satisfaction_score: f64,
+    pub request_summary: String,
+    pub resolution_status: ResolutionStatus,
+    pub suggested_next_actions: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ResolutionStatus {
+    Resolved,
+    InProgress,
+    RequiresEscalation,
+    NeedsMoreInfo,
+    Blocked,
+}
+
+impl Response {
+    /// The answer of an agent that states nothing about it but its text.
+    pub fn plain(text: String) -> Self {
+        Self {
+            response_parts: vec![text],
+            customer_happiness_score: 0.5,
+            needs_satisfaction_score: 0.5,
+            request_summary: String::new(),
+            resolution_status: ResolutionStatus::InProgress,
+            suggested_next_actions: Vec::new(),
+        }
+    }
+
+    /// The answer as one text.
+    pub fn text(&self) -> String {
+        self.response_parts.join("\n\n")
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TurnCompleted {
+    pub turn: Uuid,
+    pub epoch: u64,
+    pub request_id: String,
+    pub message_id: Uuid,
+    pub response: Response,
+    pub needs_escalation: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub citations: Vec<Citation>,
+    /// Over all model calls of the turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_id: Option<String>,
+    pub user: Participant,
+    pub agent: Participant,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TurnFailed {
+    pub turn: Uuid,
+    pub epoch: u64,
+    pub request_id: String,
+    pub reason: FailureReason,
+    /// For operators; never shown to a client.
+    pub detail: String,
+}
+
+/// Why a turn failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureReason {
+    /// The model could not be reached, refused, or answered with something that is no answer.
+    Model,
+    /// No worker of the pool has a key for the gateway.
+    NoGatewayKey,
+    /// The turn was claimed again and again without getting further.
+    Poison,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TurnCancelled {
+    pub turn: Uuid,
+    pub request_id: String,
+    /// The session that asked for it.
+    pub by: Uuid,
+}

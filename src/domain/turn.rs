@@ -1,0 +1,129 @@
+//! A running turn, and what a worker must do next for it.
+//!
+//! [`next_step`] is a function of the fold alone. Going on after a crash, after an approval that came a day later, and the
+//! ordinary case are therefore the same code: load, ask, do, append, ask again.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::event::{CallRequested, Citation, Prompt, Resolution, TurnRequested, Usage};
+use crate::limits;
+
+/// A turn between `turn.requested` and its terminal event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Turn {
+    pub request: TurnRequested,
+    pub requested_seq: u64,
+    /// The last `turn.requested` or `turn.resumed`: the only work item that may drive the turn.
+    pub item: u64,
+    /// Sequence of the last `turn.started`; fences workers that lost the turn.
+    pub epoch: Option<u64>,
+    /// Claims since the last step forward.
+    pub claims: u32,
+    pub replies: Vec<Reply>,
+    pub usage: Option<Usage>,
+    pub citations: Vec<Citation>,
+    pub park: Option<Park>,
+}
+
+/// One answer of the model that asked for tools.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    pub text: String,
+    pub calls: Vec<Call>,
+}
+
+/// A tool call and how far it has come.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Call {
+    pub request: CallRequested,
+    /// The intent is in the log.
+    pub called: bool,
+    pub decision: Option<Resolution>,
+    pub result: Option<CallResult>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CallResult {
+    pub is_error: bool,
+    pub text: String,
+}
+
+/// A wait for a person.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Park {
+    pub id: Uuid,
+    pub prompt: Prompt,
+    pub deadline: DateTime<Utc>,
+}
+
+impl Turn {
+    /// Number of finished model calls; also the index of the one that runs or comes next.
+    pub fn model_calls(&self) -> u32 {
+        self.replies.len() as u32
+    }
+
+    /// The call with this id in the model's last reply.
+    pub fn call(&self, id: &str) -> Option<&Call> {
+        self.replies.last()?.calls.iter().find(|call| call.request.id == id)
+    }
+
+    /// Text that was streamed before the current model call, if any.
+    pub fn streamed_text(&self) -> String {
+        let parts: Vec<&str> =
+            self.replies.iter().map(|reply| reply.text.trim()).filter(|text| !text.is_empty()).collect();
+        parts.join("\n\n")
+    }
+}
+
+/// What a worker must do now.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Ask the model, with everything so far.
+    CallModel,
+    /// Call these tools, in parallel; all finish before the next step is asked for.
+    CallTools(Vec<CallRequested>),
+    /// State a result without calling: the tool was refused by a person.
+    StateRefused(CallRequested, Resolution),
+    /// State a result without calling: an earlier worker may or may not have called the tool.
+    StateUnknown(CallRequested),
+    /// Ask a person, and let go.
+    Park(CallRequested),
+    /// A person has been asked; nothing to do until the answer comes.
+    Wait,
+    /// The model has been asked as often as allowed: end with an honest answer.
+    EndAtCap,
+    /// The turn was claimed again and again without getting further: end as failed.
+    GiveUp,
+}
+
+/// The next step of a turn. `max_model_calls` is the iteration cap.
+pub fn next_step(turn: &Turn, max_model_calls: u32) -> Step {
+    if turn.park.is_some() {
+        return Step::Wait;
+    }
+    if turn.claims > limits::CLAIMS_MAX {
+        return Step::GiveUp;
+    }
+    let calls = turn.replies.last().map_or(&[][..], |reply| &reply.calls);
+    let open = || calls.iter().filter(|call| call.result.is_none());
+    if let Some(call) = open().find(|call| call.called && !call.request.idempotent) {
+        return Step::StateUnknown(call.request.clone());
+    }
+    let free: Vec<_> = open().filter(|call| !call.request.confirm).map(|call| call.request.clone()).collect();
+    if !free.is_empty() {
+        return Step::CallTools(free);
+    }
+    match open().next() {
+        Some(call) => match call.decision {
+            None => Step::Park(call.request.clone()),
+            Some(Resolution::Approved) => Step::CallTools(vec![call.request.clone()]),
+            Some(refused @ (Resolution::Declined | Resolution::Expired)) => {
+                Step::StateRefused(call.request.clone(), refused)
+            }
+        },
+        None if turn.model_calls() >= max_model_calls => Step::EndAtCap,
+        None => Step::CallModel,
+    }
+}

@@ -1,0 +1,49 @@
+//! `confirm_tool_action`: a person's decision about a tool that waits for it.
+//!
+//! A decision binds to the prompt that its connection was shown last; it never re-binds to a later one.
+
+use super::{Connection, answer, session};
+use crate::{
+    domain::{Command, Refusal},
+    log::load::{ExecuteError, Freshness},
+    wire::{
+        actions::{BadFrame, Request},
+        frames::{Confirmed, ErrorCode},
+    },
+};
+
+pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Result<(), BadFrame> {
+    let approved = request.fields.required_bool("approved")?;
+    let id = request.fields.required_session()?;
+    let (record, key) = session(connection, id).await?.ok_or_else(nothing_pending)?;
+    let edge = connection.edge.clone();
+    let mut state = edge.conversations.load(&key, Freshness::AtLeast(0)).await?;
+    if state.turn.as_ref().is_none_or(|turn| turn.park.is_none()) {
+        state = edge.conversations.load(&key, Freshness::Leader).await?;
+    }
+    let Some((turn, park)) = state.turn.as_ref().and_then(|turn| Some((turn, turn.park.as_ref()?))) else {
+        return Err(nothing_pending());
+    };
+    // A turn parks at most once in an epoch, so the epoch tells which prompt was seen.
+    let seen = connection.views.get_mut(turn.request.turn).and_then(|view| view.prompted);
+    if seen.is_some() && seen != turn.epoch {
+        return Err(nothing_pending());
+    }
+    let (turn_id, request_id) = (turn.request.turn, turn.request.request_id.clone());
+    let command = Command::Confirm { park: park.id, approved, by: record.session };
+    connection.watch(&key, false).await?;
+    connection.views.open(&key, turn_id, &request_id, turn.epoch);
+    match edge.conversations.execute(&key, state.clone(), &command, &edge.decider()).await {
+        Ok(_) => {
+            let message = if approved { "Tool action approved" } else { "Tool action rejected" };
+            answer(connection, request, 200, message, Confirmed { session_id: record.session, approved });
+            Ok(())
+        }
+        Err(ExecuteError::Refused(Refusal::NotPending)) => Err(nothing_pending()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn nothing_pending() -> BadFrame {
+    BadFrame { code: ErrorCode::NoPendingConfirmation, message: "no tool action waits for a decision".into() }
+}

@@ -1,0 +1,133 @@
+//! `create_conversation_session`: opens a session on a new conversation, or on one that is resumed.
+//!
+//! The session's event is appended first and its record written afterwards, so a record proves the session.
+
+use std::sync::Arc;
+
+use chrono::Utc;
+use uuid::Uuid;
+
+use super::{Connection, answer};
+use crate::{
+    domain::{
+        Command, Conversation,
+        event::{Participant, SessionOpened},
+    },
+    edge::REFERENCE_ORG,
+    ids, limits,
+    log::load::Freshness,
+    subjects::ConversationKey,
+    wire::{
+        actions::{BadFrame, Fields, Request, invalid},
+        frames::SessionCreated,
+        stored::SessionRecord,
+    },
+};
+
+pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Result<(), BadFrame> {
+    let edge = connection.edge.clone();
+    let (opened, wanted) = read(&request.fields, &edge.settings.agent_name, &edge.settings.regions)?;
+    let (key, state, opened) = match resumable(connection, wanted).await? {
+        // A session lives where its conversation does.
+        Some((key, state)) => {
+            let home = ids::region_number(key.conversation).unwrap_or(edge.settings.regions.home_number);
+            (key, state, SessionOpened { session: ids::new_homed(home), ..opened })
+        }
+        None => (new_conversation(connection)?, Arc::default(), opened),
+    };
+    let resumed = state.exists();
+    let executed = edge.conversations.execute(&key, state, &Command::Open(opened.clone()), &edge.decider()).await?;
+    let record = SessionRecord {
+        session: opened.session,
+        org: key.org.clone(),
+        conversation: key.conversation,
+        agent_id: opened.agent_id,
+        user: opened.user,
+        agent: opened.agent,
+        created_at: executed.recorded.time,
+    };
+    let record = edge.sessions.add(&key.region, record).await?;
+    connection.session = Some(record.session);
+    if resumed {
+        connection.watch(&key, true).await?;
+    }
+    let created = SessionCreated {
+        session_id: record.session,
+        conversation_id: record.conversation,
+        agent_id: &record.agent_id,
+        agent_name: &record.agent.name,
+        user_participant_id: record.user.id,
+        agent_participant_id: record.agent.id,
+    };
+    answer(connection, request, 200, "Session created", created);
+    if let Some(turn) = executed.state.turn.as_ref().filter(|_| resumed) {
+        connection.attach(&key, turn).await;
+    }
+    Ok(())
+}
+
+/// The event that the frame asks for, on a new session, and the conversation that it wants to resume.
+fn read(
+    fields: &Fields,
+    agent_name: &str,
+    regions: &crate::config::Regions,
+) -> Result<(SessionOpened, Option<Uuid>), BadFrame> {
+    let agent_id = match fields.text("agentId")? {
+        Some(id) if id.trim().is_empty() => return Err(invalid("`agentId` must not be blank")),
+        Some(id) => cut(id),
+        None => ids::new_random().to_string(),
+    };
+    let user_name = fields.text("userName")?.filter(|name| !name.trim().is_empty()).unwrap_or("Visitor");
+    let metadata = fields.object("metadata")?.cloned();
+    if metadata.as_ref().is_some_and(|map| serde_json::to_vec(map).is_ok_and(|m| m.len() > limits::METADATA_MAX_BYTES))
+    {
+        return Err(invalid(format!("`metadata` is larger than {} bytes", limits::METADATA_MAX_BYTES)));
+    }
+    let supports = fields.texts("supports")?.map(|mut list| {
+        list.truncate(limits::SUPPORTS_MAX);
+        list.retain(|entry| entry.chars().count() <= limits::SUPPORTS_MAX_CHARS);
+        list
+    });
+    let opened = SessionOpened {
+        session: ids::new_homed(regions.home_number),
+        agent_id,
+        user: Participant { id: ids::new_random(), name: cut(user_name) },
+        agent: Participant { id: ids::new_random(), name: agent_name.to_string() },
+        supports,
+        user_email: fields.text("userEmail")?.map(cut),
+        browser_fingerprint: fields.text("browserFingerprint")?.map(cut),
+        metadata,
+    };
+    Ok((opened, fields.text("conversationId")?.and_then(|id| id.parse().ok())))
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(limits::NAME_MAX_CHARS).collect()
+}
+
+/// The conversation to resume, if it is there. An unknown one silently becomes a fresh conversation, so that it is unknown
+/// is asked of the log's leader.
+async fn resumable(
+    connection: &Connection,
+    wanted: Option<Uuid>,
+) -> Result<Option<(ConversationKey, Arc<Conversation>)>, BadFrame> {
+    let Some(key) = wanted.and_then(|id| connection.edge.key(REFERENCE_ORG, id)) else { return Ok(None) };
+    for freshness in [Freshness::AtLeast(0), Freshness::Leader] {
+        let state = connection.edge.conversations.load(&key, freshness).await?;
+        if state.exists() {
+            return Ok(Some((key, state)));
+        }
+    }
+    Ok(None)
+}
+
+fn new_conversation(connection: &Connection) -> Result<ConversationKey, BadFrame> {
+    let id = ids::new_homed(connection.edge.settings.regions.home_number);
+    connection.edge.key(REFERENCE_ORG, id).ok_or_else(|| {
+        tracing::error!(at = %Utc::now(), "the home region has no name");
+        BadFrame {
+            code: crate::wire::frames::ErrorCode::InternalError,
+            message: "something went wrong on our side".into(),
+        }
+    })
+}

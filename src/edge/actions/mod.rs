@@ -1,0 +1,110 @@
+//! The actions of the protocol, one file each.
+//!
+//! An action takes its fields out of the frame, in the order that the protocol gives for its checks, and pushes its answer
+//! to the connection. What is not the caller's is answered exactly as what does not exist.
+
+mod cancel;
+mod confirm_tool_action;
+mod create_conversation_session;
+mod get_conversation_messages;
+mod get_session;
+mod ping;
+mod send_message;
+
+use chrono::Utc;
+use serde::Serialize;
+use std::sync::Arc;
+use uuid::Uuid;
+
+use super::connection::Connection;
+use crate::{
+    log::{AppendError, ReadError, load::ExecuteError},
+    subjects::ConversationKey,
+    wire::{
+        actions::{Action, BadFrame, Request, read},
+        frames::{self, ErrorCode},
+        stored::SessionRecord,
+    },
+};
+
+/// Serves one text frame. Every frame gets its answer, but for a cancel that finds nothing to do.
+pub async fn dispatch(connection: &mut Connection, text: &str) {
+    let request = match read(text) {
+        Ok(request) => request,
+        Err((request_id, bad)) => return refuse(connection, request_id.as_deref(), bad),
+    };
+    let served = match request.action {
+        Action::Ping => ping::serve(connection, &request),
+        Action::CreateConversationSession => create_conversation_session::serve(connection, &request).await,
+        Action::GetSession => get_session::serve(connection, &request).await,
+        Action::GetConversationMessages => get_conversation_messages::serve(connection, &request).await,
+        Action::SendMessage => send_message::serve(connection, &request).await,
+        Action::ConfirmToolAction => confirm_tool_action::serve(connection, &request).await,
+        Action::Cancel => cancel::serve(connection, &request).await,
+    };
+    if let Err(bad) = served {
+        refuse(connection, request.request_id.as_deref(), bad);
+    }
+}
+
+fn refuse(connection: &mut Connection, request_id: Option<&str>, bad: BadFrame) {
+    connection.out.push(frames::error(request_id, bad.code, &bad.message, Utc::now()));
+}
+
+fn answer(connection: &mut Connection, request: &Request, status: u16, message: &str, data: impl Serialize) {
+    connection.out.push(frames::immediate(request.request_id.as_deref(), status, message, data, Utc::now()));
+}
+
+/// The session that a frame names, with the place of its log.
+async fn session(
+    connection: &Connection,
+    id: Option<Uuid>,
+) -> Result<Option<(Arc<SessionRecord>, ConversationKey)>, BadFrame> {
+    let Some(id) = id else { return Ok(None) };
+    let Some(record) = connection.edge.sessions.find(id).await? else { return Ok(None) };
+    let key = connection.edge.key(&record.org, record.conversation);
+    Ok(key.map(|key| (record, key)))
+}
+
+fn session_not_found() -> BadFrame {
+    BadFrame { code: ErrorCode::SessionNotFound, message: "there is no such session".into() }
+}
+
+impl From<ReadError> for BadFrame {
+    fn from(error: ReadError) -> Self {
+        tracing::warn!(%error, "reading the log failed");
+        let (code, message) = match error {
+            ReadError::Unavailable(_) => (ErrorCode::StorageError, "the storage is not available, please try again"),
+            ReadError::Malformed { .. } => (ErrorCode::InternalError, "something went wrong on our side"),
+        };
+        BadFrame { code, message: message.into() }
+    }
+}
+
+impl From<ExecuteError> for BadFrame {
+    fn from(error: ExecuteError) -> Self {
+        match error {
+            ExecuteError::Read(error) => error.into(),
+            ExecuteError::Append(AppendError::TooLarge { .. }) => {
+                BadFrame { code: ErrorCode::ValidationError, message: "the frame is too large to be stored".into() }
+            }
+            error if error.is_storage() => ReadError::Unavailable(error.to_string()).into(),
+            error => {
+                tracing::error!(%error, "an action was refused without an answer of its own");
+                BadFrame { code: ErrorCode::InternalError, message: "something went wrong on our side".into() }
+            }
+        }
+    }
+}
+
+impl From<AppendError> for BadFrame {
+    fn from(error: AppendError) -> Self {
+        ExecuteError::from(error).into()
+    }
+}
+
+impl From<async_nats::SubscribeError> for BadFrame {
+    fn from(error: async_nats::SubscribeError) -> Self {
+        ReadError::Unavailable(error.to_string()).into()
+    }
+}

@@ -1,0 +1,89 @@
+//! The edge: client connections, their actions, and the frames of the turns that they watch.
+//!
+//! An edge has sockets, subscriptions and caches, and nothing that another edge could not rebuild from the log.
+//!
+//! - [`server`]: listening, routes, drain.   - [`connection`]: one client.   - [`views`]: what a client has been shown.
+//! - [`actions`]: one file an action.        - [`sessions`]: session records. - [`workers`]: whether anybody can answer.
+//!
+//! Invariant: this room never imports `worker` or `model`.
+
+pub mod actions;
+pub mod connection;
+pub mod server;
+pub mod sessions;
+mod socket;
+mod views;
+pub mod workers;
+
+use async_nats::Client;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
+
+use crate::{
+    config::Regions,
+    ids,
+    live::hub::Hub,
+    log::{
+        load::{Conversations, Decider},
+        nats::NatsLog,
+    },
+    subjects::ConversationKey,
+};
+
+/// The organisation of sessions that belong to no other.
+pub const REFERENCE_ORG: &str = "reference-org";
+
+/// What an edge is told by configuration.
+#[derive(Clone)]
+pub struct Settings {
+    pub regions: Regions,
+    pub pool: String,
+    pub agent_name: String,
+}
+
+/// An edge process's shared parts.
+pub struct Edge {
+    pub(crate) id: Uuid,
+    pub(crate) client: Client,
+    pub(crate) conversations: Conversations<NatsLog>,
+    pub(crate) sessions: sessions::Sessions,
+    pub(crate) hub: Hub,
+    pub(crate) workers: workers::Workers,
+    pub(crate) settings: Settings,
+    /// Cancelled when the edge stops: every connection then closes with 1012.
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) connections: TaskTracker,
+}
+
+impl Edge {
+    pub fn new(client: Client, settings: Settings, shutdown: CancellationToken) -> Self {
+        let log = NatsLog::new(client.clone());
+        Self {
+            id: ids::new_random(),
+            conversations: Conversations::over_nats(log.clone()),
+            sessions: sessions::Sessions::new(log, settings.regions.clone()),
+            hub: Hub::new(client.clone()),
+            workers: workers::Workers::default(),
+            client,
+            settings,
+            shutdown,
+            connections: TaskTracker::new(),
+        }
+    }
+
+    /// Where a conversation's log is, or `None` when its id names no region of this deployment.
+    pub(crate) fn key(&self, org: &str, conversation: Uuid) -> Option<ConversationKey> {
+        let region = self.settings.regions.name(ids::region_number(conversation)?)?;
+        Some(ConversationKey { region: region.to_string(), org: org.to_string(), conversation })
+    }
+
+    /// A new decision of this edge.
+    pub(crate) fn decider(&self) -> Decider {
+        self.decider_with_id(ids::event_id(ids::new_random(), 0))
+    }
+
+    /// A decision whose event id the caller derives.
+    pub(crate) fn decider_with_id(&self, event_id: String) -> Decider {
+        Decider { source: format!("turnstream/{}/edge/{}", self.settings.regions.home, self.id), event_id }
+    }
+}

@@ -1,0 +1,138 @@
+//! Listening for clients: the accept loop, the routes, the drain.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use hyper::upgrade::OnUpgrade;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::net::TcpListener;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_util::sync::CancellationToken;
+use warp::{Filter, Reply, http::StatusCode};
+
+use super::{Edge, connection, socket::Socket};
+use crate::limits;
+
+/// Answers `/ready`: `Ok`, or what is wrong.
+pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+const PAGE: &str = include_str!("widget.html");
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+    connect-src 'self' ws: wss:; img-src data:; frame-ancestors 'self'; base-uri 'none'; form-action 'none'";
+/// Largest head of a request.
+const HEAD_MAX_BYTES: usize = 16 * 1024;
+
+/// `/health` and `/ready`.
+pub fn probes(ready: Readiness) -> impl Filter<Extract = (impl Reply,), Error = warp::Rejection> + Clone {
+    let health = warp::path!("health").and(warp::get()).map(|| "ok".into_response());
+    let ready = warp::path!("ready").and(warp::get()).map(move || match ready() {
+        Ok(()) => "ready".into_response(),
+        Err(cause) => {
+            warp::reply::with_status(format!("not ready: {cause}"), StatusCode::SERVICE_UNAVAILABLE).into_response()
+        }
+    });
+    health.or(ready).unify()
+}
+
+/// Everything that an edge serves.
+pub fn routes(edge: Arc<Edge>, ready: Readiness) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
+    let page = warp::path::end().and(warp::get()).map(|| {
+        let page = warp::reply::with_header(warp::reply::html(PAGE), "content-security-policy", PAGE_POLICY);
+        warp::reply::with_header(page, "x-content-type-options", "nosniff").into_response()
+    });
+    let socket = warp::path!("ws")
+        .and(warp::get())
+        .and(warp::header::exact_ignore_case("upgrade", "websocket"))
+        .and(warp::header::exact("sec-websocket-version", "13"))
+        .and(warp::header::<String>("sec-websocket-key"))
+        .and(warp::ext::get::<OnUpgrade>())
+        .map(move |key: String, upgrade| open(edge.clone(), &key, upgrade));
+    let refused = |_: warp::Rejection| async {
+        Ok::<_, warp::Rejection>((warp::reply::with_status(
+            "a WebSocket handshake is expected",
+            StatusCode::UPGRADE_REQUIRED,
+        )
+        .into_response(),))
+    };
+    let refusal = warp::path!("ws").and_then(|| async { Err::<warp::reply::Response, _>(warp::reject::reject()) });
+    probes(ready).or(page).or(socket).or(refusal.or_else(refused)).recover(not_found)
+}
+
+/// The answer to a path that is not there.
+pub async fn not_found(_: warp::Rejection) -> Result<warp::reply::Response, Infallible> {
+    Ok(StatusCode::NOT_FOUND.into_response())
+}
+
+/// Answers the handshake and serves the connection once it is upgraded.
+fn open(edge: Arc<Edge>, key: &str, upgrade: OnUpgrade) -> warp::reply::Response {
+    let tracker = edge.connections.clone();
+    tracker.spawn(async move {
+        let socket = match upgrade.await {
+            Ok(upgraded) => Socket::new(upgraded).await,
+            Err(error) => Err(std::io::Error::other(error)),
+        };
+        match socket {
+            Ok(socket) => connection::serve(edge, socket).await,
+            Err(error) => tracing::debug!(%error, "a handshake was not completed"),
+        }
+    });
+    let response = warp::http::Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header("connection", "upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-accept", derive_accept_key(key.as_bytes()))
+        .body("");
+    response.map_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response(), Reply::into_response)
+}
+
+/// Accepts connections until `shutdown`.
+///
+/// (1) Accept, (2) switch Nagle's algorithm off, which would hold back every first token by 40 ms, (3) serve HTTP/1.1 with
+/// bounds on the size and the time of a request's head.
+pub async fn listen<F>(listener: TcpListener, routes: F, shutdown: CancellationToken)
+where
+    F: Filter<Error = Infallible> + Clone + Send + Sync + 'static,
+    F::Extract: Reply,
+{
+    loop {
+        let stream = match shutdown.run_until_cancelled(listener.accept()).await {
+            None => return,
+            Some(Ok((stream, _))) => stream,
+            Some(Err(error)) => {
+                // Out of file descriptors, most likely: others must go before new ones can come.
+                tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(Duration::from_millis(limits::RETRY_FIRST_MS)).await;
+                continue;
+            }
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY was not set");
+        }
+        let service = TowerToHyperService::new(warp::service(routes.clone()));
+        tokio::spawn(async move {
+            let mut http = hyper::server::conn::http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(Duration::from_millis(limits::HEAD_READ_MS));
+            http.max_buf_size(HEAD_MAX_BYTES);
+            if let Err(error) = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
+                tracing::debug!(%error, "an HTTP connection ended");
+            }
+        });
+    }
+}
+
+/// Binds the listening address.
+pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Closes every connection with 1012 and waits for them, for a while.
+pub async fn drain(edge: &Edge) {
+    edge.shutdown.cancel();
+    edge.connections.close();
+    let wait = edge.connections.wait();
+    if tokio::time::timeout(Duration::from_millis(limits::EDGE_DRAIN_MS), wait).await.is_err() {
+        tracing::warn!(connections = edge.connections.len(), "some connections did not close in time");
+    }
+}

@@ -1,0 +1,133 @@
+//! One WebSocket, with limits: what it reads, how it writes, how it ends.
+//!
+//! The upgrade is done here rather than by warp, whose WebSocket allocates 128 KiB of read buffer for every connection and
+//! copies every outgoing frame into a new string.
+
+use std::{io, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::AsyncReadExt,
+    net::TcpStream,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error, Message, Utf8Bytes,
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
+    },
+};
+
+use crate::limits;
+
+/// Why a connection is closed by this side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    TooLarge,
+    NotUtf8,
+    Protocol,
+    /// The server stops or restarts; another one will do.
+    Restart,
+    /// The client does not read fast enough; a new connection starts from the log.
+    TooSlow,
+}
+
+impl Close {
+    fn frame(self) -> CloseFrame {
+        let (code, reason) = match self {
+            Close::TooLarge => (CloseCode::Size, "the frame is too large"),
+            Close::NotUtf8 => (CloseCode::Invalid, "the text is not UTF-8"),
+            Close::Protocol => (CloseCode::Protocol, "protocol violation"),
+            Close::Restart => (CloseCode::Restart, "the server restarts"),
+            Close::TooSlow => (CloseCode::Again, "too many frames waited for this client"),
+        };
+        CloseFrame { code, reason: Utf8Bytes::from_static(reason) }
+    }
+}
+
+/// What came from the client.
+pub enum Incoming {
+    Text(Utf8Bytes),
+    Binary,
+    /// The connection is over, or must be closed for this reason.
+    End(Option<Close>),
+}
+
+/// A client's socket.
+pub struct Socket {
+    inner: WebSocketStream<TcpStream>,
+}
+
+impl Socket {
+    /// Takes over the TCP connection of an accepted upgrade.
+    pub async fn new(upgraded: Upgraded) -> io::Result<Self> {
+        let parts = upgraded
+            .downcast::<TokioIo<TcpStream>>()
+            .map_err(|_| io::Error::other("the upgraded connection is not the TCP connection that was accepted"))?;
+        let config = WebSocketConfig::default()
+            .read_buffer_size(limits::SOCKET_READ_BUFFER_BYTES)
+            .write_buffer_size(limits::WRITE_BATCH_BYTES)
+            .max_message_size(Some(limits::CLIENT_FRAME_MAX_BYTES))
+            .max_frame_size(Some(limits::CLIENT_FRAME_MAX_BYTES));
+        let (stream, early) = (parts.io.into_inner(), parts.read_buf);
+        let inner = WebSocketStream::from_partially_read(stream, early.to_vec(), Role::Server, Some(config)).await;
+        Ok(Self { inner })
+    }
+
+    /// The next message; control pings are answered on the way. Cancel-safe.
+    pub async fn read(&mut self) -> Incoming {
+        loop {
+            return match self.inner.next().await {
+                Some(Ok(Message::Text(text))) => Incoming::Text(text),
+                Some(Ok(Message::Binary(_))) => Incoming::Binary,
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
+                Some(Err(Error::Capacity(_))) => Incoming::End(Some(Close::TooLarge)),
+                Some(Err(Error::Utf8(_))) => Incoming::End(Some(Close::NotUtf8)),
+                Some(Err(Error::Protocol(_))) => Incoming::End(Some(Close::Protocol)),
+                Some(Ok(Message::Close(_)) | Err(_)) | None => Incoming::End(None),
+            };
+        }
+    }
+
+    /// Writes frames in one go. False: the client is gone or has not read for too long.
+    pub async fn write(&mut self, frames: &mut Vec<Bytes>) -> bool {
+        let work = async {
+            for frame in frames.drain(..) {
+                // Frames are JSON, serialised here or by a worker; one that is not UTF-8 is not worth a connection.
+                match Utf8Bytes::try_from(frame) {
+                    Ok(text) => self.inner.feed(Message::Text(text)).await?,
+                    Err(_) => tracing::error!("a frame is not UTF-8"),
+                }
+            }
+            self.inner.flush().await
+        };
+        matches!(timeout(Duration::from_millis(limits::SOCKET_WRITE_MS), work).await, Ok(Ok(())))
+    }
+
+    /// Says why, then waits a moment for the client to take note, reading and ignoring what it still sends: closing a
+    /// socket with unread data would reset the connection and lose the close frame.
+    pub async fn close(mut self, why: Option<Close>) {
+        let deadline = Instant::now() + Duration::from_millis(limits::CLOSE_WAIT_MS);
+        let said = timeout_at(deadline, async {
+            match why {
+                Some(why) => self.inner.send(Message::Close(Some(why.frame()))).await,
+                // The client has closed: its close frame's answer is waiting to be written.
+                None => self.inner.flush().await,
+            }
+        });
+        if !matches!(said.await, Ok(Ok(()))) || why.is_none() {
+            return;
+        }
+        let stream = self.inner.get_mut();
+        let mut ignored = [0u8; 4096];
+        while let Ok(Ok(n)) = timeout_at(deadline, stream.read(&mut ignored)).await {
+            if n == 0 {
+                return;
+            }
+        }
+    }
+}

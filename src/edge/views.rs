@@ -1,0 +1,302 @@
+//! What a connection has been shown of the turns that it watches.
+//!
+//! Contract: of a turn's frames, those of an older epoch and those already shown are dropped, the rest come in order, a
+//! missing one is noticed, and the terminal frame is shown once. When a worker takes over and asks the model again, a
+//! client that has seen text of that model call gets a marker and no second text; the final answer holds it all.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use uuid::Uuid;
+
+use crate::{
+    live::hub::LiveFrame,
+    subjects::ConversationKey,
+    wire::live::{Kind, Mark},
+};
+
+/// Ended turns that a connection remembers, so that late frames of theirs open nothing.
+const ENDED_MAX: usize = 64;
+
+/// What to do with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Show,
+    Drop,
+    /// Frames before this one are missing.
+    Gap,
+}
+
+/// One turn, as shown on one connection.
+#[derive(Debug)]
+pub struct View {
+    pub key: ConversationKey,
+    pub request_id: String,
+    epoch: u64,
+    next_n: u64,
+    /// The model call whose text was shown last, if any of it was.
+    text_of_call: Option<u32>,
+    /// The model call whose text is no longer shown.
+    muted_call: Option<u32>,
+    /// The epoch under which the turn parked that was last shown as a prompt.
+    pub prompted: Option<u64>,
+    pub heard_at: Instant,
+    pub sent_at: Instant,
+}
+
+/// A watched conversation.
+struct Watched {
+    key: ConversationKey,
+    /// Show every turn of the conversation, not only those that this connection asked for.
+    all: bool,
+}
+
+/// The turns of a connection.
+#[derive(Default)]
+pub struct Views {
+    turns: HashMap<Uuid, View>,
+    conversations: HashMap<Uuid, Watched>,
+    ended: VecDeque<Uuid>,
+}
+
+impl Views {
+    /// Watches a conversation; `all` = every turn of it. True when it was not watched before.
+    pub fn watch(&mut self, key: &ConversationKey, all: bool) -> bool {
+        let new = !self.conversations.contains_key(&key.conversation);
+        let watched = self.conversations.entry(key.conversation).or_insert(Watched { key: key.clone(), all });
+        watched.all |= all;
+        new
+    }
+
+    /// Opens a turn, unless it is open or has ended.
+    pub fn open(&mut self, key: &ConversationKey, turn: Uuid, request_id: &str, epoch: Option<u64>) {
+        if self.ended.contains(&turn) {
+            return;
+        }
+        let now = Instant::now();
+        self.turns.entry(turn).or_insert_with(|| View {
+            key: key.clone(),
+            request_id: request_id.to_string(),
+            epoch: epoch.unwrap_or(0),
+            next_n: 0,
+            text_of_call: None,
+            muted_call: None,
+            prompted: None,
+            heard_at: now,
+            sent_at: now,
+        });
+    }
+
+    /// The open turn with this id.
+    pub fn get_mut(&mut self, turn: Uuid) -> Option<&mut View> {
+        self.turns.get_mut(&turn)
+    }
+
+    /// Whether the connection watches a conversation as a whole.
+    pub fn watches_all(&self, conversation: Uuid) -> bool {
+        self.conversations.get(&conversation).is_some_and(|watched| watched.all)
+    }
+
+    /// Whether the turn was shown to its end here.
+    pub fn has_ended(&self, turn: Uuid) -> bool {
+        self.ended.contains(&turn)
+    }
+
+    /// No turn is open.
+    pub fn is_idle(&self) -> bool {
+        self.turns.is_empty()
+    }
+
+    /// Open turns from which nothing came for `silence`.
+    pub fn silent(&self, silence: Duration) -> Vec<Uuid> {
+        self.turns.iter().filter(|(_, view)| view.heard_at.elapsed() >= silence).map(|(turn, _)| *turn).collect()
+    }
+
+    /// Every conversation that is watched.
+    pub fn watched(&self) -> impl Iterator<Item = Uuid> {
+        self.conversations.keys().copied()
+    }
+
+    /// Closes a turn without an end. Returns its conversation if nothing else of it is watched.
+    pub fn close(&mut self, turn: Uuid) -> Option<Uuid> {
+        let conversation = self.turns.remove(&turn)?.key.conversation;
+        let others = self.turns.values().any(|view| view.key.conversation == conversation);
+        if others || self.watches_all(conversation) {
+            return None;
+        }
+        self.conversations.remove(&conversation);
+        Some(conversation)
+    }
+
+    /// Closes a turn whose terminal frame was shown. Returns its conversation if nothing else of it is watched.
+    pub fn end(&mut self, turn: Uuid) -> Option<Uuid> {
+        self.ended.push_back(turn);
+        if self.ended.len() > ENDED_MAX {
+            self.ended.pop_front();
+        }
+        self.close(turn)
+    }
+
+    /// The key of a watched conversation.
+    pub fn key(&self, conversation: Uuid) -> Option<&ConversationKey> {
+        self.conversations.get(&conversation).map(|watched| &watched.key)
+    }
+
+    /// Judges a frame, and counts it as shown when the verdict is to show or drop it.
+    pub fn judge(&mut self, frame: &LiveFrame) -> Verdict {
+        let mark = frame.mark;
+        if self.ended.contains(&mark.turn) {
+            return Verdict::Drop;
+        }
+        if !self.turns.contains_key(&mark.turn) {
+            match self.conversations.get(&frame.conversation) {
+                // A turn that began elsewhere; its request's id is in its frames, which nobody needs to read.
+                Some(watched) if watched.all => {
+                    let key = watched.key.clone();
+                    self.open(&key, mark.turn, "", None);
+                }
+                _ => return Verdict::Drop,
+            }
+        }
+        self.turns.get_mut(&mark.turn).map_or(Verdict::Drop, |view| view.judge(mark))
+    }
+
+    /// Goes on with a frame although frames before it are lost: text of that model call is no longer shown.
+    pub fn skip_to(&mut self, mark: Mark) {
+        if let Some(view) = self.turns.get_mut(&mark.turn) {
+            view.epoch = mark.epoch;
+            view.next_n = mark.n;
+            view.muted_call = Some(mark.call);
+        }
+    }
+}
+
+impl View {
+    fn judge(&mut self, mark: Mark) -> Verdict {
+        self.heard_at = Instant::now();
+        // Published from outside the epoch, by whoever stored the terminal event.
+        if mark.epoch == u64::MAX {
+            return Verdict::Show;
+        }
+        if mark.epoch < self.epoch || (mark.epoch == self.epoch && mark.n < self.next_n) {
+            return Verdict::Drop;
+        }
+        let expected = if mark.epoch > self.epoch { 0 } else { self.next_n };
+        if mark.n > expected {
+            return Verdict::Gap;
+        }
+        self.epoch = mark.epoch;
+        self.next_n = mark.n + 1;
+        match mark.kind {
+            Kind::Restart if self.text_of_call == Some(mark.call) => {
+                self.muted_call = Some(mark.call);
+                Verdict::Show
+            }
+            Kind::Restart => Verdict::Drop,
+            Kind::Token | Kind::Reasoning if self.muted_call == Some(mark.call) => Verdict::Drop,
+            Kind::Token | Kind::Reasoning => {
+                self.text_of_call = Some(mark.call);
+                Verdict::Show
+            }
+            Kind::Prompt if self.prompted == Some(mark.epoch) => Verdict::Drop,
+            Kind::Prompt => {
+                self.prompted = Some(mark.epoch);
+                Verdict::Show
+            }
+            Kind::Chunk | Kind::Terminal => Verdict::Show,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TURN: Uuid = Uuid::from_u128(1);
+
+    fn key() -> ConversationKey {
+        ConversationKey { region: "r".into(), org: "o".into(), conversation: Uuid::from_u128(9) }
+    }
+
+    fn frame(turn: Uuid, epoch: u64, n: u64, kind: Kind, call: u32) -> LiveFrame {
+        let mark = Mark { turn, epoch, n, kind, call, offset: 0 };
+        LiveFrame { conversation: key().conversation, mark, payload: Default::default() }
+    }
+
+    fn open() -> Views {
+        let mut views = Views::default();
+        views.watch(&key(), false);
+        views.open(&key(), TURN, "r1", None);
+        views
+    }
+
+    #[test]
+    fn frames_are_shown_once_in_order_and_a_gap_is_noticed() {
+        let mut views = open();
+        let mut judge = |n| views.judge(&frame(TURN, 5, n, Kind::Token, 0));
+        assert_eq!(
+            [judge(0), judge(1), judge(1), judge(3)],
+            [Verdict::Show, Verdict::Show, Verdict::Drop, Verdict::Gap]
+        );
+        assert_eq!([judge(2), judge(3)], [Verdict::Show, Verdict::Show]);
+    }
+
+    #[test]
+    fn a_second_run_shows_a_marker_and_no_second_text() {
+        let mut views = open();
+        let mut judge = |epoch, n, kind| views.judge(&frame(TURN, epoch, n, kind, 0));
+        assert_eq!(judge(5, 0, Kind::Token), Verdict::Show);
+        assert_eq!(judge(8, 0, Kind::Restart), Verdict::Show);
+        assert_eq!(judge(5, 1, Kind::Token), Verdict::Drop, "the old worker is fenced");
+        assert_eq!(judge(8, 1, Kind::Token), Verdict::Drop);
+        assert_eq!(judge(8, 2, Kind::Terminal), Verdict::Show);
+    }
+
+    #[test]
+    fn a_second_run_before_any_text_is_an_ordinary_one() {
+        let mut views = open();
+        let mut judge = |n, kind| views.judge(&frame(TURN, 8, n, kind, 0));
+        assert_eq!([judge(0, Kind::Restart), judge(1, Kind::Token)], [Verdict::Drop, Verdict::Show]);
+    }
+
+    #[test]
+    fn text_after_a_resumed_park_is_shown() {
+        let mut views = open();
+        let mut judge = |epoch, n, kind, call| views.judge(&frame(TURN, epoch, n, kind, call));
+        assert_eq!(judge(5, 0, Kind::Token, 0), Verdict::Show);
+        assert_eq!(judge(5, 1, Kind::Prompt, 0), Verdict::Show);
+        assert_eq!(judge(9, 0, Kind::Chunk, 0), Verdict::Show);
+        assert_eq!(judge(9, 1, Kind::Token, 1), Verdict::Show);
+    }
+
+    #[test]
+    fn an_ended_turn_opens_no_more() {
+        let mut views = open();
+        assert_eq!(views.end(TURN), Some(key().conversation));
+        views.watch(&key(), true);
+        assert_eq!(views.judge(&frame(TURN, 9, 0, Kind::Token, 0)), Verdict::Drop);
+    }
+
+    #[test]
+    fn other_turns_are_shown_only_where_the_conversation_is_watched() {
+        let other = Uuid::from_u128(2);
+        let mut views = open();
+        assert_eq!(views.judge(&frame(other, 5, 0, Kind::Token, 0)), Verdict::Drop);
+        views.watch(&key(), true);
+        assert_eq!(views.judge(&frame(other, 5, 0, Kind::Token, 0)), Verdict::Show);
+        assert_eq!(views.close(TURN), None, "the conversation stays watched");
+    }
+
+    #[test]
+    fn after_a_lost_frame_the_call_is_muted_and_the_rest_goes_on() {
+        let mut views = open();
+        let late = frame(TURN, 5, 7, Kind::Token, 0);
+        assert_eq!(views.judge(&late), Verdict::Gap);
+        views.skip_to(late.mark);
+        assert_eq!(views.judge(&late), Verdict::Drop);
+        assert_eq!(views.judge(&frame(TURN, 5, 8, Kind::Chunk, 0)), Verdict::Show);
+        assert_eq!(views.judge(&frame(TURN, 5, 9, Kind::Token, 1)), Verdict::Show);
+    }
+}

@@ -1,0 +1,117 @@
+//! Whether anybody can answer: the workers' advertisements, watched.
+//!
+//! An edge holds no gateway keys. It can still tell a visitor at once that no answer will come, when workers are there and
+//! none of them has a key. With no worker at all a turn is accepted and waits.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use async_nats::{
+    Client,
+    jetstream::{
+        self,
+        kv::{Entry, Operation},
+    },
+};
+use futures_util::StreamExt;
+
+use crate::{
+    limits, subjects,
+    wire::presence::{Advertisement, BUCKET},
+};
+
+/// What is known of a pool's workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// At least one worker has a key for the organisation.
+    Answers,
+    /// Workers are there, and none has a key.
+    NoKey,
+    /// No worker is there; one may come.
+    Nobody,
+}
+
+struct Seen {
+    advertisement: Advertisement,
+    at: Instant,
+}
+
+/// The advertisements, by key.
+#[derive(Clone, Default)]
+pub struct Workers(Arc<Mutex<HashMap<String, Seen>>>);
+
+impl Workers {
+    /// What to expect for an organisation's turn.
+    pub fn outlook(&self, region: &str, pool: &str, org: &str) -> Outlook {
+        let seen = self.0.lock().expect("no panic happens under this lock");
+        let ttl = Duration::from_secs(limits::PRESENCE_TTL_SECS);
+        let of_pool = |key: &str| subjects::parse_worker_key(key) == Some((region, pool));
+        let mut there = seen.iter().filter(|(key, seen)| of_pool(key) && seen.at.elapsed() < ttl).peekable();
+        if there.peek().is_none() {
+            return Outlook::Nobody;
+        }
+        let answers = there.any(|(_, seen)| seen.advertisement.orgs.iter().any(|o| o == "*" || o == org));
+        if answers { Outlook::Answers } else { Outlook::NoKey }
+    }
+
+    /// Keeps the advertisements current until the future is dropped. One watch serves the whole edge.
+    pub async fn watch(self, client: Client) {
+        let context = jetstream::new(client);
+        loop {
+            if let Err(error) = self.follow(&context).await {
+                tracing::warn!(%error, "the workers' advertisements can't be read; trying again");
+            }
+            tokio::time::sleep(Duration::from_millis(limits::RETRY_MAX_MS)).await;
+        }
+    }
+
+    async fn follow(&self, context: &jetstream::Context) -> Result<(), async_nats::Error> {
+        let bucket = context.get_key_value(BUCKET).await?;
+        let mut changes = bucket.watch_with_history(">").await?;
+        while let Some(change) = changes.next().await {
+            self.take(change?);
+        }
+        Ok(())
+    }
+
+    fn take(&self, entry: Entry) {
+        let mut seen = self.0.lock().expect("no panic happens under this lock");
+        match (entry.operation, serde_json::from_slice(&entry.value)) {
+            (Operation::Put, Ok(advertisement)) => {
+                seen.insert(entry.key, Seen { advertisement, at: Instant::now() });
+            }
+            (Operation::Put, Err(error)) => tracing::warn!(%error, key = entry.key, "a malformed advertisement"),
+            (Operation::Delete | Operation::Purge, _) => {
+                seen.remove(&entry.key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workers(list: &[(&str, &[&str])]) -> Workers {
+        let workers = Workers::default();
+        for (key, orgs) in list {
+            let orgs = orgs.iter().map(|org| org.to_string()).collect();
+            let advertisement = Advertisement { version: "1".into(), orgs };
+            workers.0.lock().unwrap().insert(key.to_string(), Seen { advertisement, at: Instant::now() });
+        }
+        workers
+    }
+
+    #[test]
+    fn only_workers_without_a_key_make_a_turn_hopeless() {
+        let outlook = |list| workers(list).outlook("eu", "default", "acme");
+        assert_eq!(outlook(&[]), Outlook::Nobody);
+        assert_eq!(outlook(&[("eu.other.1", &["*"]), ("us.default.1", &["*"])]), Outlook::Nobody);
+        assert_eq!(outlook(&[("eu.default.1", &[])]), Outlook::NoKey);
+        assert_eq!(outlook(&[("eu.default.1", &["other"])]), Outlook::NoKey);
+        assert_eq!(outlook(&[("eu.default.1", &[]), ("eu.default.2", &["acme"])]), Outlook::Answers);
+    }
+}

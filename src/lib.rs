@@ -1,0 +1,24 @@
+//! Turnstream: a server for AI-agent conversations, event-sourced over NATS JetStream.
+//!
+//! The log is the state: a conversation is a sequence of events on JetStream, and everything else is a projection of it or a
+//! relay for it. The code map is in the README.
+
+pub mod app;
+pub mod bench;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod dev;
+pub mod domain;
+pub mod edge;
+pub mod ids;
+pub mod knowledge;
+pub mod limits;
+pub mod live;
+pub mod log;
+pub mod model;
+pub mod spec;
+pub mod subjects;
+pub mod tools;
+pub mod wire;
+pub mod worker;

@@ -1,0 +1,107 @@
+//! Every cap and timeout that is not configuration, with its unit and its reason.
+
+/// Largest client frame. History pages and messages fit with room; the published Python client takes 1 MiB a frame.
+pub const CLIENT_FRAME_MAX_BYTES: usize = 256 * 1024;
+/// Longest user message, from the protocol.
+pub const MESSAGE_MAX_CHARS: usize = 10_000;
+/// Longest requestId: it is stored with the turn and echoed in every frame of it.
+pub const REQUEST_ID_MAX_BYTES: usize = 256;
+/// Longest name or e-mail of a participant that is kept.
+pub const NAME_MAX_CHARS: usize = 200;
+/// Largest `metadata` object of a session, as JSON.
+pub const METADATA_MAX_BYTES: usize = 16 * 1024;
+/// Most `supports` entries that are kept, and the longest of them.
+pub const SUPPORTS_MAX: usize = 32;
+pub const SUPPORTS_MAX_CHARS: usize = 64;
+
+/// Largest stored event. NATS allows 1 MiB a message by default; headers and JSON escapes need room.
+pub const EVENT_MAX_BYTES: usize = 512 * 1024;
+/// Largest tool result that is kept; longer ones are cut and say so.
+pub const TOOL_RESULT_MAX_BYTES: usize = 64 * 1024;
+/// Largest reply text of one model call, so that its event stays below [`EVENT_MAX_BYTES`].
+pub const REPLY_MAX_BYTES: usize = 256 * 1024;
+/// Largest history page on the wire (clients take 1 MiB a frame).
+pub const PAGE_MAX_BYTES: usize = 900 * 1024;
+/// Recent messages that the fold keeps with their text: what a model call and a history page need.
+pub const FOLD_MESSAGES: usize = 50;
+/// Text bytes that the fold keeps in all, so that its cached form stays below 256 KiB.
+pub const FOLD_TEXT_MAX_BYTES: usize = 128 * 1024;
+/// Finished turns whose requestId the fold remembers, so that a late retry is recognised.
+pub const FOLD_REQUESTS: usize = 64;
+/// Sequences of older messages that the fold keeps: the reach of `get_conversation_messages`.
+pub const FOLD_OLDER: usize = 20_000;
+/// Messages of a conversation that are given to the model, from the protocol.
+pub const MODEL_MESSAGES: usize = 50;
+
+/// Conversations whose fold one process keeps in memory.
+pub const FOLDS_CACHED: u64 = 50_000;
+/// Sessions whose record one edge keeps in memory.
+pub const SESSIONS_CACHED: u64 = 200_000;
+/// Events since the last cached fold after which a worker writes it again.
+pub const FOLD_CACHE_EVERY_EVENTS: u64 = 12;
+
+/// How long one try of an append waits for its ack. An R3 leader change takes several seconds; tries repeat.
+pub const APPEND_TRY_MS: u64 = 2_500;
+/// How long an append is tried in all: longer than a leader's re-election (5–7 s measured), shorter than a client's 30 s.
+pub const APPEND_DEADLINE_MS: u64 = 12_000;
+/// First and largest pause between two tries of a storage operation.
+pub const RETRY_FIRST_MS: u64 = 50;
+pub const RETRY_MAX_MS: u64 = 1_000;
+/// How long one read request waits, and a whole load with its repeats.
+pub const READ_TRY_MS: u64 = 2_000;
+pub const READ_DEADLINE_MS: u64 = 10_000;
+/// How often a decision is taken again after a lost race before the caller is told that storage is busy.
+pub const DECIDE_TRIES: u32 = 50;
+/// A `turn.requested` that is stored later than this after its making folds to nothing: its client was told of an error.
+pub const REQUEST_NOT_AFTER_MS: i64 = 15_000;
+
+/// Frames that may wait for one connection. One is about 300 bytes; a socket that is 512 behind does not read.
+pub const CONNECTION_QUEUE_FRAMES: usize = 512;
+/// Frames that are written to a socket in one go.
+pub const WRITE_BATCH_BYTES: usize = 32 * 1024;
+/// How long one write to a socket may take before the client counts as gone.
+pub const SOCKET_WRITE_MS: u64 = 10_000;
+/// Read buffer of one connection; the WebSocket library allocates it eagerly.
+pub const SOCKET_READ_BUFFER_BYTES: usize = 2 * 1024;
+/// How long a client may take to send the head of its HTTP request.
+pub const HEAD_READ_MS: u64 = 10_000;
+/// How long a closing handshake may take.
+pub const CLOSE_WAIT_MS: u64 = 1_000;
+/// NATS subscription queue of one live subject; beyond it async-nats drops, which the frame numbers show.
+pub const NATS_SUBSCRIPTION_FRAMES: usize = 1_024;
+/// After this silence an attached turn is checked against the log.
+pub const SILENCE_CHECK_MS: u64 = 5_000;
+/// After this silence a client with a running turn gets a keepalive (30 s at most, from the protocol).
+pub const KEEPALIVE_MS: u64 = 25_000;
+/// How long a repair may read the LIVE stream.
+pub const REPAIR_MS: u64 = 1_000;
+
+/// Turns that one worker runs at once.
+pub const WORKER_TURNS: usize = 512;
+/// Work items asked for in one pull.
+pub const PULL_BATCH: usize = 64;
+/// How long one pull waits at the server.
+pub const PULL_EXPIRES_MS: u64 = 5_000;
+/// Progress acks and looks at the log while a turn runs: a third of the consumer's `ack_wait` (6 s).
+pub const PROGRESS_MS: u64 = 2_000;
+/// Claims of a turn without a step in between, after which it is given up as poison.
+pub const CLAIMS_MAX: u32 = 5;
+/// How long a stopping worker lets its turns finish before it hands them over.
+pub const WORKER_DRAIN_MS: u64 = 5_000;
+/// How long a stopping edge waits for its connections to close.
+pub const EDGE_DRAIN_MS: u64 = 3_000;
+/// How long a person may take to decide, from the protocol.
+pub const PARK_MS: i64 = 300_000;
+
+/// A worker's advertisement: how often it is renewed, and after what silence it no longer counts.
+pub const PRESENCE_EVERY_MS: u64 = 3_000;
+pub const PRESENCE_TTL_SECS: u64 = 10;
+
+/// How often tool providers are looked for, and how long answers are collected: together below the promised second.
+pub const TOOLS_EVERY_MS: u64 = 500;
+pub const TOOLS_COLLECT_MS: u64 = 250;
+/// Time for one tool call when its provider names none, and the most that a provider may name.
+pub const TOOL_TIMEOUT_MS: u64 = 30_000;
+pub const TOOL_TIMEOUT_MAX_MS: u64 = 300_000;
+/// Tools offered to the model at once.
+pub const TOOLS_MAX: usize = 128;

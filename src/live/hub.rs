@@ -1,0 +1,148 @@
+//! One NATS subscription a conversation, shared by the connections of this edge that watch it.
+//!
+//! Contract: after [`Hub::watch`] returns, frames published later through the same NATS connection are seen. A listener
+//! whose queue is full is marked as lagging and gets nothing more; its connection must then resynchronise or close. Frames
+//! are never dropped silently.
+//!
+//! A subscription has one task: (1) take the next message, (2) read its mark, (3) offer it to every listener. The task ends
+//! with its last listener.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use async_nats::{Client, Message, SubscribeError, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::{sync::mpsc, task::AbortHandle};
+use uuid::Uuid;
+
+use crate::{
+    limits,
+    subjects::{self, ConversationKey},
+    wire::live::{HEADER, Mark},
+};
+
+/// A frame on its way to a connection.
+#[derive(Clone, Debug)]
+pub struct LiveFrame {
+    pub conversation: Uuid,
+    pub mark: Mark,
+    pub payload: Bytes,
+}
+
+impl LiveFrame {
+    /// The frame in a message of a live subject, if it is one.
+    pub fn of(conversation: Uuid, message: Message) -> Option<Self> {
+        let mark = Mark::parse(message.headers.as_ref()?.get(HEADER)?.as_str())?;
+        Some(Self { conversation, mark, payload: message.payload })
+    }
+}
+
+/// A connection's end of the hub: where its frames go, and whether it has fallen behind.
+#[derive(Clone)]
+pub struct Listener {
+    id: Uuid,
+    frames: mpsc::Sender<LiveFrame>,
+    lagging: Arc<AtomicBool>,
+}
+
+impl Listener {
+    /// A listener and the queue that it fills.
+    pub fn new() -> (Self, mpsc::Receiver<LiveFrame>) {
+        let (frames, queue) = mpsc::channel(limits::CONNECTION_QUEUE_FRAMES);
+        (Self { id: Uuid::new_v4(), frames, lagging: Arc::default() }, queue)
+    }
+
+    /// Whether frames were withheld because the queue was full.
+    pub fn is_lagging(&self) -> bool {
+        self.lagging.load(Ordering::Relaxed)
+    }
+
+    fn offer(&self, frame: &LiveFrame) {
+        if !self.is_lagging() && self.frames.try_send(frame.clone()).is_err() {
+            self.lagging.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+type Listeners = Arc<Mutex<Vec<Listener>>>;
+
+struct Watched {
+    listeners: Listeners,
+    task: AbortHandle,
+}
+
+/// The live subscriptions of an edge.
+#[derive(Clone)]
+pub struct Hub {
+    client: Client,
+    watched: Arc<Mutex<HashMap<Uuid, Watched>>>,
+}
+
+impl Hub {
+    pub fn new(client: Client) -> Self {
+        Self { client, watched: Arc::default() }
+    }
+
+    /// Sends the conversation's frames to this listener too.
+    pub async fn watch(&self, key: &ConversationKey, listener: &Listener) -> Result<(), SubscribeError> {
+        if self.join(key.conversation, listener) {
+            return Ok(());
+        }
+        let subscriber = self.client.subscribe(subjects::live_all(&key.region, key.conversation)).await?;
+        // Another connection may have subscribed meanwhile; then this subscription is dropped again.
+        if !self.join(key.conversation, listener) {
+            let listeners: Listeners = Arc::new(Mutex::new(vec![listener.clone()]));
+            let task = tokio::spawn(relay(key.conversation, subscriber, listeners.clone())).abort_handle();
+            self.lock().insert(key.conversation, Watched { listeners, task });
+        }
+        Ok(())
+    }
+
+    /// Stops sending the conversation's frames to this listener.
+    pub fn unwatch(&self, conversation: Uuid, listener: &Listener) {
+        let mut watched = self.lock();
+        let Some(entry) = watched.get(&conversation) else { return };
+        let mut listeners = entry.listeners.lock().expect("no panic happens under this lock");
+        listeners.retain(|other| other.id != listener.id);
+        let empty = listeners.is_empty();
+        drop(listeners);
+        if empty && let Some(entry) = watched.remove(&conversation) {
+            entry.task.abort();
+        }
+    }
+
+    /// Conversations that are being watched.
+    pub fn subscriptions(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn join(&self, conversation: Uuid, listener: &Listener) -> bool {
+        let watched = self.lock();
+        let Some(entry) = watched.get(&conversation) else { return false };
+        let mut listeners = entry.listeners.lock().expect("no panic happens under this lock");
+        if listeners.iter().all(|other| other.id != listener.id) {
+            listeners.push(listener.clone());
+        }
+        true
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, Watched>> {
+        self.watched.lock().expect("no panic happens under this lock")
+    }
+}
+
+async fn relay(conversation: Uuid, mut subscriber: Subscriber, listeners: Listeners) {
+    while let Some(message) = subscriber.next().await {
+        if let Some(frame) = LiveFrame::of(conversation, message) {
+            for listener in listeners.lock().expect("no panic happens under this lock").iter() {
+                listener.offer(&frame);
+            }
+        }
+    }
+}

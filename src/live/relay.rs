@@ -1,0 +1,57 @@
+//! Publishes the frames of one turn under one epoch.
+//!
+//! Contract: frames are numbered without gaps from 0; publishing never waits for the LIVE stream. A publish that fails is
+//! a gap, which edges notice and repair.
+
+use async_nats::{Client, HeaderMap};
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::{
+    subjects::{self, ConversationKey},
+    wire::live::{HEADER, Kind, Mark},
+};
+
+/// The frames of a turn.
+pub struct Relay {
+    client: Client,
+    subject: String,
+    mark: Mark,
+}
+
+impl Relay {
+    /// A relay for a turn that was claimed with `epoch`.
+    pub fn new(client: Client, key: &ConversationKey, session: Uuid, turn: Uuid, epoch: u64) -> Self {
+        let subject = subjects::live(&key.region, key.conversation, session);
+        Self { client, subject, mark: Mark { turn, epoch, n: 0, kind: Kind::Chunk, call: 0, offset: 0 } }
+    }
+
+    /// Starts the model call with this index.
+    pub fn begin_call(&mut self, call: u32) {
+        self.mark.call = call;
+        self.mark.offset = 0;
+    }
+
+    /// Publishes a frame; `text_bytes` is how much of the model call's text it holds.
+    pub async fn publish(&mut self, kind: Kind, payload: Bytes, text_bytes: usize) {
+        let mark = Mark { kind, ..self.mark };
+        self.mark.n += 1;
+        self.mark.offset += text_bytes as u64;
+        publish(&self.client, &self.subject, mark, payload).await;
+    }
+}
+
+/// Publishes the terminal frame of a turn from outside its worker: the edge that cancelled it.
+pub async fn publish_terminal(client: &Client, key: &ConversationKey, session: Uuid, turn: Uuid, payload: Bytes) {
+    let subject = subjects::live(&key.region, key.conversation, session);
+    let mark = Mark { turn, epoch: u64::MAX, n: 0, kind: Kind::Terminal, call: 0, offset: 0 };
+    publish(client, &subject, mark, payload).await;
+}
+
+async fn publish(client: &Client, subject: &str, mark: Mark, payload: Bytes) {
+    let mut headers = HeaderMap::new();
+    headers.insert(HEADER, mark.to_string());
+    if let Err(error) = client.publish_with_headers(subject.to_string(), headers, payload).await {
+        tracing::warn!(%error, %mark, "a frame was not published");
+    }
+}

@@ -1,0 +1,56 @@
+//! The log in memory, for simulation: the same contract, no server.
+
+use std::sync::Mutex;
+
+use chrono::Utc;
+
+use super::{AppendError, EventLog, NewEvent, ReadError, Stored, Via};
+use crate::{domain::Recorded, limits, subjects::ConversationKey, wire::stored};
+
+/// Events of all conversations in one sequence.
+#[derive(Default)]
+pub struct MemoryLog {
+    events: Mutex<Vec<(ConversationKey, Stored)>>,
+}
+
+impl MemoryLog {
+    fn find(&self, matches: impl Fn(&(ConversationKey, Stored)) -> bool) -> Option<Stored> {
+        let events = self.events.lock().expect("no panic happens under this lock");
+        events.iter().rev().find(|entry| matches(entry)).map(|(_, stored)| stored.clone())
+    }
+}
+
+impl EventLog for MemoryLog {
+    async fn append(&self, key: &ConversationKey, expected: u64, event: &NewEvent) -> Result<u64, AppendError> {
+        if stored::encode_payload(&event.event).len() > limits::EVENT_MAX_BYTES {
+            return Err(AppendError::TooLarge { max: limits::EVENT_MAX_BYTES });
+        }
+        let mut events = self.events.lock().expect("no panic happens under this lock");
+        if events.iter().any(|(_, stored)| stored.envelope.id == event.id) {
+            return Err(AppendError::Duplicate);
+        }
+        let last = events.iter().rev().find(|(k, _)| k == key).map_or(0, |(_, stored)| stored.recorded.seq);
+        if last != expected {
+            return Err(AppendError::Conflict);
+        }
+        let seq = events.len() as u64 + 1;
+        let envelope = stored::Envelope {
+            id: event.id.clone(),
+            source: event.source.clone(),
+            time: event.time,
+            conversation: key.conversation,
+            prev: expected,
+        };
+        let recorded = Recorded { seq, time: event.time, stored_at: Utc::now(), event: event.event.clone() };
+        events.push((key.clone(), Stored { envelope, recorded }));
+        Ok(seq)
+    }
+
+    async fn last(&self, key: &ConversationKey, _via: Via) -> Result<Option<Stored>, ReadError> {
+        Ok(self.find(|(k, _)| k == key))
+    }
+
+    async fn at(&self, key: &ConversationKey, seq: u64, _via: Via) -> Result<Option<Stored>, ReadError> {
+        Ok(self.find(|(k, stored)| k == key && stored.recorded.seq == seq))
+    }
+}

@@ -1,0 +1,97 @@
+//! The event log: append with one winner, read what is there.
+//!
+//! [`EventLog`] is the contract; [`nats::NatsLog`] keeps it over JetStream, [`memory::MemoryLog`] in memory for simulation.
+//! [`load::Conversations`] folds a conversation from it. One contract suite runs against both logs.
+
+pub mod backoff;
+pub mod bus;
+pub mod load;
+pub mod memory;
+pub mod nats;
+pub mod streams;
+
+use std::future::Future;
+
+use chrono::{DateTime, Utc};
+
+use crate::{
+    domain::{Event, Recorded},
+    subjects::ConversationKey,
+    wire::stored::{DecodeError, Envelope},
+};
+
+/// An event to append: `id` is kept over retries of the same decision.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    pub id: String,
+    pub source: String,
+    pub time: DateTime<Utc>,
+    pub event: Event,
+}
+
+/// An event as the log holds it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    pub envelope: Envelope,
+    pub recorded: Recorded,
+}
+
+/// Which copy of the log answers a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// Any replica: fast, and may lag behind.
+    Replica,
+    /// The stream's leader: never stale.
+    Leader,
+}
+
+/// Why an append did not happen, or may not have.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The conversation has another last event than expected. Nothing was written.
+    #[error("the conversation has moved on")]
+    Conflict,
+    /// The same event id was appended before, perhaps from elsewhere. Nothing was written now.
+    #[error("this event was appended before")]
+    Duplicate,
+    /// The event exceeds the size limit. Nothing was written.
+    #[error("the event is larger than {max} bytes")]
+    TooLarge { max: usize },
+    /// The log did not answer in time. The event may be written, or still come.
+    #[error("the log did not answer: {0}")]
+    Unavailable(String),
+}
+
+/// Why a read gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("the log did not answer: {0}")]
+    Unavailable(String),
+    #[error("stored event {seq}: {cause}")]
+    Malformed { seq: u64, cause: DecodeError },
+}
+
+/// An append-only log of conversations.
+pub trait EventLog: Send + Sync + 'static {
+    /// Appends one event; it becomes the conversation's last, if `expected` is the sequence of its last one now (0: none).
+    ///
+    /// Returns the event's sequence. Of several appends with the same `expected`, one wins. An append whose ack was lost is
+    /// recognised by its id and counts as won.
+    fn append(
+        &self,
+        key: &ConversationKey,
+        expected: u64,
+        event: &NewEvent,
+    ) -> impl Future<Output = Result<u64, AppendError>> + Send;
+
+    /// The conversation's last event.
+    fn last(&self, key: &ConversationKey, via: Via) -> impl Future<Output = Result<Option<Stored>, ReadError>> + Send;
+
+    /// The conversation's event with this sequence; `None` when the answering copy does not have it.
+    fn at(
+        &self,
+        key: &ConversationKey,
+        seq: u64,
+        via: Via,
+    ) -> impl Future<Output = Result<Option<Stored>, ReadError>> + Send;
+}

@@ -1,0 +1,312 @@
+//! The log over JetStream.
+//!
+//! An append is a publish with two headers: the expected last sequence over all subjects of the conversation, and the event
+//! id. The raw API is used instead of the client library's typed one, because the answer must be told apart by the server's
+//! error codes, of which the library names only some.
+
+use std::{collections::HashMap, time::Duration};
+
+use async_nats::{Client, HeaderMap, Message, Request, client::RequestErrorKind, header};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{AppendError, EventLog, NewEvent, ReadError, Stored, Via, backoff::Backoff};
+use crate::{
+    domain::Recorded,
+    limits,
+    subjects::{self, ConversationKey},
+    wire::stored::{self, Envelope},
+};
+
+/// Base name of the stream that holds conversations.
+pub const CHAT: &str = "CHAT";
+
+/// "Wrong last sequence", and its form on a replicated stream under races.
+const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
+
+/// The log over a NATS connection.
+#[derive(Clone)]
+pub struct NatsLog {
+    client: Client,
+}
+
+/// What one try of a publish came to.
+enum Try {
+    Stored(u64),
+    Duplicate,
+    Conflict,
+    Again(String),
+}
+
+#[derive(Deserialize)]
+struct PubAck {
+    #[serde(default)]
+    seq: u64,
+    #[serde(default)]
+    duplicate: bool,
+    error: Option<ApiError>,
+}
+
+#[derive(Deserialize)]
+struct ApiError {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+/// A message as a stream holds it.
+pub struct RawMessage {
+    pub seq: u64,
+    pub stored_at: DateTime<Utc>,
+    pub headers: HashMap<String, String>,
+    pub payload: Bytes,
+}
+
+impl NatsLog {
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Publishes to a stream, once, and reads the server's verdict.
+    async fn publish(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Try {
+        let request = Request::new()
+            .headers(headers)
+            .payload(payload)
+            .timeout(Some(Duration::from_millis(limits::APPEND_TRY_MS)));
+        let reply = match self.client.send_request(subject.to_string(), request).await {
+            Ok(reply) => reply,
+            Err(error) => return Try::Again(error.to_string()),
+        };
+        match serde_json::from_slice::<PubAck>(&reply.payload) {
+            Ok(PubAck { error: Some(error), .. }) if WRONG_LAST_SEQUENCE.contains(&error.err_code) => Try::Conflict,
+            Ok(PubAck { error: Some(error), .. }) => Try::Again(error.description),
+            Ok(ack) if ack.duplicate => Try::Duplicate,
+            Ok(ack) => Try::Stored(ack.seq),
+            Err(error) => Try::Again(error.to_string()),
+        }
+    }
+
+    /// Publishes to a stream until the server has a verdict or the time is up. `id` makes the tries one.
+    ///
+    /// For messages whose order does not matter: session records, schedules, dead letters.
+    pub async fn put(
+        &self,
+        subject: &str,
+        id: &str,
+        extra: &[(&str, &str)],
+        payload: Bytes,
+    ) -> Result<(), AppendError> {
+        let mut backoff = Backoff::new(limits::APPEND_DEADLINE_MS);
+        loop {
+            let mut headers = HeaderMap::new();
+            headers.insert(stored::MSG_ID, id);
+            for (name, value) in extra {
+                headers.insert(*name, *value);
+            }
+            match self.publish(subject, headers, payload.clone()).await {
+                Try::Stored(_) | Try::Duplicate => return Ok(()),
+                Try::Conflict => return Err(AppendError::Conflict),
+                Try::Again(_) if backoff.pause().await => {}
+                Try::Again(cause) => return Err(AppendError::Unavailable(cause)),
+            }
+        }
+    }
+
+    /// Publishes to one subject of a stream if its last sequence is still `expected`; returns the new sequence.
+    pub async fn put_at(&self, subject: &str, id: &str, expected: &str, payload: Bytes) -> Result<u64, AppendError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(stored::MSG_ID, id);
+        headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected);
+        match self.publish(subject, headers, payload).await {
+            Try::Stored(seq) => Ok(seq),
+            Try::Duplicate | Try::Conflict => Err(AppendError::Conflict),
+            Try::Again(cause) => Err(AppendError::Unavailable(cause)),
+        }
+    }
+
+    /// Reads one message of a stream, repeating while the server does not answer.
+    pub async fn get(
+        &self,
+        stream: &str,
+        query: &serde_json::Value,
+        via: Via,
+    ) -> Result<Option<RawMessage>, ReadError> {
+        let mut backoff = Backoff::new(limits::READ_DEADLINE_MS);
+        let subject = match via {
+            Via::Replica => subjects::direct_get(stream),
+            Via::Leader => subjects::leader_get(stream),
+        };
+        let payload = Bytes::from(query.to_string());
+        loop {
+            let request =
+                Request::new().payload(payload.clone()).timeout(Some(Duration::from_millis(limits::READ_TRY_MS)));
+            let answer = match self.client.send_request(subject.clone(), request).await {
+                Ok(reply) if via == Via::Replica => direct_answer(reply),
+                Ok(reply) => leader_answer(&reply.payload),
+                Err(error) if error.kind() == RequestErrorKind::NoResponders => Err("nobody serves the stream".into()),
+                Err(error) => Err(error.to_string()),
+            };
+            match answer {
+                Ok(message) => return Ok(message),
+                Err(_) if backoff.pause().await => {}
+                Err(cause) => return Err(ReadError::Unavailable(cause)),
+            }
+        }
+    }
+
+    /// After a conflict: whether the event with this id, appended after `expected`, is in the log all the same.
+    async fn find_own(&self, key: &ConversationKey, expected: u64, id: &str) -> Result<Option<u64>, ReadError> {
+        let mut event = self.last(key, Via::Leader).await?;
+        while let Some(found) = event.filter(|stored| stored.recorded.seq > expected) {
+            if found.envelope.id == id {
+                return Ok(Some(found.recorded.seq));
+            }
+            event = if found.envelope.prev > expected {
+                self.at(key, found.envelope.prev, Via::Leader).await?
+            } else {
+                None
+            };
+        }
+        Ok(None)
+    }
+}
+
+impl EventLog for NatsLog {
+    async fn append(&self, key: &ConversationKey, expected: u64, event: &NewEvent) -> Result<u64, AppendError> {
+        let subject = match event.event.pool() {
+            Some(pool) => key.work_item(event.event.kind(), pool),
+            None => key.event(event.event.kind()),
+        };
+        let envelope = Envelope {
+            id: event.id.clone(),
+            source: event.source.clone(),
+            time: event.time,
+            conversation: key.conversation,
+            prev: expected,
+        };
+        let (pairs, payload) = stored::encode(&envelope, &event.event);
+        if payload.len() > limits::EVENT_MAX_BYTES {
+            return Err(AppendError::TooLarge { max: limits::EVENT_MAX_BYTES });
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
+        headers.insert("Nats-Expected-Last-Subject-Sequence-Subject", key.all_events());
+        for (name, value) in pairs {
+            headers.insert(name, value);
+        }
+        let mut backoff = Backoff::new(limits::APPEND_DEADLINE_MS);
+        let mut tried_before = false;
+        loop {
+            match self.publish(&subject, headers.clone(), payload.clone()).await {
+                Try::Stored(seq) => return Ok(seq),
+                Try::Conflict if !tried_before => return Err(AppendError::Conflict),
+                // An earlier try may have been stored although its ack was lost.
+                verdict @ (Try::Conflict | Try::Duplicate) => {
+                    return match self.find_own(key, expected, &event.id).await {
+                        Ok(Some(seq)) if tried_before => Ok(seq),
+                        Ok(_) if matches!(verdict, Try::Duplicate) => Err(AppendError::Duplicate),
+                        Ok(_) => Err(AppendError::Conflict),
+                        Err(error) => Err(AppendError::Unavailable(error.to_string())),
+                    };
+                }
+                Try::Again(_) if backoff.pause().await => tried_before = true,
+                Try::Again(cause) => return Err(AppendError::Unavailable(cause)),
+            }
+        }
+    }
+
+    async fn last(&self, key: &ConversationKey, via: Via) -> Result<Option<Stored>, ReadError> {
+        let stream = subjects::stream_name(CHAT, &key.region);
+        self.get(&stream, &json!({ "last_by_subj": key.all_events() }), via).await?.map(decode).transpose()
+    }
+
+    async fn at(&self, key: &ConversationKey, seq: u64, via: Via) -> Result<Option<Stored>, ReadError> {
+        let stream = subjects::stream_name(CHAT, &key.region);
+        self.get(&stream, &json!({ "seq": seq }), via).await?.map(decode).transpose()
+    }
+}
+
+fn decode(message: RawMessage) -> Result<Stored, ReadError> {
+    let seq = message.seq;
+    let header = |name: &str| message.headers.get(name).map(String::as_str);
+    let (envelope, event) =
+        stored::decode(header, &message.payload).map_err(|cause| ReadError::Malformed { seq, cause })?;
+    let recorded = Recorded { seq, time: envelope.time, stored_at: message.stored_at, event };
+    Ok(Stored { envelope, recorded })
+}
+
+/// An event as it comes from a consumer, whose server facts (sequence, time) are beside the message.
+pub fn decode_delivered(message: &Message, seq: u64, stored_at: DateTime<Utc>) -> Result<Stored, ReadError> {
+    decode(RawMessage {
+        seq,
+        stored_at,
+        headers: header_pairs(message.headers.as_ref()),
+        payload: message.payload.clone(),
+    })
+}
+
+fn header_pairs(headers: Option<&HeaderMap>) -> HashMap<String, String> {
+    headers
+        .into_iter()
+        .flat_map(|map| map.iter())
+        .filter_map(|(name, values)| Some((name.to_string(), values.last()?.to_string())))
+        .collect()
+}
+
+/// A direct get answers with the message itself; facts about it are headers.
+fn direct_answer(reply: Message) -> Result<Option<RawMessage>, String> {
+    if let Some(status) = reply.status {
+        return if status.as_u16() == 404 { Ok(None) } else { Err(format!("status {status}")) };
+    }
+    let headers = header_pairs(reply.headers.as_ref());
+    let seq = headers.get("Nats-Sequence").and_then(|seq| seq.parse().ok()).ok_or("no sequence in the answer")?;
+    let stored_at = headers.get("Nats-Time-Stamp").and_then(|time| time.parse().ok()).ok_or("no time in the answer")?;
+    Ok(Some(RawMessage { seq, stored_at, headers, payload: reply.payload }))
+}
+
+/// The leader answers with JSON that holds the message in base64.
+fn leader_answer(payload: &[u8]) -> Result<Option<RawMessage>, String> {
+    #[derive(Deserialize)]
+    struct Answer {
+        message: Option<Held>,
+        error: Option<ApiError>,
+    }
+    #[derive(Deserialize)]
+    struct Held {
+        seq: u64,
+        time: DateTime<Utc>,
+        #[serde(default)]
+        hdrs: String,
+        #[serde(default)]
+        data: String,
+    }
+    const NO_MESSAGE: u64 = 10037;
+    let answer: Answer = serde_json::from_slice(payload).map_err(|e| e.to_string())?;
+    match (answer.message, answer.error) {
+        (Some(held), _) => {
+            let headers = header_lines(&base64(&held.hdrs)?);
+            Ok(Some(RawMessage { seq: held.seq, stored_at: held.time, headers, payload: base64(&held.data)?.into() }))
+        }
+        (None, Some(error)) if error.err_code == NO_MESSAGE => Ok(None),
+        (None, Some(error)) => Err(error.description),
+        (None, None) => Err("neither a message nor an error in the answer".into()),
+    }
+}
+
+fn base64(text: &str) -> Result<Vec<u8>, String> {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    BASE64_STANDARD.decode(text).map_err(|e| e.to_string())
+}
+
+/// Parses a `NATS/1.0` header block.
+fn header_lines(block: &[u8]) -> HashMap<String, String> {
+    let text = String::from_utf8_lossy(block);
+    let lines = text.split("\r\n").skip(1);
+    lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.trim().to_string(), value.trim().to_string()))
+        .collect()
+}

@@ -1,0 +1,220 @@
+//! Streams, consumers and buckets: their definitions, applying them, and noticing drift.
+//!
+//! The definitions are the JSON files under `streams/`, in the form that the `nats` CLI takes, built into the program. Only
+//! `streams apply` and `dev` create anything; edges and workers compare at start and refuse differences that could lose or
+//! hide events.
+
+use async_nats::Client;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::backoff::Backoff;
+use crate::{limits, subjects};
+
+/// One definition for one region.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Definition {
+    pub stream: String,
+    /// The consumer's name, when this is one.
+    pub consumer: Option<String>,
+    pub config: Map<String, Value>,
+}
+
+/// How a definition and the server differ.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Difference {
+    Missing,
+    Field { name: String, defined: Value, actual: Value },
+}
+
+/// Why the server could not be asked or told.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamsError {
+    #[error("{what}: the server does not answer: {cause}")]
+    Unavailable { what: String, cause: String },
+    #[error("{what}: {description}")]
+    Refused { what: String, description: String },
+    #[error("the streams are not as this program needs them: {0}; run `turnstream streams apply`")]
+    Drift(String),
+}
+
+const STREAMS: [&str; 6] = [
+    include_str!("../../streams/CHAT.json"),
+    include_str!("../../streams/LIVE.json"),
+    include_str!("../../streams/SCHED.json"),
+    include_str!("../../streams/DEAD.json"),
+    include_str!("../../streams/KV_CONVERSATIONS.json"),
+    include_str!("../../streams/KV_WORKERS.json"),
+];
+const CONSUMERS: [(&str, &str); 2] = [
+    ("CHAT_local", include_str!("../../streams/CHAT.worker.json")),
+    ("SCHED_local", include_str!("../../streams/SCHED.due.json")),
+];
+
+/// Fields that an operator may set otherwise: they change cost or durability, not what the program may rely on.
+const OPERATORS_CHOICE: [&str; 8] = [
+    "description",
+    "num_replicas",
+    "max_bytes",
+    "max_msg_size",
+    "duplicate_window",
+    "max_waiting",
+    "max_ack_pending",
+    "max_consumers",
+];
+
+/// The definitions of a region; `replicas` replaces the number of copies of what is kept in files.
+pub fn definitions(region: &str, replicas: Option<u32>) -> Vec<Definition> {
+    let parse = |text: &str| -> Map<String, Value> {
+        let text = text.replace("_local", &format!("_{region}")).replace(".local.", &format!(".{region}."));
+        serde_json::from_str(&text).expect("the files under streams/ hold JSON objects; a test reads them all")
+    };
+    let name = |config: &Map<String, Value>| config["name"].as_str().unwrap_or_default().to_string();
+    let streams = STREAMS.map(|text| {
+        let mut config = parse(text);
+        if let Some(replicas) = replicas.filter(|_| config["storage"] == "file") {
+            config.insert("num_replicas".into(), replicas.into());
+        }
+        Definition { stream: name(&config), consumer: None, config }
+    });
+    let consumers = CONSUMERS.map(|(stream, text)| {
+        let config = parse(text);
+        Definition { stream: stream.replace("_local", &format!("_{region}")), consumer: Some(name(&config)), config }
+    });
+    streams.into_iter().chain(consumers).collect()
+}
+
+impl Definition {
+    /// The definition's name for people: `CHAT_local` or `CHAT_local > default`.
+    pub fn title(&self) -> String {
+        match &self.consumer {
+            Some(consumer) => format!("{} > {consumer}", self.stream),
+            None => self.stream.clone(),
+        }
+    }
+
+    /// Where the server differs from this definition.
+    pub async fn differences(&self, client: &Client) -> Result<Vec<Difference>, StreamsError> {
+        let subject = match &self.consumer {
+            Some(consumer) => subjects::consumer_info(&self.stream, consumer),
+            None => subjects::stream_api("INFO", &self.stream),
+        };
+        Ok(match ask(client, &self.title(), subject, "").await? {
+            Some(actual) => differences(&self.config, &actual),
+            None => vec![Difference::Missing],
+        })
+    }
+
+    /// Creates or updates what is different. Returns the differences that there were.
+    pub async fn apply(&self, client: &Client) -> Result<Vec<Difference>, StreamsError> {
+        let differences = self.differences(client).await?;
+        if differences.is_empty() {
+            return Ok(differences);
+        }
+        let config = Value::Object(self.config.clone());
+        let (subject, payload) = match &self.consumer {
+            Some(consumer) => {
+                let request = serde_json::json!({ "stream_name": self.stream, "config": config, "action": "" });
+                (subjects::consumer_create(&self.stream, consumer), request)
+            }
+            None if differences.contains(&Difference::Missing) => {
+                (subjects::stream_api("CREATE", &self.stream), config)
+            }
+            None => (subjects::stream_api("UPDATE", &self.stream), config),
+        };
+        ask(client, &self.title(), subject, &payload.to_string()).await?;
+        Ok(differences)
+    }
+}
+
+/// Refuses to go on when something is missing or differs in a way that could lose or hide events.
+pub async fn check(client: &Client, region: &str) -> Result<(), StreamsError> {
+    for definition in definitions(region, None) {
+        for difference in definition.differences(client).await? {
+            match difference {
+                Difference::Field { name, .. } if OPERATORS_CHOICE.contains(&name.as_str()) => {}
+                Difference::Field { name, defined, actual } => {
+                    return Err(StreamsError::Drift(format!(
+                        "{}: {name} is {actual}, not {defined}",
+                        definition.title()
+                    )));
+                }
+                Difference::Missing => return Err(StreamsError::Drift(format!("{} is missing", definition.title()))),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn differences(defined: &Map<String, Value>, actual: &Map<String, Value>) -> Vec<Difference> {
+    // The server leaves out fields that are false, 0 or empty.
+    let unset =
+        |value: &Value| matches!(value, Value::Null | Value::Bool(false)) || value == &Value::from(0) || value == "";
+    let differ = |(name, value): (&String, &Value)| {
+        let found = actual.get(name).cloned().unwrap_or(Value::Null);
+        let same = found == *value || (unset(&found) && unset(value));
+        (!same).then(|| Difference::Field { name: name.clone(), defined: value.clone(), actual: found })
+    };
+    defined.iter().filter_map(differ).collect()
+}
+
+/// Asks the JetStream API; `None` = the stream or consumer does not exist, else its configuration.
+async fn ask(
+    client: &Client,
+    what: &str,
+    subject: String,
+    payload: &str,
+) -> Result<Option<Map<String, Value>>, StreamsError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        config: Option<Map<String, Value>>,
+        error: Option<ApiError>,
+    }
+    #[derive(Deserialize)]
+    struct ApiError {
+        code: u64,
+        #[serde(default)]
+        description: String,
+    }
+    let unavailable = |cause: String| StreamsError::Unavailable { what: what.to_string(), cause };
+    let mut backoff = Backoff::new(limits::READ_DEADLINE_MS);
+    loop {
+        let reply = match client.request(subject.clone(), payload.to_string().into()).await {
+            Ok(reply) => reply,
+            Err(_) if backoff.pause().await => continue,
+            Err(error) => return Err(unavailable(error.to_string())),
+        };
+        let answer: Answer = serde_json::from_slice(&reply.payload).map_err(|e| unavailable(e.to_string()))?;
+        return match answer.error {
+            None => Ok(Some(answer.config.unwrap_or_default())),
+            Some(error) if error.code == 404 => Ok(None),
+            // A cluster that has just started or lost its leader.
+            Some(error) if error.code == 503 && backoff.pause().await => continue,
+            Some(error) => Err(StreamsError::Refused { what: what.to_string(), description: error.description }),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_definition_belongs_to_its_region() {
+        for definition in definitions("eu", Some(3)) {
+            let text = Value::Object(definition.config.clone()).to_string();
+            assert!(!text.contains("local"), "{}: {text}", definition.title());
+            if definition.consumer.is_none() && definition.config["storage"] == "file" {
+                assert_eq!(definition.config["num_replicas"], 3, "{}", definition.title());
+            }
+        }
+    }
+
+    #[test]
+    fn left_out_is_the_same_as_unset() {
+        let map = |value: Value| value.as_object().cloned().unwrap_or_default();
+        let defined = map(serde_json::json!({ "deny_delete": true, "max_age": 0, "no_ack": false }));
+        assert_eq!(differences(&defined, &map(serde_json::json!({ "deny_delete": true }))), vec![]);
+        assert_eq!(differences(&defined, &map(serde_json::json!({ "max_age": 5 }))).len(), 2);
+    }
+}

@@ -1,0 +1,199 @@
+//! The gateway client: one request, its retries, and the check that the answer is a stream.
+//!
+//! Contract: [`Gateway::chat`] answers only with a stream that has really begun; as nothing of it
+//! was read yet, everything before that point may be tried again. The key goes into a header that
+//! is marked sensitive and into nothing else; redirects are not followed, since they would take the
+//! request elsewhere.
+
+use super::error::{GatewayConfigError, ModelError, excerpt, transport_detail};
+use super::request::{self, ChatRequest};
+use super::retry::{RETRIES_MAX, backoff, is_retryable, retry_after};
+use super::stream::ChatStream;
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Client, Response, Url};
+use std::time::Duration;
+
+/// How long to wait for a connection, TLS included.
+const CONNECT_TIMEOUT_MS: u64 = 10_000;
+/// How long to wait for the response head: a queueing gateway answers late, but it answers.
+const HEAD_TIMEOUT_MS: u64 = 60_000;
+/// How long a stream may be silent; reasoning models pause between tokens.
+const IDLE_TIMEOUT_MS: u64 = 60_000;
+/// How long a whole reply may take: a stream kept alive by comments alone has to end too.
+const REPLY_TIMEOUT_MS: u64 = 900_000;
+/// The wait before the first retry; the next ones double it.
+const FIRST_RETRY_MS: u64 = 1_000;
+/// How long and how much of a refusal is read, for the log.
+const REFUSAL_TIMEOUT_MS: u64 = 2_000;
+const REFUSAL_MAX_BYTES: usize = 4 * 1024;
+
+/// The waits of a model call. The defaults are for production, tests shorten them.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    pub connect: Duration,
+    pub head: Duration,
+    pub idle: Duration,
+    pub reply: Duration,
+    pub first_retry: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_millis(CONNECT_TIMEOUT_MS),
+            head: Duration::from_millis(HEAD_TIMEOUT_MS),
+            idle: Duration::from_millis(IDLE_TIMEOUT_MS),
+            reply: Duration::from_millis(REPLY_TIMEOUT_MS),
+            first_retry: Duration::from_millis(FIRST_RETRY_MS),
+        }
+    }
+}
+
+/// A model gateway: address, key and connection pool. Clones share the pool.
+#[derive(Clone)]
+pub struct Gateway {
+    client: Client,
+    url: Url,
+    timeouts: Timeouts,
+}
+
+/// A try that failed: for good, or to be repeated after the wait that the gateway named, if any.
+enum Failure {
+    Final(ModelError),
+    Passing(ModelError, Option<Duration>),
+}
+
+impl Gateway {
+    /// `base_url` ends before `/chat/completions`, usually in `/v1`. Without a key no
+    /// `Authorization` header is sent. The process must have installed a rustls crypto provider.
+    pub fn new(base_url: &str, key: Option<String>) -> Result<Self, GatewayConfigError> {
+        Self::with_timeouts(base_url, key, Timeouts::default())
+    }
+
+    pub fn with_timeouts(base_url: &str, key: Option<String>, timeouts: Timeouts) -> Result<Self, GatewayConfigError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(key) = key {
+            let value = HeaderValue::try_from(format!("Bearer {key}"));
+            let mut value = value.map_err(|_| GatewayConfigError::Key)?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        let client = Client::builder()
+            .default_headers(headers)
+            .connect_timeout(timeouts.connect)
+            .tcp_nodelay(true)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(GatewayConfigError::Client)?;
+        Ok(Self { client, url: chat_url(base_url)?, timeouts })
+    }
+
+    /// Sends the request with retries; returns once the response head is accepted and it is an
+    /// event stream.
+    pub async fn chat(&self, request: &ChatRequest) -> Result<ChatStream, ModelError> {
+        let body = request::body(request);
+        let mut retry = 0;
+        loop {
+            let (error, wait) = match self.attempt(body.clone()).await {
+                Ok(response) => return Ok(ChatStream::new(response, self.timeouts)),
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Passing(error, _)) if retry == RETRIES_MAX => return Err(error),
+                Err(Failure::Passing(error, wait)) => (error, wait),
+            };
+            let wait = wait.unwrap_or_else(|| backoff(self.timeouts.first_retry, retry));
+            retry += 1;
+            tracing::warn!(
+                %error,
+                detail = error.detail(),
+                retry,
+                wait_ms = wait.as_millis() as u64,
+                "model call is tried again"
+            );
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn attempt(&self, body: Bytes) -> Result<Response, Failure> {
+        let sent = self.client.post(self.url.clone()).body(body).send();
+        let response = match tokio::time::timeout(self.timeouts.head, sent).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => {
+                let detail = transport_detail(error);
+                return Err(Failure::Passing(ModelError::Connect { detail }, None));
+            }
+            Err(_) => {
+                let detail = format!("no response head in {:?}", self.timeouts.head);
+                return Err(Failure::Final(ModelError::Timeout { detail }));
+            }
+        };
+        let code = response.status().as_u16();
+        if !response.status().is_success() {
+            let wait = retry_after(response.headers());
+            let detail = refusal(response).await;
+            let error = ModelError::Status { code, detail };
+            return Err(if is_retryable(code) { Failure::Passing(error, wait) } else { Failure::Final(error) });
+        }
+        if !is_event_stream(response.headers()) {
+            let detail = refusal(response).await;
+            return Err(Failure::Final(ModelError::NotTheApi { detail }));
+        }
+        Ok(response)
+    }
+}
+
+/// The address of the completions endpoint; a query of the base URL is kept.
+fn chat_url(base_url: &str) -> Result<Url, GatewayConfigError> {
+    let mut url = Url::parse(base_url.trim()).map_err(|_| GatewayConfigError::Url)?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(GatewayConfigError::Url);
+    }
+    url.path_segments_mut().map_err(|()| GatewayConfigError::Url)?.pop_if_empty().extend(["chat", "completions"]);
+    Ok(url)
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    let media_type = content_type.and_then(|text| text.split(';').next());
+    media_type.is_some_and(|text| text.trim().eq_ignore_ascii_case("text/event-stream"))
+}
+
+/// The beginning of an answer that is not a stream, for the log.
+async fn refusal(mut response: Response) -> String {
+    let mut body = Vec::new();
+    let read = async {
+        while let Ok(Some(bytes)) = response.chunk().await {
+            body.extend_from_slice(&bytes);
+            if body.len() >= REFUSAL_MAX_BYTES {
+                break;
+            }
+        }
+    };
+    let limit = Duration::from_millis(REFUSAL_TIMEOUT_MS);
+    // What has come by then is enough; a body that does not end is no reason to wait.
+    let _ = tokio::time::timeout(limit, read).await;
+    excerpt(&body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_endpoint_is_built_from_the_base_url() {
+        let url = |base: &str| chat_url(base).map(String::from).ok();
+        let plain = Some("https://h.example/v1/chat/completions".to_owned());
+        assert_eq!(url("https://h.example/v1"), plain);
+        assert_eq!(url("https://h.example/v1/"), plain);
+        assert_eq!(
+            url("http://h.example:8080/azure?api-version=1").as_deref(),
+            Some("http://h.example:8080/azure/chat/completions?api-version=1")
+        );
+        assert_eq!(url("http://h.example").as_deref(), Some("http://h.example/chat/completions"));
+        for odd in ["", "h.example/v1", "ftp://h.example", "mailto:a@h.example"] {
+            assert_eq!(url(odd), None, "{odd}");
+        }
+    }
+}

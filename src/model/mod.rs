@@ -1,0 +1,27 @@
+//! The model client: streamed chat completions from any OpenAI-compatible gateway.
+//!
+//! Contract: [`Gateway::chat`] sends one request, retrying it while nothing has been streamed, and
+//! gives a [`ChatStream`]. Its deltas come in the order the model wrote them, none twice and none
+//! lost; a reply counts only when the gateway has ended it properly, so a cut connection, an error
+//! page or a stalled stream is an error and never a shorter answer. Dropping the stream aborts the
+//! request. Everything a gateway can send is bounded in size and in time.
+//!
+//! Architecture invariant: this room knows nothing of conversations, turns or NATS; it imports
+//! nothing of the rest of the crate.
+
+mod chunk;
+mod error;
+mod gateway;
+mod reply;
+mod request;
+mod retry;
+mod sse;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use error::{GatewayConfigError, ModelError};
+pub use gateway::{Gateway, Timeouts};
+pub use reply::{Delta, ModelReply, Usage};
+pub use request::{ChatMessage, ChatRequest, ToolCall, ToolSpec};
+pub use stream::ChatStream;

@@ -1,0 +1,201 @@
+//! What is asked of the model, and its JSON form on the wire.
+//!
+//! Contract: tools and messages go out in the order given; no temperature is sent; usage is always
+//! asked for, since a gateway reports none for a stream unless told to.
+
+use bytes::Bytes;
+use serde::Serialize;
+
+/// One call of the model.
+#[derive(Debug, Clone)]
+pub struct ChatRequest {
+    pub model: String,
+    pub messages: Vec<ChatMessage>,
+    pub tools: Vec<ToolSpec>,
+    pub max_tokens: u32,
+}
+
+/// A message of the prompt, oldest first.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ChatMessage {
+    System(String),
+    User(String),
+    Assistant { text: String, tool_calls: Vec<ToolCall> },
+    Tool { call_id: String, content: String },
+}
+
+/// A tool that the model may call; `parameters` is a JSON Schema.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolSpec {
+    pub name: String,
+    pub description: String,
+    pub parameters: serde_json::Value,
+}
+
+/// A call that the model made. `arguments` is the model's own JSON text, not checked here; a call
+/// without any arguments has `{}`. `id` is the gateway's, or `call_{index}_{random}` where the
+/// gateway gave none, since the tool's result must refer to one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolCall {
+    pub id: String,
+    pub name: String,
+    pub arguments: String,
+}
+
+/// The request body, serialised once and shared by all tries.
+pub(super) fn body(request: &ChatRequest) -> Bytes {
+    let wire = WireRequest {
+        model: &request.model,
+        messages: request.messages.iter().map(wire_message).collect(),
+        tools: request.tools.iter().map(wire_tool).collect(),
+        max_tokens: request.max_tokens,
+        stream: true,
+        stream_options: StreamOptions { include_usage: true },
+    };
+    let json = serde_json::to_vec(&wire).expect("strings and JSON values always serialise");
+    Bytes::from(json)
+}
+
+#[derive(Serialize)]
+struct WireRequest<'a> {
+    model: &'a str,
+    messages: Vec<WireMessage<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tools: Vec<WireTool<'a>>,
+    max_tokens: u32,
+    stream: bool,
+    stream_options: StreamOptions,
+}
+
+#[derive(Serialize)]
+struct StreamOptions {
+    include_usage: bool,
+}
+
+#[derive(Serialize)]
+struct WireMessage<'a> {
+    role: &'static str,
+    /// `null` for an assistant message that only calls tools, as the API wants it.
+    content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<WireCall<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_call_id: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct WireCall<'a> {
+    id: &'a str,
+    r#type: &'static str,
+    function: WireCallFunction<'a>,
+}
+
+#[derive(Serialize)]
+struct WireCallFunction<'a> {
+    name: &'a str,
+    arguments: &'a str,
+}
+
+#[derive(Serialize)]
+struct WireTool<'a> {
+    r#type: &'static str,
+    function: WireToolFunction<'a>,
+}
+
+#[derive(Serialize)]
+struct WireToolFunction<'a> {
+    name: &'a str,
+    description: &'a str,
+    parameters: &'a serde_json::Value,
+}
+
+fn wire_message(message: &ChatMessage) -> WireMessage<'_> {
+    let plain =
+        |role, content| WireMessage { role, content: Some(content), tool_calls: Vec::new(), tool_call_id: None };
+    match message {
+        ChatMessage::System(text) => plain("system", text),
+        ChatMessage::User(text) => plain("user", text),
+        ChatMessage::Assistant { text, tool_calls } => WireMessage {
+            content: (!text.is_empty() || tool_calls.is_empty()).then_some(text),
+            tool_calls: tool_calls.iter().map(wire_call).collect(),
+            ..plain("assistant", text)
+        },
+        ChatMessage::Tool { call_id, content } => WireMessage { tool_call_id: Some(call_id), ..plain("tool", content) },
+    }
+}
+
+fn wire_call(call: &ToolCall) -> WireCall<'_> {
+    WireCall {
+        id: &call.id,
+        r#type: "function",
+        function: WireCallFunction { name: &call.name, arguments: &call.arguments },
+    }
+}
+
+fn wire_tool(tool: &ToolSpec) -> WireTool<'_> {
+    WireTool {
+        r#type: "function",
+        function: WireToolFunction { name: &tool.name, description: &tool.description, parameters: &tool.parameters },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn sent(request: &ChatRequest) -> Value {
+        serde_json::from_slice(&body(request)).unwrap()
+    }
+
+    #[test]
+    fn a_plain_request_has_no_tools_key_and_asks_for_usage() {
+        let value = sent(&ChatRequest {
+            model: "m".into(),
+            messages: vec![ChatMessage::System("s".into()), ChatMessage::User("u".into())],
+            tools: vec![],
+            max_tokens: 12,
+        });
+        assert_eq!(
+            value,
+            json!({
+                "model": "m", "max_tokens": 12, "stream": true,
+                "stream_options": {"include_usage": true},
+                "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}],
+            })
+        );
+    }
+
+    #[test]
+    fn calls_and_their_results_take_the_api_shape() {
+        let call = ToolCall { id: "c1".into(), name: "f".into(), arguments: "{\"a\":1}".into() };
+        let value = sent(&ChatRequest {
+            model: "m".into(),
+            messages: vec![
+                ChatMessage::Assistant { text: String::new(), tool_calls: vec![call] },
+                ChatMessage::Tool { call_id: "c1".into(), content: "done".into() },
+                ChatMessage::Assistant { text: "ok".into(), tool_calls: vec![] },
+            ],
+            tools: vec![
+                ToolSpec {
+                    name: "z".into(),
+                    description: "last letter first".into(),
+                    parameters: json!({"type": "object"}),
+                },
+                ToolSpec { name: "a".into(), description: "".into(), parameters: json!({"type": "object"}) },
+            ],
+            max_tokens: 1,
+        });
+        assert_eq!(
+            value["messages"],
+            json!([
+                {"role": "assistant", "content": null, "tool_calls": [
+                    {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"a\":1}"}}]},
+                {"role": "tool", "content": "done", "tool_call_id": "c1"},
+                {"role": "assistant", "content": "ok"},
+            ])
+        );
+        assert_eq!(value["tools"][0]["function"]["name"], "z");
+        assert_eq!(value["tools"][1]["type"], "function");
+    }
+}

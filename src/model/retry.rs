@@ -1,0 +1,71 @@
+//! When a refused request is sent again, and after how long.
+//!
+//! Contract: only statuses that speak of the moment and not of the request are retried; a wait is
+//! never longer than [`RETRY_AFTER_MAX`].
+
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use std::time::Duration;
+
+/// How often a request is sent again after its first try.
+pub(super) const RETRIES_MAX: u32 = 3;
+/// The longest wait a gateway can ask for: a visitor is waiting too.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
+/// The share of a wait by which it is lengthened at random, so that workers do not retry in step.
+const JITTER_MAX: f64 = 0.2;
+
+pub(super) fn is_retryable(status: u16) -> bool {
+    // 520–527 are a proxy's words for an origin that is away.
+    matches!(status, 429 | 500 | 502..=504 | 520..=527)
+}
+
+/// The wait that the gateway asks for, when it names one in seconds.
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    let seconds: f64 = text.trim().parse().ok()?;
+    (seconds >= 0.0).then(|| Duration::from_secs_f64(seconds.min(RETRY_AFTER_MAX.as_secs_f64())))
+}
+
+/// The wait before retry number `retry` (from 0): `first`, doubled each time, and a little more.
+pub(super) fn backoff(first: Duration, retry: u32) -> Duration {
+    first.mul_f64(2f64.powi(retry as i32) * rand::random_range(1.0..1.0 + JITTER_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_of_the_moment_are_retried() {
+        for status in [429, 500, 502, 503, 504, 520, 525, 527] {
+            assert!(is_retryable(status), "{status}");
+        }
+        for status in [301, 400, 401, 403, 404, 408, 413, 501, 505, 519, 528] {
+            assert!(!is_retryable(status), "{status}");
+        }
+    }
+
+    #[test]
+    fn the_gateways_wait_is_taken_in_seconds_and_capped() {
+        let wait = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, value.parse().unwrap());
+            retry_after(&headers)
+        };
+        assert_eq!(wait("2"), Some(Duration::from_secs(2)));
+        assert_eq!(wait(" 0.5 "), Some(Duration::from_millis(500)));
+        assert_eq!(wait("86400"), Some(RETRY_AFTER_MAX));
+        for odd in ["-1", "NaN", "soon", "Wed, 21 Oct 2026 07:28:00 GMT"] {
+            assert_eq!(wait(odd), None, "{odd}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn waits_double() {
+        for (retry, seconds) in [(0, 1), (1, 2), (2, 4)] {
+            let wait = backoff(Duration::from_secs(1), retry);
+            assert!(wait >= Duration::from_secs(seconds));
+            assert!(wait <= Duration::from_secs(seconds).mul_f64(1.0 + JITTER_MAX));
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! The client against a real HTTP server that answers, byte for byte, what a test tells it.
+
+use super::*;
+use serde_json::Value;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What the server does with one request.
+enum Answer {
+    /// Writes these bytes piece by piece and closes the connection.
+    Bytes(Vec<Vec<u8>>),
+    /// Writes these bytes, then keeps the connection open and silent until the client leaves.
+    Hold(Vec<u8>),
+}
+
+struct Server {
+    base_url: String,
+    requests: Arc<Mutex<Vec<String>>>,
+    /// Told when a held connection was closed by the client.
+    left: Arc<tokio::sync::Notify>,
+}
+
+/// Answers one request after the other, each on a connection of its own, in the given order.
+async fn serve(answers: Vec<Answer>) -> Server {
+    // Another test may have installed it already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = Server {
+        base_url: format!("http://{}/v1", listener.local_addr().unwrap()),
+        requests: Arc::default(),
+        left: Arc::default(),
+    };
+    let (requests, left) = (server.requests.clone(), server.left.clone());
+    tokio::spawn(async move {
+        for answer in answers {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            socket.set_nodelay(true).unwrap();
+            let request = read_request(&mut socket).await;
+            requests.lock().unwrap().push(request);
+            match answer {
+                Answer::Bytes(pieces) => {
+                    for piece in pieces {
+                        socket.write_all(&piece).await.unwrap();
+                        tokio::task::yield_now().await;
+                    }
+                    socket.shutdown().await.unwrap();
+                }
+                Answer::Hold(bytes) => {
+                    socket.write_all(&bytes).await.unwrap();
+                    let mut byte = [0];
+                    // Both a clean close and a reset mean that the client left.
+                    let _ = socket.read(&mut byte).await;
+                    left.notify_one();
+                }
+            }
+        }
+    });
+    server
+}
+
+async fn read_request(socket: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    loop {
+        let mut part = [0; 4096];
+        let read = socket.read(&mut part).await.unwrap();
+        assert!(read > 0, "the client left before its request was whole");
+        bytes.extend_from_slice(&part[..read]);
+        let text = String::from_utf8_lossy(&bytes);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let head = head.to_ascii_lowercase();
+        let length = head.split("content-length: ").nth(1).unwrap();
+        let length: usize = length.lines().next().unwrap().parse().unwrap();
+        if body.len() == length {
+            return text.into_owned();
+        }
+    }
+}
+
+fn status(line: &str, headers: &str, body: &str) -> Answer {
+    let head = format!("HTTP/1.1 {line}\r\ncontent-length: {}\r\n{headers}\r\n", body.len());
+    Answer::Bytes(vec![head.into_bytes(), body.as_bytes().to_vec()])
+}
+
+const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n\r\n";
+const CHUNKED_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
+    x-litellm-response-cost: 0.002\r\ntransfer-encoding: chunked\r\n\r\n";
+
+fn stream(events: &str) -> Answer {
+    Answer::Bytes(vec![STREAM_HEAD.as_bytes().to_vec(), events.as_bytes().to_vec()])
+}
+
+fn token(text: &str) -> String {
+    let chunk = serde_json::json!({"choices": [{"index": 0, "delta": {"content": text}}]});
+    format!("data: {chunk}\n\n")
+}
+
+const FINISH: &str = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":2}}\n\n";
+const DONE: &str = "data: [DONE]\n\n";
+
+fn quick() -> Timeouts {
+    Timeouts { first_retry: Duration::from_millis(5), ..Timeouts::default() }
+}
+
+fn request() -> ChatRequest {
+    ChatRequest { model: "m".into(), messages: vec![ChatMessage::User("hi".into())], tools: vec![], max_tokens: 8 }
+}
+
+async fn ask_with(server: &Server, timeouts: Timeouts) -> Result<(ModelReply, Vec<Delta>), ModelError> {
+    let gateway = Gateway::with_timeouts(&server.base_url, Some("secret".into()), timeouts);
+    let mut stream = gateway.unwrap().chat(&request()).await?;
+    let mut all = Vec::new();
+    while let Some(deltas) = stream.next().await? {
+        assert!(!deltas.is_empty());
+        all.extend(deltas);
+    }
+    Ok((stream.into_reply(), all))
+}
+
+async fn ask(server: &Server) -> Result<(ModelReply, Vec<Delta>), ModelError> {
+    ask_with(server, quick()).await
+}
+
+fn texts(deltas: &[Delta]) -> String {
+    let texts = deltas.iter().map(|delta| match delta {
+        Delta::Text(text) | Delta::Reasoning(text) => text.as_str(),
+    });
+    texts.collect()
+}
+
+#[tokio::test]
+async fn a_reply_arrives_whole_however_its_bytes_are_cut() {
+    let events = [&token("gr\u{fc}n"), &token("\u{1f980}"), FINISH, USAGE, DONE].concat();
+    let mut pieces = vec![CHUNKED_HEAD.as_bytes().to_vec()];
+    for piece in events.as_bytes().chunks(7) {
+        let mut framed = format!("{:x}\r\n", piece.len()).into_bytes();
+        framed.extend_from_slice(piece);
+        framed.extend_from_slice(b"\r\n");
+        pieces.push(framed);
+    }
+    pieces.push(b"0\r\n\r\n".to_vec());
+    let server = serve(vec![Answer::Bytes(pieces)]).await;
+
+    let (reply, deltas) = ask(&server).await.unwrap();
+    assert_eq!(reply.text, "gr\u{fc}n\u{1f980}");
+    assert_eq!(texts(&deltas), reply.text);
+    assert_eq!(reply.finish_reason.as_deref(), Some("stop"));
+    assert_eq!(reply.usage, Some(Usage { prompt_tokens: 5, completion_tokens: 2, cost_usd: Some(0.002) }));
+    let requests = server.requests.lock().unwrap();
+    let (head, body) = requests[0].split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"));
+    assert!(head.contains("authorization: Bearer secret\r\n"));
+    let body: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(body["stream_options"]["include_usage"], true);
+}
+
+#[tokio::test]
+async fn what_arrives_together_is_given_together() {
+    let server = serve(vec![stream(&[&token("ha"), &token("ha"), FINISH, DONE].concat())]).await;
+    let (_, deltas) = ask(&server).await.unwrap();
+    assert_eq!(deltas, [Delta::Text("haha".into())]);
+}
+
+#[tokio::test]
+async fn without_a_key_no_authorization_is_sent() {
+    let server = serve(vec![stream(&[FINISH, DONE].concat())]).await;
+    let gateway = Gateway::new(&server.base_url, None).unwrap();
+    let mut stream = gateway.chat(&request()).await.unwrap();
+    assert_eq!(stream.next().await.unwrap(), None);
+    let head = server.requests.lock().unwrap()[0].to_ascii_lowercase();
+    assert!(!head.contains("authorization"));
+    assert!(matches!(Gateway::new(&server.base_url, Some("a\nb".into())), Err(GatewayConfigError::Key)));
+}
+
+#[tokio::test]
+async fn passing_refusals_are_retried_until_an_answer_comes() {
+    let server = serve(vec![
+        status("429 Too Many Requests", "retry-after: 0.01\r\n", ""),
+        status("503 Service Unavailable", "", "busy"),
+        Answer::Bytes(vec![]),
+        stream(&[&token("ok"), FINISH, DONE].concat()),
+    ])
+    .await;
+    let (reply, _) = ask(&server).await.unwrap();
+    assert_eq!(reply.text, "ok");
+    let requests = server.requests.lock().unwrap();
+    assert_eq!(requests.len(), 4);
+    let body = |request: &String| request.split_once("\r\n\r\n").unwrap().1.to_owned();
+    assert!(requests.iter().all(|r| body(r) == body(&requests[0])));
+}
+
+#[tokio::test]
+async fn after_three_retries_the_refusal_stands() {
+    let answers = (0..4).map(|_| status("502 Bad Gateway", "", "upstream x-7 is down"));
+    let server = serve(answers.collect()).await;
+    let error = ask(&server).await.unwrap_err();
+    assert!(matches!(error, ModelError::Status { code: 502, .. }));
+    assert!(error.detail().contains("x-7"));
+    assert!(!error.to_string().contains("x-7"));
+    assert_eq!(server.requests.lock().unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn other_refusals_stand_at_once() {
+    let server = serve(vec![
+        status("401 Unauthorized", "", "{\"error\":{}}"),
+        status("302 Found", "location: http://127.0.0.1:1/\r\n", ""),
+    ])
+    .await;
+    for code in [401, 302] {
+        match ask(&server).await.unwrap_err() {
+            ModelError::Status { code: seen, .. } => assert_eq!(seen, code),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_not_there_is_a_connect_error() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = Server {
+        base_url: format!("http://{}/v1", listener.local_addr().unwrap()),
+        requests: Arc::default(),
+        left: Arc::default(),
+    };
+    drop(listener);
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let error = ask(&server).await.unwrap_err();
+    assert!(matches!(error, ModelError::Connect { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_event_stream_is_no_answer() {
+    for (kind, body) in [("text/html", "<html>Welcome</html>"), ("application/json", "{\"error\":\"no\"}")] {
+        let server = serve(vec![status("200 OK", &format!("content-type: {kind}\r\n"), body)]).await;
+        let error = ask(&server).await.unwrap_err();
+        assert!(matches!(error, ModelError::NotTheApi { .. }), "{error:?}");
+        assert_eq!(error.detail(), body);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_without_its_end_is_truncated() {
+    let hi = token("hi");
+    let half = &FINISH[..FINISH.len() / 2];
+    for events in [hi.clone(), [&hi, DONE].concat(), [&hi, half].concat(), String::new()] {
+        let server = serve(vec![stream(&events)]).await;
+        let error = ask(&server).await.unwrap_err();
+        assert!(matches!(error, ModelError::Truncated { .. }), "{error:?}");
+    }
+    let broken = [CHUNKED_HEAD, "ffff\r\n", &hi, FINISH].concat();
+    let server = serve(vec![Answer::Bytes(vec![broken.into_bytes()])]).await;
+    let error = ask(&server).await.unwrap_err();
+    assert!(matches!(error, ModelError::Truncated { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_finish_reason_and_a_clean_end_are_enough() {
+    for end in ["", "data: [DONE]"] {
+        let server = serve(vec![stream(&[&token("hi"), FINISH, end].concat())]).await;
+        assert_eq!(ask(&server).await.unwrap().0.text, "hi");
+    }
+}
+
+#[tokio::test]
+async fn what_came_before_an_error_is_given_before_it() {
+    for (tail, not_the_api) in
+        [("data: {\"error\":{\"message\":\"overloaded\"}}\n\n", false), ("data: <html>\n\n", true)]
+    {
+        let server = serve(vec![stream(&[&token("hi"), tail].concat())]).await;
+        let gateway = Gateway::with_timeouts(&server.base_url, None, quick()).unwrap();
+        let mut stream = gateway.chat(&request()).await.unwrap();
+        let first = stream.next().await.unwrap().unwrap();
+        assert_eq!(first, [Delta::Text("hi".into())]);
+        for _ in 0..2 {
+            match stream.next().await.unwrap_err() {
+                ModelError::NotTheApi { .. } => assert!(not_the_api),
+                ModelError::Reported { .. } => assert!(!not_the_api),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn silence_before_and_within_an_answer_ends_the_call() {
+    let server = serve(vec![
+        Answer::Hold(vec![]),
+        Answer::Hold([STREAM_HEAD, &token("hi")].concat().into_bytes()),
+        Answer::Hold([STREAM_HEAD, &token("hi")].concat().into_bytes()),
+    ])
+    .await;
+    let short = Duration::from_millis(50);
+    let head = Timeouts { head: short, ..quick() };
+    let error = ask_with(&server, head).await.unwrap_err();
+    assert!(matches!(error, ModelError::Timeout { .. }), "{error:?}");
+    let idle = Timeouts { idle: short, ..quick() };
+    let error = ask_with(&server, idle).await.unwrap_err();
+    assert!(matches!(error, ModelError::Stalled { .. }), "{error:?}");
+    let reply = Timeouts { reply: short, ..quick() };
+    let error = ask_with(&server, reply).await.unwrap_err();
+    assert!(matches!(error, ModelError::Timeout { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn dropping_the_stream_aborts_the_request() {
+    let server = serve(vec![Answer::Hold([STREAM_HEAD, &token("hi")].concat().into_bytes())]).await;
+    let gateway = Gateway::new(&server.base_url, None).unwrap();
+    let mut stream = gateway.chat(&request()).await.unwrap();
+    assert!(stream.next().await.unwrap().is_some());
+    drop(stream);
+    let left = server.left.notified();
+    tokio::time::timeout(Duration::from_secs(10), left).await.expect("the connection was not closed");
+}
+
+#[tokio::test]
+async fn an_abandoned_wait_loses_no_delta() {
+    let events = [&token("a"), &token("b"), &token("c"), FINISH, DONE].concat();
+    let server = serve(vec![stream(&events)]).await;
+    let gateway = Gateway::new(&server.base_url, None).unwrap();
+    let mut stream = gateway.chat(&request()).await.unwrap();
+    let mut seen = String::new();
+    let started = Instant::now();
+    loop {
+        assert!(started.elapsed() < Duration::from_secs(10));
+        // Polls once and drops the future, as a `select!` loop does at its worst.
+        let polled = futures_util::FutureExt::now_or_never(stream.next());
+        tokio::task::yield_now().await;
+        match polled {
+            None => continue,
+            Some(Ok(Some(deltas))) => seen.push_str(&texts(&deltas)),
+            Some(Ok(None)) => break,
+            Some(Err(error)) => panic!("{error:?}"),
+        }
+    }
+    assert_eq!(seen, "abc");
+}

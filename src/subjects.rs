@@ -1,0 +1,228 @@
+//! Every NATS subject, built and parsed by type. No subject literal stands anywhere else.
+//!
+//! A value that is not a UUID gets in only through [`encode_token`], so ids with dots, spaces or wildcards can't change a
+//! subject's shape.
+
+use uuid::Uuid;
+
+/// Names one conversation's place in the log: its region's name, its organisation, its id.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ConversationKey {
+    pub region: String,
+    pub org: String,
+    pub conversation: Uuid,
+}
+
+impl ConversationKey {
+    /// `chat.{region}.{org}.{conversation}.>`: all events of the conversation.
+    ///
+    /// Readers: loads (last message), auditors. It is also the filter of the expected sequence of every append.
+    pub fn all_events(&self) -> String {
+        format!("{}.>", self.prefix())
+    }
+
+    /// `chat.{region}.{org}.{conversation}.{entity}.{verb}`: one event.
+    ///
+    /// Publishers: edges (requests, decisions, cancels), workers (outcomes). Stream: CHAT, kept without limit.
+    pub fn event(&self, entity_verb: &str) -> String {
+        format!("{}.{entity_verb}", self.prefix())
+    }
+
+    /// `chat.….turn.requested.{pool}` and `….turn.resumed.{pool}`: an event that is also a work item.
+    ///
+    /// Subscribers: the pool's durable consumer.
+    pub fn work_item(&self, entity_verb: &str, pool: &str) -> String {
+        format!("{}.{entity_verb}.{pool}", self.prefix())
+    }
+
+    fn prefix(&self) -> String {
+        format!("chat.{}.{}.{}", self.region, encode_token(&self.org), self.conversation)
+    }
+
+    /// Reads the conversation out of the subject of one of its events.
+    pub fn parse_event(subject: &str) -> Option<Self> {
+        let mut tokens = subject.split('.');
+        if tokens.next()? != "chat" {
+            return None;
+        }
+        let region = tokens.next()?.to_string();
+        let org = decode_token(tokens.next()?)?;
+        let conversation = tokens.next()?.parse().ok()?;
+        tokens.next()?;
+        Some(Self { region, org, conversation })
+    }
+}
+
+/// `session.{region}.{session}`: the session record. Publisher: the edge that opened it. Stream: CHAT.
+pub fn session(region: &str, session: Uuid) -> String {
+    format!("session.{region}.{session}")
+}
+
+/// `live.{region}.{conversation}.{session}`: client frames of a turn. Publishers: workers, a cancelling edge.
+/// Subscribers: edges. Stream: LIVE, minutes.
+pub fn live(region: &str, conversation: Uuid, session: Uuid) -> String {
+    format!("live.{region}.{conversation}.{session}")
+}
+
+/// `live.{region}.{conversation}.*`: what an edge subscribes to for its connections.
+pub fn live_all(region: &str, conversation: Uuid) -> String {
+    format!("live.{region}.{conversation}.*")
+}
+
+/// `stop.{region}.{conversation}`: "look at the log now". Publishers: edges. Subscribers: workers. Not kept.
+pub fn stop(region: &str, conversation: Uuid) -> String {
+    format!("stop.{region}.{conversation}")
+}
+
+/// `stop.{region}.>`: a worker's one subscription to stop hints.
+pub fn stop_all(region: &str) -> String {
+    format!("stop.{region}.>")
+}
+
+/// The conversation that a stop hint names.
+pub fn parse_stop(subject: &str) -> Option<Uuid> {
+    subject.strip_prefix("stop.")?.split_once('.')?.1.parse().ok()
+}
+
+/// `sched.{region}.{conversation}.{park}`: a scheduled deadline. Publishers: workers. Stream: SCHED.
+pub fn schedule(region: &str, conversation: Uuid, park: Uuid) -> String {
+    format!("sched.{region}.{conversation}.{park}")
+}
+
+/// `due.{region}.{conversation}.{park}`: a deadline that has come; put there by the server. Stream: SCHED.
+/// Subscribers: the durable consumer `due`.
+pub fn due(region: &str, conversation: Uuid, park: Uuid) -> String {
+    format!("due.{region}.{conversation}.{park}")
+}
+
+/// `dead.{region}.{conversation}`: turns that were given up. Publishers: workers. Stream: DEAD.
+pub fn dead(region: &str, conversation: Uuid) -> String {
+    format!("dead.{region}.{conversation}")
+}
+
+/// Key of a conversation's cached fold in the bucket CONVERSATIONS.
+pub fn fold_key(key: &ConversationKey) -> String {
+    format!("{}.{}", key.region, key.conversation)
+}
+
+/// Key of a worker's advertisement in the bucket WORKERS.
+pub fn worker_key(region: &str, pool: &str, worker: Uuid) -> String {
+    format!("{region}.{pool}.{worker}")
+}
+
+/// Region and pool in the key of an advertisement.
+pub fn parse_worker_key(key: &str) -> Option<(&str, &str)> {
+    let mut tokens = key.split('.');
+    Some((tokens.next()?, tokens.next()?))
+}
+
+/// Subject behind a key of a KV bucket, for publishes that need headers which the KV API does not offer.
+pub fn kv(bucket: &str, key: &str) -> String {
+    format!("$KV.{bucket}.{key}")
+}
+
+/// Direct get from any replica of a stream. Readers: edges and workers.
+pub fn direct_get(stream: &str) -> String {
+    format!("$JS.API.DIRECT.GET.{stream}")
+}
+
+/// Get through the stream's leader: never stale, not answered without a leader.
+pub fn leader_get(stream: &str) -> String {
+    format!("$JS.API.STREAM.MSG.GET.{stream}")
+}
+
+/// Stream and consumer administration, used by `streams apply`, `streams diff` and the check at start.
+pub fn stream_api(verb: &str, stream: &str) -> String {
+    format!("$JS.API.STREAM.{verb}.{stream}")
+}
+
+/// Creates or updates a durable consumer.
+pub fn consumer_create(stream: &str, consumer: &str) -> String {
+    format!("$JS.API.CONSUMER.CREATE.{stream}.{consumer}")
+}
+
+/// Describes a durable consumer.
+pub fn consumer_info(stream: &str, consumer: &str) -> String {
+    format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}")
+}
+
+/// `$SRV.INFO`: asks every NATS micro service to describe itself.
+pub const SERVICES_INFO: &str = "$SRV.INFO";
+
+/// Subject of the demo tool's endpoint.
+pub const DEMO_REFUND: &str = "tool.demo.issue_refund";
+
+/// Name of a region's stream or of a name with the region in it: `CHAT_local`.
+pub fn stream_name(base: &str, region: &str) -> String {
+    format!("{base}_{region}")
+}
+
+/// One legal subject token for any text, reversible: letters, digits, `-` and `_` stand for themselves, every other byte
+/// is `=` and two hexadecimal digits; the empty text is `=`.
+pub fn encode_token(text: &str) -> String {
+    if text.is_empty() {
+        return "=".into();
+    }
+    let mut token = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' {
+            token.push(byte as char);
+        } else {
+            token.push_str(&format!("={byte:02X}"));
+        }
+    }
+    token
+}
+
+/// The text behind a token of [`encode_token`], or `None` when the token is not one.
+pub fn decode_token(token: &str) -> Option<String> {
+    if token == "=" {
+        return Some(String::new());
+    }
+    let mut bytes = Vec::with_capacity(token.len());
+    let mut rest = token.bytes();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'=' => {
+                let digits = [rest.next()?, rest.next()?];
+                bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
+            }
+            b if b.is_ascii_alphanumeric() || b == b'-' || b == b'_' => bytes.push(b),
+            _ => return None,
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_text_becomes_one_legal_token_and_back(text in ".{0,40}") {
+            let token = encode_token(&text);
+            prop_assert!(!token.is_empty() && token.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_=".contains(&b)));
+            prop_assert_eq!(decode_token(&token), Some(text));
+        }
+
+        #[test]
+        fn an_event_subject_names_its_conversation(org in ".{0,20}", bytes in any::<[u8; 16]>()) {
+            let key = ConversationKey { region: "eu".into(), org, conversation: Uuid::new_v8(bytes) };
+            prop_assert_eq!(ConversationKey::parse_event(&key.event("turn.started")), Some(key.clone()));
+            prop_assert_eq!(ConversationKey::parse_event(&key.work_item("turn.requested", "default")), Some(key));
+        }
+
+        #[test]
+        fn parsing_never_panics(subject in ".{0,60}") {
+            let _ = (ConversationKey::parse_event(&subject), parse_stop(&subject), decode_token(&subject));
+        }
+    }
+
+    #[test]
+    fn a_stop_hint_names_its_conversation() {
+        let id = Uuid::new_v4();
+        assert_eq!(parse_stop(&stop("eu", id)), Some(id));
+    }
+}

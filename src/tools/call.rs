@@ -1,0 +1,143 @@
+//! Calls one tool. Whatever happens, there is a result for the model; a turn never hangs on a tool.
+
+use async_nats::{HeaderMap, Request, client::RequestErrorKind};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::registry::{Place, Registry, Tool};
+use crate::{domain::event::Citation, limits};
+
+/// What a provider is told of a call, in headers.
+pub struct CallContext {
+    /// The idempotency key: stable over retries of the same call.
+    pub call_id: String,
+    pub org: String,
+    pub conversation: Uuid,
+    pub user: Uuid,
+}
+
+/// What the model is told of a call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolResult {
+    pub is_error: bool,
+    pub text: String,
+    /// Documents that the result holds.
+    pub grounding: Vec<Citation>,
+}
+
+impl ToolResult {
+    pub fn error(text: impl Into<String>) -> Self {
+        Self { is_error: true, text: text.into(), grounding: vec![] }
+    }
+
+    /// The result of a call that may or may not have happened.
+    pub fn outcome_unknown() -> Self {
+        Self::error("The outcome of this call is unknown: it may or may not have taken effect. It was not repeated.")
+    }
+}
+
+impl Registry {
+    /// Calls a tool with the model's JSON text as arguments.
+    pub async fn call(&self, tool: &Tool, arguments: &str, context: &CallContext) -> ToolResult {
+        let arguments = if arguments.trim().is_empty() { "{}" } else { arguments };
+        let Ok(parsed @ Value::Object(_)) = serde_json::from_str::<Value>(arguments) else {
+            return ToolResult::error("The arguments are not a JSON object.");
+        };
+        let mut result = match &tool.place {
+            Place::Knowledge => self.knowledge_search(&parsed),
+            Place::Endpoint { subject } => self.request(tool, subject, arguments, context).await,
+        };
+        cut(&mut result.text);
+        result
+    }
+
+    fn knowledge_search(&self, arguments: &Value) -> ToolResult {
+        let Some(query) = arguments["query"].as_str().filter(|query| !query.trim().is_empty()) else {
+            return ToolResult::error("`query` is required.");
+        };
+        let passages = self.knowledge.search(query, crate::knowledge::GROUNDING_PASSAGES);
+        let found: Vec<Value> = passages.iter().map(|p| json!({ "title": p.title, "text": p.text })).collect();
+        let grounding = passages.iter().map(|p| p.citation()).collect();
+        ToolResult { is_error: false, text: json!({ "passages": found }).to_string(), grounding }
+    }
+
+    async fn request(&self, tool: &Tool, subject: &str, arguments: &str, context: &CallContext) -> ToolResult {
+        let mut headers = HeaderMap::new();
+        headers.insert("Turnstream-Call-Id", context.call_id.as_str());
+        headers.insert("Turnstream-Org", crate::subjects::encode_token(&context.org));
+        headers.insert("Turnstream-Conversation", context.conversation.to_string());
+        headers.insert("Turnstream-User", context.user.to_string());
+        let request = Request::new().payload(arguments.to_string().into()).headers(headers).timeout(Some(tool.timeout));
+        match self.client.send_request(subject.to_string(), request).await {
+            Ok(reply) => {
+                let header = |name| reply.headers.as_ref().and_then(|h| h.get(name)).map(|v| v.to_string());
+                let text = String::from_utf8_lossy(&reply.payload).into_owned();
+                match (header("Nats-Service-Error"), header("Nats-Service-Error-Code")) {
+                    (None, None) => ToolResult { is_error: false, text, grounding: vec![] },
+                    (Some(error), _) if text.is_empty() => ToolResult::error(error),
+                    (error, _) => ToolResult::error(format!("{}: {text}", error.unwrap_or_default())),
+                }
+            }
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => {
+                ToolResult::error("The tool is not available now.")
+            }
+            Err(error) if tool.idempotent => {
+                tracing::warn!(tool = tool.name, %error, "a tool call failed");
+                ToolResult::error("The tool did not answer in time.")
+            }
+            Err(error) => {
+                tracing::warn!(tool = tool.name, %error, "a tool call failed; its outcome is unknown");
+                ToolResult::outcome_unknown()
+            }
+        }
+    }
+}
+
+/// Cuts a result that is too long, and says so.
+fn cut(text: &mut String) {
+    const MARK: &str = "\n[cut: the result was too long]";
+    if text.len() > limits::TOOL_RESULT_MAX_BYTES {
+        text.truncate(text.floor_char_boundary(limits::TOOL_RESULT_MAX_BYTES - MARK.len()));
+        text.push_str(MARK);
+    }
+}
+
+/// A tool's name and arguments in words that a visitor understands.
+pub fn describe(name: &str, arguments: &str) -> String {
+    let words = name.replace(['_', '-'], " ");
+    let mut letters = words.chars();
+    let title: String = letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect();
+    let fields: Vec<String> = match serde_json::from_str::<Value>(arguments) {
+        Ok(Value::Object(map)) => map.iter().map(|(name, value)| field(name, value)).collect(),
+        _ => vec![],
+    };
+    if fields.is_empty() { title } else { format!("{title}: {}", fields.join(", ")) }
+}
+
+fn field(name: &str, value: &Value) -> String {
+    const LONGEST: usize = 120;
+    let mut text = value.as_str().map_or_else(|| value.to_string(), str::to_string);
+    if let Some((end, _)) = text.char_indices().nth(LONGEST) {
+        text.truncate(end);
+        text.push('…');
+    }
+    format!("{} {text}", name.replace(['_', '-'], " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_described_in_words() {
+        assert_eq!(describe("issue_refund", r#"{"order_id":"ORD-1234"}"#), "Issue refund: order id ORD-1234");
+        assert_eq!(describe("restart", "not json"), "Restart");
+    }
+
+    #[test]
+    fn a_long_result_is_cut_at_a_character_and_says_so() {
+        let mut text = "é".repeat(limits::TOOL_RESULT_MAX_BYTES);
+        cut(&mut text);
+        assert!(text.len() <= limits::TOOL_RESULT_MAX_BYTES && text.ends_with("too long]"));
+    }
+}

@@ -1,0 +1,95 @@
+//! The tools that there are: built-in ones and those that discovery found last.
+
+use std::{
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use async_nats::Client;
+use serde_json::{Value, json};
+
+use crate::{knowledge::Index, limits};
+
+/// A tool that can be offered to the model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tool {
+    pub name: String,
+    pub description: String,
+    /// JSON Schema of the arguments.
+    pub parameters: Value,
+    /// The only organisation that may use it; `None` = all.
+    pub org: Option<String>,
+    /// Waits for a person's approval.
+    pub confirm: bool,
+    /// May be called again with the same idempotency key.
+    pub idempotent: bool,
+    pub timeout: Duration,
+    pub place: Place,
+}
+
+/// Where a tool runs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Place {
+    /// `knowledge_search`, in this process.
+    Knowledge,
+    /// A NATS micro service's endpoint.
+    Endpoint { subject: String },
+}
+
+/// The tools of a worker.
+#[derive(Clone)]
+pub struct Registry {
+    pub(super) client: Client,
+    pub(super) knowledge: Arc<Index>,
+    builtin: Arc<Vec<Tool>>,
+    discovered: Arc<RwLock<Arc<Vec<Tool>>>>,
+}
+
+impl Registry {
+    /// A registry with the built-in tools; [`super::discovery::run`] adds the others.
+    pub fn new(client: Client, knowledge: Arc<Index>) -> Self {
+        let builtin = if knowledge.is_empty() { vec![] } else { vec![knowledge_search()] };
+        Self { client, knowledge, builtin: Arc::new(builtin), discovered: Arc::default() }
+    }
+
+    /// The tools that an organisation may use, ordered by name.
+    pub fn offered(&self, org: &str) -> Vec<Tool> {
+        let discovered = self.discovered();
+        let all = self.builtin.iter().chain(discovered.iter());
+        let mut tools: Vec<Tool> = all.filter(|t| t.org.as_ref().is_none_or(|o| o == org)).cloned().collect();
+        tools.sort_by(|a, b| a.name.cmp(&b.name));
+        tools.dedup_by(|a, b| a.name == b.name);
+        tools.truncate(limits::TOOLS_MAX);
+        tools
+    }
+
+    /// One of them by name.
+    pub fn find(&self, org: &str, name: &str) -> Option<Tool> {
+        self.offered(org).into_iter().find(|tool| tool.name == name)
+    }
+
+    pub(super) fn discovered(&self) -> Arc<Vec<Tool>> {
+        self.discovered.read().expect("no panic happens under this lock").clone()
+    }
+
+    pub(super) fn set_discovered(&self, tools: Vec<Tool>) {
+        *self.discovered.write().expect("no panic happens under this lock") = Arc::new(tools);
+    }
+}
+
+fn knowledge_search() -> Tool {
+    Tool {
+        name: "knowledge_search".into(),
+        description: "Searches the organisation's documents and returns the passages that fit a query best.".into(),
+        parameters: json!({
+            "type": "object",
+            "properties": { "query": { "type": "string", "description": "What to look for, in a few words" } },
+            "required": ["query"],
+        }),
+        org: None,
+        confirm: false,
+        idempotent: true,
+        timeout: Duration::from_millis(limits::TOOL_TIMEOUT_MS),
+        place: Place::Knowledge,
+    }
+}

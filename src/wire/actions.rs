@@ -1,0 +1,268 @@
+//! Client frames: what a client may ask for, and the checks that need nothing but the frame.
+//!
+//! A frame is read in two steps, because the protocol orders checks of the frame and checks of the state: [`read`] yields
+//! the action's name, its requestId and its fields; the action's own file then takes field after field out of them.
+//! The structs with `JsonSchema` describe the accepted shapes for `spec/`; unknown fields are ignored.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::frames::ErrorCode;
+use crate::{
+    domain::event::{File, Image},
+    limits,
+};
+
+/// What a client frame asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Ping,
+    CreateConversationSession,
+    GetSession,
+    GetConversationMessages,
+    SendMessage,
+    ConfirmToolAction,
+    Cancel,
+}
+
+impl Action {
+    pub const ALL: [(Action, &'static str); 7] = [
+        (Action::Ping, "ping"),
+        (Action::CreateConversationSession, "create_conversation_session"),
+        (Action::GetSession, "get_session"),
+        (Action::GetConversationMessages, "get_conversation_messages"),
+        (Action::SendMessage, "send_message"),
+        (Action::ConfirmToolAction, "confirm_tool_action"),
+        (Action::Cancel, "cancel"),
+    ];
+}
+
+/// A frame that can't be served: the code and what to mend.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BadFrame {
+    pub code: ErrorCode,
+    pub message: String,
+}
+
+/// A frame whose action is known; its fields are not checked yet.
+#[derive(Debug)]
+pub struct Request {
+    pub action: Action,
+    pub request_id: Option<String>,
+    pub fields: Fields,
+}
+
+/// Reads a text frame. On an error the requestId is given when the frame had one.
+pub fn read(text: &str) -> Result<Request, (Option<String>, BadFrame)> {
+    let value: Value = serde_json::from_str(text).map_err(|_| (None, invalid("the frame is not valid JSON")))?;
+    let Value::Object(fields) = value else {
+        return Err((None, invalid("a frame is a JSON object")));
+    };
+    let request_id = fields.get("requestId").and_then(Value::as_str).map(str::to_string);
+    if request_id.as_ref().is_some_and(|id| id.len() > limits::REQUEST_ID_MAX_BYTES) {
+        return Err((None, invalid("`requestId` is too long")));
+    }
+    match fields.get("action") {
+        Some(Value::String(name)) => match Action::ALL.iter().find(|(_, known)| known == name) {
+            Some((action, _)) => Ok(Request { action: *action, request_id, fields: Fields(fields) }),
+            None => Err((
+                request_id,
+                BadFrame { code: ErrorCode::UnsupportedAction, message: "this action is not supported".into() },
+            )),
+        },
+        Some(_) => Err((request_id, invalid("`action` must be a string"))),
+        None => Err((request_id, invalid("`action` is missing"))),
+    }
+}
+
+/// A `VALIDATION_ERROR`.
+pub fn invalid(message: impl Into<String>) -> BadFrame {
+    BadFrame { code: ErrorCode::ValidationError, message: message.into() }
+}
+
+/// The fields of a frame, taken out one by one. `null` counts as absent.
+#[derive(Debug)]
+pub struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    /// A string, or nothing when the field is absent.
+    pub fn text(&self, name: &str) -> Result<Option<&str>, BadFrame> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(invalid(format!("`{name}` must be a string"))),
+        }
+    }
+
+    /// A string that is there and not blank.
+    pub fn required_text(&self, name: &str) -> Result<&str, BadFrame> {
+        match self.text(name)? {
+            Some(text) if !text.trim().is_empty() => Ok(text),
+            _ => Err(invalid(format!("`{name}` is required"))),
+        }
+    }
+
+    /// The session that the frame names, if it names one that could exist.
+    pub fn session(&self) -> Option<Uuid> {
+        self.get("sessionId")?.as_str()?.parse().ok()
+    }
+
+    /// The required session id. One that is not a UUID can't exist, which the caller answers as "not found".
+    pub fn required_session(&self) -> Result<Option<Uuid>, BadFrame> {
+        Ok(self.required_text("sessionId")?.parse().ok())
+    }
+
+    /// A real boolean that is there.
+    pub fn required_bool(&self, name: &str) -> Result<bool, BadFrame> {
+        match self.get(name) {
+            Some(Value::Bool(value)) => Ok(*value),
+            Some(_) => Err(invalid(format!("`{name}` must be true or false"))),
+            None => Err(invalid(format!("`{name}` is required"))),
+        }
+    }
+
+    /// A boolean, or `default` when the field is absent.
+    pub fn bool_or(&self, name: &str, default: bool) -> Result<bool, BadFrame> {
+        if self.get(name).is_none() { Ok(default) } else { self.required_bool(name) }
+    }
+
+    /// A page size: bad and non-positive ones fall back to `default`, larger ones are capped.
+    pub fn limit(&self, default: usize, max: usize) -> usize {
+        match self.get("limit").and_then(Value::as_i64) {
+            Some(n) if n > 0 => usize::try_from(n).unwrap_or(max).min(max),
+            _ => default,
+        }
+    }
+
+    /// A JSON object, or nothing when the field is absent.
+    pub fn object(&self, name: &str) -> Result<Option<&Map<String, Value>>, BadFrame> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Object(map)) => Ok(Some(map)),
+            Some(_) => Err(invalid(format!("`{name}` must be an object"))),
+        }
+    }
+
+    /// A list of strings, or nothing when the field is absent.
+    pub fn texts(&self, name: &str) -> Result<Option<Vec<String>>, BadFrame> {
+        let wrong = || invalid(format!("`{name}` must be a list of strings"));
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Array(items)) => items
+                .iter()
+                .map(|item| item.as_str().map(str::to_string).ok_or_else(wrong))
+                .collect::<Result<_, _>>()
+                .map(Some),
+            Some(_) => Err(wrong()),
+        }
+    }
+
+    /// The pictures of a message; malformed entries are dropped.
+    pub fn images(&self) -> Vec<Image> {
+        self.entries("images", |image| {
+            let url = image.get("url")?.as_str().filter(|url| !url.trim().is_empty())?;
+            let detail =
+                image.get("detail").and_then(Value::as_str).filter(|detail| ["low", "high", "auto"].contains(detail));
+            Some(Image { url: url.to_string(), detail: detail.map(str::to_string) })
+        })
+    }
+
+    /// The files of a message; malformed entries are dropped.
+    pub fn files(&self) -> Vec<File> {
+        self.entries("files", |file| {
+            let text = |name: &str| {
+                file.get(name).and_then(Value::as_str).filter(|text| !text.trim().is_empty()).map(str::to_string)
+            };
+            Some(File { name: text("name")?, mime_type: text("mimeType"), url: text("url")? })
+        })
+    }
+
+    fn entries<T>(&self, name: &str, read: impl Fn(&Map<String, Value>) -> Option<T>) -> Vec<T> {
+        let list = self.get(name).and_then(Value::as_array);
+        list.into_iter().flatten().filter_map(|entry| read(entry.as_object()?)).collect()
+    }
+}
+
+/// `ping`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Ping {
+    pub request_id: Option<String>,
+}
+
+/// `create_conversation_session`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CreateConversationSession {
+    pub request_id: Option<String>,
+    #[schemars(length(min = 1))]
+    pub agent_id: Option<String>,
+    pub user_name: Option<String>,
+    pub user_email: Option<String>,
+    pub browser_fingerprint: Option<String>,
+    pub metadata: Option<Map<String, Value>>,
+    pub supports: Option<Vec<String>>,
+    pub conversation_id: Option<String>,
+}
+
+/// `get_session`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GetSession {
+    pub request_id: Option<String>,
+    #[schemars(length(min = 1))]
+    pub session_id: String,
+}
+
+/// `get_conversation_messages`. A bad or non-positive `limit` counts as 50, a larger one than 100 as 100.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GetConversationMessages {
+    pub request_id: Option<String>,
+    #[schemars(length(min = 1))]
+    pub session_id: String,
+    pub limit: Option<Value>,
+    pub cursor: Option<String>,
+    pub before: Option<String>,
+}
+
+/// `send_message`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SendMessage {
+    #[schemars(length(min = 1))]
+    pub request_id: String,
+    #[schemars(length(min = 1))]
+    pub session_id: String,
+    #[schemars(length(max = 10_000))]
+    pub message: Option<String>,
+    pub stream: Option<bool>,
+    pub model: Option<String>,
+    pub skill: Option<String>,
+    pub images: Option<Value>,
+    pub files: Option<Value>,
+}
+
+/// `confirm_tool_action`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfirmToolAction {
+    pub request_id: Option<String>,
+    #[schemars(length(min = 1))]
+    pub session_id: String,
+    pub approved: bool,
+}
+
+/// `cancel`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Cancel {
+    pub request_id: Option<String>,
+    pub session_id: Option<String>,
+}

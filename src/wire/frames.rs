@@ -1,0 +1,383 @@
+//! Server frames: the exact shapes that clients accept. The published clients refuse a known frame with an unknown field.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::domain::{
+    conversation::{Body, Message},
+    event::{Citation, Participant, Response, Usage},
+};
+
+/// A frame to a client. `timestamp` is Unix milliseconds; `requestId` echoes the action or names the turn's request.
+#[derive(Serialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub enum Frame<'a> {
+    Pong {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        request_id: Option<&'a str>,
+        timestamp: i64,
+        data: PongData,
+    },
+    ImmediateResponse {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        request_id: Option<&'a str>,
+        timestamp: i64,
+        status: u16,
+        message: &'a str,
+        data: Value,
+    },
+    StreamToken {
+        request_id: &'a str,
+        timestamp: i64,
+        token: &'a str,
+        data: TokenData<'a>,
+    },
+    StreamReasoning {
+        request_id: &'a str,
+        timestamp: i64,
+        token: &'a str,
+        data: TokenData<'a>,
+    },
+    StreamChunk {
+        request_id: &'a str,
+        timestamp: i64,
+        node: &'a str,
+        data: ChunkData<'a>,
+    },
+    EventualResponse {
+        request_id: &'a str,
+        timestamp: i64,
+        status: u16,
+        data: EventualData<'a>,
+    },
+    Cancelled {
+        request_id: &'a str,
+        timestamp: i64,
+        status: u16,
+        data: CancelledData<'a>,
+    },
+    WriteConfirmationRequired {
+        request_id: &'a str,
+        timestamp: i64,
+        data: Nested<'a, ConfirmationData<'a>>,
+    },
+    Keepalive {
+        request_id: &'a str,
+        timestamp: i64,
+        data: KeepaliveData<'a>,
+    },
+    Error {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        request_id: Option<&'a str>,
+        timestamp: i64,
+        error: ErrorObject<'a>,
+        data: ErrorData<'a>,
+    },
+}
+
+impl Frame<'_> {
+    /// The frame as the bytes of a text message.
+    pub fn to_bytes(&self) -> Bytes {
+        Bytes::from(serde_json::to_vec(self).expect("frames are maps with string keys"))
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PongData {
+    pub timestamp: i64,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TokenData<'a> {
+    pub request_id: &'a str,
+    pub token: &'a str,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChunkData<'a> {
+    pub request_id: &'a str,
+    pub node: &'a str,
+    pub state: ChunkState<'a>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChunkState<'a> {
+    pub raw_response: RawResponse<'a>,
+}
+
+/// Tool activity.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub enum RawResponse<'a> {
+    /// `arguments` is the model's JSON text.
+    ToolCall {
+        name: &'a str,
+        arguments: &'a str,
+    },
+    ToolResult {
+        name: &'a str,
+        is_error: bool,
+        result: &'a str,
+    },
+    /// A worker took the turn over and asks the model again: what was streamed since the last tool activity is void.
+    TurnRestarted {},
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Nested<'a, T> {
+    pub request_id: &'a str,
+    pub data: T,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConfirmationData<'a> {
+    pub tool_id: &'a str,
+    pub action_description: &'a str,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EventualData<'a> {
+    pub request_id: &'a str,
+    pub status: u16,
+    pub data: Answer<'a>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Answer<'a> {
+    pub message_id: Uuid,
+    pub response: &'a Response,
+    pub needs_escalation: bool,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub citations: &'a [Citation],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<UsageData>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UsageData {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
+    pub prompt_tokens: u64,
+    pub completion_tokens: u64,
+}
+
+impl From<Usage> for UsageData {
+    fn from(usage: Usage) -> Self {
+        Self {
+            cost_usd: usage.cost_usd,
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+        }
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CancelledData<'a> {
+    pub request_id: &'a str,
+    pub status: u16,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KeepaliveData<'a> {
+    pub request_id: &'a str,
+}
+
+#[derive(Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ErrorObject<'a> {
+    pub code: ErrorCode,
+    pub message: Cow<'a, str>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ErrorData<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<&'a str>,
+    pub error: ErrorObject<'a>,
+}
+
+/// What a client can be told went wrong.
+///
+/// | code | retry helps | the action had an effect |
+/// |---|---|---|
+/// | `VALIDATION_ERROR`, `UNSUPPORTED_ACTION` | no: mend the frame | no |
+/// | `SESSION_NOT_FOUND`, `CONVERSATION_NOT_FOUND` | no: open a session | no |
+/// | `TURN_IN_PROGRESS` | yes, after the turn | no |
+/// | `NO_PENDING_CONFIRMATION`, `NO_PENDING_INTERACTION`, `INTERACTION_MISMATCH` | no | no |
+/// | `SKILL_NOT_FOUND`, `LLM_UNAVAILABLE` | no: configuration | no |
+/// | `AGENT_ERROR` | yes, as a new message | the message is in the history |
+/// | `STORAGE_ERROR` | yes, with the same requestId | unknown; the same requestId can't have it twice |
+/// | `INTERNAL_ERROR` | perhaps | unknown |
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ErrorCode {
+    ValidationError,
+    UnsupportedAction,
+    SessionNotFound,
+    ConversationNotFound,
+    TurnInProgress,
+    NoPendingConfirmation,
+    NoPendingInteraction,
+    InteractionMismatch,
+    SkillNotFound,
+    LlmUnavailable,
+    AgentError,
+    StorageError,
+    InternalError,
+}
+
+/// An error frame.
+pub fn error(request_id: Option<&str>, code: ErrorCode, message: &str, now: DateTime<Utc>) -> Bytes {
+    let error = ErrorObject { code, message: Cow::Borrowed(message) };
+    let data = ErrorData { request_id, error: error.clone() };
+    Frame::Error { request_id, timestamp: now.timestamp_millis(), error, data }.to_bytes()
+}
+
+/// An answer to an action.
+pub fn immediate(
+    request_id: Option<&str>,
+    status: u16,
+    message: &str,
+    data: impl Serialize,
+    now: DateTime<Utc>,
+) -> Bytes {
+    let data = serde_json::to_value(data).expect("answers are maps with string keys");
+    Frame::ImmediateResponse { request_id, timestamp: now.timestamp_millis(), status, message, data }.to_bytes()
+}
+
+/// A sign of life for a turn that is silent.
+pub fn keepalive(request_id: &str, now: DateTime<Utc>) -> Bytes {
+    Frame::Keepalive { request_id, timestamp: now.timestamp_millis(), data: KeepaliveData { request_id } }.to_bytes()
+}
+
+/// `data` of the answer to `create_conversation_session`.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SessionCreated<'a> {
+    pub session_id: Uuid,
+    pub conversation_id: Uuid,
+    pub agent_id: &'a str,
+    pub agent_name: &'a str,
+    pub user_participant_id: Uuid,
+    pub agent_participant_id: Uuid,
+}
+
+/// `data` of the answer to `get_session`.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SessionView<'a> {
+    pub session_id: Uuid,
+    pub conversation_id: Uuid,
+    pub agent_id: &'a str,
+    pub agent_name: &'a str,
+    pub user_participant_id: Uuid,
+    pub agent_participant_id: Uuid,
+    pub thread_id: Uuid,
+    pub status: SessionStatus,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionStatus {
+    Active,
+    Idle,
+    Ended,
+}
+
+/// `data` of the answer to `get_conversation_messages`, newest message first.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MessagePage {
+    pub messages: Vec<HistoryMessage>,
+    pub next_cursor: Option<String>,
+    pub has_more: bool,
+}
+
+/// `data` of the answer to `confirm_tool_action`.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Confirmed {
+    pub session_id: Uuid,
+    pub approved: bool,
+}
+
+/// A message in the history.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HistoryMessage {
+    pub id: Uuid,
+    pub direction: Direction,
+    pub content: Content,
+    pub from: Party,
+    pub to: Party,
+    /// RFC 3339, UTC.
+    pub created_at: String,
+}
+
+#[derive(Clone, Copy, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    Inbound,
+    Outbound,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Content {
+    pub text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub structured_response: Option<Response>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Party {
+    pub id: Uuid,
+    #[serde(rename = "type")]
+    pub kind: PartyKind,
+    pub name: String,
+}
+
+#[derive(Clone, Copy, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PartyKind {
+    User,
+    AiAgent,
+}
+
+impl From<&Message> for HistoryMessage {
+    fn from(message: &Message) -> Self {
+        let party =
+            |participant: &Participant, kind| Party { id: participant.id, kind, name: participant.name.clone() };
+        let (direction, structured_response, from, to) = match &message.body {
+            Body::User(_) => (Direction::Inbound, None, PartyKind::User, PartyKind::AiAgent),
+            Body::Agent(response) => (Direction::Outbound, Some(response.clone()), PartyKind::AiAgent, PartyKind::User),
+        };
+        Self {
+            id: message.id,
+            direction,
+            content: Content { text: message.text(), structured_response },
+            from: party(&message.from, from),
+            to: party(&message.to, to),
+            created_at: message.at.to_rfc3339_opts(SecondsFormat::Millis, true),
+        }
+    }
+}

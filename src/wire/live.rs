@@ -1,0 +1,94 @@
+//! The header that numbers the frames of a turn between worker and edge.
+//!
+//! One header, `Turnstream-Frame: {turn} {epoch} {n} {kind} {call} {offset}`, so that an edge can order, deduplicate and
+//! notice gaps without parsing the frame, which it forwards as it came.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+/// Name of the header.
+pub const HEADER: &str = "Turnstream-Frame";
+
+/// What an edge must know of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    pub turn: Uuid,
+    /// Sequence of the `turn.started` under which the worker runs; frames of an older epoch are void.
+    pub epoch: u64,
+    /// Counts the frames of this turn and epoch from 0, without gaps.
+    pub n: u64,
+    pub kind: Kind,
+    /// Index of the model call in the turn.
+    pub call: u32,
+    /// For tokens: bytes of this model call's text before the frame.
+    pub offset: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Token,
+    Reasoning,
+    Chunk,
+    Prompt,
+    /// A worker asks the model again: what was shown of this model call is void.
+    Restart,
+    /// The turn's last frame. Whoever stored the terminal event publishes it, so it may come from outside the epoch's count.
+    Terminal,
+}
+
+impl Kind {
+    const ALL: [(Kind, &'static str); 6] = [
+        (Kind::Token, "token"),
+        (Kind::Reasoning, "reasoning"),
+        (Kind::Chunk, "chunk"),
+        (Kind::Prompt, "prompt"),
+        (Kind::Restart, "restart"),
+        (Kind::Terminal, "terminal"),
+    ];
+
+    fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(kind, _)| *kind == self).map_or("", |(_, name)| name)
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, n)| *n == name).map(|(kind, _)| *kind)
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Mark { turn, epoch, n, kind, call, offset } = self;
+        write!(f, "{} {epoch} {n} {} {call} {offset}", turn.simple(), kind.name())
+    }
+}
+
+impl Mark {
+    /// Reads the header's value.
+    pub fn parse(value: &str) -> Option<Self> {
+        let mut parts = value.split(' ');
+        let mark = Self {
+            turn: parts.next()?.parse().ok()?,
+            epoch: parts.next()?.parse().ok()?,
+            n: parts.next()?.parse().ok()?,
+            kind: Kind::parse(parts.next()?)?,
+            call: parts.next()?.parse().ok()?,
+            offset: parts.next()?.parse().ok()?,
+        };
+        parts.next().is_none().then_some(mark)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_survives_the_header() {
+        for (kind, _) in Kind::ALL {
+            let mark = Mark { turn: Uuid::new_v4(), epoch: 7, n: 3, kind, call: 1, offset: 512 };
+            assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
+        }
+        assert_eq!(Mark::parse("x 1 2 token 0 0"), None);
+    }
+}

@@ -1,0 +1,15 @@
+//! The two outside forms: what clients send and see, and what the log stores.
+//!
+//! - [`actions`]: client frames in, checked field by field.
+//! - [`frames`]: server frames out, and the error codes.
+//! - [`render`]: events as frames, in one place for workers and edges.
+//! - [`stored`]: events as stored messages, with their versions.
+//! - [`live`]: the header that numbers the frames of a turn between worker and edge.
+//! - [`presence`]: what workers say of themselves.
+
+pub mod actions;
+pub mod frames;
+pub mod live;
+pub mod presence;
+pub mod render;
+pub mod stored;

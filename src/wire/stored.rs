@@ -1,0 +1,143 @@
+//! Events as stored messages: CloudEvents 1.0 attributes in headers (binary mode), JSON payload.
+//!
+//! Header names, event types and payload field names are a contract with every reader of the log; golden samples under
+//! `spec/samples/events` pin them. A reader must refuse a schema version that it does not know rather than guess.
+
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+use crate::domain::event::{Event, kind};
+
+pub const CE_ID: &str = "ce-id";
+pub const CE_TYPE: &str = "ce-type";
+pub const CE_SOURCE: &str = "ce-source";
+pub const CE_TIME: &str = "ce-time";
+pub const CE_SUBJECT: &str = "ce-subject";
+pub const CE_SPECVERSION: &str = "ce-specversion";
+/// Version of the payload's schema.
+pub const CE_SCHEMAVERSION: &str = "ce-schemaversion";
+/// Stream sequence of the conversation's previous event; 0 for its first.
+pub const CE_PREV: &str = "ce-prev";
+pub const CONTENT_TYPE: &str = "content-type";
+/// JetStream's deduplication header; equals `ce-id`.
+pub const MSG_ID: &str = "Nats-Msg-Id";
+
+/// Prefix of `ce-type`: the rest is the event's stored name.
+pub const TYPE_PREFIX: &str = "turnstream.";
+pub const SCHEMA_VERSION: &str = "1";
+
+/// The envelope of an event, as its writer made it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Envelope {
+    pub id: String,
+    pub source: String,
+    pub time: DateTime<Utc>,
+    pub conversation: Uuid,
+    pub prev: u64,
+}
+
+/// Why a stored message can't be read as an event.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("header {0} is missing or malformed")]
+    Header(&'static str),
+    #[error("schema version {0} is newer than this program")]
+    Version(String),
+    #[error("event type {0} is unknown to this program")]
+    Type(String),
+    #[error("payload: {0}")]
+    Payload(#[from] serde_json::Error),
+}
+
+/// The headers and the payload of a stored event.
+pub fn encode(envelope: &Envelope, event: &Event) -> (Vec<(&'static str, String)>, Bytes) {
+    let headers = vec![
+        (MSG_ID, envelope.id.clone()),
+        (CE_SPECVERSION, "1.0".into()),
+        (CE_ID, envelope.id.clone()),
+        (CE_TYPE, format!("{TYPE_PREFIX}{}", event.kind())),
+        (CE_SOURCE, envelope.source.clone()),
+        (CE_TIME, envelope.time.to_rfc3339_opts(SecondsFormat::Micros, true)),
+        (CE_SUBJECT, envelope.conversation.to_string()),
+        (CE_SCHEMAVERSION, SCHEMA_VERSION.into()),
+        (CE_PREV, envelope.prev.to_string()),
+        (CONTENT_TYPE, "application/json".into()),
+    ];
+    (headers, encode_payload(event))
+}
+
+/// The envelope and the event in a stored message, given a way to look up its headers.
+pub fn decode<'a>(header: impl Fn(&str) -> Option<&'a str>, payload: &[u8]) -> Result<(Envelope, Event), DecodeError> {
+    let required = |name: &'static str| header(name).ok_or(DecodeError::Header(name));
+    let version = required(CE_SCHEMAVERSION)?;
+    if version != SCHEMA_VERSION {
+        return Err(DecodeError::Version(version.to_string()));
+    }
+    let time = DateTime::parse_from_rfc3339(required(CE_TIME)?).map_err(|_| DecodeError::Header(CE_TIME))?;
+    let envelope = Envelope {
+        id: required(CE_ID)?.to_string(),
+        source: required(CE_SOURCE)?.to_string(),
+        time: time.with_timezone(&Utc),
+        conversation: required(CE_SUBJECT)?.parse().map_err(|_| DecodeError::Header(CE_SUBJECT))?,
+        prev: required(CE_PREV)?.parse().map_err(|_| DecodeError::Header(CE_PREV))?,
+    };
+    let event_type = required(CE_TYPE)?;
+    let name = event_type.strip_prefix(TYPE_PREFIX).ok_or_else(|| DecodeError::Type(event_type.to_string()))?;
+    Ok((envelope, decode_payload(name, payload)?))
+}
+
+/// The JSON payload of an event.
+pub fn encode_payload(event: &Event) -> Bytes {
+    fn json(payload: &impl Serialize) -> Bytes {
+        Bytes::from(serde_json::to_vec(payload).expect("event payloads are maps with string keys"))
+    }
+    match event {
+        Event::SessionOpened(e) => json(e),
+        Event::TurnRequested(e) => json(e),
+        Event::TurnStarted(e) => json(e),
+        Event::TurnModelReplied(e) => json(e),
+        Event::TurnToolCalled(e) => json(e),
+        Event::TurnToolReturned(e) => json(e),
+        Event::TurnParked(e) => json(e),
+        Event::TurnResumed(e) => json(e),
+        Event::TurnCompleted(e) => json(e),
+        Event::TurnFailed(e) => json(e),
+        Event::TurnCancelled(e) => json(e),
+    }
+}
+
+/// The event with this stored name and payload.
+pub fn decode_payload(name: &str, payload: &[u8]) -> Result<Event, DecodeError> {
+    fn json<T: DeserializeOwned>(payload: &[u8]) -> Result<T, DecodeError> {
+        Ok(serde_json::from_slice(payload)?)
+    }
+    Ok(match name {
+        kind::SESSION_OPENED => Event::SessionOpened(json(payload)?),
+        kind::TURN_REQUESTED => Event::TurnRequested(json(payload)?),
+        kind::TURN_STARTED => Event::TurnStarted(json(payload)?),
+        kind::TURN_MODEL_REPLIED => Event::TurnModelReplied(json(payload)?),
+        kind::TURN_TOOL_CALLED => Event::TurnToolCalled(json(payload)?),
+        kind::TURN_TOOL_RETURNED => Event::TurnToolReturned(json(payload)?),
+        kind::TURN_PARKED => Event::TurnParked(json(payload)?),
+        kind::TURN_RESUMED => Event::TurnResumed(json(payload)?),
+        kind::TURN_COMPLETED => Event::TurnCompleted(json(payload)?),
+        kind::TURN_FAILED => Event::TurnFailed(json(payload)?),
+        kind::TURN_CANCELLED => Event::TurnCancelled(json(payload)?),
+        other => return Err(DecodeError::Type(other.to_string())),
+    })
+}
+
+/// The session record: proves a session and names what belongs to it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionRecord {
+    pub session: Uuid,
+    pub org: String,
+    pub conversation: Uuid,
+    pub agent_id: String,
+    pub user: crate::domain::event::Participant,
+    pub agent: crate::domain::event::Participant,
+    pub created_at: DateTime<Utc>,
+}

@@ -1,0 +1,144 @@
+//! The ways in which a worker ends with a turn: answered, failed, given up, parked.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{
+    Worker,
+    consumer::Deadline,
+    model_step::usage,
+    run::{Exit, Run},
+};
+use crate::{
+    domain::{
+        Event, Turn,
+        event::{Citation, FailureReason, Response, TurnCompleted, TurnFailed, Usage},
+    },
+    ids, knowledge,
+    live::relay::Relay,
+    model::ModelReply,
+    subjects::{self, ConversationKey},
+    wire::render,
+};
+
+impl Run<'_> {
+    /// The model answered without asking for tools.
+    pub(super) async fn complete(
+        &mut self,
+        turn: &Turn,
+        reply: ModelReply,
+        grounding: Vec<Citation>,
+    ) -> Result<(), Exit> {
+        let text = match reply.text.trim() {
+            // What was streamed before the last tool call is the answer then.
+            "" => turn.streamed_text(),
+            text => text.to_string(),
+        };
+        if text.is_empty() {
+            return self.fail(turn, FailureReason::Model, "the model gave an empty answer").await;
+        }
+        let total = match (turn.usage, reply.usage.map(usage)) {
+            (Some(a), Some(b)) => Some(a.plus(b)),
+            (a, b) => a.or(b),
+        };
+        let source = (reply.model, reply.response_id);
+        self.end(turn, text, [turn.citations.clone(), grounding].concat(), total, source).await
+    }
+
+    /// The model was asked as often as allowed and still wants tools.
+    pub(super) async fn end_at_cap(&mut self, turn: &Turn) -> Result<(), Exit> {
+        const NOTICE: &str = "I stopped here: this took more steps than I am allowed for one message.";
+        let text = match turn.streamed_text() {
+            text if text.is_empty() => NOTICE.to_string(),
+            text => format!("{text}\n\n{NOTICE}"),
+        };
+        self.end(turn, text, turn.citations.clone(), turn.usage, (None, None)).await
+    }
+
+    async fn end(
+        &mut self,
+        turn: &Turn,
+        text: String,
+        citations: Vec<Citation>,
+        usage: Option<Usage>,
+        (model, response_id): (Option<String>, Option<String>),
+    ) -> Result<(), Exit> {
+        let event = Event::TurnCompleted(TurnCompleted {
+            turn: self.turn_id,
+            epoch: self.epoch,
+            request_id: turn.request.request_id.clone(),
+            message_id: ids::new_random(),
+            response: Response::plain(text),
+            needs_escalation: false,
+            citations: knowledge::distinct_citations(citations),
+            usage,
+            model,
+            response_id,
+            user: turn.request.user.clone(),
+            agent: turn.request.agent.clone(),
+        });
+        self.record_and_show(turn, event).await?;
+        Err(Exit::Done)
+    }
+
+    /// The turn ends without an answer; `detail` is for operators.
+    pub(super) async fn fail(&mut self, turn: &Turn, reason: FailureReason, detail: &str) -> Result<(), Exit> {
+        let event = Event::TurnFailed(TurnFailed {
+            turn: self.turn_id,
+            epoch: self.epoch,
+            request_id: turn.request.request_id.clone(),
+            reason,
+            detail: detail.to_string(),
+        });
+        self.record_and_show(turn, event).await?;
+        Err(Exit::Done)
+    }
+
+    /// The turn was claimed again and again: it fails, and a note of it goes where operators look.
+    pub(super) async fn give_up(&mut self, turn: &Turn) -> Result<(), Exit> {
+        let detail = format!("claimed {} times without getting further", turn.claims);
+        tracing::error!(turn = %self.turn_id, conversation = %self.key.conversation, detail, "a turn was given up");
+        let note = json!({
+            "turn": self.turn_id, "conversation": self.key.conversation, "org": self.key.org,
+            "requestId": turn.request.request_id, "reason": "poison", "detail": detail,
+        });
+        let subject = subjects::dead(&self.key.region, self.key.conversation);
+        let id = format!("dead-{}", self.turn_id);
+        let put = self.worker.log.put(&subject, &id, &[], note.to_string().into()).await;
+        put.map_err(|error| Exit::Unavailable(error.to_string()))?;
+        self.fail(turn, FailureReason::Poison, &detail).await
+    }
+}
+
+/// Has the log's server send a message when the wait for a person is over.
+pub(super) async fn schedule(
+    worker: &Worker,
+    key: &ConversationKey,
+    park: Uuid,
+    deadline: DateTime<Utc>,
+) -> Result<(), Exit> {
+    let at = format!("@at {}", deadline.to_rfc3339_opts(SecondsFormat::Millis, true));
+    let target = subjects::due(&key.region, key.conversation, park);
+    let payload = Deadline { org: key.org.clone(), conversation: key.conversation, park };
+    let payload = serde_json::to_vec(&payload).expect("a deadline is a map with string keys");
+    let headers = [("Nats-Schedule", at.as_str()), ("Nats-Schedule-Target", target.as_str())];
+    let subject = subjects::schedule(&key.region, key.conversation, park);
+    let put = worker.log.put(&subject, &format!("sched-{park}"), &headers, payload.into()).await;
+    put.map_err(|error| Exit::Unavailable(error.to_string()))
+}
+
+/// A work item came again although its turn is parked: its worker may have died before the deadline was scheduled or the
+/// person was asked. Both are done again; both bear repetition.
+pub(super) async fn show_park_again(worker: &Worker, key: &ConversationKey, turn: &Turn) -> Exit {
+    let Some(park) = &turn.park else { return Exit::Done };
+    if let Err(exit) = schedule(worker, key, park.id, park.deadline).await {
+        return exit;
+    }
+    let epoch = turn.epoch.unwrap_or_default();
+    let mut relay = Relay::new(worker.client.clone(), key, turn.request.session, turn.request.turn, epoch);
+    for (kind, frame) in render::prompt(&turn.request.request_id, turn.request.stream, &park.prompt, Utc::now()) {
+        relay.publish(kind, frame, 0).await;
+    }
+    Exit::Done
+}

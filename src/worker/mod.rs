@@ -1,0 +1,157 @@
+//! The worker: takes work items, drives turns, lets go of them.
+//!
+//! A worker has no state of its own. For every item it loads the log, asks the core what the next step is, does it, appends
+//! what happened and asks again, until the turn is over, parked or somebody else's.
+//!
+//! - [`consumer`]: finds work items and due deadlines.
+//! - [`run`]: one item from claim to exit; the steps are in [`model_step`], [`tool_step`] and [`end_step`].
+//! - [`prompt`]: what the model is given.
+//! - [`presence`]: says that this worker is there.
+//!
+//! Invariant: this room never imports `edge`.
+
+pub mod consumer;
+mod end_step;
+mod model_step;
+pub mod presence;
+mod prompt;
+mod run;
+mod tool_step;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_nats::Client;
+use futures_util::StreamExt;
+use tokio::sync::Notify;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
+
+use crate::{
+    ids,
+    knowledge::Index,
+    limits,
+    log::{load::Conversations, nats::NatsLog},
+    model::Gateway,
+    subjects,
+    tools::{self, Registry},
+};
+
+/// What a worker is told by configuration.
+#[derive(Clone)]
+pub struct Settings {
+    pub region: String,
+    pub pool: String,
+    pub model: String,
+    pub max_iterations: u32,
+    pub max_tokens: u32,
+    /// Lower-cased parts of tool names that wait for approval.
+    pub confirm_tools: Vec<String>,
+}
+
+/// A worker process's shared parts.
+pub struct Worker {
+    pub(crate) id: Uuid,
+    pub(crate) client: Client,
+    pub(crate) log: NatsLog,
+    pub(crate) conversations: Conversations<NatsLog>,
+    pub(crate) tools: Registry,
+    pub(crate) knowledge: Arc<Index>,
+    /// `None`: no key, so this worker fails every turn that it gets and advertises that it can't.
+    pub(crate) gateway: Option<Gateway>,
+    pub(crate) settings: Settings,
+    /// Who to wake when a conversation's log should be looked at.
+    stops: Mutex<HashMap<Uuid, Arc<Notify>>>,
+    /// Whether the pull consumer answered last.
+    pulling: AtomicBool,
+}
+
+impl Worker {
+    pub fn new(client: Client, knowledge: Arc<Index>, gateway: Option<Gateway>, settings: Settings) -> Self {
+        let log = NatsLog::new(client.clone());
+        Self {
+            id: ids::new_random(),
+            tools: Registry::new(client.clone(), knowledge.clone()),
+            conversations: Conversations::over_nats(log.clone()),
+            log,
+            client,
+            knowledge,
+            gateway,
+            settings,
+            stops: Mutex::default(),
+            pulling: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs until `shutdown`; then lets running turns finish for a while and hands the rest over.
+    ///
+    /// (1) Advertise, discover tools, listen for stop hints, pull items and deadlines; (2) on shutdown stop pulling and
+    /// advertising; (3) wait for the turns; (4) give back what still runs, for another worker to take at once.
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        let turns = TaskTracker::new();
+        let hand_over = CancellationToken::new();
+        let side = TaskTracker::new();
+        side.spawn(shutdown.clone().run_until_cancelled_owned(tools::discovery::run(self.tools.clone())));
+        side.spawn(shutdown.clone().run_until_cancelled_owned(listen_for_stops(self.clone())));
+        side.spawn(shutdown.clone().run_until_cancelled_owned(consumer::pull_deadlines(self.clone())));
+        side.spawn(presence::advertise(self.clone(), shutdown.clone()));
+        side.close();
+        consumer::pull_items(self.clone(), shutdown, &turns, &hand_over).await;
+        turns.close();
+        if tokio::time::timeout(Duration::from_millis(limits::WORKER_DRAIN_MS), turns.wait()).await.is_err() {
+            tracing::info!(turns = turns.len(), "handing over running turns");
+            hand_over.cancel();
+            turns.wait().await;
+        }
+        side.wait().await;
+        if let Err(error) = self.client.flush().await {
+            tracing::warn!(%error, "the last messages may not have reached NATS");
+        }
+    }
+
+    /// Whether work can arrive.
+    pub fn is_pulling(&self) -> bool {
+        self.pulling.load(Ordering::Relaxed)
+    }
+
+    fn source(&self) -> String {
+        format!("turnstream/{}/worker/{}", self.settings.region, self.id)
+    }
+
+    /// Registers a running turn for stop hints. The newest of two runs of one conversation gets them; the older one looks
+    /// at the log at its next tick.
+    fn watch_stops(&self, conversation: Uuid) -> Arc<Notify> {
+        let notify = Arc::new(Notify::new());
+        self.stops.lock().expect("no panic happens under this lock").insert(conversation, notify.clone());
+        notify
+    }
+
+    fn unwatch_stops(&self, conversation: Uuid, notify: &Arc<Notify>) {
+        let mut stops = self.stops.lock().expect("no panic happens under this lock");
+        if stops.get(&conversation).is_some_and(|current| Arc::ptr_eq(current, notify)) {
+            stops.remove(&conversation);
+        }
+    }
+}
+
+/// Wakes running turns at stop hints. Hints are only hints: a turn looks at the log at every tick anyway.
+async fn listen_for_stops(worker: Arc<Worker>) {
+    let mut hints = match worker.client.subscribe(subjects::stop_all(&worker.settings.region)).await {
+        Ok(hints) => hints,
+        Err(error) => return tracing::error!(%error, "no stop hints; cancels take effect at the next look at the log"),
+    };
+    while let Some(hint) = hints.next().await {
+        if let Some(conversation) = subjects::parse_stop(&hint.subject) {
+            let stops = worker.stops.lock().expect("no panic happens under this lock");
+            if let Some(notify) = stops.get(&conversation) {
+                notify.notify_one();
+            }
+        }
+    }
+}

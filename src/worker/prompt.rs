@@ -1,0 +1,86 @@
+//! What the model is given for its next call in a turn.
+
+use std::sync::Arc;
+
+use super::Worker;
+use crate::{
+    domain::{Conversation, Turn, conversation::Body, event::Citation},
+    knowledge::{GROUNDING_PASSAGES, Passage},
+    limits,
+    log::ReadError,
+    model::{ChatMessage, ChatRequest, ToolCall, ToolSpec},
+    subjects::ConversationKey,
+};
+
+const DEFAULT_PERSONA: &str = "You are a helpful, friendly support agent. Answer briefly and plainly. \
+    Rely on the knowledge that you are given and on your tools; when they do not hold the answer, say so.";
+
+/// A request, and the documents that it puts before the model.
+pub(super) struct Prompt {
+    pub request: ChatRequest,
+    pub grounding: Vec<Citation>,
+}
+
+/// The next model call of the active turn: persona, earlier messages, knowledge, the user's message, what the turn's tools
+/// did. `None`: no turn is active.
+pub(super) async fn build(
+    worker: &Arc<Worker>,
+    key: &ConversationKey,
+    state: &Conversation,
+) -> Result<Option<Prompt>, ReadError> {
+    let Some(turn) = &state.turn else { return Ok(None) };
+    let before = Some(turn.requested_seq);
+    let (earlier, _) = worker.conversations.messages(key, state, before, limits::MODEL_MESSAGES).await?;
+    let mut messages = vec![ChatMessage::System(DEFAULT_PERSONA.into())];
+    messages.extend(earlier.iter().rev().map(|message| match &message.body {
+        Body::User(text) => ChatMessage::User(text.clone()),
+        Body::Agent(_) => ChatMessage::Assistant { text: message.text(), tool_calls: vec![] },
+    }));
+    let passages = worker.knowledge.search(&turn.request.message, GROUNDING_PASSAGES);
+    if !passages.is_empty() {
+        messages.push(ChatMessage::System(knowledge_section(&passages)));
+    }
+    messages.push(ChatMessage::User(turn.request.message.clone()));
+    messages.extend(tool_exchange(turn));
+    let tools = worker.tools.offered(&key.org).into_iter().map(|tool| ToolSpec {
+        name: tool.name,
+        description: tool.description,
+        parameters: tool.parameters,
+    });
+    let request = ChatRequest {
+        model: turn.request.model.clone().unwrap_or_else(|| worker.settings.model.clone()),
+        messages,
+        tools: tools.collect(),
+        max_tokens: worker.settings.max_tokens,
+    };
+    // The passages are the same at every call of the turn, so they count once.
+    let grounding = if turn.replies.is_empty() { passages.iter().map(Passage::citation).collect() } else { vec![] };
+    Ok(Some(Prompt { request, grounding }))
+}
+
+fn knowledge_section(passages: &[Passage]) -> String {
+    let mut section = String::from("Relevant knowledge:\n");
+    for (n, passage) in passages.iter().enumerate() {
+        section.push_str(&format!("[{}] {}\n{}\n\n", n + 1, passage.title, passage.text));
+    }
+    section
+}
+
+/// The model's replies so far and the results of the tools it asked for, in its own order.
+fn tool_exchange(turn: &Turn) -> Vec<ChatMessage> {
+    let mut messages = Vec::new();
+    for reply in &turn.replies {
+        let calls = reply.calls.iter().map(|call| ToolCall {
+            id: call.request.id.clone(),
+            name: call.request.name.clone(),
+            arguments: call.request.arguments.clone(),
+        });
+        messages.push(ChatMessage::Assistant { text: reply.text.clone(), tool_calls: calls.collect() });
+        messages.extend(reply.calls.iter().filter_map(|call| {
+            let result = call.result.as_ref()?;
+            let content = if result.is_error { format!("Error: {}", result.text) } else { result.text.clone() };
+            Some(ChatMessage::Tool { call_id: call.request.id.clone(), content })
+        }));
+    }
+    messages
+}

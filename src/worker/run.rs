@@ -1,0 +1,244 @@
+//! One work item, from claim to exit.
+//!
+//! Contract of [`handle`]: (1) load the log up to the item; (2) an item that drives nothing any more is acked; (3) claim the
+//! turn, with the model's request already under way when that is the next step; (4) do step after step; (5) ack only when
+//! the log shows the turn terminal, parked or driven by a later item. A worker that lost its turn sends neither ack nor nak,
+//! for either would take the item away from its new owner.
+
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+
+use async_nats::jetstream::{AckKind, Message};
+use tokio::{
+    sync::Notify,
+    time::{Interval, MissedTickBehavior, interval_at},
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Worker, model_step::Opening};
+use crate::{
+    domain::{Command, Conversation, Event, Refusal, Step, Turn, next_step},
+    ids, limits,
+    live::relay::Relay,
+    log::{
+        AppendError, ReadError,
+        load::{Decider, ExecuteError, Freshness},
+    },
+    subjects::ConversationKey,
+    wire::{live::Kind, render},
+};
+
+/// Why a worker stops driving a turn.
+#[derive(Debug)]
+pub(super) enum Exit {
+    /// The turn is terminal, parked, or driven by a later item: the item is done.
+    Done,
+    /// Another worker has claimed the same item.
+    Fenced,
+    /// The log does not answer; the item will be delivered again.
+    Unavailable(String),
+    /// This worker stops; another one shall take the turn at once.
+    HandOver,
+}
+
+/// A turn that this worker holds.
+pub(super) struct Run<'a> {
+    pub worker: &'a Arc<Worker>,
+    pub key: ConversationKey,
+    pub turn_id: Uuid,
+    pub epoch: u64,
+    pub state: Arc<Conversation>,
+    pub relay: Relay,
+    item: u64,
+    message: &'a Message,
+    stop: Arc<Notify>,
+    hand_over: CancellationToken,
+    progress: Interval,
+    nonce: Uuid,
+    decisions: u32,
+}
+
+/// Handles one delivered work item.
+pub(super) async fn handle(worker: Arc<Worker>, message: Message, hand_over: CancellationToken) {
+    let Some((key, item)) = ConversationKey::parse_event(&message.subject).zip(sequence(&message)) else {
+        tracing::error!(subject = %message.subject, "a work item is not an event");
+        return answer(&message, AckKind::Term).await;
+    };
+    let stop = worker.watch_stops(key.conversation);
+    let exit = drive(&worker, &key, item, &message, stop.clone(), hand_over).await;
+    worker.unwatch_stops(key.conversation, &stop);
+    match exit {
+        Exit::Done => answer(&message, AckKind::Ack).await,
+        Exit::HandOver => answer(&message, AckKind::Nak(None)).await,
+        Exit::Fenced => tracing::info!(conversation = %key.conversation, item, "another worker took the turn over"),
+        Exit::Unavailable(cause) => {
+            tracing::warn!(conversation = %key.conversation, item, cause, "the turn waits for its item's redelivery");
+        }
+    }
+    worker.conversations.save(&key).await;
+}
+
+fn sequence(message: &Message) -> Option<u64> {
+    message.info().ok().map(|info| info.stream_sequence)
+}
+
+async fn answer(message: &Message, kind: AckKind) {
+    if let Err(error) = message.ack_with(kind).await {
+        tracing::debug!(%error, "an ack was not sent; the item comes again");
+    }
+}
+
+async fn drive(
+    worker: &Arc<Worker>,
+    key: &ConversationKey,
+    item: u64,
+    message: &Message,
+    stop: Arc<Notify>,
+    hand_over: CancellationToken,
+) -> Exit {
+    let state = match worker.conversations.load(key, Freshness::AtLeast(item)).await {
+        Ok(state) => state,
+        Err(error) => return Exit::Unavailable(error.to_string()),
+    };
+    let Some(turn) = state.turn.as_ref().filter(|turn| turn.item == item) else { return Exit::Done };
+    if turn.park.is_some() {
+        return super::end_step::show_park_again(worker, key, turn).await;
+    }
+    let (turn_id, session, rerun) = (turn.request.turn, turn.request.session, turn.epoch.is_some());
+    let opening = match next_step(turn, worker.settings.max_iterations) {
+        Step::CallModel => Opening::start(worker, key, &state).await,
+        _ => Opening::none(),
+    };
+    let nonce = ids::new_random();
+    let decider = Decider { source: worker.source(), event_id: ids::event_id(nonce, 0) };
+    let claim = Command::Claim { item, worker: worker.id };
+    let executed = match worker.conversations.execute(key, state, &claim, &decider).await {
+        Ok(executed) => executed,
+        Err(ExecuteError::Refused(_)) => return Exit::Done,
+        Err(error) => return Exit::Unavailable(error.to_string()),
+    };
+    let epoch = executed.recorded.seq;
+    let every = Duration::from_millis(limits::PROGRESS_MS);
+    let mut progress = interval_at(tokio::time::Instant::now() + every, every);
+    progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut run = Run {
+        worker,
+        key: key.clone(),
+        turn_id,
+        epoch,
+        state: executed.state,
+        relay: Relay::new(worker.client.clone(), key, session, turn_id, epoch),
+        item,
+        message,
+        stop,
+        hand_over,
+        progress,
+        nonce,
+        decisions: 1,
+    };
+    let Err(exit) = run.steps(opening, rerun).await;
+    exit
+}
+
+impl Run<'_> {
+    /// Step after step; the way out is an [`Exit`].
+    async fn steps(&mut self, mut opening: Opening, mut rerun: bool) -> Result<std::convert::Infallible, Exit> {
+        loop {
+            let turn = self.turn().ok_or(Exit::Done)?.clone();
+            let step = next_step(&turn, self.worker.settings.max_iterations);
+            match step {
+                Step::CallModel => self.call_model(&turn, std::mem::take(&mut opening), rerun).await?,
+                Step::CallTools(calls) => self.call_tools(&turn, calls).await?,
+                Step::StateRefused(call, resolution) => self.state_refused(&turn, call, resolution).await?,
+                Step::StateUnknown(call) => self.state_unknown(&turn, call).await?,
+                Step::Park(call) => self.park(&turn, call).await?,
+                Step::Wait => return Err(Exit::Done),
+                Step::EndAtCap => self.end_at_cap(&turn).await?,
+                Step::GiveUp => self.give_up(&turn).await?,
+            }
+            rerun = false;
+        }
+    }
+
+    /// The turn, while it is the active one.
+    fn turn(&self) -> Option<&Turn> {
+        self.state.turn.as_ref().filter(|turn| turn.request.turn == self.turn_id)
+    }
+
+    /// Appends what happened, if the turn is still this worker's.
+    pub async fn record(&mut self, event: Event) -> Result<Event, Exit> {
+        let decider = Decider { source: self.worker.source(), event_id: ids::event_id(self.nonce, self.decisions) };
+        self.decisions += 1;
+        let command = Command::Record { turn: self.turn_id, epoch: self.epoch, event };
+        match self.worker.conversations.execute(&self.key, self.state.clone(), &command, &decider).await {
+            Ok(executed) => {
+                self.state = executed.state;
+                Ok(executed.recorded.event)
+            }
+            Err(ExecuteError::Refused(refusal)) => Err(self.lost(refusal).await),
+            Err(ExecuteError::Append(AppendError::TooLarge { max })) => {
+                Err(Exit::Unavailable(format!("an event is larger than {max} bytes")))
+            }
+            Err(error) => Err(Exit::Unavailable(error.to_string())),
+        }
+    }
+
+    /// Appends what happened and shows it to the client.
+    pub async fn record_and_show(&mut self, turn: &Turn, event: Event) -> Result<(), Exit> {
+        let event = self.record(event).await?;
+        for (kind, frame) in render::render(&turn.request.request_id, turn.request.stream, &event, chrono::Utc::now()) {
+            self.relay.publish(kind, frame, 0).await;
+        }
+        Ok(())
+    }
+
+    /// Publishes a `stream_*` frame, unless the client wants none.
+    pub async fn stream(&mut self, turn: &Turn, kind: Kind, frame: bytes::Bytes, text_bytes: usize) {
+        if turn.request.stream {
+            self.relay.publish(kind, frame, text_bytes).await;
+        }
+    }
+
+    /// Waits for something outside, keeping the item and looking at the log meanwhile.
+    pub async fn guarded<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Exit> {
+        let mut work = pin!(work);
+        loop {
+            let stop = self.stop.clone();
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                () = stop.notified() => self.look().await?,
+                _ = self.progress.tick() => {
+                    self.look().await?;
+                    answer(self.message, AckKind::Progress).await;
+                }
+                () = self.hand_over.cancelled() => return Err(Exit::HandOver),
+            }
+        }
+    }
+
+    /// Reads the log: is the turn still this worker's?
+    async fn look(&mut self) -> Result<(), Exit> {
+        match self.worker.conversations.load(&self.key, Freshness::AtLeast(self.state.last_seq)).await {
+            Ok(state) => self.state = state,
+            // An append decides; until then work goes on.
+            Err(ReadError::Unavailable(_)) => return Ok(()),
+            Err(error) => return Err(Exit::Unavailable(error.to_string())),
+        }
+        match self.turn() {
+            Some(turn) if turn.epoch == Some(self.epoch) => Ok(()),
+            _ => Err(self.lost(Refusal::Superseded).await),
+        }
+    }
+
+    /// Tells a turn that is over, parked or driven by a later item from one that another worker holds.
+    async fn lost(&mut self, refusal: Refusal) -> Exit {
+        tracing::info!(turn = %self.turn_id, epoch = self.epoch, %refusal, "stopped driving a turn");
+        match self.worker.conversations.load(&self.key, Freshness::Leader).await {
+            Ok(state) => match state.turn.as_ref().filter(|turn| turn.request.turn == self.turn_id) {
+                Some(turn) if turn.item == self.item && turn.park.is_none() => Exit::Fenced,
+                _ => Exit::Done,
+            },
+            Err(error) => Exit::Unavailable(error.to_string()),
+        }
+    }
+}

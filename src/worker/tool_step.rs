@@ -1,0 +1,113 @@
+//! The steps around tools: calling them, stating results without a call, asking a person.
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+
+use super::run::{Exit, Run};
+use crate::{
+    domain::{
+        Event, Turn,
+        event::{CallRequested, Prompt, Resolution, ToolCalled, ToolReturned, TurnParked},
+    },
+    ids, limits,
+    tools::{CallContext, ToolResult},
+    wire::{live::Kind, render},
+};
+
+impl Run<'_> {
+    /// Calls tools in parallel. Every intent is in the log before the first call; every result is logged as it comes.
+    pub(super) async fn call_tools(&mut self, turn: &Turn, calls: Vec<CallRequested>) -> Result<(), Exit> {
+        for call in &calls {
+            if turn.call(&call.id).is_some_and(|known| known.called) {
+                continue;
+            }
+            let (call_id, name) = (call.id.clone(), call.name.clone());
+            let intent = ToolCalled { turn: self.turn_id, epoch: self.epoch, call: call_id, name };
+            self.record(Event::TurnToolCalled(intent)).await?;
+            // A call that waited for approval was shown with its prompt.
+            if !call.confirm {
+                let frame =
+                    render::tool_call(&turn.request.request_id, &call.name, &call.arguments, chrono::Utc::now());
+                self.stream(turn, Kind::Chunk, frame, 0).await;
+            }
+        }
+        let mut running: FuturesUnordered<_> = calls.into_iter().map(|call| self.call(turn, call)).collect();
+        while let Some((call, result)) = self.guarded(running.next()).await? {
+            self.record_result(turn, call, result).await?;
+        }
+        Ok(())
+    }
+
+    /// One call, as a future that borrows nothing of the run.
+    fn call(
+        &self,
+        turn: &Turn,
+        call: CallRequested,
+    ) -> impl Future<Output = (CallRequested, ToolResult)> + Send + use<> {
+        let tools = self.worker.tools.clone();
+        let context = CallContext {
+            call_id: format!("{}-{}", self.turn_id.simple(), call.id),
+            org: self.key.org.clone(),
+            conversation: self.key.conversation,
+            user: turn.request.user.id,
+        };
+        async move {
+            let result = match tools.find(&context.org, &call.name) {
+                Some(tool) => tools.call(&tool, &call.arguments, &context).await,
+                None => ToolResult::error(format!("There is no tool `{}`.", call.name)),
+            };
+            (call, result)
+        }
+    }
+
+    /// A person refused the call, or did not decide in time.
+    pub(super) async fn state_refused(
+        &mut self,
+        turn: &Turn,
+        call: CallRequested,
+        resolution: Resolution,
+    ) -> Result<(), Exit> {
+        let text = match resolution {
+            Resolution::Expired => "The user did not approve this action in time, so it was rejected. It was not done.",
+            Resolution::Declined | Resolution::Approved => "The user rejected this action. It was not done.",
+        };
+        self.record_result(turn, call, ToolResult::error(text)).await
+    }
+
+    /// An earlier worker logged the intent and then vanished.
+    pub(super) async fn state_unknown(&mut self, turn: &Turn, call: CallRequested) -> Result<(), Exit> {
+        self.record_result(turn, call, ToolResult::outcome_unknown()).await
+    }
+
+    async fn record_result(&mut self, turn: &Turn, call: CallRequested, result: ToolResult) -> Result<(), Exit> {
+        let event = Event::TurnToolReturned(ToolReturned {
+            turn: self.turn_id,
+            epoch: self.epoch,
+            call: call.id,
+            name: call.name,
+            is_error: result.is_error,
+            result: result.text,
+            grounding: result.grounding,
+        });
+        self.record_and_show(turn, event).await
+    }
+
+    /// Asks a person and lets go of the turn.
+    pub(super) async fn park(&mut self, turn: &Turn, call: CallRequested) -> Result<(), Exit> {
+        let deadline = chrono::Utc::now() + chrono::Duration::milliseconds(limits::PARK_MS);
+        let prompt = Prompt::Approval {
+            call: call.id,
+            tool: call.name,
+            arguments: call.arguments,
+            description: call.description,
+        };
+        let park = ids::new_random();
+        let event = TurnParked { turn: self.turn_id, epoch: self.epoch, park, prompt, deadline };
+        let recorded = self.record(Event::TurnParked(event)).await?;
+        super::end_step::schedule(self.worker, &self.key, park, deadline).await?;
+        let now = chrono::Utc::now();
+        for (kind, frame) in render::render(&turn.request.request_id, turn.request.stream, &recorded, now) {
+            self.relay.publish(kind, frame, 0).await;
+        }
+        Err(Exit::Done)
+    }
+}

@@ -1,0 +1,212 @@
+//! A scriptable model gateway: a real HTTP server that answers each chat completion request as a
+//! test tells it.
+//!
+//! Contract: a request is first shown to the rule, then it takes the next scripted reply, then
+//! `Reply::text("ok")`. Every token is an SSE event in a write of its own. Waiting is for events,
+//! never for time. Dropping the gateway closes it and all its connections.
+
+mod reply;
+mod tests;
+
+pub use reply::{Gate, Reply};
+
+use bytes::Bytes;
+use futures_util::stream;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use reply::{End, Event, Kind, Pace, Script};
+use serde_json::Value;
+use std::collections::VecDeque;
+use std::future::pending;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use warp::Filter;
+use warp::reply::Response;
+
+/// How long a wait may take before the test is failed.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+type Rule = Box<dyn Fn(&Value) -> Option<Reply> + Send + Sync>;
+
+pub struct FakeGateway {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    server: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Shared {
+    requests: Mutex<Vec<Value>>,
+    received: watch::Sender<usize>,
+    open: watch::Sender<usize>,
+    queue: Mutex<VecDeque<Reply>>,
+    rule: Mutex<Option<Rule>>,
+    calls_made: AtomicUsize,
+}
+
+impl FakeGateway {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared::default());
+        let server = tokio::spawn(serve(listener, shared.clone()));
+        Self { address, shared, server }
+    }
+
+    pub fn base_url(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+
+    /// The bodies received so far, in order.
+    pub fn requests(&self) -> Vec<Value> {
+        self.shared.requests.lock().unwrap().clone()
+    }
+
+    /// Adds a reply to the end of the queue.
+    pub fn script(&self, reply: Reply) {
+        self.shared.queue.lock().unwrap().push_back(reply);
+    }
+
+    /// Sets the rule that is asked before the queue; it takes the place of an earlier one.
+    pub fn respond_with(&self, rule: impl Fn(&Value) -> Option<Reply> + Send + Sync + 'static) {
+        *self.shared.rule.lock().unwrap() = Some(Box::new(rule));
+    }
+
+    /// Waits until at least `count` requests were received.
+    pub async fn wait_for_requests(&self, count: usize) {
+        let what = format!("{count} requests");
+        wait_until(&self.shared.received, &what, |seen| seen >= count).await;
+    }
+
+    /// Requests that are being answered now; a client that aborts ends its own.
+    pub fn open_streams(&self) -> usize {
+        *self.shared.open.borrow()
+    }
+
+    /// Waits until exactly `count` requests are being answered.
+    pub async fn wait_for_open_streams(&self, count: usize) {
+        let what = format!("{count} open streams");
+        wait_until(&self.shared.open, &what, |open| open == count).await;
+    }
+}
+
+impl Drop for FakeGateway {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn wait_until(value: &watch::Sender<usize>, what: &str, done: impl Fn(usize) -> bool) {
+    let mut receiver = value.subscribe();
+    let reached = tokio::time::timeout(WAIT_MAX, receiver.wait_for(|value| done(*value))).await;
+    if reached.is_err() {
+        panic!("waited for {what}, there are {}", *value.borrow());
+    }
+}
+
+/// Accepts connections until it is aborted; its connections end with it.
+async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let routes = warp::post()
+        .and(warp::path!("v1" / "chat" / "completions"))
+        .and(warp::body::json())
+        .then(move |request: Value| answer(request, shared.clone()));
+    let service = warp::service(routes);
+    let mut connections = JoinSet::new();
+    loop {
+        let (socket, _) = listener.accept().await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        let service = TowerToHyperService::new(service.clone());
+        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service);
+        connections.spawn(connection);
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn answer(request: Value, shared: Arc<Shared>) -> Response {
+    let open = OpenStream::new(shared.clone());
+    let number = {
+        let mut requests = shared.requests.lock().unwrap();
+        requests.push(request.clone());
+        requests.len()
+    };
+    let ruled = match &*shared.rule.lock().unwrap() {
+        Some(rule) => rule(&request),
+        None => None,
+    };
+    let reply = ruled.or_else(|| shared.queue.lock().unwrap().pop_front());
+    shared.received.send_modify(|count| *count += 1);
+    match reply.unwrap_or_else(|| Reply::text("ok")).0 {
+        Kind::Stream(script) => {
+            let events = script.events(number, &request["model"], &shared.calls_made);
+            event_stream(events, script, open)
+        }
+        Kind::Page { status, content_type, body } => {
+            let response = warp::http::Response::builder()
+                .status(status)
+                .header("content-type", content_type)
+                .header("retry-after", "0");
+            response.body(body.into()).unwrap()
+        }
+        Kind::Hang => pending().await,
+    }
+}
+
+/// Counts one request as open for as long as it lives.
+struct OpenStream(Arc<Shared>);
+
+impl OpenStream {
+    fn new(shared: Arc<Shared>) -> Self {
+        shared.open.send_modify(|open| *open += 1);
+        Self(shared)
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.open.send_modify(|open| *open -= 1);
+    }
+}
+
+/// The response whose body plays the events; dropping the body ends the open stream.
+fn event_stream(events: VecDeque<Event>, script: Script, open: OpenStream) -> Response {
+    struct Cut;
+    impl From<Cut> for Box<dyn std::error::Error + Send + Sync> {
+        fn from(_: Cut) -> Self {
+            "the reply is cut off here".into()
+        }
+    }
+    let body = stream::unfold((events, open), move |(mut events, open)| {
+        let (pace, end) = (script.pace.clone(), script.end);
+        async move {
+            // Lets the connection write what it has, so that every event is a write of its own.
+            tokio::task::yield_now().await;
+            let Some(event) = events.pop_front() else {
+                return match end {
+                    End::Complete => None,
+                    End::Silent => pending().await,
+                    End::Cut => Some((Err(Cut), (events, open))),
+                };
+            };
+            if event.paced {
+                match pace {
+                    Pace::AtOnce => {}
+                    Pace::Delay(delay) => tokio::time::sleep(delay).await,
+                    Pace::Gate(Gate(permits)) => match permits.acquire().await {
+                        Ok(permit) => permit.forget(),
+                        Err(_opened) => {}
+                    },
+                }
+            }
+            let bytes = Bytes::from(format!("data: {}\n\n", event.data));
+            Some((Ok::<_, Cut>(bytes), (events, open)))
+        }
+    });
+    let response =
+        warp::reply::with_header(warp::reply::stream(body), "content-type", "text/event-stream; charset=utf-8");
+    warp::Reply::into_response(response)
+}

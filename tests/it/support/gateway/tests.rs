@@ -1,0 +1,139 @@
+//! The gateway itself, seen by an ordinary HTTP client.
+
+use super::*;
+use serde_json::json;
+
+/// Sends a request and gives the response, of which only the head was read.
+async fn ask(gateway: &FakeGateway, message: &str) -> reqwest::Response {
+    // Another test may have installed it already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let messages = json!([{"role": "user", "content": message}]);
+    let request = json!({"model": "m-1", "messages": messages});
+    let url = format!("{}/chat/completions", gateway.base_url());
+    let client = reqwest::Client::new();
+    client.post(url).json(&request).send().await.unwrap()
+}
+
+/// The data of all events up to the end or the break of the body.
+async fn events(mut response: reqwest::Response) -> Vec<String> {
+    let mut body = Vec::new();
+    while let Ok(Some(bytes)) = response.chunk().await {
+        body.extend_from_slice(&bytes);
+    }
+    let body = String::from_utf8(body).unwrap();
+    let data = body.split("\n\n").filter_map(|e| e.strip_prefix("data: "));
+    data.map(str::to_owned).collect()
+}
+
+fn text_of(events: &[String]) -> String {
+    let chunks = events.iter().filter_map(|data| serde_json::from_str(data).ok());
+    let texts = chunks.filter_map(|chunk: Value| {
+        let content = &chunk["choices"][0]["delta"]["content"];
+        content.as_str().map(str::to_owned)
+    });
+    texts.collect()
+}
+
+fn owned(tokens: &[&str]) -> Vec<String> {
+    tokens.iter().map(|token| token.to_string()).collect()
+}
+
+#[tokio::test]
+async fn rule_then_queue_then_ok() {
+    let gateway = FakeGateway::start().await;
+    gateway.script(Reply::text("first in the queue").with_reasoning("let me see"));
+    gateway.script(Reply::text("").delay_per_token(Duration::from_millis(1)));
+    gateway.respond_with(|request| {
+        let asked = request["messages"][0]["content"] == "rule";
+        asked.then(|| Reply::text("by rule"))
+    });
+    let first = events(ask(&gateway, "a").await).await;
+    assert_eq!(text_of(&first), "first in the queue");
+    assert_eq!(first.last().unwrap(), "[DONE]");
+    assert!(first[first.len() - 2].contains("\"completion_tokens\":4"));
+    assert!(first[first.len() - 3].contains("\"finish_reason\":\"stop\""));
+    assert!(first[1].contains("\"reasoning_content\":\"let \""));
+    let ruled = events(ask(&gateway, "rule").await).await;
+    assert_eq!(text_of(&ruled), "by rule");
+    assert_eq!(text_of(&events(ask(&gateway, "b").await).await), "");
+    assert_eq!(text_of(&events(ask(&gateway, "c").await).await), "ok");
+    gateway.wait_for_requests(4).await;
+    assert_eq!(gateway.requests()[1]["messages"][0]["content"], "rule");
+    gateway.wait_for_open_streams(0).await;
+}
+
+#[tokio::test]
+async fn calls_come_in_fragments() {
+    let gateway = FakeGateway::start().await;
+    let call = Reply::tool_call("look", json!({"at": "\u{1f980}"}));
+    gateway.script(call.with_text("I look. "));
+    let events = events(ask(&gateway, "a").await).await;
+    assert_eq!(text_of(&events), "I look. ");
+    let arguments: String = events
+        .iter()
+        .filter_map(|data| serde_json::from_str::<Value>(data).ok())
+        .filter_map(|chunk| {
+            let call = &chunk["choices"][0]["delta"]["tool_calls"][0];
+            call["function"]["arguments"].as_str().map(str::to_owned)
+        })
+        .collect();
+    assert_eq!(arguments, "{\"at\":\"\u{1f980}\"}");
+}
+
+#[tokio::test]
+async fn what_is_no_stream_says_so() {
+    let gateway = FakeGateway::start().await;
+    for (reply, status, content_type) in [
+        (Reply::status(503), 503, "application/json"),
+        (Reply::garbage(), 200, "text/html"),
+        (Reply::json_error_200(), 200, "application/json"),
+    ] {
+        gateway.script(reply);
+        let response = ask(&gateway, "a").await;
+        assert_eq!(response.status(), status);
+        assert_eq!(response.headers()["content-type"], content_type);
+    }
+}
+
+#[tokio::test]
+async fn a_gate_lets_tokens_through_one_by_one() {
+    let gateway = FakeGateway::start().await;
+    let gate = Gate::new();
+    gateway.script(Reply::gated(owned(&["one", "two", "three"]), &gate));
+    let mut response = ask(&gateway, "a").await;
+    let mut seen = String::new();
+    for token in ["one", "two"] {
+        assert!(!seen.contains(token));
+        gate.release(1);
+        while !seen.contains(token) {
+            let bytes = response.chunk().await.unwrap().unwrap();
+            seen.push_str(std::str::from_utf8(&bytes).unwrap());
+        }
+    }
+    assert!(!seen.contains("three"));
+    gate.open();
+    assert_eq!(events(response).await.last().unwrap(), "[DONE]");
+}
+
+#[tokio::test]
+async fn breaks_and_silence_come_after_the_tokens() {
+    let gateway = FakeGateway::start().await;
+    gateway.script(Reply::cut_after(owned(&["half ", "an"])));
+    let cut = events(ask(&gateway, "a").await).await;
+    assert_eq!(text_of(&cut), "half an");
+    gateway.wait_for_open_streams(0).await;
+
+    gateway.script(Reply::hang_after(owned(&["half"])));
+    let response = ask(&gateway, "b").await;
+    gateway.wait_for_open_streams(1).await;
+    assert_eq!(gateway.open_streams(), 1);
+    drop(response);
+    gateway.wait_for_open_streams(0).await;
+
+    gateway.script(Reply::hang());
+    tokio::select! {
+        _ = ask(&gateway, "c") => panic!("a hanging gateway answered"),
+        () = gateway.wait_for_requests(3) => assert_eq!(gateway.open_streams(), 1),
+    }
+    gateway.wait_for_open_streams(0).await;
+}

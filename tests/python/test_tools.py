@@ -1,0 +1,92 @@
+"""Tools are NATS micro services in any language: here order_tool.py, in Python."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from published import connected, final_text, open_session, play, streamed_text, tool_chunks
+
+PROVIDER = Path(__file__).with_name("order_tool.py")
+START_TIMEOUT_S = 20
+STOP_TIMEOUT_S = 10
+# Discovery promises a second; slow machines get some more.
+DISCOVERY_DEADLINE_S = 10
+
+
+@contextmanager
+def order_tool(nats_url):
+    """The provider, serving; it is stopped on leaving, or earlier by `terminate()`."""
+    environment = {**os.environ, "NATS_URL": nats_url}
+    process = subprocess.Popen([sys.executable, PROVIDER], env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        readable, _, _ = select.select([process.stdout], [], [], START_TIMEOUT_S)
+        assert readable and process.stdout.readline() == "ready\n", "the provider did not get ready"
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+async def ask(client, order):
+    """One turn in a new conversation, in which the demo model calls the tool if it is offered."""
+    session, _ = await open_session(client)
+    message = f"call order_status {json.dumps({'order_id': order})}"
+    events = await play(client.send_message(session_id=session, message=message))
+    assert events[-1].type == "eventual_response", f"the turn ended with {events[-1]}"
+    return events
+
+
+async def ask_until(client, order, wanted, what):
+    """Asks again until the events are as wanted: discovery is quick, not instant."""
+    deadline = time.monotonic() + DISCOVERY_DEADLINE_S
+    while True:
+        events = await ask(client, order)
+        if wanted(events):
+            return events
+        assert time.monotonic() < deadline, f"{what} within {DISCOVERY_DEADLINE_S} s"
+
+
+def offered(events):
+    return bool(tool_chunks(events, "toolCall"))
+
+
+async def test_a_tool_is_offered_and_called_while_its_provider_runs(product):
+    async with connected(product) as client:
+        with order_tool(product.nats) as provider:
+            events = await ask_until(client, "ORD-7", offered, "the tool was not offered")
+            check_result(events)
+            check_error_result(await ask(client, "ORD-0"))
+            provider.terminate()
+            provider.wait(STOP_TIMEOUT_S)
+            # A call in the moment before discovery notices is an error result, which `ask` sees end well too.
+            await ask_until(client, "ORD-7", lambda events: not offered(events), "the tool was still offered")
+
+
+def check_result(events):
+    [(called, call)] = tool_chunks(events, "toolCall")
+    [(returned, result)] = tool_chunks(events, "toolResult")
+    assert called < returned
+    assert events[called].node == events[returned].node == call["name"] == result["name"] == "order_status"
+    assert json.loads(call["arguments"]) == {"order_id": "ORD-7"}
+    assert result["isError"] is False
+    answer = result["result"] if isinstance(result["result"], dict) else json.loads(result["result"])
+    assert (answer["order_id"], answer["status"]) == ("ORD-7", "on its way")
+    assert answer["call"], "the provider got no call id"
+    assert final_text(events[-1]) and streamed_text(events[returned:]) == final_text(events[-1])
+
+
+def check_error_result(events):
+    [(_, result)] = tool_chunks(events, "toolResult")
+    assert result["isError"] is True
+    assert "there is no order ORD-0" in str(result["result"])
+    assert final_text(events[-1])
