@@ -111,6 +111,15 @@ impl Conversation {
         self.last_seq > 0
     }
 
+    /// About how much memory the state takes, for caches that are bounded in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        const FIXED_BYTES: usize = 1_024;
+        let messages: usize = self.messages.iter().map(|message| size_of::<Message>() + message.size()).sum();
+        let turn = self.turn.as_ref().map_or(0, |turn| size_of::<Turn>() + turn.text_bytes());
+        let finished = self.finished.len() * size_of::<FinishedTurn>();
+        FIXED_BYTES + messages + turn + finished + self.older.len() * size_of::<u64>()
+    }
+
     /// The finished turn with this id, if it is recent.
     pub fn finished_turn(&self, id: Uuid) -> Option<&FinishedTurn> {
         self.finished.iter().rev().find(|turn| turn.id == id)

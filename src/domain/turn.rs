@@ -69,6 +69,14 @@ impl Turn {
         self.replies.last()?.calls.iter().find(|call| call.request.id == id)
     }
 
+    /// How much text the turn holds.
+    pub fn text_bytes(&self) -> usize {
+        let result = |call: &Call| call.result.as_ref().map_or(0, |result| result.text.len());
+        let call = |call: &Call| call.request.arguments.len() + call.request.description.len() + result(call);
+        let reply = |reply: &Reply| reply.text.len() + reply.calls.iter().map(call).sum::<usize>();
+        self.request.message.len() + self.replies.iter().map(reply).sum::<usize>()
+    }
+
     /// Text that was streamed before the current model call, if any.
     pub fn streamed_text(&self) -> String {
         let parts: Vec<&str> =

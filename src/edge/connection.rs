@@ -9,10 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chrono::Utc;
-use tokio::{
-    sync::mpsc::Receiver,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::{
@@ -24,7 +21,7 @@ use crate::{
     domain::{Conversation, Turn},
     limits,
     live::{
-        hub::{Listener, LiveFrame},
+        hub::{Listener, LiveFrame, Queue},
         replay,
     },
     log::load::Freshness,
@@ -51,29 +48,30 @@ pub struct Connection {
 /// Serves a client until it leaves, stops reading, or the edge stops.
 pub async fn serve(edge: Arc<Edge>, mut socket: Socket) {
     let (listener, mut live) = Listener::new();
-    let shutdown = edge.shutdown.clone();
+    let (shutdown, lagging) = (edge.shutdown.clone(), listener.lagging().clone());
     let mut connection = Connection { edge, listener, views: Views::default(), session: None, out: Vec::new() };
     let mut check_at = Instant::now();
     let why = loop {
         tokio::select! {
             message = socket.read() => match message {
-                Incoming::Text(text) => connection.act(&text).await,
+                Incoming::Text(text) => actions::dispatch(&mut connection, &text).await,
                 Incoming::Binary => connection.refuse_binary(),
                 Incoming::End(why) => break why,
             },
-            Some(frame) = live.recv() => connection.take_live(frame, &mut live).await,
+            Some(frame) = live.next() => connection.take_live(frame, &mut live).await,
             () = sleep_until(check_at), if !connection.views.is_idle() => {
                 connection.look_after_silent_turns().await;
                 check_at = Instant::now() + Duration::from_millis(limits::SILENCE_CHECK_MS / 4);
             }
             () = shutdown.cancelled() => break Some(Close::Restart),
         }
-        if !connection.out.is_empty() && !socket.write(&mut connection.out).await {
-            connection.leave();
-            return;
-        }
-        if connection.listener.is_lagging() {
-            break Some(Close::TooSlow);
+        let written = async {
+            if connection.out.is_empty() || socket.write(&mut connection.out).await { Ok(()) } else { Err(()) }
+        };
+        match lagging.run_until_cancelled(written).await {
+            Some(Ok(())) => {}
+            None => break Some(Close::TooSlow),
+            Some(Err(())) => return connection.leave(),
         }
     };
     connection.leave();
@@ -81,10 +79,6 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket) {
 }
 
 impl Connection {
-    async fn act(&mut self, text: &str) {
-        actions::dispatch(self, text).await;
-    }
-
     fn refuse_binary(&mut self) {
         let bad = invalid("frames are JSON text");
         self.out.push(frames::error(None, bad.code, &bad.message, Utc::now()));
@@ -98,11 +92,11 @@ impl Connection {
     }
 
     /// Takes a live frame and those that are there already, up to one write.
-    async fn take_live(&mut self, first: LiveFrame, live: &mut Receiver<LiveFrame>) {
+    async fn take_live(&mut self, first: LiveFrame, live: &mut Queue) {
         let mut bytes = first.payload.len();
         self.show(first).await;
         while bytes < limits::WRITE_BATCH_BYTES
-            && let Ok(frame) = live.try_recv()
+            && let Some(frame) = live.try_next()
         {
             bytes += frame.payload.len();
             self.show(frame).await;

@@ -11,7 +11,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
 };
 
@@ -19,6 +19,7 @@ use async_nats::{Client, Message, SubscribeError, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::{sync::mpsc, task::AbortHandle};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
@@ -48,25 +49,65 @@ impl LiveFrame {
 pub struct Listener {
     id: Uuid,
     frames: mpsc::Sender<LiveFrame>,
-    lagging: Arc<AtomicBool>,
+    waiting_bytes: Arc<AtomicUsize>,
+    lagging: CancellationToken,
+}
+
+/// The frames that wait for a connection.
+pub struct Queue {
+    frames: mpsc::Receiver<LiveFrame>,
+    waiting_bytes: Arc<AtomicUsize>,
 }
 
 impl Listener {
-    /// A listener and the queue that it fills.
-    pub fn new() -> (Self, mpsc::Receiver<LiveFrame>) {
-        let (frames, queue) = mpsc::channel(limits::CONNECTION_QUEUE_FRAMES);
-        (Self { id: Uuid::new_v4(), frames, lagging: Arc::default() }, queue)
+    /// A listener and the queue that it fills: bounded in frames and in bytes.
+    pub fn new() -> (Self, Queue) {
+        let (sender, frames) = mpsc::channel(limits::CONNECTION_QUEUE_FRAMES);
+        let waiting_bytes = Arc::new(AtomicUsize::new(0));
+        let listener = Self {
+            id: Uuid::new_v4(),
+            frames: sender,
+            waiting_bytes: waiting_bytes.clone(),
+            lagging: CancellationToken::new(),
+        };
+        (listener, Queue { frames, waiting_bytes })
     }
 
-    /// Whether frames were withheld because the queue was full.
-    pub fn is_lagging(&self) -> bool {
-        self.lagging.load(Ordering::Relaxed)
+    /// Cancelled when a frame was withheld because the queue was full.
+    pub fn lagging(&self) -> &CancellationToken {
+        &self.lagging
     }
 
     fn offer(&self, frame: &LiveFrame) {
-        if !self.is_lagging() && self.frames.try_send(frame.clone()).is_err() {
-            self.lagging.store(true, Ordering::Relaxed);
+        if self.lagging.is_cancelled() {
+            return;
         }
+        let bytes = frame.payload.len();
+        let full = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > limits::CONNECTION_QUEUE_BYTES;
+        if full || self.frames.try_send(frame.clone()).is_err() {
+            self.lagging.cancel();
+        }
+    }
+}
+
+impl Queue {
+    /// The next frame. Cancel-safe. Never ends while the listener is there.
+    pub async fn next(&mut self) -> Option<LiveFrame> {
+        let frame = self.frames.recv().await;
+        self.taken(frame)
+    }
+
+    /// The next frame, if one waits.
+    pub fn try_next(&mut self) -> Option<LiveFrame> {
+        let frame = self.frames.try_recv().ok();
+        self.taken(frame)
+    }
+
+    fn taken(&self, frame: Option<LiveFrame>) -> Option<LiveFrame> {
+        if let Some(frame) = &frame {
+            self.waiting_bytes.fetch_sub(frame.payload.len(), Ordering::Relaxed);
+        }
+        frame
     }
 }
 

@@ -97,7 +97,9 @@ impl Conversations<NatsLog> {
 impl<L: EventLog> Conversations<L> {
     /// Conversations of any log, with folds cached in memory.
     pub fn new(log: L) -> Self {
-        Self { log, bucket: None, memory: Cache::new(limits::FOLDS_CACHED) }
+        let weight = |_: &Uuid, cached: &Cached| u32::try_from(cached.state.memory_bytes()).unwrap_or(u32::MAX);
+        let memory = Cache::builder().weigher(weight).max_capacity(limits::FOLDS_CACHED_BYTES).build();
+        Self { log, bucket: None, memory }
     }
 
     /// The fold as this process knows it, which may be behind: for decisions that an append will check.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
 use crate::domain::{
@@ -30,7 +30,8 @@ pub enum Frame<'a> {
         timestamp: i64,
         status: u16,
         message: &'a str,
-        data: Value,
+        #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
+        data: Box<RawValue>,
     },
     StreamToken {
         request_id: &'a str,
@@ -259,7 +260,7 @@ pub fn immediate(
     data: impl Serialize,
     now: DateTime<Utc>,
 ) -> Bytes {
-    let data = serde_json::to_value(data).expect("answers are maps with string keys");
+    let data = to_raw_value(&data).expect("answers are maps with string keys");
     Frame::ImmediateResponse { request_id, timestamp: now.timestamp_millis(), status, message, data }.to_bytes()
 }
 
@@ -306,7 +307,8 @@ pub enum SessionStatus {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MessagePage {
-    pub messages: Vec<HistoryMessage>,
+    #[schemars(with = "Vec<HistoryMessage>")]
+    pub messages: Vec<Box<RawValue>>,
     pub next_cursor: Option<String>,
     pub has_more: bool,
 }
@@ -361,6 +363,13 @@ pub struct Party {
 pub enum PartyKind {
     User,
     AiAgent,
+}
+
+impl HistoryMessage {
+    /// The message as JSON, ready for a [`MessagePage`].
+    pub fn to_json(&self) -> Box<RawValue> {
+        to_raw_value(self).expect("messages are maps with string keys")
+    }
 }
 
 impl From<&Message> for HistoryMessage {
