@@ -34,7 +34,7 @@ pub const FOLD_OLDER: usize = 20_000;
 pub const MODEL_MESSAGES: usize = 50;
 
 /// Memory for the folds that one process keeps.
-pub const FOLDS_CACHED_BYTES: u64 = 128 * 1024 * 1024;
+pub const FOLDS_CACHED_BYTES: u64 = 48 * 1024 * 1024;
 /// Sessions whose record one edge keeps in memory.
 pub const SESSIONS_CACHED: u64 = 200_000;
 /// Events since the last cached fold after which a worker writes it again.

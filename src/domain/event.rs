@@ -340,6 +340,9 @@ pub struct TurnCompleted {
     pub request_id: String,
     pub message_id: Uuid,
     pub response: Response,
+    /// Index of the model call whose streamed text is the answer; absent when the answer is not one call's text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<u32>,
     pub needs_escalation: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub citations: Vec<Citation>,

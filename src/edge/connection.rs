@@ -18,7 +18,7 @@ use super::{
     views::{Verdict, Views},
 };
 use crate::{
-    domain::{Conversation, Turn},
+    domain::{Conversation, Event, Turn},
     limits,
     live::{
         hub::{Listener, LiveFrame, Queue},
@@ -29,7 +29,7 @@ use crate::{
     wire::{
         actions::invalid,
         frames::{self, ErrorCode},
-        live::Kind,
+        live::{Cursor, Kind},
         render,
     },
 };
@@ -45,11 +45,11 @@ pub struct Connection {
     pub out: Vec<Bytes>,
 }
 
-/// Serves a client until it leaves, stops reading, or the edge stops.
-pub async fn serve(edge: Arc<Edge>, mut socket: Socket) {
+/// Serves a client until it leaves, stops reading, or the edge stops. `resumes`: it asked for the resume extension.
+pub async fn serve(edge: Arc<Edge>, mut socket: Socket, resumes: bool) {
     let (listener, mut live) = Listener::new();
     let (shutdown, lagging) = (edge.shutdown.clone(), listener.lagging().clone());
-    let mut connection = Connection { edge, listener, views: Views::default(), session: None, out: Vec::new() };
+    let mut connection = Connection { edge, listener, views: Views::new(resumes), session: None, out: Vec::new() };
     let mut check_at = Instant::now();
     let why = loop {
         tokio::select! {
@@ -106,20 +106,65 @@ impl Connection {
     async fn show(&mut self, frame: LiveFrame) {
         match self.views.judge(&frame) {
             Verdict::Drop => {}
-            Verdict::Show => self.put(frame),
+            Verdict::Show => self.put(frame).await,
             Verdict::Gap => self.repair(frame).await,
         }
     }
 
-    fn put(&mut self, frame: LiveFrame) {
-        self.out.push(frame.payload);
-        if let Some(view) = self.views.get_mut(frame.mark.turn) {
-            view.sent_at = std::time::Instant::now();
+    async fn put(&mut self, frame: LiveFrame) {
+        let turn = frame.mark.turn;
+        if frame.mark.kind != Kind::Terminal {
+            return self.push(turn, frame.payload);
         }
-        if frame.mark.kind == Kind::Terminal {
-            let key = self.views.key(frame.conversation).cloned();
-            self.end(frame.mark.turn);
-            self.refresh(key);
+        let key = self.views.key(frame.conversation).cloned();
+        if self.views.resumes
+            && let Some(key) = &key
+            && self.views.get_mut(turn).is_some_and(|view| view.lost_text())
+        {
+            self.say_rest_of_text(key, turn).await;
+        }
+        self.push_end(turn, frame.payload);
+        self.refresh(key);
+    }
+
+    /// Queues a frame of a turn, with its cursor if the client resumes.
+    pub fn push(&mut self, turn: Uuid, frame: Bytes) {
+        let resumes = self.views.resumes;
+        let cursor = self.views.get_mut(turn).map(|view| {
+            view.sent_at = std::time::Instant::now();
+            view.cursor(turn)
+        });
+        self.out.push(match cursor {
+            Some(cursor) if resumes => frames::with_seq(&frame, &cursor.to_string()),
+            _ => frame,
+        });
+    }
+
+    /// Queues the terminal frame of a turn and closes it.
+    pub fn push_end(&mut self, turn: Uuid, frame: Bytes) {
+        let ended = Cursor::ended(turn).to_string();
+        self.out.push(if self.views.resumes { frames::with_seq(&frame, &ended) } else { frame });
+        if let Some(conversation) = self.views.end(turn) {
+            self.edge.hub.unwatch(conversation, &self.listener);
+        }
+    }
+
+    /// A client that resumes is owed every byte of the answer: what was not shown is said from the log.
+    async fn say_rest_of_text(&mut self, key: &ConversationKey, turn: Uuid) {
+        let Ok(state) = self.edge.conversations.load(key, Freshness::Leader).await else { return };
+        let Some(finished) = state.finished_turn(turn) else { return };
+        if let Ok(event) = self.edge.conversations.event_at(key, finished.terminal_seq).await {
+            self.say_rest_of(turn, &event.event);
+        }
+    }
+
+    fn say_rest_of(&mut self, turn: Uuid, event: &Event) {
+        let Event::TurnCompleted(completed) = event else { return };
+        let (Some(call), Some(view)) = (completed.call, self.views.get_mut(turn)) else { return };
+        let text = completed.response.text();
+        let rest = text.get(view.shown_of(call)..).unwrap_or_default();
+        if !rest.is_empty() {
+            self.push(turn, render::token(&completed.request_id, rest, Utc::now()));
         }
     }
 
@@ -133,7 +178,7 @@ impl Connection {
             self.views.skip_to(frame.mark);
         }
         if self.views.judge(&frame) == Verdict::Show {
-            self.put(frame);
+            self.put(frame).await;
         }
     }
 
@@ -141,15 +186,8 @@ impl Connection {
     pub async fn replay(&mut self, key: &ConversationKey, turn: Uuid) {
         for missed in replay::frames(&self.edge.client, key).await {
             if missed.mark.turn == turn && self.views.judge(&missed) == Verdict::Show {
-                self.put(missed);
+                self.put(missed).await;
             }
-        }
-    }
-
-    /// Closes a turn that was shown to its end.
-    pub fn end(&mut self, turn: Uuid) {
-        if let Some(conversation) = self.views.end(turn) {
-            self.edge.hub.unwatch(conversation, &self.listener);
         }
     }
 
@@ -193,8 +231,9 @@ impl Connection {
             return;
         }
         view.prompted = turn.epoch;
-        let frames = render::prompt(&turn.request.request_id, turn.request.stream, &park.prompt, Utc::now());
-        self.out.extend(frames.into_iter().map(|(_, frame)| frame));
+        for (_, frame) in render::prompt(&turn.request.request_id, turn.request.stream, &park.prompt, Utc::now()) {
+            self.push(turn.request.turn, frame);
+        }
     }
 
     /// A live frame can be lost without a later one that shows the gap, so silent turns are checked against the log; and
@@ -203,11 +242,11 @@ impl Connection {
         for turn in self.views.silent(Duration::from_millis(limits::SILENCE_CHECK_MS)) {
             let Some(view) = self.views.get_mut(turn) else { continue };
             view.heard_at = std::time::Instant::now();
-            if view.sent_at.elapsed() >= Duration::from_millis(limits::KEEPALIVE_MS) && !view.request_id.is_empty() {
-                view.sent_at = std::time::Instant::now();
-                self.out.push(frames::keepalive(&view.request_id, Utc::now()));
-            }
             let key = view.key.clone();
+            if view.sent_at.elapsed() >= Duration::from_millis(limits::KEEPALIVE_MS) && !view.request_id.is_empty() {
+                let frame = frames::keepalive(&view.request_id, Utc::now());
+                self.push(turn, frame);
+            }
             match self.edge.conversations.load(&key, Freshness::AtLeast(0)).await {
                 Ok(state) => match state.turn.as_ref().filter(|active| active.request.turn == turn) {
                     Some(active) => self.show_prompt(active),
@@ -220,25 +259,25 @@ impl Connection {
 
     /// Shows the end of a turn from the log. The turn must not be active.
     pub async fn show_end(&mut self, key: &ConversationKey, state: &Conversation, turn: Uuid) {
-        let request_id = self.views.get_mut(turn).map(|view| view.request_id.clone()).unwrap_or_default();
         let frame = match state.finished_turn(turn) {
             Some(finished) => match self.edge.conversations.event_at(key, finished.terminal_seq).await {
                 Ok(event) => {
-                    let rendered = render::render(&request_id, false, &event.event, Utc::now());
-                    rendered.into_iter().map(|(_, frame)| frame).next()
+                    if self.views.resumes {
+                        self.say_rest_of(turn, &event.event);
+                    }
+                    render::render(&finished.request_id, false, &event.event, Utc::now()).pop().map(|(_, frame)| frame)
                 }
-                Err(error) => {
-                    tracing::warn!(%error, %turn, "the end of a turn can't be read now");
-                    return;
-                }
+                Err(error) => return tracing::warn!(%error, %turn, "the end of a turn can't be read now"),
             },
             // The request came too late to count; its client was told so, or will be now.
             None => {
+                let request_id = self.views.get_mut(turn).map(|view| view.request_id.clone());
                 let message = "The message was not stored in time. Please send it again.";
-                Some(frames::error(Some(&request_id), ErrorCode::StorageError, message, Utc::now()))
+                Some(frames::error(request_id.as_deref(), ErrorCode::StorageError, message, Utc::now()))
             }
         };
-        self.out.extend(frame);
-        self.end(turn);
+        if let Some(frame) = frame {
+            self.push_end(turn, frame);
+        }
     }
 }

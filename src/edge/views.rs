@@ -2,7 +2,8 @@
 //!
 //! Contract: of a turn's frames, those of an older epoch and those already shown are dropped, the rest come in order, a
 //! missing one is noticed, and the terminal frame is shown once. When a worker takes over and asks the model again, a
-//! client that has seen text of that model call gets a marker and no second text; the final answer holds it all.
+//! client that has seen text of that model call gets a marker; then a client of the resume extension gets the text anew,
+//! a standard client none of it, for the final answer holds it all.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,7 +15,7 @@ use uuid::Uuid;
 use crate::{
     live::hub::LiveFrame,
     subjects::ConversationKey,
-    wire::live::{Kind, Mark},
+    wire::live::{Cursor, Kind, Mark},
 };
 
 /// Ended turns that a connection remembers, so that late frames of theirs open nothing.
@@ -36,8 +37,9 @@ pub struct View {
     pub request_id: String,
     epoch: u64,
     next_n: u64,
-    /// The model call whose text was shown last, if any of it was.
+    /// The model call whose text was shown last, if any of it was, and how many bytes of it.
     text_of_call: Option<u32>,
+    shown: u64,
     /// The model call whose text is no longer shown.
     muted_call: Option<u32>,
     /// The epoch under which the turn parked that was last shown as a prompt.
@@ -59,9 +61,16 @@ pub struct Views {
     turns: HashMap<Uuid, View>,
     conversations: HashMap<Uuid, Watched>,
     ended: VecDeque<Uuid>,
+    /// The client speaks the resume extension, so a second run's text may be shown to it.
+    pub resumes: bool,
 }
 
 impl Views {
+    /// Nothing watched yet.
+    pub fn new(resumes: bool) -> Self {
+        Self { resumes, ..Self::default() }
+    }
+
     /// Watches a conversation; `all` = every turn of it. True when it was not watched before.
     pub fn watch(&mut self, key: &ConversationKey, all: bool) -> bool {
         let new = !self.conversations.contains_key(&key.conversation);
@@ -82,11 +91,23 @@ impl Views {
             epoch: epoch.unwrap_or(0),
             next_n: 0,
             text_of_call: None,
+            shown: 0,
             muted_call: None,
             prompted: None,
             heard_at: now,
             sent_at: now,
         });
+    }
+
+    /// Opens a turn that the client has seen up to a cursor.
+    pub fn open_at(&mut self, key: &ConversationKey, request_id: &str, cursor: Cursor) {
+        self.ended.retain(|turn| *turn != cursor.turn);
+        self.open(key, cursor.turn, request_id, Some(cursor.epoch));
+        if let Some(view) = self.turns.get_mut(&cursor.turn) {
+            view.next_n = cursor.next_n;
+            view.shown = cursor.shown;
+            view.text_of_call = (cursor.shown > 0).then_some(cursor.call);
+        }
     }
 
     /// The open turn with this id.
@@ -160,7 +181,8 @@ impl Views {
                 _ => return Verdict::Drop,
             }
         }
-        self.turns.get_mut(&mark.turn).map_or(Verdict::Drop, |view| view.judge(mark))
+        let resumes = self.resumes;
+        self.turns.get_mut(&mark.turn).map_or(Verdict::Drop, |view| view.judge(mark, resumes))
     }
 
     /// Goes on with a frame although frames before it are lost: text of that model call is no longer shown.
@@ -174,7 +196,23 @@ impl Views {
 }
 
 impl View {
-    fn judge(&mut self, mark: Mark) -> Verdict {
+    /// How far the turn has been shown.
+    pub fn cursor(&self, turn: Uuid) -> Cursor {
+        let call = self.text_of_call.unwrap_or(0);
+        Cursor { turn, epoch: self.epoch, next_n: self.next_n, call, shown: self.shown }
+    }
+
+    /// Text was lost on the way, so what was shown is not all that was said.
+    pub fn lost_text(&self) -> bool {
+        self.muted_call.is_some()
+    }
+
+    /// How many bytes of a model call's text were shown.
+    pub fn shown_of(&self, call: u32) -> usize {
+        if self.text_of_call == Some(call) { usize::try_from(self.shown).unwrap_or(usize::MAX) } else { 0 }
+    }
+
+    fn judge(&mut self, mark: Mark, resumes: bool) -> Verdict {
         self.heard_at = Instant::now();
         // Published from outside the epoch, by whoever stored the terminal event.
         if mark.epoch == u64::MAX {
@@ -191,15 +229,19 @@ impl View {
         self.next_n = mark.n + 1;
         match mark.kind {
             Kind::Restart if self.text_of_call == Some(mark.call) => {
-                self.muted_call = Some(mark.call);
+                self.text_of_call = None;
+                self.shown = 0;
+                self.muted_call = (!resumes).then_some(mark.call);
                 Verdict::Show
             }
             Kind::Restart => Verdict::Drop,
             Kind::Token | Kind::Reasoning if self.muted_call == Some(mark.call) => Verdict::Drop,
-            Kind::Token | Kind::Reasoning => {
+            Kind::Token => {
                 self.text_of_call = Some(mark.call);
+                self.shown = mark.offset + mark.length;
                 Verdict::Show
             }
+            Kind::Reasoning => Verdict::Show,
             Kind::Prompt if self.prompted == Some(mark.epoch) => Verdict::Drop,
             Kind::Prompt => {
                 self.prompted = Some(mark.epoch);
@@ -221,7 +263,7 @@ mod tests {
     }
 
     fn frame(turn: Uuid, epoch: u64, n: u64, kind: Kind, call: u32) -> LiveFrame {
-        let mark = Mark { turn, epoch, n, kind, call, offset: 0 };
+        let mark = Mark { turn, epoch, n, kind, call, offset: n, length: 1 };
         LiveFrame { conversation: key().conversation, mark, payload: Default::default() }
     }
 
@@ -252,6 +294,26 @@ mod tests {
         assert_eq!(judge(5, 1, Kind::Token), Verdict::Drop, "the old worker is fenced");
         assert_eq!(judge(8, 1, Kind::Token), Verdict::Drop);
         assert_eq!(judge(8, 2, Kind::Terminal), Verdict::Show);
+    }
+
+    #[test]
+    fn a_client_that_resumes_gets_the_second_runs_text() {
+        let mut views = open();
+        views.resumes = true;
+        let mut judge = |epoch, n, kind| views.judge(&frame(TURN, epoch, n, kind, 0));
+        assert_eq!(judge(5, 0, Kind::Token), Verdict::Show);
+        assert_eq!([judge(8, 0, Kind::Restart), judge(8, 1, Kind::Token)], [Verdict::Show, Verdict::Show]);
+    }
+
+    #[test]
+    fn a_cursor_takes_a_view_up_where_it_was() {
+        let mut views = open();
+        assert_eq!(views.judge(&frame(TURN, 5, 0, Kind::Token, 0)), Verdict::Show);
+        let cursor = views.get_mut(TURN).unwrap().cursor(TURN);
+        let mut later = Views::new(true);
+        later.open_at(&key(), "r1", cursor);
+        assert_eq!(later.judge(&frame(TURN, 5, 0, Kind::Token, 0)), Verdict::Drop);
+        assert_eq!(later.judge(&frame(TURN, 5, 1, Kind::Token, 0)), Verdict::Show);
     }
 
     #[test]

@@ -264,6 +264,12 @@ pub fn immediate(
     Frame::ImmediateResponse { request_id, timestamp: now.timestamp_millis(), status, message, data }.to_bytes()
 }
 
+/// The frame with a resume cursor: only for connections that asked for the resume extension.
+pub fn with_seq(frame: &Bytes, seq: &str) -> Bytes {
+    let Some(open) = frame.strip_suffix(b"}") else { return frame.clone() };
+    Bytes::from([open, b",\"seq\":\"", seq.as_bytes(), b"\"}"].concat())
+}
+
 /// A sign of life for a turn that is silent.
 pub fn keepalive(request_id: &str, now: DateTime<Utc>) -> Bytes {
     Frame::Keepalive { request_id, timestamp: now.timestamp_millis(), data: KeepaliveData { request_id } }.to_bytes()
@@ -279,6 +285,33 @@ pub struct SessionCreated<'a> {
     pub agent_name: &'a str,
     pub user_participant_id: Uuid,
     pub agent_participant_id: Uuid,
+}
+
+/// `data` of the answer to `resume_session`: where the session stands. What was missed follows as frames.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Resumed<'a> {
+    pub session: SessionView<'a>,
+    /// The active turn, if there is one.
+    pub turn: Option<TurnView<'a>>,
+}
+
+/// An active turn. The prompt of a parked one follows as a frame of its own.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TurnView<'a> {
+    pub request_id: &'a str,
+    pub state: TurnState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TurnState {
+    /// No worker has taken it yet.
+    Queued,
+    Running,
+    /// It waits for a person.
+    Parked,
 }
 
 /// `data` of the answer to `get_session`.
