@@ -1,0 +1,4 @@
+//! Flow tests: the whole product over real parts — a nats-server, processes, sockets, an HTTP gateway.
+
+mod edges_and_workers;
+mod support;
