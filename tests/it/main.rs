@@ -1,4 +1,6 @@
 //! Flow tests: the whole product over real parts — a nats-server, processes, sockets, an HTTP gateway.
 
+mod approvals;
 mod edges_and_workers;
+mod races;
 mod support;
