@@ -242,7 +242,11 @@ impl View {
                 Verdict::Show
             }
             Kind::Reasoning => Verdict::Show,
-            Kind::Prompt if self.prompted == Some(mark.epoch) => Verdict::Drop,
+            // It was shown from the log, together with the tool call that ends the epoch.
+            Kind::Prompt if self.prompted == Some(mark.epoch) => {
+                self.next_n = u64::MAX;
+                Verdict::Drop
+            }
             Kind::Prompt => {
                 self.prompted = Some(mark.epoch);
                 Verdict::Show
@@ -331,6 +335,15 @@ mod tests {
         assert_eq!(judge(5, 1, Kind::Prompt, 0), Verdict::Show);
         assert_eq!(judge(9, 0, Kind::Chunk, 0), Verdict::Show);
         assert_eq!(judge(9, 1, Kind::Token, 1), Verdict::Show);
+    }
+
+    #[test]
+    fn a_prompt_that_was_shown_from_the_log_is_not_shown_again_nor_is_its_tool_call() {
+        let mut views = open();
+        views.get_mut(TURN).unwrap().prompted = Some(5);
+        let mut judge = |epoch, n, kind| views.judge(&frame(TURN, epoch, n, kind, 0));
+        assert_eq!([judge(5, 0, Kind::Prompt), judge(5, 1, Kind::Chunk)], [Verdict::Drop, Verdict::Drop]);
+        assert_eq!(judge(9, 0, Kind::Chunk), Verdict::Show);
     }
 
     #[test]

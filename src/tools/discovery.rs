@@ -29,22 +29,32 @@ struct Endpoint {
     metadata: Option<HashMap<String, String>>,
 }
 
+/// Fills the registry for the first time: a worker that takes work before it knows the tools would refuse calls that a
+/// person has approved.
+pub async fn begin(registry: &Registry) {
+    take(registry, round(&registry.client).await);
+}
+
 /// Keeps the registry current until the future is dropped.
 pub async fn run(registry: Registry) {
     let mut rounds = interval(Duration::from_millis(limits::TOOLS_EVERY_MS));
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut before: Vec<Tool> = Vec::new();
+    let mut before: Vec<Tool> = registry.discovered().to_vec();
     loop {
         rounds.tick().await;
         let now = round(&registry.client).await;
         let mut tools = now.clone();
         tools.extend(before.into_iter().filter(|old| now.iter().all(|new| new.name != old.name || new.org != old.org)));
-        if tools != *registry.discovered() {
-            let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_str()).collect();
-            tracing::info!(tools = names.join(" "), "tools of NATS services");
-            registry.set_discovered(tools);
-        }
+        take(&registry, tools);
         before = now;
+    }
+}
+
+fn take(registry: &Registry, tools: Vec<Tool>) {
+    if tools != *registry.discovered() {
+        let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_str()).collect();
+        tracing::info!(tools = names.join(" "), "tools of NATS services");
+        registry.set_discovered(tools);
     }
 }
 

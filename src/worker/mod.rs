@@ -92,12 +92,14 @@ impl Worker {
 
     /// Runs until `shutdown`; then lets running turns finish for a while and hands the rest over.
     ///
-    /// (1) Advertise, discover tools, listen for stop hints, pull items and deadlines; (2) on shutdown stop pulling and
-    /// advertising; (3) wait for the turns; (4) give back what still runs, for another worker to take at once.
+    /// (1) Find the tools that are there; (2) advertise, look for tools, listen for stop hints, pull items and deadlines;
+    /// (3) on shutdown stop pulling and advertising; (4) wait for the turns; (5) give back what still runs, for another
+    /// worker to take at once.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let turns = TaskTracker::new();
         let hand_over = CancellationToken::new();
         let side = TaskTracker::new();
+        tools::discovery::begin(&self.tools).await;
         side.spawn(shutdown.clone().run_until_cancelled_owned(tools::discovery::run(self.tools.clone())));
         side.spawn(shutdown.clone().run_until_cancelled_owned(listen_for_stops(self.clone())));
         side.spawn(shutdown.clone().run_until_cancelled_owned(consumer::pull_deadlines(self.clone())));

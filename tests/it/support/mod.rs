@@ -1,0 +1,90 @@
+//! What the flow tests stand on: a nats-server, a scriptable model gateway, the product's processes, clients.
+//!
+//! Contract: every test has its own [`Stage`] and shares nothing with another. Waiting is for events; [`WAIT_MAX`] only
+//! fails a test whose event does not come.
+
+pub mod client;
+pub mod frames;
+pub mod gateway;
+pub mod nats;
+pub mod processes;
+pub mod tools;
+pub mod validate;
+
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use gateway::FakeGateway;
+use nats::NatsServer;
+use processes::Process;
+
+/// How long an event may take before the test is failed.
+pub const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// A nats-server with streams, and a model gateway.
+pub struct Stage {
+    pub nats: NatsServer,
+    pub gateway: FakeGateway,
+}
+
+/// An edge and where it listens.
+pub struct Edge {
+    pub process: Process,
+    pub address: String,
+}
+
+impl Stage {
+    pub async fn start() -> Self {
+        let stage = Self::without_streams().await;
+        let mut applied = stage.run("streams apply", &["streams", "apply"], &[]);
+        assert!(applied.ended().await.success(), "{}", applied.output());
+        stage
+    }
+
+    pub async fn without_streams() -> Self {
+        let (nats, gateway) = tokio::join!(NatsServer::start(), FakeGateway::start());
+        Self { nats, gateway }
+    }
+
+    pub async fn edge(&self) -> Edge {
+        let mut process = self.run("edge", &["edge", "--port", "0"], &[]);
+        let address = process.line_after("listening on http://").await;
+        Edge { process, address }
+    }
+
+    /// A worker that asks the stage's gateway.
+    pub async fn worker(&self) -> Process {
+        self.worker_with(&[]).await
+    }
+
+    pub async fn worker_with(&self, variables: &[(&str, &str)]) -> Process {
+        let url = self.gateway.base_url();
+        let gateway = [("SMOOAI_GATEWAY_URL", url.as_str()), ("SMOOAI_GATEWAY_KEY", "key")];
+        self.start_worker(&[&gateway, variables].concat()).await
+    }
+
+    /// A worker that has no key for any gateway.
+    pub async fn worker_without_key(&self) -> Process {
+        self.start_worker(&[]).await
+    }
+
+    async fn start_worker(&self, variables: &[(&str, &str)]) -> Process {
+        let mut process = self.run("worker", &["worker"], variables);
+        process.line(|line| line.starts_with("working for pool")).await;
+        process
+    }
+
+    /// Runs the product. It sees no environment but what the test gives it.
+    pub fn run(&self, title: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
+        let mut command = Command::new(binary());
+        command.args(arguments).env_clear().env("NATS_URL", self.nats.url()).env("NO_COLOR", "1");
+        command.envs(variables.iter().copied());
+        Process::spawn(title, command)
+    }
+}
+
+/// The program under test: `TURNSTREAM_BIN`, else the one that cargo built with these tests.
+fn binary() -> String {
+    std::env::var("TURNSTREAM_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_turnstream").to_owned())
+}

@@ -1,0 +1,66 @@
+//! A real nats-server, one per test.
+
+use std::{path::PathBuf, sync::OnceLock};
+
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use super::processes::Process;
+
+/// A nats-server with JetStream in a folder of its own; it ends with the value.
+pub struct NatsServer {
+    process: Process,
+    port: String,
+    store: TempDir,
+}
+
+impl NatsServer {
+    /// Starts a server on a free port; it accepts connections when this returns.
+    pub async fn start() -> Self {
+        let store = tempfile::tempdir().unwrap();
+        let (process, port) = run(&store, "-1").await;
+        Self { process, port, store }
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// A client of the test's own.
+    pub async fn client(&self) -> async_nats::Client {
+        async_nats::connect(self.url()).await.unwrap()
+    }
+
+    /// Kills the server.
+    pub async fn kill(&mut self) {
+        self.process.kill().await;
+    }
+
+    /// Starts the killed server again, on the same port and store.
+    pub async fn restart(&mut self) {
+        (self.process, _) = run(&self.store, &self.port).await;
+    }
+}
+
+async fn run(store: &TempDir, port: &str) -> (Process, String) {
+    let mut command = Command::new(binary());
+    command.args(["--addr", "127.0.0.1", "--port", port, "--jetstream", "--store_dir"]).arg(store.path());
+    let mut process = Process::spawn("nats-server", command);
+    let port = process.line_after("Listening for client connections on 127.0.0.1:").await;
+    process.line(|line| line.contains("Server is ready")).await;
+    (process, port)
+}
+
+/// `NATS_SERVER`, else what `ops/nats-server` finds or fetches.
+fn binary() -> &'static PathBuf {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(path) = std::env::var_os("NATS_SERVER") {
+            return path.into();
+        }
+        let finder = concat!(env!("CARGO_MANIFEST_DIR"), "/ops/nats-server");
+        let found = std::process::Command::new(finder).output().expect("ops/nats-server runs");
+        assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+        String::from_utf8(found.stdout).unwrap().trim().into()
+    })
+}
