@@ -7,3 +7,4 @@ mod edges_and_workers;
 mod model_faults;
 mod races;
 mod support;
+mod tool_calls;
