@@ -2,6 +2,9 @@
 
 mod approvals;
 mod bad_input;
+mod cancel;
 mod edges_and_workers;
+mod model_faults;
 mod races;
 mod support;
+mod tool_calls;

@@ -85,7 +85,7 @@ impl Reply {
 
     /// Several tool calls, as (name, arguments), in one reply.
     pub fn tool_calls(calls: Vec<(String, String)>) -> Self {
-        Self::tokens(Vec::new()).change(|script| script.calls = calls)
+        Self::tokens(Vec::new()).with_calls(calls)
     }
 
     /// A refusal with this status. It asks for a retry at once, so that a test need not wait
@@ -136,6 +136,11 @@ impl Reply {
     /// Waits this long before every token.
     pub fn delay_per_token(self, delay: Duration) -> Self {
         self.change(|script| script.pace = Pace::Delay(delay))
+    }
+
+    /// Ends with these tool calls, as (name, arguments).
+    pub fn with_calls(self, calls: Vec<(String, String)>) -> Self {
+        self.change(|script| script.calls = calls)
     }
 
     /// Says this before the tool calls.
