@@ -3,7 +3,9 @@
 mod approvals;
 mod bad_input;
 mod cancel;
+mod configuration;
 mod edges_and_workers;
+mod history;
 mod model_faults;
 mod races;
 mod support;
