@@ -7,6 +7,8 @@ mod configuration;
 mod edges_and_workers;
 mod history;
 mod model_faults;
+mod outages;
 mod races;
+mod streaming;
 mod support;
 mod tool_calls;
