@@ -10,7 +10,7 @@ use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
@@ -123,6 +123,10 @@ impl Socket {
             return;
         }
         let stream = self.inner.get_mut();
+        // The client may wait for the end of the connection before it goes on.
+        if !matches!(timeout_at(deadline, stream.shutdown()).await, Ok(Ok(()))) {
+            return;
+        }
         let mut ignored = [0u8; 4096];
         while let Ok(Ok(n)) = timeout_at(deadline, stream.read(&mut ignored)).await {
             if n == 0 {

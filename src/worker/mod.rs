@@ -40,7 +40,7 @@ use crate::{
     log::{load::Conversations, nats::NatsLog},
     model::Gateway,
     subjects,
-    tools::{self, Registry},
+    tools::{self, Registry, Tool},
 };
 
 /// What a worker is told by configuration.
@@ -121,6 +121,12 @@ impl Worker {
     /// Whether work can arrive.
     pub fn is_pulling(&self) -> bool {
         self.pulling.load(Ordering::Relaxed)
+    }
+
+    /// Whether a person must approve a call of this tool.
+    fn needs_approval(&self, tool: &Tool) -> bool {
+        let name = tool.name.to_lowercase();
+        tool.confirm || self.settings.confirm_tools.iter().any(|pattern| name.contains(pattern))
     }
 
     fn source(&self) -> String {

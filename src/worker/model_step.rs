@@ -116,10 +116,8 @@ impl Run<'_> {
     async fn record_calls(&mut self, turn: &Turn, reply: ModelReply, grounding: Vec<Citation>) -> Result<(), Exit> {
         let calls = reply.tool_calls.into_iter().map(|call| {
             let tool = self.worker.tools.find(&self.key.org, &call.name);
-            let name = call.name.to_lowercase();
-            let by_pattern = self.worker.settings.confirm_tools.iter().any(|pattern| name.contains(pattern));
             CallRequested {
-                confirm: tool.as_ref().is_some_and(|tool| tool.confirm || by_pattern),
+                confirm: tool.as_ref().is_some_and(|tool| self.worker.needs_approval(tool)),
                 idempotent: tool.as_ref().is_none_or(|tool| tool.idempotent),
                 description: describe(&call.name, &call.arguments),
                 id: call.id,

@@ -43,7 +43,7 @@ impl Run<'_> {
         turn: &Turn,
         call: CallRequested,
     ) -> impl Future<Output = (CallRequested, ToolResult)> + Send + use<> {
-        let tools = self.worker.tools.clone();
+        let worker = self.worker.clone();
         let context = CallContext {
             call_id: format!("{}-{}", self.turn_id.simple(), call.id),
             org: self.key.org.clone(),
@@ -51,8 +51,12 @@ impl Run<'_> {
             user: turn.request.user.id,
         };
         async move {
-            let result = match tools.find(&context.org, &call.name) {
-                Some(tool) => tools.call(&tool, &call.arguments, &context).await,
+            let result = match worker.tools.find(&context.org, &call.name) {
+                // Its provider came, or asked for approvals, after the model's reply was recorded: nobody was asked.
+                Some(tool) if worker.needs_approval(&tool) && !call.confirm => {
+                    ToolResult::error("The tool was not available. It was not called; it is now.")
+                }
+                Some(tool) => worker.tools.call(&tool, &call.arguments, &context).await,
                 None => ToolResult::error(format!("There is no tool `{}`.", call.name)),
             };
             (call, result)

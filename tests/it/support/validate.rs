@@ -4,11 +4,12 @@ use serde_json::Value;
 
 type Checked = Result<(), String>;
 type Check = fn(&Value) -> Checked;
+type Fields = &'static [(&'static str, Check)];
 
 /// Checks one frame.
 pub fn frame(frame: &Value) -> Checked {
     let kind = frame["type"].as_str().ok_or("a frame without a type")?;
-    let (required, optional): (&[(&str, Check)], &[(&str, Check)]) = match kind {
+    let (required, optional): (Fields, Fields) = match kind {
         "pong" => (&[("data", pong)], &[("requestId", text)]),
         "immediate_response" => {
             (&[("status", integer), ("message", text), ("data", any_object)], &[("requestId", text)])
@@ -22,7 +23,7 @@ pub fn frame(frame: &Value) -> Checked {
         "error" => (&[("error", error), ("data", error_data)], &[("requestId", text)]),
         other => return Err(format!("a frame of the unknown type `{other}`")),
     };
-    let common: &[(&str, Check)] = &[("type", text), ("timestamp", milliseconds)];
+    let common: Fields = &[("type", text), ("timestamp", milliseconds)];
     object(frame, &[common, required].concat(), optional)?;
     if kind == "immediate_response" {
         immediate(frame)?;
@@ -64,7 +65,7 @@ fn immediate(frame: &Value) -> Checked {
     if *status == expected { Ok(()) } else { Err(format!("status {status} where {expected} belongs")) }
 }
 
-const SESSION: &[(&str, Check)] = &[
+const SESSION: Fields = &[
     ("sessionId", uuid),
     ("conversationId", uuid),
     ("agentId", text),
@@ -104,7 +105,7 @@ fn state(state: &Value) -> Checked {
 }
 
 fn raw_response(raw: &Value) -> Checked {
-    let optional: &[(&str, Check)] = &[
+    let optional: Fields = &[
         ("toolCall", |call| object(call, &[("name", text), ("arguments", text)], &[])),
         ("toolResult", |result| object(result, &[("name", text), ("isError", boolean), ("result", text)], &[])),
         ("turnRestarted", |marker| object(marker, &[], &[])),
@@ -121,8 +122,8 @@ fn eventual(data: &Value) -> Checked {
 }
 
 fn answer(answer: &Value) -> Checked {
-    let required: &[(&str, Check)] = &[("messageId", uuid), ("response", response), ("needsEscalation", boolean)];
-    let optional: &[(&str, Check)] = &[
+    let required: Fields = &[("messageId", uuid), ("response", response), ("needsEscalation", boolean)];
+    let optional: Fields = &[
         ("escalationReason", text),
         ("citations", |list| not_empty(list).and_then(|()| items(list, citation))),
         ("usage", usage),
@@ -131,7 +132,7 @@ fn answer(answer: &Value) -> Checked {
 }
 
 fn response(response: &Value) -> Checked {
-    let required: &[(&str, Check)] = &[
+    let required: Fields = &[
         ("responseParts", |parts| not_empty(parts).and_then(|()| items(parts, not_blank))),
         ("customerHappinessScore", score),
         ("needsSatisfactionScore", score),
@@ -145,12 +146,13 @@ fn response(response: &Value) -> Checked {
 }
 
 fn citation(citation: &Value) -> Checked {
-    let snippet: Check = |value| match value.as_str().map(|text| text.chars().count()) {
-        Some(0..=280) => Ok(()),
-        _ => Err(format!("{value} is no snippet")),
-    };
-    let required: &[(&str, Check)] = &[("id", not_blank), ("title", not_blank), ("snippet", snippet), ("score", score)];
+    let required: Fields = &[("id", not_blank), ("title", not_blank), ("snippet", snippet), ("score", score)];
     object(citation, required, &[("url", text)])
+}
+
+fn snippet(value: &Value) -> Checked {
+    let length = value.as_str().map(|text| text.chars().count());
+    check(length.is_some_and(|chars| chars <= 280), value, "a snippet")
 }
 
 fn usage(usage: &Value) -> Checked {
@@ -200,7 +202,7 @@ fn error_code(code: &Value) -> Checked {
 
 fn messages(list: &Value) -> Checked {
     items(list, |message| {
-        let required: &[(&str, Check)] = &[
+        let required: Fields = &[
             ("id", uuid),
             ("direction", |value| one_of(value, &["inbound", "outbound"])),
             ("content", |content| object(content, &[("text", text)], &[("structuredResponse", response)])),

@@ -1,5 +1,6 @@
 //! What the scriptable gateway answers: the replies a test can choose, and their events.
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub struct Reply(pub(super) Kind);
 #[derive(Clone)]
 pub(super) enum Kind {
     Stream(Script),
+    Raw(Vec<Bytes>),
     Page { status: u16, content_type: &'static str, body: String },
     Hang,
 }
@@ -85,7 +87,7 @@ impl Reply {
 
     /// Several tool calls, as (name, arguments), in one reply.
     pub fn tool_calls(calls: Vec<(String, String)>) -> Self {
-        Self::tokens(Vec::new()).change(|script| script.calls = calls)
+        Self::tokens(Vec::new()).with_calls(calls)
     }
 
     /// A refusal with this status. It asks for a retry at once, so that a test need not wait
@@ -108,6 +110,11 @@ impl Reply {
     /// Streams the tokens, then breaks the connection off.
     pub fn cut_after(tokens: Vec<String>) -> Self {
         Self::tokens(tokens).change(|script| script.end = End::Cut)
+    }
+
+    /// An event stream in exactly these pieces, each a write of its own.
+    pub fn raw(pieces: Vec<Vec<u8>>) -> Self {
+        Self(Kind::Raw(pieces.into_iter().map(Bytes::from).collect()))
     }
 
     /// A web page where the API should be.
@@ -138,6 +145,11 @@ impl Reply {
         self.change(|script| script.pace = Pace::Delay(delay))
     }
 
+    /// Ends with these tool calls, as (name, arguments).
+    pub fn with_calls(self, calls: Vec<(String, String)>) -> Self {
+        self.change(|script| script.calls = calls)
+    }
+
     /// Says this before the tool calls.
     pub fn with_text(self, text: &str) -> Self {
         self.change(|script| script.tokens = words(text))
@@ -151,7 +163,7 @@ impl Reply {
     fn change(mut self, change: impl FnOnce(&mut Script)) -> Self {
         match &mut self.0 {
             Kind::Stream(script) => change(script),
-            Kind::Page { .. } | Kind::Hang => panic!("only a streamed reply has this setting"),
+            Kind::Raw(_) | Kind::Page { .. } | Kind::Hang => panic!("only a streamed reply has this setting"),
         }
         self
     }
