@@ -1,0 +1,8 @@
+//! What the tests of the inner rooms share: sample events, and a log on a real nats-server.
+
+pub mod samples;
+
+use std::time::Duration;
+
+/// How long an event may take before the test is failed.
+pub const WAIT_MAX: Duration = Duration::from_secs(30);
