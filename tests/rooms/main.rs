@@ -3,4 +3,5 @@
 mod domain;
 mod domain_fold;
 mod domain_random;
+mod log_contract;
 mod support;

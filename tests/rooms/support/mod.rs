@@ -1,6 +1,11 @@
 //! What the tests of the inner rooms share: sample events, and a log on a real nats-server.
 
+#[path = "../../it/support/nats.rs"]
+mod nats;
+#[path = "../../it/support/processes.rs"]
+mod processes;
 pub mod samples;
+pub mod server;
 
 use std::time::Duration;
 
