@@ -125,6 +125,12 @@ fn events() -> Value {
     document.add::<event::TurnFailed>(kind::TURN_FAILED);
     document.add::<event::TurnCancelled>(kind::TURN_CANCELLED);
     document.add::<SessionRecord>("session");
+    // Closed as parts of client frames; a stored one may get more fields.
+    for name in ["Citation", "Response"] {
+        if let Some(Value::Object(schema)) = document.defs.get_mut(name) {
+            schema.remove("additionalProperties");
+        }
+    }
     let description = "Payloads of stored events, by the event's name, which is its `ce-type` without `turnstream.`; and \
                        the session record. A reader must accept fields that it does not know.";
     document.finish("Events", description, vec![])
