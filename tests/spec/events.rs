@@ -15,6 +15,7 @@ use crate::{assert_valid, definition, json_file, json_files};
 const SAMPLES: &str = "spec/samples/events";
 
 /// A stored message.
+#[derive(Clone)]
 pub struct Sample {
     pub subject: String,
     pub headers: BTreeMap<String, String>,
@@ -108,6 +109,35 @@ fn add_a_field_everywhere(value: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(add_a_field_everywhere),
         _ => {}
+    }
+}
+
+#[test]
+fn the_schema_requires_exactly_the_fields_that_a_reader_needs() {
+    let schema = json_file("spec/events.schema.json");
+    for (name, sample) in samples() {
+        let validator = definition(&schema, sample.decode().unwrap().1.kind());
+        for place in fields(&sample.payload, String::new()) {
+            let (parent, field) = place.rsplit_once('/').unwrap();
+            let mut without = sample.clone();
+            without.payload.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(field);
+            let read = without.decode();
+            assert_eq!(validator.is_valid(&without.payload), read.is_ok(), "{name} without `{place}`: {read:?}");
+        }
+    }
+}
+
+/// The JSON pointers of all fields in a value.
+fn fields(value: &Value, place: String) -> Vec<String> {
+    match value {
+        Value::Object(map) => {
+            let each = map.iter().map(|(name, value)| (format!("{place}/{name}"), value));
+            each.flat_map(|(place, value)| [vec![place.clone()], fields(value, place)].concat()).collect()
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().flat_map(|(n, value)| fields(value, format!("{place}/{n}"))).collect()
+        }
+        _ => vec![],
     }
 }
 

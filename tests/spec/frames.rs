@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeZone, Utc};
 use serde_json::{Value, json};
 use turnstream::{
-    domain::{Event, Recorded, conversation::Message},
+    domain::{Event, Recorded, conversation::Message, event::TurnCompleted},
     wire::{
         frames::{
             self, Confirmed, ErrorCode, Frame, HistoryMessage, MessagePage, PongData, Resumed, SessionCreated,
@@ -46,6 +46,7 @@ fn rendered() -> BTreeMap<&'static str, Bytes> {
         ("stream_chunk.turn_restarted", render::restarted(REQUEST, now())),
         ("write_confirmation_required", of("turn.parked")),
         ("eventual_response", of("turn.completed")),
+        ("eventual_response.plain", plain_answer()),
         ("cancelled", of("turn.cancelled")),
         ("keepalive", frames::keepalive(REQUEST, now())),
         ("error.of_a_turn", of("turn.failed")),
@@ -53,6 +54,13 @@ fn rendered() -> BTreeMap<&'static str, Bytes> {
     ]);
     all.extend(answers());
     all
+}
+
+/// An answer that states nothing but its text.
+fn plain_answer() -> Bytes {
+    let Event::TurnCompleted(completed) = event("turn.completed") else { panic!("the sample is of another event") };
+    let plain = Event::TurnCompleted(TurnCompleted { citations: vec![], usage: None, ..completed });
+    render(REQUEST, true, &plain, now()).swap_remove(0).1
 }
 
 /// The answers to actions.
