@@ -28,7 +28,8 @@ pub fn frame(frame: &Value) -> Checked {
     if kind == "immediate_response" {
         immediate(frame)?;
     }
-    same_request_id(frame)
+    same_request_id(frame)?;
+    super::schema::frame(frame)
 }
 
 /// `data` of the answers, by their message.
