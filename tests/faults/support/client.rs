@@ -149,7 +149,8 @@ impl Client {
     async fn frames_until(&mut self, id: &str, last: impl Fn(&Value) -> bool) -> Vec<Value> {
         let (mut frames, mut others) = (Vec::new(), Vec::new());
         loop {
-            let frame = self.next().await.unwrap_or_else(|_| panic!("the connection was lost; so far: {:#?}", self.seen));
+            let frame =
+                self.next().await.unwrap_or_else(|_| panic!("the connection was lost; so far: {:#?}", self.seen));
             if request_id(&frame) != Some(id) {
                 others.push(frame);
                 continue;
