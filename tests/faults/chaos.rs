@@ -5,9 +5,9 @@
 //! `TURNSTREAM_SEED` repeats a run's choices, `TURNSTREAM_TURNS` sets its length; `ops/chaos` does the long run.
 
 mod breaker;
-mod model;
-mod report;
-mod visitor;
+pub mod model;
+pub mod report;
+pub mod visitor;
 
 use std::{
     sync::{Arc, Mutex},
