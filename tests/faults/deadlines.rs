@@ -7,6 +7,7 @@ use crate::support::{
     frames::{answer_text, code, tool_activity},
     gateway::Reply,
     provider::{Provider, Tool},
+    schema,
     stage::Stage,
 };
 
@@ -43,8 +44,8 @@ async fn expect_denied(stage: &Stage, provider: &Provider, client: &mut Client, 
     assert!(told["content"].as_str().is_some_and(|text| text.contains("in time")), "{told}");
     let late: Value = client.confirm(session, true).await.unwrap();
     assert_eq!(code(&late), "NO_PENDING_CONFIRMATION");
-    client.ping().await;
-    assert_eq!(requests.len(), 2);
+    assert_eq!(stage.gateway.requests().len(), 2);
+    schema::log(&stage.nats).await;
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use crate::support::{
     client::{Client, Speaks},
     frames::{answer_text, code, is_terminal},
     gateway::Reply,
+    schema,
     stage::Stage,
 };
 
@@ -44,4 +45,5 @@ async fn a_turn_that_kills_every_worker_is_given_up_and_noted() {
     client.begin(&session, "r2", "hello").await;
     assert_eq!(answer_text(&client.turn("r2").await), "ok");
     assert_eq!(client.frames_of("r1").iter().filter(|frame| is_terminal(frame)).count(), 1);
+    schema::log(&stage.nats).await;
 }

@@ -96,6 +96,13 @@ async fn what_is_no_stream_says_so() {
 }
 
 #[tokio::test]
+async fn raw_pieces_come_as_they_are() {
+    let gateway = FakeGateway::start().await;
+    gateway.script(Reply::raw(vec![b"data: on".to_vec(), b"e\n\ndata: two\n\n".to_vec()]));
+    assert_eq!(events(ask(&gateway, "a").await).await, ["one", "two"]);
+}
+
+#[tokio::test]
 async fn a_gate_lets_tokens_through_one_by_one() {
     let gateway = FakeGateway::start().await;
     let gate = Gate::new();
