@@ -150,10 +150,10 @@ async fn twenty_deciders_on_one_conversation_all_get_through() {
     let mut next = server.log().last(&key, Via::Leader).await.unwrap();
     while let Some(stored) = next {
         chain.push(stored.recorded.seq);
-        next = server.log().at(&key, stored.envelope.prev, Via::Leader).await.unwrap_or_default();
-        if stored.envelope.prev == 0 {
-            break;
-        }
+        next = match stored.envelope.prev {
+            0 => None,
+            prev => server.log().at(&key, prev, Via::Leader).await.unwrap(),
+        };
     }
     chain.reverse();
     assert_eq!((chain.len(), chain), (DECIDERS, seqs));

@@ -7,3 +7,4 @@ mod load;
 mod load_bucket;
 mod log_contract;
 mod support;
+mod tidy;
