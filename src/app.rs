@@ -112,16 +112,13 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
     let worker = Arc::new(Worker::new(bus.client.clone(), knowledge, gateway, settings));
     let health = Health::start(bus, &config.regions.home, Some(worker.clone())).await?;
     let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+    if config.seed_kb {
+        // Before the worker looks for tools for the first time.
+        let tool = tools::demo::start(bus.client.clone()).await.map_err(anyhow::Error::from_boxed)?;
+        tasks.spawn(shutdown.clone().run_until_cancelled_owned(tool.serve()));
+    }
     tasks.spawn(worker.run(shutdown.clone()));
     tasks.spawn(shutdown.clone().run_until_cancelled_owned(health.clone().watch_streams()));
-    if config.seed_kb {
-        let (client, shutdown) = (bus.client.clone(), shutdown.clone());
-        tasks.spawn(async move {
-            if let Some(Err(error)) = shutdown.run_until_cancelled(tools::demo::run(client)).await {
-                tracing::error!(%error, "the demo tool ended");
-            }
-        });
-    }
     if let Some(port) = config.health_port {
         let listener = TcpListener::bind((config.bind, port)).await.context("SMOOTH_AGENT_HEALTH_PORT")?;
         let routes = server::probes(health.clone().probe()).recover(server::not_found);

@@ -97,9 +97,11 @@ pub const EDGE_DRAIN_MS: u64 = 3_000;
 pub const PRESENCE_EVERY_MS: u64 = 3_000;
 pub const PRESENCE_TTL_SECS: u64 = 10;
 
-/// How often tool providers are looked for, and how long answers are collected: together below the promised second.
+/// How often tool providers are asked to describe themselves: well below the promised second.
 pub const TOOLS_EVERY_MS: u64 = 500;
-pub const TOOLS_COLLECT_MS: u64 = 250;
+/// When a worker starts: how long it waits for the first answer, and for the next one after each.
+pub const TOOLS_FIRST_MS: u64 = 2_000;
+pub const TOOLS_QUIET_MS: u64 = 250;
 /// Time for one tool call when its provider names none, and the most that a provider may name.
 pub const TOOL_TIMEOUT_MS: u64 = 30_000;
 pub const TOOL_TIMEOUT_MAX_MS: u64 = 300_000;

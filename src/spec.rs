@@ -32,8 +32,14 @@ struct Document {
 }
 
 impl Document {
-    fn new() -> Self {
+    /// For what the program reads, and what others read too.
+    fn of_readers() -> Self {
         Self { generator: SchemaSettings::draft2020_12().into_generator(), defs: Map::new() }
+    }
+
+    /// For what the program only writes: a field that may be left out is not required, one that is always there is.
+    fn of_writer() -> Self {
+        Self { generator: SchemaSettings::draft2020_12().for_serialize().into_generator(), defs: Map::new() }
     }
 
     /// Adds a type under a name of its own.
@@ -69,7 +75,7 @@ fn reference(name: &str) -> Value {
 
 /// What clients send: one definition per action, told apart by the field `action`.
 fn actions() -> Value {
-    let mut document = Document::new();
+    let mut document = Document::of_readers();
     let mut one_of = Vec::new();
     let mut add = |name: &str, schema: &mut Value| {
         schema["properties"]["action"] = json!({ "const": name });
@@ -97,7 +103,7 @@ fn actions() -> Value {
 
 /// What clients get: every server frame, and the `data` of the answers to actions.
 fn frames() -> Value {
-    let mut document = Document::new();
+    let mut document = Document::of_writer();
     document.add::<frames::Frame>("Frame");
     document.add::<frames::SessionCreated>("create_conversation_session.data");
     document.add::<frames::SessionView>("get_session.data");
@@ -112,7 +118,7 @@ fn frames() -> Value {
 
 /// What the log holds: one definition per stored event name, and the session record.
 fn events() -> Value {
-    let mut document = Document::new();
+    let mut document = Document::of_readers();
     document.add::<event::SessionOpened>(kind::SESSION_OPENED);
     document.add::<event::TurnRequested>(kind::TURN_REQUESTED);
     document.add::<event::TurnStarted>(kind::TURN_STARTED);
@@ -125,6 +131,12 @@ fn events() -> Value {
     document.add::<event::TurnFailed>(kind::TURN_FAILED);
     document.add::<event::TurnCancelled>(kind::TURN_CANCELLED);
     document.add::<SessionRecord>("session");
+    // Closed as parts of client frames; a stored one may get more fields.
+    for name in ["Citation", "Response"] {
+        if let Some(Value::Object(schema)) = document.defs.get_mut(name) {
+            schema.remove("additionalProperties");
+        }
+    }
     let description = "Payloads of stored events, by the event's name, which is its `ce-type` without `turnstream.`; and \
                        the session record. A reader must accept fields that it does not know.";
     document.finish("Events", description, vec![])

@@ -149,6 +149,11 @@ pub fn consumer_info(stream: &str, consumer: &str) -> String {
 /// `$SRV.INFO`: asks every NATS micro service to describe itself.
 pub const SERVICES_INFO: &str = "$SRV.INFO";
 
+/// `$SRV.PING.{name}.{id}`: asks one instance of a micro service for a sign of life.
+pub fn service_ping(name: &str, id: &str) -> String {
+    format!("$SRV.PING.{name}.{id}")
+}
+
 /// Subject of the demo tool's endpoint.
 pub const DEMO_REFUND: &str = "tool.demo.issue_refund";
 

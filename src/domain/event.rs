@@ -200,7 +200,8 @@ impl Usage {
 
 /// A document that grounded an answer; also its form on the wire.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
 pub struct Citation {
     pub id: String,
     pub title: String,
@@ -293,7 +294,8 @@ pub enum Resolution {
 
 /// The structured answer; also its form on the wire.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
 pub struct Response {
     pub response_parts: Vec<String>,
     pub customer_happiness_score: f64,

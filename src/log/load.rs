@@ -200,7 +200,7 @@ impl<L: EventLog> Conversations<L> {
         decider: &Decider,
     ) -> Result<Executed, ExecuteError> {
         let mut confirmed = false;
-        let mut duplicates = 0;
+        let mut decider = decider.clone();
         for _ in 0..limits::DECIDE_TRIES {
             let event = match decide(&state, command) {
                 Ok(event) => event,
@@ -211,14 +211,18 @@ impl<L: EventLog> Conversations<L> {
                     continue;
                 }
             };
-            match self.append(key, &state, event, decider).await {
+            match self.append(key, &state, event, &decider).await {
                 Ok(executed) => return Ok(executed),
-                // The log has this id, but the fold does not: the event came too late and is void.
-                Err(ExecuteError::Append(AppendError::Duplicate)) if duplicates > 0 => {
-                    return Err(ExecuteError::Contended);
+                Err(ExecuteError::Append(AppendError::Duplicate)) if confirmed => {
+                    // The fold may have forgotten the turn; then it can't be told whether this is a retry of it.
+                    if state.finished.len() >= limits::FOLD_REQUESTS {
+                        return Err(ExecuteError::Contended);
+                    }
+                    // The log has this id and the fold does not: that event came too late and is void. Whoever decides on
+                    // this state gives the same new id.
+                    decider.event_id = format!("{}-{}", decider.event_id, state.last_seq);
                 }
-                Err(ExecuteError::Append(error @ (AppendError::Conflict | AppendError::Duplicate))) => {
-                    duplicates += u32::from(matches!(error, AppendError::Duplicate));
+                Err(ExecuteError::Append(AppendError::Conflict | AppendError::Duplicate)) => {
                     state = self.load(key, Freshness::Leader).await?;
                     confirmed = true;
                 }
@@ -337,4 +341,53 @@ fn last_seq(last: &Option<Stored>) -> u64 {
 /// Times are stored with microseconds; a fold must not depend on whether it was read or made.
 fn micros(time: DateTime<Utc>) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(time.timestamp_micros()).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        domain::event::{Participant, TurnRequested},
+        log::memory::MemoryLog,
+    };
+
+    fn request(turn: Uuid, seconds_left: i64) -> Command {
+        let person = Participant { id: Uuid::from_u128(7), name: "P".into() };
+        Command::Request(TurnRequested {
+            turn,
+            session: Uuid::from_u128(8),
+            request_id: "r1".into(),
+            message_id: Uuid::from_u128(9),
+            message: "hello".into(),
+            images: vec![],
+            files: vec![],
+            model: None,
+            stream: true,
+            pool: "default".into(),
+            user: person.clone(),
+            agent: person,
+            not_after: Utc::now() + chrono::Duration::seconds(seconds_left),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_stored_too_late_can_be_made_again() {
+        let conversations = Conversations::new(MemoryLog::default());
+        let (turn, conversation) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let key = ConversationKey { region: "r".into(), org: "o".into(), conversation };
+        let decider = Decider { source: "test".into(), event_id: turn.simple().to_string() };
+        let execute = async |command: Command, state| conversations.execute(&key, state, &command, &decider).await;
+
+        for seq in 1..=2 {
+            let late = execute(request(turn, -1), conversations.cached(&key).unwrap_or_default()).await.unwrap();
+            assert_eq!((late.recorded.seq, &late.state.turn), (seq, &None), "void, however often");
+        }
+        let state = conversations.cached(&key).unwrap();
+        let accepted = execute(request(turn, 60), state.clone()).await.unwrap();
+        assert!(accepted.state.turn.is_some());
+        let again = execute(request(turn, 60), state).await;
+        assert!(matches!(again, Err(ExecuteError::Refused(Refusal::AlreadyActive))));
+    }
 }

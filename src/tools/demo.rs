@@ -4,15 +4,21 @@ use std::collections::HashMap;
 
 use async_nats::{
     Client,
-    service::{ServiceExt, error::Error as ServiceError},
+    service::{Service, ServiceExt, endpoint::Endpoint, error::Error as ServiceError},
 };
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::subjects;
 
-/// Serves the tool until the future is dropped.
-pub async fn run(client: Client) -> Result<(), async_nats::Error> {
+/// The tool's service and its endpoint; both end when dropped.
+pub struct DemoTool {
+    _service: Service,
+    calls: Endpoint,
+}
+
+/// Starts the service. Who looks for tools through the same connection afterwards finds it.
+pub async fn start(client: Client) -> Result<DemoTool, async_nats::Error> {
     let service = client
         .service_builder()
         .description("Demo tools of Turnstream")
@@ -31,12 +37,19 @@ pub async fn run(client: Client) -> Result<(), async_nats::Error> {
         ("description".to_string(), "Refunds an order to the customer's payment method.".to_string()),
         ("parameters".to_string(), parameters.to_string()),
     ]);
-    let mut calls =
-        service.endpoint_builder().name("issue_refund").metadata(metadata).add(subjects::DEMO_REFUND).await?;
-    while let Some(call) = calls.next().await {
-        call.respond(refund(&call.message.payload)).await?;
+    let calls = service.endpoint_builder().name("issue_refund").metadata(metadata).add(subjects::DEMO_REFUND).await?;
+    Ok(DemoTool { _service: service, calls })
+}
+
+impl DemoTool {
+    /// Serves calls until the future is dropped.
+    pub async fn serve(mut self) {
+        while let Some(call) = self.calls.next().await {
+            if let Err(error) = call.respond(refund(&call.message.payload)).await {
+                tracing::warn!(%error, "the demo tool could not answer");
+            }
+        }
     }
-    Ok(())
 }
 
 fn refund(arguments: &[u8]) -> Result<bytes::Bytes, ServiceError> {

@@ -3,8 +3,12 @@
 mod approvals;
 mod bad_input;
 mod cancel;
+mod configuration;
 mod edges_and_workers;
+mod history;
 mod model_faults;
+mod outages;
 mod races;
+mod streaming;
 mod support;
 mod tool_calls;

@@ -204,16 +204,19 @@ async fn whether_a_request_came_too_late_is_said_by_the_log() {
 }
 
 #[tokio::test]
-async fn a_void_request_is_not_stored_twice() {
+async fn a_request_that_the_fold_has_forgotten_is_not_stored_twice() {
     let (spy, key) = (Spy::default(), new_key("acme"));
     let conversations = Conversations::new(spy.clone());
-    let command = Command::Request(TurnRequested { not_after: second(1), ..request(10) });
-    let decider = decider();
-    let executed = conversations.execute(&key, Arc::default(), &command, &decider).await.unwrap();
-    assert_eq!((executed.state.last_seq, &executed.state.turn), (1, &None));
-    let again = conversations.execute(&key, executed.state, &command, &decider).await;
+    let (command, same) = (Command::Request(request(0)), decider());
+    let first = conversations.execute(&key, Arc::default(), &command, &same).await.unwrap();
+    let cancel = Command::Cancel { turn: id(0), by: id(3) };
+    conversations.execute(&key, first.state, &cancel, &decider()).await.unwrap();
+    append_turns(&spy, &key, 10..10 + limits::FOLD_REQUESTS as u64).await;
+    let state = conversations.load(&key, ANY).await.unwrap();
+    assert_eq!(state.finished_turn(id(0)), None);
+    let again = conversations.execute(&key, state.clone(), &command, &same).await;
     assert!(matches!(again, Err(ExecuteError::Contended)));
-    assert_eq!(fold(&spy, &key).await.last_seq, 1);
+    assert_eq!(fold(&spy, &key).await, *state);
 }
 
 #[tokio::test]

@@ -25,8 +25,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use warp::Filter;
 use warp::reply::Response;
+use warp::{Filter, Reply as _};
 
 /// How long a wait may take before the test is failed.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -145,6 +145,7 @@ async fn answer(request: Value, shared: Arc<Shared>) -> Response {
             let events = script.events(number, &request["model"], &shared.calls_made);
             event_stream(events, script, open)
         }
+        Kind::Raw(pieces) => raw_stream(pieces, open),
         Kind::Page { status, content_type, body } => {
             let response = warp::http::Response::builder()
                 .status(status)
@@ -206,7 +207,19 @@ fn event_stream(events: VecDeque<Event>, script: Script, open: OpenStream) -> Re
             Some((Ok::<_, Cut>(bytes), (events, open)))
         }
     });
-    let response =
-        warp::reply::with_header(warp::reply::stream(body), "content-type", "text/event-stream; charset=utf-8");
-    warp::Reply::into_response(response)
+    event_stream_response(warp::reply::stream(body))
+}
+
+/// The response whose body is made of these pieces.
+fn raw_stream(pieces: Vec<Bytes>, open: OpenStream) -> Response {
+    let body = stream::unfold((VecDeque::from(pieces), open), |(mut pieces, open)| async move {
+        tokio::task::yield_now().await;
+        let piece = pieces.pop_front()?;
+        Some((Ok::<_, std::convert::Infallible>(piece), (pieces, open)))
+    });
+    event_stream_response(warp::reply::stream(body))
+}
+
+fn event_stream_response(body: impl warp::Reply) -> Response {
+    warp::reply::with_header(body, "content-type", "text/event-stream; charset=utf-8").into_response()
 }

@@ -28,7 +28,8 @@ pub fn frame(frame: &Value) -> Checked {
     if kind == "immediate_response" {
         immediate(frame)?;
     }
-    same_request_id(frame)
+    same_request_id(frame)?;
+    super::schema::frame(frame)
 }
 
 /// `data` of the answers, by their message.
@@ -133,12 +134,13 @@ fn response(response: &Value) -> Checked {
 }
 
 fn citation(citation: &Value) -> Checked {
-    let snippet: Check = |value| match value.as_str().map(|text| text.chars().count()) {
-        Some(0..=280) => Ok(()),
-        _ => Err(format!("{value} is no snippet")),
-    };
     let required: Fields = &[("id", not_blank), ("title", not_blank), ("snippet", snippet), ("score", score)];
     object(citation, required, &[("url", text)])
+}
+
+fn snippet(value: &Value) -> Checked {
+    let length = value.as_str().map(|text| text.chars().count());
+    check(length.is_some_and(|chars| chars <= 280), value, "a snippet")
 }
 
 fn usage(usage: &Value) -> Checked {

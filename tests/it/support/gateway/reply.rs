@@ -1,5 +1,6 @@
 //! What the scriptable gateway answers: the replies a test can choose, and their events.
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub struct Reply(pub(super) Kind);
 #[derive(Clone)]
 pub(super) enum Kind {
     Stream(Script),
+    Raw(Vec<Bytes>),
     Page { status: u16, content_type: &'static str, body: String },
     Hang,
 }
@@ -110,6 +112,11 @@ impl Reply {
         Self::tokens(tokens).change(|script| script.end = End::Cut)
     }
 
+    /// An event stream in exactly these pieces, each a write of its own.
+    pub fn raw(pieces: Vec<Vec<u8>>) -> Self {
+        Self(Kind::Raw(pieces.into_iter().map(Bytes::from).collect()))
+    }
+
     /// A web page where the API should be.
     pub fn garbage() -> Self {
         Self(Kind::Page {
@@ -156,7 +163,7 @@ impl Reply {
     fn change(mut self, change: impl FnOnce(&mut Script)) -> Self {
         match &mut self.0 {
             Kind::Stream(script) => change(script),
-            Kind::Page { .. } | Kind::Hang => panic!("only a streamed reply has this setting"),
+            Kind::Raw(_) | Kind::Page { .. } | Kind::Hang => panic!("only a streamed reply has this setting"),
         }
         self
     }
