@@ -57,6 +57,8 @@ pub const REQUEST_NOT_AFTER_MS: i64 = 15_000;
 
 /// Frames that may wait for one connection. One is about 300 bytes; a socket that is 512 behind does not read.
 pub const CONNECTION_QUEUE_FRAMES: usize = 512;
+/// Bytes of those frames: room for several of the largest tool results, and a price for each socket that does not read.
+pub const CONNECTION_QUEUE_BYTES: usize = 1024 * 1024;
 /// Frames that are written to a socket in one go.
 pub const WRITE_BATCH_BYTES: usize = 32 * 1024;
 /// How long one write to a socket may take before the client counts as gone.

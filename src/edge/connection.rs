@@ -9,10 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chrono::Utc;
-use tokio::{
-    sync::mpsc::Receiver,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::{
@@ -24,7 +21,7 @@ use crate::{
     domain::{Conversation, Turn},
     limits,
     live::{
-        hub::{Listener, LiveFrame},
+        hub::{Listener, LiveFrame, Queue},
         replay,
     },
     log::load::Freshness,
@@ -98,11 +95,11 @@ impl Connection {
     }
 
     /// Takes a live frame and those that are there already, up to one write.
-    async fn take_live(&mut self, first: LiveFrame, live: &mut Receiver<LiveFrame>) {
+    async fn take_live(&mut self, first: LiveFrame, live: &mut Queue) {
         let mut bytes = first.payload.len();
         self.show(first).await;
         while bytes < limits::WRITE_BATCH_BYTES
-            && let Ok(frame) = live.try_recv()
+            && let Some(frame) = live.try_recv()
         {
             bytes += frame.payload.len();
             self.show(frame).await;

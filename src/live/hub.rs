@@ -11,7 +11,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -48,14 +48,44 @@ impl LiveFrame {
 pub struct Listener {
     id: Uuid,
     frames: mpsc::Sender<LiveFrame>,
+    /// Bytes in the queue.
+    queued: Arc<AtomicUsize>,
     lagging: Arc<AtomicBool>,
 }
 
+/// The frames that wait for a connection.
+pub struct Queue {
+    frames: mpsc::Receiver<LiveFrame>,
+    queued: Arc<AtomicUsize>,
+}
+
+impl Queue {
+    /// The next frame, as soon as there is one. Cancel-safe.
+    pub async fn recv(&mut self) -> Option<LiveFrame> {
+        let frame = self.frames.recv().await;
+        self.take(frame)
+    }
+
+    /// The next frame, if there is one.
+    pub fn try_recv(&mut self) -> Option<LiveFrame> {
+        let frame = self.frames.try_recv().ok();
+        self.take(frame)
+    }
+
+    fn take(&self, frame: Option<LiveFrame>) -> Option<LiveFrame> {
+        frame.inspect(|frame| {
+            self.queued.fetch_sub(frame.payload.len(), Ordering::Relaxed);
+        })
+    }
+}
+
 impl Listener {
-    /// A listener and the queue that it fills.
-    pub fn new() -> (Self, mpsc::Receiver<LiveFrame>) {
-        let (frames, queue) = mpsc::channel(limits::CONNECTION_QUEUE_FRAMES);
-        (Self { id: Uuid::new_v4(), frames, lagging: Arc::default() }, queue)
+    /// A listener and the queue that it fills: bounded in frames, and in bytes but for its last frame.
+    pub fn new() -> (Self, Queue) {
+        let (sender, frames) = mpsc::channel(limits::CONNECTION_QUEUE_FRAMES);
+        let queued = Arc::<AtomicUsize>::default();
+        let queue = Queue { frames, queued: queued.clone() };
+        (Self { id: Uuid::new_v4(), frames: sender, queued, lagging: Arc::default() }, queue)
     }
 
     /// Whether frames were withheld because the queue was full.
@@ -64,7 +94,12 @@ impl Listener {
     }
 
     fn offer(&self, frame: &LiveFrame) {
-        if !self.is_lagging() && self.frames.try_send(frame.clone()).is_err() {
+        if self.is_lagging() {
+            return;
+        }
+        // Counted before it is sent, so that the reader never takes away what was not added yet.
+        let before = self.queued.fetch_add(frame.payload.len(), Ordering::Relaxed);
+        if before >= limits::CONNECTION_QUEUE_BYTES || self.frames.try_send(frame.clone()).is_err() {
             self.lagging.store(true, Ordering::Relaxed);
         }
     }
@@ -143,6 +178,37 @@ async fn relay(conversation: Uuid, mut subscriber: Subscriber, listeners: Listen
             for listener in listeners.lock().expect("no panic happens under this lock").iter() {
                 listener.offer(&frame);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::live::Kind;
+
+    fn frame(bytes: usize) -> LiveFrame {
+        let mark = Mark { turn: Uuid::nil(), epoch: 1, n: 0, kind: Kind::Chunk, call: 0, offset: 0 };
+        LiveFrame { conversation: Uuid::nil(), mark, payload: vec![b'x'; bytes].into() }
+    }
+
+    #[test]
+    fn a_queue_is_bounded_in_frames_and_in_bytes() {
+        for (bytes, fits) in [
+            (1, limits::CONNECTION_QUEUE_FRAMES),
+            (limits::CONNECTION_QUEUE_BYTES / 4, 4),
+            (limits::CONNECTION_QUEUE_BYTES * 2, 1),
+        ] {
+            let (listener, mut queue) = Listener::new();
+            for _ in 0..fits {
+                listener.offer(&frame(bytes));
+            }
+            assert!(!listener.is_lagging(), "{fits} frames of {bytes} bytes");
+            assert!(queue.try_recv().is_some());
+            listener.offer(&frame(bytes));
+            assert!(!listener.is_lagging(), "what was taken makes room");
+            listener.offer(&frame(bytes));
+            assert!(listener.is_lagging());
         }
     }
 }
