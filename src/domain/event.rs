@@ -69,6 +69,23 @@ impl Event {
         }
     }
 
+    /// The turn that the event belongs to, if it belongs to one.
+    pub fn turn(&self) -> Option<Uuid> {
+        match self {
+            Event::SessionOpened(_) => None,
+            Event::TurnRequested(e) => Some(e.turn),
+            Event::TurnStarted(e) => Some(e.turn),
+            Event::TurnModelReplied(e) => Some(e.turn),
+            Event::TurnToolCalled(e) => Some(e.turn),
+            Event::TurnToolReturned(e) => Some(e.turn),
+            Event::TurnParked(e) => Some(e.turn),
+            Event::TurnResumed(e) => Some(e.turn),
+            Event::TurnCompleted(e) => Some(e.turn),
+            Event::TurnFailed(e) => Some(e.turn),
+            Event::TurnCancelled(e) => Some(e.turn),
+        }
+    }
+
     /// The worker pool whose consumer finds this event, for events that are work items.
     pub fn pool(&self) -> Option<&str> {
         match self {

@@ -104,27 +104,27 @@ impl Connection {
     }
 
     async fn show(&mut self, frame: LiveFrame) {
-        match self.views.judge(&frame) {
-            Verdict::Drop => {}
-            Verdict::Show => self.put(frame).await,
-            Verdict::Gap => self.repair(frame).await,
+        if self.show_in_order(&frame).await == Verdict::Gap {
+            self.repair(frame).await;
         }
     }
 
-    async fn put(&mut self, frame: LiveFrame) {
-        let turn = frame.mark.turn;
-        if frame.mark.kind != Kind::Terminal {
-            return self.push(turn, frame.payload);
+    /// Shows a frame if it is the next one.
+    async fn show_in_order(&mut self, frame: &LiveFrame) -> Verdict {
+        let LiveFrame { mark, conversation, payload } = frame;
+        if self.views.owes_text(frame) && !self.say_missed(mark.turn).await && mark.kind == Kind::Terminal {
+            // The text must precede the end; both are shown from the log when it can be read again.
+            return Verdict::Drop;
         }
-        let key = self.views.key(frame.conversation).cloned();
-        if self.views.resumes
-            && let Some(key) = &key
-            && self.views.get_mut(turn).is_some_and(|view| view.lost_text())
-        {
-            self.say_rest_of_text(key, turn).await;
+        let verdict = self.views.judge(frame);
+        if verdict == Verdict::Show && mark.kind == Kind::Terminal {
+            let key = self.views.key(*conversation).cloned();
+            self.push_end(mark.turn, payload.clone());
+            self.refresh(key);
+        } else if verdict == Verdict::Show {
+            self.push(mark.turn, payload.clone());
         }
-        self.push_end(turn, frame.payload);
-        self.refresh(key);
+        verdict
     }
 
     /// Queues a frame of a turn, with its cursor if the client resumes.
@@ -149,22 +149,50 @@ impl Connection {
         }
     }
 
-    /// A client that resumes is owed every byte of the answer: what was not shown is said from the log.
-    async fn say_rest_of_text(&mut self, key: &ConversationKey, turn: Uuid) {
-        let Ok(state) = self.edge.conversations.load(key, Freshness::Leader).await else { return };
-        let Some(finished) = state.finished_turn(turn) else { return };
-        if let Ok(event) = self.edge.conversations.event_at(key, finished.terminal_seq).await {
-            self.say_rest_of(turn, &event.event);
+    /// A client that resumes is owed every byte of the model's text: what was not shown is said from the log, as far as
+    /// its model calls are over. False: the log can't be read now.
+    async fn say_missed(&mut self, turn: Uuid) -> bool {
+        let Some(view) = self.views.get_mut(turn) else { return true };
+        view.set_behind(true);
+        let key = view.key.clone();
+        let state = match self.edge.conversations.load(&key, Freshness::Leader).await {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::warn!(%error, %turn, "what a client missed can't be read now");
+                return false;
+            }
+        };
+        let last = match (state.finished_turn(turn), &state.turn) {
+            (Some(finished), _) => finished.terminal_seq,
+            (None, Some(active)) if active.request.turn == turn => state.last_seq,
+            (None, _) => return true,
+        };
+        match self.edge.conversations.events_of_turn(&key, turn, last).await {
+            Ok(events) => self.say_texts(turn, &events),
+            Err(error) => {
+                tracing::warn!(%error, %turn, "what a client missed can't be read now");
+                return false;
+            }
         }
+        true
     }
 
-    fn say_rest_of(&mut self, turn: Uuid, event: &Event) {
-        let Event::TurnCompleted(completed) = event else { return };
-        let (Some(call), Some(view)) = (completed.call, self.views.get_mut(turn)) else { return };
-        let text = completed.response.text();
-        let rest = text.get(view.shown_of(call)..).unwrap_or_default();
-        if !rest.is_empty() {
-            self.push(turn, render::token(&completed.request_id, rest, Utc::now()));
+    /// Says what was not shown of the texts of a turn's finished model calls. `events` are all of the turn so far.
+    fn say_texts(&mut self, turn: Uuid, events: &[Event]) {
+        let Some(Event::TurnRequested(request)) = events.first() else { return };
+        for text in render::texts(events).filter(|_| request.stream) {
+            let Some(view) = self.views.get_mut(turn) else { return };
+            if view.void_text(text.call, text.epoch) {
+                self.push(turn, render::restarted(&request.request_id, Utc::now()));
+            }
+            let Some(view) = self.views.get_mut(turn) else { return };
+            let rest = view.take_text(text.call, text.epoch, &text.text);
+            if !rest.is_empty() {
+                self.push(turn, render::token(&request.request_id, rest, Utc::now()));
+            }
+        }
+        if let Some(view) = self.views.get_mut(turn) {
+            view.set_behind(false);
         }
     }
 
@@ -174,19 +202,17 @@ impl Connection {
             tracing::debug!(turn = %frame.mark.turn, n = frame.mark.n, "frames are missing; reading the LIVE stream");
             self.replay(&key, frame.mark.turn).await;
         }
-        if self.views.judge(&frame) == Verdict::Gap {
+        if self.show_in_order(&frame).await == Verdict::Gap {
             self.views.skip_to(frame.mark);
-        }
-        if self.views.judge(&frame) == Verdict::Show {
-            self.put(frame).await;
+            self.show_in_order(&frame).await;
         }
     }
 
     /// Shows what the LIVE stream has of a turn and was not shown yet.
     pub async fn replay(&mut self, key: &ConversationKey, turn: Uuid) {
         for missed in replay::frames(&self.edge.client, key).await {
-            if missed.mark.turn == turn && self.views.judge(&missed) == Verdict::Show {
-                self.put(missed).await;
+            if missed.mark.turn == turn {
+                self.show_in_order(&missed).await;
             }
         }
     }
@@ -218,18 +244,23 @@ impl Connection {
     pub async fn attach(&mut self, key: &ConversationKey, turn: &Turn) {
         let id = turn.request.turn;
         self.views.open(key, id, &turn.request.request_id, turn.epoch);
-        match &turn.park {
-            Some(_) => self.show_prompt(turn),
-            None => self.replay(key, id).await,
+        if turn.park.is_none() || self.views.resumes {
+            self.replay(key, id).await;
         }
+        self.show_prompt(turn).await;
     }
 
-    fn show_prompt(&mut self, turn: &Turn) {
+    /// Shows the prompt of a parked turn, after the text that precedes it, unless it was shown.
+    async fn show_prompt(&mut self, turn: &Turn) {
         let Some(park) = &turn.park else { return };
-        let Some(view) = self.views.get_mut(turn.request.turn) else { return };
-        if view.prompted == turn.epoch {
+        let prompted = self.views.get_mut(turn.request.turn).map(|view| view.prompted);
+        if prompted.is_none_or(|epoch| epoch == turn.epoch) {
             return;
         }
+        if self.views.resumes && !self.say_missed(turn.request.turn).await {
+            return;
+        }
+        let Some(view) = self.views.get_mut(turn.request.turn) else { return };
         view.prompted = turn.epoch;
         for (_, frame) in render::prompt(&turn.request.request_id, turn.request.stream, &park.prompt, Utc::now()) {
             self.push(turn.request.turn, frame);
@@ -249,7 +280,7 @@ impl Connection {
             }
             match self.edge.conversations.load(&key, Freshness::AtLeast(0)).await {
                 Ok(state) => match state.turn.as_ref().filter(|active| active.request.turn == turn) {
-                    Some(active) => self.show_prompt(active),
+                    Some(active) => self.show_prompt(active).await,
                     None => self.show_end(&key, &state, turn).await,
                 },
                 Err(error) => tracing::debug!(%error, %turn, "a silent turn can't be checked now"),
@@ -260,15 +291,18 @@ impl Connection {
     /// Shows the end of a turn from the log. The turn must not be active.
     pub async fn show_end(&mut self, key: &ConversationKey, state: &Conversation, turn: Uuid) {
         let frame = match state.finished_turn(turn) {
-            Some(finished) => match self.edge.conversations.event_at(key, finished.terminal_seq).await {
-                Ok(event) => {
-                    if self.views.resumes {
-                        self.say_rest_of(turn, &event.event);
-                    }
-                    render::render(&finished.request_id, false, &event.event, Utc::now()).pop().map(|(_, frame)| frame)
+            Some(finished) => {
+                if self.views.resumes && !self.say_missed(turn).await {
+                    return;
                 }
-                Err(error) => return tracing::warn!(%error, %turn, "the end of a turn can't be read now"),
-            },
+                match self.edge.conversations.event_at(key, finished.terminal_seq).await {
+                    Ok(event) => {
+                        let frames = render::render(&finished.request_id, false, &event.event, Utc::now());
+                        frames.into_iter().next_back().map(|(_, frame)| frame)
+                    }
+                    Err(error) => return tracing::warn!(%error, %turn, "the end of a turn can't be read now"),
+                }
+            }
             // The request came too late to count; its client was told so, or will be now.
             None => {
                 let request_id = self.views.get_mut(turn).map(|view| view.request_id.clone());

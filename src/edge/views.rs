@@ -37,11 +37,14 @@ pub struct View {
     pub request_id: String,
     epoch: u64,
     next_n: u64,
-    /// The model call whose text was shown last, if any of it was, and how many bytes of it.
-    text_of_call: Option<u32>,
+    /// The model call whose text is being shown, how many bytes of it were, and of which epoch they are.
+    call: u32,
     shown: u64,
+    text_epoch: u64,
     /// The model call whose text is no longer shown.
     muted_call: Option<u32>,
+    /// Frames may be lost before the next one, so text may be missing that the log has.
+    behind: bool,
     /// The epoch under which the turn parked that was last shown as a prompt.
     pub prompted: Option<u64>,
     pub heard_at: Instant,
@@ -90,9 +93,11 @@ impl Views {
             request_id: request_id.to_string(),
             epoch: epoch.unwrap_or(0),
             next_n: 0,
-            text_of_call: None,
+            call: 0,
             shown: 0,
+            text_epoch: 0,
             muted_call: None,
+            behind: false,
             prompted: None,
             heard_at: now,
             sent_at: now,
@@ -104,9 +109,11 @@ impl Views {
         self.ended.retain(|turn| *turn != cursor.turn);
         self.open(key, cursor.turn, request_id, Some(cursor.epoch));
         if let Some(view) = self.turns.get_mut(&cursor.turn) {
+            view.epoch = cursor.epoch;
             view.next_n = cursor.next_n;
+            view.call = cursor.call;
             view.shown = cursor.shown;
-            view.text_of_call = (cursor.shown > 0).then_some(cursor.call);
+            view.text_epoch = cursor.text_epoch;
         }
     }
 
@@ -185,12 +192,20 @@ impl Views {
         self.turns.get_mut(&mark.turn).map_or(Verdict::Drop, |view| view.judge(mark, resumes))
     }
 
-    /// Goes on with a frame although frames before it are lost: text of that model call is no longer shown.
+    /// Whether text that the log has by now may be missing before this frame: a client that resumes is owed it.
+    pub fn owes_text(&self, frame: &LiveFrame) -> bool {
+        self.resumes && self.turns.get(&frame.mark.turn).is_some_and(|view| view.owes_text(frame.mark))
+    }
+
+    /// Goes on with a frame although frames before it are lost: text of that model call is no longer shown, unless it
+    /// begins with this frame.
     pub fn skip_to(&mut self, mark: Mark) {
         if let Some(view) = self.turns.get_mut(&mark.turn) {
+            let begins = mark.kind == Kind::Token && mark.offset == 0 && mark.call > view.call;
             view.epoch = mark.epoch;
             view.next_n = mark.n;
-            view.muted_call = Some(mark.call);
+            view.muted_call = (!begins).then_some(mark.call);
+            view.behind = true;
         }
     }
 }
@@ -198,18 +213,46 @@ impl Views {
 impl View {
     /// How far the turn has been shown.
     pub fn cursor(&self, turn: Uuid) -> Cursor {
-        let call = self.text_of_call.unwrap_or(0);
-        Cursor { turn, epoch: self.epoch, next_n: self.next_n, call, shown: self.shown }
+        let View { epoch, next_n, call, shown, text_epoch, .. } = *self;
+        Cursor { turn, epoch, next_n, call, shown, text_epoch }
     }
 
-    /// Text was lost on the way, so what was shown is not all that was said.
-    pub fn lost_text(&self) -> bool {
-        self.muted_call.is_some()
+    /// Makes what was shown of a model call void, if it is of another run than this one. True if it was.
+    pub fn void_text(&mut self, call: u32, epoch: u64) -> bool {
+        let void = call == self.call && self.shown > 0 && self.text_epoch != epoch;
+        if void {
+            self.shown = 0;
+        }
+        void
     }
 
-    /// How many bytes of a model call's text were shown.
-    pub fn shown_of(&self, call: u32) -> usize {
-        if self.text_of_call == Some(call) { usize::try_from(self.shown).unwrap_or(usize::MAX) } else { 0 }
+    /// Takes the whole text of a finished model call, from the log. Returns what of it was not shown yet.
+    pub fn take_text<'a>(&mut self, call: u32, epoch: u64, text: &'a str) -> &'a str {
+        if call < self.call {
+            return "";
+        }
+        let from = if call == self.call { usize::try_from(self.shown).unwrap_or(usize::MAX) } else { 0 };
+        self.muted_call = self.muted_call.filter(|muted| *muted > call);
+        (self.call, self.shown, self.text_epoch) = (call, text.len() as u64, epoch);
+        text.get(from..).unwrap_or_default()
+    }
+
+    /// Whether all that the log has was taken.
+    pub fn set_behind(&mut self, behind: bool) {
+        self.behind = behind;
+    }
+
+    /// Whether text that the log has by now may be missing before this frame, which comes next.
+    fn owes_text(&self, mark: Mark) -> bool {
+        let outside = mark.epoch == u64::MAX;
+        let newer = mark.epoch > self.epoch;
+        if !outside && mark.n != if newer { 0 } else { self.next_n } {
+            return false;
+        }
+        let of_muted = matches!(mark.kind, Kind::Token | Kind::Reasoning) && self.muted_call == Some(mark.call);
+        // The last frames of an earlier epoch can be lost without a gap in the numbers.
+        let after_takeover = newer && self.epoch > 0;
+        !of_muted && (self.behind || self.muted_call.is_some() || after_takeover)
     }
 
     fn judge(&mut self, mark: Mark, resumes: bool) -> Verdict {
@@ -228,17 +271,20 @@ impl View {
         self.epoch = mark.epoch;
         self.next_n = mark.n + 1;
         match mark.kind {
-            Kind::Restart if self.text_of_call == Some(mark.call) => {
-                self.text_of_call = None;
+            Kind::Restart if self.call == mark.call && self.shown > 0 => {
                 self.shown = 0;
                 self.muted_call = (!resumes).then_some(mark.call);
                 Verdict::Show
             }
-            Kind::Restart => Verdict::Drop,
+            Kind::Restart => {
+                self.muted_call = self.muted_call.filter(|_| !resumes);
+                Verdict::Drop
+            }
             Kind::Token | Kind::Reasoning if self.muted_call == Some(mark.call) => Verdict::Drop,
             Kind::Token => {
-                self.text_of_call = Some(mark.call);
+                self.call = mark.call;
                 self.shown = mark.offset + mark.length;
+                self.text_epoch = mark.epoch;
                 Verdict::Show
             }
             Kind::Reasoning => Verdict::Show,

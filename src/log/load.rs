@@ -286,9 +286,36 @@ impl<L: EventLog> Conversations<L> {
 
     /// An event that is known to be there.
     pub async fn event_at(&self, key: &ConversationKey, seq: u64) -> Result<Recorded, ReadError> {
+        Ok(self.stored_at(key, seq).await?.recorded)
+    }
+
+    /// The events of a turn up to this sequence, oldest first: one read an event, for repairs.
+    pub async fn events_of_turn(
+        &self,
+        key: &ConversationKey,
+        turn: Uuid,
+        mut seq: u64,
+    ) -> Result<Vec<Event>, ReadError> {
+        let mut events = Vec::new();
+        while seq > 0 {
+            let Stored { envelope, recorded } = self.stored_at(key, seq).await?;
+            seq = envelope.prev;
+            if recorded.event.turn() == Some(turn) {
+                let first = matches!(recorded.event, Event::TurnRequested(_));
+                events.push(recorded.event);
+                if first {
+                    break;
+                }
+            }
+        }
+        events.reverse();
+        Ok(events)
+    }
+
+    async fn stored_at(&self, key: &ConversationKey, seq: u64) -> Result<Stored, ReadError> {
         for via in [Via::Replica, Via::Leader] {
             if let Some(stored) = self.log.at(key, seq, via).await? {
-                return Ok(stored.recorded);
+                return Ok(stored);
             }
         }
         Err(ReadError::Unavailable(format!("event {seq} is not readable")))

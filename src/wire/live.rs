@@ -89,22 +89,24 @@ pub struct Cursor {
     pub epoch: u64,
     /// The number of the next frame of that epoch.
     pub next_n: u64,
+    /// The model call whose text is being shown; the texts of those before it were shown.
     pub call: u32,
-    /// Bytes of that model call's text that were shown.
+    /// Bytes of that model call's text that were shown, and the epoch that they are of.
     pub shown: u64,
+    pub text_epoch: u64,
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Cursor { turn, epoch, next_n, call, shown } = self;
-        write!(f, "{}.{epoch}.{next_n}.{call}.{shown}", turn.simple())
+        let Cursor { turn, epoch, next_n, call, shown, text_epoch } = self;
+        write!(f, "{}.{epoch}.{next_n}.{call}.{shown}.{text_epoch}", turn.simple())
     }
 }
 
 impl Cursor {
     /// The cursor of a turn whose terminal frame was shown.
     pub fn ended(turn: Uuid) -> Self {
-        Self { turn, epoch: u64::MAX, next_n: 0, call: 0, shown: 0 }
+        Self { turn, epoch: u64::MAX, next_n: 0, call: 0, shown: 0, text_epoch: 0 }
     }
 
     /// Whether the turn's terminal frame was shown.
@@ -121,6 +123,7 @@ impl Cursor {
             next_n: parts.next()?.parse().ok()?,
             call: parts.next()?.parse().ok()?,
             shown: parts.next()?.parse().ok()?,
+            text_epoch: parts.next()?.parse().ok()?,
         };
         parts.next().is_none().then_some(cursor)
     }
@@ -141,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_cursor_survives_its_text() {
-        let cursor = Cursor { turn: Uuid::new_v4(), epoch: 9, next_n: 4, call: 2, shown: 77 };
+        let cursor = Cursor { turn: Uuid::new_v4(), epoch: 9, next_n: 4, call: 2, shown: 77, text_epoch: 8 };
         assert_eq!(Cursor::parse(&cursor.to_string()), Some(cursor));
         assert_eq!(Cursor::parse("garbage"), None);
     }

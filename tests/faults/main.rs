@@ -1,0 +1,7 @@
+//! The fault suite: the built programs, broken on purpose.
+//!
+//! Contract: no test asserts timing; deadlines only fail a test whose event does not come. What is random comes from a seed
+//! that is printed.
+
+mod resume;
+mod support;
