@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use uuid::Uuid;
 
 use super::{AppendError, EventLog, NewEvent, ReadError, Stored, Via, backoff::Backoff, nats::NatsLog};
 use crate::{
