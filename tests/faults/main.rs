@@ -3,5 +3,6 @@
 //! Contract: no test asserts timing; deadlines only fail a test whose event does not come. What is random comes from a seed
 //! that is printed.
 
+mod chaos;
 mod resume;
 mod support;

@@ -27,8 +27,7 @@ impl Log {
     /// Reads the stream from its first event to what is its last one now.
     pub async fn read(client: &Client) -> Self {
         let context = jetstream::new(client.clone());
-        let mut stream = context.get_stream("CHAT_local").await.unwrap();
-        let last = stream.info().await.unwrap().state.last_sequence;
+        let stream = context.get_stream("CHAT_local").await.unwrap();
         let config = jetstream::consumer::pull::OrderedConfig {
             filter_subject: "chat.local.>".into(),
             deliver_policy: DeliverPolicy::All,
@@ -44,7 +43,6 @@ impl Log {
             let seq = info.stream_sequence;
             let stored_at = chrono::DateTime::from_timestamp_nanos(info.published.timestamp_nanos_opt().unwrap());
             events.push(decode_delivered(&message.message, seq, stored_at).unwrap());
-            assert!(seq <= last || pending > 0);
         }
         Self { events }
     }
@@ -65,6 +63,15 @@ impl Log {
         violations
     }
 
+    /// The ids of the calls whose intent is in the log, as tools are told them.
+    pub fn intents(&self) -> HashSet<String> {
+        let intents = self.events.iter().filter_map(|stored| match &stored.recorded.event {
+            Event::TurnToolCalled(e) => Some(format!("{}-{}", e.turn.simple(), e.call)),
+            _ => None,
+        });
+        intents.collect()
+    }
+
     /// The turn that a request asked for, if it was stored.
     pub fn turn(&self, session: &str, request_id: &str) -> Option<TurnLog<'_>> {
         let session: Uuid = session.parse().expect("a session is a UUID");
@@ -72,7 +79,7 @@ impl Log {
             Event::TurnRequested(e) if e.session == session && e.request_id == request_id => Some(e.turn),
             _ => None,
         })?;
-        let of_turn = |stored: &&Stored| turn_of(&stored.recorded.event) == Some(turn);
+        let of_turn = |stored: &&Stored| stored.recorded.event.turn() == Some(turn);
         Some(TurnLog { events: self.events.iter().filter(of_turn).map(|stored| &stored.recorded).collect() })
     }
 }
@@ -104,20 +111,4 @@ impl TurnLog<'_> {
 
 fn is_terminal(event: &Event) -> bool {
     matches!(event, Event::TurnCompleted(_) | Event::TurnFailed(_) | Event::TurnCancelled(_))
-}
-
-fn turn_of(event: &Event) -> Option<Uuid> {
-    match event {
-        Event::SessionOpened(_) => None,
-        Event::TurnRequested(e) => Some(e.turn),
-        Event::TurnStarted(e) => Some(e.turn),
-        Event::TurnModelReplied(e) => Some(e.turn),
-        Event::TurnToolCalled(e) => Some(e.turn),
-        Event::TurnToolReturned(e) => Some(e.turn),
-        Event::TurnParked(e) => Some(e.turn),
-        Event::TurnResumed(e) => Some(e.turn),
-        Event::TurnCompleted(e) => Some(e.turn),
-        Event::TurnFailed(e) => Some(e.turn),
-        Event::TurnCancelled(e) => Some(e.turn),
-    }
 }
