@@ -102,7 +102,7 @@ pub fn dead(region: &str, conversation: Uuid) -> String {
 
 /// Key of a conversation's cached fold in the bucket CONVERSATIONS.
 pub fn fold_key(key: &ConversationKey) -> String {
-    format!("{}.{}", key.region, key.conversation)
+    format!("{}.{}.{}", key.region, encode_token(&key.org), key.conversation)
 }
 
 /// Key of a worker's advertisement in the bucket WORKERS.

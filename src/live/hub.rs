@@ -60,7 +60,7 @@ pub struct Queue {
 }
 
 impl Listener {
-    /// A listener and the queue that it fills: bounded in frames and in bytes.
+    /// A listener and the queue that it fills: bounded in frames, and in bytes but for its last frame.
     pub fn new() -> (Self, Queue) {
         let (sender, frames) = mpsc::channel(limits::CONNECTION_QUEUE_FRAMES);
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
@@ -82,9 +82,9 @@ impl Listener {
         if self.lagging.is_cancelled() {
             return;
         }
-        let bytes = frame.payload.len();
-        let full = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > limits::CONNECTION_QUEUE_BYTES;
-        if full || self.frames.try_send(frame.clone()).is_err() {
+        // Counted before it is sent, so that the reader never takes away what was not added yet.
+        let before = self.waiting_bytes.fetch_add(frame.payload.len(), Ordering::Relaxed);
+        if before >= limits::CONNECTION_QUEUE_BYTES || self.frames.try_send(frame.clone()).is_err() {
             self.lagging.cancel();
         }
     }
@@ -184,6 +184,37 @@ async fn relay(conversation: Uuid, mut subscriber: Subscriber, listeners: Listen
             for listener in listeners.lock().expect("no panic happens under this lock").iter() {
                 listener.offer(&frame);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::live::Kind;
+
+    fn frame(bytes: usize) -> LiveFrame {
+        let mark = Mark { turn: Uuid::nil(), epoch: 1, n: 0, kind: Kind::Chunk, call: 0, offset: 0, length: 0 };
+        LiveFrame { conversation: Uuid::nil(), mark, payload: vec![b'x'; bytes].into() }
+    }
+
+    #[test]
+    fn a_queue_is_bounded_in_frames_and_in_bytes() {
+        for (bytes, fits) in [
+            (1, limits::CONNECTION_QUEUE_FRAMES),
+            (limits::CONNECTION_QUEUE_BYTES / 4, 4),
+            (limits::CONNECTION_QUEUE_BYTES * 2, 1),
+        ] {
+            let (listener, mut queue) = Listener::new();
+            for _ in 0..fits {
+                listener.offer(&frame(bytes));
+            }
+            assert!(!listener.lagging().is_cancelled(), "{fits} frames of {bytes} bytes");
+            assert!(queue.try_next().is_some());
+            listener.offer(&frame(bytes));
+            assert!(!listener.lagging().is_cancelled(), "what was taken makes room");
+            listener.offer(&frame(bytes));
+            assert!(listener.lagging().is_cancelled());
         }
     }
 }

@@ -57,10 +57,9 @@ impl Discovery {
     pub async fn first(&mut self) -> Vec<Tool> {
         let end = Instant::now() + Duration::from_millis(limits::TOOLS_FIRST_MS);
         self.ask().await;
-        while let Ok(Some(true)) = timeout_at(end, self.take_one()).await {
+        if let Ok(Some(true)) = timeout_at(end, self.take_one()).await {
             let quiet = Instant::now() + Duration::from_millis(limits::TOOLS_QUIET_MS);
             while let Ok(Some(true)) = timeout_at(quiet.min(end), self.take_one()).await {}
-            break;
         }
         self.tools()
     }

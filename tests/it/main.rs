@@ -9,6 +9,7 @@ mod history;
 mod model_faults;
 mod outages;
 mod races;
+mod slow_reader;
 mod streaming;
 mod support;
 mod tool_calls;

@@ -3,5 +3,8 @@
 mod domain;
 mod domain_fold;
 mod domain_random;
+mod load;
+mod load_bucket;
 mod log_contract;
 mod support;
+mod tidy;

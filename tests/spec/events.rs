@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use turnstream::{
-    domain::{Conversation, Event, Recorded},
+    domain::{Conversation, Event, Recorded, event::TurnStarted},
     ids,
     subjects::ConversationKey,
     wire::stored::{self, DecodeError, Envelope, SessionRecord},
@@ -171,9 +171,11 @@ fn a_requested_turn_has_the_id_that_its_request_makes() {
 fn the_samples_fold_to_a_conversation() {
     let mut chain: Vec<(Envelope, Event)> = samples().values().map(|sample| sample.decode().unwrap()).collect();
     chain.sort_by_key(|(envelope, _)| envelope.prev);
-    let started = sample("turn.started").decode().unwrap();
+    let (envelope, Event::TurnStarted(first)) = sample("turn.started").decode().unwrap() else { panic!() };
     let resumed = chain.iter().position(|(_, event)| matches!(event, Event::TurnResumed(_))).unwrap();
-    chain.insert(resumed + 1, (Envelope { prev: 106, ..started.0 }, started.1));
+    let item = chain[resumed].0.prev + 1;
+    let second = Event::TurnStarted(TurnStarted { item, ..first });
+    chain.insert(resumed + 1, (Envelope { prev: item, ..envelope }, second));
     let mut state = Conversation::default();
     for (envelope, event) in chain {
         let seq = if envelope.prev == 0 { 101 } else { envelope.prev + 1 };
