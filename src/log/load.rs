@@ -56,6 +56,8 @@ impl ExecuteError {
 /// An event that was appended, with the state after it.
 pub struct Executed {
     pub recorded: Recorded,
+    /// Sequence of the conversation's event before it.
+    pub previous: u64,
     pub state: Arc<Conversation>,
 }
 
@@ -242,19 +244,20 @@ impl<L: EventLog> Conversations<L> {
     ) -> Result<Executed, ExecuteError> {
         let time = micros(Utc::now());
         let new = NewEvent { id: decider.event_id.clone(), source: decider.source.clone(), time, event };
-        let seq = self.log.append(key, state.last_seq, &new).await?;
+        let previous = state.last_seq;
+        let seq = self.log.append(key, previous, &new).await?;
         let recorded = Recorded { seq, time, stored_at: Utc::now(), event: new.event };
         if matches!(&recorded.event, Event::TurnRequested(request) if recorded.stored_at > request.not_after) {
             // Only the log can tell whether it took the request in time: its ack may have been slow.
             let state = self.load(key, Freshness::AtLeast(seq)).await?;
-            return Ok(Executed { recorded, state });
+            return Ok(Executed { recorded, previous, state });
         }
         let mut next = (**state).clone();
         next.evolve(&recorded);
         let known = self.memory.get(key);
         let (revision, newer_events) = known.map_or((0, 0), |cached| (cached.revision, cached.newer_events));
         let state = self.keep(key, Cached { state: Arc::new(next), revision, newer_events: newer_events + 1 });
-        Ok(Executed { recorded, state })
+        Ok(Executed { recorded, previous, state })
     }
 
     /// The newest messages before `before` (a sequence; `None` = all), newest first, and whether there are older ones.
