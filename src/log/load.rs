@@ -22,6 +22,9 @@ use crate::{
 /// Version of the cached form; another version is ignored and written over.
 const FOLD_VERSION: u32 = 1;
 const BUCKET: &str = "CONVERSATIONS";
+/// How long before a request's `not_after` its acknowledgement no longer tells that it was stored in time: more than clocks
+/// differ, and less than an ordinary append leaves.
+const REQUEST_DOUBT: chrono::TimeDelta = chrono::TimeDelta::milliseconds(limits::REQUEST_NOT_AFTER_MS / 2);
 
 /// How current a load must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,7 +239,13 @@ impl<L: EventLog> Conversations<L> {
         let new = NewEvent { id: decider.event_id.clone(), source: decider.source.clone(), time, event };
         let seq = self.log.append(key, state.last_seq, &new).await?;
         let stored_at = chrono::Utc::now();
-        let recorded = Recorded { seq, time: micros(time), stored_at, event: new.event };
+        let recorded = match &new.event {
+            // Whether it still counts depends on when the log took it, so the log is asked where that is in doubt.
+            Event::TurnRequested(e) if stored_at + REQUEST_DOUBT > e.not_after => {
+                self.event_at(key, seq).await.map_err(|error| AppendError::Unavailable(error.to_string()))?
+            }
+            _ => Recorded { seq, time: micros(time), stored_at, event: new.event },
+        };
         let mut next = (**state).clone();
         next.evolve(&recorded);
         let known = self.memory.get(&key.conversation);
