@@ -31,6 +31,10 @@ impl NatsServer {
         async_nats::connect(self.url()).await.unwrap()
     }
 
+    pub fn signal(&self, signal: i32) {
+        self.process.signal(signal);
+    }
+
     /// Kills the server.
     pub async fn kill(&mut self) {
         self.process.kill().await;
