@@ -106,6 +106,7 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
         model: config.model.clone(),
         max_iterations: config.max_iterations,
         max_tokens: config.max_tokens,
+        human_wait_secs: config.human_wait_secs,
         confirm_tools: config.confirm_tools.clone(),
     };
     let worker = Arc::new(Worker::new(bus.client.clone(), knowledge, gateway, settings));
@@ -157,7 +158,7 @@ struct Health {
 impl Health {
     /// Refuses to start on streams that are missing or dangerously different.
     async fn start(bus: &Bus, region: &str, worker: Option<Arc<Worker>>) -> anyhow::Result<Arc<Self>> {
-        streams::check(&bus.client, region).await?;
+        check_streams(bus, region).await?;
         let (draining, streams) = (AtomicBool::new(false), AtomicBool::new(true));
         Ok(Arc::new(Self { bus: bus.clone(), region: region.to_string(), worker, draining, streams }))
     }
@@ -166,7 +167,7 @@ impl Health {
     async fn watch_streams(self: Arc<Self>) {
         loop {
             tokio::time::sleep(Duration::from_millis(STREAMS_CHECK_EVERY_MS)).await;
-            let checked = streams::check(&self.bus.client, &self.region).await;
+            let checked = check_streams(&self.bus, &self.region).await;
             if let Err(error) = &checked {
                 tracing::error!(%error, "the streams are not as they must be");
             }
@@ -191,6 +192,11 @@ impl Health {
             }
         })
     }
+}
+
+async fn check_streams(bus: &Bus, region: &str) -> Result<(), streams::StreamsError> {
+    streams::restore_forgotten(&bus.client, region).await?;
+    streams::check(&bus.client, region).await
 }
 
 /// Creates or updates a region's streams. Returns one line for each definition.

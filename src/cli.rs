@@ -177,7 +177,7 @@ async fn streams(command: Streams) -> anyhow::Result<()> {
 async fn list_tools() -> anyhow::Result<()> {
     let config = load()?;
     let bus = app::connect(&config, "tools").await?;
-    let tools = tools::discovery::round(&bus.client).await;
+    let tools = tools::discovery::Discovery::new(bus.client).await?.first().await;
     if tools.is_empty() {
         println!("no NATS service offers a tool");
     }

@@ -33,8 +33,8 @@ pub const FOLD_OLDER: usize = 20_000;
 /// Messages of a conversation that are given to the model, from the protocol.
 pub const MODEL_MESSAGES: usize = 50;
 
-/// Conversations whose fold one process keeps in memory.
-pub const FOLDS_CACHED: u64 = 50_000;
+/// Memory for the folds that one process keeps.
+pub const FOLDS_CACHED_BYTES: u64 = 48 * 1024 * 1024;
 /// Sessions whose record one edge keeps in memory.
 pub const SESSIONS_CACHED: u64 = 200_000;
 /// Events since the last cached fold after which a worker writes it again.
@@ -57,8 +57,8 @@ pub const REQUEST_NOT_AFTER_MS: i64 = 15_000;
 
 /// Frames that may wait for one connection. One is about 300 bytes; a socket that is 512 behind does not read.
 pub const CONNECTION_QUEUE_FRAMES: usize = 512;
-/// Bytes of those frames: room for several of the largest tool results, and a price for each socket that does not read.
-pub const CONNECTION_QUEUE_BYTES: usize = 1024 * 1024;
+/// Bytes of frames that may wait for one connection: a flat-out model makes few large frames.
+pub const CONNECTION_QUEUE_BYTES: usize = 256 * 1024;
 /// Frames that are written to a socket in one go.
 pub const WRITE_BATCH_BYTES: usize = 32 * 1024;
 /// How long one write to a socket may take before the client counts as gone.
@@ -92,16 +92,16 @@ pub const CLAIMS_MAX: u32 = 5;
 pub const WORKER_DRAIN_MS: u64 = 5_000;
 /// How long a stopping edge waits for its connections to close.
 pub const EDGE_DRAIN_MS: u64 = 3_000;
-/// How long a person may take to decide, from the protocol.
-pub const PARK_MS: i64 = 300_000;
 
 /// A worker's advertisement: how often it is renewed, and after what silence it no longer counts.
 pub const PRESENCE_EVERY_MS: u64 = 3_000;
 pub const PRESENCE_TTL_SECS: u64 = 10;
 
-/// How often tool providers are looked for, and how long answers are collected: together below the promised second.
+/// How often tool providers are asked to describe themselves: well below the promised second.
 pub const TOOLS_EVERY_MS: u64 = 500;
-pub const TOOLS_COLLECT_MS: u64 = 250;
+/// When a worker starts: how long it waits for the first answer, and for the next one after each.
+pub const TOOLS_FIRST_MS: u64 = 2_000;
+pub const TOOLS_QUIET_MS: u64 = 250;
 /// Time for one tool call when its provider names none, and the most that a provider may name.
 pub const TOOL_TIMEOUT_MS: u64 = 30_000;
 pub const TOOL_TIMEOUT_MAX_MS: u64 = 300_000;

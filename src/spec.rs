@@ -1,5 +1,143 @@
-//! placeholder
-use std::path::Path;
-pub fn write(_folder: &Path) -> std::io::Result<()> {
-    Ok(())
+//! The JSON Schemas of `spec/`, generated from the types that read and write the frames and events.
+//!
+//! Contract: what [`write`] makes is a function of the program alone, so a test can compare it with the committed files.
+
+use std::{fs, io, path::Path};
+
+use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    domain::event::{self, kind},
+    wire::{actions, frames, stored::SessionRecord},
+};
+
+/// Name and content of every generated file.
+pub fn files() -> Vec<(&'static str, String)> {
+    [("actions.schema.json", actions()), ("frames.schema.json", frames()), ("events.schema.json", events())]
+        .map(|(name, schema)| (name, format!("{schema:#}\n")))
+        .into()
+}
+
+/// Writes the generated files to a folder.
+pub fn write(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    files().into_iter().try_for_each(|(name, content)| fs::write(folder.join(name), content))
+}
+
+/// Types collected into one document's `$defs`.
+struct Document {
+    generator: SchemaGenerator,
+    defs: Map<String, Value>,
+}
+
+impl Document {
+    /// For what the program reads, and what others read too.
+    fn of_readers() -> Self {
+        Self { generator: SchemaSettings::draft2020_12().into_generator(), defs: Map::new() }
+    }
+
+    /// For what the program only writes: a field that may be left out is not required, one that is always there is.
+    fn of_writer() -> Self {
+        Self { generator: SchemaSettings::draft2020_12().for_serialize().into_generator(), defs: Map::new() }
+    }
+
+    /// Adds a type under a name of its own.
+    fn add<T: JsonSchema>(&mut self, name: &str) -> &mut Value {
+        let mut schema = self.generator.root_schema_for::<T>().to_value();
+        if let Some(object) = schema.as_object_mut() {
+            object.remove("$schema");
+            if let Some(Value::Object(shared)) = object.remove("$defs") {
+                self.defs.extend(shared);
+            }
+        }
+        self.defs.insert(name.to_string(), schema);
+        &mut self.defs[name]
+    }
+
+    fn finish(self, title: &str, description: &str, one_of: Vec<Value>) -> Value {
+        let mut document = json!({
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "title": title,
+            "description": description,
+            "$defs": self.defs,
+        });
+        if !one_of.is_empty() {
+            document["oneOf"] = one_of.into();
+        }
+        document
+    }
+}
+
+fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/$defs/{name}") })
+}
+
+/// What clients send: one definition per action, told apart by the field `action`.
+fn actions() -> Value {
+    let mut document = Document::of_readers();
+    let mut one_of = Vec::new();
+    let mut add = |name: &str, schema: &mut Value| {
+        schema["properties"]["action"] = json!({ "const": name });
+        match schema["required"].as_array_mut() {
+            Some(required) => required.insert(0, "action".into()),
+            None => schema["required"] = json!(["action"]),
+        }
+        one_of.push(reference(name));
+    };
+    for (action, name) in actions::Action::ALL {
+        let schema = match action {
+            actions::Action::Ping => document.add::<actions::Ping>(name),
+            actions::Action::CreateConversationSession => document.add::<actions::CreateConversationSession>(name),
+            actions::Action::GetSession => document.add::<actions::GetSession>(name),
+            actions::Action::GetConversationMessages => document.add::<actions::GetConversationMessages>(name),
+            actions::Action::SendMessage => document.add::<actions::SendMessage>(name),
+            actions::Action::ConfirmToolAction => document.add::<actions::ConfirmToolAction>(name),
+            actions::Action::Cancel => document.add::<actions::Cancel>(name),
+            actions::Action::ResumeSession => document.add::<actions::ResumeSession>(name),
+        };
+        add(name, schema);
+    }
+    document.finish("Actions", "Frames that a client sends. Unknown fields are ignored.", one_of)
+}
+
+/// What clients get: every server frame, and the `data` of the answers to actions.
+fn frames() -> Value {
+    let mut document = Document::of_writer();
+    document.add::<frames::Frame>("Frame");
+    document.add::<frames::SessionCreated>("create_conversation_session.data");
+    document.add::<frames::SessionView>("get_session.data");
+    document.add::<frames::MessagePage>("get_conversation_messages.data");
+    document.add::<frames::Confirmed>("confirm_tool_action.data");
+    document.add::<frames::Resumed>("resume_session.data");
+    let description = "Frames that a server sends, exactly: no other field may be there. On a connection that asked for the \
+                       resume extension, turn frames also carry `seq`, a string. The data of an immediate_response is \
+                       that of the action that it answers; the 202 of send_message has none.";
+    document.finish("Frames", description, vec![reference("Frame")])
+}
+
+/// What the log holds: one definition per stored event name, and the session record.
+fn events() -> Value {
+    let mut document = Document::of_readers();
+    document.add::<event::SessionOpened>(kind::SESSION_OPENED);
+    document.add::<event::TurnRequested>(kind::TURN_REQUESTED);
+    document.add::<event::TurnStarted>(kind::TURN_STARTED);
+    document.add::<event::ModelReplied>(kind::TURN_MODEL_REPLIED);
+    document.add::<event::ToolCalled>(kind::TURN_TOOL_CALLED);
+    document.add::<event::ToolReturned>(kind::TURN_TOOL_RETURNED);
+    document.add::<event::TurnParked>(kind::TURN_PARKED);
+    document.add::<event::TurnResumed>(kind::TURN_RESUMED);
+    document.add::<event::TurnCompleted>(kind::TURN_COMPLETED);
+    document.add::<event::TurnFailed>(kind::TURN_FAILED);
+    document.add::<event::TurnCancelled>(kind::TURN_CANCELLED);
+    document.add::<SessionRecord>("session");
+    // Closed as parts of client frames; a stored one may get more fields.
+    for name in ["Citation", "Response"] {
+        if let Some(Value::Object(schema)) = document.defs.get_mut(name) {
+            schema.remove("additionalProperties");
+        }
+    }
+    let description = "Payloads of stored events, by the event's name, which is its `ce-type` without `turnstream.`; and \
+                       the session record. A reader must accept fields that it does not know.";
+    document.finish("Events", description, vec![])
 }

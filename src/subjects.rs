@@ -102,7 +102,7 @@ pub fn dead(region: &str, conversation: Uuid) -> String {
 
 /// Key of a conversation's cached fold in the bucket CONVERSATIONS.
 pub fn fold_key(key: &ConversationKey) -> String {
-    format!("{}.{}", key.region, key.conversation)
+    format!("{}.{}.{}", key.region, encode_token(&key.org), key.conversation)
 }
 
 /// Key of a worker's advertisement in the bucket WORKERS.
@@ -148,6 +148,11 @@ pub fn consumer_info(stream: &str, consumer: &str) -> String {
 
 /// `$SRV.INFO`: asks every NATS micro service to describe itself.
 pub const SERVICES_INFO: &str = "$SRV.INFO";
+
+/// `$SRV.PING.{name}.{id}`: asks one instance of a micro service for a sign of life.
+pub fn service_ping(name: &str, id: &str) -> String {
+    format!("$SRV.PING.{name}.{id}")
+}
 
 /// Subject of the demo tool's endpoint.
 pub const DEMO_REFUND: &str = "tool.demo.issue_refund";

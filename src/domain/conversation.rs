@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    event::{Event, ModelReplied, Participant, Response, ToolReturned, TurnCompleted, TurnRequested, TurnResumed},
+    event::{Event, ModelReplied, Participant, Response, ToolReturned, TurnRequested, TurnResumed},
     turn::{Call, CallResult, Park, Reply, Turn},
 };
 use crate::limits;
@@ -111,6 +111,15 @@ impl Conversation {
         self.last_seq > 0
     }
 
+    /// About how much memory the state takes, for caches that are bounded in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        const FIXED_BYTES: usize = 1_024;
+        let messages: usize = self.messages.iter().map(|message| size_of::<Message>() + message.size()).sum();
+        let turn = self.turn.as_ref().map_or(0, |turn| size_of::<Turn>() + turn.text_bytes());
+        let finished = self.finished.len() * size_of::<FinishedTurn>();
+        FIXED_BYTES + messages + turn + finished + self.older.len() * size_of::<u64>()
+    }
+
     /// The finished turn with this id, if it is recent.
     pub fn finished_turn(&self, id: Uuid) -> Option<&FinishedTurn> {
         self.finished.iter().rev().find(|turn| turn.id == id)
@@ -128,22 +137,30 @@ impl Conversation {
             }
             Event::TurnRequested(e) => self.request(e, recorded),
             Event::TurnStarted(e) => self.on_turn(e.turn, |turn| {
-                turn.epoch = Some(recorded.seq);
-                turn.claims += 1;
+                if turn.item == e.item && turn.park.is_none() {
+                    turn.epoch = Some(recorded.seq);
+                    turn.claims += 1;
+                }
             }),
-            Event::TurnModelReplied(e) => self.on_turn(e.turn, |turn| reply(turn, e)),
-            Event::TurnToolCalled(e) => self.on_turn(e.turn, |turn| {
-                if let Some(call) = find_call(turn, &e.call) {
+            Event::TurnModelReplied(e) => self.on_held_turn(e.turn, e.epoch, |turn| reply(turn, e)),
+            Event::TurnToolCalled(e) => self.on_held_turn(e.turn, e.epoch, |turn| {
+                if let Some(call) = open_call(turn, &e.call) {
                     call.called = true;
                 }
             }),
-            Event::TurnToolReturned(e) => self.on_turn(e.turn, |turn| tool_returned(turn, e)),
-            Event::TurnParked(e) => self.on_turn(e.turn, |turn| {
+            Event::TurnToolReturned(e) => self.on_held_turn(e.turn, e.epoch, |turn| tool_returned(turn, e)),
+            Event::TurnParked(e) => self.on_held_turn(e.turn, e.epoch, |turn| {
                 turn.park = Some(Park { id: e.park, prompt: e.prompt.clone(), deadline: e.deadline });
             }),
             Event::TurnResumed(e) => self.on_turn(e.turn, |turn| resume(turn, e, recorded.seq)),
-            Event::TurnCompleted(e) => self.complete(e, recorded),
-            Event::TurnFailed(e) => self.finish(e.turn, recorded.seq, Outcome::Failed),
+            Event::TurnCompleted(e) if self.is_held(e.turn, e.epoch) => {
+                self.keep_message(recorded);
+                self.finish(e.turn, recorded.seq, Outcome::Completed);
+            }
+            Event::TurnFailed(e) if self.is_held(e.turn, e.epoch) => {
+                self.finish(e.turn, recorded.seq, Outcome::Failed);
+            }
+            Event::TurnCompleted(_) | Event::TurnFailed(_) => {}
             Event::TurnCancelled(e) => self.finish(e.turn, recorded.seq, Outcome::Cancelled),
         }
     }
@@ -166,13 +183,6 @@ impl Conversation {
         self.keep_message(recorded);
     }
 
-    fn complete(&mut self, e: &TurnCompleted, recorded: &Recorded) {
-        if self.turn.as_ref().is_some_and(|turn| turn.request.turn == e.turn) {
-            self.keep_message(recorded);
-        }
-        self.finish(e.turn, recorded.seq, Outcome::Completed);
-    }
-
     fn finish(&mut self, id: Uuid, terminal_seq: u64, outcome: Outcome) {
         if let Some(turn) = self.turn.take_if(|turn| turn.request.turn == id) {
             self.finished.push_back(FinishedTurn { id, request_id: turn.request.request_id, terminal_seq, outcome });
@@ -185,6 +195,18 @@ impl Conversation {
     fn on_turn(&mut self, id: Uuid, change: impl FnOnce(&mut Turn)) {
         if let Some(turn) = self.turn.as_mut().filter(|turn| turn.request.turn == id) {
             change(turn);
+        }
+    }
+
+    /// Whether a worker holds the turn under this epoch.
+    fn is_held(&self, id: Uuid, epoch: u64) -> bool {
+        self.turn.as_ref().is_some_and(|turn| turn.request.turn == id && turn.held_under(epoch))
+    }
+
+    /// For what only the turn's worker may say: a fenced one changes nothing.
+    fn on_held_turn(&mut self, id: Uuid, epoch: u64, change: impl FnOnce(&mut Turn)) {
+        if self.is_held(id, epoch) {
+            self.on_turn(id, change);
         }
     }
 
@@ -204,8 +226,9 @@ impl Conversation {
     }
 }
 
-fn find_call<'a>(turn: &'a mut Turn, id: &str) -> Option<&'a mut Call> {
-    turn.replies.last_mut()?.calls.iter_mut().find(|call| call.request.id == id)
+/// The call with this id in the model's last reply, while it has no result.
+fn open_call<'a>(turn: &'a mut Turn, id: &str) -> Option<&'a mut Call> {
+    turn.replies.last_mut()?.calls.iter_mut().find(|call| call.request.id == id && call.result.is_none())
 }
 
 fn reply(turn: &mut Turn, e: &ModelReplied) {
@@ -221,7 +244,7 @@ fn reply(turn: &mut Turn, e: &ModelReplied) {
 }
 
 fn tool_returned(turn: &mut Turn, e: &ToolReturned) {
-    if let Some(call) = find_call(turn, &e.call) {
+    if let Some(call) = open_call(turn, &e.call) {
         call.result = Some(CallResult { is_error: e.is_error, text: e.result.clone() });
         turn.citations.extend(e.grounding.iter().cloned());
         turn.claims = 0;
@@ -231,7 +254,7 @@ fn tool_returned(turn: &mut Turn, e: &ToolReturned) {
 fn resume(turn: &mut Turn, e: &TurnResumed, seq: u64) {
     if let Some(park) = turn.park.take_if(|park| park.id == e.park) {
         let super::event::Prompt::Approval { call, .. } = park.prompt;
-        if let Some(call) = find_call(turn, &call) {
+        if let Some(call) = open_call(turn, &call) {
             call.decision = Some(e.resolution);
         }
         turn.item = seq;

@@ -65,9 +65,7 @@ pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal>
             _ => Err(Refusal::Superseded),
         },
         Command::Record { turn, epoch, event } => match &state.turn {
-            Some(active) if active.request.turn == *turn && active.epoch == Some(*epoch) && active.park.is_none() => {
-                Ok(event.clone())
-            }
+            Some(active) if active.request.turn == *turn && active.held_under(*epoch) => Ok(event.clone()),
             _ => Err(Refusal::Superseded),
         },
         Command::Confirm { park, approved, by } => {

@@ -69,6 +69,23 @@ impl Event {
         }
     }
 
+    /// The turn that the event belongs to, if it belongs to one.
+    pub fn turn(&self) -> Option<Uuid> {
+        match self {
+            Event::SessionOpened(_) => None,
+            Event::TurnRequested(e) => Some(e.turn),
+            Event::TurnStarted(e) => Some(e.turn),
+            Event::TurnModelReplied(e) => Some(e.turn),
+            Event::TurnToolCalled(e) => Some(e.turn),
+            Event::TurnToolReturned(e) => Some(e.turn),
+            Event::TurnParked(e) => Some(e.turn),
+            Event::TurnResumed(e) => Some(e.turn),
+            Event::TurnCompleted(e) => Some(e.turn),
+            Event::TurnFailed(e) => Some(e.turn),
+            Event::TurnCancelled(e) => Some(e.turn),
+        }
+    }
+
     /// The worker pool whose consumer finds this event, for events that are work items.
     pub fn pool(&self) -> Option<&str> {
         match self {
@@ -200,7 +217,8 @@ impl Usage {
 
 /// A document that grounded an answer; also its form on the wire.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
 pub struct Citation {
     pub id: String,
     pub title: String,
@@ -293,7 +311,8 @@ pub enum Resolution {
 
 /// The structured answer; also its form on the wire.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
 pub struct Response {
     pub response_parts: Vec<String>,
     pub customer_happiness_score: f64,
@@ -340,6 +359,9 @@ pub struct TurnCompleted {
     pub request_id: String,
     pub message_id: Uuid,
     pub response: Response,
+    /// Index of the model call whose streamed text is the answer; absent when the answer is not one call's text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<u32>,
     pub needs_escalation: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub citations: Vec<Citation>,

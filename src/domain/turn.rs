@@ -64,9 +64,26 @@ impl Turn {
         self.replies.len() as u32
     }
 
+    /// Whether the worker that claimed the turn under this epoch still drives it.
+    pub fn held_under(&self, epoch: u64) -> bool {
+        self.epoch == Some(epoch) && self.park.is_none()
+    }
+
     /// The call with this id in the model's last reply.
     pub fn call(&self, id: &str) -> Option<&Call> {
         self.replies.last()?.calls.iter().find(|call| call.request.id == id)
+    }
+
+    /// How much text the turn holds.
+    pub fn text_bytes(&self) -> usize {
+        let result = |call: &Call| call.result.as_ref().map_or(0, |result| result.text.len());
+        let call = |call: &Call| call.request.arguments.len() + call.request.description.len() + result(call);
+        let reply = |reply: &Reply| reply.text.len() + reply.calls.iter().map(call).sum::<usize>();
+        let images = self.request.images.iter().map(|image| image.url.len());
+        let files = self.request.files.iter().map(|file| file.name.len() + file.url.len());
+        let citations = self.citations.iter().map(|citation| citation.title.len() + citation.snippet.len());
+        let asked = self.request.message.len() + images.chain(files).sum::<usize>();
+        asked + citations.sum::<usize>() + self.replies.iter().map(reply).sum::<usize>()
     }
 
     /// Text that was streamed before the current model call, if any.

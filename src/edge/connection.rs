@@ -18,7 +18,7 @@ use super::{
     views::{Verdict, Views},
 };
 use crate::{
-    domain::{Conversation, Turn},
+    domain::{Conversation, Event, Turn},
     limits,
     live::{
         hub::{Listener, LiveFrame, Queue},
@@ -29,7 +29,7 @@ use crate::{
     wire::{
         actions::invalid,
         frames::{self, ErrorCode},
-        live::Kind,
+        live::{Cursor, Kind},
         render,
     },
 };
@@ -45,32 +45,33 @@ pub struct Connection {
     pub out: Vec<Bytes>,
 }
 
-/// Serves a client until it leaves, stops reading, or the edge stops.
-pub async fn serve(edge: Arc<Edge>, mut socket: Socket) {
+/// Serves a client until it leaves, stops reading, or the edge stops. `resumes`: it asked for the resume extension.
+pub async fn serve(edge: Arc<Edge>, mut socket: Socket, resumes: bool) {
     let (listener, mut live) = Listener::new();
-    let shutdown = edge.shutdown.clone();
-    let mut connection = Connection { edge, listener, views: Views::default(), session: None, out: Vec::new() };
+    let (shutdown, lagging) = (edge.shutdown.clone(), listener.lagging().clone());
+    let mut connection = Connection { edge, listener, views: Views::new(resumes), session: None, out: Vec::new() };
     let mut check_at = Instant::now();
     let why = loop {
         tokio::select! {
             message = socket.read() => match message {
-                Incoming::Text(text) => connection.act(&text).await,
+                Incoming::Text(text) => actions::dispatch(&mut connection, &text).await,
                 Incoming::Binary => connection.refuse_binary(),
                 Incoming::End(why) => break why,
             },
-            Some(frame) = live.recv() => connection.take_live(frame, &mut live).await,
+            Some(frame) = live.next() => connection.take_live(frame, &mut live).await,
             () = sleep_until(check_at), if !connection.views.is_idle() => {
                 connection.look_after_silent_turns().await;
                 check_at = Instant::now() + Duration::from_millis(limits::SILENCE_CHECK_MS / 4);
             }
             () = shutdown.cancelled() => break Some(Close::Restart),
         }
-        if !connection.out.is_empty() && !socket.write(&mut connection.out).await {
-            connection.leave();
-            return;
-        }
-        if connection.listener.is_lagging() {
-            break Some(Close::TooSlow);
+        let written = async {
+            if connection.out.is_empty() || socket.write(&mut connection.out).await { Ok(()) } else { Err(()) }
+        };
+        match lagging.run_until_cancelled(written).await {
+            Some(Ok(())) => {}
+            None => break Some(Close::TooSlow),
+            Some(Err(())) => return connection.leave(),
         }
     };
     connection.leave();
@@ -78,10 +79,6 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket) {
 }
 
 impl Connection {
-    async fn act(&mut self, text: &str) {
-        actions::dispatch(self, text).await;
-    }
-
     fn refuse_binary(&mut self) {
         let bad = invalid("frames are JSON text");
         self.out.push(frames::error(None, bad.code, &bad.message, Utc::now()));
@@ -99,7 +96,7 @@ impl Connection {
         let mut bytes = first.payload.len();
         self.show(first).await;
         while bytes < limits::WRITE_BATCH_BYTES
-            && let Some(frame) = live.try_recv()
+            && let Some(frame) = live.try_next()
         {
             bytes += frame.payload.len();
             self.show(frame).await;
@@ -107,22 +104,95 @@ impl Connection {
     }
 
     async fn show(&mut self, frame: LiveFrame) {
-        match self.views.judge(&frame) {
-            Verdict::Drop => {}
-            Verdict::Show => self.put(frame),
-            Verdict::Gap => self.repair(frame).await,
+        if self.show_in_order(&frame).await == Verdict::Gap {
+            self.repair(frame).await;
         }
     }
 
-    fn put(&mut self, frame: LiveFrame) {
-        self.out.push(frame.payload);
-        if let Some(view) = self.views.get_mut(frame.mark.turn) {
-            view.sent_at = std::time::Instant::now();
+    /// Shows a frame if it is the next one.
+    async fn show_in_order(&mut self, frame: &LiveFrame) -> Verdict {
+        let LiveFrame { mark, conversation, payload } = frame;
+        if self.views.owes_text(frame) && !self.say_missed(mark.turn).await && mark.kind == Kind::Terminal {
+            // The text must precede the end; both are shown from the log when it can be read again.
+            return Verdict::Drop;
         }
-        if frame.mark.kind == Kind::Terminal {
-            let key = self.views.key(frame.conversation).cloned();
-            self.end(frame.mark.turn);
+        let verdict = self.views.judge(frame);
+        if verdict == Verdict::Show && mark.kind == Kind::Terminal {
+            let key = self.views.key(*conversation).cloned();
+            self.push_end(mark.turn, payload.clone());
             self.refresh(key);
+        } else if verdict == Verdict::Show {
+            self.push(mark.turn, payload.clone());
+        }
+        verdict
+    }
+
+    /// Queues a frame of a turn, with its cursor if the client resumes.
+    pub fn push(&mut self, turn: Uuid, frame: Bytes) {
+        let resumes = self.views.resumes;
+        let cursor = self.views.get_mut(turn).map(|view| {
+            view.sent_at = std::time::Instant::now();
+            view.cursor(turn)
+        });
+        self.out.push(match cursor {
+            Some(cursor) if resumes => frames::with_seq(&frame, &cursor.to_string()),
+            _ => frame,
+        });
+    }
+
+    /// Queues the terminal frame of a turn and closes it.
+    pub fn push_end(&mut self, turn: Uuid, frame: Bytes) {
+        let ended = Cursor::ended(turn).to_string();
+        self.out.push(if self.views.resumes { frames::with_seq(&frame, &ended) } else { frame });
+        if let Some(conversation) = self.views.end(turn) {
+            self.edge.hub.unwatch(conversation, &self.listener);
+        }
+    }
+
+    /// A client that resumes is owed every byte of the model's text: what was not shown is said from the log, as far as
+    /// its model calls are over. False: the log can't be read now.
+    async fn say_missed(&mut self, turn: Uuid) -> bool {
+        let Some(view) = self.views.get_mut(turn) else { return true };
+        view.set_behind(true);
+        let key = view.key.clone();
+        let state = match self.edge.conversations.load(&key, Freshness::Leader).await {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::warn!(%error, %turn, "what a client missed can't be read now");
+                return false;
+            }
+        };
+        let last = match (state.finished_turn(turn), &state.turn) {
+            (Some(finished), _) => finished.terminal_seq,
+            (None, Some(active)) if active.request.turn == turn => state.last_seq,
+            (None, _) => return true,
+        };
+        match self.edge.conversations.events_of_turn(&key, turn, last).await {
+            Ok(events) => self.say_texts(turn, &events),
+            Err(error) => {
+                tracing::warn!(%error, %turn, "what a client missed can't be read now");
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Says what was not shown of the texts of a turn's finished model calls. `events` are all of the turn so far.
+    fn say_texts(&mut self, turn: Uuid, events: &[Event]) {
+        let Some(Event::TurnRequested(request)) = events.first() else { return };
+        for text in render::texts(events).filter(|_| request.stream) {
+            let Some(view) = self.views.get_mut(turn) else { return };
+            if view.void_text(text.call, text.epoch) {
+                self.push(turn, render::restarted(&request.request_id, Utc::now()));
+            }
+            let Some(view) = self.views.get_mut(turn) else { return };
+            let rest = view.take_text(text.call, text.epoch, &text.text);
+            if !rest.is_empty() {
+                self.push(turn, render::token(&request.request_id, rest, Utc::now()));
+            }
+        }
+        if let Some(view) = self.views.get_mut(turn) {
+            view.set_behind(false);
         }
     }
 
@@ -132,27 +202,18 @@ impl Connection {
             tracing::debug!(turn = %frame.mark.turn, n = frame.mark.n, "frames are missing; reading the LIVE stream");
             self.replay(&key, frame.mark.turn).await;
         }
-        if self.views.judge(&frame) == Verdict::Gap {
+        if self.show_in_order(&frame).await == Verdict::Gap {
             self.views.skip_to(frame.mark);
-        }
-        if self.views.judge(&frame) == Verdict::Show {
-            self.put(frame);
+            self.show_in_order(&frame).await;
         }
     }
 
     /// Shows what the LIVE stream has of a turn and was not shown yet.
     pub async fn replay(&mut self, key: &ConversationKey, turn: Uuid) {
         for missed in replay::frames(&self.edge.client, key).await {
-            if missed.mark.turn == turn && self.views.judge(&missed) == Verdict::Show {
-                self.put(missed);
+            if missed.mark.turn == turn {
+                self.show_in_order(&missed).await;
             }
-        }
-    }
-
-    /// Closes a turn that was shown to its end.
-    pub fn end(&mut self, turn: Uuid) {
-        if let Some(conversation) = self.views.end(turn) {
-            self.edge.hub.unwatch(conversation, &self.listener);
         }
     }
 
@@ -183,21 +244,27 @@ impl Connection {
     pub async fn attach(&mut self, key: &ConversationKey, turn: &Turn) {
         let id = turn.request.turn;
         self.views.open(key, id, &turn.request.request_id, turn.epoch);
-        match &turn.park {
-            Some(_) => self.show_prompt(turn),
-            None => self.replay(key, id).await,
+        if turn.park.is_none() || self.views.resumes {
+            self.replay(key, id).await;
         }
+        self.show_prompt(turn).await;
     }
 
-    fn show_prompt(&mut self, turn: &Turn) {
+    /// Shows the prompt of a parked turn, after the text that precedes it, unless it was shown.
+    async fn show_prompt(&mut self, turn: &Turn) {
         let Some(park) = &turn.park else { return };
-        let Some(view) = self.views.get_mut(turn.request.turn) else { return };
-        if view.prompted == turn.epoch {
+        let prompted = self.views.get_mut(turn.request.turn).map(|view| view.prompted);
+        if prompted.is_none_or(|epoch| epoch == turn.epoch) {
             return;
         }
+        if self.views.resumes && !self.say_missed(turn.request.turn).await {
+            return;
+        }
+        let Some(view) = self.views.get_mut(turn.request.turn) else { return };
         view.prompted = turn.epoch;
-        let frames = render::prompt(&turn.request.request_id, turn.request.stream, &park.prompt, Utc::now());
-        self.out.extend(frames.into_iter().map(|(_, frame)| frame));
+        for (_, frame) in render::prompt(&turn.request.request_id, turn.request.stream, &park.prompt, Utc::now()) {
+            self.push(turn.request.turn, frame);
+        }
     }
 
     /// A live frame can be lost without a later one that shows the gap, so silent turns are checked against the log; and
@@ -206,14 +273,14 @@ impl Connection {
         for turn in self.views.silent(Duration::from_millis(limits::SILENCE_CHECK_MS)) {
             let Some(view) = self.views.get_mut(turn) else { continue };
             view.heard_at = std::time::Instant::now();
-            if view.sent_at.elapsed() >= Duration::from_millis(limits::KEEPALIVE_MS) && !view.request_id.is_empty() {
-                view.sent_at = std::time::Instant::now();
-                self.out.push(frames::keepalive(&view.request_id, Utc::now()));
-            }
             let key = view.key.clone();
+            if view.sent_at.elapsed() >= Duration::from_millis(limits::KEEPALIVE_MS) && !view.request_id.is_empty() {
+                let frame = frames::keepalive(&view.request_id, Utc::now());
+                self.push(turn, frame);
+            }
             match self.edge.conversations.load(&key, Freshness::AtLeast(0)).await {
                 Ok(state) => match state.turn.as_ref().filter(|active| active.request.turn == turn) {
-                    Some(active) => self.show_prompt(active),
+                    Some(active) => self.show_prompt(active).await,
                     None => self.show_end(&key, &state, turn).await,
                 },
                 Err(error) => tracing::debug!(%error, %turn, "a silent turn can't be checked now"),
@@ -223,25 +290,28 @@ impl Connection {
 
     /// Shows the end of a turn from the log. The turn must not be active.
     pub async fn show_end(&mut self, key: &ConversationKey, state: &Conversation, turn: Uuid) {
-        let request_id = self.views.get_mut(turn).map(|view| view.request_id.clone()).unwrap_or_default();
         let frame = match state.finished_turn(turn) {
-            Some(finished) => match self.edge.conversations.event_at(key, finished.terminal_seq).await {
-                Ok(event) => {
-                    let rendered = render::render(&request_id, false, &event.event, Utc::now());
-                    rendered.into_iter().map(|(_, frame)| frame).next()
-                }
-                Err(error) => {
-                    tracing::warn!(%error, %turn, "the end of a turn can't be read now");
+            Some(finished) => {
+                if self.views.resumes && !self.say_missed(turn).await {
                     return;
                 }
-            },
+                match self.edge.conversations.event_at(key, finished.terminal_seq).await {
+                    Ok(event) => {
+                        let frames = render::render(&finished.request_id, false, &event.event, Utc::now());
+                        frames.into_iter().next_back().map(|(_, frame)| frame)
+                    }
+                    Err(error) => return tracing::warn!(%error, %turn, "the end of a turn can't be read now"),
+                }
+            }
             // The request came too late to count; its client was told so, or will be now.
             None => {
+                let request_id = self.views.get_mut(turn).map(|view| view.request_id.clone());
                 let message = "The message was not stored in time. Please send it again.";
-                Some(frames::error(Some(&request_id), ErrorCode::StorageError, message, Utc::now()))
+                Some(frames::error(request_id.as_deref(), ErrorCode::StorageError, message, Utc::now()))
             }
         };
-        self.out.extend(frame);
-        self.end(turn);
+        if let Some(frame) = frame {
+            self.push_end(turn, frame);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Listening for clients: the accept loop, the routes, the drain.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::{
@@ -48,7 +48,8 @@ pub fn routes(edge: Arc<Edge>, ready: Readiness) -> impl Filter<Extract = (impl 
         .and(warp::header::exact("sec-websocket-version", "13"))
         .and(warp::header::<String>("sec-websocket-key"))
         .and(warp::ext::get::<OnUpgrade>())
-        .map(move |key: String, upgrade| open(edge.clone(), &key, upgrade));
+        .and(resumes())
+        .map(move |key: String, upgrade, resumes| open(edge.clone(), &key, upgrade, resumes));
     let refused = |_: warp::Rejection| async {
         Ok::<_, warp::Rejection>((warp::reply::with_status(
             "a WebSocket handshake is expected",
@@ -65,8 +66,14 @@ pub async fn not_found(_: warp::Rejection) -> Result<warp::reply::Response, Infa
     Ok(StatusCode::NOT_FOUND.into_response())
 }
 
+/// Whether a connection asks for the resume extension: `/ws?v=resume`.
+fn resumes() -> impl Filter<Extract = (bool,), Error = Infallible> + Clone {
+    let query = warp::query::<HashMap<String, String>>().or(warp::any().map(HashMap::new)).unify();
+    query.map(|query: HashMap<String, String>| query.get("v").is_some_and(|version| version == "resume"))
+}
+
 /// Answers the handshake and serves the connection once it is upgraded.
-fn open(edge: Arc<Edge>, key: &str, upgrade: OnUpgrade) -> warp::reply::Response {
+fn open(edge: Arc<Edge>, key: &str, upgrade: OnUpgrade, resumes: bool) -> warp::reply::Response {
     let tracker = edge.connections.clone();
     tracker.spawn(async move {
         let socket = match upgrade.await {
@@ -74,7 +81,7 @@ fn open(edge: Arc<Edge>, key: &str, upgrade: OnUpgrade) -> warp::reply::Response
             Err(error) => Err(std::io::Error::other(error)),
         };
         match socket {
-            Ok(socket) => connection::serve(edge, socket).await,
+            Ok(socket) => connection::serve(edge, socket, resumes).await,
             Err(error) => tracing::debug!(%error, "a handshake was not completed"),
         }
     });

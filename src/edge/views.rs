@@ -2,7 +2,8 @@
 //!
 //! Contract: of a turn's frames, those of an older epoch and those already shown are dropped, the rest come in order, a
 //! missing one is noticed, and the terminal frame is shown once. When a worker takes over and asks the model again, a
-//! client that has seen text of that model call gets a marker and no second text; the final answer holds it all.
+//! client that has seen text of that model call gets a marker; then a client of the resume extension gets the text anew,
+//! a standard client none of it, for the final answer holds it all.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,7 +15,7 @@ use uuid::Uuid;
 use crate::{
     live::hub::LiveFrame,
     subjects::ConversationKey,
-    wire::live::{Kind, Mark},
+    wire::live::{Cursor, Kind, Mark},
 };
 
 /// Ended turns that a connection remembers, so that late frames of theirs open nothing.
@@ -36,10 +37,14 @@ pub struct View {
     pub request_id: String,
     epoch: u64,
     next_n: u64,
-    /// The model call whose text was shown last, if any of it was.
-    text_of_call: Option<u32>,
+    /// The model call whose text is being shown, how many bytes of it were, and of which epoch they are.
+    call: u32,
+    shown: u64,
+    text_epoch: u64,
     /// The model call whose text is no longer shown.
     muted_call: Option<u32>,
+    /// Frames may be lost before the next one, so text may be missing that the log has.
+    behind: bool,
     /// The epoch under which the turn parked that was last shown as a prompt.
     pub prompted: Option<u64>,
     pub heard_at: Instant,
@@ -59,9 +64,16 @@ pub struct Views {
     turns: HashMap<Uuid, View>,
     conversations: HashMap<Uuid, Watched>,
     ended: VecDeque<Uuid>,
+    /// The client speaks the resume extension, so a second run's text may be shown to it.
+    pub resumes: bool,
 }
 
 impl Views {
+    /// Nothing watched yet.
+    pub fn new(resumes: bool) -> Self {
+        Self { resumes, ..Self::default() }
+    }
+
     /// Watches a conversation; `all` = every turn of it. True when it was not watched before.
     pub fn watch(&mut self, key: &ConversationKey, all: bool) -> bool {
         let new = !self.conversations.contains_key(&key.conversation);
@@ -81,12 +93,28 @@ impl Views {
             request_id: request_id.to_string(),
             epoch: epoch.unwrap_or(0),
             next_n: 0,
-            text_of_call: None,
+            call: 0,
+            shown: 0,
+            text_epoch: 0,
             muted_call: None,
+            behind: false,
             prompted: None,
             heard_at: now,
             sent_at: now,
         });
+    }
+
+    /// Opens a turn that the client has seen up to a cursor.
+    pub fn open_at(&mut self, key: &ConversationKey, request_id: &str, cursor: Cursor) {
+        self.ended.retain(|turn| *turn != cursor.turn);
+        self.open(key, cursor.turn, request_id, Some(cursor.epoch));
+        if let Some(view) = self.turns.get_mut(&cursor.turn) {
+            view.epoch = cursor.epoch;
+            view.next_n = cursor.next_n;
+            view.call = cursor.call;
+            view.shown = cursor.shown;
+            view.text_epoch = cursor.text_epoch;
+        }
     }
 
     /// The open turn with this id.
@@ -160,21 +188,74 @@ impl Views {
                 _ => return Verdict::Drop,
             }
         }
-        self.turns.get_mut(&mark.turn).map_or(Verdict::Drop, |view| view.judge(mark))
+        let resumes = self.resumes;
+        self.turns.get_mut(&mark.turn).map_or(Verdict::Drop, |view| view.judge(mark, resumes))
     }
 
-    /// Goes on with a frame although frames before it are lost: text of that model call is no longer shown.
+    /// Whether text that the log has by now may be missing before this frame: a client that resumes is owed it.
+    pub fn owes_text(&self, frame: &LiveFrame) -> bool {
+        self.resumes && self.turns.get(&frame.mark.turn).is_some_and(|view| view.owes_text(frame.mark))
+    }
+
+    /// Goes on with a frame although frames before it are lost: text of that model call is no longer shown, unless it
+    /// begins with this frame.
     pub fn skip_to(&mut self, mark: Mark) {
         if let Some(view) = self.turns.get_mut(&mark.turn) {
+            let begins = mark.kind == Kind::Token && mark.offset == 0 && mark.call > view.call;
             view.epoch = mark.epoch;
             view.next_n = mark.n;
-            view.muted_call = Some(mark.call);
+            view.muted_call = (!begins).then_some(mark.call);
+            view.behind = true;
         }
     }
 }
 
 impl View {
-    fn judge(&mut self, mark: Mark) -> Verdict {
+    /// How far the turn has been shown.
+    pub fn cursor(&self, turn: Uuid) -> Cursor {
+        let View { epoch, next_n, call, shown, text_epoch, .. } = *self;
+        Cursor { turn, epoch, next_n, call, shown, text_epoch }
+    }
+
+    /// Makes what was shown of a model call void, if it is of another run than this one. True if it was.
+    pub fn void_text(&mut self, call: u32, epoch: u64) -> bool {
+        let void = call == self.call && self.shown > 0 && self.text_epoch != epoch;
+        if void {
+            self.shown = 0;
+        }
+        void
+    }
+
+    /// Takes the whole text of a finished model call, from the log. Returns what of it was not shown yet.
+    pub fn take_text<'a>(&mut self, call: u32, epoch: u64, text: &'a str) -> &'a str {
+        if call < self.call {
+            return "";
+        }
+        let from = if call == self.call { usize::try_from(self.shown).unwrap_or(usize::MAX) } else { 0 };
+        self.muted_call = self.muted_call.filter(|muted| *muted > call);
+        (self.call, self.shown, self.text_epoch) = (call, text.len() as u64, epoch);
+        text.get(from..).unwrap_or_default()
+    }
+
+    /// Whether all that the log has was taken.
+    pub fn set_behind(&mut self, behind: bool) {
+        self.behind = behind;
+    }
+
+    /// Whether text that the log has by now may be missing before this frame, which comes next.
+    fn owes_text(&self, mark: Mark) -> bool {
+        let outside = mark.epoch == u64::MAX;
+        let newer = mark.epoch > self.epoch;
+        if !outside && mark.n != if newer { 0 } else { self.next_n } {
+            return false;
+        }
+        let of_muted = matches!(mark.kind, Kind::Token | Kind::Reasoning) && self.muted_call == Some(mark.call);
+        // The last frames of an earlier epoch can be lost without a gap in the numbers.
+        let after_takeover = newer && self.epoch > 0;
+        !of_muted && (self.behind || self.muted_call.is_some() || after_takeover)
+    }
+
+    fn judge(&mut self, mark: Mark, resumes: bool) -> Verdict {
         self.heard_at = Instant::now();
         // Published from outside the epoch, by whoever stored the terminal event.
         if mark.epoch == u64::MAX {
@@ -190,16 +271,23 @@ impl View {
         self.epoch = mark.epoch;
         self.next_n = mark.n + 1;
         match mark.kind {
-            Kind::Restart if self.text_of_call == Some(mark.call) => {
-                self.muted_call = Some(mark.call);
+            Kind::Restart if self.call == mark.call && self.shown > 0 => {
+                self.shown = 0;
+                self.muted_call = (!resumes).then_some(mark.call);
                 Verdict::Show
             }
-            Kind::Restart => Verdict::Drop,
+            Kind::Restart => {
+                self.muted_call = self.muted_call.filter(|_| !resumes);
+                Verdict::Drop
+            }
             Kind::Token | Kind::Reasoning if self.muted_call == Some(mark.call) => Verdict::Drop,
-            Kind::Token | Kind::Reasoning => {
-                self.text_of_call = Some(mark.call);
+            Kind::Token => {
+                self.call = mark.call;
+                self.shown = mark.offset + mark.length;
+                self.text_epoch = mark.epoch;
                 Verdict::Show
             }
+            Kind::Reasoning => Verdict::Show,
             // It was shown from the log, together with the tool call that ends the epoch.
             Kind::Prompt if self.prompted == Some(mark.epoch) => {
                 self.next_n = u64::MAX;
@@ -225,7 +313,7 @@ mod tests {
     }
 
     fn frame(turn: Uuid, epoch: u64, n: u64, kind: Kind, call: u32) -> LiveFrame {
-        let mark = Mark { turn, epoch, n, kind, call, offset: 0 };
+        let mark = Mark { turn, epoch, n, kind, call, offset: n, length: 1 };
         LiveFrame { conversation: key().conversation, mark, payload: Default::default() }
     }
 
@@ -256,6 +344,26 @@ mod tests {
         assert_eq!(judge(5, 1, Kind::Token), Verdict::Drop, "the old worker is fenced");
         assert_eq!(judge(8, 1, Kind::Token), Verdict::Drop);
         assert_eq!(judge(8, 2, Kind::Terminal), Verdict::Show);
+    }
+
+    #[test]
+    fn a_client_that_resumes_gets_the_second_runs_text() {
+        let mut views = open();
+        views.resumes = true;
+        let mut judge = |epoch, n, kind| views.judge(&frame(TURN, epoch, n, kind, 0));
+        assert_eq!(judge(5, 0, Kind::Token), Verdict::Show);
+        assert_eq!([judge(8, 0, Kind::Restart), judge(8, 1, Kind::Token)], [Verdict::Show, Verdict::Show]);
+    }
+
+    #[test]
+    fn a_cursor_takes_a_view_up_where_it_was() {
+        let mut views = open();
+        assert_eq!(views.judge(&frame(TURN, 5, 0, Kind::Token, 0)), Verdict::Show);
+        let cursor = views.get_mut(TURN).unwrap().cursor(TURN);
+        let mut later = Views::new(true);
+        later.open_at(&key(), "r1", cursor);
+        assert_eq!(later.judge(&frame(TURN, 5, 0, Kind::Token, 0)), Verdict::Drop);
+        assert_eq!(later.judge(&frame(TURN, 5, 1, Kind::Token, 0)), Verdict::Show);
     }
 
     #[test]

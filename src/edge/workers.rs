@@ -17,6 +17,7 @@ use async_nats::{
     },
 };
 use futures_util::StreamExt;
+use tokio::time::timeout;
 
 use crate::{
     limits, subjects,
@@ -71,7 +72,10 @@ impl Workers {
     async fn follow(&self, context: &jetstream::Context) -> Result<(), async_nats::Error> {
         let bucket = context.get_key_value(BUCKET).await?;
         let mut changes = bucket.watch_with_history(">").await?;
-        while let Some(change) = changes.next().await {
+        // A watch goes on after the sequence that it saw last, and sees nothing on a bucket that a restarted server has
+        // forgotten and that begins anew. Workers are never silent for so long, so silence is reason to watch afresh.
+        let silence = Duration::from_secs(limits::PRESENCE_TTL_SECS);
+        while let Ok(Some(change)) = timeout(silence, changes.next()).await {
             self.take(change?);
         }
         Ok(())

@@ -11,7 +11,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
 };
 
@@ -19,6 +19,7 @@ use async_nats::{Client, Message, SubscribeError, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::{sync::mpsc, task::AbortHandle};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
@@ -48,60 +49,65 @@ impl LiveFrame {
 pub struct Listener {
     id: Uuid,
     frames: mpsc::Sender<LiveFrame>,
-    /// Bytes in the queue.
-    queued: Arc<AtomicUsize>,
-    lagging: Arc<AtomicBool>,
+    waiting_bytes: Arc<AtomicUsize>,
+    lagging: CancellationToken,
 }
 
 /// The frames that wait for a connection.
 pub struct Queue {
     frames: mpsc::Receiver<LiveFrame>,
-    queued: Arc<AtomicUsize>,
-}
-
-impl Queue {
-    /// The next frame, as soon as there is one. Cancel-safe.
-    pub async fn recv(&mut self) -> Option<LiveFrame> {
-        let frame = self.frames.recv().await;
-        self.take(frame)
-    }
-
-    /// The next frame, if there is one.
-    pub fn try_recv(&mut self) -> Option<LiveFrame> {
-        let frame = self.frames.try_recv().ok();
-        self.take(frame)
-    }
-
-    fn take(&self, frame: Option<LiveFrame>) -> Option<LiveFrame> {
-        frame.inspect(|frame| {
-            self.queued.fetch_sub(frame.payload.len(), Ordering::Relaxed);
-        })
-    }
+    waiting_bytes: Arc<AtomicUsize>,
 }
 
 impl Listener {
     /// A listener and the queue that it fills: bounded in frames, and in bytes but for its last frame.
     pub fn new() -> (Self, Queue) {
         let (sender, frames) = mpsc::channel(limits::CONNECTION_QUEUE_FRAMES);
-        let queued = Arc::<AtomicUsize>::default();
-        let queue = Queue { frames, queued: queued.clone() };
-        (Self { id: Uuid::new_v4(), frames: sender, queued, lagging: Arc::default() }, queue)
+        let waiting_bytes = Arc::new(AtomicUsize::new(0));
+        let listener = Self {
+            id: Uuid::new_v4(),
+            frames: sender,
+            waiting_bytes: waiting_bytes.clone(),
+            lagging: CancellationToken::new(),
+        };
+        (listener, Queue { frames, waiting_bytes })
     }
 
-    /// Whether frames were withheld because the queue was full.
-    pub fn is_lagging(&self) -> bool {
-        self.lagging.load(Ordering::Relaxed)
+    /// Cancelled when a frame was withheld because the queue was full.
+    pub fn lagging(&self) -> &CancellationToken {
+        &self.lagging
     }
 
     fn offer(&self, frame: &LiveFrame) {
-        if self.is_lagging() {
+        if self.lagging.is_cancelled() {
             return;
         }
         // Counted before it is sent, so that the reader never takes away what was not added yet.
-        let before = self.queued.fetch_add(frame.payload.len(), Ordering::Relaxed);
+        let before = self.waiting_bytes.fetch_add(frame.payload.len(), Ordering::Relaxed);
         if before >= limits::CONNECTION_QUEUE_BYTES || self.frames.try_send(frame.clone()).is_err() {
-            self.lagging.store(true, Ordering::Relaxed);
+            self.lagging.cancel();
         }
+    }
+}
+
+impl Queue {
+    /// The next frame. Cancel-safe. Never ends while the listener is there.
+    pub async fn next(&mut self) -> Option<LiveFrame> {
+        let frame = self.frames.recv().await;
+        self.taken(frame)
+    }
+
+    /// The next frame, if one waits.
+    pub fn try_next(&mut self) -> Option<LiveFrame> {
+        let frame = self.frames.try_recv().ok();
+        self.taken(frame)
+    }
+
+    fn taken(&self, frame: Option<LiveFrame>) -> Option<LiveFrame> {
+        if let Some(frame) = &frame {
+            self.waiting_bytes.fetch_sub(frame.payload.len(), Ordering::Relaxed);
+        }
+        frame
     }
 }
 
@@ -188,7 +194,7 @@ mod tests {
     use crate::wire::live::Kind;
 
     fn frame(bytes: usize) -> LiveFrame {
-        let mark = Mark { turn: Uuid::nil(), epoch: 1, n: 0, kind: Kind::Chunk, call: 0, offset: 0 };
+        let mark = Mark { turn: Uuid::nil(), epoch: 1, n: 0, kind: Kind::Chunk, call: 0, offset: 0, length: 0 };
         LiveFrame { conversation: Uuid::nil(), mark, payload: vec![b'x'; bytes].into() }
     }
 
@@ -203,12 +209,12 @@ mod tests {
             for _ in 0..fits {
                 listener.offer(&frame(bytes));
             }
-            assert!(!listener.is_lagging(), "{fits} frames of {bytes} bytes");
-            assert!(queue.try_recv().is_some());
+            assert!(!listener.lagging().is_cancelled(), "{fits} frames of {bytes} bytes");
+            assert!(queue.try_next().is_some());
             listener.offer(&frame(bytes));
-            assert!(!listener.is_lagging(), "what was taken makes room");
+            assert!(!listener.lagging().is_cancelled(), "what was taken makes room");
             listener.offer(&frame(bytes));
-            assert!(listener.is_lagging());
+            assert!(listener.lagging().is_cancelled());
         }
     }
 }

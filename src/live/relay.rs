@@ -23,7 +23,7 @@ impl Relay {
     /// A relay for a turn that was claimed with `epoch`.
     pub fn new(client: Client, key: &ConversationKey, session: Uuid, turn: Uuid, epoch: u64) -> Self {
         let subject = subjects::live(&key.region, key.conversation, session);
-        Self { client, subject, mark: Mark { turn, epoch, n: 0, kind: Kind::Chunk, call: 0, offset: 0 } }
+        Self { client, subject, mark: Mark { turn, epoch, n: 0, kind: Kind::Chunk, call: 0, offset: 0, length: 0 } }
     }
 
     /// Starts the model call with this index.
@@ -34,7 +34,7 @@ impl Relay {
 
     /// Publishes a frame; `text_bytes` is how much of the model call's text it holds.
     pub async fn publish(&mut self, kind: Kind, payload: Bytes, text_bytes: usize) {
-        let mark = Mark { kind, ..self.mark };
+        let mark = Mark { kind, length: text_bytes as u64, ..self.mark };
         self.mark.n += 1;
         self.mark.offset += text_bytes as u64;
         publish(&self.client, &self.subject, mark, payload).await;
@@ -44,7 +44,7 @@ impl Relay {
 /// Publishes the terminal frame of a turn from outside its worker: the edge that cancelled it.
 pub async fn publish_terminal(client: &Client, key: &ConversationKey, session: Uuid, turn: Uuid, payload: Bytes) {
     let subject = subjects::live(&key.region, key.conversation, session);
-    let mark = Mark { turn, epoch: u64::MAX, n: 0, kind: Kind::Terminal, call: 0, offset: 0 };
+    let mark = Mark { turn, epoch: u64::MAX, n: 0, kind: Kind::Terminal, call: 0, offset: 0, length: 0 };
     publish(client, &subject, mark, payload).await;
 }
 

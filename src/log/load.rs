@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -87,7 +88,7 @@ struct CachedForm<T> {
 pub struct Conversations<L> {
     log: L,
     bucket: Option<NatsLog>,
-    memory: Cache<Uuid, Cached>,
+    memory: Cache<ConversationKey, Cached>,
 }
 
 impl Conversations<NatsLog> {
@@ -100,12 +101,15 @@ impl Conversations<NatsLog> {
 impl<L: EventLog> Conversations<L> {
     /// Conversations of any log, with folds cached in memory.
     pub fn new(log: L) -> Self {
-        Self { log, bucket: None, memory: Cache::new(limits::FOLDS_CACHED) }
+        let weight =
+            |_: &ConversationKey, cached: &Cached| u32::try_from(cached.state.memory_bytes()).unwrap_or(u32::MAX);
+        let memory = Cache::builder().weigher(weight).max_capacity(limits::FOLDS_CACHED_BYTES).build();
+        Self { log, bucket: None, memory }
     }
 
     /// The fold as this process knows it, which may be behind: for decisions that an append will check.
     pub fn cached(&self, key: &ConversationKey) -> Option<Arc<Conversation>> {
-        self.memory.get(&key.conversation).map(|cached| cached.state)
+        self.memory.get(key).map(|cached| cached.state)
     }
 
     /// The fold of a conversation; one that does not exist has `last_seq` 0.
@@ -127,24 +131,28 @@ impl<L: EventLog> Conversations<L> {
 
     /// One load through one copy. `None`: the copy lacks a link of the chain.
     async fn try_load(&self, key: &ConversationKey, via: Via) -> Result<Option<Arc<Conversation>>, ReadError> {
-        let (cached, last) = match self.memory.get(&key.conversation) {
+        let (cached, mut last) = match self.memory.get(key) {
             Some(cached) => (cached, self.log.last(key, via).await?),
             None => {
                 let (cached, last) = tokio::join!(self.read_bucket(key), self.log.last(key, via));
                 (cached, last?)
             }
         };
-        let Some(last) = last else { return Ok(Some(cached.state)) };
-        if last.recorded.seq <= cached.state.last_seq {
+        let base = cached.state.last_seq;
+        if last_seq(&last) < base {
+            // The copy lags behind the cache, or the cache is not of this log. The leader knows.
+            last = self.log.last(key, Via::Leader).await?;
+        }
+        if last_seq(&last) == base {
             return Ok(Some(cached.state));
         }
-        let base = cached.state.last_seq;
-        let Some(chain) = self.walk_back(key, vec![last], base, via).await? else { return Ok(None) };
+        let Some(chain) = self.walk_back(key, Vec::from_iter(last), base, via).await? else { return Ok(None) };
         if chain.last().is_some_and(|oldest| oldest.envelope.prev == base) {
             return Ok(Some(self.advance(key, cached, chain)));
         }
-        // The chain passes the cached state by, so the cache is not of this log: fold from the beginning.
-        let cached = Cached { state: Arc::default(), ..cached };
+        // The chain ends before the cached state or passes it by, so the cache is not of this log: fold from the beginning.
+        self.memory.invalidate(key);
+        let cached = Cached { state: Arc::default(), newer_events: 0, ..cached };
         Ok(self.walk_back(key, chain, 0, via).await?.map(|chain| self.advance(key, cached, chain)))
     }
 
@@ -178,7 +186,7 @@ impl<L: EventLog> Conversations<L> {
     /// Keeps a fold in memory unless a newer one is there.
     fn keep(&self, key: &ConversationKey, cached: Cached) -> Arc<Conversation> {
         let state = cached.state.clone();
-        self.memory.entry(key.conversation).and_upsert_with(|entry| match entry {
+        self.memory.entry_by_ref(key).and_upsert_with(|entry| match entry {
             Some(entry) if entry.value().state.last_seq > cached.state.last_seq => entry.into_value(),
             _ => cached,
         });
@@ -209,7 +217,7 @@ impl<L: EventLog> Conversations<L> {
             };
             match self.append(key, &state, event, &decider).await {
                 Ok(executed) => return Ok(executed),
-                Err(AppendError::Duplicate) if confirmed => {
+                Err(ExecuteError::Append(AppendError::Duplicate)) if confirmed => {
                     // The fold may have forgotten the turn; then it can't be told whether this is a retry of it.
                     if state.finished.len() >= limits::FOLD_REQUESTS {
                         return Err(ExecuteError::Contended);
@@ -218,11 +226,11 @@ impl<L: EventLog> Conversations<L> {
                     // this state gives the same new id.
                     decider.event_id = format!("{}-{}", decider.event_id, state.last_seq);
                 }
-                Err(AppendError::Conflict | AppendError::Duplicate) => {
+                Err(ExecuteError::Append(AppendError::Conflict | AppendError::Duplicate)) => {
                     state = self.load(key, Freshness::Leader).await?;
                     confirmed = true;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         Err(ExecuteError::Contended)
@@ -234,21 +242,21 @@ impl<L: EventLog> Conversations<L> {
         state: &Arc<Conversation>,
         event: Event,
         decider: &Decider,
-    ) -> Result<Executed, AppendError> {
-        let time = chrono::Utc::now();
+    ) -> Result<Executed, ExecuteError> {
+        let time = micros(Utc::now());
         let new = NewEvent { id: decider.event_id.clone(), source: decider.source.clone(), time, event };
         let seq = self.log.append(key, state.last_seq, &new).await?;
-        let stored_at = chrono::Utc::now();
+        let stored_at = Utc::now();
         let recorded = match &new.event {
-            // Whether it still counts depends on when the log took it, so the log is asked where that is in doubt.
-            Event::TurnRequested(e) if stored_at + REQUEST_DOUBT > e.not_after => {
-                self.event_at(key, seq).await.map_err(|error| AppendError::Unavailable(error.to_string()))?
+            // Only the log can tell whether it took the request in time: its ack may have been slow.
+            Event::TurnRequested(request) if stored_at + REQUEST_DOUBT > request.not_after => {
+                self.event_at(key, seq).await?
             }
-            _ => Recorded { seq, time: micros(time), stored_at, event: new.event },
+            _ => Recorded { seq, time, stored_at, event: new.event },
         };
         let mut next = (**state).clone();
         next.evolve(&recorded);
-        let known = self.memory.get(&key.conversation);
+        let known = self.memory.get(key);
         let (revision, newer_events) = known.map_or((0, 0), |cached| (cached.revision, cached.newer_events));
         let state = self.keep(key, Cached { state: Arc::new(next), revision, newer_events: newer_events + 1 });
         Ok(Executed { recorded, state })
@@ -284,9 +292,36 @@ impl<L: EventLog> Conversations<L> {
 
     /// An event that is known to be there.
     pub async fn event_at(&self, key: &ConversationKey, seq: u64) -> Result<Recorded, ReadError> {
+        Ok(self.stored_at(key, seq).await?.recorded)
+    }
+
+    /// The events of a turn up to this sequence, oldest first: one read an event, for repairs.
+    pub async fn events_of_turn(
+        &self,
+        key: &ConversationKey,
+        turn: Uuid,
+        mut seq: u64,
+    ) -> Result<Vec<Event>, ReadError> {
+        let mut events = Vec::new();
+        while seq > 0 {
+            let Stored { envelope, recorded } = self.stored_at(key, seq).await?;
+            seq = envelope.prev;
+            if recorded.event.turn() == Some(turn) {
+                let first = matches!(recorded.event, Event::TurnRequested(_));
+                events.push(recorded.event);
+                if first {
+                    break;
+                }
+            }
+        }
+        events.reverse();
+        Ok(events)
+    }
+
+    async fn stored_at(&self, key: &ConversationKey, seq: u64) -> Result<Stored, ReadError> {
         for via in [Via::Replica, Via::Leader] {
             if let Some(stored) = self.log.at(key, seq, via).await? {
-                return Ok(stored.recorded);
+                return Ok(stored);
             }
         }
         Err(ReadError::Unavailable(format!("event {seq} is not readable")))
@@ -311,9 +346,7 @@ impl<L: EventLog> Conversations<L> {
     /// Writes the fold to the bucket when it has grown by some events. A lost race means that somebody wrote a newer one.
     pub async fn save(&self, key: &ConversationKey) {
         let Some(bucket) = &self.bucket else { return };
-        let Some(cached) =
-            self.memory.get(&key.conversation).filter(|c| c.newer_events >= limits::FOLD_CACHE_EVERY_EVENTS)
-        else {
+        let Some(cached) = self.memory.get(key).filter(|c| c.newer_events >= limits::FOLD_CACHE_EVERY_EVENTS) else {
             return;
         };
         let form = CachedForm { version: FOLD_VERSION, state: &*cached.state };
@@ -327,21 +360,25 @@ impl<L: EventLog> Conversations<L> {
             Err(AppendError::Conflict) => self.read_bucket(key).await.revision,
             Err(error) => return tracing::debug!(%error, "the fold was not cached"),
         };
-        self.memory.entry(key.conversation).and_compute_with(|entry| match entry {
+        self.memory.entry_by_ref(key).and_compute_with(|entry| match entry {
             Some(entry) => moka::ops::compute::Op::Put(Cached { revision, newer_events: 0, ..entry.into_value() }),
             None => moka::ops::compute::Op::Nop,
         });
     }
 }
 
+fn last_seq(last: &Option<Stored>) -> u64 {
+    last.as_ref().map_or(0, |stored| stored.recorded.seq)
+}
+
 /// Times are stored with microseconds; a fold must not depend on whether it was read or made.
-fn micros(time: chrono::DateTime<chrono::Utc>) -> chrono::DateTime<chrono::Utc> {
-    chrono::DateTime::from_timestamp_micros(time.timestamp_micros()).unwrap_or(time)
+fn micros(time: DateTime<Utc>) -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(time.timestamp_micros()).unwrap_or(time)
 }
 
 #[cfg(test)]
 mod tests {
-    use chrono::Utc;
+    use uuid::Uuid;
 
     use super::*;
     use crate::{

@@ -59,6 +59,7 @@ struct ApiError {
 
 /// A message as a stream holds it.
 pub struct RawMessage {
+    pub subject: String,
     pub seq: u64,
     pub stored_at: DateTime<Utc>,
     pub headers: HashMap<String, String>,
@@ -227,7 +228,10 @@ impl EventLog for NatsLog {
 
     async fn at(&self, key: &ConversationKey, seq: u64, via: Via) -> Result<Option<Stored>, ReadError> {
         let stream = subjects::stream_name(CHAT, &key.region);
-        self.get(&stream, &json!({ "seq": seq }), via).await?.map(decode).transpose()
+        let message = self.get(&stream, &json!({ "seq": seq }), via).await?;
+        // The stream's sequences are shared with other conversations and with the session records.
+        let own = message.filter(|m| ConversationKey::parse_event(&m.subject).as_ref() == Some(key));
+        own.map(decode).transpose()
     }
 }
 
@@ -243,6 +247,7 @@ fn decode(message: RawMessage) -> Result<Stored, ReadError> {
 /// An event as it comes from a consumer, whose server facts (sequence, time) are beside the message.
 pub fn decode_delivered(message: &Message, seq: u64, stored_at: DateTime<Utc>) -> Result<Stored, ReadError> {
     decode(RawMessage {
+        subject: message.subject.to_string(),
         seq,
         stored_at,
         headers: header_pairs(message.headers.as_ref()),
@@ -266,7 +271,8 @@ fn direct_answer(reply: Message) -> Result<Option<RawMessage>, String> {
     let headers = header_pairs(reply.headers.as_ref());
     let seq = headers.get("Nats-Sequence").and_then(|seq| seq.parse().ok()).ok_or("no sequence in the answer")?;
     let stored_at = headers.get("Nats-Time-Stamp").and_then(|time| time.parse().ok()).ok_or("no time in the answer")?;
-    Ok(Some(RawMessage { seq, stored_at, headers, payload: reply.payload }))
+    let subject = headers.get("Nats-Subject").cloned().ok_or("no subject in the answer")?;
+    Ok(Some(RawMessage { subject, seq, stored_at, headers, payload: reply.payload }))
 }
 
 /// The leader answers with JSON that holds the message in base64.
@@ -278,6 +284,7 @@ fn leader_answer(payload: &[u8]) -> Result<Option<RawMessage>, String> {
     }
     #[derive(Deserialize)]
     struct Held {
+        subject: String,
         seq: u64,
         time: DateTime<Utc>,
         #[serde(default)]
@@ -290,7 +297,8 @@ fn leader_answer(payload: &[u8]) -> Result<Option<RawMessage>, String> {
     match (answer.message, answer.error) {
         (Some(held), _) => {
             let headers = header_lines(&base64(&held.hdrs)?);
-            Ok(Some(RawMessage { seq: held.seq, stored_at: held.time, headers, payload: base64(&held.data)?.into() }))
+            let Held { subject, seq, time: stored_at, data, .. } = held;
+            Ok(Some(RawMessage { subject, seq, stored_at, headers, payload: base64(&data)?.into() }))
         }
         (None, Some(error)) if error.err_code == NO_MESSAGE => Ok(None),
         (None, Some(error)) => Err(error.description),

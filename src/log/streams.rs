@@ -1,8 +1,8 @@
 //! Streams, consumers and buckets: their definitions, applying them, and noticing drift.
 //!
 //! The definitions are the JSON files under `streams/`, in the form that the `nats` CLI takes, built into the program. Only
-//! `streams apply` and `dev` create anything; edges and workers compare at start and refuse differences that could lose or
-//! hide events.
+//! `streams apply` and `dev` create what is kept in files; edges and workers compare at start and refuse differences that
+//! could lose or hide events. What is kept in memory they create again when a server has forgotten it.
 
 use async_nats::Client;
 use serde::Deserialize;
@@ -125,6 +125,19 @@ impl Definition {
         ask(client, &self.title(), subject, &payload.to_string()).await?;
         Ok(differences)
     }
+}
+
+/// Brings back the streams that are kept in memory: a single server forgets them, definition and all, when it restarts.
+/// Nothing is lost by that which a restart had not taken already.
+pub async fn restore_forgotten(client: &Client, region: &str) -> Result<(), StreamsError> {
+    let in_memory = |definition: &Definition| definition.config.get("storage").is_some_and(|kept| kept == "memory");
+    for definition in definitions(region, None).into_iter().filter(in_memory) {
+        if definition.differences(client).await?.contains(&Difference::Missing) {
+            tracing::warn!(stream = definition.title(), "the server has forgotten a stream; creating it again");
+            definition.apply(client).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Refuses to go on when something is missing or differs in a way that could lose or hide events.

@@ -1,22 +1,24 @@
 //! Finds tool providers: NATS micro services with endpoints whose metadata says `tool: "true"`.
 //!
 //! Contract of [`run`]: a tool is in the registry within a second of its service's start, and gone within about a second of
-//! its end. (1) Ask all services to describe themselves, (2) collect the answers for a moment, (3) keep what was found now
-//! or in the round before, so that one slow answer does not withdraw a tool, (4) wait for the next round.
+//! its end. (1) Ask all services to describe themselves, (2) take the answers as they come, (3) ask the server about the
+//! instances that stayed silent: only one that nobody serves any more is gone, a slow one is not, (4) wait for the next round.
 
 use std::{collections::HashMap, time::Duration};
 
-use async_nats::Client;
-use futures_util::StreamExt;
+use async_nats::{Client, Request, Subscriber, client::RequestErrorKind};
+use futures_util::{StreamExt, future::join_all};
 use serde::Deserialize;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::registry::{Place, Registry, Tool};
 use crate::{limits, subjects};
 
-/// What a micro service says of itself.
+/// What an instance of a micro service says of itself.
 #[derive(Deserialize)]
 struct Info {
+    name: String,
+    id: String,
     #[serde(default)]
     endpoints: Vec<Endpoint>,
 }
@@ -29,56 +31,102 @@ struct Endpoint {
     metadata: Option<HashMap<String, String>>,
 }
 
-/// Fills the registry for the first time: a worker that takes work before it knows the tools would refuse calls that a
-/// person has approved.
-pub async fn begin(registry: &Registry) {
-    take(registry, round(&registry.client).await);
+/// The services that are there, by name and id of each instance.
+pub struct Discovery {
+    client: Client,
+    inbox: String,
+    answers: Subscriber,
+    instances: HashMap<(String, String), Instance>,
+}
+
+struct Instance {
+    tools: Vec<Tool>,
+    heard_at: Instant,
+}
+
+impl Discovery {
+    /// Nothing known yet.
+    pub async fn new(client: Client) -> Result<Self, async_nats::SubscribeError> {
+        let inbox = client.new_inbox();
+        let answers = client.subscribe(inbox.clone()).await?;
+        Ok(Self { client, inbox, answers, instances: HashMap::new() })
+    }
+
+    /// Asks for the first time, and waits until the answers have ceased: a worker that takes work before it knows the
+    /// tools would refuse calls that a person has approved.
+    pub async fn first(&mut self) -> Vec<Tool> {
+        let end = Instant::now() + Duration::from_millis(limits::TOOLS_FIRST_MS);
+        self.ask().await;
+        if let Ok(Some(true)) = timeout_at(end, self.take_one()).await {
+            let quiet = Instant::now() + Duration::from_millis(limits::TOOLS_QUIET_MS);
+            while let Ok(Some(true)) = timeout_at(quiet.min(end), self.take_one()).await {}
+        }
+        self.tools()
+    }
+
+    async fn ask(&self) {
+        let asked = self.client.publish_with_reply(subjects::SERVICES_INFO, self.inbox.clone(), "".into()).await;
+        if let Err(error) = asked {
+            tracing::debug!(%error, "tool providers could not be asked");
+        }
+    }
+
+    /// Takes one answer. False: the server says that there is no service at all. `None`: the subscription has ended.
+    async fn take_one(&mut self) -> Option<bool> {
+        let message = self.answers.next().await?;
+        if message.status.is_some() {
+            return Some(false);
+        }
+        if let Ok(info) = serde_json::from_slice::<Info>(&message.payload) {
+            let tools = info.endpoints.into_iter().filter_map(tool).collect();
+            self.instances.insert((info.name, info.id), Instance { tools, heard_at: Instant::now() });
+        }
+        Some(true)
+    }
+
+    /// Forgets the silent instances that nobody serves any more.
+    async fn forget_the_gone(&mut self) {
+        let patience = Duration::from_millis(limits::TOOLS_EVERY_MS);
+        // Longer than a round, so that who answers each time is not asked twice.
+        let silent = self.instances.iter().filter(|(_, instance)| instance.heard_at.elapsed() > patience * 3 / 2);
+        let checks = silent.map(|((name, id), _)| {
+            let request = Request::new().timeout(Some(patience));
+            let asked = self.client.send_request(subjects::service_ping(name, id), request);
+            async move {
+                let gone = asked.await.is_err_and(|error| error.kind() == RequestErrorKind::NoResponders);
+                gone.then(|| (name.clone(), id.clone()))
+            }
+        });
+        for gone in join_all(checks).await.into_iter().flatten() {
+            self.instances.remove(&gone);
+        }
+    }
+
+    /// The tools of all instances, ordered by name.
+    fn tools(&self) -> Vec<Tool> {
+        let mut tools: Vec<Tool> = self.instances.values().flat_map(|instance| instance.tools.clone()).collect();
+        tools.sort_by(|a, b| (&a.name, &a.org).cmp(&(&b.name, &b.org)));
+        tools.dedup_by(|a, b| a.name == b.name && a.org == b.org);
+        tools
+    }
 }
 
 /// Keeps the registry current until the future is dropped.
-pub async fn run(registry: Registry) {
+pub async fn run(registry: Registry, mut discovery: Discovery) {
     let mut rounds = interval(Duration::from_millis(limits::TOOLS_EVERY_MS));
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut before: Vec<Tool> = registry.discovered().to_vec();
     loop {
-        rounds.tick().await;
-        let now = round(&registry.client).await;
-        let mut tools = now.clone();
-        tools.extend(before.into_iter().filter(|old| now.iter().all(|new| new.name != old.name || new.org != old.org)));
-        take(&registry, tools);
-        before = now;
-    }
-}
-
-fn take(registry: &Registry, tools: Vec<Tool>) {
-    if tools != *registry.discovered() {
-        let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_str()).collect();
-        tracing::info!(tools = names.join(" "), "tools of NATS services");
-        registry.set_discovered(tools);
-    }
-}
-
-/// One round: the tools whose services answered, ordered by name.
-pub async fn round(client: &Client) -> Vec<Tool> {
-    let mut tools = Vec::new();
-    let inbox = client.new_inbox();
-    let Ok(mut answers) = client.subscribe(inbox.clone()).await else { return tools };
-    if client.publish_with_reply(subjects::SERVICES_INFO, inbox, "".into()).await.is_err() {
-        return tools;
-    }
-    let end = Instant::now() + Duration::from_millis(limits::TOOLS_COLLECT_MS);
-    while let Ok(Some(message)) = timeout_at(end, answers.next()).await {
-        // Without any service the server says so at once.
-        if message.status.is_some() {
-            break;
+        tokio::select! {
+            _ = rounds.tick() => {
+                discovery.forget_the_gone().await;
+                discovery.ask().await;
+            }
+            answer = discovery.take_one() => if answer.is_none() {
+                return tracing::error!("the subscription to tool providers' answers has ended");
+            },
         }
-        if let Ok(info) = serde_json::from_slice::<Info>(&message.payload) {
-            tools.extend(info.endpoints.into_iter().filter_map(tool));
-        }
+        registry.set_discovered(discovery.tools());
     }
-    tools.sort_by(|a, b| (&a.name, &a.org).cmp(&(&b.name, &b.org)));
-    tools.dedup_by(|a, b| a.name == b.name && a.org == b.org);
-    tools
 }
 
 /// The tool that an endpoint declares; a malformed declaration is reported and left out.

@@ -68,12 +68,17 @@ impl Registry {
         self.offered(org).into_iter().find(|tool| tool.name == name)
     }
 
-    pub(super) fn discovered(&self) -> Arc<Vec<Tool>> {
+    fn discovered(&self) -> Arc<Vec<Tool>> {
         self.discovered.read().expect("no panic happens under this lock").clone()
     }
 
-    pub(super) fn set_discovered(&self, tools: Vec<Tool>) {
-        *self.discovered.write().expect("no panic happens under this lock") = Arc::new(tools);
+    /// Replaces what discovery found before.
+    pub fn set_discovered(&self, tools: Vec<Tool>) {
+        if tools != *self.discovered() {
+            let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_str()).collect();
+            tracing::info!(tools = names.join(" "), "tools of NATS services");
+            *self.discovered.write().expect("no panic happens under this lock") = Arc::new(tools);
+        }
     }
 }
 

@@ -25,10 +25,12 @@ pub enum Action {
     SendMessage,
     ConfirmToolAction,
     Cancel,
+    /// Only for connections that asked for the resume extension.
+    ResumeSession,
 }
 
 impl Action {
-    pub const ALL: [(Action, &'static str); 7] = [
+    pub const ALL: [(Action, &'static str); 8] = [
         (Action::Ping, "ping"),
         (Action::CreateConversationSession, "create_conversation_session"),
         (Action::GetSession, "get_session"),
@@ -36,6 +38,7 @@ impl Action {
         (Action::SendMessage, "send_message"),
         (Action::ConfirmToolAction, "confirm_tool_action"),
         (Action::Cancel, "cancel"),
+        (Action::ResumeSession, "resume_session"),
     ];
 }
 
@@ -67,14 +70,16 @@ pub fn read(text: &str) -> Result<Request, (Option<String>, BadFrame)> {
     match fields.get("action") {
         Some(Value::String(name)) => match Action::ALL.iter().find(|(_, known)| known == name) {
             Some((action, _)) => Ok(Request { action: *action, request_id, fields: Fields(fields) }),
-            None => Err((
-                request_id,
-                BadFrame { code: ErrorCode::UnsupportedAction, message: "this action is not supported".into() },
-            )),
+            None => Err((request_id, unsupported())),
         },
         Some(_) => Err((request_id, invalid("`action` must be a string"))),
         None => Err((request_id, invalid("`action` is missing"))),
     }
+}
+
+/// An `UNSUPPORTED_ACTION`.
+pub fn unsupported() -> BadFrame {
+    BadFrame { code: ErrorCode::UnsupportedAction, message: "this action is not supported".into() }
 }
 
 /// A `VALIDATION_ERROR`.
@@ -265,4 +270,14 @@ pub struct ConfirmToolAction {
 pub struct Cancel {
     pub request_id: Option<String>,
     pub session_id: Option<String>,
+}
+
+/// `resume_session`, of the resume extension. `seq` is the cursor of the last frame that the client has of a turn.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResumeSession {
+    pub request_id: Option<String>,
+    #[schemars(length(min = 1))]
+    pub session_id: String,
+    pub seq: Option<String>,
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
 use crate::domain::{
@@ -30,7 +30,8 @@ pub enum Frame<'a> {
         timestamp: i64,
         status: u16,
         message: &'a str,
-        data: Value,
+        #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
+        data: Box<RawValue>,
     },
     StreamToken {
         request_id: &'a str,
@@ -259,8 +260,14 @@ pub fn immediate(
     data: impl Serialize,
     now: DateTime<Utc>,
 ) -> Bytes {
-    let data = serde_json::to_value(data).expect("answers are maps with string keys");
+    let data = to_raw_value(&data).expect("answers are maps with string keys");
     Frame::ImmediateResponse { request_id, timestamp: now.timestamp_millis(), status, message, data }.to_bytes()
+}
+
+/// The frame with a resume cursor: only for connections that asked for the resume extension.
+pub fn with_seq(frame: &Bytes, seq: &str) -> Bytes {
+    let Some(open) = frame.strip_suffix(b"}") else { return frame.clone() };
+    Bytes::from([open, b",\"seq\":\"", seq.as_bytes(), b"\"}"].concat())
 }
 
 /// A sign of life for a turn that is silent.
@@ -278,6 +285,33 @@ pub struct SessionCreated<'a> {
     pub agent_name: &'a str,
     pub user_participant_id: Uuid,
     pub agent_participant_id: Uuid,
+}
+
+/// `data` of the answer to `resume_session`: where the session stands. What was missed follows as frames.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Resumed<'a> {
+    pub session: SessionView<'a>,
+    /// The active turn, if there is one.
+    pub turn: Option<TurnView<'a>>,
+}
+
+/// An active turn. The prompt of a parked one follows as a frame of its own.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TurnView<'a> {
+    pub request_id: &'a str,
+    pub state: TurnState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TurnState {
+    /// No worker has taken it yet.
+    Queued,
+    Running,
+    /// It waits for a person.
+    Parked,
 }
 
 /// `data` of the answer to `get_session`.
@@ -306,7 +340,8 @@ pub enum SessionStatus {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MessagePage {
-    pub messages: Vec<HistoryMessage>,
+    #[schemars(with = "Vec<HistoryMessage>")]
+    pub messages: Vec<Box<RawValue>>,
     pub next_cursor: Option<String>,
     pub has_more: bool,
 }
@@ -361,6 +396,13 @@ pub struct Party {
 pub enum PartyKind {
     User,
     AiAgent,
+}
+
+impl HistoryMessage {
+    /// The message as JSON, ready for a [`MessagePage`].
+    pub fn to_json(&self) -> Box<RawValue> {
+        to_raw_value(self).expect("messages are maps with string keys")
+    }
 }
 
 impl From<&Message> for HistoryMessage {

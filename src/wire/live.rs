@@ -1,6 +1,6 @@
 //! The header that numbers the frames of a turn between worker and edge.
 //!
-//! One header, `Turnstream-Frame: {turn} {epoch} {n} {kind} {call} {offset}`, so that an edge can order, deduplicate and
+//! One header, `Turnstream-Frame: {turn} {epoch} {n} {kind} {call} {offset} {length}`, so that an edge can order, deduplicate and
 //! notice gaps without parsing the frame, which it forwards as it came.
 
 use std::fmt;
@@ -23,6 +23,8 @@ pub struct Mark {
     pub call: u32,
     /// For tokens: bytes of this model call's text before the frame.
     pub offset: u64,
+    /// For tokens: bytes of text in the frame.
+    pub length: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +60,8 @@ impl Kind {
 
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Mark { turn, epoch, n, kind, call, offset } = self;
-        write!(f, "{} {epoch} {n} {} {call} {offset}", turn.simple(), kind.name())
+        let Mark { turn, epoch, n, kind, call, offset, length } = self;
+        write!(f, "{} {epoch} {n} {} {call} {offset} {length}", turn.simple(), kind.name())
     }
 }
 
@@ -74,8 +76,56 @@ impl Mark {
             kind: Kind::parse(parts.next()?)?,
             call: parts.next()?.parse().ok()?,
             offset: parts.next()?.parse().ok()?,
+            length: parts.next()?.parse().ok()?,
         };
         parts.next().is_none().then_some(mark)
+    }
+}
+
+/// How far a client has been shown a turn: the `seq` of the resume extension, opaque to clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    pub turn: Uuid,
+    pub epoch: u64,
+    /// The number of the next frame of that epoch.
+    pub next_n: u64,
+    /// The model call whose text is being shown; the texts of those before it were shown.
+    pub call: u32,
+    /// Bytes of that model call's text that were shown, and the epoch that they are of.
+    pub shown: u64,
+    pub text_epoch: u64,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Cursor { turn, epoch, next_n, call, shown, text_epoch } = self;
+        write!(f, "{}.{epoch}.{next_n}.{call}.{shown}.{text_epoch}", turn.simple())
+    }
+}
+
+impl Cursor {
+    /// The cursor of a turn whose terminal frame was shown.
+    pub fn ended(turn: Uuid) -> Self {
+        Self { turn, epoch: u64::MAX, next_n: 0, call: 0, shown: 0, text_epoch: 0 }
+    }
+
+    /// Whether the turn's terminal frame was shown.
+    pub fn is_ended(&self) -> bool {
+        self.epoch == u64::MAX
+    }
+
+    /// Reads a `seq`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('.');
+        let cursor = Self {
+            turn: parts.next()?.parse().ok()?,
+            epoch: parts.next()?.parse().ok()?,
+            next_n: parts.next()?.parse().ok()?,
+            call: parts.next()?.parse().ok()?,
+            shown: parts.next()?.parse().ok()?,
+            text_epoch: parts.next()?.parse().ok()?,
+        };
+        parts.next().is_none().then_some(cursor)
     }
 }
 
@@ -86,9 +136,16 @@ mod tests {
     #[test]
     fn a_mark_survives_the_header() {
         for (kind, _) in Kind::ALL {
-            let mark = Mark { turn: Uuid::new_v4(), epoch: 7, n: 3, kind, call: 1, offset: 512 };
+            let mark = Mark { turn: Uuid::new_v4(), epoch: 7, n: 3, kind, call: 1, offset: 512, length: 9 };
             assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
         }
-        assert_eq!(Mark::parse("x 1 2 token 0 0"), None);
+        assert_eq!(Mark::parse("x 1 2 token 0 0 0"), None);
+    }
+
+    #[test]
+    fn a_cursor_survives_its_text() {
+        let cursor = Cursor { turn: Uuid::new_v4(), epoch: 9, next_n: 4, call: 2, shown: 77, text_epoch: 8 };
+        assert_eq!(Cursor::parse(&cursor.to_string()), Some(cursor));
+        assert_eq!(Cursor::parse("garbage"), None);
     }
 }

@@ -1,5 +1,7 @@
 //! Events as client frames, in one place: the worker uses it when something happens, an edge when a client catches up.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
@@ -75,6 +77,28 @@ pub fn reasoning(request_id: &str, token: &str, now: DateTime<Utc>) -> Bytes {
         data: TokenData { request_id, token },
     }
     .to_bytes()
+}
+
+/// The text of a finished model call: its index in the turn, the epoch that it was streamed under.
+pub struct CallText<'a> {
+    pub call: u32,
+    pub epoch: u64,
+    pub text: Cow<'a, str>,
+}
+
+/// The texts of the finished model calls among a turn's events, in their order.
+pub fn texts(events: &[Event]) -> impl Iterator<Item = CallText<'_>> {
+    let mut replies = 0;
+    events.iter().filter_map(move |event| match event {
+        Event::TurnModelReplied(e) => {
+            replies += 1;
+            Some(CallText { call: replies - 1, epoch: e.epoch, text: Cow::Borrowed(&e.text) })
+        }
+        Event::TurnCompleted(e) => {
+            Some(CallText { call: e.call?, epoch: e.epoch, text: Cow::Owned(e.response.text()) })
+        }
+        _ => None,
+    })
 }
 
 fn chunk(request_id: &str, node: &str, raw_response: RawResponse, now: DateTime<Utc>) -> Bytes {

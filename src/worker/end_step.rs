@@ -22,6 +22,17 @@ use crate::{
     wire::render,
 };
 
+/// What a turn is completed with.
+struct Answer {
+    text: String,
+    /// The model call whose streamed text this is.
+    call: Option<u32>,
+    citations: Vec<Citation>,
+    usage: Option<Usage>,
+    model: Option<String>,
+    response_id: Option<String>,
+}
+
 impl Run<'_> {
     /// The model answered without asking for tools.
     pub(super) async fn complete(
@@ -30,10 +41,11 @@ impl Run<'_> {
         reply: ModelReply,
         grounding: Vec<Citation>,
     ) -> Result<(), Exit> {
-        let text = match reply.text.trim() {
+        let (text, call) = match reply.text.trim() {
             // What was streamed before the last tool call is the answer then.
-            "" => turn.streamed_text(),
-            text => text.to_string(),
+            "" => (turn.streamed_text(), None),
+            // The beginning stays as it was streamed, so that offsets into the stream are offsets into the answer.
+            _ => (reply.text.trim_end().to_string(), Some(turn.model_calls())),
         };
         if text.is_empty() {
             return self.fail(turn, FailureReason::Model, "the model gave an empty answer").await;
@@ -42,8 +54,15 @@ impl Run<'_> {
             (Some(a), Some(b)) => Some(a.plus(b)),
             (a, b) => a.or(b),
         };
-        let source = (reply.model, reply.response_id);
-        self.end(turn, text, [turn.citations.clone(), grounding].concat(), total, source).await
+        let answer = Answer {
+            text,
+            call,
+            citations: [turn.citations.clone(), grounding].concat(),
+            usage: total,
+            model: reply.model,
+            response_id: reply.response_id,
+        };
+        self.end(turn, answer).await
     }
 
     /// The model was asked as often as allowed and still wants tools.
@@ -53,28 +72,23 @@ impl Run<'_> {
             text if text.is_empty() => NOTICE.to_string(),
             text => format!("{text}\n\n{NOTICE}"),
         };
-        self.end(turn, text, turn.citations.clone(), turn.usage, (None, None)).await
+        let citations = turn.citations.clone();
+        self.end(turn, Answer { text, citations, usage: turn.usage, call: None, model: None, response_id: None }).await
     }
 
-    async fn end(
-        &mut self,
-        turn: &Turn,
-        text: String,
-        citations: Vec<Citation>,
-        usage: Option<Usage>,
-        (model, response_id): (Option<String>, Option<String>),
-    ) -> Result<(), Exit> {
+    async fn end(&mut self, turn: &Turn, answer: Answer) -> Result<(), Exit> {
         let event = Event::TurnCompleted(TurnCompleted {
             turn: self.turn_id,
             epoch: self.epoch,
             request_id: turn.request.request_id.clone(),
             message_id: ids::new_random(),
-            response: Response::plain(text),
+            response: Response::plain(answer.text),
+            call: answer.call,
             needs_escalation: false,
-            citations: knowledge::distinct_citations(citations),
-            usage,
-            model,
-            response_id,
+            citations: knowledge::distinct_citations(answer.citations),
+            usage: answer.usage,
+            model: answer.model,
+            response_id: answer.response_id,
             user: turn.request.user.clone(),
             agent: turn.request.agent.clone(),
         });

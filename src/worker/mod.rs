@@ -51,6 +51,7 @@ pub struct Settings {
     pub model: String,
     pub max_iterations: u32,
     pub max_tokens: u32,
+    pub human_wait_secs: u32,
     /// Lower-cased parts of tool names that wait for approval.
     pub confirm_tools: Vec<String>,
 }
@@ -98,8 +99,14 @@ impl Worker {
         let turns = TaskTracker::new();
         let hand_over = CancellationToken::new();
         let side = TaskTracker::new();
-        tools::discovery::begin(&self.tools).await;
-        side.spawn(shutdown.clone().run_until_cancelled_owned(tools::discovery::run(self.tools.clone())));
+        match tools::discovery::Discovery::new(self.client.clone()).await {
+            Ok(mut discovery) => {
+                self.tools.set_discovered(discovery.first().await);
+                let run = tools::discovery::run(self.tools.clone(), discovery);
+                side.spawn(shutdown.clone().run_until_cancelled_owned(run));
+            }
+            Err(error) => tracing::error!(%error, "tools of NATS services can't be found"),
+        }
         side.spawn(shutdown.clone().run_until_cancelled_owned(listen_for_stops(self.clone())));
         side.spawn(shutdown.clone().run_until_cancelled_owned(consumer::pull_deadlines(self.clone())));
         side.spawn(presence::advertise(self.clone(), shutdown.clone()));

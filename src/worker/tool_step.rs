@@ -8,7 +8,7 @@ use crate::{
         Event, Turn,
         event::{CallRequested, Prompt, Resolution, ToolCalled, ToolReturned, TurnParked},
     },
-    ids, limits,
+    ids,
     tools::{CallContext, ToolResult},
     wire::{live::Kind, render},
 };
@@ -97,7 +97,7 @@ impl Run<'_> {
 
     /// Asks a person and lets go of the turn.
     pub(super) async fn park(&mut self, turn: &Turn, call: CallRequested) -> Result<(), Exit> {
-        let deadline = chrono::Utc::now() + chrono::Duration::milliseconds(limits::PARK_MS);
+        let deadline = chrono::Utc::now() + chrono::Duration::seconds(self.worker.settings.human_wait_secs.into());
         let prompt = Prompt::Approval {
             call: call.id,
             tool: call.name,

@@ -7,6 +7,7 @@ use crate::support::{
     client::Client,
     frames::{answer_text, code, kinds, request_id, streamed, tool_activity},
     gateway::Reply,
+    schema,
     tools::{Provider, Tool},
 };
 
@@ -53,6 +54,7 @@ async fn a_parked_approval_outlives_worker_edge_and_client() {
     assert_eq!((calls[0].tool, &calls[0].arguments), ("restart", &json!({"id": "db-1"})));
     assert!(!calls[0].id.is_empty());
     assert_eq!(client.history(&second).await, ["restart the database", "it runs again", "thanks", "ok"]);
+    schema::log(&stage.nats).await;
 }
 
 #[tokio::test]

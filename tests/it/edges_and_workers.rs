@@ -7,6 +7,7 @@ use crate::support::{
     client::{Client, Session},
     frames::{answer_text, code, kinds, request_id, streamed, tool_activity},
     gateway::{Gate, Reply},
+    schema,
     tools::{Provider, Tool},
 };
 
@@ -40,6 +41,7 @@ async fn a_conversation_goes_on_over_any_edge_with_any_worker() {
         seen.iter().filter_map(request_id).any(|id| id.starts_with('r') && id[1..].parse::<u32>().unwrap() % 2 == rest)
     };
     assert!(!strangers(&of_anna, 1) && !strangers(&of_bert, 0), "a connection sees the turns that it asked for");
+    schema::log(&stage.nats).await;
 }
 
 #[tokio::test]
@@ -193,4 +195,5 @@ async fn expect_one_end(stage: &Stage, client: &mut Client, session: &Session, h
     assert_eq!(client.history(session).await, history);
     assert_eq!(answer_text(&client.ask(session, "r2", "thanks").await), "ok");
     assert_eq!(client.terminals("r1"), 1);
+    schema::log(&stage.nats).await;
 }

@@ -41,8 +41,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     for (_, frame) in render(&turn.request.request_id, false, &executed.recorded.event, Utc::now()) {
         publish_terminal(&edge.client, &key, turn.request.session, turn_id, frame.clone()).await;
         if !connection.views.has_ended(turn_id) {
-            connection.out.push(frame);
-            connection.end(turn_id);
+            connection.push_end(turn_id, frame);
         }
     }
     Ok(())

@@ -24,6 +24,9 @@ use crate::{
     },
 };
 
+/// The entry of `supports` that asks for the resume extension.
+const RESUME_CAPABILITY: &str = "resume";
+
 pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Result<(), BadFrame> {
     let edge = connection.edge.clone();
     let (opened, wanted) = read(&request.fields, &edge.settings.agent_name, &edge.settings.regions)?;
@@ -48,6 +51,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     };
     let record = edge.sessions.add(&key.region, record).await?;
     connection.session = Some(record.session);
+    connection.views.resumes |= executed.state.supports.iter().any(|capability| capability == RESUME_CAPABILITY);
     if resumed {
         connection.watch(&key, true).await?;
     }

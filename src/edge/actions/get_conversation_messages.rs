@@ -27,12 +27,12 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let conversations = &connection.edge.conversations;
     let state = conversations.load(&key, Freshness::AtLeast(0)).await?;
     let (messages, mut has_more) = conversations.messages(&key, &state, before, limit).await?;
-    let mut page: Vec<HistoryMessage> = Vec::with_capacity(messages.len());
+    let mut page = Vec::with_capacity(messages.len());
     let mut bytes = 0;
     let mut oldest = None;
     for message in &messages {
-        let item = HistoryMessage::from(message);
-        bytes += serde_json::to_vec(&item).map_or(0, |json| json.len());
+        let item = HistoryMessage::from(message).to_json();
+        bytes += item.get().len();
         if bytes > limits::PAGE_MAX_BYTES && !page.is_empty() {
             has_more = true;
             break;

@@ -9,6 +9,7 @@ mod create_conversation_session;
 mod get_conversation_messages;
 mod get_session;
 mod ping;
+mod resume_session;
 mod send_message;
 
 use chrono::Utc;
@@ -22,7 +23,7 @@ use crate::{
     subjects::ConversationKey,
     wire::{
         actions::{Action, BadFrame, Request, read},
-        frames::{self, ErrorCode},
+        frames::{self, ErrorCode, SessionStatus, SessionView},
         stored::SessionRecord,
     },
 };
@@ -41,6 +42,7 @@ pub async fn dispatch(connection: &mut Connection, text: &str) {
         Action::SendMessage => send_message::serve(connection, &request).await,
         Action::ConfirmToolAction => confirm_tool_action::serve(connection, &request).await,
         Action::Cancel => cancel::serve(connection, &request).await,
+        Action::ResumeSession => resume_session::serve(connection, &request).await,
     };
     if let Err(bad) = served {
         refuse(connection, request.request_id.as_deref(), bad);
@@ -64,6 +66,20 @@ async fn session(
     let Some(record) = connection.edge.sessions.find(id).await? else { return Ok(None) };
     let key = connection.edge.key(&record.org, record.conversation);
     Ok(key.map(|key| (record, key)))
+}
+
+fn session_view(record: &SessionRecord) -> SessionView<'_> {
+    SessionView {
+        session_id: record.session,
+        conversation_id: record.conversation,
+        agent_id: &record.agent_id,
+        agent_name: &record.agent.name,
+        user_participant_id: record.user.id,
+        agent_participant_id: record.agent.id,
+        thread_id: record.conversation,
+        // Nothing ends a session yet, so one that exists is active.
+        status: SessionStatus::Active,
+    }
 }
 
 fn session_not_found() -> BadFrame {

@@ -8,6 +8,7 @@ pub mod frames;
 pub mod gateway;
 pub mod nats;
 pub mod processes;
+pub mod schema;
 pub mod tools;
 pub mod validate;
 

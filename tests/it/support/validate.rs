@@ -28,7 +28,8 @@ pub fn frame(frame: &Value) -> Checked {
     if kind == "immediate_response" {
         immediate(frame)?;
     }
-    same_request_id(frame)
+    same_request_id(frame)?;
+    super::schema::frame(frame)
 }
 
 /// `data` of the answers, by their message.
@@ -44,11 +45,16 @@ fn immediate(frame: &Value) -> Checked {
             200
         }
         "Session" => {
-            object(data, &[SESSION, &[("threadId", uuid), ("status", session_status)]].concat(), &[])?;
+            object(data, &[SESSION, SESSION_MORE].concat(), &[])?;
             200
         }
         "ConversationMessages" => {
             object(data, &[("messages", messages), ("nextCursor", text_or_null), ("hasMore", boolean)], &[])?;
+            200
+        }
+        "Session resumed" => {
+            let session: Check = |data| object(data, &[SESSION, SESSION_MORE].concat(), &[]);
+            object(data, &[("session", session), ("turn", turn_or_null)], &[])?;
             200
         }
         "Tool action approved" | "Tool action rejected" => {
@@ -68,6 +74,14 @@ const SESSION: Fields = &[
     ("userParticipantId", uuid),
     ("agentParticipantId", uuid),
 ];
+
+/// What a session has besides, once it is there.
+const SESSION_MORE: &[(&str, Check)] = &[("threadId", uuid), ("status", session_status)];
+
+fn turn_or_null(turn: &Value) -> Checked {
+    let state: Check = |value| one_of(value, &["queued", "running", "parked"]);
+    if turn.is_null() { Ok(()) } else { object(turn, &[("requestId", text), ("state", state)], &[]) }
+}
 
 /// A requestId in `data` repeats the frame's own.
 fn same_request_id(frame: &Value) -> Checked {

@@ -1,0 +1,62 @@
+//! `resume_session`, of the resume extension: where a session stands, then what the client missed, once and in order.
+//!
+//! What was missed comes from the LIVE stream while it has it, else from the log: the pending prompt, the rest of the text
+//! by its offset, the terminal frame. It works before the first token and after the end.
+
+use super::{Connection, answer, session, session_not_found, session_view};
+use crate::{
+    domain::{Conversation, Turn},
+    log::load::Freshness,
+    subjects::ConversationKey,
+    wire::{
+        actions::{BadFrame, Request, invalid, unsupported},
+        frames::{Resumed, TurnState, TurnView},
+        live::Cursor,
+    },
+};
+
+pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Result<(), BadFrame> {
+    if !connection.views.resumes {
+        return Err(unsupported());
+    }
+    let id = request.fields.required_session()?;
+    let cursor =
+        request.fields.text("seq")?.map(|seq| Cursor::parse(seq).ok_or_else(|| invalid("`seq` is not a cursor")));
+    let cursor = cursor.transpose()?;
+    let (record, key) = session(connection, id).await?.ok_or_else(session_not_found)?;
+    connection.session = Some(record.session);
+    // Subscribed first and read afterwards, so that nothing falls between.
+    connection.watch(&key, true).await?;
+    let state = connection.edge.conversations.load(&key, Freshness::Leader).await?;
+    let turn =
+        state.turn.as_ref().map(|turn| TurnView { request_id: &turn.request.request_id, state: turn_state(turn) });
+    answer(connection, request, 200, "Session resumed", Resumed { session: session_view(&record), turn });
+    if let Some(cursor) = cursor.filter(|cursor| !cursor.is_ended()) {
+        catch_up_finished(connection, &key, &state, cursor).await;
+    }
+    if let Some(turn) = &state.turn {
+        if let Some(cursor) = cursor.filter(|cursor| cursor.turn == turn.request.turn) {
+            connection.views.open_at(&key, &turn.request.request_id, cursor);
+        }
+        connection.attach(&key, turn).await;
+    }
+    Ok(())
+}
+
+fn turn_state(turn: &Turn) -> TurnState {
+    match (&turn.park, turn.epoch) {
+        (Some(_), _) => TurnState::Parked,
+        (None, Some(_)) => TurnState::Running,
+        (None, None) => TurnState::Queued,
+    }
+}
+
+/// The rest of a turn that ended while the client was away.
+async fn catch_up_finished(connection: &mut Connection, key: &ConversationKey, state: &Conversation, cursor: Cursor) {
+    let Some(finished) = state.finished_turn(cursor.turn) else { return };
+    connection.views.open_at(key, &finished.request_id, cursor);
+    connection.replay(key, cursor.turn).await;
+    if !connection.views.has_ended(cursor.turn) {
+        connection.show_end(key, state, cursor.turn).await;
+    }
+}

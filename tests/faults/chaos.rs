@@ -1,0 +1,85 @@
+//! Many conversations while everything breaks: processes are killed, stopped, drained, the nats-server is killed, clients
+//! drop their connections.
+//!
+//! Contract: afterwards the log, the frames that the clients saw and the tools' counts are compared; there is no violation.
+//! `TURNSTREAM_SEED` repeats a run's choices, `TURNSTREAM_TURNS` sets its length; `ops/chaos` does the long run.
+
+mod breaker;
+mod model;
+mod report;
+mod visitor;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use futures_util::future::join_all;
+use rand::{SeedableRng, rngs::StdRng};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{
+    log::Log,
+    provider::{Provider, Tool},
+    stage::Stage,
+};
+
+const VISITORS: usize = 8;
+const TURNS: usize = 40;
+
+/// What the visitors and those who break things share.
+pub struct World {
+    /// Where edges listen.
+    pub edges: Mutex<Vec<String>>,
+    /// Every request to the model.
+    pub model_calls: Mutex<Vec<ModelCall>>,
+}
+
+/// A worker asked the model for a turn.
+pub struct ModelCall {
+    pub message: String,
+    pub worker: String,
+    pub at: Instant,
+}
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+#[tokio::test]
+async fn turns_survive_everything() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let seed = setting("TURNSTREAM_SEED").unwrap_or(now.as_secs());
+    let turns = setting("TURNSTREAM_TURNS").map_or(TURNS, |turns| usize::try_from(turns).unwrap());
+    println!("seed {seed}, {turns} turns");
+    let stage = Stage::start().await;
+    let world = Arc::new(World { edges: Mutex::default(), model_calls: Mutex::default() });
+    let takes = Duration::from_millis(100);
+    let tools = vec![
+        Tool { name: "lookup", metadata: &[("idempotent", "true")], takes },
+        Tool { name: "charge", metadata: &[], takes },
+        Tool { name: "refund", metadata: &[("confirm", "true")], takes },
+    ];
+    let provider = Provider::start(&stage.nats.url(), tools).await;
+    let of_model = world.clone();
+    stage.gateway.respond_with(move |request| Some(model::answer(&of_model, request)));
+
+    let begun = Instant::now();
+    let done = CancellationToken::new();
+    let breaker = breaker::Breaker::start(stage, world.clone(), StdRng::seed_from_u64(seed)).await;
+    let visits = (0..VISITORS).map(|n| {
+        let turns = turns / VISITORS + usize::from(n < turns % VISITORS);
+        visitor::visit(world.clone(), n, turns, StdRng::seed_from_u64(seed ^ (n as u64 + 1) << 32))
+    });
+    let visits = async {
+        let visits = join_all(visits).await;
+        done.cancel();
+        visits.into_iter().flatten().collect::<Vec<_>>()
+    };
+    let (turns, (faults, stage)) = tokio::join!(visits, breaker.run(&done));
+
+    let log = Log::read(&stage.nats.client().await).await;
+    let report = report::Report::new(&turns, &faults, &log, &provider, &world, begun.elapsed());
+    println!("{}", report.table());
+    assert!(report.violations.is_empty(), "seed {seed}:\n{}", report.violations.join("\n"));
+}

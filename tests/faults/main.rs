@@ -1,0 +1,8 @@
+//! The fault suite: the built programs, broken on purpose.
+//!
+//! Contract: no test asserts timing; deadlines only fail a test whose event does not come. What is random comes from a seed
+//! that is printed.
+
+mod chaos;
+mod resume;
+mod support;

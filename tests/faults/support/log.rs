@@ -1,0 +1,114 @@
+//! What the log holds at the end: the truth that frames are compared with.
+
+use std::collections::{HashMap, HashSet};
+
+use async_nats::{
+    Client,
+    jetstream::{self, consumer::DeliverPolicy},
+};
+use futures_util::StreamExt;
+use turnstream::{
+    domain::{Event, Recorded},
+    log::{Stored, nats::decode_delivered},
+};
+use uuid::Uuid;
+
+/// All events of a region, in their order.
+pub struct Log {
+    pub events: Vec<Stored>,
+}
+
+/// The events of one turn, in their order.
+pub struct TurnLog<'a> {
+    pub events: Vec<&'a Recorded>,
+}
+
+impl Log {
+    /// Reads the stream from its first event to what is its last one now.
+    pub async fn read(client: &Client) -> Self {
+        let context = jetstream::new(client.clone());
+        let stream = context.get_stream("CHAT_local").await.unwrap();
+        let config = jetstream::consumer::pull::OrderedConfig {
+            filter_subject: "chat.local.>".into(),
+            deliver_policy: DeliverPolicy::All,
+            ..Default::default()
+        };
+        let consumer = stream.create_consumer(config).await.unwrap();
+        let pending = consumer.cached_info().num_pending;
+        let mut messages = consumer.messages().await.unwrap();
+        let mut events = Vec::new();
+        for _ in 0..pending {
+            let message = messages.next().await.unwrap().unwrap();
+            let info = message.info().unwrap();
+            let seq = info.stream_sequence;
+            let stored_at = chrono::DateTime::from_timestamp_nanos(info.published.timestamp_nanos_opt().unwrap());
+            events.push(decode_delivered(&message.message, seq, stored_at).unwrap());
+        }
+        Self { events }
+    }
+
+    /// What is wrong with the log as such: ids that come twice, chains that are broken.
+    pub fn violations(&self) -> Vec<String> {
+        let mut violations = Vec::new();
+        let (mut ids, mut tails) = (HashSet::new(), HashMap::new());
+        for Stored { envelope, recorded } in &self.events {
+            if !ids.insert(&envelope.id) {
+                violations.push(format!("event id {} is there twice", envelope.id));
+            }
+            let tail = tails.insert(envelope.conversation, recorded.seq).unwrap_or(0);
+            if envelope.prev != tail {
+                violations.push(format!("event {} follows {} but says {}", recorded.seq, tail, envelope.prev));
+            }
+        }
+        violations
+    }
+
+    /// The ids of the calls whose intent is in the log, as tools are told them.
+    pub fn intents(&self) -> HashSet<String> {
+        let intents = self.events.iter().filter_map(|stored| match &stored.recorded.event {
+            Event::TurnToolCalled(e) => Some(format!("{}-{}", e.turn.simple(), e.call)),
+            _ => None,
+        });
+        intents.collect()
+    }
+
+    /// The turn that a request asked for, if it was stored.
+    pub fn turn(&self, session: &str, request_id: &str) -> Option<TurnLog<'_>> {
+        let session: Uuid = session.parse().expect("a session is a UUID");
+        let turn = self.events.iter().find_map(|stored| match &stored.recorded.event {
+            Event::TurnRequested(e) if e.session == session && e.request_id == request_id => Some(e.turn),
+            _ => None,
+        })?;
+        let of_turn = |stored: &&Stored| stored.recorded.event.turn() == Some(turn);
+        Some(TurnLog { events: self.events.iter().filter(of_turn).map(|stored| &stored.recorded).collect() })
+    }
+}
+
+impl TurnLog<'_> {
+    /// What is wrong with the turn: not exactly one terminal event, or something after it.
+    pub fn violations(&self) -> Vec<String> {
+        let terminals = self.events.iter().filter(|recorded| is_terminal(&recorded.event)).count();
+        let mut violations = Vec::new();
+        if terminals != 1 {
+            violations.push(format!("{terminals} terminal events"));
+        }
+        if terminals > 0 && !self.events.last().is_some_and(|last| is_terminal(&last.event)) {
+            violations.push("an event after the terminal one".into());
+        }
+        violations
+    }
+
+    /// The texts of the turn's model calls that said something, in their order.
+    pub fn texts(&self) -> Vec<String> {
+        let texts = self.events.iter().filter_map(|recorded| match &recorded.event {
+            Event::TurnModelReplied(e) => Some(e.text.trim_end().to_owned()),
+            Event::TurnCompleted(e) if e.call.is_some() => Some(e.response.text()),
+            _ => None,
+        });
+        texts.filter(|text| !text.is_empty()).collect()
+    }
+}
+
+fn is_terminal(event: &Event) -> bool {
+    matches!(event, Event::TurnCompleted(_) | Event::TurnFailed(_) | Event::TurnCancelled(_))
+}

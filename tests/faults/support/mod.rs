@@ -1,0 +1,23 @@
+//! What the fault tests stand on: the parts of the flow tests that they share, and clients, processes and a view of the log
+//! that take faults as they come.
+
+pub mod client;
+pub mod log;
+pub mod provider;
+pub mod stage;
+
+#[path = "../../it/support/frames.rs"]
+pub mod frames;
+#[path = "../../it/support/gateway/mod.rs"]
+pub mod gateway;
+#[path = "../../it/support/nats.rs"]
+pub mod nats;
+#[path = "../../it/support/processes.rs"]
+pub mod processes;
+#[path = "../../it/support/schema.rs"]
+pub mod schema;
+#[path = "../../it/support/validate.rs"]
+pub mod validate;
+
+/// How long an event may take before the test is failed. A worker's death is noticed after seconds.
+pub const WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(60);

@@ -1,0 +1,74 @@
+//! The product's processes on a NATS server, and the model gateway that their workers ask.
+
+use tokio::process::Command;
+
+use super::{gateway::FakeGateway, nats::NatsServer, processes::Process};
+
+/// Where the product's processes find what they need.
+#[derive(Clone)]
+pub struct Product {
+    pub nats_url: String,
+    pub gateway_url: String,
+}
+
+/// An edge and where it listens.
+pub struct Edge {
+    pub process: Process,
+    pub address: String,
+}
+
+impl Product {
+    /// Creates the streams.
+    pub async fn apply_streams(&self, options: &[&str]) {
+        let mut applied = self.run("streams apply", &[&["streams", "apply"], options].concat(), &[]);
+        assert!(applied.ended().await.success(), "{}", applied.output());
+    }
+
+    /// An edge that accepts connections.
+    pub async fn edge(&self) -> Edge {
+        let mut process = self.run("edge", &["edge", "--port", "0"], &[]);
+        let address = process.line_after("listening on http://").await;
+        Edge { process, address }
+    }
+
+    /// A worker that takes work.
+    pub async fn worker(&self, variables: &[(&str, &str)]) -> Process {
+        let gateway = [("SMOOAI_GATEWAY_URL", self.gateway_url.as_str()), ("SMOOAI_GATEWAY_KEY", "key")];
+        let mut process = self.run("worker", &["worker"], &[&gateway, variables].concat());
+        process.line(|line| line.starts_with("working for pool")).await;
+        process
+    }
+
+    /// Runs the product. It sees no environment but what the test gives it.
+    fn run(&self, title: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
+        let binary = std::env::var("TURNSTREAM_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_turnstream").to_owned());
+        let mut command = Command::new(binary);
+        command.args(arguments).env_clear().env("NATS_URL", &self.nats_url).env("NO_COLOR", "1");
+        command.envs(variables.iter().copied());
+        Process::spawn(title, command)
+    }
+}
+
+/// One nats-server with streams, a gateway, and the product over both.
+pub struct Stage {
+    pub nats: NatsServer,
+    pub gateway: FakeGateway,
+    pub product: Product,
+}
+
+impl Stage {
+    pub async fn start() -> Self {
+        let (nats, gateway) = tokio::join!(NatsServer::start(), FakeGateway::start());
+        let product = Product { nats_url: nats.url(), gateway_url: gateway.base_url() };
+        product.apply_streams(&[]).await;
+        Self { nats, gateway, product }
+    }
+
+    pub async fn edge(&self) -> Edge {
+        self.product.edge().await
+    }
+
+    pub async fn worker(&self) -> Process {
+        self.product.worker(&[]).await
+    }
+}

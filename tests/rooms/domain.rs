@@ -1,0 +1,418 @@
+//! Given what happened, when somebody wants something, then this happens: `decide` and `next_step` over the fold.
+
+use turnstream::{
+    domain::{
+        Command, Conversation, Event, Outcome, Refusal, Step, Turn, decide,
+        event::{CallRequested, Resolution, TurnCancelled, TurnResumed, TurnStarted},
+        next_step,
+    },
+    limits,
+};
+
+use crate::support::samples::*;
+
+const MODEL_CALLS_MAX: u32 = 3;
+const WORKER: u64 = 7;
+const PARK: u64 = 50;
+
+/// A conversation, event by event. Sequences have gaps, as in a stream that other conversations share.
+#[derive(Default)]
+pub struct Story {
+    pub state: Conversation,
+}
+
+impl Story {
+    pub fn given(events: impl IntoIterator<Item = Event>) -> Self {
+        let mut story = Self::default();
+        for event in events {
+            story.happens(event);
+        }
+        story
+    }
+
+    /// Turn 10 is asked for and claimed; the epoch is the last sequence.
+    fn claimed() -> Self {
+        Self::given([opened(), requested(10)]).and_claimed()
+    }
+
+    /// Turn 10 is claimed and the model has asked for these tools.
+    fn with_calls(calls: Vec<CallRequested>) -> Self {
+        let mut story = Self::claimed();
+        story.happens(replied(10, story.epoch(), calls));
+        story
+    }
+
+    /// Turn 10 waits for a decision about the gated call `pay`.
+    fn parked() -> Self {
+        let mut story = Self::with_calls(vec![gated("pay")]);
+        story.happens(parked(10, story.epoch(), "pay", PARK));
+        story
+    }
+
+    pub fn and_claimed(mut self) -> Self {
+        let claim = Command::Claim { item: self.turn().item, worker: id(WORKER) };
+        self.does(&claim);
+        self
+    }
+
+    /// The next event of the log; returns its sequence.
+    pub fn happens(&mut self, event: Event) -> u64 {
+        let seq = self.state.last_seq + 3;
+        self.state.evolve(&recorded(seq, event));
+        seq
+    }
+
+    fn when(&self, command: &Command) -> Result<Event, Refusal> {
+        decide(&self.state, command)
+    }
+
+    /// Decides the command, which must be possible, and lets its event happen.
+    fn does(&mut self, command: &Command) -> Event {
+        let event = self.when(command).unwrap();
+        self.happens(event.clone());
+        event
+    }
+
+    fn turn(&self) -> &Turn {
+        self.state.turn.as_ref().unwrap()
+    }
+
+    fn epoch(&self) -> u64 {
+        self.turn().epoch.unwrap()
+    }
+
+    fn step(&self) -> Step {
+        next_step(self.turn(), MODEL_CALLS_MAX)
+    }
+
+    fn outcome(&self, turn: u64) -> Option<Outcome> {
+        self.state.finished_turn(id(turn)).map(|turn| turn.outcome)
+    }
+}
+
+fn ask(turn: u64) -> Command {
+    Command::Request(request(turn))
+}
+
+fn cancel(turn: u64) -> Command {
+    Command::Cancel { turn: id(turn), by: id(3) }
+}
+
+fn record(turn: u64, epoch: u64, event: Event) -> Command {
+    Command::Record { turn: id(turn), epoch, event }
+}
+
+fn confirm(park: u64, approved: bool) -> Command {
+    Command::Confirm { park: id(park), approved, by: id(3) }
+}
+
+fn expire(park: u64) -> Command {
+    Command::Expire { park: id(park) }
+}
+
+/// Every command that is about turn 10, as somebody would give it who saw the turn with this item and epoch.
+fn commands_about_the_turn(item: u64, epoch: u64) -> [(&'static str, Command); 6] {
+    [
+        ("claim", Command::Claim { item, worker: id(WORKER) }),
+        ("record", record(10, epoch, completed(10, epoch, "Hello"))),
+        ("approve", confirm(PARK, true)),
+        ("decline", confirm(PARK, false)),
+        ("expire", expire(PARK)),
+        ("cancel", cancel(10)),
+    ]
+}
+
+/// The names of the commands that a state accepts.
+fn accepted(story: &Story, item: u64, epoch: u64) -> Vec<&'static str> {
+    let commands = commands_about_the_turn(item, epoch);
+    commands.iter().filter(|(_, command)| story.when(command).is_ok()).map(|(name, _)| *name).collect()
+}
+
+#[test]
+fn each_state_accepts_its_commands_and_no_others() {
+    let empty = Story::default();
+    assert_eq!(accepted(&empty, 6, 9), [""; 0]);
+    let open = Story::given([opened()]);
+    assert_eq!(accepted(&open, 6, 9), [""; 0]);
+    let requested = Story::given([opened(), requested(10)]);
+    assert_eq!(accepted(&requested, 6, 9), ["claim", "cancel"]);
+    let claimed = Story::claimed();
+    assert_eq!((claimed.turn().item, claimed.epoch()), (6, 9));
+    assert_eq!(accepted(&claimed, 6, 9), ["claim", "record", "cancel"]);
+    assert_eq!(accepted(&Story::parked(), 6, 9), ["approve", "decline", "expire", "cancel"]);
+    let mut resumed = Story::parked();
+    resumed.does(&confirm(PARK, true));
+    assert_eq!(accepted(&resumed, resumed.turn().item, 9), ["claim", "cancel"]);
+    assert_eq!(accepted(&resumed, 6, 9), ["cancel"]);
+    for end in [completed(10, 9, "Hello"), failed(10, 9)] {
+        let mut ended = Story::claimed();
+        ended.happens(end);
+        assert_eq!(accepted(&ended, 6, 9), [""; 0]);
+    }
+}
+
+#[test]
+fn refusals_say_what_stands_against_a_command() {
+    let ended = Story::given([opened()]);
+    let names = ["claim", "record", "approve", "decline", "expire", "cancel"];
+    let reasons = [
+        Refusal::Superseded,
+        Refusal::Superseded,
+        Refusal::NotPending,
+        Refusal::NotPending,
+        Refusal::NotPending,
+        Refusal::NoTurn,
+    ];
+    for (((name, command), expected), reason) in commands_about_the_turn(6, 9).iter().zip(names).zip(reasons) {
+        assert_eq!(*name, expected);
+        assert_eq!(ended.when(command), Err(reason), "{name}");
+    }
+}
+
+#[test]
+fn a_session_can_be_opened_in_every_state() {
+    for story in [Story::default(), Story::given([opened()]), Story::claimed(), Story::parked()] {
+        assert_eq!(story.when(&Command::Open(session())), Ok(opened()));
+    }
+}
+
+#[test]
+fn a_session_that_declares_nothing_keeps_what_was_declared() {
+    use turnstream::domain::event::SessionOpened;
+    let declares = |list: &[&str]| {
+        let supports = Some(list.iter().map(|name| name.to_string()).collect());
+        Event::SessionOpened(SessionOpened { supports, ..session() })
+    };
+    let mut story = Story::given([declares(&["cards"]), opened()]);
+    assert_eq!(story.state.supports, ["cards"]);
+    story.happens(declares(&[]));
+    assert_eq!(story.state.supports, [""; 0]);
+}
+
+#[test]
+fn a_turn_from_question_to_answer() {
+    let mut story = Story::given([opened()]);
+    assert_eq!(story.does(&ask(10)), requested(10));
+    assert_eq!((story.turn().item, story.turn().epoch, story.step()), (6, None, Step::CallModel));
+    let started = TurnStarted { turn: id(10), worker: id(WORKER), item: 6 };
+    assert_eq!(story.does(&Command::Claim { item: 6, worker: id(WORKER) }), Event::TurnStarted(started));
+    assert_eq!((story.epoch(), story.step()), (9, Step::CallModel));
+    story.does(&record(10, 9, completed(10, 9, "Hello")));
+    assert_eq!(story.state.turn, None);
+    let finished = story.state.finished_turn(id(10)).unwrap();
+    assert_eq!((finished.request_id.as_str(), finished.terminal_seq), ("request-10", 12));
+    assert_eq!(finished.outcome, Outcome::Completed);
+    let texts: Vec<_> = story.state.messages.iter().map(|message| (message.seq, message.text())).collect();
+    assert_eq!(texts, [(6, "question 10".to_string()), (12, "Hello".to_string())]);
+}
+
+#[test]
+fn one_turn_at_a_time() {
+    for story in [Story::given([opened(), requested(10)]), Story::claimed(), Story::parked()] {
+        assert_eq!(story.when(&ask(11)), Err(Refusal::TurnInProgress));
+    }
+}
+
+#[test]
+fn the_same_request_is_the_same_turn_while_it_runs_and_after() {
+    for story in [Story::given([opened(), requested(10)]), Story::claimed(), Story::parked()] {
+        assert_eq!(story.when(&ask(10)), Err(Refusal::AlreadyActive));
+    }
+    for end in [completed(10, 9, "Hello"), failed(10, 9), story_cancelled()] {
+        let mut story = Story::claimed();
+        story.happens(end);
+        assert_eq!(story.when(&ask(10)), Err(Refusal::AlreadyFinished));
+        story.does(&ask(11));
+        // Not "in progress": its client shall be shown the end of its own turn.
+        assert_eq!(story.when(&ask(10)), Err(Refusal::AlreadyFinished));
+    }
+}
+
+fn story_cancelled() -> Event {
+    Story::claimed().when(&cancel(10)).unwrap()
+}
+
+#[test]
+fn a_cancel_ends_its_turn_in_every_state_and_no_other() {
+    for mut story in [Story::given([opened(), requested(10)]), Story::claimed(), Story::parked()] {
+        assert_eq!(story.when(&cancel(11)), Err(Refusal::NoTurn));
+        let cancelled = TurnCancelled { turn: id(10), request_id: "request-10".into(), by: id(3) };
+        assert_eq!(story.does(&cancel(10)), Event::TurnCancelled(cancelled));
+        assert_eq!(story.outcome(10), Some(Outcome::Cancelled));
+        story.does(&ask(11));
+        assert_eq!(story.when(&cancel(10)), Err(Refusal::NoTurn), "a late cancel must not hit the next turn");
+    }
+}
+
+#[test]
+fn a_new_claim_fences_the_old_one() {
+    let mut story = Story::claimed();
+    let old = story.epoch();
+    story = story.and_claimed();
+    let new = story.epoch();
+    assert!(new > old);
+    assert_eq!(story.when(&record(10, old, completed(10, old, "late"))), Err(Refusal::Superseded));
+    assert!(story.when(&record(10, new, completed(10, new, "Hello"))).is_ok());
+}
+
+#[test]
+fn a_record_names_its_turn_and_epoch() {
+    let story = Story::claimed();
+    assert_eq!(story.when(&record(11, 9, completed(11, 9, "x"))), Err(Refusal::Superseded));
+    assert_eq!(story.when(&record(10, 8, completed(10, 8, "x"))), Err(Refusal::Superseded));
+    let unclaimed = Story::given([opened(), requested(10)]);
+    assert_eq!(unclaimed.when(&record(10, 0, completed(10, 0, "x"))), Err(Refusal::Superseded));
+}
+
+#[test]
+fn after_a_resume_only_its_own_item_drives_the_turn() {
+    let mut story = Story::parked();
+    let (old_item, old_epoch) = (story.turn().item, story.epoch());
+    let resumed = TurnResumed {
+        turn: id(10),
+        park: id(PARK),
+        resolution: Resolution::Approved,
+        by: Some(id(3)),
+        pool: POOL.into(),
+    };
+    assert_eq!(story.does(&confirm(PARK, true)), Event::TurnResumed(resumed));
+    assert_eq!((story.turn().item, story.turn().epoch), (story.state.last_seq, None));
+    let stale = Command::Claim { item: old_item, worker: id(WORKER) };
+    assert_eq!(story.when(&stale), Err(Refusal::Superseded));
+    let late = record(10, old_epoch, completed(10, old_epoch, "late"));
+    assert_eq!(story.when(&late), Err(Refusal::Superseded));
+}
+
+#[test]
+fn a_decision_binds_to_its_park() {
+    let mut story = Story::with_calls(vec![gated("pay"), gated("refund")]);
+    story.happens(parked(10, story.epoch(), "pay", PARK));
+    assert_eq!(story.when(&confirm(PARK + 1, true)), Err(Refusal::NotPending));
+    story.does(&confirm(PARK, true));
+    assert_eq!(story.when(&confirm(PARK, false)), Err(Refusal::NotPending), "decided once");
+    let mut story = story.and_claimed();
+    assert_eq!(story.step(), Step::CallTools(vec![gated("pay")]));
+    story.happens(returned(10, story.epoch(), "pay"));
+    assert_eq!(story.step(), Step::Park(gated("refund")));
+    story.happens(parked(10, story.epoch(), "refund", PARK + 1));
+    for late in [confirm(PARK, true), expire(PARK)] {
+        assert_eq!(story.when(&late), Err(Refusal::NotPending), "what was said of the first park is not of the second");
+    }
+}
+
+#[test]
+fn ungated_calls_come_before_any_approval_and_gated_ones_one_at_a_time() {
+    let calls = vec![gated("pay"), call("look"), gated("refund"), idempotent("read")];
+    let mut story = Story::with_calls(calls);
+    let epoch = story.epoch();
+    assert_eq!(story.step(), Step::CallTools(vec![call("look"), idempotent("read")]));
+    story.happens(returned(10, epoch, "read"));
+    assert_eq!(story.step(), Step::CallTools(vec![call("look")]));
+    story.happens(returned(10, epoch, "look"));
+    assert_eq!(story.step(), Step::Park(gated("pay")));
+    story.happens(parked(10, epoch, "pay", PARK));
+    assert_eq!(story.step(), Step::Wait);
+    story.does(&confirm(PARK, false));
+    let mut story = story.and_claimed();
+    assert_eq!(story.step(), Step::StateRefused(gated("pay"), Resolution::Declined));
+    story.happens(returned(10, story.epoch(), "pay"));
+    assert_eq!(story.step(), Step::Park(gated("refund")));
+    story.happens(parked(10, story.epoch(), "refund", PARK + 1));
+    let resumed = story.does(&expire(PARK + 1));
+    assert!(matches!(resumed, Event::TurnResumed(TurnResumed { resolution: Resolution::Expired, by: None, .. })));
+    let mut story = story.and_claimed();
+    assert_eq!(story.step(), Step::StateRefused(gated("refund"), Resolution::Expired));
+    story.happens(returned(10, story.epoch(), "refund"));
+    assert_eq!(story.step(), Step::CallModel);
+}
+
+#[test]
+fn results_stand_in_the_models_order() {
+    let mut story = Story::with_calls(vec![call("a"), call("b")]);
+    story.happens(returned(10, story.epoch(), "b"));
+    story.happens(returned(10, story.epoch(), "a"));
+    let texts: Vec<_> =
+        story.turn().replies[0].calls.iter().map(|call| call.result.as_ref().unwrap().text.as_str()).collect();
+    assert_eq!(texts, ["result of a", "result of b"]);
+}
+
+#[test]
+fn a_crash_between_intent_and_result() {
+    let approved = |request: CallRequested| {
+        let mut story = Story::with_calls(vec![request.clone()]);
+        story.happens(parked(10, story.epoch(), &request.id, PARK));
+        story.does(&confirm(PARK, true));
+        story.and_claimed()
+    };
+    let safe = CallRequested { confirm: true, ..idempotent("read") };
+    let cases = [
+        (Story::with_calls(vec![idempotent("read")]), idempotent("read"), true),
+        (Story::with_calls(vec![call("send")]), call("send"), false),
+        (approved(safe.clone()), safe, true),
+        (approved(gated("pay")), gated("pay"), false),
+    ];
+    for (mut story, request, again) in cases {
+        assert_eq!(story.step(), Step::CallTools(vec![request.clone()]), "not called yet");
+        story.happens(called(10, story.epoch(), &request.id));
+        let mut story = story.and_claimed();
+        let expected = if again { Step::CallTools(vec![request.clone()]) } else { Step::StateUnknown(request.clone()) };
+        assert_eq!(story.step(), expected);
+        story.happens(returned(10, story.epoch(), &request.id));
+        assert_eq!(story.step(), Step::CallModel);
+    }
+}
+
+#[test]
+fn the_unknown_is_stated_before_anything_is_called() {
+    let mut story = Story::with_calls(vec![idempotent("read"), call("send"), call("post")]);
+    story.happens(called(10, story.epoch(), "send"));
+    let mut story = story.and_claimed();
+    assert_eq!(story.step(), Step::StateUnknown(call("send")));
+    story.happens(returned(10, story.epoch(), "send"));
+    assert_eq!(story.step(), Step::CallTools(vec![idempotent("read"), call("post")]));
+}
+
+#[test]
+fn the_model_is_asked_as_often_as_allowed() {
+    let mut story = Story::claimed();
+    let epoch = story.epoch();
+    for n in 0..MODEL_CALLS_MAX {
+        assert_eq!((story.turn().model_calls(), story.step()), (n, Step::CallModel));
+        let name = format!("call-{n}");
+        story.happens(replied(10, epoch, vec![call(&name)]));
+        assert_eq!(story.step(), Step::CallTools(vec![call(&name)]), "tools of the last reply are still called");
+        story.happens(returned(10, epoch, &name));
+    }
+    assert_eq!(story.step(), Step::EndAtCap);
+}
+
+#[test]
+fn a_turn_that_is_claimed_again_and_again_is_given_up() {
+    let mut story = Story::given([opened(), requested(10)]);
+    for _ in 0..limits::CLAIMS_MAX {
+        story = story.and_claimed();
+        assert_eq!(story.step(), Step::CallModel);
+    }
+    assert_eq!(story.and_claimed().step(), Step::GiveUp);
+}
+
+#[test]
+fn every_step_forward_forgives_earlier_claims() {
+    let worn_out = |mut story: Story| {
+        for _ in 0..limits::CLAIMS_MAX {
+            story = story.and_claimed();
+        }
+        story
+    };
+    let mut story = worn_out(Story::given([opened(), requested(10)]));
+    story.happens(replied(10, story.epoch(), vec![call("look"), gated("pay")]));
+    let mut story = worn_out(story);
+    assert_eq!(story.step(), Step::CallTools(vec![call("look")]));
+    story.happens(returned(10, story.epoch(), "look"));
+    let mut story = worn_out(story);
+    story.happens(parked(10, story.epoch(), "pay", PARK));
+    story.does(&confirm(PARK, true));
+    let story = worn_out(story);
+    assert_eq!(story.step(), Step::CallTools(vec![gated("pay")]));
+    assert_eq!(story.and_claimed().step(), Step::GiveUp);
+}

@@ -1,0 +1,229 @@
+//! What the fold keeps, what it lets go, and what it takes no notice of.
+
+use turnstream::{
+    domain::{
+        Conversation, Event, Outcome, Recorded,
+        conversation::Body,
+        event::{
+            Citation, Image, ModelReplied, Resolution, ToolReturned, TurnRequested, TurnResumed, TurnStarted, Usage,
+        },
+    },
+    limits,
+};
+
+use crate::{domain::Story, support::samples::*};
+
+/// A conversation with this many finished turns, whose messages are this long.
+fn with_turns(turns: u64, question: &str, answer: &str) -> Story {
+    let mut story = Story::given([opened()]);
+    for n in 1..=turns {
+        story.happens(Event::TurnRequested(TurnRequested { message: question.into(), ..request(n) }));
+        story = story.and_claimed();
+        let epoch = story.state.last_seq;
+        story.happens(completed(n, epoch, answer));
+    }
+    story
+}
+
+#[test]
+fn a_request_that_was_stored_too_late_is_void() {
+    let late = |stored_after: i64| {
+        let request = TurnRequested { not_after: second(100), ..request(10) };
+        let stored_at = second(100) + chrono::TimeDelta::microseconds(stored_after);
+        let mut state = Conversation::default();
+        state.evolve(&Recorded { seq: 4, time: second(90), stored_at, event: Event::TurnRequested(request) });
+        state
+    };
+    assert!(late(0).turn.is_some());
+    let void = late(1);
+    assert_eq!(void, Conversation { last_seq: 4, ..Conversation::default() });
+}
+
+#[test]
+fn the_newest_messages_stay_and_of_older_ones_their_places() {
+    let turns = limits::FOLD_MESSAGES as u64;
+    let state = with_turns(turns, "q", "a").state;
+    assert_eq!(state.messages.len(), limits::FOLD_MESSAGES);
+    assert_eq!(state.older.len(), limits::FOLD_MESSAGES);
+    let places: Vec<u64> = state.older.iter().copied().chain(state.messages.iter().map(|m| m.seq)).collect();
+    assert!(places.is_sorted_by(|a, b| a < b), "oldest first, none twice: {places:?}");
+    // A turn is three events, of which the first and the last hold messages; sequences go by threes.
+    let expected: Vec<u64> = (0..turns).flat_map(|n| [6 + 9 * n, 12 + 9 * n]).collect();
+    assert_eq!(places, expected);
+}
+
+#[test]
+fn long_messages_leave_the_fold_sooner() {
+    let text = "x".repeat(limits::FOLD_TEXT_MAX_BYTES / 4);
+    let state = with_turns(4, &text, &text).state;
+    assert_eq!((state.messages.len(), state.older.len()), (4, 4));
+    let mut story = Story { state };
+    story.happens(Event::TurnRequested(TurnRequested { message: "one byte too many".into(), ..request(99) }));
+    assert_eq!((story.state.messages.len(), story.state.older.len()), (4, 5));
+}
+
+#[test]
+fn the_last_message_stays_however_long_it_is() {
+    let state = with_turns(1, "q", &"x".repeat(limits::FOLD_TEXT_MAX_BYTES + 1)).state;
+    assert_eq!(state.messages.len(), 1);
+    assert!(matches!(&state.messages[0].body, Body::Agent(_)));
+}
+
+#[test]
+fn the_places_of_older_messages_are_bounded() {
+    let mut story = with_turns(limits::FOLD_MESSAGES as u64, "q", "a");
+    story.state.older = (1..=limits::FOLD_OLDER as u64).collect();
+    let oldest_kept = story.state.messages[0].seq;
+    story.happens(requested(99));
+    assert_eq!(story.state.older.len(), limits::FOLD_OLDER);
+    assert_eq!((story.state.older.front(), story.state.older.back()), (Some(&2), Some(&oldest_kept)));
+}
+
+#[test]
+fn the_requests_of_finished_turns_are_remembered_for_a_while() {
+    let turns = limits::FOLD_REQUESTS as u64 + 1;
+    let state = with_turns(turns, "q", "a").state;
+    assert_eq!(state.finished.len(), limits::FOLD_REQUESTS);
+    assert_eq!(state.finished_turn(id(1)), None);
+    assert!((2..=turns).all(|n| state.finished_turn(id(n)).is_some()));
+}
+
+#[test]
+fn usage_and_documents_add_up_over_a_turn() {
+    let document =
+        |name: &str| Citation { id: name.into(), title: name.into(), url: None, snippet: "text".into(), score: 0.5 };
+    let spent = |tokens, cost_usd| Some(Usage { prompt_tokens: tokens, completion_tokens: 1, cost_usd });
+    let mut story = Story::given([opened(), requested(10)]).and_claimed();
+    let epoch = story.state.last_seq;
+    for (usage, grounding) in [(spent(10, None), "a"), (None, "b"), (spent(5, Some(0.25)), "c")] {
+        let Event::TurnModelReplied(reply) = replied(10, epoch, vec![call("look")]) else { unreachable!() };
+        let grounding = vec![document(grounding)];
+        story.happens(Event::TurnModelReplied(ModelReplied { usage, grounding, ..reply }));
+    }
+    let Event::TurnToolReturned(result) = returned(10, epoch, "look") else { unreachable!() };
+    story.happens(Event::TurnToolReturned(ToolReturned { grounding: vec![document("d")], ..result }));
+    let turn = story.state.turn.unwrap();
+    let total = Usage { prompt_tokens: 15, completion_tokens: 2, cost_usd: Some(0.25) };
+    assert_eq!(turn.usage, Some(total));
+    assert_eq!(turn.citations.iter().map(|c| c.id.as_str()).collect::<String>(), "abcd");
+}
+
+/// Every event that speaks of turn `n`, under this epoch.
+fn events_of(n: u64, epoch: u64) -> Vec<Event> {
+    let resolution = Resolution::Approved;
+    let resumed = TurnResumed { turn: id(n), park: id(50), resolution, by: None, pool: POOL.into() };
+    let started = TurnStarted { turn: id(n), worker: id(7), item: 6 };
+    vec![
+        Event::TurnStarted(started),
+        replied(n, epoch, vec![call("look")]),
+        called(n, epoch, "pay"),
+        returned(n, epoch, "pay"),
+        parked(n, epoch, "pay", 50),
+        Event::TurnResumed(resumed),
+        completed(n, epoch, "x"),
+        failed(n, epoch),
+    ]
+}
+
+/// Lets `event` happen and holds that nothing but the last sequence changes.
+fn is_ignored(before: &Conversation, event: Event) {
+    let mut story = Story { state: before.clone() };
+    let name = event.kind();
+    let seq = story.happens(event);
+    assert_eq!(story.state, Conversation { last_seq: seq, ..before.clone() }, "{name}");
+}
+
+#[test]
+fn events_of_no_turn_another_turn_or_an_ended_turn_change_nothing() {
+    let active = Story::given([opened(), requested(10)]).and_claimed();
+    let mut ended = Story::given([opened(), requested(10)]).and_claimed();
+    ended.happens(failed(10, 9));
+    let cases = [(Conversation::default(), 10), (active.state.clone(), 11), (ended.state, 10)];
+    for (state, turn) in cases {
+        for event in events_of(turn, 9) {
+            is_ignored(&state, event);
+        }
+    }
+    is_ignored(&active.state, requested(11));
+}
+
+#[test]
+fn what_a_fenced_worker_says_changes_nothing() {
+    let mut story = Story::given([opened(), requested(10)]).and_claimed();
+    story.happens(replied(10, 9, vec![gated("pay")]));
+    let state = story.and_claimed().state;
+    for event in events_of(10, 9) {
+        if !matches!(event, Event::TurnStarted(_)) {
+            is_ignored(&state, event);
+        }
+    }
+}
+
+#[test]
+fn a_parked_turn_has_no_worker() {
+    let mut story = Story::given([opened(), requested(10)]).and_claimed();
+    story.happens(replied(10, 9, vec![gated("pay")]));
+    story.happens(parked(10, 9, "pay", 51));
+    for event in events_of(10, 9) {
+        is_ignored(&story.state, event);
+    }
+}
+
+#[test]
+fn a_claim_of_an_older_item_changes_nothing() {
+    let mut story = Story::given([opened(), requested(10)]).and_claimed();
+    story.happens(replied(10, 9, vec![gated("pay")]));
+    story.happens(parked(10, 9, "pay", 50));
+    story.happens(events_of(10, 9).swap_remove(5));
+    assert_eq!(story.state.turn.as_ref().unwrap().item, story.state.last_seq);
+    is_ignored(&story.state, Event::TurnStarted(TurnStarted { turn: id(10), worker: id(7), item: 6 }));
+}
+
+#[test]
+fn a_call_has_one_result() {
+    let mut story = Story::given([opened(), requested(10)]).and_claimed();
+    story.happens(replied(10, 9, vec![call("look")]));
+    story.happens(returned(10, 9, "look"));
+    let Event::TurnToolReturned(result) = returned(10, 9, "look") else { unreachable!() };
+    is_ignored(&story.state, Event::TurnToolReturned(ToolReturned { result: "another".into(), ..result }));
+    is_ignored(&story.state, returned(10, 9, "unheard of"));
+}
+
+#[test]
+#[should_panic(expected = "in the order of their chain")]
+fn a_chain_is_folded_in_its_order() {
+    let mut state = Conversation::default();
+    state.evolve(&recorded(5, opened()));
+    state.evolve(&recorded(5, opened()));
+}
+
+#[test]
+fn outcomes_are_told_apart() {
+    let cancelled = turnstream::domain::event::TurnCancelled { turn: id(10), request_id: "r".into(), by: id(3) };
+    let ends = [
+        (completed(10, 9, "x"), Outcome::Completed, 2),
+        (failed(10, 9), Outcome::Failed, 1),
+        (Event::TurnCancelled(cancelled), Outcome::Cancelled, 1),
+    ];
+    for (end, outcome, messages) in ends {
+        let mut story = Story::given([opened(), requested(10)]).and_claimed();
+        story.happens(end);
+        assert_eq!(story.state.finished_turn(id(10)).unwrap().outcome, outcome);
+        assert_eq!(story.state.messages.len(), messages);
+    }
+}
+
+#[test]
+fn the_memory_of_a_fold_counts_what_can_be_large() {
+    const LARGE_BYTES: usize = 100_000;
+    let large = "x".repeat(LARGE_BYTES);
+    let image = Image { url: large.clone(), detail: None };
+    let with_image = TurnRequested { images: vec![image], ..request(10) };
+    let with_text = TurnRequested { message: large.clone(), ..request(10) };
+    for request in [with_image, with_text] {
+        let state = Story::given([Event::TurnRequested(request)]).state;
+        assert!(state.memory_bytes() > LARGE_BYTES);
+    }
+    let state = with_turns(1, "q", &large).state;
+    assert!(state.memory_bytes() > LARGE_BYTES);
+}

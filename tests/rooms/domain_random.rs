@@ -1,0 +1,299 @@
+//! Any commands in any order: what must hold of a conversation whatever happens to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use turnstream::domain::{
+    Command, Conversation, Event, Recorded, Step, Turn, decide,
+    event::{CallRequested, Resolution, Response, TurnResumed, TurnStarted, Usage},
+    next_step,
+};
+use uuid::Uuid;
+
+use crate::support::samples::*;
+
+const MODEL_CALLS_MAX: u32 = 3;
+
+/// Something that somebody does. Workers may be late, so a move may speak of an epoch that is over.
+#[derive(Clone, Debug)]
+enum Move {
+    Open,
+    Ask {
+        turn: u64,
+    },
+    /// An item as far back as the given number of claims and resumes.
+    Claim {
+        back: usize,
+    },
+    /// What the next step is, done by the worker that claimed so many claims ago.
+    Step {
+        back: usize,
+        wants_tools: Vec<(bool, bool)>,
+        fails: bool,
+    },
+    /// The worker logs the intent of the next call and dies.
+    Intent {
+        back: usize,
+    },
+    Confirm {
+        back: usize,
+        approved: bool,
+    },
+    Expire {
+        back: usize,
+    },
+    Cancel {
+        turn: u64,
+    },
+}
+
+fn any_move() -> impl Strategy<Value = Move> {
+    let back = || prop_oneof![4 => Just(0usize), 1 => 0usize..4];
+    let tools = prop::collection::vec((any::<bool>(), any::<bool>()), 0..4);
+    prop_oneof![
+        1 => Just(Move::Open),
+        3 => (10u64..16).prop_map(|turn| Move::Ask { turn }),
+        4 => back().prop_map(|back| Move::Claim { back }),
+        8 => (back(), tools, prop::bool::weighted(0.1))
+            .prop_map(|(back, wants_tools, fails)| Move::Step { back, wants_tools, fails }),
+        2 => back().prop_map(|back| Move::Intent { back }),
+        3 => (back(), any::<bool>()).prop_map(|(back, approved)| Move::Confirm { back, approved }),
+        1 => back().prop_map(|back| Move::Expire { back }),
+        1 => (10u64..16).prop_map(|turn| Move::Cancel { turn }),
+    ]
+}
+
+/// A conversation with everything that its participants may still remember of it.
+#[derive(Default)]
+struct World {
+    state: Conversation,
+    items: Vec<u64>,
+    /// Turn and epoch of every claim.
+    claims: Vec<(Uuid, u64)>,
+    parks: Vec<u64>,
+    /// Calls of tools that must not be called twice, by turn and id: how often they were begun.
+    begun: BTreeMap<(Uuid, String), u32>,
+    terminals: BTreeMap<Uuid, u32>,
+    names: u64,
+}
+
+/// The entry so far from the end, or the first.
+fn back<T: Copy>(list: &[T], back: usize) -> Option<T> {
+    list.iter().rev().nth(back).or(list.first()).copied()
+}
+
+impl World {
+    /// The command of a move, as somebody would give it who knows this world.
+    fn command(&mut self, what: &Move) -> Option<Command> {
+        Some(match what {
+            Move::Open => Command::Open(session()),
+            Move::Ask { turn } => Command::Request(request(*turn)),
+            Move::Claim { back: n } => Command::Claim { item: back(&self.items, *n)?, worker: id(7) },
+            Move::Step { back: n, wants_tools, fails } => {
+                let (turn, epoch) = back(&self.claims, *n)?;
+                let event = if *fails { failed(number(turn), epoch) } else { self.outcome(turn, epoch, wants_tools)? };
+                Command::Record { turn, epoch, event }
+            }
+            Move::Intent { back: n } => {
+                let (turn, epoch) = back(&self.claims, *n)?;
+                let Step::CallTools(calls) = self.step()? else { return None };
+                Command::Record { turn, epoch, event: called(number(turn), epoch, &calls[0].id) }
+            }
+            Move::Confirm { back: n, approved } => {
+                Command::Confirm { park: id(back(&self.parks, *n)?), approved: *approved, by: id(3) }
+            }
+            Move::Expire { back: n } => Command::Expire { park: id(back(&self.parks, *n)?) },
+            Move::Cancel { turn } => Command::Cancel { turn: id(*turn), by: id(3) },
+        })
+    }
+
+    fn step(&self) -> Option<Step> {
+        self.state.turn.as_ref().map(|turn| next_step(turn, MODEL_CALLS_MAX))
+    }
+
+    /// What comes of the next step, from the hands of the worker with this epoch.
+    fn outcome(&mut self, turn: Uuid, epoch: u64, wants_tools: &[(bool, bool)]) -> Option<Event> {
+        let n = number(turn);
+        self.names += 1;
+        Some(match self.step()? {
+            Step::CallModel if wants_tools.is_empty() => completed(n, epoch, "Hello"),
+            Step::CallModel => replied(n, epoch, tools(self.names, wants_tools)),
+            Step::CallTools(calls) => returned(n, epoch, &calls.last()?.id),
+            Step::StateRefused(call, _) | Step::StateUnknown(call) => returned(n, epoch, &call.id),
+            Step::Park(call) => parked(n, epoch, &call.id, 100 + self.names),
+            Step::Wait => return None,
+            Step::EndAtCap => completed(n, epoch, "I stopped here"),
+            Step::GiveUp => failed(n, epoch),
+        })
+    }
+
+    /// Appends the event of an accepted command.
+    fn happens(&mut self, event: Event) -> Recorded {
+        let recorded = recorded(self.state.last_seq + 2, event);
+        match &recorded.event {
+            Event::TurnRequested(_) | Event::TurnResumed(_) => self.items.push(recorded.seq),
+            Event::TurnStarted(e) => self.claims.push((e.turn, recorded.seq)),
+            Event::TurnParked(e) => self.parks.push(number(e.park)),
+            Event::TurnToolCalled(e) => {
+                let call = self.state.turn.as_ref().and_then(|turn| turn.call(&e.call));
+                if call.is_some_and(|call| !call.request.idempotent) {
+                    *self.begun.entry((e.turn, e.call.clone())).or_default() += 1;
+                }
+            }
+            _ => {}
+        }
+        if let Some(turn) = terminal_of(&recorded.event) {
+            *self.terminals.entry(turn).or_default() += 1;
+        }
+        self.state.evolve(&recorded);
+        recorded
+    }
+}
+
+fn number(id: Uuid) -> u64 {
+    id.as_u128().try_into().unwrap()
+}
+
+fn tools(names: u64, wanted: &[(bool, bool)]) -> Vec<CallRequested> {
+    let tool = |(n, (confirm, idempotent)): (usize, &(bool, bool))| CallRequested {
+        confirm: *confirm,
+        idempotent: *idempotent,
+        ..call(&format!("call-{names}-{n}"))
+    };
+    wanted.iter().enumerate().map(tool).collect()
+}
+
+fn terminal_of(event: &Event) -> Option<Uuid> {
+    match event {
+        Event::TurnCompleted(e) => Some(e.turn),
+        Event::TurnFailed(e) => Some(e.turn),
+        Event::TurnCancelled(e) => Some(e.turn),
+        _ => None,
+    }
+}
+
+/// What the next step may never be.
+fn step_is_safe(turn: &Turn) -> Result<(), TestCaseError> {
+    let step = next_step(turn, MODEL_CALLS_MAX);
+    if let Step::CallTools(calls) = &step {
+        for request in calls {
+            let call = turn.call(&request.id).unwrap();
+            prop_assert!(!call.called || request.idempotent, "{} would be called again", request.id);
+            prop_assert!(call.result.is_none(), "{} has its result", request.id);
+            let approved = call.decision == Some(Resolution::Approved);
+            prop_assert!(!request.confirm || approved, "{} was not approved", request.id);
+        }
+    }
+    prop_assert_eq!(turn.park.is_some(), step == Step::Wait);
+    Ok(())
+}
+
+/// A cached fold is as good as the one it was made from.
+fn survives_the_cache(state: &Conversation) -> Result<(), TestCaseError> {
+    let json = serde_json::to_vec(state).unwrap();
+    prop_assert_eq!(&serde_json::from_slice::<Conversation>(&json).unwrap(), state);
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_decided_holds_together(moves in prop::collection::vec(any_move(), 1..80)) {
+        let mut world = World::default();
+        let mut history = Vec::new();
+        for what in &moves {
+            let Some(command) = world.command(what) else { continue };
+            let before = world.state.clone();
+            let Ok(event) = decide(&world.state, &command) else { continue };
+            let recorded = world.happens(event);
+            let state = &world.state;
+            prop_assert_eq!(state.last_seq, recorded.seq);
+            let active = state.turn.as_ref().map(|turn| turn.request.turn);
+            if let Some(before) = before.turn.as_ref().map(|turn| turn.request.turn) {
+                prop_assert!(active.is_none_or(|id| id == before), "one turn gives way to another without an end");
+            }
+            prop_assert_eq!(
+                active.is_none() && before.turn.is_some(),
+                terminal_of(&recorded.event).is_some(),
+                "a turn ends with its terminal event and with nothing else"
+            );
+            let finished: BTreeSet<Uuid> = state.finished.iter().map(|turn| turn.id).collect();
+            prop_assert_eq!(finished.len(), state.finished.len(), "a turn ends once");
+            prop_assert!(active.is_none_or(|id| !finished.contains(&id)), "an ended turn runs again");
+            prop_assert!(before.finished.iter().all(|turn| state.finished.contains(turn)), "an end was changed");
+            if let Some(turn) = &state.turn {
+                step_is_safe(turn)?;
+            }
+            survives_the_cache(state)?;
+            history.push(recorded);
+        }
+        prop_assert!(world.terminals.values().all(|ends| *ends == 1));
+        prop_assert!(world.begun.values().all(|times| *times == 1), "begun twice: {:?}", world.begun);
+        let mut again = Conversation::default();
+        history.iter().for_each(|recorded| again.evolve(recorded));
+        prop_assert_eq!(again, world.state, "the fold is a function of the events");
+    }
+
+    /// Events in any order, also such as no decision allows: the fold neither panics nor breaks its promises.
+    #[test]
+    fn the_fold_takes_any_events(events in prop::collection::vec(any_event(), 0..60)) {
+        let mut state = Conversation::default();
+        for event in events {
+            let ended: Vec<_> = state.finished.iter().cloned().collect();
+            let seq = state.last_seq + 1;
+            state.evolve(&recorded(seq, event));
+            prop_assert_eq!(state.last_seq, seq);
+            prop_assert!(ended.iter().all(|turn| state.finished.contains(turn)), "an end was changed");
+            if let Some(turn) = &state.turn {
+                step_is_safe(turn)?;
+            }
+            survives_the_cache(&state)?;
+        }
+    }
+
+    #[test]
+    fn usage_adds_up_in_any_order(parts in prop::collection::vec((0u64..1_000, 0u64..1_000, 0u32..64), 1..8)) {
+        // Costs in binary fractions, whose sums are exact.
+        let usage = |(prompt_tokens, completion_tokens, cost): &(u64, u64, u32)| Usage {
+            prompt_tokens: *prompt_tokens,
+            completion_tokens: *completion_tokens,
+            cost_usd: Some(f64::from(*cost) / 64.0),
+        };
+        let forward = parts.iter().map(usage).reduce(Usage::plus);
+        let backward = parts.iter().rev().map(usage).reduce(Usage::plus);
+        prop_assert_eq!(forward, backward);
+    }
+
+    #[test]
+    fn an_answer_keeps_its_text(text in ".{0,200}") {
+        prop_assert_eq!(Response::plain(text.clone()).text(), text);
+    }
+}
+
+/// Events of few turns, epochs, calls and parks, so that many of them fit and many do not.
+fn any_event() -> impl Strategy<Value = Event> {
+    let (turn, epoch) = (10u64..12, 0u64..20);
+    (0u8..10, turn, epoch, 0u64..3, any::<bool>()).prop_map(|(kind, n, epoch, which, flag)| {
+        let name = format!("call-{which}");
+        match kind {
+            0 => opened(),
+            1 => requested(n),
+            2 => replied(n, epoch, vec![gated("call-0"), call("call-1"), idempotent("call-2")]),
+            3 => called(n, epoch, &name),
+            4 => returned(n, epoch, &name),
+            5 => parked(n, epoch, &name, which),
+            6 if flag => completed(n, epoch, "Hello"),
+            6 => failed(n, epoch),
+            7 => resumed(n, which, flag),
+            _ => started(n, epoch),
+        }
+    })
+}
+
+fn resumed(turn: u64, park: u64, approved: bool) -> Event {
+    let resolution = if approved { Resolution::Approved } else { Resolution::Declined };
+    Event::TurnResumed(TurnResumed { turn: id(turn), park: id(park), resolution, by: None, pool: POOL.into() })
+}
+
+fn started(turn: u64, item: u64) -> Event {
+    Event::TurnStarted(TurnStarted { turn: id(turn), worker: id(7), item })
+}

@@ -1,0 +1,268 @@
+//! Loading and deciding: the fold is the log's, whatever the caches hold.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use turnstream::{
+    domain::{Command, Conversation, Event, Message, Refusal, event::TurnRequested},
+    limits,
+    log::{
+        EventLog, NewEvent, ReadError, Via,
+        load::{Conversations, Decider, ExecuteError, Freshness},
+        memory::MemoryLog,
+    },
+    subjects::ConversationKey,
+};
+
+use crate::support::{
+    samples::*,
+    server::Server,
+    spy::{Seen, Spy},
+};
+
+const ANY: Freshness = Freshness::AtLeast(0);
+
+pub fn decider() -> Decider {
+    Decider { source: "/test".into(), event_id: turnstream::ids::event_id(turnstream::ids::new_random(), 0) }
+}
+
+/// Appends an event as another process would, behind the caches of the one under test.
+pub async fn append(log: &impl EventLog, key: &ConversationKey, event: Event) -> u64 {
+    let expected = log.last(key, Via::Leader).await.unwrap().map_or(0, |last| last.recorded.seq);
+    let Decider { source, event_id } = decider();
+    log.append(key, expected, &NewEvent { id: event_id, source, time: second(1), event }).await.unwrap()
+}
+
+/// Appends this many turns with a question and an answer each.
+pub async fn append_turns(log: &impl EventLog, key: &ConversationKey, turns: std::ops::Range<u64>) {
+    for n in turns {
+        let item = append(log, key, requested(n)).await;
+        let started = turnstream::domain::event::TurnStarted { turn: id(n), worker: id(7), item };
+        let epoch = append(log, key, Event::TurnStarted(started)).await;
+        append(log, key, completed(n, epoch, &format!("answer {n}"))).await;
+    }
+}
+
+/// The fold by the book: every event of the conversation's chain, from the first.
+pub async fn fold(log: &impl EventLog, key: &ConversationKey) -> Conversation {
+    let mut chain = Vec::new();
+    let mut next = log.last(key, Via::Leader).await.unwrap();
+    while let Some(stored) = next {
+        next = match stored.envelope.prev {
+            0 => None,
+            prev => log.at(key, prev, Via::Leader).await.unwrap(),
+        };
+        chain.push(stored.recorded);
+    }
+    let mut state = Conversation::default();
+    chain.iter().rev().for_each(|recorded| state.evolve(recorded));
+    state
+}
+
+#[tokio::test]
+async fn a_load_is_the_fold_whatever_was_in_memory() {
+    const TURNS: u64 = 3;
+    for known in 0..=TURNS {
+        let (spy, key) = (Spy::default(), new_key("acme"));
+        append_turns(&spy, &key, 10..10 + known).await;
+        let conversations = Conversations::new(spy.clone());
+        conversations.load(&key, ANY).await.unwrap();
+        append_turns(&spy, &key, 10 + known..10 + TURNS).await;
+        for freshness in [ANY, Freshness::Leader] {
+            assert_eq!(*conversations.load(&key, freshness).await.unwrap(), fold(&spy, &key).await);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_conversation_that_is_not_there_is_empty() {
+    let conversations = Conversations::new(MemoryLog::default());
+    for freshness in [ANY, Freshness::Leader] {
+        let state = conversations.load(&new_key("acme"), freshness).await.unwrap();
+        assert_eq!((&*state, state.exists()), (&Conversation::default(), false));
+    }
+}
+
+#[tokio::test]
+async fn the_same_id_in_another_organisation_is_another_conversation() {
+    let (spy, key) = (Spy::default(), new_key("acme"));
+    append_turns(&spy, &key, 10..11).await;
+    let conversations = Conversations::new(spy);
+    assert!(conversations.load(&key, ANY).await.unwrap().exists());
+    let elsewhere = ConversationKey { org: "other".into(), ..key };
+    assert!(!conversations.load(&elsewhere, ANY).await.unwrap().exists());
+}
+
+#[tokio::test]
+async fn what_memory_knows_and_the_log_does_not_is_let_go() {
+    // A log that was restored from a backup lacks what came after it.
+    let (spy, key) = (Spy::default(), new_key("acme"));
+    append_turns(&spy, &key, 10..12).await;
+    let conversations = Conversations::new(spy.clone());
+    conversations.load(&key, ANY).await.unwrap();
+    spy.restore(MemoryLog::default());
+    append_turns(&spy, &key, 20..21).await;
+    for freshness in [ANY, Freshness::Leader] {
+        assert_eq!(*conversations.load(&key, freshness).await.unwrap(), fold(&spy, &key).await);
+    }
+    let state = conversations.load(&key, ANY).await.unwrap();
+    let executed = conversations.execute(&key, state, &Command::Request(request(21)), &decider()).await.unwrap();
+    assert_eq!(*executed.state, fold(&spy, &key).await);
+}
+
+#[tokio::test]
+async fn a_load_waits_for_what_the_caller_knows_of() {
+    let (spy, key) = (Spy::default(), new_key("acme"));
+    append_turns(&spy, &key, 10..11).await;
+    spy.replicas_see(2);
+    let conversations = Conversations::new(spy.clone());
+    assert_eq!(conversations.load(&key, ANY).await.unwrap().last_seq, 2);
+    assert_eq!(conversations.load(&key, Freshness::AtLeast(3)).await.unwrap().last_seq, 3);
+    // What this process has seen it does not forget because a replica has not.
+    assert_eq!(conversations.load(&key, ANY).await.unwrap().last_seq, 3);
+}
+
+#[tokio::test]
+async fn a_load_of_what_is_nowhere_gives_up() {
+    tokio::time::pause();
+    let conversations = Conversations::new(MemoryLog::default());
+    let loaded = conversations.load(&new_key("acme"), Freshness::AtLeast(7)).await;
+    assert!(matches!(loaded, Err(ReadError::Unavailable(_))), "{loaded:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_deciders_on_one_conversation_all_get_through() {
+    const DECIDERS: usize = 20;
+    let server = Server::start().await;
+    let key = new_key("acme");
+    // Two processes, whose tasks share a memory.
+    let processes = [Conversations::over_nats(server.log()), Conversations::over_nats(server.log())];
+    let tasks = (0..DECIDERS).map(|n| {
+        let (conversations, key) = (processes[n % 2].clone(), key.clone());
+        tokio::spawn(async move {
+            let command = Command::Open(session());
+            conversations.execute(&key, Arc::default(), &command, &decider()).await.unwrap().recorded.seq
+        })
+    });
+    let mut seqs: Vec<u64> = join_all(tasks).await.into_iter().map(Result::unwrap).collect();
+    seqs.sort_unstable();
+    let mut chain = Vec::new();
+    let mut next = server.log().last(&key, Via::Leader).await.unwrap();
+    while let Some(stored) = next {
+        chain.push(stored.recorded.seq);
+        next = match stored.envelope.prev {
+            0 => None,
+            prev => server.log().at(&key, prev, Via::Leader).await.unwrap(),
+        };
+    }
+    chain.reverse();
+    assert_eq!((chain.len(), chain), (DECIDERS, seqs));
+    for conversations in processes {
+        assert_eq!(*conversations.load(&key, Freshness::Leader).await.unwrap(), fold(&server.log(), &key).await);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_confirmed_by_the_leader() {
+    let (spy, key) = (Spy::default(), new_key("acme"));
+    append(&spy, &key, requested(10)).await;
+    let conversations = Conversations::new(spy.clone());
+    let busy = conversations.load(&key, ANY).await.unwrap();
+    spy.forget_reads();
+    let refused = conversations.execute(&key, busy.clone(), &Command::Request(request(11)), &decider()).await;
+    assert!(matches!(refused, Err(ExecuteError::Refused(Refusal::TurnInProgress))));
+    assert_eq!(spy.reads(), [Seen::Last(Via::Leader)]);
+    // Another process ends the turn; a replica that lags must not make this one refuse the next.
+    spy.replicas_see(busy.last_seq);
+    let cancelled = turnstream::domain::event::TurnCancelled { turn: id(10), request_id: "r".into(), by: id(3) };
+    append(&spy, &key, Event::TurnCancelled(cancelled)).await;
+    let accepted = conversations.execute(&key, busy, &Command::Request(request(11)), &decider()).await.unwrap();
+    assert_eq!(accepted.state.turn.as_ref().unwrap().request.turn, id(11));
+}
+
+#[tokio::test]
+async fn an_accepted_command_reads_nothing() {
+    let (spy, key) = (Spy::default(), new_key("acme"));
+    let conversations = Conversations::new(spy.clone());
+    let opened = conversations.execute(&key, Arc::default(), &Command::Open(session()), &decider()).await.unwrap();
+    conversations.execute(&key, opened.state, &Command::Request(request(10)), &decider()).await.unwrap();
+    assert_eq!(spy.reads(), []);
+    assert_eq!(*conversations.cached(&key).unwrap(), fold(&spy, &key).await, "made and read folds are equal");
+}
+
+#[tokio::test]
+async fn whether_a_request_came_too_late_is_said_by_the_log() {
+    // The ack took so long that by now the time is over; the log took the event before.
+    let (spy, key) = (Spy::default(), new_key("acme"));
+    let not_after = chrono::Utc::now() - chrono::TimeDelta::seconds(1);
+    spy.events_are_stored_at(not_after);
+    let conversations = Conversations::new(spy.clone());
+    let command = Command::Request(TurnRequested { not_after, ..request(10) });
+    let executed = conversations.execute(&key, Arc::default(), &command, &decider()).await.unwrap();
+    assert_eq!(*executed.state, fold(&spy, &key).await);
+    assert!(executed.state.turn.is_some());
+}
+
+#[tokio::test]
+async fn a_request_that_the_fold_has_forgotten_is_not_stored_twice() {
+    let (spy, key) = (Spy::default(), new_key("acme"));
+    let conversations = Conversations::new(spy.clone());
+    let (command, same) = (Command::Request(request(0)), decider());
+    let first = conversations.execute(&key, Arc::default(), &command, &same).await.unwrap();
+    let cancel = Command::Cancel { turn: id(0), by: id(3) };
+    conversations.execute(&key, first.state, &cancel, &decider()).await.unwrap();
+    append_turns(&spy, &key, 10..10 + limits::FOLD_REQUESTS as u64).await;
+    let state = conversations.load(&key, ANY).await.unwrap();
+    assert_eq!(state.finished_turn(id(0)), None);
+    let again = conversations.execute(&key, state.clone(), &command, &same).await;
+    assert!(matches!(again, Err(ExecuteError::Contended)));
+    assert_eq!(fold(&spy, &key).await, *state);
+}
+
+#[tokio::test]
+async fn pages_reach_every_message_in_memory() {
+    pages_reach_every_message(Spy::default()).await;
+}
+
+#[tokio::test]
+async fn pages_reach_every_message_over_nats() {
+    let server = Server::start().await;
+    pages_reach_every_message(server.log()).await;
+}
+
+async fn pages_reach_every_message<L: EventLog + Clone>(log: L) {
+    let key = new_key("acme");
+    let turns = limits::FOLD_MESSAGES as u64;
+    append_turns(&log, &key, 0..turns).await;
+    let conversations = Conversations::new(log);
+    let state = conversations.load(&key, ANY).await.unwrap();
+    assert!(!state.older.is_empty());
+    let expected: Vec<String> =
+        (0..turns).rev().flat_map(|n| [format!("answer {n}"), format!("question {n}")]).collect();
+    for limit in [1, 7, 50, 100, 101] {
+        let mut texts = Vec::new();
+        let mut before = None;
+        loop {
+            let (page, more) = conversations.messages(&key, &state, before, limit).await.unwrap();
+            texts.extend(page.iter().map(Message::text));
+            assert_eq!(more, texts.len() < expected.len(), "limit {limit}, after {}", texts.len());
+            before = page.last().map(|message| message.seq);
+            if !more {
+                break;
+            }
+            assert_eq!(page.len(), limit);
+        }
+        assert_eq!(texts, expected, "limit {limit}");
+    }
+    let first = state.older[0];
+    assert_eq!(conversations.messages(&key, &state, Some(first), 10).await.unwrap(), (vec![], false));
+}
+
+#[tokio::test]
+async fn an_empty_history_has_one_empty_page() {
+    let (spy, key) = (Spy::default(), new_key("acme"));
+    append(&spy, &key, opened()).await;
+    let conversations = Conversations::new(spy);
+    let state = conversations.load(&key, ANY).await.unwrap();
+    assert_eq!(conversations.messages(&key, &state, None, 50).await.unwrap(), (vec![], false));
+}

@@ -1,0 +1,190 @@
+//! The cached folds in the bucket: they save reads, and change no answer whatever they hold.
+
+use serde_json::{Value, json};
+use turnstream::{
+    domain::Conversation,
+    limits,
+    log::{
+        Via,
+        load::{Conversations, Freshness},
+        nats::NatsLog,
+    },
+    subjects::{self, ConversationKey},
+};
+
+use crate::{
+    load::{append_turns, fold},
+    support::{samples::*, server::Server},
+};
+
+const ANY: Freshness = Freshness::AtLeast(0);
+/// Enough turns, of three events each, for a fold to be worth saving.
+const TURNS: u64 = limits::FOLD_CACHE_EVERY_EVENTS.div_ceil(3);
+
+fn entry_subject(key: &ConversationKey) -> String {
+    subjects::kv("CONVERSATIONS", &subjects::fold_key(key))
+}
+
+fn entry(version: u32, state: &Conversation) -> String {
+    json!({ "version": version, "state": state }).to_string()
+}
+
+async fn put(log: &NatsLog, key: &ConversationKey, payload: String) {
+    let id = turnstream::ids::new_random().to_string();
+    log.put(&entry_subject(key), &id, &[], payload.into()).await.unwrap();
+}
+
+async fn delete(log: &NatsLog, key: &ConversationKey) {
+    let id = turnstream::ids::new_random().to_string();
+    log.put(&entry_subject(key), &id, &[("KV-Operation", "DEL")], "".into()).await.unwrap();
+}
+
+/// The fold that the bucket holds.
+async fn saved(log: &NatsLog, key: &ConversationKey) -> Option<Conversation> {
+    let query = json!({ "last_by_subj": entry_subject(key) });
+    let message = log.get("KV_CONVERSATIONS", &query, Via::Leader).await.unwrap()?;
+    let form: Value = serde_json::from_slice(&message.payload).ok()?;
+    serde_json::from_value(form["state"].clone()).ok()
+}
+
+#[tokio::test]
+async fn a_load_is_the_fold_whatever_the_bucket_holds() {
+    let server = Server::start().await;
+    let (log, key, other) = (server.log(), new_key("acme"), new_key("acme"));
+    append_turns(&log, &key, 10..11).await;
+    let older = fold(&log, &key).await;
+    append_turns(&log, &other, 20..21).await;
+    let foreign = fold(&log, &other).await;
+    append_turns(&log, &key, 11..13).await;
+    let whole = fold(&log, &key).await;
+    let ahead = Conversation { last_seq: whole.last_seq + 1_000, ..foreign.clone() };
+    let cases = [
+        ("the fold itself", entry(1, &whole)),
+        ("an older fold", entry(1, &older)),
+        ("the empty fold", entry(1, &Conversation::default())),
+        ("another version", entry(2, &Conversation { last_seq: whole.last_seq, ..foreign.clone() })),
+        ("a fold of another log, behind", entry(1, &foreign)),
+        ("a fold of another log, ahead", entry(1, &ahead)),
+        ("garbage", "{\"version\":1,\"state\":".to_string()),
+        ("nothing", String::new()),
+    ];
+    for (name, payload) in cases {
+        put(&log, &key, payload).await;
+        for freshness in [ANY, Freshness::AtLeast(whole.last_seq), Freshness::Leader] {
+            let loaded = Conversations::over_nats(log.clone()).load(&key, freshness).await.unwrap();
+            assert_eq!(*loaded, whole, "{name}, {freshness:?}");
+        }
+    }
+    delete(&log, &key).await;
+    assert_eq!(*Conversations::over_nats(log.clone()).load(&key, ANY).await.unwrap(), whole);
+}
+
+#[tokio::test]
+async fn a_conversation_that_only_the_bucket_knows_is_not_there() {
+    let server = Server::start().await;
+    let (log, key, other) = (server.log(), new_key("acme"), new_key("acme"));
+    append_turns(&log, &other, 20..21).await;
+    put(&log, &key, entry(1, &fold(&log, &other).await)).await;
+    for freshness in [ANY, Freshness::Leader] {
+        let loaded = Conversations::over_nats(log.clone()).load(&key, freshness).await.unwrap();
+        assert_eq!(*loaded, Conversation::default(), "{freshness:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_saved_fold_is_what_a_fresh_process_begins_with() {
+    let server = Server::start().await;
+    let (log, key) = (server.log(), new_key("acme"));
+    let conversations = Conversations::over_nats(log.clone());
+    append_turns(&log, &key, 10..11).await;
+    conversations.load(&key, ANY).await.unwrap();
+    conversations.save(&key).await;
+    assert_eq!(saved(&log, &key).await, None, "a few events are not worth it");
+    append_turns(&log, &key, 11..11 + TURNS).await;
+    let state = conversations.load(&key, ANY).await.unwrap();
+    conversations.save(&key).await;
+    assert_eq!(saved(&log, &key).await.as_ref(), Some(&*state));
+    // A mark that only the bucket has shows that its fold is used.
+    let marked = Conversation { supports: vec!["from the bucket".into()], ..(*state).clone() };
+    put(&log, &key, entry(1, &marked)).await;
+    append_turns(&log, &key, 100..101).await;
+    let loaded = Conversations::over_nats(log.clone()).load(&key, ANY).await.unwrap();
+    assert_eq!(loaded.supports, marked.supports);
+    assert_eq!(loaded.last_seq, fold(&log, &key).await.last_seq);
+}
+
+#[tokio::test]
+async fn a_fold_is_saved_over_whatever_can_not_be_used() {
+    let server = Server::start().await;
+    let log = server.log();
+    let foreign = Conversation { last_seq: 1_000_000, ..Conversation::default() };
+    for payload in [entry(2, &foreign), entry(1, &foreign), "garbage".into(), String::new()] {
+        let key = new_key("acme");
+        put(&log, &key, payload.clone()).await;
+        append_turns(&log, &key, 10..10 + TURNS).await;
+        let conversations = Conversations::over_nats(log.clone());
+        let state = conversations.load(&key, ANY).await.unwrap();
+        conversations.save(&key).await;
+        assert_eq!(saved(&log, &key).await.as_ref(), Some(&*state), "{payload}");
+    }
+    let key = new_key("acme");
+    append_turns(&log, &key, 10..10 + TURNS).await;
+    delete(&log, &key).await;
+    let conversations = Conversations::over_nats(log.clone());
+    let state = conversations.load(&key, ANY).await.unwrap();
+    conversations.save(&key).await;
+    assert_eq!(saved(&log, &key).await.as_ref(), Some(&*state));
+}
+
+#[tokio::test]
+async fn the_bucket_never_goes_backwards() {
+    let server = Server::start().await;
+    let (log, key) = (server.log(), new_key("acme"));
+    append_turns(&log, &key, 10..10 + TURNS).await;
+    let slow = Conversations::over_nats(log.clone());
+    slow.load(&key, ANY).await.unwrap();
+    append_turns(&log, &key, 100..101).await;
+    let fast = Conversations::over_nats(log.clone());
+    let newest = fast.load(&key, ANY).await.unwrap();
+    fast.save(&key).await;
+    slow.save(&key).await;
+    assert_eq!(saved(&log, &key).await.as_ref(), Some(&*newest));
+    // Having lost, it goes on from the other's revision.
+    append_turns(&log, &key, 200..200 + TURNS).await;
+    let state = slow.load(&key, ANY).await.unwrap();
+    slow.save(&key).await;
+    assert_eq!(saved(&log, &key).await.as_ref(), Some(&*state));
+}
+
+#[tokio::test]
+async fn two_organisations_do_not_share_an_entry() {
+    let server = Server::start().await;
+    let (log, key) = (server.log(), new_key("acme"));
+    append_turns(&log, &key, 10..10 + TURNS).await;
+    let conversations = Conversations::over_nats(log.clone());
+    conversations.load(&key, ANY).await.unwrap();
+    conversations.save(&key).await;
+    let elsewhere = ConversationKey { org: "other".into(), ..key };
+    assert!(!Conversations::over_nats(log).load(&elsewhere, ANY).await.unwrap().exists());
+}
+
+#[tokio::test]
+async fn an_event_of_a_newer_schema_is_refused_and_not_guessed() {
+    let server = Server::start().await;
+    let (log, key) = (server.log(), new_key("acme"));
+    let envelope = turnstream::wire::stored::Envelope {
+        id: "newer".into(),
+        source: "/test".into(),
+        time: second(1),
+        conversation: key.conversation,
+        prev: 0,
+    };
+    let (headers, payload) = turnstream::wire::stored::encode(&envelope, &opened());
+    let headers = headers.iter().map(|(name, value)| (*name, if *name == "ce-schemaversion" { "2" } else { value }));
+    let headers: Vec<_> = headers.filter(|(name, _)| *name != "Nats-Msg-Id").collect();
+    log.put(&key.event("session.opened"), "newer", &headers, payload).await.unwrap();
+    for freshness in [ANY, Freshness::Leader] {
+        let loaded = Conversations::over_nats(log.clone()).load(&key, freshness).await;
+        assert!(matches!(loaded, Err(turnstream::log::ReadError::Malformed { seq: 1, .. })), "{loaded:?}");
+    }
+}

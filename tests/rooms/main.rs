@@ -1,0 +1,10 @@
+//! Tests of the inner rooms: the pure core, the log's contract, loading, and the house rules of the source itself.
+
+mod domain;
+mod domain_fold;
+mod domain_random;
+mod load;
+mod load_bucket;
+mod log_contract;
+mod support;
+mod tidy;

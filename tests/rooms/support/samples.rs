@@ -1,0 +1,169 @@
+//! Sample events. Ids are made from small numbers, so that a failed comparison can be read.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use turnstream::{
+    domain::{
+        Event, Recorded,
+        event::{
+            CallRequested, FailureReason, ModelReplied, Participant, Prompt, Response, SessionOpened, ToolCalled,
+            ToolReturned, TurnCompleted, TurnFailed, TurnParked, TurnRequested,
+        },
+    },
+    ids,
+    subjects::ConversationKey,
+};
+use uuid::Uuid;
+
+pub const REGION: &str = "local";
+pub const POOL: &str = "default";
+
+/// Number `n` as an id.
+pub fn id(n: u64) -> Uuid {
+    Uuid::from_u128(n.into())
+}
+
+/// Second `n` of a clock that nothing depends on.
+pub fn second(n: u64) -> DateTime<Utc> {
+    DateTime::UNIX_EPOCH + TimeDelta::seconds(n.try_into().unwrap())
+}
+
+/// A conversation that no other test uses.
+pub fn new_key(org: &str) -> ConversationKey {
+    ConversationKey { region: REGION.into(), org: org.into(), conversation: ids::new_homed(0) }
+}
+
+/// An event as it stands in a log.
+pub fn recorded(seq: u64, event: Event) -> Recorded {
+    Recorded { seq, time: second(seq), stored_at: second(seq), event }
+}
+
+pub fn user() -> Participant {
+    Participant { id: id(1), name: "Ada".into() }
+}
+
+pub fn agent() -> Participant {
+    Participant { id: id(2), name: "Agent".into() }
+}
+
+pub fn session() -> SessionOpened {
+    SessionOpened {
+        session: id(3),
+        agent_id: "support".into(),
+        user: user(),
+        agent: agent(),
+        supports: None,
+        user_email: None,
+        browser_fingerprint: None,
+        metadata: None,
+    }
+}
+
+pub fn opened() -> Event {
+    Event::SessionOpened(session())
+}
+
+/// The request of turn `n`, which is never too late.
+pub fn request(n: u64) -> TurnRequested {
+    TurnRequested {
+        turn: id(n),
+        session: id(3),
+        request_id: format!("request-{n}"),
+        message_id: id(n + 1_000),
+        message: format!("question {n}"),
+        images: Vec::new(),
+        files: Vec::new(),
+        model: None,
+        stream: true,
+        pool: POOL.into(),
+        user: user(),
+        agent: agent(),
+        not_after: second(10_000_000_000),
+    }
+}
+
+pub fn requested(n: u64) -> Event {
+    Event::TurnRequested(request(n))
+}
+
+/// A call of a tool that is neither gated nor idempotent.
+pub fn call(call: &str) -> CallRequested {
+    CallRequested {
+        id: call.into(),
+        name: "tool".into(),
+        arguments: "{}".into(),
+        confirm: false,
+        idempotent: false,
+        description: "Does something".into(),
+    }
+}
+
+pub fn gated(name: &str) -> CallRequested {
+    CallRequested { confirm: true, ..call(name) }
+}
+
+pub fn idempotent(name: &str) -> CallRequested {
+    CallRequested { idempotent: true, ..call(name) }
+}
+
+pub fn replied(n: u64, epoch: u64, calls: Vec<CallRequested>) -> Event {
+    Event::TurnModelReplied(ModelReplied {
+        turn: id(n),
+        epoch,
+        text: "Let me look.".into(),
+        calls,
+        usage: None,
+        model: None,
+        response_id: None,
+        grounding: Vec::new(),
+    })
+}
+
+pub fn called(n: u64, epoch: u64, call: &str) -> Event {
+    Event::TurnToolCalled(ToolCalled { turn: id(n), epoch, call: call.into(), name: "tool".into() })
+}
+
+pub fn returned(n: u64, epoch: u64, call: &str) -> Event {
+    Event::TurnToolReturned(ToolReturned {
+        turn: id(n),
+        epoch,
+        call: call.into(),
+        name: "tool".into(),
+        is_error: false,
+        result: format!("result of {call}"),
+        grounding: Vec::new(),
+    })
+}
+
+pub fn parked(n: u64, epoch: u64, call: &str, park: u64) -> Event {
+    let (call, tool, arguments) = (call.into(), "tool".into(), "{}".into());
+    let prompt = Prompt::Approval { call, tool, arguments, description: "Does something".into() };
+    Event::TurnParked(TurnParked { turn: id(n), epoch, park: id(park), prompt, deadline: second(900) })
+}
+
+pub fn completed(n: u64, epoch: u64, text: &str) -> Event {
+    Event::TurnCompleted(TurnCompleted {
+        turn: id(n),
+        epoch,
+        request_id: format!("request-{n}"),
+        message_id: id(n + 2_000),
+        response: Response::plain(text.into()),
+        call: Some(0),
+        needs_escalation: false,
+        citations: Vec::new(),
+        usage: None,
+        model: None,
+        response_id: None,
+        user: user(),
+        agent: agent(),
+    })
+}
+
+pub fn failed(n: u64, epoch: u64) -> Event {
+    Event::TurnFailed(TurnFailed {
+        turn: id(n),
+        epoch,
+        request_id: format!("request-{n}"),
+        reason: FailureReason::Model,
+        detail: "no answer".into(),
+    })
+}

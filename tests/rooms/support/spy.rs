@@ -1,0 +1,101 @@
+//! A log in memory that shows how it is read, and can be made to lag, to forget and to have a clock of its own.
+
+use std::sync::{Arc, Mutex};
+
+use chrono::{DateTime, Utc};
+use turnstream::{
+    log::{AppendError, EventLog, NewEvent, ReadError, Stored, Via, memory::MemoryLog},
+    subjects::ConversationKey,
+};
+
+/// A read of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    Last(Via),
+    At(Via),
+}
+
+#[derive(Clone, Default)]
+pub struct Spy(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    log: Arc<MemoryLog>,
+    reads: Vec<Seen>,
+    /// Replicas have events only up to this sequence.
+    replicated: Option<u64>,
+    clock: Option<DateTime<Utc>>,
+}
+
+impl Spy {
+    /// The reads so far.
+    pub fn reads(&self) -> Vec<Seen> {
+        self.0.lock().unwrap().reads.clone()
+    }
+
+    pub fn forget_reads(&self) {
+        self.0.lock().unwrap().reads.clear();
+    }
+
+    /// From now on replicas know nothing that comes after this sequence.
+    pub fn replicas_see(&self, seq: u64) {
+        self.0.lock().unwrap().replicated = Some(seq);
+    }
+
+    /// The time at which the log says that it took its events.
+    pub fn events_are_stored_at(&self, time: DateTime<Utc>) {
+        self.0.lock().unwrap().clock = Some(time);
+    }
+
+    /// Puts another log in the place of this one.
+    pub fn restore(&self, log: MemoryLog) {
+        self.0.lock().unwrap().log = Arc::new(log);
+    }
+
+    fn read(&self, seen: Seen) -> Arc<MemoryLog> {
+        let mut inner = self.0.lock().unwrap();
+        inner.reads.push(seen);
+        inner.log.clone()
+    }
+
+    /// The newest event up to what the copy has.
+    async fn newest(
+        &self,
+        log: &MemoryLog,
+        key: &ConversationKey,
+        mut stored: Option<Stored>,
+        via: Via,
+    ) -> Result<Option<Stored>, ReadError> {
+        let (replicated, clock) = {
+            let inner = self.0.lock().unwrap();
+            (inner.replicated.filter(|_| via == Via::Replica).unwrap_or(u64::MAX), inner.clock)
+        };
+        while let Some(later) = stored.take_if(|stored| stored.recorded.seq > replicated) {
+            stored = log.at(key, later.envelope.prev, Via::Leader).await?;
+        }
+        if let (Some(stored), Some(clock)) = (&mut stored, clock) {
+            stored.recorded.stored_at = clock;
+        }
+        Ok(stored)
+    }
+}
+
+impl EventLog for Spy {
+    async fn append(&self, key: &ConversationKey, expected: u64, event: &NewEvent) -> Result<u64, AppendError> {
+        let log = self.0.lock().unwrap().log.clone();
+        log.append(key, expected, event).await
+    }
+
+    async fn last(&self, key: &ConversationKey, via: Via) -> Result<Option<Stored>, ReadError> {
+        let log = self.read(Seen::Last(via));
+        let last = log.last(key, via).await?;
+        self.newest(&log, key, last, via).await
+    }
+
+    async fn at(&self, key: &ConversationKey, seq: u64, via: Via) -> Result<Option<Stored>, ReadError> {
+        let log = self.read(Seen::At(via));
+        let stored = log.at(key, seq, via).await?;
+        let found = self.newest(&log, key, stored, via).await?;
+        Ok(found.filter(|stored| stored.recorded.seq == seq))
+    }
+}

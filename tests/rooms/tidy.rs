@@ -1,0 +1,297 @@
+//! The house rules that a compiler does not hold: who may import whom, where things may be named, how large files get.
+//!
+//! Each check reads the source as text and names all offenders at once.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Rooms, from the ground up, and what each may import. A room may stand only on rooms before it.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("limits", &[]),
+    ("ids", &[]),
+    ("subjects", &[]),
+    ("config", &[]),
+    ("model", &[]),
+    ("demo", &[]),
+    ("bench", &[]),
+    ("domain", &["limits"]),
+    ("wire", &["limits", "domain"]),
+    ("spec", &["domain", "wire"]),
+    ("knowledge", &["limits", "domain"]),
+    ("tools", &["limits", "subjects", "domain", "knowledge"]),
+    ("live", &["limits", "subjects", "wire"]),
+    ("log", &["limits", "subjects", "config", "domain", "wire"]),
+    ("edge", &["limits", "ids", "subjects", "config", "domain", "wire", "live", "log"]),
+    ("worker", &["limits", "ids", "subjects", "model", "domain", "wire", "knowledge", "tools", "live", "log"]),
+    ("app", &["config", "model", "knowledge", "tools", "log", "edge", "worker"]),
+    ("dev", &["config", "demo", "app"]),
+    ("cli", &["config", "tools", "spec", "bench", "app", "dev"]),
+    ("main", &["cli"]),
+];
+
+/// Files that name the NATS client.
+const NATS_FILES: &[&str] = &[
+    "src/edge/actions/mod.rs",
+    "src/edge/connection.rs",
+    "src/edge/mod.rs",
+    "src/edge/workers.rs",
+    "src/live/hub.rs",
+    "src/live/relay.rs",
+    "src/live/replay.rs",
+    "src/log/bus.rs",
+    "src/log/nats.rs",
+    "src/log/streams.rs",
+    "src/tools/call.rs",
+    "src/tools/demo.rs",
+    "src/tools/discovery.rs",
+    "src/tools/registry.rs",
+    "src/worker/consumer.rs",
+    "src/worker/mod.rs",
+    "src/worker/run.rs",
+];
+
+/// First tokens of subjects, with what else may follow them in a text.
+const SUBJECT_TOKENS: &[(&str, &[&str])] = &[
+    ("chat.", &["completion"]),
+    ("session.", &["opened\""]),
+    ("live.", &[]),
+    ("stop.", &[]),
+    ("sched.", &[]),
+    ("due.", &[]),
+    ("dead.", &[]),
+    ("push.", &[]),
+    ("tool.", &[]),
+    ("kb.", &[]),
+    ("$JS", &[]),
+    ("$KV", &[]),
+    ("$SRV", &[]),
+    ("$SYS", &[]),
+    ("_INBOX", &[]),
+];
+
+const FILE_MAX_LINES: usize = 500;
+
+/// Words that mean "not finished" or "not looked at". They are put together here so that this file holds none of them.
+const UNFINISHED: &[&str] = &[
+    concat!("to", "do!"),
+    concat!("unimple", "mented!"),
+    concat!("db", "g!"),
+    concat!("#[ign", "ore"),
+    concat!("allow(dead", "_code)"),
+];
+
+/// A Rust file of the repository.
+struct Source {
+    /// From the repository's root, with `/`.
+    path: String,
+    text: String,
+}
+
+impl Source {
+    /// The text without comments and without the tests at its end.
+    fn product(&self) -> String {
+        let tests = concat!("#[cfg(te", "st)]\nmod tests {");
+        let text = self.text.split(tests).next().unwrap_or_default();
+        let code = |line: &str| line.split(" // ").next().unwrap_or_default().to_string();
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with("//")).map(code);
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// The first part of the path below `src`.
+    fn room(&self) -> &str {
+        let inner = self.path.strip_prefix("src/").unwrap_or(&self.path);
+        inner.split('/').next().unwrap_or_default().trim_end_matches(".rs")
+    }
+
+    fn is_test(&self) -> bool {
+        self.path.starts_with("tests/") || self.path.contains("/tests/") || self.path.ends_with("/tests.rs")
+    }
+
+    /// How many `super::` lead from this file to the crate's root.
+    fn depth(&self) -> usize {
+        let parts = self.path.strip_prefix("src/").unwrap_or(&self.path).split('/').count();
+        if self.path.ends_with("/mod.rs") { parts - 1 } else { parts }
+    }
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources(folders: &[&str]) -> Vec<Source> {
+    let mut found = Vec::new();
+    for folder in folders {
+        collect(&root().join(folder), &mut found);
+    }
+    assert!(!found.is_empty());
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+fn collect(folder: &Path, found: &mut Vec<Source>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            let path = path.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/");
+            found.push(Source { path, text });
+        }
+    }
+}
+
+fn nobody(offenders: Vec<String>, rule: &str) {
+    assert!(offenders.is_empty(), "{rule}:\n  {}", offenders.join("\n  "));
+}
+
+/// Names directly below the crate's root that a text imports or uses.
+fn crate_names(source: &Source) -> Vec<String> {
+    let text = source.product();
+    let to_root = "super::".repeat(source.depth());
+    let mut names = Vec::new();
+    for prefix in ["crate::", "turnstream::", to_root.as_str()] {
+        for (at, _) in text.match_indices(prefix) {
+            // Part of a longer word, or of a longer chain of `super`s.
+            let before = &text[..at];
+            if before.ends_with("super::") || before.ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+                continue;
+            }
+            names.extend(first_names(&text[at + prefix.len()..]));
+        }
+    }
+    names
+}
+
+/// The first name of a path, or of each path in a braced group.
+fn first_names(text: &str) -> Vec<String> {
+    let name = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    if !text.starts_with('{') {
+        return vec![name(text)];
+    }
+    let mut names = Vec::new();
+    let mut depth = 0;
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+        if depth == 1 && (c == '{' || c == ',') {
+            names.push(name(text[at + 1..].trim_start()));
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+#[test]
+fn every_module_says_what_it_is() {
+    let silent = sources(&["src", "tests"]).into_iter().filter(|source| !source.text.starts_with("//! "));
+    nobody(silent.map(|source| source.path).collect(), "a module opens with `//!`");
+}
+
+#[test]
+fn rooms_import_only_what_they_may() {
+    let mut offenders = Vec::new();
+    for source in sources(&["src"]).iter().filter(|source| !source.is_test() && source.path != "src/lib.rs") {
+        let room = source.room();
+        let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
+            offenders.push(format!("{}: the room `{room}` is not in the table", source.path));
+            continue;
+        };
+        for name in crate_names(source) {
+            if name != room && !allowed.contains(&name.as_str()) {
+                offenders.push(format!("{} imports `{name}`", source.path));
+            }
+        }
+    }
+    nobody(offenders, "rooms import only what the table allows");
+}
+
+#[test]
+fn the_table_of_rooms_has_no_circles_and_no_ghosts() {
+    let mut offenders = Vec::new();
+    for (at, (room, allowed)) in ROOMS.iter().enumerate() {
+        for name in *allowed {
+            if !ROOMS[..at].iter().any(|(earlier, _)| earlier == name) {
+                offenders.push(format!("{room} stands on {name}, which does not come before it"));
+            }
+        }
+        if !sources(&["src"]).iter().any(|source| source.room() == *room) {
+            offenders.push(format!("{room} does not exist"));
+        }
+    }
+    nobody(offenders, "rooms stand on rooms below them");
+}
+
+#[test]
+fn imports_are_found_in_all_their_forms() {
+    let text = "use crate::{a, b::{c, d},\n    e::f,\n};\nuse crate::g::h;\nlet x: crate::i::J;\nuse super::super::k;\n\
+                use super::l;\n// crate::comment\nfn f() {} // crate::comment\n";
+    let source = Source { path: "src/room/file.rs".into(), text: text.into() };
+    assert_eq!(crate_names(&source), ["a", "b", "e", "g", "i", "k"]);
+    let top = Source { path: "src/room/mod.rs".into(), text: "use super::other;".into() };
+    assert_eq!(crate_names(&top), ["other"]);
+}
+
+#[test]
+fn the_nats_client_is_named_only_where_it_is_at_home() {
+    let named: Vec<String> = sources(&["src"])
+        .iter()
+        .filter(|source| !source.is_test() && source.product().contains("async_nats::"))
+        .map(|source| source.path.clone())
+        .collect();
+    let strangers = named.iter().filter(|path| !NATS_FILES.contains(&path.as_str()));
+    nobody(strangers.cloned().collect(), "these files name `async_nats`");
+    let gone = NATS_FILES.iter().filter(|path| !named.iter().any(|name| name == *path));
+    nobody(
+        gone.map(|path| path.to_string()).collect(),
+        "these files no longer name `async_nats`; take them off the list",
+    );
+}
+
+#[test]
+fn subjects_are_built_in_one_file() {
+    let mut offenders = Vec::new();
+    for source in sources(&["src"]).iter().filter(|source| !source.is_test() && source.path != "src/subjects.rs") {
+        for (token, harmless) in SUBJECT_TOKENS {
+            let text = source.product();
+            for (at, _) in text.match_indices(&format!("\"{token}")) {
+                let rest = &text[at + 1 + token.len()..];
+                if !harmless.iter().any(|harmless| rest.starts_with(harmless)) {
+                    let shown: String = text[at..].chars().take_while(|c| *c != '\n').take(60).collect();
+                    offenders.push(format!("{}: {shown}", source.path));
+                }
+            }
+        }
+    }
+    nobody(offenders, "subjects stand in src/subjects.rs");
+}
+
+#[test]
+fn files_stay_readable() {
+    let long = sources(&["src", "tests"]).into_iter().filter_map(|source| {
+        let lines = source.text.lines().count();
+        (lines > FILE_MAX_LINES).then(|| format!("{}: {lines} lines", source.path))
+    });
+    nobody(long.collect(), "a file has 500 lines at most");
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    let mut offenders = Vec::new();
+    for source in sources(&["src", "tests"]) {
+        for (n, line) in source.text.lines().enumerate() {
+            if UNFINISHED.iter().any(|word| line.contains(word)) {
+                offenders.push(format!("{}:{}: {}", source.path, n + 1, line.trim()));
+            }
+        }
+    }
+    nobody(offenders, "nothing unfinished, ignored or dead");
+}

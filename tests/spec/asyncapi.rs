@@ -1,0 +1,184 @@
+//! The AsyncAPI document: its references resolve, and it covers every subject of the program and of its streams.
+
+use jsonschema::Validator;
+use serde_json::{Value, json};
+use turnstream::{
+    subjects::{self, ConversationKey},
+    wire::{
+        live::{HEADER, Kind, Mark},
+        presence::{Advertisement, BUCKET},
+    },
+};
+use uuid::Uuid;
+
+use crate::{
+    assert_valid, definition,
+    events::{self, Sample},
+    json_file, json_files, validator,
+};
+
+fn document() -> Value {
+    json_file("spec/asyncapi.json")
+}
+
+/// The ids and addresses of the channels that have one.
+fn addresses(document: &Value) -> Vec<(&str, &str)> {
+    let channels = document["channels"].as_object().unwrap();
+    channels.iter().filter_map(|(id, channel)| Some((id.as_str(), channel["address"].as_str()?))).collect()
+}
+
+/// Whether some subject fits both; `{…}` and `*` stand for one token, a last `>` for one and more.
+fn fits(address: &str, pattern: &str) -> bool {
+    let free = |token: &str| token == "*" || token.starts_with('{');
+    let (mut address, mut pattern) = (address.split('.'), pattern.split('.'));
+    loop {
+        match (address.next(), pattern.next()) {
+            (None, None) => return true,
+            (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
+            (Some(a), Some(p)) if a == p || free(a) || free(p) => {}
+            _ => return false,
+        }
+    }
+}
+
+/// All `$ref`s of a value.
+fn references(value: &Value) -> Vec<&str> {
+    match value {
+        Value::Object(map) => {
+            let own = map.get("$ref").and_then(Value::as_str);
+            own.into_iter().chain(map.values().flat_map(references)).collect()
+        }
+        Value::Array(items) => items.iter().flat_map(references).collect(),
+        _ => vec![],
+    }
+}
+
+/// What a reference of the document points to.
+fn resolve<'a>(document: &'a Value, reference: &str) -> Option<std::borrow::Cow<'a, Value>> {
+    match reference.split_once('#')? {
+        ("", pointer) => document.pointer(pointer).map(std::borrow::Cow::Borrowed),
+        (file, pointer) => json_file(&format!("spec/{file}")).pointer(pointer).cloned().map(std::borrow::Cow::Owned),
+    }
+}
+
+/// The validator of a part of the document that refers to nothing outside of it.
+fn part(document: &Value, pointer: &str) -> Validator {
+    let mut schema = document.pointer(pointer).unwrap_or_else(|| panic!("there is no {pointer}")).clone();
+    schema["components"] = json!({ "schemas": document["components"]["schemas"] });
+    validator(&schema)
+}
+
+#[test]
+fn every_reference_resolves() {
+    let document = document();
+    let references = references(&document);
+    assert!(references.len() > 50);
+    for reference in references {
+        assert!(resolve(&document, reference).is_some(), "{reference}");
+    }
+}
+
+#[test]
+fn every_operation_and_message_is_of_a_channel_that_is_there() {
+    let document = document();
+    let all = |name: &str| document.pointer(name).unwrap().as_object().unwrap().clone();
+    let used: Vec<String> = all("/operations")
+        .values()
+        .flat_map(|operation| [&operation["channel"]["$ref"], &operation["reply"]["channel"]["$ref"]])
+        .filter_map(|reference| reference.as_str().map(str::to_owned))
+        .collect();
+    for (id, channel) in all("/channels") {
+        assert!(used.contains(&format!("#/channels/{id}")), "nobody uses {id}");
+        assert!(channel["messages"].as_object().is_some_and(|messages| !messages.is_empty()), "{id}");
+        let parameters = channel["address"].as_str().unwrap_or_default().split('.').filter(|t| t.starts_with('{'));
+        for name in parameters.map(|token| token.trim_matches(['{', '}'])) {
+            assert!(channel["parameters"].get(name).is_some(), "{id} does not explain {name}");
+        }
+    }
+}
+
+#[test]
+fn every_event_has_its_channel_with_its_payload() {
+    let document = document();
+    for kind in events::kinds() {
+        let sample = events::sample(kind);
+        let ids: Vec<&str> =
+            addresses(&document).into_iter().filter(|(_, a)| fits(a, &sample.subject)).map(|(id, _)| id).collect();
+        assert_eq!(ids, ["conversation.events", kind]);
+        assert_eq!(
+            document["channels"][kind]["messages"],
+            json!({ kind: { "$ref": format!("#/components/messages/{kind}") } })
+        );
+        let message = &document["components"]["messages"][kind];
+        assert_eq!(message["payload"]["$ref"], format!("events.schema.json#/$defs/{kind}"));
+        let headers = part(&document, &format!("/components/messages/{kind}/headers"));
+        assert_valid(&headers, &json!(sample.headers), kind);
+        let mut other = json!(sample.headers);
+        other["ce-type"] = json!("turnstream.turn.imagined");
+        assert!(!headers.is_valid(&other));
+    }
+}
+
+#[test]
+fn every_subject_of_the_program_is_covered() {
+    let document = document();
+    let key = ConversationKey { region: "eu".into(), org: "an org.".into(), conversation: Uuid::new_v4() };
+    let (region, id) = ("eu", Uuid::new_v4());
+    let subjects = [
+        (key.all_events(), "conversation.events"),
+        (subjects::session(region, id), "session"),
+        (subjects::live(region, key.conversation, id), "live"),
+        (subjects::live_all(region, key.conversation), "live"),
+        (subjects::stop(region, key.conversation), "stop"),
+        (subjects::stop_all(region), "stop"),
+        (subjects::schedule(region, key.conversation, id), "sched"),
+        (subjects::due(region, key.conversation, id), "due"),
+        (subjects::dead(region, key.conversation), "dead"),
+        (subjects::kv("CONVERSATIONS", &subjects::fold_key(&key)), "kv.conversations"),
+        (subjects::kv(BUCKET, &subjects::worker_key(region, "default", id)), "kv.workers"),
+        (subjects::SERVICES_INFO.to_owned(), "services.info"),
+        (subjects::DEMO_REFUND.to_owned(), "tool.demo"),
+        (subjects::direct_get("CHAT_eu"), "jetstream.direct_get"),
+        (subjects::leader_get("CHAT_eu"), "jetstream.leader_get"),
+        (subjects::stream_api("INFO", "CHAT_eu"), "jetstream.stream"),
+        (subjects::consumer_create("CHAT_eu", "default"), "jetstream.consumer_create"),
+        (subjects::consumer_info("CHAT_eu", "default"), "jetstream.consumer_info"),
+    ];
+    for (subject, channel) in subjects {
+        let address = document["channels"][channel]["address"].as_str().unwrap();
+        assert!(fits(address, &subject), "{subject} is not {address}");
+    }
+}
+
+#[test]
+fn every_subject_of_a_stream_or_consumer_is_covered() {
+    let document = document();
+    let addresses = addresses(&document);
+    for (name, definition) in json_files("streams") {
+        let lists = ["subjects", "filter_subjects"].into_iter().filter_map(|list| definition[list].as_array());
+        let patterns: Vec<&str> =
+            lists.flatten().chain(definition.get("filter_subject")).map(|pattern| pattern.as_str().unwrap()).collect();
+        assert!(!patterns.is_empty(), "{name}");
+        for pattern in patterns {
+            assert!(addresses.iter().any(|(_, address)| fits(address, pattern)), "{name}: {pattern}");
+        }
+    }
+}
+
+#[test]
+fn headers_and_payloads_of_the_program_fit() {
+    let document = document();
+    let headers = part(&document, "/components/schemas/frameHeaders");
+    for kind in [Kind::Token, Kind::Reasoning, Kind::Chunk, Kind::Prompt, Kind::Restart, Kind::Terminal] {
+        let mark = Mark { turn: Uuid::new_v4(), epoch: u64::MAX, n: 3, kind, call: 1, offset: 512, length: 9 };
+        assert_valid(&headers, &json!({ HEADER: mark.to_string() }), "the frame mark");
+    }
+    assert!(!headers.is_valid(&json!({ HEADER: "some other text" })));
+
+    let advertisement = Advertisement { version: "0.1.0".into(), orgs: vec!["*".into()] };
+    assert_valid(&part(&document, "/components/schemas/advertisement"), &json!(advertisement), "an advertisement");
+
+    let session = Sample::of(&json_file("spec/samples/session.json"));
+    assert_valid(&part(&document, "/components/messages/session/headers"), &json!(session.headers), "a session record");
+    assert_valid(&definition(&json_file("spec/events.schema.json"), "session"), &session.payload, "a session record");
+}

@@ -1,0 +1,176 @@
+//! Samples of client frames: what the program renders, as JSON.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use chrono::{DateTime, TimeZone, Utc};
+use serde_json::{Value, json};
+use turnstream::{
+    domain::{Event, Recorded, conversation::Message, event::TurnCompleted},
+    wire::{
+        frames::{
+            self, Confirmed, ErrorCode, Frame, HistoryMessage, MessagePage, PongData, Resumed, SessionCreated,
+            SessionStatus, SessionView, TurnState, TurnView,
+        },
+        render::{self, render},
+        stored::SessionRecord,
+    },
+};
+
+use crate::{assert_valid, definition, events, json_file, json_files, validator};
+
+const REQUEST: &str = "req-1";
+
+fn now() -> DateTime<Utc> {
+    Utc.timestamp_millis_opt(1_772_446_581_774).unwrap()
+}
+
+fn event(kind: &str) -> Event {
+    events::sample(kind).decode().unwrap().1
+}
+
+/// Every kind of frame, in every form that differs in its fields.
+fn rendered() -> BTreeMap<&'static str, Bytes> {
+    let of = |kind: &str| render(REQUEST, true, &event(kind), now()).swap_remove(0).1;
+    let pong = Frame::Pong {
+        request_id: None,
+        timestamp: now().timestamp_millis(),
+        data: PongData { timestamp: 1_772_446_581_774 },
+    };
+    let mut all = BTreeMap::from([
+        ("pong", pong.to_bytes()),
+        ("stream_token", render::token(REQUEST, "Order ORD-1234 ", now())),
+        ("stream_reasoning", render::reasoning(REQUEST, "The order is paid. ", now())),
+        ("stream_chunk.tool_call", render::tool_call(REQUEST, "issue_refund", r#"{"order_id":"ORD-1234"}"#, now())),
+        ("stream_chunk.tool_result", of("turn.tool_returned")),
+        ("stream_chunk.turn_restarted", render::restarted(REQUEST, now())),
+        ("write_confirmation_required", of("turn.parked")),
+        ("eventual_response", of("turn.completed")),
+        ("eventual_response.plain", plain_answer()),
+        ("cancelled", of("turn.cancelled")),
+        ("keepalive", frames::keepalive(REQUEST, now())),
+        ("error.of_a_turn", of("turn.failed")),
+        ("error.without_request", frames::error(None, ErrorCode::ValidationError, "`action` is missing", now())),
+    ]);
+    all.extend(answers());
+    all
+}
+
+/// An answer that states nothing but its text.
+fn plain_answer() -> Bytes {
+    let Event::TurnCompleted(completed) = event("turn.completed") else { panic!("the sample is of another event") };
+    let plain = Event::TurnCompleted(TurnCompleted { citations: vec![], usage: None, ..completed });
+    render(REQUEST, true, &plain, now()).swap_remove(0).1
+}
+
+/// The answers to actions.
+fn answers() -> [(&'static str, Bytes); 6] {
+    let record: SessionRecord =
+        serde_json::from_value(json_file("spec/samples/session.json")["payload"].clone()).unwrap();
+    let view = || SessionView {
+        session_id: record.session,
+        conversation_id: record.conversation,
+        agent_id: &record.agent_id,
+        agent_name: &record.agent.name,
+        user_participant_id: record.user.id,
+        agent_participant_id: record.agent.id,
+        thread_id: record.conversation,
+        status: SessionStatus::Active,
+    };
+    let created = SessionCreated {
+        session_id: record.session,
+        conversation_id: record.conversation,
+        agent_id: &record.agent_id,
+        agent_name: &record.agent.name,
+        user_participant_id: record.user.id,
+        agent_participant_id: record.agent.id,
+    };
+    let resumed = Resumed { session: view(), turn: Some(TurnView { request_id: REQUEST, state: TurnState::Parked }) };
+    let confirmed = Confirmed { session_id: record.session, approved: true };
+    let answer = |message, data: Value| frames::immediate(Some("a-1"), 200, message, data, now());
+    [
+        ("immediate_response.create_conversation_session", answer("Session created", json!(created))),
+        ("immediate_response.get_session", answer("Session", json!(view()))),
+        ("immediate_response.get_conversation_messages", answer("ConversationMessages", json!(page()))),
+        (
+            "immediate_response.send_message",
+            frames::immediate(Some(REQUEST), 202, "Processing your request...", json!({}), now()),
+        ),
+        ("immediate_response.confirm_tool_action", answer("Tool action approved", json!(confirmed))),
+        ("immediate_response.resume_session", answer("Session resumed", json!(resumed))),
+    ]
+}
+
+fn page() -> MessagePage {
+    let messages = ["turn.completed", "turn.requested"].map(|kind| {
+        let (envelope, event) = events::sample(kind).decode().unwrap();
+        let recorded = Recorded { seq: envelope.prev + 1, time: envelope.time, stored_at: envelope.time, event };
+        HistoryMessage::from(&Message::of(&recorded).unwrap()).to_json()
+    });
+    MessagePage { messages: messages.into(), next_cursor: Some("m1-66".into()), has_more: true }
+}
+
+#[test]
+fn the_samples_are_what_the_program_renders() {
+    let samples = json_files("spec/samples/frames");
+    let rendered = rendered();
+    for (name, frame) in &rendered {
+        let frame: Value = serde_json::from_slice(frame).unwrap();
+        assert_eq!(samples.get(*name), Some(&frame), "spec/samples/frames/{name}.json");
+    }
+    assert_eq!(samples.len(), rendered.len());
+}
+
+#[test]
+fn every_kind_of_frame_has_a_sample() {
+    let schema = json_file("spec/frames.schema.json");
+    let samples = json_files("spec/samples/frames");
+    let kinds = schema["$defs"]["Frame"]["oneOf"].as_array().unwrap();
+    for kind in kinds.iter().map(|one| &one["properties"]["type"]["const"]) {
+        assert!(samples.values().any(|sample| sample["type"] == *kind), "{kind}");
+    }
+}
+
+#[test]
+fn the_samples_fit_the_schema_and_with_one_more_field_they_do_not() {
+    let schema = json_file("spec/frames.schema.json");
+    let frame = validator(&schema);
+    for (name, sample) in json_files("spec/samples/frames") {
+        assert_valid(&frame, &sample, &name);
+        let data = name.strip_prefix("immediate_response.").map(|action| format!("{action}.data"));
+        let data = data.filter(|data| schema["$defs"].get(data).is_some());
+        if let Some(data) = &data {
+            assert_valid(&definition(&schema, data), &sample["data"], &name);
+        }
+        for place in objects(&sample, String::new()) {
+            let mut more = sample.clone();
+            more.pointer_mut(&place).unwrap()["extra"] = json!(1);
+            let of_answer = data.as_ref().is_some_and(|data| !definition(&schema, data).is_valid(&more["data"]));
+            // The 202 has no data to hold to a shape.
+            let free = name == "immediate_response.send_message" && place == "/data";
+            assert!(free || of_answer || !frame.is_valid(&more), "{name}: a field more in `{place}` is not noticed");
+        }
+    }
+}
+
+/// The JSON pointers of all objects in a value.
+fn objects(value: &Value, place: String) -> Vec<String> {
+    match value {
+        Value::Object(map) => {
+            let inner = map.iter().flat_map(|(name, value)| objects(value, format!("{place}/{name}")));
+            inner.chain([place.clone()]).collect()
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().flat_map(|(n, value)| objects(value, format!("{place}/{n}"))).collect()
+        }
+        _ => vec![],
+    }
+}
+
+#[test]
+fn a_cursor_is_the_only_addition_of_the_resume_extension() {
+    let frame = render::token(REQUEST, "Order", now());
+    let mut resumed: Value = serde_json::from_slice(&frames::with_seq(&frame, "a.1.2.0.5")).unwrap();
+    assert_eq!(resumed.as_object_mut().unwrap().remove("seq"), Some(json!("a.1.2.0.5")));
+    assert_eq!(resumed, serde_json::from_slice::<Value>(&frame).unwrap());
+}

@@ -1,0 +1,56 @@
+//! What `spec/` promises is what the program does: its files against the program's types, samples and subjects.
+
+mod actions;
+mod asyncapi;
+mod events;
+mod frames;
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use jsonschema::Validator;
+use serde_json::{Value, json};
+
+#[test]
+fn the_committed_schemas_are_those_of_the_types() {
+    for (name, content) in turnstream::spec::files() {
+        let committed = fs::read_to_string(path(&format!("spec/{name}"))).unwrap_or_default();
+        assert!(committed == content, "spec/{name} is not what the types say; run `turnstream spec`");
+    }
+}
+
+/// A file or folder of the repository.
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn json_file(name: &str) -> Value {
+    let text = fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The JSON files of a folder, by name without the extension.
+fn json_files(folder: &str) -> BTreeMap<String, Value> {
+    let entries = fs::read_dir(path(folder)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names = entries.filter(|name| name.ends_with(".json"));
+    names.map(|name| (name.trim_end_matches(".json").to_owned(), json_file(&format!("{folder}/{name}")))).collect()
+}
+
+/// A validator that also holds values to their `format`.
+fn validator(schema: &Value) -> Validator {
+    jsonschema::options().should_validate_formats(true).build(schema).expect("the schema is one")
+}
+
+/// The validator of one definition of a document.
+fn definition(document: &Value, name: &str) -> Validator {
+    let mut schema = document.clone();
+    schema.as_object_mut().unwrap().remove("oneOf");
+    schema["$ref"] = json!(format!("#/$defs/{name}"));
+    validator(&schema)
+}
+
+/// Fails with everything that is wrong with a value.
+fn assert_valid(validator: &Validator, value: &Value, what: &str) {
+    let problems: Vec<String> =
+        validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert!(problems.is_empty(), "{what}: {problems:#?}");
+}
