@@ -158,7 +158,7 @@ struct Health {
 impl Health {
     /// Refuses to start on streams that are missing or dangerously different.
     async fn start(bus: &Bus, region: &str, worker: Option<Arc<Worker>>) -> anyhow::Result<Arc<Self>> {
-        check_streams(bus, region).await?;
+        streams::check(&bus.client, region).await?;
         let (draining, streams) = (AtomicBool::new(false), AtomicBool::new(true));
         Ok(Arc::new(Self { bus: bus.clone(), region: region.to_string(), worker, draining, streams }))
     }
@@ -167,7 +167,7 @@ impl Health {
     async fn watch_streams(self: Arc<Self>) {
         loop {
             tokio::time::sleep(Duration::from_millis(STREAMS_CHECK_EVERY_MS)).await;
-            let checked = check_streams(&self.bus, &self.region).await;
+            let checked = streams::check(&self.bus.client, &self.region).await;
             if let Err(error) = &checked {
                 tracing::error!(%error, "the streams are not as they must be");
             }
@@ -192,11 +192,6 @@ impl Health {
             }
         })
     }
-}
-
-async fn check_streams(bus: &Bus, region: &str) -> Result<(), streams::StreamsError> {
-    streams::restore_forgotten(&bus.client, region).await?;
-    streams::check(&bus.client, region).await
 }
 
 /// Creates or updates a region's streams. Returns one line for each definition.

@@ -127,33 +127,38 @@ impl Definition {
     }
 }
 
-/// Brings back the streams that are kept in memory: a single server forgets them, definition and all, when it restarts.
-/// Nothing is lost by that which a restart had not taken already.
-pub async fn restore_forgotten(client: &Client, region: &str) -> Result<(), StreamsError> {
+/// Refuses to go on when something is missing or differs in a way that could lose or hide events.
+///
+/// Where everything that is kept in files is there, a missing stream that is kept in memory is created again: a single
+/// server forgets those, definition and all, when it restarts. Nothing is lost by that which a restart had not taken already.
+pub async fn check(client: &Client, region: &str) -> Result<(), StreamsError> {
     let in_memory = |definition: &Definition| definition.config.get("storage").is_some_and(|kept| kept == "memory");
-    for definition in definitions(region, None).into_iter().filter(in_memory) {
-        if definition.differences(client).await?.contains(&Difference::Missing) {
+    let (forgettable, kept): (Vec<_>, Vec<_>) = definitions(region, None).into_iter().partition(in_memory);
+    for definition in &kept {
+        let differences = definition.differences(client).await?;
+        refuse_dangerous(definition, &differences)?;
+    }
+    for definition in &forgettable {
+        let mut differences = definition.differences(client).await?;
+        if differences.contains(&Difference::Missing) {
             tracing::warn!(stream = definition.title(), "the server has forgotten a stream; creating it again");
             definition.apply(client).await?;
+            differences = definition.differences(client).await?;
         }
+        refuse_dangerous(definition, &differences)?;
     }
     Ok(())
 }
 
-/// Refuses to go on when something is missing or differs in a way that could lose or hide events.
-pub async fn check(client: &Client, region: &str) -> Result<(), StreamsError> {
-    for definition in definitions(region, None) {
-        for difference in definition.differences(client).await? {
-            match difference {
-                Difference::Field { name, .. } if OPERATORS_CHOICE.contains(&name.as_str()) => {}
-                Difference::Field { name, defined, actual } => {
-                    return Err(StreamsError::Drift(format!(
-                        "{}: {name} is {actual}, not {defined}",
-                        definition.title()
-                    )));
-                }
-                Difference::Missing => return Err(StreamsError::Drift(format!("{} is missing", definition.title()))),
+fn refuse_dangerous(definition: &Definition, differences: &[Difference]) -> Result<(), StreamsError> {
+    for difference in differences {
+        match difference {
+            Difference::Field { name, .. } if OPERATORS_CHOICE.contains(&name.as_str()) => {}
+            Difference::Field { name, defined, actual } => {
+                let drift = format!("{}: {name} is {actual}, not {defined}", definition.title());
+                return Err(StreamsError::Drift(drift));
             }
+            Difference::Missing => return Err(StreamsError::Drift(format!("{} is missing", definition.title()))),
         }
     }
     Ok(())

@@ -12,6 +12,7 @@ use crate::support::{
     frames::{answer_text, code, is_terminal, kind, kinds, streamed, tool_activity},
     gateway::{Gate, Reply},
     provider::{Provider, Tool},
+    schema,
     stage::Stage,
 };
 
@@ -322,4 +323,5 @@ async fn a_second_tab_sees_the_same() {
     for tab in [&mut first, &mut same_edge, &mut other_edge] {
         assert_eq!(answer_text(&tab.turn("r2").await), "ok");
     }
+    schema::log(&stage.nats).await;
 }

@@ -137,3 +137,10 @@ async fn breaks_and_silence_come_after_the_tokens() {
     }
     gateway.wait_for_open_streams(0).await;
 }
+
+#[tokio::test]
+async fn a_raw_reply_is_sent_as_it_is() {
+    let gateway = FakeGateway::start().await;
+    gateway.script(Reply::raw(vec![b"data: o".to_vec(), b"ne\n\ndata: two\n\n".to_vec()]));
+    assert_eq!(events(ask(&gateway, "a").await).await, ["one", "two"]);
+}
