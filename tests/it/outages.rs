@@ -84,9 +84,9 @@ async fn a_message_that_was_refused_and_yet_stored_is_the_same_turn_when_it_is_s
     let mut client = Client::connect(&edge).await;
     let session = client.open_session().await;
     client.ask(&session, "r1", "hello").await;
-    stage.nats.signal(libc::SIGSTOP);
+    stage.nats.process.signal(libc::SIGSTOP);
     assert_eq!(code(&client.say(&session, "r2", "are you there?").await), "STORAGE_ERROR");
-    stage.nats.signal(libc::SIGCONT);
+    stage.nats.process.signal(libc::SIGCONT);
     expect_one_answer(&stage, &mut client, &session).await;
 }
 

@@ -9,7 +9,7 @@ use super::processes::Process;
 
 /// A nats-server with JetStream in a folder of its own; it ends with the value.
 pub struct NatsServer {
-    process: Process,
+    pub process: Process,
     port: String,
     store: TempDir,
 }
@@ -29,10 +29,6 @@ impl NatsServer {
     /// A client of the test's own.
     pub async fn client(&self) -> async_nats::Client {
         async_nats::connect(self.url()).await.unwrap()
-    }
-
-    pub fn signal(&self, signal: i32) {
-        self.process.signal(signal);
     }
 
     /// Kills the server.
