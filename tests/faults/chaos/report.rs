@@ -117,7 +117,8 @@ impl Report {
             let mut gaps = Gaps::default();
             for fault in faults.iter().filter(|fault| fault.kind == kind) {
                 for turn in turns {
-                    let calls = model_calls.iter().filter(|call| call.message == turn.message && call.at < fault.at);
+                    let mut calls =
+                        model_calls.iter().filter(|call| call.message == turn.message && call.at < fault.at);
                     if calls.next_back().map(|call| &call.worker) == fault.worker.as_ref() {
                         gaps.add(turn, fault.at, faults);
                     }
