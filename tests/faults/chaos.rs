@@ -5,9 +5,9 @@
 //! `TURNSTREAM_SEED` repeats a run's choices, `TURNSTREAM_TURNS` sets its length; `ops/chaos` does the long run.
 
 mod breaker;
-mod model;
-mod report;
-mod visitor;
+pub mod model;
+pub mod report;
+pub mod visitor;
 
 use std::{
     sync::{Arc, Mutex},
@@ -69,7 +69,7 @@ async fn turns_survive_everything() {
     let breaker = breaker::Breaker::start(stage, world.clone(), StdRng::seed_from_u64(seed)).await;
     let visits = (0..VISITORS).map(|n| {
         let turns = turns / VISITORS + usize::from(n < turns % VISITORS);
-        visitor::visit(world.clone(), n, turns, StdRng::seed_from_u64(seed ^ (n as u64 + 1) << 32))
+        visitor::visit(world.clone(), n, turns, StdRng::seed_from_u64(seed.wrapping_add((n as u64 + 1) << 32)))
     });
     let visits = async {
         let visits = join_all(visits).await;

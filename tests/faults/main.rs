@@ -4,5 +4,9 @@
 //! that is printed.
 
 mod chaos;
+mod cluster;
+mod deadlines;
+mod outages;
+mod poison;
 mod resume;
 mod support;

@@ -46,6 +46,15 @@ pub struct Fault {
     /// The worker that it was done to.
     pub worker: Option<String>,
     pub at: Instant,
+    /// When it was mended.
+    pub until: Instant,
+}
+
+impl Fault {
+    /// Whether it could hold up turns in this time that have a connection.
+    pub fn holds_up(&self, from: Instant, to: Instant) -> bool {
+        !matches!(self.kind, Kind::EdgeKilled | Kind::EdgeDrained) && self.at < to && self.until > from
+    }
 }
 
 /// The processes of the run.
@@ -103,7 +112,12 @@ impl Breaker {
         let victim = self.rng.random_range(0..2);
         let of_worker = matches!(kind, Kind::WorkerKilled | Kind::WorkerAsleep | Kind::WorkerDrained);
         let worker = of_worker.then(|| self.workers[victim].0.clone());
-        self.faults.push(Fault { kind, worker, at: Instant::now() });
+        let at = Instant::now();
+        self.inflict(kind, victim).await;
+        self.faults.push(Fault { kind, worker, at, until: Instant::now() });
+    }
+
+    async fn inflict(&mut self, kind: Kind, victim: usize) {
         match kind {
             Kind::WorkerKilled => {
                 self.workers[victim].1.kill().await;

@@ -147,7 +147,7 @@ impl Report {
 /// From the last frame before something happened to the first one after it.
 #[derive(Default)]
 struct Gaps {
-    /// Nothing else was broken meanwhile.
+    /// Nothing else held the turn up meanwhile.
     alone: Vec<Duration>,
     others: Vec<Duration>,
 }
@@ -162,8 +162,8 @@ impl Gaps {
             return;
         }
         let since = before.map_or(turn.sent_at, |before| before.at);
-        let meanwhile = faults.iter().filter(|fault| fault.at > since && fault.at < after.at).count();
-        let gaps = if meanwhile <= 1 { &mut self.alone } else { &mut self.others };
+        let mut others = faults.iter().filter(|fault| fault.at != at && fault.holds_up(since, after.at));
+        let gaps = if others.next().is_none() { &mut self.alone } else { &mut self.others };
         gaps.push(after.at - since);
     }
 }

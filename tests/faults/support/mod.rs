@@ -2,6 +2,7 @@
 //! that take faults as they come.
 
 pub mod client;
+pub mod cluster;
 pub mod log;
 pub mod provider;
 pub mod stage;

@@ -28,7 +28,7 @@ pub struct Provider {
 impl Provider {
     /// Starts a service with these tools; it is known to the server when this returns, and survives the server's restarts.
     pub async fn start(nats_url: &str, tools: Vec<Tool>) -> Self {
-        let client = async_nats::connect(nats_url).await.unwrap();
+        let client = async_nats::connect(nats_url.split(',').collect::<Vec<_>>()).await.unwrap();
         let service = client.service_builder().start("fault-tools", "1.0.0").await.unwrap();
         let calls = Calls::default();
         for tool in tools {

@@ -52,7 +52,7 @@ async fn run(store: &TempDir, port: &str) -> (Process, String) {
 }
 
 /// `NATS_SERVER`, else what `ops/nats-server` finds or fetches.
-fn binary() -> &'static PathBuf {
+pub fn binary() -> &'static PathBuf {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         if let Some(path) = std::env::var_os("NATS_SERVER") {

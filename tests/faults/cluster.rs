@@ -1,0 +1,67 @@
+//! Three servers, three copies: the leader of the log is killed while clients talk.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use async_nats::jetstream;
+use futures_util::future::join_all;
+use rand::{SeedableRng, rngs::StdRng};
+
+use crate::{
+    chaos::{World, model, report::Report, visitor},
+    support::{
+        cluster::Cluster,
+        gateway::FakeGateway,
+        log::Log,
+        provider::{Provider, Tool},
+        stage::Product,
+    },
+};
+
+const VISITORS: usize = 6;
+const TURNS: usize = 6;
+
+#[tokio::test]
+async fn the_leaders_death_loses_nothing() {
+    let (mut cluster, gateway) = tokio::join!(Cluster::start(), FakeGateway::start());
+    let product = Product { nats_url: cluster.url(), gateway_url: gateway.base_url() };
+    product.apply_streams(&["--replicas", "3"]).await;
+    let (a, b, _one, _two) = tokio::join!(product.edge(), product.edge(), product.worker(&[]), product.worker(&[]));
+    let addresses = vec![a.address.clone(), b.address.clone()];
+    let world = Arc::new(World { edges: Mutex::new(addresses), model_calls: Mutex::default() });
+    let of_model = world.clone();
+    gateway.respond_with(move |request| Some(model::answer(&of_model, request)));
+    let takes = std::time::Duration::from_millis(50);
+    let tools = vec![
+        Tool { name: "lookup", metadata: &[("idempotent", "true")], takes },
+        Tool { name: "charge", metadata: &[], takes },
+        Tool { name: "refund", metadata: &[("confirm", "true")], takes },
+    ];
+    let provider = Provider::start(&cluster.url(), tools).await;
+
+    let begun = Instant::now();
+    let visits = (0..VISITORS).map(|n| visitor::visit(world.clone(), n, TURNS, StdRng::seed_from_u64(n as u64)));
+    let death = async {
+        for leaders in 1..=2 {
+            gateway.wait_for_requests(leaders * VISITORS).await;
+            let leader = cluster.leader_of("CHAT_local").await;
+            cluster.kill(&leader).await;
+            gateway.wait_for_requests(gateway.requests().len() + 1).await;
+            cluster.restart(&leader).await;
+        }
+    };
+    let (turns, ()) = tokio::join!(join_all(visits), death);
+    let turns: Vec<_> = turns.into_iter().flatten().collect();
+
+    let client = cluster.client().await;
+    // Everything is there in as many copies as before.
+    let context = jetstream::new(client.clone());
+    let info = context.get_stream("CHAT_local").await.unwrap().cached_info().clone();
+    assert_eq!(info.config.num_replicas, 3);
+    let log = Log::read(&client).await;
+    let report = Report::new(&turns, &[], &log, &provider, &world, begun.elapsed());
+    println!("{}", report.table());
+    assert!(report.violations.is_empty(), "{}", report.violations.join("\n"));
+}

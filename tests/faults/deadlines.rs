@@ -1,0 +1,72 @@
+//! A person who does not decide: the log itself keeps the deadline, not a process's memory.
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    client::{Client, Speaks},
+    frames::{answer_text, code, tool_activity},
+    gateway::Reply,
+    provider::{Provider, Tool},
+    schema,
+    stage::Stage,
+};
+
+const HUMAN_WAIT: (&str, &str) = ("SMOOTH_AGENT_HUMAN_WAIT_SECS", "1");
+
+/// A turn `r1` that waits for approval of a tool call.
+async fn parked(stage: &Stage, address: &str) -> (Client, String) {
+    stage.gateway.script(Reply::tool_call("restart", json!({"id": "db-1"})));
+    stage.gateway.script(Reply::text("then not"));
+    let mut client = Client::connect(address, Speaks::Standard).await.unwrap();
+    let session = client.open_session().await;
+    client.begin(&session, "r1", "restart it").await;
+    client.turn_until("r1", "write_confirmation_required").await;
+    (client, session)
+}
+
+async fn provider(stage: &Stage) -> Provider {
+    let tool = Tool { name: "restart", metadata: &[("confirm", "true")], takes: Default::default() };
+    Provider::start(&stage.nats.url(), vec![tool]).await
+}
+
+/// The turn goes on as if the person had said no, and nothing waits for a decision any more.
+async fn expect_denied(stage: &Stage, provider: &Provider, client: &mut Client, session: &str) {
+    let rest = client.turn("r1").await;
+    assert_eq!(answer_text(&rest), "then not");
+    let activity = tool_activity(&rest);
+    assert_eq!(activity.len(), 2, "{activity:?}");
+    assert_eq!(activity[0], "call restart");
+    assert!(activity[1].starts_with("error ") && activity[1].contains("not"), "{activity:?}");
+    assert!(provider.calls("restart").is_empty(), "what nobody approved is not done");
+    let requests = stage.gateway.requests();
+    let told = requests[1]["messages"].as_array().and_then(|messages| messages.last()).unwrap();
+    assert_eq!(told["role"], "tool");
+    assert!(told["content"].as_str().is_some_and(|text| text.contains("in time")), "{told}");
+    let late: Value = client.confirm(session, true).await.unwrap();
+    assert_eq!(code(&late), "NO_PENDING_CONFIRMATION");
+    assert_eq!(stage.gateway.requests().len(), 2);
+    schema::log(&stage.nats).await;
+}
+
+#[tokio::test]
+async fn an_approval_that_does_not_come_counts_as_denied() {
+    let stage = Stage::start().await;
+    let provider = provider(&stage).await;
+    let (edge, _worker) = tokio::join!(stage.edge(), stage.product.worker(&[HUMAN_WAIT]));
+    let (mut client, session) = parked(&stage, &edge.address).await;
+    expect_denied(&stage, &provider, &mut client, &session).await;
+}
+
+#[tokio::test]
+async fn the_deadline_outlives_the_worker_and_the_server() {
+    let mut stage = Stage::start().await;
+    let provider = provider(&stage).await;
+    let (edge, mut worker) = tokio::join!(stage.edge(), stage.product.worker(&[HUMAN_WAIT]));
+    let (mut client, session) = parked(&stage, &edge.address).await;
+    worker.kill().await;
+    stage.nats.kill().await;
+    stage.nats.restart().await;
+
+    let _worker = stage.worker().await;
+    expect_denied(&stage, &provider, &mut client, &session).await;
+}

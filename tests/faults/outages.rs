@@ -1,0 +1,176 @@
+//! NATS goes away and comes back; processes are told to stop.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::json;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+
+use crate::support::{
+    WAIT_MAX,
+    client::{Client, Speaks, message_action},
+    frames::{answer_text, code, is_terminal, kind},
+    gateway::Reply,
+    log::Log,
+    stage::Stage,
+};
+
+/// A connection over which `/ready` is asked again and again.
+struct Probe(BufReader<TcpStream>);
+
+impl Probe {
+    async fn connect(address: &str) -> Self {
+        Self(BufReader::new(TcpStream::connect(address).await.unwrap()))
+    }
+
+    /// The status, and what is said.
+    async fn ask(&mut self) -> (u16, String) {
+        let request = b"GET /ready HTTP/1.1\r\nhost: turnstream\r\n\r\n";
+        self.0.get_mut().write_all(request).await.unwrap();
+        let (mut status, mut length) = (0, 0);
+        loop {
+            let mut line = String::new();
+            self.0.read_line(&mut line).await.unwrap();
+            match line.trim_end().split_once(' ') {
+                Some(("HTTP/1.1", rest)) => status = rest[..3].parse().unwrap(),
+                Some(("content-length:", count)) => length = count.parse().unwrap(),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        let mut said = vec![0; length];
+        self.0.read_exact(&mut said).await.unwrap();
+        (status, String::from_utf8(said).unwrap())
+    }
+
+    /// Asks until the answer has this status.
+    async fn until(&mut self, wanted: u16) {
+        let mut last = None;
+        let waited = timeout(WAIT_MAX, async {
+            while last.insert(self.ask().await).0 != wanted {
+                sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let in_time = waited.await.is_ok();
+        assert!(in_time, "{last:?}, not {wanted}");
+    }
+}
+
+#[tokio::test]
+async fn ready_turns_red_without_nats_and_green_again() {
+    let mut stage = Stage::start().await;
+    let mut edge = stage.edge().await;
+    let mut probe = Probe::connect(&edge.address).await;
+    assert_eq!(probe.ask().await, (200, "ready".into()));
+    stage.nats.kill().await;
+    probe.until(503).await;
+    stage.nats.restart().await;
+    // Also after the streams were compared: those in memory are there again.
+    edge.process.line(|line| line.contains("has forgotten a stream")).await;
+    probe.until(200).await;
+    let streams = async_nats::jetstream::new(stage.nats.client().await);
+    for name in ["LIVE_local", "KV_WORKERS"] {
+        timeout(WAIT_MAX, async { while streams.get_stream(name).await.is_err() {} }).await.expect(name);
+    }
+}
+
+#[tokio::test]
+async fn ready_turns_red_before_a_stopping_edge_ends() {
+    let stage = Stage::start().await;
+    let mut edge = stage.edge().await;
+    // A client that does not take note of the close keeps the edge a moment.
+    let _client = Client::connect(&edge.address, Speaks::Standard).await.unwrap();
+    let mut probe = Probe::connect(&edge.address).await;
+    assert_eq!(probe.ask().await.0, 200);
+    edge.process.signal(libc::SIGTERM);
+    edge.process.line(|line| line.contains("stopping")).await;
+    let (status, said) = probe.ask().await;
+    assert_eq!((status, said.contains("stopping")), (503, true), "{said}");
+    assert!(edge.process.ended().await.success());
+}
+
+/// An edge that has never heard of a session cannot say that it is not there while it can't ask.
+#[tokio::test]
+async fn without_nats_nothing_is_said_to_be_unknown() {
+    let mut stage = Stage::start().await;
+    let (first, second, _worker) = tokio::join!(stage.edge(), stage.edge(), stage.worker());
+    let mut client = Client::connect(&first.address, Speaks::Standard).await.unwrap();
+    let session = client.open_session().await;
+    let conversation = client.request(json!({"action": "get_session", "sessionId": session})).await.unwrap();
+    let conversation = conversation["data"]["conversationId"].clone();
+    stage.nats.kill().await;
+    let actions = [
+        json!({"action": "get_session", "sessionId": session}),
+        json!({"action": "get_conversation_messages", "sessionId": session}),
+        message_action(&session, "r1", "hello"),
+        json!({"action": "confirm_tool_action", "sessionId": session, "approved": true}),
+        json!({"action": "resume_session", "sessionId": session}),
+        json!({"action": "create_conversation_session", "conversationId": conversation}),
+    ];
+    let asked = actions.into_iter().map(|action| async {
+        let mut client = Client::connect(&second.address, Speaks::Resume).await.unwrap();
+        (client.request(action.clone()).await.unwrap(), action)
+    });
+    for (answer, action) in join_all(asked).await {
+        assert_eq!(code(&answer), "STORAGE_ERROR", "{action}: {answer}");
+    }
+    stage.nats.restart().await;
+    let mut client = Client::connect(&second.address, Speaks::Standard).await.unwrap();
+    client.begin(&session, "r1", "hello").await;
+    assert_eq!(answer_text(&client.turn("r1").await), "ok");
+}
+
+/// Whatever is sent around the outage is accepted truly or refused honestly, and is in the log once.
+#[tokio::test]
+async fn a_202_around_an_outage_is_never_false() {
+    const CLIENTS: usize = 6;
+    const SENT_EVERY: Duration = Duration::from_millis(150);
+    let mut stage = Stage::start().await;
+    let (a, b, _worker) = tokio::join!(stage.edge(), stage.edge(), stage.worker());
+    stage.gateway.respond_with(|_| Some(Reply::text("it takes a while").delay_per_token(Duration::from_millis(40))));
+    let send = |address: String| async move {
+        let mut client = Client::connect(&address, Speaks::Standard).await.unwrap();
+        let session = client.open_session().await;
+        let mut refused = 0;
+        for n in 0..12 {
+            let id = format!("r{n}");
+            loop {
+                let answer = client.request(message_action(&session, &id, "hello")).await.unwrap();
+                if kind(&answer) != "error" {
+                    break;
+                }
+                assert_eq!(code(&answer), "STORAGE_ERROR", "{answer}");
+                refused += 1;
+            }
+            assert_eq!(answer_text(&client.turn(&id).await), "it takes a while");
+            sleep(SENT_EVERY).await;
+        }
+        (client, session, refused)
+    };
+    let clients = join_all((0..CLIENTS).map(|n| send(if n % 2 == 0 { a.address.clone() } else { b.address.clone() })));
+    let outages = async {
+        for _ in 0..2 {
+            stage.gateway.wait_for_requests(stage.gateway.requests().len() + CLIENTS).await;
+            stage.nats.kill().await;
+            stage.nats.restart().await;
+        }
+    };
+    let (clients, ()) = tokio::join!(clients, outages);
+    let log = Log::read(&stage.nats.client().await).await;
+    assert_eq!(log.violations(), Vec::<String>::new());
+    for (client, session, refused) in clients {
+        for n in 0..12 {
+            let id = format!("r{n}");
+            let turn = log.turn(&session, &id).expect("a 202 is in the log");
+            assert_eq!(turn.violations(), Vec::<String>::new());
+            let ends = client.frames_of(&id).iter().filter(|frame| kind(frame) == "eventual_response").count();
+            assert_eq!(ends, 1);
+        }
+        let ended = client.seen.iter().filter(|frame| is_terminal(frame)).count();
+        assert_eq!(ended, 12 + refused, "each turn ends once, each refusal is one");
+    }
+}

@@ -1,0 +1,49 @@
+//! A turn that kills its workers.
+
+use futures_util::StreamExt;
+use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::support::{
+    WAIT_MAX,
+    client::{Client, Speaks},
+    frames::{answer_text, code, is_terminal},
+    gateway::Reply,
+    schema,
+    stage::Stage,
+};
+
+/// Claims of a turn without a step in between; the next one gives it up.
+const CLAIMS_MAX: usize = 5;
+
+#[tokio::test]
+async fn a_turn_that_kills_every_worker_is_given_up_and_noted() {
+    let stage = Stage::start().await;
+    let edge = stage.edge().await;
+    let nats = stage.nats.client().await;
+    let mut notes = nats.subscribe("dead.>").await.unwrap();
+    nats.flush().await.unwrap();
+    let mut client = Client::connect(&edge.address, Speaks::Resume).await.unwrap();
+    let session = client.open_session().await;
+    client.begin(&session, "r1", "die").await;
+    for _ in 0..CLAIMS_MAX {
+        stage.gateway.script(Reply::hang_after(vec!["deadly ".into()]));
+        let mut worker = stage.worker().await;
+        // What was shown was claimed.
+        client.turn_until("r1", "stream_token").await;
+        worker.kill().await;
+        stage.gateway.wait_for_open_streams(0).await;
+    }
+    let _worker = stage.worker().await;
+    let end = client.turn("r1").await;
+    assert_eq!(code(end.last().unwrap()), "AGENT_ERROR");
+    let note = timeout(WAIT_MAX, notes.next()).await.expect("a note in time").unwrap();
+    let note: Value = serde_json::from_slice(&note.payload).unwrap();
+    assert_eq!((&note["requestId"], &note["reason"]), (&"r1".into(), &"poison".into()), "{note}");
+
+    // The conversation is not poisoned, and nothing is told twice.
+    client.begin(&session, "r2", "hello").await;
+    assert_eq!(answer_text(&client.turn("r2").await), "ok");
+    assert_eq!(client.frames_of("r1").iter().filter(|frame| is_terminal(frame)).count(), 1);
+    schema::log(&stage.nats).await;
+}

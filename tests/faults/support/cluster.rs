@@ -1,0 +1,107 @@
+//! Three nats-servers that are one cluster, on one machine.
+
+use std::{fs, net::TcpListener, path::PathBuf, time::Duration};
+
+use async_nats::{Client, jetstream};
+use tempfile::TempDir;
+use tokio::{
+    process::Command,
+    time::{sleep, timeout},
+};
+
+use super::{WAIT_MAX, nats, processes::Process};
+
+struct Member {
+    name: String,
+    port: u16,
+    config: PathBuf,
+    process: Process,
+}
+
+/// The cluster; it ends with the value.
+pub struct Cluster {
+    members: Vec<Member>,
+    _store: TempDir,
+}
+
+impl Cluster {
+    /// Starts the servers; they have found each other and chosen a leader when this returns.
+    pub async fn start() -> Self {
+        let store = tempfile::tempdir().unwrap();
+        let ports = free_ports(6);
+        let routes: Vec<String> = ports[3..].iter().map(|port| format!("nats-route://127.0.0.1:{port}")).collect();
+        let mut members = Vec::new();
+        for n in 0..3 {
+            let name = format!("S{}", n + 1);
+            let folder = store.path().join(&name);
+            let config = store.path().join(format!("{name}.conf"));
+            let (port, route) = (ports[n], ports[n + 3]);
+            let text = format!(
+                "server_name: {name}\nlisten: 127.0.0.1:{port}\njetstream {{ store_dir: {folder:?} }}\n\
+                 cluster {{ name: faults, listen: 127.0.0.1:{route}, routes: [{}] }}\n",
+                routes.join(", ")
+            );
+            fs::write(&config, text).unwrap();
+            let process = run(&name, &config);
+            members.push(Member { name, port, config, process });
+        }
+        for member in &mut members {
+            member.process.line(|line| line.contains("Server is ready")).await;
+            member.process.line(|line| line.contains("metadata leader")).await;
+        }
+        Self { members, _store: store }
+    }
+
+    /// All servers, as `NATS_URL` takes them.
+    pub fn url(&self) -> String {
+        let urls: Vec<String> = self.members.iter().map(|m| format!("nats://127.0.0.1:{}", m.port)).collect();
+        urls.join(",")
+    }
+
+    /// A client of the test's own.
+    pub async fn client(&self) -> Client {
+        async_nats::connect(self.url().split(',').collect::<Vec<_>>()).await.unwrap()
+    }
+
+    /// The server that leads a stream.
+    pub async fn leader_of(&self, stream: &str) -> String {
+        let context = jetstream::new(self.client().await);
+        let found = async {
+            loop {
+                let info = context.get_stream(stream).await.ok().map(|stream| stream.cached_info().clone());
+                match info.and_then(|info| info.cluster).and_then(|cluster| cluster.leader) {
+                    Some(leader) => return leader,
+                    None => sleep(Duration::from_millis(50)).await,
+                }
+            }
+        };
+        timeout(WAIT_MAX, found).await.expect("a leader in time")
+    }
+
+    pub async fn kill(&mut self, name: &str) {
+        self.member(name).process.kill().await;
+    }
+
+    /// Starts a killed server again.
+    pub async fn restart(&mut self, name: &str) {
+        let member = self.member(name);
+        member.process = run(name, &member.config);
+        member.process.line(|line| line.contains("Server is ready")).await;
+    }
+
+    fn member(&mut self, name: &str) -> &mut Member {
+        self.members.iter_mut().find(|member| member.name == name).expect("the server is of this cluster")
+    }
+}
+
+fn run(name: &str, config: &PathBuf) -> Process {
+    let mut command = Command::new(nats::binary());
+    command.arg("--config").arg(config);
+    Process::spawn(name, command)
+}
+
+/// Ports that were free a moment ago.
+fn free_ports(count: usize) -> Vec<u16> {
+    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}
