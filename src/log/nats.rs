@@ -157,12 +157,15 @@ impl NatsLog {
         }
     }
 
-    /// After a conflict: whether the event with this id, appended after `expected`, is in the log all the same.
+    /// After a conflict: whether the event with this id is in the log all the same, and was appended on `expected`.
+    ///
+    /// A request's id is the same on every edge, so an event with the id but on another predecessor was appended elsewhere:
+    /// a fold that took it for its own next event would pass over those in between.
     async fn find_own(&self, key: &ConversationKey, expected: u64, id: &str) -> Result<Option<u64>, ReadError> {
         let mut event = self.last(key, Via::Leader).await?;
         while let Some(found) = event.filter(|stored| stored.recorded.seq > expected) {
             if found.envelope.id == id {
-                return Ok(Some(found.recorded.seq));
+                return Ok((found.envelope.prev == expected).then_some(found.recorded.seq));
             }
             event = if found.envelope.prev > expected {
                 self.at(key, found.envelope.prev, Via::Leader).await?
