@@ -232,7 +232,13 @@ impl<L: EventLog> Conversations<L> {
         let new = NewEvent { id: decider.event_id.clone(), source: decider.source.clone(), time, event };
         let seq = self.log.append(key, state.last_seq, &new).await?;
         let stored_at = chrono::Utc::now();
-        let recorded = Recorded { seq, time: micros(time), stored_at, event: new.event };
+        let recorded = match &new.event {
+            // Its ack took long. Whether the event came in time only the log can tell, and the fold depends on it.
+            Event::TurnRequested(request) if request.is_void_at(stored_at) => {
+                self.event_at(key, seq).await.map_err(|error| AppendError::Unavailable(error.to_string()))?
+            }
+            _ => Recorded { seq, time: micros(time), stored_at, event: new.event },
+        };
         let mut next = (**state).clone();
         next.evolve(&recorded);
         let known = self.memory.get(&key.conversation);
