@@ -159,12 +159,14 @@ impl NatsLog {
     }
 
     /// After a conflict: whether this very event, appended after `expected`, is in the log all the same. The id alone does
-    /// not tell: a request that a client repeats has the id of its first copy.
+    /// not tell: a request that a client repeats, on any edge, has the id of its first copy. A fold that took such a copy for
+    /// its own next event would pass over those in between.
     async fn find_own(&self, key: &ConversationKey, expected: u64, own: &NewEvent) -> Result<Option<u64>, ReadError> {
         let time = own.time.timestamp_micros();
         let mut event = self.last(key, Via::Leader).await?;
         while let Some(found) = event.filter(|stored| stored.recorded.seq > expected) {
-            if found.envelope.id == own.id && found.envelope.time.timestamp_micros() == time {
+            let envelope = &found.envelope;
+            if envelope.id == own.id && envelope.prev == expected && envelope.time.timestamp_micros() == time {
                 return Ok(Some(found.recorded.seq));
             }
             event = if found.envelope.prev > expected {
