@@ -212,7 +212,11 @@ impl Run<'_> {
                     self.look().await?;
                     answer(self.message, AckKind::Progress).await;
                 }
-                () = self.hand_over.cancelled() => return Err(Exit::HandOver),
+                () = self.hand_over.cancelled() => {
+                    // Giving back what another worker holds by now would take it away from that worker.
+                    self.look().await?;
+                    return Err(Exit::HandOver);
+                }
             }
         }
     }
