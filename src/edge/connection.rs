@@ -112,7 +112,10 @@ impl Connection {
     /// Shows a frame if it is the next one.
     async fn show_in_order(&mut self, frame: &LiveFrame) -> Verdict {
         let LiveFrame { mark, conversation, payload } = frame;
-        if self.views.owes_text(frame) && !self.say_missed(mark.turn).await && mark.kind == Kind::Terminal {
+        if self.views.owes_text(frame)
+            && !self.say_missed(mark.turn, mark.calls_before()).await
+            && mark.kind == Kind::Terminal
+        {
             // The text must precede the end; both are shown from the log when it can be read again.
             return Verdict::Drop;
         }
@@ -149,9 +152,9 @@ impl Connection {
         }
     }
 
-    /// A client that resumes is owed every byte of the model's text: what was not shown is said from the log, as far as
-    /// its model calls are over. False: the log can't be read now.
-    async fn say_missed(&mut self, turn: Uuid) -> bool {
+    /// A client that resumes is owed every byte of the model's text: what was not shown of the first `calls` model calls is
+    /// said from the log, as far as they are over. False: the log can't be read now.
+    async fn say_missed(&mut self, turn: Uuid, calls: u32) -> bool {
         let Some(view) = self.views.get_mut(turn) else { return true };
         view.set_behind(true);
         let key = view.key.clone();
@@ -168,7 +171,7 @@ impl Connection {
             (None, _) => return true,
         };
         match self.edge.conversations.events_of_turn(&key, turn, last).await {
-            Ok(events) => self.say_texts(turn, &events),
+            Ok(events) => self.say_texts(turn, &events, calls),
             Err(error) => {
                 tracing::warn!(%error, %turn, "what a client missed can't be read now");
                 return false;
@@ -177,10 +180,10 @@ impl Connection {
         true
     }
 
-    /// Says what was not shown of the texts of a turn's finished model calls. `events` are all of the turn so far.
-    fn say_texts(&mut self, turn: Uuid, events: &[Event]) {
+    /// Says what was not shown of the texts of a turn's first `calls` model calls. `events` are all of the turn so far.
+    fn say_texts(&mut self, turn: Uuid, events: &[Event], calls: u32) {
         let Some(Event::TurnRequested(request)) = events.first() else { return };
-        for text in render::texts(events).filter(|_| request.stream) {
+        for text in render::texts(events).filter(|text| request.stream && text.call < calls) {
             let Some(view) = self.views.get_mut(turn) else { return };
             if view.void_text(text.call, text.epoch) {
                 self.push(turn, render::restarted(&request.request_id, Utc::now()));
@@ -257,7 +260,7 @@ impl Connection {
         if prompted.is_none_or(|epoch| epoch == turn.epoch) {
             return;
         }
-        if self.views.resumes && !self.say_missed(turn.request.turn).await {
+        if self.views.resumes && !self.say_missed(turn.request.turn, u32::MAX).await {
             return;
         }
         let Some(view) = self.views.get_mut(turn.request.turn) else { return };
@@ -292,7 +295,7 @@ impl Connection {
     pub async fn show_end(&mut self, key: &ConversationKey, state: &Conversation, turn: Uuid) {
         let frame = match state.finished_turn(turn) {
             Some(finished) => {
-                if self.views.resumes && !self.say_missed(turn).await {
+                if self.views.resumes && !self.say_missed(turn, u32::MAX).await {
                     return;
                 }
                 match self.edge.conversations.event_at(key, finished.terminal_seq).await {

@@ -255,6 +255,12 @@ impl View {
         !of_muted && (self.behind || self.muted_call.is_some() || after_takeover)
     }
 
+    /// Whether this text was shown already, from the log.
+    fn has_shown(&self, mark: Mark) -> bool {
+        let same_run = mark.call == self.call && mark.epoch == self.text_epoch;
+        mark.call < self.call || (same_run && mark.offset < self.shown)
+    }
+
     fn judge(&mut self, mark: Mark, resumes: bool) -> Verdict {
         self.heard_at = Instant::now();
         // Published from outside the epoch, by whoever stored the terminal event.
@@ -281,6 +287,7 @@ impl View {
                 Verdict::Drop
             }
             Kind::Token | Kind::Reasoning if self.muted_call == Some(mark.call) => Verdict::Drop,
+            Kind::Token if self.has_shown(mark) => Verdict::Drop,
             Kind::Token => {
                 self.call = mark.call;
                 self.shown = mark.offset + mark.length;
@@ -364,6 +371,27 @@ mod tests {
         later.open_at(&key(), "r1", cursor);
         assert_eq!(later.judge(&frame(TURN, 5, 0, Kind::Token, 0)), Verdict::Drop);
         assert_eq!(later.judge(&frame(TURN, 5, 1, Kind::Token, 0)), Verdict::Show);
+    }
+
+    #[test]
+    fn text_that_was_said_from_the_log_is_not_shown_again() {
+        let mut views = open();
+        views.resumes = true;
+        assert_eq!(views.judge(&frame(TURN, 5, 0, Kind::Token, 0)), Verdict::Show);
+        let view = views.get_mut(TURN).unwrap();
+        assert_eq!((view.take_text(0, 5, "a b"), view.take_text(0, 5, "a b")), (" b", ""));
+        let mut judge = |n, call| views.judge(&frame(TURN, 5, n, Kind::Token, call));
+        assert_eq!([judge(1, 0), judge(2, 0), judge(3, 1)], [Verdict::Drop, Verdict::Drop, Verdict::Show]);
+    }
+
+    #[test]
+    fn what_was_shown_of_another_run_is_void() {
+        let mut views = open();
+        assert_eq!(views.judge(&frame(TURN, 5, 0, Kind::Token, 0)), Verdict::Show);
+        let view = views.get_mut(TURN).unwrap();
+        assert!(!view.void_text(0, 5) && !view.void_text(1, 8));
+        assert!(view.void_text(0, 8));
+        assert_eq!(view.take_text(0, 8, "another"), "another");
     }
 
     #[test]

@@ -59,6 +59,8 @@ impl ExecuteError {
 /// An event that was appended, with the state after it.
 pub struct Executed {
     pub recorded: Recorded,
+    /// Sequence of the conversation's event before it.
+    pub previous: u64,
     pub state: Arc<Conversation>,
 }
 
@@ -245,7 +247,8 @@ impl<L: EventLog> Conversations<L> {
     ) -> Result<Executed, ExecuteError> {
         let time = micros(Utc::now());
         let new = NewEvent { id: decider.event_id.clone(), source: decider.source.clone(), time, event };
-        let seq = self.log.append(key, state.last_seq, &new).await?;
+        let previous = state.last_seq;
+        let seq = self.log.append(key, previous, &new).await?;
         let stored_at = Utc::now();
         let recorded = match &new.event {
             // Only the log can tell whether it took the request in time: its ack may have been slow.
@@ -259,7 +262,7 @@ impl<L: EventLog> Conversations<L> {
         let known = self.memory.get(key);
         let (revision, newer_events) = known.map_or((0, 0), |cached| (cached.revision, cached.newer_events));
         let state = self.keep(key, Cached { state: Arc::new(next), revision, newer_events: newer_events + 1 });
-        Ok(Executed { recorded, state })
+        Ok(Executed { recorded, previous, state })
     }
 
     /// The newest messages before `before` (a sequence; `None` = all), newest first, and whether there are older ones.

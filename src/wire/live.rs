@@ -19,7 +19,7 @@ pub struct Mark {
     /// Counts the frames of this turn and epoch from 0, without gaps.
     pub n: u64,
     pub kind: Kind,
-    /// Index of the model call in the turn.
+    /// Index of the model call in the turn; for tool activity, of the one that asked for it.
     pub call: u32,
     /// For tokens: bytes of this model call's text before the frame.
     pub offset: u64,
@@ -66,6 +66,15 @@ impl fmt::Display for Mark {
 }
 
 impl Mark {
+    /// How many of the turn's model calls had said all they had to say before this frame.
+    pub fn calls_before(&self) -> u32 {
+        match self.kind {
+            Kind::Token | Kind::Reasoning | Kind::Restart => self.call,
+            Kind::Chunk | Kind::Prompt => self.call + 1,
+            Kind::Terminal => u32::MAX,
+        }
+    }
+
     /// Reads the header's value.
     pub fn parse(value: &str) -> Option<Self> {
         let mut parts = value.split(' ');

@@ -105,7 +105,7 @@ async fn drive(
     if turn.park.is_some() {
         return super::end_step::show_park_again(worker, key, turn).await;
     }
-    let (turn_id, session, rerun) = (turn.request.turn, turn.request.session, turn.epoch.is_some());
+    let (turn_id, session, looked_at) = (turn.request.turn, turn.request.session, state.last_seq);
     let opening = match next_step(turn, worker.settings.max_iterations) {
         Step::CallModel => Opening::start(worker, key, &state).await,
         _ => Opening::none(),
@@ -118,7 +118,15 @@ async fn drive(
         Err(ExecuteError::Refused(_)) => return lost(worker, key, item).await,
         Err(error) => return Exit::Unavailable(error.to_string()),
     };
+    // Another worker may have claimed the turn and streamed since this one looked: then what it asked is of the past, and
+    // what was shown is void.
+    let opening = if executed.previous == looked_at { opening } else { Opening::none() };
+    let rerun = executed.previous != item;
     let epoch = executed.recorded.seq;
+    let mut relay = Relay::new(worker.client.clone(), key, session, turn_id, epoch);
+    // Until the model is asked again, what happens belongs to its last reply.
+    let replies = executed.state.turn.as_ref().map_or(0, Turn::model_calls);
+    relay.begin_call(replies.saturating_sub(1));
     let every = Duration::from_millis(limits::PROGRESS_MS);
     let mut progress = interval_at(tokio::time::Instant::now() + every, every);
     progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -128,7 +136,7 @@ async fn drive(
         turn_id,
         epoch,
         state: executed.state,
-        relay: Relay::new(worker.client.clone(), key, session, turn_id, epoch),
+        relay,
         item,
         message,
         stop,

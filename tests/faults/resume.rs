@@ -169,6 +169,13 @@ async fn while_parked_the_prompt_is_shown_again() {
         expect_nothing_more(client, frames).await;
     }
     assert_eq!(provider.calls("restart").into_values().collect::<Vec<_>>(), [1]);
+
+    // One that left off at the prompt and comes back after the end.
+    let mut away = resuming(&b.address).await;
+    away.resume_session(&session, Some(&cursor(&rest))).await.unwrap();
+    let end = away.turn("r1").await;
+    assert_eq!(tool_activity(&end)[0], "result done");
+    assert_eq!((streamed(&end).as_str(), answer_text(&end)), ("it runs again", "it runs again"));
 }
 
 #[tokio::test]
