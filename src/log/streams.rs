@@ -131,6 +131,7 @@ impl Definition {
 ///
 /// Where everything that is kept in files is there, a missing stream that is kept in memory is created again: a single
 /// server forgets those, definition and all, when it restarts. Nothing is lost by that which a restart had not taken already.
+/// In a cluster such a stream is away while its one server is: everything goes on without it, so that is no reason to refuse.
 pub async fn check(client: &Client, region: &str) -> Result<(), StreamsError> {
     let in_memory = |definition: &Definition| definition.config.get("storage").is_some_and(|kept| kept == "memory");
     let (forgettable, kept): (Vec<_>, Vec<_>) = definitions(region, None).into_iter().partition(in_memory);
@@ -139,7 +140,13 @@ pub async fn check(client: &Client, region: &str) -> Result<(), StreamsError> {
         refuse_dangerous(definition, &differences)?;
     }
     for definition in &forgettable {
-        let mut differences = definition.differences(client).await?;
+        let mut differences = match definition.differences(client).await {
+            Ok(differences) => differences,
+            Err(error) => {
+                tracing::warn!(%error, "a stream that is kept in memory is away; going on without it");
+                continue;
+            }
+        };
         if differences.contains(&Difference::Missing) {
             tracing::warn!(stream = definition.title(), "the server has forgotten a stream; creating it again");
             definition.apply(client).await?;

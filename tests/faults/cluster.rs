@@ -12,9 +12,12 @@ use rand::{SeedableRng, rngs::StdRng};
 use crate::{
     chaos::{World, model, report::Report, visitor},
     support::{
+        client::{Client, Speaks},
         cluster::Cluster,
+        frames::answer_text,
         gateway::FakeGateway,
         log::Log,
+        probe::Probe,
         provider::{Provider, Tool},
         stage::Product,
     },
@@ -64,4 +67,25 @@ async fn the_leaders_death_loses_nothing() {
     let report = Report::new(&turns, &[], &log, &provider, &world, begun.elapsed());
     println!("{}", report.table());
     assert!(report.violations.is_empty(), "{}", report.violations.join("\n"));
+}
+
+/// What is kept in memory has one copy: without it there is no replay, but nothing else is missing.
+#[tokio::test]
+async fn without_the_server_that_keeps_live_frames_everything_goes_on() {
+    let (mut cluster, gateway) = tokio::join!(Cluster::start(), FakeGateway::start());
+    let product = Product { nats_url: cluster.url(), gateway_url: gateway.base_url() };
+    product.apply_streams(&["--replicas", "3"]).await;
+    let (mut edge, _worker) = tokio::join!(product.edge(), product.worker(&[]));
+    let mut client = Client::connect(&edge.address, Speaks::Resume).await.unwrap();
+    let session = client.open_session().await;
+    let keeper = cluster.leader_of("LIVE_local").await;
+    cluster.kill(&keeper).await;
+
+    edge.process.line(|line| line.contains("kept in memory is away")).await;
+    Probe::connect(&edge.address).await.until(200).await;
+    for id in ["r1", "r2"] {
+        client.begin(&session, id, "hello").await;
+        assert_eq!(answer_text(&client.turn(id).await), "ok");
+    }
+    let _another = product.worker(&[]).await;
 }

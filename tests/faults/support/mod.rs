@@ -4,6 +4,7 @@
 pub mod client;
 pub mod cluster;
 pub mod log;
+pub mod probe;
 pub mod provider;
 pub mod stage;
 
