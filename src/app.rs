@@ -65,6 +65,9 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
     };
     let edge = Arc::new(Edge::new(bus.client.clone(), settings, CancellationToken::new()));
     let health = Health::start(bus, &config.regions.home, None).await?;
+    if let Err(error) = edge.workers.read(bus.client.clone()).await {
+        tracing::warn!(%error, "the workers' advertisements can't be read yet");
+    }
     let address = SocketAddr::new(config.bind, config.port);
     let listener = server::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
     let address = listener.local_addr()?;

@@ -166,6 +166,13 @@ pub struct TurnRequested {
     pub not_after: DateTime<Utc>,
 }
 
+impl TurnRequested {
+    /// Whether the event, stored at this moment, folds to nothing.
+    pub fn is_void_at(&self, stored_at: DateTime<Utc>) -> bool {
+        stored_at > self.not_after
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TurnStarted {

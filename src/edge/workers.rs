@@ -58,6 +58,18 @@ impl Workers {
         if answers { Outlook::Answers } else { Outlook::NoKey }
     }
 
+    /// Reads the advertisements that are there, so that an edge knows them before it accepts clients.
+    pub async fn read(&self, client: Client) -> Result<(), async_nats::Error> {
+        let bucket = jetstream::new(client).get_key_value(BUCKET).await?;
+        let mut keys = bucket.keys().await?;
+        while let Some(key) = keys.next().await {
+            if let Some(entry) = bucket.entry(key?).await? {
+                self.take(entry);
+            }
+        }
+        Ok(())
+    }
+
     /// Keeps the advertisements current until the future is dropped. One watch serves the whole edge.
     pub async fn watch(self, client: Client) {
         let context = jetstream::new(client);

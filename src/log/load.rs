@@ -23,6 +23,9 @@ use crate::{
 /// Version of the cached form; another version is ignored and written over.
 const FOLD_VERSION: u32 = 1;
 const BUCKET: &str = "CONVERSATIONS";
+/// How long before a request's `not_after` its acknowledgement no longer tells that it was stored in time: more than clocks
+/// differ, and less than an ordinary append leaves.
+const REQUEST_DOUBT: chrono::TimeDelta = chrono::TimeDelta::milliseconds(limits::REQUEST_NOT_AFTER_MS / 2);
 
 /// How current a load must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,12 +249,14 @@ impl<L: EventLog> Conversations<L> {
         let new = NewEvent { id: decider.event_id.clone(), source: decider.source.clone(), time, event };
         let previous = state.last_seq;
         let seq = self.log.append(key, previous, &new).await?;
-        let recorded = Recorded { seq, time, stored_at: Utc::now(), event: new.event };
-        if matches!(&recorded.event, Event::TurnRequested(request) if recorded.stored_at > request.not_after) {
+        let stored_at = Utc::now();
+        let recorded = match &new.event {
             // Only the log can tell whether it took the request in time: its ack may have been slow.
-            let state = self.load(key, Freshness::AtLeast(seq)).await?;
-            return Ok(Executed { recorded, previous, state });
-        }
+            Event::TurnRequested(request) if stored_at + REQUEST_DOUBT > request.not_after => {
+                self.event_at(key, seq).await?
+            }
+            _ => Recorded { seq, time, stored_at, event: new.event },
+        };
         let mut next = (**state).clone();
         next.evolve(&recorded);
         let known = self.memory.get(key);

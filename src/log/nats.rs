@@ -158,11 +158,15 @@ impl NatsLog {
         }
     }
 
-    /// After a conflict: whether the event with this id, appended after `expected`, is in the log all the same.
-    async fn find_own(&self, key: &ConversationKey, expected: u64, id: &str) -> Result<Option<u64>, ReadError> {
+    /// After a conflict: whether this very event, appended after `expected`, is in the log all the same. The id alone does
+    /// not tell: a request that a client repeats, on any edge, has the id of its first copy. A fold that took such a copy for
+    /// its own next event would pass over those in between.
+    async fn find_own(&self, key: &ConversationKey, expected: u64, own: &NewEvent) -> Result<Option<u64>, ReadError> {
+        let time = own.time.timestamp_micros();
         let mut event = self.last(key, Via::Leader).await?;
         while let Some(found) = event.filter(|stored| stored.recorded.seq > expected) {
-            if found.envelope.id == id {
+            let envelope = &found.envelope;
+            if envelope.id == own.id && envelope.prev == expected && envelope.time.timestamp_micros() == time {
                 return Ok(Some(found.recorded.seq));
             }
             event = if found.envelope.prev > expected {
@@ -206,7 +210,7 @@ impl EventLog for NatsLog {
                 Try::Conflict if !tried_before => return Err(AppendError::Conflict),
                 // An earlier try may have been stored although its ack was lost.
                 verdict @ (Try::Conflict | Try::Duplicate) => {
-                    return match self.find_own(key, expected, &event.id).await {
+                    return match self.find_own(key, expected, event).await {
                         Ok(Some(seq)) if tried_before => Ok(seq),
                         Ok(_) if matches!(verdict, Try::Duplicate) => Err(AppendError::Duplicate),
                         Ok(_) => Err(AppendError::Conflict),

@@ -2,8 +2,8 @@
 //!
 //! Contract of [`handle`]: (1) load the log up to the item; (2) an item that drives nothing any more is acked; (3) claim the
 //! turn, with the model's request already under way when that is the next step; (4) do step after step; (5) ack only when
-//! the log shows the turn terminal, parked or driven by a later item. A worker that lost its turn sends neither ack nor nak,
-//! for either would take the item away from its new owner.
+//! the log shows the turn terminal or driven by a later item, or when it is parked and this worker has set the deadline. A
+//! worker that lost its turn sends neither ack nor nak, for either would take the item away from its new owner.
 
 use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
@@ -31,9 +31,10 @@ use crate::{
 /// Why a worker stops driving a turn.
 #[derive(Debug)]
 pub(super) enum Exit {
-    /// The turn is terminal, parked, or driven by a later item: the item is done.
+    /// The turn is terminal, parked with its deadline set, or driven by a later item: the item is done.
     Done,
-    /// Another worker has claimed the same item.
+    /// Another worker has claimed the same item. It may have parked the turn and not set the deadline yet; should it die
+    /// before that, the item has to come again.
     Fenced,
     /// The log does not answer; the item will be delivered again.
     Unavailable(String),
@@ -114,7 +115,7 @@ async fn drive(
     let claim = Command::Claim { item, worker: worker.id };
     let executed = match worker.conversations.execute(key, state, &claim, &decider).await {
         Ok(executed) => executed,
-        Err(ExecuteError::Refused(_)) => return Exit::Done,
+        Err(ExecuteError::Refused(_)) => return lost(worker, key, item).await,
         Err(error) => return Exit::Unavailable(error.to_string()),
     };
     // Another worker may have claimed the turn and streamed since this one looked: then what it asked is of the past, and
@@ -219,7 +220,11 @@ impl Run<'_> {
                     self.look().await?;
                     answer(self.message, AckKind::Progress).await;
                 }
-                () = self.hand_over.cancelled() => return Err(Exit::HandOver),
+                () = self.hand_over.cancelled() => {
+                    // Giving back what another worker holds by now would take it away from that worker.
+                    self.look().await?;
+                    return Err(Exit::HandOver);
+                }
             }
         }
     }
@@ -238,15 +243,17 @@ impl Run<'_> {
         }
     }
 
-    /// Tells a turn that is over, parked or driven by a later item from one that another worker holds.
     async fn lost(&mut self, refusal: Refusal) -> Exit {
         tracing::info!(turn = %self.turn_id, epoch = self.epoch, %refusal, "stopped driving a turn");
-        match self.worker.conversations.load(&self.key, Freshness::Leader).await {
-            Ok(state) => match state.turn.as_ref().filter(|turn| turn.request.turn == self.turn_id) {
-                Some(turn) if turn.item == self.item && turn.park.is_none() => Exit::Fenced,
-                _ => Exit::Done,
-            },
-            Err(error) => Exit::Unavailable(error.to_string()),
-        }
+        lost(self.worker, &self.key, self.item).await
+    }
+}
+
+/// Tells an item that drives nothing any more from one that another worker holds.
+async fn lost(worker: &Worker, key: &ConversationKey, item: u64) -> Exit {
+    match worker.conversations.load(key, Freshness::Leader).await {
+        Ok(state) if state.turn.as_ref().is_some_and(|turn| turn.item == item) => Exit::Fenced,
+        Ok(_) => Exit::Done,
+        Err(error) => Exit::Unavailable(error.to_string()),
     }
 }

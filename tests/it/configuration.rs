@@ -117,6 +117,10 @@ async fn without_a_key_messages_are_refused_and_the_rest_works() {
         }
         assert_eq!(code(&client.turn(&format!("r{tries}")).await[0]), "AGENT_ERROR");
     }
+    // An edge that starts later knows at once.
+    let later = stage.edge().await;
+    let mut later = (Client::connect(&later).await, later);
+    assert_eq!(code(&later.0.say(&session, "later", "hello").await), "LLM_UNAVAILABLE");
     let get = client.request(json!({"action": "get_session", "sessionId": session.id})).await;
     assert_eq!(get["data"]["status"], "active");
     assert_eq!(client.history(&session).await.len(), tries - 1, "a refused message is not stored");

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::support::{
     Stage,
-    client::Client,
+    client::{Client, Session},
     frames::{answer_text, code, streamed},
     gateway::{Gate, Reply},
     tools::{Provider, Tool},
@@ -60,19 +60,40 @@ async fn a_turn_that_streams_while_nats_restarts_ends_once_with_its_whole_answer
     assert_eq!(client.terminals("r1"), 1);
 }
 
-/// While NATS is away an action fails in time, says so, and may be tried again.
+/// The refused message reaches NATS after all, but so late that it must not count: the client was told of an error.
 #[tokio::test]
-async fn without_nats_a_message_is_refused_as_a_storage_error_and_can_be_sent_again() {
+async fn without_nats_a_message_is_refused_and_counts_only_when_it_is_sent_again() {
     let mut stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;
     let session = client.open_session().await;
     client.ask(&session, "r1", "hello").await;
     stage.nats.kill().await;
-    assert_eq!(code(&client.say(&session, "r2", "are you there?").await), "STORAGE_ERROR");
+    for _ in 0..2 {
+        assert_eq!(code(&client.say(&session, "r2", "are you there?").await), "STORAGE_ERROR");
+    }
     stage.nats.restart().await;
-    let turn = client.ask(&session, "r2", "are you there?").await;
+    expect_one_answer(&stage, &mut client, &session).await;
+}
+
+/// NATS only slept: the refused message is stored in time, so its turn runs, and sending it again joins it.
+#[tokio::test]
+async fn a_message_that_was_refused_and_yet_stored_is_the_same_turn_when_it_is_sent_again() {
+    let stage = Stage::start().await;
+    let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
+    let mut client = Client::connect(&edge).await;
+    let session = client.open_session().await;
+    client.ask(&session, "r1", "hello").await;
+    stage.nats.process.signal(libc::SIGSTOP);
+    assert_eq!(code(&client.say(&session, "r2", "are you there?").await), "STORAGE_ERROR");
+    stage.nats.process.signal(libc::SIGCONT);
+    expect_one_answer(&stage, &mut client, &session).await;
+}
+
+async fn expect_one_answer(stage: &Stage, client: &mut Client, session: &Session) {
+    let turn = client.ask(session, "r2", "are you there?").await;
     assert_eq!(answer_text(&turn), "ok");
-    assert_eq!(client.history(&session).await, ["hello", "ok", "are you there?", "ok"]);
-    assert_eq!(client.terminals("r2"), 2, "the refusal and the answer");
+    assert_eq!(answer_text(&client.ask(session, "r3", "thanks").await), "ok");
+    assert_eq!(client.history(session).await, ["hello", "ok", "are you there?", "ok", "thanks", "ok"]);
+    assert_eq!(stage.gateway.requests().len(), 3);
 }

@@ -23,10 +23,8 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let id = if named { request.fields.session() } else { connection.session };
     let Some((record, key)) = session(connection, id).await? else { return Ok(()) };
     let edge = connection.edge.clone();
-    let mut state = edge.conversations.load(&key, Freshness::AtLeast(0)).await?;
-    if state.turn.is_none() {
-        state = edge.conversations.load(&key, Freshness::Leader).await?;
-    }
+    // A copy that is behind may show an older turn, and the one that runs would run on.
+    let state = edge.conversations.load(&key, Freshness::Leader).await?;
     let Some(turn) = state.turn.clone() else { return Ok(()) };
     let turn_id = turn.request.turn;
     let command = Command::Cancel { turn: turn_id, by: record.session };

@@ -17,10 +17,8 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let id = request.fields.required_session()?;
     let (record, key) = session(connection, id).await?.ok_or_else(nothing_pending)?;
     let edge = connection.edge.clone();
-    let mut state = edge.conversations.load(&key, Freshness::AtLeast(0)).await?;
-    if state.turn.as_ref().is_none_or(|turn| turn.park.is_none()) {
-        state = edge.conversations.load(&key, Freshness::Leader).await?;
-    }
+    // A copy that is behind may show an older prompt, and the decision would be refused although its prompt waits.
+    let state = edge.conversations.load(&key, Freshness::Leader).await?;
     let Some((turn, park)) = state.turn.as_ref().and_then(|turn| Some((turn, turn.park.as_ref()?))) else {
         return Err(nothing_pending());
     };

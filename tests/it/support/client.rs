@@ -3,7 +3,7 @@
 //! Contract: every text frame is checked against the protocol as it is read, and kept in [`Client::seen`]. A wait that does
 //! not end fails the test with the frames that came.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -182,8 +182,11 @@ impl Client {
 
     async fn frames_until(&mut self, id: &str, last: impl Fn(&Value) -> bool) -> Vec<Value> {
         let (mut frames, mut others) = (Vec::new(), Vec::new());
+        let began = Instant::now();
         loop {
             let frame = self.next().await;
+            // A keepalive is no progress.
+            assert!(began.elapsed() < WAIT_MAX, "the turn `{id}` is stuck: {frames:#?}");
             if request_id(&frame) != Some(id) {
                 others.push(frame);
                 continue;

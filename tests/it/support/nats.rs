@@ -9,7 +9,7 @@ use super::processes::Process;
 
 /// A nats-server with JetStream in a folder of its own; it ends with the value.
 pub struct NatsServer {
-    process: Process,
+    pub process: Process,
     port: String,
     store: TempDir,
 }
