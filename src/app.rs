@@ -110,6 +110,7 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
         max_iterations: config.max_iterations,
         max_tokens: config.max_tokens,
         human_wait_secs: config.human_wait_secs,
+        turn_limit_secs: config.turn_limit_secs,
         confirm_tools: config.confirm_tools.clone(),
     };
     let worker = Arc::new(Worker::new(bus.client.clone(), knowledge, gateway, settings));

@@ -14,6 +14,7 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_MAX_TOKENS",
     "SMOOTH_AGENT_MODEL_SILENCE_SECS",
     "SMOOTH_AGENT_HUMAN_WAIT_SECS",
+    "SMOOTH_AGENT_TURN_LIMIT_SECS",
     "SMOOTH_AGENT_SEED_KB",
     "SMOOTH_AGENT_CONFIRM_TOOLS",
     "SMOOTH_AGENT_REGION",
@@ -44,6 +45,8 @@ pub struct Config {
     pub model_silence_secs: u32,
     /// How long a person may take to decide; an approval then counts as declined.
     pub human_wait_secs: u32,
+    /// How long a turn may take in all, queued and waiting times included.
+    pub turn_limit_secs: u32,
     pub seed_kb: bool,
     /// Lower-cased parts of tool names that wait for approval.
     pub confirm_tools: Vec<String>,
@@ -142,6 +145,7 @@ impl Config {
             model: text("SMOOTH_AGENT_MODEL").unwrap_or_else(|| "claude-haiku-4-5".into()),
             max_iterations: at_least_one(&text, "SMOOTH_AGENT_MAX_ITERATIONS", 20)?,
             max_tokens: at_least_one(&text, "SMOOTH_AGENT_MAX_TOKENS", 8192)?,
+            turn_limit_secs: at_least_one(&text, "SMOOTH_AGENT_TURN_LIMIT_SECS", 3600)?,
             human_wait_secs: at_least_one(&text, "SMOOTH_AGENT_HUMAN_WAIT_SECS", 300)?,
             model_silence_secs: at_least_one(&text, "SMOOTH_AGENT_MODEL_SILENCE_SECS", 60)?,
             seed_kb: text("SMOOTH_AGENT_SEED_KB").is_some_and(|v| v == "1" || v.eq_ignore_ascii_case("true")),
@@ -253,6 +257,7 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOTH_AGENT_MAX_TOKENS={}", self.max_tokens)?;
         writeln!(f, "SMOOTH_AGENT_MODEL_SILENCE_SECS={}", self.model_silence_secs)?;
         writeln!(f, "SMOOTH_AGENT_HUMAN_WAIT_SECS={}", self.human_wait_secs)?;
+        writeln!(f, "SMOOTH_AGENT_TURN_LIMIT_SECS={}", self.turn_limit_secs)?;
         writeln!(f, "SMOOTH_AGENT_SEED_KB={}", self.seed_kb)?;
         writeln!(f, "SMOOTH_AGENT_CONFIRM_TOOLS={}", self.confirm_tools.join(","))?;
         writeln!(f, "NATS_URL={}", self.nats.url.as_deref().map_or("unset".into(), without_password))?;

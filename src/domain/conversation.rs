@@ -172,6 +172,7 @@ impl Conversation {
         self.turn = Some(Turn {
             request: e.clone(),
             requested_seq: recorded.seq,
+            requested_at: recorded.time,
             item: recorded.seq,
             epoch: None,
             claims: 0,

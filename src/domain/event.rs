@@ -404,6 +404,8 @@ pub enum FailureReason {
     NoGatewayKey,
     /// The turn was claimed again and again without getting further.
     Poison,
+    /// The turn was not over within its overall limit, queued and waiting times included.
+    Expired,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -15,6 +15,7 @@ use crate::limits;
 pub struct Turn {
     pub request: TurnRequested,
     pub requested_seq: u64,
+    pub requested_at: DateTime<Utc>,
     /// The last `turn.requested` or `turn.resumed`: the only work item that may drive the turn.
     pub item: u64,
     /// Sequence of the last `turn.started`; fences workers that lost the turn.

@@ -126,6 +126,7 @@ fn failed(e: &TurnFailed, now: DateTime<Utc>) -> Bytes {
     let (code, message) = match e.reason {
         FailureReason::Model => (ErrorCode::AgentError, "The assistant could not answer. Please try again."),
         FailureReason::NoGatewayKey => (ErrorCode::AgentError, "The assistant is not set up to answer."),
+        FailureReason::Expired => (ErrorCode::AgentError, "This message could not be answered in time."),
         FailureReason::Poison => (ErrorCode::AgentError, "The assistant failed repeatedly on this message."),
     };
     error(Some(&e.request_id), code, message, now)

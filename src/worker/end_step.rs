@@ -109,19 +109,34 @@ impl Run<'_> {
         Err(Exit::Done)
     }
 
-    /// The turn was claimed again and again: it fails, and a note of it goes where operators look.
+    /// The turn was claimed again and again.
     pub(super) async fn give_up(&mut self, turn: &Turn) -> Result<(), Exit> {
         let detail = format!("claimed {} times without getting further", turn.claims);
+        self.bury(turn, FailureReason::Poison, "poison", &detail).await
+    }
+
+    /// Ends the turn if it has taken longer than a turn may.
+    pub(super) async fn end_if_too_old(&mut self, turn: &Turn) -> Result<(), Exit> {
+        let limit = chrono::Duration::seconds(self.worker.settings.turn_limit_secs.into());
+        if Utc::now() <= turn.requested_at + limit {
+            return Ok(());
+        }
+        let detail = format!("not over within {} s", limit.num_seconds());
+        self.bury(turn, FailureReason::Expired, "expired", &detail).await
+    }
+
+    /// The turn fails for no fault of the model's, and a note of it goes where operators look.
+    async fn bury(&mut self, turn: &Turn, reason: FailureReason, name: &str, detail: &str) -> Result<(), Exit> {
         tracing::error!(turn = %self.turn_id, conversation = %self.key.conversation, detail, "a turn was given up");
         let note = json!({
             "turn": self.turn_id, "conversation": self.key.conversation, "org": self.key.org,
-            "requestId": turn.request.request_id, "reason": "poison", "detail": detail,
+            "requestId": turn.request.request_id, "reason": name, "detail": detail,
         });
         let subject = subjects::dead(&self.key.region, self.key.conversation);
         let id = format!("dead-{}", self.turn_id);
         let put = self.worker.log.put(&subject, &id, &[], note.to_string().into()).await;
         put.map_err(|error| Exit::Unavailable(error.to_string()))?;
-        self.fail(turn, FailureReason::Poison, &detail).await
+        self.fail(turn, reason, detail).await
     }
 }
 

@@ -52,6 +52,7 @@ pub struct Settings {
     pub max_iterations: u32,
     pub max_tokens: u32,
     pub human_wait_secs: u32,
+    pub turn_limit_secs: u32,
     /// Lower-cased parts of tool names that wait for approval.
     pub confirm_tools: Vec<String>,
 }

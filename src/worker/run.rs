@@ -154,6 +154,7 @@ impl Run<'_> {
     async fn steps(&mut self, mut opening: Opening, mut rerun: bool) -> Result<std::convert::Infallible, Exit> {
         loop {
             let turn = self.turn().ok_or(Exit::Done)?.clone();
+            self.end_if_too_old(&turn).await?;
             let step = next_step(&turn, self.worker.settings.max_iterations);
             match step {
                 Step::CallModel => self.call_model(&turn, std::mem::take(&mut opening), rerun).await?,

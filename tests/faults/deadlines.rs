@@ -1,8 +1,11 @@
 //! A person who does not decide: the log itself keeps the deadline, not a process's memory.
 
+use futures_util::StreamExt;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::support::{
+    WAIT_MAX,
     client::{Client, Speaks},
     frames::{answer_text, code, tool_activity},
     gateway::Reply,
@@ -69,4 +72,25 @@ async fn the_deadline_outlives_the_worker_and_the_server() {
 
     let _worker = stage.worker().await;
     expect_denied(&stage, &provider, &mut client, &session).await;
+}
+
+/// The limit is measured from the request; only time itself brings it about.
+#[tokio::test]
+async fn a_turn_that_nobody_took_in_time_fails_and_is_noted() {
+    let stage = Stage::start().await;
+    let edge = stage.edge().await;
+    let nats = stage.nats.client().await;
+    let mut notes = nats.subscribe("dead.>").await.unwrap();
+    nats.flush().await.unwrap();
+    let mut client = Client::connect(&edge.address, Speaks::Resume).await.unwrap();
+    let session = client.open_session().await;
+    client.begin(&session, "r1", "hello").await;
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    let _worker = stage.product.worker(&[("SMOOTH_AGENT_TURN_LIMIT_SECS", "1")]).await;
+    assert_eq!(code(client.turn("r1").await.last().unwrap()), "AGENT_ERROR");
+    let note = timeout(WAIT_MAX, notes.next()).await.expect("a note in time").unwrap();
+    let note: Value = serde_json::from_slice(&note.payload).unwrap();
+    assert_eq!(note["reason"], "expired");
+    assert!(stage.gateway.requests().len() <= 1, "the request that was opened with the claim is all");
+    schema::log(&stage.nats).await;
 }
