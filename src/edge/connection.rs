@@ -281,8 +281,14 @@ impl Connection {
                 let frame = frames::keepalive(&view.request_id, Utc::now());
                 self.push(turn, frame);
             }
-            match self.edge.conversations.load(&key, Freshness::AtLeast(0)).await {
-                Ok(state) => match state.turn.as_ref().filter(|active| active.request.turn == turn) {
+            let active = |state: &Conversation| state.turn.as_ref().is_some_and(|active| active.request.turn == turn);
+            let mut loaded = self.edge.conversations.load(&key, Freshness::AtLeast(0)).await;
+            // A copy that does not know the turn may be behind; only the leader can say that there is none.
+            if loaded.as_ref().is_ok_and(|state| !active(state) && state.finished_turn(turn).is_none()) {
+                loaded = self.edge.conversations.load(&key, Freshness::Leader).await;
+            }
+            match loaded {
+                Ok(state) => match state.turn.as_ref().filter(|_| active(&state)) {
                     Some(active) => self.show_prompt(active).await,
                     None => self.show_end(&key, &state, turn).await,
                 },
