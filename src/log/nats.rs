@@ -17,7 +17,7 @@ use crate::{
     domain::Recorded,
     limits,
     subjects::{self, ConversationKey},
-    wire::stored::{self, Envelope},
+    wire::stored::{self, DecodeError, Envelope},
 };
 
 /// Base name of the stream that holds conversations.
@@ -242,6 +242,10 @@ fn decode(message: RawMessage) -> Result<Stored, ReadError> {
     let header = |name: &str| message.headers.get(name).map(String::as_str);
     let (envelope, event) =
         stored::decode(header, &message.payload).map_err(|cause| ReadError::Malformed { seq, cause })?;
+    // A chain that does not lead back would be walked for ever.
+    if envelope.prev >= seq {
+        return Err(ReadError::Malformed { seq, cause: DecodeError::Header(stored::CE_PREV) });
+    }
     let recorded = Recorded { seq, time: envelope.time, stored_at: message.stored_at, event };
     Ok(Stored { envelope, recorded })
 }

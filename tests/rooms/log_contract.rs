@@ -276,7 +276,11 @@ async fn a_sequence_of_another_conversation_is_not_there<L: EventLog>(log: Arc<L
 /// What is not in memory: messages in the stream that are no events, and a server that dies.
 mod only_over_nats {
     use super::*;
-    use turnstream::subjects;
+    use turnstream::{
+        log::ReadError,
+        subjects,
+        wire::stored::{Envelope, MSG_ID, encode},
+    };
 
     #[tokio::test]
     async fn a_session_record_is_no_event() {
@@ -286,6 +290,21 @@ mod only_over_nats {
         log.put(&subject, "session-3", &[], "{}".into()).await.unwrap();
         for via in BOTH {
             assert_eq!(log.at(&new_key("acme"), 1, via).await.unwrap(), None);
+        }
+    }
+
+    /// Written by a program that does not keep the append rule: its `ce-prev` is the event itself.
+    #[tokio::test]
+    async fn an_event_that_does_not_lead_back_is_malformed() {
+        let server = Server::start().await;
+        let (log, key) = (server.log(), new_key("acme"));
+        let (source, time) = ("/test".into(), second(1));
+        let envelope = Envelope { id: "loop".into(), source, time, conversation: key.conversation, prev: 1 };
+        let (headers, payload) = encode(&envelope, &opened());
+        let headers = headers.iter().filter(|(name, _)| *name != MSG_ID).map(|(name, value)| (*name, value.as_str()));
+        log.put(&key.event("session.opened"), "loop", &headers.collect::<Vec<_>>(), payload).await.unwrap();
+        for via in BOTH {
+            assert!(matches!(log.last(&key, via).await, Err(ReadError::Malformed { seq: 1, .. })));
         }
     }
 
