@@ -166,7 +166,7 @@ impl Conversation {
     }
 
     fn request(&mut self, e: &TurnRequested, recorded: &Recorded) {
-        if self.turn.is_some() || e.is_void_at(recorded.stored_at) {
+        if self.turn.is_some() || self.finished_turn(e.turn).is_some() || e.is_void_at(recorded.stored_at) {
             return;
         }
         self.turn = Some(Turn {

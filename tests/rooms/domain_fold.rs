@@ -138,13 +138,15 @@ fn events_of_no_turn_another_turn_or_an_ended_turn_change_nothing() {
     let active = Story::given([opened(), requested(10)]).and_claimed();
     let mut ended = Story::given([opened(), requested(10)]).and_claimed();
     ended.happens(failed(10, 9));
-    let cases = [(Conversation::default(), 10), (active.state.clone(), 11), (ended.state, 10)];
+    let ended = ended.state;
+    let cases = [(Conversation::default(), 10), (active.state.clone(), 11), (ended.clone(), 10)];
     for (state, turn) in cases {
         for event in events_of(turn, 9) {
             is_ignored(&state, event);
         }
     }
     is_ignored(&active.state, requested(11));
+    is_ignored(&ended, requested(10));
 }
 
 #[test]
