@@ -139,7 +139,7 @@ impl Fields {
 
     /// A page size: bad and non-positive ones fall back to `default`, larger ones are capped.
     pub fn limit(&self, default: usize, max: usize) -> usize {
-        match self.get("limit").and_then(Value::as_i64) {
+        match self.get("limit").and_then(Value::as_u64) {
             Some(n) if n > 0 => usize::try_from(n).unwrap_or(max).min(max),
             _ => default,
         }
@@ -280,4 +280,19 @@ pub struct ResumeSession {
     #[schemars(length(min = 1))]
     pub session_id: String,
     pub seq: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_size_is_capped_and_a_bad_one_is_the_default() {
+        let limit = |limit: &str| {
+            let request = read(&format!(r#"{{"action":"get_conversation_messages","limit":{limit}}}"#)).unwrap();
+            request.fields.limit(50, 100)
+        };
+        assert_eq!([limit("1"), limit("100"), limit("101"), limit("18446744073709551615")], [1, 100, 100, 100]);
+        assert_eq!([limit("0"), limit("-1"), limit("1.5"), limit("\"7\""), limit("null")], [50; 5]);
+    }
 }
