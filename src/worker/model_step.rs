@@ -15,9 +15,9 @@ use crate::{
     },
     limits,
     log::ReadError,
-    model::{ChatStream, Delta, ModelError, ModelReply},
+    model::{ChatStream, Delta, ModelError, ModelReply, ToolCall},
     subjects::ConversationKey,
-    tools::call::describe,
+    tools::{Tool, call::describe},
     wire::{live::Kind, render},
 };
 
@@ -116,14 +116,8 @@ impl Run<'_> {
     async fn record_calls(&mut self, turn: &Turn, reply: ModelReply, grounding: Vec<Citation>) -> Result<(), Exit> {
         let calls = reply.tool_calls.into_iter().map(|call| {
             let tool = self.worker.tools.find(&self.key.org, &call.name);
-            CallRequested {
-                confirm: tool.as_ref().is_some_and(|tool| self.worker.needs_approval(tool)),
-                idempotent: tool.as_ref().is_none_or(|tool| tool.idempotent),
-                description: describe(&call.name, &call.arguments),
-                id: call.id,
-                name: call.name,
-                arguments: call.arguments,
-            }
+            let confirm = tool.as_ref().is_some_and(|tool| self.worker.needs_approval(tool));
+            requested(call, tool.as_ref(), confirm)
         });
         let event = Event::TurnModelReplied(ModelReplied {
             turn: self.turn_id,
@@ -136,6 +130,19 @@ impl Run<'_> {
             grounding,
         });
         self.record_and_show(turn, event).await
+    }
+}
+
+/// What the log keeps of a call. A tool that is not known now may be there when it is called, so only one that is known to
+/// bear repetition counts as such.
+fn requested(call: ToolCall, tool: Option<&Tool>, confirm: bool) -> CallRequested {
+    CallRequested {
+        confirm,
+        idempotent: tool.is_some_and(|tool| tool.idempotent),
+        description: describe(&call.name, &call.arguments),
+        id: call.id,
+        name: call.name,
+        arguments: call.arguments,
     }
 }
 
@@ -160,4 +167,15 @@ fn reply_bytes(reply: &ModelReply) -> usize {
 
 pub(super) fn usage(usage: crate::model::Usage) -> Usage {
     Usage { prompt_tokens: usage.prompt_tokens, completion_tokens: usage.completion_tokens, cost_usd: usage.cost_usd }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tool_that_is_not_known_does_not_bear_repetition() {
+        let call = ToolCall { id: "call-1".into(), name: "charge".into(), arguments: "{}".into() };
+        assert!(!requested(call, None, false).idempotent);
+    }
 }
