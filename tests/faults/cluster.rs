@@ -5,7 +5,6 @@ use std::{
     time::Instant,
 };
 
-use async_nats::jetstream;
 use futures_util::future::join_all;
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -60,9 +59,7 @@ async fn the_leaders_death_loses_nothing() {
 
     let client = cluster.client().await;
     // Everything is there in as many copies as before.
-    let context = jetstream::new(client.clone());
-    let info = context.get_stream("CHAT_local").await.unwrap().cached_info().clone();
-    assert_eq!(info.config.num_replicas, 3);
+    cluster.wait_for_copies("CHAT_local", 3).await;
     let log = Log::read(&client).await;
     let report = Report::new(&turns, &[], &log, &provider, &world, begun.elapsed());
     println!("{}", report.table());

@@ -104,7 +104,7 @@ impl Report {
             self.row(&format!("calls of {tool}"), format!("{} ({again} came again)", calls.len()));
             for (id, count) in calls {
                 if count > at_most {
-                    self.violations.push(format!("{tool} was called {count} times as {id}"));
+                    self.violations.push(format!("{tool} was called {count} times as {id}:\n{}", log.story(&id)));
                 }
                 if !intents.contains(&id) {
                     self.violations.push(format!("{tool} was called as {id} without an intent in the log"));

@@ -78,6 +78,22 @@ impl Cluster {
         timeout(WAIT_MAX, found).await.expect("a leader in time")
     }
 
+    /// Waits until so many copies of a stream hold all of it. A server that has just come back may answer late.
+    pub async fn wait_for_copies(&self, stream: &str, copies: usize) {
+        let context = jetstream::new(self.client().await);
+        let complete = async {
+            loop {
+                let info = context.get_stream(stream).await.ok().map(|stream| stream.cached_info().clone());
+                let followers = info.and_then(|info| info.cluster).map(|cluster| cluster.replicas).unwrap_or_default();
+                if followers.iter().filter(|copy| copy.current && !copy.offline).count() + 1 >= copies {
+                    return;
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(WAIT_MAX, complete).await.expect("all copies in time");
+    }
+
     pub async fn kill(&mut self, name: &str) {
         self.member(name).process.kill().await;
     }

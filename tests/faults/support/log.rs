@@ -72,6 +72,21 @@ impl Log {
         intents.collect()
     }
 
+    /// What the log says of the turn of a call, an event a line: for a violation to tell how it came about.
+    pub fn story(&self, call_id: &str) -> String {
+        let turn: Option<Uuid> = call_id.get(..32).and_then(|turn| turn.parse().ok());
+        let requested =
+            |stored: &&Stored| matches!(&stored.recorded.event, Event::TurnRequested(e) if Some(e.turn) == turn);
+        let conversation = self.events.iter().find(requested).map(|stored| stored.envelope.conversation);
+        let of_conversation = self.events.iter().filter(|stored| Some(stored.envelope.conversation) == conversation);
+        let lines = of_conversation.map(|Stored { envelope, recorded }| {
+            let (seq, prev, at) = (recorded.seq, envelope.prev, recorded.time.format("%T%.3f"));
+            let stored_at = recorded.stored_at.format("%T%.3f");
+            format!("  {seq} after {prev}, made {at}, stored {stored_at}, {}: {:?}", envelope.source, recorded.event)
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
     /// The turn that a request asked for, if it was stored.
     pub fn turn(&self, session: &str, request_id: &str) -> Option<TurnLog<'_>> {
         let session: Uuid = session.parse().expect("a session is a UUID");
