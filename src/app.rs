@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use chrono::{TimeDelta, Utc};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use warp::Filter;
@@ -30,6 +31,9 @@ use crate::{
 
 /// How long a process waits for NATS when it starts.
 const CONNECT_MS: u64 = 30_000;
+/// How long all workers may have been away when their consumer is created anew: a turn may be overdue by so much and still be
+/// ended.
+const OUTAGE_MAX: TimeDelta = TimeDelta::days(1);
 /// How often the streams are compared with their definitions while the process runs.
 const STREAMS_CHECK_EVERY_MS: u64 = 5_000;
 
@@ -199,10 +203,11 @@ impl Health {
 }
 
 /// Creates or updates a region's streams. Returns one line for each definition.
-pub async fn apply_streams(bus: &Bus, region: &str, replicas: Option<u32>) -> anyhow::Result<Vec<String>> {
+pub async fn apply_streams(config: &Config, bus: &Bus, replicas: Option<u32>) -> anyhow::Result<Vec<String>> {
+    let turns_since = Utc::now() - TimeDelta::seconds(config.turn_limit_secs.into()) - OUTAGE_MAX;
     let mut lines = Vec::new();
-    for definition in streams::definitions(region, replicas) {
-        let differences = definition.apply(&bus.client).await?;
+    for definition in streams::definitions(&config.regions.home, replicas) {
+        let differences = definition.apply(&bus.client, turns_since).await?;
         let done = match differences.first() {
             None => "unchanged",
             Some(streams::Difference::Missing) => "created",

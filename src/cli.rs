@@ -165,7 +165,7 @@ async fn streams(command: Streams) -> anyhow::Result<()> {
     let region = &config.regions.home;
     match command {
         Streams::Apply(Replicas { replicas }) => {
-            for line in app::apply_streams(&bus, region, replicas).await? {
+            for line in app::apply_streams(&config, &bus, replicas).await? {
                 println!("{line}");
             }
             Ok(())

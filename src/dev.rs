@@ -56,7 +56,7 @@ async fn run_on(mut config: Config) -> anyhow::Result<()> {
     }
     demo.close();
     let bus = app::connect(&config, "dev").await?;
-    app::apply_streams(&bus, &config.regions.home, None).await?;
+    app::apply_streams(&config, &bus, None).await?;
     let worker = app::start_worker(&config, &bus).await?;
     let edge = app::start_edge(&config, &bus).await?;
     println!("nats {}", config.nats.url.as_deref().unwrap_or_default());

@@ -86,6 +86,9 @@ pub const PULL_BATCH: usize = 64;
 pub const PULL_EXPIRES_MS: u64 = 5_000;
 /// Progress acks and looks at the log while a turn runs: a third of the consumer's `ack_wait` (6 s).
 pub const PROGRESS_MS: u64 = 2_000;
+/// How long a worker relies on what the log said about whose a turn is: less than the consumer's `ack_wait` (6 s), after which
+/// another one may have it.
+pub const LEASE_MS: u64 = 4_000;
 /// Claims of a turn without a step in between, after which it is given up as poison.
 pub const CLAIMS_MAX: u32 = 5;
 /// How long a stopping worker lets its turns finish before it hands them over.

@@ -122,6 +122,7 @@ fn events() -> Value {
     document.add::<event::SessionOpened>(kind::SESSION_OPENED);
     document.add::<event::TurnRequested>(kind::TURN_REQUESTED);
     document.add::<event::TurnStarted>(kind::TURN_STARTED);
+    document.add::<event::TurnReleased>(kind::TURN_RELEASED);
     document.add::<event::ModelReplied>(kind::TURN_MODEL_REPLIED);
     document.add::<event::ToolCalled>(kind::TURN_TOOL_CALLED);
     document.add::<event::ToolReturned>(kind::TURN_TOOL_RETURNED);

@@ -142,6 +142,11 @@ impl Conversation {
                     turn.claims += 1;
                 }
             }),
+            Event::TurnReleased(e) => self.on_held_turn(e.turn, e.epoch, |turn| {
+                turn.epoch = None;
+                // A step since the claim has already forgiven it.
+                turn.claims = turn.claims.saturating_sub(1);
+            }),
             Event::TurnModelReplied(e) => self.on_held_turn(e.turn, e.epoch, |turn| reply(turn, e)),
             Event::TurnToolCalled(e) => self.on_held_turn(e.turn, e.epoch, |turn| {
                 if let Some(call) = open_call(turn, &e.call) {

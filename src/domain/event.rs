@@ -14,6 +14,7 @@ pub mod kind {
     pub const SESSION_OPENED: &str = "session.opened";
     pub const TURN_REQUESTED: &str = "turn.requested";
     pub const TURN_STARTED: &str = "turn.started";
+    pub const TURN_RELEASED: &str = "turn.released";
     pub const TURN_MODEL_REPLIED: &str = "turn.model_replied";
     pub const TURN_TOOL_CALLED: &str = "turn.tool_called";
     pub const TURN_TOOL_RETURNED: &str = "turn.tool_returned";
@@ -33,6 +34,9 @@ pub enum Event {
     TurnRequested(TurnRequested),
     /// A worker claimed the turn's work item; the event's sequence is the turn's epoch. Written by that worker.
     TurnStarted(TurnStarted),
+    /// A worker that stops gave the turn back; its epoch is over and its claim does not count against the turn. Written by
+    /// that worker.
+    TurnReleased(TurnReleased),
     /// The model answered with tool calls. Written by the worker. The answer that ends a turn is in `TurnCompleted`.
     TurnModelReplied(ModelReplied),
     /// A tool is about to be called: the intent. Written by the worker, before the call.
@@ -58,6 +62,7 @@ impl Event {
             Event::SessionOpened(_) => kind::SESSION_OPENED,
             Event::TurnRequested(_) => kind::TURN_REQUESTED,
             Event::TurnStarted(_) => kind::TURN_STARTED,
+            Event::TurnReleased(_) => kind::TURN_RELEASED,
             Event::TurnModelReplied(_) => kind::TURN_MODEL_REPLIED,
             Event::TurnToolCalled(_) => kind::TURN_TOOL_CALLED,
             Event::TurnToolReturned(_) => kind::TURN_TOOL_RETURNED,
@@ -75,6 +80,7 @@ impl Event {
             Event::SessionOpened(_) => None,
             Event::TurnRequested(e) => Some(e.turn),
             Event::TurnStarted(e) => Some(e.turn),
+            Event::TurnReleased(e) => Some(e.turn),
             Event::TurnModelReplied(e) => Some(e.turn),
             Event::TurnToolCalled(e) => Some(e.turn),
             Event::TurnToolReturned(e) => Some(e.turn),
@@ -180,6 +186,13 @@ pub struct TurnStarted {
     pub worker: Uuid,
     /// The sequence of the work item that is claimed.
     pub item: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TurnReleased {
+    pub turn: Uuid,
+    pub epoch: u64,
 }
 
 /// A tool call that the model asked for, and what the worker knew of the tool then.
@@ -400,6 +413,8 @@ pub struct TurnFailed {
 pub enum FailureReason {
     /// The model could not be reached, refused, or answered with something that is no answer.
     Model,
+    /// What happened is larger than an event may be.
+    TooLarge,
     /// No worker of the pool has a key for the gateway.
     NoGatewayKey,
     /// The turn was claimed again and again without getting further.

@@ -20,7 +20,7 @@ pub struct Turn {
     pub item: u64,
     /// Sequence of the last `turn.started`; fences workers that lost the turn.
     pub epoch: Option<u64>,
-    /// Claims since the last step forward.
+    /// Claims since the last step forward that were not given back.
     pub claims: u32,
     pub replies: Vec<Reply>,
     pub usage: Option<Usage>,
@@ -73,6 +73,21 @@ impl Turn {
     /// The call with this id in the model's last reply.
     pub fn call(&self, id: &str) -> Option<&Call> {
         self.replies.last()?.calls.iter().find(|call| call.request.id == id)
+    }
+
+    /// How much tool activity the turn has had: a client is shown each call when it begins (one that waits for approval when
+    /// its person is asked), and each result.
+    pub fn activity(&self) -> u64 {
+        let is_asked = |call: &Call| match self.park.as_ref().map(|park| &park.prompt) {
+            Some(Prompt::Approval { call: asked, .. }) => *asked == call.request.id,
+            None => false,
+        };
+        let begun = |call: &Call| match call.request.confirm {
+            true => call.decision.is_some() || is_asked(call),
+            false => call.called,
+        };
+        let calls = self.replies.iter().flat_map(|reply| &reply.calls);
+        calls.map(|call| u64::from(begun(call)) + u64::from(call.result.is_some())).sum()
     }
 
     /// How much text the turn holds.

@@ -30,7 +30,7 @@ use crate::{
         actions::invalid,
         frames::{self, ErrorCode},
         live::{Cursor, Kind},
-        render,
+        render::{self, Streamed},
     },
 };
 
@@ -112,11 +112,11 @@ impl Connection {
     /// Shows a frame if it is the next one.
     async fn show_in_order(&mut self, frame: &LiveFrame) -> Verdict {
         let LiveFrame { mark, conversation, payload } = frame;
-        if self.views.owes_text(frame)
-            && !self.say_missed(mark.turn, mark.calls_before()).await
+        if self.views.owes_something(frame)
+            && !self.say_missed(mark.turn, mark.calls_before(), mark.chunks_before()).await
             && mark.kind == Kind::Terminal
         {
-            // The text must precede the end; both are shown from the log when it can be read again.
+            // What was missed must precede the end; both are shown from the log when it can be read again.
             return Verdict::Drop;
         }
         let verdict = self.views.judge(frame);
@@ -152,9 +152,10 @@ impl Connection {
         }
     }
 
-    /// A client that resumes is owed every byte of the model's text: what was not shown of the first `calls` model calls is
-    /// said from the log, as far as they are over. False: the log can't be read now.
-    async fn say_missed(&mut self, turn: Uuid, calls: u32) -> bool {
+    /// A client that resumes is owed every byte of the model's text and all tool activity: what was not shown of the first
+    /// `calls` model calls, as far as they are over, and of the first `chunks` frames of tool activity is said from the log.
+    /// False: the log can't be read now.
+    async fn say_missed(&mut self, turn: Uuid, calls: u32, chunks: u64) -> bool {
         let Some(view) = self.views.get_mut(turn) else { return true };
         view.set_behind(true);
         let key = view.key.clone();
@@ -171,7 +172,7 @@ impl Connection {
             (None, _) => return true,
         };
         match self.edge.conversations.events_of_turn(&key, turn, last).await {
-            Ok(events) => self.say_texts(turn, &events, calls),
+            Ok(events) => self.say_streamed(turn, &events, calls, chunks),
             Err(error) => {
                 tracing::warn!(%error, %turn, "what a client missed can't be read now");
                 return false;
@@ -180,22 +181,38 @@ impl Connection {
         true
     }
 
-    /// Says what was not shown of the texts of a turn's first `calls` model calls. `events` are all of the turn so far.
-    fn say_texts(&mut self, turn: Uuid, events: &[Event], calls: u32) {
+    /// Says what was not shown yet; `events` are all of the turn so far.
+    fn say_streamed(&mut self, turn: Uuid, events: &[Event], calls: u32, chunks: u64) {
         let Some(Event::TurnRequested(request)) = events.first() else { return };
-        for text in render::texts(events).filter(|text| request.stream && text.call < calls) {
-            let Some(view) = self.views.get_mut(turn) else { return };
-            if view.void_text(text.call, text.epoch) {
-                self.push(turn, render::restarted(&request.request_id, Utc::now()));
-            }
-            let Some(view) = self.views.get_mut(turn) else { return };
-            let rest = view.take_text(text.call, text.epoch, &text.text);
-            if !rest.is_empty() {
-                self.push(turn, render::token(&request.request_id, rest, Utc::now()));
+        let streamed = render::streamed(&request.request_id, events, Utc::now()).filter(|_| request.stream);
+        for streamed in streamed {
+            match streamed {
+                Streamed::Text { call, epoch, text } if call < calls => {
+                    self.say_text(turn, &request.request_id, (call, epoch), &text);
+                }
+                Streamed::Chunk { n, frame } if n < chunks => {
+                    if self.views.get_mut(turn).is_some_and(|view| view.take_chunk(n)) {
+                        self.push(turn, frame);
+                    }
+                }
+                Streamed::Text { .. } | Streamed::Chunk { .. } => {}
             }
         }
         if let Some(view) = self.views.get_mut(turn) {
             view.set_behind(false);
+        }
+    }
+
+    /// Says what was not shown of the text of a model call, which is of this epoch.
+    fn say_text(&mut self, turn: Uuid, request_id: &str, (call, epoch): (u32, u64), text: &str) {
+        let Some(view) = self.views.get_mut(turn) else { return };
+        if view.void_text(call, epoch) {
+            self.push(turn, render::restarted(request_id, Utc::now()));
+        }
+        let Some(view) = self.views.get_mut(turn) else { return };
+        let rest = view.take_text(call, epoch, text);
+        if !rest.is_empty() {
+            self.push(turn, render::token(request_id, rest, Utc::now()));
         }
     }
 
@@ -260,13 +277,17 @@ impl Connection {
         if prompted.is_none_or(|epoch| epoch == turn.epoch) {
             return;
         }
-        if self.views.resumes && !self.say_missed(turn.request.turn, u32::MAX).await {
+        // The call that the prompt is about comes after it.
+        let call = turn.activity().saturating_sub(1);
+        if self.views.resumes && !self.say_missed(turn.request.turn, u32::MAX, call).await {
             return;
         }
         let Some(view) = self.views.get_mut(turn.request.turn) else { return };
         view.prompted = turn.epoch;
-        for (_, frame) in render::prompt(&turn.request.request_id, turn.request.stream, &park.prompt, Utc::now()) {
-            self.push(turn.request.turn, frame);
+        for (kind, frame) in render::prompt(&turn.request.request_id, turn.request.stream, &park.prompt, Utc::now()) {
+            if kind == Kind::Prompt || self.views.get_mut(turn.request.turn).is_some_and(|view| view.take_chunk(call)) {
+                self.push(turn.request.turn, frame);
+            }
         }
     }
 
@@ -301,7 +322,7 @@ impl Connection {
     pub async fn show_end(&mut self, key: &ConversationKey, state: &Conversation, turn: Uuid) {
         let frame = match state.finished_turn(turn) {
             Some(finished) => {
-                if self.views.resumes && !self.say_missed(turn, u32::MAX).await {
+                if self.views.resumes && !self.say_missed(turn, u32::MAX, u64::MAX).await {
                     return;
                 }
                 match self.edge.conversations.event_at(key, finished.terminal_seq).await {

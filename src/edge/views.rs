@@ -41,9 +41,11 @@ pub struct View {
     call: u32,
     shown: u64,
     text_epoch: u64,
+    /// How much of the turn's tool activity was shown.
+    chunks: u64,
     /// The model call whose text is no longer shown.
     muted_call: Option<u32>,
-    /// Frames may be lost before the next one, so text may be missing that the log has.
+    /// Frames may be lost before the next one, so something may be missing that the log has.
     behind: bool,
     /// The epoch under which the turn parked that was last shown as a prompt.
     pub prompted: Option<u64>,
@@ -96,6 +98,7 @@ impl Views {
             call: 0,
             shown: 0,
             text_epoch: 0,
+            chunks: 0,
             muted_call: None,
             behind: false,
             prompted: None,
@@ -114,6 +117,7 @@ impl Views {
             view.call = cursor.call;
             view.shown = cursor.shown;
             view.text_epoch = cursor.text_epoch;
+            view.chunks = cursor.chunks;
         }
     }
 
@@ -192,9 +196,9 @@ impl Views {
         self.turns.get_mut(&mark.turn).map_or(Verdict::Drop, |view| view.judge(mark, resumes))
     }
 
-    /// Whether text that the log has by now may be missing before this frame: a client that resumes is owed it.
-    pub fn owes_text(&self, frame: &LiveFrame) -> bool {
-        self.resumes && self.turns.get(&frame.mark.turn).is_some_and(|view| view.owes_text(frame.mark))
+    /// Whether something that the log has by now may be missing before this frame: a client that resumes is owed it.
+    pub fn owes_something(&self, frame: &LiveFrame) -> bool {
+        self.resumes && self.turns.get(&frame.mark.turn).is_some_and(|view| view.owes_something(frame.mark))
     }
 
     /// Goes on with a frame although frames before it are lost: text of that model call is no longer shown, unless it
@@ -213,8 +217,8 @@ impl Views {
 impl View {
     /// How far the turn has been shown.
     pub fn cursor(&self, turn: Uuid) -> Cursor {
-        let View { epoch, next_n, call, shown, text_epoch, .. } = *self;
-        Cursor { turn, epoch, next_n, call, shown, text_epoch }
+        let View { epoch, next_n, call, shown, text_epoch, chunks, .. } = *self;
+        Cursor { turn, epoch, next_n, call, shown, text_epoch, chunks }
     }
 
     /// Makes what was shown of a model call void, if it is of another run than this one. True if it was.
@@ -237,13 +241,20 @@ impl View {
         text.get(from..).unwrap_or_default()
     }
 
+    /// Takes tool activity, from the log or as a frame. True if it was not shown yet.
+    pub fn take_chunk(&mut self, n: u64) -> bool {
+        let new = n >= self.chunks;
+        self.chunks = self.chunks.max(n + 1);
+        new
+    }
+
     /// Whether all that the log has was taken.
     pub fn set_behind(&mut self, behind: bool) {
         self.behind = behind;
     }
 
-    /// Whether text that the log has by now may be missing before this frame, which comes next.
-    fn owes_text(&self, mark: Mark) -> bool {
+    /// Whether something that the log has by now may be missing before this frame, which comes next.
+    fn owes_something(&self, mark: Mark) -> bool {
         let outside = mark.epoch == u64::MAX;
         let newer = mark.epoch > self.epoch;
         if !outside && mark.n != if newer { 0 } else { self.next_n } {
@@ -295,15 +306,13 @@ impl View {
                 Verdict::Show
             }
             Kind::Reasoning => Verdict::Show,
-            // It was shown from the log, together with the tool call that ends the epoch.
-            Kind::Prompt if self.prompted == Some(mark.epoch) => {
-                self.next_n = u64::MAX;
-                Verdict::Drop
-            }
+            // It was shown from the log.
+            Kind::Prompt if self.prompted == Some(mark.epoch) => Verdict::Drop,
             Kind::Prompt => {
                 self.prompted = Some(mark.epoch);
                 Verdict::Show
             }
+            Kind::Chunk if !self.take_chunk(mark.chunks) => Verdict::Drop,
             Kind::Chunk | Kind::Terminal => Verdict::Show,
         }
     }
@@ -320,8 +329,15 @@ mod tests {
     }
 
     fn frame(turn: Uuid, epoch: u64, n: u64, kind: Kind, call: u32) -> LiveFrame {
-        let mark = Mark { turn, epoch, n, kind, call, offset: n, length: 1 };
+        let mark = Mark { turn, epoch, n, kind, call, offset: n, length: 1, chunks: n };
         LiveFrame { conversation: key().conversation, mark, payload: Default::default() }
+    }
+
+    /// Tool activity that is not the turn's first.
+    fn chunk(epoch: u64, n: u64, chunks: u64) -> LiveFrame {
+        let mut chunk = frame(TURN, epoch, n, Kind::Chunk, 0);
+        chunk.mark.chunks = chunks;
+        chunk
     }
 
     fn open() -> Views {
@@ -385,6 +401,20 @@ mod tests {
     }
 
     #[test]
+    fn tool_activity_that_was_said_from_the_log_is_not_shown_again() {
+        let mut views = open();
+        views.resumes = true;
+        assert_eq!(views.judge(&frame(TURN, 5, 0, Kind::Chunk, 0)), Verdict::Show);
+        let view = views.get_mut(TURN).unwrap();
+        assert_eq!([view.take_chunk(0), view.take_chunk(1), view.take_chunk(1)], [false, true, false]);
+        let mut judge = |n| views.judge(&frame(TURN, 5, n, Kind::Chunk, 0));
+        assert_eq!([judge(1), judge(2)], [Verdict::Drop, Verdict::Show]);
+        let mut later = Views::new(true);
+        later.open_at(&key(), "r1", views.get_mut(TURN).unwrap().cursor(TURN));
+        assert!(!later.get_mut(TURN).unwrap().take_chunk(2), "the cursor tells");
+    }
+
+    #[test]
     fn what_was_shown_of_another_run_is_void() {
         let mut views = open();
         assert_eq!(views.judge(&frame(TURN, 5, 0, Kind::Token, 0)), Verdict::Show);
@@ -414,10 +444,12 @@ mod tests {
     #[test]
     fn a_prompt_that_was_shown_from_the_log_is_not_shown_again_nor_is_its_tool_call() {
         let mut views = open();
-        views.get_mut(TURN).unwrap().prompted = Some(5);
+        let view = views.get_mut(TURN).unwrap();
+        view.prompted = Some(5);
+        assert!(view.take_chunk(1));
         let mut judge = |epoch, n, kind| views.judge(&frame(TURN, epoch, n, kind, 0));
         assert_eq!([judge(5, 0, Kind::Prompt), judge(5, 1, Kind::Chunk)], [Verdict::Drop, Verdict::Drop]);
-        assert_eq!(judge(9, 0, Kind::Chunk), Verdict::Show);
+        assert_eq!(views.judge(&chunk(9, 0, 2)), Verdict::Show);
     }
 
     #[test]

@@ -194,7 +194,8 @@ mod tests {
     use crate::wire::live::Kind;
 
     fn frame(bytes: usize) -> LiveFrame {
-        let mark = Mark { turn: Uuid::nil(), epoch: 1, n: 0, kind: Kind::Chunk, call: 0, offset: 0, length: 0 };
+        let mark =
+            Mark { turn: Uuid::nil(), epoch: 1, n: 0, kind: Kind::Chunk, call: 0, offset: 0, length: 0, chunks: 0 };
         LiveFrame { conversation: Uuid::nil(), mark, payload: vec![b'x'; bytes].into() }
     }
 

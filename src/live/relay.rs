@@ -20,10 +20,10 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay for a turn that was claimed with `epoch`.
-    pub fn new(client: Client, key: &ConversationKey, session: Uuid, turn: Uuid, epoch: u64) -> Self {
-        let subject = subjects::live(&key.region, key.conversation, session);
-        Self { client, subject, mark: Mark { turn, epoch, n: 0, kind: Kind::Chunk, call: 0, offset: 0, length: 0 } }
+    /// A relay for a turn that was claimed with `epoch` and has had so many frames of tool activity.
+    pub fn new(client: Client, subject: String, turn: Uuid, epoch: u64, chunks: u64) -> Self {
+        let mark = Mark { turn, epoch, n: 0, kind: Kind::Chunk, call: 0, offset: 0, length: 0, chunks };
+        Self { client, subject, mark }
     }
 
     /// Starts the model call with this index.
@@ -37,6 +37,7 @@ impl Relay {
         let mark = Mark { kind, length: text_bytes as u64, ..self.mark };
         self.mark.n += 1;
         self.mark.offset += text_bytes as u64;
+        self.mark.chunks += u64::from(kind == Kind::Chunk);
         publish(&self.client, &self.subject, mark, payload).await;
     }
 }
@@ -44,7 +45,7 @@ impl Relay {
 /// Publishes the terminal frame of a turn from outside its worker: the edge that cancelled it.
 pub async fn publish_terminal(client: &Client, key: &ConversationKey, session: Uuid, turn: Uuid, payload: Bytes) {
     let subject = subjects::live(&key.region, key.conversation, session);
-    let mark = Mark { turn, epoch: u64::MAX, n: 0, kind: Kind::Terminal, call: 0, offset: 0, length: 0 };
+    let mark = Mark { turn, epoch: u64::MAX, n: 0, kind: Kind::Terminal, call: 0, offset: 0, length: 0, chunks: 0 };
     publish(client, &subject, mark, payload).await;
 }
 

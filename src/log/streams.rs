@@ -5,6 +5,7 @@
 //! could lose or hide events. What is kept in memory they create again when a server has forgotten it.
 
 use async_nats::Client;
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -51,6 +52,9 @@ const CONSUMERS: [(&str, &str); 2] = [
     ("SCHED_local", include_str!("../../streams/SCHED.due.json")),
 ];
 
+/// Where a consumer began: chosen when it is created, and never changed afterwards.
+const BEGINNING: [&str; 2] = ["deliver_policy", "opt_start_time"];
+
 /// Fields that an operator may set otherwise: they change cost or durability, not what the program may rely on.
 const OPERATORS_CHOICE: [&str; 8] = [
     "description",
@@ -95,23 +99,45 @@ impl Definition {
 
     /// Where the server differs from this definition.
     pub async fn differences(&self, client: &Client) -> Result<Vec<Difference>, StreamsError> {
+        Ok(self.compare(self.actual(client).await?.as_ref()))
+    }
+
+    fn compare(&self, actual: Option<&Map<String, Value>>) -> Vec<Difference> {
+        actual.map_or_else(|| vec![Difference::Missing], |actual| differences(&self.config, actual))
+    }
+
+    /// What the server has, if it has it.
+    async fn actual(&self, client: &Client) -> Result<Option<Map<String, Value>>, StreamsError> {
         let subject = match &self.consumer {
             Some(consumer) => subjects::consumer_info(&self.stream, consumer),
             None => subjects::stream_api("INFO", &self.stream),
         };
-        Ok(match ask(client, &self.title(), subject, "").await? {
-            Some(actual) => differences(&self.config, &actual),
-            None => vec![Difference::Missing],
-        })
+        ask(client, &self.title(), subject, "").await
     }
 
     /// Creates or updates what is different. Returns the differences that there were.
-    pub async fn apply(&self, client: &Client) -> Result<Vec<Difference>, StreamsError> {
-        let differences = self.differences(client).await?;
+    ///
+    /// A consumer of work items that is created begins with what was stored at `since`: the turns of older ones are over,
+    /// and to look at each of them would take hours on a large stream.
+    pub async fn apply(&self, client: &Client, since: DateTime<Utc>) -> Result<Vec<Difference>, StreamsError> {
+        let actual = self.actual(client).await?;
+        let differences = self.compare(actual.as_ref());
         if differences.is_empty() {
             return Ok(differences);
         }
-        let config = Value::Object(self.config.clone());
+        let mut config = self.config.clone();
+        match &actual {
+            Some(actual) => {
+                let kept = BEGINNING.iter().filter_map(|name| Some((name.to_string(), actual.get(*name)?.clone())));
+                config.extend(kept);
+            }
+            None if self.is_of_work_items() => {
+                config.insert("deliver_policy".into(), "by_start_time".into());
+                config.insert("opt_start_time".into(), since.to_rfc3339().into());
+            }
+            None => {}
+        }
+        let config = Value::Object(config);
         let (subject, payload) = match &self.consumer {
             Some(consumer) => {
                 let request = serde_json::json!({ "stream_name": self.stream, "config": config, "action": "" });
@@ -124,6 +150,11 @@ impl Definition {
         };
         ask(client, &self.title(), subject, &payload.to_string()).await?;
         Ok(differences)
+    }
+
+    /// Whether this is a worker pool's consumer.
+    fn is_of_work_items(&self) -> bool {
+        self.consumer.is_some() && self.config.contains_key("filter_subjects")
     }
 }
 
@@ -149,7 +180,7 @@ pub async fn check(client: &Client, region: &str) -> Result<(), StreamsError> {
         };
         if differences.contains(&Difference::Missing) {
             tracing::warn!(stream = definition.title(), "the server has forgotten a stream; creating it again");
-            definition.apply(client).await?;
+            definition.apply(client, Utc::now()).await?;
             differences = definition.differences(client).await?;
         }
         refuse_dangerous(definition, &differences)?;
@@ -180,7 +211,7 @@ fn differences(defined: &Map<String, Value>, actual: &Map<String, Value>) -> Vec
         let same = found == *value || (unset(&found) && unset(value));
         (!same).then(|| Difference::Field { name: name.clone(), defined: value.clone(), actual: found })
     };
-    defined.iter().filter_map(differ).collect()
+    defined.iter().filter(|(name, _)| !BEGINNING.contains(&name.as_str())).filter_map(differ).collect()
 }
 
 /// Asks the JetStream API; `None` = the stream or consumer does not exist, else its configuration.

@@ -1,6 +1,7 @@
 //! Calls one tool. Whatever happens, there is a result for the model; a turn never hangs on a tool.
 
 use async_nats::{HeaderMap, Request, client::RequestErrorKind};
+use chrono::{SecondsFormat, Utc};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -14,6 +15,8 @@ pub struct CallContext {
     pub org: String,
     pub conversation: Uuid,
     pub user: Uuid,
+    /// The claim under which the worker calls.
+    pub epoch: u64,
 }
 
 /// What the model is told of a call.
@@ -67,6 +70,9 @@ impl Registry {
         headers.insert("Turnstream-Org", crate::subjects::encode_token(&context.org));
         headers.insert("Turnstream-Conversation", context.conversation.to_string());
         headers.insert("Turnstream-User", context.user.to_string());
+        headers.insert("Turnstream-Epoch", context.epoch.to_string());
+        let expires = Utc::now() + tool.timeout;
+        headers.insert("Turnstream-Expires", expires.to_rfc3339_opts(SecondsFormat::Millis, true));
         let request = Request::new().payload(arguments.to_string().into()).headers(headers).timeout(Some(tool.timeout));
         match self.client.send_request(subject.to_string(), request).await {
             Ok(reply) => {

@@ -96,6 +96,11 @@ impl Fields {
         self.0.get(name).filter(|value| !value.is_null())
     }
 
+    /// Whether the field is there, whatever it is.
+    pub fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
     /// A string, or nothing when the field is absent.
     pub fn text(&self, name: &str) -> Result<Option<&str>, BadFrame> {
         match self.get(name) {

@@ -1,7 +1,7 @@
 //! The header that numbers the frames of a turn between worker and edge.
 //!
-//! One header, `Turnstream-Frame: {turn} {epoch} {n} {kind} {call} {offset} {length}`, so that an edge can order, deduplicate and
-//! notice gaps without parsing the frame, which it forwards as it came.
+//! One header, `Turnstream-Frame: {turn} {epoch} {n} {kind} {call} {offset} {length} {chunks}`, so that an edge can order,
+//! deduplicate and notice gaps without parsing the frame, which it forwards as it came.
 
 use std::fmt;
 
@@ -25,6 +25,8 @@ pub struct Mark {
     pub offset: u64,
     /// For tokens: bytes of text in the frame.
     pub length: u64,
+    /// Frames of tool activity that the turn had before this one, over all epochs.
+    pub chunks: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +62,8 @@ impl Kind {
 
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Mark { turn, epoch, n, kind, call, offset, length } = self;
-        write!(f, "{} {epoch} {n} {} {call} {offset} {length}", turn.simple(), kind.name())
+        let Mark { turn, epoch, n, kind, call, offset, length, chunks } = self;
+        write!(f, "{} {epoch} {n} {} {call} {offset} {length} {chunks}", turn.simple(), kind.name())
     }
 }
 
@@ -75,6 +77,11 @@ impl Mark {
         }
     }
 
+    /// How much tool activity the turn had before this frame.
+    pub fn chunks_before(&self) -> u64 {
+        if self.kind == Kind::Terminal { u64::MAX } else { self.chunks }
+    }
+
     /// Reads the header's value.
     pub fn parse(value: &str) -> Option<Self> {
         let mut parts = value.split(' ');
@@ -86,6 +93,7 @@ impl Mark {
             call: parts.next()?.parse().ok()?,
             offset: parts.next()?.parse().ok()?,
             length: parts.next()?.parse().ok()?,
+            chunks: parts.next()?.parse().ok()?,
         };
         parts.next().is_none().then_some(mark)
     }
@@ -103,19 +111,21 @@ pub struct Cursor {
     /// Bytes of that model call's text that were shown, and the epoch that they are of.
     pub shown: u64,
     pub text_epoch: u64,
+    /// Frames of tool activity that were shown.
+    pub chunks: u64,
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Cursor { turn, epoch, next_n, call, shown, text_epoch } = self;
-        write!(f, "{}.{epoch}.{next_n}.{call}.{shown}.{text_epoch}", turn.simple())
+        let Cursor { turn, epoch, next_n, call, shown, text_epoch, chunks } = self;
+        write!(f, "{}.{epoch}.{next_n}.{call}.{shown}.{text_epoch}.{chunks}", turn.simple())
     }
 }
 
 impl Cursor {
     /// The cursor of a turn whose terminal frame was shown.
     pub fn ended(turn: Uuid) -> Self {
-        Self { turn, epoch: u64::MAX, next_n: 0, call: 0, shown: 0, text_epoch: 0 }
+        Self { turn, epoch: u64::MAX, next_n: 0, call: 0, shown: 0, text_epoch: 0, chunks: 0 }
     }
 
     /// Whether the turn's terminal frame was shown.
@@ -133,6 +143,7 @@ impl Cursor {
             call: parts.next()?.parse().ok()?,
             shown: parts.next()?.parse().ok()?,
             text_epoch: parts.next()?.parse().ok()?,
+            chunks: parts.next()?.parse().ok()?,
         };
         parts.next().is_none().then_some(cursor)
     }
@@ -145,15 +156,15 @@ mod tests {
     #[test]
     fn a_mark_survives_the_header() {
         for (kind, _) in Kind::ALL {
-            let mark = Mark { turn: Uuid::new_v4(), epoch: 7, n: 3, kind, call: 1, offset: 512, length: 9 };
+            let mark = Mark { turn: Uuid::new_v4(), epoch: 7, n: 3, kind, call: 1, offset: 512, length: 9, chunks: 2 };
             assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
         }
-        assert_eq!(Mark::parse("x 1 2 token 0 0 0"), None);
+        assert_eq!(Mark::parse("x 1 2 token 0 0 0 0"), None);
     }
 
     #[test]
     fn a_cursor_survives_its_text() {
-        let cursor = Cursor { turn: Uuid::new_v4(), epoch: 9, next_n: 4, call: 2, shown: 77, text_epoch: 8 };
+        let cursor = Cursor { turn: Uuid::new_v4(), epoch: 9, next_n: 4, call: 2, shown: 77, text_epoch: 8, chunks: 3 };
         assert_eq!(Cursor::parse(&cursor.to_string()), Some(cursor));
         assert_eq!(Cursor::parse("garbage"), None);
     }

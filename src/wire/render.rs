@@ -12,7 +12,7 @@ use super::{
     },
     live::Kind,
 };
-use crate::domain::event::{Event, FailureReason, Prompt, TurnCompleted, TurnFailed};
+use crate::domain::event::{CallRequested, Event, FailureReason, Prompt, TurnCompleted, TurnFailed};
 
 /// A frame and what kind it is.
 pub type Rendered = (Kind, Bytes);
@@ -35,6 +35,7 @@ pub fn render(request_id: &str, stream: bool, event: &Event, now: DateTime<Utc>)
         | Event::SessionOpened(_)
         | Event::TurnRequested(_)
         | Event::TurnStarted(_)
+        | Event::TurnReleased(_)
         | Event::TurnModelReplied(_)
         | Event::TurnResumed(_) => Vec::new(),
     }
@@ -79,26 +80,54 @@ pub fn reasoning(request_id: &str, token: &str, now: DateTime<Utc>) -> Bytes {
     .to_bytes()
 }
 
-/// The text of a finished model call: its index in the turn, the epoch that it was streamed under.
-pub struct CallText<'a> {
-    pub call: u32,
-    pub epoch: u64,
-    pub text: Cow<'a, str>,
+/// Something of a turn that was streamed, as the log has it.
+pub enum Streamed<'a> {
+    /// The text of a finished model call: its index in the turn, the epoch that it was streamed under.
+    Text { call: u32, epoch: u64, text: Cow<'a, str> },
+    /// Tool activity; the number counts that of the turn from 0.
+    Chunk { n: u64, frame: Bytes },
 }
 
-/// The texts of the finished model calls among a turn's events, in their order.
-pub fn texts(events: &[Event]) -> impl Iterator<Item = CallText<'_>> {
-    let mut replies = 0;
+/// What was streamed according to a turn's events, in their order.
+pub fn streamed<'a>(
+    request_id: &'a str,
+    events: &'a [Event],
+    now: DateTime<Utc>,
+) -> impl Iterator<Item = Streamed<'a>> + 'a {
+    let (mut replies, mut chunks) = (0, 0);
+    let mut calls: &[CallRequested] = &[];
     events.iter().filter_map(move |event| match event {
         Event::TurnModelReplied(e) => {
+            calls = &e.calls;
             replies += 1;
-            Some(CallText { call: replies - 1, epoch: e.epoch, text: Cow::Borrowed(&e.text) })
+            Some(Streamed::Text { call: replies - 1, epoch: e.epoch, text: Cow::Borrowed(&e.text) })
         }
         Event::TurnCompleted(e) => {
-            Some(CallText { call: e.call?, epoch: e.epoch, text: Cow::Owned(e.response.text()) })
+            Some(Streamed::Text { call: e.call?, epoch: e.epoch, text: Cow::Owned(e.response.text()) })
         }
-        _ => None,
+        event => {
+            let frame = activity(request_id, event, calls, now)?;
+            chunks += 1;
+            Some(Streamed::Chunk { n: chunks - 1, frame })
+        }
     })
+}
+
+/// The frame of an event that is tool activity; `calls` are those of the model's last reply.
+fn activity(request_id: &str, event: &Event, calls: &[CallRequested], now: DateTime<Utc>) -> Option<Bytes> {
+    match event {
+        // One that waited for approval was shown with its prompt.
+        Event::TurnToolCalled(e) => {
+            let call = calls.iter().find(|call| call.id == e.call && !call.confirm)?;
+            Some(tool_call(request_id, &call.name, &call.arguments, now))
+        }
+        Event::TurnParked(e) => {
+            let Prompt::Approval { tool, arguments, .. } = &e.prompt;
+            Some(tool_call(request_id, tool, arguments, now))
+        }
+        Event::TurnToolReturned(_) => render(request_id, true, event, now).pop().map(|(_, frame)| frame),
+        _ => None,
+    }
 }
 
 fn chunk(request_id: &str, node: &str, raw_response: RawResponse, now: DateTime<Utc>) -> Bytes {
@@ -125,6 +154,7 @@ fn completed(e: &TurnCompleted, now: DateTime<Utc>) -> Bytes {
 fn failed(e: &TurnFailed, now: DateTime<Utc>) -> Bytes {
     let (code, message) = match e.reason {
         FailureReason::Model => (ErrorCode::AgentError, "The assistant could not answer. Please try again."),
+        FailureReason::TooLarge => (ErrorCode::AgentError, "The assistant's answer was too long."),
         FailureReason::NoGatewayKey => (ErrorCode::AgentError, "The assistant is not set up to answer."),
         FailureReason::Expired => (ErrorCode::AgentError, "This message could not be answered in time."),
         FailureReason::Poison => (ErrorCode::AgentError, "The assistant failed repeatedly on this message."),

@@ -109,6 +109,16 @@ impl Run<'_> {
         Err(Exit::Done)
     }
 
+    /// What happened last is larger than an event may be; the model would not say it shorter if it were asked again.
+    pub(super) async fn end_too_large(&mut self, max: usize) -> Exit {
+        let Some(turn) = self.turn().cloned() else { return Exit::Done };
+        let detail = format!("an event of the turn would be larger than {max} bytes");
+        match self.fail(&turn, FailureReason::TooLarge, &detail).await {
+            Ok(()) => Exit::Done,
+            Err(exit) => exit,
+        }
+    }
+
     /// The turn was claimed again and again.
     pub(super) async fn give_up(&mut self, turn: &Turn) -> Result<(), Exit> {
         let detail = format!("claimed {} times without getting further", turn.claims);
@@ -165,7 +175,10 @@ pub(super) async fn show_park_again(worker: &Worker, key: &ConversationKey, turn
         return exit;
     }
     let epoch = turn.epoch.unwrap_or_default();
-    let mut relay = Relay::new(worker.client.clone(), key, turn.request.session, turn.request.turn, epoch);
+    let subject = subjects::live(&key.region, key.conversation, turn.request.session);
+    // The prompt's own call counts already.
+    let chunks = turn.activity().saturating_sub(1);
+    let mut relay = Relay::new(worker.client.clone(), subject, turn.request.turn, epoch, chunks);
     for (kind, frame) in render::prompt(&turn.request.request_id, turn.request.stream, &park.prompt, Utc::now()) {
         relay.publish(kind, frame, 0).await;
     }

@@ -72,7 +72,7 @@ impl Run<'_> {
         };
         match reply {
             Ok(reply) if reply_bytes(&reply) > limits::REPLY_MAX_BYTES => {
-                self.fail(turn, FailureReason::Model, "the model's reply is too large to keep").await
+                self.fail(turn, FailureReason::TooLarge, "the model's reply is too large to keep").await
             }
             Ok(reply) if reply.tool_calls.is_empty() => self.complete(turn, reply, grounding).await,
             Ok(reply) => self.record_calls(turn, reply, grounding).await,

@@ -5,7 +5,12 @@
 //! the log shows the turn terminal or driven by a later item, or when it is parked and this worker has set the deadline. A
 //! worker that lost its turn sends neither ack nor nak, for either would take the item away from its new owner.
 
-use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_nats::jetstream::{AckKind, Message};
 use tokio::{
@@ -17,14 +22,14 @@ use uuid::Uuid;
 
 use super::{Worker, model_step::Opening};
 use crate::{
-    domain::{Command, Conversation, Event, Refusal, Step, Turn, next_step},
+    domain::{Command, Conversation, Event, Refusal, Step, Turn, event::TurnReleased, next_step},
     ids, limits,
     live::relay::Relay,
     log::{
-        AppendError, ReadError,
+        AppendError,
         load::{Decider, ExecuteError, Freshness},
     },
-    subjects::ConversationKey,
+    subjects::{self, ConversationKey},
     wire::{live::Kind, render},
 };
 
@@ -36,6 +41,8 @@ pub(super) enum Exit {
     /// Another worker has claimed the same item. It may have parked the turn and not set the deadline yet; should it die
     /// before that, the item has to come again.
     Fenced,
+    /// What happened is larger than an event may be.
+    TooLarge { max: usize },
     /// The log does not answer; the item will be delivered again.
     Unavailable(String),
     /// This worker stops; another one shall take the turn at once.
@@ -57,6 +64,8 @@ pub(super) struct Run<'a> {
     progress: Interval,
     nonce: Uuid,
     decisions: u32,
+    /// At this moment the log still said that the turn is this worker's.
+    held_at: Instant,
 }
 
 /// Handles one delivered work item.
@@ -72,6 +81,10 @@ pub(super) async fn handle(worker: Arc<Worker>, message: Message, hand_over: Can
         Exit::Done => answer(&message, AckKind::Ack).await,
         Exit::HandOver => answer(&message, AckKind::Nak(None)).await,
         Exit::Fenced => tracing::info!(conversation = %key.conversation, item, "another worker took the turn over"),
+        // Not even the turn's failure could be recorded, and another worker could not either.
+        Exit::TooLarge { max } => {
+            tracing::error!(conversation = %key.conversation, item, max, "a turn's failure is too large to be stored");
+        }
         Exit::Unavailable(cause) => {
             tracing::warn!(conversation = %key.conversation, item, cause, "the turn waits for its item's redelivery");
         }
@@ -112,6 +125,7 @@ async fn drive(
     };
     let nonce = ids::new_random();
     let decider = Decider { source: worker.source(), event_id: ids::event_id(nonce, 0) };
+    let held_at = Instant::now();
     let claim = Command::Claim { item, worker: worker.id };
     let executed = match worker.conversations.execute(key, state, &claim, &decider).await {
         Ok(executed) => executed,
@@ -123,9 +137,10 @@ async fn drive(
     let opening = if executed.previous == looked_at { opening } else { Opening::none() };
     let rerun = executed.previous != item;
     let epoch = executed.recorded.seq;
-    let mut relay = Relay::new(worker.client.clone(), key, session, turn_id, epoch);
+    let (replies, chunks) = executed.state.turn.as_ref().map_or((0, 0), |turn| (turn.model_calls(), turn.activity()));
+    let subject = subjects::live(&key.region, key.conversation, session);
+    let mut relay = Relay::new(worker.client.clone(), subject, turn_id, epoch, chunks);
     // Until the model is asked again, what happens belongs to its last reply.
-    let replies = executed.state.turn.as_ref().map_or(0, Turn::model_calls);
     relay.begin_call(replies.saturating_sub(1));
     let every = Duration::from_millis(limits::PROGRESS_MS);
     let mut progress = interval_at(tokio::time::Instant::now() + every, every);
@@ -144,9 +159,12 @@ async fn drive(
         progress,
         nonce,
         decisions: 1,
+        held_at,
     };
-    let Err(exit) = run.steps(opening, rerun).await;
-    exit
+    match run.steps(opening, rerun).await {
+        Err(Exit::TooLarge { max }) => run.end_too_large(max).await,
+        Err(exit) => exit,
+    }
 }
 
 impl Run<'_> {
@@ -171,7 +189,7 @@ impl Run<'_> {
     }
 
     /// The turn, while it is the active one.
-    fn turn(&self) -> Option<&Turn> {
+    pub fn turn(&self) -> Option<&Turn> {
         self.state.turn.as_ref().filter(|turn| turn.request.turn == self.turn_id)
     }
 
@@ -180,15 +198,15 @@ impl Run<'_> {
         let decider = Decider { source: self.worker.source(), event_id: ids::event_id(self.nonce, self.decisions) };
         self.decisions += 1;
         let command = Command::Record { turn: self.turn_id, epoch: self.epoch, event };
+        let asked_at = Instant::now();
         match self.worker.conversations.execute(&self.key, self.state.clone(), &command, &decider).await {
             Ok(executed) => {
+                self.held_at = asked_at;
                 self.state = executed.state;
                 Ok(executed.recorded.event)
             }
             Err(ExecuteError::Refused(refusal)) => Err(self.lost(refusal).await),
-            Err(ExecuteError::Append(AppendError::TooLarge { max })) => {
-                Err(Exit::Unavailable(format!("an event is larger than {max} bytes")))
-            }
+            Err(ExecuteError::Append(AppendError::TooLarge { max })) => Err(Exit::TooLarge { max }),
             Err(error) => Err(Exit::Unavailable(error.to_string())),
         }
     }
@@ -222,24 +240,52 @@ impl Run<'_> {
                     answer(self.message, AckKind::Progress).await;
                 }
                 () = self.hand_over.cancelled() => {
-                    // Giving back what another worker holds by now would take it away from that worker.
-                    self.look().await?;
-                    return Err(Exit::HandOver);
+                    return Err(self.release().await);
                 }
             }
         }
     }
 
+    /// Gives the turn back. The log is told first: giving back what another worker holds by now would take it away from that
+    /// worker, and a claim that was given back does not count against the turn.
+    async fn release(&mut self) -> Exit {
+        let released = TurnReleased { turn: self.turn_id, epoch: self.epoch };
+        match self.record(Event::TurnReleased(released)).await {
+            Ok(_) => Exit::HandOver,
+            Err(exit) => exit,
+        }
+    }
+
     /// Reads the log: is the turn still this worker's?
     async fn look(&mut self) -> Result<(), Exit> {
-        match self.worker.conversations.load(&self.key, Freshness::AtLeast(self.state.last_seq)).await {
-            Ok(state) => self.state = state,
+        match self.read(Freshness::AtLeast(self.state.last_seq)).await {
             // An append decides; until then work goes on.
-            Err(ReadError::Unavailable(_)) => return Ok(()),
-            Err(error) => return Err(Exit::Unavailable(error.to_string())),
+            Err(Exit::Unavailable(cause)) => {
+                tracing::debug!(turn = %self.turn_id, cause, "the log can't be looked at now");
+                Ok(())
+            }
+            read => read,
         }
+    }
+
+    /// Before something is done that can't be undone: what the log said a while ago no longer counts, for this worker may
+    /// have been paused, and another one may have taken the turn or its user stopped it.
+    pub async fn confirm_lease(&mut self) -> Result<(), Exit> {
+        match self.held_at.elapsed() > Duration::from_millis(limits::LEASE_MS) {
+            true => self.read(Freshness::Leader).await,
+            false => Ok(()),
+        }
+    }
+
+    async fn read(&mut self, freshness: Freshness) -> Result<(), Exit> {
+        let asked_at = Instant::now();
+        let loaded = self.worker.conversations.load(&self.key, freshness).await;
+        self.state = loaded.map_err(|error| Exit::Unavailable(error.to_string()))?;
         match self.turn() {
-            Some(turn) if turn.epoch == Some(self.epoch) => Ok(()),
+            Some(turn) if turn.epoch == Some(self.epoch) => {
+                self.held_at = asked_at;
+                Ok(())
+            }
             _ => Err(self.lost(Refusal::Superseded).await),
         }
     }

@@ -14,7 +14,8 @@ use crate::{
 };
 
 impl Run<'_> {
-    /// Calls tools in parallel. Every intent is in the log before the first call; every result is logged as it comes.
+    /// Calls tools in parallel. Every intent is in the log before the first call, and the turn is then still this worker's;
+    /// every result is logged as it comes.
     pub(super) async fn call_tools(&mut self, turn: &Turn, calls: Vec<CallRequested>) -> Result<(), Exit> {
         for call in &calls {
             if turn.call(&call.id).is_some_and(|known| known.called) {
@@ -30,6 +31,7 @@ impl Run<'_> {
                 self.stream(turn, Kind::Chunk, frame, 0).await;
             }
         }
+        self.confirm_lease().await?;
         let mut running: FuturesUnordered<_> = calls.into_iter().map(|call| self.call(turn, call)).collect();
         while let Some((call, result)) = self.guarded(running.next()).await? {
             self.record_result(turn, call, result).await?;
@@ -49,6 +51,7 @@ impl Run<'_> {
             org: self.key.org.clone(),
             conversation: self.key.conversation,
             user: turn.request.user.id,
+            epoch: self.epoch,
         };
         async move {
             let result = match worker.tools.find(&context.org, &call.name) {

@@ -29,6 +29,9 @@ pub const TAKEN_OVER: Sight = Sight("an item is claimed three times", |_, s| s.l
 pub const UNKNOWN: Sight = Sight("the outcome of a call is unknown", |_, s| {
     did(&s.log, |what| matches!(what, What::Stated(_, Statement::Unknown)))
 });
+pub const GIVEN_BACK: Sight = Sight("a turn that was given back is answered", |_, s| {
+    did(&s.log, |what| what == What::Released) && did(&s.log, |what| what == What::Completed)
+});
 pub const GIVEN_UP: Sight = Sight("a turn is given up", |_, s| did(&s.log, |what| what == What::GivenUp));
 pub const APPROVED: Sight =
     Sight("an approved tool is called", |_, s| s.log.facts().has_resolution(Resolution::Approved) && s.called != 0);

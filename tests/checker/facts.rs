@@ -21,7 +21,7 @@ pub struct Facts {
     ended: u8,
     active: Option<Active>,
     parks: Vec<Park>,
-    /// How often the active turn's item was claimed.
+    /// How often the active turn's item was claimed and not given back.
     pub claims: u32,
     pub void_requests: u32,
 }
@@ -107,6 +107,13 @@ impl Facts {
                     }
                     active.epoch = Some(seq);
                     self.claims += 1;
+                }
+            }
+            Event::TurnReleased(e) => {
+                self.by_worker(e.turn, e.epoch, broken);
+                if let Some(active) = self.own(e.turn, broken) {
+                    active.epoch = None;
+                    self.claims -= 1;
                 }
             }
             Event::TurnModelReplied(e) => self.by_worker(e.turn, e.epoch, broken),

@@ -203,10 +203,9 @@ impl Checked {
             }
             Action::HandOver(slot) => {
                 state.faults.hand_overs -= 1;
-                if let Some(item) = state.runs[slot].item() {
-                    state.item(item).ready = true;
+                if let Run::Busy(driver) = state.runs[slot] {
+                    state.runs[slot] = driver.release(rules, state);
                 }
-                state.runs[slot] = Run::Idle;
             }
             Action::Delay(actor) => hold_up(state, actor),
             Action::GiveUp(actor) => leave(state, actor),

@@ -11,7 +11,7 @@ use turnstream::{
         Command, Conversation, Event, Turn,
         event::{
             CallRequested, FailureReason, ModelReplied, Participant, Prompt, Response, SessionOpened, ToolCalled,
-            ToolReturned, TurnCompleted, TurnFailed, TurnParked, TurnRequested,
+            ToolReturned, TurnCompleted, TurnFailed, TurnParked, TurnReleased, TurnRequested,
         },
     },
     ids, limits,
@@ -71,6 +71,7 @@ pub enum What {
     /// Stated without a call: refused, or unknown.
     Stated(CallNo, Statement),
     Parked(CallNo),
+    Released,
     Completed,
     GivenUp,
 }
@@ -244,6 +245,7 @@ fn event(turn: TurnNo, epoch: Seq, what: What, state: Option<&Turn>) -> Event {
             },
             deadline: time(1),
         }),
+        What::Released => Event::TurnReleased(TurnReleased { turn: id, epoch }),
         What::Completed => Event::TurnCompleted(completed(id, epoch, turn)),
         What::GivenUp => Event::TurnFailed(TurnFailed {
             turn: id,

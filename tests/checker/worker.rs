@@ -55,6 +55,8 @@ pub enum Then {
     /// More answers.
     Answers(u8),
     Schedule,
+    /// The item is given back.
+    GiveBack,
     Done,
 }
 
@@ -163,6 +165,11 @@ impl Driver {
         self.record(rules, &state.log, what, then)
     }
 
+    /// The worker stops: it says so in the log, then gives the item back.
+    pub fn release(self, rules: &Rules, state: &State) -> Run {
+        self.record(rules, &state.log, What::Released, Then::GiveBack)
+    }
+
     /// A look at the log while something outside is waited for.
     pub fn look(mut self, rules: &Rules, state: &State) -> Run {
         match &state.log.fold().turn {
@@ -243,6 +250,10 @@ impl Driver {
             Then::Schedule => {
                 self.phase = Phase::Scheduling(self.epoch);
                 Run::Busy(self)
+            }
+            Then::GiveBack => {
+                state.item(self.item).ready = true;
+                Run::Idle
             }
             Then::Done => {
                 self.phase = Phase::Done;

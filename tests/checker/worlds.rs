@@ -32,7 +32,7 @@ pub fn hand_overs() -> World {
         max_model_calls: 1,
         faults: Faults { hand_overs: 2, pauses: 2, ..NO_FAULTS },
         window: true,
-        sights: &[ANSWERED_AFTER_TOOLS, TAKEN_OVER, UNKNOWN],
+        sights: &[ANSWERED_AFTER_TOOLS, TAKEN_OVER, UNKNOWN, GIVEN_BACK],
     }
 }
 

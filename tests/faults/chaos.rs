@@ -1,5 +1,6 @@
-//! Many conversations while everything breaks: processes are killed, stopped, drained, the nats-server is killed, clients
-//! drop their connections.
+//! Many conversations while everything breaks: processes are killed, frozen, drained, the nats-server too, connections to it
+//! flap, clients drop theirs. For the first half of the turns one thing breaks at a time and everybody goes on before the
+//! next one does; then faults come on top of each other.
 //!
 //! Contract: afterwards the log, the frames that the clients saw and the tools' counts are compared; there is no violation.
 //! `TURNSTREAM_SEED` repeats a run's choices, `TURNSTREAM_TURNS` sets its length; `ops/chaos` does the long run.
@@ -10,7 +11,7 @@ pub mod report;
 pub mod visitor;
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicUsize},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -33,6 +34,26 @@ pub struct World {
     pub edges: Mutex<Vec<String>>,
     /// Every request to the model.
     pub model_calls: Mutex<Vec<ModelCall>>,
+    /// When each visitor got its last frame; none = it has taken all its turns.
+    heard_at: Mutex<Vec<Option<Instant>>>,
+    /// Turns that have ended.
+    ended: AtomicUsize,
+}
+
+impl World {
+    pub fn new(edges: Vec<String>, visitors: usize) -> Self {
+        Self {
+            edges: Mutex::new(edges),
+            model_calls: Mutex::default(),
+            heard_at: Mutex::new(vec![Some(Instant::now()); visitors]),
+            ended: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether every visitor that still has turns to take got a frame after this.
+    pub fn all_heard_since(&self, moment: Instant) -> bool {
+        self.heard_at.lock().unwrap().iter().flatten().all(|at| *at > moment)
+    }
 }
 
 /// A worker asked the model for a turn.
@@ -53,7 +74,7 @@ async fn turns_survive_everything() {
     let turns = setting("TURNSTREAM_TURNS").map_or(TURNS, |turns| usize::try_from(turns).unwrap());
     println!("seed {seed}, {turns} turns");
     let stage = Stage::start().await;
-    let world = Arc::new(World { edges: Mutex::default(), model_calls: Mutex::default() });
+    let world = Arc::new(World::new(vec![], VISITORS));
     let takes = Duration::from_millis(100);
     let tools = vec![
         Tool { name: "lookup", metadata: &[("idempotent", "true")], takes },
@@ -66,7 +87,7 @@ async fn turns_survive_everything() {
 
     let begun = Instant::now();
     let done = CancellationToken::new();
-    let breaker = breaker::Breaker::start(stage, world.clone(), StdRng::seed_from_u64(seed)).await;
+    let breaker = breaker::Breaker::start(stage, world.clone(), turns / 2, StdRng::seed_from_u64(seed)).await;
     let visits = (0..VISITORS).map(|n| {
         let turns = turns / VISITORS + usize::from(n < turns % VISITORS);
         visitor::visit(world.clone(), n, turns, StdRng::seed_from_u64(seed.wrapping_add((n as u64 + 1) << 32)))

@@ -7,6 +7,7 @@ mod chaos;
 mod cluster;
 mod deadlines;
 mod outages;
+mod paused;
 mod poison;
 mod resume;
 mod support;

@@ -156,8 +156,7 @@ async fn while_parked_the_prompt_is_shown_again() {
     assert_eq!(streamed(&first) + &streamed(&missed), "Let me look first. ");
     let mut late = resuming(&b.address).await;
     late.resume_session(&session, Some(&cursor(&rest))).await.unwrap();
-    let again = late.turn_until("r1", "stream_chunk").await;
-    assert_eq!(kinds(&again), ["write_confirmation_required", "stream_chunk"]);
+    let again = late.turn_until("r1", "write_confirmation_required").await;
     assert_eq!(again[0]["data"], rest[rest.len() - 2]["data"]);
 
     late.confirm(&session, true).await.unwrap();
@@ -252,9 +251,9 @@ async fn without_the_live_frames_a_second_run_is_shown_as_one() {
     expect_whole(&before, &late.turn("r1").await, "an answer of another kind");
 }
 
-/// What the model said before it called tools is text of the answer too.
+/// What the model said before it called tools is text of the answer too, and a tool that was called is shown as called.
 #[tokio::test]
-async fn without_the_live_frames_the_text_of_every_model_call_is_there() {
+async fn without_the_live_frames_every_model_call_and_tool_is_there() {
     let stage = Stage::start().await;
     let tool = Tool { name: "look", metadata: &[], takes: Default::default() };
     let _provider = Provider::start(&stage.nats.url(), vec![tool]).await;
@@ -277,14 +276,50 @@ async fn without_the_live_frames_the_text_of_every_model_call_is_there() {
     let mut running = resuming(&b.address).await;
     running.resume_session(&session, Some(&cursor(&before))).await.unwrap();
     gate.open();
-    let rest = running.turn("r1").await;
-    assert_eq!(streamed(&before) + &streamed(&rest), format!("Let me look first. {WORDS}"), "{rest:#?}");
+    let expect_the_rest = |rest: &[Value]| {
+        assert_eq!(streamed(&before) + &streamed(rest), format!("Let me look first. {WORDS}"), "{rest:#?}");
+        assert_eq!(tool_activity(rest), ["call look", "result done"]);
+        let order = kinds(rest);
+        assert_eq!(order, ["stream_token", "stream_chunk", "stream_token", "eventual_response"], "{rest:#?}");
+    };
+    expect_the_rest(&running.turn("r1").await);
     client.turn("r1").await;
     forget_frames(&stage, 1).await;
     let mut late = resuming(&b.address).await;
     late.resume_session(&session, Some(&cursor(&before))).await.unwrap();
-    let rest = late.turn("r1").await;
-    assert_eq!(streamed(&before) + &streamed(&rest), format!("Let me look first. {WORDS}"), "{rest:#?}");
+    expect_the_rest(&late.turn("r1").await);
+}
+
+/// Of a tool's call and its result, the client has seen the first; the person whom the turn waits for comes back.
+#[tokio::test]
+async fn without_the_live_frames_tool_activity_goes_on_where_it_stopped() {
+    let stage = Stage::start().await;
+    let look = Tool { name: "look", metadata: &[], takes: Default::default() };
+    let pay = Tool { name: "pay", metadata: &[("confirm", "true")], takes: Default::default() };
+    let _provider = Provider::start(&stage.nats.url(), vec![look, pay]).await;
+    let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
+    stage.gateway.script(Reply::tool_call("look", json!({})));
+    stage.gateway.script(Reply::tool_call("pay", json!({})));
+    stage.gateway.script(Reply::text(WORDS));
+    let mut client = resuming(&edge.address).await;
+    let session = client.open_session().await;
+    client.begin(&session, "r1", "pay").await;
+    let before = client.turn_until("r1", "stream_chunk").await;
+    assert_eq!(tool_activity(&before), ["call look"]);
+    client.turn_until("r1", "write_confirmation_required").await;
+    client.turn_until("r1", "stream_chunk").await;
+    forget_frames(&stage, 4).await;
+
+    let mut back = resuming(&edge.address).await;
+    back.resume_session(&session, Some(&cursor(&before))).await.unwrap();
+    let mut rest = back.turn_until("r1", "write_confirmation_required").await;
+    assert_eq!(tool_activity(&rest), ["result done"]);
+    rest.extend(back.turn_until("r1", "stream_chunk").await);
+    let approved = back.confirm(&session, true).await.unwrap();
+    assert_eq!(kind(&approved), "immediate_response");
+    rest.extend(back.turn("r1").await);
+    assert_eq!(tool_activity(&rest), ["result done", "call pay", "result done"]);
+    expect_whole(&before, &rest, WORDS);
 }
 
 #[tokio::test]
@@ -300,7 +335,7 @@ async fn only_a_connection_that_asked_for_it() {
     assert_eq!(code(&refused), "UNSUPPORTED_ACTION");
 
     let mut client = resuming(&edge.address).await;
-    for seq in ["garbage", "", "1.2.3", "00000000000000000000000000000000.x.0.0.0"] {
+    for seq in ["garbage", "", "1.2.3", "00000000000000000000000000000000.x.0.0.0.0.0"] {
         let refused = client.resume_session(&session, Some(seq)).await.unwrap();
         assert_eq!(code(&refused), "VALIDATION_ERROR", "{seq}");
     }

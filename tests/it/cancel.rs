@@ -185,3 +185,16 @@ async fn a_cancel_that_races_the_answer_leaves_exactly_one_end() {
         assert_eq!(client.terminals(&format!("r{round}")), 1, "{ends:?}");
     }
 }
+
+#[tokio::test]
+async fn a_cancel_of_what_is_no_session_cancels_nothing() {
+    let stage = Stage::start().await;
+    let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
+    let (mut client, _, gate) = streaming(&stage, &edge).await;
+    for id in [json!(7), json!({}), json!([]), json!(false), json!("")] {
+        client.send(&json!({"action": "cancel", "sessionId": id})).await;
+    }
+    client.ping().await;
+    gate.open();
+    assert_eq!(answer_text(&client.turn("r1").await), "one two three");
+}

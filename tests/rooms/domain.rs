@@ -416,3 +416,56 @@ fn every_step_forward_forgives_earlier_claims() {
     assert_eq!(story.step(), Step::CallTools(vec![gated("pay")]));
     assert_eq!(story.and_claimed().step(), Step::GiveUp);
 }
+
+#[test]
+fn a_claim_that_was_given_back_does_not_count() {
+    let mut story = Story::given([opened(), requested(10)]);
+    for _ in 0..2 * limits::CLAIMS_MAX {
+        story = story.and_claimed();
+        story.happens(released(10, story.epoch()));
+        assert_eq!((story.turn().epoch, story.turn().claims), (None, 0));
+    }
+    let mut story = story.and_claimed();
+    assert_eq!(story.step(), Step::CallModel);
+
+    // A step forward has forgiven the claim already; what others claimed before counts as before.
+    story.happens(replied(10, story.epoch(), vec![call("look")]));
+    story.happens(released(10, story.epoch()));
+    let mut story = story.and_claimed().and_claimed();
+    story.happens(released(10, story.epoch()));
+    assert_eq!(story.turn().claims, 1);
+}
+
+#[test]
+fn a_worker_that_gave_its_turn_back_is_fenced() {
+    let mut story = Story::given([opened(), requested(10)]).and_claimed();
+    let epoch = story.epoch();
+    story.happens(released(10, epoch));
+    let record = Command::Record { turn: id(10), epoch, event: completed(10, epoch, "too late") };
+    assert_eq!(decide(&story.state, &record), Err(Refusal::Superseded));
+    let before = story.state.turn.clone();
+    story.happens(released(10, epoch));
+    story.happens(replied(10, epoch, vec![call("look")]));
+    assert_eq!(story.state.turn, before);
+}
+
+#[test]
+fn tool_activity_is_counted_as_it_is_shown() {
+    let mut story = Story::with_calls(vec![call("look"), gated("pay")]);
+    let mut counts = vec![story.turn().activity()];
+    let mut happens = |story: &mut Story, event| {
+        story.happens(event);
+        counts.push(story.turn().activity());
+    };
+    let epoch = story.epoch();
+    happens(&mut story, called(10, epoch, "look"));
+    happens(&mut story, returned(10, epoch, "look"));
+    happens(&mut story, parked(10, epoch, "pay", PARK));
+    story.does(&confirm(PARK, true));
+    let mut story = story.and_claimed();
+    let epoch = story.epoch();
+    // It was shown with its prompt.
+    happens(&mut story, called(10, epoch, "pay"));
+    happens(&mut story, returned(10, epoch, "pay"));
+    assert_eq!(counts, [0, 1, 2, 3, 3, 4]);
+}

@@ -6,5 +6,6 @@ mod domain_random;
 mod load;
 mod load_bucket;
 mod log_contract;
+mod streams;
 mod support;
 mod tidy;

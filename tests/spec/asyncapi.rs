@@ -170,7 +170,8 @@ fn headers_and_payloads_of_the_program_fit() {
     let document = document();
     let headers = part(&document, "/components/schemas/frameHeaders");
     for kind in [Kind::Token, Kind::Reasoning, Kind::Chunk, Kind::Prompt, Kind::Restart, Kind::Terminal] {
-        let mark = Mark { turn: Uuid::new_v4(), epoch: u64::MAX, n: 3, kind, call: 1, offset: 512, length: 9 };
+        let mark =
+            Mark { turn: Uuid::new_v4(), epoch: u64::MAX, n: 3, kind, call: 1, offset: 512, length: 9, chunks: 2 };
         assert_valid(&headers, &json!({ HEADER: mark.to_string() }), "the frame mark");
     }
     assert!(!headers.is_valid(&json!({ HEADER: "some other text" })));

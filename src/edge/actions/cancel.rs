@@ -19,8 +19,8 @@ use crate::{
 };
 
 pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Result<(), BadFrame> {
-    let named = request.fields.text("sessionId").unwrap_or(None).is_some();
-    let id = if named { request.fields.session() } else { connection.session };
+    // A session id that is none names no session, and not this connection's either.
+    let id = if request.fields.has("sessionId") { request.fields.session() } else { connection.session };
     let Some((record, key)) = session(connection, id).await? else { return Ok(()) };
     let edge = connection.edge.clone();
     // A copy that is behind may show an older turn, and the one that runs would run on.

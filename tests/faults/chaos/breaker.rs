@@ -1,24 +1,28 @@
 //! Breaks one thing after the other, and replaces what is broken.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use rand::{RngExt, rngs::StdRng};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::World;
 use crate::support::{
+    WAIT_MAX,
     processes::Process,
-    stage::{Edge, Stage},
+    proxy::Proxy,
+    stage::{Edge, Product, Stage},
 };
 
 /// Between two faults.
 const PAUSE_MS: std::ops::Range<u64> = 300..2_500;
 /// Longer than a work item waits for a sign of its worker.
 const ASLEEP: Duration = Duration::from_secs(7);
+/// Long enough to be noticed.
+const NAP: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -26,18 +30,24 @@ pub enum Kind {
     WorkerAsleep,
     WorkerDrained,
     EdgeKilled,
+    EdgeAsleep,
     EdgeDrained,
     NatsKilled,
+    NatsAsleep,
+    NatsFlaps,
 }
 
 /// How often each kind is chosen.
-const WEIGHTS: [(Kind, u32); 6] = [
+const WEIGHTS: [(Kind, u32); 9] = [
     (Kind::WorkerKilled, 5),
     (Kind::WorkerAsleep, 2),
     (Kind::WorkerDrained, 2),
     (Kind::EdgeKilled, 4),
+    (Kind::EdgeAsleep, 1),
     (Kind::EdgeDrained, 2),
     (Kind::NatsKilled, 2),
+    (Kind::NatsAsleep, 1),
+    (Kind::NatsFlaps, 2),
 ];
 
 /// Something that was broken.
@@ -60,7 +70,12 @@ impl Fault {
 /// The processes of the run.
 pub struct Breaker {
     stage: Stage,
+    /// The product's way to the nats-server.
+    proxy: Proxy,
+    product: Product,
     world: Arc<World>,
+    /// Until so many turns have ended, one thing is broken at a time.
+    alone_until: usize,
     rng: StdRng,
     edges: Vec<Edge>,
     /// The name of a worker is the model that it asks for.
@@ -71,9 +86,11 @@ pub struct Breaker {
 
 impl Breaker {
     /// Starts two edges and two workers.
-    pub async fn start(stage: Stage, world: Arc<World>, rng: StdRng) -> Self {
+    pub async fn start(stage: Stage, world: Arc<World>, alone_until: usize, rng: StdRng) -> Self {
+        let proxy = Proxy::start(&stage.nats.url()).await;
+        let product = Product { nats_url: proxy.url(), ..stage.product.clone() };
         let (edges, workers, faults) = (Vec::new(), Vec::new(), Vec::new());
-        let mut breaker = Self { stage, world, rng, edges, workers, started: 0, faults };
+        let mut breaker = Self { stage, proxy, product, world, alone_until, rng, edges, workers, started: 0, faults };
         for _ in 0..2 {
             let (edge, worker) = (breaker.new_edge().await, breaker.new_worker().await);
             breaker.edges.push(edge);
@@ -90,12 +107,26 @@ impl Breaker {
                 break;
             }
             self.break_something().await;
+            if self.world.ended.load(Ordering::Relaxed) < self.alone_until {
+                self.let_everybody_go_on().await;
+            }
         }
         for process in self.edges.iter().map(|edge| &edge.process).chain(self.workers.iter().map(|(_, worker)| worker))
         {
             expect_no_panic(process);
         }
         (self.faults, self.stage)
+    }
+
+    /// Waits until every visitor has got a frame since the last fault was mended.
+    async fn let_everybody_go_on(&self) {
+        let mended = Instant::now();
+        let all = async {
+            while !self.world.all_heard_since(mended) {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(WAIT_MAX, all).await.expect("everybody goes on in time");
     }
 
     async fn break_something(&mut self) {
@@ -147,22 +178,33 @@ impl Breaker {
                 assert!(drained.process.ended().await.success(), "the edge was drained");
                 expect_no_panic(&drained.process);
             }
+            Kind::EdgeAsleep => {
+                self.edges[victim].process.signal(libc::SIGSTOP);
+                sleep(NAP).await;
+                self.edges[victim].process.signal(libc::SIGCONT);
+            }
             Kind::NatsKilled => {
                 self.stage.nats.kill().await;
                 self.stage.nats.restart().await;
             }
+            Kind::NatsAsleep => {
+                self.stage.nats.process.signal(libc::SIGSTOP);
+                sleep(NAP).await;
+                self.stage.nats.process.signal(libc::SIGCONT);
+            }
+            Kind::NatsFlaps => self.proxy.flap(5, Duration::from_millis(200)).await,
         }
     }
 
     async fn new_worker(&mut self) -> (String, Process) {
         self.started += 1;
         let name = format!("worker-{}", self.started);
-        let process = self.stage.product.worker(&[("SMOOTH_AGENT_MODEL", &name)]).await;
+        let process = self.product.worker(&[("SMOOTH_AGENT_MODEL", &name)]).await;
         (name, process)
     }
 
     async fn new_edge(&self) -> Edge {
-        let edge = self.stage.edge().await;
+        let edge = self.product.edge().await;
         self.world.edges.lock().unwrap().push(edge.address.clone());
         edge
     }

@@ -54,7 +54,7 @@ impl Report {
     }
 
     fn check_turns(&mut self, turns: &[Seen], log: &Log) {
-        let (mut lost, mut doubled, mut wrong_text, mut failed, mut refused) = (0, 0, 0, 0, 0);
+        let (mut lost, mut doubled, mut wrong_text, mut wrong_tools, mut failed, mut refused) = (0, 0, 0, 0, 0, 0);
         for turn in turns {
             let name = format!("{} {} ({})", turn.session, turn.request_id, turn.message);
             refused += turn.refusals.len();
@@ -64,6 +64,10 @@ impl Report {
                 Some(of_log) => {
                     problems.extend(of_log.violations());
                     expected = of_log.texts();
+                    if turn.activity != of_log.activity() {
+                        wrong_tools += 1;
+                        problems.push(format!("tools {:?} where {:?} belong", turn.activity, of_log.activity()));
+                    }
                     terminals = turn.ends.len();
                 }
                 None => problems.push("the log does not have it".into()),
@@ -72,7 +76,6 @@ impl Report {
             doubled += usize::from(terminals > 1);
             match turn.ends.as_slice() {
                 [end] if kind(end) == "eventual_response" => {
-                    // Tool activity that was lost with the live frames does not part two texts, so they are compared as one.
                     let (visible, wanted) = (without_spaces(&turn.texts), without_spaces(&expected));
                     let answer = without_spaces(&[answer_text(&turn.ends).to_owned()]);
                     if visible != wanted || !visible.ends_with(&answer) {
@@ -93,6 +96,7 @@ impl Report {
         self.row("turns with more than one", doubled);
         self.row("turns that failed", failed);
         self.row("turns with text missing or doubled", wrong_text);
+        self.row("turns with tool activity missing or doubled", wrong_tools);
         self.row("refusals for want of storage", refused);
     }
 

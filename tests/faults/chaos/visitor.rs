@@ -1,7 +1,7 @@
 //! A client that wants its answers: it reconnects, resumes and sends again until every turn has ended.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -12,7 +12,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 use super::World;
 use crate::support::{
     client::{Client, Lost, Speaks, message_action},
-    frames::{code, is_terminal, kind, request_id},
+    frames::{code, is_terminal, kind, request_id, tool_activity},
 };
 
 /// What turns are about: the tool that the model calls first.
@@ -46,6 +46,8 @@ pub struct Seen {
     pub losses: Vec<Loss>,
     /// The texts of the model calls, as they stand in the end.
     pub texts: Vec<String>,
+    /// Tool activity, call by call and result by result.
+    pub activity: Vec<String>,
     /// The terminal frames.
     pub ends: Vec<Value>,
     pub refusals: Vec<String>,
@@ -56,7 +58,7 @@ pub struct Seen {
 
 /// Takes its turns, one after the other.
 pub async fn visit(world: Arc<World>, number: usize, turns: usize, rng: StdRng) -> Vec<Seen> {
-    let mut visitor = Visitor { world, rng, client: None, session: None, seq: None };
+    let mut visitor = Visitor { world, number, rng, client: None, session: None, seq: None };
     let mut all: Vec<Seen> = Vec::new();
     for n in 0..turns {
         let topic = TOPICS[visitor.rng.random_range(0..TOPICS.len())];
@@ -64,13 +66,16 @@ pub async fn visit(world: Arc<World>, number: usize, turns: usize, rng: StdRng) 
         if timeout(TURN_MAX, visitor.take(&mut turn, all.last_mut())).await.is_err() {
             turn.problems.push("it did not end".into());
         }
+        visitor.world.ended.fetch_add(1, Ordering::Relaxed);
         all.push(turn);
     }
+    visitor.world.heard_at.lock().unwrap()[number] = None;
     all
 }
 
 struct Visitor {
     world: Arc<World>,
+    number: usize,
     rng: StdRng,
     client: Option<Client>,
     session: Option<String>,
@@ -129,6 +134,7 @@ impl Visitor {
             return Ok(());
         }
         let frame = client.next().await?;
+        self.world.heard_at.lock().unwrap()[self.number] = Some(Instant::now());
         if let Some(seq) = frame["seq"].as_str() {
             self.seq = Some(seq.to_owned());
         }
@@ -193,6 +199,7 @@ impl Seen {
             arrivals: Vec::new(),
             losses: Vec::new(),
             texts: Vec::new(),
+            activity: Vec::new(),
             ends: Vec::new(),
             refusals: Vec::new(),
             problems: Vec::new(),
@@ -222,7 +229,12 @@ impl Seen {
         match kind(&frame) {
             "stream_token" => self.text.push_str(frame["token"].as_str().unwrap_or_default()),
             "stream_chunk" if frame["node"] == "turn_restarted" => self.text.clear(),
-            "stream_chunk" if tool_call => self.finish_text(),
+            "stream_chunk" => {
+                self.activity.extend(tool_activity(std::slice::from_ref(&frame)));
+                if tool_call {
+                    self.finish_text();
+                }
+            }
             _ if is_terminal(&frame) => {
                 self.finish_text();
                 self.ends.push(frame);

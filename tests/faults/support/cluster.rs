@@ -58,6 +58,10 @@ impl Cluster {
         urls.join(",")
     }
 
+    pub fn names(&self) -> Vec<String> {
+        self.members.iter().map(|member| member.name.clone()).collect()
+    }
+
     /// A client of the test's own.
     pub async fn client(&self) -> Client {
         async_nats::connect(self.url().split(',').collect::<Vec<_>>()).await.unwrap()

@@ -8,7 +8,7 @@ use async_nats::{
 };
 use futures_util::StreamExt;
 use turnstream::{
-    domain::{Event, Recorded},
+    domain::{Event, Recorded, event::Prompt},
     log::{Stored, nats::decode_delivered},
 };
 use uuid::Uuid;
@@ -87,6 +87,11 @@ impl Log {
         lines.collect::<Vec<_>>().join("\n")
     }
 
+    /// How often an event of this name is there.
+    pub fn count(&self, kind: &str) -> usize {
+        self.events.iter().filter(|stored| stored.recorded.event.kind() == kind).count()
+    }
+
     /// The turn that a request asked for, if it was stored.
     pub fn turn(&self, session: &str, request_id: &str) -> Option<TurnLog<'_>> {
         let session: Uuid = session.parse().expect("a session is a UUID");
@@ -111,6 +116,27 @@ impl TurnLog<'_> {
             violations.push("an event after the terminal one".into());
         }
         violations
+    }
+
+    /// The turn's tool activity as a client should have seen it, in the words of `frames::tool_activity`.
+    pub fn activity(&self) -> Vec<String> {
+        let mut gated = HashSet::new();
+        let activity = self.events.iter().filter_map(|recorded| match &recorded.event {
+            Event::TurnModelReplied(e) => {
+                gated.extend(e.calls.iter().filter(|call| call.confirm).map(|call| &call.id));
+                None
+            }
+            // A gated call is shown when its person is asked.
+            Event::TurnToolCalled(e) => (!gated.contains(&e.call)).then(|| format!("call {}", e.name)),
+            Event::TurnParked(e) => {
+                let Prompt::Approval { tool, .. } = &e.prompt;
+                Some(format!("call {tool}"))
+            }
+            Event::TurnToolReturned(e) if e.is_error => Some(format!("error {}", e.result)),
+            Event::TurnToolReturned(e) => Some(format!("result {}", e.result)),
+            _ => None,
+        });
+        activity.collect()
     }
 
     /// The texts of the turn's model calls that said something, in their order.

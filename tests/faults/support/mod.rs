@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod log;
 pub mod probe;
 pub mod provider;
+pub mod proxy;
 pub mod stage;
 
 #[path = "../../it/support/frames.rs"]

@@ -6,7 +6,7 @@ use turnstream::{
         Event, Recorded,
         event::{
             CallRequested, FailureReason, ModelReplied, Participant, Prompt, Response, SessionOpened, ToolCalled,
-            ToolReturned, TurnCompleted, TurnFailed, TurnParked, TurnRequested,
+            ToolReturned, TurnCompleted, TurnFailed, TurnParked, TurnReleased, TurnRequested,
         },
     },
     ids,
@@ -103,6 +103,10 @@ pub fn gated(name: &str) -> CallRequested {
 
 pub fn idempotent(name: &str) -> CallRequested {
     CallRequested { idempotent: true, ..call(name) }
+}
+
+pub fn released(n: u64, epoch: u64) -> Event {
+    Event::TurnReleased(TurnReleased { turn: id(n), epoch })
 }
 
 pub fn replied(n: u64, epoch: u64, calls: Vec<CallRequested>) -> Event {

@@ -1,6 +1,7 @@
 //! A nats-server that holds the product's streams.
 
 use async_nats::Client;
+use chrono::Utc;
 use turnstream::log::{nats::NatsLog, streams};
 
 use super::{nats::NatsServer, samples::REGION};
@@ -16,7 +17,7 @@ impl Server {
         let nats = NatsServer::start().await;
         let client = nats.client().await;
         for definition in streams::definitions(REGION, None) {
-            definition.apply(&client).await.unwrap();
+            definition.apply(&client, Utc::now()).await.unwrap();
         }
         Self { nats, client }
     }

@@ -1,0 +1,144 @@
+//! A way to the NATS server that can be cut, and on which answers can be held back.
+//!
+//! Contract: bytes go both ways unchanged and in order. What a cut takes with it is lost; what is held back comes later.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::WAIT_MAX;
+
+/// A running proxy; it ends with the value.
+pub struct Proxy {
+    port: u16,
+    way: Arc<Way>,
+    task: JoinHandle<()>,
+}
+
+struct Way {
+    target: String,
+    /// Ends the connections of now.
+    cut: Mutex<CancellationToken>,
+    /// From this on answers are held back.
+    trap: Mutex<Option<&'static str>>,
+    held: watch::Sender<bool>,
+}
+
+impl Proxy {
+    /// A proxy for a server's URL.
+    pub async fn start(nats_url: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let target = nats_url.trim_start_matches("nats://").to_owned();
+        let way = Way { target, cut: Mutex::default(), trap: Mutex::default(), held: watch::channel(false).0 };
+        let way = Arc::new(way);
+        let task = tokio::spawn(accept(listener, way.clone()));
+        Self { port, way, task }
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Ends every connection, as a network does that goes away for a moment.
+    pub fn cut(&self) {
+        std::mem::take(&mut *self.way.cut.lock().unwrap()).cancel();
+    }
+
+    /// Cuts again and again.
+    pub async fn flap(&self, times: usize, every: Duration) {
+        for _ in 0..times {
+            self.cut();
+            tokio::time::sleep(every).await;
+        }
+    }
+
+    /// Holds all answers back as soon as somebody says this to the server.
+    pub fn hold_answers_after(&self, said: &'static str) {
+        *self.way.trap.lock().unwrap() = Some(said);
+    }
+
+    /// Waits until answers are held back.
+    pub async fn holds(&self) {
+        let mut held = self.way.held.subscribe();
+        timeout(WAIT_MAX, held.wait_for(|held| *held)).await.expect("it is said in time").unwrap();
+    }
+
+    /// Lets go of what is held back.
+    pub fn let_go(&self) {
+        self.way.held.send_replace(false);
+    }
+}
+
+impl Way {
+    /// Holds answers back from now on, if this is what was waited for.
+    fn listen(&self, said: &[u8]) {
+        let said = String::from_utf8_lossy(said);
+        if self.trap.lock().unwrap().take_if(|awaited| said.contains(*awaited)).is_some() {
+            self.held.send_replace(true);
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.cut();
+    }
+}
+
+async fn accept(listener: TcpListener, way: Arc<Way>) {
+    loop {
+        let Ok((client, _)) = listener.accept().await else { return };
+        // A server that is away: the client sees its connection end.
+        let Ok(server) = TcpStream::connect(&way.target).await else { continue };
+        if client.set_nodelay(true).is_err() || server.set_nodelay(true).is_err() {
+            continue;
+        }
+        let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+        let cut = way.cut.lock().unwrap().clone();
+        let way = way.clone();
+        tokio::spawn(async move {
+            let both = async {
+                tokio::select! {
+                    () = ask(&way, from_client, to_server) => {}
+                    () = answer(&way, from_server, to_client) => {}
+                }
+            };
+            cut.run_until_cancelled(both).await;
+        });
+    }
+}
+
+async fn ask(way: &Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        way.listen(&buffer[..length]);
+        if to.write_all(&buffer[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn answer(way: &Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+    let (mut buffer, mut held) = (vec![0; 64 * 1024], way.held.subscribe());
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        let passes = held.wait_for(|held| !held).await.is_ok();
+        if !passes || to.write_all(&buffer[..length]).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Creating what everything relies on, again and differently.
+
+use async_nats::jetstream;
+use chrono::{TimeDelta, Utc};
+use turnstream::log::streams::{self, Difference};
+
+use crate::support::{samples::*, server::Server};
+
+#[tokio::test]
+async fn a_consumer_of_work_items_that_is_created_anew_passes_over_turns_that_are_over() {
+    let server = Server::start().await;
+    let context = jetstream::new(server.client.clone());
+    let item = new_key("org").work_item("turn.requested", POOL);
+    context.publish(item, "".into()).await.unwrap().await.unwrap();
+    let definitions = streams::definitions(REGION, None);
+    let definition = definitions.iter().find(|definition| definition.title() == "CHAT_local > default").unwrap();
+    let stream = context.get_stream("CHAT_local").await.unwrap();
+    for (since, items) in [(Utc::now() + TimeDelta::seconds(1), 0), (Utc::now() - TimeDelta::hours(1), 1)] {
+        stream.delete_consumer("default").await.unwrap();
+        assert_eq!(definition.apply(&server.client, since).await.unwrap(), [Difference::Missing]);
+        assert_eq!(definition.differences(&server.client).await.unwrap(), []);
+        assert_eq!(stream.consumer_info("default").await.unwrap().num_pending, items);
+    }
+    // An update leaves it where it is.
+    let mut changed = definition.clone();
+    changed.config.insert("max_ack_pending".into(), 5.into());
+    assert_eq!(changed.apply(&server.client, Utc::now()).await.unwrap().len(), 1);
+    assert_eq!(stream.consumer_info("default").await.unwrap().num_pending, 1);
+}
