@@ -16,7 +16,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use warp::Filter;
 
 use crate::{
-    config::Config,
+    auth::Verifier,
+    config::{AuthMode, Config},
     edge::{self, Edge, server},
     knowledge::Index,
     log::{
@@ -67,7 +68,13 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
         pool: config.pool.clone(),
         agent_name: config.agent_name.clone(),
     };
-    let edge = Arc::new(Edge::new(bus.client.clone(), settings, CancellationToken::new()));
+    let auth = Verifier::new(&config.auth)?;
+    if config.auth.mode == AuthMode::Trusted {
+        tracing::warn!(
+            "tokens are taken as they come (mode `trusted`): only a proxy that verifies them may reach this port"
+        );
+    }
+    let edge = Arc::new(Edge::new(bus.client.clone(), auth, settings, CancellationToken::new()));
     let health = Health::start(bus, &config.regions.home, None).await?;
     if let Err(error) = edge.workers.read(bus.client.clone()).await {
         tracing::warn!(%error, "the workers' advertisements can't be read yet");

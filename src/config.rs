@@ -2,7 +2,11 @@
 //!
 //! The `SMOOTH_AGENT_*` names are shared by every server of this protocol; the `NATS_*` names are the NATS ecosystem's.
 
+mod auth;
+
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
+
+pub use auth::{Auth, AuthMode};
 
 /// Names that this server reads. Any other name with one of [`PREFIXES`] is reported at start: it is likely a typing error.
 const KNOWN: &[&str] = &[
@@ -21,10 +25,18 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_REGIONS",
     "SMOOTH_AGENT_POOL",
     "SMOOTH_AGENT_AGENT_NAME",
+    "SMOOTH_AGENT_AUTH_MODE",
+    "SMOOTH_AGENT_AUTH_STRICT",
     "SMOOAI_GATEWAY_URL",
     "SMOOAI_GATEWAY_KEY",
+    "AUTH_MODE",
+    "AUTH_JWT_HS256_SECRET",
+    "AUTH_JWT_RS256_PUBLIC_KEY",
+    "AUTH_JWT_JWKS_URL",
+    "AUTH_JWT_ISSUER",
+    "AUTH_JWT_AUDIENCE",
 ];
-const PREFIXES: &[&str] = &["SMOOTH_AGENT_", "SMOOAI_GATEWAY_"];
+const PREFIXES: &[&str] = &["SMOOTH_AGENT_", "SMOOAI_GATEWAY_", "AUTH_JWT_"];
 
 /// Everything a role needs to know. Secrets print as `set`.
 #[derive(Clone)]
@@ -50,6 +62,7 @@ pub struct Config {
     pub seed_kb: bool,
     /// Lower-cased parts of tool names that wait for approval.
     pub confirm_tools: Vec<String>,
+    pub auth: Auth,
 }
 
 /// How NATS is reached: the names that the `nats` CLI and the client libraries use.
@@ -148,10 +161,11 @@ impl Config {
             turn_limit_secs: at_least_one(&text, "SMOOTH_AGENT_TURN_LIMIT_SECS", 3600)?,
             human_wait_secs: at_least_one(&text, "SMOOTH_AGENT_HUMAN_WAIT_SECS", 300)?,
             model_silence_secs: at_least_one(&text, "SMOOTH_AGENT_MODEL_SILENCE_SECS", 60)?,
-            seed_kb: text("SMOOTH_AGENT_SEED_KB").is_some_and(|v| v == "1" || v.eq_ignore_ascii_case("true")),
+            seed_kb: text("SMOOTH_AGENT_SEED_KB").is_some_and(|value| is_yes(&value)),
             confirm_tools: text("SMOOTH_AGENT_CONFIRM_TOOLS")
                 .map(|list| list.split(',').map(|p| p.trim().to_lowercase()).filter(|p| !p.is_empty()).collect())
                 .unwrap_or_default(),
+            auth: auth::read(&text)?,
         })
     }
 
@@ -159,6 +173,10 @@ impl Config {
     pub fn unknown_names() -> Vec<String> {
         std::env::vars().map(|(name, _)| name).filter(|name| is_unknown(name)).collect()
     }
+}
+
+fn is_yes(value: &str) -> bool {
+    ["1", "true", "yes"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
 }
 
 fn is_unknown(name: &str) -> bool {
@@ -260,6 +278,7 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOTH_AGENT_TURN_LIMIT_SECS={}", self.turn_limit_secs)?;
         writeln!(f, "SMOOTH_AGENT_SEED_KB={}", self.seed_kb)?;
         writeln!(f, "SMOOTH_AGENT_CONFIRM_TOOLS={}", self.confirm_tools.join(","))?;
+        writeln!(f, "{}", self.auth)?;
         writeln!(f, "NATS_URL={}", self.nats.url.as_deref().map_or("unset".into(), without_password))?;
         writeln!(f, "NATS_CREDS={}", set(self.nats.creds.is_some()))?;
         write!(f, "NATS_TOKEN={}", set(self.nats.token.is_some()))
@@ -302,6 +321,13 @@ mod tests {
             ("SMOOTH_AGENT_REGIONS", "local=0,us=0"),
             ("SMOOTH_AGENT_POOL", "a>b"),
             ("SMOOAI_GATEWAY_URL", "ftp://x"),
+            ("SMOOTH_AGENT_AUTH_MODE", "maybe"),
+            ("SMOOTH_AGENT_AUTH_MODE", "jwt"),
+            ("SMOOTH_AGENT_AUTH_MODE", "smoo"),
+            ("SMOOTH_AGENT_AUTH_STRICT", "yes"),
+            ("AUTH_JWT_HS256_SECRET", "short"),
+            ("AUTH_JWT_JWKS_URL", "keys.json"),
+            ("AUTH_JWT_ISSUER", "somebody"),
         ] {
             assert_eq!(read(&[(name, value)]).err().map(|e| e.name), Some(name), "{name}={value}");
         }
@@ -315,6 +341,7 @@ mod tests {
             ("SMOOAI_GATEWAY_KEY", "sk-secret"),
             ("NATS_URL", "nats://user:secret@host:4222"),
             ("NATS_TOKEN", "secret"),
+            ("AUTH_JWT_HS256_SECRET", "a secret that is as long as it has to be"),
         ]);
         assert!(!config.unwrap().to_string().contains("secret"));
     }

@@ -4,6 +4,7 @@
 //! relay for it. The code map is in the README.
 
 pub mod app;
+pub mod auth;
 pub mod bench;
 pub mod cli;
 pub mod config;

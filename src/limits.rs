@@ -6,6 +6,18 @@ pub const CLIENT_FRAME_MAX_BYTES: usize = 256 * 1024;
 pub const MESSAGE_MAX_CHARS: usize = 10_000;
 /// Longest requestId: it is stored with the turn and echoed in every frame of it.
 pub const REQUEST_ID_MAX_BYTES: usize = 256;
+/// Longest token: the head of a request, which carries it, is bounded too.
+pub const TOKEN_MAX_BYTES: usize = 8 * 1024;
+/// How much the clocks of an issuer and of this server may differ.
+pub const CLOCK_SKEW_SECS: u64 = 30;
+/// How long an issuer's keys count without being read again, and how often they are read for tokens that name unknown ones.
+pub const JWKS_FRESH_SECS: u64 = 300;
+pub const JWKS_RETRY_MS: u64 = 10_000;
+/// How long an issuer may take to tell its keys, and how large the answer may be.
+pub const JWKS_TIMEOUT_MS: u64 = 5_000;
+pub const JWKS_MAX_BYTES: usize = 256 * 1024;
+/// Groups of a principal that are kept with its requests.
+pub const GROUPS_MAX: usize = 256;
 /// Longest name or e-mail of a participant that is kept.
 pub const NAME_MAX_CHARS: usize = 200;
 /// Largest `metadata` object of a session, as JSON.

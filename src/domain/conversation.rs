@@ -32,6 +32,8 @@ pub struct Recorded {
 pub struct Conversation {
     /// Sequence of the last event; 0 = the conversation does not exist.
     pub last_seq: u64,
+    /// E-mail address of the first user who gave or proved one, trimmed and in lower case: the conversation is theirs.
+    pub owner: Option<String>,
     /// What the conversation's client can render, as declared last.
     pub supports: Vec<String>,
     /// The newest messages, oldest first.
@@ -131,6 +133,9 @@ impl Conversation {
         self.last_seq = recorded.seq;
         match &recorded.event {
             Event::SessionOpened(e) => {
+                if self.owner.is_none() {
+                    self.owner = e.user_email.as_deref().and_then(owner_of);
+                }
                 if let Some(supports) = &e.supports {
                     self.supports = supports.clone();
                 }
@@ -230,6 +235,11 @@ impl Conversation {
             self.older.pop_front();
         }
     }
+}
+
+/// The owner that an e-mail address stands for; a blank one stands for nobody.
+pub fn owner_of(email: &str) -> Option<String> {
+    Some(email.trim().to_lowercase()).filter(|email| !email.is_empty())
 }
 
 /// The call with this id in the model's last reply, while it has no result.

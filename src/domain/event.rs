@@ -168,8 +168,21 @@ pub struct TurnRequested {
     pub pool: String,
     pub user: Participant,
     pub agent: Participant,
+    /// Who asks, if the connection proved it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asker: Option<Asker>,
     /// Stored after this moment the event is void: its client has been told of an error.
     pub not_after: DateTime<Utc>,
+}
+
+/// Somebody who has proved who they are, as far as it decides what they may read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Asker {
+    /// The user's id at the issuer of tokens.
+    pub user: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
 }
 
 impl TurnRequested {

@@ -18,6 +18,7 @@ use super::{
     views::{Verdict, Views},
 };
 use crate::{
+    auth::Principal,
     domain::{Conversation, Event, Turn},
     limits,
     live::{
@@ -39,6 +40,8 @@ pub struct Connection {
     pub edge: Arc<Edge>,
     pub listener: Listener,
     pub views: Views,
+    /// Who the client has proved to be.
+    pub principal: Option<Principal>,
     /// The session that this connection opened last.
     pub session: Option<Uuid>,
     /// Frames to be written next.
@@ -46,10 +49,11 @@ pub struct Connection {
 }
 
 /// Serves a client until it leaves, stops reading, or the edge stops. `resumes`: it asked for the resume extension.
-pub async fn serve(edge: Arc<Edge>, mut socket: Socket, resumes: bool) {
+pub async fn serve(edge: Arc<Edge>, mut socket: Socket, principal: Option<Principal>, resumes: bool) {
     let (listener, mut live) = Listener::new();
     let (shutdown, lagging) = (edge.shutdown.clone(), listener.lagging().clone());
-    let mut connection = Connection { edge, listener, views: Views::new(resumes), session: None, out: Vec::new() };
+    let views = Views::new(resumes);
+    let mut connection = Connection { edge, listener, views, principal, session: None, out: Vec::new() };
     let mut check_at = Instant::now();
     let why = loop {
         tokio::select! {

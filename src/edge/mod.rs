@@ -20,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
+    auth::Verifier,
     config::Regions,
     ids,
     live::hub::Hub,
@@ -29,9 +30,6 @@ use crate::{
     },
     subjects::ConversationKey,
 };
-
-/// The organisation of sessions that belong to no other.
-pub const REFERENCE_ORG: &str = "reference-org";
 
 /// What an edge is told by configuration.
 #[derive(Clone)]
@@ -49,6 +47,7 @@ pub struct Edge {
     pub(crate) sessions: sessions::Sessions,
     pub(crate) hub: Hub,
     pub(crate) workers: workers::Workers,
+    pub(crate) auth: Verifier,
     pub(crate) settings: Settings,
     /// Cancelled when the edge stops: every connection then closes with 1012.
     pub(crate) shutdown: CancellationToken,
@@ -56,7 +55,7 @@ pub struct Edge {
 }
 
 impl Edge {
-    pub fn new(client: Client, settings: Settings, shutdown: CancellationToken) -> Self {
+    pub fn new(client: Client, auth: Verifier, settings: Settings, shutdown: CancellationToken) -> Self {
         let log = NatsLog::new(client.clone());
         Self {
             id: ids::new_random(),
@@ -64,6 +63,7 @@ impl Edge {
             sessions: sessions::Sessions::new(log, settings.regions.clone()),
             hub: Hub::new(client.clone()),
             workers: workers::Workers::default(),
+            auth,
             client,
             settings,
             shutdown,

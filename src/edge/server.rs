@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use warp::{Filter, Reply, http::StatusCode};
 
 use super::{Edge, connection, socket::Socket};
-use crate::limits;
+use crate::{auth::Principal, limits};
 
 /// Answers `/ready`: `Ok`, or what is wrong.
 pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -48,8 +48,19 @@ pub fn routes(edge: Arc<Edge>, ready: Readiness) -> impl Filter<Extract = (impl 
         .and(warp::header::exact("sec-websocket-version", "13"))
         .and(warp::header::<String>("sec-websocket-key"))
         .and(warp::ext::get::<OnUpgrade>())
-        .and(resumes())
-        .map(move |key: String, upgrade, resumes| open(edge.clone(), &key, upgrade, resumes));
+        .and(warp::header::optional::<String>("authorization"))
+        .and(query())
+        .then(move |key: String, upgrade, authorization: Option<String>, query: HashMap<String, String>| {
+            let edge = edge.clone();
+            async move {
+                let resumes = query.get("v").is_some_and(|version| version == "resume");
+                let bearer = authorization.as_deref().and_then(bearer);
+                match principal(&edge, bearer.or(query.get("token").map(String::as_str))).await {
+                    Ok(principal) => open(edge, &key, upgrade, principal, resumes),
+                    Err(refusal) => refusal,
+                }
+            }
+        });
     let refused = |_: warp::Rejection| async {
         Ok::<_, warp::Rejection>((warp::reply::with_status(
             "a WebSocket handshake is expected",
@@ -66,14 +77,43 @@ pub async fn not_found(_: warp::Rejection) -> Result<warp::reply::Response, Infa
     Ok(StatusCode::NOT_FOUND.into_response())
 }
 
-/// Whether a connection asks for the resume extension: `/ws?v=resume`.
-fn resumes() -> impl Filter<Extract = (bool,), Error = Infallible> + Clone {
-    let query = warp::query::<HashMap<String, String>>().or(warp::any().map(HashMap::new)).unify();
-    query.map(|query: HashMap<String, String>| query.get("v").is_some_and(|version| version == "resume"))
+/// The parameters of `/ws`: `v=resume` asks for the resume extension, `token` carries a browser's token.
+fn query() -> impl Filter<Extract = (HashMap<String, String>,), Error = Infallible> + Clone {
+    warp::query::<HashMap<String, String>>().or(warp::any().map(HashMap::new)).unify()
+}
+
+fn bearer(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Who a token stands for. Without a valid one a client is anonymous, or is refused where the server is strict.
+async fn principal(edge: &Edge, token: Option<&str>) -> Result<Option<Principal>, warp::reply::Response> {
+    let verified = match token.filter(|token| !token.is_empty()) {
+        Some(token) if edge.auth.is_on() => edge.auth.verify(token).await.map(Some),
+        _ => Ok(None),
+    };
+    match verified {
+        Ok(None) | Err(_) if edge.auth.is_strict() => {
+            let refusal = warp::reply::with_status("a valid token is needed", StatusCode::UNAUTHORIZED);
+            Err(warp::reply::with_header(refusal, "www-authenticate", "Bearer").into_response())
+        }
+        Ok(principal) => Ok(principal),
+        Err(error) => {
+            tracing::debug!(%error, "a client's token was not accepted; it is anonymous");
+            Ok(None)
+        }
+    }
 }
 
 /// Answers the handshake and serves the connection once it is upgraded.
-fn open(edge: Arc<Edge>, key: &str, upgrade: OnUpgrade, resumes: bool) -> warp::reply::Response {
+fn open(
+    edge: Arc<Edge>,
+    key: &str,
+    upgrade: OnUpgrade,
+    principal: Option<Principal>,
+    resumes: bool,
+) -> warp::reply::Response {
     let tracker = edge.connections.clone();
     tracker.spawn(async move {
         let socket = match upgrade.await {
@@ -81,7 +121,7 @@ fn open(edge: Arc<Edge>, key: &str, upgrade: OnUpgrade, resumes: bool) -> warp::
             Err(error) => Err(std::io::Error::other(error)),
         };
         match socket {
-            Ok(socket) => connection::serve(edge, socket, resumes).await,
+            Ok(socket) => connection::serve(edge, socket, principal, resumes).await,
             Err(error) => tracing::debug!(%error, "a handshake was not completed"),
         }
     });

@@ -139,6 +139,9 @@ pub struct SessionRecord {
     pub org: String,
     pub conversation: Uuid,
     pub agent_id: String,
+    /// The conversation's owner when the session was opened, see [`Conversation::owner`](crate::domain::Conversation).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     pub user: crate::domain::event::Participant,
     pub agent: crate::domain::event::Participant,
     pub created_at: DateTime<Utc>,

@@ -205,6 +205,7 @@ fn request(turn: TurnNo, made: u8) -> TurnRequested {
         pool: "default".into(),
         user: somebody(),
         agent: somebody(),
+        asker: None,
         not_after: time(made) + Duration::milliseconds(limits::REQUEST_NOT_AFTER_MS),
     }
 }

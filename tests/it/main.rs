@@ -6,6 +6,7 @@ mod cancel;
 mod configuration;
 mod edges_and_workers;
 mod history;
+mod identity;
 mod model_faults;
 mod outages;
 mod races;

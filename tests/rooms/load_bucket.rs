@@ -6,7 +6,7 @@ use turnstream::{
     limits,
     log::{
         Via,
-        load::{Conversations, Freshness},
+        load::{Conversations, FOLD_VERSION, Freshness},
         nats::NatsLog,
     },
     subjects::{self, ConversationKey},
@@ -59,13 +59,13 @@ async fn a_load_is_the_fold_whatever_the_bucket_holds() {
     let whole = fold(&log, &key).await;
     let ahead = Conversation { last_seq: whole.last_seq + 1_000, ..foreign.clone() };
     let cases = [
-        ("the fold itself", entry(1, &whole)),
-        ("an older fold", entry(1, &older)),
-        ("the empty fold", entry(1, &Conversation::default())),
-        ("another version", entry(2, &Conversation { last_seq: whole.last_seq, ..foreign.clone() })),
-        ("a fold of another log, behind", entry(1, &foreign)),
-        ("a fold of another log, ahead", entry(1, &ahead)),
-        ("garbage", "{\"version\":1,\"state\":".to_string()),
+        ("the fold itself", entry(FOLD_VERSION, &whole)),
+        ("an older fold", entry(FOLD_VERSION, &older)),
+        ("the empty fold", entry(FOLD_VERSION, &Conversation::default())),
+        ("another version", entry(FOLD_VERSION + 1, &Conversation { last_seq: whole.last_seq, ..foreign.clone() })),
+        ("a fold of another log, behind", entry(FOLD_VERSION, &foreign)),
+        ("a fold of another log, ahead", entry(FOLD_VERSION, &ahead)),
+        ("garbage", format!("{{\"version\":{FOLD_VERSION},\"state\":")),
         ("nothing", String::new()),
     ];
     for (name, payload) in cases {
@@ -84,7 +84,7 @@ async fn a_conversation_that_only_the_bucket_knows_is_not_there() {
     let server = Server::start().await;
     let (log, key, other) = (server.log(), new_key("acme"), new_key("acme"));
     append_turns(&log, &other, 20..21).await;
-    put(&log, &key, entry(1, &fold(&log, &other).await)).await;
+    put(&log, &key, entry(FOLD_VERSION, &fold(&log, &other).await)).await;
     for freshness in [ANY, Freshness::Leader] {
         let loaded = Conversations::over_nats(log.clone()).load(&key, freshness).await.unwrap();
         assert_eq!(*loaded, Conversation::default(), "{freshness:?}");
@@ -106,7 +106,7 @@ async fn a_saved_fold_is_what_a_fresh_process_begins_with() {
     assert_eq!(saved(&log, &key).await.as_ref(), Some(&*state));
     // A mark that only the bucket has shows that its fold is used.
     let marked = Conversation { supports: vec!["from the bucket".into()], ..(*state).clone() };
-    put(&log, &key, entry(1, &marked)).await;
+    put(&log, &key, entry(FOLD_VERSION, &marked)).await;
     append_turns(&log, &key, 100..101).await;
     let loaded = Conversations::over_nats(log.clone()).load(&key, ANY).await.unwrap();
     assert_eq!(loaded.supports, marked.supports);
@@ -118,7 +118,7 @@ async fn a_fold_is_saved_over_whatever_can_not_be_used() {
     let server = Server::start().await;
     let log = server.log();
     let foreign = Conversation { last_seq: 1_000_000, ..Conversation::default() };
-    for payload in [entry(2, &foreign), entry(1, &foreign), "garbage".into(), String::new()] {
+    for payload in [entry(FOLD_VERSION + 1, &foreign), entry(FOLD_VERSION, &foreign), "garbage".into(), String::new()] {
         let key = new_key("acme");
         put(&log, &key, payload.clone()).await;
         append_turns(&log, &key, 10..10 + TURNS).await;

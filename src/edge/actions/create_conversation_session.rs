@@ -7,13 +7,13 @@ use std::sync::Arc;
 use chrono::Utc;
 use uuid::Uuid;
 
-use super::{Connection, answer};
+use super::{Connection, answer, may_reach};
 use crate::{
+    auth::{Principal, REFERENCE_ORG},
     domain::{
         Command, Conversation,
         event::{Participant, SessionOpened},
     },
-    edge::REFERENCE_ORG,
     ids, limits,
     log::load::Freshness,
     subjects::ConversationKey,
@@ -30,6 +30,7 @@ const RESUME_CAPABILITY: &str = "resume";
 pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Result<(), BadFrame> {
     let edge = connection.edge.clone();
     let (opened, wanted) = read(&request.fields, &edge.settings.agent_name, &edge.settings.regions)?;
+    let opened = with_principal(opened, connection.principal.as_ref());
     let (key, state, opened) = match resumable(connection, wanted).await? {
         // A session lives where its conversation does.
         Some((key, state)) => {
@@ -45,6 +46,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
         org: key.org.clone(),
         conversation: key.conversation,
         agent_id: opened.agent_id,
+        owner: executed.state.owner.clone(),
         user: opened.user,
         agent: opened.agent,
         created_at: executed.recorded.time,
@@ -105,6 +107,19 @@ fn read(
     Ok((opened, fields.text("conversationId")?.and_then(|id| id.parse().ok())))
 }
 
+/// What was proved beats what the frame says.
+fn with_principal(mut opened: SessionOpened, principal: Option<&Principal>) -> SessionOpened {
+    if let Some(principal) = principal {
+        if let Some(email) = &principal.email {
+            opened.user_email = Some(cut(email));
+        }
+        if let Some(name) = &principal.name {
+            opened.user.name = cut(name);
+        }
+    }
+    opened
+}
+
 fn cut(text: &str) -> String {
     text.chars().take(limits::NAME_MAX_CHARS).collect()
 }
@@ -115,19 +130,25 @@ async fn resumable(
     connection: &Connection,
     wanted: Option<Uuid>,
 ) -> Result<Option<(ConversationKey, Arc<Conversation>)>, BadFrame> {
-    let Some(key) = wanted.and_then(|id| connection.edge.key(REFERENCE_ORG, id)) else { return Ok(None) };
+    let Some(key) = wanted.and_then(|id| connection.edge.key(org(connection), id)) else { return Ok(None) };
     for freshness in [Freshness::AtLeast(0), Freshness::Leader] {
         let state = connection.edge.conversations.load(&key, freshness).await?;
         if state.exists() {
-            return Ok(Some((key, state)));
+            let is_theirs = may_reach(connection, &key.org, state.owner.as_deref());
+            return Ok(is_theirs.then_some((key, state)));
         }
     }
     Ok(None)
 }
 
+/// The organisation that a connection's conversations belong to.
+fn org(connection: &Connection) -> &str {
+    connection.principal.as_ref().map_or(REFERENCE_ORG, |principal| &principal.org)
+}
+
 fn new_conversation(connection: &Connection) -> Result<ConversationKey, BadFrame> {
     let id = ids::new_homed(connection.edge.settings.regions.home_number);
-    connection.edge.key(REFERENCE_ORG, id).ok_or_else(|| {
+    connection.edge.key(org(connection), id).ok_or_else(|| {
         tracing::error!(at = %Utc::now(), "the home region has no name");
         BadFrame {
             code: crate::wire::frames::ErrorCode::InternalError,

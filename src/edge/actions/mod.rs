@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::connection::Connection;
 use crate::{
+    auth,
     log::{AppendError, ReadError, load::ExecuteError},
     subjects::ConversationKey,
     wire::{
@@ -57,15 +58,24 @@ fn answer(connection: &mut Connection, request: &Request, status: u16, message: 
     connection.out.push(frames::immediate(request.request_id.as_deref(), status, message, data, Utc::now()));
 }
 
-/// The session that a frame names, with the place of its log.
+/// The session that a frame names, with the place of its log. Every action that names a session passes through here: one
+/// that is not the caller's is as one that is not there.
 async fn session(
     connection: &Connection,
     id: Option<Uuid>,
 ) -> Result<Option<(Arc<SessionRecord>, ConversationKey)>, BadFrame> {
     let Some(id) = id else { return Ok(None) };
     let Some(record) = connection.edge.sessions.find(id).await? else { return Ok(None) };
+    if !may_reach(connection, &record.org, record.owner.as_deref()) {
+        return Ok(None);
+    }
     let key = connection.edge.key(&record.org, record.conversation);
     Ok(key.map(|key| (record, key)))
+}
+
+/// Whether a conversation of this organisation and owner is the caller's to reach.
+fn may_reach(connection: &Connection, org: &str, owner: Option<&str>) -> bool {
+    !connection.edge.auth.is_on() || auth::may_reach(connection.principal.as_ref(), org, owner)
 }
 
 fn session_view(record: &SessionRecord) -> SessionView<'_> {

@@ -12,7 +12,11 @@ use uuid::Uuid;
 
 use super::{Connection, answer, session, session_not_found};
 use crate::{
-    domain::{Command, Conversation, Refusal, event::TurnRequested},
+    auth::Principal,
+    domain::{
+        Command, Conversation, Refusal,
+        event::{Asker, TurnRequested},
+    },
     edge::workers::Outlook,
     ids, limits,
     log::load::{ExecuteError, Freshness},
@@ -80,6 +84,7 @@ async fn ask(
         pool: edge.settings.pool.clone(),
         user: record.user.clone(),
         agent: record.agent.clone(),
+        asker: connection.principal.as_ref().map(asker),
         not_after: Utc::now() + Duration::milliseconds(limits::REQUEST_NOT_AFTER_MS),
     });
     let state = match edge.conversations.cached(key) {
@@ -111,6 +116,11 @@ async fn ask(
         Err(ExecuteError::Refused(_)) => Err(turn_in_progress()),
         Err(error) => Err(error.into()),
     }
+}
+
+fn asker(principal: &Principal) -> Asker {
+    let groups = principal.groups.iter().take(limits::GROUPS_MAX).cloned().collect();
+    Asker { user: principal.user.clone(), groups }
 }
 
 fn accept(connection: &mut Connection, request: &Request) {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, client_async_with_config,
-    tungstenite::{Message, protocol::WebSocketConfig},
+    tungstenite::{Error, Message, http::Request, protocol::WebSocketConfig},
 };
 
 use super::{
@@ -50,6 +50,19 @@ impl Client {
         let handshake = client_async_with_config(url, MaybeTlsStream::Plain(tcp), Some(config));
         let (socket, _) = timeout(WAIT_MAX, handshake).await.expect("a handshake in time").unwrap();
         Self { socket, waiting: VecDeque::new(), seen: Vec::new(), actions: 0 }
+    }
+
+    /// A client by a handshake of the test's own; else the status that it was refused with.
+    pub async fn try_connect(handshake: Request<()>) -> Result<Self, u16> {
+        let address = handshake.uri().authority().expect("a handshake names its server").to_string();
+        let tcp = TcpStream::connect(address).await.unwrap();
+        tcp.set_nodelay(true).unwrap();
+        let connected = timeout(WAIT_MAX, client_async_with_config(handshake, MaybeTlsStream::Plain(tcp), None)).await;
+        match connected.expect("a handshake in time") {
+            Ok((socket, _)) => Ok(Self { socket, waiting: VecDeque::new(), seen: Vec::new(), actions: 0 }),
+            Err(Error::Http(refusal)) => Err(refusal.status().as_u16()),
+            Err(error) => panic!("{error}"),
+        }
     }
 
     pub async fn send(&mut self, action: &Value) {

@@ -49,7 +49,11 @@ impl Stage {
     }
 
     pub async fn edge(&self) -> Edge {
-        let mut process = self.run("edge", &["edge", "--port", "0"], &[]);
+        self.edge_with(&[]).await
+    }
+
+    pub async fn edge_with(&self, variables: &[(&str, &str)]) -> Edge {
+        let mut process = self.run("edge", &["edge", "--port", "0"], variables);
         let address = process.line_after("listening on http://").await;
         Edge { process, address }
     }

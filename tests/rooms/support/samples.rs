@@ -77,6 +77,7 @@ pub fn request(n: u64) -> TurnRequested {
         pool: POOL.into(),
         user: user(),
         agent: agent(),
+        asker: None,
         not_after: second(10_000_000_000),
     }
 }

@@ -1,0 +1,155 @@
+//! The keys that tokens are verified with: configured ones, or those that an issuer publishes.
+//!
+//! Published keys are kept for some minutes. A token that names an unknown key has them read again, at most every few
+//! seconds, so a key that was rotated in is known at once and made-up ones cost the issuer nothing. While the issuer does not
+//! answer, the keys that are known count.
+
+use std::time::{Duration, Instant};
+
+use jsonwebtoken::{
+    Algorithm, DecodingKey,
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse},
+};
+use reqwest::Client;
+use tokio::sync::Mutex;
+
+use crate::{config::Auth, limits};
+
+/// A key with the one algorithm that it is for.
+#[derive(Clone)]
+pub struct Key {
+    pub algorithm: Algorithm,
+    pub key: DecodingKey,
+}
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error("AUTH_JWT_RS256_PUBLIC_KEY is not an RSA public key in PEM form")]
+    Pem,
+    #[error("no client for the issuer's keys: {0}")]
+    Client(String),
+    #[error("the issuer has published no such key")]
+    Unknown,
+    #[error("the issuer's keys can't be read: {0}")]
+    Unavailable(String),
+}
+
+/// Where keys come from.
+pub enum Keys {
+    None,
+    Fixed(Key),
+    Published(Published),
+}
+
+/// The keys of an issuer.
+pub struct Published {
+    url: String,
+    client: Client,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    keys: Vec<(Option<String>, Key)>,
+    read_at: Option<Instant>,
+    tried_at: Option<Instant>,
+}
+
+impl Keys {
+    /// The source that a configuration names. A public key wins over a secret.
+    pub fn new(config: &Auth) -> Result<Self, KeyError> {
+        if let Some(pem) = &config.rs256_public_key {
+            // One line in an environment variable.
+            let pem = pem.replace("\\n", "\n");
+            let key = DecodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| KeyError::Pem)?;
+            return Ok(Self::Fixed(Key { algorithm: Algorithm::RS256, key }));
+        }
+        if let Some(secret) = config.hs256_secret.as_deref().filter(|_| config.jwks_url.is_none()) {
+            let key = DecodingKey::from_secret(secret.as_bytes());
+            return Ok(Self::Fixed(Key { algorithm: Algorithm::HS256, key }));
+        }
+        let published = config.jwks_url.clone().or_else(|| {
+            let issuer = config.issuer.as_deref()?.trim_end_matches('/');
+            Some(format!("{issuer}/.well-known/jwks.json"))
+        });
+        let Some(url) = published else { return Ok(Self::None) };
+        let client = Client::builder()
+            .timeout(Duration::from_millis(limits::JWKS_TIMEOUT_MS))
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| KeyError::Client(error.to_string()))?;
+        Ok(Self::Published(Published { url, client, known: Mutex::default() }))
+    }
+
+    /// The key that a token names, or the only one.
+    pub async fn find(&self, id: Option<&str>) -> Result<Key, KeyError> {
+        match self {
+            Self::None => Err(KeyError::Unknown),
+            Self::Fixed(key) => Ok(key.clone()),
+            Self::Published(published) => published.find(id).await,
+        }
+    }
+}
+
+impl Published {
+    async fn find(&self, id: Option<&str>) -> Result<Key, KeyError> {
+        let mut known = self.known.lock().await;
+        let fresh = known.read_at.is_some_and(|at| at.elapsed() < Duration::from_secs(limits::JWKS_FRESH_SECS));
+        if let Some(key) = known.find(id).filter(|_| fresh) {
+            return Ok(key);
+        }
+        if known.tried_at.is_some_and(|at| at.elapsed() < Duration::from_millis(limits::JWKS_RETRY_MS)) {
+            return known.find(id).ok_or(KeyError::Unknown);
+        }
+        // Under the lock: of many connections that come at once, one asks.
+        known.tried_at = Some(Instant::now());
+        match self.read().await {
+            Ok(keys) => (known.keys, known.read_at) = (keys, Some(Instant::now())),
+            Err(error) => {
+                tracing::warn!(%error, url = self.url, "the issuer's keys can't be read; those that are known count");
+                return known.find(id).ok_or(error);
+            }
+        }
+        known.find(id).ok_or(KeyError::Unknown)
+    }
+
+    async fn read(&self) -> Result<Vec<(Option<String>, Key)>, KeyError> {
+        let unavailable = |error: reqwest::Error| KeyError::Unavailable(error.without_url().to_string());
+        let mut response = self.client.get(&self.url).send().await.map_err(unavailable)?;
+        response.error_for_status_ref().map_err(unavailable)?;
+        let mut body = Vec::new();
+        while let Some(part) = response.chunk().await.map_err(unavailable)? {
+            body.extend_from_slice(&part);
+            if body.len() > limits::JWKS_MAX_BYTES {
+                return Err(KeyError::Unavailable("the answer is too large".into()));
+            }
+        }
+        let set: JwkSet =
+            serde_json::from_slice(&body).map_err(|_| KeyError::Unavailable("the answer is no key set".into()))?;
+        Ok(set.keys.iter().filter_map(|jwk| Some((jwk.common.key_id.clone(), key(jwk)?))).collect())
+    }
+}
+
+impl Known {
+    fn find(&self, id: Option<&str>) -> Option<Key> {
+        let mut fitting = self.keys.iter().filter(|(key_id, _)| id.is_none() || key_id.as_deref() == id);
+        let first = fitting.next().map(|(_, key)| key.clone());
+        // A token that names no key can be of one issuer key only.
+        first.filter(|_| id.is_some() || fitting.next().is_none())
+    }
+}
+
+/// A published key that tokens may be signed with. A shared secret is never published.
+fn key(jwk: &Jwk) -> Option<Key> {
+    if jwk.common.public_key_use.as_ref().is_some_and(|used| *used != PublicKeyUse::Signature) {
+        return None;
+    }
+    let algorithm = match &jwk.algorithm {
+        AlgorithmParameters::RSA(_) => Algorithm::RS256,
+        AlgorithmParameters::EllipticCurve(curve) if curve.curve == EllipticCurve::P256 => Algorithm::ES256,
+        AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => Algorithm::EdDSA,
+        _ => return None,
+    };
+    Some(Key { algorithm, key: DecodingKey::from_jwk(jwk).ok()? })
+}

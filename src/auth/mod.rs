@@ -1,0 +1,63 @@
+//! Who a connection is, and what that lets it reach.
+//!
+//! - [`tokens`]: verifies tokens by the configured mode.   - [`keys`]: the keys that they are verified with.
+//!
+//! Invariant: a token, a key or the reason why a token was refused never reaches a client; a token never reaches a log.
+
+mod keys;
+mod tokens;
+
+pub use tokens::{TokenError, Verifier};
+
+use crate::domain::conversation::owner_of;
+
+/// The organisation of sessions that belong to no other.
+pub const REFERENCE_ORG: &str = "reference-org";
+
+/// Somebody who has proved who they are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Principal {
+    pub user: String,
+    pub org: String,
+    pub role: Role,
+    pub groups: Vec<String>,
+    pub email: Option<String>,
+    pub name: Option<String>,
+}
+
+/// What a principal may do, least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    Basic,
+    Curator,
+    Admin,
+}
+
+impl Role {
+    /// A role by its name in a token; `user` is another name of the least one.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name.to_lowercase().as_str() {
+            "basic" | "user" => Some(Self::Basic),
+            "curator" => Some(Self::Curator),
+            "admin" => Some(Self::Admin),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a connection may reach a conversation of this organisation and owner: the one check of every action that names a
+/// session or a conversation.
+///
+/// A conversation without an owner is reachable by whoever knows its id, or anonymous visitors would be locked out of their
+/// own; but not by somebody of another organisation.
+pub fn may_reach(principal: Option<&Principal>, org: &str, owner: Option<&str>) -> bool {
+    match (principal, owner) {
+        (Some(principal), _) if principal.org != org => false,
+        (_, None) => true,
+        (None, Some(_)) => false,
+        (Some(principal), Some(owner)) => principal.email.as_deref().and_then(owner_of).as_deref() == Some(owner),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! How connections prove who they are.
+
+use std::fmt;
+
+use super::{ConfigError, is_yes, without_password, wrong};
+
+/// As long as the hash that it keys: a shorter secret can be guessed from one token.
+const HS256_SECRET_MIN_BYTES: usize = 32;
+
+/// How connections prove who they are.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Auth {
+    pub mode: AuthMode,
+    pub hs256_secret: Option<String>,
+    pub rs256_public_key: Option<String>,
+    pub jwks_url: Option<String>,
+    pub issuer: Option<String>,
+    pub audience: Option<String>,
+    /// A connection without a valid token is refused.
+    pub strict: bool,
+}
+
+/// What a token is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuthMode {
+    /// Nothing was configured: everybody is anonymous, and whoever knows an id may use it.
+    #[default]
+    Off,
+    /// Signed by a configured key, or by one that the issuer publishes.
+    Jwt,
+    /// The same, of an issuer that must be named.
+    Smoo,
+    /// Claims that a proxy in front has verified: nobody else may reach the port.
+    Trusted,
+    /// Said to be off: everybody is anonymous.
+    None,
+}
+
+impl AuthMode {
+    const NAMES: [(&str, AuthMode); 4] =
+        [("jwt", Self::Jwt), ("smoo", Self::Smoo), ("trusted", Self::Trusted), ("none", Self::None)];
+
+    fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, mode)| *mode == self).map_or("unset", |(name, _)| name)
+    }
+}
+
+/// Reads the names that are about tokens.
+pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Auth, ConfigError> {
+    const MODE: &str = "SMOOTH_AGENT_AUTH_MODE";
+    let hs256_secret = text("AUTH_JWT_HS256_SECRET");
+    let rs256_public_key = text("AUTH_JWT_RS256_PUBLIC_KEY");
+    let (jwks_url, issuer) = (text("AUTH_JWT_JWKS_URL"), text("AUTH_JWT_ISSUER"));
+    let has_keys = hs256_secret.is_some() || rs256_public_key.is_some() || jwks_url.is_some() || issuer.is_some();
+    let mode = match text(MODE).or_else(|| text("AUTH_MODE")) {
+        None if has_keys => AuthMode::Jwt,
+        None => AuthMode::Off,
+        Some(name) => {
+            let known = AuthMode::NAMES.iter().find(|(known, _)| name.eq_ignore_ascii_case(known));
+            known.ok_or_else(|| wrong(MODE, format!("`{name}` is not jwt, smoo, trusted or none")))?.1
+        }
+    };
+    if matches!(mode, AuthMode::Jwt | AuthMode::Smoo) && !has_keys {
+        let keys = "AUTH_JWT_RS256_PUBLIC_KEY, AUTH_JWT_HS256_SECRET, AUTH_JWT_JWKS_URL or AUTH_JWT_ISSUER";
+        return Err(wrong(MODE, format!("`{}` needs a key to verify tokens with: set {keys}", mode.name())));
+    }
+    if mode == AuthMode::Smoo && issuer.is_none() {
+        return Err(wrong("AUTH_JWT_ISSUER", "the mode `smoo` needs an issuer".into()));
+    }
+    if hs256_secret.as_ref().is_some_and(|secret| secret.len() < HS256_SECRET_MIN_BYTES) {
+        return Err(wrong("AUTH_JWT_HS256_SECRET", format!("must be at least {HS256_SECRET_MIN_BYTES} bytes long")));
+    }
+    for (name, url) in [("AUTH_JWT_JWKS_URL", &jwks_url), ("AUTH_JWT_ISSUER", &issuer)] {
+        let is_read = name == "AUTH_JWT_JWKS_URL" || (hs256_secret.is_none() && rs256_public_key.is_none());
+        let is_http = |url: &String| url.starts_with("http://") || url.starts_with("https://");
+        if is_read && url.as_ref().is_some_and(|url| !is_http(url)) {
+            return Err(wrong(name, "is not an http or https URL, so no keys can be read there".into()));
+        }
+    }
+    let strict = text("SMOOTH_AGENT_AUTH_STRICT").is_some_and(|value| is_yes(&value));
+    if strict && matches!(mode, AuthMode::Off | AuthMode::None) {
+        return Err(wrong(
+            "SMOOTH_AGENT_AUTH_STRICT",
+            format!("needs a mode in which tokens are accepted: set {MODE}"),
+        ));
+    }
+    Ok(Auth { mode, hs256_secret, rs256_public_key, jwks_url, issuer, audience: text("AUTH_JWT_AUDIENCE"), strict })
+}
+
+impl fmt::Display for Auth {
+    /// The effective values, without secrets, one a line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let set = |present: bool| if present { "set" } else { "unset" };
+        writeln!(f, "SMOOTH_AGENT_AUTH_MODE={}", self.mode.name())?;
+        writeln!(f, "SMOOTH_AGENT_AUTH_STRICT={}", self.strict)?;
+        writeln!(f, "AUTH_JWT_HS256_SECRET={}", set(self.hs256_secret.is_some()))?;
+        writeln!(f, "AUTH_JWT_RS256_PUBLIC_KEY={}", set(self.rs256_public_key.is_some()))?;
+        writeln!(f, "AUTH_JWT_JWKS_URL={}", self.jwks_url.as_deref().map_or("unset".into(), without_password))?;
+        writeln!(f, "AUTH_JWT_ISSUER={}", self.issuer.as_deref().unwrap_or("unset"))?;
+        write!(f, "AUTH_JWT_AUDIENCE={}", self.audience.as_deref().unwrap_or("unset"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_source_turns_tokens_on() {
+        let secret = "0123456789abcdef0123456789abcdef";
+        let mode = |values: &[(&str, &str)]| {
+            let value = |name: &str| values.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string());
+            read(&value).map(|auth| auth.mode)
+        };
+        assert_eq!(mode(&[]), Ok(AuthMode::Off));
+        assert_eq!(mode(&[("AUTH_JWT_HS256_SECRET", secret)]), Ok(AuthMode::Jwt));
+        assert_eq!(mode(&[("AUTH_JWT_ISSUER", "https://issuer.example")]), Ok(AuthMode::Jwt));
+        assert_eq!(mode(&[("AUTH_MODE", "Trusted")]), Ok(AuthMode::Trusted));
+        assert_eq!(mode(&[("AUTH_MODE", "trusted"), ("SMOOTH_AGENT_AUTH_MODE", "none")]), Ok(AuthMode::None));
+        let smoo = [("AUTH_MODE", "smoo"), ("AUTH_JWT_HS256_SECRET", secret)];
+        assert_eq!(mode(&smoo).map_err(|error| error.name), Err("AUTH_JWT_ISSUER"));
+    }
+}
