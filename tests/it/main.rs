@@ -7,6 +7,7 @@ mod configuration;
 mod edges_and_workers;
 mod history;
 mod identity;
+mod knowledge;
 mod model_faults;
 mod outages;
 mod races;
