@@ -5,8 +5,10 @@
 //!
 //! - [`document`]: the stored forms.   - [`store`]: writing and listing.   - [`read`]: reading on, from any place.
 //! - [`shelf`]: the fold.   - [`text`], [`index`]: words, vectors, fusion.   - [`follow`]: keeps the index current.
+//! - [`bench`]: what it costs, and how well it finds.
 //! - [`reader`]: who may read what.   - [`retrieve`]: the trait behind which all of it stands.   - [`passage`]: what is found.
 
+pub mod bench;
 pub mod demo;
 pub mod document;
 pub mod follow;

@@ -28,7 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("worker", &["limits", "ids", "subjects", "model", "domain", "wire", "knowledge", "tools", "live", "log"]),
     ("app", &["config", "auth", "model", "knowledge", "tools", "log", "edge", "worker"]),
     ("dev", &["config", "demo", "app"]),
-    ("cli", &["config", "tools", "spec", "bench", "app", "dev"]),
+    ("cli", &["config", "model", "knowledge", "tools", "spec", "bench", "app", "dev"]),
     ("main", &["cli"]),
 ];
 
@@ -38,6 +38,8 @@ const NATS_FILES: &[&str] = &[
     "src/edge/connection.rs",
     "src/edge/mod.rs",
     "src/edge/workers.rs",
+    "src/knowledge/bench/load.rs",
+    "src/knowledge/bench/mod.rs",
     "src/knowledge/follow.rs",
     "src/knowledge/read.rs",
     "src/knowledge/retrieve.rs",
