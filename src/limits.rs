@@ -122,3 +122,13 @@ pub const TOOL_TIMEOUT_MS: u64 = 30_000;
 pub const TOOL_TIMEOUT_MAX_MS: u64 = 300_000;
 /// Tools offered to the model at once.
 pub const TOOLS_MAX: usize = 128;
+
+/// Longest URL that is fetched: browsers and servers agree up to about this.
+pub const FETCH_URL_MAX_BYTES: usize = 2_048;
+/// Largest content that is fetched: a long manual as PDF fits; it is held in memory.
+pub const FETCH_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// How long one fetch may take with all its redirects, below a tool call's 30 s; and the first connection of it.
+pub const FETCH_TIMEOUT_MS: u64 = 20_000;
+pub const FETCH_CONNECT_MS: u64 = 5_000;
+/// Redirects that are followed: ordinary chains (http, www, language) are three or four long.
+pub const FETCH_REDIRECTS_MAX: u32 = 5;

@@ -17,6 +17,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("demo", &[]),
     ("bench", &[]),
     ("domain", &["limits"]),
+    ("fetch", &["limits"]),
     ("wire", &["limits", "domain"]),
     ("spec", &["domain", "wire"]),
     ("knowledge", &["limits", "domain"]),
