@@ -12,6 +12,7 @@ pub mod demo;
 pub mod dev;
 pub mod domain;
 pub mod edge;
+pub mod extract;
 pub mod fetch;
 pub mod ids;
 pub mod knowledge;

@@ -100,6 +100,40 @@ pub fn dead(region: &str, conversation: Uuid) -> String {
     format!("dead.{region}.{conversation}")
 }
 
+/// `kb.{org}.{document}.head`: what a document is, or that it was deleted. Publishers: ingest. Readers: ingest, indexes.
+/// Stream: KNOWLEDGE, last one only. The document's token is a hash: ids are paths and URLs of any length.
+pub fn document_head(org: &str, token: &str) -> String {
+    format!("kb.{}.{token}.head", encode_token(org))
+}
+
+/// `kb.{org}.{document}.{chunk}`: one passage of a document, published before its head.
+pub fn document_chunk(org: &str, token: &str, index: usize) -> String {
+    format!("kb.{}.{token}.{index}", encode_token(org))
+}
+
+/// `kb.{org}.*.head`: the heads of an organisation's documents.
+pub fn document_heads(org: &str) -> String {
+    format!("kb.{}.*.head", encode_token(org))
+}
+
+/// `kb.{org}.>`: all of an organisation's documents.
+pub fn documents(org: &str) -> String {
+    format!("kb.{}.>", encode_token(org))
+}
+
+/// Document and index in the subject of a chunk; a head is none.
+pub fn parse_document_chunk(subject: &str) -> Option<(&str, usize)> {
+    let mut tokens = subject.strip_prefix("kb.")?.split('.').skip(1);
+    let (document, index) = (tokens.next()?, tokens.next()?.parse().ok()?);
+    tokens.next().is_none().then_some((document, index))
+}
+
+/// `kb-run.{org}.{source}`: that an ingest of a source began or ended. Publishers: ingest. Readers: people and their tools.
+/// Stream: KNOWLEDGE_RUNS.
+pub fn ingest_run(org: &str, source: &str) -> String {
+    format!("kb-run.{}.{}", encode_token(org), encode_token(source))
+}
+
 /// Key of a conversation's cached fold in the bucket CONVERSATIONS.
 pub fn fold_key(key: &ConversationKey) -> String {
     format!("{}.{}.{}", key.region, encode_token(&key.org), key.conversation)

@@ -2,6 +2,12 @@
 //!
 //! For now an index in memory over the demo documents, ranked by shared words (rare ones count more). What the rest of the
 //! program uses, [`Index::search`], is the seam behind which a real index comes.
+//!
+//! - [`document`]: documents as they are stored.
+//! - [`store`]: documents on their stream: writing, deleting, what is there.
+
+pub mod document;
+pub mod store;
 
 use std::collections::{HashMap, HashSet};
 
