@@ -19,7 +19,9 @@ use crate::{
     auth::Verifier,
     config::{AuthMode, Config},
     edge::{self, Edge, server},
-    knowledge::Index,
+    fetch::Fetcher,
+    ingest::{self, Ingest, IngestArgs},
+    knowledge::{Index, Store, runs::Runs},
     log::{
         backoff::Backoff,
         bus::{Bus, ConnectError},
@@ -207,6 +209,44 @@ impl Health {
             }
         })
     }
+}
+
+/// What `ingest` works with. `token_env` names the variable that holds a token for GitHub.
+pub fn start_ingest(config: &Config, bus: &Bus, token_env: &str) -> Ingest {
+    let web = &config.web;
+    let token = std::env::var(token_env).ok().map(|token| token.trim().to_string()).filter(|token| !token.is_empty());
+    Ingest {
+        store: Store::new(bus.client.clone()),
+        runs: Runs::new(bus.client.clone()),
+        web: ingest::Web {
+            fetcher: Fetcher::new(web.allow.clone().and(&web.github_url)),
+            github_url: web.github_url.to_string(),
+            github_token: token.or_else(|| web.github_token.clone()),
+        },
+        embed: None,
+    }
+}
+
+/// Ingests once, or again and again while watching. Returns false when some documents were not ingested.
+pub async fn ingest(config: &Config, args: IngestArgs) -> anyhow::Result<bool> {
+    let plan = args.plan().map_err(anyhow::Error::msg)?;
+    let bus = connect(config, "ingest").await?;
+    streams::check(&bus.client, &config.regions.home).await?;
+    let ingest = start_ingest(config, &bus, &args.token_env);
+    let tell = |report: &ingest::Report| match args.json {
+        true => println!("{}", serde_json::json!(report)),
+        false => println!("{report}"),
+    };
+    if args.watch {
+        tokio::select! {
+            ended = ingest::watch(&ingest, &args, &plan, tell) => ended?,
+            stopped = stop_signal() => stopped?,
+        }
+        return Ok(true);
+    }
+    let report = ingest.run(&args, &plan).await?;
+    tell(&report);
+    Ok(report.counts.failed == 0)
 }
 
 /// Creates or updates a region's streams. Returns one line for each definition.

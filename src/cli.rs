@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
-use crate::{app, bench, config::Config, dev, spec, tools};
+use crate::{app, bench, config::Config, dev, ingest::IngestArgs, spec, tools};
 
 /// A server for AI-agent conversations, event-sourced over NATS JetStream.
 #[derive(Parser)]
@@ -41,6 +41,7 @@ enum Command {
         #[command(subcommand)]
         command: Streams,
     },
+    Ingest(IngestArgs),
     /// Look at the tools that NATS services offer.
     Tools {
         #[command(subcommand)]
@@ -132,6 +133,10 @@ pub async fn run() -> anyhow::Result<()> {
             worker.stop().await;
             Ok(())
         }
+        Command::Ingest(args) => match app::ingest(&load()?, args).await? {
+            true => Ok(()),
+            false => anyhow::bail!("not everything was ingested"),
+        },
         Command::Streams { command } => streams(command).await,
         Command::Tools { command: Tools::List } => list_tools().await,
     }

@@ -15,6 +15,7 @@ pub mod edge;
 pub mod extract;
 pub mod fetch;
 pub mod ids;
+pub mod ingest;
 pub mod knowledge;
 pub mod limits;
 pub mod live;

@@ -30,6 +30,10 @@ pub const SUPPORTS_MAX_CHARS: usize = 64;
 pub const EVENT_MAX_BYTES: usize = 512 * 1024;
 /// Largest tool result that is kept; longer ones are cut and say so.
 pub const TOOL_RESULT_MAX_BYTES: usize = 64 * 1024;
+/// Largest message of a document: a passage with its vector.
+pub const KNOWLEDGE_MESSAGE_MAX_BYTES: usize = 512 * 1024;
+/// How often a document is tried to be written while the server does not answer or has too many batches open.
+pub const KNOWLEDGE_WRITE_TRIES: u32 = 8;
 /// Largest reply text of one model call, so that its event stays below [`EVENT_MAX_BYTES`].
 pub const REPLY_MAX_BYTES: usize = 256 * 1024;
 /// Largest history page on the wire (clients take 1 MiB a frame).
@@ -141,12 +145,6 @@ pub const HTML_DEPTH_MAX: usize = 400;
 pub const PDF_TIMEOUT_MS: u64 = 30_000;
 /// Longest passage of a document: a few paragraphs, which embedding models take whole.
 pub const PASSAGE_CHARS: usize = 1_000;
-/// Messages of one atomic batch, from nats-server.
-pub const BATCH_MESSAGES: usize = 1_000;
-/// Publishes under way at once for a document that is too large for a batch.
-pub const STORE_PUBLISHES: usize = 64;
-/// Heads of documents that are asked for in one pull.
-pub const PULL_HEADS: usize = 500;
 /// Passages of one document: ten times what the largest readable file has.
 pub const DOCUMENT_CHUNKS_MAX: usize = 100_000;
 /// Documents that are read, embedded and written at once: more than one so that waits overlap, few enough for strange servers.
@@ -156,6 +154,5 @@ pub const INGEST_ITEMS_MAX: usize = 200_000;
 pub const SITEMAPS_MAX: usize = 100;
 /// How often a watched folder is looked at. Polling sees changes on every file system, shared ones too.
 pub const WATCH_EVERY_MS: u64 = 1_000;
-/// Passages in one request for embeddings, and how long it may take.
+/// Passages in one request for embeddings.
 pub const EMBED_BATCH: usize = 64;
-pub const EMBED_TIMEOUT_MS: u64 = 60_000;

@@ -8,8 +8,8 @@ use crate::limits;
 /// A passage of a document.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Piece {
-    /// The headings above it, outermost first, joined by ` > `.
-    pub heading: Option<String>,
+    /// The headings above it, outermost first.
+    pub headings: Vec<String>,
     pub text: String,
 }
 
@@ -25,12 +25,12 @@ pub fn pieces(form: Form, text: &str) -> Vec<Piece> {
     let size = limits::PASSAGE_CHARS;
     if matches!(form, Form::Plain | Form::Pdf) {
         let splitter = TextSplitter::new(size);
-        return splitter.chunks(text).map(|chunk| Piece { heading: None, text: chunk.to_string() }).collect();
+        return splitter.chunks(text).map(|chunk| Piece { headings: vec![], text: chunk.to_string() }).collect();
     }
     let headings = headings(text);
     let splitter = MarkdownSplitter::new(size);
     let chunks = splitter.chunk_indices(text);
-    let piece = |(at, chunk): (usize, &str)| Piece { heading: path(&headings, at), text: chunk.to_string() };
+    let piece = |(at, chunk): (usize, &str)| Piece { headings: path(&headings, at), text: chunk.to_string() };
     // A heading that stands alone says nothing that the path of the next passage does not say.
     chunks.map(piece).filter(|piece| !is_heading_only(&piece.text)).collect()
 }
@@ -40,7 +40,7 @@ fn is_heading_only(text: &str) -> bool {
 }
 
 /// The headings that are open at an offset.
-fn path(headings: &[Heading], at: usize) -> Option<String> {
+fn path(headings: &[Heading], at: usize) -> Vec<String> {
     let mut open: Vec<&Heading> = Vec::new();
     for heading in headings.iter().take_while(|heading| heading.at <= at) {
         while open.last().is_some_and(|above| above.level >= heading.level) {
@@ -48,8 +48,7 @@ fn path(headings: &[Heading], at: usize) -> Option<String> {
         }
         open.push(heading);
     }
-    let texts: Vec<&str> = open.iter().map(|heading| heading.text.as_str()).collect();
-    (!texts.is_empty()).then(|| texts.join(" > "))
+    open.into_iter().map(|heading| heading.text.clone()).collect()
 }
 
 /// The `#` headings of a Markdown text, those in code blocks left out.

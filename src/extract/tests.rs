@@ -61,9 +61,9 @@ fn passages_keep_to_the_limit_and_know_their_headings() {
     let text = format!("# Guide\n\nIntro.\n\n## Returns\n\n{long}\n\n## Shipping\n\nFive days.\n");
     let found = pieces(Form::Markdown, &text);
     assert!(found.iter().all(|piece| piece.text.chars().count() <= limits::PASSAGE_CHARS));
-    let of = |words: &str| found.iter().find(|piece| piece.text.contains(words)).unwrap().heading.as_deref();
-    assert_eq!(of("Intro"), Some("Guide"));
-    assert_eq!(of("sentence"), Some("Guide > Returns"));
+    let of = |words: &str| found.iter().find(|piece| piece.text.contains(words)).unwrap().headings.join(" > ");
+    assert_eq!(of("Intro"), "Guide");
+    assert_eq!(of("sentence"), "Guide > Returns");
     // Small sections share a passage, which shows their headings itself.
     assert!(found.iter().any(|piece| piece.text.contains("## Shipping") && piece.text.contains("Five days")));
     assert!(found.iter().filter(|piece| piece.text.contains("sentence")).all(|piece| piece.text.ends_with('.')));

@@ -3,7 +3,10 @@
 //! Whoever names a URL (the model, a page's redirect, a sitemap) is not trusted. What is reachable from here and not from
 //! the public internet stays out of reach, unless the operator lists its `host:port`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use url::{Host, Url};
 
@@ -43,6 +46,14 @@ impl Policy {
         };
         let allowed = entries.map(|entry| pair(entry).ok_or_else(|| entry.to_string())).collect::<Result<_, _>>()?;
         Ok(Self { allowed })
+    }
+
+    /// Allows the host and port of a URL that the operator has configured.
+    pub fn and(mut self, url: &Url) -> Self {
+        if let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) {
+            self.allowed.push((host.to_string(), port));
+        }
+        self
     }
 
     /// Whether the operator lists this URL's host and port.
@@ -94,6 +105,13 @@ impl Policy {
             Some(80 | 443) => Ok(()),
             port => Err(Refused::Port(port.unwrap_or_default())),
         }
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entries: Vec<String> = self.allowed.iter().map(|(host, port)| format!("{host}:{port}")).collect();
+        f.write_str(&entries.join(","))
     }
 }
 

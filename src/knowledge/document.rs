@@ -1,114 +1,122 @@
-//! Documents as they are stored: a head and its chunks, JSON each. Part of the contract in `spec/`.
+//! Documents as they are stored: a head, and its passages ("chunks"), each a message of its own.
+
+use std::collections::BTreeSet;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
-/// Who may read a document within its organisation.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Acl {
-    /// Everybody who talks with the organisation.
-    #[default]
-    Public,
-    /// Only these, and members of these groups.
-    Only { users: Vec<String>, groups: Vec<String> },
-}
-
-impl Acl {
-    /// Reads `public`, `user:NAME` and `group:NAME`. The error is in words for people.
-    pub fn parse(entries: &[String]) -> Result<Self, String> {
-        let (mut users, mut groups, mut public) = (vec![], vec![], false);
-        for entry in entries.iter().map(|entry| entry.trim()) {
-            match entry.split_once(':').map(|(kind, name)| (kind, name.trim())) {
-                Some(("user", name)) if !name.is_empty() => users.push(name.to_string()),
-                Some(("group", name)) if !name.is_empty() => groups.push(name.to_string()),
-                None if entry == "public" => public = true,
-                _ => return Err(format!("`{entry}` is not `public`, `user:NAME` or `group:NAME`")),
-            }
-        }
-        users.sort();
-        groups.sort();
-        match (public, users.is_empty() && groups.is_empty()) {
-            (true, true) => Ok(Self::Public),
-            (false, false) => Ok(Self::Only { users, groups }),
-            (true, false) => Err("`public` and single readers exclude each other".into()),
-            (false, true) => Err("nobody is named".into()),
-        }
-    }
-}
-
-/// The head of a document: what it is and which chunks belong to it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The head of a document: what it is, who may read it, and which chunks are its.
+///
+/// Invariant: a document is shown only when all `chunks` of this `version` are there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Document {
-    pub org: String,
-    /// Its path relative to the ingested folder, or its URL.
+    /// Its path relative to the ingested folder, or its URL. Unique in its organisation.
     pub id: String,
     pub title: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The document set that it belongs to.
     pub set: String,
     /// The ingest source that it came from.
     pub source: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
-    #[serde(default)]
     pub acl: Acl,
-    /// Of everything that made the document what it is. Readers show a document only when each chunk has this version.
-    pub version: String,
-    pub chunks: usize,
+    /// Of everything that it was made from: the same hash means that there is nothing to write.
+    pub hash: String,
+    /// New for every writing of the document.
+    pub version: Uuid,
+    /// How many chunks it has, numbered from 0.
+    pub chunks: u32,
+    /// The model that made the chunks' vectors, if they have any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub embedding_model: Option<String>,
-    /// The document is gone; the head stays so that readers who are behind see it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub updated_at: DateTime<Utc>,
+    /// The document is gone; it has no chunks.
+    #[serde(default)]
     pub deleted: bool,
 }
 
-impl Document {
-    /// The document's token in subjects.
-    pub fn token(&self) -> String {
-        token(&self.org, &self.id)
-    }
+/// Who may read a document.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Acl {
+    /// Everybody who talks to the organisation, anonymous visitors too.
+    Public,
+    /// These users, and members of these groups.
+    Only {
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        users: BTreeSet<String>,
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        groups: BTreeSet<String>,
+    },
 }
 
-/// The subject token of an id of any length.
-pub fn token(org: &str, id: &str) -> String {
-    let hash = Sha256::new().chain_update(org).chain_update([0]).chain_update(id).finalize();
-    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// One passage.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// A passage of a document.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Chunk {
-    pub document: String,
-    pub version: String,
-    pub index: usize,
-    /// The headings above it, outermost first, joined by ` > `.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub heading: Option<String>,
+    pub version: Uuid,
+    /// The headings that it stands under, outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headings: Vec<String>,
     pub text: String,
-    /// The embedding: 32-bit floats, little-endian, as base64.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "floats")]
-    pub vector: Option<Vec<f32>>,
+    /// Its embedding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vector: Option<Vector>,
 }
 
-/// The stored form of a vector.
-mod floats {
-    use super::*;
-    use serde::{Deserializer, Serializer, de::Error};
+/// An embedding; stored as base64 of its components, 32-bit floats, lowest byte first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct Vector(pub Vec<f32>);
 
-    pub fn serialize<S: Serializer>(vector: &Option<Vec<f32>>, serializer: S) -> Result<S::Ok, S::Error> {
-        let bytes: Vec<u8> = vector.iter().flatten().flat_map(|value| value.to_le_bytes()).collect();
-        serializer.serialize_str(&STANDARD.encode(bytes))
+impl From<Vector> for String {
+    fn from(vector: Vector) -> String {
+        STANDARD.encode(vector.0.iter().flat_map(|component| component.to_le_bytes()).collect::<Vec<u8>>())
     }
+}
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<f32>>, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let bytes = STANDARD.decode(text).map_err(D::Error::custom)?;
-        let (floats, rest) = bytes.as_chunks::<4>();
-        if !rest.is_empty() {
-            return Err(D::Error::custom("a vector holds whole 32-bit floats"));
+/// A text that is no vector.
+#[derive(Debug, thiserror::Error)]
+#[error("a vector is base64 of 32-bit floats")]
+pub struct NotAVector;
+
+impl TryFrom<String> for Vector {
+    type Error = NotAVector;
+
+    fn try_from(text: String) -> Result<Self, NotAVector> {
+        let bytes = STANDARD.decode(text).map_err(|_| NotAVector)?;
+        let components = bytes.chunks_exact(4);
+        if !components.remainder().is_empty() {
+            return Err(NotAVector);
         }
-        Ok(Some(floats.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()))
+        Ok(Self(components.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()))
     }
+}
+
+/// A document to be written. Its version, time and number of chunks are the store's to make.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewDocument {
+    pub id: String,
+    pub title: String,
+    pub url: Option<String>,
+    pub set: String,
+    pub source: String,
+    pub acl: Acl,
+    pub hash: String,
+    pub embedding_model: Option<String>,
+}
+
+/// A passage to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewChunk {
+    pub headings: Vec<String>,
+    pub text: String,
+    pub vector: Option<Vec<f32>>,
 }
 
 #[cfg(test)]
@@ -116,36 +124,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_stored_comes_back() {
+    fn a_chunk_survives_its_stored_form() {
         let chunk = Chunk {
-            document: "a.md".into(),
-            version: "v".into(),
-            index: 3,
-            heading: None,
-            text: "t".into(),
-            vector: Some(vec![0.5, -1.25e-9]),
+            version: Uuid::from_u128(1),
+            headings: vec!["Returns".into()],
+            text: "17 days".into(),
+            vector: Some(Vector(vec![0.25, -1.5, f32::MIN_POSITIVE])),
         };
-        let text = serde_json::to_string(&chunk).unwrap();
-        assert_eq!(serde_json::from_str::<Chunk>(&text).unwrap(), chunk);
-        let plain = Chunk { vector: None, ..chunk };
-        assert_eq!(serde_json::from_str::<Chunk>(&serde_json::to_string(&plain).unwrap()).unwrap(), plain);
-        assert!(serde_json::from_str::<Chunk>(&text.replace("\"vector\":\"", "\"vector\":\"AAAA")).is_err());
-    }
-
-    #[test]
-    fn readers_are_named_or_refused() {
-        let parse = |names: &[&str]| Acl::parse(&names.iter().map(|name| name.to_string()).collect::<Vec<_>>());
-        assert_eq!(parse(&["public"]), Ok(Acl::Public));
-        let both = Acl::Only { users: vec!["a".into()], groups: vec!["g".into()] };
-        assert_eq!(parse(&["group:g", "user:a"]), Ok(both));
-        for wrong in [&[][..], &["everyone"], &["user:"], &["public", "user:a"], &["role:x"]] {
-            assert!(parse(wrong).is_err(), "{wrong:?}");
+        let json = serde_json::to_string(&chunk).unwrap();
+        assert_eq!(serde_json::from_str::<Chunk>(&json).unwrap(), chunk);
+        for odd in ["AAA", "!", "AAAA AAAA"] {
+            assert!(Vector::try_from(odd.to_string()).is_err(), "{odd}");
         }
     }
 
     #[test]
-    fn a_token_belongs_to_one_organisation_and_id() {
-        assert_ne!(token("a", "b"), token("ab", ""));
-        assert_eq!(token("a", "b").len(), 32);
+    fn acls_have_short_forms() {
+        assert_eq!(serde_json::to_value(Acl::Public).unwrap(), "public");
+        let sales = Acl::Only { users: BTreeSet::new(), groups: ["sales".to_string()].into() };
+        assert_eq!(serde_json::to_value(sales).unwrap(), serde_json::json!({"only": {"groups": ["sales"]}}));
     }
 }

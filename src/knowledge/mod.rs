@@ -4,15 +4,23 @@
 //! program uses, [`Index::search`], is the seam behind which a real index comes.
 //!
 //! - [`document`]: documents as they are stored.
-//! - [`store`]: documents on their stream: writing, deleting, what is there.
+//! - [`store`]: documents on their stream: writing, deleting, what is there.   - [`read`]: reading on, from any place.
+//! - [`runs`]: what ingest did, on a stream of its own.
 
 pub mod document;
+pub mod read;
+pub mod runs;
 pub mod store;
 
 use std::collections::{HashMap, HashSet};
 
+pub use document::{Acl, Document, NewChunk, NewDocument};
+pub use store::{Store, StoreError};
+
 use crate::domain::event::Citation;
 
+/// The document set of documents that name none.
+pub const DEFAULT_SET: &str = "default";
 /// Passages that are put before the model for a message.
 pub const GROUNDING_PASSAGES: usize = 3;
 /// Most citations in an answer, from the protocol.
