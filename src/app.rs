@@ -11,17 +11,21 @@ use std::{
 
 use anyhow::{Context, bail};
 use chrono::{TimeDelta, Utc};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use warp::Filter;
 
 use crate::{
-    auth::Verifier,
-    config::{AuthMode, Config},
+    auth::{REFERENCE_ORG, Verifier},
+    config::{AuthMode, Config, RerankBy, Retrieval},
     edge::{self, Edge, server},
     fetch::Fetcher,
-    ingest::{self, Ingest, IngestArgs},
-    knowledge::{Index, Store, runs::Runs},
+    ingest::{self, Embed, Embeds, Ingest, IngestArgs},
+    knowledge::{
+        self, Index, Retrieve, Store,
+        retrieve::{Local, Models, Remote, Rerank},
+        runs::Runs,
+    },
     log::{
         backoff::Backoff,
         bus::{Bus, ConnectError},
@@ -111,7 +115,6 @@ pub struct RunningWorker {
 
 /// Starts a worker.
 pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningWorker> {
-    let knowledge = Arc::new(if config.seed_kb { Index::demo() } else { Index::default() });
     let gateway = gateway(config)?;
     if gateway.is_none() {
         tracing::warn!("no gateway key: set SMOOAI_GATEWAY_URL and SMOOAI_GATEWAY_KEY; until then nobody is answered");
@@ -126,9 +129,11 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
         turn_limit_secs: config.turn_limit_secs,
         confirm_tools: config.confirm_tools.clone(),
     };
+    streams::check(&bus.client, &config.regions.home).await?;
+    let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let knowledge = knowledge(config, bus, &gateway, &shutdown, &tasks).await?;
     let worker = Arc::new(Worker::new(bus.client.clone(), knowledge, gateway, settings));
     let health = Health::start(bus, &config.regions.home, Some(worker.clone())).await?;
-    let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
     if config.seed_kb {
         // Before the worker looks for tools for the first time.
         let tool = tools::demo::start(bus.client.clone()).await.map_err(anyhow::Error::from_boxed)?;
@@ -152,6 +157,37 @@ impl RunningWorker {
         self.shutdown.cancel();
         self.tasks.wait().await;
     }
+}
+
+/// Whoever finds passages for a worker. A local index has caught up with the stream when this returns.
+async fn knowledge(
+    config: &Config,
+    bus: &Bus,
+    gateway: &Option<Gateway>,
+    shutdown: &CancellationToken,
+    tasks: &TaskTracker,
+) -> anyhow::Result<Arc<dyn Retrieve>> {
+    if config.seed_kb {
+        let store = Store::new(bus.client.clone());
+        knowledge::demo::seed(&store, REFERENCE_ORG).await.context("the demo documents were not written")?;
+    }
+    if config.retrieval == Retrieval::Nats {
+        return Ok(Arc::new(Remote::new(bus.client.clone())));
+    }
+    let index = Arc::new(Index::new()?);
+    let (caught_up, mut has_caught_up) = watch::channel(false);
+    let follow = knowledge::follow::run(bus.client.clone(), index.clone(), caught_up);
+    tasks.spawn(shutdown.clone().run_until_cancelled_owned(follow));
+    let begun = Instant::now();
+    has_caught_up.wait_for(|caught_up| *caught_up).await.context("the index does not follow its stream")?;
+    let (documents, passages) = index.size();
+    tracing::info!(documents, passages, ms = begun.elapsed().as_millis() as u64, "the index has caught up");
+    let rerank = config.rerank.map(|by| match by {
+        RerankBy::Gateway => Rerank::Gateway,
+        RerankBy::Lexical => Rerank::Lexical,
+    });
+    let models = Models { gateway: gateway.clone(), embedding: config.embedding_model.clone(), rerank };
+    Ok(Arc::new(Local::new(index, models)))
 }
 
 fn gateway(config: &Config) -> anyhow::Result<Option<Gateway>> {
@@ -212,10 +248,17 @@ impl Health {
 }
 
 /// What `ingest` works with. `token_env` names the variable that holds a token for GitHub.
-pub fn start_ingest(config: &Config, bus: &Bus, token_env: &str) -> Ingest {
+fn start_ingest(config: &Config, bus: &Bus, token_env: &str) -> anyhow::Result<Ingest> {
+    let embed: Option<Arc<dyn Embed>> = match (&config.embedding_model, gateway(config)?) {
+        (Some(model), Some(gateway)) => Some(Arc::new(Embedding { gateway, model: model.clone() })),
+        (Some(_), None) => {
+            bail!("SMOOTH_AGENT_EMBEDDING_MODEL needs a gateway: set SMOOAI_GATEWAY_URL and SMOOAI_GATEWAY_KEY")
+        }
+        (None, _) => None,
+    };
     let web = &config.web;
     let token = std::env::var(token_env).ok().map(|token| token.trim().to_string()).filter(|token| !token.is_empty());
-    Ingest {
+    Ok(Ingest {
         store: Store::new(bus.client.clone()),
         runs: Runs::new(bus.client.clone()),
         web: ingest::Web {
@@ -223,7 +266,23 @@ pub fn start_ingest(config: &Config, bus: &Bus, token_env: &str) -> Ingest {
             github_url: web.github_url.to_string(),
             github_token: token.or_else(|| web.github_token.clone()),
         },
-        embed: None,
+        embed,
+    })
+}
+
+/// The gateway as the model that ingest embeds with.
+struct Embedding {
+    gateway: Gateway,
+    model: String,
+}
+
+impl Embed for Embedding {
+    fn model(&self) -> &str {
+        &self.model
+    }
+
+    fn embed(&self, texts: Vec<String>) -> Embeds<'_> {
+        Box::pin(async move { self.gateway.embed(&self.model, &texts).await.map_err(|error| error.to_string()) })
     }
 }
 
@@ -232,7 +291,7 @@ pub async fn ingest(config: &Config, args: IngestArgs) -> anyhow::Result<bool> {
     let plan = args.plan().map_err(anyhow::Error::msg)?;
     let bus = connect(config, "ingest").await?;
     streams::check(&bus.client, &config.regions.home).await?;
-    let ingest = start_ingest(config, &bus, &args.token_env);
+    let ingest = start_ingest(config, &bus, &args.token_env)?;
     let tell = |report: &ingest::Report| match args.json {
         true => println!("{}", serde_json::json!(report)),
         false => println!("{report}"),

@@ -143,6 +143,12 @@ pub fn ingest_run(org: &str, source: &str) -> String {
     format!("kb-run.{}.{}", encode_token(org), encode_token(source))
 }
 
+/// `retrieve.{org}`: asks an organisation's own search for passages. Publishers: workers told to use it. Subscriber: a NATS
+/// micro service. Not kept.
+pub fn retrieve(org: &str) -> String {
+    format!("retrieve.{}", encode_token(org))
+}
+
 /// Key of a conversation's cached fold in the bucket CONVERSATIONS.
 pub fn fold_key(key: &ConversationKey) -> String {
     format!("{}.{}.{}", key.region, encode_token(&key.org), key.conversation)
