@@ -7,6 +7,8 @@ mod configuration;
 mod edges_and_workers;
 mod history;
 mod identity;
+mod ingest;
+mod ingest_web;
 mod model_faults;
 mod outages;
 mod races;
