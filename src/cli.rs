@@ -9,7 +9,9 @@ use indicatif::ProgressBar;
 use crate::{
     app, bench,
     config::{Config, Nats},
-    dev, knowledge,
+    dev,
+    ingest::IngestArgs,
+    knowledge,
     model::Gateway,
     spec, tools,
 };
@@ -48,6 +50,7 @@ enum Command {
         #[command(subcommand)]
         command: Streams,
     },
+    Ingest(IngestArgs),
     /// Look at the tools that NATS services offer.
     Tools {
         #[command(subcommand)]
@@ -170,6 +173,10 @@ pub async fn run() -> anyhow::Result<()> {
             worker.stop().await;
             Ok(())
         }
+        Command::Ingest(args) => match app::ingest(&load()?, args).await? {
+            true => Ok(()),
+            false => anyhow::bail!("not everything was ingested"),
+        },
         Command::Streams { command } => streams(command).await,
         Command::Tools { command: Tools::List } => list_tools().await,
     }

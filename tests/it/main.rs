@@ -7,6 +7,8 @@ mod configuration;
 mod edges_and_workers;
 mod history;
 mod identity;
+mod ingest;
+mod ingest_web;
 mod knowledge;
 mod model_faults;
 mod outages;

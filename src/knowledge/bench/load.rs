@@ -72,7 +72,13 @@ pub async fn measure(client: Client, options: &Options, progress: impl Fn()) -> 
         let (document, chunks) = document(n, options);
         store.put(ORG, document, chunks)
     });
-    stream::iter(writes).buffer_unordered(WRITERS).try_for_each(async |()| { progress(); Ok(()) }).await?;
+    stream::iter(writes)
+        .buffer_unordered(WRITERS)
+        .try_for_each(async |()| {
+            progress();
+            Ok(())
+        })
+        .await?;
     let write_s = made.elapsed().as_secs_f64();
     let mut info = jetstream::new(client.clone()).get_stream(KNOWLEDGE).await?;
     let stream_bytes = info.info().await?.state.bytes;

@@ -52,10 +52,16 @@ impl Report {
         );
         let mib = |bytes: u64| format!("{:.0} MiB", bytes as f64 / (1024.0 * 1024.0));
         for (name, value) in [
-            ("written", format!("{:.1} s, {:.0} documents a second", load.write_s, load.documents as f64 / load.write_s)),
+            (
+                "written",
+                format!("{:.1} s, {:.0} documents a second", load.write_s, load.documents as f64 / load.write_s),
+            ),
             ("stream", mib(load.stream_bytes)),
             ("a fresh index catches up", format!("{:.1} s", load.catch_up_s)),
-            ("memory of the process, before / after", format!("{} / {}", mib(load.before_bytes), mib(load.after_bytes))),
+            (
+                "memory of the process, before / after",
+                format!("{} / {}", mib(load.before_bytes), mib(load.after_bytes)),
+            ),
             ("query by words, p50 / p99", load.words.to_string()),
             ("query by vectors, p50 / p99", load.vectors.to_string()),
             ("query by both, p50 / p99", load.both.to_string()),
@@ -63,7 +69,8 @@ impl Report {
         ] {
             let _ = writeln!(table, "  {name:40} {value}");
         }
-        let _ = writeln!(table, "\nembedding: {}\n  {:30} {:>9} {:>9}", self.embedding, "ranking", "recall@3", "nDCG@10");
+        let _ =
+            writeln!(table, "\nembedding: {}\n  {:30} {:>9} {:>9}", self.embedding, "ranking", "recall@3", "nDCG@10");
         for quality in &self.quality {
             let _ = writeln!(table, "  {:30} {:>9.3} {:>9.3}", quality.ranking, quality.recall, quality.ndcg);
         }

@@ -56,7 +56,8 @@ struct Question {
 
 pub async fn measure(embedder: Option<&(Gateway, String)>) -> anyhow::Result<Vec<Figures>> {
     let set: Set = serde_json::from_str(include_str!("support.json"))?;
-    let texts = set.documents.iter().map(|document| format!("{}\n{}", document.title, document.text)).collect::<Vec<_>>();
+    let texts =
+        set.documents.iter().map(|document| format!("{}\n{}", document.title, document.text)).collect::<Vec<_>>();
     let questions = set.questions.iter().map(|question| question.question.clone()).collect::<Vec<_>>();
     let (of_texts, of_questions) = (embed(embedder, &texts).await?, embed(embedder, &questions).await?);
     let index = Arc::new(Index::new()?);
