@@ -17,9 +17,9 @@ use warp::Filter;
 
 use crate::{
     auth::{REFERENCE_ORG, Verifier},
-    config::{AuthMode, Config, RerankBy, Retrieval},
+    config::{self, AuthMode, Config, RerankBy, Retrieval},
     edge::{self, Edge, server},
-    fetch::Fetcher,
+    fetch::{Fetcher, Policy},
     ingest::{self, Embed, Embeds, Ingest, IngestArgs},
     knowledge::{
         self, Index, Retrieve, Store,
@@ -32,7 +32,7 @@ use crate::{
         streams,
     },
     model::{Gateway, Timeouts},
-    tools,
+    tools::{self, Builtins, fetch_url::FetchUrl, github_search::GitHubSearch, web_search::WebSearch},
     worker::{self, Worker},
 };
 
@@ -128,6 +128,7 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
         human_wait_secs: config.human_wait_secs,
         turn_limit_secs: config.turn_limit_secs,
         confirm_tools: config.confirm_tools.clone(),
+        builtins: builtins(&config.web),
     };
     streams::check(&bus.client, &config.regions.home).await?;
     let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -197,6 +198,24 @@ fn gateway(config: &Config) -> anyhow::Result<Option<Gateway>> {
     let silence = Duration::from_secs(config.model_silence_secs.into());
     let timeouts = Timeouts { head: silence, idle: silence, ..Timeouts::default() };
     Ok(Some(Gateway::with_timeouts(url, Some(key), timeouts).context("SMOOAI_GATEWAY_URL or SMOOAI_GATEWAY_KEY")?))
+}
+
+/// The built-in tools that the configuration turns on. What the operator names is reachable for the tool that needs it alone.
+fn builtins(web: &config::Web) -> Builtins {
+    let search = |url: &url::Url| Fetcher::new(Policy::default().and(url));
+    Builtins {
+        fetch_url: web.fetch.then(|| FetchUrl(Fetcher::new(web.allow.clone()))),
+        web_search: web.search_url.as_ref().map(|url| WebSearch {
+            fetcher: search(url),
+            url: url.clone(),
+            key: web.search_key.clone(),
+        }),
+        github_search: web.github_search.then(|| GitHubSearch {
+            fetcher: search(&web.github_url),
+            url: web.github_url.clone(),
+            token: web.github_token.clone(),
+        }),
+    }
 }
 
 /// Whether a process can do its work: what `/ready` says.

@@ -167,3 +167,11 @@ pub const SITEMAPS_MAX: usize = 100;
 pub const WATCH_EVERY_MS: u64 = 1_000;
 /// Passages in one request for embeddings.
 pub const EMBED_BATCH: usize = 64;
+
+/// Results of a search that the model is given, and how much of each text.
+pub const SEARCH_RESULTS: usize = 10;
+pub const SEARCH_EXCERPT_CHARS: usize = 400;
+/// Older messages that the model is given at once, how much of each, and how many pages are looked through for words.
+pub const HISTORY_PAGE: usize = 20;
+pub const HISTORY_TEXT_CHARS: usize = 2_000;
+pub const HISTORY_PAGES: usize = 50;

@@ -135,6 +135,7 @@ fn events() -> Value {
     document.add::<SessionRecord>("session");
     document.add::<knowledge::Document>("knowledge.document");
     document.add::<knowledge::document::Chunk>("knowledge.chunk");
+    document.add::<knowledge::runs::RunEvent>("knowledge.run");
     // Closed as parts of client frames; a stored one may get more fields.
     for name in ["Citation", "Response"] {
         if let Some(Value::Object(schema)) = document.defs.get_mut(name) {

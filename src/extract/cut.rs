@@ -31,8 +31,12 @@ pub fn pieces(form: Form, text: &str) -> Vec<Piece> {
     let splitter = MarkdownSplitter::new(size);
     let chunks = splitter.chunk_indices(text);
     let piece = |(at, chunk): (usize, &str)| Piece { headings: path(&headings, at), text: chunk.to_string() };
-    // A heading that stands alone says nothing that the path of the next passage does not say.
-    chunks.map(piece).filter(|piece| !is_heading_only(&piece.text)).collect()
+    let all: Vec<Piece> = chunks.map(piece).collect();
+    // A heading that stands alone says nothing that the headings of the next passage do not say, unless it is all there is.
+    match all.iter().all(|piece| is_heading_only(&piece.text)) {
+        true => all,
+        false => all.into_iter().filter(|piece| !is_heading_only(&piece.text)).collect(),
+    }
 }
 
 fn is_heading_only(text: &str) -> bool {

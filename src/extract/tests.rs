@@ -68,6 +68,7 @@ fn passages_keep_to_the_limit_and_know_their_headings() {
     assert!(found.iter().any(|piece| piece.text.contains("## Shipping") && piece.text.contains("Five days")));
     assert!(found.iter().filter(|piece| piece.text.contains("sentence")).all(|piece| piece.text.ends_with('.')));
     assert_eq!(pieces(Form::Plain, "# not a heading").len(), 1);
+    assert_eq!(pieces(Form::Markdown, "# All there is").len(), 1);
 }
 
 /// A PDF of one page with a line of text, as small as they get.

@@ -141,7 +141,7 @@ impl Store {
             return Err(StoreError::TooLarge { id: head.id, bytes: payload.len(), max });
         }
         let mut tries = 0;
-        let last = loop {
+        let first = loop {
             let written = match messages.len() <= BATCH_MAX {
                 true => self.write_batch(&messages).await,
                 false => self.write_singly(&messages).await,
@@ -155,10 +155,10 @@ impl Store {
                 written => break written?,
             }
         };
-        self.purge_older(&subjects::knowledge_all_of(org, &document), last + 1 - messages.len() as u64).await
+        self.purge_older(&subjects::knowledge_all_of(org, &document), first).await
     }
 
-    /// All messages or none. Returns the sequence of the last one.
+    /// All messages or none. Returns the sequence of the first one.
     async fn write_batch(&self, messages: &[(String, Bytes)]) -> Result<u64, StoreError> {
         let batch = Uuid::new_v4().simple().to_string();
         let (last, others) = messages.split_last().expect("a document has a head");
@@ -179,15 +179,18 @@ impl Store {
         }
         let mut commit = headers(messages.len());
         commit.insert("Nats-Batch-Commit", "1");
-        self.ask(&last.0, commit, last.1.clone()).await
+        let last = self.ask(&last.0, commit, last.1.clone()).await?;
+        Ok(last + 1 - messages.len() as u64)
     }
 
+    /// One by one, with those of other documents in between. Returns the sequence of the first one.
     async fn write_singly(&self, messages: &[(String, Bytes)]) -> Result<u64, StoreError> {
-        let mut last = 0;
+        let mut first = None;
         for (subject, payload) in messages {
-            last = self.ask(subject, HeaderMap::new(), payload.clone()).await?;
+            let stored = self.ask(subject, HeaderMap::new(), payload.clone()).await?;
+            first.get_or_insert(stored);
         }
-        Ok(last)
+        Ok(first.unwrap_or_default())
     }
 
     async fn ask(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Result<u64, StoreError> {

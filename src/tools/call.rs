@@ -1,11 +1,16 @@
 //! Calls one tool. Whatever happens, there is a result for the model; a turn never hangs on a tool.
 
+use std::sync::Arc;
+
 use async_nats::{HeaderMap, Request, client::RequestErrorKind};
 use chrono::{SecondsFormat, Utc};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::registry::{Place, Registry, Tool};
+use super::{
+    builtin::History,
+    registry::{Place, Registry, Tool},
+};
 use crate::{
     domain::event::Citation,
     knowledge::{GROUNDING_PASSAGES, Reader},
@@ -21,6 +26,8 @@ pub struct CallContext {
     pub user: Uuid,
     /// Who looks for knowledge.
     pub reader: Reader,
+    /// The conversation's messages.
+    pub history: Arc<dyn History>,
     /// The claim under which the worker calls.
     pub epoch: u64,
 }
@@ -54,6 +61,7 @@ impl Registry {
         };
         let mut result = match &tool.place {
             Place::Knowledge => self.knowledge_search(&parsed, &context.reader).await,
+            Place::Builtin(builtin) => self.builtins.call(*builtin, &parsed, context).await,
             Place::Endpoint { subject } => self.request(tool, subject, arguments, context).await,
         };
         cut(&mut result.text);

@@ -8,6 +8,7 @@ use std::{
 use async_nats::Client;
 use serde_json::{Value, json};
 
+use super::builtin::{Builtin, Builtins};
 use crate::{knowledge::Retrieve, limits};
 
 /// A tool that can be offered to the model.
@@ -32,6 +33,8 @@ pub struct Tool {
 pub enum Place {
     /// `knowledge_search`, in this process.
     Knowledge,
+    /// One that is built in, in this process.
+    Builtin(Builtin),
     /// A NATS micro service's endpoint.
     Endpoint { subject: String },
 }
@@ -41,20 +44,23 @@ pub enum Place {
 pub struct Registry {
     pub(super) client: Client,
     pub(super) knowledge: Arc<dyn Retrieve>,
+    pub(super) builtins: Builtins,
     discovered: Arc<RwLock<Arc<Vec<Tool>>>>,
 }
 
 impl Registry {
     /// A registry with the built-in tools; [`super::discovery::run`] adds the others.
-    pub fn new(client: Client, knowledge: Arc<dyn Retrieve>) -> Self {
-        Self { client, knowledge, discovered: Arc::default() }
+    pub fn new(client: Client, knowledge: Arc<dyn Retrieve>, builtins: Builtins) -> Self {
+        Self { client, knowledge, builtins, discovered: Arc::default() }
     }
 
-    /// The tools that an organisation may use, ordered by name.
-    pub fn offered(&self, org: &str) -> Vec<Tool> {
+    /// The tools that an organisation may use in a conversation, ordered by name; `has_older` = the conversation is longer than
+    /// what the model is given.
+    pub fn offered(&self, org: &str, has_older: bool) -> Vec<Tool> {
         let discovered = self.discovered();
         // Where there is nothing to find, searching is not offered.
         let mut tools = if self.knowledge.is_empty(org) { vec![] } else { vec![knowledge_search()] };
+        tools.extend(self.builtins.offered(has_older));
         tools.extend(discovered.iter().filter(|t| t.org.as_ref().is_none_or(|o| o == org)).cloned());
         tools.sort_by(|a, b| a.name.cmp(&b.name));
         tools.dedup_by(|a, b| a.name == b.name);
@@ -64,7 +70,7 @@ impl Registry {
 
     /// One of them by name.
     pub fn find(&self, org: &str, name: &str) -> Option<Tool> {
-        self.offered(org).into_iter().find(|tool| tool.name == name)
+        self.offered(org, true).into_iter().find(|tool| tool.name == name)
     }
 
     fn discovered(&self) -> Arc<Vec<Tool>> {

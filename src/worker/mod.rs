@@ -12,6 +12,7 @@
 
 pub mod consumer;
 mod end_step;
+mod history;
 mod model_step;
 pub mod presence;
 mod prompt;
@@ -56,6 +57,7 @@ pub struct Settings {
     pub turn_limit_secs: u32,
     /// Lower-cased parts of tool names that wait for approval.
     pub confirm_tools: Vec<String>,
+    pub builtins: tools::Builtins,
 }
 
 /// A worker process's shared parts.
@@ -80,7 +82,7 @@ impl Worker {
         let log = NatsLog::new(client.clone());
         Self {
             id: ids::new_random(),
-            tools: Registry::new(client.clone(), knowledge.clone()),
+            tools: Registry::new(client.clone(), knowledge.clone(), settings.builtins.clone()),
             conversations: Conversations::over_nats(log.clone()),
             log,
             client,

@@ -30,7 +30,7 @@ pub(super) async fn build(
 ) -> Result<Option<Prompt>, ReadError> {
     let Some(turn) = &state.turn else { return Ok(None) };
     let before = Some(turn.requested_seq);
-    let (earlier, _) = worker.conversations.messages(key, state, before, limits::MODEL_MESSAGES).await?;
+    let (earlier, has_older) = worker.conversations.messages(key, state, before, limits::MODEL_MESSAGES).await?;
     let mut messages = vec![ChatMessage::System(DEFAULT_PERSONA.into())];
     messages.extend(earlier.iter().rev().map(|message| match &message.body {
         Body::User(text) => ChatMessage::User(text.clone()),
@@ -42,7 +42,7 @@ pub(super) async fn build(
     }
     messages.push(ChatMessage::User(turn.request.message.clone()));
     messages.extend(tool_exchange(turn));
-    let tools = worker.tools.offered(&key.org).into_iter().map(|tool| ToolSpec {
+    let tools = worker.tools.offered(&key.org, has_older).into_iter().map(|tool| ToolSpec {
         name: tool.name,
         description: tool.description,
         parameters: tool.parameters,

@@ -1,8 +1,13 @@
 //! The steps around tools: calling them, stating results without a call, asking a person.
 
+use std::sync::Arc;
+
 use futures_util::{StreamExt, stream::FuturesUnordered};
 
-use super::run::{Exit, Run};
+use super::{
+    history::Older,
+    run::{Exit, Run},
+};
 use crate::{
     domain::{
         Event, Turn,
@@ -52,6 +57,7 @@ impl Run<'_> {
             conversation: self.key.conversation,
             user: turn.request.user.id,
             reader: self.worker.reader(&self.key, turn),
+            history: Arc::new(Older { worker: self.worker.clone(), key: self.key.clone() }),
             epoch: self.epoch,
         };
         async move {

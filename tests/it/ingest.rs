@@ -259,6 +259,22 @@ async fn an_interrupted_run_is_finished_by_the_next_one() {
     assert_eq!(content(&stage).await, content(&undisturbed).await);
 }
 
+/// It has more passages than one batch may hold, so its messages mix with those of the others.
+#[tokio::test]
+async fn a_large_document_is_whole_among_others() {
+    let stage = Stage::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let sections = |count: usize| (0..count).map(|n| format!("## Part {n}\n\n{}\n\n", "Words of it. ".repeat(60)));
+    write(folder.path(), "0-large.md", sections(1_200).collect::<String>());
+    for number in 0..100 {
+        write(folder.path(), &format!("{number}.md"), sections(5).collect::<String>());
+    }
+    let arguments = [folder.path().to_str().unwrap(), "--source", "docs"];
+    assert_eq!(counts(&ingest(&stage, &arguments, &[]).await.0), [101, 0, 0, 0, 0]);
+    assert_eq!(content(&stage).await.len(), 101);
+    assert!(heads(&stage).await["0-large.md"].chunks >= 1_000);
+}
+
 #[tokio::test]
 async fn a_watched_folder_is_ingested_again_when_it_changes() {
     let stage = Stage::start().await;

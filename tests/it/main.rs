@@ -2,6 +2,7 @@
 
 mod approvals;
 mod bad_input;
+mod builtin_tools;
 mod cancel;
 mod configuration;
 mod edges_and_workers;

@@ -1,0 +1,131 @@
+//! The built-in tools that need configuration or the conversation: what is there, and calling it.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::{
+    call::{CallContext, ToolResult},
+    fetch_url::FetchUrl,
+    github_search::GitHubSearch,
+    history,
+    registry::{Place, Tool},
+    web_search::WebSearch,
+};
+use crate::limits;
+
+/// A built-in tool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Builtin {
+    FetchUrl,
+    WebSearch,
+    GitHubSearch,
+    ConversationHistory,
+}
+
+/// The built-in tools that are configured.
+#[derive(Clone, Default)]
+pub struct Builtins {
+    pub fetch_url: Option<FetchUrl>,
+    pub web_search: Option<WebSearch>,
+    pub github_search: Option<GitHubSearch>,
+}
+
+/// A message of the conversation as the model reads it.
+pub struct Said {
+    /// Where it stands: an older one has a smaller number.
+    pub seq: u64,
+    pub by_user: bool,
+    pub at: String,
+    pub text: String,
+}
+
+/// The newest messages before a place, newest first, and whether there are older ones.
+pub type Page<'a> = Pin<Box<dyn Future<Output = Result<(Vec<Said>, bool), String>> + Send + 'a>>;
+
+/// The conversation that a call belongs to.
+pub trait History: Send + Sync {
+    fn page(&self, before: Option<u64>, limit: usize) -> Page<'_>;
+}
+
+impl Builtins {
+    /// The configured tools; `has_older` = the conversation is longer than what the model is given.
+    pub fn offered(&self, has_older: bool) -> Vec<Tool> {
+        let configured = [
+            (Builtin::FetchUrl, self.fetch_url.is_some()),
+            (Builtin::WebSearch, self.web_search.is_some()),
+            (Builtin::GitHubSearch, self.github_search.is_some()),
+            (Builtin::ConversationHistory, has_older),
+        ];
+        configured.into_iter().filter(|(_, is_there)| *is_there).map(|(builtin, _)| builtin.tool()).collect()
+    }
+
+    /// Calls one.
+    pub async fn call(&self, builtin: Builtin, arguments: &Value, context: &CallContext) -> ToolResult {
+        let result = match (builtin, self) {
+            (Builtin::FetchUrl, Self { fetch_url: Some(tool), .. }) => tool.call(arguments).await,
+            (Builtin::WebSearch, Self { web_search: Some(tool), .. }) => tool.call(arguments).await,
+            (Builtin::GitHubSearch, Self { github_search: Some(tool), .. }) => tool.call(arguments).await,
+            (Builtin::ConversationHistory, _) => history::call(arguments, context.history.as_ref()).await,
+            _ => Err("The tool is not available now.".into()),
+        };
+        match result {
+            Ok(text) => ToolResult { is_error: false, text, grounding: vec![] },
+            Err(why) => ToolResult::error(why),
+        }
+    }
+}
+
+impl Builtin {
+    fn tool(self) -> Tool {
+        let text = |what: &str| json!({ "type": "string", "description": what });
+        let (name, description, properties, required) = match self {
+            Self::FetchUrl => (
+                "fetch_url",
+                "Fetches a public web page, text or PDF and returns its text.",
+                json!({ "url": text("The http or https URL") }),
+                vec!["url"],
+            ),
+            Self::WebSearch => (
+                "web_search",
+                "Searches the web and returns titles, URLs and short excerpts.",
+                json!({ "query": text("What to look for, in a few words") }),
+                vec!["query"],
+            ),
+            Self::GitHubSearch => (
+                "github_search",
+                "Searches GitHub for repositories, issues (with pull requests) or code.",
+                json!({
+                    "query": text("What to look for, in GitHub's search syntax"),
+                    "kind": { "type": "string", "enum": ["repositories", "issues", "code"] },
+                }),
+                vec!["query"],
+            ),
+            Self::ConversationHistory => (
+                "conversation_history",
+                "Reads older messages of this conversation, newest first, or finds those that hold all given words.",
+                json!({
+                    "words": text("Words that a message must hold; left out, all messages are returned"),
+                    "before": { "type": "integer", "description": "Only messages older than the one with this number" },
+                }),
+                vec![],
+            ),
+        };
+        Tool {
+            name: name.into(),
+            description: description.into(),
+            parameters: json!({ "type": "object", "properties": properties, "required": required }),
+            org: None,
+            confirm: false,
+            idempotent: true,
+            timeout: Duration::from_millis(limits::TOOL_TIMEOUT_MS),
+            place: Place::Builtin(self),
+        }
+    }
+}
+
+/// A text argument that has to be there.
+pub fn required<'a>(arguments: &'a Value, name: &str) -> Result<&'a str, String> {
+    let text = arguments[name].as_str().map(str::trim).filter(|text| !text.is_empty());
+    text.ok_or_else(|| format!("`{name}` is required."))
+}

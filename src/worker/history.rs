@@ -1,0 +1,38 @@
+//! The conversation's messages, for the tool that looks further back.
+
+use std::sync::Arc;
+
+use chrono::SecondsFormat;
+
+use super::Worker;
+use crate::{
+    domain::conversation::Body,
+    log::load::Freshness,
+    subjects::ConversationKey,
+    tools::{History, Page, Said},
+};
+
+/// One conversation as a worker reads it.
+pub(super) struct Older {
+    pub worker: Arc<Worker>,
+    pub key: ConversationKey,
+}
+
+impl History for Older {
+    fn page(&self, before: Option<u64>, limit: usize) -> Page<'_> {
+        Box::pin(async move {
+            let conversations = &self.worker.conversations;
+            let state =
+                conversations.load(&self.key, Freshness::AtLeast(0)).await.map_err(|error| error.to_string())?;
+            let read = conversations.messages(&self.key, &state, before, limit).await;
+            let (messages, more) = read.map_err(|error| error.to_string())?;
+            let said = messages.into_iter().map(|message| Said {
+                seq: message.seq,
+                by_user: matches!(message.body, Body::User(_)),
+                at: message.at.to_rfc3339_opts(SecondsFormat::Secs, true),
+                text: message.text(),
+            });
+            Ok((said.collect(), more))
+        })
+    }
+}
