@@ -11,15 +11,18 @@ use std::{
 
 use anyhow::{Context, bail};
 use chrono::{TimeDelta, Utc};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use warp::Filter;
 
 use crate::{
-    auth::Verifier,
-    config::{AuthMode, Config},
+    auth::{REFERENCE_ORG, Verifier},
+    config::{AuthMode, Config, RerankBy, Retrieval},
     edge::{self, Edge, server},
-    knowledge::Index,
+    knowledge::{
+        self, Index, Retrieve, Store,
+        retrieve::{Local, Models, Remote, Rerank},
+    },
     log::{
         backoff::Backoff,
         bus::{Bus, ConnectError},
@@ -109,7 +112,6 @@ pub struct RunningWorker {
 
 /// Starts a worker.
 pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningWorker> {
-    let knowledge = Arc::new(if config.seed_kb { Index::demo() } else { Index::default() });
     let gateway = gateway(config)?;
     if gateway.is_none() {
         tracing::warn!("no gateway key: set SMOOAI_GATEWAY_URL and SMOOAI_GATEWAY_KEY; until then nobody is answered");
@@ -124,9 +126,11 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
         turn_limit_secs: config.turn_limit_secs,
         confirm_tools: config.confirm_tools.clone(),
     };
+    streams::check(&bus.client, &config.regions.home).await?;
+    let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let knowledge = knowledge(config, bus, &gateway, &shutdown, &tasks).await?;
     let worker = Arc::new(Worker::new(bus.client.clone(), knowledge, gateway, settings));
     let health = Health::start(bus, &config.regions.home, Some(worker.clone())).await?;
-    let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
     if config.seed_kb {
         // Before the worker looks for tools for the first time.
         let tool = tools::demo::start(bus.client.clone()).await.map_err(anyhow::Error::from_boxed)?;
@@ -150,6 +154,37 @@ impl RunningWorker {
         self.shutdown.cancel();
         self.tasks.wait().await;
     }
+}
+
+/// Whoever finds passages for a worker. A local index has caught up with the stream when this returns.
+async fn knowledge(
+    config: &Config,
+    bus: &Bus,
+    gateway: &Option<Gateway>,
+    shutdown: &CancellationToken,
+    tasks: &TaskTracker,
+) -> anyhow::Result<Arc<dyn Retrieve>> {
+    if config.seed_kb {
+        let store = Store::new(bus.client.clone());
+        knowledge::demo::seed(&store, REFERENCE_ORG).await.context("the demo documents were not written")?;
+    }
+    if config.retrieval == Retrieval::Nats {
+        return Ok(Arc::new(Remote::new(bus.client.clone())));
+    }
+    let index = Arc::new(Index::new()?);
+    let (caught_up, mut has_caught_up) = watch::channel(false);
+    let follow = knowledge::follow::run(bus.client.clone(), index.clone(), caught_up);
+    tasks.spawn(shutdown.clone().run_until_cancelled_owned(follow));
+    let begun = Instant::now();
+    has_caught_up.wait_for(|caught_up| *caught_up).await.context("the index does not follow its stream")?;
+    let (documents, passages) = index.size();
+    tracing::info!(documents, passages, ms = begun.elapsed().as_millis() as u64, "the index has caught up");
+    let rerank = config.rerank.map(|by| match by {
+        RerankBy::Gateway => Rerank::Gateway,
+        RerankBy::Lexical => Rerank::Lexical,
+    });
+    let models = Models { gateway: gateway.clone(), embedding: config.embedding_model.clone(), rerank };
+    Ok(Arc::new(Local::new(index, models)))
 }
 
 fn gateway(config: &Config) -> anyhow::Result<Option<Gateway>> {

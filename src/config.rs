@@ -20,6 +20,9 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_HUMAN_WAIT_SECS",
     "SMOOTH_AGENT_TURN_LIMIT_SECS",
     "SMOOTH_AGENT_SEED_KB",
+    "SMOOTH_AGENT_EMBEDDING_MODEL",
+    "SMOOTH_AGENT_RERANK",
+    "SMOOTH_AGENT_RETRIEVAL",
     "SMOOTH_AGENT_CONFIRM_TOOLS",
     "SMOOTH_AGENT_REGION",
     "SMOOTH_AGENT_REGIONS",
@@ -60,6 +63,10 @@ pub struct Config {
     /// How long a turn may take in all, queued and waiting times included.
     pub turn_limit_secs: u32,
     pub seed_kb: bool,
+    /// The model that embeds passages and queries; without one only words count.
+    pub embedding_model: Option<String>,
+    pub rerank: Option<RerankBy>,
+    pub retrieval: Retrieval,
     /// Lower-cased parts of tool names that wait for approval.
     pub confirm_tools: Vec<String>,
     pub auth: Auth,
@@ -85,6 +92,31 @@ pub struct GatewayConfig {
     pub url: String,
     /// Without a key the rest of the protocol works and a turn is refused with `LLM_UNAVAILABLE`.
     pub key: Option<String>,
+}
+
+/// How the best passages are ranked once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RerankBy {
+    Gateway,
+    Lexical,
+}
+
+impl RerankBy {
+    const NAMES: [(&str, Self); 2] = [("gateway", Self::Gateway), ("lexical", Self::Lexical)];
+}
+
+/// Who finds passages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retrieval {
+    /// The index of each worker.
+    #[default]
+    Local,
+    /// A NATS micro service: the organisation's own search.
+    Nats,
+}
+
+impl Retrieval {
+    const NAMES: [(&str, Self); 2] = [("local", Self::Local), ("nats", Self::Nats)];
 }
 
 /// The regions of a deployment: the name of this one, and the name behind each number that an id may carry.
@@ -162,6 +194,9 @@ impl Config {
             human_wait_secs: at_least_one(&text, "SMOOTH_AGENT_HUMAN_WAIT_SECS", 300)?,
             model_silence_secs: at_least_one(&text, "SMOOTH_AGENT_MODEL_SILENCE_SECS", 60)?,
             seed_kb: text("SMOOTH_AGENT_SEED_KB").is_some_and(|value| is_yes(&value)),
+            embedding_model: text("SMOOTH_AGENT_EMBEDDING_MODEL"),
+            rerank: one_of(&text, "SMOOTH_AGENT_RERANK", &RerankBy::NAMES)?,
+            retrieval: one_of(&text, "SMOOTH_AGENT_RETRIEVAL", &Retrieval::NAMES)?.unwrap_or_default(),
             confirm_tools: text("SMOOTH_AGENT_CONFIRM_TOOLS")
                 .map(|list| list.split(',').map(|p| p.trim().to_lowercase()).filter(|p| !p.is_empty()).collect())
                 .unwrap_or_default(),
@@ -202,6 +237,25 @@ fn parsed<T: std::str::FromStr>(
     default: impl FnOnce() -> T,
 ) -> Result<T, ConfigError> {
     Ok(optional(text, name, what)?.unwrap_or_else(default))
+}
+
+/// One of a few names, in any case.
+fn one_of<T: Copy>(
+    text: &dyn Fn(&str) -> Option<String>,
+    name: &'static str,
+    names: &[(&str, T)],
+) -> Result<Option<T>, ConfigError> {
+    let Some(value) = text(name) else { return Ok(None) };
+    let known = names.iter().find(|(known, _)| value.eq_ignore_ascii_case(known));
+    let all: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
+    known
+        .map(|(_, value)| Some(*value))
+        .ok_or_else(|| wrong(name, format!("`{value}` is not one of {}", all.join(", "))))
+}
+
+/// The name of a value, for printing.
+fn name_of<T: PartialEq>(names: &[(&'static str, T)], value: &T) -> &'static str {
+    names.iter().find(|(_, known)| known == value).map_or("unset", |(name, _)| name)
 }
 
 fn at_least_one(text: &dyn Fn(&str) -> Option<String>, name: &'static str, default: u32) -> Result<u32, ConfigError> {
@@ -277,6 +331,9 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOTH_AGENT_HUMAN_WAIT_SECS={}", self.human_wait_secs)?;
         writeln!(f, "SMOOTH_AGENT_TURN_LIMIT_SECS={}", self.turn_limit_secs)?;
         writeln!(f, "SMOOTH_AGENT_SEED_KB={}", self.seed_kb)?;
+        writeln!(f, "SMOOTH_AGENT_EMBEDDING_MODEL={}", self.embedding_model.as_deref().unwrap_or("unset"))?;
+        writeln!(f, "SMOOTH_AGENT_RERANK={}", self.rerank.map_or("unset", |by| name_of(&RerankBy::NAMES, &by)))?;
+        writeln!(f, "SMOOTH_AGENT_RETRIEVAL={}", name_of(&Retrieval::NAMES, &self.retrieval))?;
         writeln!(f, "SMOOTH_AGENT_CONFIRM_TOOLS={}", self.confirm_tools.join(","))?;
         writeln!(f, "{}", self.auth)?;
         writeln!(f, "NATS_URL={}", self.nats.url.as_deref().map_or("unset".into(), without_password))?;
@@ -321,6 +378,8 @@ mod tests {
             ("SMOOTH_AGENT_REGIONS", "local=0,us=0"),
             ("SMOOTH_AGENT_POOL", "a>b"),
             ("SMOOAI_GATEWAY_URL", "ftp://x"),
+            ("SMOOTH_AGENT_RERANK", "twice"),
+            ("SMOOTH_AGENT_RETRIEVAL", "remote"),
             ("SMOOTH_AGENT_AUTH_MODE", "maybe"),
             ("SMOOTH_AGENT_AUTH_MODE", "jwt"),
             ("SMOOTH_AGENT_AUTH_MODE", "smoo"),

@@ -30,6 +30,21 @@ pub const SUPPORTS_MAX_CHARS: usize = 64;
 pub const EVENT_MAX_BYTES: usize = 512 * 1024;
 /// Largest tool result that is kept; longer ones are cut and say so.
 pub const TOOL_RESULT_MAX_BYTES: usize = 64 * 1024;
+/// Largest message of a document: a passage with its vector.
+pub const KNOWLEDGE_MESSAGE_MAX_BYTES: usize = 512 * 1024;
+/// How often a document is tried to be written while the server does not answer or has too many batches open.
+pub const KNOWLEDGE_WRITE_TRIES: u32 = 8;
+/// How often a worker looks for new documents: well below the promised second.
+pub const KNOWLEDGE_EVERY_MS: u64 = 200;
+/// How often it is checked that the stream of knowledge is still the same one.
+pub const KNOWLEDGE_CHECK_EVERY_MS: u64 = 5_000;
+/// How long an embedding of a query, a rerank or a foreign search may take before the answer does without.
+pub const RETRIEVE_MS: u64 = 2_000;
+/// Passages that are ranked by each method before they are fused, and of those, how many are ranked once more.
+pub const CANDIDATES: usize = 50;
+pub const RERANKED: usize = 20;
+/// Memory for what the text index has not written into a segment yet.
+pub const INDEX_WRITER_BYTES: usize = 32 * 1024 * 1024;
 /// Largest reply text of one model call, so that its event stays below [`EVENT_MAX_BYTES`].
 pub const REPLY_MAX_BYTES: usize = 256 * 1024;
 /// Largest history page on the wire (clients take 1 MiB a frame).

@@ -3,6 +3,7 @@
 //! A value that is not a UUID gets in only through [`encode_token`], so ids with dots, spaces or wildcards can't change a
 //! subject's shape.
 
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 /// Names one conversation's place in the log: its region's name, its organisation, its id.
@@ -98,6 +99,48 @@ pub fn due(region: &str, conversation: Uuid, park: Uuid) -> String {
 /// `dead.{region}.{conversation}`: turns that were given up. Publishers: workers. Stream: DEAD.
 pub fn dead(region: &str, conversation: Uuid) -> String {
     format!("dead.{region}.{conversation}")
+}
+
+/// `kb.{org}.{document}.{chunk}`: a passage of a document, and `kb.{org}.{document}.head`: the document itself. Publishers:
+/// ingesters, and workers for the demo documents. Readers: workers. Stream: KNOWLEDGE, the last message of each subject.
+pub fn knowledge(org: &str, document: &str, chunk: Option<usize>) -> String {
+    match chunk {
+        Some(chunk) => format!("kb.{}.{document}.{chunk}", encode_token(org)),
+        None => format!("kb.{}.{document}.head", encode_token(org)),
+    }
+}
+
+/// `kb.{org}.{document}.*`: everything of a document.
+pub fn knowledge_all_of(org: &str, document: &str) -> String {
+    format!("kb.{}.{document}.*", encode_token(org))
+}
+
+/// `kb.{org}.*.head`: the documents of an organisation.
+pub fn knowledge_heads(org: &str) -> String {
+    format!("kb.{}.*.head", encode_token(org))
+}
+
+/// `kb.>`: the knowledge of all organisations.
+pub const KNOWLEDGE_ALL: &str = "kb.>";
+
+/// The token of a document. Its id is a path or a URL of any length, so the token is a hash of it; the id is in the payload.
+pub fn knowledge_document(id: &str) -> String {
+    let digest = Sha256::digest(id.as_bytes());
+    digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Organisation, document token and chunk in a subject of the stream KNOWLEDGE; no chunk = the head.
+pub fn parse_knowledge(subject: &str) -> Option<(String, &str, Option<usize>)> {
+    let mut tokens = subject.strip_prefix("kb.")?.split('.');
+    let (org, document, part) = (decode_token(tokens.next()?)?, tokens.next()?, tokens.next()?);
+    let chunk = if part == "head" { None } else { Some(part.parse().ok()?) };
+    tokens.next().is_none().then_some((org, document, chunk))
+}
+
+/// `retrieve.{org}`: asks an organisation's own search for passages. Publishers: workers told to use it. Subscriber: a NATS
+/// micro service. Not kept.
+pub fn retrieve(org: &str) -> String {
+    format!("retrieve.{}", encode_token(org))
 }
 
 /// Key of a conversation's cached fold in the bucket CONVERSATIONS.

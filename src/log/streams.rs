@@ -39,11 +39,12 @@ pub enum StreamsError {
     Drift(String),
 }
 
-const STREAMS: [&str; 6] = [
+const STREAMS: [&str; 7] = [
     include_str!("../../streams/CHAT.json"),
     include_str!("../../streams/LIVE.json"),
     include_str!("../../streams/SCHED.json"),
     include_str!("../../streams/DEAD.json"),
+    include_str!("../../streams/KNOWLEDGE.json"),
     include_str!("../../streams/KV_CONVERSATIONS.json"),
     include_str!("../../streams/KV_WORKERS.json"),
 ];

@@ -27,6 +27,8 @@ const FIRST_RETRY_MS: u64 = 1_000;
 /// How long and how much of a refusal is read, for the log.
 const REFUSAL_TIMEOUT_MS: u64 = 2_000;
 const REFUSAL_MAX_BYTES: usize = 4 * 1024;
+/// Largest answer that is no stream: a batch of embeddings, as text.
+const ANSWER_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// The waits of a model call. The defaults are for production, tests shorten them.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +56,7 @@ impl Default for Timeouts {
 #[derive(Clone)]
 pub struct Gateway {
     client: Client,
+    base: Url,
     url: Url,
     timeouts: Timeouts,
 }
@@ -88,7 +91,8 @@ impl Gateway {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(GatewayConfigError::Client)?;
-        Ok(Self { client, url: chat_url(base_url)?, timeouts })
+        let (base, url) = (endpoint_url(base_url, &[])?, endpoint_url(base_url, &["chat", "completions"])?);
+        Ok(Self { client, base, url, timeouts })
     }
 
     /// Sends the request with retries; returns once the response head is accepted and it is an
@@ -114,6 +118,33 @@ impl Gateway {
             );
             tokio::time::sleep(wait).await;
         }
+    }
+
+    /// One call of another endpoint: a JSON body for a JSON body.
+    pub(super) async fn post(&self, endpoint: &str, body: &serde_json::Value) -> Result<Vec<u8>, ModelError> {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.push(endpoint);
+        }
+        let connect = |error| ModelError::Connect { detail: transport_detail(error) };
+        let sent = self.client.post(url).header(ACCEPT, "application/json").body(body.to_string()).send();
+        let answered = async {
+            let mut response = sent.await.map_err(connect)?;
+            if !response.status().is_success() {
+                let code = response.status().as_u16();
+                return Err(ModelError::Status { code, detail: refusal(response).await });
+            }
+            let mut answer = Vec::new();
+            while let Some(part) = response.chunk().await.map_err(connect)? {
+                answer.extend_from_slice(&part);
+                if answer.len() > ANSWER_MAX_BYTES {
+                    return Err(ModelError::TooLarge { detail: format!("more than {ANSWER_MAX_BYTES} bytes") });
+                }
+            }
+            Ok(answer)
+        };
+        let late = |_| ModelError::Timeout { detail: format!("no answer in {:?}", self.timeouts.head) };
+        tokio::time::timeout(self.timeouts.head, answered).await.map_err(late)?
     }
 
     async fn attempt(&self, body: Bytes) -> Result<Response, Failure> {
@@ -144,13 +175,13 @@ impl Gateway {
     }
 }
 
-/// The address of the completions endpoint; a query of the base URL is kept.
-fn chat_url(base_url: &str) -> Result<Url, GatewayConfigError> {
+/// The address of an endpoint; a query of the base URL is kept.
+fn endpoint_url(base_url: &str, path: &[&str]) -> Result<Url, GatewayConfigError> {
     let mut url = Url::parse(base_url.trim()).map_err(|_| GatewayConfigError::Url)?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
         return Err(GatewayConfigError::Url);
     }
-    url.path_segments_mut().map_err(|()| GatewayConfigError::Url)?.pop_if_empty().extend(["chat", "completions"]);
+    url.path_segments_mut().map_err(|()| GatewayConfigError::Url)?.pop_if_empty().extend(path);
     Ok(url)
 }
 
@@ -183,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_endpoint_is_built_from_the_base_url() {
-        let url = |base: &str| chat_url(base).map(String::from).ok();
+        let url = |base: &str| endpoint_url(base, &["chat", "completions"]).map(String::from).ok();
         let plain = Some("https://h.example/v1/chat/completions".to_owned());
         assert_eq!(url("https://h.example/v1"), plain);
         assert_eq!(url("https://h.example/v1/"), plain);

@@ -19,6 +19,7 @@ mod sse;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod vectors;
 
 pub use error::{GatewayConfigError, ModelError};
 pub use gateway::{Gateway, Timeouts};

@@ -6,7 +6,11 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::registry::{Place, Registry, Tool};
-use crate::{domain::event::Citation, limits};
+use crate::{
+    domain::event::Citation,
+    knowledge::{GROUNDING_PASSAGES, Reader},
+    limits,
+};
 
 /// What a provider is told of a call, in headers.
 pub struct CallContext {
@@ -15,6 +19,8 @@ pub struct CallContext {
     pub org: String,
     pub conversation: Uuid,
     pub user: Uuid,
+    /// Who looks for knowledge.
+    pub reader: Reader,
     /// The claim under which the worker calls.
     pub epoch: u64,
 }
@@ -47,18 +53,24 @@ impl Registry {
             return ToolResult::error("The arguments are not a JSON object.");
         };
         let mut result = match &tool.place {
-            Place::Knowledge => self.knowledge_search(&parsed),
+            Place::Knowledge => self.knowledge_search(&parsed, &context.reader).await,
             Place::Endpoint { subject } => self.request(tool, subject, arguments, context).await,
         };
         cut(&mut result.text);
         result
     }
 
-    fn knowledge_search(&self, arguments: &Value) -> ToolResult {
+    async fn knowledge_search(&self, arguments: &Value, reader: &Reader) -> ToolResult {
         let Some(query) = arguments["query"].as_str().filter(|query| !query.trim().is_empty()) else {
             return ToolResult::error("`query` is required.");
         };
-        let passages = self.knowledge.search(query, crate::knowledge::GROUNDING_PASSAGES);
+        let passages = match self.knowledge.retrieve(query, reader, GROUNDING_PASSAGES).await {
+            Ok(passages) => passages,
+            Err(error) => {
+                tracing::warn!(%error, "a search in the knowledge failed");
+                return ToolResult::error("The documents can't be searched now.");
+            }
+        };
         let found: Vec<Value> = passages.iter().map(|p| json!({ "title": p.title, "text": p.text })).collect();
         let grounding = passages.iter().map(|p| p.citation()).collect();
         ToolResult { is_error: false, text: json!({ "passages": found }).to_string(), grounding }

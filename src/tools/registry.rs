@@ -8,7 +8,7 @@ use std::{
 use async_nats::Client;
 use serde_json::{Value, json};
 
-use crate::{knowledge::Index, limits};
+use crate::{knowledge::Retrieve, limits};
 
 /// A tool that can be offered to the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,23 +40,22 @@ pub enum Place {
 #[derive(Clone)]
 pub struct Registry {
     pub(super) client: Client,
-    pub(super) knowledge: Arc<Index>,
-    builtin: Arc<Vec<Tool>>,
+    pub(super) knowledge: Arc<dyn Retrieve>,
     discovered: Arc<RwLock<Arc<Vec<Tool>>>>,
 }
 
 impl Registry {
     /// A registry with the built-in tools; [`super::discovery::run`] adds the others.
-    pub fn new(client: Client, knowledge: Arc<Index>) -> Self {
-        let builtin = if knowledge.is_empty() { vec![] } else { vec![knowledge_search()] };
-        Self { client, knowledge, builtin: Arc::new(builtin), discovered: Arc::default() }
+    pub fn new(client: Client, knowledge: Arc<dyn Retrieve>) -> Self {
+        Self { client, knowledge, discovered: Arc::default() }
     }
 
     /// The tools that an organisation may use, ordered by name.
     pub fn offered(&self, org: &str) -> Vec<Tool> {
         let discovered = self.discovered();
-        let all = self.builtin.iter().chain(discovered.iter());
-        let mut tools: Vec<Tool> = all.filter(|t| t.org.as_ref().is_none_or(|o| o == org)).cloned().collect();
+        // Where there is nothing to find, searching is not offered.
+        let mut tools = if self.knowledge.is_empty(org) { vec![] } else { vec![knowledge_search()] };
+        tools.extend(discovered.iter().filter(|t| t.org.as_ref().is_none_or(|o| o == org)).cloned());
         tools.sort_by(|a, b| a.name.cmp(&b.name));
         tools.dedup_by(|a, b| a.name == b.name);
         tools.truncate(limits::TOOLS_MAX);

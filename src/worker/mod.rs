@@ -34,12 +34,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
+    domain::Turn,
     ids,
-    knowledge::Index,
+    knowledge::{Reader, Retrieve},
     limits,
     log::{load::Conversations, nats::NatsLog},
     model::Gateway,
-    subjects,
+    subjects::{self, ConversationKey},
     tools::{self, Registry, Tool},
 };
 
@@ -64,7 +65,7 @@ pub struct Worker {
     pub(crate) log: NatsLog,
     pub(crate) conversations: Conversations<NatsLog>,
     pub(crate) tools: Registry,
-    pub(crate) knowledge: Arc<Index>,
+    pub(crate) knowledge: Arc<dyn Retrieve>,
     /// `None`: no key, so this worker fails every turn that it gets and advertises that it can't.
     pub(crate) gateway: Option<Gateway>,
     pub(crate) settings: Settings,
@@ -75,7 +76,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(client: Client, knowledge: Arc<Index>, gateway: Option<Gateway>, settings: Settings) -> Self {
+    pub fn new(client: Client, knowledge: Arc<dyn Retrieve>, gateway: Option<Gateway>, settings: Settings) -> Self {
         let log = NatsLog::new(client.clone());
         Self {
             id: ids::new_random(),
@@ -134,6 +135,15 @@ impl Worker {
     fn needs_approval(&self, tool: &Tool) -> bool {
         let name = tool.name.to_lowercase();
         tool.confirm || self.settings.confirm_tools.iter().any(|pattern| name.contains(pattern))
+    }
+
+    /// Who looks for knowledge in a turn: whoever asked for it.
+    fn reader(&self, key: &ConversationKey, turn: &Turn) -> Reader {
+        let (user, groups) = match &turn.request.asker {
+            Some(asker) => (Some(asker.user.clone()), asker.groups.clone()),
+            None => (None, vec![]),
+        };
+        Reader { org: key.org.clone(), user, groups, sets: None }
     }
 
     fn source(&self) -> String {

@@ -36,7 +36,7 @@ pub(super) async fn build(
         Body::User(text) => ChatMessage::User(text.clone()),
         Body::Agent(_) => ChatMessage::Assistant { text: message.text(), tool_calls: vec![] },
     }));
-    let passages = worker.knowledge.search(&turn.request.message, GROUNDING_PASSAGES);
+    let passages = passages(worker, key, turn).await;
     if !passages.is_empty() {
         messages.push(ChatMessage::System(knowledge_section(&passages)));
     }
@@ -56,6 +56,19 @@ pub(super) async fn build(
     // The passages are the same at every call of the turn, so they count once.
     let grounding = if turn.replies.is_empty() { passages.iter().map(Passage::citation).collect() } else { vec![] };
     Ok(Some(Prompt { request, grounding }))
+}
+
+/// What grounds the answer. Without it there is still an answer, so a search that fails is a warning.
+async fn passages(worker: &Worker, key: &ConversationKey, turn: &Turn) -> Vec<Passage> {
+    if worker.knowledge.is_empty(&key.org) {
+        return vec![];
+    }
+    let reader = worker.reader(key, turn);
+    let found = worker.knowledge.retrieve(&turn.request.message, &reader, GROUNDING_PASSAGES).await;
+    found.unwrap_or_else(|error| {
+        tracing::warn!(%error, turn = %turn.request.turn, "a turn goes on without knowledge");
+        vec![]
+    })
 }
 
 fn knowledge_section(passages: &[Passage]) -> String {

@@ -51,6 +51,7 @@ impl Run<'_> {
             org: self.key.org.clone(),
             conversation: self.key.conversation,
             user: turn.request.user.id,
+            reader: self.worker.reader(&self.key, turn),
             epoch: self.epoch,
         };
         async move {

@@ -1,0 +1,114 @@
+//! Keeps the local index current.
+//!
+//! Contract of [`run`]: (1) read the stream from its beginning to its end, (2) say so, (3) read on every fraction of a second;
+//! when the stream was made anew, empty the index and begin again. Reading needs no consumer, so there is none to be lost.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_nats::Client;
+use serde::Deserialize;
+use tokio::sync::watch;
+
+use super::{
+    index::Index,
+    read::{ReadError, Reading},
+    shelf::Shelf,
+    store::KNOWLEDGE,
+};
+use crate::{limits, subjects};
+
+/// Follows the stream until it is dropped. `caught_up` becomes true when everything that was there at the start is found.
+pub async fn run(client: Client, index: Arc<Index>, caught_up: watch::Sender<bool>) {
+    let mut follower = Follower {
+        reading: Reading::new(client.clone(), subjects::KNOWLEDGE_ALL.into()),
+        client,
+        index,
+        shelf: Shelf::default(),
+        stream: None,
+        checked_at: None,
+    };
+    loop {
+        let pause = match follower.advance().await {
+            Ok(true) => {
+                caught_up.send_replace(true);
+                limits::KNOWLEDGE_EVERY_MS
+            }
+            Ok(false) => 0,
+            Err(error) => {
+                tracing::warn!(%error, "the index can't be brought up to date now");
+                limits::RETRY_MAX_MS
+            }
+        };
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+}
+
+struct Follower {
+    reading: Reading,
+    client: Client,
+    index: Arc<Index>,
+    shelf: Shelf,
+    /// When the stream was made, and the sequence that it had reached then or at the last check.
+    stream: Option<(String, u64)>,
+    checked_at: Option<Instant>,
+}
+
+/// Why the index could not be brought up to date.
+#[derive(Debug, thiserror::Error)]
+enum FollowError {
+    #[error("{0}")]
+    Read(#[from] ReadError),
+    #[error("the index: {0}")]
+    Index(#[from] tantivy::TantivyError),
+}
+
+impl Follower {
+    /// Reads a batch. True: everything was read, up to what the stream's leader had at the last check.
+    async fn advance(&mut self) -> Result<bool, FollowError> {
+        let every = Duration::from_millis(limits::KNOWLEDGE_CHECK_EVERY_MS);
+        if self.checked_at.is_none_or(|at| at.elapsed() >= every) {
+            self.check_stream().await?;
+        }
+        let batch = self.reading.next().await?;
+        let taken = batch.messages.iter().filter_map(|message| self.shelf.take(&message.subject, &message.payload));
+        let changes: Vec<_> = taken.collect();
+        if !changes.is_empty() {
+            self.index.apply(changes)?;
+        }
+        // A copy of the stream may be behind the leader; then its end is not the end.
+        let last = self.stream.as_ref().map_or(0, |(_, last)| *last);
+        Ok(batch.is_last && self.reading.read_to() >= last)
+    }
+
+    /// Notices a stream that was deleted and made anew: its sequences begin again.
+    async fn check_stream(&mut self) -> Result<(), FollowError> {
+        #[derive(Deserialize)]
+        struct Info {
+            created: String,
+            state: State,
+        }
+        #[derive(Deserialize)]
+        struct State {
+            messages: u64,
+            last_seq: u64,
+        }
+        let unavailable = |cause: String| ReadError::Unavailable(cause);
+        let asked = self.client.request(subjects::stream_api("INFO", KNOWLEDGE), "".into()).await;
+        let reply = asked.map_err(|error| unavailable(error.to_string()))?;
+        let info: Info = serde_json::from_slice(&reply.payload).map_err(|error| unavailable(error.to_string()))?;
+        if self.stream.as_ref().is_some_and(|(created, _)| *created != info.created) {
+            tracing::warn!("the stream of knowledge was made anew; the index begins again");
+            self.index.clear()?;
+            self.shelf = Shelf::default();
+            self.reading.restart();
+        }
+        // The last message is a head, which is never purged: its sequence can be reached.
+        let last = if info.state.messages == 0 { 0 } else { info.state.last_seq };
+        self.stream = Some((info.created, last));
+        self.checked_at = Some(Instant::now());
+        Ok(())
+    }
+}

@@ -1,0 +1,197 @@
+//! The local index of one process: all documents, their words and their vectors.
+//!
+//! It is a projection of the stream and nothing else: it is lost with the process and made again.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, RwLock},
+};
+
+use tantivy::TantivyError;
+
+use super::{
+    passage::Passage,
+    reader::Reader,
+    shelf::{Change, Key, Whole},
+    text::{Hit, TextIndex},
+};
+use crate::limits;
+
+/// The constant of reciprocal rank fusion, from its authors: how much less the first ranks count than they could.
+const FUSION: f64 = 60.0;
+
+/// The index.
+pub struct Index {
+    inner: RwLock<Inner>,
+}
+
+struct Inner {
+    text: TextIndex,
+    documents: HashMap<Key, Arc<Shown>>,
+    /// The documents of each organisation.
+    orgs: HashMap<String, Vec<Key>>,
+}
+
+/// A document that can be found.
+struct Shown {
+    whole: Whole,
+    /// Of each chunk, of length 1; empty where there is none.
+    vectors: Vec<Vec<f32>>,
+}
+
+/// What is asked for.
+pub struct Query<'a> {
+    pub text: &'a str,
+    /// The query's embedding, if there is a model for it.
+    pub vector: Option<&'a [f32]>,
+    pub rerank: bool,
+}
+
+impl Index {
+    pub fn new() -> Result<Self, TantivyError> {
+        let inner = Inner { text: TextIndex::new()?, documents: HashMap::new(), orgs: HashMap::new() };
+        Ok(Self { inner: RwLock::new(inner) })
+    }
+
+    /// Takes changes in; they can be found when this returns.
+    pub fn apply(&self, changes: Vec<Change>) -> Result<(), TantivyError> {
+        let inner = &mut *self.inner.write().expect("no panic happens under this lock");
+        for change in changes {
+            match change {
+                Change::Put(whole) => inner.put(*whole)?,
+                Change::Gone(key) => inner.remove(&key),
+            }
+        }
+        inner.text.commit()
+    }
+
+    /// Takes everything out.
+    pub fn clear(&self) -> Result<(), TantivyError> {
+        let inner = &mut *self.inner.write().expect("no panic happens under this lock");
+        inner.documents.clear();
+        inner.orgs.clear();
+        inner.text.clear()
+    }
+
+    /// Whether an organisation has no document.
+    pub fn is_empty(&self, org: &str) -> bool {
+        let inner = self.inner.read().expect("no panic happens under this lock");
+        inner.orgs.get(org).is_none_or(Vec::is_empty)
+    }
+
+    /// How many documents and passages there are.
+    pub fn size(&self) -> (usize, usize) {
+        let inner = self.inner.read().expect("no panic happens under this lock");
+        (inner.documents.len(), inner.documents.values().map(|shown| shown.whole.chunks.len()).sum())
+    }
+
+    /// The passages that fit best of those that the reader may read, best first.
+    ///
+    /// Their score is that of the fusion as a share of the best possible: 1 = first in every ranking that was asked.
+    pub fn search(&self, query: &Query, reader: &Reader, limit: usize) -> Result<Vec<Passage>, TantivyError> {
+        let inner = self.inner.read().expect("no panic happens under this lock");
+        let mut rankings = Vec::new();
+        rankings.push(inner.text.search(query.text, reader, limits::CANDIDATES)?);
+        if let Some(vector) = query.vector {
+            rankings.push(inner.nearest(vector, reader, limits::CANDIDATES));
+        }
+        let mut fused = fuse(&rankings);
+        if query.rerank {
+            let best = limits::RERANKED.min(fused.len());
+            inner.rerank(query.text, &mut fused[..best]);
+        }
+        let passages = fused.into_iter().filter_map(|(hit, score)| {
+            let shown = inner.documents.get(&hit.key)?;
+            // The index has filtered already; what is said to be the document now has the last word.
+            let readable = reader.may_read(&hit.key.org, &shown.whole.head);
+            readable.then(|| shown.passage(hit.chunk, score)).flatten()
+        });
+        Ok(passages.take(limit).collect())
+    }
+}
+
+impl Inner {
+    fn put(&mut self, whole: Whole) -> Result<(), TantivyError> {
+        self.text.put(&whole)?;
+        let vectors = whole.chunks.iter().map(|chunk| chunk.vector.as_ref().map_or_else(Vec::new, |v| unit(&v.0)));
+        let (key, vectors) = (whole.key.clone(), vectors.collect());
+        if self.documents.insert(key.clone(), Arc::new(Shown { whole, vectors })).is_none() {
+            self.orgs.entry(key.org.clone()).or_default().push(key);
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &Key) {
+        self.text.remove(key);
+        if self.documents.remove(key).is_some()
+            && let Some(of_org) = self.orgs.get_mut(&key.org)
+        {
+            of_org.retain(|other| other != key);
+        }
+    }
+
+    /// The passages whose vectors are nearest to this one. Every readable vector is looked at: exact, and fast enough for
+    /// what one process should hold.
+    fn nearest(&self, vector: &[f32], reader: &Reader, limit: usize) -> Vec<Hit> {
+        let wanted = unit(vector);
+        let mut found: Vec<(f32, Hit)> = Vec::new();
+        for key in self.orgs.get(&reader.org).into_iter().flatten() {
+            let Some(shown) = self.documents.get(key) else { continue };
+            if !reader.may_read(&key.org, &shown.whole.head) {
+                continue;
+            }
+            for (chunk, vector) in shown.vectors.iter().enumerate().filter(|(_, v)| v.len() == wanted.len()) {
+                let likeness = vector.iter().zip(&wanted).map(|(a, b)| a * b).sum();
+                found.push((likeness, Hit { key: key.clone(), chunk }));
+            }
+        }
+        found.sort_by(|a, b| b.0.total_cmp(&a.0));
+        found.truncate(limit);
+        found.into_iter().filter(|(likeness, _)| *likeness > 0.0).map(|(_, hit)| hit).collect()
+    }
+
+    /// Ranks passages by the share of the query's words that they hold; those that hold as many keep their order.
+    fn rerank(&self, query: &str, ranked: &mut [(Hit, f64)]) {
+        let wanted = self.text.words(query);
+        let coverage = |hit: &Hit| {
+            let passage = self.documents.get(&hit.key).and_then(|shown| shown.passage(hit.chunk, 0.0));
+            let words = passage.map(|p| self.text.words(&format!("{} {}", p.title, p.text))).unwrap_or_default();
+            wanted.iter().filter(|word| words.contains(word)).count()
+        };
+        let scores: Vec<f64> = ranked.iter().map(|(_, score)| *score).collect();
+        ranked.sort_by_cached_key(|(hit, _)| std::cmp::Reverse(coverage(hit)));
+        for ((_, score), of_rank) in ranked.iter_mut().zip(scores) {
+            *score = of_rank;
+        }
+    }
+}
+
+impl Shown {
+    fn passage(&self, chunk: usize, score: f64) -> Option<Passage> {
+        let head = &self.whole.head;
+        Some(Passage {
+            document: head.id.clone(),
+            title: head.title.clone(),
+            url: head.url.clone(),
+            text: self.whole.chunks.get(chunk)?.text.clone(),
+            score,
+        })
+    }
+}
+
+fn unit(vector: &[f32]) -> Vec<f32> {
+    let length = vector.iter().map(|component| component * component).sum::<f32>().sqrt();
+    if length > 0.0 { vector.iter().map(|component| component / length).collect() } else { Vec::new() }
+}
+
+/// Reciprocal rank fusion.
+fn fuse(rankings: &[Vec<Hit>]) -> Vec<(Hit, f64)> {
+    let mut scores: HashMap<&Hit, f64> = HashMap::new();
+    for (rank, hit) in rankings.iter().flat_map(|ranking| ranking.iter().enumerate()) {
+        *scores.entry(hit).or_default() += 1.0 / (FUSION + 1.0 + rank as f64);
+    }
+    let best = rankings.iter().filter(|ranking| !ranking.is_empty()).count() as f64 / (FUSION + 1.0);
+    let mut fused: Vec<(Hit, f64)> = scores.into_iter().map(|(hit, score)| (hit.clone(), score / best)).collect();
+    fused.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    fused
+}

@@ -1,0 +1,100 @@
+//! Reads the stream of knowledge from any place on, in batches, by direct get: no consumer that could be lost.
+
+use async_nats::Client;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde_json::json;
+use tokio::time::{Duration, timeout};
+
+use super::store::KNOWLEDGE;
+use crate::{limits, subjects};
+
+/// Messages asked for at once, and their bytes.
+const BATCH: usize = 1_000;
+const BATCH_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// Why nothing was read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("the knowledge can't be read: {0}")]
+    Unavailable(String),
+}
+
+/// A message of the stream.
+pub struct Stored {
+    pub seq: u64,
+    pub subject: String,
+    pub payload: Bytes,
+}
+
+/// Some messages in the order of the stream.
+pub struct Batch {
+    pub messages: Vec<Stored>,
+    /// Nothing more is there now.
+    pub is_last: bool,
+}
+
+/// A place in the stream.
+pub struct Reading {
+    client: Client,
+    filter: String,
+    from: u64,
+}
+
+impl Reading {
+    /// From the beginning on, of the subjects that fit.
+    pub fn new(client: Client, filter: String) -> Self {
+        Self { client, filter, from: 1 }
+    }
+
+    /// Goes back to the beginning.
+    pub fn restart(&mut self) {
+        self.from = 1;
+    }
+
+    /// The sequence up to which everything was read.
+    pub fn read_to(&self) -> u64 {
+        self.from - 1
+    }
+
+    /// The next messages. What did not come whole is read again.
+    pub async fn next(&mut self) -> Result<Batch, ReadError> {
+        let read = timeout(Duration::from_millis(limits::READ_DEADLINE_MS), self.read());
+        let batch = read.await.unwrap_or_else(|_| Err(ReadError::Unavailable("no answer in time".into())))?;
+        if let Some(last) = batch.messages.last() {
+            self.from = last.seq + 1;
+        }
+        Ok(batch)
+    }
+
+    async fn read(&self) -> Result<Batch, ReadError> {
+        let unavailable = |cause: &dyn std::fmt::Display| ReadError::Unavailable(cause.to_string());
+        let inbox = self.client.new_inbox();
+        let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| unavailable(&error))?;
+        let query =
+            json!({ "batch": BATCH, "max_bytes": BATCH_MAX_BYTES, "seq": self.from, "next_by_subj": self.filter });
+        let asked = self.client.publish_with_reply(subjects::direct_get(KNOWLEDGE), inbox, query.to_string().into());
+        asked.await.map_err(|error| unavailable(&error))?;
+        let mut messages: Vec<Stored> = Vec::new();
+        while let Some(message) = answers.next().await {
+            let header = |name: &str| message.headers.as_ref().and_then(|h| h.get(name)).map(|value| value.as_str());
+            match message.status.map(|status| status.as_u16()) {
+                // The end of the batch; it tells how many messages are left.
+                Some(204) => {
+                    let is_last = header("Nats-Num-Pending").is_some_and(|pending| pending == "0");
+                    return Ok(Batch { messages, is_last });
+                }
+                Some(404) => return Ok(Batch { messages, is_last: true }),
+                Some(status) => return Err(unavailable(&format!("status {status}"))),
+                None => {}
+            }
+            let seq = header("Nats-Sequence").and_then(|seq| seq.parse().ok());
+            let subject = header("Nats-Subject").map(str::to_string);
+            let (Some(seq), Some(subject)) = (seq, subject) else {
+                return Err(unavailable(&"an answer that is none"));
+            };
+            messages.push(Stored { seq, subject, payload: message.payload });
+        }
+        Err(unavailable(&"the connection ended"))
+    }
+}

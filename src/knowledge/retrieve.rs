@@ -1,0 +1,200 @@
+//! Finding passages: one trait, the local index behind it, or an organisation's own search.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::Client;
+use futures_util::{FutureExt, future::BoxFuture};
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use super::{
+    index::{Index, Query},
+    passage::Passage,
+    reader::Reader,
+};
+use crate::{limits, model::Gateway, subjects};
+
+/// Whoever finds passages.
+pub trait Retrieve: Send + Sync {
+    /// The passages that fit best of those that the reader may read, best first.
+    fn retrieve<'a>(
+        &'a self,
+        query: &'a str,
+        reader: &'a Reader,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<Passage>, RetrieveError>>;
+
+    /// Whether there is certainly nothing to find for an organisation.
+    fn is_empty(&self, org: &str) -> bool;
+}
+
+/// Why nothing could be looked for.
+#[derive(Debug, thiserror::Error)]
+pub enum RetrieveError {
+    #[error("the index failed: {0}")]
+    Index(String),
+    #[error("the search service did not answer: {0}")]
+    Service(String),
+    #[error("the search service answered with something else: {0}")]
+    Answer(serde_json::Error),
+}
+
+/// How the best passages are ranked once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rerank {
+    /// By the share of the query's words that they hold.
+    Lexical,
+    /// By the gateway's `/rerank`.
+    Gateway,
+}
+
+/// What the local index asks models for.
+#[derive(Clone, Default)]
+pub struct Models {
+    pub gateway: Option<Gateway>,
+    pub embedding: Option<String>,
+    pub rerank: Option<Rerank>,
+}
+
+/// The index of this process.
+pub struct Local {
+    index: Arc<Index>,
+    models: Models,
+}
+
+impl Local {
+    pub fn new(index: Arc<Index>, models: Models) -> Self {
+        Self { index, models }
+    }
+
+    async fn find(&self, query: &str, reader: &Reader, limit: usize) -> Result<Vec<Passage>, RetrieveError> {
+        let vector = self.embed(query).await;
+        let by_gateway = self.models.rerank == Some(Rerank::Gateway);
+        let wanted = if by_gateway { limits::RERANKED.max(limit) } else { limit };
+        let lexical = self.models.rerank == Some(Rerank::Lexical);
+        let (index, text, reader) = (self.index.clone(), query.to_string(), reader.clone());
+        // Milliseconds of computing on a large index: not on a thread that serves tokens.
+        let search = tokio::task::spawn_blocking(move || {
+            let query = Query { text: &text, vector: vector.as_deref(), rerank: lexical };
+            index.search(&query, &reader, wanted)
+        });
+        let found = search.await.map_err(|panic| RetrieveError::Index(panic.to_string()))?;
+        let mut passages = found.map_err(|error| RetrieveError::Index(error.to_string()))?;
+        if by_gateway {
+            passages = self.rerank(query, passages).await;
+        }
+        passages.truncate(limit);
+        Ok(passages)
+    }
+
+    /// The query's embedding. Without one the words decide: an answer does not fail for want of it.
+    async fn embed(&self, query: &str) -> Option<Vec<f32>> {
+        let (gateway, model) = (self.models.gateway.as_ref()?, self.models.embedding.as_ref()?);
+        let texts = [query.to_string()];
+        let embedded = timeout(Duration::from_millis(limits::RETRIEVE_MS), gateway.embed(model, &texts)).await;
+        match embedded {
+            Ok(Ok(mut vectors)) => vectors.pop(),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "a query was not embedded; only its words count");
+                None
+            }
+            Err(_) => {
+                tracing::warn!("a query was not embedded in time; only its words count");
+                None
+            }
+        }
+    }
+
+    /// The passages as the gateway ranks them; without its answer, as they are.
+    async fn rerank(&self, query: &str, passages: Vec<Passage>) -> Vec<Passage> {
+        let Some(gateway) = self.models.gateway.as_ref().filter(|_| passages.len() > 1) else { return passages };
+        let texts: Vec<String> = passages.iter().map(|p| format!("{}\n{}", p.title, p.text)).collect();
+        let ranked = timeout(Duration::from_millis(limits::RETRIEVE_MS), gateway.rerank(query, &texts)).await;
+        let ranked = match ranked {
+            Ok(Ok(ranked)) => ranked,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "passages were not ranked once more");
+                return passages;
+            }
+            Err(_) => {
+                tracing::warn!("passages were not ranked once more in time");
+                return passages;
+            }
+        };
+        let scored = ranked
+            .into_iter()
+            .filter_map(|(n, score)| Some(Passage { score: score.clamp(0.0, 1.0), ..passages.get(n)?.clone() }));
+        scored.collect()
+    }
+}
+
+impl Retrieve for Local {
+    fn retrieve<'a>(
+        &'a self,
+        query: &'a str,
+        reader: &'a Reader,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<Passage>, RetrieveError>> {
+        self.find(query, reader, limit).boxed()
+    }
+
+    fn is_empty(&self, org: &str) -> bool {
+        self.index.is_empty(org)
+    }
+}
+
+/// An organisation's own search engine: a NATS micro service on [`subjects::retrieve`].
+pub struct Remote {
+    client: Client,
+}
+
+/// What a search service is asked.
+#[derive(Serialize)]
+struct Request<'a> {
+    query: &'a str,
+    limit: usize,
+    reader: &'a Reader,
+}
+
+/// What it answers.
+#[derive(Deserialize)]
+struct Answer {
+    passages: Vec<Passage>,
+}
+
+impl Remote {
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    async fn ask(&self, query: &str, reader: &Reader, limit: usize) -> Result<Vec<Passage>, RetrieveError> {
+        let payload = serde_json::to_vec(&Request { query, limit, reader }).map_err(RetrieveError::Answer)?;
+        let asked = self.client.request(subjects::retrieve(&reader.org), payload.into());
+        let service = |cause: String| RetrieveError::Service(cause);
+        let reply = match timeout(Duration::from_millis(limits::RETRIEVE_MS), asked).await {
+            Ok(reply) => reply.map_err(|error| service(error.to_string()))?,
+            Err(_) => return Err(service("no answer in time".into())),
+        };
+        if let Some(error) = reply.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error")) {
+            return Err(service(error.to_string()));
+        }
+        let mut passages = serde_json::from_slice::<Answer>(&reply.payload).map_err(RetrieveError::Answer)?.passages;
+        passages.truncate(limit);
+        Ok(passages)
+    }
+}
+
+impl Retrieve for Remote {
+    fn retrieve<'a>(
+        &'a self,
+        query: &'a str,
+        reader: &'a Reader,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<Passage>, RetrieveError>> {
+        self.ask(query, reader, limit).boxed()
+    }
+
+    fn is_empty(&self, _org: &str) -> bool {
+        false
+    }
+}

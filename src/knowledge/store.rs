@@ -1,0 +1,223 @@
+//! Documents on the stream KNOWLEDGE: written all or nothing, read by their heads.
+//!
+//! A document and its chunks are one atomic batch, with the head last; so a reader finds all of it or none. One that has more
+//! messages than a batch may hold is published message by message, and again the head comes last: readers show a document
+//! only when all chunks of its head's version are there. What an older version has left over is purged afterwards.
+
+use std::{collections::HashMap, time::Duration};
+
+use async_nats::{Client, HeaderMap, Request};
+use bytes::Bytes;
+use chrono::Utc;
+use serde::Deserialize;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{
+    document::{Chunk, Document, NewChunk, NewDocument, Vector},
+    read::{ReadError, Reading},
+};
+use crate::{limits, subjects};
+
+/// Name of the stream that holds knowledge.
+pub const KNOWLEDGE: &str = "KNOWLEDGE";
+
+/// Most messages of one atomic batch, by the server's default.
+const BATCH_MAX: usize = 1_000;
+/// The server's answer when too many batches are open.
+const TOO_MANY_BATCHES: u64 = 10210;
+
+/// Why a document was not written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("document {id} has {bytes} bytes in one chunk, more than {max}")]
+    TooLarge { id: String, bytes: usize, max: usize },
+    #[error("the server refused: {0}")]
+    Refused(String),
+    #[error("the server does not answer: {0}")]
+    Unavailable(String),
+    #[error("{0}")]
+    Read(#[from] ReadError),
+}
+
+/// The knowledge of all organisations.
+#[derive(Clone)]
+pub struct Store {
+    client: Client,
+}
+
+#[derive(Deserialize)]
+struct Ack {
+    #[serde(default)]
+    seq: u64,
+    error: Option<ApiError>,
+}
+
+#[derive(Deserialize)]
+struct ApiError {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+impl Store {
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Writes a document in place of what was there under its id.
+    pub async fn put(&self, org: &str, document: NewDocument, chunks: Vec<NewChunk>) -> Result<(), StoreError> {
+        let version = Uuid::new_v4();
+        let head = Document {
+            id: document.id,
+            title: document.title,
+            url: document.url,
+            set: document.set,
+            source: document.source,
+            acl: document.acl,
+            hash: document.hash,
+            version,
+            chunks: chunks.len() as u32,
+            embedding_model: document.embedding_model,
+            updated_at: Utc::now(),
+            deleted: false,
+        };
+        let chunks = chunks.into_iter().map(|chunk| Chunk {
+            version,
+            headings: chunk.headings,
+            text: chunk.text,
+            vector: chunk.vector.map(Vector),
+        });
+        self.write(org, head, chunks.collect()).await
+    }
+
+    /// Takes a document away. That it is gone stays in the stream, for readers that are behind.
+    pub async fn delete(&self, org: &str, document: Document) -> Result<(), StoreError> {
+        let gone = Document {
+            version: Uuid::new_v4(),
+            chunks: 0,
+            hash: String::new(),
+            updated_at: Utc::now(),
+            deleted: true,
+            ..document
+        };
+        self.write(org, gone, vec![]).await
+    }
+
+    /// The documents of an organisation, by id; those that are gone are not among them.
+    pub async fn heads(&self, org: &str) -> Result<HashMap<String, Document>, StoreError> {
+        let mut reading = Reading::new(self.client.clone(), subjects::knowledge_heads(org));
+        let mut heads = HashMap::new();
+        loop {
+            let batch = reading.next().await?;
+            for message in &batch.messages {
+                match serde_json::from_slice::<Document>(&message.payload) {
+                    Ok(head) if head.deleted => {
+                        heads.remove(&head.id);
+                    }
+                    Ok(head) => {
+                        heads.insert(head.id.clone(), head);
+                    }
+                    Err(error) => tracing::error!(%error, subject = message.subject, "a document's head is malformed"),
+                }
+            }
+            if batch.is_last {
+                return Ok(heads);
+            }
+        }
+    }
+
+    async fn write(&self, org: &str, head: Document, chunks: Vec<Chunk>) -> Result<(), StoreError> {
+        let document = subjects::knowledge_document(&head.id);
+        let subject = |chunk: Option<usize>| subjects::knowledge(org, &document, chunk);
+        let mut messages = Vec::new();
+        for (n, chunk) in chunks.iter().enumerate() {
+            messages.push((subject(Some(n)), json_bytes(chunk)));
+        }
+        messages.push((subject(None), json_bytes(&head)));
+        if let Some((_, payload)) = messages.iter().find(|(_, p)| p.len() > limits::KNOWLEDGE_MESSAGE_MAX_BYTES) {
+            let max = limits::KNOWLEDGE_MESSAGE_MAX_BYTES;
+            return Err(StoreError::TooLarge { id: head.id, bytes: payload.len(), max });
+        }
+        let mut tries = 0;
+        let last = loop {
+            let written = match messages.len() <= BATCH_MAX {
+                true => self.write_batch(&messages).await,
+                false => self.write_singly(&messages).await,
+            };
+            tries += 1;
+            match written {
+                Err(StoreError::Unavailable(cause)) if tries < limits::KNOWLEDGE_WRITE_TRIES => {
+                    tracing::debug!(cause, document = head.id, "a document is written again");
+                    tokio::time::sleep(Duration::from_millis(limits::RETRY_FIRST_MS << tries)).await;
+                }
+                written => break written?,
+            }
+        };
+        self.purge_older(&subjects::knowledge_all_of(org, &document), last + 1 - messages.len() as u64).await
+    }
+
+    /// All messages or none. Returns the sequence of the last one.
+    async fn write_batch(&self, messages: &[(String, Bytes)]) -> Result<u64, StoreError> {
+        let batch = Uuid::new_v4().simple().to_string();
+        let (last, others) = messages.split_last().expect("a document has a head");
+        let headers = |n: usize| {
+            let mut headers = HeaderMap::new();
+            headers.insert("Nats-Batch-Id", batch.as_str());
+            headers.insert("Nats-Batch-Sequence", n.to_string());
+            headers
+        };
+        for (n, (subject, payload)) in others.iter().enumerate() {
+            // The first message of a batch is answered, with an error or with nothing: a refused batch ends there.
+            if n == 0 {
+                self.ask(subject, headers(1), payload.clone()).await?;
+            } else {
+                let sent = self.client.publish_with_headers(subject.clone(), headers(n + 1), payload.clone()).await;
+                sent.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            }
+        }
+        let mut commit = headers(messages.len());
+        commit.insert("Nats-Batch-Commit", "1");
+        self.ask(&last.0, commit, last.1.clone()).await
+    }
+
+    async fn write_singly(&self, messages: &[(String, Bytes)]) -> Result<u64, StoreError> {
+        let mut last = 0;
+        for (subject, payload) in messages {
+            last = self.ask(subject, HeaderMap::new(), payload.clone()).await?;
+        }
+        Ok(last)
+    }
+
+    async fn ask(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Result<u64, StoreError> {
+        let timeout = Some(Duration::from_millis(limits::APPEND_TRY_MS));
+        let request = Request::new().headers(headers).payload(payload).timeout(timeout);
+        let unavailable = |cause: String| StoreError::Unavailable(cause);
+        let reply =
+            self.client.send_request(subject.to_string(), request).await.map_err(|e| unavailable(e.to_string()))?;
+        // An accepted message of an open batch is answered with nothing.
+        if reply.payload.is_empty() {
+            return Ok(0);
+        }
+        let ack: Ack = serde_json::from_slice(&reply.payload).map_err(|error| unavailable(error.to_string()))?;
+        match ack.error {
+            None => Ok(ack.seq),
+            Some(error) if error.err_code == TOO_MANY_BATCHES || error.err_code / 100 == 5 => {
+                Err(unavailable(error.description))
+            }
+            Some(error) => Err(StoreError::Refused(error.description)),
+        }
+    }
+
+    /// Takes away what is left of older versions.
+    async fn purge_older(&self, filter: &str, before: u64) -> Result<(), StoreError> {
+        let query = json!({ "filter": filter, "seq": before }).to_string();
+        let subject = subjects::stream_api("PURGE", KNOWLEDGE);
+        self.ask(&subject, HeaderMap::new(), query.into()).await.map(drop)
+    }
+}
+
+fn json_bytes(value: &impl serde::Serialize) -> Bytes {
+    Bytes::from(serde_json::to_vec(value).expect("documents are maps with string keys"))
+}
