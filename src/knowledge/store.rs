@@ -55,10 +55,24 @@ struct Ack {
 
 #[derive(Deserialize)]
 struct ApiError {
+    /// Like a status of HTTP.
+    #[serde(default)]
+    code: u64,
+    /// Which error it is.
     #[serde(default)]
     err_code: u64,
     #[serde(default)]
     description: String,
+}
+
+impl From<ApiError> for StoreError {
+    /// A server without a leader, or with too many batches open, may take the same message a moment later.
+    fn from(error: ApiError) -> Self {
+        match error.code == 503 || error.err_code == TOO_MANY_BATCHES {
+            true => Self::Unavailable(error.description),
+            false => Self::Refused(error.description),
+        }
+    }
 }
 
 impl Store {
@@ -141,7 +155,7 @@ impl Store {
             return Err(StoreError::TooLarge { id: head.id, bytes: payload.len(), max });
         }
         let mut tries = 0;
-        let last = loop {
+        let first = loop {
             let written = match messages.len() <= BATCH_MAX {
                 true => self.write_batch(&messages).await,
                 false => self.write_singly(&messages).await,
@@ -155,10 +169,10 @@ impl Store {
                 written => break written?,
             }
         };
-        self.purge_older(&subjects::knowledge_all_of(org, &document), last + 1 - messages.len() as u64).await
+        self.purge_older(&subjects::knowledge_all_of(org, &document), first).await
     }
 
-    /// All messages or none. Returns the sequence of the last one.
+    /// All messages or none. Returns the sequence of the first one.
     async fn write_batch(&self, messages: &[(String, Bytes)]) -> Result<u64, StoreError> {
         let batch = Uuid::new_v4().simple().to_string();
         let (last, others) = messages.split_last().expect("a document has a head");
@@ -179,15 +193,20 @@ impl Store {
         }
         let mut commit = headers(messages.len());
         commit.insert("Nats-Batch-Commit", "1");
-        self.ask(&last.0, commit, last.1.clone()).await
+        // A batch is stored without anything in between.
+        let seq = self.ask(&last.0, commit, last.1.clone()).await?;
+        Ok(seq + 1 - messages.len() as u64)
     }
 
+    /// One message after the other. Returns the sequence of the first one: others' messages may have come between them, so it
+    /// does not follow from the last one's.
     async fn write_singly(&self, messages: &[(String, Bytes)]) -> Result<u64, StoreError> {
-        let mut last = 0;
+        let mut first = None;
         for (subject, payload) in messages {
-            last = self.ask(subject, HeaderMap::new(), payload.clone()).await?;
+            let seq = self.ask(subject, HeaderMap::new(), payload.clone()).await?;
+            first.get_or_insert(seq);
         }
-        Ok(last)
+        Ok(first.expect("a document has a head"))
     }
 
     async fn ask(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Result<u64, StoreError> {
@@ -203,10 +222,7 @@ impl Store {
         let ack: Ack = serde_json::from_slice(&reply.payload).map_err(|error| unavailable(error.to_string()))?;
         match ack.error {
             None => Ok(ack.seq),
-            Some(error) if error.err_code == TOO_MANY_BATCHES || error.err_code / 100 == 5 => {
-                Err(unavailable(error.description))
-            }
-            Some(error) => Err(StoreError::Refused(error.description)),
+            Some(error) => Err(error.into()),
         }
     }
 
@@ -220,4 +236,17 @@ impl Store {
 
 fn json_bytes(value: &impl serde::Serialize) -> Bytes {
     Bytes::from(serde_json::to_vec(value).expect("documents are maps with string keys"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_tried_again_and_a_refusal_is_not() {
+        let error = |code, err_code| StoreError::from(ApiError { code, err_code, description: String::new() });
+        assert!(matches!(error(503, 10008), StoreError::Unavailable(_)), "no leader now");
+        assert!(matches!(error(400, TOO_MANY_BATCHES), StoreError::Unavailable(_)));
+        assert!(matches!(error(400, 10054), StoreError::Refused(_)), "the message is too large");
+    }
 }

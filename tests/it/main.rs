@@ -4,6 +4,7 @@ mod approvals;
 mod bad_input;
 mod cancel;
 mod configuration;
+mod documents;
 mod edges_and_workers;
 mod history;
 mod identity;
