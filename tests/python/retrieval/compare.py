@@ -14,7 +14,7 @@ from pathlib import Path
 import tantivy
 from minilm import MiniLm
 
-DATA = Path(__file__).resolve().parents[2] / "data" / "retrieval" / "support.json"
+DATA = Path(__file__).resolve().parents[3] / "src" / "measure" / "support.json"
 FUSION_K = 60
 CANDIDATES = 50
 RERANKED = 20
