@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
-use crate::{app, bench, config::Config, dev, measure, spec, tools};
+use crate::{app, bench, config::Config, dev, spec, tools};
 
 /// A server for AI-agent conversations, event-sourced over NATS JetStream.
 #[derive(Parser)]
@@ -52,13 +52,7 @@ enum Command {
         command: Configuration,
     },
     /// Measure: a load generator with a built-in fake gateway.
-    #[command(args_conflicts_with_subcommands = true)]
-    Bench {
-        #[command(flatten)]
-        args: bench::BenchArgs,
-        #[command(subcommand)]
-        measure: Option<measure::Measure>,
-    },
+    Bench(bench::BenchArgs),
     /// Write the JSON Schemas of `spec/` from the program's types.
     Spec {
         /// The folder to write to.
@@ -108,12 +102,7 @@ enum Configuration {
 pub async fn run() -> anyhow::Result<()> {
     let cli = Cli::parse();
     match cli.command {
-        Command::Bench { args, measure: None } => bench::run(args).await,
-        Command::Bench { measure: Some(measure::Measure::Knowledge(args)), .. } => {
-            let bus = app::connect(&load()?, "bench").await?;
-            measure::knowledge(args, bus.client).await
-        }
-        Command::Bench { measure: Some(measure::Measure::Retrieval(args)), .. } => measure::retrieval(args).await,
+        Command::Bench(args) => bench::run(args).await,
         Command::Spec { folder } => spec::write(&folder).with_context(|| format!("can't write {}", folder.display())),
         Command::Config { command: Configuration::Check } => {
             println!("{}", load()?);

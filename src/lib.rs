@@ -17,7 +17,6 @@ pub mod knowledge;
 pub mod limits;
 pub mod live;
 pub mod log;
-pub mod measure;
 pub mod model;
 pub mod spec;
 pub mod subjects;

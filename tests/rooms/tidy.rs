@@ -23,13 +23,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("live", &["limits", "subjects", "wire"]),
     ("log", &["limits", "subjects", "config", "domain", "wire"]),
     ("knowledge", &["limits", "subjects", "model", "domain"]),
-    ("measure", &["subjects", "model", "knowledge"]),
     ("tools", &["limits", "subjects", "domain", "knowledge"]),
     ("edge", &["limits", "ids", "subjects", "config", "domain", "auth", "wire", "live", "log"]),
     ("worker", &["limits", "ids", "subjects", "model", "domain", "wire", "knowledge", "tools", "live", "log"]),
     ("app", &["config", "auth", "model", "knowledge", "tools", "log", "edge", "worker"]),
     ("dev", &["config", "demo", "app"]),
-    ("cli", &["config", "tools", "spec", "bench", "measure", "app", "dev"]),
+    ("cli", &["config", "tools", "spec", "bench", "app", "dev"]),
     ("main", &["cli"]),
 ];
 
@@ -49,8 +48,6 @@ const NATS_FILES: &[&str] = &[
     "src/log/bus.rs",
     "src/log/nats.rs",
     "src/log/streams.rs",
-    "src/measure/load.rs",
-    "src/measure/mod.rs",
     "src/tools/call.rs",
     "src/tools/demo.rs",
     "src/tools/discovery.rs",

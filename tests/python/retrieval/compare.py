@@ -14,7 +14,7 @@ from pathlib import Path
 import tantivy
 from minilm import MiniLm
 
-DATA = Path(__file__).resolve().parents[3] / "src" / "measure" / "support.json"
+DATA = Path(__file__).with_name("support.json")
 FUSION_K = 60
 CANDIDATES = 50
 RERANKED = 20
