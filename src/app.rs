@@ -19,9 +19,12 @@ use crate::{
     auth::{REFERENCE_ORG, Verifier},
     config::{AuthMode, Config, RerankBy, Retrieval},
     edge::{self, Edge, server},
+    fetch::Fetcher,
+    ingest::{self, Embed, Embeds, Ingest, IngestArgs},
     knowledge::{
         self, Index, Retrieve, Store,
         retrieve::{Local, Models, Remote, Rerank},
+        runs::Runs,
     },
     log::{
         backoff::Backoff,
@@ -242,6 +245,67 @@ impl Health {
             }
         })
     }
+}
+
+/// What `ingest` works with. `token_env` names the variable that holds a token for GitHub.
+fn start_ingest(config: &Config, bus: &Bus, token_env: &str) -> anyhow::Result<Ingest> {
+    let embed: Option<Arc<dyn Embed>> = match (&config.embedding_model, gateway(config)?) {
+        (Some(model), Some(gateway)) => Some(Arc::new(Embedding { gateway, model: model.clone() })),
+        (Some(_), None) => {
+            bail!("SMOOTH_AGENT_EMBEDDING_MODEL needs a gateway: set SMOOAI_GATEWAY_URL and SMOOAI_GATEWAY_KEY")
+        }
+        (None, _) => None,
+    };
+    let web = &config.web;
+    let token = std::env::var(token_env).ok().map(|token| token.trim().to_string()).filter(|token| !token.is_empty());
+    Ok(Ingest {
+        store: Store::new(bus.client.clone()),
+        runs: Runs::new(bus.client.clone()),
+        web: ingest::Web {
+            fetcher: Fetcher::new(web.allow.clone().and(&web.github_url)),
+            github_url: web.github_url.to_string(),
+            github_token: token.or_else(|| web.github_token.clone()),
+        },
+        embed,
+    })
+}
+
+/// The gateway as the model that ingest embeds with.
+struct Embedding {
+    gateway: Gateway,
+    model: String,
+}
+
+impl Embed for Embedding {
+    fn model(&self) -> &str {
+        &self.model
+    }
+
+    fn embed(&self, texts: Vec<String>) -> Embeds<'_> {
+        Box::pin(async move { self.gateway.embed(&self.model, &texts).await.map_err(|error| error.to_string()) })
+    }
+}
+
+/// Ingests once, or again and again while watching. Returns false when some documents were not ingested.
+pub async fn ingest(config: &Config, args: IngestArgs) -> anyhow::Result<bool> {
+    let plan = args.plan().map_err(anyhow::Error::msg)?;
+    let bus = connect(config, "ingest").await?;
+    streams::check(&bus.client, &config.regions.home).await?;
+    let ingest = start_ingest(config, &bus, &args.token_env)?;
+    let tell = |report: &ingest::Report| match args.json {
+        true => println!("{}", serde_json::json!(report)),
+        false => println!("{report}"),
+    };
+    if args.watch {
+        tokio::select! {
+            ended = ingest::watch(&ingest, &args, &plan, tell) => ended?,
+            stopped = stop_signal() => stopped?,
+        }
+        return Ok(true);
+    }
+    let report = ingest.run(&args, &plan).await?;
+    tell(&report);
+    Ok(report.counts.failed == 0)
 }
 
 /// Creates or updates a region's streams. Returns one line for each definition.

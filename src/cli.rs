@@ -4,8 +4,17 @@ use std::{net::IpAddr, path::PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use indicatif::ProgressBar;
 
-use crate::{app, bench, config::Config, dev, spec, tools};
+use crate::{
+    app, bench,
+    config::{Config, Nats},
+    dev,
+    ingest::IngestArgs,
+    knowledge,
+    model::Gateway,
+    spec, tools,
+};
 
 /// A server for AI-agent conversations, event-sourced over NATS JetStream.
 #[derive(Parser)]
@@ -41,6 +50,7 @@ enum Command {
         #[command(subcommand)]
         command: Streams,
     },
+    Ingest(IngestArgs),
     /// Look at the tools that NATS services offer.
     Tools {
         #[command(subcommand)]
@@ -50,6 +60,11 @@ enum Command {
     Config {
         #[command(subcommand)]
         command: Configuration,
+    },
+    /// Look at what the index of knowledge costs.
+    Knowledge {
+        #[command(subcommand)]
+        command: Knowledge,
     },
     /// Measure: a load generator with a built-in fake gateway.
     Bench(bench::BenchArgs),
@@ -93,6 +108,31 @@ enum Tools {
 }
 
 #[derive(Subcommand)]
+enum Knowledge {
+    /// Measure a local index of made-up documents, and how well questions find their answers, on a nats-server of its own.
+    Bench {
+        /// How many documents.
+        #[arg(long, default_value = "10000", value_parser = clap::value_parser!(u32).range(1..))]
+        documents: u32,
+        /// Components of the documents' vectors; 0 = none.
+        #[arg(long, default_value = "384")]
+        dimensions: usize,
+        /// The same seed makes the same documents.
+        #[arg(long, default_value = "1")]
+        seed: u64,
+        /// Embed the questions at this gateway (…/v1), not with letter trigrams.
+        #[arg(long, value_name = "URL", requires = "embedding_model")]
+        gateway: Option<String>,
+        /// The embedding model to ask the gateway for.
+        #[arg(long, value_name = "NAME")]
+        embedding_model: Option<String>,
+        /// Print JSON instead of tables.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
 enum Configuration {
     /// Print the effective values, without secrets; exit code 1 if something is wrong.
     Check,
@@ -102,6 +142,7 @@ enum Configuration {
 pub async fn run() -> anyhow::Result<()> {
     let cli = Cli::parse();
     match cli.command {
+        Command::Knowledge { command } => measure_knowledge(command).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Spec { folder } => spec::write(&folder).with_context(|| format!("can't write {}", folder.display())),
         Command::Config { command: Configuration::Check } => {
@@ -132,6 +173,10 @@ pub async fn run() -> anyhow::Result<()> {
             worker.stop().await;
             Ok(())
         }
+        Command::Ingest(args) => match app::ingest(&load()?, args).await? {
+            true => Ok(()),
+            false => anyhow::bail!("not everything was ingested"),
+        },
         Command::Streams { command } => streams(command).await,
         Command::Tools { command: Tools::List } => list_tools().await,
     }
@@ -172,6 +217,36 @@ async fn streams(command: Streams) -> anyhow::Result<()> {
         }
         Streams::Diff(Replicas { replicas }) => app::diff_streams(&bus, region, replicas).await,
     }
+}
+
+async fn measure_knowledge(command: Knowledge) -> anyhow::Result<()> {
+    let Knowledge::Bench { documents, dimensions, seed, gateway, embedding_model, json } = command;
+    let embedder = match gateway.zip(embedding_model) {
+        Some((url, model)) => Some((Gateway::new(&url, std::env::var("SMOOAI_GATEWAY_KEY").ok())?, model)),
+        None => None,
+    };
+    let options = knowledge::bench::Options { documents: documents as usize, dimensions, seed, embedder };
+    let store = std::env::temp_dir().join(format!("turnstream-bench-{}", std::process::id()));
+    let server = dev::NatsServer::start(&store).await?;
+    let config = Config { nats: Nats { url: Some(server.url.clone()), ..Nats::default() }, ..load()? };
+    let measured = async {
+        let bus = app::connect(&config, "bench").await?;
+        app::apply_streams(&config, &bus, None).await?;
+        let bar = ProgressBar::new(documents.into());
+        let report = knowledge::bench::run(bus.client, &options, || bar.inc(1)).await;
+        bar.finish_and_clear();
+        report
+    };
+    let report = measured.await;
+    server.stop().await;
+    tokio::fs::remove_dir_all(&store).await?;
+    let report = report?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", report.table());
+    }
+    Ok(())
 }
 
 async fn list_tools() -> anyhow::Result<()> {

@@ -3,10 +3,12 @@
 //! The `SMOOTH_AGENT_*` names are shared by every server of this protocol; the `NATS_*` names are the NATS ecosystem's.
 
 mod auth;
+mod web;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
 
 pub use auth::{Auth, AuthMode};
+pub use web::Web;
 
 /// Names that this server reads. Any other name with one of [`PREFIXES`] is reported at start: it is likely a typing error.
 const KNOWN: &[&str] = &[
@@ -28,6 +30,13 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_REGIONS",
     "SMOOTH_AGENT_POOL",
     "SMOOTH_AGENT_AGENT_NAME",
+    "SMOOTH_AGENT_FETCH",
+    "SMOOTH_AGENT_FETCH_ALLOW",
+    "SMOOTH_AGENT_WEB_SEARCH_URL",
+    "SMOOTH_AGENT_WEB_SEARCH_KEY",
+    "SMOOTH_AGENT_GITHUB_SEARCH",
+    "SMOOTH_AGENT_GITHUB_URL",
+    "SMOOTH_AGENT_GITHUB_TOKEN",
     "SMOOTH_AGENT_AUTH_MODE",
     "SMOOTH_AGENT_AUTH_STRICT",
     "SMOOAI_GATEWAY_URL",
@@ -70,6 +79,7 @@ pub struct Config {
     /// Lower-cased parts of tool names that wait for approval.
     pub confirm_tools: Vec<String>,
     pub auth: Auth,
+    pub web: Web,
 }
 
 /// How NATS is reached: the names that the `nats` CLI and the client libraries use.
@@ -201,6 +211,7 @@ impl Config {
                 .map(|list| list.split(',').map(|p| p.trim().to_lowercase()).filter(|p| !p.is_empty()).collect())
                 .unwrap_or_default(),
             auth: auth::read(&text)?,
+            web: web::read(&text)?,
         })
     }
 
@@ -336,6 +347,7 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOTH_AGENT_RETRIEVAL={}", name_of(&Retrieval::NAMES, &self.retrieval))?;
         writeln!(f, "SMOOTH_AGENT_CONFIRM_TOOLS={}", self.confirm_tools.join(","))?;
         writeln!(f, "{}", self.auth)?;
+        writeln!(f, "{}", self.web)?;
         writeln!(f, "NATS_URL={}", self.nats.url.as_deref().map_or("unset".into(), without_password))?;
         writeln!(f, "NATS_CREDS={}", set(self.nats.creds.is_some()))?;
         write!(f, "NATS_TOKEN={}", set(self.nats.token.is_some()))
@@ -378,6 +390,9 @@ mod tests {
             ("SMOOTH_AGENT_REGIONS", "local=0,us=0"),
             ("SMOOTH_AGENT_POOL", "a>b"),
             ("SMOOAI_GATEWAY_URL", "ftp://x"),
+            ("SMOOTH_AGENT_FETCH_ALLOW", "wiki.corp"),
+            ("SMOOTH_AGENT_WEB_SEARCH_URL", "search"),
+            ("SMOOTH_AGENT_GITHUB_URL", "api.github.com"),
             ("SMOOTH_AGENT_RERANK", "twice"),
             ("SMOOTH_AGENT_RETRIEVAL", "remote"),
             ("SMOOTH_AGENT_AUTH_MODE", "maybe"),
@@ -400,6 +415,8 @@ mod tests {
             ("SMOOAI_GATEWAY_KEY", "sk-secret"),
             ("NATS_URL", "nats://user:secret@host:4222"),
             ("NATS_TOKEN", "secret"),
+            ("SMOOTH_AGENT_WEB_SEARCH_KEY", "secret"),
+            ("SMOOTH_AGENT_GITHUB_TOKEN", "secret"),
             ("AUTH_JWT_HS256_SECRET", "a secret that is as long as it has to be"),
         ]);
         assert!(!config.unwrap().to_string().contains("secret"));

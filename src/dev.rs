@@ -69,13 +69,14 @@ async fn run_on(mut config: Config) -> anyhow::Result<()> {
 }
 
 /// A nats-server that this process started and will end.
-struct NatsServer {
+pub struct NatsServer {
     child: Child,
-    url: String,
+    pub url: String,
 }
 
 impl NatsServer {
-    async fn start(store: &Path) -> anyhow::Result<Self> {
+    /// Starts one that keeps its files in this folder.
+    pub async fn start(store: &Path) -> anyhow::Result<Self> {
         let binary = find().await?;
         // Absolute, since the server makes its own sense of relative paths.
         tokio::fs::create_dir_all(store).await.with_context(|| format!("can't create {}", store.display()))?;
@@ -96,7 +97,8 @@ impl NatsServer {
         }
     }
 
-    async fn stop(mut self) {
+    /// Asks it to stop, and waits.
+    pub async fn stop(mut self) {
         if let Some(pid) = self.child.id() {
             // The library can only kill; a server that is asked to stop closes its files in order.
             let asked = Command::new("kill").arg("-TERM").arg(pid.to_string()).status().await;

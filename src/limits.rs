@@ -137,3 +137,33 @@ pub const TOOL_TIMEOUT_MS: u64 = 30_000;
 pub const TOOL_TIMEOUT_MAX_MS: u64 = 300_000;
 /// Tools offered to the model at once.
 pub const TOOLS_MAX: usize = 128;
+
+/// Longest URL that is fetched: browsers and servers agree up to about this.
+pub const FETCH_URL_MAX_BYTES: usize = 2_048;
+/// Largest content that is fetched: a long manual as PDF fits; it is held in memory.
+pub const FETCH_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// How long one fetch may take with all its redirects, below a tool call's 30 s; and the first connection of it.
+pub const FETCH_TIMEOUT_MS: u64 = 20_000;
+pub const FETCH_CONNECT_MS: u64 = 5_000;
+/// Redirects that are followed: ordinary chains (http, www, language) are three or four long.
+pub const FETCH_REDIRECTS_MAX: u32 = 5;
+
+/// Largest file that is read for its text: as much as is fetched.
+pub const DOCUMENT_MAX_BYTES: usize = FETCH_MAX_BYTES;
+/// Deepest element of a page that is read: walking it recurses, and real pages stay below 100.
+pub const HTML_DEPTH_MAX: usize = 400;
+/// How long the text of one PDF may take to read.
+pub const PDF_TIMEOUT_MS: u64 = 30_000;
+/// Longest passage of a document: a few paragraphs, which embedding models take whole.
+pub const PASSAGE_CHARS: usize = 1_000;
+/// Passages of one document: ten times what the largest readable file has.
+pub const DOCUMENT_CHUNKS_MAX: usize = 100_000;
+/// Documents that are read, embedded and written at once: more than one so that waits overlap, few enough for strange servers.
+pub const INGEST_PARALLEL: usize = 8;
+/// Files or pages of one run, and sitemaps that an index of sitemaps may name.
+pub const INGEST_ITEMS_MAX: usize = 200_000;
+pub const SITEMAPS_MAX: usize = 100;
+/// How often a watched folder is looked at. Polling sees changes on every file system, shared ones too.
+pub const WATCH_EVERY_MS: u64 = 1_000;
+/// Passages in one request for embeddings.
+pub const EMBED_BATCH: usize = 64;

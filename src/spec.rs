@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     domain::event::{self, kind},
+    knowledge,
     wire::{actions, frames, stored::SessionRecord},
 };
 
@@ -116,7 +117,7 @@ fn frames() -> Value {
     document.finish("Frames", description, vec![reference("Frame")])
 }
 
-/// What the log holds: one definition per stored event name, and the session record.
+/// What the log holds: one definition per stored event name, the session record, and documents.
 fn events() -> Value {
     let mut document = Document::of_readers();
     document.add::<event::SessionOpened>(kind::SESSION_OPENED);
@@ -132,13 +133,15 @@ fn events() -> Value {
     document.add::<event::TurnFailed>(kind::TURN_FAILED);
     document.add::<event::TurnCancelled>(kind::TURN_CANCELLED);
     document.add::<SessionRecord>("session");
+    document.add::<knowledge::Document>("knowledge.document");
+    document.add::<knowledge::document::Chunk>("knowledge.chunk");
     // Closed as parts of client frames; a stored one may get more fields.
     for name in ["Citation", "Response"] {
         if let Some(Value::Object(schema)) = document.defs.get_mut(name) {
             schema.remove("additionalProperties");
         }
     }
-    let description = "Payloads of stored events, by the event's name, which is its `ce-type` without `turnstream.`; and \
-                       the session record. A reader must accept fields that it does not know.";
+    let description = "Payloads of stored events, by the event's name, which is its `ce-type` without `turnstream.`; \
+                       the session record; and documents with their passages. A reader must accept fields that it does not know.";
     document.finish("Events", description, vec![])
 }

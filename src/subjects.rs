@@ -137,6 +137,12 @@ pub fn parse_knowledge(subject: &str) -> Option<(String, &str, Option<usize>)> {
     tokens.next().is_none().then_some((org, document, chunk))
 }
 
+/// `kb-run.{org}.{source}`: that an ingest of a source began or ended. Publishers: ingest. Readers: people and their tools.
+/// Stream: KNOWLEDGE_RUNS.
+pub fn ingest_run(org: &str, source: &str) -> String {
+    format!("kb-run.{}.{}", encode_token(org), encode_token(source))
+}
+
 /// `retrieve.{org}`: asks an organisation's own search for passages. Publishers: workers told to use it. Subscriber: a NATS
 /// micro service. Not kept.
 pub fn retrieve(org: &str) -> String {

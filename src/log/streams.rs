@@ -39,12 +39,13 @@ pub enum StreamsError {
     Drift(String),
 }
 
-const STREAMS: [&str; 7] = [
+const STREAMS: [&str; 8] = [
     include_str!("../../streams/CHAT.json"),
     include_str!("../../streams/LIVE.json"),
     include_str!("../../streams/SCHED.json"),
     include_str!("../../streams/DEAD.json"),
     include_str!("../../streams/KNOWLEDGE.json"),
+    include_str!("../../streams/KNOWLEDGE_RUNS.json"),
     include_str!("../../streams/KV_CONVERSATIONS.json"),
     include_str!("../../streams/KV_WORKERS.json"),
 ];

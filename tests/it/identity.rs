@@ -16,7 +16,7 @@ use crate::support::{
     tools::{Provider, Tool},
 };
 
-const SECRET: &str = "a secret that is as long as it has to be";
+pub const SECRET: &str = "a secret that is as long as it has to be";
 const WITH_TOKENS: [(&str, &str); 1] = [("AUTH_JWT_HS256_SECRET", SECRET)];
 
 /// A token with these claims besides the usual ones.
@@ -31,7 +31,7 @@ fn ada() -> String {
     token(json!({"sub": "ada", "email": "Ada@Example.org", "groups": ["sales", "emea"]}))
 }
 
-fn handshake(edge: &Edge, query: &str, bearer: Option<&str>) -> Request<()> {
+pub fn handshake(edge: &Edge, query: &str, bearer: Option<&str>) -> Request<()> {
     let mut request = format!("ws://{}/ws{query}", edge.address).into_client_request().unwrap();
     if let Some(bearer) = bearer {
         request.headers_mut().insert("authorization", format!("Bearer {bearer}").parse().unwrap());

@@ -11,6 +11,7 @@ pub mod processes;
 pub mod schema;
 pub mod tools;
 pub mod validate;
+pub mod web;
 
 use std::time::Duration;
 

@@ -111,10 +111,16 @@ async fn wait_until(value: &watch::Sender<usize>, what: &str, done: impl Fn(usiz
 
 /// Accepts connections until it is aborted; its connections end with it.
 async fn serve(listener: TcpListener, shared: Arc<Shared>) {
-    let routes = warp::post()
-        .and(warp::path!("v1" / "chat" / "completions"))
+    let routes = warp::post().and(warp::path!("v1" / "chat" / "completions")).and(warp::body::json()).then({
+        let shared = shared.clone();
+        move |request: Value| answer(request, shared.clone())
+    });
+    // Embeddings and the like: only the rule answers them.
+    let others = warp::post()
+        .and(warp::path!("v1" / String))
         .and(warp::body::json())
-        .then(move |request: Value| answer(request, shared.clone()));
+        .then(move |_, request: Value| answer_other(request, shared.clone()));
+    let routes = routes.or(others).unify();
     let service = warp::service(routes);
     let mut connections = JoinSet::new();
     loop {
@@ -146,15 +152,23 @@ async fn answer(request: Value, shared: Arc<Shared>) -> Response {
             event_stream(events, script, open)
         }
         Kind::Raw(pieces) => raw_stream(pieces, open),
-        Kind::Page { status, content_type, body } => {
-            let response = warp::http::Response::builder()
-                .status(status)
-                .header("content-type", content_type)
-                .header("retry-after", "0");
-            response.body(body.into()).unwrap()
-        }
+        Kind::Page { status, content_type, body } => page(status, content_type, body),
         Kind::Hang => pending().await,
     }
+}
+
+async fn answer_other(request: Value, shared: Arc<Shared>) -> Response {
+    let ruled = shared.rule.lock().unwrap().as_ref().and_then(|rule| rule(&request));
+    match ruled.map(|reply| reply.0) {
+        Some(Kind::Page { status, content_type, body }) => page(status, content_type, body),
+        _ => warp::http::StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+fn page(status: u16, content_type: &str, body: String) -> Response {
+    let response = warp::http::Response::builder().status(status);
+    let response = response.header("content-type", content_type).header("retry-after", "0");
+    response.body(body.into()).unwrap()
 }
 
 /// Counts one request as open for as long as it lives.

@@ -97,6 +97,11 @@ impl Reply {
         Self(Kind::Page { status, content_type: "application/json", body: error.to_string() })
     }
 
+    /// An answer of another endpoint than that of completions.
+    pub fn json(body: &Value) -> Self {
+        Self(Kind::Page { status: 200, content_type: "application/json", body: body.to_string() })
+    }
+
     /// Takes the request and never answers.
     pub fn hang() -> Self {
         Self(Kind::Hang)

@@ -144,3 +144,18 @@ async fn a_raw_reply_is_sent_as_it_is() {
     gateway.script(Reply::raw(vec![b"data: o".to_vec(), b"ne\n\ndata: two\n\n".to_vec()]));
     assert_eq!(events(ask(&gateway, "a").await).await, ["one", "two"]);
 }
+
+#[tokio::test]
+async fn other_endpoints_are_answered_by_the_rule_alone() {
+    let gateway = FakeGateway::start().await;
+    let ask = async || {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let url = format!("{}/embeddings", gateway.base_url());
+        let sent = reqwest::Client::new().post(url).body(json!({"input": ["a"]}).to_string());
+        sent.header("content-type", "application/json").send().await.unwrap()
+    };
+    assert_eq!(ask().await.status(), 404);
+    gateway.respond_with(|request| Some(Reply::json(&request["input"])));
+    assert_eq!(ask().await.text().await.unwrap(), r#"["a"]"#);
+    assert!(gateway.requests().is_empty(), "these are no requests to the model");
+}

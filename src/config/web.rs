@@ -1,0 +1,69 @@
+//! What the built-in tools and ingest reach of the web.
+
+use std::fmt;
+
+use url::Url;
+
+use super::{ConfigError, is_yes, wrong};
+use crate::fetch::Policy;
+
+/// GitHub's own API.
+const GITHUB: &str = "https://api.github.com/";
+
+/// What may be fetched, and the services that search.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Web {
+    /// Whether the model may fetch public web pages.
+    pub fetch: bool,
+    /// Hosts that are fetched from although they are not public, as `host:port`.
+    pub allow: Policy,
+    /// The search engine's URL; it is asked with `q` and `format=json`.
+    pub search_url: Option<Url>,
+    pub search_key: Option<String>,
+    /// Whether the model may search GitHub.
+    pub github_search: bool,
+    pub github_url: Url,
+    pub github_token: Option<String>,
+}
+
+/// Reads the names that begin with `SMOOTH_AGENT_FETCH`, `SMOOTH_AGENT_WEB_SEARCH` and `SMOOTH_AGENT_GITHUB`.
+pub fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Web, ConfigError> {
+    let yes = |name: &str| text(name).is_some_and(|value| is_yes(&value));
+    let allow = text("SMOOTH_AGENT_FETCH_ALLOW").unwrap_or_default();
+    let allow = Policy::parse(&allow)
+        .map_err(|entry| wrong("SMOOTH_AGENT_FETCH_ALLOW", format!("`{entry}` is not `host:port`")))?;
+    let github_url = url(text, "SMOOTH_AGENT_GITHUB_URL")?;
+    Ok(Web {
+        fetch: yes("SMOOTH_AGENT_FETCH"),
+        allow,
+        search_url: url(text, "SMOOTH_AGENT_WEB_SEARCH_URL")?,
+        search_key: text("SMOOTH_AGENT_WEB_SEARCH_KEY"),
+        github_search: yes("SMOOTH_AGENT_GITHUB_SEARCH"),
+        github_url: github_url.unwrap_or_else(|| Url::parse(GITHUB).expect("a constant that a test reads")),
+        github_token: text("SMOOTH_AGENT_GITHUB_TOKEN"),
+    })
+}
+
+fn url(text: &dyn Fn(&str) -> Option<String>, name: &'static str) -> Result<Option<Url>, ConfigError> {
+    let is_web = |url: &Url| ["http", "https"].contains(&url.scheme());
+    let parse = |value: String| {
+        Url::parse(&value)
+            .ok()
+            .filter(is_web)
+            .ok_or_else(|| wrong(name, format!("`{value}` is not an http or https URL")))
+    };
+    text(name).map(parse).transpose()
+}
+
+impl fmt::Display for Web {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let set = |present: bool| if present { "set" } else { "unset" };
+        writeln!(f, "SMOOTH_AGENT_FETCH={}", self.fetch)?;
+        writeln!(f, "SMOOTH_AGENT_FETCH_ALLOW={}", self.allow)?;
+        writeln!(f, "SMOOTH_AGENT_WEB_SEARCH_URL={}", self.search_url.as_ref().map_or("unset", Url::as_str))?;
+        writeln!(f, "SMOOTH_AGENT_WEB_SEARCH_KEY={}", set(self.search_key.is_some()))?;
+        writeln!(f, "SMOOTH_AGENT_GITHUB_SEARCH={}", self.github_search)?;
+        writeln!(f, "SMOOTH_AGENT_GITHUB_URL={}", self.github_url)?;
+        write!(f, "SMOOTH_AGENT_GITHUB_TOKEN={}", set(self.github_token.is_some()))
+    }
+}

@@ -1,0 +1,114 @@
+//! Makes readable text of files and pages, and cuts it into passages.
+//!
+//! - [`front`]: the block at a Markdown file's head that names title, set and readers.
+//! - [`html`]: a page's main text as Markdown.
+//! - [`pdf`]: a PDF's text; nothing that a file holds may hurt the process.
+//! - [`cut`]: passages of about a thousand characters, with the headings above each.
+
+mod cut;
+mod front;
+mod html;
+mod pdf;
+#[cfg(test)]
+mod tests;
+
+pub use cut::{Piece, pieces};
+pub use front::Front;
+
+use crate::limits;
+
+/// The forms that are understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Markdown,
+    Plain,
+    Html,
+    Pdf,
+}
+
+impl Form {
+    /// By a file's ending, or a URL path's.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let (_, ending) = name.rsplit('/').next()?.rsplit_once('.')?;
+        match ending.to_ascii_lowercase().as_str() {
+            "md" | "markdown" | "mdx" => Some(Self::Markdown),
+            "txt" | "text" | "rst" | "adoc" | "csv" | "log" => Some(Self::Plain),
+            "html" | "htm" | "xhtml" => Some(Self::Html),
+            "pdf" => Some(Self::Pdf),
+            _ => None,
+        }
+    }
+
+    /// By a response's content type.
+    pub fn of_content_type(content_type: &str) -> Option<Self> {
+        match content_type {
+            "text/html" | "application/xhtml+xml" => Some(Self::Html),
+            "text/markdown" => Some(Self::Markdown),
+            "application/pdf" => Some(Self::Pdf),
+            "application/json" | "application/xml" => Some(Self::Plain),
+            other if other.starts_with("text/") || other.ends_with("+json") || other.ends_with("+xml") => {
+                Some(Self::Plain)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What a document says.
+#[derive(Debug, Default, PartialEq)]
+pub struct Extracted {
+    pub front: Front,
+    /// From front matter, a page's title or the first heading.
+    pub title: Option<String>,
+    /// Markdown, or plain text of [`Form::Plain`] and [`Form::Pdf`].
+    pub text: String,
+}
+
+/// Why a document has no text.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum ExtractError {
+    #[error("it is not UTF-8 text")]
+    NotText,
+    #[error("it is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("its front matter can't be read: {0}")]
+    Front(String),
+    #[error("its elements are nested too deeply")]
+    Nested,
+    #[error("it is not a PDF that can be read: {0}")]
+    Pdf(String),
+    #[error("it holds no text")]
+    Empty,
+}
+
+/// Reads a document. This computes for a while: call it where blocking is fine.
+pub fn extract(form: Form, bytes: &[u8]) -> Result<Extracted, ExtractError> {
+    if bytes.len() > limits::DOCUMENT_MAX_BYTES {
+        return Err(ExtractError::TooLarge(limits::DOCUMENT_MAX_BYTES));
+    }
+    let extracted = match form {
+        Form::Pdf => Extracted { text: pdf::text(bytes)?, ..Extracted::default() },
+        Form::Html => {
+            let page = html::page(utf8(bytes)?)?;
+            let title = page.title.or_else(|| first_heading(&page.markdown));
+            Extracted { title, text: page.markdown, ..Extracted::default() }
+        }
+        Form::Plain => Extracted { text: utf8(bytes)?.to_string(), ..Extracted::default() },
+        Form::Markdown => {
+            let (front, text) = front::split(utf8(bytes)?).map_err(ExtractError::Front)?;
+            let title = front.title.clone().or_else(|| first_heading(text));
+            Extracted { front, title, text: text.to_string() }
+        }
+    };
+    let text: String = extracted.text.replace("\r\n", "\n").replace('\0', "");
+    if text.trim().is_empty() { Err(ExtractError::Empty) } else { Ok(Extracted { text, ..extracted }) }
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, ExtractError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| ExtractError::NotText)?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
+}
+
+fn first_heading(markdown: &str) -> Option<String> {
+    cut::headings(markdown).into_iter().map(|heading| heading.text).find(|text| !text.is_empty())
+}

@@ -1,0 +1,126 @@
+//! What is read from documents of every form, and from garbage.
+
+use super::*;
+use crate::limits;
+
+#[test]
+fn a_page_is_its_main_text() {
+    let html = "<html><head><title> Returns &amp;\n more </title><script>var x = 'evil'</script></head><body>\
+        <nav><a href='/'>Home</a></nav><main><h1>Returns</h1><p>Within <b>17 days</b>.</p><h2>How</h2><ul><li>Pack</li></ul>\
+        </main><footer>Imprint</footer></body></html>";
+    let page = extract(Form::Html, html.as_bytes()).unwrap();
+    assert_eq!(page.title.as_deref(), Some("Returns & more"));
+    assert!(
+        page.text.contains("# Returns") && page.text.contains("Within **17 days**.") && page.text.contains("## How")
+    );
+    for absent in ["Home", "Imprint", "evil"] {
+        assert!(!page.text.contains(absent), "{}", page.text);
+    }
+    assert_eq!(extract(Form::Html, b"<h1>Only</h1><p>x</p>").unwrap().title.as_deref(), Some("Only"));
+    assert_eq!(extract(Form::Html, b"<script>x</script>"), Err(ExtractError::Empty));
+    let deep = "<div>".repeat(5_000) + "x";
+    assert_eq!(extract(Form::Html, deep.as_bytes()), Err(ExtractError::Nested));
+}
+
+#[test]
+fn front_matter_says_title_set_and_readers() {
+    let read = |text: &str| extract(Form::Markdown, text.as_bytes());
+    let found = read("---\ntitle: \"A: b\"\nurl: https://a.example/x # here\nset: hr\nacl: [user:ann, 'group:ops']\ntags:\n  - a\n---\n# H\ntext").unwrap();
+    let acl = |names: &[&str]| Some(names.iter().map(|name| name.to_string()).collect::<Vec<_>>());
+    assert_eq!((found.title.as_deref(), found.text.as_str()), (Some("A: b"), "# H\ntext"));
+    assert_eq!((found.front.url.as_deref(), found.front.set.as_deref()), (Some("https://a.example/x"), Some("hr")));
+    assert_eq!(found.front.acl, acl(&["user:ann", "group:ops"]));
+    for (block, names) in [
+        ("acl: public", &["public"][..]),
+        ("acl:\n  - user:ann\n  - group:b", &["user:ann", "group:b"]),
+        ("acl:\n  users: [ann, bob]\n  groups:\n    - ops", &["user:ann", "user:bob", "group:ops"]),
+        ("acl: group:ops # only they", &["group:ops"]),
+    ] {
+        assert_eq!(read(&format!("---\n{block}\n---\nx")).unwrap().front.acl, acl(names), "{block}");
+    }
+    // Never guessed: a document whose readers are unclear is nobody's.
+    for block in [
+        "acl:",
+        "acl: []",
+        "acl: [a",
+        "acl:\n  everyone: [x]",
+        "acl: public\nacl: user:x",
+        "title: |\n  x",
+        "acl: x\n  y: z",
+        "no key",
+    ] {
+        assert!(matches!(read(&format!("---\n{block}\n---\nx")), Err(ExtractError::Front(_))), "{block}");
+    }
+    assert_eq!(read("---\nno end\n# H").unwrap().title.as_deref(), Some("H"));
+    assert_eq!(read("text\n```\n# no\n```\n## Yes ##\n").unwrap().title.as_deref(), Some("Yes"));
+}
+
+#[test]
+fn passages_keep_to_the_limit_and_know_their_headings() {
+    let long = "A sentence about returns. ".repeat(100);
+    let text = format!("# Guide\n\nIntro.\n\n## Returns\n\n{long}\n\n## Shipping\n\nFive days.\n");
+    let found = pieces(Form::Markdown, &text);
+    assert!(found.iter().all(|piece| piece.text.chars().count() <= limits::PASSAGE_CHARS));
+    let of = |words: &str| found.iter().find(|piece| piece.text.contains(words)).unwrap().headings.join(" > ");
+    assert_eq!(of("Intro"), "Guide");
+    assert_eq!(of("sentence"), "Guide > Returns");
+    // Small sections share a passage, which shows their headings itself.
+    assert!(found.iter().any(|piece| piece.text.contains("## Shipping") && piece.text.contains("Five days")));
+    assert!(found.iter().filter(|piece| piece.text.contains("sentence")).all(|piece| piece.text.ends_with('.')));
+    assert_eq!(pieces(Form::Plain, "# not a heading").len(), 1);
+}
+
+/// A PDF of one page with a line of text, as small as they get.
+pub fn small_pdf(line: &str) -> Vec<u8> {
+    let content = format!("BT /F1 24 Tf 72 700 Td ({line}) Tj ET");
+    let objects = [
+        "<< /Type /Catalog /Pages 2 0 R >>".to_string(),
+        "<< /Type /Pages /Kids [3 0 R] /Count 1 >>".to_string(),
+        "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R \
+         /Resources << /Font << /F1 5 0 R >> >> >>"
+            .to_string(),
+        format!("<< /Length {} >>\nstream\n{content}\nendstream", content.len()),
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>".to_string(),
+    ];
+    let mut pdf = "%PDF-1.4\n".to_string();
+    let mut places = vec![];
+    for (number, object) in objects.iter().enumerate() {
+        places.push(pdf.len());
+        pdf.push_str(&format!("{} 0 obj\n{object}\nendobj\n", number + 1));
+    }
+    let table = pdf.len();
+    pdf.push_str(&format!("xref\n0 {}\n0000000000 65535 f \n", objects.len() + 1));
+    for place in places {
+        pdf.push_str(&format!("{place:010} 00000 n \n"));
+    }
+    pdf.push_str(&format!("trailer\n<< /Size {} /Root 1 0 R >>\nstartxref\n{table}\n%%EOF\n", objects.len() + 1));
+    pdf.into_bytes()
+}
+
+#[test]
+fn a_pdf_is_read_and_garbage_is_survived() {
+    let pdf = small_pdf("Returns within 17 days");
+    assert!(extract(Form::Pdf, &pdf).unwrap().text.contains("Returns within 17 days"));
+    assert!(matches!(extract(Form::Pdf, b"not one"), Err(ExtractError::Pdf(_))));
+    for at in (0..pdf.len()).step_by(7) {
+        let mut broken = pdf.clone();
+        broken[at] ^= 0x15;
+        let _ = extract(Form::Pdf, &broken);
+        let _ = extract(Form::Pdf, &pdf[..at]);
+    }
+    assert_eq!(extract(Form::Plain, &[0xff, 0xfe, 0x00]), Err(ExtractError::NotText));
+    assert!(matches!(
+        extract(Form::Plain, &vec![b'x'; limits::DOCUMENT_MAX_BYTES + 1]),
+        Err(ExtractError::TooLarge(_))
+    ));
+}
+
+#[test]
+fn forms_are_told_by_name_and_by_content_type() {
+    assert_eq!(Form::of_name("a/b.MD"), Some(Form::Markdown));
+    assert_eq!(Form::of_name("a.md/b"), None);
+    assert_eq!(Form::of_name("x.png"), None);
+    assert_eq!(Form::of_content_type("text/html"), Some(Form::Html));
+    assert_eq!(Form::of_content_type("application/ld+json"), Some(Form::Plain));
+    assert_eq!(Form::of_content_type("image/png"), None);
+}

@@ -1,0 +1,138 @@
+//! What `turnstream ingest` is told.
+
+use clap::Args;
+use url::Url;
+
+use super::origin::Origin;
+use crate::knowledge::{Acl, DEFAULT_SET};
+
+/// Bring documents into an organisation's knowledge: Markdown, text, HTML and PDF.
+#[derive(Args, Clone)]
+pub struct IngestArgs {
+    /// Files, folders, http(s) URLs, or repositories as github:OWNER/REPO[@REF][/FOLDER].
+    #[arg(value_name = "PATH|URL")]
+    from: Vec<String>,
+    /// A sitemap (or an index of sitemaps) whose pages are ingested; may be repeated.
+    #[arg(long, value_name = "URL")]
+    sitemap: Vec<String>,
+    /// The organisation whose knowledge it becomes.
+    #[arg(long)]
+    pub org: String,
+    /// Name of the source; deletions are noticed within it [default: made of what is ingested].
+    #[arg(long)]
+    source: Option<String>,
+    /// The document set of documents whose front matter names none.
+    #[arg(long, default_value = DEFAULT_SET)]
+    pub set: String,
+    /// Who may read documents whose front matter says nothing: public, user:NAME or group:NAME; may be repeated.
+    #[arg(long, default_value = "public")]
+    acl: Vec<String>,
+    /// Write nothing, only tell what would be done.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Go on, and ingest again whenever a file changes.
+    #[arg(long, conflicts_with_all = ["sitemap", "dry_run"])]
+    pub watch: bool,
+    /// Delete documents that the source no longer has; this is what happens for folders, sitemaps and repositories.
+    #[arg(long, overrides_with = "no_prune")]
+    prune: bool,
+    /// Keep documents that the source no longer has; this is what happens for single files and URLs.
+    #[arg(long, overrides_with = "prune")]
+    no_prune: bool,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Name of the environment variable that holds the token for GitHub's API.
+    #[arg(long, value_name = "NAME", default_value = "GITHUB_TOKEN")]
+    pub token_env: String,
+}
+
+/// What is to be done, understood.
+pub struct Plan {
+    pub origins: Vec<Origin>,
+    pub source: String,
+    pub acl: Acl,
+    pub prune: Prune,
+}
+
+/// Whether documents that the source no longer has are deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prune {
+    Never,
+    /// Unless nothing at all is found, which is more often a wrong path than an empty source.
+    Usual,
+    Asked,
+}
+
+impl IngestArgs {
+    /// What the arguments mean. The error says which one is wrong.
+    pub fn plan(&self) -> Result<Plan, String> {
+        let mut origins: Vec<Origin> = self.from.iter().map(|from| Origin::parse(from)).collect::<Result<_, _>>()?;
+        for text in &self.sitemap {
+            let url = Url::parse(text).map_err(|_| format!("--sitemap {text}: this is not a URL"))?;
+            origins.push(Origin::Sitemap(url));
+        }
+        if self.watch && !origins.iter().all(|origin| matches!(origin, Origin::Path(_))) {
+            return Err("--watch watches files and folders only".into());
+        }
+        let source = match (&self.source, origins.as_slice()) {
+            (_, []) => return Err("name something to ingest: a file, a folder, a URL, or --sitemap".into()),
+            (Some(name), _) if name.trim().is_empty() || name.len() > 100 => {
+                return Err("--source: a name has 1 to 100 characters".into());
+            }
+            (Some(name), _) => name.clone(),
+            (None, [only]) => only.name(),
+            (None, _) => return Err("with several things to ingest, name their source with --source".into()),
+        };
+        let acl = parse_acl(&self.acl).map_err(|why| format!("--acl: {why}"))?;
+        let prune = match (self.prune, self.no_prune) {
+            (true, _) => Prune::Asked,
+            (_, true) => Prune::Never,
+            _ if origins.iter().all(Origin::is_complete) => Prune::Usual,
+            _ => Prune::Never,
+        };
+        Ok(Plan { origins, source, acl, prune })
+    }
+}
+
+/// Reads `public`, `user:NAME` and `group:NAME`. The error is in words for people.
+pub fn parse_acl(entries: &[String]) -> Result<Acl, String> {
+    let (mut users, mut groups, mut public) = (std::collections::BTreeSet::new(), Default::default(), false);
+    for entry in entries.iter().map(|entry| entry.trim()) {
+        let kept: &mut std::collections::BTreeSet<String> = match entry.split_once(':') {
+            Some(("user", _)) => &mut users,
+            Some(("group", _)) => &mut groups,
+            None if entry == "public" => {
+                public = true;
+                continue;
+            }
+            _ => return Err(format!("`{entry}` is not `public`, `user:NAME` or `group:NAME`")),
+        };
+        match entry.split_once(':').map(|(_, name)| name.trim()).filter(|name| !name.is_empty()) {
+            Some(name) => kept.insert(name.to_string()),
+            None => return Err(format!("`{entry}` names nobody")),
+        };
+    }
+    match (public, users.is_empty() && groups.is_empty()) {
+        (true, true) => Ok(Acl::Public),
+        (false, false) => Ok(Acl::Only { users, groups }),
+        (true, false) => Err("`public` and single readers exclude each other".into()),
+        (false, true) => Err("nobody is named".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_are_named_or_refused() {
+        let parse = |names: &[&str]| parse_acl(&names.iter().map(|name| name.to_string()).collect::<Vec<_>>());
+        assert_eq!(parse(&["public"]), Ok(Acl::Public));
+        let both = Acl::Only { users: ["a".to_string()].into(), groups: ["g".to_string()].into() };
+        assert_eq!(parse(&["group:g", "user:a"]), Ok(both));
+        for wrong in [&[][..], &["everyone"], &["user:"], &["public", "user:a"], &["role:x"]] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

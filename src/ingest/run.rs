@@ -1,0 +1,297 @@
+//! One run: compares what a source has with what is there, writes what differs, deletes what is gone.
+//!
+//! It may be interrupted anywhere: each document is written all or nothing, and what a run decides depends only on the
+//! source and on what is there, so running it again ends in the same state.
+
+use std::{
+    collections::{HashMap, HashSet},
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+};
+
+use chrono::Utc;
+use futures_util::{StreamExt, stream};
+use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::{
+    args::{IngestArgs, Plan, Prune, parse_acl},
+    origin::{Item, Listing, load},
+    report::Report,
+};
+use crate::{
+    extract::{self, Form},
+    fetch::Fetcher,
+    knowledge::{
+        Document, NewChunk, NewDocument, Store, StoreError,
+        runs::{RunEvent, Runs},
+    },
+    limits,
+};
+
+/// Part of every document's hash: another number makes every document be read anew.
+const MAKING: u32 = 1;
+/// Failures that are kept with a run's event.
+const ERRORS_KEPT: usize = 20;
+
+/// The vectors of some texts, or why there are none.
+pub type Embeds<'a> = Pin<Box<dyn Future<Output = Result<Vec<Vec<f32>>, String>> + Send + 'a>>;
+
+/// A model that makes vectors of texts.
+pub trait Embed: Send + Sync {
+    /// The model's name; documents that another one embedded are embedded anew.
+    fn model(&self) -> &str;
+    /// One vector for each text, in their order.
+    fn embed(&self, texts: Vec<String>) -> Embeds<'_>;
+}
+
+/// How the web is reached.
+pub struct Web {
+    pub fetcher: Fetcher,
+    pub github_url: String,
+    pub github_token: Option<String>,
+}
+
+impl Web {
+    /// Headers for GitHub's API.
+    pub fn github_headers(&self, raw: bool) -> HeaderMap {
+        let form = if raw { "application/vnd.github.raw+json" } else { "application/vnd.github+json" };
+        let mut headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(form))]);
+        let token = self.github_token.as_ref().and_then(|token| format!("Bearer {token}").parse().ok());
+        headers.extend(token.map(|token| (AUTHORIZATION, token)));
+        headers
+    }
+}
+
+/// Ingests into one server's knowledge.
+pub struct Ingest {
+    pub store: Store,
+    pub runs: Runs,
+    pub web: Web,
+    pub embed: Option<Arc<dyn Embed>>,
+}
+
+/// What became of one document.
+enum Outcome {
+    Added,
+    Updated,
+    Unchanged,
+    Failed(String),
+}
+
+impl Ingest {
+    /// Runs once.
+    pub async fn run(&self, args: &IngestArgs, plan: &Plan) -> Result<Report, StoreError> {
+        let run = Uuid::new_v4();
+        let there = self.store.heads(&args.org).await?;
+        if !args.dry_run {
+            let started = RunEvent::Started { run, at: Utc::now() };
+            self.runs.record(&args.org, &plan.source, &started).await?;
+        }
+        let mut report = Report::new(args, plan);
+        let listing = self.list(plan).await;
+        let bar = progress(listing.items.len());
+        let ones = listing.items.iter().map(|item| async {
+            let outcome = self.one(args, plan, item, there.get(&item.id)).await;
+            bar.inc(1);
+            (item.id.clone(), outcome)
+        });
+        let mut outcomes = stream::iter(ones).buffer_unordered(limits::INGEST_PARALLEL);
+        while let Some((id, outcome)) = outcomes.next().await {
+            match outcome? {
+                Outcome::Added => report.counts.added += 1,
+                Outcome::Updated => report.counts.updated += 1,
+                Outcome::Unchanged => report.counts.unchanged += 1,
+                Outcome::Failed(why) => report.fail(id, why),
+            }
+        }
+        drop(outcomes);
+        bar.finish_and_clear();
+        self.prune(args, plan, &listing, &there, &mut report).await?;
+        for (what, why) in listing.failures {
+            report.fail(what, why);
+        }
+        report.failures.sort();
+        if !args.dry_run {
+            let errors = report.failures.iter().take(ERRORS_KEPT).map(|failure| failure.to_string()).collect();
+            let (at, counts) = (Utc::now(), report.counts.clone());
+            let finished = RunEvent::Finished { run, at, counts, cursor: listing.cursor, errors };
+            self.runs.record(&args.org, &plan.source, &finished).await?;
+        }
+        Ok(report)
+    }
+
+    /// What all origins have. An id that two of them have is a failure: one would hide the other.
+    async fn list(&self, plan: &Plan) -> Listing {
+        let mut all = Listing::default();
+        let mut seen = HashSet::new();
+        for origin in &plan.origins {
+            let listing = origin.list(&self.web).await;
+            all.failures.extend(listing.failures);
+            all.cursor = all.cursor.or(listing.cursor);
+            for item in listing.items {
+                if seen.insert(item.id.clone()) {
+                    all.items.push(item);
+                } else {
+                    all.failures.push((item.id, "the source has another document of this name".into()));
+                }
+            }
+        }
+        all
+    }
+
+    /// Brings one document up to date. The error is one that ends the run.
+    async fn one(
+        &self,
+        args: &IngestArgs,
+        plan: &Plan,
+        item: &Item,
+        head: Option<&Document>,
+    ) -> Result<Outcome, StoreError> {
+        if let Some(other) = head.filter(|head| head.source != plan.source) {
+            return Ok(Outcome::Failed(format!("the source `{}` has a document of this name", other.source)));
+        }
+        let is_current = |hash: &str| head.is_some_and(|head| head.hash == hash);
+        let known = item.content.as_ref().map(|content| self.hash(args, plan, item, content.as_bytes()));
+        if known.as_ref().is_some_and(|hash| is_current(hash)) {
+            return Ok(Outcome::Unchanged);
+        }
+        let (form, bytes) = match load(item, &self.web).await {
+            Ok(loaded) => loaded,
+            Err(why) => return Ok(Outcome::Failed(why)),
+        };
+        let hash = known.unwrap_or_else(|| self.hash(args, plan, item, &Sha256::digest(&bytes)));
+        if is_current(&hash) {
+            return Ok(Outcome::Unchanged);
+        }
+        let (document, chunks) = match self.make(args, plan, item, form, bytes, hash).await {
+            Ok(made) => made,
+            Err(why) => return Ok(Outcome::Failed(why)),
+        };
+        if !args.dry_run {
+            match self.store.put(&args.org, document, chunks).await {
+                Err(error @ (StoreError::TooLarge { .. } | StoreError::Refused(_))) => {
+                    return Ok(Outcome::Failed(error.to_string()));
+                }
+                written => written?,
+            }
+        }
+        Ok(if head.is_some() { Outcome::Updated } else { Outcome::Added })
+    }
+
+    /// Of everything that makes a document what it is.
+    fn hash(&self, args: &IngestArgs, plan: &Plan, item: &Item, content: &[u8]) -> String {
+        let model = self.embed.as_ref().map(|embed| embed.model().to_string());
+        let making = serde_json::json!([MAKING, args.set, plan.acl, item.url, model]).to_string();
+        let digest = Sha256::new().chain_update(making).chain_update(content).finalize();
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Reads a document's text and cuts it; with a model, gives each passage its vector.
+    async fn make(
+        &self,
+        args: &IngestArgs,
+        plan: &Plan,
+        item: &Item,
+        form: Form,
+        bytes: Vec<u8>,
+        hash: String,
+    ) -> Result<(NewDocument, Vec<NewChunk>), String> {
+        let read = move || {
+            let extracted = extract::extract(form, &bytes).map_err(|error| error.to_string())?;
+            let pieces = extract::pieces(form, &extracted.text);
+            Ok::<_, String>((extracted, pieces))
+        };
+        let read = tokio::task::spawn_blocking(read).await.map_err(|_| "its reader gave up".to_string())?;
+        let (extracted, pieces) = read?;
+        if pieces.is_empty() {
+            return Err(extract::ExtractError::Empty.to_string());
+        }
+        let acl = match &extracted.front.acl {
+            Some(entries) => parse_acl(entries).map_err(|why| format!("its front matter's acl: {why}"))?,
+            None => plan.acl.clone(),
+        };
+        let mut chunks: Vec<NewChunk> = pieces
+            .into_iter()
+            .map(|piece| NewChunk { headings: piece.headings, text: piece.text, vector: None })
+            .collect();
+        if !args.dry_run {
+            self.embed_all(&mut chunks).await?;
+        }
+        let document = NewDocument {
+            id: item.id.clone(),
+            title: extracted.title.unwrap_or_else(|| item.id.clone()),
+            url: extracted.front.url.or_else(|| item.url.clone()),
+            set: extracted.front.set.unwrap_or_else(|| args.set.clone()),
+            source: plan.source.clone(),
+            acl,
+            hash,
+            embedding_model: self.embed.as_ref().map(|embed| embed.model().to_string()),
+        };
+        Ok((document, chunks))
+    }
+
+    async fn embed_all(&self, chunks: &mut [NewChunk]) -> Result<(), String> {
+        let Some(embed) = &self.embed else { return Ok(()) };
+        for batch in chunks.chunks_mut(limits::EMBED_BATCH) {
+            let texts = batch.iter().map(|chunk| match chunk.headings.as_slice() {
+                [] => chunk.text.clone(),
+                headings => format!("{}\n{}", headings.join(" > "), chunk.text),
+            });
+            let vectors = embed.embed(texts.collect()).await.map_err(|why| format!("its embeddings: {why}"))?;
+            if vectors.len() != batch.len() {
+                return Err("the gateway gave another number of embeddings than asked for".into());
+            }
+            for (chunk, vector) in batch.iter_mut().zip(vectors) {
+                chunk.vector = Some(vector);
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes what the source no longer has, when the listing is to be trusted with that.
+    async fn prune(
+        &self,
+        args: &IngestArgs,
+        plan: &Plan,
+        listing: &Listing,
+        there: &HashMap<String, Document>,
+        report: &mut Report,
+    ) -> Result<(), StoreError> {
+        let listed: HashSet<&str> = listing.items.iter().map(|item| item.id.as_str()).collect();
+        let ours = there.values().filter(|head| head.source == plan.source);
+        let gone: Vec<&Document> = ours.filter(|head| !listed.contains(head.id.as_str())).collect();
+        let doubt = match plan.prune {
+            _ if gone.is_empty() => return Ok(()),
+            Prune::Never => return Ok(()),
+            _ if !listing.failures.is_empty() => "not everything could be looked at",
+            Prune::Usual if listed.is_empty() => {
+                "the source has no documents at all; --prune deletes them nevertheless"
+            }
+            Prune::Usual | Prune::Asked => "",
+        };
+        if !doubt.is_empty() {
+            report.notes.push(format!("{} documents were not found and not deleted: {doubt}", gone.len()));
+            return Ok(());
+        }
+        for document in gone {
+            if !args.dry_run {
+                self.store.delete(&args.org, document.clone()).await?;
+            }
+            report.counts.deleted += 1;
+        }
+        Ok(())
+    }
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn progress(items: usize) -> ProgressBar {
+    let bar = ProgressBar::new(items as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {eta}") {
+        bar.set_style(style);
+    }
+    bar
+}

@@ -1,0 +1,56 @@
+//! Watches files and folders by looking at them: names, sizes, times of change.
+
+use std::{collections::BTreeMap, time::Duration, time::SystemTime};
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{
+    args::{IngestArgs, Plan},
+    origin::Place,
+    report::Report,
+    run::Ingest,
+};
+use crate::{knowledge::StoreError, limits};
+
+/// What the files looked like.
+type Look = BTreeMap<String, (u64, Option<SystemTime>)>;
+
+/// Ingests whenever something has changed, until it is dropped. Contract: (1) look, (2) when it looks as it did the time
+/// before and not as it did at the last run, the changes have come to rest: run, (3) wait for the next round.
+pub async fn watch(ingest: &Ingest, args: &IngestArgs, plan: &Plan, tell: impl Fn(&Report)) -> Result<(), StoreError> {
+    let mut rounds = interval(Duration::from_millis(limits::WATCH_EVERY_MS));
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut before, mut at_last_run) = (None, None);
+    loop {
+        rounds.tick().await;
+        let now = look(ingest, plan).await;
+        let rests = before.as_ref() == Some(&now);
+        if at_last_run.is_none() || (rests && at_last_run.as_ref() != Some(&now)) {
+            match ingest.run(args, plan).await {
+                Ok(report) => tell(&report),
+                // The server is away: the next round tries again.
+                Err(error @ (StoreError::Unavailable(_) | StoreError::Read(_))) => {
+                    tracing::warn!(%error, "the change is not ingested yet");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            at_last_run = Some(now.clone());
+        }
+        before = Some(now);
+    }
+}
+
+async fn look(ingest: &Ingest, plan: &Plan) -> Look {
+    let mut found = Look::new();
+    for origin in &plan.origins {
+        for item in origin.list(&ingest.web).await.items {
+            if let Place::File(path) = &item.place {
+                let metadata = tokio::fs::metadata(path).await.ok();
+                let times = metadata.map_or((0, None), |known| (known.len(), known.modified().ok()));
+                found.insert(path.display().to_string(), times);
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,79 @@
+//! `turnstream knowledge bench`: what the local index costs, and how well it finds.
+//!
+//! - [`load`]: many made-up documents through the real stream into a fresh index.
+//! - [`quality`]: a small labelled set of questions, by every way of ranking.
+
+mod load;
+mod quality;
+
+use std::fmt::Write;
+
+use async_nats::Client;
+use serde::Serialize;
+
+use crate::model::Gateway;
+
+/// What is measured.
+pub struct Options {
+    pub documents: usize,
+    /// Components of the made-up vectors; 0 = none.
+    pub dimensions: usize,
+    pub seed: u64,
+    /// A gateway with an embedding model for the questions; without one, a made-up embedding that knows only letters.
+    pub embedder: Option<(Gateway, String)>,
+}
+
+/// What came of it.
+#[derive(Serialize)]
+pub struct Report {
+    pub load: load::Figures,
+    pub quality: Vec<quality::Figures>,
+    pub embedding: String,
+}
+
+/// Measures on a NATS server whose stream KNOWLEDGE is empty; `progress` is told of every document written.
+pub async fn run(client: Client, options: &Options, progress: impl Fn()) -> anyhow::Result<Report> {
+    let embedding = match &options.embedder {
+        Some((_, model)) => model.clone(),
+        None => "letter trigrams (built in; no model of meaning)".into(),
+    };
+    let quality = quality::measure(options.embedder.as_ref()).await?;
+    let load = load::measure(client, options, progress).await?;
+    Ok(Report { load, quality, embedding })
+}
+
+impl Report {
+    /// The figures as two tables.
+    pub fn table(&self) -> String {
+        let load = &self.load;
+        let mut table = format!(
+            "{} documents, {} passages, vectors of {} components\n",
+            load.documents, load.passages, load.dimensions
+        );
+        let mib = |bytes: u64| format!("{:.0} MiB", bytes as f64 / (1024.0 * 1024.0));
+        for (name, value) in [
+            (
+                "written",
+                format!("{:.1} s, {:.0} documents a second", load.write_s, load.documents as f64 / load.write_s),
+            ),
+            ("stream", mib(load.stream_bytes)),
+            ("a fresh index catches up", format!("{:.1} s", load.catch_up_s)),
+            (
+                "memory of the process, before / after",
+                format!("{} / {}", mib(load.before_bytes), mib(load.after_bytes)),
+            ),
+            ("query by words, p50 / p99", load.words.to_string()),
+            ("query by vectors, p50 / p99", load.vectors.to_string()),
+            ("query by both, p50 / p99", load.both.to_string()),
+            ("written to found, p50 / p99", load.fresh.to_string()),
+        ] {
+            let _ = writeln!(table, "  {name:40} {value}");
+        }
+        let _ =
+            writeln!(table, "\nembedding: {}\n  {:30} {:>9} {:>9}", self.embedding, "ranking", "recall@3", "nDCG@10");
+        for quality in &self.quality {
+            let _ = writeln!(table, "  {:30} {:>9.3} {:>9.3}", quality.ranking, quality.recall, quality.ndcg);
+        }
+        table
+    }
+}

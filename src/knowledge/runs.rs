@@ -1,0 +1,63 @@
+//! Runs of ingest as events on the stream KNOWLEDGE_RUNS: what each one did, kept with its history.
+
+use async_nats::{Client, jetstream};
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::store::StoreError;
+use crate::subjects;
+
+/// That a run began, or ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all_fields = "camelCase")]
+pub enum RunEvent {
+    #[serde(rename = "run.started")]
+    Started { run: Uuid, at: DateTime<Utc> },
+    /// Without it a run is still going on, or was interrupted: running it again ends in the same state.
+    #[serde(rename = "run.finished")]
+    Finished {
+        run: Uuid,
+        at: DateTime<Utc>,
+        counts: RunCounts,
+        /// Where the source was: the tree of a repository. Files and pages have none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cursor: Option<String>,
+        /// What went wrong with single documents, the first ones, or with the run.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        errors: Vec<String>,
+    },
+}
+
+/// What happened to a source's documents.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RunCounts {
+    pub added: u64,
+    pub updated: u64,
+    pub unchanged: u64,
+    pub deleted: u64,
+    pub failed: u64,
+}
+
+/// The events of runs.
+#[derive(Clone)]
+pub struct Runs {
+    client: Client,
+}
+
+impl Runs {
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Stores an event of a run.
+    pub async fn record(&self, org: &str, source: &str, event: &RunEvent) -> Result<(), StoreError> {
+        let payload = serde_json::to_vec(event).expect("an event is a map with string keys");
+        let subject = subjects::ingest_run(org, source);
+        let unavailable = |error: &dyn std::fmt::Display| StoreError::Unavailable(error.to_string());
+        let published = jetstream::new(self.client.clone()).publish(subject, payload.into()).await;
+        published.map_err(|error| unavailable(&error))?.await.map_err(|error| unavailable(&error))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,296 @@
+//! `turnstream ingest` on folders: what is written, what is not written again, what is deleted, what goes wrong.
+
+use std::{collections::BTreeMap, fs, os::unix::fs::symlink, path::Path};
+
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use turnstream::{
+    knowledge::{Acl, Document, read::Reading, store::Store},
+    subjects,
+};
+
+use crate::support::{Stage, processes::Process};
+
+pub const ORG: &str = "acme";
+
+/// Runs ingest to its end: its summary and whether it was content.
+pub async fn ingest(stage: &Stage, arguments: &[&str], variables: &[(&str, &str)]) -> (Value, bool) {
+    let mut process = start(stage, arguments, variables);
+    let content = process.ended().await.success();
+    let output = process.output();
+    let summary = output.lines().find_map(|line| serde_json::from_str::<Value>(line).ok());
+    (summary.unwrap_or_else(|| panic!("no summary in: {output}")), content)
+}
+
+fn start(stage: &Stage, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
+    stage.run("ingest", &[&["ingest", "--org", ORG, "--json"], arguments].concat(), variables)
+}
+
+/// `[added, updated, unchanged, deleted, failed]`.
+pub fn counts(summary: &Value) -> [u64; 5] {
+    ["added", "updated", "unchanged", "deleted", "failed"].map(|name| summary["counts"][name].as_u64().unwrap())
+}
+
+pub async fn heads(stage: &Stage) -> BTreeMap<String, Document> {
+    Store::new(stage.nats.client().await).heads(ORG).await.unwrap().into_iter().collect()
+}
+
+/// What a reader sees: each document with its texts, without what differs from one writing to the next.
+pub async fn content(stage: &Stage) -> BTreeMap<String, Value> {
+    let mut reading = Reading::new(stage.nats.client().await, subjects::KNOWLEDGE_ALL.into());
+    let mut chunks: BTreeMap<(String, usize), Value> = BTreeMap::new();
+    loop {
+        let batch = reading.next().await.unwrap();
+        for message in batch.messages {
+            let (_, document, chunk) = subjects::parse_knowledge(&message.subject).unwrap();
+            if let Some(chunk) = chunk {
+                chunks.insert((document.to_owned(), chunk), serde_json::from_slice(&message.payload).unwrap());
+            }
+        }
+        if batch.is_last {
+            break;
+        }
+    }
+    let shown = |(id, head): (String, Document)| {
+        let token = subjects::knowledge_document(&id);
+        let texts: Vec<Value> = (0..head.chunks as usize)
+            .map(|n| {
+                let chunk = &chunks[&(token.clone(), n)];
+                assert_eq!(chunk["version"], json!(head.version), "{id} is whole");
+                json!([chunk["headings"], chunk["text"], chunk["vector"]])
+            })
+            .collect();
+        let value = json!([head.title, head.url, head.set, head.source, head.acl, head.hash, texts]);
+        (id, value)
+    };
+    heads(stage).await.into_iter().map(shown).collect()
+}
+
+fn write(folder: &Path, name: &str, text: impl AsRef<[u8]>) {
+    let path = folder.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+/// A PDF of one page with a line of text.
+fn small_pdf(line: &str) -> Vec<u8> {
+    let content = format!("BT /F1 24 Tf 72 700 Td ({line}) Tj ET");
+    let objects = [
+        "<< /Type /Catalog /Pages 2 0 R >>".to_owned(),
+        "<< /Type /Pages /Kids [3 0 R] /Count 1 >>".to_owned(),
+        "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R /Resources << /Font << /F1 5 0 R >> >> >>"
+            .to_owned(),
+        format!("<< /Length {} >>\nstream\n{content}\nendstream", content.len()),
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>".to_owned(),
+    ];
+    let mut pdf = "%PDF-1.4\n".to_owned();
+    let mut table = "0000000000 65535 f \n".to_owned();
+    for (number, object) in (1..).zip(&objects) {
+        table.push_str(&format!("{:010} 00000 n \n", pdf.len()));
+        pdf.push_str(&format!("{number} 0 obj\n{object}\nendobj\n"));
+    }
+    let (at, size) = (pdf.len(), objects.len() + 1);
+    pdf.push_str(&format!("xref\n0 {size}\n{table}trailer\n<< /Size {size} /Root 1 0 R >>\nstartxref\n{at}\n%%EOF\n"));
+    pdf.into_bytes()
+}
+
+/// A folder with a document of each form.
+fn library() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    write(root, "guide/returns.md", "# Returns\n\nGoods come back within 17 days.\n\n## How\n\nPack them well.\n");
+    write(root, "notes.txt", "Plain notes about lamps.");
+    write(root, "page.html", "<title>A page</title><nav>Menu</nav><main><h1>Head</h1><p>Body of it.</p></main>");
+    write(root, "paper.pdf", small_pdf("A printed sentence"));
+    let front =
+        "---\ntitle: Salaries\nset: hr\nurl: https://intranet.example/pay\nacl:\n  users: [ann]\n  groups: [hr]\n---\n";
+    write(root, "secret.md", format!("{front}Everybody earns alike."));
+    write(root, "picture.png", [1, 2, 3]);
+    write(root, ".hidden/x.md", "hidden");
+    folder
+}
+
+#[tokio::test]
+async fn every_form_is_read_with_title_set_and_readers() {
+    let stage = Stage::start().await;
+    let folder = library();
+    let path = folder.path().to_str().unwrap();
+    let (summary, content_) =
+        ingest(&stage, &[path, "--source", "docs", "--set", "help", "--acl", "group:staff"], &[]).await;
+    assert!(content_ && counts(&summary) == [5, 0, 0, 0, 0], "{summary}");
+    let (heads, content) = (heads(&stage).await, content(&stage).await);
+    let titles: Vec<_> = heads.iter().map(|(id, head)| (id.as_str(), head.title.as_str(), head.set.as_str())).collect();
+    let expected = [
+        ("guide/returns.md", "Returns", "help"),
+        ("notes.txt", "notes.txt", "help"),
+        ("page.html", "A page", "help"),
+        ("paper.pdf", "paper.pdf", "help"),
+        ("secret.md", "Salaries", "hr"),
+    ];
+    assert_eq!(titles, expected);
+    let only = |users: &[&str], groups: &[&str]| Acl::Only {
+        users: users.iter().map(|name| name.to_string()).collect(),
+        groups: groups.iter().map(|name| name.to_string()).collect(),
+    };
+    assert_eq!(heads["notes.txt"].acl, only(&[], &["staff"]));
+    assert_eq!(heads["secret.md"].acl, only(&["ann"], &["hr"]));
+    assert_eq!(heads["secret.md"].url.as_deref(), Some("https://intranet.example/pay"));
+    let all = json!(content).to_string();
+    for words in ["17 days", "Plain notes", "Body of it", "A printed sentence", "earns alike"] {
+        assert!(all.contains(words), "{words}: {all}");
+    }
+    assert!(!all.contains("Menu") && !all.contains("hidden"));
+}
+
+#[tokio::test]
+async fn only_what_changed_is_written_and_what_is_gone_is_deleted() {
+    let stage = Stage::start().await;
+    let folder = library();
+    let path = folder.path().to_str().unwrap();
+    let arguments = [path, "--source", "docs"];
+    assert_eq!(counts(&ingest(&stage, &arguments, &[]).await.0), [5, 0, 0, 0, 0]);
+    let first = heads(&stage).await;
+    assert_eq!(counts(&ingest(&stage, &arguments, &[]).await.0), [0, 0, 5, 0, 0]);
+    assert_eq!(heads(&stage).await, first, "nothing was written again");
+    write(folder.path(), "notes.txt", "Other notes.");
+    fs::remove_file(folder.path().join("page.html")).unwrap();
+    let (dry, _) = ingest(&stage, &[&arguments[..], &["--dry-run"]].concat(), &[]).await;
+    assert_eq!((counts(&dry), heads(&stage).await == first), ([0, 1, 3, 1, 0], true));
+    assert_eq!(counts(&ingest(&stage, &[&arguments[..], &["--no-prune"]].concat(), &[]).await.0), [0, 1, 3, 0, 0]);
+    assert_eq!(counts(&ingest(&stage, &arguments, &[]).await.0), [0, 0, 4, 1, 0]);
+    let last = heads(&stage).await;
+    assert!(!last.contains_key("page.html") && last["notes.txt"] != first["notes.txt"]);
+    assert_eq!(last["paper.pdf"], first["paper.pdf"]);
+    // Other readers are another document, whatever the file says.
+    let private = [&arguments[..], &["--acl", "user:ann"]].concat();
+    assert_eq!(counts(&ingest(&stage, &private, &[]).await.0), [0, 4, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_source_that_has_lost_everything_or_can_not_be_looked_at_deletes_nothing() {
+    let stage = Stage::start().await;
+    let folder = library();
+    let path = folder.path().to_str().unwrap();
+    ingest(&stage, &[path, "--source", "docs"], &[]).await;
+    let empty = tempfile::tempdir().unwrap();
+    let other = empty.path().to_str().unwrap();
+    let (summary, _) = ingest(&stage, &[other, "--source", "docs"], &[]).await;
+    assert!(counts(&summary)[3] == 0 && summary["notes"][0].as_str().unwrap().contains("--prune"), "{summary}");
+    // A circle of links is a part that was not looked at.
+    symlink(folder.path(), folder.path().join("guide/again")).unwrap();
+    fs::remove_file(folder.path().join("notes.txt")).unwrap();
+    let (summary, content) = ingest(&stage, &[path, "--source", "docs"], &[]).await;
+    assert!(!content && counts(&summary) == [0, 0, 4, 0, 1], "{summary}");
+    assert!(summary["failures"][0]["id"].as_str().unwrap().contains("guide/again"));
+    assert_eq!(heads(&stage).await.len(), 5);
+    let (summary, _) = ingest(&stage, &[other, "--source", "docs", "--prune"], &[]).await;
+    assert_eq!((counts(&summary), heads(&stage).await.len()), ([0, 0, 0, 5, 0], 0));
+}
+
+#[tokio::test]
+async fn one_bad_file_fails_alone_and_with_its_reason() {
+    let stage = Stage::start().await;
+    let folder = library();
+    write(folder.path(), "a.pdf", "no pdf");
+    write(folder.path(), "b.md", "---\nacl: everybody\n---\nx");
+    write(folder.path(), "c.txt", [0xff, 0xfe, 0xfd]);
+    write(folder.path(), "d.md", "  \n");
+    symlink("nowhere", folder.path().join("e.md")).unwrap();
+    let path = folder.path().to_str().unwrap();
+    let (summary, content) = ingest(&stage, &[path, "--source", "docs"], &[]).await;
+    assert!(!content && counts(&summary) == [5, 0, 0, 0, 5], "{summary}");
+    let failures: Vec<&str> =
+        summary["failures"].as_array().unwrap().iter().map(|failure| failure["id"].as_str().unwrap()).collect();
+    assert_eq!(failures, ["a.pdf", "b.md", "c.txt", "d.md", "e.md"]);
+    // A name that another source has is not taken over.
+    let (summary, content) = ingest(&stage, &[path, "--source", "other"], &[]).await;
+    assert!(!content && counts(&summary) == [0, 0, 0, 0, 10], "{summary}");
+}
+
+#[tokio::test]
+async fn wrong_arguments_say_what_is_wrong() {
+    let stage = Stage::start().await;
+    let folder = library();
+    let path = folder.path().to_str().unwrap();
+    for (arguments, words) in [
+        (&["/no/such/place"][..], "there is no such file or folder"),
+        (&[path, "--acl", "everybody"], "--acl"),
+        (&[path, "https://example.com/"], "--source"),
+        (&["github:acme"], "github:OWNER/REPO"),
+        (&[], "name something to ingest"),
+        (&["https://example.com/", "--watch"], "--watch"),
+    ] {
+        let mut process = start(&stage, arguments, &[]);
+        assert!(!process.ended().await.success());
+        assert!(process.output().contains(words), "{arguments:?}: {}", process.output());
+    }
+}
+
+#[tokio::test]
+async fn an_interrupted_run_is_finished_by_the_next_one() {
+    let (stage, undisturbed) = tokio::join!(Stage::start(), Stage::start());
+    let folder = tempfile::tempdir().unwrap();
+    for number in 0..150 {
+        let sections = (0..number % 7).map(|n| format!("\n\n## Part {n}\n\n{}", "Words of it. ".repeat(60)));
+        write(
+            folder.path(),
+            &format!("{number:03}.md"),
+            format!("# Number {number}{}", sections.collect::<String>()) + "\n\nEnd.",
+        );
+    }
+    let arguments = [folder.path().to_str().unwrap(), "--source", "docs"];
+    let client = stage.nats.client().await;
+    // Killed when so many messages have been written, at three places of the run.
+    for seed in [1, 40, 333] {
+        let mut written = client.subscribe("kb.>").await.unwrap();
+        client.flush().await.unwrap();
+        let mut process = start(&stage, &arguments, &[]);
+        for _ in 0..seed {
+            written.next().await.unwrap();
+        }
+        process.kill().await;
+    }
+    let interrupted = heads(&stage).await.len();
+    assert!(interrupted > 0 && interrupted < 150, "{interrupted}");
+    let (summary, _) = ingest(&stage, &arguments, &[]).await;
+    let [added, updated, unchanged, deleted, failed] = counts(&summary);
+    assert!(added > 0 && unchanged > 0 && added + unchanged == 150 && updated + deleted + failed == 0, "{summary}");
+    ingest(&undisturbed, &arguments, &[]).await;
+    assert_eq!(content(&stage).await, content(&undisturbed).await);
+}
+
+#[tokio::test]
+async fn a_watched_folder_is_ingested_again_when_it_changes() {
+    let stage = Stage::start().await;
+    let folder = library();
+    let path = folder.path().to_str().unwrap();
+    let mut process = start(&stage, &[path, "--source", "docs", "--watch"], &[]);
+    process.line(|line| line.contains("\"added\":5")).await;
+    write(folder.path(), "new.md", "# New\n\nJust written.");
+    process.line(|line| line.contains("\"added\":1")).await;
+    fs::remove_file(folder.path().join("new.md")).unwrap();
+    process.line(|line| line.contains("\"deleted\":1")).await;
+    process.signal(libc::SIGTERM);
+    assert!(process.ended().await.success());
+    assert!(!heads(&stage).await.contains_key("new.md"));
+}
+
+#[tokio::test]
+async fn runs_are_recorded_with_their_counts() {
+    let stage = Stage::start().await;
+    let folder = library();
+    let path = folder.path().to_str().unwrap();
+    ingest(&stage, &[path, "--source", "my docs", "--dry-run"], &[]).await;
+    ingest(&stage, &[path, "--source", "my docs"], &[]).await;
+    let jetstream = async_nats::jetstream::new(stage.nats.client().await);
+    let stream = jetstream.get_stream("KNOWLEDGE_RUNS").await.unwrap();
+    let event = async |sequence| -> Value {
+        let message = stream.get_raw_message(sequence).await.unwrap();
+        assert_eq!(message.subject.as_str(), "kb-run.acme.my=20docs");
+        serde_json::from_slice(&message.payload).unwrap()
+    };
+    let (started, finished) = (event(1).await, event(2).await);
+    assert_eq!((&started["type"], &finished["type"]), (&json!("run.started"), &json!("run.finished")));
+    assert_eq!((&started["run"], &finished["counts"]["added"]), (&finished["run"], &json!(5)));
+    assert!(stream.get_raw_message(3).await.is_err(), "a dry run leaves nothing");
+}
