@@ -55,10 +55,24 @@ struct Ack {
 
 #[derive(Deserialize)]
 struct ApiError {
+    /// Like a status of HTTP.
+    #[serde(default)]
+    code: u64,
+    /// Which error it is.
     #[serde(default)]
     err_code: u64,
     #[serde(default)]
     description: String,
+}
+
+impl From<ApiError> for StoreError {
+    /// A server without a leader, or with too many batches open, may take the same message a moment later.
+    fn from(error: ApiError) -> Self {
+        match error.code == 503 || error.err_code == TOO_MANY_BATCHES {
+            true => Self::Unavailable(error.description),
+            false => Self::Refused(error.description),
+        }
+    }
 }
 
 impl Store {
@@ -179,18 +193,20 @@ impl Store {
         }
         let mut commit = headers(messages.len());
         commit.insert("Nats-Batch-Commit", "1");
-        let last = self.ask(&last.0, commit, last.1.clone()).await?;
-        Ok(last + 1 - messages.len() as u64)
+        // A batch is stored without anything in between.
+        let seq = self.ask(&last.0, commit, last.1.clone()).await?;
+        Ok(seq + 1 - messages.len() as u64)
     }
 
-    /// One by one, with those of other documents in between. Returns the sequence of the first one.
+    /// One message after the other. Returns the sequence of the first one: others' messages may have come between them, so it
+    /// does not follow from the last one's.
     async fn write_singly(&self, messages: &[(String, Bytes)]) -> Result<u64, StoreError> {
         let mut first = None;
         for (subject, payload) in messages {
-            let stored = self.ask(subject, HeaderMap::new(), payload.clone()).await?;
-            first.get_or_insert(stored);
+            let seq = self.ask(subject, HeaderMap::new(), payload.clone()).await?;
+            first.get_or_insert(seq);
         }
-        Ok(first.unwrap_or_default())
+        Ok(first.expect("a document has a head"))
     }
 
     async fn ask(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Result<u64, StoreError> {
@@ -206,10 +222,7 @@ impl Store {
         let ack: Ack = serde_json::from_slice(&reply.payload).map_err(|error| unavailable(error.to_string()))?;
         match ack.error {
             None => Ok(ack.seq),
-            Some(error) if error.err_code == TOO_MANY_BATCHES || error.err_code / 100 == 5 => {
-                Err(unavailable(error.description))
-            }
-            Some(error) => Err(StoreError::Refused(error.description)),
+            Some(error) => Err(error.into()),
         }
     }
 
@@ -223,4 +236,17 @@ impl Store {
 
 fn json_bytes(value: &impl serde::Serialize) -> Bytes {
     Bytes::from(serde_json::to_vec(value).expect("documents are maps with string keys"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_tried_again_and_a_refusal_is_not() {
+        let error = |code, err_code| StoreError::from(ApiError { code, err_code, description: String::new() });
+        assert!(matches!(error(503, 10008), StoreError::Unavailable(_)), "no leader now");
+        assert!(matches!(error(400, TOO_MANY_BATCHES), StoreError::Unavailable(_)));
+        assert!(matches!(error(400, 10054), StoreError::Refused(_)), "the message is too large");
+    }
 }

@@ -5,6 +5,7 @@ mod bad_input;
 mod builtin_tools;
 mod cancel;
 mod configuration;
+mod documents;
 mod edges_and_workers;
 mod history;
 mod identity;

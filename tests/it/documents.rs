@@ -1,0 +1,175 @@
+//! Documents on the stream: whole or not at all, whoever else is writing.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use turnstream::{
+    knowledge::{
+        Acl, Index, NewChunk, NewDocument, Reader, Store, follow,
+        index::Query,
+        read::Reading,
+        shelf::{Change, Shelf, Whole},
+    },
+    subjects,
+};
+
+use crate::support::{Stage, WAIT_MAX};
+
+const ORG: &str = "acme.example";
+
+fn document(id: &str, hash: &str) -> NewDocument {
+    NewDocument {
+        id: id.into(),
+        title: format!("About {id}"),
+        url: Some(format!("https://example.com/{id}")),
+        set: "default".into(),
+        source: "test".into(),
+        acl: Acl::Public,
+        hash: hash.into(),
+        embedding_model: None,
+    }
+}
+
+fn chunks(texts: impl IntoIterator<Item = String>) -> Vec<NewChunk> {
+    let chunk = |text| NewChunk { headings: vec!["Top".into(), "Below".into()], text, vector: Some(vec![0.5, -2.0]) };
+    texts.into_iter().map(chunk).collect()
+}
+
+/// What a reader that begins now finds: the documents that are whole, and how many messages there are.
+async fn read_all(stage: &Stage) -> (Vec<Whole>, usize) {
+    let mut reading = Reading::new(stage.nats.client().await, subjects::KNOWLEDGE_ALL.into());
+    let (mut shelf, mut found, mut messages) = (Shelf::default(), Vec::<Whole>::new(), 0);
+    loop {
+        let batch = reading.next().await.unwrap();
+        messages += batch.messages.len();
+        for message in &batch.messages {
+            match shelf.take(&message.subject, &message.payload) {
+                Some(Change::Put(whole)) => {
+                    found.retain(|other| other.key != whole.key);
+                    found.push(*whole);
+                }
+                Some(Change::Gone(key)) => found.retain(|other| other.key != key),
+                None => {}
+            }
+        }
+        if batch.is_last {
+            return (found, messages);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_document_comes_back_as_it_was_written() {
+    let stage = Stage::start().await;
+    let store = Store::new(stage.nats.client().await);
+    store.put(ORG, document("a/b c.md", "h1"), chunks(["one".into(), "two".into()])).await.unwrap();
+    let heads = store.heads(ORG).await.unwrap();
+    assert_eq!(heads["a/b c.md"].hash, "h1");
+    assert!(store.heads("acme").await.unwrap().is_empty(), "another organisation sees none of it");
+    let (found, messages) = read_all(&stage).await;
+    assert_eq!((found.len(), messages), (1, 3));
+    assert_eq!(found[0].key.org, ORG);
+    assert_eq!(found[0].head, heads["a/b c.md"]);
+    assert_eq!(found[0].chunks.iter().map(|c| c.text.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+    assert_eq!(found[0].chunks[0].headings, ["Top", "Below"]);
+    assert_eq!(found[0].chunks[0].vector.as_ref().unwrap().0, [0.5, -2.0]);
+}
+
+#[tokio::test]
+async fn a_new_version_leaves_nothing_of_the_old_one_and_a_deleted_document_leaves_its_tombstone() {
+    let stage = Stage::start().await;
+    let store = Store::new(stage.nats.client().await);
+    store.put(ORG, document("a.md", "h1"), chunks((0..5).map(|n| format!("old {n}")))).await.unwrap();
+    store.put(ORG, document("b.md", "h1"), chunks(["other".into()])).await.unwrap();
+    store.put(ORG, document("a.md", "h2"), chunks(["new".into()])).await.unwrap();
+    let (found, messages) = read_all(&stage).await;
+    assert_eq!((found.len(), messages), (2, 4), "each has a head and a chunk");
+    let head = store.heads(ORG).await.unwrap().remove("a.md").unwrap();
+    assert_eq!((head.hash.as_str(), head.chunks), ("h2", 1));
+    store.delete(ORG, head).await.unwrap();
+    assert_eq!(store.heads(ORG).await.unwrap().into_keys().collect::<Vec<_>>(), ["b.md"]);
+    let (found, messages) = read_all(&stage).await;
+    assert_eq!((found.len(), messages), (1, 3), "the tombstone, and the other document");
+}
+
+/// More chunks than a batch may hold, so that others' messages come between them.
+#[tokio::test]
+async fn a_large_document_is_whole_though_others_are_written_meanwhile() {
+    let stage = Stage::start().await;
+    let large = Store::new(stage.nats.client().await);
+    let small = Store::new(stage.nats.client().await);
+    let (over, mut is_over) = watch::channel(false);
+    let others = tokio::spawn(async move {
+        let mut n = 0;
+        while !*is_over.borrow_and_update() {
+            n += 1;
+            small.put(ORG, document(&format!("{n}.md"), "h"), chunks(["small".into()])).await.unwrap();
+        }
+        n
+    });
+    for version in ["h1", "h2"] {
+        large
+            .put(ORG, document("large.md", version), chunks((0..1_200).map(|n| format!("{version} {n}"))))
+            .await
+            .unwrap();
+    }
+    over.send_replace(true);
+    let others = others.await.unwrap();
+    let (found, messages) = read_all(&stage).await;
+    let large = found.iter().find(|whole| whole.head.id == "large.md").expect("the large document is whole");
+    assert_eq!((large.head.hash.as_str(), large.chunks.len()), ("h2", 1_200));
+    assert_eq!((found.len(), messages), (others + 1, 2 * others + 1_201));
+    assert!(others > 1, "nothing was written meanwhile");
+}
+
+/// The ids of the documents that answer a query.
+fn found(index: &Index, words: &str) -> Vec<String> {
+    let reader = Reader { org: ORG.into(), ..Reader::default() };
+    let query = Query { text: words, vector: None, rerank: false };
+    index.search(&query, &reader, 10).unwrap().into_iter().map(|passage| passage.document).collect()
+}
+
+async fn until_found(index: &Index, words: &str, wanted: &[&str]) {
+    let is_so = async {
+        while found(index, words) != wanted {
+            tokio::task::yield_now().await;
+        }
+    };
+    let waited = tokio::time::timeout(WAIT_MAX, is_so).await;
+    waited.unwrap_or_else(|_| panic!("{words}: {:?} instead of {wanted:?}", found(index, words)));
+}
+
+async fn follower(stage: &Stage) -> (Arc<Index>, tokio::task::JoinHandle<()>) {
+    let index = Arc::new(Index::new().unwrap());
+    let (caught_up, mut has_caught_up) = watch::channel(false);
+    let follow = tokio::spawn(follow::run(stage.nats.client().await, index.clone(), caught_up));
+    has_caught_up.wait_for(|is| *is).await.unwrap();
+    (index, follow)
+}
+
+#[tokio::test]
+async fn an_index_has_everything_when_it_says_so_and_follows_through_restarts_of_the_server() {
+    let mut stage = Stage::start().await;
+    let store = Store::new(stage.nats.client().await);
+    for n in 0..30 {
+        store.put(ORG, document(&format!("{n}.md"), "h"), chunks([format!("subject{n}x")])).await.unwrap();
+    }
+    let (first, follow) = follower(&stage).await;
+    assert_eq!(first.size(), (30, 30));
+    stage.nats.kill().await;
+    stage.nats.restart().await;
+    let store = Store::new(stage.nats.client().await);
+    store.put(ORG, document("late.md", "h"), chunks(["zebra crossing".into()])).await.unwrap();
+    until_found(&first, "zebras", &["late.md"]).await;
+    let head = store.heads(ORG).await.unwrap().remove("late.md").unwrap();
+    store.delete(ORG, head).await.unwrap();
+    until_found(&first, "zebras", &[]).await;
+    let (second, again) = follower(&stage).await;
+    for n in 0..30 {
+        let words = format!("subject{n}x");
+        assert_eq!(found(&second, &words), found(&first, &words), "a rebuilt index answers as the old one");
+        assert_eq!(found(&second, &words), [format!("{n}.md")]);
+    }
+    follow.abort();
+    again.abort();
+}
