@@ -3,15 +3,16 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    Stage,
+    Edge, Stage,
     client::{Client, Session},
     frames::{answer_text, kinds},
     gateway::Reply,
+    processes::Process,
     web::{Page, WebServer},
 };
 
 /// A stage with a worker that was told `variables`, and a session.
-async fn scene(variables: &[(&str, &str)]) -> (Stage, Client, Session, impl Sized) {
+async fn scene(variables: &[(&str, &str)]) -> (Stage, Client, Session, (Edge, Process)) {
     let stage = Stage::start().await;
     let (edge, worker) = tokio::join!(stage.edge(), stage.worker_with(variables));
     let mut client = Client::connect(&edge).await;
