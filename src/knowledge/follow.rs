@@ -99,8 +99,10 @@ impl Follower {
         let asked = self.client.request(subjects::stream_api("INFO", KNOWLEDGE), "".into()).await;
         let reply = asked.map_err(|error| unavailable(error.to_string()))?;
         let info: Info = serde_json::from_slice(&reply.payload).map_err(|error| unavailable(error.to_string()))?;
-        if self.stream.as_ref().is_some_and(|(created, _)| *created != info.created) {
-            tracing::warn!("the stream of knowledge was made anew; the index begins again");
+        let made_anew = self.stream.as_ref().is_some_and(|(created, _)| *created != info.created);
+        let emptied = info.state.messages == 0 && self.reading.read_to() > 0;
+        if made_anew || emptied {
+            tracing::warn!("the stream of knowledge was made anew or emptied; the index begins again");
             self.index.clear()?;
             self.shelf = Shelf::default();
             self.reading.restart();

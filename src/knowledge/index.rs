@@ -134,20 +134,24 @@ impl Inner {
     /// what one process should hold.
     fn nearest(&self, vector: &[f32], reader: &Reader, limit: usize) -> Vec<Hit> {
         let wanted = unit(vector);
-        let mut found: Vec<(f32, Hit)> = Vec::new();
+        let mut found: Vec<(f32, &Key, usize)> = Vec::new();
         for key in self.orgs.get(&reader.org).into_iter().flatten() {
             let Some(shown) = self.documents.get(key) else { continue };
             if !reader.may_read(&key.org, &shown.whole.head) {
                 continue;
             }
             for (chunk, vector) in shown.vectors.iter().enumerate().filter(|(_, v)| v.len() == wanted.len()) {
-                let likeness = vector.iter().zip(&wanted).map(|(a, b)| a * b).sum();
-                found.push((likeness, Hit { key: key.clone(), chunk }));
+                found.push((product(vector, &wanted), key, chunk));
             }
         }
-        found.sort_by(|a, b| b.0.total_cmp(&a.0));
-        found.truncate(limit);
-        found.into_iter().filter(|(likeness, _)| *likeness > 0.0).map(|(_, hit)| hit).collect()
+        let nearer = |a: &(f32, &Key, usize), b: &(f32, &Key, usize)| b.0.total_cmp(&a.0);
+        if found.len() > limit {
+            found.select_nth_unstable_by(limit, nearer);
+            found.truncate(limit);
+        }
+        found.sort_by(nearer);
+        let near = found.into_iter().filter(|(likeness, ..)| *likeness > 0.0);
+        near.map(|(_, key, chunk)| Hit { key: key.clone(), chunk }).collect()
     }
 
     /// Ranks passages by the share of the query's words that they hold; those that hold as many keep their order.
@@ -182,6 +186,20 @@ impl Shown {
 fn unit(vector: &[f32]) -> Vec<f32> {
     let length = vector.iter().map(|component| component * component).sum::<f32>().sqrt();
     if length > 0.0 { vector.iter().map(|component| component / length).collect() } else { Vec::new() }
+}
+
+/// The scalar product of two vectors of one length, as several sums at once: the processor adds them side by side.
+fn product(a: &[f32], b: &[f32]) -> f32 {
+    const LANES: usize = 8;
+    let (a_lanes, b_lanes) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest: f32 = a_lanes.remainder().iter().zip(b_lanes.remainder()).map(|(x, y)| x * y).sum();
+    let mut sums = [0.0f32; LANES];
+    for (x, y) in a_lanes.zip(b_lanes) {
+        for lane in 0..LANES {
+            sums[lane] += x[lane] * y[lane];
+        }
+    }
+    sums.iter().sum::<f32>() + rest
 }
 
 /// Reciprocal rank fusion.

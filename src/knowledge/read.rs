@@ -59,8 +59,7 @@ impl Reading {
 
     /// The next messages. What did not come whole is read again.
     pub async fn next(&mut self) -> Result<Batch, ReadError> {
-        let read = timeout(Duration::from_millis(limits::READ_DEADLINE_MS), self.read());
-        let batch = read.await.unwrap_or_else(|_| Err(ReadError::Unavailable("no answer in time".into())))?;
+        let batch = self.read().await?;
         if let Some(last) = batch.messages.last() {
             self.from = last.seq + 1;
         }
@@ -76,7 +75,9 @@ impl Reading {
         let asked = self.client.publish_with_reply(subjects::direct_get(KNOWLEDGE), inbox, query.to_string().into());
         asked.await.map_err(|error| unavailable(&error))?;
         let mut messages: Vec<Stored> = Vec::new();
-        while let Some(message) = answers.next().await {
+        // A server that dies takes its answers with it, so the wait is for each of them and short.
+        let each = Duration::from_millis(limits::READ_TRY_MS);
+        while let Some(message) = timeout(each, answers.next()).await.map_err(|_| unavailable(&"no answer in time"))? {
             let header = |name: &str| message.headers.as_ref().and_then(|h| h.get(name)).map(|value| value.as_str());
             match message.status.map(|status| status.as_u16()) {
                 // The end of the batch; it tells how many messages are left.

@@ -169,7 +169,11 @@ impl Store {
                 written => break written?,
             }
         };
-        self.purge_older(&subjects::knowledge_all_of(org, &document), first).await
+        // The document is written; what an older version has left over is ignored by readers, and purged the next time.
+        if let Err(error) = self.purge_older(&subjects::knowledge_all_of(org, &document), first).await {
+            tracing::warn!(%error, document = head.id, "what an older version has left over was not purged");
+        }
+        Ok(())
     }
 
     /// All messages or none. Returns the sequence of the first one.

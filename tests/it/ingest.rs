@@ -1,6 +1,12 @@
 //! `turnstream ingest` on folders: what is written, what is not written again, what is deleted, what goes wrong.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::symlink, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::symlink,
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -9,7 +15,7 @@ use turnstream::{
     subjects,
 };
 
-use crate::support::{Stage, processes::Process};
+use crate::support::{Stage, gateway::Reply, processes::Process};
 
 pub const ORG: &str = "acme";
 
@@ -309,4 +315,31 @@ async fn runs_are_recorded_with_their_counts() {
     assert_eq!((&started["type"], &finished["type"]), (&json!("run.started"), &json!("run.finished")));
     assert_eq!((&started["run"], &finished["counts"]["added"]), (&finished["run"], &json!(5)));
     assert!(stream.get_raw_message(3).await.is_err(), "a dry run leaves nothing");
+}
+
+#[tokio::test]
+async fn passages_are_embedded_once_and_anew_for_another_model() {
+    let stage = Stage::start().await;
+    let folder = library();
+    let root = folder.path().to_str().unwrap();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = asked.clone();
+    stage.gateway.respond_with(move |request| {
+        let texts = request["input"].as_array()?;
+        seen.lock().unwrap().extend(texts.iter().map(|text| (request["model"].clone(), text.clone())));
+        let data = (0..texts.len()).map(|n| json!({"index": n, "embedding": [n as f32, 0.5]})).collect::<Vec<_>>();
+        Some(Reply::json(&json!({"data": data})))
+    });
+    let url = stage.gateway.base_url();
+    let gateway = [("SMOOAI_GATEWAY_URL", url.as_str()), ("SMOOAI_GATEWAY_KEY", "key")];
+    let with = |model| [&gateway[..], &[("SMOOTH_AGENT_EMBEDDING_MODEL", model)]].concat();
+    let (summary, content_with_it) = ingest(&stage, &[root], &with("one")).await;
+    assert!(content_with_it, "{summary}");
+    let passages = asked.lock().unwrap().len();
+    assert!(content(&stage).await.values().all(|document| document[6][0][2].is_string()), "each passage has a vector");
+    assert_eq!(counts(&ingest(&stage, &[root], &with("one")).await.0)[2], 5, "nothing is written again");
+    assert_eq!(asked.lock().unwrap().len(), passages, "and nothing asked again");
+    assert_eq!(counts(&ingest(&stage, &[root], &with("two")).await.0)[1], 5, "another model's vectors are others");
+    assert_eq!(asked.lock().unwrap().len(), 2 * passages);
+    assert!(heads(&stage).await.values().all(|head| head.embedding_model.as_deref() == Some("two")));
 }

@@ -152,6 +152,9 @@ async fn an_index_begins_again_when_the_stream_does() {
     store.put("acme", document("b.md", Acl::Public), vec![chunk("of the present")]).await.unwrap();
     follower.finds("present", &reader, &["of the present"]).await;
     follower.finds("past", &reader, &[]).await;
+    // An operator has emptied it.
+    context.get_stream("KNOWLEDGE").await.unwrap().purge().await.unwrap();
+    follower.finds("present", &reader, &[]).await;
 }
 
 #[tokio::test]
