@@ -99,6 +99,23 @@ async fn what_is_written_is_known_to_every_worker_and_what_is_deleted_to_none() 
     }
 }
 
+/// The turn waits before there is a worker, so it is the first that the worker takes.
+#[tokio::test]
+async fn a_worker_takes_its_first_turn_when_its_index_has_caught_up() {
+    let stage = Stage::start().await;
+    let filler = "Nothing of interest is said here. ".repeat(30);
+    for n in 0..400 {
+        put(&stage, "reference-org", &format!("{n}.md"), Acl::Public, &filler).await;
+    }
+    put(&stage, "reference-org", "last.md", Acl::Public, "The password of the day is swordfish.").await;
+    let edge = stage.edge().await;
+    let mut client = Client::connect(&edge).await;
+    let session = client.open_session().await;
+    client.begin(&session, "r1", "password of the day").await;
+    let _worker = stage.worker().await;
+    assert_eq!(citations(&client.turn("r1").await), ["last.md"]);
+}
+
 /// Three organisations, users, groups, anonymous visitors: whatever they ask, by message or through the model's own search,
 /// nothing that they may not read is in a request to the model or in a citation.
 #[tokio::test]
