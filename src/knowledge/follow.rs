@@ -63,6 +63,8 @@ enum FollowError {
     Read(#[from] ReadError),
     #[error("the index: {0}")]
     Index(#[from] tantivy::TantivyError),
+    #[error("the index: {0}")]
+    Panic(#[from] tokio::task::JoinError),
 }
 
 impl Follower {
@@ -76,7 +78,15 @@ impl Follower {
         let taken = batch.messages.iter().filter_map(|message| self.shelf.take(&message.subject, &message.payload));
         let changes: Vec<_> = taken.collect();
         if !changes.is_empty() {
-            self.index.apply(changes)?;
+            let index = self.index.clone();
+            // A commit computes for milliseconds: not on a thread that serves tokens.
+            let applied = tokio::task::spawn_blocking(move || index.apply(changes)).await;
+            if !matches!(applied, Ok(Ok(()))) {
+                // What was not taken in is read again; putting a document twice changes nothing.
+                self.shelf = Shelf::default();
+                self.reading.restart();
+            }
+            applied??;
         }
         // A copy of the stream may be behind the leader; then its end is not the end.
         let last = self.stream.as_ref().map_or(0, |(_, last)| *last);

@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, RwLock},
+    sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use tantivy::TantivyError;
@@ -21,15 +21,18 @@ use crate::limits;
 const FUSION: f64 = 60.0;
 
 /// The index.
+///
+/// Readers never wait for words to be written: what takes long (a commit) happens outside the lock of the documents.
 pub struct Index {
-    inner: RwLock<Inner>,
+    text: TextIndex,
+    documents: RwLock<Documents>,
 }
 
-struct Inner {
-    text: TextIndex,
-    documents: HashMap<Key, Arc<Shown>>,
+#[derive(Default)]
+struct Documents {
+    by_key: HashMap<Key, Arc<Shown>>,
     /// The documents of each organisation.
-    orgs: HashMap<String, Vec<Key>>,
+    by_org: HashMap<String, Vec<Key>>,
 }
 
 /// A document that can be found.
@@ -49,82 +52,104 @@ pub struct Query<'a> {
 
 impl Index {
     pub fn new() -> Result<Self, TantivyError> {
-        let inner = Inner { text: TextIndex::new()?, documents: HashMap::new(), orgs: HashMap::new() };
-        Ok(Self { inner: RwLock::new(inner) })
+        Ok(Self { text: TextIndex::new()?, documents: RwLock::default() })
     }
 
-    /// Takes changes in; they can be found when this returns.
+    /// Takes changes in; they can be found when this returns. It computes for a while.
     pub fn apply(&self, changes: Vec<Change>) -> Result<(), TantivyError> {
-        let inner = &mut *self.inner.write().expect("no panic happens under this lock");
-        for change in changes {
+        for change in &changes {
             match change {
-                Change::Put(whole) => inner.put(*whole)?,
-                Change::Gone(key) => inner.remove(&key),
+                Change::Put(whole) => self.text.put(whole)?,
+                Change::Gone(key) => self.text.remove(key),
             }
         }
-        inner.text.commit()
+        self.text.commit()?;
+        let mut documents = self.write();
+        for change in changes {
+            match change {
+                Change::Put(whole) => documents.put(*whole),
+                Change::Gone(key) => documents.remove(&key),
+            }
+        }
+        Ok(())
     }
 
     /// Takes everything out.
     pub fn clear(&self) -> Result<(), TantivyError> {
-        let inner = &mut *self.inner.write().expect("no panic happens under this lock");
-        inner.documents.clear();
-        inner.orgs.clear();
-        inner.text.clear()
+        *self.write() = Documents::default();
+        self.text.clear()
     }
 
     /// Whether an organisation has no document.
     pub fn is_empty(&self, org: &str) -> bool {
-        let inner = self.inner.read().expect("no panic happens under this lock");
-        inner.orgs.get(org).is_none_or(Vec::is_empty)
+        self.read().by_org.get(org).is_none_or(Vec::is_empty)
     }
 
     /// How many documents and passages there are.
     pub fn size(&self) -> (usize, usize) {
-        let inner = self.inner.read().expect("no panic happens under this lock");
-        (inner.documents.len(), inner.documents.values().map(|shown| shown.whole.chunks.len()).sum())
+        let documents = self.read();
+        (documents.by_key.len(), documents.by_key.values().map(|shown| shown.whole.chunks.len()).sum())
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Documents> {
+        self.documents.read().expect("no panic happens under this lock")
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Documents> {
+        self.documents.write().expect("no panic happens under this lock")
     }
 
     /// The passages that fit best of those that the reader may read, best first.
     ///
     /// Their score is that of the fusion as a share of the best possible: 1 = first in every ranking that was asked.
     pub fn search(&self, query: &Query, reader: &Reader, limit: usize) -> Result<Vec<Passage>, TantivyError> {
-        let inner = self.inner.read().expect("no panic happens under this lock");
-        let mut rankings = Vec::new();
-        rankings.push(inner.text.search(query.text, reader, limits::CANDIDATES)?);
+        let mut rankings = vec![self.text.search(query.text, reader, limits::CANDIDATES)?];
+        let documents = self.read();
         if let Some(vector) = query.vector {
-            rankings.push(inner.nearest(vector, reader, limits::CANDIDATES));
+            rankings.push(documents.nearest(vector, reader, limits::CANDIDATES));
         }
         let mut fused = fuse(&rankings);
         if query.rerank {
             let best = limits::RERANKED.min(fused.len());
-            inner.rerank(query.text, &mut fused[..best]);
+            self.rerank(&documents, query.text, &mut fused[..best]);
         }
         let passages = fused.into_iter().filter_map(|(hit, score)| {
-            let shown = inner.documents.get(&hit.key)?;
-            // The index has filtered already; what is said to be the document now has the last word.
+            let shown = documents.by_key.get(&hit.key)?;
+            // The words have filtered already; the document as it is now has the last word.
             let readable = reader.may_read(&hit.key.org, &shown.whole.head);
             readable.then(|| shown.passage(hit.chunk, score)).flatten()
         });
         Ok(passages.take(limit).collect())
     }
+
+    /// Ranks passages by the share of the query's words that they hold; those that hold as many keep their order.
+    fn rerank(&self, documents: &Documents, query: &str, ranked: &mut [(Hit, f64)]) {
+        let wanted = self.text.words(query);
+        let coverage = |hit: &Hit| {
+            let passage = documents.by_key.get(&hit.key).and_then(|shown| shown.passage(hit.chunk, 0.0));
+            let words = passage.map(|p| self.text.words(&format!("{} {}", p.title, p.text))).unwrap_or_default();
+            wanted.iter().filter(|word| words.contains(word)).count()
+        };
+        let scores: Vec<f64> = ranked.iter().map(|(_, score)| *score).collect();
+        ranked.sort_by_cached_key(|(hit, _)| std::cmp::Reverse(coverage(hit)));
+        for ((_, score), of_rank) in ranked.iter_mut().zip(scores) {
+            *score = of_rank;
+        }
+    }
 }
 
-impl Inner {
-    fn put(&mut self, whole: Whole) -> Result<(), TantivyError> {
-        self.text.put(&whole)?;
+impl Documents {
+    fn put(&mut self, whole: Whole) {
         let vectors = whole.chunks.iter().map(|chunk| chunk.vector.as_ref().map_or_else(Vec::new, |v| unit(&v.0)));
         let (key, vectors) = (whole.key.clone(), vectors.collect());
-        if self.documents.insert(key.clone(), Arc::new(Shown { whole, vectors })).is_none() {
-            self.orgs.entry(key.org.clone()).or_default().push(key);
+        if self.by_key.insert(key.clone(), Arc::new(Shown { whole, vectors })).is_none() {
+            self.by_org.entry(key.org.clone()).or_default().push(key);
         }
-        Ok(())
     }
 
     fn remove(&mut self, key: &Key) {
-        self.text.remove(key);
-        if self.documents.remove(key).is_some()
-            && let Some(of_org) = self.orgs.get_mut(&key.org)
+        if self.by_key.remove(key).is_some()
+            && let Some(of_org) = self.by_org.get_mut(&key.org)
         {
             of_org.retain(|other| other != key);
         }
@@ -135,8 +160,8 @@ impl Inner {
     fn nearest(&self, vector: &[f32], reader: &Reader, limit: usize) -> Vec<Hit> {
         let wanted = unit(vector);
         let mut found: Vec<(f32, &Key, usize)> = Vec::new();
-        for key in self.orgs.get(&reader.org).into_iter().flatten() {
-            let Some(shown) = self.documents.get(key) else { continue };
+        for key in self.by_org.get(&reader.org).into_iter().flatten() {
+            let Some(shown) = self.by_key.get(key) else { continue };
             if !reader.may_read(&key.org, &shown.whole.head) {
                 continue;
             }
@@ -152,21 +177,6 @@ impl Inner {
         found.sort_by(nearer);
         let near = found.into_iter().filter(|(likeness, ..)| *likeness > 0.0);
         near.map(|(_, key, chunk)| Hit { key: key.clone(), chunk }).collect()
-    }
-
-    /// Ranks passages by the share of the query's words that they hold; those that hold as many keep their order.
-    fn rerank(&self, query: &str, ranked: &mut [(Hit, f64)]) {
-        let wanted = self.text.words(query);
-        let coverage = |hit: &Hit| {
-            let passage = self.documents.get(&hit.key).and_then(|shown| shown.passage(hit.chunk, 0.0));
-            let words = passage.map(|p| self.text.words(&format!("{} {}", p.title, p.text))).unwrap_or_default();
-            wanted.iter().filter(|word| words.contains(word)).count()
-        };
-        let scores: Vec<f64> = ranked.iter().map(|(_, score)| *score).collect();
-        ranked.sort_by_cached_key(|(hit, _)| std::cmp::Reverse(coverage(hit)));
-        for ((_, score), of_rank) in ranked.iter_mut().zip(scores) {
-            *score = of_rank;
-        }
     }
 }
 

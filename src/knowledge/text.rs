@@ -1,5 +1,7 @@
 //! The text index: BM25 over stemmed words, in memory, filtered by who may read before anything is ranked.
 
+use std::sync::{Mutex, MutexGuard};
+
 use tantivy::{
     Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, TantivyError, Term,
     collector::TopDocs,
@@ -50,7 +52,7 @@ struct Fields {
 pub struct TextIndex {
     fields: Fields,
     analyzer: TextAnalyzer,
-    writer: IndexWriter,
+    writer: Mutex<IndexWriter>,
     reader: IndexReader,
 }
 
@@ -75,12 +77,13 @@ impl TextIndex {
         index.tokenizers().register(ANALYZER, analyzer.clone());
         let writer = index.writer_with_num_threads(1, limits::INDEX_WRITER_BYTES)?;
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
-        Ok(Self { fields, analyzer, writer, reader })
+        Ok(Self { fields, analyzer, writer: Mutex::new(writer), reader })
     }
 
     /// Takes a document in, in place of its earlier version. It can be found after the next [`Self::commit`].
-    pub fn put(&mut self, whole: &Whole) -> Result<(), TantivyError> {
+    pub fn put(&self, whole: &Whole) -> Result<(), TantivyError> {
         self.remove(&whole.key);
+        let writer = self.writer();
         for (n, chunk) in whole.chunks.iter().enumerate() {
             let mut entry = TantivyDocument::default();
             entry.add_text(self.fields.org, &whole.key.org);
@@ -95,26 +98,30 @@ impl TextIndex {
                 entry.add_text(self.fields.headings, heading);
             }
             entry.add_text(self.fields.text, &chunk.text);
-            self.writer.add_document(entry)?;
+            writer.add_document(entry)?;
         }
         Ok(())
     }
 
     /// Takes a document out.
-    pub fn remove(&mut self, key: &Key) {
-        self.writer.delete_term(Term::from_field_text(self.fields.token, &unique(key)));
+    pub fn remove(&self, key: &Key) {
+        self.writer().delete_term(Term::from_field_text(self.fields.token, &unique(key)));
     }
 
     /// Makes what was put and removed visible.
-    pub fn commit(&mut self) -> Result<(), TantivyError> {
-        self.writer.commit()?;
+    pub fn commit(&self) -> Result<(), TantivyError> {
+        self.writer().commit()?;
         self.reader.reload()
     }
 
     /// Takes everything out.
-    pub fn clear(&mut self) -> Result<(), TantivyError> {
-        self.writer.delete_all_documents()?;
+    pub fn clear(&self) -> Result<(), TantivyError> {
+        self.writer().delete_all_documents()?;
         self.commit()
+    }
+
+    fn writer(&self) -> MutexGuard<'_, IndexWriter> {
+        self.writer.lock().expect("no panic happens under this lock")
     }
 
     /// The passages that fit best of those that the reader may read, best first.
