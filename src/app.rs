@@ -11,7 +11,12 @@ use std::{
 
 use anyhow::{Context, bail};
 use chrono::{TimeDelta, Utc};
-use tokio::{net::TcpListener, sync::watch, time::Instant};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use warp::Filter;
 
@@ -316,9 +321,10 @@ pub async fn ingest(config: &Config, args: IngestArgs) -> anyhow::Result<bool> {
         false => println!("{report}"),
     };
     if args.watch {
+        let stop = StopSignal::new()?;
         tokio::select! {
             ended = ingest::watch(&ingest, &args, &plan, tell) => ended?,
-            stopped = stop_signal() => stopped?,
+            () = stop.wait() => {}
         }
         return Ok(true);
     }
@@ -364,14 +370,24 @@ pub async fn diff_streams(bus: &Bus, region: &str, replicas: Option<u32>) -> any
     Ok(())
 }
 
-/// Returns when the process is asked to stop: ctrl-c or SIGTERM.
-pub async fn stop_signal() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
-        _ = terminate.recv() => {}
+/// The signals that ask a process to stop: ctrl-c and SIGTERM. From its making on none of them is lost, so it is made before
+/// the process says that it is there.
+pub struct StopSignal {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignal {
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
-    tracing::info!("stopping");
-    Ok(())
+
+    /// Returns when the process is asked to stop.
+    pub async fn wait(mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+        tracing::info!("stopping");
+    }
 }

@@ -158,8 +158,9 @@ pub async fn run() -> anyhow::Result<()> {
             let config = with_listen(load()?, listen);
             let bus = app::connect(&config, "edge").await?;
             let edge = app::start_edge(&config, &bus).await?;
+            let stop = app::StopSignal::new()?;
             println!("listening on http://{}", edge.address);
-            app::stop_signal().await?;
+            stop.wait().await;
             edge.stop().await;
             Ok(())
         }
@@ -168,8 +169,9 @@ pub async fn run() -> anyhow::Result<()> {
             config.health_port = health_port.or(config.health_port);
             let bus = app::connect(&config, "worker").await?;
             let worker = app::start_worker(&config, &bus).await?;
+            let stop = app::StopSignal::new()?;
             println!("working for pool {}", config.pool);
-            app::stop_signal().await?;
+            stop.wait().await;
             worker.stop().await;
             Ok(())
         }

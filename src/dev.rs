@@ -59,9 +59,10 @@ async fn run_on(mut config: Config) -> anyhow::Result<()> {
     app::apply_streams(&config, &bus, None).await?;
     let worker = app::start_worker(&config, &bus).await?;
     let edge = app::start_edge(&config, &bus).await?;
+    let stop = app::StopSignal::new()?;
     println!("nats {}", config.nats.url.as_deref().unwrap_or_default());
     println!("listening on http://{}", edge.address);
-    app::stop_signal().await?;
+    stop.wait().await;
     tokio::join!(edge.stop(), worker.stop());
     stop_demo.cancel();
     demo.wait().await;
