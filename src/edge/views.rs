@@ -261,8 +261,10 @@ impl View {
             return false;
         }
         let of_muted = matches!(mark.kind, Kind::Token | Kind::Reasoning) && self.muted_call == Some(mark.call);
-        // The last frames of an earlier epoch can be lost without a gap in the numbers.
-        let after_takeover = newer && self.epoch > 0;
+        // The last frames of an earlier epoch can be lost without a gap in the numbers, or all of them: then this frame is the
+        // first one that comes, and does not begin the turn.
+        let begins = matches!(mark.kind, Kind::Token | Kind::Reasoning | Kind::Restart) && mark.call == 0;
+        let after_takeover = newer && (self.epoch > 0 || !begins);
         !of_muted && (self.behind || self.muted_call.is_some() || after_takeover)
     }
 
@@ -412,6 +414,18 @@ mod tests {
         let mut later = Views::new(true);
         later.open_at(&key(), "r1", views.get_mut(TURN).unwrap().cursor(TURN));
         assert!(!later.get_mut(TURN).unwrap().take_chunk(2), "the cursor tells");
+    }
+
+    #[test]
+    fn a_first_frame_that_does_not_begin_the_turn_is_preceded_by_what_the_log_has() {
+        let owes = |kind, call| {
+            let mut views = open();
+            views.resumes = true;
+            views.owes_something(&frame(TURN, 8, 0, kind, call))
+        };
+        assert_eq!([owes(Kind::Token, 0), owes(Kind::Restart, 0)], [false, false]);
+        assert_eq!([owes(Kind::Token, 1), owes(Kind::Restart, 1), owes(Kind::Chunk, 0)], [true, true, true]);
+        assert!(owes(Kind::Terminal, 0));
     }
 
     #[test]

@@ -52,9 +52,12 @@ impl Repository {
         Ok(Self { owner: owned(owner), repo: owned(repo), reference: reference.map(owned), folder: folder.map(owned) })
     }
 
-    /// `OWNER/REPO`.
+    /// `OWNER/REPO[@REF][/FOLDER]`.
     pub fn name(&self) -> String {
-        format!("{}/{}", self.owner, self.repo)
+        let reference = self.reference.iter().map(|reference| format!("@{reference}"));
+        let folder = self.folder.iter().map(|folder| format!("/{folder}"));
+        let rest: String = reference.chain(folder).collect();
+        format!("{}/{}{rest}", self.owner, self.repo)
     }
 
     /// The files whose form is understood, by their path in the repository.
@@ -84,7 +87,10 @@ impl Repository {
             let understood = entry.kind == "blob" && Form::of_name(&entry.path).is_some();
             if understood && within(&entry.path) && !hidden(&entry.path) {
                 listing.items.push(Item {
-                    url: Some(format!("https://github.com/{}/blob/{reference}/{}", self.name(), entry.path)),
+                    url: Some(format!(
+                        "https://github.com/{}/{}/blob/{reference}/{}",
+                        self.owner, self.repo, entry.path
+                    )),
                     id: entry.path,
                     place: Place::Blob(format!("{api}/blobs/{}", entry.sha)),
                     content: Some(entry.sha),
@@ -102,7 +108,10 @@ mod tests {
     #[test]
     fn a_repository_is_named_with_or_without_ref_and_folder() {
         let repository = Repository::parse("acme/help@v1.2/docs/en/").unwrap();
-        assert_eq!((repository.name().as_str(), repository.reference.as_deref()), ("acme/help", Some("v1.2")));
+        assert_eq!(
+            (repository.name().as_str(), repository.reference.as_deref()),
+            ("acme/help@v1.2/docs/en", Some("v1.2"))
+        );
         assert_eq!(repository.folder.as_deref(), Some("docs/en"));
         assert_eq!(Repository::parse("acme/help").unwrap().reference, None);
         for wrong in ["acme", "acme/", "/help", "a/../b", "acme/help@", "acme/he lp", "acme/help?x"] {

@@ -63,11 +63,10 @@ impl Origin {
     /// The source's name when none is given: the same for the same thing, without what is particular to a machine.
     pub fn name(&self) -> String {
         match self {
-            Self::Path(path) => {
-                let whole = path.canonicalize().unwrap_or_else(|_| path.clone());
-                whole.file_name().map_or("root".into(), |name| name.to_string_lossy().into_owned())
-            }
-            Self::Page(url) | Self::Sitemap(url) => url.host_str().unwrap_or("web").to_string(),
+            // Whole: two folders of one name are two sources, or the second would delete what the first one brought.
+            Self::Path(path) => path.canonicalize().unwrap_or_else(|_| path.clone()).to_string_lossy().into_owned(),
+            Self::Page(url) => url.host_str().unwrap_or("web").to_string(),
+            Self::Sitemap(url) => url.to_string(),
             Self::GitHub(repository) => format!("github:{}", repository.name()),
         }
     }

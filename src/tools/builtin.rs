@@ -82,7 +82,7 @@ impl Builtin {
         let (name, description, properties, required) = match self {
             Self::FetchUrl => (
                 "fetch_url",
-                "Fetches a public web page, text or PDF and returns its text.",
+                "Fetches a public web page or text and returns its text.",
                 json!({ "url": text("The http or https URL") }),
                 vec!["url"],
             ),

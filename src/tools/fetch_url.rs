@@ -19,6 +19,10 @@ impl FetchUrl {
         let content_type = if fetched.content_type.is_empty() { "text/plain" } else { &fetched.content_type };
         let form = Form::of_content_type(content_type)
             .ok_or_else(|| format!("Not read: the content type `{content_type}` is not understood."))?;
+        // A PDF can exhaust the memory or the stack of whoever reads it, and this is a worker; ingest may risk that.
+        if form == Form::Pdf {
+            return Err("Not read: it is a PDF.".into());
+        }
         // Front matter on a strange page decides nothing here.
         let form = if form == Form::Markdown { Form::Plain } else { form };
         let body = fetched.body;

@@ -343,3 +343,17 @@ async fn passages_are_embedded_once_and_anew_for_another_model() {
     assert_eq!(asked.lock().unwrap().len(), 2 * passages);
     assert!(heads(&stage).await.values().all(|head| head.embedding_model.as_deref() == Some("two")));
 }
+
+/// Two folders of one name, ingested without a name of one's own, are two sources.
+#[tokio::test]
+async fn folders_of_one_name_do_not_delete_each_others_documents() {
+    let stage = Stage::start().await;
+    let both = tempfile::tempdir().unwrap();
+    write(both.path(), "a/docs/one.md", "# One\n\nThe first.");
+    write(both.path(), "b/docs/two.md", "# Two\n\nThe second.");
+    for (folder, expected) in [("a/docs", [1, 0, 0, 0, 0]), ("b/docs", [1, 0, 0, 0, 0]), ("a/docs", [0, 0, 1, 0, 0])] {
+        let path = both.path().join(folder);
+        assert_eq!(counts(&ingest(&stage, &[path.to_str().unwrap()], &[]).await.0), expected, "{folder}");
+    }
+    assert_eq!(heads(&stage).await.len(), 2);
+}

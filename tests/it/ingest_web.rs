@@ -50,7 +50,7 @@ async fn a_sitemap_brings_its_pages_and_takes_them_away() {
     let a = &there[&server.url("/a")];
     assert_eq!(
         (a.title.as_str(), a.url.as_deref(), a.source.as_str()),
-        ("Page A", Some(server.url("/a").as_str()), "127.0.0.1")
+        ("Page A", Some(server.url("/a").as_str()), index.as_str())
     );
     assert_eq!(there[&server.url("/b.md")].title, "Page B");
     *pages.lock().unwrap() = vec!["/a", "/gone"];
@@ -93,7 +93,7 @@ async fn a_repository_is_read_by_what_changed() {
     assert!(done && counts(&summary) == [2, 0, 0, 0, 0], "{summary}");
     let there = heads(&stage).await;
     let a = &there["docs/a.md"];
-    assert_eq!((a.title.as_str(), a.source.as_str()), ("Text of sha-a1", "github:acme/help"));
+    assert_eq!((a.title.as_str(), a.source.as_str()), ("Text of sha-a1", "github:acme/help@v2/docs"));
     assert_eq!(a.url.as_deref(), Some("https://github.com/acme/help/blob/v2/docs/a.md"));
     assert!(server.heads().iter().all(|head| head.contains("Bearer t0ken")));
     *tree.lock().unwrap() = vec![("docs/a.md", "sha-a2"), ("docs/c.md", "sha-c")];
