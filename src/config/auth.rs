@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{ConfigError, is_yes, without_password, wrong};
+use super::{ConfigError, is_yes, name_of, one_of, without_password, wrong};
 
 /// As long as the hash that it keys: a shorter secret can be guessed from one token.
 const HS256_SECRET_MIN_BYTES: usize = 32;
@@ -41,7 +41,7 @@ impl AuthMode {
         [("jwt", Self::Jwt), ("smoo", Self::Smoo), ("trusted", Self::Trusted), ("none", Self::None)];
 
     fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, mode)| *mode == self).map_or("unset", |(name, _)| name)
+        name_of(&Self::NAMES, &self)
     }
 }
 
@@ -52,14 +52,9 @@ pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Auth, Config
     let rs256_public_key = text("AUTH_JWT_RS256_PUBLIC_KEY");
     let (jwks_url, issuer) = (text("AUTH_JWT_JWKS_URL"), text("AUTH_JWT_ISSUER"));
     let has_keys = hs256_secret.is_some() || rs256_public_key.is_some() || jwks_url.is_some() || issuer.is_some();
-    let mode = match text(MODE).or_else(|| text("AUTH_MODE")) {
-        None if has_keys => AuthMode::Jwt,
-        None => AuthMode::Off,
-        Some(name) => {
-            let known = AuthMode::NAMES.iter().find(|(known, _)| name.eq_ignore_ascii_case(known));
-            known.ok_or_else(|| wrong(MODE, format!("`{name}` is not jwt, smoo, trusted or none")))?.1
-        }
-    };
+    let unset = if has_keys { AuthMode::Jwt } else { AuthMode::Off };
+    let either = |name: &str| text(name).or_else(|| text("AUTH_MODE"));
+    let mode = one_of(&either, MODE, &AuthMode::NAMES)?.unwrap_or(unset);
     if matches!(mode, AuthMode::Jwt | AuthMode::Smoo) && !has_keys {
         let keys = "AUTH_JWT_RS256_PUBLIC_KEY, AUTH_JWT_HS256_SECRET, AUTH_JWT_JWKS_URL or AUTH_JWT_ISSUER";
         return Err(wrong(MODE, format!("`{}` needs a key to verify tokens with: set {keys}", mode.name())));
