@@ -4,6 +4,7 @@
 //!
 //! - [`server`]: listening, routes, drain.   - [`connection`]: one client.   - [`views`]: what a client has been shown.
 //! - [`actions`]: one file an action.        - [`sessions`]: session records. - [`workers`]: whether anybody can answer.
+//! - [`skills`]: instructions that a client may name.
 //!
 //! Invariant: this room never imports `worker` or `model`.
 
@@ -11,6 +12,7 @@ pub mod actions;
 pub mod connection;
 pub mod server;
 pub mod sessions;
+pub mod skills;
 mod socket;
 mod views;
 pub mod workers;
@@ -20,6 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
+    agents::{Agents, Store},
     auth::Verifier,
     config::Regions,
     ids,
@@ -37,6 +40,7 @@ pub struct Settings {
     pub regions: Regions,
     pub pool: String,
     pub agent_name: String,
+    pub skills: skills::Skills,
 }
 
 /// An edge process's shared parts.
@@ -48,6 +52,7 @@ pub struct Edge {
     pub(crate) hub: Hub,
     pub(crate) workers: workers::Workers,
     pub(crate) auth: Verifier,
+    pub(crate) agents: Agents,
     pub(crate) settings: Settings,
     /// Cancelled when the edge stops: every connection then closes with 1012.
     pub(crate) shutdown: CancellationToken,
@@ -60,9 +65,10 @@ impl Edge {
         Self {
             id: ids::new_random(),
             conversations: Conversations::over_nats(log.clone()),
-            sessions: sessions::Sessions::new(log, settings.regions.clone()),
+            sessions: sessions::Sessions::new(log.clone(), settings.regions.clone()),
             hub: Hub::new(client.clone()),
             workers: workers::Workers::default(),
+            agents: Agents::new(Store::new(log.clone())),
             auth,
             client,
             settings,

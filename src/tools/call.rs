@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_nats::{HeaderMap, Request, client::RequestErrorKind};
 use chrono::{SecondsFormat, Utc};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::{
@@ -12,7 +12,10 @@ use super::{
     registry::{Place, Registry, Tool},
 };
 use crate::{
-    domain::event::Citation,
+    domain::{
+        event::{Citation, OtpChallenge},
+        interaction::Form,
+    },
     knowledge::{GROUNDING_PASSAGES, Reader},
     limits,
 };
@@ -28,6 +31,10 @@ pub struct CallContext {
     pub reader: Reader,
     /// The conversation's messages.
     pub history: Arc<dyn History>,
+    /// The form that the model asked for in words.
+    pub asked: Option<Form>,
+    /// What the agent's configuration tells the tool, as JSON.
+    pub settings: Option<String>,
     /// The claim under which the worker calls.
     pub epoch: u64,
 }
@@ -39,11 +46,19 @@ pub struct ToolResult {
     pub text: String,
     /// Documents that the result holds.
     pub grounding: Vec<Citation>,
+    /// What the visitor answered to a form, checked.
+    pub values: Option<Map<String, Value>>,
+    /// A one-time password was asked for.
+    pub otp: Option<OtpChallenge>,
 }
 
 impl ToolResult {
+    pub fn ok(text: impl ToString) -> Self {
+        Self { is_error: false, text: text.to_string(), grounding: vec![], values: None, otp: None }
+    }
+
     pub fn error(text: impl Into<String>) -> Self {
-        Self { is_error: true, text: text.into(), grounding: vec![] }
+        Self { is_error: true, ..Self::ok(text.into()) }
     }
 
     /// The result of a call that may or may not have happened.
@@ -81,7 +96,7 @@ impl Registry {
         };
         let found: Vec<Value> = passages.iter().map(|p| json!({ "title": p.title, "text": p.text })).collect();
         let grounding = passages.iter().map(|p| p.citation()).collect();
-        ToolResult { is_error: false, text: json!({ "passages": found }).to_string(), grounding }
+        ToolResult { grounding, ..ToolResult::ok(json!({ "passages": found })) }
     }
 
     async fn request(&self, tool: &Tool, subject: &str, arguments: &str, context: &CallContext) -> ToolResult {
@@ -91,6 +106,9 @@ impl Registry {
         headers.insert("Turnstream-Conversation", context.conversation.to_string());
         headers.insert("Turnstream-User", context.user.to_string());
         headers.insert("Turnstream-Epoch", context.epoch.to_string());
+        if let Some(settings) = &context.settings {
+            headers.insert("Turnstream-Settings", settings.as_str());
+        }
         let expires = Utc::now() + tool.timeout;
         headers.insert("Turnstream-Expires", expires.to_rfc3339_opts(SecondsFormat::Millis, true));
         let request = Request::new().payload(arguments.to_string().into()).headers(headers).timeout(Some(tool.timeout));
@@ -99,7 +117,7 @@ impl Registry {
                 let header = |name| reply.headers.as_ref().and_then(|h| h.get(name)).map(|v| v.to_string());
                 let text = String::from_utf8_lossy(&reply.payload).into_owned();
                 match (header("Nats-Service-Error"), header("Nats-Service-Error-Code")) {
-                    (None, None) => ToolResult { is_error: false, text, grounding: vec![] },
+                    (None, None) => ToolResult::ok(text),
                     (Some(error), _) if text.is_empty() => ToolResult::error(error),
                     (error, _) => ToolResult::error(format!("{}: {text}", error.unwrap_or_default())),
                 }
