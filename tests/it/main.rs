@@ -17,6 +17,7 @@ mod interactions;
 mod knowledge;
 mod model_faults;
 mod one_time_passwords;
+mod organisations;
 mod outages;
 mod races;
 mod slow_reader;
