@@ -37,7 +37,7 @@ use crate::{
         streams,
     },
     model::{Gateway, Timeouts},
-    tools::{self, Builtins, fetch_url::FetchUrl, github_search::GitHubSearch, web_search::WebSearch},
+    tools::{self, Builtins, Mcp, fetch_url::FetchUrl, github_search::GitHubSearch, web_search::WebSearch},
     worker::{self, Worker},
 };
 
@@ -134,6 +134,7 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
         turn_limit_secs: config.turn_limit_secs,
         confirm_tools: config.confirm_tools.clone(),
         builtins: builtins(&config.web),
+        mcp: Mcp::new(&config.mcp.servers),
     };
     streams::check(&bus.client, &config.regions.home).await?;
     let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_nats::{HeaderMap, Request, client::RequestErrorKind};
 use chrono::{SecondsFormat, Utc};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::{
@@ -56,12 +56,13 @@ impl Registry {
     /// Calls a tool with the model's JSON text as arguments.
     pub async fn call(&self, tool: &Tool, arguments: &str, context: &CallContext) -> ToolResult {
         let arguments = if arguments.trim().is_empty() { "{}" } else { arguments };
-        let Ok(parsed @ Value::Object(_)) = serde_json::from_str::<Value>(arguments) else {
+        let Ok(parsed) = serde_json::from_str::<Map<String, Value>>(arguments) else {
             return ToolResult::error("The arguments are not a JSON object.");
         };
         let mut result = match &tool.place {
-            Place::Knowledge => self.knowledge_search(&parsed, &context.reader).await,
-            Place::Builtin(builtin) => self.builtins.call(*builtin, &parsed, context).await,
+            Place::Knowledge => self.knowledge_search(&Value::Object(parsed), &context.reader).await,
+            Place::Builtin(builtin) => self.builtins.call(*builtin, &Value::Object(parsed), context).await,
+            Place::Mcp { server, tool: name } => self.mcp.call(tool, (server, name), parsed, context).await,
             Place::Endpoint { subject } => self.request(tool, subject, arguments, context).await,
         };
         cut(&mut result.text);

@@ -58,6 +58,7 @@ pub struct Settings {
     /// Lower-cased parts of tool names that wait for approval.
     pub confirm_tools: Vec<String>,
     pub builtins: tools::Builtins,
+    pub mcp: tools::Mcp,
 }
 
 /// A worker process's shared parts.
@@ -82,7 +83,7 @@ impl Worker {
         let log = NatsLog::new(client.clone());
         Self {
             id: ids::new_random(),
-            tools: Registry::new(client.clone(), knowledge.clone(), settings.builtins.clone()),
+            tools: Registry::new(client.clone(), knowledge.clone(), settings.builtins.clone(), settings.mcp.clone()),
             conversations: Conversations::over_nats(log.clone()),
             log,
             client,
@@ -98,11 +99,14 @@ impl Worker {
     ///
     /// (1) Find the tools that are there; (2) advertise, look for tools, listen for stop hints, pull items and deadlines;
     /// (3) on shutdown stop pulling and advertising; (4) wait for the turns; (5) give back what still runs, for another
-    /// worker to take at once.
+    /// worker to take at once; (6) end the MCP servers.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let turns = TaskTracker::new();
         let hand_over = CancellationToken::new();
         let side = TaskTracker::new();
+        // Servers stay until the turns that may call them are over.
+        let stop_mcp = CancellationToken::new();
+        side.spawn(self.settings.mcp.clone().run(stop_mcp.clone()));
         match tools::discovery::Discovery::new(self.client.clone()).await {
             Ok(mut discovery) => {
                 self.tools.set_discovered(discovery.first().await);
@@ -111,6 +115,7 @@ impl Worker {
             }
             Err(error) => tracing::error!(%error, "tools of NATS services can't be found"),
         }
+        shutdown.run_until_cancelled(self.settings.mcp.first()).await;
         side.spawn(shutdown.clone().run_until_cancelled_owned(listen_for_stops(self.clone())));
         side.spawn(shutdown.clone().run_until_cancelled_owned(consumer::pull_deadlines(self.clone())));
         side.spawn(presence::advertise(self.clone(), shutdown.clone()));
@@ -122,6 +127,7 @@ impl Worker {
             hand_over.cancel();
             turns.wait().await;
         }
+        stop_mcp.cancel();
         side.wait().await;
         if let Err(error) = self.client.flush().await {
             tracing::warn!(%error, "the last messages may not have reached NATS");

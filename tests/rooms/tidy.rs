@@ -25,7 +25,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("log", &["limits", "subjects", "config", "domain", "wire"]),
     ("knowledge", &["limits", "subjects", "model", "domain"]),
     ("spec", &["domain", "wire", "knowledge"]),
-    ("tools", &["limits", "subjects", "domain", "fetch", "extract", "knowledge"]),
+    ("tools", &["limits", "subjects", "config", "domain", "fetch", "extract", "knowledge"]),
     ("ingest", &["limits", "fetch", "extract", "knowledge"]),
     ("edge", &["limits", "ids", "subjects", "config", "domain", "auth", "wire", "live", "log"]),
     ("worker", &["limits", "ids", "subjects", "model", "domain", "wire", "knowledge", "tools", "live", "log"]),
