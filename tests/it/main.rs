@@ -12,6 +12,7 @@ mod identity;
 mod ingest;
 mod ingest_web;
 mod knowledge;
+mod mcp;
 mod model_faults;
 mod outages;
 mod races;

@@ -146,13 +146,9 @@ impl Server {
             tokio::select! {
                 () = stop.cancelled() => break false,
                 () = link.closed() => break true,
-                () = changed.notified() => match link.tools().await {
-                    Ok(listed) => self.set_up(&link, offer::tools(&self.settings, listed)),
-                    Err(error) => {
-                        let problem = self.without_secrets(error.to_string());
-                        tracing::warn!(server = self.settings.name, problem, "the tools of an MCP server are not known");
-                    }
-                },
+                () = changed.notified() => {
+                    stop.run_until_cancelled(self.list_again(&link)).await;
+                }
                 () = self.doubt.notified() => if !self.look(&link).await { break false },
                 _ = pings.tick(), if is_http => if !self.look(&link).await { break false },
             }
@@ -162,6 +158,16 @@ impl Server {
             tracing::warn!(server = self.settings.name, "an MCP server is gone; its tools are not offered");
         }
         link.close(has_ended).await;
+    }
+
+    async fn list_again(&self, link: &Link) {
+        match link.tools().await {
+            Ok(listed) => self.set_up(link, offer::tools(&self.settings, listed)),
+            Err(error) => {
+                let problem = self.without_secrets(error.to_string());
+                tracing::warn!(server = self.settings.name, problem, "the tools of an MCP server are not known");
+            }
+        }
     }
 
     /// Whether the server is there; who waits for it is told.
