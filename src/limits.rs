@@ -1,7 +1,25 @@
 //! Every cap and timeout that is not configuration, with its unit and its reason.
 
-/// Largest client frame. History pages and messages fit with room; the published Python client takes 1 MiB a frame.
+/// Largest client frame without attachments. Messages fit with room.
 pub const CLIENT_FRAME_MAX_BYTES: usize = 256 * 1024;
+/// Largest client frame: attachments of [`ATTACHMENTS_MAX_BYTES`] in base64, and a message.
+pub const LARGE_FRAME_MAX_BYTES: usize = ATTACHMENTS_MAX_BYTES / 3 * 4 + CLIENT_FRAME_MAX_BYTES;
+/// Bytes of large frames that one edge holds at once; who comes later waits. While a frame is read it takes this twice.
+pub const LARGE_FRAMES_BYTES: usize = 6 * LARGE_FRAME_MAX_BYTES;
+/// How long a client may take to send a large frame, waiting included: 8 MiB over 2 Mbit/s.
+pub const LARGE_FRAME_MS: u64 = 60_000;
+/// Largest attachment, and all of one message: pictures of cameras and ordinary documents. They are held in memory.
+pub const ATTACHMENT_MAX_BYTES: usize = 8 * 1024 * 1024;
+pub const ATTACHMENTS_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Images, and files, of one message.
+pub const ATTACHMENTS_MAX: usize = 8;
+/// Longest URL of an attachment, and name of a file: both are stored with the message and go out with every tool call.
+pub const ATTACHMENT_URL_MAX_BYTES: usize = 2_048;
+pub const ATTACHMENT_NAME_MAX_CHARS: usize = 255;
+/// Chunk of an object, as the client libraries cut them.
+pub const OBJECT_CHUNK_BYTES: usize = 128 * 1024;
+/// An object that is older than this is written again when it comes again: half of the 30 days that the stream keeps it.
+pub const OBJECT_FRESH_SECS: i64 = 15 * 24 * 3600;
 /// Longest user message, from the protocol.
 pub const MESSAGE_MAX_CHARS: usize = 10_000;
 /// Longest requestId: it is stored with the turn and echoed in every frame of it.

@@ -39,7 +39,7 @@ pub enum StreamsError {
     Drift(String),
 }
 
-const STREAMS: [&str; 8] = [
+const STREAMS: [&str; 9] = [
     include_str!("../../streams/CHAT.json"),
     include_str!("../../streams/LIVE.json"),
     include_str!("../../streams/SCHED.json"),
@@ -48,6 +48,7 @@ const STREAMS: [&str; 8] = [
     include_str!("../../streams/KNOWLEDGE_RUNS.json"),
     include_str!("../../streams/KV_CONVERSATIONS.json"),
     include_str!("../../streams/KV_WORKERS.json"),
+    include_str!("../../streams/OBJ_ATTACHMENTS.json"),
 ];
 const CONSUMERS: [(&str, &str); 2] = [
     ("CHAT_local", include_str!("../../streams/CHAT.worker.json")),

@@ -12,7 +12,7 @@ use super::{
     registry::{Place, Registry, Tool},
 };
 use crate::{
-    domain::event::Citation,
+    domain::event::{Citation, File},
     knowledge::{GROUNDING_PASSAGES, Reader},
     limits,
 };
@@ -26,6 +26,8 @@ pub struct CallContext {
     pub user: Uuid,
     /// Who looks for knowledge.
     pub reader: Reader,
+    /// What came with the message, for tools alone.
+    pub files: Vec<File>,
     /// The conversation's messages.
     pub history: Arc<dyn History>,
     /// The claim under which the worker calls.
@@ -92,6 +94,9 @@ impl Registry {
         headers.insert("Turnstream-Conversation", context.conversation.to_string());
         headers.insert("Turnstream-User", context.user.to_string());
         headers.insert("Turnstream-Epoch", context.epoch.to_string());
+        if !context.files.is_empty() {
+            headers.insert("Turnstream-Files", ascii(&json!(context.files)));
+        }
         let expires = Utc::now() + tool.timeout;
         headers.insert("Turnstream-Expires", expires.to_rfc3339_opts(SecondsFormat::Millis, true));
         let request = Request::new().payload(arguments.to_string().into()).headers(headers).timeout(Some(tool.timeout));
@@ -118,6 +123,18 @@ impl Registry {
             }
         }
     }
+}
+
+/// JSON in ASCII letters, as headers need it.
+fn ascii(value: &Value) -> String {
+    let mut text = String::new();
+    for letter in value.to_string().chars() {
+        match letter {
+            ' '..='~' => text.push(letter),
+            _ => letter.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}"))),
+        }
+    }
+    text
 }
 
 /// Cuts a result that is too long, and says so.
@@ -159,6 +176,14 @@ mod tests {
     fn a_call_is_described_in_words() {
         assert_eq!(describe("issue_refund", r#"{"order_id":"ORD-1234"}"#), "Issue refund: order id ORD-1234");
         assert_eq!(describe("restart", "not json"), "Restart");
+    }
+
+    #[test]
+    fn a_header_holds_json_in_ascii() {
+        let value = json!([{ "name": "Zoë 🦀\n.pdf" }]);
+        let text = ascii(&value);
+        assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
     }
 
     #[test]

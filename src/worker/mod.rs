@@ -5,11 +5,12 @@
 //!
 //! - [`consumer`]: finds work items and due deadlines.
 //! - [`run`]: one item from claim to exit; the steps are in [`model_step`], [`tool_step`] and [`end_step`].
-//! - [`prompt`]: what the model is given.
+//! - [`prompt`]: what the model is given; [`attachments`]: what came with the message.
 //! - [`presence`]: says that this worker is there.
 //!
 //! Invariant: this room never imports `edge`.
 
+mod attachments;
 pub mod consumer;
 mod end_step;
 mod history;
@@ -39,7 +40,7 @@ use crate::{
     ids,
     knowledge::{Reader, Retrieve},
     limits,
-    log::{load::Conversations, nats::NatsLog},
+    log::{load::Conversations, nats::NatsLog, objects::Objects},
     model::Gateway,
     subjects::{self, ConversationKey},
     tools::{self, Registry, Tool},
@@ -67,6 +68,7 @@ pub struct Worker {
     pub(crate) client: Client,
     pub(crate) log: NatsLog,
     pub(crate) conversations: Conversations<NatsLog>,
+    pub(crate) objects: Objects,
     pub(crate) tools: Registry,
     pub(crate) knowledge: Arc<dyn Retrieve>,
     /// `None`: no key, so this worker fails every turn that it gets and advertises that it can't.
@@ -85,6 +87,7 @@ impl Worker {
             id: ids::new_random(),
             tools: Registry::new(client.clone(), knowledge.clone(), settings.builtins.clone(), settings.mcp.clone()),
             conversations: Conversations::over_nats(log.clone()),
+            objects: Objects::new(log.clone()),
             log,
             client,
             knowledge,

@@ -57,6 +57,7 @@ impl Run<'_> {
             conversation: self.key.conversation,
             user: turn.request.user.id,
             reader: self.worker.reader(&self.key, turn),
+            files: turn.request.files.clone(),
             history: Arc::new(Older { worker: self.worker.clone(), key: self.key.clone() }),
             epoch: self.epoch,
         };

@@ -1,6 +1,7 @@
 //! Flow tests: the whole product over real parts — a nats-server, processes, sockets, an HTTP gateway.
 
 mod approvals;
+mod attachments;
 mod bad_input;
 mod builtin_tools;
 mod cancel;

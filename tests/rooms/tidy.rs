@@ -79,6 +79,7 @@ const SUBJECT_TOKENS: &[(&str, &[&str])] = &[
     ("retrieve.", &[]),
     ("$JS", &[]),
     ("$KV", &[]),
+    ("$O", &[]),
     ("$SRV", &[]),
     ("$SYS", &[]),
     ("_INBOX", &[]),

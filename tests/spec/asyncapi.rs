@@ -141,6 +141,8 @@ fn every_subject_of_the_program_is_covered() {
         (subjects::knowledge_all_of("an org.", &subjects::knowledge_document("a.md")), "knowledge"),
         (subjects::KNOWLEDGE_ALL.to_owned(), "knowledge"),
         (subjects::retrieve("an org."), "retrieve"),
+        (subjects::object_info("ATTACHMENTS", "an org./0"), "objects.info"),
+        (subjects::object_chunks("ATTACHMENTS", id), "objects.chunks"),
         (subjects::SERVICES_INFO.to_owned(), "services.info"),
         (subjects::DEMO_REFUND.to_owned(), "tool.demo"),
         (subjects::direct_get("CHAT_eu"), "jetstream.direct_get"),

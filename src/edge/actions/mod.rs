@@ -30,8 +30,11 @@ use crate::{
 };
 
 /// Serves one text frame. Every frame gets its answer, but for a cancel that finds nothing to do.
-pub async fn dispatch(connection: &mut Connection, text: &str) {
-    let request = match read(text) {
+pub async fn dispatch(connection: &mut Connection, text: impl AsRef<str>) {
+    let read = read(text.as_ref());
+    // A frame can be large; its fields have been taken out of it.
+    drop(text);
+    let mut request = match read {
         Ok(request) => request,
         Err((request_id, bad)) => return refuse(connection, request_id.as_deref(), bad),
     };
@@ -40,7 +43,7 @@ pub async fn dispatch(connection: &mut Connection, text: &str) {
         Action::CreateConversationSession => create_conversation_session::serve(connection, &request).await,
         Action::GetSession => get_session::serve(connection, &request).await,
         Action::GetConversationMessages => get_conversation_messages::serve(connection, &request).await,
-        Action::SendMessage => send_message::serve(connection, &request).await,
+        Action::SendMessage => send_message::serve(connection, &mut request).await,
         Action::ConfirmToolAction => confirm_tool_action::serve(connection, &request).await,
         Action::Cancel => cancel::serve(connection, &request).await,
         Action::ResumeSession => resume_session::serve(connection, &request).await,
@@ -61,7 +64,7 @@ fn answer(connection: &mut Connection, request: &Request, status: u16, message: 
 /// The session that a frame names, with the place of its log. Every action that names a session passes through here: one
 /// that is not the caller's is as one that is not there.
 async fn session(
-    connection: &Connection,
+    connection: &mut Connection,
     id: Option<Uuid>,
 ) -> Result<Option<(Arc<SessionRecord>, ConversationKey)>, BadFrame> {
     let Some(id) = id else { return Ok(None) };
@@ -69,6 +72,7 @@ async fn session(
     if !may_reach(connection, &record.org, record.owner.as_deref()) {
         return Ok(None);
     }
+    connection.has_session = true;
     let key = connection.edge.key(&record.org, record.conversation);
     Ok(key.map(|key| (record, key)))
 }

@@ -17,7 +17,10 @@ use crate::{
         Command, Conversation, Refusal,
         event::{Asker, TurnRequested},
     },
-    edge::workers::Outlook,
+    edge::{
+        attachments::{self, Attachments},
+        workers::Outlook,
+    },
     ids, limits,
     log::load::{ExecuteError, Freshness},
     subjects::ConversationKey,
@@ -34,11 +37,13 @@ struct Asked {
     message: String,
     stream: bool,
     model: Option<String>,
+    attachments: Attachments,
 }
 
-pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Result<(), BadFrame> {
+pub(super) async fn serve(connection: &mut Connection, request: &mut Request) -> Result<(), BadFrame> {
     let found = session(connection, request.fields.session()).await?;
-    let asked = match check(request, found.is_some()) {
+    let attachments = attachments::take(&mut request.fields);
+    let asked = match check(request, found.is_some(), attachments) {
         Ok(asked) => asked,
         Err(bad) => return Err(in_progress_first(connection, &found, request).await?.unwrap_or(bad)),
     };
@@ -71,14 +76,27 @@ async fn ask(
     asked: Asked,
 ) -> Result<(), BadFrame> {
     let edge = connection.edge.clone();
+    let mut state = match edge.conversations.cached(key) {
+        Some(state) => state,
+        None => edge.conversations.load(key, Freshness::AtLeast(0)).await?,
+    };
+    let is_busy = |state: &Conversation| state.turn.as_ref().is_some_and(|active| active.request.turn != turn);
+    if !asked.attachments.is_empty() && is_busy(&state) {
+        // Nothing is stored for a message that is refused. What is cached may be of the past.
+        state = edge.conversations.load(key, Freshness::AtLeast(0)).await?;
+        if is_busy(&state) {
+            return Err(turn_in_progress());
+        }
+    }
+    let (images, files) = asked.attachments.store(&edge.objects, &key.org).await?;
     let command = Command::Request(TurnRequested {
         turn,
         session: record.session,
         request_id: asked.request_id,
         message_id: ids::new_random(),
         message: asked.message,
-        images: request.fields.images(),
-        files: request.fields.files(),
+        images,
+        files,
         model: asked.model,
         stream: asked.stream,
         pool: edge.settings.pool.clone(),
@@ -87,10 +105,6 @@ async fn ask(
         asker: connection.principal.as_ref().map(asker),
         not_after: Utc::now() + Duration::milliseconds(limits::REQUEST_NOT_AFTER_MS),
     });
-    let state = match edge.conversations.cached(key) {
-        Some(state) => state,
-        None => edge.conversations.load(key, Freshness::AtLeast(0)).await?,
-    };
     // The event's id is the turn's: a retry on another edge is recognised by the log itself.
     let decider = edge.decider_with_id(turn.simple().to_string());
     match edge.conversations.execute(key, state, &command, &decider).await {
@@ -128,12 +142,16 @@ fn accept(connection: &mut Connection, request: &Request) {
 }
 
 /// The checks of the frame, in the protocol's order.
-fn check(request: &Request, session_known: bool) -> Result<Asked, BadFrame> {
+fn check(
+    request: &Request,
+    session_known: bool,
+    attachments: Result<Attachments, BadFrame>,
+) -> Result<Asked, BadFrame> {
     let fields = &request.fields;
     let request_id = request.request_id.clone().filter(|id| !id.trim().is_empty());
     let request_id = request_id.ok_or_else(|| invalid("`requestId` is required"))?;
     fields.required_session()?;
-    let has_attachments = !fields.images().is_empty() || !fields.files().is_empty();
+    let has_attachments = attachments.as_ref().map_or(true, |attachments| !attachments.is_empty());
     let message = match fields.text("message")? {
         Some(text) if text.chars().count() > limits::MESSAGE_MAX_CHARS => {
             return Err(invalid(format!("`message` is longer than {} characters", limits::MESSAGE_MAX_CHARS)));
@@ -144,13 +162,14 @@ fn check(request: &Request, session_known: bool) -> Result<Asked, BadFrame> {
     };
     let stream = fields.bool_or("stream", true)?;
     let model = fields.text("model")?.filter(|model| !model.trim().is_empty()).map(str::to_string);
+    let attachments = attachments?;
     if fields.text("skill")?.is_some_and(|skill| !skill.trim().is_empty()) {
         return Err(BadFrame { code: ErrorCode::SkillNotFound, message: "there is no such skill".into() });
     }
     if !session_known {
         return Err(session_not_found());
     }
-    Ok(Asked { request_id, message, stream, model })
+    Ok(Asked { request_id, message, stream, model, attachments })
 }
 
 /// "A turn is in progress" precedes every other complaint about a message to a known session, but never stands against the

@@ -87,6 +87,9 @@ fn request(name: &str, arguments: Map<String, Value>, context: &CallContext) -> 
     meta.insert("turnstream/conversation".into(), json!(context.conversation));
     meta.insert("turnstream/user".into(), json!(context.user));
     meta.insert("turnstream/epoch".into(), json!(context.epoch));
+    if !context.files.is_empty() {
+        meta.insert("turnstream/files".into(), json!(context.files));
+    }
     let mut request = CallToolRequestParams::new(name.to_string()).with_arguments(arguments);
     request.meta = Some(RequestMetaObject::from(meta));
     request
