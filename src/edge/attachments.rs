@@ -49,8 +49,17 @@ enum Source {
 }
 
 /// Takes the attachments out of a frame and checks them.
-pub fn take(fields: &mut Fields) -> Result<Attachments, BadFrame> {
+pub async fn take(fields: &mut Fields) -> Result<Attachments, BadFrame> {
     let (images, files) = (fields.take_images(), fields.take_files());
+    if images.is_empty() && files.is_empty() {
+        return Ok(Attachments::default());
+    }
+    // To decode megabytes takes long enough that this thread's other connections would wait for it.
+    let checked = tokio::task::spawn_blocking(move || check(images, files)).await;
+    checked.unwrap_or_else(|_| Err(invalid("the attachments can't be read")))
+}
+
+fn check(images: Vec<GivenImage>, files: Vec<GivenFile>) -> Result<Attachments, BadFrame> {
     for (list, count) in [("images", images.len()), ("files", files.len())] {
         if count > limits::ATTACHMENTS_MAX {
             return Err(invalid(format!("`{list}` has more than {} entries", limits::ATTACHMENTS_MAX)));
@@ -214,7 +223,7 @@ mod tests {
     fn taken(images: Value, files: Value) -> Result<Attachments, String> {
         let frame = json!({ "action": "send_message", "images": images, "files": files });
         let mut request = read(&frame.to_string()).unwrap();
-        take(&mut request.fields).map_err(|bad| {
+        check(request.fields.take_images(), request.fields.take_files()).map_err(|bad| {
             assert_eq!(bad.code, ErrorCode::ValidationError);
             bad.message
         })

@@ -71,7 +71,7 @@ impl Objects {
 
     /// Stores an organisation's content, unless it is there.
     pub async fn put(&self, org: &str, media_type: &str, content: Bytes) -> Result<Object, PutError> {
-        let hash = Sha256::digest(&content);
+        let hash = digest(content.clone()).await;
         let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         let object = Object {
             bucket: ATTACHMENTS.into(),
@@ -167,8 +167,9 @@ impl Objects {
                 return Ok(None);
             }
         }
-        let digest = format!("SHA-256={}", BASE64_URL_SAFE.encode(Sha256::digest(&content)));
-        Ok((content.len() as u64 == info.size && digest == info.digest).then(|| content.freeze()))
+        let content = content.freeze();
+        let digest = format!("SHA-256={}", BASE64_URL_SAFE.encode(digest(content.clone()).await));
+        Ok((content.len() as u64 == info.size && digest == info.digest).then_some(content))
     }
 
     /// What is known of an object, and the sequence of that message.
@@ -184,6 +185,12 @@ impl Info {
     fn is(&self, object: &Object) -> bool {
         !self.deleted && self.digest == object.digest && self.size == object.size
     }
+}
+
+/// The SHA-256 of a content; megabytes of it would hold up what else the thread has to do.
+async fn digest(content: Bytes) -> [u8; 32] {
+    let hash = tokio::task::spawn_blocking(move || Sha256::digest(&content).into());
+    hash.await.expect("hashing does not panic, and a runtime that stops polls nothing")
 }
 
 /// The stream of a bucket.

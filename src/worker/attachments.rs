@@ -1,6 +1,7 @@
 //! What came with the message of a turn: pictures for the model, files for tools.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
 
 use super::Worker;
 use crate::{
@@ -20,11 +21,10 @@ pub(super) async fn user_message(worker: &Worker, turn: &Turn) -> Result<ChatMes
     for image in &turn.request.images {
         let url = match &image.content {
             Content::Url(url) => Some(url.clone()),
-            Content::Object(object) => worker.objects.get(object).await?.map(|content| {
-                let mut url = format!("data:{};base64,", object.media_type);
-                BASE64_STANDARD.encode_string(content, &mut url);
-                url
-            }),
+            Content::Object(object) => match worker.objects.get(object).await? {
+                Some(content) => data_url(&object.media_type, content).await,
+                None => None,
+            },
         };
         match url {
             Some(url) => images.push(ImageUrl { url, detail: image.detail.clone() }),
@@ -32,4 +32,14 @@ pub(super) async fn user_message(worker: &Worker, turn: &Turn) -> Result<ChatMes
         }
     }
     Ok(if images.is_empty() { ChatMessage::User(text) } else { ChatMessage::Picture { text, images } })
+}
+
+/// A content as a URL. Megabytes of it are made where no tokens wait.
+async fn data_url(media_type: &str, content: Bytes) -> Option<String> {
+    let mut url = format!("data:{media_type};base64,");
+    let encoded = tokio::task::spawn_blocking(move || {
+        BASE64_STANDARD.encode_string(content, &mut url);
+        url
+    });
+    encoded.await.ok()
 }

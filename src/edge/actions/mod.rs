@@ -15,11 +15,12 @@ mod send_message;
 use chrono::Utc;
 use serde::Serialize;
 use std::sync::Arc;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use uuid::Uuid;
 
 use super::connection::Connection;
 use crate::{
-    auth,
+    auth, limits,
     log::{AppendError, ReadError, load::ExecuteError},
     subjects::ConversationKey,
     wire::{
@@ -30,10 +31,12 @@ use crate::{
 };
 
 /// Serves one text frame. Every frame gets its answer, but for a cancel that finds nothing to do.
-pub async fn dispatch(connection: &mut Connection, text: impl AsRef<str>) {
-    let read = read(text.as_ref());
-    // A frame can be large; its fields have been taken out of it.
-    drop(text);
+pub async fn dispatch(connection: &mut Connection, text: Utf8Bytes) {
+    // A large frame takes long enough to be read that this thread's other connections would wait for it.
+    let read = match text.len() > limits::CLIENT_FRAME_MAX_BYTES {
+        true => tokio::task::spawn_blocking(move || read(&text)).await.unwrap_or_else(|_| Err((None, broken()))),
+        false => read(&text),
+    };
     let mut request = match read {
         Ok(request) => request,
         Err((request_id, bad)) => return refuse(connection, request_id.as_deref(), bad),
@@ -100,14 +103,20 @@ fn session_not_found() -> BadFrame {
     BadFrame { code: ErrorCode::SessionNotFound, message: "there is no such session".into() }
 }
 
+fn broken() -> BadFrame {
+    BadFrame { code: ErrorCode::InternalError, message: "something went wrong on our side".into() }
+}
+
 impl From<ReadError> for BadFrame {
     fn from(error: ReadError) -> Self {
         tracing::warn!(%error, "reading the log failed");
-        let (code, message) = match error {
-            ReadError::Unavailable(_) => (ErrorCode::StorageError, "the storage is not available, please try again"),
-            ReadError::Malformed { .. } => (ErrorCode::InternalError, "something went wrong on our side"),
-        };
-        BadFrame { code, message: message.into() }
+        match error {
+            ReadError::Unavailable(_) => BadFrame {
+                code: ErrorCode::StorageError,
+                message: "the storage is not available, please try again".into(),
+            },
+            ReadError::Malformed { .. } => broken(),
+        }
     }
 }
 
@@ -121,7 +130,7 @@ impl From<ExecuteError> for BadFrame {
             error if error.is_storage() => ReadError::Unavailable(error.to_string()).into(),
             error => {
                 tracing::error!(%error, "an action was refused without an answer of its own");
-                BadFrame { code: ErrorCode::InternalError, message: "something went wrong on our side".into() }
+                broken()
             }
         }
     }

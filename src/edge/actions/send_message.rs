@@ -42,7 +42,7 @@ struct Asked {
 
 pub(super) async fn serve(connection: &mut Connection, request: &mut Request) -> Result<(), BadFrame> {
     let found = session(connection, request.fields.session()).await?;
-    let attachments = attachments::take(&mut request.fields);
+    let attachments = attachments::take(&mut request.fields).await;
     let asked = match check(request, found.is_some(), attachments) {
         Ok(asked) => asked,
         Err(bad) => return Err(in_progress_first(connection, &found, request).await?.unwrap_or(bad)),
