@@ -5,12 +5,15 @@ pub const CLIENT_FRAME_MAX_BYTES: usize = 256 * 1024;
 /// Largest client frame: attachments of [`ATTACHMENTS_MAX_BYTES`] in base64, and a message.
 pub const LARGE_FRAME_MAX_BYTES: usize = ATTACHMENTS_MAX_BYTES / 3 * 4 + CLIENT_FRAME_MAX_BYTES;
 /// Bytes of large frames that one edge holds at once; who comes later waits. While a frame is read it takes this twice.
-pub const LARGE_FRAMES_BYTES: usize = 6 * LARGE_FRAME_MAX_BYTES;
+pub const LARGE_FRAMES_BYTES: usize = 4 * LARGE_FRAME_MAX_BYTES;
 /// How long a client may take to send a large frame, waiting included: 8 MiB over 2 Mbit/s.
 pub const LARGE_FRAME_MS: u64 = 60_000;
 /// Largest attachment, and all of one message: pictures of cameras and ordinary documents. They are held in memory.
 pub const ATTACHMENT_MAX_BYTES: usize = 8 * 1024 * 1024;
 pub const ATTACHMENTS_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of images that one worker holds at once on their way to the model; what comes later waits. As text, and as text in a
+/// request, they take three times as much.
+pub const IMAGES_BYTES: usize = 4 * ATTACHMENTS_MAX_BYTES;
 /// Images, and files, of one message.
 pub const ATTACHMENTS_MAX: usize = 8;
 /// Longest URL of an attachment, and name of a file: both are stored with the message and go out with every tool call.

@@ -85,6 +85,9 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, principal: Option<Princi
             None => break Some(Close::TooSlow),
             Some(Err(())) => return connection.leave(),
         }
+        if socket.is_swollen() {
+            socket = socket.shrunk().await;
+        }
     };
     connection.leave();
     socket.close(why).await;

@@ -73,6 +73,12 @@ impl<S> Intake<S> {
         }
     }
 
+    /// How many messages have passed, control frames included; `None` while one is under way.
+    pub fn passed(&self) -> Option<u64> {
+        let between = self.heads.message.is_none() && self.heads.payload == 0 && self.heads.head.is_empty();
+        between.then_some(self.heads.ended)
+    }
+
     /// Lets large messages come from now on.
     pub fn allow_large(&mut self) {
         self.most = limits::LARGE_FRAME_MAX_BYTES;
@@ -111,15 +117,22 @@ impl<S> Intake<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Intake<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_room(context))?;
-        let before = buf.filled().len();
+        // Nothing is read beyond the end of a large message, so that its buffer can be given up.
+        let most = match (&self.held, usize::try_from(self.heads.payload)) {
+            (Some(_), Ok(rest @ 1..)) => rest.min(buf.remaining()),
+            _ => buf.remaining(),
+        };
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
         if self.early.is_empty() {
-            ready!(Pin::new(&mut self.stream).poll_read(context, buf))?;
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut part))?;
         } else {
-            let early = self.early.len().min(buf.remaining());
-            buf.put_slice(&self.early[..early]);
+            let early = self.early.len().min(part.remaining());
+            part.put_slice(&self.early[..early]);
             self.early.advance(early);
         }
-        self.heads.pass(&buf.filled()[before..]);
+        self.heads.pass(part.filled());
+        let length = part.filled().len();
+        buf.advance(length);
         Poll::Ready(Ok(()))
     }
 }
@@ -150,6 +163,8 @@ struct Heads {
     /// Whether the current frame is its message's last one, or a control frame.
     ends: bool,
     is_control: bool,
+    /// Messages and control frames that have passed.
+    ended: u64,
 }
 
 impl Heads {
@@ -165,8 +180,11 @@ impl Heads {
                 let Some(length) = self.length() else { continue };
                 self.begin(length);
             }
-            if self.payload == 0 && self.head.is_empty() && self.ends && !self.is_control {
-                self.message = None;
+            if self.payload == 0 && self.head.is_empty() && (self.ends || self.is_control) {
+                self.ended += 1;
+                if !self.is_control {
+                    self.message = None;
+                }
             }
         }
     }
@@ -225,7 +243,7 @@ mod tests {
                 heads.pass(piece);
                 largest = largest.max(heads.message.unwrap_or(0));
             }
-            assert_eq!((heads.message, heads.payload, heads.head.len()), (None, 0, 0), "{piece}");
+            assert_eq!((heads.message, heads.payload, heads.head.len(), heads.ended), (None, 0, 0, 5), "{piece}");
             if piece < 1_000 {
                 assert_eq!(largest, 70_300, "{piece}");
             }

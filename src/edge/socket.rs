@@ -65,6 +65,10 @@ pub enum Incoming {
 /// A client's socket.
 pub struct Socket {
     inner: WebSocketStream<Intake<TcpStream>>,
+    /// Messages that were read, control frames included.
+    read: u64,
+    /// Whether the library keeps the buffer of a large message.
+    is_swollen: bool,
 }
 
 impl Socket {
@@ -73,15 +77,23 @@ impl Socket {
         let parts = upgraded
             .downcast::<TokioIo<TcpStream>>()
             .map_err(|_| io::Error::other("the upgraded connection is not the TCP connection that was accepted"))?;
-        // How large a frame may be now is decided by the intake.
-        let config = WebSocketConfig::default()
-            .read_buffer_size(limits::SOCKET_READ_BUFFER_BYTES)
-            .write_buffer_size(limits::WRITE_BATCH_BYTES)
-            .max_message_size(Some(limits::LARGE_FRAME_MAX_BYTES))
-            .max_frame_size(Some(limits::LARGE_FRAME_MAX_BYTES));
         let intake = Intake::new(parts.io.into_inner(), parts.read_buf, room);
-        let inner = WebSocketStream::from_raw_socket(intake, Role::Server, Some(config)).await;
-        Ok(Self { inner })
+        Ok(Self { inner: websocket(intake).await, read: 0, is_swollen: false })
+    }
+
+    /// After a large message: the library would keep its buffer for the life of the connection, so it begins anew as soon as
+    /// it holds nothing that was not read.
+    pub async fn shrunk(mut self) -> Self {
+        let holds_nothing = self.inner.get_ref().passed() == Some(self.read);
+        if self.is_swollen && holds_nothing && self.inner.flush().await.is_ok() {
+            self.inner = websocket(self.inner.into_inner()).await;
+            self.is_swollen = false;
+        }
+        self
+    }
+
+    pub fn is_swollen(&self) -> bool {
+        self.is_swollen
     }
 
     /// Lets the client send frames with attachments from now on.
@@ -92,8 +104,13 @@ impl Socket {
     /// The next message; control pings are answered on the way. Cancel-safe.
     pub async fn read(&mut self) -> Incoming {
         loop {
-            return match self.inner.next().await {
-                Some(Ok(Message::Text(text))) => Incoming::Text(text),
+            let next = self.inner.next().await;
+            self.read += u64::from(matches!(next, Some(Ok(_))));
+            return match next {
+                Some(Ok(Message::Text(text))) => {
+                    self.is_swollen |= text.len() > limits::CLIENT_FRAME_MAX_BYTES;
+                    Incoming::Text(text)
+                }
                 Some(Ok(Message::Binary(_))) => Incoming::Binary,
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
                 Some(Err(Error::Capacity(_))) => Incoming::End(Some(Close::TooLarge)),
@@ -146,6 +163,16 @@ impl Socket {
             }
         }
     }
+}
+
+/// How large a frame may be now is decided by the intake.
+async fn websocket(intake: Intake<TcpStream>) -> WebSocketStream<Intake<TcpStream>> {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(limits::SOCKET_READ_BUFFER_BYTES)
+        .write_buffer_size(limits::WRITE_BATCH_BYTES)
+        .max_message_size(Some(limits::LARGE_FRAME_MAX_BYTES))
+        .max_frame_size(Some(limits::LARGE_FRAME_MAX_BYTES));
+    WebSocketStream::from_raw_socket(intake, Role::Server, Some(config)).await
 }
 
 /// Why the intake refuses to read on, if it does.

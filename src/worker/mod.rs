@@ -31,7 +31,7 @@ use std::{
 
 use async_nats::Client;
 use futures_util::StreamExt;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -69,6 +69,8 @@ pub struct Worker {
     pub(crate) log: NatsLog,
     pub(crate) conversations: Conversations<NatsLog>,
     pub(crate) objects: Objects,
+    /// Room for pictures on their way to the model, in bytes.
+    images: Arc<Semaphore>,
     pub(crate) tools: Registry,
     pub(crate) knowledge: Arc<dyn Retrieve>,
     /// `None`: no key, so this worker fails every turn that it gets and advertises that it can't.
@@ -88,6 +90,7 @@ impl Worker {
             tools: Registry::new(client.clone(), knowledge.clone(), settings.builtins.clone(), settings.mcp.clone()),
             conversations: Conversations::over_nats(log.clone()),
             objects: Objects::new(log.clone()),
+            images: Arc::new(Semaphore::new(limits::IMAGES_BYTES)),
             log,
             client,
             knowledge,

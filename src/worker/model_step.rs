@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Worker, prompt,
+    Worker, attachments, prompt,
     run::{Exit, Run},
 };
 use crate::{
@@ -27,8 +27,18 @@ pub(super) struct Opening(Option<Opened>);
 
 /// A request to the model, sent, and the documents that were put before it.
 struct Opened {
-    stream: AbortOnDropHandle<Result<ChatStream, ModelError>>,
+    stream: AbortOnDropHandle<Result<ChatStream, OpenError>>,
     grounding: Vec<Citation>,
+}
+
+/// Why there is no answer to a request.
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Its pictures can't be read now.
+    #[error(transparent)]
+    Images(#[from] ReadError),
 }
 
 impl Opening {
@@ -46,8 +56,15 @@ impl Opening {
 async fn open(worker: &Arc<Worker>, key: &ConversationKey, state: &Conversation) -> Result<Option<Opened>, ReadError> {
     let Some(gateway) = worker.gateway.clone() else { return Ok(None) };
     let Some(prompt) = prompt::build(worker, key, state).await? else { return Ok(None) };
-    let stream = AbortOnDropHandle::new(tokio::spawn(async move { gateway.chat(&prompt.request).await }));
-    Ok(Some(Opened { stream, grounding: prompt.grounding }))
+    let images = state.turn.as_ref().map_or(vec![], |turn| turn.request.images.clone());
+    let (worker, mut request) = (worker.clone(), prompt.request);
+    let stream = tokio::spawn(async move {
+        let room = attachments::show(&worker, &images, &mut request).await?;
+        let stream = gateway.chat(&request).await;
+        drop(room);
+        Ok(stream?)
+    });
+    Ok(Some(Opened { stream: AbortOnDropHandle::new(stream), grounding: prompt.grounding }))
 }
 
 impl Run<'_> {
@@ -67,7 +84,8 @@ impl Run<'_> {
         };
         let reply = match self.guarded(stream).await? {
             Ok(Ok(stream)) => self.relay_stream(turn, stream).await?,
-            Ok(Err(error)) => Err(error),
+            Ok(Err(OpenError::Model(error))) => Err(error),
+            Ok(Err(OpenError::Images(error))) => return Err(Exit::Unavailable(error.to_string())),
             Err(panic) => return self.fail(turn, FailureReason::Model, &panic.to_string()).await,
         };
         match reply {

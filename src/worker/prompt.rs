@@ -40,7 +40,7 @@ pub(super) async fn build(
     if !passages.is_empty() {
         messages.push(ChatMessage::System(knowledge_section(&passages)));
     }
-    messages.push(super::attachments::user_message(worker, turn).await?);
+    messages.push(ChatMessage::User(turn.request.message.clone()));
     messages.extend(tool_exchange(turn));
     let tools = worker.tools.offered(&key.org, has_older).into_iter().map(|tool| ToolSpec {
         name: tool.name,

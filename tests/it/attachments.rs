@@ -213,7 +213,7 @@ async fn what_is_not_allowed_is_refused_by_name_and_nothing_is_stored() {
 #[tokio::test]
 async fn large_frames_are_for_those_with_a_session() {
     let s = scene().await;
-    let ping = |bytes: usize| json!({ "action": "ping", "requestId": "p", "x": "x".repeat(bytes) });
+    let ping = |bytes: usize| json!({ "action": "ping", "x": "x".repeat(bytes) });
     let mut stranger = Client::connect(&s.edge).await;
     stranger.send(&ping(300 * 1024)).await;
     assert_eq!(stranger.close_code().await, Some(1009));
@@ -222,6 +222,15 @@ async fn large_frames_are_for_those_with_a_session() {
     let found = known.request(json!({ "action": "get_session", "sessionId": s.session.id })).await;
     assert_eq!(found["status"], 200);
     assert_eq!(known.request(ping(10 * 1024 * 1024)).await["type"], "pong");
+    // Frames that follow closely are read where the large one ended.
+    for (n, bytes) in [1_000, 2 * 1024 * 1024, 0, 70_000, 3 * 1024 * 1024, 1].into_iter().enumerate() {
+        let mut ping = ping(bytes);
+        ping["requestId"] = json!(format!("p{n}"));
+        known.send(&ping).await;
+    }
+    for n in 0..6 {
+        assert_eq!(known.next().await["requestId"], format!("p{n}"));
+    }
     known.send_bytes(b"\x81\xff\x00\x00\x00\x00\x02\x00\x00\x00\0\0\0\0").await;
     assert_eq!(known.close_code().await, Some(1009), "32 MiB");
 }
