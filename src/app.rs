@@ -23,7 +23,7 @@ use warp::Filter;
 use crate::{
     auth::{REFERENCE_ORG, Verifier},
     config::{self, AuthMode, Config, RerankBy, Retrieval},
-    edge::{self, Edge, server},
+    edge::{self, Edge, server, skills::Skills},
     fetch::{Fetcher, Policy},
     ingest::{self, Embed, Embeds, Ingest, IngestArgs},
     knowledge::{
@@ -78,6 +78,7 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
         regions: config.regions.clone(),
         pool: config.pool.clone(),
         agent_name: config.agent_name.clone(),
+        skills: Skills(config.skills.clone()),
     };
     let auth = Verifier::new(&config.auth)?;
     if config.auth.mode == AuthMode::Trusted {
@@ -90,11 +91,13 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
     if let Err(error) = edge.workers.read(bus.client.clone()).await {
         tracing::warn!(%error, "the workers' advertisements can't be read yet");
     }
+    edge.agents.catch_up().await.context("the agents' configurations")?;
     let address = SocketAddr::new(config.bind, config.port);
     let listener = server::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
     let address = listener.local_addr()?;
     let (listening, tasks) = (CancellationToken::new(), TaskTracker::new());
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.workers.clone().watch(bus.client.clone())));
+    tasks.spawn(listening.clone().run_until_cancelled_owned(edge.agents.clone().follow()));
     tasks.spawn(listening.clone().run_until_cancelled_owned(health.clone().watch_streams()));
     tasks.spawn(server::listen(listener, server::routes(edge.clone(), health.clone().probe()), listening.clone()));
     tasks.close();
@@ -133,6 +136,9 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
         human_wait_secs: config.human_wait_secs,
         turn_limit_secs: config.turn_limit_secs,
         confirm_tools: config.confirm_tools.clone(),
+        auth_tools: config.auth_tools.clone(),
+        preamble_model: config.preamble_model.clone(),
+        judge_model: config.judge_model.clone(),
         builtins: builtins(&config.web),
         mcp: Mcp::new(&config.mcp.servers),
     };

@@ -1,5 +1,7 @@
 //! The command line: parse and dispatch.
 
+mod agent;
+
 use std::{net::IpAddr, path::PathBuf};
 
 use anyhow::Context;
@@ -52,6 +54,11 @@ enum Command {
         command: Streams,
     },
     Ingest(IngestArgs),
+    /// Configure agents; a change holds from the next message on, without a restart.
+    Agent {
+        #[command(subcommand)]
+        command: agent::Agent,
+    },
     /// Look at the tools that NATS services and MCP servers offer.
     Tools {
         #[command(subcommand)]
@@ -180,6 +187,7 @@ pub async fn run() -> anyhow::Result<()> {
             true => Ok(()),
             false => anyhow::bail!("not everything was ingested"),
         },
+        Command::Agent { command } => agent::run(command, &load()?).await,
         Command::Streams { command } => streams(command).await,
         Command::Tools { command: Tools::List } => list_tools().await,
     }

@@ -27,7 +27,11 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_EMBEDDING_MODEL",
     "SMOOTH_AGENT_RERANK",
     "SMOOTH_AGENT_RETRIEVAL",
+    "SMOOTH_AGENT_PREAMBLE_MODEL",
+    "SMOOTH_AGENT_JUDGE_MODEL",
     "SMOOTH_AGENT_CONFIRM_TOOLS",
+    "SMOOTH_AGENT_AUTH_TOOLS",
+    "SMOOTH_SKILLS_DIR",
     "SMOOTH_AGENT_REGION",
     "SMOOTH_AGENT_REGIONS",
     "SMOOTH_AGENT_POOL",
@@ -81,6 +85,14 @@ pub struct Config {
     pub retrieval: Retrieval,
     /// Lower-cased parts of tool names that wait for approval.
     pub confirm_tools: Vec<String>,
+    /// Lower-cased parts of names of tools that ask for proof of identity where an agent's configuration demands it.
+    pub auth_tools: Vec<String>,
+    /// The model that says a sentence while the answer is awaited; without one nothing is said.
+    pub preamble_model: Option<String>,
+    /// The model that judges workflows; without one, the model of the turn does.
+    pub judge_model: Option<String>,
+    /// The folder of skills that messages may name.
+    pub skills: Option<PathBuf>,
     pub auth: Auth,
     pub web: Web,
     pub mcp: Mcp,
@@ -211,9 +223,11 @@ impl Config {
             embedding_model: text("SMOOTH_AGENT_EMBEDDING_MODEL"),
             rerank: one_of(&text, "SMOOTH_AGENT_RERANK", &RerankBy::NAMES)?,
             retrieval: one_of(&text, "SMOOTH_AGENT_RETRIEVAL", &Retrieval::NAMES)?.unwrap_or_default(),
-            confirm_tools: text("SMOOTH_AGENT_CONFIRM_TOOLS")
-                .map(|list| list.split(',').map(|p| p.trim().to_lowercase()).filter(|p| !p.is_empty()).collect())
-                .unwrap_or_default(),
+            confirm_tools: patterns(text("SMOOTH_AGENT_CONFIRM_TOOLS")),
+            auth_tools: patterns(text("SMOOTH_AGENT_AUTH_TOOLS")),
+            preamble_model: text("SMOOTH_AGENT_PREAMBLE_MODEL"),
+            judge_model: text("SMOOTH_AGENT_JUDGE_MODEL"),
+            skills: folder(text("SMOOTH_SKILLS_DIR"), "SMOOTH_SKILLS_DIR")?,
             auth: auth::read(&text)?,
             web: web::read(&text)?,
             mcp: mcp::read(&text, source)?,
@@ -223,6 +237,20 @@ impl Config {
     /// Names in the environment that look like ours and are not.
     pub fn unknown_names() -> Vec<String> {
         std::env::vars().map(|(name, _)| name).filter(|name| is_unknown(name)).collect()
+    }
+}
+
+/// Lower-cased parts of names, separated by commas.
+fn patterns(list: Option<String>) -> Vec<String> {
+    let list = list.unwrap_or_default();
+    list.split(',').map(|part| part.trim().to_lowercase()).filter(|part| !part.is_empty()).collect()
+}
+
+/// A folder that is there.
+fn folder(path: Option<String>, name: &'static str) -> Result<Option<PathBuf>, ConfigError> {
+    match path.map(PathBuf::from) {
+        Some(path) if !path.is_dir() => Err(wrong(name, format!("`{}` is not a folder", path.display()))),
+        path => Ok(path),
     }
 }
 
@@ -351,6 +379,10 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOTH_AGENT_RERANK={}", self.rerank.map_or("unset", |by| name_of(&RerankBy::NAMES, &by)))?;
         writeln!(f, "SMOOTH_AGENT_RETRIEVAL={}", name_of(&Retrieval::NAMES, &self.retrieval))?;
         writeln!(f, "SMOOTH_AGENT_CONFIRM_TOOLS={}", self.confirm_tools.join(","))?;
+        writeln!(f, "SMOOTH_AGENT_AUTH_TOOLS={}", self.auth_tools.join(","))?;
+        writeln!(f, "SMOOTH_AGENT_PREAMBLE_MODEL={}", self.preamble_model.as_deref().unwrap_or("unset"))?;
+        writeln!(f, "SMOOTH_AGENT_JUDGE_MODEL={}", self.judge_model.as_deref().unwrap_or("unset"))?;
+        writeln!(f, "SMOOTH_SKILLS_DIR={}", self.skills.as_ref().map_or("unset".into(), |p| p.display().to_string()))?;
         writeln!(f, "{}", self.auth)?;
         writeln!(f, "{}", self.web)?;
         writeln!(f, "{}", self.mcp)?;

@@ -3,6 +3,7 @@
 //! The log is the state: a conversation is a sequence of events on JetStream, and everything else is a projection of it or a
 //! relay for it. The code map is in the README.
 
+pub mod agents;
 pub mod app;
 pub mod auth;
 pub mod bench;
@@ -21,6 +22,7 @@ pub mod limits;
 pub mod live;
 pub mod log;
 pub mod model;
+pub mod otp;
 pub mod spec;
 pub mod subjects;
 pub mod tools;

@@ -47,6 +47,30 @@ pub const METADATA_MAX_BYTES: usize = 16 * 1024;
 pub const SUPPORTS_MAX: usize = 32;
 pub const SUPPORTS_MAX_CHARS: usize = 64;
 
+/// Largest configuration of an agent, as JSON, and of one tool's settings in it, which ride in a header of each call.
+pub const AGENT_CONFIG_MAX_BYTES: usize = 64 * 1024;
+pub const TOOL_SETTINGS_MAX_BYTES: usize = 4 * 1024;
+/// Longest persona or greeting: a few pages.
+pub const PERSONA_MAX_CHARS: usize = 20_000;
+/// How often edges and workers look for changed configurations: well below the promised second.
+pub const AGENTS_EVERY_MS: u64 = 300;
+/// Versions of configurations that one process keeps in memory.
+pub const AGENT_VERSIONS_CACHED: u64 = 1_000;
+/// Longest body of a skill: it is stored with each turn that names it.
+pub const SKILL_MAX_BYTES: usize = 64 * 1024;
+/// How long the host's service for one-time passwords may take.
+pub const OTP_MS: u64 = 10_000;
+/// Longest one-time password that is passed on.
+pub const OTP_CODE_MAX_BYTES: usize = 64;
+/// How long the judge of a workflow may take before its step counts as not done.
+pub const JUDGE_MS: u64 = 15_000;
+/// Longest sentence that is shown while the answer is awaited, and how many tokens its model may write.
+pub const PREAMBLE_MAX_CHARS: usize = 300;
+pub const PREAMBLE_TOKENS: u32 = 60;
+pub const JUDGE_TOKENS: u32 = 200;
+/// Replies that are suggested for one answer.
+pub const SUGGESTED_REPLIES: usize = 4;
+
 /// Largest stored event. NATS allows 1 MiB a message by default; headers and JSON escapes need room.
 pub const EVENT_MAX_BYTES: usize = 512 * 1024;
 /// Largest tool result that is kept; longer ones are cut and say so.
@@ -74,6 +98,8 @@ pub const PAGE_MAX_BYTES: usize = 900 * 1024;
 pub const FOLD_MESSAGES: usize = 50;
 /// Text bytes that the fold keeps in all, so that its cached form stays below 256 KiB.
 pub const FOLD_TEXT_MAX_BYTES: usize = 128 * 1024;
+/// Sessions of which the fold keeps what their visitors told: more than have a running form or password at once.
+pub const FOLD_SESSIONS: usize = 32;
 /// Finished turns whose requestId the fold remembers, so that a late retry is recognised.
 pub const FOLD_REQUESTS: usize = 64;
 /// Sequences of older messages that the fold keeps: the reach of `get_conversation_messages`.

@@ -177,6 +177,26 @@ pub fn parse_worker_key(key: &str) -> Option<(&str, &str)> {
     Some((tokens.next()?, tokens.next()?))
 }
 
+/// Key of an agent's configuration in the bucket AGENTS.
+pub fn agent_key(org: &str, agent: &str) -> String {
+    format!("{}.{}", encode_token(org), encode_token(agent))
+}
+
+/// `$KV.AGENTS.>`: every agent's configuration. Writers: `turnstream agent`; readers: edges and workers. Stream: KV_AGENTS.
+pub const AGENTS_ALL: &str = "$KV.AGENTS.>";
+
+/// Organisation and agent behind the subject of a configuration.
+pub fn parse_agent(subject: &str) -> Option<(String, String)> {
+    let (org, agent) = subject.strip_prefix("$KV.AGENTS.")?.split_once('.')?;
+    Some((decode_token(org)?, decode_token(agent)?))
+}
+
+/// `otp.{org}.{verb}`: asks the host's service to send a one-time password to a session's visitor (`send`, by a worker) or to
+/// check one (`verify`, by an edge). Answered by a NATS micro service; not kept.
+pub fn otp(org: &str, verb: &str) -> String {
+    format!("otp.{}.{verb}", encode_token(org))
+}
+
 /// Subject behind a key of a KV bucket, for publishes that need headers which the KV API does not offer.
 pub fn kv(bucket: &str, key: &str) -> String {
     format!("$KV.{bucket}.{key}")

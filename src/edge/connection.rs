@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     auth::Principal,
-    domain::{Conversation, Event, Turn},
+    domain::{Conversation, Event, Turn, event::TurnRequested},
     limits,
     live::{
         hub::{Listener, LiveFrame, Queue},
@@ -199,8 +199,7 @@ impl Connection {
     /// Says what was not shown yet; `events` are all of the turn so far.
     fn say_streamed(&mut self, turn: Uuid, events: &[Event], calls: u32, chunks: u64) {
         let Some(Event::TurnRequested(request)) = events.first() else { return };
-        let streamed = render::streamed(&request.request_id, events, Utc::now()).filter(|_| request.stream);
-        for streamed in streamed {
+        for streamed in render::streamed(&request.request_id, request.stream, events, Utc::now()) {
             match streamed {
                 Streamed::Text { call, epoch, text } if call < calls => {
                     self.say_text(turn, &request.request_id, (call, epoch), &text);
@@ -292,14 +291,14 @@ impl Connection {
         if prompted.is_none_or(|epoch| epoch == turn.epoch) {
             return;
         }
-        // The call that the prompt is about comes after it.
-        let call = turn.activity().saturating_sub(1);
+        let call = turn.activity_before_prompt();
         if self.views.resumes && !self.say_missed(turn.request.turn, u32::MAX, call).await {
             return;
         }
         let Some(view) = self.views.get_mut(turn.request.turn) else { return };
         view.prompted = turn.epoch;
-        for (kind, frame) in render::prompt(&turn.request.request_id, turn.request.stream, &park.prompt, Utc::now()) {
+        let TurnRequested { request_id, stream, .. } = &turn.request;
+        for (kind, frame) in render::prompt(request_id, *stream, park.id, &park.prompt, Utc::now()) {
             if kind == Kind::Prompt || self.views.get_mut(turn.request.turn).is_some_and(|view| view.take_chunk(call)) {
                 self.push(turn.request.turn, frame);
             }

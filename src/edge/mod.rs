@@ -5,6 +5,7 @@
 //! - [`server`]: listening, routes, drain.   - [`connection`]: one client.   - [`views`]: what a client has been shown.
 //! - [`actions`]: one file an action.        - [`sessions`]: session records. - [`workers`]: whether anybody can answer.
 //! - [`attachments`]: what comes with a message. - [`intake`]: what a client's bytes may cost before they are a message.
+//! - [`skills`]: instructions that a client may name.
 //!
 //! Invariant: this room never imports `worker` or `model`.
 
@@ -14,6 +15,7 @@ pub mod connection;
 mod intake;
 pub mod server;
 pub mod sessions;
+pub mod skills;
 mod socket;
 mod views;
 pub mod workers;
@@ -26,6 +28,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
+    agents::{Agents, Store},
     auth::Verifier,
     config::Regions,
     ids, limits,
@@ -44,6 +47,7 @@ pub struct Settings {
     pub regions: Regions,
     pub pool: String,
     pub agent_name: String,
+    pub skills: skills::Skills,
 }
 
 /// An edge process's shared parts.
@@ -58,6 +62,7 @@ pub struct Edge {
     pub(crate) large_frames: Arc<Semaphore>,
     pub(crate) workers: workers::Workers,
     pub(crate) auth: Verifier,
+    pub(crate) agents: Agents,
     pub(crate) settings: Settings,
     /// Cancelled when the edge stops: every connection then closes with 1012.
     pub(crate) shutdown: CancellationToken,
@@ -72,9 +77,10 @@ impl Edge {
             conversations: Conversations::over_nats(log.clone()),
             objects: Objects::new(log.clone()),
             large_frames: Arc::new(Semaphore::new(limits::LARGE_FRAMES_BYTES)),
-            sessions: sessions::Sessions::new(log, settings.regions.clone()),
+            sessions: sessions::Sessions::new(log.clone(), settings.regions.clone()),
             hub: Hub::new(client.clone()),
             workers: workers::Workers::default(),
+            agents: Agents::new(Store::new(log.clone())),
             auth,
             client,
             settings,

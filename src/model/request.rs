@@ -15,6 +15,8 @@ pub struct ChatRequest {
     pub messages: Vec<ChatMessage>,
     pub tools: Vec<ToolSpec>,
     pub max_tokens: u32,
+    /// Told to the gateway, for its own books.
+    pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// A message of the prompt, oldest first.
@@ -79,6 +81,7 @@ pub(super) fn body(request: &ChatRequest) -> Bytes {
         max_tokens: request.max_tokens,
         stream: true,
         stream_options: StreamOptions { include_usage: true },
+        metadata: request.metadata.as_ref(),
     };
     let json = serde_json::to_vec(&wire).expect("strings and JSON values always serialise");
     Bytes::from(json)
@@ -93,6 +96,8 @@ struct WireRequest<'a> {
     max_tokens: u32,
     stream: bool,
     stream_options: StreamOptions,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a serde_json::Map<String, serde_json::Value>>,
 }
 
 #[derive(Serialize)]
@@ -204,6 +209,7 @@ mod tests {
             messages: vec![ChatMessage::System("s".into()), ChatMessage::User("u".into())],
             tools: vec![],
             max_tokens: 12,
+            metadata: None,
         });
         assert_eq!(
             value,
@@ -227,6 +233,7 @@ mod tests {
             ],
             tools: vec![],
             max_tokens: 1,
+            metadata: None,
         });
         let part = json!({"type": "image_url", "image_url": {"url": "https://e.example/a"}});
         let low = json!({"type": "image_url", "image_url": {"url": "https://e.example/a", "detail": "low"}});
@@ -258,6 +265,7 @@ mod tests {
                 ToolSpec { name: "a".into(), description: "".into(), parameters: json!({"type": "object"}) },
             ],
             max_tokens: 1,
+            metadata: None,
         });
         assert_eq!(
             value["messages"],

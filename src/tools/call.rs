@@ -12,7 +12,10 @@ use super::{
     registry::{Place, Registry, Tool},
 };
 use crate::{
-    domain::event::{Citation, File},
+    domain::{
+        event::{Citation, File, OtpChallenge},
+        interaction::Form,
+    },
     knowledge::{GROUNDING_PASSAGES, Reader},
     limits,
 };
@@ -30,6 +33,10 @@ pub struct CallContext {
     pub files: Vec<File>,
     /// The conversation's messages.
     pub history: Arc<dyn History>,
+    /// The form that the model asked for in words.
+    pub asked: Option<Form>,
+    /// What the agent's configuration tells the tool, as JSON.
+    pub settings: Option<String>,
     /// The claim under which the worker calls.
     pub epoch: u64,
 }
@@ -41,11 +48,19 @@ pub struct ToolResult {
     pub text: String,
     /// Documents that the result holds.
     pub grounding: Vec<Citation>,
+    /// What the visitor answered to a form, checked.
+    pub values: Option<Map<String, Value>>,
+    /// A one-time password was asked for.
+    pub otp: Option<OtpChallenge>,
 }
 
 impl ToolResult {
+    pub fn ok(text: impl ToString) -> Self {
+        Self { is_error: false, text: text.to_string(), grounding: vec![], values: None, otp: None }
+    }
+
     pub fn error(text: impl Into<String>) -> Self {
-        Self { is_error: true, text: text.into(), grounding: vec![] }
+        Self { is_error: true, ..Self::ok(text.into()) }
     }
 
     /// The result of a call that may or may not have happened.
@@ -84,7 +99,7 @@ impl Registry {
         };
         let found: Vec<Value> = passages.iter().map(|p| json!({ "title": p.title, "text": p.text })).collect();
         let grounding = passages.iter().map(|p| p.citation()).collect();
-        ToolResult { is_error: false, text: json!({ "passages": found }).to_string(), grounding }
+        ToolResult { grounding, ..ToolResult::ok(json!({ "passages": found })) }
     }
 
     async fn request(&self, tool: &Tool, subject: &str, arguments: &str, context: &CallContext) -> ToolResult {
@@ -97,6 +112,9 @@ impl Registry {
         if !context.files.is_empty() {
             headers.insert("Turnstream-Files", ascii(&json!(context.files)));
         }
+        if let Some(settings) = &context.settings {
+            headers.insert("Turnstream-Settings", settings.as_str());
+        }
         let expires = Utc::now() + tool.timeout;
         headers.insert("Turnstream-Expires", expires.to_rfc3339_opts(SecondsFormat::Millis, true));
         let request = Request::new().payload(arguments.to_string().into()).headers(headers).timeout(Some(tool.timeout));
@@ -105,7 +123,7 @@ impl Registry {
                 let header = |name| reply.headers.as_ref().and_then(|h| h.get(name)).map(|v| v.to_string());
                 let text = String::from_utf8_lossy(&reply.payload).into_owned();
                 match (header("Nats-Service-Error"), header("Nats-Service-Error-Code")) {
-                    (None, None) => ToolResult { is_error: false, text, grounding: vec![] },
+                    (None, None) => ToolResult::ok(text),
                     (Some(error), _) if text.is_empty() => ToolResult::error(error),
                     (error, _) => ToolResult::error(format!("{}: {text}", error.unwrap_or_default())),
                 }

@@ -31,6 +31,28 @@ pub struct Tool {
     pub place: Place,
 }
 
+impl Tool {
+    /// Whether the tool asks visitors something, or passes their answer on.
+    pub fn asks_visitors(&self) -> bool {
+        use Builtin::{RequestChoices, RequestIdentityIntake, SubmitInteraction};
+        matches!(self.place, Place::Builtin(RequestChoices | RequestIdentityIntake | SubmitInteraction))
+    }
+}
+
+/// What built-in tools a conversation has use for.
+pub struct Offer {
+    /// The conversation is longer than what the model is given.
+    pub has_older: bool,
+    /// Visitors may be asked for their contact or a choice.
+    pub interactions: bool,
+    /// Something was asked in words and not answered yet.
+    pub asked_in_words: bool,
+}
+
+impl Offer {
+    const ALL: Self = Self { has_older: true, interactions: true, asked_in_words: true };
+}
+
 /// Where a tool runs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Place {
@@ -67,13 +89,12 @@ impl Registry {
         Self { client, knowledge, builtins, mcp, discovered: Arc::default() }
     }
 
-    /// The tools that an organisation may use in a conversation, ordered by name; `has_older` = the conversation is longer than
-    /// what the model is given.
-    pub fn offered(&self, org: &str, has_older: bool) -> Vec<Tool> {
+    /// The tools that an organisation may use in a conversation, ordered by name.
+    pub fn offered(&self, org: &str, offer: &Offer) -> Vec<Tool> {
         let discovered = self.discovered();
         // Where there is nothing to find, searching is not offered.
         let mut tools = if self.knowledge.is_empty(org) { vec![] } else { vec![knowledge_search()] };
-        tools.extend(self.builtins.offered(has_older));
+        tools.extend(self.builtins.offered(offer));
         tools.extend(discovered.iter().filter(|tool| tool.is_for(org)).cloned());
         tools.extend(self.mcp.offered().into_iter().filter(|tool| tool.is_for(org)));
         // Of equal names the first counts: what is built in before NATS services, and those before MCP servers.
@@ -85,7 +106,7 @@ impl Registry {
 
     /// One of them by name, or one whose MCP server is away now: its call says so.
     pub fn find(&self, org: &str, name: &str) -> Option<Tool> {
-        let offered = self.offered(org, true).into_iter().find(|tool| tool.name == name);
+        let offered = self.offered(org, &Offer::ALL).into_iter().find(|tool| tool.name == name);
         offered.or_else(|| self.mcp.missing(org, name))
     }
 

@@ -21,19 +21,23 @@ pub enum Action {
     GetConversationMessages,
     SendMessage,
     ConfirmToolAction,
+    SubmitInteraction,
+    VerifyOtp,
     Cancel,
     /// Only for connections that asked for the resume extension.
     ResumeSession,
 }
 
 impl Action {
-    pub const ALL: [(Action, &'static str); 8] = [
+    pub const ALL: [(Action, &'static str); 10] = [
         (Action::Ping, "ping"),
         (Action::CreateConversationSession, "create_conversation_session"),
         (Action::GetSession, "get_session"),
         (Action::GetConversationMessages, "get_conversation_messages"),
         (Action::SendMessage, "send_message"),
         (Action::ConfirmToolAction, "confirm_tool_action"),
+        (Action::SubmitInteraction, "submit_interaction"),
+        (Action::VerifyOtp, "verify_otp"),
         (Action::Cancel, "cancel"),
         (Action::ResumeSession, "resume_session"),
     ];
@@ -52,6 +56,14 @@ pub struct Request {
     pub action: Action,
     pub request_id: Option<String>,
     pub fields: Fields,
+}
+
+impl Request {
+    /// The requestId that the action has to have.
+    pub fn required_id(&self) -> Result<&str, BadFrame> {
+        let id = self.request_id.as_deref().filter(|id| !id.trim().is_empty());
+        id.ok_or_else(|| invalid("`requestId` is required"))
+    }
 }
 
 /// Reads a text frame. On an error the requestId is given when the frame had one.
@@ -283,6 +295,32 @@ pub struct ConfirmToolAction {
     #[schemars(length(min = 1))]
     pub session_id: String,
     pub approved: bool,
+}
+
+/// `submit_interaction`: either `values` or `declined: true`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SubmitInteraction {
+    #[schemars(length(min = 1))]
+    pub request_id: String,
+    #[schemars(length(min = 1))]
+    pub session_id: String,
+    pub interaction_id: String,
+    pub kind: Option<String>,
+    pub values: Option<Map<String, Value>>,
+    pub declined: Option<bool>,
+}
+
+/// `verify_otp`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifyOtp {
+    #[schemars(length(min = 1))]
+    pub request_id: String,
+    #[schemars(length(min = 1))]
+    pub session_id: String,
+    #[schemars(length(min = 1))]
+    pub code: String,
 }
 
 /// `cancel`.

@@ -11,5 +11,6 @@ pub mod actions;
 pub mod frames;
 pub mod live;
 pub mod presence;
+pub mod prompts;
 pub mod render;
 pub mod stored;

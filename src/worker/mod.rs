@@ -4,20 +4,26 @@
 //! what happened and asks again, until the turn is over, parked or somebody else's.
 //!
 //! - [`consumer`]: finds work items and due deadlines.
-//! - [`run`]: one item from claim to exit; the steps are in [`model_step`], [`tool_step`] and [`end_step`].
-//! - [`prompt`]: what the model is given; [`attachments`]: what came with the message.
+//! - [`run`]: one item from claim to exit; the steps are in [`model_step`], [`tool_step`], [`auth_step`] and [`end_step`].
+//! - [`profile`]: what holds for a turn.   - [`prompt`]: what the model is given.
+//! - [`attachments`]: pictures that came with the message.
+//! - [`suggested`]: suggested replies, cut out of the text.   - [`side`]: small questions to a model.
 //! - [`presence`]: says that this worker is there.
 //!
 //! Invariant: this room never imports `edge`.
 
 mod attachments;
+mod auth_step;
 pub mod consumer;
 mod end_step;
 mod history;
 mod model_step;
 pub mod presence;
+mod profile;
 mod prompt;
 mod run;
+mod side;
+mod suggested;
 mod tool_step;
 
 use std::{
@@ -36,14 +42,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
-    domain::Turn,
-    ids,
-    knowledge::{Reader, Retrieve},
+    agents, ids,
+    knowledge::Retrieve,
     limits,
     log::{load::Conversations, nats::NatsLog, objects::Objects},
     model::Gateway,
-    subjects::{self, ConversationKey},
-    tools::{self, Registry, Tool},
+    subjects,
+    tools::{self, Registry},
 };
 
 /// What a worker is told by configuration.
@@ -58,6 +63,10 @@ pub struct Settings {
     pub turn_limit_secs: u32,
     /// Lower-cased parts of tool names that wait for approval.
     pub confirm_tools: Vec<String>,
+    /// Lower-cased parts of names of tools that are called only for those whom the agent's configuration demands; `*` = all.
+    pub auth_tools: Vec<String>,
+    pub preamble_model: Option<String>,
+    pub judge_model: Option<String>,
     pub builtins: tools::Builtins,
     pub mcp: tools::Mcp,
 }
@@ -72,6 +81,7 @@ pub struct Worker {
     /// Room for pictures on their way to the model, in bytes.
     images: Arc<Semaphore>,
     pub(crate) tools: Registry,
+    pub(crate) agents: agents::Store,
     pub(crate) knowledge: Arc<dyn Retrieve>,
     /// `None`: no key, so this worker fails every turn that it gets and advertises that it can't.
     pub(crate) gateway: Option<Gateway>,
@@ -91,6 +101,7 @@ impl Worker {
             conversations: Conversations::over_nats(log.clone()),
             objects: Objects::new(log.clone()),
             images: Arc::new(Semaphore::new(limits::IMAGES_BYTES)),
+            agents: agents::Store::new(log.clone()),
             log,
             client,
             knowledge,
@@ -143,21 +154,6 @@ impl Worker {
     /// Whether work can arrive.
     pub fn is_pulling(&self) -> bool {
         self.pulling.load(Ordering::Relaxed)
-    }
-
-    /// Whether a person must approve a call of this tool.
-    fn needs_approval(&self, tool: &Tool) -> bool {
-        let name = tool.name.to_lowercase();
-        tool.confirm || self.settings.confirm_tools.iter().any(|pattern| name.contains(pattern))
-    }
-
-    /// Who looks for knowledge in a turn: whoever asked for it.
-    fn reader(&self, key: &ConversationKey, turn: &Turn) -> Reader {
-        let (user, groups) = match &turn.request.asker {
-            Some(asker) => (Some(asker.user.clone()), asker.groups.clone()),
-            None => (None, vec![]),
-        };
-        Reader { org: key.org.clone(), user, groups, sets: None }
     }
 
     fn source(&self) -> String {

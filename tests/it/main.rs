@@ -1,5 +1,6 @@
 //! Flow tests: the whole product over real parts — a nats-server, processes, sockets, an HTTP gateway.
 
+mod agents;
 mod approvals;
 mod attachments;
 mod bad_input;
@@ -12,9 +13,12 @@ mod history;
 mod identity;
 mod ingest;
 mod ingest_web;
+mod instructions;
+mod interactions;
 mod knowledge;
 mod mcp;
 mod model_faults;
+mod one_time_passwords;
 mod outages;
 mod races;
 mod slow_reader;

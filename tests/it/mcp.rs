@@ -11,7 +11,7 @@ use crate::{
         frames::{answer_text, kind, kinds},
         gateway::Reply,
         processes::Process,
-        tools::{Provider, Tool},
+        tools::{Provider, Tool, offered},
     },
     tool_calls::{calls, results_for_the_model},
 };
@@ -70,9 +70,7 @@ impl Scene {
     /// The tools that the model is offered in a new turn.
     async fn offered(&mut self, id: &str) -> Vec<String> {
         self.client.ask(&self.session, id, "hello").await;
-        let request = self.stage.gateway.requests().pop().unwrap();
-        let tools = request["tools"].as_array().cloned().unwrap_or_default();
-        tools.iter().map(|tool| tool["function"]["name"].as_str().unwrap().to_owned()).collect()
+        offered(&self.stage.gateway.requests().pop().unwrap())
     }
 
     /// Waits until the server was called so; the number of its process.

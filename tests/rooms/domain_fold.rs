@@ -112,7 +112,7 @@ fn usage_and_documents_add_up_over_a_turn() {
 /// Every event that speaks of turn `n`, under this epoch.
 fn events_of(n: u64, epoch: u64) -> Vec<Event> {
     let resolution = Resolution::Approved;
-    let resumed = TurnResumed { turn: id(n), park: id(50), resolution, by: None, pool: POOL.into() };
+    let resumed = TurnResumed { turn: id(n), park: id(50), resolution, values: None, by: None, pool: POOL.into() };
     let started = TurnStarted { turn: id(n), worker: id(7), item: 6 };
     vec![
         Event::TurnStarted(started),

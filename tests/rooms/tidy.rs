@@ -24,14 +24,25 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("live", &["limits", "subjects", "wire"]),
     ("log", &["limits", "subjects", "config", "domain", "wire"]),
     ("knowledge", &["limits", "subjects", "model", "domain"]),
-    ("spec", &["domain", "wire", "knowledge"]),
+    ("otp", &["limits", "subjects", "domain"]),
+    ("agents", &["limits", "ids", "subjects", "domain", "log"]),
+    ("spec", &["domain", "wire", "knowledge", "agents"]),
     ("tools", &["limits", "subjects", "config", "domain", "fetch", "extract", "knowledge"]),
     ("ingest", &["limits", "fetch", "extract", "knowledge"]),
-    ("edge", &["limits", "ids", "subjects", "config", "domain", "auth", "wire", "live", "log"]),
-    ("worker", &["limits", "ids", "subjects", "model", "domain", "wire", "knowledge", "tools", "live", "log"]),
-    ("app", &["config", "fetch", "auth", "model", "knowledge", "tools", "ingest", "log", "edge", "worker"]),
+    (
+        "edge",
+        &["limits", "ids", "subjects", "config", "extract", "domain", "auth", "wire", "live", "log", "otp", "agents"],
+    ),
+    (
+        "worker",
+        &["limits", "ids", "subjects", "model", "domain", "wire", "knowledge", "tools", "live", "log", "otp", "agents"],
+    ),
+    ("app", &["config", "fetch", "auth", "model", "knowledge", "tools", "ingest", "log", "agents", "edge", "worker"]),
     ("dev", &["config", "demo", "app"]),
-    ("cli", &["config", "model", "knowledge", "tools", "ingest", "spec", "bench", "app", "dev"]),
+    (
+        "cli",
+        &["config", "auth", "log", "agents", "model", "knowledge", "tools", "ingest", "spec", "bench", "app", "dev"],
+    ),
     ("main", &["cli"]),
 ];
 
@@ -54,6 +65,7 @@ const NATS_FILES: &[&str] = &[
     "src/log/bus.rs",
     "src/log/nats.rs",
     "src/log/streams.rs",
+    "src/otp.rs",
     "src/tools/call.rs",
     "src/tools/demo.rs",
     "src/tools/discovery.rs",
@@ -66,7 +78,7 @@ const NATS_FILES: &[&str] = &[
 /// First tokens of subjects, with what else may follow them in a text.
 const SUBJECT_TOKENS: &[(&str, &[&str])] = &[
     ("chat.", &["completion"]),
-    ("session.", &["opened\""]),
+    ("session.", &["opened\"", "identified\""]),
     ("live.", &[]),
     ("stop.", &[]),
     ("sched.", &[]),
@@ -77,6 +89,7 @@ const SUBJECT_TOKENS: &[(&str, &[&str])] = &[
     ("kb.", &[]),
     ("kb-run.", &[]),
     ("retrieve.", &[]),
+    ("otp.", &[]),
     ("$JS", &[]),
     ("$KV", &[]),
     ("$O", &[]),

@@ -11,6 +11,8 @@ mod get_session;
 mod ping;
 mod resume_session;
 mod send_message;
+mod submit_interaction;
+mod verify_otp;
 
 use chrono::Utc;
 use serde::Serialize;
@@ -48,6 +50,8 @@ pub async fn dispatch(connection: &mut Connection, text: Utf8Bytes) {
         Action::GetConversationMessages => get_conversation_messages::serve(connection, &request).await,
         Action::SendMessage => send_message::serve(connection, &mut request).await,
         Action::ConfirmToolAction => confirm_tool_action::serve(connection, &request).await,
+        Action::SubmitInteraction => submit_interaction::serve(connection, &request).await,
+        Action::VerifyOtp => verify_otp::serve(connection, &request).await,
         Action::Cancel => cancel::serve(connection, &request).await,
         Action::ResumeSession => resume_session::serve(connection, &request).await,
     };

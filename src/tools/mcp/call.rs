@@ -90,6 +90,9 @@ fn request(name: &str, arguments: Map<String, Value>, context: &CallContext) -> 
     if !context.files.is_empty() {
         meta.insert("turnstream/files".into(), json!(context.files));
     }
+    if let Some(Ok(settings)) = context.settings.as_deref().map(serde_json::from_str) {
+        meta.insert("turnstream/settings".into(), settings);
+    }
     let mut request = CallToolRequestParams::new(name.to_string()).with_arguments(arguments);
     request.meta = Some(RequestMetaObject::from(meta));
     request
@@ -133,7 +136,7 @@ fn read(result: CallToolResult) -> ToolResult {
             parts.push(structured.to_string());
         }
     }
-    ToolResult { is_error: result.is_error == Some(true), text: parts.join("\n"), grounding: vec![] }
+    ToolResult { is_error: result.is_error == Some(true), ..ToolResult::ok(parts.join("\n")) }
 }
 
 fn part(block: ContentBlock) -> String {
