@@ -38,7 +38,7 @@ use crate::{
     },
     model::{Gateway, Timeouts},
     secrets::Secrets,
-    tools::{self, Builtins, fetch_url::FetchUrl, github_search::GitHubSearch, web_search::WebSearch},
+    tools::{self, Builtins, Mcp, fetch_url::FetchUrl, github_search::GitHubSearch, web_search::WebSearch},
     worker::{self, Worker, gateways::Gateways},
 };
 
@@ -142,6 +142,7 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
         preamble_model: config.preamble_model.clone(),
         judge_model: config.judge_model.clone(),
         builtins: builtins(&config.web),
+        mcp: Mcp::new(&config.mcp.servers),
     };
     streams::check(&bus.client, &config.regions.home).await?;
     let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());

@@ -3,11 +3,13 @@
 //! The `SMOOTH_AGENT_*` names are shared by every server of this protocol; the `NATS_*` names are the NATS ecosystem's.
 
 mod auth;
+mod mcp;
 mod web;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
 
 pub use auth::{Auth, AuthMode};
+pub use mcp::{Mcp, McpLink, McpServer, Which};
 pub use web::Web;
 
 /// Names that this server reads. Any other name with one of [`PREFIXES`] is reported at start: it is likely a typing error.
@@ -42,6 +44,7 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_GITHUB_SEARCH",
     "SMOOTH_AGENT_GITHUB_URL",
     "SMOOTH_AGENT_GITHUB_TOKEN",
+    "SMOOTH_AGENT_MCP_CONFIG",
     "SMOOTH_AGENT_AUTH_MODE",
     "SMOOTH_AGENT_AUTH_STRICT",
     "SMOOAI_GATEWAY_URL",
@@ -95,6 +98,7 @@ pub struct Config {
     pub skills: Option<PathBuf>,
     pub auth: Auth,
     pub web: Web,
+    pub mcp: Mcp,
 }
 
 /// How NATS is reached: the names that the `nats` CLI and the client libraries use.
@@ -230,6 +234,7 @@ impl Config {
             skills: folder(text("SMOOTH_SKILLS_DIR"), "SMOOTH_SKILLS_DIR")?,
             auth: auth::read(&text)?,
             web: web::read(&text)?,
+            mcp: mcp::read(&text, source)?,
         })
     }
 
@@ -385,6 +390,7 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOTH_SKILLS_DIR={}", self.skills.as_ref().map_or("unset".into(), |p| p.display().to_string()))?;
         writeln!(f, "{}", self.auth)?;
         writeln!(f, "{}", self.web)?;
+        writeln!(f, "{}", self.mcp)?;
         writeln!(f, "NATS_URL={}", self.nats.url.as_deref().map_or("unset".into(), without_password))?;
         writeln!(f, "NATS_CREDS={}", set(self.nats.creds.is_some()))?;
         write!(f, "NATS_TOKEN={}", set(self.nats.token.is_some()))
@@ -430,6 +436,7 @@ mod tests {
             ("SMOOTH_AGENT_FETCH_ALLOW", "wiki.corp"),
             ("SMOOTH_AGENT_WEB_SEARCH_URL", "search"),
             ("SMOOTH_AGENT_GITHUB_URL", "api.github.com"),
+            ("SMOOTH_AGENT_MCP_CONFIG", "/nowhere/mcp.json"),
             ("SMOOTH_AGENT_RERANK", "twice"),
             ("SMOOTH_AGENT_RETRIEVAL", "remote"),
             ("SMOOTH_AGENT_AUTH_MODE", "maybe"),

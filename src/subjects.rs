@@ -101,6 +101,18 @@ pub fn dead(region: &str, conversation: Uuid) -> String {
     format!("dead.{region}.{conversation}")
 }
 
+/// `$O.{bucket}.M.{name}`: what an object store knows of an object; the name is in base64 for URLs. Publishers: edges. Readers:
+/// workers, tools. Stream: OBJ_{bucket}, the last message of each subject.
+pub fn object_info(bucket: &str, name: &str) -> String {
+    use base64::{Engine, prelude::BASE64_URL_SAFE};
+    format!("$O.{bucket}.M.{}", BASE64_URL_SAFE.encode(name))
+}
+
+/// `$O.{bucket}.C.{id}`: the chunks of an object's content, in their order. Publishers, readers, stream: as above.
+pub fn object_chunks(bucket: &str, id: Uuid) -> String {
+    format!("$O.{bucket}.C.{id}")
+}
+
 /// `kb.{org}.{document}.{chunk}`: a passage of a document, and `kb.{org}.{document}.head`: the document itself. Publishers:
 /// ingesters, and workers for the demo documents. Readers: workers. Stream: KNOWLEDGE, the last message of each subject.
 pub fn knowledge(org: &str, document: &str, chunk: Option<usize>) -> String {

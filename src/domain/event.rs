@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::interaction::Form;
 pub use super::{
     answer::{Citation, ResolutionStatus, Response, Usage},
+    request::{AgentVersion, Asker, Content, File, Image, Object, Skill},
     session::{IdentificationMethod, OtpChallenge, OtpChannel, OtpSent},
 };
 
@@ -145,25 +146,6 @@ pub struct SessionIdentified {
     pub method: IdentificationMethod,
 }
 
-/// A picture that came with a message.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Image {
-    pub url: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub detail: Option<String>,
-}
-
-/// A file that came with a message; by reference.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct File {
-    pub name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mime_type: Option<String>,
-    pub url: String,
-}
-
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TurnRequested {
@@ -196,37 +178,6 @@ pub struct TurnRequested {
     pub skill: Option<Skill>,
     /// Stored after this moment the event is void: its client has been told of an error.
     pub not_after: DateTime<Utc>,
-}
-
-/// Somebody who has proved who they are, as far as it decides what they may read.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Asker {
-    /// The user's id at the issuer of tokens.
-    pub user: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub groups: Vec<String>,
-    /// May see to what its organisation's administrators may.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub is_admin: bool,
-}
-
-/// One version of an agent's configuration.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct AgentVersion {
-    /// The agent whose configuration it is: the session's, or the organisation's default.
-    pub agent: String,
-    /// Sequence in the stream of configurations.
-    pub revision: u64,
-}
-
-/// A skill, as it was when the turn was asked for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Skill {
-    pub name: String,
-    pub body: String,
 }
 
 impl TurnRequested {

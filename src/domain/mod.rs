@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing in this room does I/O, reads a clock, makes an id or logs. Time and new ids arrive in commands.
 //!
-//! - [`event`]: the catalogue of what can happen; [`answer`], [`interaction`]: parts of it.
+//! - [`event`]: the catalogue of what can happen; [`answer`], [`interaction`], [`request`], [`session`]: parts of it.
 //! - [`conversation`]: `evolve(state, event)`, the fold.
 //! - [`turn`]: the state of a running turn and `next_step(turn)`.
 //! - [`decide`]: `decide(state, command) -> event | refusal`.
@@ -12,6 +12,7 @@ pub mod conversation;
 pub mod decide;
 pub mod event;
 pub mod interaction;
+pub mod request;
 pub mod session;
 pub mod turn;
 

@@ -106,8 +106,8 @@ impl Turn {
         let result = |call: &Call| call.result.as_ref().map_or(0, |result| result.text.len());
         let call = |call: &Call| call.request.arguments.len() + call.request.description.len() + result(call);
         let reply = |reply: &Reply| reply.text.len() + reply.calls.iter().map(call).sum::<usize>();
-        let images = self.request.images.iter().map(|image| image.url.len());
-        let files = self.request.files.iter().map(|file| file.name.len() + file.url.len());
+        let images = self.request.images.iter().map(|image| image.content.text_bytes());
+        let files = self.request.files.iter().map(|file| file.name.len() + file.content.text_bytes());
         let citations = self.citations.iter().map(|citation| citation.title.len() + citation.snippet.len());
         let asked = self.request.message.len() + images.chain(files).sum::<usize>();
         asked + citations.sum::<usize>() + self.replies.iter().map(reply).sum::<usize>()

@@ -44,6 +44,8 @@ pub struct Connection {
     pub principal: Option<Principal>,
     /// The session that this connection opened last.
     pub session: Option<Uuid>,
+    /// Whether it has named a session that is its to reach; only then may it send frames with attachments.
+    pub has_session: bool,
     /// Frames to be written next.
     pub out: Vec<Bytes>,
 }
@@ -53,12 +55,18 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, principal: Option<Princi
     let (listener, mut live) = Listener::new();
     let (shutdown, lagging) = (edge.shutdown.clone(), listener.lagging().clone());
     let views = Views::new(resumes);
-    let mut connection = Connection { edge, listener, views, principal, session: None, out: Vec::new() };
+    let mut connection =
+        Connection { edge, listener, views, principal, session: None, has_session: false, out: Vec::new() };
     let mut check_at = Instant::now();
     let why = loop {
         tokio::select! {
             message = socket.read() => match message {
-                Incoming::Text(text) => actions::dispatch(&mut connection, &text).await,
+                Incoming::Text(text) => {
+                    actions::dispatch(&mut connection, text).await;
+                    if connection.has_session {
+                        socket.allow_large();
+                    }
+                }
                 Incoming::Binary => connection.refuse_binary(),
                 Incoming::End(why) => break why,
             },
@@ -76,6 +84,9 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, principal: Option<Princi
             Some(Ok(())) => {}
             None => break Some(Close::TooSlow),
             Some(Err(())) => return connection.leave(),
+        }
+        if socket.is_swollen() {
+            socket = socket.shrunk().await;
         }
     };
     connection.leave();

@@ -4,12 +4,15 @@
 //!
 //! - [`server`]: listening, routes, drain.   - [`connection`]: one client.   - [`views`]: what a client has been shown.
 //! - [`actions`]: one file an action.        - [`sessions`]: session records. - [`workers`]: whether anybody can answer.
+//! - [`attachments`]: what comes with a message. - [`intake`]: what a client's bytes may cost before they are a message.
 //! - [`skills`]: instructions that a client may name.
 //!
 //! Invariant: this room never imports `worker` or `model`.
 
 pub mod actions;
+mod attachments;
 pub mod connection;
+mod intake;
 pub mod server;
 pub mod sessions;
 pub mod skills;
@@ -17,7 +20,10 @@ mod socket;
 mod views;
 pub mod workers;
 
+use std::sync::Arc;
+
 use async_nats::Client;
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -25,11 +31,12 @@ use crate::{
     agents::{Agents, Store},
     auth::Verifier,
     config::Regions,
-    ids,
+    ids, limits,
     live::hub::Hub,
     log::{
         load::{Conversations, Decider},
         nats::NatsLog,
+        objects::Objects,
     },
     subjects::ConversationKey,
 };
@@ -50,6 +57,9 @@ pub struct Edge {
     pub(crate) conversations: Conversations<NatsLog>,
     pub(crate) sessions: sessions::Sessions,
     pub(crate) hub: Hub,
+    pub(crate) objects: Objects,
+    /// Room for frames with attachments, in bytes.
+    pub(crate) large_frames: Arc<Semaphore>,
     pub(crate) workers: workers::Workers,
     pub(crate) auth: Verifier,
     pub(crate) agents: Agents,
@@ -65,6 +75,8 @@ impl Edge {
         Self {
             id: ids::new_random(),
             conversations: Conversations::over_nats(log.clone()),
+            objects: Objects::new(log.clone()),
+            large_frames: Arc::new(Semaphore::new(limits::LARGE_FRAMES_BYTES)),
             sessions: sessions::Sessions::new(log.clone(), settings.regions.clone()),
             hub: Hub::new(client.clone()),
             workers: workers::Workers::default(),

@@ -117,7 +117,7 @@ fn open(
     let tracker = edge.connections.clone();
     tracker.spawn(async move {
         let socket = match upgrade.await {
-            Ok(upgraded) => Socket::new(upgraded).await,
+            Ok(upgraded) => Socket::new(upgraded, edge.large_frames.clone()).await,
             Err(error) => Err(std::io::Error::other(error)),
         };
         match socket {

@@ -1,13 +1,14 @@
 //! The event log: append with one winner, read what is there.
 //!
 //! [`EventLog`] is the contract; [`nats::NatsLog`] keeps it over JetStream, [`memory::MemoryLog`] in memory for simulation.
-//! [`load::Conversations`] folds a conversation from it. One contract suite runs against both logs.
+//! [`load::Conversations`] folds a conversation from it, [`objects::Objects`] keeps what is too large for an event. One contract suite runs against both logs.
 
 pub mod backoff;
 pub mod bus;
 pub mod load;
 pub mod memory;
 pub mod nats;
+pub mod objects;
 pub mod streams;
 
 use std::future::Future;

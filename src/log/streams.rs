@@ -39,7 +39,7 @@ pub enum StreamsError {
     Drift(String),
 }
 
-const STREAMS: [&str; 9] = [
+const STREAMS: [&str; 10] = [
     include_str!("../../streams/CHAT.json"),
     include_str!("../../streams/LIVE.json"),
     include_str!("../../streams/SCHED.json"),
@@ -49,6 +49,7 @@ const STREAMS: [&str; 9] = [
     include_str!("../../streams/KV_AGENTS.json"),
     include_str!("../../streams/KV_CONVERSATIONS.json"),
     include_str!("../../streams/KV_WORKERS.json"),
+    include_str!("../../streams/OBJ_ATTACHMENTS.json"),
 ];
 const CONSUMERS: [(&str, &str); 2] = [
     ("CHAT_local", include_str!("../../streams/CHAT.worker.json")),

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     domain::{
-        event::{Citation, OtpChallenge},
+        event::{Citation, File, OtpChallenge},
         interaction::Form,
     },
     knowledge::{GROUNDING_PASSAGES, Reader},
@@ -29,6 +29,8 @@ pub struct CallContext {
     pub user: Uuid,
     /// Who looks for knowledge.
     pub reader: Reader,
+    /// What came with the message, for tools alone.
+    pub files: Vec<File>,
     /// The conversation's messages.
     pub history: Arc<dyn History>,
     /// The form that the model asked for in words.
@@ -71,12 +73,13 @@ impl Registry {
     /// Calls a tool with the model's JSON text as arguments.
     pub async fn call(&self, tool: &Tool, arguments: &str, context: &CallContext) -> ToolResult {
         let arguments = if arguments.trim().is_empty() { "{}" } else { arguments };
-        let Ok(parsed @ Value::Object(_)) = serde_json::from_str::<Value>(arguments) else {
+        let Ok(parsed) = serde_json::from_str::<Map<String, Value>>(arguments) else {
             return ToolResult::error("The arguments are not a JSON object.");
         };
         let mut result = match &tool.place {
-            Place::Knowledge => self.knowledge_search(&parsed, &context.reader).await,
-            Place::Builtin(builtin) => self.builtins.call(*builtin, &parsed, context).await,
+            Place::Knowledge => self.knowledge_search(&Value::Object(parsed), &context.reader).await,
+            Place::Builtin(builtin) => self.builtins.call(*builtin, &Value::Object(parsed), context).await,
+            Place::Mcp { server, tool: name } => self.mcp.call(tool, (server, name), parsed, context).await,
             Place::Endpoint { subject } => self.request(tool, subject, arguments, context).await,
         };
         cut(&mut result.text);
@@ -106,6 +109,9 @@ impl Registry {
         headers.insert("Turnstream-Conversation", context.conversation.to_string());
         headers.insert("Turnstream-User", context.user.to_string());
         headers.insert("Turnstream-Epoch", context.epoch.to_string());
+        if !context.files.is_empty() {
+            headers.insert("Turnstream-Files", ascii(&json!(context.files)));
+        }
         if let Some(settings) = &context.settings {
             headers.insert("Turnstream-Settings", settings.as_str());
         }
@@ -135,6 +141,18 @@ impl Registry {
             }
         }
     }
+}
+
+/// JSON in ASCII letters, as headers need it.
+fn ascii(value: &Value) -> String {
+    let mut text = String::new();
+    for letter in value.to_string().chars() {
+        match letter {
+            ' '..='~' => text.push(letter),
+            _ => letter.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}"))),
+        }
+    }
+    text
 }
 
 /// Cuts a result that is too long, and says so.
@@ -176,6 +194,14 @@ mod tests {
     fn a_call_is_described_in_words() {
         assert_eq!(describe("issue_refund", r#"{"order_id":"ORD-1234"}"#), "Issue refund: order id ORD-1234");
         assert_eq!(describe("restart", "not json"), "Restart");
+    }
+
+    #[test]
+    fn a_header_holds_json_in_ascii() {
+        let value = json!([{ "name": "Zoë 🦀\n.pdf" }]);
+        let text = ascii(&value);
+        assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
     }
 
     #[test]

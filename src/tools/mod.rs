@@ -4,6 +4,7 @@
 //! - [`discovery`]: finds the endpoints of NATS micro services that are tools.
 //! - [`call`]: calls one tool and makes a result of whatever happens.
 //! - [`builtin`]: the built-in tools: [`fetch_url`], [`web_search`], [`github_search`], [`history`], [`interactions`].
+//! - [`mcp`]: tools of MCP servers.
 //! - [`demo`]: the write tool of `SMOOTH_AGENT_SEED_KB`, itself a NATS micro service.
 
 pub mod builtin;
@@ -14,9 +15,11 @@ pub mod fetch_url;
 pub mod github_search;
 pub mod history;
 pub mod interactions;
+pub mod mcp;
 pub mod registry;
 pub mod web_search;
 
 pub use builtin::{Builtins, History, Page, Said};
 pub use call::{CallContext, ToolResult};
+pub use mcp::Mcp;
 pub use registry::{Offer, Place, Registry, Tool};

@@ -10,10 +10,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::frames::ErrorCode;
-use crate::{
-    domain::event::{File, Image},
-    limits,
-};
+use crate::limits;
 
 /// What a client frame asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,29 +182,48 @@ impl Fields {
         }
     }
 
-    /// The pictures of a message; malformed entries are dropped.
-    pub fn images(&self) -> Vec<Image> {
-        self.entries("images", |image| {
-            let url = image.get("url")?.as_str().filter(|url| !url.trim().is_empty())?;
-            let detail =
-                image.get("detail").and_then(Value::as_str).filter(|detail| ["low", "high", "auto"].contains(detail));
-            Some(Image { url: url.to_string(), detail: detail.map(str::to_string) })
+    /// Takes the pictures of a message out of the frame, since they can be large; malformed entries are dropped.
+    pub fn take_images(&mut self) -> Vec<GivenImage> {
+        self.take_entries("images", |image| {
+            let detail = take_text(image, "detail").filter(|detail| ["low", "high", "auto"].contains(&detail.as_str()));
+            Some(GivenImage { url: take_text(image, "url")?, detail })
         })
     }
 
-    /// The files of a message; malformed entries are dropped.
-    pub fn files(&self) -> Vec<File> {
-        self.entries("files", |file| {
-            let text = |name: &str| {
-                file.get(name).and_then(Value::as_str).filter(|text| !text.trim().is_empty()).map(str::to_string)
-            };
-            Some(File { name: text("name")?, mime_type: text("mimeType"), url: text("url")? })
+    /// Takes the files of a message out of the frame; malformed entries are dropped.
+    pub fn take_files(&mut self) -> Vec<GivenFile> {
+        self.take_entries("files", |file| {
+            let (name, url) = (take_text(file, "name")?, take_text(file, "url")?);
+            Some(GivenFile { name, mime_type: take_text(file, "mimeType"), url })
         })
     }
 
-    fn entries<T>(&self, name: &str, read: impl Fn(&Map<String, Value>) -> Option<T>) -> Vec<T> {
-        let list = self.get(name).and_then(Value::as_array);
-        list.into_iter().flatten().filter_map(|entry| read(entry.as_object()?)).collect()
+    fn take_entries<T>(&mut self, name: &str, read: impl Fn(&mut Map<String, Value>) -> Option<T>) -> Vec<T> {
+        let Some(Value::Array(mut list)) = self.0.remove(name) else { return vec![] };
+        list.iter_mut().filter_map(|entry| read(entry.as_object_mut()?)).collect()
+    }
+}
+
+/// A picture as a client gives it.
+#[derive(Debug)]
+pub struct GivenImage {
+    pub url: String,
+    pub detail: Option<String>,
+}
+
+/// A file as a client gives it.
+#[derive(Debug)]
+pub struct GivenFile {
+    pub name: String,
+    pub mime_type: Option<String>,
+    pub url: String,
+}
+
+/// A text that is not blank.
+fn take_text(entry: &mut Map<String, Value>, name: &str) -> Option<String> {
+    match entry.remove(name) {
+        Some(Value::String(text)) if !text.trim().is_empty() => Some(text),
+        _ => None,
     }
 }
 

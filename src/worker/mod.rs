@@ -6,11 +6,13 @@
 //! - [`consumer`]: finds work items and due deadlines.
 //! - [`run`]: one item from claim to exit; the steps are in [`model_step`], [`tool_step`], [`auth_step`] and [`end_step`].
 //! - [`gateways`]: which key is used for whom.   - [`profile`]: what holds for a turn.   - [`prompt`]: what the model is given.
+//! - [`attachments`]: pictures that came with the message.
 //! - [`suggested`]: suggested replies, cut out of the text.   - [`side`]: small questions to a model.
 //! - [`presence`]: says that this worker is there.
 //!
 //! Invariant: this room never imports `edge`.
 
+mod attachments;
 mod auth_step;
 pub mod consumer;
 mod end_step;
@@ -36,7 +38,7 @@ use std::{
 
 use async_nats::Client;
 use futures_util::StreamExt;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -46,7 +48,7 @@ use crate::{
     agents, ids,
     knowledge::Retrieve,
     limits,
-    log::{load::Conversations, nats::NatsLog},
+    log::{load::Conversations, nats::NatsLog, objects::Objects},
     subjects,
     tools::{self, Registry},
 };
@@ -68,6 +70,7 @@ pub struct Settings {
     pub preamble_model: Option<String>,
     pub judge_model: Option<String>,
     pub builtins: tools::Builtins,
+    pub mcp: tools::Mcp,
 }
 
 /// A worker process's shared parts.
@@ -76,6 +79,9 @@ pub struct Worker {
     pub(crate) client: Client,
     pub(crate) log: NatsLog,
     pub(crate) conversations: Conversations<NatsLog>,
+    pub(crate) objects: Objects,
+    /// Room for pictures on their way to the model, in bytes.
+    images: Arc<Semaphore>,
     pub(crate) tools: Registry,
     pub(crate) agents: agents::Store,
     pub(crate) knowledge: Arc<dyn Retrieve>,
@@ -93,8 +99,10 @@ impl Worker {
         let log = NatsLog::new(client.clone());
         Self {
             id: ids::new_random(),
-            tools: Registry::new(client.clone(), knowledge.clone(), settings.builtins.clone()),
+            tools: Registry::new(client.clone(), knowledge.clone(), settings.builtins.clone(), settings.mcp.clone()),
             conversations: Conversations::over_nats(log.clone()),
+            objects: Objects::new(log.clone()),
+            images: Arc::new(Semaphore::new(limits::IMAGES_BYTES)),
             agents: agents::Store::new(log.clone()),
             log,
             client,
@@ -110,11 +118,14 @@ impl Worker {
     ///
     /// (1) Find the tools that are there; (2) advertise, look for tools, listen for stop hints, pull items and deadlines;
     /// (3) on shutdown stop pulling and advertising; (4) wait for the turns; (5) give back what still runs, for another
-    /// worker to take at once.
+    /// worker to take at once; (6) end the MCP servers.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let turns = TaskTracker::new();
         let hand_over = CancellationToken::new();
         let side = TaskTracker::new();
+        // Servers stay until the turns that may call them are over.
+        let stop_mcp = CancellationToken::new();
+        side.spawn(self.settings.mcp.clone().run(stop_mcp.clone()));
         match tools::discovery::Discovery::new(self.client.clone()).await {
             Ok(mut discovery) => {
                 self.tools.set_discovered(discovery.first().await);
@@ -123,6 +134,7 @@ impl Worker {
             }
             Err(error) => tracing::error!(%error, "tools of NATS services can't be found"),
         }
+        shutdown.run_until_cancelled(self.settings.mcp.first()).await;
         side.spawn(shutdown.clone().run_until_cancelled_owned(listen_for_stops(self.clone())));
         side.spawn(shutdown.clone().run_until_cancelled_owned(consumer::pull_deadlines(self.clone())));
         side.spawn(presence::advertise(self.clone(), shutdown.clone()));
@@ -134,6 +146,7 @@ impl Worker {
             hand_over.cancel();
             turns.wait().await;
         }
+        stop_mcp.cancel();
         side.wait().await;
         if let Err(error) = self.client.flush().await {
             tracing::warn!(%error, "the last messages may not have reached NATS");

@@ -8,7 +8,7 @@ use std::pin::pin;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Worker,
+    Worker, attachments,
     profile::Profile,
     prompt,
     run::{Exit, Run},
@@ -34,7 +34,7 @@ pub(super) struct Opening(Option<Opened>);
 
 /// A request to the model, sent, and the documents that were put before it.
 struct Opened {
-    stream: AbortOnDropHandle<Result<ChatStream, ModelError>>,
+    stream: AbortOnDropHandle<Result<ChatStream, OpenError>>,
     grounding: Vec<Citation>,
     preamble: Preamble,
 }
@@ -47,6 +47,16 @@ pub(super) struct Replied {
     pub reply: ModelReply,
     pub suggestions: Vec<String>,
     pub grounding: Vec<Citation>,
+}
+
+/// Why there is no answer to a request.
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Its pictures can't be read now.
+    #[error(transparent)]
+    Images(#[from] ReadError),
 }
 
 impl Opening {
@@ -74,8 +84,15 @@ async fn open(
         let asked = side::preamble(gateway.clone(), model.clone(), turn.request.message.clone());
         AbortOnDropHandle::new(tokio::spawn(asked))
     });
-    let stream = AbortOnDropHandle::new(tokio::spawn(async move { gateway.chat(&prompt.request).await }));
-    Ok(Some(Opened { stream, grounding: prompt.grounding, preamble }))
+    let images = state.turn.as_ref().map_or(vec![], |turn| turn.request.images.clone());
+    let (worker, mut request) = (worker.clone(), prompt.request);
+    let stream = tokio::spawn(async move {
+        let room = attachments::show(&worker, &images, &mut request).await?;
+        let stream = gateway.chat(&request).await;
+        drop(room);
+        Ok(stream?)
+    });
+    Ok(Some(Opened { stream: AbortOnDropHandle::new(stream), grounding: prompt.grounding, preamble }))
 }
 
 impl Run<'_> {
@@ -98,7 +115,8 @@ impl Run<'_> {
         };
         let reply = match self.meanwhile(turn, &mut preamble, stream).await? {
             Ok(Ok(stream)) => self.relay_stream(turn, stream, preamble).await?,
-            Ok(Err(error)) => Err(error),
+            Ok(Err(OpenError::Model(error))) => Err(error),
+            Ok(Err(OpenError::Images(error))) => return Err(Exit::Unavailable(error.to_string())),
             Err(panic) => return self.fail(turn, FailureReason::Model, &panic.to_string()).await,
         };
         match reply.map(|(reply, suggestions)| Replied { reply, suggestions, grounding }) {

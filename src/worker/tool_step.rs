@@ -74,6 +74,7 @@ impl Run<'_> {
             conversation: self.key.conversation,
             user: turn.request.user.id,
             reader: self.profile.reader(&self.key, turn),
+            files: turn.request.files.clone(),
             asked: self.state.asked.clone(),
             settings: settings.map(|settings| Value::Object(settings).to_string()),
             history: Arc::new(Older { worker: self.worker.clone(), key: self.key.clone() }),

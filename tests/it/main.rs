@@ -2,6 +2,7 @@
 
 mod agents;
 mod approvals;
+mod attachments;
 mod bad_input;
 mod builtin_tools;
 mod cancel;
@@ -15,6 +16,7 @@ mod ingest_web;
 mod instructions;
 mod interactions;
 mod knowledge;
+mod mcp;
 mod model_faults;
 mod one_time_passwords;
 mod organisations;

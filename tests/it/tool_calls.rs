@@ -29,12 +29,12 @@ async fn scene(tools: Vec<Tool>) -> Scene {
     Scene { stage, provider, edge, _worker, client, session }
 }
 
-fn calls(list: &[(&str, Value)]) -> Reply {
+pub fn calls(list: &[(&str, Value)]) -> Reply {
     Reply::tool_calls(list.iter().map(|(name, arguments)| (name.to_string(), arguments.to_string())).collect())
 }
 
 /// The tool results in the last request to the model, in its order, with the ids of the calls they answer.
-fn results_for_the_model(stage: &Stage) -> Vec<String> {
+pub fn results_for_the_model(stage: &Stage) -> Vec<String> {
     let request = stage.gateway.requests().pop().unwrap();
     let messages = request["messages"].as_array().unwrap();
     let asked: Vec<&Value> =

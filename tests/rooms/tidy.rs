@@ -28,7 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("otp", &["limits", "subjects", "domain"]),
     ("agents", &["limits", "ids", "subjects", "domain", "log"]),
     ("spec", &["domain", "wire", "knowledge", "agents"]),
-    ("tools", &["limits", "subjects", "domain", "fetch", "extract", "knowledge"]),
+    ("tools", &["limits", "subjects", "config", "domain", "fetch", "extract", "knowledge"]),
     ("ingest", &["limits", "fetch", "extract", "knowledge"]),
     (
         "edge",
@@ -123,6 +123,7 @@ const SUBJECT_TOKENS: &[(&str, &[&str])] = &[
     ("otp.", &[]),
     ("$JS", &[]),
     ("$KV", &[]),
+    ("$O", &[]),
     ("$SRV", &[]),
     ("$SYS", &[]),
     ("_INBOX", &[]),

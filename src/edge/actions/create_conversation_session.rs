@@ -57,6 +57,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     };
     let record = edge.sessions.add(&key.region, record).await?;
     connection.session = Some(record.session);
+    connection.has_session = true;
     connection.views.resumes |= executed.state.supports.iter().any(|capability| capability == RESUME_CAPABILITY);
     if resumed {
         connection.watch(&key, true).await?;

@@ -15,9 +15,12 @@ use crate::{
     auth::{Principal, Role},
     domain::{
         Command, Conversation, Refusal,
-        event::{AgentVersion, Asker, Skill, TurnRequested},
+        event::{AgentVersion, Asker, File, Image, Skill, TurnRequested},
     },
-    edge::workers::Outlook,
+    edge::{
+        attachments::{self, Attachments},
+        workers::Outlook,
+    },
     ids, limits,
     log::load::{ExecuteError, Freshness},
     subjects::ConversationKey,
@@ -34,12 +37,14 @@ struct Asked {
     message: String,
     stream: bool,
     model: Option<String>,
+    attachments: Attachments,
     skill: Option<Skill>,
 }
 
-pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Result<(), BadFrame> {
+pub(super) async fn serve(connection: &mut Connection, request: &mut Request) -> Result<(), BadFrame> {
     let found = session(connection, request.fields.session()).await?;
-    let asked = match check(connection, request, &found).await {
+    let attachments = attachments::take(&mut request.fields).await;
+    let mut asked = match check(connection, request, &found, attachments).await {
         Ok(asked) => asked,
         Err(bad) => return Err(in_progress_first(connection, &found, request).await?.unwrap_or(bad)),
     };
@@ -56,9 +61,10 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
         };
         return Err(in_progress_first(connection, &found, request).await?.unwrap_or(unavailable));
     }
+    let attachments = store(connection, &key, turn, std::mem::take(&mut asked.attachments)).await?;
     connection.watch(&key, false).await?;
     connection.views.open(&key, turn, &asked.request_id, None);
-    let command = command(connection, request, &record, asked, turn, pool, agent.map(|(version, _)| version));
+    let command = command(connection, &record, asked, attachments, turn, pool, agent.map(|(version, _)| version));
     let accepted = ask(connection, request, &key, turn, command).await;
     if accepted.is_err() {
         connection.close(turn);
@@ -106,12 +112,30 @@ async fn ask(
     }
 }
 
+/// Stores what came with a message, unless another turn stands against it.
+async fn store(
+    connection: &Connection,
+    key: &ConversationKey,
+    turn: Uuid,
+    attachments: Attachments,
+) -> Result<(Vec<Image>, Vec<File>), BadFrame> {
+    if attachments.is_empty() {
+        return Ok((vec![], vec![]));
+    }
+    let edge = &connection.edge;
+    let state = edge.conversations.load(key, Freshness::AtLeast(0)).await?;
+    if state.turn.as_ref().is_some_and(|active| active.request.turn != turn) {
+        return Err(turn_in_progress());
+    }
+    attachments.store(&edge.objects, &key.org).await
+}
+
 /// The request for a turn, under the configuration that its agent has now.
 fn command(
     connection: &Connection,
-    request: &Request,
     record: &SessionRecord,
     asked: Asked,
+    (images, files): (Vec<Image>, Vec<File>),
     turn: Uuid,
     pool: String,
     agent_config: Option<AgentVersion>,
@@ -122,8 +146,8 @@ fn command(
         request_id: asked.request_id,
         message_id: ids::new_random(),
         message: asked.message,
-        images: request.fields.images(),
-        files: request.fields.files(),
+        images,
+        files,
         model: asked.model,
         stream: asked.stream,
         pool,
@@ -150,11 +174,12 @@ async fn check(
     connection: &Connection,
     request: &Request,
     session: &Option<(Arc<SessionRecord>, ConversationKey)>,
+    attachments: Result<Attachments, BadFrame>,
 ) -> Result<Asked, BadFrame> {
     let fields = &request.fields;
     let request_id = request.required_id()?.to_string();
     fields.required_session()?;
-    let has_attachments = !fields.images().is_empty() || !fields.files().is_empty();
+    let has_attachments = attachments.as_ref().map_or(true, |attachments| !attachments.is_empty());
     let message = match fields.text("message")? {
         Some(text) if text.chars().count() > limits::MESSAGE_MAX_CHARS => {
             return Err(invalid(format!("`message` is longer than {} characters", limits::MESSAGE_MAX_CHARS)));
@@ -165,6 +190,7 @@ async fn check(
     };
     let stream = fields.bool_or("stream", true)?;
     let model = fields.text("model")?.filter(|model| !model.trim().is_empty()).map(str::to_string);
+    let attachments = attachments?;
     let skill = match fields.text("skill")?.filter(|name| !name.trim().is_empty()) {
         Some(name) => Some(skill(connection, session, name).await?),
         None => None,
@@ -172,7 +198,7 @@ async fn check(
     if session.is_none() {
         return Err(session_not_found());
     }
-    Ok(Asked { request_id, message, stream, model, skill })
+    Ok(Asked { request_id, message, stream, model, attachments, skill })
 }
 
 /// The skill that a message names, if its agent may be told to use it.

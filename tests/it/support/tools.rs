@@ -64,6 +64,8 @@ pub struct Call {
     /// The idempotency key.
     pub id: String,
     pub arguments: Value,
+    /// The files that came with the message, as the provider is told of them; null = none.
+    pub files: Value,
     /// What the agent's configuration tells the tool.
     pub settings: Option<String>,
 }
@@ -135,11 +137,12 @@ async fn nobody_serves(client: &Client, subject: &str) -> bool {
 
 async fn serve(mut endpoint: Endpoint, tool: Tool, calls: watch::Sender<Vec<Call>>) {
     while let Some(request) = endpoint.next().await {
-        let header = |name| Some(request.message.headers.as_ref()?.get(name)?.to_string());
+        let header = |name: &str| Some(request.message.headers.as_ref()?.get(name)?.to_string());
         let id = header("Turnstream-Call-Id").expect("a call has an id");
+        let files = header("Turnstream-Files").map_or(Value::Null, |files| serde_json::from_str(&files).unwrap());
         let arguments = serde_json::from_slice(&request.message.payload).expect("arguments are JSON");
         let settings = header("Turnstream-Settings");
-        calls.send_modify(|calls| calls.push(Call { tool: tool.name, id, arguments, settings }));
+        calls.send_modify(|calls| calls.push(Call { tool: tool.name, id, arguments, files, settings }));
         match &tool.behaviour {
             Behaviour::Answer(text) => request.respond(Ok((*text).into())).await.unwrap(),
             Behaviour::Fail(code, text) => {
