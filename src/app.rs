@@ -128,6 +128,7 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
         region: config.regions.home.clone(),
         pool: config.pool.clone(),
         model: config.model.clone(),
+        title_model: config.title_model.clone(),
         max_iterations: config.max_iterations,
         max_tokens: config.max_tokens,
         human_wait_secs: config.human_wait_secs,

@@ -16,6 +16,7 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_PORT",
     "SMOOTH_AGENT_HEALTH_PORT",
     "SMOOTH_AGENT_MODEL",
+    "SMOOTH_AGENT_TITLE_MODEL",
     "SMOOTH_AGENT_MAX_ITERATIONS",
     "SMOOTH_AGENT_MAX_TOKENS",
     "SMOOTH_AGENT_MODEL_SILENCE_SECS",
@@ -63,6 +64,8 @@ pub struct Config {
     pub agent_name: String,
     pub gateway: Option<GatewayConfig>,
     pub model: String,
+    /// The model that names conversations after their first turn.
+    pub title_model: Option<String>,
     pub max_iterations: u32,
     pub max_tokens: u32,
     /// How long the gateway may be silent, before its answer and within it.
@@ -198,6 +201,7 @@ impl Config {
             agent_name: text("SMOOTH_AGENT_AGENT_NAME").unwrap_or_else(|| "smooth-agent".into()),
             gateway,
             model: text("SMOOTH_AGENT_MODEL").unwrap_or_else(|| "claude-haiku-4-5".into()),
+            title_model: text("SMOOTH_AGENT_TITLE_MODEL"),
             max_iterations: at_least_one(&text, "SMOOTH_AGENT_MAX_ITERATIONS", 20)?,
             max_tokens: at_least_one(&text, "SMOOTH_AGENT_MAX_TOKENS", 8192)?,
             turn_limit_secs: at_least_one(&text, "SMOOTH_AGENT_TURN_LIMIT_SECS", 3600)?,
@@ -336,6 +340,7 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOAI_GATEWAY_URL={}", self.gateway.as_ref().map_or("unset", |g| g.url.as_str()))?;
         writeln!(f, "SMOOAI_GATEWAY_KEY={}", set(self.gateway.as_ref().is_some_and(|g| g.key.is_some())))?;
         writeln!(f, "SMOOTH_AGENT_MODEL={}", self.model)?;
+        writeln!(f, "SMOOTH_AGENT_TITLE_MODEL={}", self.title_model.as_deref().unwrap_or("unset"))?;
         writeln!(f, "SMOOTH_AGENT_MAX_ITERATIONS={}", self.max_iterations)?;
         writeln!(f, "SMOOTH_AGENT_MAX_TOKENS={}", self.max_tokens)?;
         writeln!(f, "SMOOTH_AGENT_MODEL_SILENCE_SECS={}", self.model_silence_secs)?;

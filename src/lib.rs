@@ -18,6 +18,7 @@ pub mod ids;
 pub mod ingest;
 pub mod knowledge;
 pub mod limits;
+pub mod lists;
 pub mod live;
 pub mod log;
 pub mod model;

@@ -20,6 +20,8 @@ pub const JWKS_MAX_BYTES: usize = 256 * 1024;
 pub const GROUPS_MAX: usize = 256;
 /// Longest name or e-mail of a participant that is kept.
 pub const NAME_MAX_CHARS: usize = 200;
+/// Longest title that is kept, and how much of a first message is one, from the protocol.
+pub const TITLE_MAX_CHARS: usize = 60;
 /// Largest `metadata` object of a session, as JSON.
 pub const METADATA_MAX_BYTES: usize = 16 * 1024;
 /// Most `supports` entries that are kept, and the longest of them.
@@ -104,6 +106,20 @@ pub const SILENCE_CHECK_MS: u64 = 5_000;
 pub const KEEPALIVE_MS: u64 = 25_000;
 /// How long a repair may read the LIVE stream.
 pub const REPAIR_MS: u64 = 1_000;
+
+/// Messages of one batched read: below the server's 1,024, and below the queue of a subscription.
+pub const READ_BATCH: usize = 1_000;
+/// Events of the index's consumer that are asked for in one pull, and conversations that are brought up to date at once.
+pub const INDEX_BATCH: usize = 256;
+pub const INDEX_PARALLEL: usize = 8;
+/// Entries that are looked at for one page of a list that is filtered, before the page is given as it is.
+pub const LIST_SCAN_MAX: usize = 5_000;
+/// Conversations of one day that are listed, the newest ones: they are sorted in memory.
+pub const LIST_DAY_MAX: usize = 20_000;
+/// How long a model may take to name a conversation, and how much of the message it is given.
+pub const TITLE_TIMEOUT_MS: u64 = 20_000;
+pub const TITLE_MESSAGE_CHARS: usize = 2_000;
+pub const TITLE_MAX_TOKENS: u32 = 256;
 
 /// Turns that one worker runs at once.
 pub const WORKER_TURNS: usize = 512;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     domain::event::{self, kind},
-    knowledge,
+    knowledge, lists,
     wire::{actions, frames, stored::SessionRecord},
 };
 
@@ -92,6 +92,8 @@ fn actions() -> Value {
             actions::Action::CreateConversationSession => document.add::<actions::CreateConversationSession>(name),
             actions::Action::GetSession => document.add::<actions::GetSession>(name),
             actions::Action::GetConversationMessages => document.add::<actions::GetConversationMessages>(name),
+            actions::Action::ListConversations => document.add::<actions::ListConversations>(name),
+            actions::Action::RenameConversation => document.add::<actions::RenameConversation>(name),
             actions::Action::SendMessage => document.add::<actions::SendMessage>(name),
             actions::Action::ConfirmToolAction => document.add::<actions::ConfirmToolAction>(name),
             actions::Action::Cancel => document.add::<actions::Cancel>(name),
@@ -109,6 +111,8 @@ fn frames() -> Value {
     document.add::<frames::SessionCreated>("create_conversation_session.data");
     document.add::<frames::SessionView>("get_session.data");
     document.add::<frames::MessagePage>("get_conversation_messages.data");
+    document.add::<frames::ConversationPage>("list_conversations.data");
+    document.add::<frames::Renamed>("rename_conversation.data");
     document.add::<frames::Confirmed>("confirm_tool_action.data");
     document.add::<frames::Resumed>("resume_session.data");
     let description = "Frames that a server sends, exactly: no other field may be there. On a connection that asked for the \
@@ -121,6 +125,7 @@ fn frames() -> Value {
 fn events() -> Value {
     let mut document = Document::of_readers();
     document.add::<event::SessionOpened>(kind::SESSION_OPENED);
+    document.add::<event::ConversationRenamed>(kind::CONVERSATION_RENAMED);
     document.add::<event::TurnRequested>(kind::TURN_REQUESTED);
     document.add::<event::TurnStarted>(kind::TURN_STARTED);
     document.add::<event::TurnReleased>(kind::TURN_RELEASED);
@@ -133,6 +138,7 @@ fn events() -> Value {
     document.add::<event::TurnFailed>(kind::TURN_FAILED);
     document.add::<event::TurnCancelled>(kind::TURN_CANCELLED);
     document.add::<SessionRecord>("session");
+    document.add::<lists::Entry>("index.entry");
     document.add::<knowledge::Document>("knowledge.document");
     document.add::<knowledge::document::Chunk>("knowledge.chunk");
     document.add::<knowledge::runs::RunEvent>("knowledge.run");
@@ -143,6 +149,6 @@ fn events() -> Value {
         }
     }
     let description = "Payloads of stored events, by the event's name, which is its `ce-type` without `turnstream.`; \
-                       the session record; and documents with their passages. A reader must accept fields that it does not know.";
+                       the session record; entries of the index; and documents with their passages. A reader must accept fields that it does not know.";
     document.finish("Events", description, vec![])
 }

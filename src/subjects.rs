@@ -3,6 +3,7 @@
 //! A value that is not a UUID gets in only through [`encode_token`], so ids with dots, spaces or wildcards can't change a
 //! subject's shape.
 
+use chrono::NaiveDate;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -125,8 +126,7 @@ pub const KNOWLEDGE_ALL: &str = "kb.>";
 
 /// The token of a document. Its id is a path or a URL of any length, so the token is a hash of it; the id is in the payload.
 pub fn knowledge_document(id: &str) -> String {
-    let digest = Sha256::digest(id.as_bytes());
-    digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    hash(id)
 }
 
 /// Organisation, document token and chunk in a subject of the stream KNOWLEDGE; no chunk = the head.
@@ -152,6 +152,43 @@ pub fn retrieve(org: &str) -> String {
 /// Key of a conversation's cached fold in the bucket CONVERSATIONS.
 pub fn fold_key(key: &ConversationKey) -> String {
     format!("{}.{}.{}", key.region, encode_token(&key.org), key.conversation)
+}
+
+/// Whose conversations are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose<'a> {
+    Everybody,
+    Owner(&'a str),
+}
+
+/// Key of a conversation in the bucket INDEX: `{org}.{owner}.{day}.{conversation}`. An e-mail address has no business in a
+/// subject, which monitoring shows, so the owner is a hash of it; `=` = nobody. The day is that of the last message.
+pub fn index_key(org: &str, owner: Option<&str>, day: NaiveDate, conversation: Uuid) -> String {
+    format!("{}.{}.{}.{conversation}", encode_token(org), owner_token(owner), day.format("%Y%m%d"))
+}
+
+/// `{org}.{owner}.{day}.*`: what an organisation or an owner has in the bucket INDEX, of one day or of all.
+pub fn index_filter(org: &str, whose: Whose, day: Option<NaiveDate>) -> String {
+    let owner = match whose {
+        Whose::Everybody => "*".to_string(),
+        Whose::Owner(owner) => owner_token(Some(owner)),
+    };
+    let day = day.map_or_else(|| "*".to_string(), |day| day.format("%Y%m%d").to_string());
+    format!("{}.{owner}.{day}.*", encode_token(org))
+}
+
+/// `{org}.*.*.{conversation}`: a conversation in the bucket INDEX, wherever it is.
+pub fn index_everywhere(org: &str, conversation: Uuid) -> String {
+    format!("{}.*.*.{conversation}", encode_token(org))
+}
+
+fn owner_token(owner: Option<&str>) -> String {
+    owner.map_or_else(|| encode_token(""), hash)
+}
+
+fn hash(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Key of a worker's advertisement in the bucket WORKERS.

@@ -7,7 +7,9 @@ use uuid::Uuid;
 
 use super::{
     conversation::Conversation,
-    event::{Event, Resolution, SessionOpened, TurnCancelled, TurnRequested, TurnResumed, TurnStarted},
+    event::{
+        ConversationRenamed, Event, Resolution, SessionOpened, TurnCancelled, TurnRequested, TurnResumed, TurnStarted,
+    },
     turn::Turn,
 };
 
@@ -16,6 +18,10 @@ use super::{
 pub enum Command {
     /// Open a session; on a conversation that does not exist yet this starts it.
     Open(SessionOpened),
+    /// Name the conversation.
+    Rename { title: String, by: Option<Uuid> },
+    /// Name the conversation unless it has a name.
+    Entitle { title: String },
     /// Ask for a turn.
     Request(TurnRequested),
     /// Claim the work item with this sequence.
@@ -33,6 +39,10 @@ pub enum Command {
 /// Why a command changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    #[error("there is no such conversation")]
+    NoConversation,
+    #[error("the conversation has a name")]
+    AlreadyNamed,
     #[error("another turn is active")]
     TurnInProgress,
     #[error("this request was already accepted and its turn is active")]
@@ -52,6 +62,10 @@ pub enum Refusal {
 pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal> {
     match command {
         Command::Open(opened) => Ok(Event::SessionOpened(opened.clone())),
+        Command::Rename { .. } | Command::Entitle { .. } if !state.exists() => Err(Refusal::NoConversation),
+        Command::Rename { title, by } => renamed(title, *by),
+        Command::Entitle { .. } if state.title.is_some() => Err(Refusal::AlreadyNamed),
+        Command::Entitle { title } => renamed(title, None),
         Command::Request(request) => match &state.turn {
             Some(turn) if turn.request.turn == request.turn => Err(Refusal::AlreadyActive),
             _ if state.finished_turn(request.turn).is_some() => Err(Refusal::AlreadyFinished),
@@ -81,6 +95,10 @@ pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal>
             _ => Err(Refusal::NoTurn),
         },
     }
+}
+
+fn renamed(title: &str, by: Option<Uuid>) -> Result<Event, Refusal> {
+    Ok(Event::ConversationRenamed(ConversationRenamed { title: title.to_string(), by }))
 }
 
 fn resumed(state: &Conversation, park: Uuid, resolution: Resolution, by: Option<Uuid>) -> Result<Event, Refusal> {

@@ -12,6 +12,7 @@ use uuid::Uuid;
 /// Stored names: the last two tokens of an event's subject, and the end of its CloudEvents type.
 pub mod kind {
     pub const SESSION_OPENED: &str = "session.opened";
+    pub const CONVERSATION_RENAMED: &str = "conversation.renamed";
     pub const TURN_REQUESTED: &str = "turn.requested";
     pub const TURN_STARTED: &str = "turn.started";
     pub const TURN_RELEASED: &str = "turn.released";
@@ -30,6 +31,8 @@ pub mod kind {
 pub enum Event {
     /// A client opened a session; the first one also starts the conversation. Written by an edge.
     SessionOpened(SessionOpened),
+    /// The conversation got a title. Written by an edge (somebody named it) or a worker (a model did).
+    ConversationRenamed(ConversationRenamed),
     /// A user message was accepted and waits for a worker. Written by an edge; a work item.
     TurnRequested(TurnRequested),
     /// A worker claimed the turn's work item; the event's sequence is the turn's epoch. Written by that worker.
@@ -60,6 +63,7 @@ impl Event {
     pub fn kind(&self) -> &'static str {
         match self {
             Event::SessionOpened(_) => kind::SESSION_OPENED,
+            Event::ConversationRenamed(_) => kind::CONVERSATION_RENAMED,
             Event::TurnRequested(_) => kind::TURN_REQUESTED,
             Event::TurnStarted(_) => kind::TURN_STARTED,
             Event::TurnReleased(_) => kind::TURN_RELEASED,
@@ -77,7 +81,7 @@ impl Event {
     /// The turn that the event belongs to, if it belongs to one.
     pub fn turn(&self) -> Option<Uuid> {
         match self {
-            Event::SessionOpened(_) => None,
+            Event::SessionOpened(_) | Event::ConversationRenamed(_) => None,
             Event::TurnRequested(e) => Some(e.turn),
             Event::TurnStarted(e) => Some(e.turn),
             Event::TurnReleased(e) => Some(e.turn),
@@ -126,6 +130,15 @@ pub struct SessionOpened {
     pub browser_fingerprint: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Map<String, Value>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConversationRenamed {
+    pub title: String,
+    /// The session that it was named in; absent = a model named it, or somebody without a session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Uuid>,
 }
 
 /// A picture that came with a message.

@@ -4,12 +4,14 @@
 //!
 //! - [`event`]: the catalogue of what can happen.
 //! - [`conversation`]: `evolve(state, event)`, the fold.
+//! - [`title`]: what a conversation is called.
 //! - [`turn`]: the state of a running turn and `next_step(turn)`.
 //! - [`decide`]: `decide(state, command) -> event | refusal`.
 
 pub mod conversation;
 pub mod decide;
 pub mod event;
+pub mod title;
 pub mod turn;
 
 pub use conversation::{Conversation, FinishedTurn, Message, Outcome, Recorded};

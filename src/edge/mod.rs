@@ -23,6 +23,7 @@ use crate::{
     auth::Verifier,
     config::Regions,
     ids,
+    lists::Lists,
     live::hub::Hub,
     log::{
         load::{Conversations, Decider},
@@ -45,6 +46,7 @@ pub struct Edge {
     pub(crate) client: Client,
     pub(crate) conversations: Conversations<NatsLog>,
     pub(crate) sessions: sessions::Sessions,
+    pub(crate) lists: Lists,
     pub(crate) hub: Hub,
     pub(crate) workers: workers::Workers,
     pub(crate) auth: Verifier,
@@ -60,6 +62,7 @@ impl Edge {
         Self {
             id: ids::new_random(),
             conversations: Conversations::over_nats(log.clone()),
+            lists: Lists::new(log.clone()),
             sessions: sessions::Sessions::new(log, settings.regions.clone()),
             hub: Hub::new(client.clone()),
             workers: workers::Workers::default(),

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Version of the cached form; another version is ignored and written over.
-pub const FOLD_VERSION: u32 = 2;
+pub const FOLD_VERSION: u32 = 3;
 const BUCKET: &str = "CONVERSATIONS";
 /// How long before a request's `not_after` its acknowledgement no longer tells that it was stored in time: more than clocks
 /// differ, and less than an ordinary append leaves.

@@ -4,6 +4,7 @@
 //! [`load::Conversations`] folds a conversation from it. One contract suite runs against both logs.
 
 pub mod backoff;
+pub mod batch;
 pub mod bus;
 pub mod load;
 pub mod memory;

@@ -252,6 +252,11 @@ pub fn error(request_id: Option<&str>, code: ErrorCode, message: &str, now: Date
     Frame::Error { request_id, timestamp: now.timestamp_millis(), error, data }.to_bytes()
 }
 
+/// A time as clients are shown it.
+pub fn shown_time(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
 /// An answer to an action.
 pub fn immediate(
     request_id: Option<&str>,
@@ -346,6 +351,36 @@ pub struct MessagePage {
     pub has_more: bool,
 }
 
+/// `data` of the answer to `list_conversations`, most recent first.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConversationPage {
+    pub conversations: Vec<ListedConversation>,
+    pub next_cursor: Option<String>,
+    pub has_more: bool,
+}
+
+/// A conversation in a list.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListedConversation {
+    pub conversation_id: Uuid,
+    pub title: String,
+    /// When something was said last: RFC 3339, UTC.
+    pub updated_at: String,
+    #[schemars(range(min = 1))]
+    pub message_count: u64,
+}
+
+/// `data` of the answer to `rename_conversation`.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Renamed<'a> {
+    pub conversation_id: Uuid,
+    /// As it is kept.
+    pub title: &'a str,
+}
+
 /// `data` of the answer to `confirm_tool_action`.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -419,7 +454,7 @@ impl From<&Message> for HistoryMessage {
             content: Content { text: message.text(), structured_response },
             from: party(&message.from, from),
             to: party(&message.to, to),
-            created_at: message.at.to_rfc3339_opts(SecondsFormat::Millis, true),
+            created_at: shown_time(message.at),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! - [`consumer`]: finds work items and due deadlines.
 //! - [`run`]: one item from claim to exit; the steps are in [`model_step`], [`tool_step`] and [`end_step`].
 //! - [`prompt`]: what the model is given.
+//! - [`title`]: names a conversation after its first turn.
 //! - [`presence`]: says that this worker is there.
 //!
 //! Invariant: this room never imports `edge`.
@@ -17,6 +18,7 @@ mod model_step;
 pub mod presence;
 mod prompt;
 mod run;
+mod title;
 mod tool_step;
 
 use std::{
@@ -39,6 +41,7 @@ use crate::{
     ids,
     knowledge::{Reader, Retrieve},
     limits,
+    lists::keep::Keeper,
     log::{load::Conversations, nats::NatsLog},
     model::Gateway,
     subjects::{self, ConversationKey},
@@ -51,6 +54,8 @@ pub struct Settings {
     pub region: String,
     pub pool: String,
     pub model: String,
+    /// The model that names conversations; without one their first message does.
+    pub title_model: Option<String>,
     pub max_iterations: u32,
     pub max_tokens: u32,
     pub human_wait_secs: u32,
@@ -113,6 +118,7 @@ impl Worker {
         }
         side.spawn(shutdown.clone().run_until_cancelled_owned(listen_for_stops(self.clone())));
         side.spawn(shutdown.clone().run_until_cancelled_owned(consumer::pull_deadlines(self.clone())));
+        side.spawn(shutdown.clone().run_until_cancelled_owned(self.keeper().run()));
         side.spawn(presence::advertise(self.clone(), shutdown.clone()));
         side.close();
         consumer::pull_items(self.clone(), shutdown, &turns, &hand_over).await;
@@ -125,6 +131,16 @@ impl Worker {
         side.wait().await;
         if let Err(error) = self.client.flush().await {
             tracing::warn!(%error, "the last messages may not have reached NATS");
+        }
+    }
+
+    /// Keeps the index of conversations current.
+    fn keeper(&self) -> Keeper {
+        Keeper {
+            client: self.client.clone(),
+            log: self.log.clone(),
+            conversations: self.conversations.clone(),
+            region: self.settings.region.clone(),
         }
     }
 

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Worker, model_step::Opening};
+use super::{Worker, model_step::Opening, title::Naming};
 use crate::{
     domain::{Command, Conversation, Event, Refusal, Step, Turn, event::TurnReleased, next_step},
     ids, limits,
@@ -123,6 +123,7 @@ async fn drive(
         Step::CallModel => Opening::start(worker, key, &state).await,
         _ => Opening::none(),
     };
+    let naming = Naming::begin(worker, &state);
     let nonce = ids::new_random();
     let decider = Decider { source: worker.source(), event_id: ids::event_id(nonce, 0) };
     let held_at = Instant::now();
@@ -161,10 +162,12 @@ async fn drive(
         decisions: 1,
         held_at,
     };
-    match run.steps(opening, rerun).await {
+    let exit = match run.steps(opening, rerun).await {
         Err(Exit::TooLarge { max }) => run.end_too_large(max).await,
         Err(exit) => exit,
-    }
+    };
+    naming.end(worker, key, &run.state, turn_id);
+    exit
 }
 
 impl Run<'_> {

@@ -12,6 +12,7 @@ mod identity;
 mod ingest;
 mod ingest_web;
 mod knowledge;
+mod lists;
 mod model_faults;
 mod outages;
 mod races;

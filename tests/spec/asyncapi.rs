@@ -3,7 +3,7 @@
 use jsonschema::Validator;
 use serde_json::{Value, json};
 use turnstream::{
-    subjects::{self, ConversationKey},
+    subjects::{self, ConversationKey, Whose},
     wire::{
         live::{HEADER, Kind, Mark},
         presence::{Advertisement, BUCKET},
@@ -124,6 +124,7 @@ fn every_subject_of_the_program_is_covered() {
     let document = document();
     let key = ConversationKey { region: "eu".into(), org: "an org.".into(), conversation: Uuid::new_v4() };
     let (region, id) = ("eu", Uuid::new_v4());
+    let day = chrono::NaiveDate::from_ymd_opt(2026, 3, 2).unwrap();
     let subjects = [
         (key.all_events(), "conversation.events"),
         (subjects::session(region, id), "session"),
@@ -135,6 +136,9 @@ fn every_subject_of_the_program_is_covered() {
         (subjects::due(region, key.conversation, id), "due"),
         (subjects::dead(region, key.conversation), "dead"),
         (subjects::kv("CONVERSATIONS", &subjects::fold_key(&key)), "kv.conversations"),
+        (subjects::kv("INDEX", &subjects::index_key("an org.", Some("a@b.c"), day, id)), "kv.index"),
+        (subjects::kv("INDEX", &subjects::index_filter("an org.", Whose::Everybody, None)), "kv.index"),
+        (subjects::kv("INDEX", &subjects::index_everywhere("an org.", id)), "kv.index"),
         (subjects::kv(BUCKET, &subjects::worker_key(region, "default", id)), "kv.workers"),
         (subjects::knowledge("an org.", &subjects::knowledge_document("a.md"), Some(3)), "knowledge"),
         (subjects::knowledge_heads("an org."), "knowledge"),

@@ -124,9 +124,9 @@ fn cut(text: &str) -> String {
     text.chars().take(limits::NAME_MAX_CHARS).collect()
 }
 
-/// The conversation to resume, if it is there. An unknown one silently becomes a fresh conversation, so that it is unknown
-/// is asked of the log's leader.
-async fn resumable(
+/// The conversation that a frame names, if it is there and the caller's. That it is unknown is asked of the log's leader: an
+/// unknown one that is to be resumed silently becomes a fresh conversation.
+pub(super) async fn resumable(
     connection: &Connection,
     wanted: Option<Uuid>,
 ) -> Result<Option<(ConversationKey, Arc<Conversation>)>, BadFrame> {
@@ -142,7 +142,7 @@ async fn resumable(
 }
 
 /// The organisation that a connection's conversations belong to.
-fn org(connection: &Connection) -> &str {
+pub(super) fn org(connection: &Connection) -> &str {
     connection.principal.as_ref().map_or(REFERENCE_ORG, |principal| &principal.org)
 }
 

@@ -8,7 +8,9 @@ mod confirm_tool_action;
 mod create_conversation_session;
 mod get_conversation_messages;
 mod get_session;
+mod list_conversations;
 mod ping;
+mod rename_conversation;
 mod resume_session;
 mod send_message;
 
@@ -40,6 +42,8 @@ pub async fn dispatch(connection: &mut Connection, text: &str) {
         Action::CreateConversationSession => create_conversation_session::serve(connection, &request).await,
         Action::GetSession => get_session::serve(connection, &request).await,
         Action::GetConversationMessages => get_conversation_messages::serve(connection, &request).await,
+        Action::ListConversations => list_conversations::serve(connection, &request).await,
+        Action::RenameConversation => rename_conversation::serve(connection, &request).await,
         Action::SendMessage => send_message::serve(connection, &request).await,
         Action::ConfirmToolAction => confirm_tool_action::serve(connection, &request).await,
         Action::Cancel => cancel::serve(connection, &request).await,
