@@ -21,9 +21,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use warp::Filter;
 
 use crate::{
+    admin::{self, Admin},
     auth::{REFERENCE_ORG, Verifier},
     config::{self, AuthMode, Config, RerankBy, Retrieval},
-    edge::{self, Edge, server},
+    edge::{self, Edge, push::Pushes, server},
     fetch::{Fetcher, Policy},
     ingest::{self, Embed, Embeds, Ingest, IngestArgs},
     knowledge::{
@@ -34,6 +35,7 @@ use crate::{
     log::{
         backoff::Backoff,
         bus::{Bus, ConnectError},
+        nats::NatsLog,
         streams,
     },
     model::{Gateway, Timeouts},
@@ -79,7 +81,7 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
         pool: config.pool.clone(),
         agent_name: config.agent_name.clone(),
     };
-    let auth = Verifier::new(&config.auth)?;
+    let auth = Arc::new(Verifier::new(&config.auth)?);
     if config.auth.mode == AuthMode::Trusted {
         tracing::warn!(
             "tokens are taken as they come (mode `trusted`): only a proxy that verifies them may reach this port"
@@ -96,7 +98,15 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
     let (listening, tasks) = (CancellationToken::new(), TaskTracker::new());
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.workers.clone().watch(bus.client.clone())));
     tasks.spawn(listening.clone().run_until_cancelled_owned(health.clone().watch_streams()));
-    tasks.spawn(server::listen(listener, server::routes(edge.clone(), health.clone().probe()), listening.clone()));
+    let pushed = Pushes::subscribe(&bus.client, &config.regions.home).await?;
+    let presence = edge.presence();
+    // Hosts wait for the answers of the edges that they know, so this one is known before it has clients.
+    presence.renew(0).await;
+    tasks.spawn(presence.keep(listening.clone()));
+    let serve = edge.pushes.clone().serve(bus.client.clone(), pushed, edge.id);
+    tasks.spawn(listening.clone().run_until_cancelled_owned(serve));
+    let routes = server::routes(edge.clone(), health.clone().probe(), admin::routes(administration(config, &edge)));
+    tasks.spawn(server::listen(listener, routes, listening.clone()));
     tasks.close();
     Ok(RunningEdge { address, edge, readiness: health, listening, tasks })
 }
@@ -109,6 +119,20 @@ impl RunningEdge {
         server::drain(&self.edge).await;
         self.tasks.wait().await;
     }
+}
+
+/// The administrators' API of an edge: it shares the edge's caches.
+fn administration(config: &Config, edge: &Edge) -> Arc<Admin> {
+    Arc::new(Admin {
+        client: edge.client.clone(),
+        log: NatsLog::new(edge.client.clone()),
+        auth: edge.auth.clone(),
+        conversations: edge.conversations.clone(),
+        lists: edge.lists.clone(),
+        documents: Store::new(edge.client.clone()),
+        runs: Runs::new(edge.client.clone()),
+        regions: config.regions.clone(),
+    })
 }
 
 /// A running worker.
@@ -309,6 +333,21 @@ impl Embed for Embedding {
     fn embed(&self, texts: Vec<String>) -> Embeds<'_> {
         Box::pin(async move { self.gateway.embed(&self.model, &texts).await.map_err(|error| error.to_string()) })
     }
+}
+
+/// Ingests what administrators ask for, until the process is told to stop.
+pub async fn serve_ingest(config: &Config, args: IngestArgs) -> anyhow::Result<()> {
+    let bus = connect(config, "ingester").await?;
+    streams::check(&bus.client, &config.regions.home).await?;
+    let ingest = start_ingest(config, &bus, &args.token_env)?;
+    let stop = StopSignal::new()?;
+    println!("serving connectors");
+    let places = ingest::serve::Places { files: args.files, secrets: args.secrets };
+    tokio::select! {
+        () = ingest::serve::serve(bus.client.clone(), ingest, places) => {}
+        () = stop.wait() => {}
+    }
+    Ok(())
 }
 
 /// Ingests once, or again and again while watching. Returns false when some documents were not ingested.

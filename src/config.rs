@@ -43,6 +43,7 @@ const KNOWN: &[&str] = &[
     "SMOOAI_GATEWAY_URL",
     "SMOOAI_GATEWAY_KEY",
     "AUTH_MODE",
+    "AUTH_DEV_ORG_ID",
     "AUTH_JWT_HS256_SECRET",
     "AUTH_JWT_RS256_PUBLIC_KEY",
     "AUTH_JWT_JWKS_URL",
@@ -141,6 +142,11 @@ pub struct Regions {
 }
 
 impl Regions {
+    /// The names of all regions.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.table.values().map(String::as_str)
+    }
+
     /// The name of the region with this number, if the deployment has one.
     pub fn name(&self, number: u8) -> Option<&str> {
         self.table.get(&number).map(String::as_str)

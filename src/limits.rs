@@ -184,6 +184,29 @@ pub const WATCH_EVERY_MS: u64 = 1_000;
 /// Passages in one request for embeddings.
 pub const EMBED_BATCH: usize = 64;
 
+/// Longest path of a file connector, and longest name of a secret.
+pub const CONNECTOR_PATH_MAX_BYTES: usize = 512;
+pub const SECRET_NAME_MAX_BYTES: usize = 128;
+/// Connectors of an organisation: each is listed whole.
+pub const CONNECTORS_MAX: usize = 200;
+/// Largest body of an administrator's request, and how long it may take to come.
+pub const ADMIN_BODY_MAX_BYTES: usize = 128 * 1024;
+pub const ADMIN_BODY_MS: u64 = 10_000;
+/// Longest prompt of an organisation's settings, and most tools that they name.
+pub const SETTINGS_TEXT_MAX_CHARS: usize = 20_000;
+pub const SETTINGS_TOOLS_MAX: usize = 128;
+/// Events of runs that are looked at for a list of runs, and runs that are shown.
+pub const RUN_EVENTS_SHOWN: usize = 1_000;
+pub const RUNS_SHOWN: usize = 200;
+/// How long edges may take to say to how many clients they have given a host's event.
+pub const PUSH_REPLIES_MS: u64 = 2_000;
+/// Hosts' events that may wait for one connection; they are rare, and one that does not fit is not delivered.
+pub const CONNECTION_PUSHES: usize = 32;
+/// Largest event of a host: it is a client frame.
+pub const PUSH_MAX_BYTES: usize = 64 * 1024;
+/// How often a running ingest keeps its work item: a third of the consumer's `ack_wait` (30 s).
+pub const INGEST_PROGRESS_MS: u64 = 10_000;
+
 /// Results of a search that the model is given, and how much of each text.
 pub const SEARCH_RESULTS: usize = 10;
 pub const SEARCH_EXCERPT_CHARS: usize = 400;

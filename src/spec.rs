@@ -1,4 +1,4 @@
-//! The JSON Schemas of `spec/`, generated from the types that read and write the frames and events.
+//! The JSON Schemas and the OpenAPI document of `spec/`, generated from the types that read and write the frames and events.
 //!
 //! Contract: what [`write`] makes is a function of the program alone, so a test can compare it with the committed files.
 
@@ -8,6 +8,7 @@ use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use crate::{
+    admin::openapi,
     domain::event::{self, kind},
     knowledge, lists,
     wire::{actions, frames, stored::SessionRecord},
@@ -15,9 +16,14 @@ use crate::{
 
 /// Name and content of every generated file.
 pub fn files() -> Vec<(&'static str, String)> {
-    [("actions.schema.json", actions()), ("frames.schema.json", frames()), ("events.schema.json", events())]
-        .map(|(name, schema)| (name, format!("{schema:#}\n")))
-        .into()
+    [
+        ("actions.schema.json", actions()),
+        ("frames.schema.json", frames()),
+        ("events.schema.json", events()),
+        ("openapi.json", openapi::document()),
+    ]
+    .map(|(name, schema)| (name, format!("{schema:#}\n")))
+    .into()
 }
 
 /// Writes the generated files to a folder.
@@ -142,6 +148,8 @@ fn events() -> Value {
     document.add::<knowledge::Document>("knowledge.document");
     document.add::<knowledge::document::Chunk>("knowledge.chunk");
     document.add::<knowledge::runs::RunEvent>("knowledge.run");
+    document.add::<knowledge::connector::Connector>("connector");
+    document.add::<knowledge::connector::IngestItem>("ingest.item");
     // Closed as parts of client frames; a stored one may get more fields.
     for name in ["Citation", "Response"] {
         if let Some(Value::Object(schema)) = document.defs.get_mut(name) {
@@ -149,6 +157,7 @@ fn events() -> Value {
         }
     }
     let description = "Payloads of stored events, by the event's name, which is its `ce-type` without `turnstream.`; \
-                       the session record; entries of the index; and documents with their passages. A reader must accept fields that it does not know.";
+                       the session record; entries of the index; documents with their \
+                       passages; and connectors. A reader must accept fields that it does not know.";
     document.finish("Events", description, vec![])
 }

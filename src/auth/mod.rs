@@ -9,6 +9,9 @@ mod tokens;
 
 pub use tokens::{TokenError, Verifier};
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use crate::domain::conversation::owner_of;
 
 /// The organisation of sessions that belong to no other.
@@ -26,7 +29,8 @@ pub struct Principal {
 }
 
 /// What a principal may do, least first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     Basic,
     Curator,
@@ -57,6 +61,14 @@ pub fn may_reach(principal: Option<&Principal>, org: &str, owner: Option<&str>) 
         (None, Some(_)) => false,
         (Some(principal), Some(owner)) => principal.email.as_deref().and_then(owner_of).as_deref() == Some(owner),
     }
+}
+
+/// What somebody may do with a conversation of their organisation over the admin API.
+///
+/// Whoever curates reads all of them; others read what is provably theirs, so what nobody owns is nobody's here.
+pub fn may_review(principal: &Principal, owner: Option<&str>) -> bool {
+    let own = || principal.email.as_deref().and_then(owner_of);
+    principal.role >= Role::Curator || owner.is_some_and(|owner| own().as_deref() == Some(owner))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Contract of [`serve`]: actions are served one after the other, in the order of the frames, while the frames of running
 //! turns wait in a bounded queue; so an action's answer always precedes the frames that it causes. One task, one `select!`:
-//! (1) take an action and answer it; or take the live frames that are there; or, while a turn is open, look after silent
+//! (1) take an action and answer it; or take the live frames that are there; or a host's event; or, while a turn is open, look after silent
 //! ones; or stop; (2) write everything in one go; (3) close when the client does not keep up.
 
 use std::{sync::Arc, time::Duration};
@@ -14,11 +14,12 @@ use uuid::Uuid;
 
 use super::{
     Edge, actions,
+    push::Registration,
     socket::{Close, Incoming, Socket},
     views::{Verdict, Views},
 };
 use crate::{
-    auth::Principal,
+    auth::{Principal, REFERENCE_ORG},
     domain::{Conversation, Event, Turn},
     limits,
     live::{
@@ -26,12 +27,13 @@ use crate::{
         replay,
     },
     log::load::Freshness,
-    subjects::ConversationKey,
+    subjects::{ConversationKey, PushTo},
     wire::{
         actions::invalid,
         frames::{self, ErrorCode},
         live::{Cursor, Kind},
         render::{self, Streamed},
+        stored::SessionRecord,
     },
 };
 
@@ -39,6 +41,8 @@ use crate::{
 pub struct Connection {
     pub edge: Arc<Edge>,
     pub listener: Listener,
+    /// What hosts may call this connection.
+    pub registration: Registration,
     pub views: Views,
     /// Who the client has proved to be.
     pub principal: Option<Principal>,
@@ -53,7 +57,12 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, principal: Option<Princi
     let (listener, mut live) = Listener::new();
     let (shutdown, lagging) = (edge.shutdown.clone(), listener.lagging().clone());
     let views = Views::new(resumes);
-    let mut connection = Connection { edge, listener, views, principal, session: None, out: Vec::new() };
+    let (mut registration, mut pushes) = edge.pushes.register();
+    registration.belongs_to(principal.as_ref().map_or(REFERENCE_ORG, |principal| &principal.org));
+    if let Some(principal) = &principal {
+        registration.called(PushTo::User, &principal.org, &principal.user);
+    }
+    let mut connection = Connection { edge, listener, registration, views, principal, session: None, out: Vec::new() };
     let mut check_at = Instant::now();
     let why = loop {
         tokio::select! {
@@ -63,6 +72,7 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, principal: Option<Princi
                 Incoming::End(why) => break why,
             },
             Some(frame) = live.next() => connection.take_live(frame, &mut live).await,
+            Some(event) = pushes.recv() => connection.out.push(event),
             () = sleep_until(check_at), if !connection.views.is_idle() => {
                 connection.look_after_silent_turns().await;
                 check_at = Instant::now() + Duration::from_millis(limits::SILENCE_CHECK_MS / 4);
@@ -86,6 +96,14 @@ impl Connection {
     fn refuse_binary(&mut self) {
         let bad = invalid("frames are JSON text");
         self.out.push(frames::error(None, bad.code, &bad.message, Utc::now()));
+    }
+
+    /// The client has opened this session: it is the connection's now, and hosts may reach the connection by it.
+    pub fn opened(&mut self, record: &SessionRecord) {
+        self.session = Some(record.session);
+        self.registration.belongs_to(&record.org);
+        self.registration.called(PushTo::Session, &record.org, &record.session.to_string());
+        self.registration.called(PushTo::Agent, &record.org, &record.agent_id);
     }
 
     /// Stops watching everything.

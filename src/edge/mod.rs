@@ -3,17 +3,21 @@
 //! An edge has sockets, subscriptions and caches, and nothing that another edge could not rebuild from the log.
 //!
 //! - [`server`]: listening, routes, drain.   - [`connection`]: one client.   - [`views`]: what a client has been shown.
+//! - [`push`]: hosts' events for clients.
 //! - [`actions`]: one file an action.        - [`sessions`]: session records. - [`workers`]: whether anybody can answer.
 //!
 //! Invariant: this room never imports `worker` or `model`.
 
 pub mod actions;
 pub mod connection;
+pub mod push;
 pub mod server;
 pub mod sessions;
 mod socket;
 mod views;
 pub mod workers;
+
+use std::sync::Arc;
 
 use async_nats::Client;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -28,8 +32,10 @@ use crate::{
     log::{
         load::{Conversations, Decider},
         nats::NatsLog,
+        presence::Presence,
     },
-    subjects::ConversationKey,
+    subjects::{self, ConversationKey},
+    wire::presence::{EDGES, EdgeAdvertisement},
 };
 
 /// What an edge is told by configuration.
@@ -49,7 +55,8 @@ pub struct Edge {
     pub(crate) lists: Lists,
     pub(crate) hub: Hub,
     pub(crate) workers: workers::Workers,
-    pub(crate) auth: Verifier,
+    pub(crate) pushes: push::Pushes,
+    pub(crate) auth: Arc<Verifier>,
     pub(crate) settings: Settings,
     /// Cancelled when the edge stops: every connection then closes with 1012.
     pub(crate) shutdown: CancellationToken,
@@ -57,7 +64,7 @@ pub struct Edge {
 }
 
 impl Edge {
-    pub fn new(client: Client, auth: Verifier, settings: Settings, shutdown: CancellationToken) -> Self {
+    pub fn new(client: Client, auth: Arc<Verifier>, settings: Settings, shutdown: CancellationToken) -> Self {
         let log = NatsLog::new(client.clone());
         Self {
             id: ids::new_random(),
@@ -66,12 +73,21 @@ impl Edge {
             sessions: sessions::Sessions::new(log, settings.regions.clone()),
             hub: Hub::new(client.clone()),
             workers: workers::Workers::default(),
+            pushes: push::Pushes::default(),
             auth,
             client,
             settings,
             shutdown,
             connections: TaskTracker::new(),
         }
+    }
+
+    /// What says that this edge is there.
+    pub(crate) fn presence(&self) -> Presence {
+        let advertisement = EdgeAdvertisement { version: env!("CARGO_PKG_VERSION").into() };
+        let payload = serde_json::to_vec(&advertisement).expect("an advertisement is a map with string keys");
+        let subject = subjects::kv(EDGES, &subjects::edge_key(&self.settings.regions.home, self.id));
+        Presence { log: NatsLog::new(self.client.clone()), process: self.id, subject, payload: payload.into() }
     }
 
     /// Where a conversation's log is, or `None` when its id names no region of this deployment.

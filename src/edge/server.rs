@@ -10,7 +10,7 @@ use hyper_util::{
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
-use warp::{Filter, Reply, http::StatusCode};
+use warp::{Filter, Reply, filters::BoxedFilter, http::StatusCode, reply::Response};
 
 use super::{Edge, connection, socket::Socket};
 use crate::{auth::Principal, limits};
@@ -37,7 +37,12 @@ pub fn probes(ready: Readiness) -> impl Filter<Extract = (impl Reply,), Error = 
 }
 
 /// Everything that an edge serves.
-pub fn routes(edge: Arc<Edge>, ready: Readiness) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
+/// `admin` is the administrators' part of it.
+pub fn routes(
+    edge: Arc<Edge>,
+    ready: Readiness,
+    admin: BoxedFilter<(Response,)>,
+) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
     let page = warp::path::end().and(warp::get()).map(|| {
         let page = warp::reply::with_header(warp::reply::html(PAGE), "content-security-policy", PAGE_POLICY);
         warp::reply::with_header(page, "x-content-type-options", "nosniff").into_response()
@@ -69,7 +74,7 @@ pub fn routes(edge: Arc<Edge>, ready: Readiness) -> impl Filter<Extract = (impl 
         .into_response(),))
     };
     let refusal = warp::path!("ws").and_then(|| async { Err::<warp::reply::Response, _>(warp::reject::reject()) });
-    probes(ready).or(page).or(socket).or(refusal.or_else(refused)).recover(not_found)
+    probes(ready).or(page).or(admin).or(socket).or(refusal.or_else(refused)).recover(not_found)
 }
 
 /// The answer to a path that is not there.

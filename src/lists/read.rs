@@ -4,7 +4,7 @@
 //! from the page's place backwards and in growing steps, until the page is full; so a page costs about what it holds,
 //! however many conversations there are.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use chrono::{Days, NaiveDate, Utc};
 use uuid::Uuid;
@@ -131,7 +131,10 @@ impl Lists {
             let subjects: Vec<String> = days.iter().map(|day| wanted.subject(Some(*day))).collect();
             match self.log.last_of(STREAM, &subjects).await? {
                 Lasts::All(messages) => found.extend(messages),
-                Lasts::TooMany if days.len() == 1 => found.extend(self.whole_day(&subjects[0]).await?),
+                // More than one request gives: batch after batch, which are in the order of their last change.
+                Lasts::TooMany if days.len() == 1 => {
+                    found.extend(self.log.newest_of(STREAM, &subjects[0], limits::LIST_DAY_MAX).await?);
+                }
                 Lasts::TooMany => {
                     let (a, b) = days.split_at(days.len() / 2);
                     open.extend([a.to_vec(), b.to_vec()]);
@@ -139,21 +142,6 @@ impl Lists {
             }
         }
         Ok(distinct(found))
-    }
-
-    /// A day with more entries than one request gives: batch after batch, which are in the order of their last change.
-    async fn whole_day(&self, subject: &str) -> Result<VecDeque<RawMessage>, ReadError> {
-        let (mut found, mut from, mut more) = (VecDeque::new(), 1, true);
-        while more {
-            let messages;
-            (messages, more) = self.log.next_of(STREAM, subject, from).await?;
-            from = messages.last().map_or(from, |last| last.seq + 1);
-            more &= !messages.is_empty();
-            found.extend(messages);
-            let surplus = found.len().saturating_sub(limits::LIST_DAY_MAX);
-            found.drain(..surplus);
-        }
-        Ok(found)
     }
 }
 

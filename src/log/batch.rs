@@ -1,6 +1,6 @@
 //! Batched direct gets: many messages of a stream for one request, without a consumer.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use async_nats::Message;
 use futures_util::StreamExt;
@@ -38,10 +38,24 @@ impl NatsLog {
     }
 
     /// Some messages from a sequence on, in the order of the stream, and whether there are more.
-    pub async fn next_of(&self, stream: &str, subject: &str, from: u64) -> Result<(Vec<RawMessage>, bool), ReadError> {
+    async fn next_of(&self, stream: &str, subject: &str, from: u64) -> Result<(Vec<RawMessage>, bool), ReadError> {
         let query = json!({ "next_by_subj": subject, "seq": from, "batch": limits::READ_BATCH });
         let batch = self.batch(stream, &query).await?;
         Ok((batch.messages, batch.more))
+    }
+
+    /// The messages that were stored last, oldest first: all are read, and no more than `keep` are kept.
+    pub async fn newest_of(&self, stream: &str, subject: &str, keep: usize) -> Result<VecDeque<RawMessage>, ReadError> {
+        let (mut found, mut from, mut more) = (VecDeque::new(), 1, true);
+        while more {
+            let messages;
+            (messages, more) = self.next_of(stream, subject, from).await?;
+            from = messages.last().map_or(from, |last| last.seq + 1);
+            more &= !messages.is_empty();
+            found.extend(messages);
+            found.drain(..found.len().saturating_sub(keep));
+        }
+        Ok(found)
     }
 
     async fn batch(&self, stream: &str, query: &Value) -> Result<Batch, ReadError> {

@@ -9,6 +9,7 @@ pub mod bus;
 pub mod load;
 pub mod memory;
 pub mod nats;
+pub mod presence;
 pub mod streams;
 
 use std::future::Future;

@@ -39,7 +39,7 @@ pub enum StreamsError {
     Drift(String),
 }
 
-const STREAMS: [&str; 9] = [
+const STREAMS: [&str; 12] = [
     include_str!("../../streams/CHAT.json"),
     include_str!("../../streams/LIVE.json"),
     include_str!("../../streams/SCHED.json"),
@@ -49,10 +49,14 @@ const STREAMS: [&str; 9] = [
     include_str!("../../streams/KV_CONVERSATIONS.json"),
     include_str!("../../streams/KV_INDEX.json"),
     include_str!("../../streams/KV_WORKERS.json"),
+    include_str!("../../streams/KV_EDGES.json"),
+    include_str!("../../streams/KV_SETTINGS.json"),
+    include_str!("../../streams/INGEST.json"),
 ];
-const CONSUMERS: [(&str, &str); 3] = [
+const CONSUMERS: [(&str, &str); 4] = [
     ("CHAT_local", include_str!("../../streams/CHAT.worker.json")),
     ("CHAT_local", include_str!("../../streams/CHAT.index.json")),
+    ("INGEST", include_str!("../../streams/INGEST.serve.json")),
     ("SCHED_local", include_str!("../../streams/SCHED.due.json")),
 ];
 

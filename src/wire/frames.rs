@@ -227,6 +227,7 @@ pub struct ErrorData<'a> {
 /// | `AGENT_ERROR` | yes, as a new message | the message is in the history |
 /// | `STORAGE_ERROR` | yes, with the same requestId | unknown; the same requestId can't have it twice |
 /// | `INTERNAL_ERROR` | perhaps | unknown |
+/// | `UNAUTHENTICATED`, `INVALID_TOKEN`, `MISSING_ROLE`, `FORBIDDEN`, `NOT_FOUND`: only over HTTP | no | no |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ErrorCode {
@@ -243,6 +244,11 @@ pub enum ErrorCode {
     AgentError,
     StorageError,
     InternalError,
+    Unauthenticated,
+    InvalidToken,
+    MissingRole,
+    Forbidden,
+    NotFound,
 }
 
 /// An error frame.

@@ -5,7 +5,7 @@
 //! - [`render`]: events as frames, in one place for workers and edges.
 //! - [`stored`]: events as stored messages, with their versions.
 //! - [`live`]: the header that numbers the frames of a turn between worker and edge.
-//! - [`presence`]: what workers say of themselves.
+//! - [`presence`]: what workers and edges say of themselves.
 
 pub mod actions;
 pub mod frames;

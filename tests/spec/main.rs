@@ -4,6 +4,7 @@ mod actions;
 mod asyncapi;
 mod events;
 mod frames;
+mod openapi;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 

@@ -52,7 +52,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
         created_at: executed.recorded.time,
     };
     let record = edge.sessions.add(&key.region, record).await?;
-    connection.session = Some(record.session);
+    connection.opened(&record);
     connection.views.resumes |= executed.state.supports.iter().any(|capability| capability == RESUME_CAPABILITY);
     if resumed {
         connection.watch(&key, true).await?;
