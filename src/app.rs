@@ -22,7 +22,10 @@ use warp::Filter;
 
 use crate::{
     admin::{self, Admin},
-    auth::{REFERENCE_ORG, Verifier},
+    auth::{
+        REFERENCE_ORG, Verifier,
+        widget::{self, Widgets},
+    },
     config::{self, AuthMode, Config, RerankBy, Retrieval},
     edge::{self, Edge, push::Pushes, server},
     fetch::{Fetcher, Policy},
@@ -87,7 +90,8 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
             "tokens are taken as they come (mode `trusted`): only a proxy that verifies them may reach this port"
         );
     }
-    let edge = Arc::new(Edge::new(bus.client.clone(), auth, settings, CancellationToken::new()));
+    let edge =
+        Arc::new(Edge::new(bus.client.clone(), auth, widgets(&config.widgets)?, settings, CancellationToken::new()));
     let health = Health::start(bus, &config.regions.home, None).await?;
     if let Err(error) = edge.workers.read(bus.client.clone()).await {
         tracing::warn!(%error, "the workers' advertisements can't be read yet");
@@ -119,6 +123,16 @@ impl RunningEdge {
         server::drain(&self.edge).await;
         self.tasks.wait().await;
     }
+}
+
+/// Which pages may open sessions.
+fn widgets(config: &config::Widgets) -> anyhow::Result<Widgets> {
+    let file = config.file.as_deref().map(widget::Source::file).transpose()?;
+    let service = config.service.as_ref().map(widget::Service::new).transpose()?.map(widget::Source::Service);
+    if config.strict && file.is_none() && service.is_none() {
+        tracing::warn!("WIDGET_AUTH_STRICT is on and no policies are configured: nobody can open a session");
+    }
+    Ok(Widgets::new(file.into_iter().chain(service).collect(), config.strict))
 }
 
 /// The administrators' API of an edge: it shares the edge's caches.

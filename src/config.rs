@@ -4,11 +4,13 @@
 
 mod auth;
 mod web;
+mod widget;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
 
 pub use auth::{Auth, AuthMode};
 pub use web::Web;
+pub use widget::{WidgetService, Widgets};
 
 /// Names that this server reads. Any other name with one of [`PREFIXES`] is reported at start: it is likely a typing error.
 const KNOWN: &[&str] = &[
@@ -49,8 +51,13 @@ const KNOWN: &[&str] = &[
     "AUTH_JWT_JWKS_URL",
     "AUTH_JWT_ISSUER",
     "AUTH_JWT_AUDIENCE",
+    "WIDGET_AUTH_FILE",
+    "WIDGET_AUTH_URL",
+    "WIDGET_AUTH_BEARER",
+    "WIDGET_AUTH_TTL_SECS",
+    "WIDGET_AUTH_STRICT",
 ];
-const PREFIXES: &[&str] = &["SMOOTH_AGENT_", "SMOOAI_GATEWAY_", "AUTH_JWT_"];
+const PREFIXES: &[&str] = &["SMOOTH_AGENT_", "SMOOAI_GATEWAY_", "AUTH_JWT_", "WIDGET_AUTH_"];
 
 /// Everything a role needs to know. Secrets print as `set`.
 #[derive(Clone)]
@@ -83,6 +90,7 @@ pub struct Config {
     /// Lower-cased parts of tool names that wait for approval.
     pub confirm_tools: Vec<String>,
     pub auth: Auth,
+    pub widgets: Widgets,
     pub web: Web,
 }
 
@@ -221,6 +229,7 @@ impl Config {
                 .map(|list| list.split(',').map(|p| p.trim().to_lowercase()).filter(|p| !p.is_empty()).collect())
                 .unwrap_or_default(),
             auth: auth::read(&text)?,
+            widgets: widget::read(&text)?,
             web: web::read(&text)?,
         })
     }
@@ -358,6 +367,7 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOTH_AGENT_RETRIEVAL={}", name_of(&Retrieval::NAMES, &self.retrieval))?;
         writeln!(f, "SMOOTH_AGENT_CONFIRM_TOOLS={}", self.confirm_tools.join(","))?;
         writeln!(f, "{}", self.auth)?;
+        writeln!(f, "{}", self.widgets)?;
         writeln!(f, "{}", self.web)?;
         writeln!(f, "NATS_URL={}", self.nats.url.as_deref().map_or("unset".into(), without_password))?;
         writeln!(f, "NATS_CREDS={}", set(self.nats.creds.is_some()))?;
@@ -413,6 +423,8 @@ mod tests {
             ("AUTH_JWT_HS256_SECRET", "short"),
             ("AUTH_JWT_JWKS_URL", "keys.json"),
             ("AUTH_JWT_ISSUER", "somebody"),
+            ("WIDGET_AUTH_URL", "policies"),
+            ("WIDGET_AUTH_TTL_SECS", "-1"),
         ] {
             assert_eq!(read(&[(name, value)]).err().map(|e| e.name), Some(name), "{name}={value}");
         }
@@ -428,6 +440,8 @@ mod tests {
             ("NATS_TOKEN", "secret"),
             ("SMOOTH_AGENT_WEB_SEARCH_KEY", "secret"),
             ("SMOOTH_AGENT_GITHUB_TOKEN", "secret"),
+            ("WIDGET_AUTH_URL", "https://user:secret@policies.example"),
+            ("WIDGET_AUTH_BEARER", "secret"),
             ("AUTH_JWT_HS256_SECRET", "a secret that is as long as it has to be"),
         ]);
         assert!(!config.unwrap().to_string().contains("secret"));

@@ -16,6 +16,12 @@ pub const JWKS_RETRY_MS: u64 = 10_000;
 /// How long an issuer may take to tell its keys, and how large the answer may be.
 pub const JWKS_TIMEOUT_MS: u64 = 5_000;
 pub const JWKS_MAX_BYTES: usize = 256 * 1024;
+/// How old a host's word about its user may be, or how far in the future, from the protocol.
+pub const CONTEXT_AGE_MAX_SECS: u64 = 60;
+/// How long the service of widget policies may take, from the protocol; how large its answer may be; and how many are kept.
+pub const WIDGET_POLICY_MS: u64 = 5_000;
+pub const WIDGET_POLICY_MAX_BYTES: usize = 64 * 1024;
+pub const WIDGET_POLICIES_CACHED: u64 = 10_000;
 /// Groups of a principal that are kept with its requests.
 pub const GROUPS_MAX: usize = 256;
 /// Longest name or e-mail of a participant that is kept.

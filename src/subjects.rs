@@ -209,6 +209,11 @@ pub fn parse_edge(subject: &str) -> Option<Uuid> {
     subject.rsplit_once('.')?.1.parse().ok()
 }
 
+/// Key of something that may be used once in the bucket ONCE; `id` is a hash.
+pub fn once_key(id: &str) -> String {
+    encode_token(id)
+}
+
 /// Key of an organisation's settings in the bucket SETTINGS.
 pub fn settings_key(org: &str) -> String {
     format!("{}.settings", encode_token(org))

@@ -1,11 +1,13 @@
 //! Who a connection is, and what that lets it reach.
 //!
 //! - [`tokens`]: verifies tokens by the configured mode.   - [`keys`]: the keys that they are verified with.
+//! - [`widget`]: which pages may open sessions, and what their hosts say.
 //!
 //! Invariant: a token, a key or the reason why a token was refused never reaches a client; a token never reaches a log.
 
 mod keys;
 mod tokens;
+pub mod widget;
 
 pub use tokens::{TokenError, Verifier};
 

@@ -46,23 +46,47 @@ pub struct Connection {
     pub views: Views,
     /// Who the client has proved to be.
     pub principal: Option<Principal>,
+    /// The `Origin` of the handshake: the page that the client runs in.
+    pub origin: Option<String>,
+    /// Organisations that it has opened sessions for by the word of a widget's policy, the last one last.
+    admitted: Vec<String>,
     /// The session that this connection opened last.
     pub session: Option<Uuid>,
     /// Frames to be written next.
     pub out: Vec<Bytes>,
 }
 
-/// Serves a client until it leaves, stops reading, or the edge stops. `resumes`: it asked for the resume extension.
-pub async fn serve(edge: Arc<Edge>, mut socket: Socket, principal: Option<Principal>, resumes: bool) {
+/// What a handshake says of a client.
+pub struct Caller {
+    /// Who it has proved to be.
+    pub principal: Option<Principal>,
+    pub origin: Option<String>,
+    /// It asked for the resume extension.
+    pub resumes: bool,
+}
+
+/// Serves a client until it leaves, stops reading, or the edge stops.
+pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
     let (listener, mut live) = Listener::new();
     let (shutdown, lagging) = (edge.shutdown.clone(), listener.lagging().clone());
+    let Caller { principal, origin, resumes } = caller;
     let views = Views::new(resumes);
     let (mut registration, mut pushes) = edge.pushes.register();
     registration.belongs_to(principal.as_ref().map_or(REFERENCE_ORG, |principal| &principal.org));
     if let Some(principal) = &principal {
         registration.called(PushTo::User, &principal.org, &principal.user);
     }
-    let mut connection = Connection { edge, listener, registration, views, principal, session: None, out: Vec::new() };
+    let mut connection = Connection {
+        edge,
+        listener,
+        registration,
+        views,
+        principal,
+        origin,
+        admitted: Vec::new(),
+        session: None,
+        out: Vec::new(),
+    };
     let mut check_at = Instant::now();
     let why = loop {
         tokio::select! {
@@ -96,6 +120,31 @@ impl Connection {
     fn refuse_binary(&mut self) {
         let bad = invalid("frames are JSON text");
         self.out.push(frames::error(None, bad.code, &bad.message, Utc::now()));
+    }
+
+    /// Takes the connection into an organisation that a widget's policy has named.
+    pub fn belongs_to(&mut self, org: &str) {
+        self.admitted.retain(|known| known != org);
+        self.admitted.push(org.to_string());
+    }
+
+    /// The organisation of what the client begins now.
+    pub fn org(&self) -> &str {
+        self.orgs().next().unwrap_or(REFERENCE_ORG)
+    }
+
+    /// The organisations in which the client may have something, the likeliest first.
+    pub fn orgs(&self) -> impl Iterator<Item = &str> {
+        let own = self.principal.as_ref().map_or(REFERENCE_ORG, |principal| &principal.org);
+        self.admitted.iter().rev().map(String::as_str).chain([own])
+    }
+
+    /// Who the client is in this organisation. What somebody has proved counts in their own organisation; in one that a
+    /// widget's policy has brought them to, they are a visitor like any other.
+    pub fn principal_in(&self, org: &str) -> Option<&Principal> {
+        let is_visitor =
+            |principal: &&Principal| principal.org != org && self.admitted.iter().any(|known| known == org);
+        self.principal.as_ref().filter(|principal| !is_visitor(principal))
     }
 
     /// The client has opened this session: it is the connection's now, and hosts may reach the connection by it.

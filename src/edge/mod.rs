@@ -3,12 +3,13 @@
 //! An edge has sockets, subscriptions and caches, and nothing that another edge could not rebuild from the log.
 //!
 //! - [`server`]: listening, routes, drain.   - [`connection`]: one client.   - [`views`]: what a client has been shown.
-//! - [`push`]: hosts' events for clients.
+//! - [`admission`]: whether a session may be opened.   - [`push`]: hosts' events for clients.
 //! - [`actions`]: one file an action.        - [`sessions`]: session records. - [`workers`]: whether anybody can answer.
 //!
 //! Invariant: this room never imports `worker` or `model`.
 
 pub mod actions;
+mod admission;
 pub mod connection;
 pub mod push;
 pub mod server;
@@ -24,7 +25,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
-    auth::Verifier,
+    auth::{Verifier, widget::Widgets},
     config::Regions,
     ids,
     lists::Lists,
@@ -57,6 +58,8 @@ pub struct Edge {
     pub(crate) workers: workers::Workers,
     pub(crate) pushes: push::Pushes,
     pub(crate) auth: Arc<Verifier>,
+    pub(crate) widgets: Widgets,
+    pub(crate) log: NatsLog,
     pub(crate) settings: Settings,
     /// Cancelled when the edge stops: every connection then closes with 1012.
     pub(crate) shutdown: CancellationToken,
@@ -64,17 +67,25 @@ pub struct Edge {
 }
 
 impl Edge {
-    pub fn new(client: Client, auth: Arc<Verifier>, settings: Settings, shutdown: CancellationToken) -> Self {
+    pub fn new(
+        client: Client,
+        auth: Arc<Verifier>,
+        widgets: Widgets,
+        settings: Settings,
+        shutdown: CancellationToken,
+    ) -> Self {
         let log = NatsLog::new(client.clone());
         Self {
             id: ids::new_random(),
             conversations: Conversations::over_nats(log.clone()),
             lists: Lists::new(log.clone()),
-            sessions: sessions::Sessions::new(log, settings.regions.clone()),
+            sessions: sessions::Sessions::new(log.clone(), settings.regions.clone()),
             hub: Hub::new(client.clone()),
             workers: workers::Workers::default(),
             pushes: push::Pushes::default(),
             auth,
+            widgets,
+            log: log.clone(),
             client,
             settings,
             shutdown,
@@ -87,7 +98,7 @@ impl Edge {
         let advertisement = EdgeAdvertisement { version: env!("CARGO_PKG_VERSION").into() };
         let payload = serde_json::to_vec(&advertisement).expect("an advertisement is a map with string keys");
         let subject = subjects::kv(EDGES, &subjects::edge_key(&self.settings.regions.home, self.id));
-        Presence { log: NatsLog::new(self.client.clone()), process: self.id, subject, payload: payload.into() }
+        Presence { log: self.log.clone(), process: self.id, subject, payload: payload.into() }
     }
 
     /// Where a conversation's log is, or `None` when its id names no region of this deployment.

@@ -39,7 +39,7 @@ pub enum StreamsError {
     Drift(String),
 }
 
-const STREAMS: [&str; 12] = [
+const STREAMS: [&str; 13] = [
     include_str!("../../streams/CHAT.json"),
     include_str!("../../streams/LIVE.json"),
     include_str!("../../streams/SCHED.json"),
@@ -51,6 +51,7 @@ const STREAMS: [&str; 12] = [
     include_str!("../../streams/KV_WORKERS.json"),
     include_str!("../../streams/KV_EDGES.json"),
     include_str!("../../streams/KV_SETTINGS.json"),
+    include_str!("../../streams/KV_ONCE.json"),
     include_str!("../../streams/INGEST.json"),
 ];
 const CONSUMERS: [(&str, &str); 4] = [

@@ -100,6 +100,11 @@ impl Fields {
         self.0.get(name).filter(|value| !value.is_null())
     }
 
+    /// The field as it is, `null` too.
+    pub fn raw(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
     /// Whether the field is there, whatever it is.
     pub fn has(&self, name: &str) -> bool {
         self.get(name).is_some()
@@ -231,6 +236,8 @@ pub struct CreateConversationSession {
     pub browser_fingerprint: Option<String>,
     pub metadata: Option<Map<String, Value>>,
     pub supports: Option<Vec<String>>,
+    /// Where the agent has a policy: the host's word about its user, `{userId, signature, timestamp}`, which must hold.
+    pub auth_context: Option<Value>,
     pub conversation_id: Option<String>,
 }
 

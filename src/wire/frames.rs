@@ -224,6 +224,8 @@ pub struct ErrorData<'a> {
 /// | `TURN_IN_PROGRESS` | yes, after the turn | no |
 /// | `NO_PENDING_CONFIRMATION`, `NO_PENDING_INTERACTION`, `INTERACTION_MISMATCH` | no | no |
 /// | `SKILL_NOT_FOUND`, `LLM_UNAVAILABLE` | no: configuration | no |
+/// | `AGENT_NOT_AUTHORIZED`, `ORIGIN_NOT_ALLOWED` | no: the widget's policy | no |
+/// | `AUTH_CONTEXT_INVALID` | with a new signature | no |
 /// | `AGENT_ERROR` | yes, as a new message | the message is in the history |
 /// | `STORAGE_ERROR` | yes, with the same requestId | unknown; the same requestId can't have it twice |
 /// | `INTERNAL_ERROR` | perhaps | unknown |
@@ -244,6 +246,9 @@ pub enum ErrorCode {
     AgentError,
     StorageError,
     InternalError,
+    AgentNotAuthorized,
+    OriginNotAllowed,
+    AuthContextInvalid,
     Unauthenticated,
     InvalidToken,
     MissingRole,

@@ -21,3 +21,4 @@ mod slow_reader;
 mod streaming;
 mod support;
 mod tool_calls;
+mod widgets;

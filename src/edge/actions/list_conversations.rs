@@ -5,7 +5,7 @@
 
 use uuid::Uuid;
 
-use super::{Connection, answer, create_conversation_session::org};
+use super::{Connection, answer};
 use crate::{
     domain::conversation::owner_of,
     lists::{Entry, Page, Place, read::Wanted},
@@ -31,10 +31,13 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
         (true, Some(owner)) => Some(Whose::Owner(owner)),
         (true, None) => None,
     };
+    // An owner is one in the organisation that has proved it.
+    let own = connection.principal.as_ref().map(|principal| principal.org.as_str());
+    let org = own.unwrap_or_else(|| connection.org());
     let page = match whose {
         Some(whose) => {
             let fits = |entry: &Entry| entry.title.to_lowercase().contains(&query);
-            connection.edge.lists.page(Wanted { org: org(connection), whose, after, limit, fits }).await?
+            connection.edge.lists.page(Wanted { org, whose, after, limit, fits }).await?
         }
         None => Page::default(),
     };

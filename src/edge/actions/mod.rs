@@ -79,7 +79,7 @@ async fn session(
 
 /// Whether a conversation of this organisation and owner is the caller's to reach.
 fn may_reach(connection: &Connection, org: &str, owner: Option<&str>) -> bool {
-    !connection.edge.auth.is_on() || auth::may_reach(connection.principal.as_ref(), org, owner)
+    !connection.edge.auth.is_on() || auth::may_reach(connection.principal_in(org), org, owner)
 }
 
 fn session_view(record: &SessionRecord) -> SessionView<'_> {

@@ -84,7 +84,7 @@ async fn ask(
         pool: edge.settings.pool.clone(),
         user: record.user.clone(),
         agent: record.agent.clone(),
-        asker: connection.principal.as_ref().map(asker),
+        asker: connection.principal.as_ref().filter(|principal| principal.org == key.org).map(asker),
         not_after: Utc::now() + Duration::milliseconds(limits::REQUEST_NOT_AFTER_MS),
     });
     let state = match edge.conversations.cached(key) {

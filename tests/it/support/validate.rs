@@ -195,6 +195,9 @@ fn error_data(data: &Value) -> Checked {
 fn error_code(code: &Value) -> Checked {
     const CODES: &[&str] = &[
         "VALIDATION_ERROR",
+        "AGENT_NOT_AUTHORIZED",
+        "ORIGIN_NOT_ALLOWED",
+        "AUTH_CONTEXT_INVALID",
         "UNSUPPORTED_ACTION",
         "SESSION_NOT_FOUND",
         "CONVERSATION_NOT_FOUND",
