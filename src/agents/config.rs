@@ -33,6 +33,9 @@ pub struct AgentConfig {
     /// The model that judges the steps of the workflow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub judge_model: Option<String>,
+    /// The model that names conversations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title_model: Option<String>,
     /// Model calls in one turn.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 200))]
@@ -176,6 +179,7 @@ impl AgentConfig {
             ("gatewayKey", &self.gateway_key, limits::NAME_MAX_CHARS),
             ("preambleModel", &self.preamble_model, limits::NAME_MAX_CHARS),
             ("judgeModel", &self.judge_model, limits::NAME_MAX_CHARS),
+            ("titleModel", &self.title_model, limits::NAME_MAX_CHARS),
         ];
         for (name, text, max) in texts {
             let fits = text.as_ref().is_none_or(|text| !text.trim().is_empty() && text.chars().count() <= max);

@@ -20,6 +20,7 @@ pub use super::{
 pub mod kind {
     pub const SESSION_OPENED: &str = "session.opened";
     pub const SESSION_IDENTIFIED: &str = "session.identified";
+    pub const CONVERSATION_RENAMED: &str = "conversation.renamed";
     pub const TURN_REQUESTED: &str = "turn.requested";
     pub const TURN_STARTED: &str = "turn.started";
     pub const TURN_RELEASED: &str = "turn.released";
@@ -40,6 +41,8 @@ pub enum Event {
     SessionOpened(SessionOpened),
     /// The session's user proved to be reachable at the contact that the session has. Written by an edge.
     SessionIdentified(SessionIdentified),
+    /// The conversation got a title. Written by an edge (somebody named it) or a worker (a model did).
+    ConversationRenamed(ConversationRenamed),
     /// A user message was accepted and waits for a worker. Written by an edge; a work item.
     TurnRequested(TurnRequested),
     /// A worker claimed the turn's work item; the event's sequence is the turn's epoch. Written by that worker.
@@ -71,6 +74,7 @@ impl Event {
         match self {
             Event::SessionOpened(_) => kind::SESSION_OPENED,
             Event::SessionIdentified(_) => kind::SESSION_IDENTIFIED,
+            Event::ConversationRenamed(_) => kind::CONVERSATION_RENAMED,
             Event::TurnRequested(_) => kind::TURN_REQUESTED,
             Event::TurnStarted(_) => kind::TURN_STARTED,
             Event::TurnReleased(_) => kind::TURN_RELEASED,
@@ -88,7 +92,7 @@ impl Event {
     /// The turn that the event belongs to, if it belongs to one.
     pub fn turn(&self) -> Option<Uuid> {
         match self {
-            Event::SessionOpened(_) | Event::SessionIdentified(_) => None,
+            Event::SessionOpened(_) | Event::SessionIdentified(_) | Event::ConversationRenamed(_) => None,
             Event::TurnRequested(e) => Some(e.turn),
             Event::TurnStarted(e) => Some(e.turn),
             Event::TurnReleased(e) => Some(e.turn),
@@ -137,6 +141,15 @@ pub struct SessionOpened {
     pub browser_fingerprint: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Map<String, Value>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConversationRenamed {
+    pub title: String,
+    /// The session that it was named in; absent = a model named it, or somebody without a session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Uuid>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -4,6 +4,7 @@
 //!
 //! - [`event`]: the catalogue of what can happen; [`answer`], [`interaction`], [`request`], [`session`]: parts of it.
 //! - [`conversation`]: `evolve(state, event)`, the fold.
+//! - [`title`]: what a conversation is called.
 //! - [`turn`]: the state of a running turn and `next_step(turn)`.
 //! - [`decide`]: `decide(state, command) -> event | refusal`.
 
@@ -14,6 +15,7 @@ pub mod event;
 pub mod interaction;
 pub mod request;
 pub mod session;
+pub mod title;
 pub mod turn;
 
 pub use conversation::{Conversation, FinishedTurn, Message, Outcome, Recorded};

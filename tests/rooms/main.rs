@@ -4,6 +4,7 @@ mod domain;
 mod domain_fold;
 mod domain_random;
 mod knowledge;
+mod lists;
 mod load;
 mod load_bucket;
 mod log_contract;
