@@ -2,12 +2,13 @@
 //!
 //! Invariant: nothing in this room does I/O, reads a clock, makes an id or logs. Time and new ids arrive in commands.
 //!
-//! - [`event`]: the catalogue of what can happen; [`answer`], [`interaction`]: parts of it.
+//! - [`event`]: the catalogue of what can happen; [`answer`], [`attachment`], [`interaction`]: parts of it.
 //! - [`conversation`]: `evolve(state, event)`, the fold.
 //! - [`turn`]: the state of a running turn and `next_step(turn)`.
 //! - [`decide`]: `decide(state, command) -> event | refusal`.
 
 pub mod answer;
+pub mod attachment;
 pub mod conversation;
 pub mod decide;
 pub mod event;
