@@ -22,7 +22,7 @@ use warp::Filter;
 
 use crate::{
     auth::{REFERENCE_ORG, Verifier},
-    config::{self, AuthMode, Config, RerankBy, Retrieval},
+    config::{self, AuthMode, Config, GatewayConfig, RerankBy, Retrieval},
     edge::{self, Edge, server, skills::Skills},
     fetch::{Fetcher, Policy},
     ingest::{self, Embed, Embeds, Ingest, IngestArgs},
@@ -37,8 +37,9 @@ use crate::{
         streams,
     },
     model::{Gateway, Timeouts},
+    secrets::Secrets,
     tools::{self, Builtins, Mcp, fetch_url::FetchUrl, github_search::GitHubSearch, web_search::WebSearch},
-    worker::{self, Worker},
+    worker::{self, Worker, gateways::Gateways},
 };
 
 /// How long a process waits for NATS when it starts.
@@ -123,8 +124,9 @@ pub struct RunningWorker {
 
 /// Starts a worker.
 pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningWorker> {
+    let secrets = Secrets::new(config.secrets.clone());
     let gateway = gateway(config)?;
-    if gateway.is_none() {
+    if gateway.is_none() && secrets.orgs().is_empty() {
         tracing::warn!("no gateway key: set SMOOAI_GATEWAY_URL and SMOOAI_GATEWAY_KEY; until then nobody is answered");
     }
     let settings = worker::Settings {
@@ -145,7 +147,9 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
     streams::check(&bus.client, &config.regions.home).await?;
     let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
     let knowledge = knowledge(config, bus, &gateway, &shutdown, &tasks).await?;
-    let worker = Arc::new(Worker::new(bus.client.clone(), knowledge, gateway, settings));
+    let has_own_key = gateway.is_some();
+    let gateways = Gateways { gateway: gateway.or(gateway_without_key(config)?), has_own_key, secrets };
+    let worker = Arc::new(Worker::new(bus.client.clone(), knowledge, gateways, settings));
     let health = Health::start(bus, &config.regions.home, Some(worker.clone())).await?;
     if config.seed_kb {
         // Before the worker looks for tools for the first time.
@@ -203,13 +207,23 @@ async fn knowledge(
     Ok(Arc::new(Local::new(index, models)))
 }
 
+/// The gateway with the process's own key, if it has one.
 fn gateway(config: &Config) -> anyhow::Result<Option<Gateway>> {
-    let Some((url, key)) = config.gateway.as_ref().and_then(|g| Some((&g.url, g.key.clone()?))) else {
-        return Ok(None);
-    };
+    let configured = config.gateway.as_ref().filter(|gateway| gateway.key.is_some());
+    configured.map(|gateway| reach(config, gateway)).transpose()
+}
+
+/// The gateway for organisations that have keys of their own.
+fn gateway_without_key(config: &Config) -> anyhow::Result<Option<Gateway>> {
+    let keyless = config.gateway.as_ref().map(|gateway| GatewayConfig { key: None, ..gateway.clone() });
+    keyless.map(|gateway| reach(config, &gateway)).transpose()
+}
+
+fn reach(config: &Config, gateway: &GatewayConfig) -> anyhow::Result<Gateway> {
     let silence = Duration::from_secs(config.model_silence_secs.into());
     let timeouts = Timeouts { head: silence, idle: silence, ..Timeouts::default() };
-    Ok(Some(Gateway::with_timeouts(url, Some(key), timeouts).context("SMOOAI_GATEWAY_URL or SMOOAI_GATEWAY_KEY")?))
+    let gateway = Gateway::with_timeouts(&gateway.url, gateway.key.clone(), timeouts);
+    gateway.context("SMOOAI_GATEWAY_URL or SMOOAI_GATEWAY_KEY")
 }
 
 /// The built-in tools that the configuration turns on. What the operator names is reachable for the tool that needs it alone.

@@ -31,6 +31,7 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_JUDGE_MODEL",
     "SMOOTH_AGENT_CONFIRM_TOOLS",
     "SMOOTH_AGENT_AUTH_TOOLS",
+    "SMOOTH_AGENT_SECRETS_DIR",
     "SMOOTH_SKILLS_DIR",
     "SMOOTH_AGENT_REGION",
     "SMOOTH_AGENT_REGIONS",
@@ -91,6 +92,8 @@ pub struct Config {
     pub preamble_model: Option<String>,
     /// The model that judges workflows; without one, the model of the turn does.
     pub judge_model: Option<String>,
+    /// The folder of organisations' secrets.
+    pub secrets: Option<PathBuf>,
     /// The folder of skills that messages may name.
     pub skills: Option<PathBuf>,
     pub auth: Auth,
@@ -227,6 +230,7 @@ impl Config {
             auth_tools: patterns(text("SMOOTH_AGENT_AUTH_TOOLS")),
             preamble_model: text("SMOOTH_AGENT_PREAMBLE_MODEL"),
             judge_model: text("SMOOTH_AGENT_JUDGE_MODEL"),
+            secrets: folder(text("SMOOTH_AGENT_SECRETS_DIR"), "SMOOTH_AGENT_SECRETS_DIR")?,
             skills: folder(text("SMOOTH_SKILLS_DIR"), "SMOOTH_SKILLS_DIR")?,
             auth: auth::read(&text)?,
             web: web::read(&text)?,
@@ -382,6 +386,7 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOTH_AGENT_AUTH_TOOLS={}", self.auth_tools.join(","))?;
         writeln!(f, "SMOOTH_AGENT_PREAMBLE_MODEL={}", self.preamble_model.as_deref().unwrap_or("unset"))?;
         writeln!(f, "SMOOTH_AGENT_JUDGE_MODEL={}", self.judge_model.as_deref().unwrap_or("unset"))?;
+        writeln!(f, "SMOOTH_AGENT_SECRETS_DIR={}", set(self.secrets.is_some()))?;
         writeln!(f, "SMOOTH_SKILLS_DIR={}", self.skills.as_ref().map_or("unset".into(), |p| p.display().to_string()))?;
         writeln!(f, "{}", self.auth)?;
         writeln!(f, "{}", self.web)?;

@@ -23,6 +23,7 @@ pub mod live;
 pub mod log;
 pub mod model;
 pub mod otp;
+pub mod secrets;
 pub mod spec;
 pub mod subjects;
 pub mod tools;

@@ -54,6 +54,8 @@ pub const TOOL_SETTINGS_MAX_BYTES: usize = 4 * 1024;
 pub const PERSONA_MAX_CHARS: usize = 20_000;
 /// How often edges and workers look for changed configurations: well below the promised second.
 pub const AGENTS_EVERY_MS: u64 = 300;
+/// Longest secret.
+pub const SECRET_MAX_BYTES: u64 = 16 * 1024;
 /// Versions of configurations that one process keeps in memory.
 pub const AGENT_VERSIONS_CACHED: u64 = 1_000;
 /// Longest body of a skill: it is stored with each turn that names it.

@@ -24,6 +24,9 @@ pub struct AgentConfig {
     /// The model, unless a message names another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// The name of the organisation's secret that holds its key for the gateway. Left out: the workers' own key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway_key: Option<String>,
     /// A fast model for a sentence while the answer is awaited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preamble_model: Option<String>,
@@ -142,6 +145,9 @@ impl AgentConfig {
         if json.len() > limits::AGENT_CONFIG_MAX_BYTES {
             return Err(vec![format!("it is larger than {} bytes", limits::AGENT_CONFIG_MAX_BYTES)]);
         }
+        if !json.trim_ascii_start().starts_with(b"{") {
+            return Err(vec!["it is not a JSON object".into()]);
+        }
         let config: Self = serde_json::from_slice(json).map_err(|error| vec![error.to_string()])?;
         let problems = config.problems();
         if problems.is_empty() { Ok(config) } else { Err(problems) }
@@ -167,6 +173,7 @@ impl AgentConfig {
             ("persona", &self.persona, limits::PERSONA_MAX_CHARS),
             ("greeting", &self.greeting, limits::PERSONA_MAX_CHARS),
             ("model", &self.model, limits::NAME_MAX_CHARS),
+            ("gatewayKey", &self.gateway_key, limits::NAME_MAX_CHARS),
             ("preambleModel", &self.preamble_model, limits::NAME_MAX_CHARS),
             ("judgeModel", &self.judge_model, limits::NAME_MAX_CHARS),
         ];

@@ -48,7 +48,7 @@ impl Run<'_> {
         if text.is_empty() {
             return self.fail(turn, FailureReason::Model, "the model gave an empty answer").await;
         }
-        let judged = match self.worker.gateway.clone() {
+        let judged = match self.profile.gateway.clone() {
             Some(gateway) => {
                 let (profile, state) = (self.profile.clone(), self.state.clone());
                 self.guarded(async { side::judge(&gateway, &profile, &state, turn, &text).await }).await?

@@ -5,7 +5,7 @@
 //!
 //! - [`consumer`]: finds work items and due deadlines.
 //! - [`run`]: one item from claim to exit; the steps are in [`model_step`], [`tool_step`], [`auth_step`] and [`end_step`].
-//! - [`profile`]: what holds for a turn.   - [`prompt`]: what the model is given.
+//! - [`gateways`]: which key is used for whom.   - [`profile`]: what holds for a turn.   - [`prompt`]: what the model is given.
 //! - [`attachments`]: pictures that came with the message.
 //! - [`suggested`]: suggested replies, cut out of the text.   - [`side`]: small questions to a model.
 //! - [`presence`]: says that this worker is there.
@@ -16,6 +16,7 @@ mod attachments;
 mod auth_step;
 pub mod consumer;
 mod end_step;
+pub mod gateways;
 mod history;
 mod model_step;
 pub mod presence;
@@ -41,12 +42,13 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
+use gateways::Gateways;
+
 use crate::{
     agents, ids,
     knowledge::Retrieve,
     limits,
     log::{load::Conversations, nats::NatsLog, objects::Objects},
-    model::Gateway,
     subjects,
     tools::{self, Registry},
 };
@@ -83,8 +85,8 @@ pub struct Worker {
     pub(crate) tools: Registry,
     pub(crate) agents: agents::Store,
     pub(crate) knowledge: Arc<dyn Retrieve>,
-    /// `None`: no key, so this worker fails every turn that it gets and advertises that it can't.
-    pub(crate) gateway: Option<Gateway>,
+    /// Without a key for an organisation this worker fails its turns, and advertises that it can't answer them.
+    pub(crate) gateways: Gateways,
     pub(crate) settings: Settings,
     /// Who to wake when a conversation's log should be looked at.
     stops: Mutex<HashMap<Uuid, Arc<Notify>>>,
@@ -93,7 +95,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(client: Client, knowledge: Arc<dyn Retrieve>, gateway: Option<Gateway>, settings: Settings) -> Self {
+    pub fn new(client: Client, knowledge: Arc<dyn Retrieve>, gateways: Gateways, settings: Settings) -> Self {
         let log = NatsLog::new(client.clone());
         Self {
             id: ids::new_random(),
@@ -105,7 +107,7 @@ impl Worker {
             log,
             client,
             knowledge,
-            gateway,
+            gateways,
             settings,
             stops: Mutex::default(),
             pulling: AtomicBool::new(false),

@@ -77,7 +77,7 @@ async fn open(
     profile: &Profile,
     state: &Conversation,
 ) -> Result<Option<Opened>, ReadError> {
-    let Some(gateway) = worker.gateway.clone() else { return Ok(None) };
+    let Some(gateway) = profile.gateway.clone() else { return Ok(None) };
     let Some(prompt) = prompt::build(worker, key, profile, state).await? else { return Ok(None) };
     let is_wanted = |turn: &&Turn| turn.replies.is_empty() && turn.claims == 0 && turn.request.stream;
     let preamble = state.turn.as_ref().filter(is_wanted).zip(profile.preamble_model()).map(|(turn, model)| {
@@ -111,7 +111,7 @@ impl Run<'_> {
             }
         };
         let Some(Opened { stream, grounding, mut preamble }) = opened else {
-            return self.fail(turn, FailureReason::NoGatewayKey, "this worker has no gateway key").await;
+            return self.fail(turn, FailureReason::NoGatewayKey, "this worker has no gateway key for the turn").await;
         };
         let reply = match self.meanwhile(turn, &mut preamble, stream).await? {
             Ok(Ok(stream)) => self.relay_stream(turn, stream, preamble).await?,

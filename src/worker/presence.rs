@@ -17,9 +17,6 @@ use crate::{
 pub async fn advertise(worker: Arc<Worker>, shutdown: CancellationToken) {
     let key = subjects::worker_key(&worker.settings.region, &worker.settings.pool, worker.id);
     let subject = subjects::kv(BUCKET, &key);
-    let orgs = if worker.gateway.is_some() { vec!["*".to_string()] } else { vec![] };
-    let advertisement = Advertisement { version: env!("CARGO_PKG_VERSION").into(), orgs };
-    let payload = serde_json::to_vec(&advertisement).expect("an advertisement is a map with string keys");
     let ttl = limits::PRESENCE_TTL_SECS.to_string();
     let mut ticks = interval(Duration::from_millis(limits::PRESENCE_EVERY_MS));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -27,8 +24,10 @@ pub async fn advertise(worker: Arc<Worker>, shutdown: CancellationToken) {
         if shutdown.run_until_cancelled(ticks.tick()).await.is_none() {
             break;
         }
+        let advertisement = Advertisement { version: env!("CARGO_PKG_VERSION").into(), orgs: worker.gateways.orgs() };
+        let payload = serde_json::to_vec(&advertisement).expect("an advertisement is a map with string keys");
         let id = format!("{}-{n}", worker.id);
-        if let Err(error) = worker.log.put(&subject, &id, &[("Nats-TTL", &ttl)], payload.clone().into()).await {
+        if let Err(error) = worker.log.put(&subject, &id, &[("Nats-TTL", &ttl)], payload.into()).await {
             tracing::warn!(%error, "the worker could not advertise itself");
         }
     }

@@ -11,6 +11,7 @@ use crate::{
     domain::{Conversation, Turn},
     knowledge::Reader,
     log::ReadError,
+    model::Gateway,
     subjects::ConversationKey,
     tools::{Offer, Tool},
 };
@@ -23,6 +24,8 @@ const DEFAULT_PERSONA: &str = "You are a helpful, friendly support agent. Answer
 pub(super) struct Profile {
     worker: Arc<Worker>,
     agent: Arc<AgentConfig>,
+    /// Who is asked, with the key of the turn's organisation. `None`: there is no key for it.
+    pub gateway: Option<Gateway>,
     /// The turn names a configuration that is not there. To go on without it could drop what it demands.
     pub is_missing: bool,
 }
@@ -42,7 +45,9 @@ impl Profile {
             None => Some(Arc::default()),
         };
         let is_missing = found.is_none();
-        Ok(Self { worker: worker.clone(), agent: found.unwrap_or_default(), is_missing })
+        let agent = found.unwrap_or_default();
+        let gateway = worker.gateways.of(&key.org, agent.gateway_key.as_deref()).await;
+        Ok(Self { worker: worker.clone(), agent, gateway, is_missing })
     }
 
     /// The model that answers.

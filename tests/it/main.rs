@@ -19,6 +19,7 @@ mod knowledge;
 mod mcp;
 mod model_faults;
 mod one_time_passwords;
+mod organisations;
 mod outages;
 mod races;
 mod slow_reader;
