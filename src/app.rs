@@ -83,6 +83,7 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
         regions: config.regions.clone(),
         pool: config.pool.clone(),
         agent_name: config.agent_name.clone(),
+        quotas: config.quotas.clone(),
     };
     let auth = Arc::new(Verifier::new(&config.auth)?);
     if config.auth.mode == AuthMode::Trusted {
@@ -173,6 +174,7 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
         turn_limit_secs: config.turn_limit_secs,
         confirm_tools: config.confirm_tools.clone(),
         builtins: builtins(&config.web),
+        counts_tokens: config.quotas.org_tokens.is_set(),
     };
     streams::check(&bus.client, &config.regions.home).await?;
     let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());

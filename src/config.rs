@@ -3,12 +3,14 @@
 //! The `SMOOTH_AGENT_*` names are shared by every server of this protocol; the `NATS_*` names are the NATS ecosystem's.
 
 mod auth;
+mod quota;
 mod web;
 mod widget;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
 
 pub use auth::{Auth, AuthMode};
+pub use quota::{PerOrg, Quotas};
 pub use web::Web;
 pub use widget::{WidgetService, Widgets};
 
@@ -40,6 +42,15 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_GITHUB_SEARCH",
     "SMOOTH_AGENT_GITHUB_URL",
     "SMOOTH_AGENT_GITHUB_TOKEN",
+    "SMOOTH_AGENT_LIMIT_CONNECTION_MESSAGES",
+    "SMOOTH_AGENT_LIMIT_SESSION_MESSAGES",
+    "SMOOTH_AGENT_LIMIT_ORG_MESSAGES",
+    "SMOOTH_AGENT_LIMIT_ORG_TURNS",
+    "SMOOTH_AGENT_LIMIT_ORG_TOKENS",
+    "SMOOTH_AGENT_LIMIT_ORG_CONNECTIONS",
+    "SMOOTH_AGENT_LIMIT_ADDRESS_CONNECTIONS",
+    "SMOOTH_AGENT_LIMIT_ADDRESS_SESSIONS",
+    "SMOOTH_AGENT_PROXIES",
     "SMOOTH_AGENT_AUTH_MODE",
     "SMOOTH_AGENT_AUTH_STRICT",
     "SMOOAI_GATEWAY_URL",
@@ -91,6 +102,7 @@ pub struct Config {
     pub confirm_tools: Vec<String>,
     pub auth: Auth,
     pub widgets: Widgets,
+    pub quotas: Quotas,
     pub web: Web,
 }
 
@@ -230,6 +242,7 @@ impl Config {
                 .unwrap_or_default(),
             auth: auth::read(&text)?,
             widgets: widget::read(&text)?,
+            quotas: quota::read(&text)?,
             web: web::read(&text)?,
         })
     }
@@ -368,6 +381,7 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOTH_AGENT_CONFIRM_TOOLS={}", self.confirm_tools.join(","))?;
         writeln!(f, "{}", self.auth)?;
         writeln!(f, "{}", self.widgets)?;
+        writeln!(f, "{}", self.quotas)?;
         writeln!(f, "{}", self.web)?;
         writeln!(f, "NATS_URL={}", self.nats.url.as_deref().map_or("unset".into(), without_password))?;
         writeln!(f, "NATS_CREDS={}", set(self.nats.creds.is_some()))?;
@@ -425,6 +439,9 @@ mod tests {
             ("AUTH_JWT_ISSUER", "somebody"),
             ("WIDGET_AUTH_URL", "policies"),
             ("WIDGET_AUTH_TTL_SECS", "-1"),
+            ("SMOOTH_AGENT_LIMIT_SESSION_MESSAGES", "26"),
+            ("SMOOTH_AGENT_LIMIT_ORG_TURNS", "acme=501"),
+            ("SMOOTH_AGENT_LIMIT_ORG_MESSAGES", "many"),
         ] {
             assert_eq!(read(&[(name, value)]).err().map(|e| e.name), Some(name), "{name}={value}");
         }

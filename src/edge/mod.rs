@@ -3,7 +3,7 @@
 //! An edge has sockets, subscriptions and caches, and nothing that another edge could not rebuild from the log.
 //!
 //! - [`server`]: listening, routes, drain.   - [`connection`]: one client.   - [`views`]: what a client has been shown.
-//! - [`admission`]: whether a session may be opened.   - [`push`]: hosts' events for clients.
+//! - [`admission`]: whether a session may be opened.   - [`quota`]: how much is used.   - [`push`]: hosts' events for clients.
 //! - [`actions`]: one file an action.        - [`sessions`]: session records. - [`workers`]: whether anybody can answer.
 //!
 //! Invariant: this room never imports `worker` or `model`.
@@ -12,6 +12,7 @@ pub mod actions;
 mod admission;
 pub mod connection;
 pub mod push;
+mod quota;
 pub mod server;
 pub mod sessions;
 mod socket;
@@ -26,7 +27,7 @@ use uuid::Uuid;
 
 use crate::{
     auth::{Verifier, widget::Widgets},
-    config::Regions,
+    config::{Quotas, Regions},
     ids,
     lists::Lists,
     live::hub::Hub,
@@ -45,6 +46,7 @@ pub struct Settings {
     pub regions: Regions,
     pub pool: String,
     pub agent_name: String,
+    pub quotas: Quotas,
 }
 
 /// An edge process's shared parts.
@@ -59,6 +61,7 @@ pub struct Edge {
     pub(crate) pushes: push::Pushes,
     pub(crate) auth: Arc<Verifier>,
     pub(crate) widgets: Widgets,
+    pub(crate) quota: quota::Quota,
     pub(crate) log: NatsLog,
     pub(crate) settings: Settings,
     /// Cancelled when the edge stops: every connection then closes with 1012.
@@ -75,8 +78,10 @@ impl Edge {
         shutdown: CancellationToken,
     ) -> Self {
         let log = NatsLog::new(client.clone());
+        let id = ids::new_random();
         Self {
-            id: ids::new_random(),
+            id,
+            quota: quota::Quota::new(settings.quotas.clone(), log.clone(), id),
             conversations: Conversations::over_nats(log.clone()),
             lists: Lists::new(log.clone()),
             sessions: sessions::Sessions::new(log.clone(), settings.regions.clone()),

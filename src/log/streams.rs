@@ -39,7 +39,7 @@ pub enum StreamsError {
     Drift(String),
 }
 
-const STREAMS: [&str; 13] = [
+const STREAMS: [&str; 15] = [
     include_str!("../../streams/CHAT.json"),
     include_str!("../../streams/LIVE.json"),
     include_str!("../../streams/SCHED.json"),
@@ -52,6 +52,8 @@ const STREAMS: [&str; 13] = [
     include_str!("../../streams/KV_EDGES.json"),
     include_str!("../../streams/KV_SETTINGS.json"),
     include_str!("../../streams/KV_ONCE.json"),
+    include_str!("../../streams/KV_TURNS.json"),
+    include_str!("../../streams/COUNTERS.json"),
     include_str!("../../streams/INGEST.json"),
 ];
 const CONSUMERS: [(&str, &str); 4] = [

@@ -63,6 +63,8 @@ pub struct Settings {
     /// Lower-cased parts of tool names that wait for approval.
     pub confirm_tools: Vec<String>,
     pub builtins: tools::Builtins,
+    /// Whether somebody limits the tokens of organisations.
+    pub counts_tokens: bool,
 }
 
 /// A worker process's shared parts.
@@ -141,6 +143,7 @@ impl Worker {
             log: self.log.clone(),
             conversations: self.conversations.clone(),
             region: self.settings.region.clone(),
+            counts_tokens: self.settings.counts_tokens,
         }
     }
 

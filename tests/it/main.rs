@@ -13,6 +13,7 @@ mod identity;
 mod ingest;
 mod ingest_web;
 mod knowledge;
+mod limits;
 mod lists;
 mod model_faults;
 mod outages;

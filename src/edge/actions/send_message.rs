@@ -17,7 +17,7 @@ use crate::{
         Command, Conversation, Refusal,
         event::{Asker, TurnRequested},
     },
-    edge::workers::Outlook,
+    edge::{admission, workers::Outlook},
     ids, limits,
     log::load::{ExecuteError, Freshness},
     subjects::ConversationKey,
@@ -52,6 +52,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
         };
         return Err(in_progress_first(connection, &found, request).await?.unwrap_or(unavailable));
     }
+    admission::admit_message(connection, &key, turn).await?;
     connection.watch(&key, false).await?;
     connection.views.open(&key, turn, &asked.request_id, None);
     let accepted = ask(connection, request, &record, &key, turn, asked).await;
