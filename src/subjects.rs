@@ -216,6 +216,8 @@ pub fn parse_last_id(subject: &str) -> Option<Uuid> {
 pub enum Counted<'a> {
     Org(&'a str),
     Address(IpAddr),
+    /// An e-mail address.
+    Mailbox(&'a str),
 }
 
 /// `count.{org|address}.{whose}.connections.{edge}`: connections that an edge has; without an edge, those of all edges.
@@ -240,11 +242,17 @@ pub fn count_sessions(address: IpAddr, minute: i64) -> String {
     format!("{}.sessions.{minute}", counted(Counted::Address(address)))
 }
 
+/// `count.mailbox.{mailbox}.codes.{hour}`: passwords that were sent to an e-mail address. Publishers: edges. Stream: COUNTERS.
+pub fn count_codes(email: &str, hour: i64) -> String {
+    format!("{}.codes.{hour}", counted(Counted::Mailbox(email)))
+}
+
 fn counted(whose: Counted) -> String {
     match whose {
         Counted::Org(org) => format!("count.org.{}", encode_token(org)),
         // An address says who somebody is, and subjects are shown by monitoring.
         Counted::Address(address) => format!("count.address.{}", hash(&address.to_string())),
+        Counted::Mailbox(email) => format!("count.mailbox.{}", hash(email)),
     }
 }
 
@@ -252,6 +260,16 @@ fn counted(whose: Counted) -> String {
 pub fn turn_note_key(org: &str, conversation: Option<Uuid>) -> String {
     let conversation = conversation.map_or_else(|| "*".to_string(), |conversation| conversation.to_string());
     format!("{}.{conversation}", encode_token(org))
+}
+
+/// Key of a browser in the bucket VISITORS: `{org}.{visitor}`, where the visitor is a hash of agent and fingerprint.
+pub fn visitor_key(org: &str, agent: &str, fingerprint: &str) -> String {
+    format!("{}.{}", encode_token(org), hash(&format!("{}.{fingerprint}", encode_token(agent))))
+}
+
+/// Key of what a session proves in the bucket RESTORE.
+pub fn restore_key(session: Uuid) -> String {
+    session.to_string()
 }
 
 /// Key of something that may be used once in the bucket ONCE; `id` is a hash.

@@ -69,7 +69,7 @@ async fn use_once(connection: &Connection, proof: &Proof) -> Result<(), BadFrame
     }
 }
 
-fn refused(refusal: WidgetRefusal) -> BadFrame {
+pub(super) fn refused(refusal: WidgetRefusal) -> BadFrame {
     let (code, message) = match refusal {
         WidgetRefusal::NotAuthorized => (ErrorCode::AgentNotAuthorized, "this agent may not be used here"),
         WidgetRefusal::Origin => (ErrorCode::OriginNotAllowed, "this page may not use the agent"),

@@ -3,7 +3,8 @@
 //! An edge has sockets, subscriptions and caches, and nothing that another edge could not rebuild from the log.
 //!
 //! - [`server`]: listening, routes, drain.   - [`connection`]: one client.   - [`views`]: what a client has been shown.
-//! - [`admission`]: whether a session may be opened.   - [`quota`]: how much is used.   - [`push`]: hosts' events for clients.
+//! - [`admission`]: whether a session may be opened.   - [`quota`]: how much is used.
+//! - [`internal`]: what widgets ask over plain HTTP.   - [`push`]: hosts' events for clients.
 //! - [`actions`]: one file an action.        - [`sessions`]: session records. - [`workers`]: whether anybody can answer.
 //!
 //! Invariant: this room never imports `worker` or `model`.
@@ -11,6 +12,7 @@
 pub mod actions;
 mod admission;
 pub mod connection;
+mod internal;
 pub mod push;
 mod quota;
 pub mod server;

@@ -147,6 +147,18 @@ impl Quota {
         self.count_in_minute(&subjects::count_sessions(address, minute(now)), max, now).await
     }
 
+    /// Counts a password that is sent to an e-mail address: nobody shall be flooded with letters.
+    pub async fn send_code(&self, email: &str) -> Result<(), QuotaError> {
+        let now = Utc::now();
+        let subject = subjects::count_codes(email, now.timestamp().div_euclid(3_600));
+        match self.log.count(&subject, 1, &new_id()).await? {
+            Some(count) if count > limits::MAILBOX_CODES_MAX => {
+                Err(QuotaError::Limited((3_600 - now.timestamp().rem_euclid(3_600)) as u64))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Counts a message that asks for a turn, if there may be one more. `used` is what its connection has used.
     pub async fn send_message(
         &self,

@@ -26,6 +26,7 @@ use warp::{Filter, Reply, filters::BoxedFilter, http::StatusCode, reply::Respons
 use super::{
     Edge,
     connection::{self, Caller},
+    internal,
     quota::{Place, QuotaError},
     socket::Socket,
 };
@@ -70,6 +71,7 @@ pub fn routes(
         let page = warp::reply::with_header(warp::reply::html(PAGE), "content-security-policy", PAGE_POLICY);
         warp::reply::with_header(page, "x-content-type-options", "nosniff").into_response()
     });
+    let internal = internal::routes(edge.clone());
     let socket = warp::path!("ws")
         .and(warp::get())
         .and(warp::header::exact_ignore_case("upgrade", "websocket"))
@@ -116,7 +118,7 @@ pub fn routes(
         .into_response(),))
     };
     let refusal = warp::path!("ws").and_then(|| async { Err::<warp::reply::Response, _>(warp::reject::reject()) });
-    probes(ready).or(page).or(admin).or(socket).or(refusal.or_else(refused)).recover(not_found)
+    probes(ready).or(page).or(admin).or(internal).or(socket).or(refusal.or_else(refused)).recover(not_found)
 }
 
 /// The answer to a path that is not there.

@@ -18,6 +18,7 @@ mod lists;
 mod model_faults;
 mod outages;
 mod races;
+mod returning;
 mod slow_reader;
 mod streaming;
 mod support;
