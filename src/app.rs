@@ -22,12 +22,13 @@ use warp::Filter;
 
 use crate::{
     admin::{self, Admin},
+    agents::{self, Agents, config::WidgetPolicy},
     auth::{
         REFERENCE_ORG, Verifier,
         widget::{self, Widgets},
     },
-    config::{self, AuthMode, Config, RerankBy, Retrieval},
-    edge::{self, Edge, push::Pushes, server},
+    config::{self, AuthMode, Config, GatewayConfig, RerankBy, Retrieval},
+    edge::{self, Edge, push::Pushes, server, skills::Skills},
     fetch::{Fetcher, Policy},
     ingest::{self, Embed, Embeds, Ingest, IngestArgs},
     knowledge::{
@@ -42,8 +43,9 @@ use crate::{
         streams,
     },
     model::{Gateway, Timeouts},
-    tools::{self, Builtins, fetch_url::FetchUrl, github_search::GitHubSearch, web_search::WebSearch},
-    worker::{self, Worker},
+    secrets::Secrets,
+    tools::{self, Builtins, Mcp, fetch_url::FetchUrl, github_search::GitHubSearch, web_search::WebSearch},
+    worker::{self, Worker, gateways::Gateways},
 };
 
 /// How long a process waits for NATS when it starts.
@@ -84,6 +86,7 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
         pool: config.pool.clone(),
         agent_name: config.agent_name.clone(),
         quotas: config.quotas.clone(),
+        skills: Skills(config.skills.clone()),
     };
     let auth = Arc::new(Verifier::new(&config.auth)?);
     if config.auth.mode == AuthMode::Trusted {
@@ -91,8 +94,12 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
             "tokens are taken as they come (mode `trusted`): only a proxy that verifies them may reach this port"
         );
     }
-    let edge =
-        Arc::new(Edge::new(bus.client.clone(), auth, widgets(&config.widgets)?, settings, CancellationToken::new()));
+    streams::check(&bus.client, &config.regions.home).await?;
+    let agents = Agents::new(agents::Store::new(NatsLog::new(bus.client.clone())));
+    agents.catch_up().await.context("the agents' configurations")?;
+    let widgets = widgets(&config.widgets, &agents)?;
+    let edge = Edge::new(bus.client.clone(), auth, widgets, agents, settings, CancellationToken::new());
+    let edge = Arc::new(edge);
     let health = Health::start(bus, &config.regions.home, None).await?;
     if let Err(error) = edge.workers.read(bus.client.clone()).await {
         tracing::warn!(%error, "the workers' advertisements can't be read yet");
@@ -102,6 +109,7 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
     let address = listener.local_addr()?;
     let (listening, tasks) = (CancellationToken::new(), TaskTracker::new());
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.workers.clone().watch(bus.client.clone())));
+    tasks.spawn(listening.clone().run_until_cancelled_owned(edge.agents.clone().follow()));
     tasks.spawn(listening.clone().run_until_cancelled_owned(health.clone().watch_streams()));
     let pushed = Pushes::subscribe(&bus.client, &config.regions.home).await?;
     let presence = edge.presence();
@@ -127,13 +135,20 @@ impl RunningEdge {
 }
 
 /// Which pages may open sessions.
-fn widgets(config: &config::Widgets) -> anyhow::Result<Widgets> {
+fn widgets(config: &config::Widgets, agents: &Agents) -> anyhow::Result<Widgets> {
+    let agents = agents.clone();
+    let known = widget::Source::Known(Arc::new(move |agent| {
+        let (org, policy) = agents.widget(agent)?;
+        let organization_id = policy.organization_id.or(Some(org));
+        let WidgetPolicy { allowed_origins, public_key, .. } = policy;
+        Some(widget::WidgetPolicy { allowed_origins, public_key, organization_id })
+    }));
     let file = config.file.as_deref().map(widget::Source::file).transpose()?;
     let service = config.service.as_ref().map(widget::Service::new).transpose()?.map(widget::Source::Service);
     if config.strict && file.is_none() && service.is_none() {
         tracing::warn!("WIDGET_AUTH_STRICT is on and no policies are configured: nobody can open a session");
     }
-    Ok(Widgets::new(file.into_iter().chain(service).collect(), config.strict))
+    Ok(Widgets::new([known].into_iter().chain(file).chain(service).collect(), config.strict))
 }
 
 /// The administrators' API of an edge: it shares the edge's caches.
@@ -159,8 +174,9 @@ pub struct RunningWorker {
 
 /// Starts a worker.
 pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningWorker> {
+    let secrets = Secrets::new(config.secrets.clone());
     let gateway = gateway(config)?;
-    if gateway.is_none() {
+    if gateway.is_none() && secrets.orgs().is_empty() {
         tracing::warn!("no gateway key: set SMOOAI_GATEWAY_URL and SMOOAI_GATEWAY_KEY; until then nobody is answered");
     }
     let settings = worker::Settings {
@@ -173,13 +189,19 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
         human_wait_secs: config.human_wait_secs,
         turn_limit_secs: config.turn_limit_secs,
         confirm_tools: config.confirm_tools.clone(),
+        auth_tools: config.auth_tools.clone(),
+        preamble_model: config.preamble_model.clone(),
+        judge_model: config.judge_model.clone(),
         builtins: builtins(&config.web),
         counts_tokens: config.quotas.org_tokens.is_set(),
+        mcp: Mcp::new(&config.mcp.servers),
     };
     streams::check(&bus.client, &config.regions.home).await?;
     let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
     let knowledge = knowledge(config, bus, &gateway, &shutdown, &tasks).await?;
-    let worker = Arc::new(Worker::new(bus.client.clone(), knowledge, gateway, settings));
+    let has_own_key = gateway.is_some();
+    let gateways = Gateways { gateway: gateway.or(gateway_without_key(config)?), has_own_key, secrets };
+    let worker = Arc::new(Worker::new(bus.client.clone(), knowledge, gateways, settings));
     let health = Health::start(bus, &config.regions.home, Some(worker.clone())).await?;
     if config.seed_kb {
         // Before the worker looks for tools for the first time.
@@ -237,13 +259,23 @@ async fn knowledge(
     Ok(Arc::new(Local::new(index, models)))
 }
 
+/// The gateway with the process's own key, if it has one.
 fn gateway(config: &Config) -> anyhow::Result<Option<Gateway>> {
-    let Some((url, key)) = config.gateway.as_ref().and_then(|g| Some((&g.url, g.key.clone()?))) else {
-        return Ok(None);
-    };
+    let configured = config.gateway.as_ref().filter(|gateway| gateway.key.is_some());
+    configured.map(|gateway| reach(config, gateway)).transpose()
+}
+
+/// The gateway for organisations that have keys of their own.
+fn gateway_without_key(config: &Config) -> anyhow::Result<Option<Gateway>> {
+    let keyless = config.gateway.as_ref().map(|gateway| GatewayConfig { key: None, ..gateway.clone() });
+    keyless.map(|gateway| reach(config, &gateway)).transpose()
+}
+
+fn reach(config: &Config, gateway: &GatewayConfig) -> anyhow::Result<Gateway> {
     let silence = Duration::from_secs(config.model_silence_secs.into());
     let timeouts = Timeouts { head: silence, idle: silence, ..Timeouts::default() };
-    Ok(Some(Gateway::with_timeouts(url, Some(key), timeouts).context("SMOOAI_GATEWAY_URL or SMOOAI_GATEWAY_KEY")?))
+    let gateway = Gateway::with_timeouts(&gateway.url, gateway.key.clone(), timeouts);
+    gateway.context("SMOOAI_GATEWAY_URL or SMOOAI_GATEWAY_KEY")
 }
 
 /// The built-in tools that the configuration turns on. What the operator names is reachable for the tool that needs it alone.

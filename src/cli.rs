@@ -1,10 +1,13 @@
 //! The command line: parse and dispatch.
 
+mod agent;
+
 use std::{net::IpAddr, path::PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use indicatif::ProgressBar;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     app, bench,
@@ -51,7 +54,12 @@ enum Command {
         command: Streams,
     },
     Ingest(IngestArgs),
-    /// Look at the tools that NATS services offer.
+    /// Configure agents; a change holds from the next message on, without a restart.
+    Agent {
+        #[command(subcommand)]
+        command: agent::Agent,
+    },
+    /// Look at the tools that NATS services and MCP servers offer.
     Tools {
         #[command(subcommand)]
         command: Tools,
@@ -180,6 +188,7 @@ pub async fn run() -> anyhow::Result<()> {
             true => Ok(()),
             false => anyhow::bail!("not everything was ingested"),
         },
+        Command::Agent { command } => agent::run(command, &load()?).await,
         Command::Streams { command } => streams(command).await,
         Command::Tools { command: Tools::List } => list_tools().await,
     }
@@ -255,12 +264,18 @@ async fn measure_knowledge(command: Knowledge) -> anyhow::Result<()> {
 async fn list_tools() -> anyhow::Result<()> {
     let config = load()?;
     let bus = app::connect(&config, "tools").await?;
-    let tools = tools::discovery::Discovery::new(bus.client).await?.first().await;
-    if tools.is_empty() {
-        println!("no NATS service offers a tool");
+    let mut discovery = tools::discovery::Discovery::new(bus.client).await?;
+    let (mcp, stop) = (tools::Mcp::new(&config.mcp.servers), CancellationToken::new());
+    let running = tokio::spawn(mcp.clone().run(stop.clone()));
+    let (mut found, ()) = tokio::join!(discovery.first(), mcp.first());
+    found.extend(mcp.offered());
+    stop.cancel();
+    running.await?;
+    if found.is_empty() {
+        println!("no NATS service and no MCP server offers a tool");
     }
-    for tool in tools {
-        let mut notes = vec![format!("timeout {} s", tool.timeout.as_secs())];
+    for tool in found {
+        let mut notes = vec![format!("timeout {} s", tool.timeout.as_secs_f32())];
         notes.extend(tool.org.map(|org| format!("only for {org}")));
         notes.extend(tool.confirm.then(|| "waits for approval".to_string()));
         notes.extend(tool.idempotent.then(|| "idempotent".to_string()));

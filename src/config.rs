@@ -3,6 +3,7 @@
 //! The `SMOOTH_AGENT_*` names are shared by every server of this protocol; the `NATS_*` names are the NATS ecosystem's.
 
 mod auth;
+mod mcp;
 mod quota;
 mod web;
 mod widget;
@@ -10,6 +11,7 @@ mod widget;
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
 
 pub use auth::{Auth, AuthMode};
+pub use mcp::{Mcp, McpLink, McpServer, Which};
 pub use quota::{PerOrg, Quotas};
 pub use web::Web;
 pub use widget::{WidgetService, Widgets};
@@ -30,7 +32,12 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_EMBEDDING_MODEL",
     "SMOOTH_AGENT_RERANK",
     "SMOOTH_AGENT_RETRIEVAL",
+    "SMOOTH_AGENT_PREAMBLE_MODEL",
+    "SMOOTH_AGENT_JUDGE_MODEL",
     "SMOOTH_AGENT_CONFIRM_TOOLS",
+    "SMOOTH_AGENT_AUTH_TOOLS",
+    "SMOOTH_AGENT_SECRETS_DIR",
+    "SMOOTH_SKILLS_DIR",
     "SMOOTH_AGENT_REGION",
     "SMOOTH_AGENT_REGIONS",
     "SMOOTH_AGENT_POOL",
@@ -51,6 +58,7 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_LIMIT_ADDRESS_CONNECTIONS",
     "SMOOTH_AGENT_LIMIT_ADDRESS_SESSIONS",
     "SMOOTH_AGENT_PROXIES",
+    "SMOOTH_AGENT_MCP_CONFIG",
     "SMOOTH_AGENT_AUTH_MODE",
     "SMOOTH_AGENT_AUTH_STRICT",
     "SMOOAI_GATEWAY_URL",
@@ -100,10 +108,21 @@ pub struct Config {
     pub retrieval: Retrieval,
     /// Lower-cased parts of tool names that wait for approval.
     pub confirm_tools: Vec<String>,
+    /// Lower-cased parts of names of tools that ask for proof of identity where an agent's configuration demands it.
+    pub auth_tools: Vec<String>,
+    /// The model that says a sentence while the answer is awaited; without one nothing is said.
+    pub preamble_model: Option<String>,
+    /// The model that judges workflows; without one, the model of the turn does.
+    pub judge_model: Option<String>,
+    /// The folder of organisations' secrets.
+    pub secrets: Option<PathBuf>,
+    /// The folder of skills that messages may name.
+    pub skills: Option<PathBuf>,
     pub auth: Auth,
     pub widgets: Widgets,
     pub quotas: Quotas,
     pub web: Web,
+    pub mcp: Mcp,
 }
 
 /// How NATS is reached: the names that the `nats` CLI and the client libraries use.
@@ -237,19 +256,37 @@ impl Config {
             embedding_model: text("SMOOTH_AGENT_EMBEDDING_MODEL"),
             rerank: one_of(&text, "SMOOTH_AGENT_RERANK", &RerankBy::NAMES)?,
             retrieval: one_of(&text, "SMOOTH_AGENT_RETRIEVAL", &Retrieval::NAMES)?.unwrap_or_default(),
-            confirm_tools: text("SMOOTH_AGENT_CONFIRM_TOOLS")
-                .map(|list| list.split(',').map(|p| p.trim().to_lowercase()).filter(|p| !p.is_empty()).collect())
-                .unwrap_or_default(),
+            confirm_tools: patterns(text("SMOOTH_AGENT_CONFIRM_TOOLS")),
+            auth_tools: patterns(text("SMOOTH_AGENT_AUTH_TOOLS")),
+            preamble_model: text("SMOOTH_AGENT_PREAMBLE_MODEL"),
+            judge_model: text("SMOOTH_AGENT_JUDGE_MODEL"),
+            secrets: folder(text("SMOOTH_AGENT_SECRETS_DIR"), "SMOOTH_AGENT_SECRETS_DIR")?,
+            skills: folder(text("SMOOTH_SKILLS_DIR"), "SMOOTH_SKILLS_DIR")?,
             auth: auth::read(&text)?,
             widgets: widget::read(&text)?,
             quotas: quota::read(&text)?,
             web: web::read(&text)?,
+            mcp: mcp::read(&text, source)?,
         })
     }
 
     /// Names in the environment that look like ours and are not.
     pub fn unknown_names() -> Vec<String> {
         std::env::vars().map(|(name, _)| name).filter(|name| is_unknown(name)).collect()
+    }
+}
+
+/// Lower-cased parts of names, separated by commas.
+fn patterns(list: Option<String>) -> Vec<String> {
+    let list = list.unwrap_or_default();
+    list.split(',').map(|part| part.trim().to_lowercase()).filter(|part| !part.is_empty()).collect()
+}
+
+/// A folder that is there.
+fn folder(path: Option<String>, name: &'static str) -> Result<Option<PathBuf>, ConfigError> {
+    match path.map(PathBuf::from) {
+        Some(path) if !path.is_dir() => Err(wrong(name, format!("`{}` is not a folder", path.display()))),
+        path => Ok(path),
     }
 }
 
@@ -379,10 +416,16 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOTH_AGENT_RERANK={}", self.rerank.map_or("unset", |by| name_of(&RerankBy::NAMES, &by)))?;
         writeln!(f, "SMOOTH_AGENT_RETRIEVAL={}", name_of(&Retrieval::NAMES, &self.retrieval))?;
         writeln!(f, "SMOOTH_AGENT_CONFIRM_TOOLS={}", self.confirm_tools.join(","))?;
+        writeln!(f, "SMOOTH_AGENT_AUTH_TOOLS={}", self.auth_tools.join(","))?;
+        writeln!(f, "SMOOTH_AGENT_PREAMBLE_MODEL={}", self.preamble_model.as_deref().unwrap_or("unset"))?;
+        writeln!(f, "SMOOTH_AGENT_JUDGE_MODEL={}", self.judge_model.as_deref().unwrap_or("unset"))?;
+        writeln!(f, "SMOOTH_AGENT_SECRETS_DIR={}", set(self.secrets.is_some()))?;
+        writeln!(f, "SMOOTH_SKILLS_DIR={}", self.skills.as_ref().map_or("unset".into(), |p| p.display().to_string()))?;
         writeln!(f, "{}", self.auth)?;
         writeln!(f, "{}", self.widgets)?;
         writeln!(f, "{}", self.quotas)?;
         writeln!(f, "{}", self.web)?;
+        writeln!(f, "{}", self.mcp)?;
         writeln!(f, "NATS_URL={}", self.nats.url.as_deref().map_or("unset".into(), without_password))?;
         writeln!(f, "NATS_CREDS={}", set(self.nats.creds.is_some()))?;
         write!(f, "NATS_TOKEN={}", set(self.nats.token.is_some()))
@@ -428,6 +471,7 @@ mod tests {
             ("SMOOTH_AGENT_FETCH_ALLOW", "wiki.corp"),
             ("SMOOTH_AGENT_WEB_SEARCH_URL", "search"),
             ("SMOOTH_AGENT_GITHUB_URL", "api.github.com"),
+            ("SMOOTH_AGENT_MCP_CONFIG", "/nowhere/mcp.json"),
             ("SMOOTH_AGENT_RERANK", "twice"),
             ("SMOOTH_AGENT_RETRIEVAL", "remote"),
             ("SMOOTH_AGENT_AUTH_MODE", "maybe"),

@@ -4,6 +4,7 @@
 //! relay for it. The code map is in the README.
 
 pub mod admin;
+pub mod agents;
 pub mod app;
 pub mod auth;
 pub mod bench;
@@ -23,6 +24,8 @@ pub mod lists;
 pub mod live;
 pub mod log;
 pub mod model;
+pub mod otp;
+pub mod secrets;
 pub mod spec;
 pub mod subjects;
 pub mod tools;

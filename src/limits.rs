@@ -1,7 +1,28 @@
 //! Every cap and timeout that is not configuration, with its unit and its reason.
 
-/// Largest client frame. History pages and messages fit with room; the published Python client takes 1 MiB a frame.
+/// Largest client frame without attachments. Messages fit with room.
 pub const CLIENT_FRAME_MAX_BYTES: usize = 256 * 1024;
+/// Largest client frame: attachments of [`ATTACHMENTS_MAX_BYTES`] in base64, and a message.
+pub const LARGE_FRAME_MAX_BYTES: usize = ATTACHMENTS_MAX_BYTES / 3 * 4 + CLIENT_FRAME_MAX_BYTES;
+/// Bytes of large frames that one edge holds at once; who comes later waits. While a frame is read it takes this twice.
+pub const LARGE_FRAMES_BYTES: usize = 4 * LARGE_FRAME_MAX_BYTES;
+/// How long a client may take to send a large frame, waiting included: 8 MiB over 2 Mbit/s.
+pub const LARGE_FRAME_MS: u64 = 60_000;
+/// Largest attachment, and all of one message: pictures of cameras and ordinary documents. They are held in memory.
+pub const ATTACHMENT_MAX_BYTES: usize = 8 * 1024 * 1024;
+pub const ATTACHMENTS_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of images that one worker holds at once on their way to the model; what comes later waits. As text, and as text in a
+/// request, they take three times as much.
+pub const IMAGES_BYTES: usize = 4 * ATTACHMENTS_MAX_BYTES;
+/// Images, and files, of one message.
+pub const ATTACHMENTS_MAX: usize = 8;
+/// Longest URL of an attachment, and name of a file: both are stored with the message and go out with every tool call.
+pub const ATTACHMENT_URL_MAX_BYTES: usize = 2_048;
+pub const ATTACHMENT_NAME_MAX_CHARS: usize = 255;
+/// Chunk of an object, as the client libraries cut them.
+pub const OBJECT_CHUNK_BYTES: usize = 128 * 1024;
+/// An object that is older than this is written again when it comes again: half of the 30 days that the stream keeps it.
+pub const OBJECT_FRESH_SECS: i64 = 15 * 24 * 3600;
 /// Longest user message, from the protocol.
 pub const MESSAGE_MAX_CHARS: usize = 10_000;
 /// Longest requestId: it is stored with the turn and echoed in every frame of it.
@@ -34,6 +55,32 @@ pub const METADATA_MAX_BYTES: usize = 16 * 1024;
 pub const SUPPORTS_MAX: usize = 32;
 pub const SUPPORTS_MAX_CHARS: usize = 64;
 
+/// Largest configuration of an agent, as JSON, and of one tool's settings in it, which ride in a header of each call.
+pub const AGENT_CONFIG_MAX_BYTES: usize = 64 * 1024;
+pub const TOOL_SETTINGS_MAX_BYTES: usize = 4 * 1024;
+/// Longest persona or greeting: a few pages.
+pub const PERSONA_MAX_CHARS: usize = 20_000;
+/// How often edges and workers look for changed configurations: well below the promised second.
+pub const AGENTS_EVERY_MS: u64 = 300;
+/// Longest secret.
+pub const SECRET_MAX_BYTES: u64 = 16 * 1024;
+/// Versions of configurations that one process keeps in memory.
+pub const AGENT_VERSIONS_CACHED: u64 = 1_000;
+/// Longest body of a skill: it is stored with each turn that names it.
+pub const SKILL_MAX_BYTES: usize = 64 * 1024;
+/// How long the host's service for one-time passwords may take.
+pub const OTP_MS: u64 = 10_000;
+/// Longest one-time password that is passed on.
+pub const OTP_CODE_MAX_BYTES: usize = 64;
+/// How long the judge of a workflow may take before its step counts as not done.
+pub const JUDGE_MS: u64 = 15_000;
+/// Longest sentence that is shown while the answer is awaited, and how many tokens its model may write.
+pub const PREAMBLE_MAX_CHARS: usize = 300;
+pub const PREAMBLE_TOKENS: u32 = 60;
+pub const JUDGE_TOKENS: u32 = 200;
+/// Replies that are suggested for one answer.
+pub const SUGGESTED_REPLIES: usize = 4;
+
 /// Largest stored event. NATS allows 1 MiB a message by default; headers and JSON escapes need room.
 pub const EVENT_MAX_BYTES: usize = 512 * 1024;
 /// Largest tool result that is kept; longer ones are cut and say so.
@@ -61,6 +108,8 @@ pub const PAGE_MAX_BYTES: usize = 900 * 1024;
 pub const FOLD_MESSAGES: usize = 50;
 /// Text bytes that the fold keeps in all, so that its cached form stays below 256 KiB.
 pub const FOLD_TEXT_MAX_BYTES: usize = 128 * 1024;
+/// Sessions of which the fold keeps what their visitors told: more than have a running form or password at once.
+pub const FOLD_SESSIONS: usize = 32;
 /// Finished turns whose requestId the fold remembers, so that a late retry is recognised.
 pub const FOLD_REQUESTS: usize = 64;
 /// Sequences of older messages that the fold keeps: the reach of `get_conversation_messages`.
@@ -173,6 +222,35 @@ pub const TOOL_TIMEOUT_MS: u64 = 30_000;
 pub const TOOL_TIMEOUT_MAX_MS: u64 = 300_000;
 /// Tools offered to the model at once.
 pub const TOOLS_MAX: usize = 128;
+/// Longest name of a tool that models' interfaces take.
+pub const TOOL_NAME_MAX_CHARS: usize = 64;
+
+/// How long an MCP server may take to start and initialise: one that a package manager fetches first takes that long.
+pub const MCP_OPEN_MS: u64 = 60_000;
+/// How long a starting worker waits for each server before it takes work without its tools.
+pub const MCP_FIRST_MS: u64 = 5_000;
+/// How long a connection over HTTP, and one page of tools, may take.
+pub const MCP_CONNECT_MS: u64 = 5_000;
+pub const MCP_LIST_MS: u64 = 10_000;
+/// First and largest pause before a server that is away is tried again. A broken one must not cost a process every second.
+pub const MCP_RETRY_FIRST_MS: u64 = 500;
+pub const MCP_RETRY_MAX_MS: u64 = 30_000;
+/// How often a broken stream of answers is taken up again.
+pub const MCP_STREAM_TRIES: usize = 3;
+/// How often a server behind HTTP is asked whether it is there, and how long one question may take.
+pub const MCP_PING_EVERY_MS: u64 = 15_000;
+pub const MCP_PING_MS: u64 = 5_000;
+/// How long a server may take to end when its connection is closed.
+pub const MCP_CLOSE_MS: u64 = 2_000;
+/// Largest message of a server: results are cut to [`TOOL_RESULT_MAX_BYTES`], but images come with them.
+pub const MCP_MESSAGE_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Calls of one server over HTTP at once.
+pub const MCP_HTTP_PARALLEL: usize = 64;
+/// Largest schema of a tool, and the most of its description that is passed on: both are paid for with every request.
+pub const MCP_SCHEMA_MAX_BYTES: usize = 32 * 1024;
+pub const MCP_DESCRIPTION_MAX_BYTES: usize = 4 * 1024;
+/// Piece of a server's standard error that is logged at once.
+pub const MCP_STDERR_PIECE_BYTES: usize = 2 * 1024;
 
 /// Longest URL that is fetched: browsers and servers agree up to about this.
 pub const FETCH_URL_MAX_BYTES: usize = 2_048;

@@ -9,15 +9,17 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     admin::openapi,
+    agents::AgentConfig,
     domain::event::{self, kind},
     knowledge, lists,
-    wire::{actions, frames, stored::SessionRecord},
+    wire::{actions, frames, prompts, stored::SessionRecord},
 };
 
 /// Name and content of every generated file.
 pub fn files() -> Vec<(&'static str, String)> {
     [
         ("actions.schema.json", actions()),
+        ("agent.schema.json", agent()),
         ("frames.schema.json", frames()),
         ("events.schema.json", events()),
         ("openapi.json", openapi::document()),
@@ -102,6 +104,8 @@ fn actions() -> Value {
             actions::Action::RenameConversation => document.add::<actions::RenameConversation>(name),
             actions::Action::SendMessage => document.add::<actions::SendMessage>(name),
             actions::Action::ConfirmToolAction => document.add::<actions::ConfirmToolAction>(name),
+            actions::Action::SubmitInteraction => document.add::<actions::SubmitInteraction>(name),
+            actions::Action::VerifyOtp => document.add::<actions::VerifyOtp>(name),
             actions::Action::Cancel => document.add::<actions::Cancel>(name),
             actions::Action::ResumeSession => document.add::<actions::ResumeSession>(name),
         };
@@ -120,6 +124,8 @@ fn frames() -> Value {
     document.add::<frames::ConversationPage>("list_conversations.data");
     document.add::<frames::Renamed>("rename_conversation.data");
     document.add::<frames::Confirmed>("confirm_tool_action.data");
+    document.add::<prompts::Submitted>("submit_interaction.data");
+    document.add::<prompts::Declined>("submit_interaction.data.declined");
     document.add::<frames::Resumed>("resume_session.data");
     let description = "Frames that a server sends, exactly: no other field may be there. On a connection that asked for the \
                        resume extension, turn frames also carry `seq`, a string. The data of an immediate_response is \
@@ -127,10 +133,17 @@ fn frames() -> Value {
     document.finish("Frames", description, vec![reference("Frame")])
 }
 
+/// An agent's configuration.
+fn agent() -> Value {
+    let mut generator = SchemaSettings::draft2020_12().into_generator();
+    generator.root_schema_for::<AgentConfig>().to_value()
+}
+
 /// What the log holds: one definition per stored event name, the session record, and documents.
 fn events() -> Value {
     let mut document = Document::of_readers();
     document.add::<event::SessionOpened>(kind::SESSION_OPENED);
+    document.add::<event::SessionIdentified>(kind::SESSION_IDENTIFIED);
     document.add::<event::ConversationRenamed>(kind::CONVERSATION_RENAMED);
     document.add::<event::TurnRequested>(kind::TURN_REQUESTED);
     document.add::<event::TurnStarted>(kind::TURN_STARTED);

@@ -104,6 +104,18 @@ pub fn dead(region: &str, conversation: Uuid) -> String {
     format!("dead.{region}.{conversation}")
 }
 
+/// `$O.{bucket}.M.{name}`: what an object store knows of an object; the name is in base64 for URLs. Publishers: edges. Readers:
+/// workers, tools. Stream: OBJ_{bucket}, the last message of each subject.
+pub fn object_info(bucket: &str, name: &str) -> String {
+    use base64::{Engine, prelude::BASE64_URL_SAFE};
+    format!("$O.{bucket}.M.{}", BASE64_URL_SAFE.encode(name))
+}
+
+/// `$O.{bucket}.C.{id}`: the chunks of an object's content, in their order. Publishers, readers, stream: as above.
+pub fn object_chunks(bucket: &str, id: Uuid) -> String {
+    format!("$O.{bucket}.C.{id}")
+}
+
 /// `kb.{org}.{document}.{chunk}`: a passage of a document, and `kb.{org}.{document}.head`: the document itself. Publishers:
 /// ingesters, and workers for the demo documents. Readers: workers. Stream: KNOWLEDGE, the last message of each subject.
 pub fn knowledge(org: &str, document: &str, chunk: Option<usize>) -> String {
@@ -345,6 +357,26 @@ pub fn worker_key(region: &str, pool: &str, worker: Uuid) -> String {
 pub fn parse_worker_key(key: &str) -> Option<(&str, &str)> {
     let mut tokens = key.split('.');
     Some((tokens.next()?, tokens.next()?))
+}
+
+/// Key of an agent's configuration in the bucket AGENTS.
+pub fn agent_key(org: &str, agent: &str) -> String {
+    format!("{}.{}", encode_token(org), encode_token(agent))
+}
+
+/// `$KV.AGENTS.>`: every agent's configuration. Writers: `turnstream agent`; readers: edges and workers. Stream: KV_AGENTS.
+pub const AGENTS_ALL: &str = "$KV.AGENTS.>";
+
+/// Organisation and agent behind the subject of a configuration.
+pub fn parse_agent(subject: &str) -> Option<(String, String)> {
+    let (org, agent) = subject.strip_prefix("$KV.AGENTS.")?.split_once('.')?;
+    Some((decode_token(org)?, decode_token(agent)?))
+}
+
+/// `otp.{org}.{verb}`: asks the host's service to send a one-time password to a session's visitor (`send`, by a worker) or to
+/// check one (`verify`, by an edge). Answered by a NATS micro service; not kept.
+pub fn otp(org: &str, verb: &str) -> String {
+    format!("otp.{}.{verb}", encode_token(org))
 }
 
 /// Subject behind a key of a KV bucket, for publishes that need headers which the KV API does not offer.

@@ -7,10 +7,16 @@ use std::collections::VecDeque;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    event::{Event, ModelReplied, Participant, Response, ToolReturned, TurnRequested, TurnResumed},
+    event::{
+        Event, ModelReplied, Participant, Prompt, Response, SessionOpened, StepJudged, ToolReturned, TurnRequested,
+        TurnResumed,
+    },
+    interaction::{Contact, Form},
+    session::Known,
     title,
     turn::{Call, CallResult, Park, Reply, Turn},
 };
@@ -35,6 +41,8 @@ pub struct Conversation {
     pub last_seq: u64,
     /// E-mail address of the first user who gave or proved one, trimmed and in lower case: the conversation is theirs.
     pub owner: Option<String>,
+    /// The agent of the session that was opened last.
+    pub agent_id: Option<String>,
     /// The name that somebody gave it.
     pub title: Option<String>,
     /// The beginning of the first user message that has words: its name until it gets one.
@@ -46,6 +54,12 @@ pub struct Conversation {
     pub message_count: u64,
     /// What the conversation's client can render, as declared last.
     pub supports: Vec<String>,
+    /// The newest sessions of which something is known, oldest first.
+    pub sessions: VecDeque<Known>,
+    /// The form that the model asks for in words, until it is answered.
+    pub asked: Option<Form>,
+    /// Where the conversation is in the agent's workflow.
+    pub workflow: Workflow,
     /// The newest messages, oldest first.
     pub messages: VecDeque<Message>,
     /// Sequences of the events that hold the messages before those, oldest first.
@@ -53,6 +67,16 @@ pub struct Conversation {
     pub turn: Option<Turn>,
     /// Turns that ended, oldest first.
     pub finished: VecDeque<FinishedTurn>,
+}
+
+/// How far a conversation has come in its agent's workflow.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Workflow {
+    /// The current step; `None` before the first was judged, and after the last.
+    pub step: Option<String>,
+    /// Answers under this step that did not finish it.
+    pub attempts: u32,
+    pub finished: bool,
 }
 
 /// A message of the conversation's history.
@@ -155,6 +179,13 @@ impl Conversation {
                 if let Some(supports) = &e.supports {
                     self.supports = supports.clone();
                 }
+                self.open_session(e);
+            }
+            Event::SessionIdentified(e) => {
+                if let Some(known) = self.known_mut(e.session) {
+                    known.otp_sent = false;
+                    known.verified = true;
+                }
             }
             Event::ConversationRenamed(e) => self.title = Some(e.title.clone()),
             Event::TurnRequested(e) => self.request(e, recorded),
@@ -169,18 +200,34 @@ impl Conversation {
                 // A step since the claim has already forgiven it.
                 turn.claims = turn.claims.saturating_sub(1);
             }),
-            Event::TurnModelReplied(e) => self.on_held_turn(e.turn, e.epoch, |turn| reply(turn, e)),
+            Event::TurnModelReplied(e) => {
+                if self.is_held(e.turn, e.epoch) {
+                    let in_words = e.calls.iter().filter_map(|call| call.ask.as_ref()).rfind(|ask| !ask.parks);
+                    self.asked = in_words.map(|ask| ask.form.clone()).or(self.asked.take());
+                    self.on_turn(e.turn, |turn| reply(turn, e));
+                }
+            }
             Event::TurnToolCalled(e) => self.on_held_turn(e.turn, e.epoch, |turn| {
                 if let Some(call) = open_call(turn, &e.call) {
                     call.called = true;
                 }
             }),
-            Event::TurnToolReturned(e) => self.on_held_turn(e.turn, e.epoch, |turn| tool_returned(turn, e)),
+            Event::TurnToolReturned(e) if self.is_held(e.turn, e.epoch) => {
+                self.learn_from_tool(e);
+                self.on_turn(e.turn, |turn| tool_returned(turn, e));
+            }
+            Event::TurnToolReturned(_) => {}
             Event::TurnParked(e) => self.on_held_turn(e.turn, e.epoch, |turn| {
                 turn.park = Some(Park { id: e.park, prompt: e.prompt.clone(), deadline: e.deadline });
             }),
-            Event::TurnResumed(e) => self.on_turn(e.turn, |turn| resume(turn, e, recorded.seq)),
+            Event::TurnResumed(e) => {
+                self.learn_from_form(e);
+                self.on_turn(e.turn, |turn| resume(turn, e, recorded.seq));
+            }
             Event::TurnCompleted(e) if self.is_held(e.turn, e.epoch) => {
+                if let Some(judged) = &e.workflow {
+                    self.workflow.judge(judged);
+                }
                 self.keep_message(recorded);
                 self.finish(e.turn, recorded.seq, Outcome::Completed);
             }
@@ -209,6 +256,71 @@ impl Conversation {
             park: None,
         });
         self.keep_message(recorded);
+    }
+
+    fn open_session(&mut self, e: &SessionOpened) {
+        self.agent_id = Some(e.agent_id.clone());
+        let email = e.user_email.as_deref().map(str::trim).filter(|email| !email.is_empty());
+        if let Some(email) = email {
+            self.know(e.session).contact.email = Some(email.to_string());
+        }
+    }
+
+    /// What is known of a session beyond its opening, if anything is.
+    pub fn known(&self, session: Uuid) -> Option<&Known> {
+        self.sessions.iter().find(|known| known.session == session)
+    }
+
+    fn known_mut(&mut self, session: Uuid) -> Option<&mut Known> {
+        self.sessions.iter_mut().find(|known| known.session == session)
+    }
+
+    fn know(&mut self, session: Uuid) -> &mut Known {
+        let at = self.sessions.iter().position(|known| known.session == session).unwrap_or_else(|| {
+            if self.sessions.len() >= limits::FOLD_SESSIONS {
+                self.sessions.pop_front();
+            }
+            self.sessions.push_back(Known::new(session));
+            self.sessions.len() - 1
+        });
+        &mut self.sessions[at]
+    }
+
+    /// What a visitor told in words, or that a password was sent to them.
+    fn learn_from_tool(&mut self, e: &ToolReturned) {
+        let Some(session) = self.turn.as_ref().map(|turn| turn.request.session) else { return };
+        if let Some((form, values)) = self.asked.take_if(|_| e.values.is_some()).zip(e.values.as_ref()) {
+            self.learn_contact(session, &form, values);
+        }
+        if e.otp.as_ref().is_some_and(|otp| otp.sent.is_some()) {
+            self.know(session).otp_sent = true;
+        }
+    }
+
+    /// What a visitor submitted to the form that is pending.
+    fn learn_from_form(&mut self, e: &TurnResumed) {
+        let Some((turn, values)) = self.turn.as_ref().filter(|turn| turn.request.turn == e.turn).zip(e.values.as_ref())
+        else {
+            return;
+        };
+        let park = turn.park.as_ref().filter(|park| park.id == e.park);
+        if let Some(Prompt::Interaction { form, .. }) = park.map(|park| park.prompt.clone()) {
+            self.learn_contact(turn.request.session, &form, values);
+        }
+    }
+
+    fn learn_contact(&mut self, session: Uuid, form: &Form, values: &Map<String, Value>) {
+        if let Some(contact) = Contact::of(form, values) {
+            let known = self.know(session);
+            let reachable = |contact: &Contact| (contact.email.clone(), contact.phone.clone());
+            let before = reachable(&known.contact);
+            known.contact.learn(contact);
+            // A proof is for the address that it was given at.
+            if reachable(&known.contact) != before {
+                known.verified = false;
+                known.otp_sent = false;
+            }
+        }
     }
 
     fn finish(&mut self, id: Uuid, terminal_seq: u64, outcome: Outcome) {
@@ -262,6 +374,16 @@ impl Conversation {
     }
 }
 
+impl Workflow {
+    fn judge(&mut self, judged: &StepJudged) {
+        let stays = judged.next.as_ref() == Some(&judged.step);
+        let earlier = if self.step.as_ref() == Some(&judged.step) { self.attempts } else { 0 };
+        self.attempts = if stays { earlier.saturating_add(1) } else { 0 };
+        self.step = judged.next.clone();
+        self.finished = judged.next.is_none();
+    }
+}
+
 /// The owner that an e-mail address stands for; a blank one stands for nobody.
 pub fn owner_of(email: &str) -> Option<String> {
     Some(email.trim().to_lowercase()).filter(|email| !email.is_empty())
@@ -273,8 +395,13 @@ fn open_call<'a>(turn: &'a mut Turn, id: &str) -> Option<&'a mut Call> {
 }
 
 fn reply(turn: &mut Turn, e: &ModelReplied) {
-    let calls =
-        e.calls.iter().map(|request| Call { request: request.clone(), called: false, decision: None, result: None });
+    let calls = e.calls.iter().map(|request| Call {
+        request: request.clone(),
+        called: false,
+        decision: None,
+        values: None,
+        result: None,
+    });
     turn.replies.push(Reply { text: e.text.clone(), calls: calls.collect() });
     turn.usage = match (turn.usage, e.usage) {
         (Some(a), Some(b)) => Some(a.plus(b)),
@@ -286,7 +413,8 @@ fn reply(turn: &mut Turn, e: &ModelReplied) {
 
 fn tool_returned(turn: &mut Turn, e: &ToolReturned) {
     if let Some(call) = open_call(turn, &e.call) {
-        call.result = Some(CallResult { is_error: e.is_error, text: e.result.clone() });
+        let notices = u8::from(e.otp.is_some()) + u8::from(e.otp.as_ref().is_some_and(|otp| otp.sent.is_some()));
+        call.result = Some(CallResult { is_error: e.is_error, text: e.result.clone(), notices });
         turn.citations.extend(e.grounding.iter().cloned());
         turn.claims = 0;
     }
@@ -294,9 +422,9 @@ fn tool_returned(turn: &mut Turn, e: &ToolReturned) {
 
 fn resume(turn: &mut Turn, e: &TurnResumed, seq: u64) {
     if let Some(park) = turn.park.take_if(|park| park.id == e.park) {
-        let super::event::Prompt::Approval { call, .. } = park.prompt;
-        if let Some(call) = open_call(turn, &call) {
+        if let Some(call) = open_call(turn, park.prompt.call()) {
             call.decision = Some(e.resolution);
+            call.values = e.values.clone();
         }
         turn.item = seq;
         turn.epoch = None;

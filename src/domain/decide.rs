@@ -3,14 +3,15 @@
 //! A decision is valid only for the state that it was taken on. The log holds its writer to that: an event is appended
 //! with the fold's last sequence as expected, and after a lost race the command is decided again on the new state.
 
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
     conversation::Conversation,
     event::{
-        ConversationRenamed, Event, Resolution, SessionOpened, TurnCancelled, TurnRequested, TurnResumed, TurnStarted,
+        ConversationRenamed, Event, Prompt, Resolution, SessionIdentified, SessionOpened, TurnCancelled, TurnRequested,
+        TurnResumed, TurnStarted,
     },
-    turn::Turn,
 };
 
 /// What somebody wants to happen.
@@ -30,6 +31,10 @@ pub enum Command {
     Record { turn: Uuid, epoch: u64, event: Event },
     /// Decide about a pending approval; `park` is the one that the person saw.
     Confirm { park: Uuid, approved: bool, by: Uuid },
+    /// Answer a pending form: with values that were checked, or by declining.
+    Submit { park: Uuid, values: Option<Map<String, Value>>, by: Uuid },
+    /// A session's user proved who they are.
+    Identify(SessionIdentified),
     /// The deadline of a park has come.
     Expire { park: Uuid },
     /// Stop this turn.
@@ -84,9 +89,19 @@ pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal>
         },
         Command::Confirm { park, approved, by } => {
             let resolution = if *approved { Resolution::Approved } else { Resolution::Declined };
-            resumed(state, *park, resolution, Some(*by))
+            resumed(state, *park, Answer { resolution, values: None, by: Some(*by) })
         }
-        Command::Expire { park } => resumed(state, *park, Resolution::Expired, None),
+        Command::Submit { park, values, by } => {
+            let resolution = if values.is_some() { Resolution::Submitted } else { Resolution::Declined };
+            resumed(state, *park, Answer { resolution, values: values.clone(), by: Some(*by) })
+        }
+        Command::Identify(identified) => match state.known(identified.session) {
+            Some(known) if known.otp_sent => Ok(Event::SessionIdentified(identified.clone())),
+            _ => Err(Refusal::NotPending),
+        },
+        Command::Expire { park } => {
+            resumed(state, *park, Answer { resolution: Resolution::Expired, values: None, by: None })
+        }
         Command::Cancel { turn, by } => match &state.turn {
             Some(active) if active.request.turn == *turn => {
                 let request_id = active.request.request_id.clone();
@@ -101,14 +116,30 @@ fn renamed(title: &str, by: Option<Uuid>) -> Result<Event, Refusal> {
     Ok(Event::ConversationRenamed(ConversationRenamed { title: title.to_string(), by }))
 }
 
-fn resumed(state: &Conversation, park: Uuid, resolution: Resolution, by: Option<Uuid>) -> Result<Event, Refusal> {
-    let pending = |turn: &&Turn| turn.park.as_ref().is_some_and(|pending| pending.id == park);
-    let turn = state.turn.as_ref().filter(pending).ok_or(Refusal::NotPending)?;
+/// How a wait ends.
+struct Answer {
+    resolution: Resolution,
+    values: Option<Map<String, Value>>,
+    by: Option<Uuid>,
+}
+
+fn resumed(state: &Conversation, park: Uuid, answer: Answer) -> Result<Event, Refusal> {
+    let pending = state.turn.as_ref().and_then(|turn| Some((turn, turn.park.as_ref()?)));
+    let (turn, pending) = pending.filter(|(_, pending)| pending.id == park).ok_or(Refusal::NotPending)?;
+    let fits = match (&pending.prompt, answer.resolution) {
+        (_, Resolution::Expired | Resolution::Declined) => true,
+        (Prompt::Approval { .. }, resolution) => resolution == Resolution::Approved,
+        (Prompt::Interaction { .. }, resolution) => resolution == Resolution::Submitted,
+    };
+    if !fits {
+        return Err(Refusal::NotPending);
+    }
     Ok(Event::TurnResumed(TurnResumed {
         turn: turn.request.turn,
         park,
-        resolution,
-        by,
+        resolution: answer.resolution,
+        values: answer.values,
+        by: answer.by,
         pool: turn.request.pool.clone(),
     }))
 }

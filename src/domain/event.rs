@@ -9,9 +9,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::interaction::Form;
+pub use super::{
+    answer::{Citation, ResolutionStatus, Response, Usage},
+    request::{AgentVersion, Asker, Content, File, Image, Object, Skill},
+    session::{IdentificationMethod, OtpChallenge, OtpChannel, OtpSent},
+};
+
 /// Stored names: the last two tokens of an event's subject, and the end of its CloudEvents type.
 pub mod kind {
     pub const SESSION_OPENED: &str = "session.opened";
+    pub const SESSION_IDENTIFIED: &str = "session.identified";
     pub const CONVERSATION_RENAMED: &str = "conversation.renamed";
     pub const TURN_REQUESTED: &str = "turn.requested";
     pub const TURN_STARTED: &str = "turn.started";
@@ -31,6 +39,8 @@ pub mod kind {
 pub enum Event {
     /// A client opened a session; the first one also starts the conversation. Written by an edge.
     SessionOpened(SessionOpened),
+    /// The session's user proved to be reachable at the contact that the session has. Written by an edge.
+    SessionIdentified(SessionIdentified),
     /// The conversation got a title. Written by an edge (somebody named it) or a worker (a model did).
     ConversationRenamed(ConversationRenamed),
     /// A user message was accepted and waits for a worker. Written by an edge; a work item.
@@ -63,6 +73,7 @@ impl Event {
     pub fn kind(&self) -> &'static str {
         match self {
             Event::SessionOpened(_) => kind::SESSION_OPENED,
+            Event::SessionIdentified(_) => kind::SESSION_IDENTIFIED,
             Event::ConversationRenamed(_) => kind::CONVERSATION_RENAMED,
             Event::TurnRequested(_) => kind::TURN_REQUESTED,
             Event::TurnStarted(_) => kind::TURN_STARTED,
@@ -81,7 +92,7 @@ impl Event {
     /// The turn that the event belongs to, if it belongs to one.
     pub fn turn(&self) -> Option<Uuid> {
         match self {
-            Event::SessionOpened(_) | Event::ConversationRenamed(_) => None,
+            Event::SessionOpened(_) | Event::SessionIdentified(_) | Event::ConversationRenamed(_) => None,
             Event::TurnRequested(e) => Some(e.turn),
             Event::TurnStarted(e) => Some(e.turn),
             Event::TurnReleased(e) => Some(e.turn),
@@ -141,23 +152,11 @@ pub struct ConversationRenamed {
     pub by: Option<Uuid>,
 }
 
-/// A picture that came with a message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Image {
-    pub url: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub detail: Option<String>,
-}
-
-/// A file that came with a message; by reference.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct File {
-    pub name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mime_type: Option<String>,
-    pub url: String,
+pub struct SessionIdentified {
+    pub session: Uuid,
+    pub method: IdentificationMethod,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -184,18 +183,14 @@ pub struct TurnRequested {
     /// Who asks, if the connection proved it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asker: Option<Asker>,
+    /// The agent's configuration under which the turn runs to its end; absent = only the worker's own settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_config: Option<AgentVersion>,
+    /// Instructions that the client named for this turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skill: Option<Skill>,
     /// Stored after this moment the event is void: its client has been told of an error.
     pub not_after: DateTime<Utc>,
-}
-
-/// Somebody who has proved who they are, as far as it decides what they may read.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Asker {
-    /// The user's id at the issuer of tokens.
-    pub user: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub groups: Vec<String>,
 }
 
 impl TurnRequested {
@@ -235,43 +230,26 @@ pub struct CallRequested {
     pub idempotent: bool,
     /// What will happen, in words for a visitor.
     pub description: String,
-}
-
-/// Tokens and cost of model calls, as the gateway reported them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Usage {
-    pub prompt_tokens: u64,
-    pub completion_tokens: u64,
+    /// The call asks the visitor something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cost_usd: Option<f64>,
+    pub ask: Option<Ask>,
 }
 
-impl Usage {
-    /// The sum of two reports; a cost is known as soon as one part of it is.
-    pub fn plus(self, other: Usage) -> Usage {
-        Usage {
-            prompt_tokens: self.prompt_tokens.saturating_add(other.prompt_tokens),
-            completion_tokens: self.completion_tokens.saturating_add(other.completion_tokens),
-            cost_usd: match (self.cost_usd, other.cost_usd) {
-                (None, None) => None,
-                (a, b) => Some(a.unwrap_or(0.0) + b.unwrap_or(0.0)),
-            },
-        }
+impl CallRequested {
+    /// Whether the turn waits for a person before the call has a result.
+    pub fn waits(&self) -> bool {
+        self.confirm || self.ask.as_ref().is_some_and(|ask| ask.parks)
     }
 }
 
-/// A document that grounded an answer; also its form on the wire.
+/// A question to the visitor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(deny_unknown_fields)]
-pub struct Citation {
-    pub id: String,
-    pub title: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
-    pub snippet: String,
-    pub score: f64,
+pub struct Ask {
+    pub form: Form,
+    pub reason: String,
+    /// The client shows forms, so the turn waits; otherwise the model asks in words.
+    pub parks: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -279,6 +257,9 @@ pub struct Citation {
 pub struct ModelReplied {
     pub turn: Uuid,
     pub epoch: u64,
+    /// What the visitor was told while the answer was awaited, on the turn's first call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preamble: Option<String>,
     pub text: String,
     pub calls: Vec<CallRequested>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -313,6 +294,12 @@ pub struct ToolReturned {
     /// Documents that the result holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grounding: Vec<Citation>,
+    /// What the visitor answered in words to a form, checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<Map<String, Value>>,
+    /// The tool was refused until the visitor proves who they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otp: Option<OtpChallenge>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -331,6 +318,17 @@ pub struct TurnParked {
 pub enum Prompt {
     /// May this tool be called?
     Approval { call: String, tool: String, arguments: String, description: String },
+    /// A form that the visitor fills in; the park's id is the interaction's.
+    Interaction { call: String, tool: String, arguments: String, form: Form, reason: String },
+}
+
+impl Prompt {
+    /// The tool call that waits for the answer.
+    pub fn call(&self) -> &str {
+        match self {
+            Self::Approval { call, .. } | Self::Interaction { call, .. } => call,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -339,6 +337,9 @@ pub struct TurnResumed {
     pub turn: Uuid,
     pub park: Uuid,
     pub resolution: Resolution,
+    /// What was submitted, checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<Map<String, Value>>,
     /// The session that decided; absent when a deadline did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Uuid>,
@@ -350,51 +351,11 @@ pub struct TurnResumed {
 #[serde(rename_all = "snake_case")]
 pub enum Resolution {
     Approved,
+    /// The form was filled in.
+    Submitted,
     Declined,
     /// Nobody decided in time; an approval then counts as declined.
     Expired,
-}
-
-/// The structured answer; also its form on the wire.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(deny_unknown_fields)]
-pub struct Response {
-    pub response_parts: Vec<String>,
-    pub customer_happiness_score: f64,
-    pub needs_satisfaction_score: f64,
-    pub request_summary: String,
-    pub resolution_status: ResolutionStatus,
-    pub suggested_next_actions: Vec<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ResolutionStatus {
-    Resolved,
-    InProgress,
-    RequiresEscalation,
-    NeedsMoreInfo,
-    Blocked,
-}
-
-impl Response {
-    /// The answer of an agent that states nothing about it but its text.
-    pub fn plain(text: String) -> Self {
-        Self {
-            response_parts: vec![text],
-            customer_happiness_score: 0.5,
-            needs_satisfaction_score: 0.5,
-            request_summary: String::new(),
-            resolution_status: ResolutionStatus::InProgress,
-            suggested_next_actions: Vec::new(),
-        }
-    }
-
-    /// The answer as one text.
-    pub fn text(&self) -> String {
-        self.response_parts.join("\n\n")
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -409,6 +370,14 @@ pub struct TurnCompleted {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call: Option<u32>,
     pub needs_escalation: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escalation_reason: Option<String>,
+    /// What the judge of the agent's workflow said of the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<StepJudged>,
+    /// What the visitor was told while the answer was awaited, when this is the turn's first model call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preamble: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub citations: Vec<Citation>,
     /// Over all model calls of the turn.
@@ -420,6 +389,19 @@ pub struct TurnCompleted {
     pub response_id: Option<String>,
     pub user: Participant,
     pub agent: Participant,
+}
+
+/// A step of an agent's workflow, judged after an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StepJudged {
+    pub step: String,
+    pub done: bool,
+    /// The step that the conversation is at from now on; absent = the workflow is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// The judge's words, for operators.
+    pub reason: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -441,6 +423,8 @@ pub enum FailureReason {
     Model,
     /// What happened is larger than an event may be.
     TooLarge,
+    /// The agent's configuration that the turn names can't be found.
+    NoConfiguration,
     /// No worker of the pool has a key for the gateway.
     NoGatewayKey,
     /// The turn was claimed again and again without getting further.

@@ -5,6 +5,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::event::{CallRequested, Citation, Prompt, Resolution, TurnRequested, Usage};
@@ -42,6 +43,8 @@ pub struct Call {
     /// The intent is in the log.
     pub called: bool,
     pub decision: Option<Resolution>,
+    /// What the person submitted.
+    pub values: Option<Map<String, Value>>,
     pub result: Option<CallResult>,
 }
 
@@ -49,6 +52,8 @@ pub struct Call {
 pub struct CallResult {
     pub is_error: bool,
     pub text: String,
+    /// Frames that a client is shown after the result.
+    pub notices: u8,
 }
 
 /// A wait for a person.
@@ -75,19 +80,25 @@ impl Turn {
         self.replies.last()?.calls.iter().find(|call| call.request.id == id)
     }
 
-    /// How much tool activity the turn has had: a client is shown each call when it begins (one that waits for approval when
-    /// its person is asked), and each result.
+    /// How much tool activity a client was shown: each call when it begins (one that waits for a person when they are asked)
+    /// and each result, unless it wants no stream; and what follows a result.
     pub fn activity(&self) -> u64 {
-        let is_asked = |call: &Call| match self.park.as_ref().map(|park| &park.prompt) {
-            Some(Prompt::Approval { call: asked, .. }) => *asked == call.request.id,
-            None => false,
-        };
-        let begun = |call: &Call| match call.request.confirm {
+        let is_asked = |call: &Call| self.park.as_ref().is_some_and(|park| park.prompt.call() == call.request.id);
+        let begun = |call: &Call| match call.request.waits() {
             true => call.decision.is_some() || is_asked(call),
             false => call.called,
         };
-        let calls = self.replies.iter().flat_map(|reply| &reply.calls);
-        calls.map(|call| u64::from(begun(call)) + u64::from(call.result.is_some())).sum()
+        let streamed = |call: &Call| match self.request.stream {
+            true => u64::from(begun(call)) + u64::from(call.result.is_some()),
+            false => 0,
+        };
+        let notices = |call: &Call| call.result.as_ref().map_or(0, |result| u64::from(result.notices));
+        self.replies.iter().flat_map(|reply| &reply.calls).map(|call| streamed(call) + notices(call)).sum()
+    }
+
+    /// The same before the prompt that is pending: the call that it is about is shown after it.
+    pub fn activity_before_prompt(&self) -> u64 {
+        self.activity().saturating_sub(u64::from(self.request.stream))
     }
 
     /// How much text the turn holds.
@@ -95,8 +106,8 @@ impl Turn {
         let result = |call: &Call| call.result.as_ref().map_or(0, |result| result.text.len());
         let call = |call: &Call| call.request.arguments.len() + call.request.description.len() + result(call);
         let reply = |reply: &Reply| reply.text.len() + reply.calls.iter().map(call).sum::<usize>();
-        let images = self.request.images.iter().map(|image| image.url.len());
-        let files = self.request.files.iter().map(|file| file.name.len() + file.url.len());
+        let images = self.request.images.iter().map(|image| image.content.text_bytes());
+        let files = self.request.files.iter().map(|file| file.name.len() + file.content.text_bytes());
         let citations = self.citations.iter().map(|citation| citation.title.len() + citation.snippet.len());
         let asked = self.request.message.len() + images.chain(files).sum::<usize>();
         asked + citations.sum::<usize>() + self.replies.iter().map(reply).sum::<usize>()
@@ -119,6 +130,8 @@ pub enum Step {
     CallTools(Vec<CallRequested>),
     /// State a result without calling: the tool was refused by a person.
     StateRefused(CallRequested, Resolution),
+    /// State what a person answered to a form.
+    StateAnswer(CallRequested, Resolution, Option<Map<String, Value>>),
     /// State a result without calling: an earlier worker may or may not have called the tool.
     StateUnknown(CallRequested),
     /// Ask a person, and let go.
@@ -144,17 +157,18 @@ pub fn next_step(turn: &Turn, max_model_calls: u32) -> Step {
     if let Some(call) = open().find(|call| call.called && !call.request.idempotent) {
         return Step::StateUnknown(call.request.clone());
     }
-    let free: Vec<_> = open().filter(|call| !call.request.confirm).map(|call| call.request.clone()).collect();
+    let free: Vec<_> = open().filter(|call| !call.request.waits()).map(|call| call.request.clone()).collect();
     if !free.is_empty() {
         return Step::CallTools(free);
     }
     match open().next() {
         Some(call) => match call.decision {
             None => Step::Park(call.request.clone()),
-            Some(Resolution::Approved) => Step::CallTools(vec![call.request.clone()]),
-            Some(refused @ (Resolution::Declined | Resolution::Expired)) => {
-                Step::StateRefused(call.request.clone(), refused)
+            Some(answer) if call.request.ask.is_some() => {
+                Step::StateAnswer(call.request.clone(), answer, call.values.clone())
             }
+            Some(Resolution::Approved) => Step::CallTools(vec![call.request.clone()]),
+            Some(refused) => Step::StateRefused(call.request.clone(), refused),
         },
         None if turn.model_calls() >= max_model_calls => Step::EndAtCap,
         None => Step::CallModel,

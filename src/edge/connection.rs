@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     auth::{Principal, REFERENCE_ORG},
-    domain::{Conversation, Event, Turn},
+    domain::{Conversation, Event, Turn, event::TurnRequested},
     limits,
     live::{
         hub::{Listener, LiveFrame, Queue},
@@ -61,6 +61,8 @@ pub struct Connection {
     pub retry_after_secs: Option<u64>,
     /// Holds the place among the connections that are counted.
     _place: Place,
+    /// Whether it has named a session that is its to reach; only then may it send frames with attachments.
+    pub has_session: bool,
     /// Frames to be written next.
     pub out: Vec<Bytes>,
 }
@@ -101,13 +103,19 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
         used: Minute::default(),
         retry_after_secs: None,
         _place: place,
+        has_session: false,
         out: Vec::new(),
     };
     let mut check_at = Instant::now();
     let why = loop {
         tokio::select! {
             message = socket.read() => match message {
-                Incoming::Text(text) => actions::dispatch(&mut connection, &text).await,
+                Incoming::Text(text) => {
+                    actions::dispatch(&mut connection, text).await;
+                    if connection.has_session {
+                        socket.allow_large();
+                    }
+                }
                 Incoming::Binary => connection.refuse_binary(),
                 Incoming::End(why) => break why,
             },
@@ -126,6 +134,9 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
             Some(Ok(())) => {}
             None => break Some(Close::TooSlow),
             Some(Err(())) => return connection.leave(),
+        }
+        if socket.is_swollen() {
+            socket = socket.shrunk().await;
         }
     };
     connection.leave();
@@ -271,8 +282,7 @@ impl Connection {
     /// Says what was not shown yet; `events` are all of the turn so far.
     fn say_streamed(&mut self, turn: Uuid, events: &[Event], calls: u32, chunks: u64) {
         let Some(Event::TurnRequested(request)) = events.first() else { return };
-        let streamed = render::streamed(&request.request_id, events, Utc::now()).filter(|_| request.stream);
-        for streamed in streamed {
+        for streamed in render::streamed(&request.request_id, request.stream, events, Utc::now()) {
             match streamed {
                 Streamed::Text { call, epoch, text } if call < calls => {
                     self.say_text(turn, &request.request_id, (call, epoch), &text);
@@ -364,14 +374,14 @@ impl Connection {
         if prompted.is_none_or(|epoch| epoch == turn.epoch) {
             return;
         }
-        // The call that the prompt is about comes after it.
-        let call = turn.activity().saturating_sub(1);
+        let call = turn.activity_before_prompt();
         if self.views.resumes && !self.say_missed(turn.request.turn, u32::MAX, call).await {
             return;
         }
         let Some(view) = self.views.get_mut(turn.request.turn) else { return };
         view.prompted = turn.epoch;
-        for (kind, frame) in render::prompt(&turn.request.request_id, turn.request.stream, &park.prompt, Utc::now()) {
+        let TurnRequested { request_id, stream, .. } = &turn.request;
+        for (kind, frame) in render::prompt(request_id, *stream, park.id, &park.prompt, Utc::now()) {
             if kind == Kind::Prompt || self.views.get_mut(turn.request.turn).is_some_and(|view| view.take_chunk(call)) {
                 self.push(turn.request.turn, frame);
             }

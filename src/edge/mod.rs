@@ -6,17 +6,22 @@
 //! - [`admission`]: whether a session may be opened.   - [`quota`]: how much is used.
 //! - [`internal`]: what widgets ask over plain HTTP.   - [`push`]: hosts' events for clients.
 //! - [`actions`]: one file an action.        - [`sessions`]: session records. - [`workers`]: whether anybody can answer.
+//! - [`attachments`]: what comes with a message. - [`intake`]: what a client's bytes may cost before they are a message.
+//! - [`skills`]: instructions that a client may name.
 //!
 //! Invariant: this room never imports `worker` or `model`.
 
 pub mod actions;
 mod admission;
+mod attachments;
 pub mod connection;
+mod intake;
 mod internal;
 pub mod push;
 mod quota;
 pub mod server;
 pub mod sessions;
+pub mod skills;
 mod socket;
 mod views;
 pub mod workers;
@@ -24,18 +29,22 @@ pub mod workers;
 use std::sync::Arc;
 
 use async_nats::Client;
+use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
+    agents::Agents,
     auth::{Verifier, widget::Widgets},
     config::{Quotas, Regions},
-    ids,
+    ids, limits,
     lists::Lists,
     live::hub::Hub,
     log::{
         load::{Conversations, Decider},
         nats::NatsLog,
+        objects::Objects,
         presence::Presence,
     },
     subjects::{self, ConversationKey},
@@ -49,6 +58,7 @@ pub struct Settings {
     pub pool: String,
     pub agent_name: String,
     pub quotas: Quotas,
+    pub skills: skills::Skills,
 }
 
 /// An edge process's shared parts.
@@ -59,9 +69,13 @@ pub struct Edge {
     pub(crate) sessions: sessions::Sessions,
     pub(crate) lists: Lists,
     pub(crate) hub: Hub,
+    pub(crate) objects: Objects,
+    /// Room for frames with attachments, in bytes.
+    pub(crate) large_frames: Arc<Semaphore>,
     pub(crate) workers: workers::Workers,
     pub(crate) pushes: push::Pushes,
     pub(crate) auth: Arc<Verifier>,
+    pub(crate) agents: Agents,
     pub(crate) widgets: Widgets,
     pub(crate) quota: quota::Quota,
     pub(crate) log: NatsLog,
@@ -76,6 +90,7 @@ impl Edge {
         client: Client,
         auth: Arc<Verifier>,
         widgets: Widgets,
+        agents: Agents,
         settings: Settings,
         shutdown: CancellationToken,
     ) -> Self {
@@ -86,9 +101,12 @@ impl Edge {
             quota: quota::Quota::new(settings.quotas.clone(), log.clone(), id),
             conversations: Conversations::over_nats(log.clone()),
             lists: Lists::new(log.clone()),
+            objects: Objects::new(log.clone()),
+            large_frames: Arc::new(Semaphore::new(limits::LARGE_FRAMES_BYTES)),
             sessions: sessions::Sessions::new(log.clone(), settings.regions.clone()),
             hub: Hub::new(client.clone()),
             workers: workers::Workers::default(),
+            agents,
             pushes: push::Pushes::default(),
             auth,
             widgets,
@@ -105,7 +123,8 @@ impl Edge {
         let advertisement = EdgeAdvertisement { version: env!("CARGO_PKG_VERSION").into() };
         let payload = serde_json::to_vec(&advertisement).expect("an advertisement is a map with string keys");
         let subject = subjects::kv(EDGES, &subjects::edge_key(&self.settings.regions.home, self.id));
-        Presence { log: self.log.clone(), process: self.id, subject, payload: payload.into() }
+        let payload = Bytes::from(payload);
+        Presence { log: self.log.clone(), process: self.id, subject, payload: Box::new(move || payload.clone()) }
     }
 
     /// Where a conversation's log is, or `None` when its id names no region of this deployment.

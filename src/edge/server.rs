@@ -175,7 +175,7 @@ fn open(edge: Arc<Edge>, key: &str, upgrade: OnUpgrade, caller: Caller) -> warp:
     let tracker = edge.connections.clone();
     tracker.spawn(async move {
         let socket = match upgrade.await {
-            Ok(upgraded) => Socket::new(upgraded).await,
+            Ok(upgraded) => Socket::new(upgraded, edge.large_frames.clone()).await,
             Err(error) => Err(std::io::Error::other(error)),
         };
         match socket {

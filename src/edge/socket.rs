@@ -3,7 +3,7 @@
 //! The upgrade is done here rather than by warp, whose WebSocket allocates 128 KiB of read buffer for every connection and
 //! copies every outgoing frame into a new string.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::Semaphore,
     time::{Instant, timeout, timeout_at},
 };
 use tokio_tungstenite::{
@@ -22,6 +23,7 @@ use tokio_tungstenite::{
     },
 };
 
+use super::intake::{Excess, Intake};
 use crate::limits;
 
 /// Why a connection is closed by this side.
@@ -34,6 +36,8 @@ pub enum Close {
     Restart,
     /// The client does not read fast enough; a new connection starts from the log.
     TooSlow,
+    /// The client does not send a large frame fast enough.
+    TooLate,
 }
 
 impl Close {
@@ -44,6 +48,7 @@ impl Close {
             Close::Protocol => (CloseCode::Protocol, "protocol violation"),
             Close::Restart => (CloseCode::Restart, "the server restarts"),
             Close::TooSlow => (CloseCode::Again, "too many frames waited for this client"),
+            Close::TooLate => (CloseCode::Policy, "the frame took too long"),
         };
         CloseFrame { code, reason: Utf8Bytes::from_static(reason) }
     }
@@ -59,33 +64,57 @@ pub enum Incoming {
 
 /// A client's socket.
 pub struct Socket {
-    inner: WebSocketStream<TcpStream>,
+    inner: WebSocketStream<Intake<TcpStream>>,
+    /// Messages that were read, control frames included.
+    read: u64,
+    /// Whether the library keeps the buffer of a large message.
+    is_swollen: bool,
 }
 
 impl Socket {
-    /// Takes over the TCP connection of an accepted upgrade.
-    pub async fn new(upgraded: Upgraded) -> io::Result<Self> {
+    /// Takes over the TCP connection of an accepted upgrade. `room`: bytes of large frames that the process may hold.
+    pub async fn new(upgraded: Upgraded, room: Arc<Semaphore>) -> io::Result<Self> {
         let parts = upgraded
             .downcast::<TokioIo<TcpStream>>()
             .map_err(|_| io::Error::other("the upgraded connection is not the TCP connection that was accepted"))?;
-        let config = WebSocketConfig::default()
-            .read_buffer_size(limits::SOCKET_READ_BUFFER_BYTES)
-            .write_buffer_size(limits::WRITE_BATCH_BYTES)
-            .max_message_size(Some(limits::CLIENT_FRAME_MAX_BYTES))
-            .max_frame_size(Some(limits::CLIENT_FRAME_MAX_BYTES));
-        let (stream, early) = (parts.io.into_inner(), parts.read_buf);
-        let inner = WebSocketStream::from_partially_read(stream, early.to_vec(), Role::Server, Some(config)).await;
-        Ok(Self { inner })
+        let intake = Intake::new(parts.io.into_inner(), parts.read_buf, room);
+        Ok(Self { inner: websocket(intake).await, read: 0, is_swollen: false })
+    }
+
+    /// After a large message: the library would keep its buffer for the life of the connection, so it begins anew as soon as
+    /// it holds nothing that was not read.
+    pub async fn shrunk(mut self) -> Self {
+        let holds_nothing = self.inner.get_ref().passed() == Some(self.read);
+        if self.is_swollen && holds_nothing && self.inner.flush().await.is_ok() {
+            self.inner = websocket(self.inner.into_inner()).await;
+            self.is_swollen = false;
+        }
+        self
+    }
+
+    pub fn is_swollen(&self) -> bool {
+        self.is_swollen
+    }
+
+    /// Lets the client send frames with attachments from now on.
+    pub fn allow_large(&mut self) {
+        self.inner.get_mut().allow_large();
     }
 
     /// The next message; control pings are answered on the way. Cancel-safe.
     pub async fn read(&mut self) -> Incoming {
         loop {
-            return match self.inner.next().await {
-                Some(Ok(Message::Text(text))) => Incoming::Text(text),
+            let next = self.inner.next().await;
+            self.read += u64::from(matches!(next, Some(Ok(_))));
+            return match next {
+                Some(Ok(Message::Text(text))) => {
+                    self.is_swollen |= text.len() > limits::CLIENT_FRAME_MAX_BYTES;
+                    Incoming::Text(text)
+                }
                 Some(Ok(Message::Binary(_))) => Incoming::Binary,
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
                 Some(Err(Error::Capacity(_))) => Incoming::End(Some(Close::TooLarge)),
+                Some(Err(Error::Io(error))) => Incoming::End(excess(&error)),
                 Some(Err(Error::Utf8(_))) => Incoming::End(Some(Close::NotUtf8)),
                 Some(Err(Error::Protocol(_))) => Incoming::End(Some(Close::Protocol)),
                 Some(Ok(Message::Close(_)) | Err(_)) | None => Incoming::End(None),
@@ -122,7 +151,7 @@ impl Socket {
         if !matches!(said.await, Ok(Ok(()))) || why.is_none() {
             return;
         }
-        let stream = self.inner.get_mut();
+        let stream = &mut self.inner.get_mut().stream;
         // The client may wait for the end of the connection before it goes on.
         if !matches!(timeout_at(deadline, stream.shutdown()).await, Ok(Ok(()))) {
             return;
@@ -133,5 +162,23 @@ impl Socket {
                 return;
             }
         }
+    }
+}
+
+/// How large a frame may be now is decided by the intake.
+async fn websocket(intake: Intake<TcpStream>) -> WebSocketStream<Intake<TcpStream>> {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(limits::SOCKET_READ_BUFFER_BYTES)
+        .write_buffer_size(limits::WRITE_BATCH_BYTES)
+        .max_message_size(Some(limits::LARGE_FRAME_MAX_BYTES))
+        .max_frame_size(Some(limits::LARGE_FRAME_MAX_BYTES));
+    WebSocketStream::from_raw_socket(intake, Role::Server, Some(config)).await
+}
+
+/// Why the intake refuses to read on, if it does.
+fn excess(error: &io::Error) -> Option<Close> {
+    match error.get_ref()?.downcast_ref::<Excess>()? {
+        Excess::TooLarge => Some(Close::TooLarge),
+        Excess::TooLate => Some(Close::TooLate),
     }
 }

@@ -260,10 +260,10 @@ impl View {
         if !outside && mark.n != if newer { 0 } else { self.next_n } {
             return false;
         }
-        let of_muted = matches!(mark.kind, Kind::Token | Kind::Reasoning) && self.muted_call == Some(mark.call);
+        let of_muted = mark.kind.is_of_call() && self.muted_call == Some(mark.call);
         // The last frames of an earlier epoch can be lost without a gap in the numbers, or all of them: then this frame is the
         // first one that comes, and does not begin the turn.
-        let begins = matches!(mark.kind, Kind::Token | Kind::Reasoning | Kind::Restart) && mark.call == 0;
+        let begins = (mark.kind.is_of_call() || mark.kind == Kind::Restart) && mark.call == 0;
         let after_takeover = newer && (self.epoch > 0 || !begins);
         !of_muted && (self.behind || self.muted_call.is_some() || after_takeover)
     }
@@ -299,7 +299,7 @@ impl View {
                 self.muted_call = self.muted_call.filter(|_| !resumes);
                 Verdict::Drop
             }
-            Kind::Token | Kind::Reasoning if self.muted_call == Some(mark.call) => Verdict::Drop,
+            kind if kind.is_of_call() && self.muted_call == Some(mark.call) => Verdict::Drop,
             Kind::Token if self.has_shown(mark) => Verdict::Drop,
             Kind::Token => {
                 self.call = mark.call;
@@ -307,15 +307,15 @@ impl View {
                 self.text_epoch = mark.epoch;
                 Verdict::Show
             }
-            Kind::Reasoning => Verdict::Show,
+            Kind::Reasoning | Kind::Preamble => Verdict::Show,
             // It was shown from the log.
             Kind::Prompt if self.prompted == Some(mark.epoch) => Verdict::Drop,
             Kind::Prompt => {
                 self.prompted = Some(mark.epoch);
                 Verdict::Show
             }
-            Kind::Chunk if !self.take_chunk(mark.chunks) => Verdict::Drop,
-            Kind::Chunk | Kind::Terminal => Verdict::Show,
+            Kind::Chunk | Kind::Notice if !self.take_chunk(mark.chunks) => Verdict::Drop,
+            Kind::Chunk | Kind::Notice | Kind::Terminal => Verdict::Show,
         }
     }
 }

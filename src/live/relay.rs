@@ -37,7 +37,7 @@ impl Relay {
         let mark = Mark { kind, length: text_bytes as u64, ..self.mark };
         self.mark.n += 1;
         self.mark.offset += text_bytes as u64;
-        self.mark.chunks += u64::from(kind == Kind::Chunk);
+        self.mark.chunks += u64::from(matches!(kind, Kind::Chunk | Kind::Notice));
         publish(&self.client, &self.subject, mark, payload).await;
     }
 }

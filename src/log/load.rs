@@ -422,6 +422,8 @@ mod tests {
             user: person.clone(),
             agent: person,
             asker: None,
+            agent_config: None,
+            skill: None,
             not_after: Utc::now() + chrono::Duration::seconds(seconds_left),
         })
     }

@@ -133,6 +133,18 @@ impl NatsLog {
         }
     }
 
+    /// Takes all messages of a subject out of a stream.
+    pub async fn purge(&self, stream: &str, subject: &str) -> Result<(), AppendError> {
+        let query = json!({ "filter": subject }).to_string();
+        let request =
+            Request::new().payload(query.into()).timeout(Some(Duration::from_millis(limits::APPEND_DEADLINE_MS)));
+        let unavailable = |cause: String| AppendError::Unavailable(cause);
+        let reply = self.client.send_request(subjects::stream_api("PURGE", stream), request).await;
+        let reply = reply.map_err(|error| unavailable(error.to_string()))?;
+        let answer: PubAck = serde_json::from_slice(&reply.payload).map_err(|error| unavailable(error.to_string()))?;
+        answer.error.map_or(Ok(()), |error| Err(unavailable(error.description)))
+    }
+
     /// Reads one message of a stream, repeating while the server does not answer.
     pub async fn get(
         &self,

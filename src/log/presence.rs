@@ -21,7 +21,8 @@ pub struct Presence {
     pub process: Uuid,
     /// Of the bucket's entry.
     pub subject: String,
-    pub payload: Bytes,
+    /// What the entry says now.
+    pub payload: Box<dyn Fn() -> Bytes + Send + Sync>,
 }
 
 impl Presence {
@@ -45,7 +46,7 @@ impl Presence {
     pub async fn renew(&self, n: u64) {
         let ttl = limits::PRESENCE_TTL_SECS.to_string();
         let id = format!("{}-{n}", self.process);
-        let put = self.log.put(&self.subject, &id, &[("Nats-TTL", &ttl)], self.payload.clone()).await;
+        let put = self.log.put(&self.subject, &id, &[("Nats-TTL", &ttl)], (self.payload)()).await;
         if let Err(error) = put {
             tracing::warn!(%error, subject = self.subject, "the process could not advertise itself");
         }

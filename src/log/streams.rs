@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::backoff::Backoff;
+use super::{backoff::Backoff, nats::CHAT};
 use crate::{domain::event::kind, limits, subjects};
 
 /// One definition for one region.
@@ -39,16 +39,18 @@ pub enum StreamsError {
     Drift(String),
 }
 
-const STREAMS: [&str; 17] = [
+const STREAMS: [&str; 19] = [
     include_str!("../../streams/CHAT.json"),
     include_str!("../../streams/LIVE.json"),
     include_str!("../../streams/SCHED.json"),
     include_str!("../../streams/DEAD.json"),
     include_str!("../../streams/KNOWLEDGE.json"),
     include_str!("../../streams/KNOWLEDGE_RUNS.json"),
+    include_str!("../../streams/KV_AGENTS.json"),
     include_str!("../../streams/KV_CONVERSATIONS.json"),
     include_str!("../../streams/KV_INDEX.json"),
     include_str!("../../streams/KV_WORKERS.json"),
+    include_str!("../../streams/OBJ_ATTACHMENTS.json"),
     include_str!("../../streams/KV_EDGES.json"),
     include_str!("../../streams/KV_SETTINGS.json"),
     include_str!("../../streams/KV_ONCE.json"),
@@ -99,6 +101,13 @@ pub fn definitions(region: &str, replicas: Option<u32>) -> Vec<Definition> {
         Definition { stream: stream.replace("_local", &format!("_{region}")), consumer: Some(name(&config)), config }
     });
     streams.into_iter().chain(consumers).collect()
+}
+
+/// Whether a region has a pool of workers of this name.
+pub async fn has_pool(client: &Client, region: &str, pool: &str) -> Result<bool, StreamsError> {
+    let stream = subjects::stream_name(CHAT, region);
+    let title = format!("{stream} > {pool}");
+    Ok(ask(client, &title, subjects::consumer_info(&stream, pool), "").await?.is_some())
 }
 
 impl Definition {

@@ -11,7 +11,7 @@ use super::retry::{RETRIES_MAX, backoff, is_retryable, retry_after};
 use super::stream::ChatStream;
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Client, Response, Url};
+use reqwest::{Client, RequestBuilder, Response, Url};
 use std::time::Duration;
 
 /// How long to wait for a connection, TLS included.
@@ -56,6 +56,7 @@ impl Default for Timeouts {
 #[derive(Clone)]
 pub struct Gateway {
     client: Client,
+    authorization: Option<HeaderValue>,
     base: Url,
     url: Url,
     timeouts: Timeouts,
@@ -78,12 +79,6 @@ impl Gateway {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(key) = key {
-            let value = HeaderValue::try_from(format!("Bearer {key}"));
-            let mut value = value.map_err(|_| GatewayConfigError::Key)?;
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
-        }
         let client = Client::builder()
             .default_headers(headers)
             .connect_timeout(timeouts.connect)
@@ -92,7 +87,13 @@ impl Gateway {
             .build()
             .map_err(GatewayConfigError::Client)?;
         let (base, url) = (endpoint_url(base_url, &[])?, endpoint_url(base_url, &["chat", "completions"])?);
-        Ok(Self { client, base, url, timeouts })
+        let authorization = key.map(|key| bearer(&key)).transpose()?;
+        Ok(Self { client, authorization, base, url, timeouts })
+    }
+
+    /// The same gateway, asked with another key.
+    pub fn with_key(&self, key: &str) -> Result<Self, GatewayConfigError> {
+        Ok(Self { authorization: Some(bearer(key)?), ..self.clone() })
     }
 
     /// Sends the request with retries; returns once the response head is accepted and it is an
@@ -127,7 +128,7 @@ impl Gateway {
             path.push(endpoint);
         }
         let connect = |error| ModelError::Connect { detail: transport_detail(error) };
-        let sent = self.client.post(url).header(ACCEPT, "application/json").body(body.to_string()).send();
+        let sent = self.request(url).header(ACCEPT, "application/json").body(body.to_string()).send();
         let answered = async {
             let mut response = sent.await.map_err(connect)?;
             if !response.status().is_success() {
@@ -147,8 +148,16 @@ impl Gateway {
         tokio::time::timeout(self.timeouts.head, answered).await.map_err(late)?
     }
 
+    fn request(&self, url: Url) -> RequestBuilder {
+        let request = self.client.post(url);
+        match &self.authorization {
+            Some(value) => request.header(AUTHORIZATION, value.clone()),
+            None => request,
+        }
+    }
+
     async fn attempt(&self, body: Bytes) -> Result<Response, Failure> {
-        let sent = self.client.post(self.url.clone()).body(body).send();
+        let sent = self.request(self.url.clone()).body(body).send();
         let response = match tokio::time::timeout(self.timeouts.head, sent).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
@@ -173,6 +182,12 @@ impl Gateway {
         }
         Ok(response)
     }
+}
+
+fn bearer(key: &str) -> Result<HeaderValue, GatewayConfigError> {
+    let mut value = HeaderValue::try_from(format!("Bearer {key}")).map_err(|_| GatewayConfigError::Key)?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// The address of an endpoint; a query of the base URL is kept.

@@ -24,5 +24,5 @@ mod vectors;
 pub use error::{GatewayConfigError, ModelError};
 pub use gateway::{Gateway, Timeouts};
 pub use reply::{Delta, ModelReply, Usage};
-pub use request::{ChatMessage, ChatRequest, ToolCall, ToolSpec};
+pub use request::{ChatMessage, ChatRequest, ImageUrl, ToolCall, ToolSpec};
 pub use stream::ChatStream;

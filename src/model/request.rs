@@ -3,6 +3,8 @@
 //! Contract: tools and messages go out in the order given; no temperature is sent; usage is always
 //! asked for, since a gateway reports none for a stream unless told to.
 
+use std::fmt;
+
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -13,6 +15,8 @@ pub struct ChatRequest {
     pub messages: Vec<ChatMessage>,
     pub tools: Vec<ToolSpec>,
     pub max_tokens: u32,
+    /// Told to the gateway, for its own books.
+    pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// A message of the prompt, oldest first.
@@ -20,8 +24,34 @@ pub struct ChatRequest {
 pub enum ChatMessage {
     System(String),
     User(String),
-    Assistant { text: String, tool_calls: Vec<ToolCall> },
-    Tool { call_id: String, content: String },
+    /// A user's message with pictures.
+    Picture {
+        text: String,
+        images: Vec<ImageUrl>,
+    },
+    Assistant {
+        text: String,
+        tool_calls: Vec<ToolCall>,
+    },
+    Tool {
+        call_id: String,
+        content: String,
+    },
+}
+
+/// A picture: an http or https URL, or a `data:` URL that holds it.
+#[derive(Clone, PartialEq, Serialize)]
+pub struct ImageUrl {
+    pub url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+impl fmt::Debug for ImageUrl {
+    /// Without its content.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ImageUrl({} bytes)", self.url.len())
+    }
 }
 
 /// A tool that the model may call; `parameters` is a JSON Schema.
@@ -51,6 +81,7 @@ pub(super) fn body(request: &ChatRequest) -> Bytes {
         max_tokens: request.max_tokens,
         stream: true,
         stream_options: StreamOptions { include_usage: true },
+        metadata: request.metadata.as_ref(),
     };
     let json = serde_json::to_vec(&wire).expect("strings and JSON values always serialise");
     Bytes::from(json)
@@ -65,6 +96,8 @@ struct WireRequest<'a> {
     max_tokens: u32,
     stream: bool,
     stream_options: StreamOptions,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a serde_json::Map<String, serde_json::Value>>,
 }
 
 #[derive(Serialize)]
@@ -76,11 +109,25 @@ struct StreamOptions {
 struct WireMessage<'a> {
     role: &'static str,
     /// `null` for an assistant message that only calls tools, as the API wants it.
-    content: Option<&'a str>,
+    content: Option<Content<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<WireCall<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_call_id: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Content<'a> {
+    Text(&'a str),
+    Parts(Vec<Part<'a>>),
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Part<'a> {
+    Text { text: &'a str },
+    ImageUrl { image_url: &'a ImageUrl },
 }
 
 #[derive(Serialize)]
@@ -110,18 +157,25 @@ struct WireToolFunction<'a> {
 }
 
 fn wire_message(message: &ChatMessage) -> WireMessage<'_> {
-    let plain =
-        |role, content| WireMessage { role, content: Some(content), tool_calls: Vec::new(), tool_call_id: None };
+    let with = |role, content| WireMessage { role, content: Some(content), tool_calls: Vec::new(), tool_call_id: None };
+    let plain = |role, text| with(role, Content::Text(text));
     match message {
         ChatMessage::System(text) => plain("system", text),
         ChatMessage::User(text) => plain("user", text),
+        ChatMessage::Picture { text, images } => with("user", Content::Parts(parts(text, images))),
         ChatMessage::Assistant { text, tool_calls } => WireMessage {
-            content: (!text.is_empty() || tool_calls.is_empty()).then_some(text),
+            content: (!text.is_empty() || tool_calls.is_empty()).then_some(Content::Text(text)),
             tool_calls: tool_calls.iter().map(wire_call).collect(),
             ..plain("assistant", text)
         },
         ChatMessage::Tool { call_id, content } => WireMessage { tool_call_id: Some(call_id), ..plain("tool", content) },
     }
+}
+
+/// The text, unless there is none, and the pictures after it.
+fn parts<'a>(text: &'a str, images: &'a [ImageUrl]) -> Vec<Part<'a>> {
+    let text = (!text.trim().is_empty()).then_some(Part::Text { text });
+    text.into_iter().chain(images.iter().map(|image_url| Part::ImageUrl { image_url })).collect()
 }
 
 fn wire_call(call: &ToolCall) -> WireCall<'_> {
@@ -155,6 +209,7 @@ mod tests {
             messages: vec![ChatMessage::System("s".into()), ChatMessage::User("u".into())],
             tools: vec![],
             max_tokens: 12,
+            metadata: None,
         });
         assert_eq!(
             value,
@@ -163,6 +218,31 @@ mod tests {
                 "stream_options": {"include_usage": true},
                 "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}],
             })
+        );
+    }
+
+    #[test]
+    fn pictures_follow_the_text_and_need_none() {
+        let image =
+            |detail: Option<&str>| ImageUrl { url: "https://e.example/a".into(), detail: detail.map(str::to_owned) };
+        let value = sent(&ChatRequest {
+            model: "m".into(),
+            messages: vec![
+                ChatMessage::Picture { text: "look".into(), images: vec![image(Some("low")), image(None)] },
+                ChatMessage::Picture { text: String::new(), images: vec![image(None)] },
+            ],
+            tools: vec![],
+            max_tokens: 1,
+            metadata: None,
+        });
+        let part = json!({"type": "image_url", "image_url": {"url": "https://e.example/a"}});
+        let low = json!({"type": "image_url", "image_url": {"url": "https://e.example/a", "detail": "low"}});
+        assert_eq!(
+            value["messages"],
+            json!([
+                {"role": "user", "content": [{"type": "text", "text": "look"}, low, part]},
+                {"role": "user", "content": [part]},
+            ])
         );
     }
 
@@ -185,6 +265,7 @@ mod tests {
                 ToolSpec { name: "a".into(), description: "".into(), parameters: json!({"type": "object"}) },
             ],
             max_tokens: 1,
+            metadata: None,
         });
         assert_eq!(
             value["messages"],

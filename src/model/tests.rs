@@ -107,7 +107,13 @@ fn quick() -> Timeouts {
 }
 
 fn request() -> ChatRequest {
-    ChatRequest { model: "m".into(), messages: vec![ChatMessage::User("hi".into())], tools: vec![], max_tokens: 8 }
+    ChatRequest {
+        model: "m".into(),
+        messages: vec![ChatMessage::User("hi".into())],
+        tools: vec![],
+        max_tokens: 8,
+        metadata: None,
+    }
 }
 
 async fn ask_with(server: &Server, timeouts: Timeouts) -> Result<(ModelReply, Vec<Delta>), ModelError> {

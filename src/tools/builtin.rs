@@ -8,8 +8,8 @@ use super::{
     call::{CallContext, ToolResult},
     fetch_url::FetchUrl,
     github_search::GitHubSearch,
-    history,
-    registry::{Place, Tool},
+    history, interactions,
+    registry::{Offer, Place, Tool},
     web_search::WebSearch,
 };
 use crate::limits;
@@ -21,6 +21,9 @@ pub enum Builtin {
     WebSearch,
     GitHubSearch,
     ConversationHistory,
+    RequestIdentityIntake,
+    RequestChoices,
+    SubmitInteraction,
 }
 
 /// The built-in tools that are configured.
@@ -49,13 +52,16 @@ pub trait History: Send + Sync {
 }
 
 impl Builtins {
-    /// The configured tools; `has_older` = the conversation is longer than what the model is given.
-    pub fn offered(&self, has_older: bool) -> Vec<Tool> {
+    /// The configured tools that an offer has room for.
+    pub fn offered(&self, offer: &Offer) -> Vec<Tool> {
         let configured = [
             (Builtin::FetchUrl, self.fetch_url.is_some()),
             (Builtin::WebSearch, self.web_search.is_some()),
             (Builtin::GitHubSearch, self.github_search.is_some()),
-            (Builtin::ConversationHistory, has_older),
+            (Builtin::ConversationHistory, offer.has_older),
+            (Builtin::RequestIdentityIntake, offer.interactions),
+            (Builtin::RequestChoices, offer.interactions),
+            (Builtin::SubmitInteraction, offer.interactions && offer.asked_in_words),
         ];
         configured.into_iter().filter(|(_, is_there)| *is_there).map(|(builtin, _)| builtin.tool()).collect()
     }
@@ -63,6 +69,10 @@ impl Builtins {
     /// Calls one.
     pub async fn call(&self, builtin: Builtin, arguments: &Value, context: &CallContext) -> ToolResult {
         let result = match (builtin, self) {
+            (Builtin::RequestIdentityIntake | Builtin::RequestChoices, _) => {
+                return interactions::in_words(builtin, arguments);
+            }
+            (Builtin::SubmitInteraction, _) => return interactions::submit(arguments, context.asked.as_ref()),
             (Builtin::FetchUrl, Self { fetch_url: Some(tool), .. }) => tool.call(arguments).await,
             (Builtin::WebSearch, Self { web_search: Some(tool), .. }) => tool.call(arguments).await,
             (Builtin::GitHubSearch, Self { github_search: Some(tool), .. }) => tool.call(arguments).await,
@@ -70,7 +80,7 @@ impl Builtins {
             _ => Err("The tool is not available now.".into()),
         };
         match result {
-            Ok(text) => ToolResult { is_error: false, text, grounding: vec![] },
+            Ok(text) => ToolResult::ok(text),
             Err(why) => ToolResult::error(why),
         }
     }
@@ -107,6 +117,63 @@ impl Builtin {
                 json!({
                     "words": text("Words that a message must hold; left out, all messages are returned"),
                     "before": { "type": "integer", "description": "Only messages older than the one with this number" },
+                }),
+                vec![],
+            ),
+            Self::RequestIdentityIntake => (
+                "request_identity_intake",
+                "Asks the visitor for their name, e-mail address or phone number.",
+                json!({
+                    "fields": {
+                        "type": "array", "minItems": 1,
+                        "items": {
+                            "type": "object",
+                            "properties": {
+                                "key": { "type": "string", "enum": ["name", "email", "phone"] },
+                                "required": { "type": "boolean" },
+                                "label": text("What the visitor reads, if not the key"),
+                            },
+                            "required": ["key"],
+                        },
+                    },
+                    "reason": text("Why it is needed, as the visitor reads it"),
+                }),
+                vec!["fields"],
+            ),
+            Self::RequestChoices => (
+                "request_choices",
+                "Asks the visitor one to four questions with options to pick from.",
+                json!({
+                    "questions": {
+                        "type": "array", "minItems": 1, "maxItems": 4,
+                        "items": {
+                            "type": "object",
+                            "properties": {
+                                "question": text("The question"),
+                                "header": text("A label of its own, at most 12 characters"),
+                                "options": {
+                                    "type": "array", "minItems": 2, "maxItems": 4,
+                                    "items": {
+                                        "type": "object",
+                                        "properties": { "label": text("The option"), "description": text("What it means") },
+                                        "required": ["label"],
+                                    },
+                                },
+                                "multiSelect": { "type": "boolean" },
+                            },
+                            "required": ["question", "header", "options"],
+                        },
+                    },
+                    "reason": text("Why it is asked, as the visitor reads it"),
+                }),
+                vec!["questions"],
+            ),
+            Self::SubmitInteraction => (
+                "submit_interaction",
+                "Passes on what the visitor answered in words to the last form that could not be shown.",
+                json!({
+                    "values": { "type": "object", "description": "The answers, in the shape that you were told" },
+                    "declined": { "type": "boolean", "description": "The visitor would rather not say" },
                 }),
                 vec![],
             ),

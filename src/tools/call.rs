@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_nats::{HeaderMap, Request, client::RequestErrorKind};
 use chrono::{SecondsFormat, Utc};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::{
@@ -12,7 +12,10 @@ use super::{
     registry::{Place, Registry, Tool},
 };
 use crate::{
-    domain::event::Citation,
+    domain::{
+        event::{Citation, File, OtpChallenge},
+        interaction::Form,
+    },
     knowledge::{GROUNDING_PASSAGES, Reader},
     limits,
 };
@@ -26,8 +29,14 @@ pub struct CallContext {
     pub user: Uuid,
     /// Who looks for knowledge.
     pub reader: Reader,
+    /// What came with the message, for tools alone.
+    pub files: Vec<File>,
     /// The conversation's messages.
     pub history: Arc<dyn History>,
+    /// The form that the model asked for in words.
+    pub asked: Option<Form>,
+    /// What the agent's configuration tells the tool, as JSON.
+    pub settings: Option<String>,
     /// The claim under which the worker calls.
     pub epoch: u64,
 }
@@ -39,11 +48,19 @@ pub struct ToolResult {
     pub text: String,
     /// Documents that the result holds.
     pub grounding: Vec<Citation>,
+    /// What the visitor answered to a form, checked.
+    pub values: Option<Map<String, Value>>,
+    /// A one-time password was asked for.
+    pub otp: Option<OtpChallenge>,
 }
 
 impl ToolResult {
+    pub fn ok(text: impl ToString) -> Self {
+        Self { is_error: false, text: text.to_string(), grounding: vec![], values: None, otp: None }
+    }
+
     pub fn error(text: impl Into<String>) -> Self {
-        Self { is_error: true, text: text.into(), grounding: vec![] }
+        Self { is_error: true, ..Self::ok(text.into()) }
     }
 
     /// The result of a call that may or may not have happened.
@@ -56,12 +73,13 @@ impl Registry {
     /// Calls a tool with the model's JSON text as arguments.
     pub async fn call(&self, tool: &Tool, arguments: &str, context: &CallContext) -> ToolResult {
         let arguments = if arguments.trim().is_empty() { "{}" } else { arguments };
-        let Ok(parsed @ Value::Object(_)) = serde_json::from_str::<Value>(arguments) else {
+        let Ok(parsed) = serde_json::from_str::<Map<String, Value>>(arguments) else {
             return ToolResult::error("The arguments are not a JSON object.");
         };
         let mut result = match &tool.place {
-            Place::Knowledge => self.knowledge_search(&parsed, &context.reader).await,
-            Place::Builtin(builtin) => self.builtins.call(*builtin, &parsed, context).await,
+            Place::Knowledge => self.knowledge_search(&Value::Object(parsed), &context.reader).await,
+            Place::Builtin(builtin) => self.builtins.call(*builtin, &Value::Object(parsed), context).await,
+            Place::Mcp { server, tool: name } => self.mcp.call(tool, (server, name), parsed, context).await,
             Place::Endpoint { subject } => self.request(tool, subject, arguments, context).await,
         };
         cut(&mut result.text);
@@ -81,7 +99,7 @@ impl Registry {
         };
         let found: Vec<Value> = passages.iter().map(|p| json!({ "title": p.title, "text": p.text })).collect();
         let grounding = passages.iter().map(|p| p.citation()).collect();
-        ToolResult { is_error: false, text: json!({ "passages": found }).to_string(), grounding }
+        ToolResult { grounding, ..ToolResult::ok(json!({ "passages": found })) }
     }
 
     async fn request(&self, tool: &Tool, subject: &str, arguments: &str, context: &CallContext) -> ToolResult {
@@ -91,6 +109,12 @@ impl Registry {
         headers.insert("Turnstream-Conversation", context.conversation.to_string());
         headers.insert("Turnstream-User", context.user.to_string());
         headers.insert("Turnstream-Epoch", context.epoch.to_string());
+        if !context.files.is_empty() {
+            headers.insert("Turnstream-Files", ascii(&json!(context.files)));
+        }
+        if let Some(settings) = &context.settings {
+            headers.insert("Turnstream-Settings", settings.as_str());
+        }
         let expires = Utc::now() + tool.timeout;
         headers.insert("Turnstream-Expires", expires.to_rfc3339_opts(SecondsFormat::Millis, true));
         let request = Request::new().payload(arguments.to_string().into()).headers(headers).timeout(Some(tool.timeout));
@@ -99,7 +123,7 @@ impl Registry {
                 let header = |name| reply.headers.as_ref().and_then(|h| h.get(name)).map(|v| v.to_string());
                 let text = String::from_utf8_lossy(&reply.payload).into_owned();
                 match (header("Nats-Service-Error"), header("Nats-Service-Error-Code")) {
-                    (None, None) => ToolResult { is_error: false, text, grounding: vec![] },
+                    (None, None) => ToolResult::ok(text),
                     (Some(error), _) if text.is_empty() => ToolResult::error(error),
                     (error, _) => ToolResult::error(format!("{}: {text}", error.unwrap_or_default())),
                 }
@@ -117,6 +141,18 @@ impl Registry {
             }
         }
     }
+}
+
+/// JSON in ASCII letters, as headers need it.
+fn ascii(value: &Value) -> String {
+    let mut text = String::new();
+    for letter in value.to_string().chars() {
+        match letter {
+            ' '..='~' => text.push(letter),
+            _ => letter.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}"))),
+        }
+    }
+    text
 }
 
 /// Cuts a result that is too long, and says so.
@@ -158,6 +194,14 @@ mod tests {
     fn a_call_is_described_in_words() {
         assert_eq!(describe("issue_refund", r#"{"order_id":"ORD-1234"}"#), "Issue refund: order id ORD-1234");
         assert_eq!(describe("restart", "not json"), "Restart");
+    }
+
+    #[test]
+    fn a_header_holds_json_in_ascii() {
+        let value = json!([{ "name": "Zoë 🦀\n.pdf" }]);
+        let text = ascii(&value);
+        assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
     }
 
     #[test]

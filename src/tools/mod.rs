@@ -3,7 +3,8 @@
 //! - [`registry`]: which tools there are now, as a list in a fixed order.
 //! - [`discovery`]: finds the endpoints of NATS micro services that are tools.
 //! - [`call`]: calls one tool and makes a result of whatever happens.
-//! - [`builtin`]: the built-in tools: [`fetch_url`], [`web_search`], [`github_search`], [`history`].
+//! - [`builtin`]: the built-in tools: [`fetch_url`], [`web_search`], [`github_search`], [`history`], [`interactions`].
+//! - [`mcp`]: tools of MCP servers.
 //! - [`demo`]: the write tool of `SMOOTH_AGENT_SEED_KB`, itself a NATS micro service.
 
 pub mod builtin;
@@ -13,9 +14,12 @@ pub mod discovery;
 pub mod fetch_url;
 pub mod github_search;
 pub mod history;
+pub mod interactions;
+pub mod mcp;
 pub mod registry;
 pub mod web_search;
 
 pub use builtin::{Builtins, History, Page, Said};
 pub use call::{CallContext, ToolResult};
-pub use registry::{Registry, Tool};
+pub use mcp::Mcp;
+pub use registry::{Offer, Place, Registry, Tool};

@@ -10,10 +10,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::frames::ErrorCode;
-use crate::{
-    domain::event::{File, Image},
-    limits,
-};
+use crate::limits;
 
 /// What a client frame asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,13 +23,15 @@ pub enum Action {
     RenameConversation,
     SendMessage,
     ConfirmToolAction,
+    SubmitInteraction,
+    VerifyOtp,
     Cancel,
     /// Only for connections that asked for the resume extension.
     ResumeSession,
 }
 
 impl Action {
-    pub const ALL: [(Action, &'static str); 10] = [
+    pub const ALL: [(Action, &'static str); 12] = [
         (Action::Ping, "ping"),
         (Action::CreateConversationSession, "create_conversation_session"),
         (Action::GetSession, "get_session"),
@@ -41,6 +40,8 @@ impl Action {
         (Action::RenameConversation, "rename_conversation"),
         (Action::SendMessage, "send_message"),
         (Action::ConfirmToolAction, "confirm_tool_action"),
+        (Action::SubmitInteraction, "submit_interaction"),
+        (Action::VerifyOtp, "verify_otp"),
         (Action::Cancel, "cancel"),
         (Action::ResumeSession, "resume_session"),
     ];
@@ -59,6 +60,14 @@ pub struct Request {
     pub action: Action,
     pub request_id: Option<String>,
     pub fields: Fields,
+}
+
+impl Request {
+    /// The requestId that the action has to have.
+    pub fn required_id(&self) -> Result<&str, BadFrame> {
+        let id = self.request_id.as_deref().filter(|id| !id.trim().is_empty());
+        id.ok_or_else(|| invalid("`requestId` is required"))
+    }
 }
 
 /// Reads a text frame. On an error the requestId is given when the frame had one.
@@ -196,29 +205,48 @@ impl Fields {
         }
     }
 
-    /// The pictures of a message; malformed entries are dropped.
-    pub fn images(&self) -> Vec<Image> {
-        self.entries("images", |image| {
-            let url = image.get("url")?.as_str().filter(|url| !url.trim().is_empty())?;
-            let detail =
-                image.get("detail").and_then(Value::as_str).filter(|detail| ["low", "high", "auto"].contains(detail));
-            Some(Image { url: url.to_string(), detail: detail.map(str::to_string) })
+    /// Takes the pictures of a message out of the frame, since they can be large; malformed entries are dropped.
+    pub fn take_images(&mut self) -> Vec<GivenImage> {
+        self.take_entries("images", |image| {
+            let detail = take_text(image, "detail").filter(|detail| ["low", "high", "auto"].contains(&detail.as_str()));
+            Some(GivenImage { url: take_text(image, "url")?, detail })
         })
     }
 
-    /// The files of a message; malformed entries are dropped.
-    pub fn files(&self) -> Vec<File> {
-        self.entries("files", |file| {
-            let text = |name: &str| {
-                file.get(name).and_then(Value::as_str).filter(|text| !text.trim().is_empty()).map(str::to_string)
-            };
-            Some(File { name: text("name")?, mime_type: text("mimeType"), url: text("url")? })
+    /// Takes the files of a message out of the frame; malformed entries are dropped.
+    pub fn take_files(&mut self) -> Vec<GivenFile> {
+        self.take_entries("files", |file| {
+            let (name, url) = (take_text(file, "name")?, take_text(file, "url")?);
+            Some(GivenFile { name, mime_type: take_text(file, "mimeType"), url })
         })
     }
 
-    fn entries<T>(&self, name: &str, read: impl Fn(&Map<String, Value>) -> Option<T>) -> Vec<T> {
-        let list = self.get(name).and_then(Value::as_array);
-        list.into_iter().flatten().filter_map(|entry| read(entry.as_object()?)).collect()
+    fn take_entries<T>(&mut self, name: &str, read: impl Fn(&mut Map<String, Value>) -> Option<T>) -> Vec<T> {
+        let Some(Value::Array(mut list)) = self.0.remove(name) else { return vec![] };
+        list.iter_mut().filter_map(|entry| read(entry.as_object_mut()?)).collect()
+    }
+}
+
+/// A picture as a client gives it.
+#[derive(Debug)]
+pub struct GivenImage {
+    pub url: String,
+    pub detail: Option<String>,
+}
+
+/// A file as a client gives it.
+#[derive(Debug)]
+pub struct GivenFile {
+    pub name: String,
+    pub mime_type: Option<String>,
+    pub url: String,
+}
+
+/// A text that is not blank.
+fn take_text(entry: &mut Map<String, Value>, name: &str) -> Option<String> {
+    match entry.remove(name) {
+        Some(Value::String(text)) if !text.trim().is_empty() => Some(text),
+        _ => None,
     }
 }
 
@@ -314,6 +342,32 @@ pub struct ConfirmToolAction {
     #[schemars(length(min = 1))]
     pub session_id: String,
     pub approved: bool,
+}
+
+/// `submit_interaction`: either `values` or `declined: true`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SubmitInteraction {
+    #[schemars(length(min = 1))]
+    pub request_id: String,
+    #[schemars(length(min = 1))]
+    pub session_id: String,
+    pub interaction_id: String,
+    pub kind: Option<String>,
+    pub values: Option<Map<String, Value>>,
+    pub declined: Option<bool>,
+}
+
+/// `verify_otp`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifyOtp {
+    #[schemars(length(min = 1))]
+    pub request_id: String,
+    #[schemars(length(min = 1))]
+    pub session_id: String,
+    #[schemars(length(min = 1))]
+    pub code: String,
 }
 
 /// `cancel`.

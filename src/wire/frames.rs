@@ -9,6 +9,10 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
+pub use super::codes::ErrorCode;
+use super::prompts::{
+    ConfirmationData, InteractionData, InvalidData, OtpInvalidData, OtpRequiredData, OtpSentData, OtpVerifiedData,
+};
 use crate::domain::{
     conversation::{Body, Message},
     event::{Citation, Participant, Response, Usage},
@@ -45,6 +49,12 @@ pub enum Frame<'a> {
         token: &'a str,
         data: TokenData<'a>,
     },
+    StreamPreamble {
+        request_id: &'a str,
+        timestamp: i64,
+        token: &'a str,
+        data: TokenData<'a>,
+    },
     StreamChunk {
         request_id: &'a str,
         timestamp: i64,
@@ -67,6 +77,36 @@ pub enum Frame<'a> {
         request_id: &'a str,
         timestamp: i64,
         data: Nested<'a, ConfirmationData<'a>>,
+    },
+    InteractionRequired {
+        request_id: &'a str,
+        timestamp: i64,
+        data: Nested<'a, InteractionData<'a>>,
+    },
+    InteractionInvalid {
+        request_id: &'a str,
+        timestamp: i64,
+        data: Nested<'a, InvalidData<'a>>,
+    },
+    OtpVerificationRequired {
+        request_id: &'a str,
+        timestamp: i64,
+        data: Nested<'a, OtpRequiredData<'a>>,
+    },
+    OtpSent {
+        request_id: &'a str,
+        timestamp: i64,
+        data: Nested<'a, OtpSentData<'a>>,
+    },
+    OtpVerified {
+        request_id: &'a str,
+        timestamp: i64,
+        data: Nested<'a, OtpVerifiedData<'a>>,
+    },
+    OtpInvalid {
+        request_id: &'a str,
+        timestamp: i64,
+        data: Nested<'a, OtpInvalidData<'a>>,
     },
     Keepalive {
         request_id: &'a str,
@@ -143,13 +183,6 @@ pub struct Nested<'a, T> {
 
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ConfirmationData<'a> {
-    pub tool_id: &'a str,
-    pub action_description: &'a str,
-}
-
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EventualData<'a> {
     pub request_id: &'a str,
     pub status: u16,
@@ -162,6 +195,8 @@ pub struct Answer<'a> {
     pub message_id: Uuid,
     pub response: &'a Response,
     pub needs_escalation: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub escalation_reason: Option<&'a str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub citations: &'a [Citation],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -222,49 +257,6 @@ pub struct ErrorData<'a> {
 pub struct ErrorDetails {
     /// After so long the same may be tried again.
     pub retry_after_seconds: u64,
-}
-
-/// What a client can be told went wrong.
-///
-/// | code | retry helps | the action had an effect |
-/// |---|---|---|
-/// | `VALIDATION_ERROR`, `UNSUPPORTED_ACTION` | no: mend the frame | no |
-/// | `SESSION_NOT_FOUND`, `CONVERSATION_NOT_FOUND` | no: open a session | no |
-/// | `TURN_IN_PROGRESS` | yes, after the turn | no |
-/// | `NO_PENDING_CONFIRMATION`, `NO_PENDING_INTERACTION`, `INTERACTION_MISMATCH` | no | no |
-/// | `SKILL_NOT_FOUND`, `LLM_UNAVAILABLE` | no: configuration | no |
-/// | `RATE_LIMITED` | after `data.details.retryAfterSeconds` | no |
-/// | `AGENT_NOT_AUTHORIZED`, `ORIGIN_NOT_ALLOWED` | no: the widget's policy | no |
-/// | `AUTH_CONTEXT_INVALID` | with a new signature | no |
-/// | `AGENT_ERROR` | yes, as a new message | the message is in the history |
-/// | `STORAGE_ERROR` | yes, with the same requestId | unknown; the same requestId can't have it twice |
-/// | `INTERNAL_ERROR` | perhaps | unknown |
-/// | `UNAUTHENTICATED`, `INVALID_TOKEN`, `MISSING_ROLE`, `FORBIDDEN`, `NOT_FOUND`: only over HTTP | no | no |
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum ErrorCode {
-    ValidationError,
-    UnsupportedAction,
-    SessionNotFound,
-    ConversationNotFound,
-    TurnInProgress,
-    NoPendingConfirmation,
-    NoPendingInteraction,
-    InteractionMismatch,
-    SkillNotFound,
-    LlmUnavailable,
-    AgentError,
-    StorageError,
-    InternalError,
-    RateLimited,
-    AgentNotAuthorized,
-    OriginNotAllowed,
-    AuthContextInvalid,
-    Unauthenticated,
-    InvalidToken,
-    MissingRole,
-    Forbidden,
-    NotFound,
 }
 
 /// An error frame.

@@ -33,7 +33,11 @@ pub struct Mark {
 pub enum Kind {
     Token,
     Reasoning,
+    /// A sentence for the time until the answer.
+    Preamble,
     Chunk,
+    /// What a client that wants no stream is shown too after a tool's result.
+    Notice,
     Prompt,
     /// A worker asks the model again: what was shown of this model call is void.
     Restart,
@@ -42,14 +46,21 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [(Kind, &'static str); 6] = [
+    const ALL: [(Kind, &'static str); 8] = [
         (Kind::Token, "token"),
         (Kind::Reasoning, "reasoning"),
+        (Kind::Preamble, "preamble"),
         (Kind::Chunk, "chunk"),
+        (Kind::Notice, "notice"),
         (Kind::Prompt, "prompt"),
         (Kind::Restart, "restart"),
         (Kind::Terminal, "terminal"),
     ];
+
+    /// Whether the frame is something that a model call says.
+    pub fn is_of_call(self) -> bool {
+        matches!(self, Self::Token | Self::Reasoning | Self::Preamble)
+    }
 
     fn name(self) -> &'static str {
         Self::ALL.iter().find(|(kind, _)| *kind == self).map_or("", |(_, name)| name)
@@ -71,8 +82,8 @@ impl Mark {
     /// How many of the turn's model calls had said all they had to say before this frame.
     pub fn calls_before(&self) -> u32 {
         match self.kind {
-            Kind::Token | Kind::Reasoning | Kind::Restart => self.call,
-            Kind::Chunk | Kind::Prompt => self.call + 1,
+            Kind::Token | Kind::Reasoning | Kind::Preamble | Kind::Restart => self.call,
+            Kind::Chunk | Kind::Notice | Kind::Prompt => self.call + 1,
             Kind::Terminal => u32::MAX,
         }
     }

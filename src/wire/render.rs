@@ -4,15 +4,20 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use uuid::Uuid;
 
 use super::{
     frames::{
-        Answer, CancelledData, ChunkData, ChunkState, ConfirmationData, ErrorCode, EventualData, Frame, Nested,
-        RawResponse, TokenData, error,
+        Answer, CancelledData, ChunkData, ChunkState, ErrorCode, EventualData, Frame, Nested, RawResponse, TokenData,
+        error,
     },
     live::Kind,
+    prompts::{ConfirmationData, InteractionData, OtpRequiredData, OtpSentData},
 };
-use crate::domain::event::{CallRequested, Event, FailureReason, Prompt, TurnCompleted, TurnFailed};
+use crate::domain::event::{CallRequested, Event, FailureReason, Prompt, ToolReturned, TurnCompleted, TurnFailed};
+
+/// The level of authentication that a one-time password gives.
+const OTP_LEVEL: &str = "end_user";
 
 /// A frame and what kind it is.
 pub type Rendered = (Kind, Bytes);
@@ -22,17 +27,14 @@ pub type Rendered = (Kind, Bytes);
 /// A tool call is not among them: its intent holds no arguments, so its caller shows it with [`tool_call`].
 pub fn render(request_id: &str, stream: bool, event: &Event, now: DateTime<Utc>) -> Vec<Rendered> {
     match event {
-        Event::TurnParked(e) => prompt(request_id, stream, &e.prompt, now),
-        Event::TurnToolReturned(e) if stream => {
-            let result = RawResponse::ToolResult { name: &e.name, is_error: e.is_error, result: &e.result };
-            vec![(Kind::Chunk, chunk(request_id, &e.name, result, now))]
-        }
+        Event::TurnParked(e) => prompt(request_id, stream, e.park, &e.prompt, now),
+        Event::TurnToolReturned(e) => tool_returned(request_id, stream, e, now),
         Event::TurnCompleted(e) => vec![(Kind::Terminal, completed(e, now))],
         Event::TurnFailed(e) => vec![(Kind::Terminal, failed(e, now))],
         Event::TurnCancelled(e) => vec![(Kind::Terminal, cancelled(&e.request_id, now))],
         Event::TurnToolCalled(_)
-        | Event::TurnToolReturned(_)
         | Event::SessionOpened(_)
+        | Event::SessionIdentified(_)
         | Event::ConversationRenamed(_)
         | Event::TurnRequested(_)
         | Event::TurnStarted(_)
@@ -43,13 +45,53 @@ pub fn render(request_id: &str, stream: bool, event: &Event, now: DateTime<Utc>)
 }
 
 /// A pending prompt, then the call that it is about.
-pub fn prompt(request_id: &str, stream: bool, prompt: &Prompt, now: DateTime<Utc>) -> Vec<Rendered> {
-    let Prompt::Approval { tool, arguments, description, .. } = prompt;
-    let data = Nested { request_id, data: ConfirmationData { tool_id: tool, action_description: description } };
-    let frame = Frame::WriteConfirmationRequired { request_id, timestamp: now.timestamp_millis(), data };
+pub fn prompt(request_id: &str, stream: bool, park: Uuid, prompt: &Prompt, now: DateTime<Utc>) -> Vec<Rendered> {
+    let timestamp = now.timestamp_millis();
+    let (frame, tool, arguments) = match prompt {
+        Prompt::Approval { tool, arguments, description, .. } => {
+            let data = Nested { request_id, data: ConfirmationData { tool_id: tool, action_description: description } };
+            (Frame::WriteConfirmationRequired { request_id, timestamp, data }, tool, arguments)
+        }
+        Prompt::Interaction { tool, arguments, form, reason, .. } => {
+            let data = InteractionData { interaction_id: park, kind: form.kind(), spec: form.spec(), reason };
+            let data = Nested { request_id, data };
+            (Frame::InteractionRequired { request_id, timestamp, data }, tool, arguments)
+        }
+    };
     let mut frames = vec![(Kind::Prompt, frame.to_bytes())];
     if stream {
         frames.push((Kind::Chunk, tool_call(request_id, tool, arguments, now)));
+    }
+    frames
+}
+
+/// A tool's result, then what it takes to be allowed to call it.
+fn tool_returned(request_id: &str, stream: bool, e: &ToolReturned, now: DateTime<Utc>) -> Vec<Rendered> {
+    let timestamp = now.timestamp_millis();
+    let mut frames = Vec::new();
+    if stream {
+        let result = RawResponse::ToolResult { name: &e.name, is_error: e.is_error, result: &e.result };
+        frames.push((Kind::Chunk, chunk(request_id, &e.name, result, now)));
+    }
+    let Some(otp) = &e.otp else { return frames };
+    match &otp.sent {
+        Some(sent) => {
+            let data = OtpRequiredData {
+                tool_id: &e.name,
+                action_description: &otp.description,
+                available_channels: &otp.channels,
+                auth_level: OTP_LEVEL,
+            };
+            let required = Frame::OtpVerificationRequired { request_id, timestamp, data: Nested { request_id, data } };
+            let data = OtpSentData { channel: sent.channel, masked_destination: &sent.masked_destination };
+            let sent = Frame::OtpSent { request_id, timestamp, data: Nested { request_id, data } };
+            frames.extend([(Kind::Notice, required.to_bytes()), (Kind::Notice, sent.to_bytes())]);
+        }
+        // Without the turn's requestId, which would end the turn for a client.
+        None => {
+            let message = "A verification code could not be sent. Please try again.";
+            frames.push((Kind::Notice, error(None, ErrorCode::OtpSendFailed, message, now)));
+        }
     }
     frames
 }
@@ -70,6 +112,12 @@ pub fn token(request_id: &str, token: &str, now: DateTime<Utc>) -> Bytes {
         .to_bytes()
 }
 
+/// A sentence for the time until the answer.
+pub fn preamble(request_id: &str, token: &str, now: DateTime<Utc>) -> Bytes {
+    let data = TokenData { request_id, token };
+    Frame::StreamPreamble { request_id, timestamp: now.timestamp_millis(), token, data }.to_bytes()
+}
+
 /// New text of the model's reasoning.
 pub fn reasoning(request_id: &str, token: &str, now: DateTime<Utc>) -> Bytes {
     Frame::StreamReasoning {
@@ -85,50 +133,51 @@ pub fn reasoning(request_id: &str, token: &str, now: DateTime<Utc>) -> Bytes {
 pub enum Streamed<'a> {
     /// The text of a finished model call: its index in the turn, the epoch that it was streamed under.
     Text { call: u32, epoch: u64, text: Cow<'a, str> },
-    /// Tool activity; the number counts that of the turn from 0.
+    /// Tool activity and what followed it; the number counts that of the turn from 0.
     Chunk { n: u64, frame: Bytes },
 }
 
-/// What was streamed according to a turn's events, in their order.
+/// What was shown according to a turn's events, in their order; `stream` false leaves out what a client then is not shown.
 pub fn streamed<'a>(
     request_id: &'a str,
+    stream: bool,
     events: &'a [Event],
     now: DateTime<Utc>,
 ) -> impl Iterator<Item = Streamed<'a>> + 'a {
     let (mut replies, mut chunks) = (0, 0);
     let mut calls: &[CallRequested] = &[];
-    events.iter().filter_map(move |event| match event {
+    events.iter().flat_map(move |event| match event {
         Event::TurnModelReplied(e) => {
             calls = &e.calls;
             replies += 1;
-            Some(Streamed::Text { call: replies - 1, epoch: e.epoch, text: Cow::Borrowed(&e.text) })
+            let text = Streamed::Text { call: replies - 1, epoch: e.epoch, text: Cow::Borrowed(&e.text) };
+            Vec::from_iter(stream.then_some(text))
         }
         Event::TurnCompleted(e) => {
-            Some(Streamed::Text { call: e.call?, epoch: e.epoch, text: Cow::Owned(e.response.text()) })
+            let text = |call| Streamed::Text { call, epoch: e.epoch, text: Cow::Owned(e.response.text()) };
+            Vec::from_iter(e.call.filter(|_| stream).map(text))
         }
         event => {
-            let frame = activity(request_id, event, calls, now)?;
-            chunks += 1;
-            Some(Streamed::Chunk { n: chunks - 1, frame })
+            let first = chunks;
+            let frames = activity(request_id, stream, event, calls, now);
+            chunks += frames.len() as u64;
+            (first..).zip(frames).map(|(n, frame)| Streamed::Chunk { n, frame }).collect()
         }
     })
 }
 
-/// The frame of an event that is tool activity; `calls` are those of the model's last reply.
-fn activity(request_id: &str, event: &Event, calls: &[CallRequested], now: DateTime<Utc>) -> Option<Bytes> {
-    match event {
-        // One that waited for approval was shown with its prompt.
-        Event::TurnToolCalled(e) => {
-            let call = calls.iter().find(|call| call.id == e.call && !call.confirm)?;
-            Some(tool_call(request_id, &call.name, &call.arguments, now))
+/// The frames of an event that is tool activity; `calls` are those of the model's last reply.
+fn activity(request_id: &str, stream: bool, event: &Event, calls: &[CallRequested], now: DateTime<Utc>) -> Vec<Bytes> {
+    let frames = match event {
+        // One that waited for a person was shown with its prompt.
+        Event::TurnToolCalled(e) if stream => {
+            let call = calls.iter().find(|call| call.id == e.call && !call.waits());
+            return call.map(|call| tool_call(request_id, &call.name, &call.arguments, now)).into_iter().collect();
         }
-        Event::TurnParked(e) => {
-            let Prompt::Approval { tool, arguments, .. } = &e.prompt;
-            Some(tool_call(request_id, tool, arguments, now))
-        }
-        Event::TurnToolReturned(_) => render(request_id, true, event, now).pop().map(|(_, frame)| frame),
-        _ => None,
-    }
+        Event::TurnParked(_) | Event::TurnToolReturned(_) => render(request_id, stream, event, now),
+        _ => return vec![],
+    };
+    frames.into_iter().filter(|(kind, _)| *kind != Kind::Prompt).map(|(_, frame)| frame).collect()
 }
 
 fn chunk(request_id: &str, node: &str, raw_response: RawResponse, now: DateTime<Utc>) -> Bytes {
@@ -144,6 +193,7 @@ fn completed(e: &TurnCompleted, now: DateTime<Utc>) -> Bytes {
             message_id: e.message_id,
             response: &e.response,
             needs_escalation: e.needs_escalation,
+            escalation_reason: e.escalation_reason.as_deref(),
             citations: &e.citations,
             usage: e.usage.map(Into::into),
         },
@@ -156,7 +206,9 @@ fn failed(e: &TurnFailed, now: DateTime<Utc>) -> Bytes {
     let (code, message) = match e.reason {
         FailureReason::Model => (ErrorCode::AgentError, "The assistant could not answer. Please try again."),
         FailureReason::TooLarge => (ErrorCode::AgentError, "The assistant's answer was too long."),
-        FailureReason::NoGatewayKey => (ErrorCode::AgentError, "The assistant is not set up to answer."),
+        FailureReason::NoConfiguration | FailureReason::NoGatewayKey => {
+            (ErrorCode::AgentError, "The assistant is not set up to answer.")
+        }
         FailureReason::Expired => (ErrorCode::AgentError, "This message could not be answered in time."),
         FailureReason::Poison => (ErrorCode::AgentError, "The assistant failed repeatedly on this message."),
     };

@@ -7,17 +7,17 @@ use uuid::Uuid;
 use super::{
     Worker,
     consumer::Deadline,
-    model_step::usage,
+    model_step::{Replied, add, usage},
     run::{Exit, Run},
+    side::{self, Judged},
 };
 use crate::{
     domain::{
         Event, Turn,
-        event::{Citation, FailureReason, Response, TurnCompleted, TurnFailed, Usage},
+        event::{Citation, FailureReason, Response, TurnCompleted, TurnFailed, TurnRequested, Usage},
     },
     ids, knowledge,
     live::relay::Relay,
-    model::ModelReply,
     subjects::{self, ConversationKey},
     wire::render,
 };
@@ -31,16 +31,14 @@ struct Answer {
     usage: Option<Usage>,
     model: Option<String>,
     response_id: Option<String>,
+    suggestions: Vec<String>,
+    judged: Option<Judged>,
 }
 
 impl Run<'_> {
     /// The model answered without asking for tools.
-    pub(super) async fn complete(
-        &mut self,
-        turn: &Turn,
-        reply: ModelReply,
-        grounding: Vec<Citation>,
-    ) -> Result<(), Exit> {
+    pub(super) async fn complete(&mut self, turn: &Turn, replied: Replied) -> Result<(), Exit> {
+        let Replied { reply, suggestions, grounding } = replied;
         let (text, call) = match reply.text.trim() {
             // What was streamed before the last tool call is the answer then.
             "" => (turn.streamed_text(), None),
@@ -50,10 +48,15 @@ impl Run<'_> {
         if text.is_empty() {
             return self.fail(turn, FailureReason::Model, "the model gave an empty answer").await;
         }
-        let total = match (turn.usage, reply.usage.map(usage)) {
-            (Some(a), Some(b)) => Some(a.plus(b)),
-            (a, b) => a.or(b),
+        let judged = match self.profile.gateway.clone() {
+            Some(gateway) => {
+                let (profile, state) = (self.profile.clone(), self.state.clone());
+                self.guarded(async { side::judge(&gateway, &profile, &state, turn, &text).await }).await?
+            }
+            None => None,
         };
+        let of_judge = judged.as_ref().and_then(|judged| judged.usage);
+        let total = [turn.usage, self.side_usage.take(), of_judge].into_iter().fold(reply.usage.map(usage), add);
         let answer = Answer {
             text,
             call,
@@ -61,6 +64,8 @@ impl Run<'_> {
             usage: total,
             model: reply.model,
             response_id: reply.response_id,
+            suggestions,
+            judged,
         };
         self.end(turn, answer).await
     }
@@ -73,18 +78,34 @@ impl Run<'_> {
             text => format!("{text}\n\n{NOTICE}"),
         };
         let citations = turn.citations.clone();
-        self.end(turn, Answer { text, citations, usage: turn.usage, call: None, model: None, response_id: None }).await
+        let answer = Answer {
+            text,
+            call: None,
+            citations,
+            usage: turn.usage,
+            model: None,
+            response_id: None,
+            suggestions: vec![],
+            judged: None,
+        };
+        self.end(turn, answer).await
     }
 
     async fn end(&mut self, turn: &Turn, answer: Answer) -> Result<(), Exit> {
+        let (workflow, escalation) = answer.judged.map(|judged| (judged.step, judged.escalation)).unzip();
+        let escalation_reason: Option<String> = escalation.flatten();
+        let response = Response { suggested_next_actions: answer.suggestions, ..Response::plain(answer.text) };
         let event = Event::TurnCompleted(TurnCompleted {
             turn: self.turn_id,
             epoch: self.epoch,
             request_id: turn.request.request_id.clone(),
             message_id: ids::new_random(),
-            response: Response::plain(answer.text),
+            response,
             call: answer.call,
-            needs_escalation: false,
+            needs_escalation: escalation_reason.is_some(),
+            escalation_reason,
+            workflow,
+            preamble: self.preamble.take(),
             citations: knowledge::distinct_citations(answer.citations),
             usage: answer.usage,
             model: answer.model,
@@ -176,10 +197,10 @@ pub(super) async fn show_park_again(worker: &Worker, key: &ConversationKey, turn
     }
     let epoch = turn.epoch.unwrap_or_default();
     let subject = subjects::live(&key.region, key.conversation, turn.request.session);
-    // The prompt's own call counts already.
-    let chunks = turn.activity().saturating_sub(1);
+    let chunks = turn.activity_before_prompt();
     let mut relay = Relay::new(worker.client.clone(), subject, turn.request.turn, epoch, chunks);
-    for (kind, frame) in render::prompt(&turn.request.request_id, turn.request.stream, &park.prompt, Utc::now()) {
+    let TurnRequested { request_id, stream, .. } = &turn.request;
+    for (kind, frame) in render::prompt(request_id, *stream, park.id, &park.prompt, Utc::now()) {
         relay.publish(kind, frame, 0).await;
     }
     Exit::Done

@@ -4,20 +4,27 @@
 //! what happened and asks again, until the turn is over, parked or somebody else's.
 //!
 //! - [`consumer`]: finds work items and due deadlines.
-//! - [`run`]: one item from claim to exit; the steps are in [`model_step`], [`tool_step`] and [`end_step`].
-//! - [`prompt`]: what the model is given.
-//! - [`title`]: names a conversation after its first turn.
+//! - [`run`]: one item from claim to exit; the steps are in [`model_step`], [`tool_step`], [`auth_step`] and [`end_step`].
+//! - [`gateways`]: which key is used for whom.   - [`profile`]: what holds for a turn.   - [`prompt`]: what the model is given.
+//! - [`attachments`]: pictures that came with the message.   - [`title`]: names a conversation after its first turn.
+//! - [`suggested`]: suggested replies, cut out of the text.   - [`side`]: small questions to a model.
 //! - [`presence`]: says that this worker is there.
 //!
 //! Invariant: this room never imports `edge`.
 
+mod attachments;
+mod auth_step;
 pub mod consumer;
 mod end_step;
+pub mod gateways;
 mod history;
 mod model_step;
 pub mod presence;
+mod profile;
 mod prompt;
 mod run;
+mod side;
+mod suggested;
 mod title;
 mod tool_step;
 
@@ -32,20 +39,20 @@ use std::{
 
 use async_nats::Client;
 use futures_util::StreamExt;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
+use gateways::Gateways;
+
 use crate::{
-    domain::Turn,
-    ids,
-    knowledge::{Reader, Retrieve},
+    agents, ids,
+    knowledge::Retrieve,
     limits,
     lists::keep::Keeper,
-    log::{load::Conversations, nats::NatsLog},
-    model::Gateway,
-    subjects::{self, ConversationKey},
-    tools::{self, Registry, Tool},
+    log::{load::Conversations, nats::NatsLog, objects::Objects},
+    subjects,
+    tools::{self, Registry},
 };
 
 /// What a worker is told by configuration.
@@ -62,9 +69,14 @@ pub struct Settings {
     pub turn_limit_secs: u32,
     /// Lower-cased parts of tool names that wait for approval.
     pub confirm_tools: Vec<String>,
+    /// Lower-cased parts of names of tools that are called only for those whom the agent's configuration demands; `*` = all.
+    pub auth_tools: Vec<String>,
+    pub preamble_model: Option<String>,
+    pub judge_model: Option<String>,
     pub builtins: tools::Builtins,
     /// Whether somebody limits the tokens of organisations.
     pub counts_tokens: bool,
+    pub mcp: tools::Mcp,
 }
 
 /// A worker process's shared parts.
@@ -73,10 +85,14 @@ pub struct Worker {
     pub(crate) client: Client,
     pub(crate) log: NatsLog,
     pub(crate) conversations: Conversations<NatsLog>,
+    pub(crate) objects: Objects,
+    /// Room for pictures on their way to the model, in bytes.
+    images: Arc<Semaphore>,
     pub(crate) tools: Registry,
+    pub(crate) agents: agents::Store,
     pub(crate) knowledge: Arc<dyn Retrieve>,
-    /// `None`: no key, so this worker fails every turn that it gets and advertises that it can't.
-    pub(crate) gateway: Option<Gateway>,
+    /// Without a key for an organisation this worker fails its turns, and advertises that it can't answer them.
+    pub(crate) gateways: Gateways,
     pub(crate) settings: Settings,
     /// Who to wake when a conversation's log should be looked at.
     stops: Mutex<HashMap<Uuid, Arc<Notify>>>,
@@ -85,16 +101,19 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(client: Client, knowledge: Arc<dyn Retrieve>, gateway: Option<Gateway>, settings: Settings) -> Self {
+    pub fn new(client: Client, knowledge: Arc<dyn Retrieve>, gateways: Gateways, settings: Settings) -> Self {
         let log = NatsLog::new(client.clone());
         Self {
             id: ids::new_random(),
-            tools: Registry::new(client.clone(), knowledge.clone(), settings.builtins.clone()),
+            tools: Registry::new(client.clone(), knowledge.clone(), settings.builtins.clone(), settings.mcp.clone()),
             conversations: Conversations::over_nats(log.clone()),
+            objects: Objects::new(log.clone()),
+            images: Arc::new(Semaphore::new(limits::IMAGES_BYTES)),
+            agents: agents::Store::new(log.clone()),
             log,
             client,
             knowledge,
-            gateway,
+            gateways,
             settings,
             stops: Mutex::default(),
             pulling: AtomicBool::new(false),
@@ -105,11 +124,14 @@ impl Worker {
     ///
     /// (1) Find the tools that are there; (2) advertise, look for tools, listen for stop hints, pull items and deadlines;
     /// (3) on shutdown stop pulling and advertising; (4) wait for the turns; (5) give back what still runs, for another
-    /// worker to take at once.
+    /// worker to take at once; (6) end the MCP servers.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let turns = TaskTracker::new();
         let hand_over = CancellationToken::new();
         let side = TaskTracker::new();
+        // Servers stay until the turns that may call them are over.
+        let stop_mcp = CancellationToken::new();
+        side.spawn(self.settings.mcp.clone().run(stop_mcp.clone()));
         match tools::discovery::Discovery::new(self.client.clone()).await {
             Ok(mut discovery) => {
                 self.tools.set_discovered(discovery.first().await);
@@ -118,6 +140,7 @@ impl Worker {
             }
             Err(error) => tracing::error!(%error, "tools of NATS services can't be found"),
         }
+        shutdown.run_until_cancelled(self.settings.mcp.first()).await;
         side.spawn(shutdown.clone().run_until_cancelled_owned(listen_for_stops(self.clone())));
         side.spawn(shutdown.clone().run_until_cancelled_owned(consumer::pull_deadlines(self.clone())));
         side.spawn(shutdown.clone().run_until_cancelled_owned(self.keeper().run()));
@@ -130,6 +153,7 @@ impl Worker {
             hand_over.cancel();
             turns.wait().await;
         }
+        stop_mcp.cancel();
         side.wait().await;
         if let Err(error) = self.client.flush().await {
             tracing::warn!(%error, "the last messages may not have reached NATS");
@@ -150,21 +174,6 @@ impl Worker {
     /// Whether work can arrive.
     pub fn is_pulling(&self) -> bool {
         self.pulling.load(Ordering::Relaxed)
-    }
-
-    /// Whether a person must approve a call of this tool.
-    fn needs_approval(&self, tool: &Tool) -> bool {
-        let name = tool.name.to_lowercase();
-        tool.confirm || self.settings.confirm_tools.iter().any(|pattern| name.contains(pattern))
-    }
-
-    /// Who looks for knowledge in a turn: whoever asked for it.
-    fn reader(&self, key: &ConversationKey, turn: &Turn) -> Reader {
-        let (user, groups) = match &turn.request.asker {
-            Some(asker) => (Some(asker.user.clone()), asker.groups.clone()),
-            None => (None, vec![]),
-        };
-        Reader { org: key.org.clone(), user, groups, sets: None }
     }
 
     fn source(&self) -> String {

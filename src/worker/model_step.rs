@@ -2,11 +2,18 @@
 
 use std::sync::Arc;
 
+use futures_util::future::{Either, select};
+use serde_json::Value;
+use std::pin::pin;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Worker, prompt,
+    Worker, attachments,
+    profile::Profile,
+    prompt,
     run::{Exit, Run},
+    side::{self, Said},
+    suggested::Cutter,
 };
 use crate::{
     domain::{
@@ -17,7 +24,7 @@ use crate::{
     log::ReadError,
     model::{ChatStream, Delta, ModelError, ModelReply, ToolCall},
     subjects::ConversationKey,
-    tools::{Tool, call::describe},
+    tools::{Place, Tool, call::describe, interactions},
     wire::{live::Kind, render},
 };
 
@@ -27,8 +34,29 @@ pub(super) struct Opening(Option<Opened>);
 
 /// A request to the model, sent, and the documents that were put before it.
 struct Opened {
-    stream: AbortOnDropHandle<Result<ChatStream, ModelError>>,
+    stream: AbortOnDropHandle<Result<ChatStream, OpenError>>,
     grounding: Vec<Citation>,
+    preamble: Preamble,
+}
+
+/// The sentence for the time until the answer, while it is awaited.
+type Preamble = Option<AbortOnDropHandle<Option<Said>>>;
+
+/// What a model call came to.
+pub(super) struct Replied {
+    pub reply: ModelReply,
+    pub suggestions: Vec<String>,
+    pub grounding: Vec<Citation>,
+}
+
+/// Why there is no answer to a request.
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Its pictures can't be read now.
+    #[error(transparent)]
+    Images(#[from] ReadError),
 }
 
 impl Opening {
@@ -37,17 +65,34 @@ impl Opening {
     }
 
     /// Sends the request for the next model call of the active turn. Failures show when the step is done.
-    pub async fn start(worker: &Arc<Worker>, key: &ConversationKey, state: &Conversation) -> Self {
-        Self(open(worker, key, state).await.ok().flatten())
+    pub async fn start(worker: &Arc<Worker>, key: &ConversationKey, profile: &Profile, state: &Conversation) -> Self {
+        Self(open(worker, key, profile, state).await.ok().flatten())
     }
 }
 
 /// `None`: there is no gateway to ask.
-async fn open(worker: &Arc<Worker>, key: &ConversationKey, state: &Conversation) -> Result<Option<Opened>, ReadError> {
-    let Some(gateway) = worker.gateway.clone() else { return Ok(None) };
-    let Some(prompt) = prompt::build(worker, key, state).await? else { return Ok(None) };
-    let stream = AbortOnDropHandle::new(tokio::spawn(async move { gateway.chat(&prompt.request).await }));
-    Ok(Some(Opened { stream, grounding: prompt.grounding }))
+async fn open(
+    worker: &Arc<Worker>,
+    key: &ConversationKey,
+    profile: &Profile,
+    state: &Conversation,
+) -> Result<Option<Opened>, ReadError> {
+    let Some(gateway) = profile.gateway.clone() else { return Ok(None) };
+    let Some(prompt) = prompt::build(worker, key, profile, state).await? else { return Ok(None) };
+    let is_wanted = |turn: &&Turn| turn.replies.is_empty() && turn.claims == 0 && turn.request.stream;
+    let preamble = state.turn.as_ref().filter(is_wanted).zip(profile.preamble_model()).map(|(turn, model)| {
+        let asked = side::preamble(gateway.clone(), model.clone(), turn.request.message.clone());
+        AbortOnDropHandle::new(tokio::spawn(asked))
+    });
+    let images = state.turn.as_ref().map_or(vec![], |turn| turn.request.images.clone());
+    let (worker, mut request) = (worker.clone(), prompt.request);
+    let stream = tokio::spawn(async move {
+        let room = attachments::show(&worker, &images, &mut request).await?;
+        let stream = gateway.chat(&request).await;
+        drop(room);
+        Ok(stream?)
+    });
+    Ok(Some(Opened { stream: AbortOnDropHandle::new(stream), grounding: prompt.grounding, preamble }))
 }
 
 impl Run<'_> {
@@ -60,22 +105,26 @@ impl Run<'_> {
         }
         let opened = match opening.0 {
             Some(opened) => Some(opened),
-            None => open(self.worker, &self.key, &self.state).await.map_err(|e| Exit::Unavailable(e.to_string()))?,
+            None => {
+                let opened = open(self.worker, &self.key, &self.profile, &self.state).await;
+                opened.map_err(|error| Exit::Unavailable(error.to_string()))?
+            }
         };
-        let Some(Opened { stream, grounding }) = opened else {
-            return self.fail(turn, FailureReason::NoGatewayKey, "this worker has no gateway key").await;
+        let Some(Opened { stream, grounding, mut preamble }) = opened else {
+            return self.fail(turn, FailureReason::NoGatewayKey, "this worker has no gateway key for the turn").await;
         };
-        let reply = match self.guarded(stream).await? {
-            Ok(Ok(stream)) => self.relay_stream(turn, stream).await?,
-            Ok(Err(error)) => Err(error),
+        let reply = match self.meanwhile(turn, &mut preamble, stream).await? {
+            Ok(Ok(stream)) => self.relay_stream(turn, stream, preamble).await?,
+            Ok(Err(OpenError::Model(error))) => Err(error),
+            Ok(Err(OpenError::Images(error))) => return Err(Exit::Unavailable(error.to_string())),
             Err(panic) => return self.fail(turn, FailureReason::Model, &panic.to_string()).await,
         };
-        match reply {
-            Ok(reply) if reply_bytes(&reply) > limits::REPLY_MAX_BYTES => {
+        match reply.map(|(reply, suggestions)| Replied { reply, suggestions, grounding }) {
+            Ok(Replied { reply, .. }) if reply_bytes(&reply) > limits::REPLY_MAX_BYTES => {
                 self.fail(turn, FailureReason::TooLarge, "the model's reply is too large to keep").await
             }
-            Ok(reply) if reply.tool_calls.is_empty() => self.complete(turn, reply, grounding).await,
-            Ok(reply) => self.record_calls(turn, reply, grounding).await,
+            Ok(replied) if replied.reply.tool_calls.is_empty() => self.complete(turn, replied).await,
+            Ok(replied) => self.record_calls(turn, replied).await,
             Err(error) => {
                 tracing::warn!(turn = %self.turn_id, %error, detail = error.detail(), "the model call failed");
                 self.fail(turn, FailureReason::Model, &format!("{error}: {}", error.detail())).await
@@ -83,48 +132,91 @@ impl Run<'_> {
         }
     }
 
-    /// Passes the answer on as it comes.
+    /// Passes the answer on as it comes, without the replies that it suggests.
     async fn relay_stream(
         &mut self,
         turn: &Turn,
         mut stream: ChatStream,
-    ) -> Result<Result<ModelReply, ModelError>, Exit> {
-        let request_id = &turn.request.request_id;
+        mut preamble: Preamble,
+    ) -> Result<Result<(ModelReply, Vec<String>), ModelError>, Exit> {
+        let (mut cutter, mut text) = (Cutter::default(), String::new());
         loop {
-            let deltas = match self.guarded(stream.next()).await? {
+            let deltas = match self.meanwhile(turn, &mut preamble, stream.next()).await? {
                 Ok(Some(deltas)) => deltas,
-                Ok(None) => return Ok(Ok(stream.into_reply())),
+                Ok(None) => break,
                 Err(error) => return Ok(Err(error)),
             };
-            if !turn.request.stream {
-                continue;
-            }
-            let now = chrono::Utc::now();
+            // The answer is there: the sentence would come too late.
+            preamble = None;
             for delta in deltas {
                 match delta {
-                    Delta::Text(text) => {
-                        self.relay.publish(Kind::Token, render::token(request_id, &text, now), text.len()).await;
+                    Delta::Text(new) => {
+                        let new = cutter.push(&new);
+                        self.say(turn, &new).await;
+                        text.push_str(&new);
                     }
-                    Delta::Reasoning(text) => {
-                        self.relay.publish(Kind::Reasoning, render::reasoning(request_id, &text, now), 0).await;
+                    Delta::Reasoning(thought) => {
+                        let frame = render::reasoning(&turn.request.request_id, &thought, chrono::Utc::now());
+                        self.stream(turn, Kind::Reasoning, frame, 0).await;
                     }
                 }
             }
         }
+        let (rest, suggestions) = cutter.finish();
+        self.say(turn, &rest).await;
+        text.push_str(&rest);
+        Ok(Ok((ModelReply { text, ..stream.into_reply() }, suggestions)))
     }
 
-    async fn record_calls(&mut self, turn: &Turn, reply: ModelReply, grounding: Vec<Citation>) -> Result<(), Exit> {
+    /// Shows new text of the answer.
+    async fn say(&mut self, turn: &Turn, text: &str) {
+        if !text.is_empty() {
+            let frame = render::token(&turn.request.request_id, text, chrono::Utc::now());
+            self.stream(turn, Kind::Token, frame, text.len()).await;
+        }
+    }
+
+    /// Waits for the model, and shows the sentence for the meantime if that comes first.
+    async fn meanwhile<T>(
+        &mut self,
+        turn: &Turn,
+        preamble: &mut Preamble,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Exit> {
+        let mut work = pin!(work);
+        let Some(sentence) = preamble else { return self.guarded(work).await };
+        match self.guarded(select(&mut work, sentence)).await? {
+            Either::Left((done, _)) => Ok(done),
+            Either::Right((said, _)) => {
+                *preamble = None;
+                if let Ok(Some(Said { text, usage })) = said {
+                    let frame = render::preamble(&turn.request.request_id, &text, chrono::Utc::now());
+                    self.stream(turn, Kind::Preamble, frame, 0).await;
+                    self.preamble = Some(text);
+                    self.side_usage = add(self.side_usage, usage);
+                }
+                self.guarded(work).await
+            }
+        }
+    }
+
+    async fn record_calls(&mut self, turn: &Turn, replied: Replied) -> Result<(), Exit> {
+        let Replied { reply, grounding, .. } = replied;
         let calls = reply.tool_calls.into_iter().map(|call| {
-            let tool = self.worker.tools.find(&self.key.org, &call.name);
-            let confirm = tool.as_ref().is_some_and(|tool| self.worker.needs_approval(tool));
-            requested(call, tool.as_ref(), confirm)
+            let found = self.profile.tool(&self.key, &call.name);
+            // Nobody is asked to approve what would be refused.
+            let confirm = found.as_ref().is_some_and(|(tool, rule)| {
+                self.profile.needs_approval(tool, rule) && self.profile.demands(&self.state, turn, tool, rule).is_none()
+            });
+            requested(call, found.as_ref().map(|(tool, _)| tool), confirm, &self.state.supports)
         });
         let event = Event::TurnModelReplied(ModelReplied {
             turn: self.turn_id,
             epoch: self.epoch,
+            preamble: self.preamble.take(),
             text: reply.text,
             calls: distinct(calls.collect(), turn),
-            usage: reply.usage.map(usage),
+            usage: add(reply.usage.map(usage), self.side_usage.take()),
             model: reply.model,
             response_id: reply.response_id,
             grounding,
@@ -135,8 +227,14 @@ impl Run<'_> {
 
 /// What the log keeps of a call. A tool that is not known now may be there when it is called, so only one that is known to
 /// bear repetition counts as such.
-fn requested(call: ToolCall, tool: Option<&Tool>, confirm: bool) -> CallRequested {
+fn requested(call: ToolCall, tool: Option<&Tool>, confirm: bool, supports: &[String]) -> CallRequested {
+    let arguments: Value = serde_json::from_str(&call.arguments).unwrap_or_default();
+    let ask = match tool.map(|tool| &tool.place) {
+        Some(Place::Builtin(builtin)) => interactions::ask(*builtin, &arguments, supports).ok(),
+        _ => None,
+    };
     CallRequested {
+        ask,
         confirm,
         idempotent: tool.is_some_and(|tool| tool.idempotent),
         description: describe(&call.name, &call.arguments),
@@ -165,6 +263,14 @@ fn reply_bytes(reply: &ModelReply) -> usize {
     reply.text.len() + reply.tool_calls.iter().map(|call| call.arguments.len() + call.name.len()).sum::<usize>()
 }
 
+/// Both reports together.
+pub(super) fn add(a: Option<Usage>, b: Option<Usage>) -> Option<Usage> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.plus(b)),
+        (a, b) => a.or(b),
+    }
+}
+
 pub(super) fn usage(usage: crate::model::Usage) -> Usage {
     Usage { prompt_tokens: usage.prompt_tokens, completion_tokens: usage.completion_tokens, cost_usd: usage.cost_usd }
 }
@@ -176,6 +282,6 @@ mod tests {
     #[test]
     fn a_tool_that_is_not_known_does_not_bear_repetition() {
         let call = ToolCall { id: "call-1".into(), name: "charge".into(), arguments: "{}".into() };
-        assert!(!requested(call, None, false).idempotent);
+        assert!(!requested(call, None, false, &[]).idempotent);
     }
 }

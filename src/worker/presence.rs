@@ -14,9 +14,12 @@ use crate::{
 /// Renews the advertisement until `shutdown`, then withdraws it.
 pub async fn advertise(worker: Arc<Worker>, shutdown: CancellationToken) {
     let key = subjects::worker_key(&worker.settings.region, &worker.settings.pool, worker.id);
-    let orgs = if worker.gateway.is_some() { vec!["*".to_string()] } else { vec![] };
-    let advertisement = Advertisement { version: env!("CARGO_PKG_VERSION").into(), orgs };
-    let payload = serde_json::to_vec(&advertisement).expect("an advertisement is a map with string keys");
     let subject = subjects::kv(BUCKET, &key);
-    Presence { log: worker.log.clone(), process: worker.id, subject, payload: payload.into() }.keep(shutdown).await;
+    let (log, process) = (worker.log.clone(), worker.id);
+    // Organisations' keys may come and go.
+    let payload = Box::new(move || {
+        let advertisement = Advertisement { version: env!("CARGO_PKG_VERSION").into(), orgs: worker.gateways.orgs() };
+        serde_json::to_vec(&advertisement).expect("an advertisement is a map with string keys").into()
+    });
+    Presence { log, process, subject, payload }.keep(shutdown).await;
 }

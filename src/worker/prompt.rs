@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Worker;
+use super::{Worker, profile::Profile, suggested};
 use crate::{
     domain::{Conversation, Turn, conversation::Body, event::Citation},
     knowledge::{GROUNDING_PASSAGES, Passage},
@@ -12,58 +12,72 @@ use crate::{
     subjects::ConversationKey,
 };
 
-const DEFAULT_PERSONA: &str = "You are a helpful, friendly support agent. Answer briefly and plainly. \
-    Rely on the knowledge that you are given and on your tools; when they do not hold the answer, say so.";
-
 /// A request, and the documents that it puts before the model.
 pub(super) struct Prompt {
     pub request: ChatRequest,
     pub grounding: Vec<Citation>,
 }
 
-/// The next model call of the active turn: persona, earlier messages, knowledge, the user's message, what the turn's tools
+/// The next model call of the active turn: instructions, earlier messages, knowledge, the user's message, what the turn's tools
 /// did. `None`: no turn is active.
 pub(super) async fn build(
     worker: &Arc<Worker>,
     key: &ConversationKey,
+    profile: &Profile,
     state: &Conversation,
 ) -> Result<Option<Prompt>, ReadError> {
     let Some(turn) = &state.turn else { return Ok(None) };
     let before = Some(turn.requested_seq);
     let (earlier, has_older) = worker.conversations.messages(key, state, before, limits::MODEL_MESSAGES).await?;
-    let mut messages = vec![ChatMessage::System(DEFAULT_PERSONA.into())];
+    let mut messages = vec![ChatMessage::System(instructions(profile, state, turn, earlier.is_empty()))];
     messages.extend(earlier.iter().rev().map(|message| match &message.body {
         Body::User(text) => ChatMessage::User(text.clone()),
         Body::Agent(_) => ChatMessage::Assistant { text: message.text(), tool_calls: vec![] },
     }));
-    let passages = passages(worker, key, turn).await;
+    let passages = passages(worker, key, profile, turn).await;
     if !passages.is_empty() {
         messages.push(ChatMessage::System(knowledge_section(&passages)));
     }
     messages.push(ChatMessage::User(turn.request.message.clone()));
     messages.extend(tool_exchange(turn));
-    let tools = worker.tools.offered(&key.org, has_older).into_iter().map(|tool| ToolSpec {
+    let tools = profile.offered(key, state, has_older).into_iter().map(|tool| ToolSpec {
         name: tool.name,
         description: tool.description,
         parameters: tool.parameters,
     });
     let request = ChatRequest {
-        model: turn.request.model.clone().unwrap_or_else(|| worker.settings.model.clone()),
+        model: profile.model(turn),
         messages,
         tools: tools.collect(),
-        max_tokens: worker.settings.max_tokens,
+        max_tokens: profile.max_tokens(),
+        metadata: profile.gateway_metadata(),
     };
     // The passages are the same at every call of the turn, so they count once.
     let grounding = if turn.replies.is_empty() { passages.iter().map(Passage::citation).collect() } else { vec![] };
     Ok(Some(Prompt { request, grounding }))
 }
 
+/// The system prompt: who the agent is, then what holds for this turn. Nothing of it is stored with the visitor's message.
+fn instructions(profile: &Profile, state: &Conversation, turn: &Turn, is_first: bool) -> String {
+    let greeting = profile.greeting().filter(|_| is_first);
+    let greeting = greeting.map(|greeting| {
+        format!("This is the beginning of the conversation. Begin your answer with this greeting, in the visitor's language: {greeting}")
+    });
+    let step = profile.workflow_step(state).map(|(at, all, step)| {
+        format!("You are at step {} of {all} of this conversation. {}", at + 1, step.instructions)
+    });
+    let skill = turn.request.skill.as_ref().map(|skill| skill.body.clone());
+    let suggest = profile.suggests_replies().then(|| suggested::CONTRACT.to_string());
+    let parts = [Some(profile.persona().to_string()), greeting, step, skill, suggest];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n")
+}
+
 /// What grounds the answer. Without it there is still an answer, so a search that fails is a warning.
-async fn passages(worker: &Worker, key: &ConversationKey, turn: &Turn) -> Vec<Passage> {
+async fn passages(worker: &Worker, key: &ConversationKey, profile: &Profile, turn: &Turn) -> Vec<Passage> {
     if worker.knowledge.is_empty(&key.org) {
         return vec![];
     }
-    let reader = worker.reader(key, turn);
+    let reader = profile.reader(key, turn);
     let found = worker.knowledge.retrieve(&turn.request.message, &reader, GROUNDING_PASSAGES).await;
     found.unwrap_or_else(|error| {
         tracing::warn!(%error, turn = %turn.request.turn, "a turn goes on without knowledge");

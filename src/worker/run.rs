@@ -20,9 +20,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Worker, model_step::Opening, title::Naming};
+use super::{Worker, model_step::Opening, profile::Profile, title::Naming};
 use crate::{
-    domain::{Command, Conversation, Event, Refusal, Step, Turn, event::TurnReleased, next_step},
+    domain::{
+        Command, Conversation, Event, Refusal, Step, Turn,
+        event::{FailureReason, TurnReleased, Usage},
+        next_step,
+    },
     ids, limits,
     live::relay::Relay,
     log::{
@@ -57,6 +61,11 @@ pub(super) struct Run<'a> {
     pub epoch: u64,
     pub state: Arc<Conversation>,
     pub relay: Relay,
+    pub profile: Profile,
+    /// What the visitor was told for the meantime, until it is recorded.
+    pub preamble: Option<String>,
+    /// What small questions to models cost, until it is recorded.
+    pub side_usage: Option<Usage>,
     item: u64,
     message: &'a Message,
     stop: Arc<Notify>,
@@ -119,11 +128,15 @@ async fn drive(
         return super::end_step::show_park_again(worker, key, turn).await;
     }
     let (turn_id, session, looked_at) = (turn.request.turn, turn.request.session, state.last_seq);
-    let opening = match next_step(turn, worker.settings.max_iterations) {
-        Step::CallModel => Opening::start(worker, key, &state).await,
+    let profile = match Profile::of(worker, key, turn).await {
+        Ok(profile) => profile,
+        Err(error) => return Exit::Unavailable(error.to_string()),
+    };
+    let opening = match next_step(turn, profile.max_iterations()) {
+        Step::CallModel if !profile.is_missing => Opening::start(worker, key, &profile, &state).await,
         _ => Opening::none(),
     };
-    let naming = Naming::begin(worker, &state);
+    let naming = Naming::begin(&profile, &state);
     let nonce = ids::new_random();
     let decider = Decider { source: worker.source(), event_id: ids::event_id(nonce, 0) };
     let held_at = Instant::now();
@@ -153,6 +166,9 @@ async fn drive(
         epoch,
         state: executed.state,
         relay,
+        profile,
+        preamble: None,
+        side_usage: None,
         item,
         message,
         stop,
@@ -176,11 +192,17 @@ impl Run<'_> {
         loop {
             let turn = self.turn().ok_or(Exit::Done)?.clone();
             self.end_if_too_old(&turn).await?;
-            let step = next_step(&turn, self.worker.settings.max_iterations);
-            match step {
+            if self.profile.is_missing {
+                let detail = "the agent's configuration that the turn names is not there";
+                self.fail(&turn, FailureReason::NoConfiguration, detail).await?;
+            }
+            match next_step(&turn, self.profile.max_iterations()) {
                 Step::CallModel => self.call_model(&turn, std::mem::take(&mut opening), rerun).await?,
                 Step::CallTools(calls) => self.call_tools(&turn, calls).await?,
                 Step::StateRefused(call, resolution) => self.state_refused(&turn, call, resolution).await?,
+                Step::StateAnswer(call, resolution, values) => {
+                    self.state_answer(&turn, call, resolution, values).await?;
+                }
                 Step::StateUnknown(call) => self.state_unknown(&turn, call).await?,
                 Step::Park(call) => self.park(&turn, call).await?,
                 Step::Wait => return Err(Exit::Done),

@@ -9,12 +9,12 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use super::Worker;
+use super::{Worker, profile::Profile, side};
 use crate::{
     domain::{Command, Conversation, Outcome, title},
     ids, limits,
     log::load::{Decider, ExecuteError, Freshness},
-    model::{ChatMessage, ChatRequest, Gateway, ModelError},
+    model::{ChatMessage, ChatRequest},
     subjects::ConversationKey,
 };
 
@@ -26,9 +26,9 @@ pub(super) struct Naming(Option<AbortOnDropHandle<Option<String>>>);
 
 impl Naming {
     /// Asks for a title if the active turn is the first one of a conversation without a name.
-    pub fn begin(worker: &Worker, state: &Conversation) -> Self {
+    pub fn begin(profile: &Profile, state: &Conversation) -> Self {
         let turn = state.turn.as_ref().filter(|_| state.message_count == 1 && state.title.is_none());
-        let asked = turn.zip(worker.settings.title_model.clone()).zip(worker.gateway.clone());
+        let asked = turn.zip(profile.title_model().cloned()).zip(profile.gateway.clone());
         Self(asked.map(|((turn, model), gateway)| {
             let message: String = turn.request.message.chars().take(limits::TITLE_MESSAGE_CHARS).collect();
             let request = ChatRequest {
@@ -36,11 +36,13 @@ impl Naming {
                 messages: vec![ChatMessage::System(INSTRUCTION.into()), ChatMessage::User(message)],
                 tools: vec![],
                 max_tokens: limits::TITLE_MAX_TOKENS,
+                metadata: profile.gateway_metadata(),
             };
             let asked = async move {
-                let answer = timeout(Duration::from_millis(limits::TITLE_TIMEOUT_MS), ask(&gateway, &request)).await;
+                let answer =
+                    timeout(Duration::from_millis(limits::TITLE_TIMEOUT_MS), side::ask(&gateway, &request)).await;
                 match answer {
-                    Ok(Ok(text)) => title::clean(&text),
+                    Ok(Ok(said)) => title::clean(&said.text),
                     Ok(Err(error)) => {
                         tracing::debug!(%error, "a conversation was not named");
                         None
@@ -72,10 +74,4 @@ impl Naming {
             }
         });
     }
-}
-
-async fn ask(gateway: &Gateway, request: &ChatRequest) -> Result<String, ModelError> {
-    let mut stream = gateway.chat(request).await?;
-    while stream.next().await?.is_some() {}
-    Ok(stream.into_reply().text)
 }

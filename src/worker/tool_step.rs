@@ -2,19 +2,22 @@
 
 use std::sync::Arc;
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{StreamExt, future::Either, stream::FuturesUnordered};
+use serde_json::{Map, Value};
 
 use super::{
+    auth_step::is_password_sent,
     history::Older,
+    profile::Demand,
     run::{Exit, Run},
 };
 use crate::{
     domain::{
         Event, Turn,
-        event::{CallRequested, Prompt, Resolution, ToolCalled, ToolReturned, TurnParked},
+        event::{Ask, CallRequested, Prompt, Resolution, ToolCalled, ToolReturned, TurnParked},
     },
     ids,
-    tools::{CallContext, ToolResult},
+    tools::{CallContext, ToolResult, interactions},
     wire::{live::Kind, render},
 };
 
@@ -29,15 +32,27 @@ impl Run<'_> {
             let (call_id, name) = (call.id.clone(), call.name.clone());
             let intent = ToolCalled { turn: self.turn_id, epoch: self.epoch, call: call_id, name };
             self.record(Event::TurnToolCalled(intent)).await?;
-            // A call that waited for approval was shown with its prompt.
-            if !call.confirm {
+            // A call that waited for a person was shown with its prompt.
+            if !call.waits() {
                 let frame =
                     render::tool_call(&turn.request.request_id, &call.name, &call.arguments, chrono::Utc::now());
                 self.stream(turn, Kind::Chunk, frame, 0).await;
             }
         }
         self.confirm_lease().await?;
-        let mut running: FuturesUnordered<_> = calls.into_iter().map(|call| self.call(turn, call)).collect();
+        // One password is enough for all tools that want one.
+        let mut may_send = !turn.replies.iter().flat_map(|reply| &reply.calls).any(is_password_sent);
+        let mut running = FuturesUnordered::new();
+        for call in calls {
+            let called = match self.refused(turn, &call) {
+                Some(refused) => {
+                    let sends = std::mem::take(&mut may_send) && refused.demand == Demand::ProveIdentity;
+                    Either::Left(self.refuse(turn, call, refused, sends))
+                }
+                None => Either::Right(self.call(turn, call)),
+            };
+            running.push(called);
+        }
         while let Some((call, result)) = self.guarded(running.next()).await? {
             self.record_result(turn, call, result).await?;
         }
@@ -50,23 +65,28 @@ impl Run<'_> {
         turn: &Turn,
         call: CallRequested,
     ) -> impl Future<Output = (CallRequested, ToolResult)> + Send + use<> {
-        let worker = self.worker.clone();
+        let (worker, profile, key) = (self.worker.clone(), self.profile.clone(), self.key.clone());
+        let found = profile.tool(&key, &call.name);
+        let settings = found.as_ref().and_then(|(_, rule)| rule.settings.clone());
         let context = CallContext {
             call_id: format!("{}-{}", self.turn_id.simple(), call.id),
             org: self.key.org.clone(),
             conversation: self.key.conversation,
             user: turn.request.user.id,
-            reader: self.worker.reader(&self.key, turn),
+            reader: self.profile.reader(&self.key, turn),
+            files: turn.request.files.clone(),
+            asked: self.state.asked.clone(),
+            settings: settings.map(|settings| Value::Object(settings).to_string()),
             history: Arc::new(Older { worker: self.worker.clone(), key: self.key.clone() }),
             epoch: self.epoch,
         };
         async move {
-            let result = match worker.tools.find(&context.org, &call.name) {
+            let result = match found {
                 // Its provider came, or asked for approvals, after the model's reply was recorded: nobody was asked.
-                Some(tool) if worker.needs_approval(&tool) && !call.confirm => {
+                Some((tool, rule)) if profile.needs_approval(&tool, &rule) && !call.confirm => {
                     ToolResult::error("The tool was not available. It was not called; it is now.")
                 }
-                Some(tool) => worker.tools.call(&tool, &call.arguments, &context).await,
+                Some((tool, _)) => worker.tools.call(&tool, &call.arguments, &context).await,
                 None => ToolResult::error(format!("There is no tool `{}`.", call.name)),
             };
             (call, result)
@@ -82,9 +102,22 @@ impl Run<'_> {
     ) -> Result<(), Exit> {
         let text = match resolution {
             Resolution::Expired => "The user did not approve this action in time, so it was rejected. It was not done.",
-            Resolution::Declined | Resolution::Approved => "The user rejected this action. It was not done.",
+            Resolution::Declined | Resolution::Approved | Resolution::Submitted => {
+                "The user rejected this action. It was not done."
+            }
         };
         self.record_result(turn, call, ToolResult::error(text)).await
+    }
+
+    /// A person answered a form, or did not.
+    pub(super) async fn state_answer(
+        &mut self,
+        turn: &Turn,
+        call: CallRequested,
+        resolution: Resolution,
+        values: Option<Map<String, Value>>,
+    ) -> Result<(), Exit> {
+        self.record_result(turn, call, interactions::answer(resolution, values.as_ref())).await
     }
 
     /// An earlier worker logged the intent and then vanished.
@@ -101,18 +134,19 @@ impl Run<'_> {
             is_error: result.is_error,
             result: result.text,
             grounding: result.grounding,
+            values: result.values,
+            otp: result.otp,
         });
         self.record_and_show(turn, event).await
     }
 
     /// Asks a person and lets go of the turn.
     pub(super) async fn park(&mut self, turn: &Turn, call: CallRequested) -> Result<(), Exit> {
-        let deadline = chrono::Utc::now() + chrono::Duration::seconds(self.worker.settings.human_wait_secs.into());
-        let prompt = Prompt::Approval {
-            call: call.id,
-            tool: call.name,
-            arguments: call.arguments,
-            description: call.description,
+        let deadline = chrono::Utc::now() + self.profile.human_wait();
+        let CallRequested { id, name: tool, arguments, description, ask, .. } = call;
+        let prompt = match ask {
+            Some(Ask { form, reason, .. }) => Prompt::Interaction { call: id, tool, arguments, form, reason },
+            None => Prompt::Approval { call: id, tool, arguments, description },
         };
         let park = ids::new_random();
         let event = TurnParked { turn: self.turn_id, epoch: self.epoch, park, prompt, deadline };

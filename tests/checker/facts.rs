@@ -2,10 +2,7 @@
 //!
 //! It shares no code with `domain`, knows only ids and numbers, and notes every event that should not have been appended.
 
-use turnstream::domain::{
-    Conversation, Event, Recorded,
-    event::{Prompt, Resolution},
-};
+use turnstream::domain::{Conversation, Event, Recorded, event::Resolution};
 use uuid::Uuid;
 
 use crate::{
@@ -88,7 +85,7 @@ impl Facts {
     pub fn take(&mut self, recorded: &Recorded, broken: &mut Broken) {
         let seq = recorded.seq;
         match &recorded.event {
-            Event::SessionOpened(_) | Event::ConversationRenamed(_) => {}
+            Event::SessionOpened(_) | Event::SessionIdentified(_) | Event::ConversationRenamed(_) => {}
             Event::TurnRequested(e) if recorded.stored_at > e.not_after => self.void_requests += 1,
             Event::TurnRequested(e) => {
                 let turn = words::turn_no(e.turn);
@@ -122,8 +119,8 @@ impl Facts {
             Event::TurnParked(e) => {
                 self.by_worker(e.turn, e.epoch, broken);
                 let epoch = words::park_epoch(e.park);
-                let Prompt::Approval { call, .. } = &e.prompt;
-                let call = call.strip_prefix("call-").and_then(|n| n.parse().ok()).expect("calls are numbered");
+                let call =
+                    e.prompt.call().strip_prefix("call-").and_then(|n| n.parse().ok()).expect("calls are numbered");
                 if let Some(active) = self.own(e.turn, broken) {
                     active.park = Some(epoch);
                     let turn = active.turn;

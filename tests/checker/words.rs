@@ -206,6 +206,8 @@ fn request(turn: TurnNo, made: u8) -> TurnRequested {
         user: somebody(),
         agent: somebody(),
         asker: None,
+        agent_config: None,
+        skill: None,
         not_after: time(made) + Duration::milliseconds(limits::REQUEST_NOT_AFTER_MS),
     }
 }
@@ -222,6 +224,8 @@ fn event(turn: TurnNo, epoch: Seq, what: What, state: Option<&Turn>) -> Event {
             is_error: false,
             result: result.into(),
             grounding: Vec::new(),
+            values: None,
+            otp: None,
         })
     };
     match what {
@@ -266,10 +270,12 @@ fn model_replied(turn: Uuid, epoch: Seq, reply: Reply, model_call: u32) -> Model
         confirm: *confirm,
         idempotent: *idempotent,
         description: String::new(),
+        ask: None,
     });
     ModelReplied {
         turn,
         epoch,
+        preamble: None,
         text: String::new(),
         calls: calls.collect(),
         usage: None,
@@ -288,6 +294,9 @@ fn completed(turn: Uuid, epoch: Seq, number: TurnNo) -> TurnCompleted {
         response: Response::plain("!".into()),
         call: None,
         needs_escalation: false,
+        escalation_reason: None,
+        workflow: None,
+        preamble: None,
         citations: Vec::new(),
         usage: None,
         model: None,

@@ -288,7 +288,9 @@ impl Driver {
                 self.phase = Phase::Done;
                 return Run::Busy(self);
             }
-            Step::StateRefused(call, _) => (What::Stated(words::number_of(&call), Statement::Refused), Then::Step),
+            Step::StateRefused(call, _) | Step::StateAnswer(call, ..) => {
+                (What::Stated(words::number_of(&call), Statement::Refused), Then::Step)
+            }
             Step::StateUnknown(call) => (What::Stated(words::number_of(&call), Statement::Unknown), Then::Step),
             Step::Park(call) => (What::Parked(words::number_of(&call)), Then::Schedule),
             Step::EndAtCap => (What::Completed, Then::Done),

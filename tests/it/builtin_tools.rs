@@ -8,6 +8,7 @@ use crate::support::{
     frames::{answer_text, kinds},
     gateway::Reply,
     processes::Process,
+    tools::offered,
     web::{Page, WebServer},
 };
 
@@ -18,11 +19,6 @@ async fn scene(variables: &[(&str, &str)]) -> (Stage, Client, Session, (Edge, Pr
     let mut client = Client::connect(&edge).await;
     let session = client.open_session().await;
     (stage, client, session, (edge, worker))
-}
-
-fn offered(request: &Value) -> Vec<String> {
-    let tools = request["tools"].as_array().cloned().unwrap_or_default();
-    tools.iter().map(|tool| tool["function"]["name"].as_str().unwrap().to_owned()).collect()
 }
 
 /// Has the model call a tool; the result that it is given.

@@ -1,7 +1,9 @@
 //! Flow tests: the whole product over real parts — a nats-server, processes, sockets, an HTTP gateway.
 
 mod admin;
+mod agents;
 mod approvals;
+mod attachments;
 mod bad_input;
 mod builtin_tools;
 mod cancel;
@@ -12,10 +14,15 @@ mod history;
 mod identity;
 mod ingest;
 mod ingest_web;
+mod instructions;
+mod interactions;
 mod knowledge;
 mod limits;
 mod lists;
+mod mcp;
 mod model_faults;
+mod one_time_passwords;
+mod organisations;
 mod outages;
 mod races;
 mod returning;

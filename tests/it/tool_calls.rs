@@ -8,7 +8,7 @@ use crate::support::{
     frames::{answer_text, code, kind, kinds, tool_activity},
     gateway::{Gate, Reply},
     processes::Process,
-    tools::{Provider, Tool},
+    tools::{Provider, Tool, offered},
 };
 
 struct Scene {
@@ -29,12 +29,12 @@ async fn scene(tools: Vec<Tool>) -> Scene {
     Scene { stage, provider, edge, _worker, client, session }
 }
 
-fn calls(list: &[(&str, Value)]) -> Reply {
+pub fn calls(list: &[(&str, Value)]) -> Reply {
     Reply::tool_calls(list.iter().map(|(name, arguments)| (name.to_string(), arguments.to_string())).collect())
 }
 
 /// The tool results in the last request to the model, in its order, with the ids of the calls they answer.
-fn results_for_the_model(stage: &Stage) -> Vec<String> {
+pub fn results_for_the_model(stage: &Stage) -> Vec<String> {
     let request = stage.gateway.requests().pop().unwrap();
     let messages = request["messages"].as_array().unwrap();
     let asked: Vec<&Value> =
@@ -57,9 +57,7 @@ async fn tools_are_offered_as_they_are_declared_and_called_with_the_models_argum
     assert_eq!(s.provider.calls()[0].arguments, json!({"id": "ü\"7\""}));
     assert_eq!(results_for_the_model(&s.stage), [r#"{"found":true}"#]);
     let request = &s.stage.gateway.requests()[0];
-    let names: Vec<&str> =
-        request["tools"].as_array().unwrap().iter().map(|tool| tool["function"]["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["a_tool", "look_up"]);
+    assert_eq!(offered(request), ["a_tool", "look_up"]);
     assert_eq!(request["tools"][1]["function"]["description"], "Looks things up.");
     assert_eq!(request["tools"][1]["function"]["parameters"]["type"], "object");
 }
@@ -155,7 +153,7 @@ async fn a_tool_is_offered_when_its_provider_starts_and_no_longer_after_its_end(
     worker.line(|line| line.contains("tools of NATS services") && line.ends_with("tools=\"\"")).await;
     client.ask(&session, "r3", "hello").await;
     let requests = stage.gateway.requests();
-    let offered: Vec<usize> = requests.iter().map(|request| request["tools"].as_array().map_or(0, Vec::len)).collect();
+    let offered: Vec<usize> = requests.iter().map(|request| offered(request).len()).collect();
     assert_eq!(offered, [0, 1, 0]);
 }
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from published import connected, final_text, open_session, play, streamed_text, tool_chunks
 
-PROVIDER = Path(__file__).with_name("order_tool.py")
 START_TIMEOUT_S = 20
 STOP_TIMEOUT_S = 10
 # Discovery promises a second; slow machines get some more.
@@ -19,10 +18,11 @@ DISCOVERY_DEADLINE_S = 10
 
 
 @contextmanager
-def order_tool(nats_url):
-    """The provider, serving; it is stopped on leaving, or earlier by `terminate()`."""
+def serving(provider, nats_url):
+    """A provider, serving; it is stopped on leaving, or earlier by `terminate()`."""
     environment = {**os.environ, "NATS_URL": nats_url}
-    process = subprocess.Popen([sys.executable, PROVIDER], env=environment, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, Path(__file__).with_name(provider)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         readable, _, _ = select.select([process.stdout], [], [], START_TIMEOUT_S)
         assert readable and process.stdout.readline() == "ready\n", "the provider did not get ready"
@@ -37,20 +37,20 @@ def order_tool(nats_url):
         process.stdout.close()
 
 
-async def ask(client, order):
+async def ask(client, tool, arguments):
     """One turn in a new conversation, in which the demo model calls the tool if it is offered."""
     session, _ = await open_session(client)
-    message = f"call order_status {json.dumps({'order_id': order})}"
+    message = f"call {tool} {json.dumps(arguments)}"
     events = await play(client.send_message(session_id=session, message=message))
     assert events[-1].type == "eventual_response", f"the turn ended with {events[-1]}"
     return events
 
 
-async def ask_until(client, order, wanted, what):
+async def ask_until(client, tool, arguments, wanted, what):
     """Asks again until the events are as wanted: discovery is quick, not instant."""
     deadline = time.monotonic() + DISCOVERY_DEADLINE_S
     while True:
-        events = await ask(client, order)
+        events = await ask(client, tool, arguments)
         if wanted(events):
             return events
         assert time.monotonic() < deadline, f"{what} within {DISCOVERY_DEADLINE_S} s"
@@ -62,14 +62,15 @@ def offered(events):
 
 async def test_a_tool_is_offered_and_called_while_its_provider_runs(product):
     async with connected(product) as client:
-        with order_tool(product.nats) as provider:
-            events = await ask_until(client, "ORD-7", offered, "the tool was not offered")
+        with serving("order_tool.py", product.nats) as provider:
+            tool, order = "order_status", {"order_id": "ORD-7"}
+            events = await ask_until(client, tool, order, offered, "the tool was not offered")
             check_result(events)
-            check_error_result(await ask(client, "ORD-0"))
+            check_error_result(await ask(client, tool, {"order_id": "ORD-0"}))
             provider.terminate()
             provider.wait(STOP_TIMEOUT_S)
             # A call in the moment before discovery notices is an error result, which `ask` sees end well too.
-            await ask_until(client, "ORD-7", lambda events: not offered(events), "the tool was still offered")
+            await ask_until(client, tool, order, lambda events: not offered(events), "the tool was still offered")
 
 
 def check_result(events):

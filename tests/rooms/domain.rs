@@ -299,6 +299,7 @@ fn after_a_resume_only_its_own_item_drives_the_turn() {
         turn: id(10),
         park: id(PARK),
         resolution: Resolution::Approved,
+        values: None,
         by: Some(id(3)),
         pool: POOL.into(),
     };

@@ -5,7 +5,8 @@ use turnstream::{
         Conversation, Event, Outcome, Recorded,
         conversation::Body,
         event::{
-            Citation, Image, ModelReplied, Resolution, ToolReturned, TurnRequested, TurnResumed, TurnStarted, Usage,
+            Citation, Content, Image, ModelReplied, Resolution, ToolReturned, TurnRequested, TurnResumed, TurnStarted,
+            Usage,
         },
     },
     limits,
@@ -111,7 +112,7 @@ fn usage_and_documents_add_up_over_a_turn() {
 /// Every event that speaks of turn `n`, under this epoch.
 fn events_of(n: u64, epoch: u64) -> Vec<Event> {
     let resolution = Resolution::Approved;
-    let resumed = TurnResumed { turn: id(n), park: id(50), resolution, by: None, pool: POOL.into() };
+    let resumed = TurnResumed { turn: id(n), park: id(50), resolution, values: None, by: None, pool: POOL.into() };
     let started = TurnStarted { turn: id(n), worker: id(7), item: 6 };
     vec![
         Event::TurnStarted(started),
@@ -219,7 +220,7 @@ fn outcomes_are_told_apart() {
 fn the_memory_of_a_fold_counts_what_can_be_large() {
     const LARGE_BYTES: usize = 100_000;
     let large = "x".repeat(LARGE_BYTES);
-    let image = Image { url: large.clone(), detail: None };
+    let image = Image { content: Content::Url(large.clone()), detail: None };
     let with_image = TurnRequested { images: vec![image], ..request(10) };
     let with_text = TurnRequested { message: large.clone(), ..request(10) };
     for request in [with_image, with_text] {

@@ -119,7 +119,9 @@ impl World {
             Step::CallModel if wants_tools.is_empty() => completed(n, epoch, "Hello"),
             Step::CallModel => replied(n, epoch, tools(self.names, wants_tools)),
             Step::CallTools(calls) => returned(n, epoch, &calls.last()?.id),
-            Step::StateRefused(call, _) | Step::StateUnknown(call) => returned(n, epoch, &call.id),
+            Step::StateRefused(call, _) | Step::StateAnswer(call, ..) | Step::StateUnknown(call) => {
+                returned(n, epoch, &call.id)
+            }
             Step::Park(call) => parked(n, epoch, &call.id, 100 + self.names),
             Step::Wait => return None,
             Step::EndAtCap => completed(n, epoch, "I stopped here"),
@@ -291,7 +293,14 @@ fn any_event() -> impl Strategy<Value = Event> {
 
 fn resumed(turn: u64, park: u64, approved: bool) -> Event {
     let resolution = if approved { Resolution::Approved } else { Resolution::Declined };
-    Event::TurnResumed(TurnResumed { turn: id(turn), park: id(park), resolution, by: None, pool: POOL.into() })
+    Event::TurnResumed(TurnResumed {
+        turn: id(turn),
+        park: id(park),
+        resolution,
+        values: None,
+        by: None,
+        pool: POOL.into(),
+    })
 }
 
 fn started(turn: u64, item: u64) -> Event {

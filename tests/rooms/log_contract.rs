@@ -147,7 +147,7 @@ async fn every_kind_of_event_survives_the_log<L: EventLog>(log: Arc<L>) {
         called(10, 9, text),
         returned(10, 9, text),
         parked(10, 9, "pay", 50),
-        Event::TurnResumed(TurnResumed { turn, park: id(50), resolution, by: None, pool: POOL.into() }),
+        Event::TurnResumed(TurnResumed { turn, park: id(50), resolution, values: None, by: None, pool: POOL.into() }),
         completed(10, 9, text),
         failed(10, 9),
         Event::TurnCancelled(TurnCancelled { turn, request_id: text.into(), by: id(3) }),

@@ -54,6 +54,22 @@ fn check(request: &Request) -> Result<(), BadFrame> {
             fields.required_bool("approved")?;
             fields.required_session()?;
         }
+        Action::SubmitInteraction => {
+            fields.required_text("requestId")?;
+            fields.required_session()?;
+            if !fields.has("interactionId") {
+                return Err(actions::invalid("`interactionId` is missing"));
+            }
+            fields.text("interactionId")?;
+            fields.text("kind")?;
+            fields.bool_or("declined", false)?;
+            fields.object("values")?;
+        }
+        Action::VerifyOtp => {
+            fields.required_text("requestId")?;
+            fields.required_session()?;
+            fields.required_text("code")?;
+        }
         Action::ResumeSession => {
             fields.required_session()?;
             fields.text("seq")?;
@@ -89,6 +105,9 @@ fn accepted() -> Vec<Value> {
         message(json!({"message": "é".repeat(10_000), "stream": false, "model": "small", "skill": ""})),
         message(json!({"images": [{"url": "https://example.com/a.png"}, 7], "files": "none", "stream": null})),
         json!({"action": "confirm_tool_action", "sessionId": SESSION, "approved": false}),
+        json!({"action": "submit_interaction", "requestId": "r", "sessionId": SESSION, "interactionId": SESSION, "declined": true}),
+        json!({"action": "submit_interaction", "requestId": "r", "sessionId": SESSION, "interactionId": SESSION, "values": {}}),
+        json!({"action": "verify_otp", "requestId": "r", "sessionId": SESSION, "code": "123456"}),
         json!({"action": "cancel"}),
         json!({"action": "cancel", "sessionId": SESSION, "requestId": "c"}),
         json!({"action": "resume_session", "sessionId": SESSION}),

@@ -162,6 +162,12 @@ fn every_subject_of_the_program_is_covered() {
         (subjects::knowledge_all_of("an org.", &subjects::knowledge_document("a.md")), "knowledge"),
         (subjects::KNOWLEDGE_ALL.to_owned(), "knowledge"),
         (subjects::retrieve("an org."), "retrieve"),
+        (subjects::object_info("ATTACHMENTS", "an org./0"), "objects.info"),
+        (subjects::object_chunks("ATTACHMENTS", id), "objects.chunks"),
+        (subjects::otp("an org.", "send"), "otp.send"),
+        (subjects::otp("an org.", "verify"), "otp.verify"),
+        (subjects::kv("AGENTS", &subjects::agent_key("an org.", "an agent")), "kv.agents"),
+        (subjects::AGENTS_ALL.to_owned(), "kv.agents"),
         (subjects::SERVICES_INFO.to_owned(), "services.info"),
         (subjects::DEMO_REFUND.to_owned(), "tool.demo"),
         (subjects::direct_get("CHAT_eu"), "jetstream.direct_get"),
@@ -195,7 +201,16 @@ fn every_subject_of_a_stream_or_consumer_is_covered() {
 fn headers_and_payloads_of_the_program_fit() {
     let document = document();
     let headers = part(&document, "/components/schemas/frameHeaders");
-    for kind in [Kind::Token, Kind::Reasoning, Kind::Chunk, Kind::Prompt, Kind::Restart, Kind::Terminal] {
+    for kind in [
+        Kind::Token,
+        Kind::Reasoning,
+        Kind::Preamble,
+        Kind::Chunk,
+        Kind::Notice,
+        Kind::Prompt,
+        Kind::Restart,
+        Kind::Terminal,
+    ] {
         let mark =
             Mark { turn: Uuid::new_v4(), epoch: u64::MAX, n: 3, kind, call: 1, offset: 512, length: 9, chunks: 2 };
         assert_valid(&headers, &json!({ HEADER: mark.to_string() }), "the frame mark");

@@ -6,12 +6,17 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeZone, Utc};
 use serde_json::{Value, json};
 use turnstream::{
-    domain::{Event, Recorded, conversation::Message, event::TurnCompleted},
+    domain::{
+        Event, Recorded,
+        conversation::Message,
+        event::{Prompt, TurnCompleted},
+    },
     wire::{
         frames::{
             self, Confirmed, ConversationPage, ErrorCode, Frame, HistoryMessage, ListedConversation, MessagePage,
-            PongData, Renamed, Resumed, SessionCreated, SessionStatus, SessionView, TurnState, TurnView,
+            Nested, PongData, Renamed, Resumed, SessionCreated, SessionStatus, SessionView, TurnState, TurnView,
         },
+        prompts::{Declined, InvalidData, OtpError, OtpInvalidData, OtpVerifiedData, Submitted},
         render::{self, render},
         stored::SessionRecord,
     },
@@ -32,6 +37,7 @@ fn event(kind: &str) -> Event {
 /// Every kind of frame, in every form that differs in its fields.
 fn rendered() -> BTreeMap<&'static str, Bytes> {
     let of = |kind: &str| render(REQUEST, true, &event(kind), now()).swap_remove(0).1;
+    let nth = |kind: &str, n: usize| render(REQUEST, true, &event(kind), now()).swap_remove(n).1;
     let pong = Frame::Pong {
         request_id: None,
         timestamp: now().timestamp_millis(),
@@ -44,7 +50,16 @@ fn rendered() -> BTreeMap<&'static str, Bytes> {
         ("stream_chunk.tool_call", render::tool_call(REQUEST, "issue_refund", r#"{"order_id":"ORD-1234"}"#, now())),
         ("stream_chunk.tool_result", of("turn.tool_returned")),
         ("stream_chunk.turn_restarted", render::restarted(REQUEST, now())),
+        ("stream_preamble", render::preamble(REQUEST, "I am looking into your order.", now())),
         ("write_confirmation_required", of("turn.parked")),
+        ("interaction_required", of("turn.parked.form")),
+        ("interaction_invalid", invalid_form()),
+        ("otp_verification_required", nth("turn.tool_returned.otp", 1)),
+        ("otp_sent", nth("turn.tool_returned.otp", 2)),
+        ("error.otp_not_sent", nth("turn.tool_returned.otp_not_sent", 1)),
+        ("otp_verified", otp_verified()),
+        ("otp_invalid", otp_invalid()),
+        ("eventual_response.escalated", of("turn.completed.workflow")),
         ("eventual_response", of("turn.completed")),
         ("eventual_response.plain", plain_answer()),
         ("cancelled", of("turn.cancelled")),
@@ -56,6 +71,31 @@ fn rendered() -> BTreeMap<&'static str, Bytes> {
     all
 }
 
+fn invalid_form() -> Bytes {
+    let Event::TurnParked(parked) = event("turn.parked.form") else { panic!("the sample is of another event") };
+    let Prompt::Interaction { form, .. } = parked.prompt else { panic!("the sample has another prompt") };
+    let errors = form.check(&Default::default()).unwrap_err();
+    let message = "Please check what you entered.";
+    let data = InvalidData { interaction_id: parked.park, kind: form.kind(), errors: &errors, message };
+    let timestamp = now().timestamp_millis();
+    Frame::InteractionInvalid { request_id: "a-1", timestamp, data: Nested { request_id: "a-1", data } }.to_bytes()
+}
+
+fn otp_verified() -> Bytes {
+    let data = Nested { request_id: "a-1", data: OtpVerifiedData { message: "Thank you, that worked." } };
+    Frame::OtpVerified { request_id: "a-1", timestamp: now().timestamp_millis(), data }.to_bytes()
+}
+
+fn otp_invalid() -> Bytes {
+    let data = OtpInvalidData {
+        error: Some(OtpError::InvalidCode),
+        attempts_remaining: 2,
+        message: "This code is not right.",
+    };
+    let data = Nested { request_id: "a-1", data };
+    Frame::OtpInvalid { request_id: "a-1", timestamp: now().timestamp_millis(), data }.to_bytes()
+}
+
 /// An answer that states nothing but its text.
 fn plain_answer() -> Bytes {
     let Event::TurnCompleted(completed) = event("turn.completed") else { panic!("the sample is of another event") };
@@ -64,7 +104,7 @@ fn plain_answer() -> Bytes {
 }
 
 /// The answers to actions.
-fn answers() -> [(&'static str, Bytes); 8] {
+fn answers() -> [(&'static str, Bytes); 10] {
     let record: SessionRecord =
         serde_json::from_value(json_file("spec/samples/session.json")["payload"].clone()).unwrap();
     let view = || SessionView {
@@ -87,6 +127,14 @@ fn answers() -> [(&'static str, Bytes); 8] {
     };
     let resumed = Resumed { session: view(), turn: Some(TurnView { request_id: REQUEST, state: TurnState::Parked }) };
     let confirmed = Confirmed { session_id: record.session, approved: true };
+    let values = json!({ "email": "ada@example.com" });
+    let submitted = Submitted {
+        session_id: record.session,
+        interaction_id: record.user.id,
+        kind: "identity_intake",
+        values: values.as_object().unwrap(),
+    };
+    let declined = Declined { session_id: record.session, interaction_id: record.user.id, declined: true };
     let listed = ListedConversation {
         conversation_id: record.conversation,
         title: "Please refund ORD-1234.".into(),
@@ -107,6 +155,8 @@ fn answers() -> [(&'static str, Bytes); 8] {
             frames::immediate(Some(REQUEST), 202, "Processing your request...", json!({}), now()),
         ),
         ("immediate_response.confirm_tool_action", answer("Tool action approved", json!(confirmed))),
+        ("immediate_response.submit_interaction", answer("Interaction submitted", json!(submitted))),
+        ("immediate_response.submit_interaction.declined", answer("Interaction declined", json!(declined))),
         ("immediate_response.resume_session", answer("Session resumed", json!(resumed))),
     ]
 }
@@ -147,7 +197,10 @@ fn the_samples_fit_the_schema_and_with_one_more_field_they_do_not() {
     let frame = validator(&schema);
     for (name, sample) in json_files("spec/samples/frames") {
         assert_valid(&frame, &sample, &name);
-        let data = name.strip_prefix("immediate_response.").map(|action| format!("{action}.data"));
+        let data = name.strip_prefix("immediate_response.").map(|action| match action.split_once('.') {
+            Some((action, form)) => format!("{action}.data.{form}"),
+            None => format!("{action}.data"),
+        });
         let data = data.filter(|data| schema["$defs"].get(data).is_some());
         if let Some(data) = &data {
             assert_valid(&definition(&schema, data), &sample["data"], &name);
@@ -156,8 +209,10 @@ fn the_samples_fit_the_schema_and_with_one_more_field_they_do_not() {
             let mut more = sample.clone();
             more.pointer_mut(&place).unwrap()["extra"] = json!(1);
             let of_answer = data.as_ref().is_some_and(|data| !definition(&schema, data).is_valid(&more["data"]));
-            // The 202 has no data to hold to a shape.
-            let free = name == "immediate_response.send_message" && place == "/data";
+            // The 202 has no data to hold to a shape; what is asked and answered in a form has many.
+            let free = [("immediate_response.send_message", "/data"), (name.as_str(), "/data/values")]
+                .contains(&(name.as_str(), place.as_str()))
+                || place.starts_with("/data/data/spec");
             assert!(free || of_answer || !frame.is_valid(&more), "{name}: a field more in `{place}` is not noticed");
         }
     }

@@ -1,6 +1,7 @@
 //! What `spec/` promises is what the program does: its files against the program's types, samples and subjects.
 
 mod actions;
+mod agents;
 mod asyncapi;
 mod events;
 mod frames;

@@ -4,7 +4,7 @@
 
 use super::{Connection, answer, session};
 use crate::{
-    domain::{Command, Refusal},
+    domain::{Command, Refusal, event::Prompt},
     log::load::{ExecuteError, Freshness},
     wire::{
         actions::{BadFrame, Request},
@@ -22,6 +22,9 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let Some((turn, park)) = state.turn.as_ref().and_then(|turn| Some((turn, turn.park.as_ref()?))) else {
         return Err(nothing_pending());
     };
+    if !matches!(park.prompt, Prompt::Approval { .. }) {
+        return Err(nothing_pending());
+    }
     // A turn parks at most once in an epoch, so the epoch tells which prompt was seen.
     let seen = connection.views.get_mut(turn.request.turn).and_then(|view| view.prompted);
     if seen.is_some() && seen != turn.epoch {

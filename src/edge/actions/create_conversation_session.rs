@@ -37,11 +37,15 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let (key, state, opened) = match resumable(connection, wanted).await? {
         // A session lives where its conversation does.
         Some((key, state)) => {
+            // So does its agent, unless the client names another.
+            let agent_id = state.agent_id.clone().filter(|_| !request.fields.has("agentId"));
+            let agent_id = agent_id.unwrap_or_else(|| opened.agent_id.clone());
             let home = ids::region_number(key.conversation).unwrap_or(edge.settings.regions.home_number);
-            (key, state, SessionOpened { session: ids::new_homed(home), ..opened })
+            (key, state, SessionOpened { session: ids::new_homed(home), agent_id, ..opened })
         }
         None => (new_conversation(connection, &org)?, Arc::default(), opened),
     };
+    let opened = with_agent(connection, &key.org, opened);
     let resumed = state.exists();
     let executed = edge.conversations.execute(&key, state, &Command::Open(opened.clone()), &edge.decider()).await?;
     let record = SessionRecord {
@@ -56,6 +60,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     };
     let record = edge.sessions.add(&key.region, record).await?;
     connection.opened(&record);
+    connection.has_session = true;
     connection.views.resumes |= executed.state.supports.iter().any(|capability| capability == RESUME_CAPABILITY);
     if resumed {
         connection.watch(&key, true).await?;
@@ -109,6 +114,15 @@ fn read(
         metadata,
     };
     Ok((opened, fields.text("conversationId")?.and_then(|id| id.parse().ok())))
+}
+
+/// The agent as it is configured now.
+fn with_agent(connection: &Connection, org: &str, mut opened: SessionOpened) -> SessionOpened {
+    let configured = connection.edge.agents.find(org, &opened.agent_id).and_then(|(_, config)| config.name.clone());
+    if let Some(name) = configured {
+        opened.agent.name = cut(&name);
+    }
+    opened
 }
 
 /// What was proved beats what the frame says.

@@ -13,15 +13,18 @@ mod ping;
 mod rename_conversation;
 mod resume_session;
 mod send_message;
+mod submit_interaction;
+mod verify_otp;
 
 use chrono::Utc;
 use serde::Serialize;
 use std::sync::Arc;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use uuid::Uuid;
 
 use super::connection::Connection;
 use crate::{
-    auth,
+    auth, limits,
     log::{AppendError, ReadError, load::ExecuteError},
     subjects::ConversationKey,
     wire::{
@@ -32,8 +35,13 @@ use crate::{
 };
 
 /// Serves one text frame. Every frame gets its answer, but for a cancel that finds nothing to do.
-pub async fn dispatch(connection: &mut Connection, text: &str) {
-    let request = match read(text) {
+pub async fn dispatch(connection: &mut Connection, text: Utf8Bytes) {
+    // A large frame takes long enough to be read that this thread's other connections would wait for it.
+    let read = match text.len() > limits::CLIENT_FRAME_MAX_BYTES {
+        true => tokio::task::spawn_blocking(move || read(&text)).await.unwrap_or_else(|_| Err((None, broken()))),
+        false => read(&text),
+    };
+    let mut request = match read {
         Ok(request) => request,
         Err((request_id, bad)) => return refuse(connection, request_id.as_deref(), bad),
     };
@@ -44,8 +52,10 @@ pub async fn dispatch(connection: &mut Connection, text: &str) {
         Action::GetConversationMessages => get_conversation_messages::serve(connection, &request).await,
         Action::ListConversations => list_conversations::serve(connection, &request).await,
         Action::RenameConversation => rename_conversation::serve(connection, &request).await,
-        Action::SendMessage => send_message::serve(connection, &request).await,
+        Action::SendMessage => send_message::serve(connection, &mut request).await,
         Action::ConfirmToolAction => confirm_tool_action::serve(connection, &request).await,
+        Action::SubmitInteraction => submit_interaction::serve(connection, &request).await,
+        Action::VerifyOtp => verify_otp::serve(connection, &request).await,
         Action::Cancel => cancel::serve(connection, &request).await,
         Action::ResumeSession => resume_session::serve(connection, &request).await,
     };
@@ -69,7 +79,7 @@ fn answer(connection: &mut Connection, request: &Request, status: u16, message: 
 /// The session that a frame names, with the place of its log. Every action that names a session passes through here: one
 /// that is not the caller's is as one that is not there.
 async fn session(
-    connection: &Connection,
+    connection: &mut Connection,
     id: Option<Uuid>,
 ) -> Result<Option<(Arc<SessionRecord>, ConversationKey)>, BadFrame> {
     let Some(id) = id else { return Ok(None) };
@@ -77,6 +87,7 @@ async fn session(
     if !may_reach(connection, &record.org, record.owner.as_deref()) {
         return Ok(None);
     }
+    connection.has_session = true;
     let key = connection.edge.key(&record.org, record.conversation);
     Ok(key.map(|key| (record, key)))
 }
@@ -104,14 +115,20 @@ fn session_not_found() -> BadFrame {
     BadFrame { code: ErrorCode::SessionNotFound, message: "there is no such session".into() }
 }
 
+fn broken() -> BadFrame {
+    BadFrame { code: ErrorCode::InternalError, message: "something went wrong on our side".into() }
+}
+
 impl From<ReadError> for BadFrame {
     fn from(error: ReadError) -> Self {
         tracing::warn!(%error, "reading the log failed");
-        let (code, message) = match error {
-            ReadError::Unavailable(_) => (ErrorCode::StorageError, "the storage is not available, please try again"),
-            ReadError::Malformed { .. } => (ErrorCode::InternalError, "something went wrong on our side"),
-        };
-        BadFrame { code, message: message.into() }
+        match error {
+            ReadError::Unavailable(_) => BadFrame {
+                code: ErrorCode::StorageError,
+                message: "the storage is not available, please try again".into(),
+            },
+            ReadError::Malformed { .. } => broken(),
+        }
     }
 }
 
@@ -125,7 +142,7 @@ impl From<ExecuteError> for BadFrame {
             error if error.is_storage() => ReadError::Unavailable(error.to_string()).into(),
             error => {
                 tracing::error!(%error, "an action was refused without an answer of its own");
-                BadFrame { code: ErrorCode::InternalError, message: "something went wrong on our side".into() }
+                broken()
             }
         }
     }

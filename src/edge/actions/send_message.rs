@@ -12,12 +12,16 @@ use uuid::Uuid;
 
 use super::{Connection, answer, session, session_not_found};
 use crate::{
-    auth::Principal,
+    auth::{Principal, Role},
     domain::{
         Command, Conversation, Refusal,
-        event::{Asker, TurnRequested},
+        event::{AgentVersion, Asker, File, Image, Skill, TurnRequested},
     },
-    edge::{admission, workers::Outlook},
+    edge::{
+        admission,
+        attachments::{self, Attachments},
+        workers::Outlook,
+    },
     ids, limits,
     log::load::{ExecuteError, Freshness},
     subjects::ConversationKey,
@@ -34,17 +38,23 @@ struct Asked {
     message: String,
     stream: bool,
     model: Option<String>,
+    attachments: Attachments,
+    skill: Option<Skill>,
 }
 
-pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Result<(), BadFrame> {
+pub(super) async fn serve(connection: &mut Connection, request: &mut Request) -> Result<(), BadFrame> {
     let found = session(connection, request.fields.session()).await?;
-    let asked = match check(request, found.is_some()) {
+    let attachments = attachments::take(&mut request.fields).await;
+    let mut asked = match check(connection, request, &found, attachments).await {
         Ok(asked) => asked,
         Err(bad) => return Err(in_progress_first(connection, &found, request).await?.unwrap_or(bad)),
     };
     let (record, key) = found.ok_or_else(session_not_found)?;
     let turn = ids::turn_id(key.conversation, record.session, &asked.request_id);
-    if connection.edge.workers.outlook(&key.region, &connection.edge.settings.pool, &key.org) == Outlook::NoKey {
+    let agent = connection.edge.agents.find(&key.org, &record.agent_id);
+    let pool = agent.as_ref().and_then(|(_, config)| config.pool.clone());
+    let pool = pool.unwrap_or_else(|| connection.edge.settings.pool.clone());
+    if connection.edge.workers.outlook(&key.region, &pool, &key.org) == Outlook::NoKey {
         let found = Some((record, key));
         let unavailable = BadFrame {
             code: ErrorCode::LlmUnavailable,
@@ -53,9 +63,11 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
         return Err(in_progress_first(connection, &found, request).await?.unwrap_or(unavailable));
     }
     admission::admit_message(connection, &key, turn).await?;
+    let attachments = store(connection, &key, turn, std::mem::take(&mut asked.attachments)).await?;
     connection.watch(&key, false).await?;
     connection.views.open(&key, turn, &asked.request_id, None);
-    let accepted = ask(connection, request, &record, &key, turn, asked).await;
+    let command = command(connection, &record, asked, attachments, turn, pool, agent.map(|(version, _)| version));
+    let accepted = ask(connection, request, &key, turn, command).await;
     if accepted.is_err() {
         connection.close(turn);
     }
@@ -66,28 +78,11 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
 async fn ask(
     connection: &mut Connection,
     request: &Request,
-    record: &SessionRecord,
     key: &ConversationKey,
     turn: Uuid,
-    asked: Asked,
+    command: Command,
 ) -> Result<(), BadFrame> {
     let edge = connection.edge.clone();
-    let command = Command::Request(TurnRequested {
-        turn,
-        session: record.session,
-        request_id: asked.request_id,
-        message_id: ids::new_random(),
-        message: asked.message,
-        images: request.fields.images(),
-        files: request.fields.files(),
-        model: asked.model,
-        stream: asked.stream,
-        pool: edge.settings.pool.clone(),
-        user: record.user.clone(),
-        agent: record.agent.clone(),
-        asker: connection.principal.as_ref().filter(|principal| principal.org == key.org).map(asker),
-        not_after: Utc::now() + Duration::milliseconds(limits::REQUEST_NOT_AFTER_MS),
-    });
     let state = match edge.conversations.cached(key) {
         Some(state) => state,
         None => edge.conversations.load(key, Freshness::AtLeast(0)).await?,
@@ -119,9 +114,57 @@ async fn ask(
     }
 }
 
+/// Stores what came with a message, unless another turn stands against it.
+async fn store(
+    connection: &Connection,
+    key: &ConversationKey,
+    turn: Uuid,
+    attachments: Attachments,
+) -> Result<(Vec<Image>, Vec<File>), BadFrame> {
+    if attachments.is_empty() {
+        return Ok((vec![], vec![]));
+    }
+    let edge = &connection.edge;
+    let state = edge.conversations.load(key, Freshness::AtLeast(0)).await?;
+    if state.turn.as_ref().is_some_and(|active| active.request.turn != turn) {
+        return Err(turn_in_progress());
+    }
+    attachments.store(&edge.objects, &key.org).await
+}
+
+/// The request for a turn, under the configuration that its agent has now.
+fn command(
+    connection: &Connection,
+    record: &SessionRecord,
+    asked: Asked,
+    (images, files): (Vec<Image>, Vec<File>),
+    turn: Uuid,
+    pool: String,
+    agent_config: Option<AgentVersion>,
+) -> Command {
+    Command::Request(TurnRequested {
+        turn,
+        session: record.session,
+        request_id: asked.request_id,
+        message_id: ids::new_random(),
+        message: asked.message,
+        images,
+        files,
+        model: asked.model,
+        stream: asked.stream,
+        pool,
+        user: record.user.clone(),
+        agent: record.agent.clone(),
+        asker: connection.principal.as_ref().filter(|principal| principal.org == record.org).map(asker),
+        agent_config,
+        skill: asked.skill,
+        not_after: Utc::now() + Duration::milliseconds(limits::REQUEST_NOT_AFTER_MS),
+    })
+}
+
 fn asker(principal: &Principal) -> Asker {
     let groups = principal.groups.iter().take(limits::GROUPS_MAX).cloned().collect();
-    Asker { user: principal.user.clone(), groups }
+    Asker { user: principal.user.clone(), groups, is_admin: principal.role == Role::Admin }
 }
 
 fn accept(connection: &mut Connection, request: &Request) {
@@ -129,12 +172,16 @@ fn accept(connection: &mut Connection, request: &Request) {
 }
 
 /// The checks of the frame, in the protocol's order.
-fn check(request: &Request, session_known: bool) -> Result<Asked, BadFrame> {
+async fn check(
+    connection: &Connection,
+    request: &Request,
+    session: &Option<(Arc<SessionRecord>, ConversationKey)>,
+    attachments: Result<Attachments, BadFrame>,
+) -> Result<Asked, BadFrame> {
     let fields = &request.fields;
-    let request_id = request.request_id.clone().filter(|id| !id.trim().is_empty());
-    let request_id = request_id.ok_or_else(|| invalid("`requestId` is required"))?;
+    let request_id = request.required_id()?.to_string();
     fields.required_session()?;
-    let has_attachments = !fields.images().is_empty() || !fields.files().is_empty();
+    let has_attachments = attachments.as_ref().map_or(true, |attachments| !attachments.is_empty());
     let message = match fields.text("message")? {
         Some(text) if text.chars().count() > limits::MESSAGE_MAX_CHARS => {
             return Err(invalid(format!("`message` is longer than {} characters", limits::MESSAGE_MAX_CHARS)));
@@ -145,13 +192,29 @@ fn check(request: &Request, session_known: bool) -> Result<Asked, BadFrame> {
     };
     let stream = fields.bool_or("stream", true)?;
     let model = fields.text("model")?.filter(|model| !model.trim().is_empty()).map(str::to_string);
-    if fields.text("skill")?.is_some_and(|skill| !skill.trim().is_empty()) {
-        return Err(BadFrame { code: ErrorCode::SkillNotFound, message: "there is no such skill".into() });
-    }
-    if !session_known {
+    let attachments = attachments?;
+    let skill = match fields.text("skill")?.filter(|name| !name.trim().is_empty()) {
+        Some(name) => Some(skill(connection, session, name).await?),
+        None => None,
+    };
+    if session.is_none() {
         return Err(session_not_found());
     }
-    Ok(Asked { request_id, message, stream, model })
+    Ok(Asked { request_id, message, stream, model, attachments, skill })
+}
+
+/// The skill that a message names, if its agent may be told to use it.
+async fn skill(
+    connection: &Connection,
+    session: &Option<(Arc<SessionRecord>, ConversationKey)>,
+    name: &str,
+) -> Result<Skill, BadFrame> {
+    let edge = &connection.edge;
+    let agent = session.as_ref().and_then(|(record, key)| edge.agents.find(&key.org, &record.agent_id));
+    let allowed = agent.and_then(|(_, config)| config.skills.clone());
+    let may_use = allowed.is_none_or(|allowed| allowed.iter().any(|allowed| allowed == name));
+    let found = if may_use { edge.settings.skills.find(name).await } else { None };
+    found.ok_or_else(|| BadFrame { code: ErrorCode::SkillNotFound, message: "there is no such skill".into() })
 }
 
 /// "A turn is in progress" precedes every other complaint about a message to a known session, but never stands against the

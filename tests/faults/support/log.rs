@@ -123,13 +123,13 @@ impl TurnLog<'_> {
         let mut gated = HashSet::new();
         let activity = self.events.iter().filter_map(|recorded| match &recorded.event {
             Event::TurnModelReplied(e) => {
-                gated.extend(e.calls.iter().filter(|call| call.confirm).map(|call| &call.id));
+                gated.extend(e.calls.iter().filter(|call| call.waits()).map(|call| &call.id));
                 None
             }
             // A gated call is shown when its person is asked.
             Event::TurnToolCalled(e) => (!gated.contains(&e.call)).then(|| format!("call {}", e.name)),
             Event::TurnParked(e) => {
-                let Prompt::Approval { tool, .. } = &e.prompt;
+                let (Prompt::Approval { tool, .. } | Prompt::Interaction { tool, .. }) = &e.prompt;
                 Some(format!("call {tool}"))
             }
             Event::TurnToolReturned(e) if e.is_error => Some(format!("error {}", e.result)),

@@ -8,6 +8,7 @@ pub mod frames;
 pub mod gateway;
 pub mod http;
 pub mod nats;
+pub mod otp;
 pub mod processes;
 pub mod schema;
 pub mod tools;
@@ -58,6 +59,18 @@ impl Stage {
         let mut process = self.run("edge", &["edge", "--port", "0"], variables);
         let address = process.line_after("listening on http://").await;
         Edge { process, address }
+    }
+
+    /// Configures an agent; returns the revision of its configuration.
+    pub async fn agent(&self, org: &str, agent: &str, config: &serde_json::Value) -> u64 {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), config.to_string()).unwrap();
+        let path = file.path().to_str().unwrap();
+        let mut put = self.run("agent put", &["agent", "put", agent, path, "--org", org], &[]);
+        assert!(put.ended().await.success(), "{}", put.output());
+        let output = put.output();
+        let revision = output.lines().find_map(|line| line.rsplit_once(" revision ")?.1.parse().ok());
+        revision.unwrap_or_else(|| panic!("no revision in {output}"))
     }
 
     /// A worker that asks the stage's gateway.

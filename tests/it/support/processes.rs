@@ -39,9 +39,14 @@ impl Process {
 
     /// The first line that fits, as soon as it is printed.
     pub async fn line(&mut self, fits: impl Fn(&str) -> bool) -> String {
-        let waited = timeout(WAIT_MAX, self.lines.wait_for(|lines| lines.iter().any(|line| fits(line)))).await;
-        match waited {
-            Ok(Ok(lines)) => lines.iter().find(|line| fits(line)).cloned().unwrap(),
+        self.nth_line(0, fits).await
+    }
+
+    /// The line that fits after `before` others did, as soon as it is printed.
+    pub async fn nth_line(&mut self, before: usize, fits: impl Fn(&str) -> bool) -> String {
+        let find = |lines: &Vec<String>| lines.iter().filter(|line| fits(line)).nth(before).cloned();
+        match timeout(WAIT_MAX, self.lines.wait_for(|lines| find(lines).is_some())).await {
+            Ok(Ok(lines)) => find(&lines).unwrap(),
             Ok(Err(_)) => panic!("{} ended without saying it", self.title),
             Err(_) => panic!("{} did not say it in time", self.title),
         }

@@ -64,6 +64,17 @@ pub struct Call {
     /// The idempotency key.
     pub id: String,
     pub arguments: Value,
+    /// The files that came with the message, as the provider is told of them; null = none.
+    pub files: Value,
+    /// What the agent's configuration tells the tool.
+    pub settings: Option<String>,
+}
+
+/// The names of the tools in a request, without those that every conversation has for asking its visitor.
+pub fn offered(request: &Value) -> Vec<String> {
+    let tools = request["tools"].as_array().into_iter().flatten();
+    let names = tools.map(|tool| tool["function"]["name"].as_str().unwrap().to_owned());
+    names.filter(|name| !["request_choices", "request_identity_intake"].contains(&name.as_str())).collect()
 }
 
 /// A running provider; its tools end with it.
@@ -126,10 +137,12 @@ async fn nobody_serves(client: &Client, subject: &str) -> bool {
 
 async fn serve(mut endpoint: Endpoint, tool: Tool, calls: watch::Sender<Vec<Call>>) {
     while let Some(request) = endpoint.next().await {
-        let id = request.message.headers.as_ref().and_then(|headers| headers.get("Turnstream-Call-Id"));
-        let id = id.expect("a call has an id").to_string();
+        let header = |name: &str| Some(request.message.headers.as_ref()?.get(name)?.to_string());
+        let id = header("Turnstream-Call-Id").expect("a call has an id");
+        let files = header("Turnstream-Files").map_or(Value::Null, |files| serde_json::from_str(&files).unwrap());
         let arguments = serde_json::from_slice(&request.message.payload).expect("arguments are JSON");
-        calls.send_modify(|calls| calls.push(Call { tool: tool.name, id, arguments }));
+        let settings = header("Turnstream-Settings");
+        calls.send_modify(|calls| calls.push(Call { tool: tool.name, id, arguments, files, settings }));
         match &tool.behaviour {
             Behaviour::Answer(text) => request.respond(Ok((*text).into())).await.unwrap(),
             Behaviour::Fail(code, text) => {

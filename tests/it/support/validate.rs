@@ -14,11 +14,19 @@ pub fn frame(frame: &Value) -> Checked {
         "immediate_response" => {
             (&[("status", integer), ("message", text), ("data", any_object)], &[("requestId", text)])
         }
-        "stream_token" | "stream_reasoning" => (&[("requestId", text), ("token", text), ("data", token)], &[]),
+        "stream_token" | "stream_reasoning" | "stream_preamble" => {
+            (&[("requestId", text), ("token", text), ("data", token)], &[])
+        }
         "stream_chunk" => (&[("requestId", text), ("node", text), ("data", chunk)], &[]),
         "eventual_response" => (&[("requestId", text), ("status", ok), ("data", eventual)], &[]),
         "cancelled" => (&[("requestId", text), ("status", client_closed), ("data", cancelled)], &[]),
         "write_confirmation_required" => (&[("requestId", text), ("data", confirmation)], &[]),
+        "interaction_required" => (&[("requestId", text), ("data", interaction)], &[]),
+        "interaction_invalid" => (&[("requestId", text), ("data", interaction_invalid)], &[]),
+        "otp_verification_required" => (&[("requestId", text), ("data", otp_required)], &[]),
+        "otp_sent" => (&[("requestId", text), ("data", otp_sent)], &[]),
+        "otp_verified" => (&[("requestId", text), ("data", otp_verified)], &[]),
+        "otp_invalid" => (&[("requestId", text), ("data", otp_invalid)], &[]),
         "keepalive" => (&[("requestId", text), ("data", only_request_id)], &[]),
         "error" => (&[("error", error), ("data", error_data)], &[("requestId", text)]),
         other => return Err(format!("a frame of the unknown type `{other}`")),
@@ -69,6 +77,20 @@ fn immediate(frame: &Value) -> Checked {
         }
         "Tool action approved" | "Tool action rejected" => {
             object(data, &[("sessionId", uuid), ("approved", boolean)], &[])?;
+            200
+        }
+        "Interaction submitted" => {
+            let values: Check = any_object;
+            object(
+                data,
+                &[("sessionId", uuid), ("interactionId", uuid), ("kind", interaction_kind), ("values", values)],
+                &[],
+            )?;
+            200
+        }
+        "Interaction declined" => {
+            let yes: Check = |value| check(*value == true, value, "true");
+            object(data, &[("sessionId", uuid), ("interactionId", uuid), ("declined", yes)], &[])?;
             200
         }
         other => return Err(format!("an answer with the unknown message `{other}`")),
@@ -143,7 +165,7 @@ fn answer(answer: &Value) -> Checked {
 }
 
 fn response(response: &Value) -> Checked {
-    let required: Fields = &[
+    let required: &[(&str, Check)] = &[
         ("responseParts", |parts| not_empty(parts).and_then(|()| items(parts, not_blank))),
         ("customerHappinessScore", score),
         ("needsSatisfactionScore", score),
@@ -180,6 +202,69 @@ fn confirmation(data: &Value) -> Checked {
     object(data, &[("requestId", text), ("data", tool)], &[])
 }
 
+fn nested(data: &Value, inner: Check) -> Checked {
+    object(data, &[("requestId", text), ("data", inner)], &[])
+}
+
+fn interaction_kind(value: &Value) -> Checked {
+    one_of(value, &["identity_intake", "choices"])
+}
+
+fn interaction(data: &Value) -> Checked {
+    nested(data, |data| {
+        object(
+            data,
+            &[("interactionId", uuid), ("kind", interaction_kind), ("spec", any_object), ("reason", not_blank)],
+            &[],
+        )
+    })
+}
+
+fn interaction_invalid(data: &Value) -> Checked {
+    nested(data, |data| {
+        let errors: Check = |list| {
+            not_empty(list)?;
+            items(list, |error| object(error, &[("field", not_blank), ("message", not_blank)], &[]))
+        };
+        let required: &[(&str, Check)] =
+            &[("interactionId", uuid), ("kind", interaction_kind), ("errors", errors), ("message", not_blank)];
+        object(data, required, &[])
+    })
+}
+
+fn channel(value: &Value) -> Checked {
+    one_of(value, &["email", "sms"])
+}
+
+fn otp_required(data: &Value) -> Checked {
+    nested(data, |data| {
+        let channels: Check = |list| not_empty(list).and_then(|()| items(list, channel));
+        let level: Check = |value| one_of(value, &["none", "end_user", "admin"]);
+        let required: &[(&str, Check)] = &[
+            ("toolId", not_blank),
+            ("actionDescription", not_blank),
+            ("availableChannels", channels),
+            ("authLevel", level),
+        ];
+        object(data, required, &[])
+    })
+}
+
+fn otp_sent(data: &Value) -> Checked {
+    nested(data, |data| object(data, &[("channel", channel), ("maskedDestination", not_blank)], &[]))
+}
+
+fn otp_verified(data: &Value) -> Checked {
+    nested(data, |data| object(data, &[("message", not_blank)], &[]))
+}
+
+fn otp_invalid(data: &Value) -> Checked {
+    nested(data, |data| {
+        let error: Check = |value| one_of(value, &["INVALID_CODE", "MAX_ATTEMPTS", "NOT_FOUND", "EXPIRED"]);
+        object(data, &[("attemptsRemaining", integer), ("message", not_blank)], &[("error", error)])
+    })
+}
+
 fn only_request_id(data: &Value) -> Checked {
     object(data, &[("requestId", text)], &[])
 }
@@ -210,6 +295,7 @@ fn error_code(code: &Value) -> Checked {
         "SKILL_NOT_FOUND",
         "LLM_UNAVAILABLE",
         "AGENT_ERROR",
+        "OTP_SEND_FAILED",
         "STORAGE_ERROR",
         "INTERNAL_ERROR",
     ];
@@ -230,7 +316,7 @@ fn conversations(list: &Value) -> Checked {
 
 fn messages(list: &Value) -> Checked {
     items(list, |message| {
-        let required: Fields = &[
+        let required: &[(&str, Check)] = &[
             ("id", uuid),
             ("direction", |value| one_of(value, &["inbound", "outbound"])),
             ("content", |content| object(content, &[("text", text)], &[("structuredResponse", response)])),

@@ -78,6 +78,8 @@ pub fn request(n: u64) -> TurnRequested {
         user: user(),
         agent: agent(),
         asker: None,
+        agent_config: None,
+        skill: None,
         not_after: second(10_000_000_000),
     }
 }
@@ -95,6 +97,7 @@ pub fn call(call: &str) -> CallRequested {
         confirm: false,
         idempotent: false,
         description: "Does something".into(),
+        ask: None,
     }
 }
 
@@ -114,6 +117,7 @@ pub fn replied(n: u64, epoch: u64, calls: Vec<CallRequested>) -> Event {
     Event::TurnModelReplied(ModelReplied {
         turn: id(n),
         epoch,
+        preamble: None,
         text: "Let me look.".into(),
         calls,
         usage: None,
@@ -136,6 +140,8 @@ pub fn returned(n: u64, epoch: u64, call: &str) -> Event {
         is_error: false,
         result: format!("result of {call}"),
         grounding: Vec::new(),
+        values: None,
+        otp: None,
     })
 }
 
@@ -154,6 +160,9 @@ pub fn completed(n: u64, epoch: u64, text: &str) -> Event {
         response: Response::plain(text.into()),
         call: Some(0),
         needs_escalation: false,
+        escalation_reason: None,
+        workflow: None,
+        preamble: None,
         citations: Vec::new(),
         usage: None,
         model: None,

@@ -62,7 +62,7 @@ impl FakeGateway {
         format!("http://{}/v1", self.address)
     }
 
-    /// The bodies received so far, in order.
+    /// The bodies received so far, in order, each with the header `authorization` as a field.
     pub fn requests(&self) -> Vec<Value> {
         self.shared.requests.lock().unwrap().clone()
     }
@@ -111,9 +111,10 @@ async fn wait_until(value: &watch::Sender<usize>, what: &str, done: impl Fn(usiz
 
 /// Accepts connections until it is aborted; its connections end with it.
 async fn serve(listener: TcpListener, shared: Arc<Shared>) {
-    let routes = warp::post().and(warp::path!("v1" / "chat" / "completions")).and(warp::body::json()).then({
+    let chat = warp::path!("v1" / "chat" / "completions").and(warp::header::optional("authorization"));
+    let routes = warp::post().and(chat).and(warp::body::json()).then({
         let shared = shared.clone();
-        move |request: Value| answer(request, shared.clone())
+        move |authorization: Option<String>, request: Value| answer(authorization, request, shared.clone())
     });
     // Embeddings and the like: only the rule answers them.
     let others = warp::post()
@@ -133,11 +134,13 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn answer(request: Value, shared: Arc<Shared>) -> Response {
+async fn answer(authorization: Option<String>, request: Value, shared: Arc<Shared>) -> Response {
     let open = OpenStream::new(shared.clone());
     let number = {
         let mut requests = shared.requests.lock().unwrap();
-        requests.push(request.clone());
+        let mut received = request.clone();
+        received["authorization"] = authorization.into();
+        requests.push(received);
         requests.len()
     };
     let ruled = match &*shared.rule.lock().unwrap() {

@@ -1,0 +1,114 @@
+//! The configurations that are current, followed by every edge.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use super::{
+    DEFAULT,
+    config::{AgentConfig, WidgetPolicy},
+    store::{Entry, Store},
+};
+use crate::{domain::event::AgentVersion, limits, log::ReadError};
+
+/// Looks at the bucket between two checks that it is still the same one.
+const CHECK_EVERY: u32 = 20;
+
+/// The current configurations.
+#[derive(Clone)]
+pub struct Agents {
+    store: Store,
+    current: Arc<RwLock<Known>>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// By organisation and agent.
+    entries: HashMap<(String, String), (u64, Arc<AgentConfig>)>,
+    /// The organisations that have a widget for an agent's name, with the revision that says so.
+    widgets: HashMap<String, BTreeMap<u64, String>>,
+    read_to: u64,
+}
+
+impl Agents {
+    pub fn new(store: Store) -> Self {
+        Self { store, current: Arc::default() }
+    }
+
+    /// What holds for an agent now: its own configuration, or its organisation's default.
+    pub fn find(&self, org: &str, agent: &str) -> Option<(AgentVersion, Arc<AgentConfig>)> {
+        let known = self.current.read().expect("no panic happens under this lock");
+        [agent, DEFAULT].into_iter().find_map(|name| {
+            let (revision, config) = known.entries.get(&(org.to_string(), name.to_string()))?;
+            Some((AgentVersion { agent: name.to_string(), revision: *revision }, config.clone()))
+        })
+    }
+
+    /// The policy of the widget that names this agent, and whose agent it is. A visitor names the agent alone, so of several
+    /// organisations' policies for one name the oldest counts; `turnstream agent put` refuses a second one.
+    pub fn widget(&self, agent: &str) -> Option<(String, WidgetPolicy)> {
+        let known = self.current.read().expect("no panic happens under this lock");
+        let (_, org) = known.widgets.get(agent)?.first_key_value()?;
+        let (_, config) = known.entries.get(&(org.clone(), agent.to_string()))?;
+        Some((org.clone(), config.widget.clone()?))
+    }
+
+    /// Reads everything that is there now.
+    pub async fn catch_up(&self) -> Result<(), ReadError> {
+        loop {
+            let read_to = self.current.read().expect("no panic happens under this lock").read_to;
+            match self.store.after(read_to).await? {
+                Some((seq, entry)) => self.take(seq, entry),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Keeps the configurations current until the future is dropped: looks every fraction of a second whether something is
+    /// new, by one small request and without a consumer; now and then, whether the bucket was made anew.
+    pub async fn follow(self) {
+        for round in 0u32.. {
+            tokio::time::sleep(Duration::from_millis(limits::AGENTS_EVERY_MS)).await;
+            let looked = async {
+                if round % CHECK_EVERY == 0 {
+                    self.begin_again_if_made_anew().await?;
+                }
+                self.catch_up().await
+            };
+            if let Err(error) = looked.await {
+                tracing::warn!(%error, "the agents' configurations can't be read now");
+            }
+        }
+    }
+
+    async fn begin_again_if_made_anew(&self) -> Result<(), ReadError> {
+        let last = self.store.last().await?;
+        let mut known = self.current.write().expect("no panic happens under this lock");
+        if last < known.read_to {
+            tracing::warn!("the bucket of agents was made anew; it is read again");
+            *known = Known::default();
+        }
+        Ok(())
+    }
+
+    fn take(&self, seq: u64, entry: Option<Entry>) {
+        let mut known = self.current.write().expect("no panic happens under this lock");
+        known.read_to = seq;
+        let Some(Entry { org, agent, revision, config }) = entry else { return };
+        tracing::info!(org, agent, revision, removed = config.is_none(), "an agent's configuration");
+        let widgets = known.widgets.entry(agent.clone()).or_default();
+        widgets.retain(|_, other| *other != org);
+        if config.as_ref().is_some_and(|config| config.widget.is_some()) {
+            widgets.insert(revision, org.clone());
+        }
+        if widgets.is_empty() {
+            known.widgets.remove(&agent);
+        }
+        match config {
+            Some(config) => known.entries.insert((org, agent), (revision, config)),
+            None => known.entries.remove(&(org, agent)),
+        };
+    }
+}

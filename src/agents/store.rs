@@ -1,0 +1,142 @@
+//! The bucket of configurations: its versions, read and written.
+
+use std::{collections::HashMap, sync::Arc};
+
+use moka::sync::Cache;
+use serde_json::json;
+
+use super::config::AgentConfig;
+use crate::{
+    domain::event::AgentVersion,
+    ids, limits,
+    log::{
+        AppendError, ReadError, Via,
+        nats::{NatsLog, RawMessage},
+    },
+    subjects,
+};
+
+const BUCKET: &str = "AGENTS";
+const STREAM: &str = "KV_AGENTS";
+/// The header of a message that takes a configuration away, as every client of buckets writes it.
+const OPERATION: &str = "KV-Operation";
+
+/// Access to the versions of configurations.
+#[derive(Clone)]
+pub struct Store {
+    log: NatsLog,
+    /// Versions never change, so those that were read are kept.
+    known: Cache<u64, Arc<AgentConfig>>,
+}
+
+/// Why a configuration was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum PutError {
+    #[error("{0}")]
+    Read(#[from] ReadError),
+    #[error("somebody else changed it at the same moment; look at it and try again")]
+    Changed,
+    #[error("{0}")]
+    Append(AppendError),
+}
+
+/// A message of the bucket.
+pub struct Entry {
+    pub org: String,
+    pub agent: String,
+    pub revision: u64,
+    /// `None`: taken away.
+    pub config: Option<Arc<AgentConfig>>,
+}
+
+impl Store {
+    pub fn new(log: NatsLog) -> Self {
+        Self { log, known: Cache::new(limits::AGENT_VERSIONS_CACHED) }
+    }
+
+    /// A version that a turn names. `None`: there is no such version of this agent.
+    pub async fn version(&self, org: &str, version: &AgentVersion) -> Result<Option<Arc<AgentConfig>>, ReadError> {
+        if let Some(config) = self.known.get(&version.revision) {
+            return Ok(Some(config));
+        }
+        for via in [Via::Replica, Via::Leader] {
+            let message = self.log.get(STREAM, &json!({ "seq": version.revision }), via).await?;
+            let entry = message.and_then(|message| self.entry(&message));
+            if let Some(entry) = entry.filter(|entry| entry.org == org && entry.agent == version.agent) {
+                return Ok(entry.config);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The current entry of an agent.
+    pub async fn get(&self, org: &str, agent: &str) -> Result<Option<Entry>, ReadError> {
+        let subject = subjects::kv(BUCKET, &subjects::agent_key(org, agent));
+        let message = self.log.get(STREAM, &json!({ "last_by_subj": subject }), Via::Leader).await?;
+        Ok(message.and_then(|message| self.entry(&message)))
+    }
+
+    /// Writes a new version; returns its revision.
+    pub async fn put(&self, org: &str, agent: &str, config: &AgentConfig) -> Result<u64, PutError> {
+        let subject = subjects::kv(BUCKET, &subjects::agent_key(org, agent));
+        let last = self.get(org, agent).await?.map_or(0, |entry| entry.revision);
+        let payload = serde_json::to_vec(config).expect("a configuration is a map with string keys");
+        let id = format!("agent-{}", ids::new_random());
+        self.log.put_at(&subject, &id, &last.to_string(), payload.into()).await.map_err(|error| match error {
+            AppendError::Conflict => PutError::Changed,
+            error => PutError::Append(error),
+        })
+    }
+
+    /// Takes a configuration away. Turns that run under a version of it go on.
+    pub async fn delete(&self, org: &str, agent: &str) -> Result<(), PutError> {
+        let subject = subjects::kv(BUCKET, &subjects::agent_key(org, agent));
+        let id = format!("agent-{}", ids::new_random());
+        self.log.put(&subject, &id, &[(OPERATION, "DEL")], "".into()).await.map_err(PutError::Append)
+    }
+
+    /// The next message of the bucket after a sequence.
+    pub async fn after(&self, seq: u64) -> Result<Option<(u64, Option<Entry>)>, ReadError> {
+        let query = json!({ "seq": seq + 1, "next_by_subj": subjects::AGENTS_ALL });
+        let message = self.log.get(STREAM, &query, Via::Replica).await?;
+        Ok(message.map(|message| (message.seq, self.entry(&message))))
+    }
+
+    /// The sequence of the bucket's last message, 0 = there is none.
+    pub async fn last(&self) -> Result<u64, ReadError> {
+        let message = self.log.get(STREAM, &json!({ "last_by_subj": subjects::AGENTS_ALL }), Via::Leader).await?;
+        Ok(message.map_or(0, |message| message.seq))
+    }
+
+    /// Every current entry, by organisation and agent.
+    pub async fn list(&self) -> Result<Vec<Entry>, ReadError> {
+        let (mut entries, mut seq) = (HashMap::new(), 0);
+        while let Some((next, entry)) = self.after(seq).await? {
+            seq = next;
+            if let Some(entry) = entry {
+                entries.insert((entry.org.clone(), entry.agent.clone()), entry);
+            }
+        }
+        let mut entries: Vec<Entry> = entries.into_values().filter(|entry| entry.config.is_some()).collect();
+        entries.sort_by(|a, b| (&a.org, &a.agent).cmp(&(&b.org, &b.agent)));
+        Ok(entries)
+    }
+
+    /// What a message says; one that nobody can read is reported and says nothing.
+    fn entry(&self, message: &RawMessage) -> Option<Entry> {
+        let (org, agent) = subjects::parse_agent(&message.subject)?;
+        let revision = message.seq;
+        if message.headers.contains_key(OPERATION) {
+            return Some(Entry { org, agent, revision, config: None });
+        }
+        let config = match serde_json::from_slice::<AgentConfig>(&message.payload) {
+            Ok(config) => Arc::new(config),
+            Err(error) => {
+                tracing::error!(%error, org, agent, revision, "a configuration can't be read; the one before it holds");
+                return None;
+            }
+        };
+        self.known.insert(revision, config.clone());
+        Some(Entry { org, agent, revision, config: Some(config) })
+    }
+}

@@ -1,0 +1,281 @@
+//! The MCP servers whose tools a worker offers: a file in the form that other MCP hosts read, with a few keys more.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+
+use serde::Deserialize;
+use url::Url;
+
+use super::{ConfigError, Source, is_token, wrong};
+
+const NAME: &str = "SMOOTH_AGENT_MCP_CONFIG";
+
+/// Where the servers are declared, and what is declared of them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Mcp {
+    pub file: Option<PathBuf>,
+    pub servers: Vec<McpServer>,
+}
+
+/// A server whose tools are offered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct McpServer {
+    /// The first part of its tools' names.
+    pub name: String,
+    pub link: McpLink,
+    /// The only organisation that may use its tools; `None` = all.
+    pub org: Option<String>,
+    /// Its tools that wait for a person's approval.
+    pub confirm: Which,
+    /// Its tools that may be called again with the same idempotency key; `None`: those of which it says so itself.
+    pub idempotent: Option<Which>,
+    /// Time for one call; `None`: as for any tool.
+    pub timeout: Option<Duration>,
+    /// Its own names of the tools that are offered; `None` = all.
+    pub tools: Option<Vec<String>>,
+}
+
+/// How a server is reached.
+#[derive(Clone, PartialEq)]
+pub enum McpLink {
+    /// A child process; it is spoken to through its standard input and output.
+    Child { command: String, args: Vec<String>, env: Vec<(String, String)>, cwd: Option<PathBuf> },
+    /// Streamable HTTP.
+    Http { url: Url, headers: Vec<(String, String)> },
+}
+
+/// Some of a server's tools.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Which {
+    None,
+    All,
+    /// Those whose names contain one of these, in lower case.
+    Parts(Vec<String>),
+}
+
+impl Which {
+    pub fn includes(&self, tool: &str) -> bool {
+        let tool = tool.to_lowercase();
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Parts(parts) => parts.iter().any(|part| tool.contains(part)),
+        }
+    }
+}
+
+/// The file as it is written. A key that is not known is refused: a misspelt `confirm` must not count as none.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(rename = "mcpServers")]
+    servers: BTreeMap<String, Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Entry {
+    #[serde(default, rename = "type")]
+    kind: Option<String>,
+    #[serde(default, rename = "description")]
+    _description: Option<String>,
+    #[serde(default)]
+    disabled: bool,
+    command: Option<String>,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    cwd: Option<PathBuf>,
+    url: Option<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    org: Option<String>,
+    confirm: Option<Selection>,
+    idempotent: Option<Selection>,
+    timeout_ms: Option<u64>,
+    tools: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Selection {
+    Each(bool),
+    Parts(Vec<String>),
+}
+
+impl From<Selection> for Which {
+    fn from(selection: Selection) -> Self {
+        match selection {
+            Selection::Each(false) => Self::None,
+            Selection::Each(true) => Self::All,
+            Selection::Parts(parts) => Self::Parts(parts.iter().map(|part| part.to_lowercase()).collect()),
+        }
+    }
+}
+
+/// Reads `SMOOTH_AGENT_MCP_CONFIG` and the file that it names.
+pub fn read(text: &dyn Fn(&str) -> Option<String>, source: Source) -> Result<Mcp, ConfigError> {
+    let Some(file) = text(NAME).map(PathBuf::from) else { return Ok(Mcp::default()) };
+    let refuse = |problem: String| wrong(NAME, format!("{}: {problem}", file.display()));
+    let content = std::fs::read_to_string(&file).map_err(|error| refuse(format!("can't be read: {error}")))?;
+    let servers = parse(&content, source).map_err(refuse)?;
+    Ok(Mcp { file: Some(file), servers })
+}
+
+fn parse(content: &str, source: Source) -> Result<Vec<McpServer>, String> {
+    let file: File = serde_json::from_str(content).map_err(|error| error.to_string())?;
+    let enabled = file.servers.into_iter().filter(|(_, entry)| !entry.disabled);
+    enabled
+        .map(|(name, entry)| {
+            if !is_token(&name) {
+                return Err(format!("the server name `{name}` may hold only letters, digits, - and _"));
+            }
+            let link = link(&entry, source).map_err(|problem| format!("server `{name}`: {problem}"))?;
+            Ok(McpServer {
+                name,
+                link,
+                org: entry.org,
+                confirm: entry.confirm.map_or(Which::None, Which::from),
+                idempotent: entry.idempotent.map(Which::from),
+                timeout: entry.timeout_ms.map(Duration::from_millis),
+                tools: entry.tools,
+            })
+        })
+        .collect()
+}
+
+fn link(entry: &Entry, source: Source) -> Result<McpLink, String> {
+    let kind = entry.kind.as_deref();
+    let filled = |(name, value): (&String, &String)| {
+        let value = fill(value, source).map_err(|problem| format!("`{name}`: {problem}"))?;
+        Ok::<_, String>((name.clone(), value))
+    };
+    match (&entry.command, &entry.url) {
+        (Some(command), None) if entry.headers.is_empty() && kind.is_none_or(|kind| kind == "stdio") => {
+            Ok(McpLink::Child {
+                command: command.clone(),
+                args: entry.args.clone(),
+                env: entry.env.iter().map(filled).collect::<Result<_, _>>()?,
+                cwd: entry.cwd.clone(),
+            })
+        }
+        (None, Some(url)) if entry.env.is_empty() && kind.is_none_or(|kind| kind.contains("http")) => {
+            let parsed = Url::parse(url).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
+            let url = parsed.ok_or_else(|| "`url` is not an http or https URL".to_string())?;
+            let headers = entry.headers.iter().map(filled).collect::<Result<Vec<_>, _>>()?;
+            let legal = |(name, value): &(String, String)| {
+                reqwest::header::HeaderName::from_bytes(name.as_bytes()).is_ok()
+                    && reqwest::header::HeaderValue::from_str(value).is_ok()
+            };
+            match headers.iter().find(|header| !legal(header)) {
+                Some((name, _)) => Err(format!("the header `{name}` is malformed")),
+                None => Ok(McpLink::Http { url, headers }),
+            }
+        }
+        _ => Err("needs either `command` (with `args`, `env`, `cwd`; type stdio) or `url` (with `headers`; type http)"
+            .into()),
+    }
+}
+
+/// Puts environment variables where `${NAME}` stands, so that no secret need be in the file.
+fn fill(value: &str, source: Source) -> Result<String, String> {
+    let mut filled = String::new();
+    let mut rest = value;
+    while let Some((before, after)) = rest.split_once("${") {
+        let (name, after) = after.split_once('}').ok_or("`${` without `}`")?;
+        let value = source(name).ok_or_else(|| format!("the environment variable {name} is not set; set it"))?;
+        filled.push_str(before);
+        filled.push_str(&value);
+        rest = after;
+    }
+    Ok(filled + rest)
+}
+
+impl fmt::Debug for McpLink {
+    /// Without anything that may be secret: values of variables and headers, arguments, a URL's user and query.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |pairs: &[(String, String)]| {
+            pairs.iter().map(|(name, _)| format!("{name}=set")).collect::<Vec<_>>().join(" ")
+        };
+        match self {
+            Self::Child { command, args, env, cwd } => {
+                write!(f, "command {command}, {} arguments, env [{}]", args.len(), names(env))?;
+                cwd.as_ref().map_or(Ok(()), |cwd| write!(f, ", in {}", cwd.display()))
+            }
+            Self::Http { url, headers } => {
+                let host = url.host_str().unwrap_or_default();
+                let port = url.port().map_or(String::new(), |port| format!(":{port}"));
+                write!(f, "{}://{host}{port}{}, headers [{}]", url.scheme(), url.path(), names(headers))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Mcp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{NAME}={}", self.file.as_ref().map_or("unset".into(), |file| file.display().to_string()))?;
+        for server in &self.servers {
+            write!(f, "\n  {}: {:?}", server.name, server.link)?;
+            server.org.as_ref().map_or(Ok(()), |org| write!(f, ", only for {org}"))?;
+            match &server.confirm {
+                Which::None => Ok(()),
+                Which::All => write!(f, ", all wait for approval"),
+                Which::Parts(parts) => write!(f, ", wait for approval: {}", parts.join(" ")),
+            }?;
+            server.tools.as_ref().map_or(Ok(()), |tools| write!(f, ", only {}", tools.join(" ")))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(content: &str) -> Result<Vec<McpServer>, String> {
+        parse(content, &|name| (name == "KEY").then(|| "hush".to_string()))
+    }
+
+    #[test]
+    fn the_form_of_other_hosts_is_read() {
+        let servers = parsed(
+            r#"{"mcpServers": {
+                "files": {"command": "npx", "args": ["-y", "x"], "env": {"TOKEN": "a-${KEY}-b"}, "confirm": ["Write"]},
+                "off": {"command": "x", "disabled": true},
+                "web": {"type": "http", "url": "https://u:p@mcp.example/mcp?k=v", "headers": {"Authorization": "Bearer ${KEY}"},
+                        "org": "acme", "idempotent": true, "timeoutMs": 5, "tools": ["a"]}
+            }}"#,
+        )
+        .unwrap();
+        assert_eq!(servers.len(), 2);
+        let McpLink::Child { env, .. } = &servers[0].link else { panic!("{servers:?}") };
+        assert_eq!(env[0].1, "a-hush-b");
+        assert!(servers[0].confirm.includes("overWRITE_all") && !servers[0].confirm.includes("read"));
+        assert_eq!(
+            (servers[1].idempotent.clone(), servers[1].timeout),
+            (Some(Which::All), Some(Duration::from_millis(5)))
+        );
+        let printed = Mcp { file: None, servers }.to_string();
+        assert!(printed.contains("TOKEN=set") && printed.contains("https://mcp.example/mcp"), "{printed}");
+        assert!(!printed.contains("hush") && !printed.contains("k=v") && !printed.contains("u:p"), "{printed}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (content, words) in [
+            ("{}", "mcpServers"),
+            (r#"{"mcpServers": {"a b": {"command": "x"}}}"#, "`a b`"),
+            (r#"{"mcpServers": {"a": {"comand": "x"}}}"#, "comand"),
+            (r#"{"mcpServers": {"a": {"command": "x", "confrim": true}}}"#, "confrim"),
+            (r#"{"mcpServers": {"a": {}}}"#, "either `command`"),
+            (r#"{"mcpServers": {"a": {"type": "sse", "url": "http://x"}}}"#, "either `command`"),
+            (r#"{"mcpServers": {"a": {"url": "ftp://x"}}}"#, "not an http"),
+            (r#"{"mcpServers": {"a": {"url": "http://x", "headers": {"a b": "c"}}}}"#, "`a b`"),
+            (r#"{"mcpServers": {"a": {"command": "x", "env": {"T": "${NONE}"}}}}"#, "NONE is not set"),
+            (r#"{"mcpServers": {"a": {"command": "x", "env": {"T": "${KEY"}}}}"#, "without `}`"),
+        ] {
+            let problem = parsed(content).unwrap_err();
+            assert!(problem.contains(words), "{content}: {problem}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What an answer consists of: parts of stored events that clients get as they are.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Tokens and cost of model calls, as the gateway reported them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    pub prompt_tokens: u64,
+    pub completion_tokens: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
+}
+
+impl Usage {
+    /// The sum of two reports; a cost is known as soon as one part of it is.
+    pub fn plus(self, other: Usage) -> Usage {
+        Usage {
+            prompt_tokens: self.prompt_tokens.saturating_add(other.prompt_tokens),
+            completion_tokens: self.completion_tokens.saturating_add(other.completion_tokens),
+            cost_usd: match (self.cost_usd, other.cost_usd) {
+                (None, None) => None,
+                (a, b) => Some(a.unwrap_or(0.0) + b.unwrap_or(0.0)),
+            },
+        }
+    }
+}
+
+/// A document that grounded an answer; also its form on the wire.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Citation {
+    pub id: String,
+    pub title: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    pub snippet: String,
+    pub score: f64,
+}
+
+/// The structured answer; also its form on the wire.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Response {
+    pub response_parts: Vec<String>,
+    pub customer_happiness_score: f64,
+    pub needs_satisfaction_score: f64,
+    pub request_summary: String,
+    pub resolution_status: ResolutionStatus,
+    pub suggested_next_actions: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ResolutionStatus {
+    Resolved,
+    InProgress,
+    RequiresEscalation,
+    NeedsMoreInfo,
+    Blocked,
+}
+
+impl Response {
+    /// The answer of an agent that states nothing about it but its text.
+    pub fn plain(text: String) -> Self {
+        Self {
+            response_parts: vec![text],
+            customer_happiness_score: 0.5,
+            needs_satisfaction_score: 0.5,
+            request_summary: String::new(),
+            resolution_status: ResolutionStatus::InProgress,
+            suggested_next_actions: Vec::new(),
+        }
+    }
+
+    /// The answer as one text.
+    pub fn text(&self) -> String {
+        self.response_parts.join("\n\n")
+    }
+}

@@ -1,0 +1,199 @@
+//! Objects: content that is too large for an event, in an object store of NATS.
+//!
+//! What is stored has the form that every NATS client library reads as an object store: chunks on a subject of their own, and
+//! a message that describes them, the last one of its subject. An object's name is made of its content, so the same content
+//! is kept once, however many writers bring it at the same time. Objects are read by direct gets: no consumer is made.
+
+use base64::{Engine, prelude::BASE64_URL_SAFE};
+use bytes::{Bytes, BytesMut};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::{
+    AppendError, ReadError, Via,
+    nats::{NatsLog, RawMessage},
+};
+use crate::{domain::event::Object, limits, subjects};
+
+/// The bucket of attachments.
+pub const ATTACHMENTS: &str = "ATTACHMENTS";
+
+/// The object store over a NATS connection.
+#[derive(Clone)]
+pub struct Objects {
+    log: NatsLog,
+}
+
+/// Why an object was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum PutError {
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// What the store knows of an object, in the form of the client libraries.
+#[derive(Serialize, Deserialize)]
+struct Info {
+    name: String,
+    bucket: String,
+    nuid: Uuid,
+    size: u64,
+    chunks: usize,
+    digest: String,
+    mtime: DateTime<Utc>,
+    #[serde(default)]
+    deleted: bool,
+    #[serde(default)]
+    metadata: Metadata,
+    options: Options,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Metadata {
+    #[serde(default, rename = "media-type")]
+    media_type: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Options {
+    max_chunk_size: usize,
+}
+
+impl Objects {
+    pub fn new(log: NatsLog) -> Self {
+        Self { log }
+    }
+
+    /// Stores an organisation's content, unless it is there.
+    pub async fn put(&self, org: &str, media_type: &str, content: Bytes) -> Result<Object, PutError> {
+        let hash = digest(content.clone()).await;
+        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let object = Object {
+            bucket: ATTACHMENTS.into(),
+            name: format!("{}/{hex}", subjects::encode_token(org)),
+            size: content.len() as u64,
+            digest: format!("SHA-256={}", BASE64_URL_SAFE.encode(hash)),
+            media_type: media_type.into(),
+        };
+        let known = self.info(&object, Via::Replica).await?;
+        let fresh = Utc::now() - TimeDelta::seconds(limits::OBJECT_FRESH_SECS);
+        if known.as_ref().is_some_and(|(info, _)| info.is(&object) && info.mtime > fresh) {
+            return Ok(object);
+        }
+        let expected = known.map_or(0, |(_, seq)| seq).to_string();
+        self.write(&object, content, &expected).await?;
+        Ok(object)
+    }
+
+    /// Writes the chunks, then what makes them an object: of several writers at the same time one does.
+    async fn write(&self, object: &Object, content: Bytes, expected: &str) -> Result<(), PutError> {
+        let nuid = Uuid::new_v4();
+        let chunks_subject = subjects::object_chunks(&object.bucket, nuid);
+        let mut chunks = 0;
+        let mut rest = content;
+        while !rest.is_empty() {
+            let chunk = rest.split_to(rest.len().min(limits::OBJECT_CHUNK_BYTES));
+            self.log.put(&chunks_subject, &format!("{}-{chunks}", nuid.simple()), &[], chunk).await?;
+            chunks += 1;
+        }
+        let info = Info {
+            name: object.name.clone(),
+            bucket: object.bucket.clone(),
+            nuid,
+            size: object.size,
+            chunks,
+            digest: object.digest.clone(),
+            mtime: Utc::now(),
+            deleted: false,
+            metadata: Metadata { media_type: object.media_type.clone() },
+            options: Options { max_chunk_size: limits::OBJECT_CHUNK_BYTES },
+        };
+        let payload = serde_json::to_vec(&info).expect("texts and numbers always serialise");
+        let headers = [("Nats-Expected-Last-Subject-Sequence", expected), ("Nats-Rollup", "sub")];
+        let subject = subjects::object_info(&object.bucket, &object.name);
+        match self.log.put(&subject, &nuid.simple().to_string(), &headers, payload.into()).await {
+            Err(AppendError::Conflict) => self.give_way(object, nuid, &chunks_subject).await,
+            written => Ok(written?),
+        }
+    }
+
+    /// Another writer, or an earlier try of this one, has described the object: what of this one's chunks nobody needs goes.
+    async fn give_way(&self, object: &Object, nuid: Uuid, chunks: &str) -> Result<(), PutError> {
+        match self.info(object, Via::Leader).await? {
+            Some((info, _)) if info.nuid == nuid => Ok(()),
+            Some((info, _)) if info.is(object) => {
+                if let Err(error) = self.log.purge(&stream(&object.bucket), chunks).await {
+                    tracing::warn!(%error, "chunks that nobody needs stay until they are too old");
+                }
+                Ok(())
+            }
+            Some(_) | None => Err(AppendError::Conflict.into()),
+        }
+    }
+
+    /// Reads an object; `None` = it is not there, or no longer.
+    pub async fn get(&self, object: &Object) -> Result<Option<Bytes>, ReadError> {
+        // A replica may not have heard of it yet, or not of all of it.
+        for via in [Via::Replica, Via::Leader] {
+            if let Some((info, _)) = self.info(object, via).await?
+                && info.is(object)
+                && let Some(content) = self.content(&info, via).await?
+            {
+                return Ok(Some(content));
+            }
+        }
+        Ok(None)
+    }
+
+    /// All chunks, if they make the content that they should.
+    async fn content(&self, info: &Info, via: Via) -> Result<Option<Bytes>, ReadError> {
+        if info.size > limits::ATTACHMENT_MAX_BYTES as u64 {
+            return Ok(None);
+        }
+        let (stream, subject) = (stream(&info.bucket), subjects::object_chunks(&info.bucket, info.nuid));
+        let mut content = BytesMut::with_capacity(info.size as usize);
+        let mut next = 1;
+        for _ in 0..info.chunks {
+            let query = json!({ "seq": next, "next_by_subj": subject });
+            let Some(chunk) = self.log.get(&stream, &query, via).await? else { return Ok(None) };
+            next = chunk.seq + 1;
+            content.extend_from_slice(&chunk.payload);
+            if content.len() as u64 > info.size {
+                return Ok(None);
+            }
+        }
+        let content = content.freeze();
+        let digest = format!("SHA-256={}", BASE64_URL_SAFE.encode(digest(content.clone()).await));
+        Ok((content.len() as u64 == info.size && digest == info.digest).then_some(content))
+    }
+
+    /// What is known of an object, and the sequence of that message.
+    async fn info(&self, object: &Object, via: Via) -> Result<Option<(Info, u64)>, ReadError> {
+        let query = json!({ "last_by_subj": subjects::object_info(&object.bucket, &object.name) });
+        let message: Option<RawMessage> = self.log.get(&stream(&object.bucket), &query, via).await?;
+        Ok(message.and_then(|message| Some((serde_json::from_slice(&message.payload).ok()?, message.seq))))
+    }
+}
+
+impl Info {
+    /// Whether it describes this object.
+    fn is(&self, object: &Object) -> bool {
+        !self.deleted && self.digest == object.digest && self.size == object.size
+    }
+}
+
+/// The SHA-256 of a content; megabytes of it would hold up what else the thread has to do.
+async fn digest(content: Bytes) -> [u8; 32] {
+    let hash = tokio::task::spawn_blocking(move || Sha256::digest(&content).into());
+    hash.await.expect("hashing does not panic, and a runtime that stops polls nothing")
+}
+
+/// The stream of a bucket.
+fn stream(bucket: &str) -> String {
+    format!("OBJ_{bucket}")
+}

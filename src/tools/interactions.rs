@@ -1,0 +1,107 @@
+//! The tools that ask a visitor something: for their contact, or to choose.
+//!
+//! A client that shows forms is sent one, and the turn waits. Otherwise the model asks in words and passes the answer on with
+//! `submit_interaction`, under the same checks.
+
+use serde_json::{Map, Value, json};
+
+use super::{builtin::Builtin, call::ToolResult};
+use crate::domain::{
+    event::{Ask, Resolution},
+    interaction::{FieldError, Form},
+};
+
+const DEFAULT_REASON: &str = "to help you better";
+
+/// What a call of one of these tools asks, or what is wrong with its arguments. `supports`: what the client can show.
+pub fn ask(builtin: Builtin, arguments: &Value, supports: &[String]) -> Result<Ask, String> {
+    let form = match builtin {
+        Builtin::RequestIdentityIntake => Form::identity_intake(arguments)?,
+        Builtin::RequestChoices => Form::choices(arguments)?,
+        _ => return Err("This tool asks nothing.".into()),
+    };
+    let reason = arguments["reason"].as_str().map(str::trim).filter(|reason| !reason.is_empty());
+    let parks = supports.iter().any(|capability| capability == form.capability());
+    Ok(Ask { form, reason: reason.unwrap_or(DEFAULT_REASON).to_string(), parks })
+}
+
+/// What the model is told when the client shows no form.
+pub fn in_words(builtin: Builtin, arguments: &Value) -> ToolResult {
+    let form = match ask(builtin, arguments, &[]) {
+        Ok(ask) => ask.form,
+        Err(problem) => return ToolResult::error(problem),
+    };
+    let values = match &form {
+        Form::IdentityIntake { .. } => json!({ "name": "…", "email": "…", "phone": "…" }),
+        Form::Choices { .. } => json!({ "answers": [{ "header": "…", "options": ["a label"], "other": "free text" }] }),
+    };
+    let instructions = "The visitor's client shows no forms. Ask for this in your own words now, and end your answer there. \
+        When the visitor has answered, call `submit_interaction` with `values` of this shape, without what was not said; \
+        if they would rather not, with `declined: true`.";
+    ToolResult::ok(json!({
+        "status": "ask_in_words", "instructions": instructions, "kind": form.kind(), "spec": form.spec(), "values": values,
+    }))
+}
+
+/// What a visitor said in words, passed on by the model; `asked`: the form that was asked for.
+pub fn submit(arguments: &Value, asked: Option<&Form>) -> ToolResult {
+    let Some(form) = asked else {
+        return ToolResult::error("Nothing was asked of the visitor.");
+    };
+    if arguments["declined"] == true {
+        return ToolResult { values: Some(Map::new()), ..answer(Resolution::Declined, None) };
+    }
+    let Some(values) = arguments["values"].as_object() else {
+        return ToolResult::error("`values` or `declined: true` is required.");
+    };
+    match form.check(values) {
+        Ok(values) => ToolResult { values: Some(values.clone()), ..answer(Resolution::Submitted, Some(&values)) },
+        Err(errors) => ToolResult::error(problems(&errors)),
+    }
+}
+
+/// The result of asking, for the model.
+pub fn answer(resolution: Resolution, values: Option<&Map<String, Value>>) -> ToolResult {
+    ToolResult::ok(match resolution {
+        Resolution::Submitted | Resolution::Approved => json!({ "status": "submitted", "values": values }),
+        Resolution::Declined => {
+            json!({ "status": "declined", "message": "The visitor would rather not say. Go on without it." })
+        }
+        Resolution::Expired => {
+            json!({ "status": "no_response", "message": "The visitor did not answer in time. Go on without it." })
+        }
+    })
+}
+
+fn problems(errors: &[FieldError]) -> String {
+    let lines: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
+    format!("Ask the visitor again. {}", lines.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_form_waits_only_for_a_client_that_shows_it() {
+        let arguments = json!({ "fields": ["email"], "reason": " " });
+        let asks = |supports: &[&str]| {
+            let supports: Vec<String> = supports.iter().map(|s| s.to_string()).collect();
+            ask(Builtin::RequestIdentityIntake, &arguments, &supports).unwrap()
+        };
+        assert!(asks(&["identity_form"]).parks && !asks(&["choice_chips"]).parks);
+        assert_eq!(asks(&[]).reason, "to help you better");
+    }
+
+    #[test]
+    fn what_was_said_in_words_is_checked_like_a_form() {
+        let form = Form::identity_intake(&json!({ "fields": ["email"] })).unwrap();
+        assert!(submit(&json!({ "values": { "email": "a@b.c" } }), None).is_error);
+        assert!(submit(&json!({ "values": { "email": "nobody" } }), Some(&form)).is_error);
+        let submitted = submit(&json!({ "values": { "email": "a@B.c" } }), Some(&form));
+        assert_eq!(submitted.values.unwrap()["email"], "a@b.c");
+        assert!(submitted.text.contains("submitted"));
+        let declined = submit(&json!({ "declined": true }), Some(&form));
+        assert!(declined.values.unwrap().is_empty() && declined.text.contains("declined"));
+    }
+}

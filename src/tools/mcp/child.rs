@@ -1,0 +1,82 @@
+//! An MCP server as a child process: started, listened to, ended with everything that it started.
+
+use std::{io, path::Path, process::Stdio, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    time::timeout,
+};
+
+use crate::limits;
+
+/// What of the worker's own environment a child sees. The rest holds keys that are none of its business.
+const INHERITED: &[&str] =
+    &["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TERM", "TMPDIR", "TZ", "SSL_CERT_FILE"];
+
+/// A running child and the processes that it started: one process group, killed when this is dropped.
+pub struct Group {
+    child: Child,
+}
+
+/// Starts a server. Its standard error goes to the log.
+pub fn start(
+    server: &str,
+    command: &str,
+    args: &[String],
+    env: &[(String, String)],
+    cwd: Option<&Path>,
+) -> io::Result<(Group, ChildStdout, ChildStdin)> {
+    let mut command = Command::new(command);
+    command.args(args).env_clear();
+    command.envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    command.envs(env.iter().map(|(name, value)| (name, value)));
+    if let Some(cwd) = cwd {
+        command.current_dir(cwd);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.process_group(0).kill_on_drop(true);
+    let mut child = command.spawn()?;
+    let (stdout, stdin) = (child.stdout.take(), child.stdin.take());
+    let (Some(stdout), Some(stdin), Some(stderr)) = (stdout, stdin, child.stderr.take()) else {
+        return Err(io::Error::other("a pipe is missing"));
+    };
+    tokio::spawn(log_stderr(server.to_string(), stderr));
+    Ok((Group { child }, stdout, stdin))
+}
+
+impl Group {
+    /// Waits for the child to end, as it does when its input has been closed; kills the group if it does not.
+    pub async fn end(mut self) {
+        let patience = Duration::from_millis(limits::MCP_CLOSE_MS);
+        if timeout(patience, self.child.wait()).await.is_err() {
+            self.kill();
+            if let Err(error) = self.child.wait().await {
+                tracing::warn!(%error, "an MCP server's process can't be waited for");
+            }
+        }
+    }
+
+    /// Kills the group. Only while the child was not waited for: until then its number belongs to nobody else.
+    fn kill(&self) {
+        if let Some(pid) = self.child.id() {
+            // SAFETY: kill has no memory effects here, and the group is the child's own.
+            unsafe { libc::kill(-(pid as i32), libc::SIGKILL) };
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Reads all that a server says, so that it never waits, and logs it in pieces of bounded size.
+async fn log_stderr(server: String, mut stderr: impl AsyncRead + Unpin) {
+    let mut piece = vec![0; limits::MCP_STDERR_PIECE_BYTES];
+    while let Ok(length @ 1..) = stderr.read(&mut piece).await {
+        let text = String::from_utf8_lossy(&piece[..length]);
+        tracing::debug!(server, stderr = text.trim_end(), "an MCP server says");
+    }
+}

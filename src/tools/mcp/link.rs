@@ -1,0 +1,165 @@
+//! A connection to an MCP server that has been initialised.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use reqwest::redirect::Policy;
+use rmcp::{
+    ClientHandler, Peer, RoleClient, ServiceError, ServiceExt,
+    model::{
+        ClientCapabilities, ClientConfig, ClientRequest, Implementation, PaginatedRequestParams, PingRequest, Tool,
+    },
+    service::{NotificationContext, RunningService, RunningServiceCancellationToken},
+    transport::{
+        StreamableHttpClientTransport, async_rw::AsyncRwTransport, common::client_side_sse::ExponentialBackoff,
+        streamable_http_client::StreamableHttpClientTransportConfig,
+    },
+};
+use tokio::{
+    sync::Notify,
+    time::{error::Elapsed, timeout},
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::child::{self, Group};
+use crate::{
+    config::{McpLink, McpServer},
+    limits,
+};
+
+/// A connection that is up.
+pub struct Link {
+    pub peer: Peer<RoleClient>,
+    /// Told when the server says that its tools have changed.
+    pub changed: Arc<Notify>,
+    stop: RunningServiceCancellationToken,
+    ended: AbortOnDropHandle<()>,
+    child: Option<Group>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error("its process can't be started: {0}")]
+    Start(#[from] std::io::Error),
+    #[error("its connections can't be made: {0}")]
+    Client(#[from] reqwest::Error),
+    #[error("{0}")]
+    Initialize(Box<rmcp::service::ClientInitializeError>),
+    #[error("its tools can't be listed: {0}")]
+    List(#[from] ServiceError),
+    #[error("it does not answer in time")]
+    Late(#[from] Elapsed),
+}
+
+/// This side of a connection: it offers a server nothing, and listens for changes of its tools.
+struct Handler {
+    changed: Arc<Notify>,
+}
+
+impl ClientHandler for Handler {
+    fn get_info(&self) -> ClientConfig {
+        ClientConfig::new(ClientCapabilities::default(), Implementation::new("turnstream", env!("CARGO_PKG_VERSION")))
+    }
+
+    async fn on_tool_list_changed(&self, _context: NotificationContext<RoleClient>) {
+        self.changed.notify_one();
+    }
+}
+
+impl Link {
+    /// Connects and initialises.
+    pub async fn open(settings: &McpServer) -> Result<Self, LinkError> {
+        let patience = Duration::from_millis(limits::MCP_OPEN_MS);
+        let changed = Arc::new(Notify::new());
+        let handler = Handler { changed: changed.clone() };
+        let (service, child) = match &settings.link {
+            McpLink::Child { command, args, env, cwd } => {
+                let (group, stdout, stdin) = child::start(&settings.name, command, args, env, cwd.as_deref())?;
+                let transport = AsyncRwTransport::new_client(stdout, stdin);
+                let transport = transport.with_max_line_length(limits::MCP_MESSAGE_MAX_BYTES);
+                (timeout(patience, handler.serve(transport)).await?, Some(group))
+            }
+            McpLink::Http { url, headers } => {
+                let transport = http(url.as_str(), headers)?;
+                (timeout(patience, handler.serve(transport)).await?, None)
+            }
+        };
+        let service = service.map_err(|error| LinkError::Initialize(Box::new(error)))?;
+        Ok(Self::over(service, changed, child))
+    }
+
+    fn over(service: RunningService<RoleClient, Handler>, changed: Arc<Notify>, child: Option<Group>) -> Self {
+        let (peer, stop) = (service.peer().clone(), service.cancellation_token());
+        let ended = AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Err(error) = service.waiting().await {
+                tracing::error!(%error, "the task of an MCP connection failed");
+            }
+        }));
+        Self { peer, changed, stop, ended, child }
+    }
+
+    /// Returns when the connection has ended by itself.
+    pub async fn closed(&mut self) {
+        let _ = (&mut self.ended).await;
+    }
+
+    /// Closes the connection; a child has ended when this returns.
+    pub async fn close(self, has_ended: bool) {
+        self.stop.cancel();
+        if !has_ended && timeout(Duration::from_millis(limits::MCP_CLOSE_MS), self.ended).await.is_err() {
+            tracing::debug!("an MCP connection does not close in time");
+        }
+        if let Some(child) = self.child {
+            child.end().await;
+        }
+    }
+
+    /// All tools, page by page, up to what can be offered.
+    pub async fn tools(&self) -> Result<Vec<Tool>, LinkError> {
+        let (mut tools, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = self.peer.list_tools(Some(PaginatedRequestParams::default().with_cursor(cursor)));
+            let page = timeout(Duration::from_millis(limits::MCP_LIST_MS), page).await??;
+            cursor = page.next_cursor;
+            // A page without a tool could be followed by another one for ever.
+            let more = !page.tools.is_empty() && tools.len() < limits::TOOLS_MAX;
+            tools.extend(page.tools);
+            if cursor.is_none() || !more {
+                return Ok(tools);
+            }
+        }
+    }
+
+    /// Whether the server can be reached. One that is busy and does not answer in time can.
+    pub async fn is_reachable(&self) -> bool {
+        let ping = self.peer.send_request(ClientRequest::PingRequest(PingRequest::default()));
+        match timeout(Duration::from_millis(limits::MCP_PING_MS), ping).await {
+            Ok(Err(ServiceError::TransportSend(_) | ServiceError::TransportClosed)) => false,
+            Ok(_) | Err(_) => true,
+        }
+    }
+}
+
+/// The transport over HTTP. Redirects are not followed: they would take the headers elsewhere.
+fn http(
+    url: &str,
+    headers: &[(String, String)],
+) -> Result<StreamableHttpClientTransport<reqwest::Client>, reqwest::Error> {
+    // Connections are not kept: one whose last answer was not read to its end delays the next request.
+    let client = reqwest::Client::builder()
+        .redirect(Policy::none())
+        .pool_max_idle_per_host(0)
+        .connect_timeout(Duration::from_millis(limits::MCP_CONNECT_MS))
+        .build()?;
+    let headers = headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
+    let mut config = StreamableHttpClientTransportConfig::with_uri(url)
+        .custom_headers(headers.collect::<HashMap<_, _>>())
+        .max_concurrent_requests(limits::MCP_HTTP_PARALLEL)
+        .max_json_response_size(limits::MCP_MESSAGE_MAX_BYTES)
+        .max_sse_event_size(limits::MCP_MESSAGE_MAX_BYTES);
+    let mut retries = ExponentialBackoff::default();
+    retries.max_times = Some(limits::MCP_STREAM_TRIES);
+    retries.base_duration = Duration::from_millis(limits::MCP_RETRY_FIRST_MS);
+    config.retry_config = Arc::new(retries);
+    Ok(StreamableHttpClientTransport::with_client(client, config))
+}

@@ -1,0 +1,200 @@
+//! One MCP server: the task that holds its connection, and what is known of it.
+
+use std::{sync::Arc, time::Duration};
+
+use rmcp::{Peer, RoleClient};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{super::registry::Tool, link::Link, offer};
+use crate::{
+    config::{McpLink, McpServer},
+    limits,
+};
+
+/// A server, shared by its task and its callers.
+pub struct Server {
+    pub settings: McpServer,
+    state: watch::Sender<State>,
+    /// Told when a call finds that the server can't be reached.
+    doubt: Notify,
+}
+
+#[derive(Clone, Default)]
+struct State {
+    /// Whether it was tried once.
+    tried: bool,
+    /// How to speak to it while it is up.
+    peer: Option<Peer<RoleClient>>,
+    /// How often it was found to be up.
+    times: u64,
+    /// Its tools, or those that it had when it was up last.
+    tools: Arc<Vec<Tool>>,
+}
+
+/// A connection as a caller sees it.
+pub struct Up {
+    pub peer: Peer<RoleClient>,
+    times: u64,
+}
+
+impl Server {
+    pub fn new(settings: McpServer) -> Self {
+        Self { settings, state: watch::Sender::default(), doubt: Notify::new() }
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.state.borrow().peer.is_some()
+    }
+
+    /// Its tools, or those that it had when it was up last.
+    pub fn tools(&self) -> Arc<Vec<Tool>> {
+        self.state.borrow().tools.clone()
+    }
+
+    /// The connection, if there is one.
+    pub fn up(&self) -> Option<Up> {
+        let state = self.state.borrow();
+        Some(Up { peer: state.peer.clone()?, times: state.times })
+    }
+
+    /// Waits for a connection that was found to be up after `lost` was lost.
+    pub async fn up_again(&self, lost: &Up) -> Option<Up> {
+        self.doubt.notify_one();
+        let mut states = self.state.subscribe();
+        let state = states.wait_for(|state| state.peer.is_some() && state.times > lost.times).await.ok()?;
+        Some(Up { peer: state.peer.clone()?, times: state.times })
+    }
+
+    /// Has the task look whether the server is still there.
+    pub fn doubt(&self) {
+        self.doubt.notify_one();
+    }
+
+    /// Waits until the server was tried once, but not for ever.
+    pub async fn tried(&self) {
+        let mut states = self.state.subscribe();
+        let tried = states.wait_for(|state| state.tried);
+        if timeout(Duration::from_millis(limits::MCP_FIRST_MS), tried).await.is_err() {
+            tracing::warn!(
+                server = self.settings.name,
+                "an MCP server is slow to start; work begins without its tools"
+            );
+        }
+    }
+
+    /// Holds a connection until `stop`.
+    ///
+    /// (1) Connect, initialise, list the tools; (2) follow changes of the list and look after the connection; (3) when it is
+    /// lost, or could not be made, close what is left, wait a while that doubles, and begin again; (4) on `stop` close the
+    /// connection, and with it the child process.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let longest = Duration::from_millis(limits::MCP_RETRY_MAX_MS);
+        let mut pause = Duration::from_millis(limits::MCP_RETRY_FIRST_MS);
+        let mut was_up = true;
+        while !stop.is_cancelled() {
+            let begun = Instant::now();
+            match stop.run_until_cancelled(self.open()).await {
+                None => return,
+                Some(Ok(link)) => {
+                    was_up = true;
+                    self.hold(link, &stop).await;
+                }
+                Some(Err(problem)) if was_up => {
+                    was_up = false;
+                    tracing::warn!(server = self.settings.name, problem, "an MCP server can't be reached");
+                }
+                Some(Err(problem)) => {
+                    tracing::debug!(server = self.settings.name, problem, "an MCP server is still away")
+                }
+            }
+            self.state.send_modify(|state| state.tried = true);
+            if begun.elapsed() > longest {
+                pause = Duration::from_millis(limits::MCP_RETRY_FIRST_MS);
+            }
+            stop.run_until_cancelled(sleep(pause)).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    async fn open(&self) -> Result<Link, String> {
+        let link = Link::open(&self.settings).await.map_err(|error| self.without_secrets(error.to_string()))?;
+        match link.tools().await {
+            Ok(listed) => {
+                self.set_up(&link, offer::tools(&self.settings, listed));
+                Ok(link)
+            }
+            Err(error) => {
+                link.close(false).await;
+                Err(self.without_secrets(error.to_string()))
+            }
+        }
+    }
+
+    /// Follows the server until it is lost or `stop`; closes the connection.
+    async fn hold(&self, mut link: Link, stop: &CancellationToken) {
+        let every = Duration::from_millis(limits::MCP_PING_EVERY_MS);
+        let mut pings = interval_at(Instant::now() + every, every);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let changed = link.changed.clone();
+        // A child that is gone has closed its pipe; HTTP has nothing that ends by itself.
+        let is_http = matches!(self.settings.link, McpLink::Http { .. });
+        let has_ended = loop {
+            tokio::select! {
+                () = stop.cancelled() => break false,
+                () = link.closed() => break true,
+                () = changed.notified() => {
+                    stop.run_until_cancelled(self.list_again(&link)).await;
+                }
+                () = self.doubt.notified() => if !self.look(&link).await { break false },
+                _ = pings.tick(), if is_http => if !self.look(&link).await { break false },
+            }
+        };
+        self.state.send_modify(|state| state.peer = None);
+        if !stop.is_cancelled() {
+            tracing::warn!(server = self.settings.name, "an MCP server is gone; its tools are not offered");
+        }
+        link.close(has_ended).await;
+    }
+
+    async fn list_again(&self, link: &Link) {
+        match link.tools().await {
+            Ok(listed) => self.set_up(link, offer::tools(&self.settings, listed)),
+            Err(error) => {
+                let problem = self.without_secrets(error.to_string());
+                tracing::warn!(server = self.settings.name, problem, "the tools of an MCP server are not known");
+            }
+        }
+    }
+
+    /// Whether the server is there; who waits for it is told.
+    async fn look(&self, link: &Link) -> bool {
+        let reachable = link.is_reachable().await;
+        if reachable {
+            self.state.send_modify(|state| state.times += 1);
+        }
+        reachable
+    }
+
+    fn set_up(&self, link: &Link, tools: Vec<Tool>) {
+        let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_str()).collect();
+        tracing::info!(server = self.settings.name, tools = names.join(" "), "tools of an MCP server");
+        self.state.send_modify(|state| {
+            state.tried = true;
+            state.peer = Some(link.peer.clone());
+            state.times += 1;
+            state.tools = Arc::new(tools);
+        });
+    }
+
+    /// An error's text without what a URL may hold.
+    fn without_secrets(&self, text: String) -> String {
+        match &self.settings.link {
+            McpLink::Http { url, .. } => text.replace(url.as_str(), url.host_str().unwrap_or_default()),
+            McpLink::Child { .. } => text,
+        }
+    }
+}

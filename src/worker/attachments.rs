@@ -1,0 +1,63 @@
+//! Pictures that came with the message of a turn, for the model. Files never reach it.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Worker;
+use crate::{
+    domain::event::{Content, Image},
+    limits,
+    log::ReadError,
+    model::{ChatMessage, ChatRequest, ImageUrl},
+};
+
+/// Said to the model where a picture can't be shown: the store keeps it for a while only.
+const GONE: &str = "[An image that came with this message is no longer there.]";
+
+/// Puts the pictures of a turn into its request, with the last message of a user, which is the one that the turn answers.
+/// What came with the message is read from the object store and put in whole; the permit is its room in this process.
+pub(super) async fn show(
+    worker: &Worker,
+    images: &[Image],
+    request: &mut ChatRequest,
+) -> Result<Option<OwnedSemaphorePermit>, ReadError> {
+    let message = request.messages.iter_mut().rfind(|message| matches!(message, ChatMessage::User(_)));
+    let Some(ChatMessage::User(text)) = message.as_deref().filter(|_| !images.is_empty()) else { return Ok(None) };
+    let mut text = text.clone();
+    let bytes = images.iter().map(|image| match &image.content {
+        Content::Url(_) => 0,
+        Content::Object(object) => object.size as usize,
+    });
+    let bytes = bytes.sum::<usize>().min(limits::IMAGES_BYTES) as u32;
+    let room = worker.images.clone().acquire_many_owned(bytes).await.ok();
+    let mut shown = Vec::new();
+    for image in images {
+        let url = match &image.content {
+            Content::Url(url) => Some(url.clone()),
+            Content::Object(object) => match worker.objects.get(object).await? {
+                Some(content) => data_url(&object.media_type, content).await,
+                None => None,
+            },
+        };
+        match url {
+            Some(url) => shown.push(ImageUrl { url, detail: image.detail.clone() }),
+            None => text = format!("{text}\n\n{GONE}").trim_start().to_string(),
+        }
+    }
+    if let Some(message) = message {
+        *message =
+            if shown.is_empty() { ChatMessage::User(text) } else { ChatMessage::Picture { text, images: shown } };
+    }
+    Ok(room)
+}
+
+/// A content as a URL. Megabytes of it are made where no tokens wait.
+async fn data_url(media_type: &str, content: Bytes) -> Option<String> {
+    let mut url = format!("data:{media_type};base64,");
+    let encoded = tokio::task::spawn_blocking(move || {
+        BASE64_STANDARD.encode_string(content, &mut url);
+        url
+    });
+    encoded.await.ok()
+}

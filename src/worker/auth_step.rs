@@ -1,0 +1,93 @@
+//! Tools that are not called for just anybody: the refusal, and the one-time password that lifts it.
+//!
+//! The turn does not wait: the tool is refused, a password is sent, and the model tells its visitor. When they have entered it
+//! they send their message again.
+
+use super::{profile::Demand, run::Run};
+use crate::{
+    domain::{
+        Call, Turn,
+        event::{CallRequested, OtpChallenge, OtpChannel},
+        interaction::Contact,
+    },
+    otp::{self, OtpError},
+    tools::ToolResult,
+};
+
+/// Why a call is not made.
+pub(super) struct Refused {
+    pub demand: Demand,
+    description: String,
+    contact: Contact,
+}
+
+/// Whether a password was asked for when this call was refused.
+pub(super) fn is_password_sent(call: &Call) -> bool {
+    call.result.as_ref().is_some_and(|result| result.notices > 0)
+}
+
+impl Run<'_> {
+    /// What stands against a call: the visitor has not proved what its tool demands.
+    pub(super) fn refused(&self, turn: &Turn, call: &CallRequested) -> Option<Refused> {
+        let (tool, rule) = self.profile.tool(&self.key, &call.name)?;
+        let demand = self.profile.demands(&self.state, turn, &tool, &rule)?;
+        let known = self.state.known(turn.request.session);
+        let contact = known.map(|known| known.contact.clone()).unwrap_or_default();
+        Some(Refused { demand, description: call.description.clone(), contact })
+    }
+
+    /// The result of a call that is refused, as a future that borrows nothing of the run; `sends`: a password is sent if it
+    /// can be.
+    pub(super) fn refuse(
+        &self,
+        turn: &Turn,
+        call: CallRequested,
+        refused: Refused,
+        sends: bool,
+    ) -> impl Future<Output = (CallRequested, ToolResult)> + Send + use<> {
+        let client = self.worker.client.clone();
+        let (org, conversation, session) = (self.key.org.clone(), self.key.conversation, turn.request.session);
+        async move {
+            let Refused { demand, description, contact } = refused;
+            let channels = otp::channels(&contact);
+            let result = match demand {
+                Demand::BeAdministrator => ToolResult::error("Not done: only an administrator may have this done."),
+                Demand::ProveIdentity if channels.is_empty() => ToolResult::error(
+                    "Not done: the visitor has to prove who they are, and no e-mail address or phone number is known. Ask \
+                     for one (with `request_identity_intake`, if you have it), and to send their message again afterwards.",
+                ),
+                Demand::ProveIdentity if !sends => {
+                    ToolResult::error("Not done: the visitor has to prove who they are first.")
+                }
+                Demand::ProveIdentity => match otp::send(&client, &org, conversation, session, &contact).await {
+                    Ok(sent) => {
+                        let text = told(sent.channel);
+                        let otp = OtpChallenge { description, channels, sent: Some(sent) };
+                        ToolResult { otp: Some(otp), ..ToolResult::error(text) }
+                    }
+                    Err(OtpError::NoService) => ToolResult::error(
+                        "Not done: the visitor has to prove who they are, which is not possible here.",
+                    ),
+                    Err(OtpError::Failed(cause)) => {
+                        tracing::warn!(cause, %session, "a one-time password was not sent");
+                        let otp = OtpChallenge { description, channels, sent: None };
+                        let text = "Not done: the visitor has to prove who they are, and no code could be sent now.";
+                        ToolResult { otp: Some(otp), ..ToolResult::error(text) }
+                    }
+                },
+            };
+            (call, result)
+        }
+    }
+}
+
+fn told(channel: OtpChannel) -> String {
+    let place = match channel {
+        OtpChannel::Email => "e-mail address",
+        OtpChannel::Sms => "phone",
+    };
+    format!(
+        "Not done yet: the visitor has to prove who they are. A code was sent to their {place}. Ask them to enter it, and to \
+         send their message again afterwards."
+    )
+}

@@ -1,0 +1,165 @@
+//! What holds for one turn: the worker's settings, and over them the version of the agent's configuration that the turn names.
+
+use std::{sync::Arc, time::Duration};
+
+use super::Worker;
+use crate::{
+    agents::{
+        AgentConfig, AuthLevel,
+        config::{ToolRule, WorkflowStep},
+    },
+    domain::{Conversation, Turn},
+    knowledge::Reader,
+    log::ReadError,
+    model::Gateway,
+    subjects::ConversationKey,
+    tools::{Offer, Tool},
+};
+
+const DEFAULT_PERSONA: &str = "You are a helpful, friendly support agent. Answer briefly and plainly. \
+    Rely on the knowledge that you are given and on your tools; when they do not hold the answer, say so.";
+
+/// See the module.
+#[derive(Clone)]
+pub(super) struct Profile {
+    worker: Arc<Worker>,
+    agent: Arc<AgentConfig>,
+    /// Who is asked, with the key of the turn's organisation. `None`: there is no key for it.
+    pub gateway: Option<Gateway>,
+    /// The turn names a configuration that is not there. To go on without it could drop what it demands.
+    pub is_missing: bool,
+}
+
+/// What a visitor has to do before a tool may be called for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Demand {
+    ProveIdentity,
+    BeAdministrator,
+}
+
+impl Profile {
+    /// The profile of a turn.
+    pub async fn of(worker: &Arc<Worker>, key: &ConversationKey, turn: &Turn) -> Result<Self, ReadError> {
+        let found = match &turn.request.agent_config {
+            Some(version) => worker.agents.version(&key.org, version).await?,
+            None => Some(Arc::default()),
+        };
+        let is_missing = found.is_none();
+        let agent = found.unwrap_or_default();
+        let gateway = worker.gateways.of(&key.org, agent.gateway_key.as_deref()).await;
+        Ok(Self { worker: worker.clone(), agent, gateway, is_missing })
+    }
+
+    /// The model that answers.
+    pub fn model(&self, turn: &Turn) -> String {
+        let chosen = turn.request.model.as_ref().or(self.agent.model.as_ref());
+        chosen.unwrap_or(&self.worker.settings.model).clone()
+    }
+
+    pub fn preamble_model(&self) -> Option<&String> {
+        self.agent.preamble_model.as_ref().or(self.worker.settings.preamble_model.as_ref())
+    }
+
+    /// The model that names conversations.
+    pub fn title_model(&self) -> Option<&String> {
+        self.agent.title_model.as_ref().or(self.worker.settings.title_model.as_ref())
+    }
+
+    /// The model that judges the workflow's steps; without one, the model that answers does.
+    pub fn judge_model(&self, turn: &Turn) -> String {
+        let chosen = self.agent.judge_model.as_ref().or(self.worker.settings.judge_model.as_ref());
+        chosen.cloned().unwrap_or_else(|| self.model(turn))
+    }
+
+    pub fn max_iterations(&self) -> u32 {
+        self.agent.max_iterations.unwrap_or(self.worker.settings.max_iterations)
+    }
+
+    pub fn max_tokens(&self) -> u32 {
+        self.agent.max_tokens.unwrap_or(self.worker.settings.max_tokens)
+    }
+
+    pub fn human_wait(&self) -> Duration {
+        Duration::from_secs(self.agent.human_wait_secs.unwrap_or(self.worker.settings.human_wait_secs).into())
+    }
+
+    pub fn persona(&self) -> &str {
+        self.agent.persona.as_deref().unwrap_or(DEFAULT_PERSONA)
+    }
+
+    pub fn greeting(&self) -> Option<&str> {
+        self.agent.greeting.as_deref()
+    }
+
+    pub fn gateway_metadata(&self) -> Option<serde_json::Map<String, serde_json::Value>> {
+        self.agent.gateway_metadata.clone()
+    }
+
+    pub fn suggests_replies(&self) -> bool {
+        self.agent.suggested_replies.unwrap_or(true)
+    }
+
+    /// The step that the conversation is at, its place, and how many there are; `None`: no workflow, or it is over.
+    pub fn workflow_step(&self, state: &Conversation) -> Option<(usize, usize, &WorkflowStep)> {
+        let workflow = self.agent.workflow.as_ref().filter(|_| !state.workflow.finished)?;
+        let (at, step) = workflow.current(state.workflow.step.as_deref());
+        Some((at, workflow.steps.len(), step))
+    }
+
+    /// The step after the one at this place.
+    pub fn step_after(&self, at: usize) -> Option<&WorkflowStep> {
+        self.agent.workflow.as_ref()?.steps.get(at + 1)
+    }
+
+    /// Who looks for knowledge in a turn: whoever asked for it, in the documents that the agent may rest on.
+    pub fn reader(&self, key: &ConversationKey, turn: &Turn) -> Reader {
+        let (user, groups) = match &turn.request.asker {
+            Some(asker) => (Some(asker.user.clone()), asker.groups.clone()),
+            None => (None, vec![]),
+        };
+        Reader { org: key.org.clone(), user, groups, sets: self.agent.document_sets.clone() }
+    }
+
+    /// The tools that the model is offered, ordered by name.
+    pub fn offered(&self, key: &ConversationKey, state: &Conversation, has_older: bool) -> Vec<Tool> {
+        let offer = Offer {
+            has_older,
+            interactions: self.agent.interactions.unwrap_or(true),
+            asked_in_words: state.asked.is_some(),
+        };
+        let mut tools = self.worker.tools.offered(&key.org, &offer);
+        tools.retain(|tool| self.agent.tool_rule(&tool.name).is_some());
+        tools
+    }
+
+    /// A tool that the agent may use, with what holds for it.
+    pub fn tool(&self, key: &ConversationKey, name: &str) -> Option<(Tool, ToolRule)> {
+        let rule = self.agent.tool_rule(name)?;
+        let tool = self.worker.tools.find(&key.org, name)?;
+        let is_off = tool.asks_visitors() && self.agent.interactions == Some(false);
+        (!is_off).then_some((tool, rule))
+    }
+
+    /// Whether a person must approve a call of this tool.
+    pub fn needs_approval(&self, tool: &Tool, rule: &ToolRule) -> bool {
+        let name = tool.name.to_lowercase();
+        let is_named = |pattern: &String| name.contains(&pattern.to_lowercase());
+        tool.confirm
+            || rule.confirm
+            || self.worker.settings.confirm_tools.iter().any(is_named)
+            || self.agent.confirm_tools.iter().any(is_named)
+    }
+
+    /// What the visitor has to do before this tool may be called for them; `None`: it may.
+    pub fn demands(&self, state: &Conversation, turn: &Turn, tool: &Tool, rule: &ToolRule) -> Option<Demand> {
+        let name = tool.name.to_lowercase();
+        let is_gated = self.worker.settings.auth_tools.iter().any(|pattern| pattern == "*" || name.contains(pattern));
+        let asker = turn.request.asker.as_ref();
+        let is_verified = || state.known(turn.request.session).is_some_and(|known| known.verified);
+        match rule.auth_level {
+            AuthLevel::EndUser if is_gated && asker.is_none() && !is_verified() => Some(Demand::ProveIdentity),
+            AuthLevel::Admin if is_gated && !asker.is_some_and(|asker| asker.is_admin) => Some(Demand::BeAdministrator),
+            AuthLevel::None | AuthLevel::EndUser | AuthLevel::Admin => None,
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Images and files of a message: images to the model, files to tools, their content once in the object store.
+
+use async_nats::jetstream::{self, object_store::ObjectStore};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+
+use crate::support::{
+    Edge, Stage,
+    client::{Client, Session, message_frame},
+    frames::{answer_text, code},
+    gateway::Reply,
+    processes::Process,
+    tools::{Provider, Tool},
+};
+
+/// A picture of one pixel.
+const PIXEL: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+const FIVE_MIB: usize = 5 * 1024 * 1024;
+const CHUNK: usize = 128 * 1024;
+
+struct Scene {
+    stage: Stage,
+    edge: Edge,
+    _worker: Process,
+    client: Client,
+    session: Session,
+}
+
+async fn scene() -> Scene {
+    let stage = Stage::start().await;
+    let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
+    let mut client = Client::connect(&edge).await;
+    let session = client.open_session().await;
+    Scene { stage, edge, _worker, client, session }
+}
+
+/// Bytes that differ with the seed.
+fn content(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let next = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..length).map(next).collect()
+}
+
+fn data_url(media_type: &str, content: &[u8]) -> String {
+    format!("data:{media_type};base64,{}", BASE64_STANDARD.encode(content))
+}
+
+fn with(session: &Session, id: &str, attachments: Value) -> Value {
+    let mut frame = message_frame(session, id, "see what I have sent");
+    frame.as_object_mut().unwrap().extend(attachments.as_object().unwrap().clone());
+    frame
+}
+
+async fn store(stage: &Stage) -> ObjectStore {
+    jetstream::new(stage.nats.client().await).get_object_store("ATTACHMENTS").await.unwrap()
+}
+
+/// How many messages the object store's stream holds.
+async fn kept(stage: &Stage) -> usize {
+    let context = jetstream::new(stage.nats.client().await);
+    context.get_stream("OBJ_ATTACHMENTS").await.unwrap().cached_info().state.messages as usize
+}
+
+impl Scene {
+    async fn ask(&mut self, id: &str, attachments: Value) {
+        let accepted = self.client.request(with(&self.session, id, attachments)).await;
+        assert_eq!(accepted["status"], 202, "{accepted:#}");
+        assert_eq!(answer_text(&self.client.turn(id).await), "ok");
+    }
+
+    /// The payload of the last event of this kind in the log.
+    async fn event(&self, kind: &str) -> Vec<u8> {
+        let stream = jetstream::new(self.stage.nats.client().await).get_stream("CHAT_local").await.unwrap();
+        let subject = format!("chat.local.*.{}.{kind}", self.session.conversation);
+        stream.get_last_raw_message_by_subject(&subject).await.unwrap().payload.to_vec()
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_5_mib_travels_is_kept_once_and_is_readable_by_a_tool() {
+    let mut s = scene().await;
+    let provider = Provider::start(&s.stage.nats, vec![Tool::answers("read_it", "done")]).await;
+    s._worker.line(|line| line.contains("tools of NATS services") && line.contains("read_it")).await;
+    let sent = content(FIVE_MIB, 1);
+    let url = data_url("application/pdf", &sent);
+    let files = |name: &str| json!({ "files": [{ "name": name, "mimeType": "application/pdf", "url": url }] });
+    for (id, name) in [("r1", "a bill.pdf"), ("r2", "Zoë's second.pdf")] {
+        s.stage.gateway.script(Reply::tool_call("read_it", json!({})));
+        s.ask(id, files(name)).await;
+    }
+    assert_eq!(kept(&s.stage).await, FIVE_MIB / CHUNK + 1, "the same content once");
+
+    let calls = provider.calls();
+    let [first, second] = [&calls[0].files[0], &calls[1].files[0]];
+    assert_eq!((&first["name"], &second["name"]), (&json!("a bill.pdf"), &json!("Zoë's second.pdf")));
+    assert_eq!((&first["mimeType"], &first["object"]), (&json!("application/pdf"), &second["object"]));
+    let object = &first["object"];
+    assert_eq!((&object["bucket"], &object["size"]), (&json!("ATTACHMENTS"), &json!(FIVE_MIB)));
+    let mut read = Vec::new();
+    let mut found = store(&s.stage).await.get(object["name"].as_str().unwrap()).await.unwrap();
+    assert_eq!(json!(found.info().digest), object["digest"]);
+    found.read_to_end(&mut read).await.unwrap();
+    assert!(read == sent, "the client library of any tool reads it");
+
+    let event = s.event("turn.requested.default").await;
+    assert!(event.len() < 4_096, "{} bytes", event.len());
+    for request in s.stage.gateway.requests() {
+        let text = request.to_string();
+        assert!(
+            !text.contains("bill") && !text.contains("second.pdf") && !text.contains("ATTACHMENTS"),
+            "{text:.2000}"
+        );
+    }
+}
+
+/// Writers of the same content at the same instant, on two edges: one of them writes it.
+#[tokio::test]
+async fn the_same_content_from_many_sides_at_once_is_kept_once() {
+    let s = scene().await;
+    let second = s.stage.edge().await;
+    let url = data_url("text/plain", &content(3 * CHUNK, 2));
+    let sends = (0..8).map(|n| {
+        let (edge, url) = (if n % 2 == 0 { &s.edge } else { &second }, &url);
+        async move {
+            let mut client = Client::connect(edge).await;
+            let session = client.open_session().await;
+            let files = json!({ "files": [{ "name": "same.txt", "url": url }] });
+            let accepted = client.request(with(&session, "r", files)).await;
+            assert_eq!(accepted["status"], 202, "{accepted:#}");
+            assert_eq!(answer_text(&client.turn("r").await), "ok");
+        }
+    });
+    futures_util::future::join_all(sends).await;
+    assert_eq!(kept(&s.stage).await, 3 + 1);
+}
+
+/// The user message with images of a request to the model, as parts.
+fn parts(request: &Value) -> Vec<&Value> {
+    let messages = request["messages"].as_array().unwrap();
+    messages.iter().filter_map(|message| message["content"].as_array()).flatten().collect()
+}
+
+#[tokio::test]
+async fn images_reach_the_model_with_their_message_and_never_again() {
+    let mut s = scene().await;
+    let _provider = Provider::start(&s.stage.nats, vec![Tool::answers("look_up", "found")]).await;
+    s._worker.line(|line| line.contains("tools of NATS services") && line.contains("look_up")).await;
+    let (inline, web) = (format!("data:image/png;base64,{PIXEL}"), "https://example.com/a.webp");
+    let images = json!({ "images": [{ "url": inline, "detail": "low" }, { "url": web }, { "no": "url" }] });
+    s.stage.gateway.script(Reply::tool_call("look_up", json!({})));
+    s.ask("r1", images).await;
+    s.ask("r2", json!({})).await;
+    let requests = s.stage.gateway.requests();
+    let expected = [
+        json!({ "type": "text", "text": "see what I have sent" }),
+        json!({ "type": "image_url", "image_url": { "url": inline, "detail": "low" } }),
+        json!({ "type": "image_url", "image_url": { "url": web } }),
+    ];
+    assert_eq!(parts(&requests[0]), expected.iter().collect::<Vec<_>>());
+    assert_eq!(parts(&requests[1]), expected.iter().collect::<Vec<_>>(), "the same message after the tool's result");
+    assert_eq!(parts(&requests[2]), Vec::<&Value>::new());
+    assert!(!requests[2].to_string().contains("base64") && !requests[2].to_string().contains(web));
+    let event = String::from_utf8(s.event("turn.requested.default").await).unwrap();
+    assert!(!event.contains("base64"), "{event}");
+}
+
+#[tokio::test]
+async fn an_image_that_is_no_longer_there_is_said_to_the_model() {
+    let mut s = scene().await;
+    let context = jetstream::new(s.stage.nats.client().await);
+    s._worker.kill().await;
+    let image = json!({ "images": [{ "url": format!("data:image/png;base64,{PIXEL}") }] });
+    let accepted = s.client.request(with(&s.session, "r1", image)).await;
+    assert_eq!(accepted["status"], 202, "{accepted:#}");
+    context.get_stream("OBJ_ATTACHMENTS").await.unwrap().purge().await.unwrap();
+    let _worker = s.stage.worker().await;
+    assert_eq!(answer_text(&s.client.turn("r1").await), "ok");
+    let request = &s.stage.gateway.requests()[0];
+    assert!(request["messages"].to_string().contains("no longer there"), "{request:#}");
+}
+
+#[tokio::test]
+async fn what_is_not_allowed_is_refused_by_name_and_nothing_is_stored() {
+    let mut s = scene().await;
+    let large = data_url("application/zip", &content(8 * 1024 * 1024 + 1, 3));
+    for (attachments, words) in [
+        (
+            json!({ "files": [{ "name": "setup.exe", "url": "data:application/x-msdownload;base64,TVo=" }] }),
+            "setup.exe",
+        ),
+        (json!({ "files": [{ "name": "all.zip", "url": large }] }), "file `all.zip`: larger than 8 MiB"),
+        (json!({ "images": [{ "url": "https://e.example/" }, { "url": "data:image/svg+xml,<svg/>" }] }), "image 2"),
+        (json!({ "message": "", "images": [{ "url": "ftp://e.example/a.png" }] }), "image 1"),
+    ] {
+        let refused = s.client.request(with(&s.session, "r", attachments)).await;
+        assert_eq!(code(&refused), "VALIDATION_ERROR", "{refused:#}");
+        assert!(refused["error"]["message"].as_str().unwrap().contains(words), "{refused:#}");
+    }
+    s._worker.kill().await;
+    s.client.begin(&s.session, "running", "wait").await;
+    let files = json!({ "files": [{ "name": "a.txt", "url": "data:,a" }] });
+    let refused = s.client.request(with(&s.session, "r", files)).await;
+    assert_eq!(code(&refused), "TURN_IN_PROGRESS");
+    assert_eq!(kept(&s.stage).await, 0);
+    assert_eq!(s.client.history(&s.session).await, ["wait"]);
+}
+
+/// Only who has a session may send frames of such a size, and nobody any size.
+#[tokio::test]
+async fn large_frames_are_for_those_with_a_session() {
+    let s = scene().await;
+    let ping = |bytes: usize| json!({ "action": "ping", "x": "x".repeat(bytes) });
+    let mut stranger = Client::connect(&s.edge).await;
+    stranger.send(&ping(300 * 1024)).await;
+    assert_eq!(stranger.close_code().await, Some(1009));
+
+    let mut known = Client::connect(&s.edge).await;
+    let found = known.request(json!({ "action": "get_session", "sessionId": s.session.id })).await;
+    assert_eq!(found["status"], 200);
+    assert_eq!(known.request(ping(10 * 1024 * 1024)).await["type"], "pong");
+    // Frames that follow closely are read where the large one ended.
+    for (n, bytes) in [1_000, 2 * 1024 * 1024, 0, 70_000, 3 * 1024 * 1024, 1].into_iter().enumerate() {
+        let mut ping = ping(bytes);
+        ping["requestId"] = json!(format!("p{n}"));
+        known.send(&ping).await;
+    }
+    for n in 0..6 {
+        assert_eq!(known.next().await["requestId"], format!("p{n}"));
+    }
+    known.send_bytes(b"\x81\xff\x00\x00\x00\x00\x02\x00\x00\x00\0\0\0\0").await;
+    assert_eq!(known.close_code().await, Some(1009), "32 MiB");
+}
