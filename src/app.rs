@@ -60,7 +60,7 @@ const STREAMS_CHECK_EVERY_MS: u64 = 5_000;
 pub async fn connect(config: &Config, role: &str) -> anyhow::Result<Bus> {
     let mut backoff = Backoff::new(CONNECT_MS);
     loop {
-        match Bus::connect(&config.nats, &format!("turnstream {role}")).await {
+        match Bus::connect(&config.nats, role).await {
             Ok(bus) => return Ok(bus),
             Err(ConnectError::Connect(error)) if backoff.pause().await => {
                 tracing::warn!(%error, "NATS does not answer yet");

@@ -16,7 +16,7 @@ use crate::{
     ingest::IngestArgs,
     knowledge,
     model::Gateway,
-    spec, tools,
+    permissions, spec, tools,
 };
 
 /// A server for AI-agent conversations, event-sourced over NATS JetStream.
@@ -74,6 +74,11 @@ enum Command {
         #[command(subcommand)]
         command: Knowledge,
     },
+    /// Look at what each role may do on NATS.
+    Nats {
+        #[command(subcommand)]
+        command: NatsCommand,
+    },
     /// Measure: a load generator with a built-in fake gateway.
     Bench(bench::BenchArgs),
     /// Write the JSON Schemas of `spec/` from the program's types.
@@ -107,6 +112,17 @@ struct Replicas {
     /// Copies of what is kept in files: 1, or 3 in a cluster of three or more servers.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=5))]
     replicas: Option<u32>,
+}
+
+#[derive(Subcommand)]
+enum NatsCommand {
+    /// Print the users of every role for a server's configuration, each with just what it needs.
+    Config,
+    /// Compare what the configured user may do with its role, and try what it may not; exit code 1 if anything differs.
+    Check {
+        /// edge, worker, ingester, provider, auditor or administrator
+        role: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -189,6 +205,7 @@ pub async fn run() -> anyhow::Result<()> {
             false => anyhow::bail!("not everything was ingested"),
         },
         Command::Agent { command } => agent::run(command, &load()?).await,
+        Command::Nats { command } => nats(command).await,
         Command::Streams { command } => streams(command).await,
         Command::Tools { command: Tools::List } => list_tools().await,
     }
@@ -229,6 +246,25 @@ async fn streams(command: Streams) -> anyhow::Result<()> {
         }
         Streams::Diff(Replicas { replicas }) => app::diff_streams(&bus, region, replicas).await,
     }
+}
+
+async fn nats(command: NatsCommand) -> anyhow::Result<()> {
+    let config = load()?;
+    let region = &config.regions.home;
+    let NatsCommand::Check { role } = command else {
+        print!("{}", permissions::server_config(region));
+        return Ok(());
+    };
+    let bus = app::connect(&config, &role).await?;
+    let differences = permissions::check(&bus, &role, region).await?;
+    for difference in &differences {
+        println!("{difference}");
+    }
+    if !differences.is_empty() {
+        anyhow::bail!("the user is not what the role `{role}` needs");
+    }
+    println!("{role}: may do what it needs, and nothing else");
+    Ok(())
 }
 
 async fn measure_knowledge(command: Knowledge) -> anyhow::Result<()> {

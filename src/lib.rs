@@ -25,6 +25,7 @@ pub mod live;
 pub mod log;
 pub mod model;
 pub mod otp;
+pub mod permissions;
 pub mod secrets;
 pub mod spec;
 pub mod subjects;

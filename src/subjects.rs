@@ -404,6 +404,14 @@ pub fn consumer_info(stream: &str, consumer: &str) -> String {
     format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}")
 }
 
+/// `_INBOX.{role}`: beginning of the subjects at which a process of this role gets replies.
+pub fn inbox_prefix(role: &str) -> String {
+    format!("_INBOX.{role}")
+}
+
+/// `$SYS.REQ.USER.INFO`: asks the server what the connection's user may do. For `turnstream nats check`.
+pub const USER_INFO: &str = "$SYS.REQ.USER.INFO";
+
 /// `$SRV.INFO`: asks every NATS micro service to describe itself.
 pub const SERVICES_INFO: &str = "$SRV.INFO";
 

@@ -1,17 +1,15 @@
 //! The connection to NATS: made once per process, with what happens to it made visible.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use async_nats::{Client, ConnectOptions, Event};
 
-use crate::{config::Nats, limits};
+use crate::{config::Nats, limits, subjects};
 
 /// Oldest server whose features (expected sequence over a filter, message schedules, TTLs) this program relies on.
 pub const MINIMUM_SERVER: (u64, u64) = (2, 12);
@@ -29,30 +27,38 @@ pub enum ConnectError {
     TooOld(String),
 }
 
-/// A connection, and whether the server has refused one of its permissions.
+/// Refusals that are remembered: one is enough to be unwell, and a check wants all of its own.
+const REFUSALS_KEPT: usize = 1_000;
+
+/// A connection, and what the server has refused it.
 #[derive(Clone)]
 pub struct Bus {
     pub client: Client,
-    denied: Arc<AtomicBool>,
+    refused: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Bus {
-    /// Connects as `name` and checks the server's version. Reconnects for ever afterwards.
+    /// Connects in this role and checks the server's version. Reconnects for ever afterwards.
     pub async fn connect(config: &Nats, name: &str) -> Result<Self, ConnectError> {
         let url = config.url.as_deref().ok_or(ConnectError::NoUrl)?;
-        let denied = Arc::new(AtomicBool::new(false));
-        let client = options(config, name, denied.clone()).await?.connect(url.split(',').collect::<Vec<_>>()).await?;
+        let refused = Arc::default();
+        let client =
+            options(config, name, Arc::clone(&refused)).await?.connect(url.split(',').collect::<Vec<_>>()).await?;
         let version = client.server_info().version;
         if !new_enough(&version) {
             return Err(ConnectError::TooOld(version));
         }
-        Ok(Self { client, denied })
+        Ok(Self { client, refused })
     }
 
     /// Connected, and nothing was denied: a process without a permission that it needs is not ready.
     pub fn healthy(&self) -> bool {
-        self.client.connection_state() == async_nats::connection::State::Connected
-            && !self.denied.load(Ordering::Relaxed)
+        self.client.connection_state() == async_nats::connection::State::Connected && self.refusals().is_empty()
+    }
+
+    /// What the server has refused, in its words.
+    pub fn refusals(&self) -> Vec<String> {
+        self.refused.lock().expect("no panic happens under this lock").iter().cloned().collect()
     }
 }
 
@@ -61,9 +67,15 @@ fn new_enough(version: &str) -> bool {
     matches!((parts.next(), parts.next()), (Some(major), Some(minor)) if (major, minor) >= MINIMUM_SERVER)
 }
 
-async fn options(config: &Nats, name: &str, denied: Arc<AtomicBool>) -> Result<ConnectOptions, ConnectError> {
+async fn options(
+    config: &Nats,
+    name: &str,
+    refused: Arc<Mutex<BTreeSet<String>>>,
+) -> Result<ConnectOptions, ConnectError> {
+    // Replies come to an inbox that only this role may listen at.
     let mut options = ConnectOptions::new()
-        .name(name)
+        .name(format!("turnstream {name}"))
+        .custom_inbox_prefix(subjects::inbox_prefix(name))
         .subscription_capacity(limits::NATS_SUBSCRIPTION_FRAMES)
         .connection_timeout(Duration::from_secs(5))
         .ping_interval(Duration::from_secs(10))
@@ -72,7 +84,10 @@ async fn options(config: &Nats, name: &str, denied: Arc<AtomicBool>) -> Result<C
             if matches!(&event, Event::ServerError(async_nats::ServerError::AuthorizationViolation))
                 || event.to_string().contains("Permissions Violation")
             {
-                denied.store(true, Ordering::Relaxed);
+                let mut refused = refused.lock().expect("no panic happens under this lock");
+                if refused.len() < REFUSALS_KEPT {
+                    refused.insert(event.to_string());
+                }
             }
             async move {
                 match event {

@@ -24,6 +24,7 @@ mod model_faults;
 mod one_time_passwords;
 mod organisations;
 mod outages;
+mod permissions;
 mod races;
 mod returning;
 mod slow_reader;

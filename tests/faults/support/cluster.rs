@@ -40,7 +40,7 @@ impl Cluster {
                 "server_name: {name}\nlisten: 127.0.0.1:{port}\njetstream {{ store_dir: {folder:?} }}\n\
                  cluster {{ name: faults, listen: 127.0.0.1:{route}, routes: [{}] }}\n",
                 routes.join(", ")
-            );
+            ) + &nats::users();
             fs::write(&config, text).unwrap();
             let process = run(&name, &config);
             members.push(Member { name, port, config, process });

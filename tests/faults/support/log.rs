@@ -13,6 +13,8 @@ use turnstream::{
 };
 use uuid::Uuid;
 
+use super::WAIT_MAX;
+
 /// All events of a region, in their order.
 pub struct Log {
     pub events: Vec<Stored>,
@@ -26,7 +28,9 @@ pub struct TurnLog<'a> {
 impl Log {
     /// Reads the stream from its first event to what is its last one now.
     pub async fn read(client: &Client) -> Self {
-        let context = jetstream::new(client.clone());
+        // A cluster whose server has just died answers when it has chosen its leaders again.
+        let mut context = jetstream::new(client.clone());
+        context.set_timeout(WAIT_MAX);
         let stream = context.get_stream("CHAT_local").await.unwrap();
         let config = jetstream::consumer::pull::OrderedConfig {
             filter_subject: "chat.local.>".into(),

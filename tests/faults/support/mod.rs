@@ -17,6 +17,8 @@ pub mod gateway;
 pub mod nats;
 #[path = "../../it/support/processes.rs"]
 pub mod processes;
+#[path = "../../it/support/roles.rs"]
+pub mod roles;
 #[path = "../../it/support/schema.rs"]
 pub mod schema;
 #[path = "../../it/support/validate.rs"]

@@ -2,7 +2,7 @@
 
 use tokio::process::Command;
 
-use super::{gateway::FakeGateway, nats::NatsServer, processes::Process};
+use super::{gateway::FakeGateway, nats::NatsServer, processes::Process, roles::user_of};
 
 /// Where the product's processes find what they need.
 #[derive(Clone)]
@@ -44,6 +44,8 @@ impl Product {
         let binary = std::env::var("TURNSTREAM_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_turnstream").to_owned());
         let mut command = Command::new(binary);
         command.args(arguments).env_clear().env("NATS_URL", &self.nats_url).env("NO_COLOR", "1");
+        let user = user_of(arguments[0]);
+        command.env("NATS_USER", user).env("NATS_PASSWORD", user);
         command.envs(variables.iter().copied());
         Process::spawn(title, command)
     }

@@ -10,6 +10,7 @@ pub mod http;
 pub mod nats;
 pub mod otp;
 pub mod processes;
+pub mod roles;
 pub mod schema;
 pub mod tools;
 pub mod validate;
@@ -99,6 +100,8 @@ impl Stage {
     pub fn run(&self, title: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
         let mut command = Command::new(binary());
         command.args(arguments).env_clear().env("NATS_URL", self.nats.url()).env("NO_COLOR", "1");
+        let user = roles::user_of(arguments[0]);
+        command.env("NATS_USER", user).env("NATS_PASSWORD", user);
         command.envs(variables.iter().copied());
         Process::spawn(title, command)
     }

@@ -43,12 +43,24 @@ impl NatsServer {
 }
 
 async fn run(store: &TempDir, port: &str) -> (Process, String) {
+    let config = store.path().join("server.conf");
+    std::fs::write(&config, format!("jetstream {{ store_dir: {:?} }}\n{}", store.path(), users())).unwrap();
     let mut command = Command::new(binary());
-    command.args(["--addr", "127.0.0.1", "--port", port, "--jetstream", "--store_dir"]).arg(store.path());
+    command.args(["--addr", "127.0.0.1", "--port", port, "--config"]).arg(config);
     let mut process = Process::spawn("nats-server", command);
     let port = process.line_after("Listening for client connections on 127.0.0.1:").await;
     process.line(|line| line.contains("Server is ready")).await;
     (process, port)
+}
+
+/// The product's users as `ops/nats` has them, each with its name as password; whoever names no user is the test itself, which
+/// may do everything.
+pub fn users() -> String {
+    let mut users = include_str!("../../../ops/nats/users.conf").to_owned();
+    for role in ["edge", "worker", "ingester", "provider", "auditor", "administrator"] {
+        users = users.replace(&format!("$TURNSTREAM_{}_PASSWORD", role.to_uppercase()), role);
+    }
+    users.replace("    users: [\n", "    users: [\n      { user: test, password: test }\n") + "no_auth_user: test\n"
 }
 
 /// `NATS_SERVER`, else what `ops/nats-server` finds or fetches.

@@ -1,0 +1,38 @@
+//! What each role may do on NATS: the users of `ops/nats` on a real server, and every other role's subjects refused.
+//!
+//! All other tests run the product under these users; this one shows that they may do nothing else.
+
+use crate::support::Stage;
+
+const ROLES: [&str; 6] = ["edge", "worker", "ingester", "provider", "auditor", "administrator"];
+
+async fn check(stage: &Stage, role: &str, user: &str) -> (bool, String) {
+    let variables = [("NATS_USER", user), ("NATS_PASSWORD", user)];
+    let mut check = stage.run("nats check", &["nats", "check", role], &variables);
+    (check.ended().await.success(), check.output())
+}
+
+#[tokio::test]
+async fn each_role_may_do_what_it_needs_and_is_refused_everything_that_others_may() {
+    let stage = Stage::start().await;
+    for role in ROLES {
+        let (passed, said) = check(&stage, role, role).await;
+        assert!(passed && said.contains("and nothing else"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_that_may_too_much_or_too_little_is_found_out() {
+    let stage = Stage::start().await;
+    let (passed, said) = check(&stage, "auditor", "test").await;
+    assert!(!passed && said.contains("may publish on every subject"), "{said}");
+    assert!(said.contains("publish chat.local.x.x.turn.requested.x is not refused"), "{said}");
+    assert!(said.contains("subscription live.local.x is not refused"), "{said}");
+    let (passed, said) = check(&stage, "worker", "edge").await;
+    assert!(!passed && said.contains("Permissions Violation for Subscription"), "{said}");
+    let (passed, said) = check(&stage, "nobody", "edge").await;
+    assert!(!passed && said.contains("there is no role `nobody`"), "{said}");
+    // The probes left nothing behind.
+    let mut diff = stage.run("streams diff", &["streams", "diff"], &[]);
+    assert!(diff.ended().await.success(), "{}", diff.output());
+}

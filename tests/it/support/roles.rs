@@ -1,0 +1,12 @@
+//! Who the product's processes are on NATS.
+
+/// The user that a command of the product connects as.
+pub fn user_of(command: &str) -> &'static str {
+    match command {
+        "edge" => "edge",
+        "worker" => "worker",
+        "ingest" => "ingester",
+        "dev" => "test",
+        _ => "administrator",
+    }
+}
