@@ -56,6 +56,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "app",
         &[
             "config",
+            "extract",
             "fetch",
             "auth",
             "model",
@@ -74,7 +75,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "cli",
         &["config", "auth", "log", "agents", "model", "knowledge", "tools", "ingest", "spec", "bench", "app", "dev"],
     ),
-    ("main", &["cli"]),
+    ("main", &["extract", "cli"]),
 ];
 
 /// Files that name the NATS client.
