@@ -21,9 +21,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use warp::Filter;
 
 use crate::{
-    auth::{REFERENCE_ORG, Verifier},
+    admin::{self, Admin},
+    agents::{self, Agents, config::WidgetPolicy},
+    auth::{
+        REFERENCE_ORG, Verifier,
+        widget::{self, Widgets},
+    },
     config::{self, AuthMode, Config, GatewayConfig, RerankBy, Retrieval},
-    edge::{self, Edge, server, skills::Skills},
+    edge::{self, Edge, push::Pushes, server, skills::Skills},
     extract::Reader,
     fetch::{Fetcher, Policy},
     ingest::{self, Embed, Embeds, Ingest, IngestArgs},
@@ -35,6 +40,7 @@ use crate::{
     log::{
         backoff::Backoff,
         bus::{Bus, ConnectError},
+        nats::NatsLog,
         streams,
     },
     model::{Gateway, Timeouts},
@@ -82,18 +88,22 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
         agent_name: config.agent_name.clone(),
         skills: Skills(config.skills.clone()),
     };
-    let auth = Verifier::new(&config.auth)?;
+    let auth = Arc::new(Verifier::new(&config.auth)?);
     if config.auth.mode == AuthMode::Trusted {
         tracing::warn!(
             "tokens are taken as they come (mode `trusted`): only a proxy that verifies them may reach this port"
         );
     }
-    let edge = Arc::new(Edge::new(bus.client.clone(), auth, settings, CancellationToken::new()));
+    streams::check(&bus.client, &config.regions.home).await?;
+    let agents = Agents::new(agents::Store::new(NatsLog::new(bus.client.clone())));
+    agents.catch_up().await.context("the agents' configurations")?;
+    let widgets = widgets(&config.widgets, &agents)?;
+    let edge = Edge::new(bus.client.clone(), auth, widgets, agents, settings, CancellationToken::new());
+    let edge = Arc::new(edge);
     let health = Health::start(bus, &config.regions.home, None).await?;
     if let Err(error) = edge.workers.read(bus.client.clone()).await {
         tracing::warn!(%error, "the workers' advertisements can't be read yet");
     }
-    edge.agents.catch_up().await.context("the agents' configurations")?;
     let address = SocketAddr::new(config.bind, config.port);
     let listener = server::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
     let address = listener.local_addr()?;
@@ -101,7 +111,15 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.workers.clone().watch(bus.client.clone())));
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.agents.clone().follow()));
     tasks.spawn(listening.clone().run_until_cancelled_owned(health.clone().watch_streams()));
-    tasks.spawn(server::listen(listener, server::routes(edge.clone(), health.clone().probe()), listening.clone()));
+    let pushed = Pushes::subscribe(&bus.client, &config.regions.home).await?;
+    let presence = edge.presence();
+    // Hosts wait for the answers of the edges that they know, so this one is known before it has clients.
+    presence.renew(0).await;
+    tasks.spawn(presence.keep(listening.clone()));
+    let serve = edge.pushes.clone().serve(bus.client.clone(), pushed, edge.id);
+    tasks.spawn(listening.clone().run_until_cancelled_owned(serve));
+    let routes = server::routes(edge.clone(), health.clone().probe(), admin::routes(administration(config, &edge)));
+    tasks.spawn(server::listen(listener, routes, listening.clone()));
     tasks.close();
     Ok(RunningEdge { address, edge, readiness: health, listening, tasks })
 }
@@ -114,6 +132,38 @@ impl RunningEdge {
         server::drain(&self.edge).await;
         self.tasks.wait().await;
     }
+}
+
+/// Which pages may open sessions.
+fn widgets(config: &config::Widgets, agents: &Agents) -> anyhow::Result<Widgets> {
+    let agents = agents.clone();
+    let known = widget::Source::Known(Arc::new(move |agent| {
+        let (org, policy) = agents.widget(agent)?;
+        let organization_id = policy.organization_id.or(Some(org));
+        let WidgetPolicy { allowed_origins, public_key, .. } = policy;
+        Some(widget::WidgetPolicy { allowed_origins, public_key, organization_id })
+    }));
+    let file = config.file.as_deref().map(widget::Source::file).transpose()?;
+    let service = config.service.as_ref().map(widget::Service::new).transpose()?.map(widget::Source::Service);
+    if config.strict && file.is_none() && service.is_none() {
+        tracing::warn!("WIDGET_AUTH_STRICT is on and no policies are configured: nobody can open a session");
+    }
+    Ok(Widgets::new([known].into_iter().chain(file).chain(service).collect(), config.strict))
+}
+
+/// The administrators' API of an edge: it shares the edge's caches.
+fn administration(config: &Config, edge: &Edge) -> Arc<Admin> {
+    Arc::new(Admin {
+        client: edge.client.clone(),
+        log: NatsLog::new(edge.client.clone()),
+        agents: agents::Store::new(NatsLog::new(edge.client.clone())),
+        auth: edge.auth.clone(),
+        conversations: edge.conversations.clone(),
+        lists: edge.lists.clone(),
+        documents: Store::new(edge.client.clone()),
+        runs: Runs::new(edge.client.clone()),
+        regions: config.regions.clone(),
+    })
 }
 
 /// A running worker.
@@ -134,6 +184,7 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
         region: config.regions.home.clone(),
         pool: config.pool.clone(),
         model: config.model.clone(),
+        title_model: config.title_model.clone(),
         max_iterations: config.max_iterations,
         max_tokens: config.max_tokens,
         human_wait_secs: config.human_wait_secs,
@@ -331,6 +382,21 @@ impl Embed for Embedding {
     fn embed(&self, texts: Vec<String>) -> Embeds<'_> {
         Box::pin(async move { self.gateway.embed(&self.model, &texts).await.map_err(|error| error.to_string()) })
     }
+}
+
+/// Ingests what administrators ask for, until the process is told to stop.
+pub async fn serve_ingest(config: &Config, args: IngestArgs) -> anyhow::Result<()> {
+    let bus = connect(config, "ingester").await?;
+    streams::check(&bus.client, &config.regions.home).await?;
+    let ingest = start_ingest(config, &bus, &args.token_env)?;
+    let stop = StopSignal::new()?;
+    println!("serving connectors");
+    let places = ingest::serve::Places { files: args.files, secrets: args.secrets };
+    tokio::select! {
+        () = ingest::serve::serve(bus.client.clone(), ingest, places) => {}
+        () = stop.wait() => {}
+    }
+    Ok(())
 }
 
 /// Ingests once, or again and again while watching. Returns false when some documents were not ingested.

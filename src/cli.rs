@@ -183,6 +183,7 @@ pub async fn run() -> anyhow::Result<()> {
             worker.stop().await;
             Ok(())
         }
+        Command::Ingest(args) if args.serve => app::serve_ingest(&load()?, args).await,
         Command::Ingest(args) => match app::ingest(&load()?, args).await? {
             true => Ok(()),
             false => anyhow::bail!("not everything was ingested"),
@@ -281,4 +282,14 @@ async fn list_tools() -> anyhow::Result<()> {
         println!("{}\n    {}\n    {}", tool.name, tool.description, notes.join(", "));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_makes_sense() {
+        super::Cli::command().debug_assert();
+    }
 }

@@ -5,12 +5,14 @@
 mod auth;
 mod mcp;
 mod web;
+mod widget;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
 
 pub use auth::{Auth, AuthMode};
 pub use mcp::{Mcp, McpLink, McpServer, Which};
 pub use web::Web;
+pub use widget::{WidgetService, Widgets};
 
 /// Names that this server reads. Any other name with one of [`PREFIXES`] is reported at start: it is likely a typing error.
 const KNOWN: &[&str] = &[
@@ -18,6 +20,7 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_PORT",
     "SMOOTH_AGENT_HEALTH_PORT",
     "SMOOTH_AGENT_MODEL",
+    "SMOOTH_AGENT_TITLE_MODEL",
     "SMOOTH_AGENT_MAX_ITERATIONS",
     "SMOOTH_AGENT_MAX_TOKENS",
     "SMOOTH_AGENT_MODEL_SILENCE_SECS",
@@ -50,13 +53,19 @@ const KNOWN: &[&str] = &[
     "SMOOAI_GATEWAY_URL",
     "SMOOAI_GATEWAY_KEY",
     "AUTH_MODE",
+    "AUTH_DEV_ORG_ID",
     "AUTH_JWT_HS256_SECRET",
     "AUTH_JWT_RS256_PUBLIC_KEY",
     "AUTH_JWT_JWKS_URL",
     "AUTH_JWT_ISSUER",
     "AUTH_JWT_AUDIENCE",
+    "WIDGET_AUTH_FILE",
+    "WIDGET_AUTH_URL",
+    "WIDGET_AUTH_BEARER",
+    "WIDGET_AUTH_TTL_SECS",
+    "WIDGET_AUTH_STRICT",
 ];
-const PREFIXES: &[&str] = &["SMOOTH_AGENT_", "SMOOAI_GATEWAY_", "AUTH_JWT_"];
+const PREFIXES: &[&str] = &["SMOOTH_AGENT_", "SMOOAI_GATEWAY_", "AUTH_JWT_", "WIDGET_AUTH_"];
 
 /// Everything a role needs to know. Secrets print as `set`.
 #[derive(Clone)]
@@ -71,6 +80,8 @@ pub struct Config {
     pub agent_name: String,
     pub gateway: Option<GatewayConfig>,
     pub model: String,
+    /// The model that names conversations after their first turn.
+    pub title_model: Option<String>,
     pub max_iterations: u32,
     pub max_tokens: u32,
     /// How long the gateway may be silent, before its answer and within it.
@@ -97,6 +108,7 @@ pub struct Config {
     /// The folder of skills that messages may name.
     pub skills: Option<PathBuf>,
     pub auth: Auth,
+    pub widgets: Widgets,
     pub web: Web,
     pub mcp: Mcp,
 }
@@ -157,6 +169,11 @@ pub struct Regions {
 }
 
 impl Regions {
+    /// The names of all regions.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.table.values().map(String::as_str)
+    }
+
     /// The name of the region with this number, if the deployment has one.
     pub fn name(&self, number: u8) -> Option<&str> {
         self.table.get(&number).map(String::as_str)
@@ -217,6 +234,7 @@ impl Config {
             agent_name: text("SMOOTH_AGENT_AGENT_NAME").unwrap_or_else(|| "smooth-agent".into()),
             gateway,
             model: text("SMOOTH_AGENT_MODEL").unwrap_or_else(|| "claude-haiku-4-5".into()),
+            title_model: text("SMOOTH_AGENT_TITLE_MODEL"),
             max_iterations: at_least_one(&text, "SMOOTH_AGENT_MAX_ITERATIONS", 20)?,
             max_tokens: at_least_one(&text, "SMOOTH_AGENT_MAX_TOKENS", 8192)?,
             turn_limit_secs: at_least_one(&text, "SMOOTH_AGENT_TURN_LIMIT_SECS", 3600)?,
@@ -233,6 +251,7 @@ impl Config {
             secrets: folder(text("SMOOTH_AGENT_SECRETS_DIR"), "SMOOTH_AGENT_SECRETS_DIR")?,
             skills: folder(text("SMOOTH_SKILLS_DIR"), "SMOOTH_SKILLS_DIR")?,
             auth: auth::read(&text)?,
+            widgets: widget::read(&text)?,
             web: web::read(&text)?,
             mcp: mcp::read(&text, source)?,
         })
@@ -373,6 +392,7 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOAI_GATEWAY_URL={}", self.gateway.as_ref().map_or("unset", |g| g.url.as_str()))?;
         writeln!(f, "SMOOAI_GATEWAY_KEY={}", set(self.gateway.as_ref().is_some_and(|g| g.key.is_some())))?;
         writeln!(f, "SMOOTH_AGENT_MODEL={}", self.model)?;
+        writeln!(f, "SMOOTH_AGENT_TITLE_MODEL={}", self.title_model.as_deref().unwrap_or("unset"))?;
         writeln!(f, "SMOOTH_AGENT_MAX_ITERATIONS={}", self.max_iterations)?;
         writeln!(f, "SMOOTH_AGENT_MAX_TOKENS={}", self.max_tokens)?;
         writeln!(f, "SMOOTH_AGENT_MODEL_SILENCE_SECS={}", self.model_silence_secs)?;
@@ -389,6 +409,7 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOTH_AGENT_SECRETS_DIR={}", set(self.secrets.is_some()))?;
         writeln!(f, "SMOOTH_SKILLS_DIR={}", self.skills.as_ref().map_or("unset".into(), |p| p.display().to_string()))?;
         writeln!(f, "{}", self.auth)?;
+        writeln!(f, "{}", self.widgets)?;
         writeln!(f, "{}", self.web)?;
         writeln!(f, "{}", self.mcp)?;
         writeln!(f, "NATS_URL={}", self.nats.url.as_deref().map_or("unset".into(), without_password))?;
@@ -446,6 +467,8 @@ mod tests {
             ("AUTH_JWT_HS256_SECRET", "short"),
             ("AUTH_JWT_JWKS_URL", "keys.json"),
             ("AUTH_JWT_ISSUER", "somebody"),
+            ("WIDGET_AUTH_URL", "policies"),
+            ("WIDGET_AUTH_TTL_SECS", "-1"),
         ] {
             assert_eq!(read(&[(name, value)]).err().map(|e| e.name), Some(name), "{name}={value}");
         }
@@ -461,6 +484,8 @@ mod tests {
             ("NATS_TOKEN", "secret"),
             ("SMOOTH_AGENT_WEB_SEARCH_KEY", "secret"),
             ("SMOOTH_AGENT_GITHUB_TOKEN", "secret"),
+            ("WIDGET_AUTH_URL", "https://user:secret@policies.example"),
+            ("WIDGET_AUTH_BEARER", "secret"),
             ("AUTH_JWT_HS256_SECRET", "a secret that is as long as it has to be"),
         ]);
         assert!(!config.unwrap().to_string().contains("secret"));

@@ -3,6 +3,7 @@
 //! The log is the state: a conversation is a sequence of events on JetStream, and everything else is a projection of it or a
 //! relay for it. The code map is in the README.
 
+pub mod admin;
 pub mod agents;
 pub mod app;
 pub mod auth;
@@ -19,6 +20,7 @@ pub mod ids;
 pub mod ingest;
 pub mod knowledge;
 pub mod limits;
+pub mod lists;
 pub mod live;
 pub mod log;
 pub mod model;

@@ -37,10 +37,18 @@ pub const JWKS_RETRY_MS: u64 = 10_000;
 /// How long an issuer may take to tell its keys, and how large the answer may be.
 pub const JWKS_TIMEOUT_MS: u64 = 5_000;
 pub const JWKS_MAX_BYTES: usize = 256 * 1024;
+/// How old a host's word about its user may be, or how far in the future, from the protocol.
+pub const CONTEXT_AGE_MAX_SECS: u64 = 60;
+/// How long the service of widget policies may take, from the protocol; how large its answer may be; and how many are kept.
+pub const WIDGET_POLICY_MS: u64 = 5_000;
+pub const WIDGET_POLICY_MAX_BYTES: usize = 64 * 1024;
+pub const WIDGET_POLICIES_CACHED: u64 = 10_000;
 /// Groups of a principal that are kept with its requests.
 pub const GROUPS_MAX: usize = 256;
 /// Longest name or e-mail of a participant that is kept.
 pub const NAME_MAX_CHARS: usize = 200;
+/// Longest title that is kept, and how much of a first message is one, from the protocol.
+pub const TITLE_MAX_CHARS: usize = 60;
 /// Largest `metadata` object of a session, as JSON.
 pub const METADATA_MAX_BYTES: usize = 16 * 1024;
 /// Most `supports` entries that are kept, and the longest of them.
@@ -154,6 +162,20 @@ pub const KEEPALIVE_MS: u64 = 25_000;
 /// How long a repair may read the LIVE stream.
 pub const REPAIR_MS: u64 = 1_000;
 
+/// Messages of one batched read: below the server's 1,024, and below the queue of a subscription.
+pub const READ_BATCH: usize = 1_000;
+/// Events of the index's consumer that are asked for in one pull, and conversations that are brought up to date at once.
+pub const INDEX_BATCH: usize = 256;
+pub const INDEX_PARALLEL: usize = 8;
+/// Entries that are looked at for one page of a list that is filtered, before the page is given as it is.
+pub const LIST_SCAN_MAX: usize = 5_000;
+/// Conversations of one day that are listed, the newest ones: they are sorted in memory.
+pub const LIST_DAY_MAX: usize = 20_000;
+/// How long a model may take to name a conversation, and how much of the message it is given.
+pub const TITLE_TIMEOUT_MS: u64 = 20_000;
+pub const TITLE_MESSAGE_CHARS: usize = 2_000;
+pub const TITLE_MAX_TOKENS: u32 = 256;
+
 /// Turns that one worker runs at once.
 pub const WORKER_TURNS: usize = 512;
 /// Work items asked for in one pull.
@@ -256,6 +278,29 @@ pub const SITEMAPS_MAX: usize = 100;
 pub const WATCH_EVERY_MS: u64 = 1_000;
 /// Passages in one request for embeddings.
 pub const EMBED_BATCH: usize = 64;
+
+/// Longest path of a file connector, and longest name of a secret.
+pub const CONNECTOR_PATH_MAX_BYTES: usize = 512;
+pub const SECRET_NAME_MAX_BYTES: usize = 128;
+/// Connectors of an organisation: each is listed whole.
+pub const CONNECTORS_MAX: usize = 200;
+/// Largest body of an administrator's request, and how long it may take to come.
+pub const ADMIN_BODY_MAX_BYTES: usize = 128 * 1024;
+pub const ADMIN_BODY_MS: u64 = 10_000;
+/// Longest prompt of an organisation's settings, and most tools that they name.
+pub const SETTINGS_TEXT_MAX_CHARS: usize = 20_000;
+pub const SETTINGS_TOOLS_MAX: usize = 128;
+/// Events of runs that are looked at for a list of runs, and runs that are shown.
+pub const RUN_EVENTS_SHOWN: usize = 1_000;
+pub const RUNS_SHOWN: usize = 200;
+/// How long edges may take to say to how many clients they have given a host's event.
+pub const PUSH_REPLIES_MS: u64 = 2_000;
+/// Hosts' events that may wait for one connection; they are rare, and one that does not fit is not delivered.
+pub const CONNECTION_PUSHES: usize = 32;
+/// Largest event of a host: it is a client frame.
+pub const PUSH_MAX_BYTES: usize = 64 * 1024;
+/// How often a running ingest keeps its work item: a third of the consumer's `ack_wait` (30 s).
+pub const INGEST_PROGRESS_MS: u64 = 10_000;
 
 /// Results of a search that the model is given, and how much of each text.
 pub const SEARCH_RESULTS: usize = 10;

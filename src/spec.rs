@@ -1,4 +1,4 @@
-//! The JSON Schemas of `spec/`, generated from the types that read and write the frames and events.
+//! The JSON Schemas and the OpenAPI document of `spec/`, generated from the types that read and write the frames and events.
 //!
 //! Contract: what [`write`] makes is a function of the program alone, so a test can compare it with the committed files.
 
@@ -8,9 +8,10 @@ use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use crate::{
+    admin::openapi,
     agents::AgentConfig,
     domain::event::{self, kind},
-    knowledge,
+    knowledge, lists,
     wire::{actions, frames, prompts, stored::SessionRecord},
 };
 
@@ -21,6 +22,7 @@ pub fn files() -> Vec<(&'static str, String)> {
         ("agent.schema.json", agent()),
         ("frames.schema.json", frames()),
         ("events.schema.json", events()),
+        ("openapi.json", openapi::document()),
     ]
     .map(|(name, schema)| (name, format!("{schema:#}\n")))
     .into()
@@ -98,6 +100,8 @@ fn actions() -> Value {
             actions::Action::CreateConversationSession => document.add::<actions::CreateConversationSession>(name),
             actions::Action::GetSession => document.add::<actions::GetSession>(name),
             actions::Action::GetConversationMessages => document.add::<actions::GetConversationMessages>(name),
+            actions::Action::ListConversations => document.add::<actions::ListConversations>(name),
+            actions::Action::RenameConversation => document.add::<actions::RenameConversation>(name),
             actions::Action::SendMessage => document.add::<actions::SendMessage>(name),
             actions::Action::ConfirmToolAction => document.add::<actions::ConfirmToolAction>(name),
             actions::Action::SubmitInteraction => document.add::<actions::SubmitInteraction>(name),
@@ -117,6 +121,8 @@ fn frames() -> Value {
     document.add::<frames::SessionCreated>("create_conversation_session.data");
     document.add::<frames::SessionView>("get_session.data");
     document.add::<frames::MessagePage>("get_conversation_messages.data");
+    document.add::<frames::ConversationPage>("list_conversations.data");
+    document.add::<frames::Renamed>("rename_conversation.data");
     document.add::<frames::Confirmed>("confirm_tool_action.data");
     document.add::<prompts::Submitted>("submit_interaction.data");
     document.add::<prompts::Declined>("submit_interaction.data.declined");
@@ -138,6 +144,7 @@ fn events() -> Value {
     let mut document = Document::of_readers();
     document.add::<event::SessionOpened>(kind::SESSION_OPENED);
     document.add::<event::SessionIdentified>(kind::SESSION_IDENTIFIED);
+    document.add::<event::ConversationRenamed>(kind::CONVERSATION_RENAMED);
     document.add::<event::TurnRequested>(kind::TURN_REQUESTED);
     document.add::<event::TurnStarted>(kind::TURN_STARTED);
     document.add::<event::TurnReleased>(kind::TURN_RELEASED);
@@ -150,9 +157,12 @@ fn events() -> Value {
     document.add::<event::TurnFailed>(kind::TURN_FAILED);
     document.add::<event::TurnCancelled>(kind::TURN_CANCELLED);
     document.add::<SessionRecord>("session");
+    document.add::<lists::Entry>("index.entry");
     document.add::<knowledge::Document>("knowledge.document");
     document.add::<knowledge::document::Chunk>("knowledge.chunk");
     document.add::<knowledge::runs::RunEvent>("knowledge.run");
+    document.add::<knowledge::connector::Connector>("connector");
+    document.add::<knowledge::connector::IngestItem>("ingest.item");
     // Closed as parts of client frames; a stored one may get more fields.
     for name in ["Citation", "Response"] {
         if let Some(Value::Object(schema)) = document.defs.get_mut(name) {
@@ -160,6 +170,7 @@ fn events() -> Value {
         }
     }
     let description = "Payloads of stored events, by the event's name, which is its `ce-type` without `turnstream.`; \
-                       the session record; and documents with their passages. A reader must accept fields that it does not know.";
+                       the session record; entries of the index; documents with their \
+                       passages; and connectors. A reader must accept fields that it does not know.";
     document.finish("Events", description, vec![])
 }

@@ -3,6 +3,7 @@
 //! A value that is not a UUID gets in only through [`encode_token`], so ids with dots, spaces or wildcards can't change a
 //! subject's shape.
 
+use chrono::NaiveDate;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -137,8 +138,7 @@ pub const KNOWLEDGE_ALL: &str = "kb.>";
 
 /// The token of a document. Its id is a path or a URL of any length, so the token is a hash of it; the id is in the payload.
 pub fn knowledge_document(id: &str) -> String {
-    let digest = Sha256::digest(id.as_bytes());
-    digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    hash(id)
 }
 
 /// Organisation, document token and chunk in a subject of the stream KNOWLEDGE; no chunk = the head.
@@ -155,6 +155,83 @@ pub fn ingest_run(org: &str, source: &str) -> String {
     format!("kb-run.{}.{}", encode_token(org), encode_token(source))
 }
 
+/// `kb-run.{org}.*`: the runs of an organisation's sources.
+pub fn ingest_runs(org: &str) -> String {
+    format!("kb-run.{}.*", encode_token(org))
+}
+
+/// The source in a subject of the stream KNOWLEDGE_RUNS.
+pub fn parse_ingest_run(subject: &str) -> Option<String> {
+    decode_token(subject.strip_prefix("kb-run.")?.split_once('.')?.1)
+}
+
+/// `ingest.{org}.{connector}`: a connector's documents shall be ingested. Publishers: edges. Stream: INGEST.
+/// Subscribers: the durable consumer `serve`.
+pub fn ingest_item(org: &str, connector: Uuid) -> String {
+    format!("ingest.{}.{connector}", encode_token(org))
+}
+
+/// Whom a host's event is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PushTo {
+    Connection,
+    Session,
+    User,
+    Org,
+    Agent,
+}
+
+impl PushTo {
+    pub const ALL: [(PushTo, &'static str); 5] = [
+        (Self::Connection, "connection"),
+        (Self::Session, "session"),
+        (Self::User, "user"),
+        (Self::Org, "org"),
+        (Self::Agent, "agent"),
+    ];
+}
+
+/// `push.{region}.{to}.{org}.{id}`: an event of a host for connected clients. Publishers: edges that serve administrators.
+/// Subscribers: edges, which answer with the number of clients that they gave it to. Not kept.
+pub fn push(region: &str, to: PushTo, org: &str, id: &str) -> String {
+    let name = PushTo::ALL.iter().find(|(known, _)| *known == to).map_or("", |(_, name)| name);
+    format!("push.{region}.{name}.{}.{}", encode_token(org), encode_token(id))
+}
+
+/// `push.{region}.>`: an edge's one subscription to hosts' events.
+pub fn push_all(region: &str) -> String {
+    format!("push.{region}.>")
+}
+
+/// Whom a host's event is for: the target's kind, organisation and id.
+pub fn parse_push(subject: &str) -> Option<(PushTo, String, String)> {
+    let mut tokens = subject.strip_prefix("push.")?.split('.').skip(1);
+    let name = tokens.next()?;
+    let (to, _) = PushTo::ALL.iter().find(|(_, known)| *known == name)?;
+    Some((*to, decode_token(tokens.next()?)?, decode_token(tokens.next()?)?))
+}
+
+/// Key of an edge's advertisement in the bucket EDGES: `{region}.{edge}`.
+pub fn edge_key(region: &str, edge: Uuid) -> String {
+    format!("{region}.{edge}")
+}
+
+/// The edge in the subject of an advertisement.
+pub fn parse_edge(subject: &str) -> Option<Uuid> {
+    subject.rsplit_once('.')?.1.parse().ok()
+}
+
+/// Key of something that may be used once in the bucket ONCE; `id` is a hash.
+pub fn once_key(id: &str) -> String {
+    encode_token(id)
+}
+
+/// Key of a connector in the bucket SETTINGS: `{org}.connector.{id}`; without an id, of all of the organisation's.
+pub fn connector_key(org: &str, connector: Option<Uuid>) -> String {
+    let id = connector.map_or_else(|| "*".to_string(), |id| id.to_string());
+    format!("{}.connector.{id}", encode_token(org))
+}
+
 /// `retrieve.{org}`: asks an organisation's own search for passages. Publishers: workers told to use it. Subscriber: a NATS
 /// micro service. Not kept.
 pub fn retrieve(org: &str) -> String {
@@ -164,6 +241,43 @@ pub fn retrieve(org: &str) -> String {
 /// Key of a conversation's cached fold in the bucket CONVERSATIONS.
 pub fn fold_key(key: &ConversationKey) -> String {
     format!("{}.{}.{}", key.region, encode_token(&key.org), key.conversation)
+}
+
+/// Whose conversations are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose<'a> {
+    Everybody,
+    Owner(&'a str),
+}
+
+/// Key of a conversation in the bucket INDEX: `{org}.{owner}.{day}.{conversation}`. An e-mail address has no business in a
+/// subject, which monitoring shows, so the owner is a hash of it; `=` = nobody. The day is that of the last message.
+pub fn index_key(org: &str, owner: Option<&str>, day: NaiveDate, conversation: Uuid) -> String {
+    format!("{}.{}.{}.{conversation}", encode_token(org), owner_token(owner), day.format("%Y%m%d"))
+}
+
+/// `{org}.{owner}.{day}.*`: what an organisation or an owner has in the bucket INDEX, of one day or of all.
+pub fn index_filter(org: &str, whose: Whose, day: Option<NaiveDate>) -> String {
+    let owner = match whose {
+        Whose::Everybody => "*".to_string(),
+        Whose::Owner(owner) => owner_token(Some(owner)),
+    };
+    let day = day.map_or_else(|| "*".to_string(), |day| day.format("%Y%m%d").to_string());
+    format!("{}.{owner}.{day}.*", encode_token(org))
+}
+
+/// `{org}.*.*.{conversation}`: a conversation in the bucket INDEX, wherever it is.
+pub fn index_everywhere(org: &str, conversation: Uuid) -> String {
+    format!("{}.*.*.{conversation}", encode_token(org))
+}
+
+fn owner_token(owner: Option<&str>) -> String {
+    owner.map_or_else(|| encode_token(""), hash)
+}
+
+fn hash(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Key of a worker's advertisement in the bucket WORKERS.
@@ -313,6 +427,14 @@ mod tests {
         for other in ["a=2eb", "=41", "=+1", "==", "=2", ""] {
             assert_eq!(decode_token(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_hosts_event_names_its_target() {
+        for (to, _) in PushTo::ALL {
+            assert_eq!(parse_push(&push("eu", to, "a b.", "*.>")), Some((to, "a b.".into(), "*.>".into())));
+        }
+        assert_eq!(parse_push("push.eu.everybody.a.b"), None);
     }
 
     #[test]

@@ -18,6 +18,9 @@ pub struct AgentConfig {
     /// Who the agent is and how it speaks: the beginning of the system prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persona: Option<String>,
+    /// More instructions, after the persona.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system_prompt: Option<String>,
     /// What the first answer of a conversation begins with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub greeting: Option<String>,
@@ -33,6 +36,9 @@ pub struct AgentConfig {
     /// The model that judges the steps of the workflow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub judge_model: Option<String>,
+    /// The model that names conversations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title_model: Option<String>,
     /// Model calls in one turn.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 200))]
@@ -171,11 +177,13 @@ impl AgentConfig {
         let texts = [
             ("name", &self.name, limits::NAME_MAX_CHARS),
             ("persona", &self.persona, limits::PERSONA_MAX_CHARS),
+            ("systemPrompt", &self.system_prompt, limits::PERSONA_MAX_CHARS),
             ("greeting", &self.greeting, limits::PERSONA_MAX_CHARS),
             ("model", &self.model, limits::NAME_MAX_CHARS),
             ("gatewayKey", &self.gateway_key, limits::NAME_MAX_CHARS),
             ("preambleModel", &self.preamble_model, limits::NAME_MAX_CHARS),
             ("judgeModel", &self.judge_model, limits::NAME_MAX_CHARS),
+            ("titleModel", &self.title_model, limits::NAME_MAX_CHARS),
         ];
         for (name, text, max) in texts {
             let fits = text.as_ref().is_none_or(|text| !text.trim().is_empty() && text.chars().count() <= max);

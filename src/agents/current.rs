@@ -1,14 +1,14 @@
 //! The configurations that are current, followed by every edge.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, RwLock},
     time::Duration,
 };
 
 use super::{
     DEFAULT,
-    config::AgentConfig,
+    config::{AgentConfig, WidgetPolicy},
     store::{Entry, Store},
 };
 use crate::{domain::event::AgentVersion, limits, log::ReadError};
@@ -27,6 +27,8 @@ pub struct Agents {
 struct Known {
     /// By organisation and agent.
     entries: HashMap<(String, String), (u64, Arc<AgentConfig>)>,
+    /// The organisations that have a widget for an agent's name, with the revision that says so.
+    widgets: HashMap<String, BTreeMap<u64, String>>,
     read_to: u64,
 }
 
@@ -42,6 +44,15 @@ impl Agents {
             let (revision, config) = known.entries.get(&(org.to_string(), name.to_string()))?;
             Some((AgentVersion { agent: name.to_string(), revision: *revision }, config.clone()))
         })
+    }
+
+    /// The policy of the widget that names this agent, and whose agent it is. A visitor names the agent alone, so of several
+    /// organisations' policies for one name the oldest counts; `turnstream agent put` refuses a second one.
+    pub fn widget(&self, agent: &str) -> Option<(String, WidgetPolicy)> {
+        let known = self.current.read().expect("no panic happens under this lock");
+        let (_, org) = known.widgets.get(agent)?.first_key_value()?;
+        let (_, config) = known.entries.get(&(org.clone(), agent.to_string()))?;
+        Some((org.clone(), config.widget.clone()?))
     }
 
     /// Reads everything that is there now.
@@ -85,8 +96,16 @@ impl Agents {
     fn take(&self, seq: u64, entry: Option<Entry>) {
         let mut known = self.current.write().expect("no panic happens under this lock");
         known.read_to = seq;
-        let Some(Entry { org, agent, revision, config }) = entry else { return };
+        let Some(Entry { org, agent, revision, config, .. }) = entry else { return };
         tracing::info!(org, agent, revision, removed = config.is_none(), "an agent's configuration");
+        let widgets = known.widgets.entry(agent.clone()).or_default();
+        widgets.retain(|_, other| *other != org);
+        if config.as_ref().is_some_and(|config| config.widget.is_some()) {
+            widgets.insert(revision, org.clone());
+        }
+        if widgets.is_empty() {
+            known.widgets.remove(&agent);
+        }
         match config {
             Some(config) => known.entries.insert((org, agent), (revision, config)),
             None => known.entries.remove(&(org, agent)),

@@ -1,13 +1,18 @@
 //! Who a connection is, and what that lets it reach.
 //!
 //! - [`tokens`]: verifies tokens by the configured mode.   - [`keys`]: the keys that they are verified with.
+//! - [`widget`]: which pages may open sessions, and what their hosts say.
 //!
 //! Invariant: a token, a key or the reason why a token was refused never reaches a client; a token never reaches a log.
 
 mod keys;
 mod tokens;
+pub mod widget;
 
 pub use tokens::{TokenError, Verifier};
+
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::domain::conversation::owner_of;
 
@@ -26,7 +31,8 @@ pub struct Principal {
 }
 
 /// What a principal may do, least first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     Basic,
     Curator,
@@ -57,6 +63,14 @@ pub fn may_reach(principal: Option<&Principal>, org: &str, owner: Option<&str>) 
         (None, Some(_)) => false,
         (Some(principal), Some(owner)) => principal.email.as_deref().and_then(owner_of).as_deref() == Some(owner),
     }
+}
+
+/// What somebody may do with a conversation of their organisation over the admin API.
+///
+/// Whoever curates reads all of them; others read what is provably theirs, so what nobody owns is nobody's here.
+pub fn may_review(principal: &Principal, owner: Option<&str>) -> bool {
+    let own = || principal.email.as_deref().and_then(owner_of);
+    principal.role >= Role::Curator || owner.is_some_and(|owner| own().as_deref() == Some(owner))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
 use crate::{
-    agents::{AgentConfig, Store},
+    agents::{AgentConfig, Store, store::Entry},
     app,
     auth::REFERENCE_ORG,
     config::Config,
@@ -78,6 +78,13 @@ pub async fn run(command: Agent, config: &Config) -> anyhow::Result<()> {
                 && !streams::has_pool(&bus.client, &config.regions.home, pool).await?
             {
                 bail!("there is no worker pool `{pool}`: define its consumer first (see streams/README.md)");
+            }
+            if configured.widget.is_some() {
+                let has_policy = |entry: &Entry| entry.config.as_ref().is_some_and(|config| config.widget.is_some());
+                let others = store.list().await?;
+                if let Some(other) = others.iter().find(|e| e.agent == agent && e.org != org && has_policy(e)) {
+                    bail!("`{}` has an agent `{agent}` with a widget; visitors name the agent alone", other.org);
+                }
             }
             let revision = store.put(&org, &agent, &configured).await?;
             println!("{org}/{agent} revision {revision}");

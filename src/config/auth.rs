@@ -18,6 +18,8 @@ pub struct Auth {
     pub audience: Option<String>,
     /// A connection without a valid token is refused.
     pub strict: bool,
+    /// The organisation that whoever administrates is of, where nothing is verified.
+    pub dev_org: String,
 }
 
 /// What a token is.
@@ -79,7 +81,17 @@ pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Auth, Config
             format!("needs a mode in which tokens are accepted: set {MODE}"),
         ));
     }
-    Ok(Auth { mode, hs256_secret, rs256_public_key, jwks_url, issuer, audience: text("AUTH_JWT_AUDIENCE"), strict })
+    let dev_org = text("AUTH_DEV_ORG_ID").unwrap_or_else(|| "dev-org".into());
+    Ok(Auth {
+        mode,
+        hs256_secret,
+        rs256_public_key,
+        jwks_url,
+        issuer,
+        audience: text("AUTH_JWT_AUDIENCE"),
+        strict,
+        dev_org,
+    })
 }
 
 impl fmt::Display for Auth {
@@ -88,6 +100,7 @@ impl fmt::Display for Auth {
         let set = |present: bool| if present { "set" } else { "unset" };
         writeln!(f, "SMOOTH_AGENT_AUTH_MODE={}", self.mode.name())?;
         writeln!(f, "SMOOTH_AGENT_AUTH_STRICT={}", self.strict)?;
+        writeln!(f, "AUTH_DEV_ORG_ID={}", self.dev_org)?;
         writeln!(f, "AUTH_JWT_HS256_SECRET={}", set(self.hs256_secret.is_some()))?;
         writeln!(f, "AUTH_JWT_RS256_PUBLIC_KEY={}", set(self.rs256_public_key.is_some()))?;
         writeln!(f, "AUTH_JWT_JWKS_URL={}", self.jwks_url.as_deref().map_or("unset".into(), without_password))?;

@@ -17,6 +17,7 @@ use super::{
     },
     interaction::{Contact, Form},
     session::Known,
+    title,
     turn::{Call, CallResult, Park, Reply, Turn},
 };
 use crate::limits;
@@ -42,6 +43,15 @@ pub struct Conversation {
     pub owner: Option<String>,
     /// The agent of the session that was opened last.
     pub agent_id: Option<String>,
+    /// The name that somebody gave it.
+    pub title: Option<String>,
+    /// The beginning of the first user message that has words: its name until it gets one.
+    pub opening: Option<String>,
+    pub created_at: Option<DateTime<Utc>>,
+    /// When something was said last.
+    pub updated_at: Option<DateTime<Utc>>,
+    /// How many messages there are in all.
+    pub message_count: u64,
     /// What the conversation's client can render, as declared last.
     pub supports: Vec<String>,
     /// The newest sessions of which something is known, oldest first.
@@ -137,6 +147,11 @@ impl Conversation {
         self.last_seq > 0
     }
 
+    /// What it is called.
+    pub fn shown_title(&self) -> &str {
+        self.title.as_deref().or(self.opening.as_deref()).unwrap_or(title::UNTITLED)
+    }
+
     /// About how much memory the state takes, for caches that are bounded in bytes.
     pub fn memory_bytes(&self) -> usize {
         const FIXED_BYTES: usize = 1_024;
@@ -157,6 +172,7 @@ impl Conversation {
         self.last_seq = recorded.seq;
         match &recorded.event {
             Event::SessionOpened(e) => {
+                self.created_at.get_or_insert(recorded.time);
                 if self.owner.is_none() {
                     self.owner = e.user_email.as_deref().and_then(owner_of);
                 }
@@ -171,6 +187,7 @@ impl Conversation {
                     known.verified = true;
                 }
             }
+            Event::ConversationRenamed(e) => self.title = Some(e.title.clone()),
             Event::TurnRequested(e) => self.request(e, recorded),
             Event::TurnStarted(e) => self.on_turn(e.turn, |turn| {
                 if turn.item == e.item && turn.park.is_none() {
@@ -334,7 +351,15 @@ impl Conversation {
     }
 
     fn keep_message(&mut self, recorded: &Recorded) {
-        self.messages.extend(Message::of(recorded));
+        let Some(message) = Message::of(recorded) else { return };
+        if let Body::User(text) = &message.body
+            && self.opening.is_none()
+        {
+            self.opening = title::of_message(text);
+        }
+        self.updated_at = Some(message.at);
+        self.message_count += 1;
+        self.messages.push_back(message);
         let mut bytes: usize = self.messages.iter().map(Message::size).sum();
         while self.messages.len() > limits::FOLD_MESSAGES
             || (bytes > limits::FOLD_TEXT_MAX_BYTES && self.messages.len() > 1)

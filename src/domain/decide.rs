@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::{
     conversation::Conversation,
     event::{
-        Event, Prompt, Resolution, SessionIdentified, SessionOpened, TurnCancelled, TurnRequested, TurnResumed,
-        TurnStarted,
+        ConversationRenamed, Event, Prompt, Resolution, SessionIdentified, SessionOpened, TurnCancelled, TurnRequested,
+        TurnResumed, TurnStarted,
     },
 };
 
@@ -19,6 +19,10 @@ use super::{
 pub enum Command {
     /// Open a session; on a conversation that does not exist yet this starts it.
     Open(SessionOpened),
+    /// Name the conversation.
+    Rename { title: String, by: Option<Uuid> },
+    /// Name the conversation unless it has a name.
+    Entitle { title: String },
     /// Ask for a turn.
     Request(TurnRequested),
     /// Claim the work item with this sequence.
@@ -40,6 +44,10 @@ pub enum Command {
 /// Why a command changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    #[error("there is no such conversation")]
+    NoConversation,
+    #[error("the conversation has a name")]
+    AlreadyNamed,
     #[error("another turn is active")]
     TurnInProgress,
     #[error("this request was already accepted and its turn is active")]
@@ -59,6 +67,10 @@ pub enum Refusal {
 pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal> {
     match command {
         Command::Open(opened) => Ok(Event::SessionOpened(opened.clone())),
+        Command::Rename { .. } | Command::Entitle { .. } if !state.exists() => Err(Refusal::NoConversation),
+        Command::Rename { title, by } => renamed(title, *by),
+        Command::Entitle { .. } if state.title.is_some() => Err(Refusal::AlreadyNamed),
+        Command::Entitle { title } => renamed(title, None),
         Command::Request(request) => match &state.turn {
             Some(turn) if turn.request.turn == request.turn => Err(Refusal::AlreadyActive),
             _ if state.finished_turn(request.turn).is_some() => Err(Refusal::AlreadyFinished),
@@ -98,6 +110,10 @@ pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal>
             _ => Err(Refusal::NoTurn),
         },
     }
+}
+
+fn renamed(title: &str, by: Option<Uuid>) -> Result<Event, Refusal> {
+    Ok(Event::ConversationRenamed(ConversationRenamed { title: title.to_string(), by }))
 }
 
 /// How a wait ends.

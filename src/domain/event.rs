@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::interaction::Form;
 pub use super::{
     answer::{Citation, ResolutionStatus, Response, Usage},
-    attachment::{Content, File, Image, Object},
+    request::{AgentVersion, Asker, Content, File, Image, Object, Skill},
     session::{IdentificationMethod, OtpChallenge, OtpChannel, OtpSent},
 };
 
@@ -20,6 +20,7 @@ pub use super::{
 pub mod kind {
     pub const SESSION_OPENED: &str = "session.opened";
     pub const SESSION_IDENTIFIED: &str = "session.identified";
+    pub const CONVERSATION_RENAMED: &str = "conversation.renamed";
     pub const TURN_REQUESTED: &str = "turn.requested";
     pub const TURN_STARTED: &str = "turn.started";
     pub const TURN_RELEASED: &str = "turn.released";
@@ -40,6 +41,8 @@ pub enum Event {
     SessionOpened(SessionOpened),
     /// The session's user proved to be reachable at the contact that the session has. Written by an edge.
     SessionIdentified(SessionIdentified),
+    /// The conversation got a title. Written by an edge (somebody named it) or a worker (a model did).
+    ConversationRenamed(ConversationRenamed),
     /// A user message was accepted and waits for a worker. Written by an edge; a work item.
     TurnRequested(TurnRequested),
     /// A worker claimed the turn's work item; the event's sequence is the turn's epoch. Written by that worker.
@@ -71,6 +74,7 @@ impl Event {
         match self {
             Event::SessionOpened(_) => kind::SESSION_OPENED,
             Event::SessionIdentified(_) => kind::SESSION_IDENTIFIED,
+            Event::ConversationRenamed(_) => kind::CONVERSATION_RENAMED,
             Event::TurnRequested(_) => kind::TURN_REQUESTED,
             Event::TurnStarted(_) => kind::TURN_STARTED,
             Event::TurnReleased(_) => kind::TURN_RELEASED,
@@ -88,7 +92,7 @@ impl Event {
     /// The turn that the event belongs to, if it belongs to one.
     pub fn turn(&self) -> Option<Uuid> {
         match self {
-            Event::SessionOpened(_) | Event::SessionIdentified(_) => None,
+            Event::SessionOpened(_) | Event::SessionIdentified(_) | Event::ConversationRenamed(_) => None,
             Event::TurnRequested(e) => Some(e.turn),
             Event::TurnStarted(e) => Some(e.turn),
             Event::TurnReleased(e) => Some(e.turn),
@@ -141,6 +145,15 @@ pub struct SessionOpened {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+pub struct ConversationRenamed {
+    pub title: String,
+    /// The session that it was named in; absent = a model named it, or somebody without a session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Uuid>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct SessionIdentified {
     pub session: Uuid,
     pub method: IdentificationMethod,
@@ -178,37 +191,6 @@ pub struct TurnRequested {
     pub skill: Option<Skill>,
     /// Stored after this moment the event is void: its client has been told of an error.
     pub not_after: DateTime<Utc>,
-}
-
-/// Somebody who has proved who they are, as far as it decides what they may read.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Asker {
-    /// The user's id at the issuer of tokens.
-    pub user: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub groups: Vec<String>,
-    /// May see to what its organisation's administrators may.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub is_admin: bool,
-}
-
-/// One version of an agent's configuration.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct AgentVersion {
-    /// The agent whose configuration it is: the session's, or the organisation's default.
-    pub agent: String,
-    /// Sequence in the stream of configurations.
-    pub revision: u64,
-}
-
-/// A skill, as it was when the turn was asked for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Skill {
-    pub name: String,
-    pub body: String,
 }
 
 impl TurnRequested {

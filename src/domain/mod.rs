@@ -2,18 +2,20 @@
 //!
 //! Invariant: nothing in this room does I/O, reads a clock, makes an id or logs. Time and new ids arrive in commands.
 //!
-//! - [`event`]: the catalogue of what can happen; [`answer`], [`attachment`], [`interaction`]: parts of it.
+//! - [`event`]: the catalogue of what can happen; [`answer`], [`interaction`], [`request`], [`session`]: parts of it.
 //! - [`conversation`]: `evolve(state, event)`, the fold.
+//! - [`title`]: what a conversation is called.
 //! - [`turn`]: the state of a running turn and `next_step(turn)`.
 //! - [`decide`]: `decide(state, command) -> event | refusal`.
 
 pub mod answer;
-pub mod attachment;
 pub mod conversation;
 pub mod decide;
 pub mod event;
 pub mod interaction;
+pub mod request;
 pub mod session;
+pub mod title;
 pub mod turn;
 
 pub use conversation::{Conversation, FinishedTurn, Message, Outcome, Recorded};

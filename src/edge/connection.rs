@@ -2,7 +2,7 @@
 //!
 //! Contract of [`serve`]: actions are served one after the other, in the order of the frames, while the frames of running
 //! turns wait in a bounded queue; so an action's answer always precedes the frames that it causes. One task, one `select!`:
-//! (1) take an action and answer it; or take the live frames that are there; or, while a turn is open, look after silent
+//! (1) take an action and answer it; or take the live frames that are there; or a host's event; or, while a turn is open, look after silent
 //! ones; or stop; (2) write everything in one go; (3) close when the client does not keep up.
 
 use std::{sync::Arc, time::Duration};
@@ -14,11 +14,12 @@ use uuid::Uuid;
 
 use super::{
     Edge, actions,
+    push::Registration,
     socket::{Close, Incoming, Socket},
     views::{Verdict, Views},
 };
 use crate::{
-    auth::Principal,
+    auth::{Principal, REFERENCE_ORG},
     domain::{Conversation, Event, Turn, event::TurnRequested},
     limits,
     live::{
@@ -26,12 +27,13 @@ use crate::{
         replay,
     },
     log::load::Freshness,
-    subjects::ConversationKey,
+    subjects::{ConversationKey, PushTo},
     wire::{
         actions::invalid,
         frames::{self, ErrorCode},
         live::{Cursor, Kind},
         render::{self, Streamed},
+        stored::SessionRecord,
     },
 };
 
@@ -39,9 +41,15 @@ use crate::{
 pub struct Connection {
     pub edge: Arc<Edge>,
     pub listener: Listener,
+    /// What hosts may call this connection.
+    pub registration: Registration,
     pub views: Views,
     /// Who the client has proved to be.
     pub principal: Option<Principal>,
+    /// The `Origin` of the handshake: the page that the client runs in.
+    pub origin: Option<String>,
+    /// Organisations that it has opened sessions for by the word of a widget's policy, the last one last.
+    admitted: Vec<String>,
     /// The session that this connection opened last.
     pub session: Option<Uuid>,
     /// Whether it has named a session that is its to reach; only then may it send frames with attachments.
@@ -50,13 +58,38 @@ pub struct Connection {
     pub out: Vec<Bytes>,
 }
 
-/// Serves a client until it leaves, stops reading, or the edge stops. `resumes`: it asked for the resume extension.
-pub async fn serve(edge: Arc<Edge>, mut socket: Socket, principal: Option<Principal>, resumes: bool) {
+/// What a handshake says of a client.
+pub struct Caller {
+    /// Who it has proved to be.
+    pub principal: Option<Principal>,
+    pub origin: Option<String>,
+    /// It asked for the resume extension.
+    pub resumes: bool,
+}
+
+/// Serves a client until it leaves, stops reading, or the edge stops.
+pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
     let (listener, mut live) = Listener::new();
     let (shutdown, lagging) = (edge.shutdown.clone(), listener.lagging().clone());
+    let Caller { principal, origin, resumes } = caller;
     let views = Views::new(resumes);
-    let mut connection =
-        Connection { edge, listener, views, principal, session: None, has_session: false, out: Vec::new() };
+    let (mut registration, mut pushes) = edge.pushes.register();
+    registration.belongs_to(principal.as_ref().map_or(REFERENCE_ORG, |principal| &principal.org));
+    if let Some(principal) = &principal {
+        registration.called(PushTo::User, &principal.org, &principal.user);
+    }
+    let mut connection = Connection {
+        edge,
+        listener,
+        registration,
+        views,
+        principal,
+        origin,
+        admitted: Vec::new(),
+        session: None,
+        has_session: false,
+        out: Vec::new(),
+    };
     let mut check_at = Instant::now();
     let why = loop {
         tokio::select! {
@@ -71,6 +104,7 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, principal: Option<Princi
                 Incoming::End(why) => break why,
             },
             Some(frame) = live.next() => connection.take_live(frame, &mut live).await,
+            Some(event) = pushes.recv() => connection.out.push(event),
             () = sleep_until(check_at), if !connection.views.is_idle() => {
                 connection.look_after_silent_turns().await;
                 check_at = Instant::now() + Duration::from_millis(limits::SILENCE_CHECK_MS / 4);
@@ -97,6 +131,39 @@ impl Connection {
     fn refuse_binary(&mut self) {
         let bad = invalid("frames are JSON text");
         self.out.push(frames::error(None, bad.code, &bad.message, Utc::now()));
+    }
+
+    /// Takes the connection into an organisation that a widget's policy has named.
+    pub fn belongs_to(&mut self, org: &str) {
+        self.admitted.retain(|known| known != org);
+        self.admitted.push(org.to_string());
+    }
+
+    /// The organisation of what the client begins now.
+    pub fn org(&self) -> &str {
+        self.orgs().next().unwrap_or(REFERENCE_ORG)
+    }
+
+    /// The organisations in which the client may have something, the likeliest first.
+    pub fn orgs(&self) -> impl Iterator<Item = &str> {
+        let own = self.principal.as_ref().map_or(REFERENCE_ORG, |principal| &principal.org);
+        self.admitted.iter().rev().map(String::as_str).chain([own])
+    }
+
+    /// Who the client is in this organisation. What somebody has proved counts in their own organisation; in one that a
+    /// widget's policy has brought them to, they are a visitor like any other.
+    pub fn principal_in(&self, org: &str) -> Option<&Principal> {
+        let is_visitor =
+            |principal: &&Principal| principal.org != org && self.admitted.iter().any(|known| known == org);
+        self.principal.as_ref().filter(|principal| !is_visitor(principal))
+    }
+
+    /// The client has opened this session: it is the connection's now, and hosts may reach the connection by it.
+    pub fn opened(&mut self, record: &SessionRecord) {
+        self.session = Some(record.session);
+        self.registration.belongs_to(&record.org);
+        self.registration.called(PushTo::Session, &record.org, &record.session.to_string());
+        self.registration.called(PushTo::Agent, &record.org, &record.agent_id);
     }
 
     /// Stops watching everything.

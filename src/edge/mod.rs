@@ -3,6 +3,7 @@
 //! An edge has sockets, subscriptions and caches, and nothing that another edge could not rebuild from the log.
 //!
 //! - [`server`]: listening, routes, drain.   - [`connection`]: one client.   - [`views`]: what a client has been shown.
+//! - [`admission`]: whether a session may be opened.   - [`push`]: hosts' events for clients.
 //! - [`actions`]: one file an action.        - [`sessions`]: session records. - [`workers`]: whether anybody can answer.
 //! - [`attachments`]: what comes with a message. - [`intake`]: what a client's bytes may cost before they are a message.
 //! - [`skills`]: instructions that a client may name.
@@ -10,9 +11,11 @@
 //! Invariant: this room never imports `worker` or `model`.
 
 pub mod actions;
+mod admission;
 mod attachments;
 pub mod connection;
 mod intake;
+pub mod push;
 pub mod server;
 pub mod sessions;
 pub mod skills;
@@ -23,22 +26,26 @@ pub mod workers;
 use std::sync::Arc;
 
 use async_nats::Client;
+use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
-    agents::{Agents, Store},
-    auth::Verifier,
+    agents::Agents,
+    auth::{Verifier, widget::Widgets},
     config::Regions,
     ids, limits,
+    lists::Lists,
     live::hub::Hub,
     log::{
         load::{Conversations, Decider},
         nats::NatsLog,
         objects::Objects,
+        presence::Presence,
     },
-    subjects::ConversationKey,
+    subjects::{self, ConversationKey},
+    wire::presence::{EDGES, EdgeAdvertisement},
 };
 
 /// What an edge is told by configuration.
@@ -56,13 +63,17 @@ pub struct Edge {
     pub(crate) client: Client,
     pub(crate) conversations: Conversations<NatsLog>,
     pub(crate) sessions: sessions::Sessions,
+    pub(crate) lists: Lists,
     pub(crate) hub: Hub,
     pub(crate) objects: Objects,
     /// Room for frames with attachments, in bytes.
     pub(crate) large_frames: Arc<Semaphore>,
     pub(crate) workers: workers::Workers,
-    pub(crate) auth: Verifier,
+    pub(crate) pushes: push::Pushes,
+    pub(crate) auth: Arc<Verifier>,
     pub(crate) agents: Agents,
+    pub(crate) widgets: Widgets,
+    pub(crate) log: NatsLog,
     pub(crate) settings: Settings,
     /// Cancelled when the edge stops: every connection then closes with 1012.
     pub(crate) shutdown: CancellationToken,
@@ -70,23 +81,43 @@ pub struct Edge {
 }
 
 impl Edge {
-    pub fn new(client: Client, auth: Verifier, settings: Settings, shutdown: CancellationToken) -> Self {
+    pub fn new(
+        client: Client,
+        auth: Arc<Verifier>,
+        widgets: Widgets,
+        agents: Agents,
+        settings: Settings,
+        shutdown: CancellationToken,
+    ) -> Self {
         let log = NatsLog::new(client.clone());
         Self {
             id: ids::new_random(),
             conversations: Conversations::over_nats(log.clone()),
+            lists: Lists::new(log.clone()),
             objects: Objects::new(log.clone()),
             large_frames: Arc::new(Semaphore::new(limits::LARGE_FRAMES_BYTES)),
             sessions: sessions::Sessions::new(log.clone(), settings.regions.clone()),
             hub: Hub::new(client.clone()),
             workers: workers::Workers::default(),
-            agents: Agents::new(Store::new(log.clone())),
+            agents,
+            pushes: push::Pushes::default(),
             auth,
+            widgets,
+            log: log.clone(),
             client,
             settings,
             shutdown,
             connections: TaskTracker::new(),
         }
+    }
+
+    /// What says that this edge is there.
+    pub(crate) fn presence(&self) -> Presence {
+        let advertisement = EdgeAdvertisement { version: env!("CARGO_PKG_VERSION").into() };
+        let payload = serde_json::to_vec(&advertisement).expect("an advertisement is a map with string keys");
+        let subject = subjects::kv(EDGES, &subjects::edge_key(&self.settings.regions.home, self.id));
+        let payload = Bytes::from(payload);
+        Presence { log: self.log.clone(), process: self.id, subject, payload: Box::new(move || payload.clone()) }
     }
 
     /// Where a conversation's log is, or `None` when its id names no region of this deployment.

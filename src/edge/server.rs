@@ -10,9 +10,13 @@ use hyper_util::{
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
-use warp::{Filter, Reply, http::StatusCode};
+use warp::{Filter, Reply, filters::BoxedFilter, http::StatusCode, reply::Response};
 
-use super::{Edge, connection, socket::Socket};
+use super::{
+    Edge,
+    connection::{self, Caller},
+    socket::Socket,
+};
 use crate::{auth::Principal, limits};
 
 /// Answers `/ready`: `Ok`, or what is wrong.
@@ -37,7 +41,12 @@ pub fn probes(ready: Readiness) -> impl Filter<Extract = (impl Reply,), Error = 
 }
 
 /// Everything that an edge serves.
-pub fn routes(edge: Arc<Edge>, ready: Readiness) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
+/// `admin` is the administrators' part of it.
+pub fn routes(
+    edge: Arc<Edge>,
+    ready: Readiness,
+    admin: BoxedFilter<(Response,)>,
+) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
     let page = warp::path::end().and(warp::get()).map(|| {
         let page = warp::reply::with_header(warp::reply::html(PAGE), "content-security-policy", PAGE_POLICY);
         warp::reply::with_header(page, "x-content-type-options", "nosniff").into_response()
@@ -49,14 +58,15 @@ pub fn routes(edge: Arc<Edge>, ready: Readiness) -> impl Filter<Extract = (impl 
         .and(warp::header::<String>("sec-websocket-key"))
         .and(warp::ext::get::<OnUpgrade>())
         .and(warp::header::optional::<String>("authorization"))
+        .and(warp::header::optional::<String>("origin"))
         .and(query())
-        .then(move |key: String, upgrade, authorization: Option<String>, query: HashMap<String, String>| {
+        .then(move |key: String, upgrade, authorization: Option<String>, origin, query: HashMap<String, String>| {
             let edge = edge.clone();
             async move {
                 let resumes = query.get("v").is_some_and(|version| version == "resume");
                 let bearer = authorization.as_deref().and_then(bearer);
                 match principal(&edge, bearer.or(query.get("token").map(String::as_str))).await {
-                    Ok(principal) => open(edge, &key, upgrade, principal, resumes),
+                    Ok(principal) => open(edge, &key, upgrade, Caller { principal, origin, resumes }),
                     Err(refusal) => refusal,
                 }
             }
@@ -69,7 +79,7 @@ pub fn routes(edge: Arc<Edge>, ready: Readiness) -> impl Filter<Extract = (impl 
         .into_response(),))
     };
     let refusal = warp::path!("ws").and_then(|| async { Err::<warp::reply::Response, _>(warp::reject::reject()) });
-    probes(ready).or(page).or(socket).or(refusal.or_else(refused)).recover(not_found)
+    probes(ready).or(page).or(admin).or(socket).or(refusal.or_else(refused)).recover(not_found)
 }
 
 /// The answer to a path that is not there.
@@ -107,13 +117,7 @@ async fn principal(edge: &Edge, token: Option<&str>) -> Result<Option<Principal>
 }
 
 /// Answers the handshake and serves the connection once it is upgraded.
-fn open(
-    edge: Arc<Edge>,
-    key: &str,
-    upgrade: OnUpgrade,
-    principal: Option<Principal>,
-    resumes: bool,
-) -> warp::reply::Response {
+fn open(edge: Arc<Edge>, key: &str, upgrade: OnUpgrade, caller: Caller) -> warp::reply::Response {
     let tracker = edge.connections.clone();
     tracker.spawn(async move {
         let socket = match upgrade.await {
@@ -121,7 +125,7 @@ fn open(
             Err(error) => Err(std::io::Error::other(error)),
         };
         match socket {
-            Ok(socket) => connection::serve(edge, socket, principal, resumes).await,
+            Ok(socket) => connection::serve(edge, socket, caller).await,
             Err(error) => tracing::debug!(%error, "a handshake was not completed"),
         }
     });

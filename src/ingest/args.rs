@@ -1,6 +1,8 @@
 //! What `turnstream ingest` is told.
 
-use clap::Args;
+use std::path::PathBuf;
+
+use clap::{Args, builder::ArgPredicate};
 use url::Url;
 
 use super::origin::Origin;
@@ -16,7 +18,12 @@ pub struct IngestArgs {
     #[arg(long, value_name = "URL")]
     sitemap: Vec<String>,
     /// The organisation whose knowledge it becomes.
-    #[arg(long)]
+    #[arg(
+        long,
+        required = false,
+        required_unless_present = "serve",
+        default_value_if("serve", ArgPredicate::IsPresent, Some(""))
+    )]
     pub org: String,
     /// Name of the source; deletions are noticed within it [default: made of what is ingested].
     #[arg(long)]
@@ -42,6 +49,15 @@ pub struct IngestArgs {
     /// Print the summary as JSON.
     #[arg(long)]
     pub json: bool,
+    /// Stay, and ingest the connectors that administrators ask for over the API.
+    #[arg(long, conflicts_with_all = ["from", "sitemap", "org", "source", "dry_run", "watch", "prune", "no_prune", "json"])]
+    pub serve: bool,
+    /// Folder with a folder of files for each organisation, which file connectors may read.
+    #[arg(long, value_name = "FOLDER", requires = "serve")]
+    pub files: Option<PathBuf>,
+    /// Folder with a folder for each organisation, in which a file holds the secret of its name.
+    #[arg(long, value_name = "FOLDER", requires = "serve")]
+    pub secrets: Option<PathBuf>,
     /// Name of the environment variable that holds the token for GitHub's API.
     #[arg(long, value_name = "NAME", default_value = "GITHUB_TOKEN")]
     pub token_env: String,
@@ -65,6 +81,27 @@ pub enum Prune {
 }
 
 impl IngestArgs {
+    /// As for a connector: one source of a known name, readable by everybody unless a document says otherwise.
+    pub fn of_connector(from: Vec<String>, sitemap: Vec<String>, org: String, source: String, set: String) -> Self {
+        Self {
+            from,
+            sitemap,
+            org,
+            source: Some(source),
+            set,
+            acl: vec!["public".into()],
+            dry_run: false,
+            watch: false,
+            prune: false,
+            no_prune: false,
+            json: false,
+            serve: false,
+            files: None,
+            secrets: None,
+            token_env: String::new(),
+        }
+    }
+
     /// What the arguments mean. The error says which one is wrong.
     pub fn plan(&self) -> Result<Plan, String> {
         let mut origins: Vec<Origin> = self.from.iter().map(|from| Origin::parse(from)).collect::<Result<_, _>>()?;

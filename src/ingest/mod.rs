@@ -4,6 +4,7 @@
 //! - [`origin`]: where documents come from, with [`folder`], [`web`] and [`github`].
 //! - [`run`]: compares with what is there, writes what differs, deletes what is gone.
 //! - [`report`]: what a run did.
+//! - [`serve`]: runs that administrators ask for.
 //! - [`watch`]: runs again whenever a folder changes.
 
 pub mod args;
@@ -12,6 +13,7 @@ mod github;
 mod origin;
 mod report;
 mod run;
+pub mod serve;
 mod watch;
 mod web;
 

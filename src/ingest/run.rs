@@ -86,7 +86,11 @@ enum Outcome {
 impl Ingest {
     /// Runs once.
     pub async fn run(&self, args: &IngestArgs, plan: &Plan) -> Result<Report, StoreError> {
-        let run = Uuid::new_v4();
+        self.run_as(Uuid::new_v4(), args, plan).await
+    }
+
+    /// Runs once, under an id that somebody knows.
+    pub async fn run_as(&self, run: Uuid, args: &IngestArgs, plan: &Plan) -> Result<Report, StoreError> {
         let there = self.store.heads(&args.org).await?;
         if !args.dry_run {
             let started = RunEvent::Started { run, at: Utc::now() };

@@ -4,12 +4,13 @@
 //! the process and made again; or an organisation's own search answers instead.
 //!
 //! - [`document`]: the stored forms.   - [`store`]: writing and listing.   - [`read`]: reading on, from any place.
-//! - [`runs`]: what ingest did.
+//! - [`connector`]: where documents come from.   - [`runs`]: what ingest did.
 //! - [`shelf`]: the fold.   - [`text`], [`index`]: words, vectors, fusion.   - [`follow`]: keeps the index current.
 //! - [`bench`]: what it costs, and how well it finds.
 //! - [`reader`]: who may read what.   - [`retrieve`]: the trait behind which all of it stands.   - [`passage`]: what is found.
 
 pub mod bench;
+pub mod connector;
 pub mod demo;
 pub mod document;
 pub mod follow;

@@ -9,10 +9,16 @@ use uuid::Uuid;
 use super::store::StoreError;
 use crate::subjects;
 
-/// That a run began, or ended.
+/// The stream that holds them.
+pub const STREAM: &str = "KNOWLEDGE_RUNS";
+
+/// That a run was asked for, began, or ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all_fields = "camelCase")]
 pub enum RunEvent {
+    /// An administrator wants a connector's documents ingested; an ingester will take it up.
+    #[serde(rename = "run.requested")]
+    Requested { run: Uuid, at: DateTime<Utc> },
     #[serde(rename = "run.started")]
     Started { run: Uuid, at: DateTime<Utc> },
     /// Without it a run is still going on, or was interrupted: running it again ends in the same state.
@@ -28,6 +34,15 @@ pub enum RunEvent {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         errors: Vec<String>,
     },
+}
+
+impl RunEvent {
+    /// The run that it is about.
+    pub fn run(&self) -> Uuid {
+        match self {
+            Self::Requested { run, .. } | Self::Started { run, .. } | Self::Finished { run, .. } => *run,
+        }
+    }
 }
 
 /// What happened to a source's documents.

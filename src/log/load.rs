@@ -288,6 +288,23 @@ impl<L: EventLog> Conversations<L> {
         Ok((page, more))
     }
 
+    /// The oldest messages after `after` (a sequence), oldest first, and whether there are newer ones.
+    pub async fn messages_after(
+        &self,
+        key: &ConversationKey,
+        state: &Conversation,
+        after: u64,
+        limit: usize,
+    ) -> Result<(Vec<Message>, bool), ReadError> {
+        let older = state.older.iter().copied().filter(|seq| *seq > after);
+        let recent = state.messages.iter().filter(|message| message.seq > after);
+        let more = older.clone().count() + recent.clone().count() > limit;
+        let mut page =
+            futures_util::future::try_join_all(older.take(limit).map(|seq| self.message_at(key, seq))).await?;
+        page.extend(recent.take(limit - page.len()).cloned());
+        Ok((page, more))
+    }
+
     async fn message_at(&self, key: &ConversationKey, seq: u64) -> Result<Message, ReadError> {
         let event = self.event_at(key, seq).await?;
         Message::of(&event).ok_or_else(|| ReadError::Unavailable(format!("event {seq} holds no message")))

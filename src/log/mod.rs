@@ -4,11 +4,13 @@
 //! [`load::Conversations`] folds a conversation from it, [`objects::Objects`] keeps what is too large for an event. One contract suite runs against both logs.
 
 pub mod backoff;
+pub mod batch;
 pub mod bus;
 pub mod load;
 pub mod memory;
 pub mod nats;
 pub mod objects;
+pub mod presence;
 pub mod streams;
 
 use std::future::Future;

@@ -29,7 +29,7 @@ const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
 /// The log over a NATS connection.
 #[derive(Clone)]
 pub struct NatsLog {
-    client: Client,
+    pub(super) client: Client,
 }
 
 /// What one try of a publish came to.
@@ -282,7 +282,7 @@ fn header_pairs(headers: Option<&HeaderMap>) -> HashMap<String, String> {
 }
 
 /// A direct get answers with the message itself; facts about it are headers.
-fn direct_answer(reply: Message) -> Result<Option<RawMessage>, String> {
+pub(super) fn direct_answer(reply: Message) -> Result<Option<RawMessage>, String> {
     if let Some(status) = reply.status {
         return if status.as_u16() == 404 { Ok(None) } else { Err(format!("status {status}")) };
     }

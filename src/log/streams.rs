@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{backoff::Backoff, nats::CHAT};
-use crate::{limits, subjects};
+use crate::{domain::event::kind, limits, subjects};
 
 /// One definition for one region.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,7 +39,7 @@ pub enum StreamsError {
     Drift(String),
 }
 
-const STREAMS: [&str; 10] = [
+const STREAMS: [&str; 15] = [
     include_str!("../../streams/CHAT.json"),
     include_str!("../../streams/LIVE.json"),
     include_str!("../../streams/SCHED.json"),
@@ -48,11 +48,18 @@ const STREAMS: [&str; 10] = [
     include_str!("../../streams/KNOWLEDGE_RUNS.json"),
     include_str!("../../streams/KV_AGENTS.json"),
     include_str!("../../streams/KV_CONVERSATIONS.json"),
+    include_str!("../../streams/KV_INDEX.json"),
     include_str!("../../streams/KV_WORKERS.json"),
     include_str!("../../streams/OBJ_ATTACHMENTS.json"),
+    include_str!("../../streams/KV_EDGES.json"),
+    include_str!("../../streams/KV_SETTINGS.json"),
+    include_str!("../../streams/KV_ONCE.json"),
+    include_str!("../../streams/INGEST.json"),
 ];
-const CONSUMERS: [(&str, &str); 2] = [
+const CONSUMERS: [(&str, &str); 4] = [
     ("CHAT_local", include_str!("../../streams/CHAT.worker.json")),
+    ("CHAT_local", include_str!("../../streams/CHAT.index.json")),
+    ("INGEST", include_str!("../../streams/INGEST.serve.json")),
     ("SCHED_local", include_str!("../../streams/SCHED.due.json")),
 ];
 
@@ -163,9 +170,11 @@ impl Definition {
         Ok(differences)
     }
 
-    /// Whether this is a worker pool's consumer.
+    /// Whether this is a worker pool's consumer: others begin with the first event there is.
     fn is_of_work_items(&self) -> bool {
-        self.consumer.is_some() && self.config.contains_key("filter_subjects")
+        let resumed = format!(".{}.", kind::TURN_RESUMED);
+        let filters = self.config.get("filter_subjects").and_then(Value::as_array);
+        filters.into_iter().flatten().any(|filter| filter.as_str().is_some_and(|filter| filter.contains(&resumed)))
     }
 }
 

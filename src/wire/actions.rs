@@ -19,6 +19,8 @@ pub enum Action {
     CreateConversationSession,
     GetSession,
     GetConversationMessages,
+    ListConversations,
+    RenameConversation,
     SendMessage,
     ConfirmToolAction,
     SubmitInteraction,
@@ -29,11 +31,13 @@ pub enum Action {
 }
 
 impl Action {
-    pub const ALL: [(Action, &'static str); 10] = [
+    pub const ALL: [(Action, &'static str); 12] = [
         (Action::Ping, "ping"),
         (Action::CreateConversationSession, "create_conversation_session"),
         (Action::GetSession, "get_session"),
         (Action::GetConversationMessages, "get_conversation_messages"),
+        (Action::ListConversations, "list_conversations"),
+        (Action::RenameConversation, "rename_conversation"),
         (Action::SendMessage, "send_message"),
         (Action::ConfirmToolAction, "confirm_tool_action"),
         (Action::SubmitInteraction, "submit_interaction"),
@@ -105,6 +109,11 @@ impl Fields {
         self.0.get(name).filter(|value| !value.is_null())
     }
 
+    /// The field as it is, `null` too.
+    pub fn raw(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
     /// Whether the field is there, whatever it is.
     pub fn has(&self, name: &str) -> bool {
         self.get(name).is_some()
@@ -155,6 +164,15 @@ impl Fields {
     pub fn limit(&self, default: usize, max: usize) -> usize {
         match self.get("limit").and_then(Value::as_u64) {
             Some(n) if n > 0 => usize::try_from(n).unwrap_or(max).min(max),
+            _ => default,
+        }
+    }
+
+    /// A page size that is brought into its bounds; what is no number is the default.
+    pub fn clamped_limit(&self, default: usize, max: usize) -> usize {
+        match self.get("limit").and_then(Value::as_number) {
+            Some(n) if n.is_u64() => n.as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(max).clamp(1, max),
+            Some(n) if n.is_i64() => 1,
             _ => default,
         }
     }
@@ -246,6 +264,8 @@ pub struct CreateConversationSession {
     pub browser_fingerprint: Option<String>,
     pub metadata: Option<Map<String, Value>>,
     pub supports: Option<Vec<String>>,
+    /// Where the agent has a policy: the host's word about its user, `{userId, signature, timestamp}`, which must hold.
+    pub auth_context: Option<Value>,
     pub conversation_id: Option<String>,
 }
 
@@ -268,6 +288,28 @@ pub struct GetConversationMessages {
     pub limit: Option<Value>,
     pub cursor: Option<String>,
     pub before: Option<String>,
+}
+
+/// `list_conversations`. A `limit` is brought into 1 to 200; what is no whole number counts as 50.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ListConversations {
+    pub request_id: Option<String>,
+    pub limit: Option<Value>,
+    pub cursor: Option<String>,
+    /// Only conversations whose title holds this, in any case.
+    pub query: Option<String>,
+}
+
+/// `rename_conversation`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RenameConversation {
+    pub request_id: Option<String>,
+    #[schemars(length(min = 1))]
+    pub conversation_id: String,
+    #[schemars(length(min = 1))]
+    pub title: String,
 }
 
 /// `send_message`.
@@ -353,5 +395,11 @@ mod tests {
         };
         assert_eq!([limit("1"), limit("100"), limit("101"), limit("18446744073709551615")], [1, 100, 100, 100]);
         assert_eq!([limit("0"), limit("-1"), limit("1.5"), limit("\"7\""), limit("null")], [50; 5]);
+        let clamped = |limit: &str| {
+            let request = read(&format!(r#"{{"action":"list_conversations","limit":{limit}}}"#)).unwrap();
+            request.fields.clamped_limit(50, 200)
+        };
+        assert_eq!([clamped("0"), clamped("-7"), clamped("7"), clamped("201")], [1, 1, 7, 200]);
+        assert_eq!([clamped("18446744073709551615"), clamped("1.5"), clamped("\"7\"")], [200, 50, 50]);
     }
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
+pub use super::codes::ErrorCode;
 use super::prompts::{
     ConfirmationData, InteractionData, InvalidData, OtpInvalidData, OtpRequiredData, OtpSentData, OtpVerifiedData,
 };
@@ -249,43 +250,16 @@ pub struct ErrorData<'a> {
     pub error: ErrorObject<'a>,
 }
 
-/// What a client can be told went wrong.
-///
-/// | code | retry helps | the action had an effect |
-/// |---|---|---|
-/// | `VALIDATION_ERROR`, `UNSUPPORTED_ACTION` | no: mend the frame | no |
-/// | `SESSION_NOT_FOUND`, `CONVERSATION_NOT_FOUND` | no: open a session | no |
-/// | `TURN_IN_PROGRESS` | yes, after the turn | no |
-/// | `NO_PENDING_CONFIRMATION`, `NO_PENDING_INTERACTION`, `INTERACTION_MISMATCH` | no | no |
-/// | `SKILL_NOT_FOUND`, `LLM_UNAVAILABLE` | no: configuration | no |
-/// | `OTP_SEND_FAILED` | yes, as a new message | the turn goes on |
-/// | `AGENT_ERROR` | yes, as a new message | the message is in the history |
-/// | `STORAGE_ERROR` | yes, with the same requestId | unknown; the same requestId can't have it twice |
-/// | `INTERNAL_ERROR` | perhaps | unknown |
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum ErrorCode {
-    ValidationError,
-    UnsupportedAction,
-    SessionNotFound,
-    ConversationNotFound,
-    TurnInProgress,
-    NoPendingConfirmation,
-    NoPendingInteraction,
-    InteractionMismatch,
-    SkillNotFound,
-    LlmUnavailable,
-    AgentError,
-    OtpSendFailed,
-    StorageError,
-    InternalError,
-}
-
 /// An error frame.
 pub fn error(request_id: Option<&str>, code: ErrorCode, message: &str, now: DateTime<Utc>) -> Bytes {
     let error = ErrorObject { code, message: Cow::Borrowed(message) };
     let data = ErrorData { request_id, error: error.clone() };
     Frame::Error { request_id, timestamp: now.timestamp_millis(), error, data }.to_bytes()
+}
+
+/// A time as clients are shown it.
+pub fn shown_time(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 /// An answer to an action.
@@ -382,6 +356,36 @@ pub struct MessagePage {
     pub has_more: bool,
 }
 
+/// `data` of the answer to `list_conversations`, most recent first.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConversationPage {
+    pub conversations: Vec<ListedConversation>,
+    pub next_cursor: Option<String>,
+    pub has_more: bool,
+}
+
+/// A conversation in a list.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListedConversation {
+    pub conversation_id: Uuid,
+    pub title: String,
+    /// When something was said last: RFC 3339, UTC.
+    pub updated_at: String,
+    #[schemars(range(min = 1))]
+    pub message_count: u64,
+}
+
+/// `data` of the answer to `rename_conversation`.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Renamed<'a> {
+    pub conversation_id: Uuid,
+    /// As it is kept.
+    pub title: &'a str,
+}
+
 /// `data` of the answer to `confirm_tool_action`.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -455,7 +459,7 @@ impl From<&Message> for HistoryMessage {
             content: Content { text: message.text(), structured_response },
             from: party(&message.from, from),
             to: party(&message.to, to),
-            created_at: message.at.to_rfc3339_opts(SecondsFormat::Millis, true),
+            created_at: shown_time(message.at),
         }
     }
 }

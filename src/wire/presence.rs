@@ -1,6 +1,8 @@
-//! A worker's advertisement: what edges read to tell whether anybody can answer.
+//! What processes say of themselves: workers, so that edges can tell whether anybody can answer; edges, so that it is known
+//! when all of them have answered.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// The bucket of advertisements.
 pub const BUCKET: &str = "WORKERS";
@@ -12,4 +14,21 @@ pub struct Advertisement {
     pub version: String,
     /// Organisations for which the worker has a gateway key; `*` = all.
     pub orgs: Vec<String>,
+}
+
+/// The bucket of edges, and the stream behind it.
+pub const EDGES: &str = "EDGES";
+pub const EDGES_STREAM: &str = "KV_EDGES";
+
+/// What an edge says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EdgeAdvertisement {
+    pub version: String,
+}
+
+/// An edge's answer to a host's event: to how many connections it gave the event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pushed {
+    pub edge: Uuid,
+    pub delivered: u64,
 }

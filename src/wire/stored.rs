@@ -96,6 +96,7 @@ pub fn encode_payload(event: &Event) -> Bytes {
     match event {
         Event::SessionOpened(e) => json(e),
         Event::SessionIdentified(e) => json(e),
+        Event::ConversationRenamed(e) => json(e),
         Event::TurnRequested(e) => json(e),
         Event::TurnStarted(e) => json(e),
         Event::TurnReleased(e) => json(e),
@@ -118,6 +119,7 @@ pub fn decode_payload(name: &str, payload: &[u8]) -> Result<Event, DecodeError> 
     Ok(match name {
         kind::SESSION_OPENED => Event::SessionOpened(json(payload)?),
         kind::SESSION_IDENTIFIED => Event::SessionIdentified(json(payload)?),
+        kind::CONVERSATION_RENAMED => Event::ConversationRenamed(json(payload)?),
         kind::TURN_REQUESTED => Event::TurnRequested(json(payload)?),
         kind::TURN_STARTED => Event::TurnStarted(json(payload)?),
         kind::TURN_RELEASED => Event::TurnReleased(json(payload)?),

@@ -6,7 +6,7 @@
 //! - [`consumer`]: finds work items and due deadlines.
 //! - [`run`]: one item from claim to exit; the steps are in [`model_step`], [`tool_step`], [`auth_step`] and [`end_step`].
 //! - [`gateways`]: which key is used for whom.   - [`profile`]: what holds for a turn.   - [`prompt`]: what the model is given.
-//! - [`attachments`]: pictures that came with the message.
+//! - [`attachments`]: pictures that came with the message.   - [`title`]: names a conversation after its first turn.
 //! - [`suggested`]: suggested replies, cut out of the text.   - [`side`]: small questions to a model.
 //! - [`presence`]: says that this worker is there.
 //!
@@ -25,6 +25,7 @@ mod prompt;
 mod run;
 mod side;
 mod suggested;
+mod title;
 mod tool_step;
 
 use std::{
@@ -48,6 +49,7 @@ use crate::{
     agents, ids,
     knowledge::Retrieve,
     limits,
+    lists::keep::Keeper,
     log::{load::Conversations, nats::NatsLog, objects::Objects},
     subjects,
     tools::{self, Registry},
@@ -59,6 +61,8 @@ pub struct Settings {
     pub region: String,
     pub pool: String,
     pub model: String,
+    /// The model that names conversations; without one their first message does.
+    pub title_model: Option<String>,
     pub max_iterations: u32,
     pub max_tokens: u32,
     pub human_wait_secs: u32,
@@ -137,6 +141,7 @@ impl Worker {
         shutdown.run_until_cancelled(self.settings.mcp.first()).await;
         side.spawn(shutdown.clone().run_until_cancelled_owned(listen_for_stops(self.clone())));
         side.spawn(shutdown.clone().run_until_cancelled_owned(consumer::pull_deadlines(self.clone())));
+        side.spawn(shutdown.clone().run_until_cancelled_owned(self.keeper().run()));
         side.spawn(presence::advertise(self.clone(), shutdown.clone()));
         side.close();
         consumer::pull_items(self.clone(), shutdown, &turns, &hand_over).await;
@@ -150,6 +155,16 @@ impl Worker {
         side.wait().await;
         if let Err(error) = self.client.flush().await {
             tracing::warn!(%error, "the last messages may not have reached NATS");
+        }
+    }
+
+    /// Keeps the index of conversations current.
+    fn keeper(&self) -> Keeper {
+        Keeper {
+            client: self.client.clone(),
+            log: self.log.clone(),
+            conversations: self.conversations.clone(),
+            region: self.settings.region.clone(),
         }
     }
 

@@ -60,6 +60,11 @@ impl Profile {
         self.agent.preamble_model.as_ref().or(self.worker.settings.preamble_model.as_ref())
     }
 
+    /// The model that names conversations.
+    pub fn title_model(&self) -> Option<&String> {
+        self.agent.title_model.as_ref().or(self.worker.settings.title_model.as_ref())
+    }
+
     /// The model that judges the workflow's steps; without one, the model that answers does.
     pub fn judge_model(&self, turn: &Turn) -> String {
         let chosen = self.agent.judge_model.as_ref().or(self.worker.settings.judge_model.as_ref());
@@ -80,6 +85,10 @@ impl Profile {
 
     pub fn persona(&self) -> &str {
         self.agent.persona.as_deref().unwrap_or(DEFAULT_PERSONA)
+    }
+
+    pub fn system_prompt(&self) -> Option<&str> {
+        self.agent.system_prompt.as_deref()
     }
 
     pub fn greeting(&self) -> Option<&str> {

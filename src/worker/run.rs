@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Worker, model_step::Opening, profile::Profile};
+use super::{Worker, model_step::Opening, profile::Profile, title::Naming};
 use crate::{
     domain::{
         Command, Conversation, Event, Refusal, Step, Turn,
@@ -136,6 +136,7 @@ async fn drive(
         Step::CallModel if !profile.is_missing => Opening::start(worker, key, &profile, &state).await,
         _ => Opening::none(),
     };
+    let naming = Naming::begin(&profile, &state);
     let nonce = ids::new_random();
     let decider = Decider { source: worker.source(), event_id: ids::event_id(nonce, 0) };
     let held_at = Instant::now();
@@ -177,10 +178,12 @@ async fn drive(
         decisions: 1,
         held_at,
     };
-    match run.steps(opening, rerun).await {
+    let exit = match run.steps(opening, rerun).await {
         Err(Exit::TooLarge { max }) => run.end_too_large(max).await,
         Err(exit) => exit,
-    }
+    };
+    naming.end(worker, key, &run.state, turn_id);
+    exit
 }
 
 impl Run<'_> {

@@ -98,7 +98,7 @@ pub(super) async fn judge(
 }
 
 /// One request, answered whole.
-async fn ask(gateway: &Gateway, request: &ChatRequest) -> Result<Said, ModelError> {
+pub(super) async fn ask(gateway: &Gateway, request: &ChatRequest) -> Result<Said, ModelError> {
     let mut stream = gateway.chat(request).await?;
     while stream.next().await?.is_some() {}
     let reply = stream.into_reply();

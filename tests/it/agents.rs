@@ -3,13 +3,16 @@
 use async_nats::jetstream;
 use serde_json::{Value, json};
 
-use crate::support::{
-    Edge, Stage,
-    client::{Client, Session},
-    frames::{answer_text, code, kinds, tool_activity},
-    gateway::{Gate, Reply},
-    schema,
-    tools::{Provider, Tool},
+use crate::{
+    identity::handshake,
+    support::{
+        Edge, Stage,
+        client::{Client, Session},
+        frames::{answer_text, code, kinds, tool_activity},
+        gateway::{Gate, Reply},
+        schema,
+        tools::{Provider, Tool},
+    },
 };
 
 const ORG: &str = "reference-org";
@@ -194,4 +197,36 @@ async fn answers_rest_on_the_agents_document_sets_alone() {
     client.ask(&session, "r1", "salary of gardeners").await;
     let request = stage.gateway.requests()[0].to_string();
     assert!(request.contains("tulips") && !request.contains("4242"), "{request}");
+}
+
+#[tokio::test]
+async fn the_widget_of_an_agent_says_which_pages_may_use_it_and_for_whom() {
+    let stage = Stage::start().await;
+    let widget = json!({ "name": "Shop", "widget": { "allowed_origins": ["https://*.shop.example"] } });
+    stage.agent("acme", "shop", &widget).await;
+    let edge = stage.edge().await;
+    let create = json!({ "action": "create_conversation_session", "agentId": "shop" });
+    for (origin, refusal) in [
+        (Some("https://www.shop.example"), None),
+        (Some("https://evil.example/.shop.example"), Some("ORIGIN_NOT_ALLOWED")),
+        (None, Some("ORIGIN_NOT_ALLOWED")),
+    ] {
+        let mut request = handshake(&edge, "", None);
+        if let Some(origin) = origin {
+            request.headers_mut().insert("origin", origin.parse().unwrap());
+        }
+        let mut client = Client::try_connect(request).await.unwrap();
+        let answer = client.request(create.clone()).await;
+        match refusal {
+            Some(refusal) => assert_eq!(code(&answer), refusal),
+            // The session is the organisation's, so it has its agent.
+            None => assert_eq!(answer["data"]["agentName"], "Shop", "{answer:#}"),
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("agent.json");
+    std::fs::write(&file, widget.to_string()).unwrap();
+    let mut put = stage.run("agent put", &["agent", "put", "shop", file.to_str().unwrap(), "--org", "globex"], &[]);
+    assert!(!put.ended().await.success());
+    assert!(put.output().contains("`acme` has an agent `shop` with a widget"), "{}", put.output());
 }

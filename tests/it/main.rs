@@ -1,5 +1,6 @@
 //! Flow tests: the whole product over real parts — a nats-server, processes, sockets, an HTTP gateway.
 
+mod admin;
 mod agents;
 mod approvals;
 mod attachments;
@@ -16,6 +17,7 @@ mod ingest_web;
 mod instructions;
 mod interactions;
 mod knowledge;
+mod lists;
 mod mcp;
 mod model_faults;
 mod one_time_passwords;
@@ -26,3 +28,4 @@ mod slow_reader;
 mod streaming;
 mod support;
 mod tool_calls;
+mod widgets;

@@ -3,7 +3,7 @@
 use turnstream::{
     domain::{
         Command, Conversation, Event, Outcome, Refusal, Step, Turn, decide,
-        event::{CallRequested, Resolution, TurnCancelled, TurnResumed, TurnStarted},
+        event::{CallRequested, Resolution, TurnCancelled, TurnRequested, TurnResumed, TurnStarted},
         next_step,
     },
     limits,
@@ -187,6 +187,33 @@ fn a_session_that_declares_nothing_keeps_what_was_declared() {
     assert_eq!(story.state.supports, ["cards"]);
     story.happens(declares(&[]));
     assert_eq!(story.state.supports, [""; 0]);
+}
+
+#[test]
+fn a_conversation_is_named_by_people_and_else_by_its_first_words() {
+    let rename = |title: &str| Command::Rename { title: title.into(), by: Some(id(3)) };
+    let entitle = || Command::Entitle { title: "By a model".into() };
+    let mut story = Story::default();
+    assert_eq!(story.when(&rename("Nothing")), Err(Refusal::NoConversation));
+    assert_eq!(story.when(&entitle()), Err(Refusal::NoConversation));
+    story.happens(opened());
+    assert_eq!((story.state.shown_title(), story.state.message_count), ("Untitled", 0));
+    story.happens(Event::TurnRequested(TurnRequested { message: " \n".into(), ..request(10) }));
+    story.does(&cancel(10));
+    assert_eq!(story.state.shown_title(), "Untitled", "a picture has no words");
+    story.happens(requested(11));
+    story.does(&cancel(11));
+    story.happens(requested(12));
+    assert_eq!((story.state.shown_title(), story.state.message_count), ("question 11", 3));
+    story.does(&entitle());
+    assert_eq!(story.state.shown_title(), "By a model");
+    assert_eq!(story.when(&entitle()), Err(Refusal::AlreadyNamed));
+    for title in ["Mine", "Mine again"] {
+        story.does(&rename(title));
+        assert_eq!(story.state.shown_title(), title);
+    }
+    assert_eq!(story.state.updated_at, Some(second(story.state.messages.back().unwrap().seq)), "a name says nothing");
+    assert_eq!(story.state.created_at, Some(second(3)));
 }
 
 #[test]

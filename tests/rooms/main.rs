@@ -5,6 +5,7 @@ mod domain_fold;
 mod domain_random;
 mod hostile_documents;
 mod knowledge;
+mod lists;
 mod load;
 mod load_bucket;
 mod log_contract;

@@ -31,6 +31,14 @@ fn check(request: &Request) -> Result<(), BadFrame> {
             fields.text("cursor")?;
             fields.text("before")?;
         }
+        Action::ListConversations => {
+            fields.text("cursor")?;
+            fields.text("query")?;
+        }
+        Action::RenameConversation => {
+            fields.required_text("conversationId")?;
+            fields.required_text("title")?;
+        }
         Action::SendMessage => {
             fields.required_text("requestId")?;
             fields.required_session()?;
@@ -90,6 +98,9 @@ fn accepted() -> Vec<Value> {
         json!({"action": "get_conversation_messages", "sessionId": SESSION}),
         json!({"action": "get_conversation_messages", "sessionId": SESSION, "limit": "many", "cursor": "m1-3"}),
         json!({"action": "get_conversation_messages", "sessionId": SESSION, "limit": -1, "before": "m1-3"}),
+        json!({"action": "list_conversations"}),
+        json!({"action": "list_conversations", "limit": "many", "cursor": "c1-3-4", "query": ""}),
+        json!({"action": "rename_conversation", "conversationId": "it is not found", "title": "Refund"}),
         message(json!({})),
         message(json!({"message": "é".repeat(10_000), "stream": false, "model": "small", "skill": ""})),
         message(json!({"images": [{"url": "https://example.com/a.png"}, 7], "files": "none", "stream": null})),
@@ -121,6 +132,13 @@ fn refused() -> Vec<Value> {
         json!({"action": "get_session", "sessionId": null}),
         json!({"action": "get_conversation_messages", "sessionId": SESSION, "cursor": 3}),
         json!({"action": "get_conversation_messages", "limit": 3}),
+        json!({"action": "list_conversations", "cursor": 3}),
+        json!({"action": "list_conversations", "query": ["a"]}),
+        json!({"action": "rename_conversation", "title": "Refund"}),
+        json!({"action": "rename_conversation", "conversationId": 7, "title": "Refund"}),
+        json!({"action": "rename_conversation", "conversationId": SESSION}),
+        json!({"action": "rename_conversation", "conversationId": SESSION, "title": ""}),
+        json!({"action": "rename_conversation", "conversationId": SESSION, "title": 7}),
         json!({"action": "send_message", "sessionId": SESSION, "message": "hello"}),
         json!({"action": "send_message", "requestId": "", "sessionId": SESSION, "message": "hello"}),
         json!({"action": "send_message", "requestId": 7, "sessionId": SESSION, "message": "hello"}),

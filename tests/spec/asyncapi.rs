@@ -3,10 +3,10 @@
 use jsonschema::Validator;
 use serde_json::{Value, json};
 use turnstream::{
-    subjects::{self, ConversationKey},
+    subjects::{self, ConversationKey, PushTo, Whose},
     wire::{
         live::{HEADER, Kind, Mark},
-        presence::{Advertisement, BUCKET},
+        presence::{Advertisement, BUCKET, Pushed},
     },
 };
 use uuid::Uuid;
@@ -124,6 +124,7 @@ fn every_subject_of_the_program_is_covered() {
     let document = document();
     let key = ConversationKey { region: "eu".into(), org: "an org.".into(), conversation: Uuid::new_v4() };
     let (region, id) = ("eu", Uuid::new_v4());
+    let day = chrono::NaiveDate::from_ymd_opt(2026, 3, 2).unwrap();
     let subjects = [
         (key.all_events(), "conversation.events"),
         (subjects::session(region, id), "session"),
@@ -131,10 +132,20 @@ fn every_subject_of_the_program_is_covered() {
         (subjects::live_all(region, key.conversation), "live"),
         (subjects::stop(region, key.conversation), "stop"),
         (subjects::stop_all(region), "stop"),
+        (subjects::push(region, PushTo::User, "an org.", "ada"), "push"),
+        (subjects::push_all(region), "push"),
+        (subjects::ingest_item("an org.", id), "ingest"),
+        (subjects::ingest_runs("an org."), "knowledge.runs"),
+        (subjects::kv("ONCE", &subjects::once_key("0a1b")), "kv.once"),
+        (subjects::kv("EDGES", &subjects::edge_key(region, id)), "kv.edges"),
+        (subjects::kv("SETTINGS", &subjects::connector_key("an org.", Some(id))), "kv.settings"),
         (subjects::schedule(region, key.conversation, id), "sched"),
         (subjects::due(region, key.conversation, id), "due"),
         (subjects::dead(region, key.conversation), "dead"),
         (subjects::kv("CONVERSATIONS", &subjects::fold_key(&key)), "kv.conversations"),
+        (subjects::kv("INDEX", &subjects::index_key("an org.", Some("a@b.c"), day, id)), "kv.index"),
+        (subjects::kv("INDEX", &subjects::index_filter("an org.", Whose::Everybody, None)), "kv.index"),
+        (subjects::kv("INDEX", &subjects::index_everywhere("an org.", id)), "kv.index"),
         (subjects::kv(BUCKET, &subjects::worker_key(region, "default", id)), "kv.workers"),
         (subjects::knowledge("an org.", &subjects::knowledge_document("a.md"), Some(3)), "knowledge"),
         (subjects::knowledge_heads("an org."), "knowledge"),
@@ -198,6 +209,8 @@ fn headers_and_payloads_of_the_program_fit() {
 
     let advertisement = Advertisement { version: "0.1.0".into(), orgs: vec!["*".into()] };
     assert_valid(&part(&document, "/components/schemas/advertisement"), &json!(advertisement), "an advertisement");
+    let pushed = Pushed { edge: Uuid::new_v4(), delivered: 3 };
+    assert_valid(&part(&document, "/components/schemas/pushed"), &json!(pushed), "an answer to a host's event");
 
     let session = Sample::of(&json_file("spec/samples/session.json"));
     assert_valid(&part(&document, "/components/messages/session/headers"), &json!(session.headers), "a session record");

@@ -13,8 +13,8 @@ use turnstream::{
     },
     wire::{
         frames::{
-            self, Confirmed, ErrorCode, Frame, HistoryMessage, MessagePage, Nested, PongData, Resumed, SessionCreated,
-            SessionStatus, SessionView, TurnState, TurnView,
+            self, Confirmed, ConversationPage, ErrorCode, Frame, HistoryMessage, ListedConversation, MessagePage,
+            Nested, PongData, Renamed, Resumed, SessionCreated, SessionStatus, SessionView, TurnState, TurnView,
         },
         prompts::{Declined, InvalidData, OtpError, OtpInvalidData, OtpVerifiedData, Submitted},
         render::{self, render},
@@ -104,7 +104,7 @@ fn plain_answer() -> Bytes {
 }
 
 /// The answers to actions.
-fn answers() -> [(&'static str, Bytes); 8] {
+fn answers() -> [(&'static str, Bytes); 10] {
     let record: SessionRecord =
         serde_json::from_value(json_file("spec/samples/session.json")["payload"].clone()).unwrap();
     let view = || SessionView {
@@ -135,11 +135,21 @@ fn answers() -> [(&'static str, Bytes); 8] {
         values: values.as_object().unwrap(),
     };
     let declined = Declined { session_id: record.session, interaction_id: record.user.id, declined: true };
+    let listed = ListedConversation {
+        conversation_id: record.conversation,
+        title: "Please refund ORD-1234.".into(),
+        updated_at: frames::shown_time(now()),
+        message_count: 2,
+    };
+    let list = ConversationPage { conversations: vec![listed], next_cursor: Some("c1-1-2".into()), has_more: true };
+    let renamed = Renamed { conversation_id: record.conversation, title: "A refund" };
     let answer = |message, data: Value| frames::immediate(Some("a-1"), 200, message, data, now());
     [
         ("immediate_response.create_conversation_session", answer("Session created", json!(created))),
         ("immediate_response.get_session", answer("Session", json!(view()))),
         ("immediate_response.get_conversation_messages", answer("ConversationMessages", json!(page()))),
+        ("immediate_response.list_conversations", answer("Conversations", json!(list))),
+        ("immediate_response.rename_conversation", answer("Conversation renamed", json!(renamed))),
         (
             "immediate_response.send_message",
             frames::immediate(Some(REQUEST), 202, "Processing your request...", json!({}), now()),

@@ -5,6 +5,7 @@ mod agents;
 mod asyncapi;
 mod events;
 mod frames;
+mod openapi;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 

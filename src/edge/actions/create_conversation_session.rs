@@ -9,11 +9,12 @@ use uuid::Uuid;
 
 use super::{Connection, answer, may_reach};
 use crate::{
-    auth::{Principal, REFERENCE_ORG},
+    auth::Principal,
     domain::{
         Command, Conversation,
         event::{Participant, SessionOpened},
     },
+    edge::admission,
     ids, limits,
     log::load::Freshness,
     subjects::ConversationKey,
@@ -30,7 +31,9 @@ const RESUME_CAPABILITY: &str = "resume";
 pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Result<(), BadFrame> {
     let edge = connection.edge.clone();
     let (opened, wanted) = read(&request.fields, &edge.settings.agent_name, &edge.settings.regions)?;
-    let opened = with_principal(opened, connection.principal.as_ref());
+    let org = admission::admit(connection, &request.fields).await?;
+    let known = connection.principal.as_ref().filter(|principal| principal.org == org);
+    let opened = with_principal(opened, known);
     let (key, state, opened) = match resumable(connection, wanted).await? {
         // A session lives where its conversation does.
         Some((key, state)) => {
@@ -40,7 +43,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
             let home = ids::region_number(key.conversation).unwrap_or(edge.settings.regions.home_number);
             (key, state, SessionOpened { session: ids::new_homed(home), agent_id, ..opened })
         }
-        None => (new_conversation(connection)?, Arc::default(), opened),
+        None => (new_conversation(connection, &org)?, Arc::default(), opened),
     };
     let opened = with_agent(connection, &key.org, opened);
     let resumed = state.exists();
@@ -56,7 +59,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
         created_at: executed.recorded.time,
     };
     let record = edge.sessions.add(&key.region, record).await?;
-    connection.session = Some(record.session);
+    connection.opened(&record);
     connection.has_session = true;
     connection.views.resumes |= executed.state.supports.iter().any(|capability| capability == RESUME_CAPABILITY);
     if resumed {
@@ -138,31 +141,28 @@ fn cut(text: &str) -> String {
     text.chars().take(limits::NAME_MAX_CHARS).collect()
 }
 
-/// The conversation to resume, if it is there. An unknown one silently becomes a fresh conversation, so that it is unknown
-/// is asked of the log's leader.
-async fn resumable(
+/// The conversation that a frame names, if it is there and the caller's. That it is unknown is asked of the log's leader: an
+/// unknown one that is to be resumed silently becomes a fresh conversation.
+pub(super) async fn resumable(
     connection: &Connection,
     wanted: Option<Uuid>,
 ) -> Result<Option<(ConversationKey, Arc<Conversation>)>, BadFrame> {
-    let Some(key) = wanted.and_then(|id| connection.edge.key(org(connection), id)) else { return Ok(None) };
-    for freshness in [Freshness::AtLeast(0), Freshness::Leader] {
-        let state = connection.edge.conversations.load(&key, freshness).await?;
-        if state.exists() {
-            let is_theirs = may_reach(connection, &key.org, state.owner.as_deref());
-            return Ok(is_theirs.then_some((key, state)));
+    let Some(id) = wanted else { return Ok(None) };
+    for key in connection.orgs().filter_map(|org| connection.edge.key(org, id)) {
+        for freshness in [Freshness::AtLeast(0), Freshness::Leader] {
+            let state = connection.edge.conversations.load(&key, freshness).await?;
+            if state.exists() {
+                let is_theirs = may_reach(connection, &key.org, state.owner.as_deref());
+                return Ok(is_theirs.then_some((key, state)));
+            }
         }
     }
     Ok(None)
 }
 
-/// The organisation that a connection's conversations belong to.
-fn org(connection: &Connection) -> &str {
-    connection.principal.as_ref().map_or(REFERENCE_ORG, |principal| &principal.org)
-}
-
-fn new_conversation(connection: &Connection) -> Result<ConversationKey, BadFrame> {
+fn new_conversation(connection: &Connection, org: &str) -> Result<ConversationKey, BadFrame> {
     let id = ids::new_homed(connection.edge.settings.regions.home_number);
-    connection.edge.key(org(connection), id).ok_or_else(|| {
+    connection.edge.key(org, id).ok_or_else(|| {
         tracing::error!(at = %Utc::now(), "the home region has no name");
         BadFrame {
             code: crate::wire::frames::ErrorCode::InternalError,

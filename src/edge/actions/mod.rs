@@ -8,7 +8,9 @@ mod confirm_tool_action;
 mod create_conversation_session;
 mod get_conversation_messages;
 mod get_session;
+mod list_conversations;
 mod ping;
+mod rename_conversation;
 mod resume_session;
 mod send_message;
 mod submit_interaction;
@@ -48,6 +50,8 @@ pub async fn dispatch(connection: &mut Connection, text: Utf8Bytes) {
         Action::CreateConversationSession => create_conversation_session::serve(connection, &request).await,
         Action::GetSession => get_session::serve(connection, &request).await,
         Action::GetConversationMessages => get_conversation_messages::serve(connection, &request).await,
+        Action::ListConversations => list_conversations::serve(connection, &request).await,
+        Action::RenameConversation => rename_conversation::serve(connection, &request).await,
         Action::SendMessage => send_message::serve(connection, &mut request).await,
         Action::ConfirmToolAction => confirm_tool_action::serve(connection, &request).await,
         Action::SubmitInteraction => submit_interaction::serve(connection, &request).await,
@@ -86,7 +90,7 @@ async fn session(
 
 /// Whether a conversation of this organisation and owner is the caller's to reach.
 fn may_reach(connection: &Connection, org: &str, owner: Option<&str>) -> bool {
-    !connection.edge.auth.is_on() || auth::may_reach(connection.principal.as_ref(), org, owner)
+    !connection.edge.auth.is_on() || auth::may_reach(connection.principal_in(org), org, owner)
 }
 
 fn session_view(record: &SessionRecord) -> SessionView<'_> {

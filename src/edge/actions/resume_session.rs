@@ -24,7 +24,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
         request.fields.text("seq")?.map(|seq| Cursor::parse(seq).ok_or_else(|| invalid("`seq` is not a cursor")));
     let cursor = cursor.transpose()?;
     let (record, key) = session(connection, id).await?.ok_or_else(session_not_found)?;
-    connection.session = Some(record.session);
+    connection.opened(&record);
     // Subscribed first and read afterwards, so that nothing falls between.
     connection.watch(&key, true).await?;
     let state = connection.edge.conversations.load(&key, Freshness::Leader).await?;

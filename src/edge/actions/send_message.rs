@@ -153,7 +153,7 @@ fn command(
         pool,
         user: record.user.clone(),
         agent: record.agent.clone(),
-        asker: connection.principal.as_ref().map(asker),
+        asker: connection.principal.as_ref().filter(|principal| principal.org == record.org).map(asker),
         agent_config,
         skill: asked.skill,
         not_after: Utc::now() + Duration::milliseconds(limits::REQUEST_NOT_AFTER_MS),

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod frames;
 pub mod gateway;
+pub mod http;
 pub mod nats;
 pub mod otp;
 pub mod processes;

@@ -27,6 +27,8 @@ pub fn frame(frame: &Value) -> Result<(), String> {
             ("Session created", "create_conversation_session"),
             ("Session", "get_session"),
             ("ConversationMessages", "get_conversation_messages"),
+            ("Conversations", "list_conversations"),
+            ("Conversation renamed", "rename_conversation"),
             ("Tool action approved", "confirm_tool_action"),
             ("Tool action rejected", "confirm_tool_action"),
             ("Session resumed", "resume_session"),

@@ -60,6 +60,16 @@ fn immediate(frame: &Value) -> Checked {
             object(data, &[("messages", messages), ("nextCursor", text_or_null), ("hasMore", boolean)], &[])?;
             200
         }
+        "Conversations" => {
+            let fields: Fields =
+                &[("conversations", conversations), ("nextCursor", text_or_null), ("hasMore", boolean)];
+            object(data, fields, &[])?;
+            200
+        }
+        "Conversation renamed" => {
+            object(data, &[("conversationId", uuid), ("title", text)], &[])?;
+            200
+        }
         "Session resumed" => {
             let session: Check = |data| object(data, &[SESSION, SESSION_MORE].concat(), &[]);
             object(data, &[("session", session), ("turn", turn_or_null)], &[])?;
@@ -270,6 +280,9 @@ fn error_data(data: &Value) -> Checked {
 fn error_code(code: &Value) -> Checked {
     const CODES: &[&str] = &[
         "VALIDATION_ERROR",
+        "AGENT_NOT_AUTHORIZED",
+        "ORIGIN_NOT_ALLOWED",
+        "AUTH_CONTEXT_INVALID",
         "UNSUPPORTED_ACTION",
         "SESSION_NOT_FOUND",
         "CONVERSATION_NOT_FOUND",
@@ -285,6 +298,18 @@ fn error_code(code: &Value) -> Checked {
         "INTERNAL_ERROR",
     ];
     one_of(code, CODES)
+}
+
+fn conversations(list: &Value) -> Checked {
+    items(list, |conversation| {
+        let required: Fields = &[
+            ("conversationId", uuid),
+            ("title", text),
+            ("updatedAt", date),
+            ("messageCount", |count| check(count.as_u64() > Some(0), count, "a number from 1")),
+        ];
+        object(conversation, required, &[])
+    })
 }
 
 fn messages(list: &Value) -> Checked {

@@ -1,4 +1,4 @@
-//! What comes with a message: images and files, by reference.
+//! What comes with a message: parts of `turn.requested`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -55,4 +55,35 @@ impl Content {
             Content::Object(object) => object.bucket.len() + object.name.len() + object.digest.len(),
         }
     }
+}
+
+/// Somebody who has proved who they are, as far as it decides what they may read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Asker {
+    /// The user's id at the issuer of tokens.
+    pub user: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// May see to what its organisation's administrators may.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_admin: bool,
+}
+
+/// One version of an agent's configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentVersion {
+    /// The agent whose configuration it is: the session's, or the organisation's default.
+    pub agent: String,
+    /// Sequence in the stream of configurations.
+    pub revision: u64,
+}
+
+/// A skill, as it was when the turn was asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Skill {
+    pub name: String,
+    pub body: String,
 }

@@ -1,0 +1,126 @@
+//! Answers and refusals as HTTP.
+
+use chrono::Utc;
+use serde::Serialize;
+use warp::http::{Response, StatusCode};
+
+use crate::{
+    knowledge::StoreError,
+    log::{AppendError, ReadError},
+    wire::frames::{self, ErrorCode},
+};
+
+/// What a request is answered with.
+#[derive(Debug)]
+pub struct Answer {
+    status: StatusCode,
+    body: Vec<u8>,
+}
+
+/// Why a request is not served. Its body is an `error` frame.
+#[derive(Debug, PartialEq)]
+pub struct Refusal {
+    status: StatusCode,
+    code: ErrorCode,
+    message: String,
+}
+
+impl Answer {
+    pub fn json(status: StatusCode, value: &impl Serialize) -> Self {
+        Self { status, body: serde_json::to_vec(value).expect("answers are maps with string keys") }
+    }
+
+    pub fn ok(value: &impl Serialize) -> Self {
+        Self::json(StatusCode::OK, value)
+    }
+
+    /// Done, and nothing to say about it.
+    pub fn nothing() -> Self {
+        Self { status: StatusCode::NO_CONTENT, body: Vec::new() }
+    }
+}
+
+impl Refusal {
+    fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    /// Nobody has said who they are.
+    pub fn unauthenticated() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthenticated, "a bearer token is needed")
+    }
+
+    pub fn invalid_token() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, ErrorCode::InvalidToken, "the token is not valid")
+    }
+
+    pub fn missing_role() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, ErrorCode::MissingRole, "the token names no role")
+    }
+
+    pub fn forbidden() -> Self {
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::Forbidden, "this needs another role")
+    }
+
+    pub fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, "there is no such thing")
+    }
+
+    /// What to mend in the request.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, ErrorCode::ValidationError, message)
+    }
+
+    pub fn too_large() -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::ValidationError, "the body is too large")
+    }
+
+    fn storage(cause: &dyn std::fmt::Display) -> Self {
+        tracing::warn!(%cause, "an administrator's request failed");
+        let message = "the storage is not available, please try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::StorageError, message)
+    }
+
+    fn internal(cause: &dyn std::fmt::Display) -> Self {
+        tracing::error!(%cause, "an administrator's request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::InternalError, "something went wrong on our side")
+    }
+}
+
+impl From<ReadError> for Refusal {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Unavailable(_) => Self::storage(&error),
+            ReadError::Malformed { .. } => Self::internal(&error),
+        }
+    }
+}
+
+impl From<AppendError> for Refusal {
+    fn from(error: AppendError) -> Self {
+        Self::storage(&error)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::storage(&error)
+    }
+}
+
+/// The response for what a request came to.
+pub fn respond(served: Result<Answer, Refusal>) -> warp::reply::Response {
+    let (status, body) = match served {
+        Ok(answer) => (answer.status, answer.body),
+        Err(refusal) => (refusal.status, frames::error(None, refusal.code, &refusal.message, Utc::now()).into()),
+    };
+    let mut response = Response::builder().status(status).header("cache-control", "no-store");
+    response = response.header("x-content-type-options", "nosniff");
+    if status == StatusCode::UNAUTHORIZED {
+        response = response.header("www-authenticate", "Bearer");
+    }
+    if !body.is_empty() {
+        response = response.header("content-type", "application/json");
+    }
+    response.body(body.into()).expect("the headers are constants")
+}

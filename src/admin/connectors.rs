@@ -1,0 +1,197 @@
+//! Connectors: where the organisation's documents come from. An ingester reads them, never an edge.
+
+use chrono::Utc;
+use serde_json::json;
+use uuid::Uuid;
+use warp::http::StatusCode;
+
+use super::{
+    Admin,
+    answer::{Answer, Refusal},
+    forms::{ConnectorList, NewConnector, OneConnector, OneRun, Run},
+    serve::Asked,
+    settings::{BUCKET, STREAM},
+};
+use crate::{
+    knowledge::{
+        DEFAULT_SET,
+        connector::{Connector, ConnectorKind, IngestItem, is_secret_name},
+        runs::RunEvent,
+    },
+    limits,
+    log::{AppendError, ReadError, batch::Lasts, nats::RawMessage},
+    subjects,
+};
+
+/// Fields that would hold a secret itself. Whoever sends one shall know that it was not kept.
+const SECRET_FIELDS: [&str; 6] = ["secret", "token", "password", "apiKey", "accessToken", "credentials"];
+
+/// `GET connectors`.
+pub async fn list(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let mut connectors = all(admin, &asked.principal.org).await?;
+    connectors.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+    Ok(Answer::ok(&ConnectorList { connectors: connectors.into_iter().map(Into::into).collect() }))
+}
+
+/// `POST connectors`.
+pub async fn create(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let (id, now) = (Uuid::new_v4(), Utc::now());
+    let connector = understand(asked.json()?, id)?;
+    if all(admin, &asked.principal.org).await?.len() >= limits::CONNECTORS_MAX {
+        return Err(Refusal::invalid(format!("an organisation has at most {} connectors", limits::CONNECTORS_MAX)));
+    }
+    let connector = Connector { created_at: now, updated_at: now, ..connector };
+    put(admin, &asked.principal.org, &connector).await?;
+    Ok(Answer::json(StatusCode::CREATED, &OneConnector { connector: connector.into() }))
+}
+
+/// `PUT connectors/{id}`.
+pub async fn replace(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let known = find(admin, asked).await?;
+    let connector = understand(asked.json()?, known.id)?;
+    let connector = Connector { created_at: known.created_at, updated_at: Utc::now(), ..connector };
+    put(admin, &asked.principal.org, &connector).await?;
+    Ok(Answer::ok(&OneConnector { connector: connector.into() }))
+}
+
+/// `DELETE connectors/{id}`. The documents that it brought stay.
+pub async fn delete(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let known = find(admin, asked).await?;
+    let subject = subjects::kv(BUCKET, &subjects::connector_key(&asked.principal.org, Some(known.id)));
+    let id = format!("connector-{}", Uuid::new_v4());
+    admin.log.put(&subject, &id, &[("KV-Operation", "DEL")], "".into()).await?;
+    Ok(Answer::nothing())
+}
+
+/// `POST connectors/{id}/index`: asks for a run, which an ingester takes up.
+pub async fn index(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let connector = find(admin, asked).await?;
+    let org = &asked.principal.org;
+    let (id, source) = (Uuid::new_v4(), connector.source());
+    let requested = RunEvent::Requested { run: id, at: Utc::now() };
+    admin.runs.record(org, &source, &requested).await?;
+    let subject = subjects::ingest_item(org, connector.id);
+    let item = IngestItem { run: id, org: org.clone(), connector };
+    let payload = serde_json::to_vec(&item).expect("an item is a map with string keys");
+    admin.log.put(&subject, &format!("ingest-{id}"), &[], payload.into()).await?;
+    let mut run = Run::queued(id, source);
+    run.take(requested);
+    Ok(Answer::ok(&OneRun { run }))
+}
+
+/// The connector that the path names.
+async fn find(admin: &Admin, asked: &Asked) -> Result<Connector, Refusal> {
+    let key = subjects::connector_key(&asked.principal.org, Some(asked.id()?));
+    match admin.log.last_of(STREAM, &[subjects::kv(BUCKET, &key)]).await? {
+        Lasts::All(messages) => messages.iter().find_map(read).ok_or_else(Refusal::not_found),
+        Lasts::TooMany => Err(Refusal::not_found()),
+    }
+}
+
+async fn all(admin: &Admin, org: &str) -> Result<Vec<Connector>, Refusal> {
+    match admin.log.last_of(STREAM, &[subjects::kv(BUCKET, &subjects::connector_key(org, None))]).await? {
+        Lasts::All(messages) => Ok(messages.iter().filter_map(read).collect()),
+        Lasts::TooMany => Err(ReadError::Unavailable("an organisation has too many connectors".into()).into()),
+    }
+}
+
+/// The connector in a message of the bucket; `None` = it was deleted.
+fn read(message: &RawMessage) -> Option<Connector> {
+    if message.headers.contains_key("KV-Operation") {
+        return None;
+    }
+    let read = serde_json::from_slice(&message.payload);
+    read.inspect_err(|error| tracing::error!(%error, subject = message.subject, "a malformed connector")).ok()
+}
+
+async fn put(admin: &Admin, org: &str, connector: &Connector) -> Result<(), AppendError> {
+    let subject = subjects::kv(BUCKET, &subjects::connector_key(org, Some(connector.id)));
+    let payload = serde_json::to_vec(connector).expect("a connector is a map with string keys");
+    admin.log.put(&subject, &format!("connector-{}", Uuid::new_v4()), &[], payload.into()).await
+}
+
+/// What an administrator wrote, checked.
+fn understand(new: NewConnector, id: Uuid) -> Result<Connector, Refusal> {
+    let config = new.config.unwrap_or(new.more.clone());
+    for name in SECRET_FIELDS {
+        if config.contains_key(name) || new.more.contains_key(name) {
+            return Err(Refusal::invalid(format!(
+                "`{name}`: secrets are not kept here; put it into the ingesters' environment and give its name as `secretName`"
+            )));
+        }
+    }
+    if !["github", "web", "file"].contains(&new.kind.as_str()) {
+        return Err(Refusal::invalid("`kind` is github, web or file"));
+    }
+    let kind: ConnectorKind = serde_json::from_value(json!({ "kind": new.kind, "config": config }))
+        .map_err(|error| Refusal::invalid(format!("`config`: {error}")))?;
+    kind.check().map_err(Refusal::invalid)?;
+    if let Some(name) = new.secret_name.as_deref().filter(|name| !is_secret_name(name)) {
+        let length = name.len();
+        return Err(Refusal::invalid(format!(
+            "`secretName` is the name of an environment variable in capitals, not a text of {length} characters like this"
+        )));
+    }
+    if new.secret_name.is_some() && !matches!(kind, ConnectorKind::Github { .. }) {
+        return Err(Refusal::invalid("`secretName` is for github connectors only"));
+    }
+    let name = short(new.name, "name")?.unwrap_or_else(|| default_name(&kind));
+    let set = short(new.document_set, "documentSet")?.unwrap_or_else(|| DEFAULT_SET.into());
+    let (created_at, updated_at) = Default::default();
+    Ok(Connector { id, name, kind, set, secret_name: new.secret_name, created_at, updated_at })
+}
+
+fn default_name(kind: &ConnectorKind) -> String {
+    match kind {
+        ConnectorKind::Github { owner, repo } => format!("{owner}/{repo}"),
+        ConnectorKind::Web { url } => url.clone(),
+        ConnectorKind::File { path } => path.clone(),
+    }
+}
+
+/// A short text without control characters; a blank one counts as left out.
+fn short(text: Option<String>, name: &str) -> Result<Option<String>, Refusal> {
+    let text = text.map(|text| text.trim().to_string()).filter(|text| !text.is_empty());
+    match &text {
+        Some(long) if long.chars().count() > limits::NAME_MAX_CHARS || long.chars().any(char::is_control) => {
+            Err(Refusal::invalid(format!("`{name}` is one line of at most {} characters", limits::NAME_MAX_CHARS)))
+        }
+        _ => Ok(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn understood(value: Value) -> Result<Connector, Refusal> {
+        understand(serde_json::from_value(value).unwrap(), Uuid::nil())
+    }
+
+    #[test]
+    fn what_a_kind_needs_stands_in_config_or_beside_it() {
+        let nested = understood(json!({"kind": "github", "config": {"owner": "acme", "repo": "help"}})).unwrap();
+        let flat = understood(json!({"kind": "github", "owner": "acme", "repo": "help"})).unwrap();
+        assert_eq!(nested, flat);
+        assert_eq!((flat.name.as_str(), flat.set.as_str()), ("acme/help", "default"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused() {
+        for wrong in [
+            json!({"kind": "ftp", "url": "https://a.example"}),
+            json!({"kind": "github", "owner": "acme"}),
+            json!({"kind": "web", "url": 7}),
+            json!({"kind": "file", "path": "../secrets"}),
+            json!({"kind": "web", "url": "https://a.example", "token": "abc"}),
+            json!({"kind": "github", "config": {"owner": "a", "repo": "b", "apiKey": "abc"}}),
+            json!({"kind": "github", "owner": "a", "repo": "b", "secretName": "ghp_0123"}),
+            json!({"kind": "web", "url": "https://a.example", "secretName": "A_TOKEN"}),
+            json!({"kind": "web", "url": "https://a.example", "name": "two\nlines"}),
+        ] {
+            assert!(understood(wrong.clone()).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The JSON of the API's answers and requests.
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, value::RawValue};
+use uuid::Uuid;
+
+use crate::{
+    auth::{Principal, Role},
+    knowledge::{
+        connector::{Connector, ConnectorKind},
+        runs::RunCounts,
+    },
+    wire::frames::HistoryMessage,
+};
+
+/// `GET health`.
+#[derive(Serialize, JsonSchema)]
+pub struct Health {
+    pub status: &'static str,
+}
+
+/// `GET me`.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Me {
+    pub user_id: String,
+    pub org_id: String,
+    pub role: Role,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+}
+
+impl From<&Principal> for Me {
+    fn from(principal: &Principal) -> Self {
+        let Principal { user, org, role, groups, email, name } = principal.clone();
+        Self { user_id: user, org_id: org, role, display_name: name, email, groups }
+    }
+}
+
+/// `GET conversations`, the one in which something was said last first.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConversationList {
+    pub conversations: Vec<ListedConversation>,
+    pub next_cursor: Option<i64>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedConversation {
+    pub id: Uuid,
+    pub name: String,
+    pub platform: &'static str,
+    pub created_at: String,
+    pub updated_at: String,
+}
+
+/// `GET conversations/{id}/messages`, oldest first.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageList {
+    pub conversation_id: Uuid,
+    #[schemars(with = "Vec<HistoryMessage>")]
+    pub messages: Vec<Box<RawValue>>,
+    pub next_cursor: Option<u64>,
+}
+
+/// `GET indexing/runs`, newest first.
+#[derive(Serialize, JsonSchema)]
+pub struct RunList {
+    pub runs: Vec<Run>,
+}
+
+/// `POST connectors/{id}/index`.
+#[derive(Serialize, JsonSchema)]
+pub struct OneRun {
+    pub run: Run,
+}
+
+/// A run of ingest.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Run {
+    pub id: Uuid,
+    pub source: String,
+    pub status: RunStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requested_at: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counts: Option<RunCounts>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<String>,
+}
+
+/// How far a run has come. One that was interrupted stays `running`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RunStatus {
+    Queued,
+    Running,
+    Succeeded,
+    /// Some of its documents were not ingested.
+    Failed,
+}
+
+/// `GET document-sets`.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DocumentSets {
+    pub document_sets: Vec<DocumentSet>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DocumentSet {
+    pub name: String,
+    pub document_count: u64,
+}
+
+/// `GET connectors`, by name.
+#[derive(Serialize, JsonSchema)]
+pub struct ConnectorList {
+    pub connectors: Vec<ShownConnector>,
+}
+
+/// `POST connectors`, `PUT connectors/{id}`.
+#[derive(Serialize, JsonSchema)]
+pub struct OneConnector {
+    pub connector: ShownConnector,
+}
+
+/// A connector without anything about its secret but that it has one.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ShownConnector {
+    pub id: Uuid,
+    pub name: String,
+    #[serde(flatten)]
+    pub kind: ConnectorKind,
+    pub document_set: String,
+    pub has_secret: bool,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+impl From<Connector> for ShownConnector {
+    fn from(connector: Connector) -> Self {
+        let Connector { id, name, kind, set, secret_name, created_at, updated_at } = connector;
+        Self { id, name, kind, document_set: set, has_secret: secret_name.is_some(), created_at, updated_at }
+    }
+}
+
+/// A connector as an administrator writes it. What its kind needs stands in `config`, or beside `kind`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NewConnector {
+    pub name: Option<String>,
+    /// `github`, `web` or `file`.
+    pub kind: String,
+    pub config: Option<Map<String, Value>>,
+    pub document_set: Option<String>,
+    /// Name of the environment variable, at the ingesters, that holds the secret.
+    pub secret_name: Option<String>,
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
+/// `GET settings`, `PUT settings`.
+#[derive(Serialize, JsonSchema)]
+pub struct OneSettings {
+    pub settings: Settings,
+}
+
+/// The settings of an organisation.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Settings {
+    pub org_id: String,
+    #[serde(flatten)]
+    pub set: StoredSettings,
+    /// `null`: nothing was set yet.
+    pub updated_at: Option<DateTime<Utc>>,
+}
+
+/// What an administrator sets. What is left out is unset.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StoredSettings {
+    pub model: Option<String>,
+    pub system_prompt: Option<String>,
+    pub persona: Option<String>,
+    pub default_tools: Vec<String>,
+}
+
+/// `POST publish`: an event of a host for connected clients, sent to them as it is.
+#[derive(Deserialize, JsonSchema)]
+pub struct Publish {
+    pub target: Target,
+    pub event: Map<String, Value>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub struct Target {
+    /// `connection`, `session`, `user`, `org` or `agent`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[schemars(length(min = 1))]
+    pub id: String,
+}
+
+/// To how many connections an event was given.
+#[derive(Serialize, JsonSchema)]
+pub struct Delivered {
+    pub delivered: u64,
+}

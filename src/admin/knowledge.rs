@@ -1,0 +1,80 @@
+//! What the organisation knows, and what ingest did.
+
+use std::collections::{BTreeMap, HashMap};
+
+use uuid::Uuid;
+
+use super::{
+    Admin,
+    answer::{Answer, Refusal},
+    forms::{DocumentSet, DocumentSets, Run, RunList, RunStatus},
+    serve::Asked,
+};
+use crate::{
+    knowledge::runs::{self, RunEvent},
+    limits,
+    log::nats::RawMessage,
+    subjects,
+};
+
+/// `GET document-sets`.
+pub async fn document_sets(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let mut sets: BTreeMap<String, u64> = BTreeMap::new();
+    for document in admin.documents.heads(&asked.principal.org).await?.into_values() {
+        *sets.entry(document.set).or_default() += 1;
+    }
+    let document_sets = sets.into_iter().map(|(name, document_count)| DocumentSet { name, document_count }).collect();
+    Ok(Answer::ok(&DocumentSets { document_sets }))
+}
+
+/// `GET indexing/runs`.
+pub async fn runs(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let subject = subjects::ingest_runs(&asked.principal.org);
+    let events = admin.log.newest_of(runs::STREAM, &subject, limits::RUN_EVENTS_SHOWN).await?;
+    Ok(Answer::ok(&RunList { runs: fold(events) }))
+}
+
+/// The runs that some events are about, the newest first.
+fn fold(events: impl IntoIterator<Item = RawMessage>) -> Vec<Run> {
+    let (mut runs, mut order): (HashMap<Uuid, Run>, Vec<Uuid>) = Default::default();
+    for message in events {
+        let Some(source) = subjects::parse_ingest_run(&message.subject) else { continue };
+        let Ok(event) = serde_json::from_slice::<RunEvent>(&message.payload) else {
+            tracing::warn!(subject = message.subject, "a malformed event of a run");
+            continue;
+        };
+        let id = event.run();
+        let run = runs.entry(id).or_insert_with(|| {
+            order.push(id);
+            Run::queued(id, source)
+        });
+        run.take(event);
+    }
+    order.into_iter().rev().filter_map(|id| runs.remove(&id)).take(limits::RUNS_SHOWN).collect()
+}
+
+impl Run {
+    /// A run of which nothing is known but that it is wanted.
+    pub fn queued(id: Uuid, source: String) -> Self {
+        let (requested_at, started_at, finished_at) = (None, None, None);
+        let status = RunStatus::Queued;
+        Self { id, source, status, requested_at, started_at, finished_at, counts: None, errors: vec![] }
+    }
+
+    /// Takes the next event of the run.
+    pub fn take(&mut self, event: RunEvent) {
+        match event {
+            RunEvent::Requested { at, .. } => self.requested_at = Some(at),
+            RunEvent::Started { at, .. } => {
+                self.started_at = Some(at);
+                self.status = RunStatus::Running;
+            }
+            RunEvent::Finished { at, counts, errors, .. } => {
+                self.finished_at = Some(at);
+                let is_whole = counts.failed == 0 && errors.is_empty();
+                self.status = if is_whole { RunStatus::Succeeded } else { RunStatus::Failed };
+                (self.counts, self.errors) = (Some(counts), errors);
+            }
+        }
+    }
+}

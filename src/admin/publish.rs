@@ -1,0 +1,79 @@
+//! Hosts' events for connected clients: given to every edge, which gives them to its connections and says to how many.
+
+use std::{collections::HashSet, time::Duration};
+
+use async_nats::Message;
+use futures_util::StreamExt;
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
+
+use super::{
+    Admin,
+    answer::{Answer, Refusal},
+    forms::{Delivered, Publish},
+    serve::Asked,
+};
+use crate::{
+    limits,
+    log::{ReadError, batch::Lasts},
+    subjects::{self, PushTo},
+    wire::presence::{EDGES, EDGES_STREAM, Pushed},
+};
+
+/// `POST publish`.
+pub async fn publish(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let Publish { target, event } = asked.json()?;
+    let known = PushTo::ALL.iter().find(|(_, name)| *name == target.kind);
+    let (to, _) = known.ok_or_else(|| Refusal::invalid("`target.type` is connection, session, user, org or agent"))?;
+    if target.id.trim().is_empty() || target.id.chars().count() > limits::NAME_MAX_CHARS {
+        return Err(Refusal::invalid(format!("`target.id` has 1 to {} characters", limits::NAME_MAX_CHARS)));
+    }
+    if *to == PushTo::Org && target.id != asked.principal.org {
+        return Err(Refusal::not_found());
+    }
+    let payload = serde_json::to_vec(&event).expect("an event is a map with string keys");
+    if payload.len() > limits::PUSH_MAX_BYTES {
+        return Err(Refusal::invalid(format!("`event` is larger than {} bytes", limits::PUSH_MAX_BYTES)));
+    }
+    let subjects =
+        admin.regions.names().map(|region| subjects::push(region, *to, &asked.principal.org, &target.id)).collect();
+    Ok(Answer::ok(&Delivered { delivered: deliver(admin, subjects, payload).await? }))
+}
+
+/// Publishes in every region and adds up what the edges answer. Done when every edge that is known to be there has answered,
+/// or the time is up: an edge that has just died is known for some seconds.
+async fn deliver(admin: &Admin, subjects: Vec<String>, payload: Vec<u8>) -> Result<u64, Refusal> {
+    let unavailable = |cause: &dyn std::fmt::Display| ReadError::Unavailable(cause.to_string());
+    let mut awaited = edges(admin).await?;
+    let inbox = admin.client.new_inbox();
+    let mut answers = admin.client.subscribe(inbox.clone()).await.map_err(|error| unavailable(&error))?;
+    for subject in subjects {
+        let published = admin.client.publish_with_reply(subject, inbox.clone(), payload.clone().into()).await;
+        published.map_err(|error| unavailable(&error))?;
+    }
+    let until = Instant::now() + Duration::from_millis(limits::PUSH_REPLIES_MS);
+    let mut delivered = 0;
+    while !awaited.is_empty() {
+        let Ok(Some(answer)) = timeout_at(until, answers.next()).await else { break };
+        if let Some(pushed) = read(&answer) {
+            awaited.remove(&pushed.edge);
+            delivered += pushed.delivered;
+        }
+    }
+    Ok(delivered)
+}
+
+fn read(answer: &Message) -> Option<Pushed> {
+    serde_json::from_slice(&answer.payload).ok()
+}
+
+/// The edges that are there.
+async fn edges(admin: &Admin) -> Result<HashSet<Uuid>, ReadError> {
+    match admin.log.last_of(EDGES_STREAM, &[subjects::kv(EDGES, ">")]).await? {
+        Lasts::All(messages) => {
+            let there = messages.iter().filter(|message| !message.headers.contains_key("KV-Operation"));
+            Ok(there.filter_map(|message| subjects::parse_edge(&message.subject)).collect())
+        }
+        Lasts::TooMany => Err(ReadError::Unavailable("there are too many edges to wait for".into())),
+    }
+}

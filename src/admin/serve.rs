@@ -1,0 +1,155 @@
+//! From a request to its answer: (1) find its route, (2) who asks, (3) whether their role may, (4) take the body, (5) serve.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::{Buf, Bytes};
+use futures_util::{Stream, StreamExt};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use tokio::time::timeout;
+use uuid::Uuid;
+use warp::{
+    Filter,
+    filters::BoxedFilter,
+    http::{HeaderMap, Method},
+    path::Tail,
+    reply::Response,
+};
+
+use super::{
+    Admin,
+    answer::{Answer, Refusal, respond},
+    connectors, conversations,
+    forms::{Health, Me},
+    knowledge, publish,
+    route::{self, Task},
+    settings,
+};
+use crate::{
+    auth::{Principal, TokenError},
+    limits,
+};
+
+/// A request that may be served.
+pub struct Asked {
+    pub principal: Principal,
+    /// What stands in the path in the place of `{id}`.
+    pub id: String,
+    query: HashMap<String, String>,
+    body: Bytes,
+}
+
+impl Asked {
+    /// The id in the path. One that is none names nothing.
+    pub fn id(&self) -> Result<Uuid, Refusal> {
+        self.id.parse().map_err(|_| Refusal::not_found())
+    }
+
+    /// The body, a JSON object.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
+        let invalid = |error: serde_json::Error| Refusal::invalid(format!("the body: {error}"));
+        // A list would do for a struct, too.
+        let object: Map<String, Value> = serde_json::from_slice(&self.body).map_err(invalid)?;
+        T::deserialize(Value::Object(object)).map_err(invalid)
+    }
+
+    /// The page size: brought into 1 to 200.
+    pub fn limit(&self) -> Result<usize, Refusal> {
+        Ok(self.number("limit")?.map_or(50, |limit| limit.clamp(1, 200) as usize))
+    }
+
+    /// Where the page begins; 0 is the beginning too.
+    pub fn cursor(&self) -> Result<Option<i64>, Refusal> {
+        match self.number("cursor")? {
+            Some(cursor) if cursor < 0 => Err(Refusal::invalid("`cursor` is not one of this list's")),
+            cursor => Ok(cursor.filter(|cursor| *cursor > 0)),
+        }
+    }
+
+    fn number(&self, name: &str) -> Result<Option<i64>, Refusal> {
+        let value = self.query.get(name).filter(|value| !value.is_empty());
+        let number =
+            value.map(|value| value.parse().map_err(|_| Refusal::invalid(format!("`{name}` is not a number"))));
+        number.transpose()
+    }
+}
+
+/// The API as a part of an edge's routes: everything below `/admin`.
+pub fn routes(admin: Arc<Admin>) -> BoxedFilter<(Response,)> {
+    let query = warp::query::<HashMap<String, String>>().or(warp::any().map(HashMap::new)).unify();
+    warp::path("admin")
+        .and(warp::path::tail())
+        .and(warp::method())
+        .and(warp::header::headers_cloned())
+        .and(query)
+        .and(warp::body::stream())
+        .then(move |path: Tail, method, headers: HeaderMap, query, body| {
+            let admin = admin.clone();
+            async move { respond(serve(&admin, path.as_str(), &method, &headers, query, body).await) }
+        })
+        .boxed()
+}
+
+async fn serve(
+    admin: &Admin,
+    path: &str,
+    method: &Method,
+    headers: &HeaderMap,
+    query: HashMap<String, String>,
+    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+) -> Result<Answer, Refusal> {
+    let (route, id) = route::find(method, path).ok_or_else(Refusal::not_found)?;
+    let Some(role) = route.role else { return Ok(Answer::ok(&Health { status: "ok" })) };
+    let principal = administrator(admin, headers).await?;
+    if principal.role < role {
+        return Err(Refusal::forbidden());
+    }
+    let taken = timeout(Duration::from_millis(limits::ADMIN_BODY_MS), take(body)).await;
+    let body = taken.map_err(|_| Refusal::invalid("the body did not come in time"))??;
+    let asked = Asked { principal, id: id.to_string(), query, body };
+    match route.task {
+        Task::Health => Ok(Answer::ok(&Health { status: "ok" })),
+        Task::Me => Ok(Answer::ok(&Me::from(&asked.principal))),
+        Task::Conversations => conversations::list(admin, &asked).await,
+        Task::Messages => conversations::messages(admin, &asked).await,
+        Task::Runs => knowledge::runs(admin, &asked).await,
+        Task::DocumentSets => knowledge::document_sets(admin, &asked).await,
+        Task::Connectors => connectors::list(admin, &asked).await,
+        Task::CreateConnector => connectors::create(admin, &asked).await,
+        Task::ReplaceConnector => connectors::replace(admin, &asked).await,
+        Task::DeleteConnector => connectors::delete(admin, &asked).await,
+        Task::IndexConnector => connectors::index(admin, &asked).await,
+        Task::Settings => settings::show(admin, &asked).await,
+        Task::ReplaceSettings => settings::replace(admin, &asked).await,
+        Task::Publish => publish::publish(admin, &asked).await,
+    }
+}
+
+/// Who asks.
+async fn administrator(admin: &Admin, headers: &HeaderMap) -> Result<Principal, Refusal> {
+    let header = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let token = match header.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() => token.trim(),
+        _ => return Err(Refusal::unauthenticated()),
+    };
+    admin.auth.verify_administrator(token).await.map_err(|error| {
+        tracing::debug!(%error, "an administrator's token was refused");
+        match error {
+            TokenError::Claim("role") => Refusal::missing_role(),
+            TokenError::NotAccepted => Refusal::unauthenticated(),
+            _ => Refusal::invalid_token(),
+        }
+    })
+}
+
+async fn take(body: impl Stream<Item = Result<impl Buf, warp::Error>>) -> Result<Bytes, Refusal> {
+    let (mut body, mut taken) = (std::pin::pin!(body), Vec::new());
+    while let Some(part) = body.next().await {
+        let mut part = part.map_err(|_| Refusal::invalid("the body was cut off"))?;
+        if taken.len() + part.remaining() > limits::ADMIN_BODY_MAX_BYTES {
+            return Err(Refusal::too_large());
+        }
+        taken.extend_from_slice(&part.copy_to_bytes(part.remaining()));
+    }
+    Ok(taken.into())
+}

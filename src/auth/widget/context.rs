@@ -1,0 +1,42 @@
+//! A host's word about who its user is: `{userId, signature, timestamp}`, where the signature is the hex form of HMAC-SHA256
+//! over `{userId}:{timestamp}`, keyed with the policy's key.
+
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::limits;
+
+/// That the host has proved who its user is.
+#[derive(Debug, PartialEq)]
+pub struct Proof {
+    pub user: String,
+    /// The same for the same signature, however it is written: what is used once is known by it.
+    pub id: String,
+}
+
+/// Verifies a context. Whatever is wrong with it, the answer is the same.
+pub fn verify(context: &Value, key: Option<&str>, now: i64) -> Option<Proof> {
+    let user = context.get("userId")?.as_str().filter(|user| !user.trim().is_empty())?;
+    let signature = bytes(context.get("signature")?.as_str()?)?;
+    let timestamp = context.get("timestamp")?.as_i64()?;
+    let age = now.checked_sub(timestamp)?;
+    if age.unsigned_abs() > limits::CONTEXT_AGE_MAX_SECS {
+        return None;
+    }
+    let key = key.filter(|key| !key.is_empty())?;
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).ok()?;
+    mac.update(format!("{user}:{timestamp}").as_bytes());
+    // In a time that does not depend on how much of it is right.
+    mac.verify_slice(&signature).ok()?;
+    let id = Sha256::digest(&signature).iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(Proof { user: user.to_string(), id })
+}
+
+/// The bytes behind a hexadecimal text.
+fn bytes(hex: &str) -> Option<Vec<u8>> {
+    if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).ok()).collect()
+}

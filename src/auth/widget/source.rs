@@ -1,0 +1,145 @@
+//! Where policies come from: the agents' configuration, a file, a service of the host.
+
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+
+use moka::future::Cache;
+use reqwest::{Client, StatusCode};
+use url::Url;
+
+use super::WidgetPolicy;
+use crate::{config::WidgetService, limits};
+
+/// Looks a policy up in what the process knows already.
+pub type Lookup = Arc<dyn Fn(&str) -> Option<WidgetPolicy> + Send + Sync>;
+
+/// A source of policies.
+pub enum Source {
+    /// What the process knows already: agents' configuration.
+    Known(Lookup),
+    File(HashMap<String, WidgetPolicy>),
+    Service(Service),
+}
+
+/// Why a source can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error("WIDGET_AUTH_FILE: {0} can't be read: {1}")]
+    File(String, std::io::Error),
+    #[error("WIDGET_AUTH_FILE: {0} is not a JSON object of policies by agent: {1}")]
+    Json(String, serde_json::Error),
+    #[error("no client for the service of policies: {0}")]
+    Client(String),
+}
+
+impl Source {
+    /// A JSON file: an object with a policy for each agent's id. It is read once.
+    pub fn file(path: &Path) -> Result<Self, SourceError> {
+        let shown = path.display().to_string();
+        let text = std::fs::read(path).map_err(|error| SourceError::File(shown.clone(), error))?;
+        Ok(Self::File(serde_json::from_slice(&text).map_err(|error| SourceError::Json(shown, error))?))
+    }
+
+    /// The policy for an agent.
+    pub async fn policy(&self, agent: &str) -> Option<WidgetPolicy> {
+        match self {
+            Self::Known(lookup) => lookup(agent),
+            Self::File(policies) => policies.get(agent).cloned(),
+            Self::Service(service) => service.policy(agent).await,
+        }
+    }
+}
+
+/// Policies over HTTP: `GET {url}/{agent}`. A policy, and that there is none, are kept for a while; a failure is not.
+pub struct Service {
+    client: Client,
+    url: Url,
+    bearer: Option<String>,
+    known: Cache<String, Option<WidgetPolicy>>,
+}
+
+/// Why the service gave no answer that counts. It holds nothing of the answer.
+#[derive(Clone, Debug, thiserror::Error)]
+enum Failure {
+    #[error("status {0}")]
+    Status(StatusCode),
+    #[error("{0}")]
+    Http(String),
+    #[error("the answer is too large, or is no policy")]
+    Body,
+}
+
+impl Service {
+    pub fn new(config: &WidgetService) -> Result<Self, SourceError> {
+        let client = Client::builder()
+            .timeout(Duration::from_millis(limits::WIDGET_POLICY_MS))
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| SourceError::Client(error.to_string()))?;
+        let known = Cache::builder().max_capacity(limits::WIDGET_POLICIES_CACHED);
+        let known = known.time_to_live(Duration::from_secs(config.ttl_secs.into())).build();
+        Ok(Self { client, url: config.url.clone(), bearer: config.bearer.clone(), known })
+    }
+
+    /// Of many sessions that are opened at once, one asks.
+    async fn policy(&self, agent: &str) -> Option<WidgetPolicy> {
+        let asked = self.known.try_get_with_by_ref(agent, self.ask(agent)).await;
+        asked.unwrap_or_else(|error| {
+            tracing::warn!(%error, agent, "the service of widget policies gave no answer; the agent counts as having none");
+            None
+        })
+    }
+
+    async fn ask(&self, agent: &str) -> Result<Option<WidgetPolicy>, Failure> {
+        // A path can't hold these as a segment, in any spelling.
+        if agent == "." || agent == ".." {
+            return Ok(None);
+        }
+        let http = |error: reqwest::Error| Failure::Http(error.without_url().to_string());
+        let mut request = self.client.get(address(&self.url, agent));
+        if let Some(bearer) = &self.bearer {
+            request = request.bearer_auth(bearer);
+        }
+        let mut response = request.send().await.map_err(http)?;
+        match response.status() {
+            StatusCode::NOT_FOUND => return Ok(None),
+            StatusCode::OK => {}
+            status => return Err(Failure::Status(status)),
+        }
+        let mut body = Vec::new();
+        while let Some(part) = response.chunk().await.map_err(http)? {
+            body.extend_from_slice(&part);
+            if body.len() > limits::WIDGET_POLICY_MAX_BYTES {
+                return Err(Failure::Body);
+            }
+        }
+        // A list would do for a struct, too.
+        let policy: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(&body).map_err(|_| Failure::Body)?;
+        serde_json::from_value(policy.into()).map(Some).map_err(|_| Failure::Body)
+    }
+}
+
+/// `{url}/{agent}`, with the agent's id as one segment.
+fn address(url: &Url, agent: &str) -> Url {
+    let mut address = url.clone();
+    if let Ok(mut segments) = address.path_segments_mut() {
+        segments.pop_if_empty().push(agent);
+    }
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agents_id_is_one_segment_of_the_path() {
+        for (base, agent, expected) in [
+            ("https://p.example/widgets", "a-1", "https://p.example/widgets/a-1"),
+            ("https://p.example/widgets/", "a/../b", "https://p.example/widgets/a%2F..%2Fb"),
+            ("https://p.example", "ü ?#%", "https://p.example/%C3%BC%20%3F%23%25"),
+        ] {
+            assert_eq!(address(&Url::parse(base).unwrap(), agent).as_str(), expected);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Where policies of widgets come from.
+
+use std::{fmt, path::PathBuf};
+
+use url::Url;
+
+use super::{ConfigError, is_yes, parsed, without_password, wrong};
+
+/// Where policies come from, and what happens without one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Widgets {
+    pub file: Option<PathBuf>,
+    pub service: Option<WidgetService>,
+    /// An agent without a policy is refused.
+    pub strict: bool,
+}
+
+/// A service of the host that is asked for policies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WidgetService {
+    pub url: Url,
+    pub bearer: Option<String>,
+    pub ttl_secs: u32,
+}
+
+/// Reads the names that begin with `WIDGET_AUTH`.
+pub fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Widgets, ConfigError> {
+    const URL: &str = "WIDGET_AUTH_URL";
+    let is_web = |url: &Url| ["http", "https"].contains(&url.scheme()) && !url.cannot_be_a_base();
+    let url = |value: String| {
+        let url = Url::parse(&value).ok().filter(is_web);
+        url.ok_or_else(|| wrong(URL, format!("`{}` is not an http or https URL", without_password(&value))))
+    };
+    let (bearer, ttl_secs) = (text("WIDGET_AUTH_BEARER"), parsed(text, "WIDGET_AUTH_TTL_SECS", "a number", || 60)?);
+    let service = text(URL).map(url).transpose()?.map(|url| WidgetService { url, bearer, ttl_secs });
+    let strict = text("WIDGET_AUTH_STRICT").is_some_and(|value| is_yes(&value));
+    Ok(Widgets { file: text("WIDGET_AUTH_FILE").map(PathBuf::from), service, strict })
+}
+
+impl fmt::Display for Widgets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.as_ref().map_or("unset".into(), |file| file.display().to_string());
+        writeln!(f, "WIDGET_AUTH_FILE={file}")?;
+        let url = self.service.as_ref().map_or("unset".into(), |service| without_password(service.url.as_str()));
+        writeln!(f, "WIDGET_AUTH_URL={url}")?;
+        let has_bearer = self.service.as_ref().is_some_and(|service| service.bearer.is_some());
+        writeln!(f, "WIDGET_AUTH_BEARER={}", if has_bearer { "set" } else { "unset" })?;
+        let ttl = self.service.as_ref().map_or("unset".into(), |service| service.ttl_secs.to_string());
+        writeln!(f, "WIDGET_AUTH_TTL_SECS={ttl}")?;
+        write!(f, "WIDGET_AUTH_STRICT={}", self.strict)
+    }
+}

@@ -1,0 +1,68 @@
+//! What a conversation is called.
+
+use crate::limits;
+
+/// The title of a conversation in which nothing was said in words.
+pub const UNTITLED: &str = "Untitled";
+
+/// A title as somebody wrote it, made fit to be kept: one line without invisible characters, without the quotes and marks
+/// that models and people put around titles, and not too long. `None`: nothing is left.
+pub fn clean(text: &str) -> Option<String> {
+    let line = one_line(text);
+    let marks = |c: char| matches!(c, '"' | '\'' | '“' | '”' | '‘' | '’' | '*' | '`' | '#') || c.is_whitespace();
+    let title: String = line.trim_matches(marks).chars().take(limits::TITLE_MAX_CHARS).collect();
+    Some(title.trim_end().to_string()).filter(|title| !title.is_empty())
+}
+
+/// The title that a message makes for a conversation that has no other. `None`: the message has no words.
+pub fn of_message(text: &str) -> Option<String> {
+    // A message may be long, and the title is its beginning.
+    let beginning: String = text.chars().take(limits::TITLE_MAX_CHARS * 8).collect();
+    let line = one_line(&beginning);
+    let is_cut = line.chars().count() > limits::TITLE_MAX_CHARS;
+    let mut title: String = line.chars().take(limits::TITLE_MAX_CHARS).collect();
+    if is_cut {
+        title = format!("{}…", title.trim_end());
+    }
+    Some(title).filter(|title| !title.is_empty())
+}
+
+/// Whitespace collapsed, and nothing in it that hides or reverses what stands beside it in a list.
+fn one_line(text: &str) -> String {
+    let hides = |c: &char| {
+        let reverses = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        reverses || (c.is_control() && !c.is_whitespace())
+    };
+    let shown: String = text.chars().filter(|c| !hides(c)).collect();
+    shown.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_title_is_one_short_line_without_decoration() {
+        for (written, kept) in [
+            ("Refunds", Some("Refunds")),
+            ("  a \n\t title\u{a0}here ", Some("a title here")),
+            ("\"**Refund for `ORD-1`**\"", Some("Refund for `ORD-1")),
+            ("# Heading", Some("Heading")),
+            ("it's \"so\" simple", Some("it's \"so\" simple")),
+            ("a\u{202e}b\u{0}c\u{7}", Some("abc")),
+            (" \"**` # ", None),
+            ("", None),
+        ] {
+            assert_eq!(clean(written).as_deref(), kept, "{written:?}");
+        }
+        assert_eq!(clean(&"ü".repeat(61)), Some("ü".repeat(60)));
+    }
+
+    #[test]
+    fn a_message_is_cut_and_says_so() {
+        assert_eq!(of_message("  where\nis it? "), Some("where is it?".into()));
+        assert_eq!(of_message(&"é".repeat(60)), Some("é".repeat(60)));
+        assert_eq!(of_message(&"é".repeat(61)), Some(format!("{}…", "é".repeat(60))));
+        assert_eq!(of_message(" \n"), None);
+    }
+}

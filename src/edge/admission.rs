@@ -1,0 +1,57 @@
+//! Whether a session may be opened, and for which organisation: the widget's policy, and the host's word about its user.
+//!
+//! A host's word holds once: its signature is put into a bucket under a key that nobody may write a second time, so it is
+//! refused on every edge from then on. The bucket forgets it when it would be too old anyway.
+
+use chrono::Utc;
+use uuid::Uuid;
+
+use super::connection::Connection;
+use crate::{
+    auth::widget::{Proof, WidgetRefusal},
+    log::AppendError,
+    subjects::{self, PushTo},
+    wire::{
+        actions::{BadFrame, Fields},
+        frames::ErrorCode,
+    },
+};
+
+/// The bucket of what was used.
+const BUCKET: &str = "ONCE";
+
+/// Admits a session that a frame asks for. Returns the organisation that it belongs to.
+pub async fn admit(connection: &mut Connection, fields: &Fields) -> Result<String, BadFrame> {
+    let edge = connection.edge.clone();
+    let (agent, context) = (fields.text("agentId")?, fields.raw("authContext"));
+    let admitted = edge.widgets.admit(agent, connection.origin.as_deref(), context, Utc::now().timestamp()).await;
+    let admitted = admitted.map_err(refused)?;
+    if let Some(org) = &admitted.org {
+        connection.belongs_to(org);
+    }
+    let org = connection.org().to_string();
+    if let Some(proof) = admitted.proof {
+        use_once(connection, &proof).await?;
+        connection.registration.called(PushTo::User, &org, &proof.user);
+    }
+    Ok(org)
+}
+
+async fn use_once(connection: &Connection, proof: &Proof) -> Result<(), BadFrame> {
+    let subject = subjects::kv(BUCKET, &subjects::once_key(&proof.id));
+    let id = format!("once-{}", Uuid::new_v4());
+    match connection.edge.log.put_at(&subject, &id, "0", "".into()).await {
+        Ok(_) => Ok(()),
+        Err(AppendError::Conflict) => Err(refused(WidgetRefusal::Context)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn refused(refusal: WidgetRefusal) -> BadFrame {
+    let (code, message) = match refusal {
+        WidgetRefusal::NotAuthorized => (ErrorCode::AgentNotAuthorized, "this agent may not be used here"),
+        WidgetRefusal::Origin => (ErrorCode::OriginNotAllowed, "this page may not use the agent"),
+        WidgetRefusal::Context => (ErrorCode::AuthContextInvalid, "`authContext` is not valid"),
+    };
+    BadFrame { code, message: message.into() }
+}

@@ -1,0 +1,133 @@
+//! Hosts' events: which connections they are for, and the one subscription that brings them.
+//!
+//! A host names a connection, a session, a user, an agent or its organisation; it reaches only connections of its own
+//! organisation. An edge answers with the number of connections that it gave the event to.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex},
+};
+
+use async_nats::{Client, SubscribeError, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::{
+    limits,
+    subjects::{self, PushTo},
+    wire::presence::Pushed,
+};
+
+type Target = (PushTo, String, String);
+
+/// The connections of this edge by what a host may call them.
+#[derive(Clone, Default)]
+pub struct Pushes(Arc<Mutex<Table>>);
+
+#[derive(Default)]
+struct Table {
+    connections: HashMap<Uuid, mpsc::Sender<Bytes>>,
+    targets: HashMap<Target, HashSet<Uuid>>,
+}
+
+/// A connection's place in the table; dropping it takes the connection out.
+pub struct Registration {
+    pushes: Pushes,
+    id: Uuid,
+    targets: HashSet<Target>,
+}
+
+impl Pushes {
+    /// Takes a connection in, and gives the queue of what it is sent.
+    pub fn register(&self) -> (Registration, mpsc::Receiver<Bytes>) {
+        let (sender, queue) = mpsc::channel(limits::CONNECTION_PUSHES);
+        let id = Uuid::new_v4();
+        self.0.lock().expect("no panic happens under this lock").connections.insert(id, sender);
+        (Registration { pushes: self.clone(), id, targets: HashSet::new() }, queue)
+    }
+
+    /// Gives an event to all connections that a target names; returns how many took it.
+    fn give(&self, target: &Target, event: &Bytes) -> u64 {
+        let table = self.0.lock().expect("no panic happens under this lock");
+        let ids = table.targets.get(target).into_iter().flatten();
+        let queues = ids.filter_map(|id| table.connections.get(id));
+        queues.filter(|queue| queue.try_send(event.clone()).is_ok()).count() as u64
+    }
+
+    /// The edge's subscription to the events of its region.
+    pub async fn subscribe(client: &Client, region: &str) -> Result<Subscriber, SubscribeError> {
+        client.subscribe(subjects::push_all(region)).await
+    }
+
+    /// Gives out what comes, until the subscription ends. `edge` is who answers.
+    pub async fn serve(self, client: Client, mut events: Subscriber, edge: Uuid) {
+        while let Some(event) = events.next().await {
+            let Some(target) = subjects::parse_push(&event.subject) else { continue };
+            let delivered = self.give(&target, &event.payload);
+            let Some(reply) = event.reply else { continue };
+            let pushed = serde_json::to_vec(&Pushed { edge, delivered }).expect("a map with string keys");
+            if let Err(error) = client.publish(reply, pushed.into()).await {
+                tracing::debug!(%error, "a host was not told to how many its event went");
+            }
+        }
+    }
+}
+
+impl Registration {
+    /// The connection may be called so from now on.
+    pub fn called(&mut self, to: PushTo, org: &str, id: &str) {
+        let target = (to, org.to_string(), id.to_string());
+        if self.targets.insert(target.clone()) {
+            let mut table = self.pushes.0.lock().expect("no panic happens under this lock");
+            table.targets.entry(target).or_default().insert(self.id);
+        }
+    }
+
+    /// The connection is of this organisation, too.
+    pub fn belongs_to(&mut self, org: &str) {
+        self.called(PushTo::Connection, org, &self.id.to_string());
+        self.called(PushTo::Org, org, org);
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut table = self.pushes.0.lock().expect("no panic happens under this lock");
+        table.connections.remove(&self.id);
+        for target in &self.targets {
+            if let Some(ids) = table.targets.get_mut(target) {
+                ids.remove(&self.id);
+                if ids.is_empty() {
+                    table.targets.remove(target);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_gets_what_is_for_it_while_it_is_there() {
+        let pushes = Pushes::default();
+        let target = |org: &str| (PushTo::User, org.to_string(), "ada".to_string());
+        let (mut a, mut queue) = pushes.register();
+        a.called(PushTo::User, "acme", "ada");
+        a.called(PushTo::User, "acme", "ada");
+        assert_eq!(pushes.give(&target("acme"), &"hello".into()), 1);
+        assert_eq!(pushes.give(&target("globex"), &"hello".into()), 0);
+        assert_eq!(queue.try_recv().unwrap(), "hello");
+        assert!(queue.try_recv().is_err());
+        for _ in 0..limits::CONNECTION_PUSHES {
+            assert_eq!(pushes.give(&target("acme"), &"more".into()), 1);
+        }
+        assert_eq!(pushes.give(&target("acme"), &"too much".into()), 0);
+        drop(a);
+        let table = pushes.0.lock().unwrap();
+        assert!(table.connections.is_empty() && table.targets.is_empty());
+    }
+}

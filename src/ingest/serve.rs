@@ -1,0 +1,162 @@
+//! `turnstream ingest --serve`: ingests what administrators ask for over the API.
+//!
+//! Contract: an item is acked when its run has ended and the stream of runs says how. While a run goes on its item is kept by
+//! progress acks; when the process dies, another one begins the run anew, which ends in the same state. One run at a time.
+//!
+//! What an administrator names stays within their organisation: files below the folder of the organisation, and secrets that
+//! were put there for it.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use async_nats::{
+    Client,
+    jetstream::{self, AckKind, Message, consumer::PullConsumer},
+};
+use chrono::Utc;
+use futures_util::StreamExt;
+use tokio::time::{interval, sleep};
+
+use super::{Ingest, IngestArgs};
+use crate::{
+    knowledge::{
+        StoreError,
+        connector::{Connector, ConnectorKind, IngestItem},
+        runs::{RunCounts, RunEvent},
+    },
+    limits, subjects,
+};
+
+/// The stream of items, and its consumer; see `streams/`.
+const STREAM: &str = "INGEST";
+const CONSUMER: &str = "serve";
+
+/// Where an ingester finds what connectors name, in a folder for each organisation.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    pub files: Option<PathBuf>,
+    pub secrets: Option<PathBuf>,
+}
+
+/// Serves items until the future is dropped.
+pub async fn serve(client: Client, mut ingest: Ingest, places: Places) {
+    loop {
+        let consumer = consumer(&client).await;
+        while let Ok(mut items) = batch(&consumer).await {
+            while let Some(Ok(message)) = items.next().await {
+                serve_item(&mut ingest, &places, message).await;
+            }
+        }
+        sleep(Duration::from_millis(limits::RETRY_MAX_MS)).await;
+    }
+}
+
+async fn serve_item(ingest: &mut Ingest, places: &Places, message: Message) {
+    let item: IngestItem = match serde_json::from_slice(&message.payload) {
+        Ok(item) => item,
+        Err(error) => {
+            tracing::error!(%error, subject = %message.subject, "an item of work is malformed");
+            return answer(&message, AckKind::Term).await;
+        }
+    };
+    let source = item.connector.source();
+    tracing::info!(run = %item.run, org = item.org, source, "a run begins");
+    let mut keep = interval(Duration::from_millis(limits::INGEST_PROGRESS_MS));
+    let done = {
+        let mut run = std::pin::pin!(run(ingest, places, &item));
+        loop {
+            tokio::select! {
+                done = &mut run => break done,
+                _ = keep.tick() => answer(&message, AckKind::Progress).await,
+            }
+        }
+    };
+    match done {
+        Ok(()) => answer(&message, AckKind::Ack).await,
+        Err(error) => tracing::warn!(%error, run = %item.run, "a run was interrupted; its item comes again"),
+    }
+}
+
+/// Runs to the end that the stream of runs tells. The error is one that another try may not have.
+async fn run(ingest: &mut Ingest, places: &Places, item: &IngestItem) -> Result<(), StoreError> {
+    let prepared = arguments(item, places).and_then(|args| Ok((args.plan()?, args)));
+    let secret = secret(item, places).await;
+    let why = match (prepared, secret) {
+        (Ok((plan, args)), Ok(secret)) => {
+            ingest.web.github_token = secret;
+            return ingest.run_as(item.run, &args, &plan).await.map(drop);
+        }
+        (Err(why), _) | (_, Err(why)) => why,
+    };
+    let counts = RunCounts { failed: 1, ..RunCounts::default() };
+    let finished = RunEvent::Finished { run: item.run, at: Utc::now(), counts, cursor: None, errors: vec![why] };
+    ingest.runs.record(&item.org, &item.connector.source(), &finished).await
+}
+
+/// The command line that would do the same.
+fn arguments(item: &IngestItem, places: &Places) -> Result<IngestArgs, String> {
+    let Connector { kind, set, .. } = &item.connector;
+    kind.check()?;
+    let (mut from, mut sitemap) = (vec![], vec![]);
+    match kind {
+        ConnectorKind::Github { owner, repo } => from.push(format!("github:{owner}/{repo}")),
+        ConnectorKind::Web { url } if is_sitemap(url) => sitemap.push(url.clone()),
+        ConnectorKind::Web { url } => from.push(url.clone()),
+        ConnectorKind::File { path } => from.push(inside(places, &item.org, path)?),
+    }
+    Ok(IngestArgs::of_connector(from, sitemap, item.org.clone(), item.connector.source(), set.clone()))
+}
+
+fn is_sitemap(url: &str) -> bool {
+    url::Url::parse(url).is_ok_and(|url| url.path().ends_with(".xml"))
+}
+
+/// The path below the organisation's folder. Links may not lead out of it.
+fn inside(places: &Places, org: &str, path: &str) -> Result<String, String> {
+    const CLOSED: &str = "this ingester was given no folder of files";
+    let gone = |_| format!("{path}: there is no such file or folder");
+    let root = places.files.as_ref().ok_or(CLOSED)?.join(subjects::encode_token(org));
+    let root = root.canonicalize().map_err(gone)?;
+    let found = root.join(Path::new(path)).canonicalize().map_err(gone)?;
+    match found.starts_with(&root) {
+        true => Ok(found.to_string_lossy().into_owned()),
+        false => Err(format!("{path}: there is no such file or folder")),
+    }
+}
+
+/// The secret that a connector names.
+async fn secret(item: &IngestItem, places: &Places) -> Result<Option<String>, String> {
+    let Some(name) = &item.connector.secret_name else { return Ok(None) };
+    let folder = places.secrets.as_ref().ok_or("this ingester was given no secrets")?;
+    let file = folder.join(subjects::encode_token(&item.org)).join(name);
+    match tokio::fs::read_to_string(&file).await {
+        Ok(secret) => Ok(Some(secret.trim().to_string())),
+        Err(_) => Err(format!("this ingester has no secret `{name}` for the organisation")),
+    }
+}
+
+async fn consumer(client: &Client) -> PullConsumer {
+    let context = jetstream::new(client.clone());
+    loop {
+        match context.get_consumer_from_stream(CONSUMER, STREAM).await {
+            Ok(consumer) => return consumer,
+            Err(error) => {
+                tracing::warn!(%error, stream = STREAM, consumer = CONSUMER, "the consumer does not answer");
+                sleep(Duration::from_millis(limits::RETRY_MAX_MS)).await;
+            }
+        }
+    }
+}
+
+async fn batch(consumer: &PullConsumer) -> Result<jetstream::consumer::pull::Batch, async_nats::Error> {
+    let expires = Duration::from_millis(limits::PULL_EXPIRES_MS);
+    Ok(consumer.batch().max_messages(1).expires(expires).messages().await?)
+}
+
+async fn answer(message: &Message, kind: AckKind) {
+    if let Err(error) = message.ack_with(kind).await {
+        tracing::debug!(%error, "an ack was not sent; the item comes again");
+    }
+}

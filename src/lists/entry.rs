@@ -1,0 +1,85 @@
+//! What the index keeps of a conversation, and where.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::BUCKET;
+use crate::{
+    domain::Conversation,
+    log::nats::RawMessage,
+    subjects::{self, ConversationKey},
+};
+
+/// A conversation in the index.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    pub conversation: Uuid,
+    /// Sequence of the conversation's last event that the entry knows: of two entries the one that knows more counts.
+    pub last_seq: u64,
+    pub title: String,
+    /// E-mail address of whom it belongs to, as the fold has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    pub created_at: DateTime<Utc>,
+    /// When something was said last.
+    pub updated_at: DateTime<Utc>,
+    pub message_count: u64,
+}
+
+/// A place in a list, which goes from the newest conversation to the oldest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Microseconds of the Unix clock.
+    pub micros: i64,
+    /// Tells conversations of one moment apart.
+    pub conversation: Uuid,
+}
+
+impl Entry {
+    /// The entry of a conversation; one in which nothing was said has none.
+    pub fn of(conversation: Uuid, state: &Conversation) -> Option<Self> {
+        Some(Self {
+            conversation,
+            last_seq: state.last_seq,
+            title: state.shown_title().to_string(),
+            owner: state.owner.clone(),
+            created_at: state.created_at.or(state.updated_at)?,
+            updated_at: state.updated_at?,
+            message_count: state.message_count,
+        })
+    }
+
+    /// The entry in a message of the bucket; `None` when it was taken away, or is of another making.
+    pub fn read(message: &RawMessage) -> Option<Self> {
+        if message.headers.contains_key("KV-Operation") || message.payload.is_empty() {
+            return None;
+        }
+        serde_json::from_slice(&message.payload)
+            .inspect_err(|error| tracing::warn!(%error, subject = message.subject, "a malformed entry of the index"))
+            .ok()
+    }
+
+    /// Where it belongs.
+    pub fn subject(&self, key: &ConversationKey) -> String {
+        let key = subjects::index_key(&key.org, self.owner.as_deref(), self.day(), self.conversation);
+        subjects::kv(BUCKET, &key)
+    }
+
+    pub fn place(&self) -> Place {
+        Place { micros: self.updated_at.timestamp_micros(), conversation: self.conversation }
+    }
+
+    fn day(&self) -> NaiveDate {
+        self.updated_at.date_naive()
+    }
+}
+
+impl Place {
+    /// The day that it is on.
+    pub fn day(&self) -> Option<NaiveDate> {
+        DateTime::from_timestamp_micros(self.micros).map(|at| at.date_naive())
+    }
+}

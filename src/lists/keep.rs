@@ -1,0 +1,188 @@
+//! Keeps the index current: a durable consumer that all workers of a region share.
+//!
+//! Contract: an event is acked when the entry that it makes is written, so nothing is lost when a process dies. An entry is
+//! never overwritten by one that knows less. What is said by several events of a conversation that are there at once is
+//! written once. Nothing here is on the way of a token: it is two events a turn, and few conversations at a time.
+
+use std::{collections::HashMap, time::Duration};
+
+use async_nats::{
+    Client,
+    jetstream::{self, Message, consumer::PullConsumer},
+};
+use futures_util::{FutureExt, StreamExt, stream};
+use uuid::Uuid;
+
+use super::{BUCKET, Entry, STREAM};
+use crate::{
+    limits,
+    log::{
+        AppendError, ReadError,
+        backoff::Backoff,
+        batch::Lasts,
+        load::{Conversations, Freshness},
+        nats::{CHAT, NatsLog, RawMessage},
+    },
+    subjects::{self, ConversationKey},
+    wire::stored::CE_PREV,
+};
+
+/// The consumer's name, see `streams/CHAT.index.json`.
+pub const CONSUMER: &str = "index";
+
+/// How many seconds the mark of an entry that was taken away stays: longer than any reader or writer takes.
+const GONE_SECS: &str = "60";
+
+/// Why an entry was not written.
+#[derive(Debug, thiserror::Error)]
+enum KeepError {
+    #[error("{0}")]
+    Read(#[from] ReadError),
+    #[error("{0}")]
+    Write(#[from] AppendError),
+}
+
+/// Keeps the index.
+pub struct Keeper {
+    pub client: Client,
+    pub log: NatsLog,
+    pub conversations: Conversations<NatsLog>,
+    pub region: String,
+}
+
+/// What is to be done for a conversation: the events that say so, and the last of them.
+#[derive(Default)]
+struct Due {
+    messages: Vec<Message>,
+    last_seq: u64,
+}
+
+impl Keeper {
+    /// (1) Find the consumer, (2) pull events, (3) take those that are there, by conversation, (4) write the entries, a few at
+    /// a time, (5) ack.
+    pub async fn run(self) {
+        let stream = subjects::stream_name(CHAT, &self.region);
+        loop {
+            let consumer = self.consumer(&stream).await;
+            while let Ok(mut events) = batch(&consumer).await {
+                while let Some(Ok(first)) = events.next().await {
+                    let mut there = vec![first];
+                    while let Some(Some(Ok(event))) = events.next().now_or_never() {
+                        there.push(event);
+                    }
+                    let due = stream::iter(by_conversation(there));
+                    due.for_each_concurrent(limits::INDEX_PARALLEL, |(key, due)| self.serve(key, due)).await;
+                }
+            }
+        }
+    }
+
+    async fn consumer(&self, stream: &str) -> PullConsumer {
+        let context = jetstream::new(self.client.clone());
+        loop {
+            match context.get_consumer_from_stream(CONSUMER, stream).await {
+                Ok(consumer) => return consumer,
+                Err(error) => {
+                    tracing::warn!(%error, stream, consumer = CONSUMER, "the consumer does not answer");
+                    tokio::time::sleep(Duration::from_millis(limits::RETRY_MAX_MS)).await;
+                }
+            }
+        }
+    }
+
+    async fn serve(&self, key: ConversationKey, due: Due) {
+        if due.last_seq > 0
+            && let Err(error) = self.update(&key, due.last_seq).await
+        {
+            return tracing::warn!(%error, conversation = %key.conversation, "the index is behind; its events come again");
+        }
+        ack(due.messages).await;
+    }
+
+    /// Brings a conversation's entry up to an event.
+    async fn update(&self, key: &ConversationKey, seq: u64) -> Result<(), KeepError> {
+        let state = self.conversations.load(key, Freshness::AtLeast(seq)).await?;
+        let Some(entry) = Entry::of(key.conversation, &state) else { return Ok(()) };
+        let subject = entry.subject(key);
+        let mut backoff = Backoff::new(limits::APPEND_DEADLINE_MS);
+        loop {
+            let there = self.there(key).await?;
+            let at_its_place = there.iter().find(|message| message.subject == subject);
+            let known = at_its_place.and_then(Entry::read);
+            if known.as_ref().is_some_and(|known| known.last_seq >= entry.last_seq) {
+                return self.clear(there).await;
+            }
+            let expected = at_its_place.map_or(0, |message| message.seq);
+            let id = format!("index-{}-{}-{expected}", key.conversation, entry.last_seq);
+            let payload = serde_json::to_vec(&entry).expect("an entry is a map with string keys");
+            match self.log.put_at(&subject, &id, &expected.to_string(), payload.into()).await {
+                // Another worker that knows less may have written another place meanwhile.
+                Ok(_) if known.is_none() => return self.clear(self.there(key).await?).await,
+                Ok(_) => return Ok(()),
+                Err(AppendError::Conflict) if backoff.pause().await => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// What the bucket has of a conversation, at all places.
+    async fn there(&self, key: &ConversationKey) -> Result<Vec<RawMessage>, ReadError> {
+        let subject = subjects::kv(BUCKET, &subjects::index_everywhere(&key.org, key.conversation));
+        match self.log.last_of(STREAM, &[subject]).await? {
+            Lasts::All(messages) => Ok(messages),
+            Lasts::TooMany => Err(ReadError::Unavailable("a conversation has too many entries".into())),
+        }
+    }
+
+    /// Takes away all entries but the one that knows most: the conversation has moved to another day, or got an owner.
+    async fn clear(&self, there: Vec<RawMessage>) -> Result<(), KeepError> {
+        let mut entries: Vec<_> =
+            there.iter().filter_map(|message| Some((Entry::read(message)?.last_seq, message))).collect();
+        entries.sort_by_key(|(last_seq, _)| *last_seq);
+        entries.pop();
+        for (_, message) in entries {
+            let expected = message.seq.to_string();
+            let gone = [
+                ("KV-Operation", "DEL"),
+                ("Nats-TTL", GONE_SECS),
+                ("Nats-Expected-Last-Subject-Sequence", expected.as_str()),
+            ];
+            let id = format!("index-gone-{}", Uuid::new_v4());
+            match self.log.put(&message.subject, &id, &gone, "".into()).await {
+                // Whoever has changed it clears up.
+                Ok(()) | Err(AppendError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Events by conversation. The first event of a conversation makes no entry.
+fn by_conversation(messages: Vec<Message>) -> HashMap<ConversationKey, Due> {
+    let mut all: HashMap<ConversationKey, Due> = HashMap::new();
+    for message in messages {
+        let Some(key) = ConversationKey::parse_event(&message.subject) else { continue };
+        let due = all.entry(key).or_default();
+        let prev = message.headers.as_ref().and_then(|headers| headers.get(CE_PREV));
+        let seq = message.info().map_or(0, |info| info.stream_sequence);
+        if prev.is_some_and(|prev| prev.as_str() != "0") {
+            due.last_seq = due.last_seq.max(seq);
+        }
+        due.messages.push(message);
+    }
+    all
+}
+
+async fn ack(messages: Vec<Message>) {
+    for message in messages {
+        if let Err(error) = message.ack().await {
+            tracing::debug!(%error, "an ack was not sent; the event comes again");
+        }
+    }
+}
+
+async fn batch(consumer: &PullConsumer) -> Result<jetstream::consumer::pull::Batch, async_nats::Error> {
+    let expires = Duration::from_millis(limits::PULL_EXPIRES_MS);
+    Ok(consumer.batch().max_messages(limits::INDEX_BATCH).expires(expires).messages().await?)
+}

@@ -1,0 +1,158 @@
+//! Pages of lists, newest conversation first.
+//!
+//! What an owner or an organisation has is mostly read whole, in one request. Where that is too much, day after day is read,
+//! from the page's place backwards and in growing steps, until the page is full; so a page costs about what it holds,
+//! however many conversations there are.
+
+use std::collections::HashMap;
+
+use chrono::{Days, NaiveDate, Utc};
+use uuid::Uuid;
+
+use super::{BUCKET, Entry, Place, STREAM};
+use crate::{
+    limits,
+    log::{
+        ReadError,
+        batch::Lasts,
+        nats::{NatsLog, RawMessage},
+    },
+    subjects::{self, Whose},
+};
+
+/// The day before which there was no conversation.
+const FIRST_DAY: NaiveDate = NaiveDate::from_ymd_opt(2020, 1, 1).expect("a day of the calendar");
+/// Most days asked for at once: their subjects are one request of less than 100 KiB.
+const DAYS_MAX: u64 = 512;
+
+/// A part of a list.
+#[derive(Debug, Default)]
+pub struct Page {
+    pub entries: Vec<Entry>,
+    /// Where the next page begins, if there may be one.
+    pub next: Option<Place>,
+}
+
+/// Whose conversations are listed, and which of them.
+pub struct Wanted<'a, F> {
+    pub org: &'a str,
+    pub whose: Whose<'a>,
+    /// Only what is further down than this place.
+    pub after: Option<Place>,
+    pub limit: usize,
+    pub fits: F,
+}
+
+impl<F: Fn(&Entry) -> bool> Wanted<'_, F> {
+    fn subject(&self, day: Option<NaiveDate>) -> String {
+        subjects::kv(BUCKET, &subjects::index_filter(self.org, self.whose, day))
+    }
+
+    /// Adds entries to a page, the newest first. True: the page is full.
+    fn fill(&self, page: &mut Page, mut entries: Vec<Entry>) -> bool {
+        entries.retain(|entry| self.after.is_none_or(|after| entry.place() < after));
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.place()));
+        for entry in entries.into_iter().filter(|entry| (self.fits)(entry)) {
+            let last = page.entries.last().map(Entry::place);
+            // A place may be told by its moment alone, so what is of one moment stays on one page.
+            if page.entries.len() >= self.limit && last.is_none_or(|last| last.micros != entry.place().micros) {
+                page.next = last;
+                return true;
+            }
+            page.entries.push(entry);
+        }
+        false
+    }
+}
+
+/// The lists of all organisations.
+#[derive(Clone)]
+pub struct Lists {
+    log: NatsLog,
+}
+
+impl Lists {
+    pub fn new(log: NatsLog) -> Self {
+        Self { log }
+    }
+
+    /// One page.
+    pub async fn page<F: Fn(&Entry) -> bool>(&self, wanted: Wanted<'_, F>) -> Result<Page, ReadError> {
+        let mut page = Page::default();
+        match self.log.last_of(STREAM, &[wanted.subject(None)]).await? {
+            Lasts::All(messages) => {
+                wanted.fill(&mut page, distinct(messages));
+                Ok(page)
+            }
+            Lasts::TooMany => self.page_by_days(wanted).await,
+        }
+    }
+
+    /// The entry of a conversation, whoever it belongs to.
+    pub async fn find(&self, org: &str, conversation: Uuid) -> Result<Option<Entry>, ReadError> {
+        let subject = subjects::kv(BUCKET, &subjects::index_everywhere(org, conversation));
+        match self.log.last_of(STREAM, &[subject]).await? {
+            Lasts::All(messages) => Ok(distinct(messages).pop()),
+            Lasts::TooMany => Ok(None),
+        }
+    }
+
+    async fn page_by_days<F: Fn(&Entry) -> bool>(&self, wanted: Wanted<'_, F>) -> Result<Page, ReadError> {
+        // Clocks of workers differ a little, so the list begins tomorrow.
+        let newest =
+            wanted.after.and_then(|after| after.day()).unwrap_or_else(|| Utc::now().date_naive() + Days::new(1));
+        let (mut page, mut day, mut span, mut looked_at) = (Page::default(), newest, 1, 0);
+        while day >= FIRST_DAY {
+            let days: Vec<NaiveDate> = (0..span).filter_map(|back| day.checked_sub_days(Days::new(back))).collect();
+            let entries = self.days(&wanted, days).await?;
+            looked_at += entries.len();
+            let oldest = entries.iter().map(Entry::place).min();
+            if wanted.fill(&mut page, entries) {
+                return Ok(page);
+            }
+            if let Some(oldest) = oldest.filter(|_| looked_at >= limits::LIST_SCAN_MAX) {
+                page.next = Some(oldest);
+                return Ok(page);
+            }
+            day = day - Days::new(span);
+            span = (span * 2).min(DAYS_MAX);
+        }
+        Ok(page)
+    }
+
+    /// All entries of these days. Days that are too much for one request are halved until they are not.
+    async fn days<F: Fn(&Entry) -> bool>(
+        &self,
+        wanted: &Wanted<'_, F>,
+        days: Vec<NaiveDate>,
+    ) -> Result<Vec<Entry>, ReadError> {
+        let (mut found, mut open) = (Vec::new(), vec![days]);
+        while let Some(days) = open.pop() {
+            let subjects: Vec<String> = days.iter().map(|day| wanted.subject(Some(*day))).collect();
+            match self.log.last_of(STREAM, &subjects).await? {
+                Lasts::All(messages) => found.extend(messages),
+                // More than one request gives: batch after batch, which are in the order of their last change.
+                Lasts::TooMany if days.len() == 1 => {
+                    found.extend(self.log.newest_of(STREAM, &subjects[0], limits::LIST_DAY_MAX).await?);
+                }
+                Lasts::TooMany => {
+                    let (a, b) = days.split_at(days.len() / 2);
+                    open.extend([a.to_vec(), b.to_vec()]);
+                }
+            }
+        }
+        Ok(distinct(found))
+    }
+}
+
+/// The entries in some messages. A conversation whose entry is being moved has two, of which the one that knows more counts.
+fn distinct(messages: impl IntoIterator<Item = RawMessage>) -> Vec<Entry> {
+    let mut entries: HashMap<Uuid, Entry> = HashMap::new();
+    for entry in messages.into_iter().filter_map(|message| Entry::read(&message)) {
+        let known = entries.get(&entry.conversation);
+        if known.is_none_or(|known| known.last_seq < entry.last_seq) {
+            entries.insert(entry.conversation, entry);
+        }
+    }
+    entries.into_values().collect()
+}

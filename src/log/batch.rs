@@ -1,0 +1,88 @@
+//! Batched direct gets: many messages of a stream for one request, without a consumer.
+
+use std::{collections::VecDeque, time::Duration};
+
+use async_nats::Message;
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::{
+    ReadError,
+    nats::{NatsLog, RawMessage, direct_answer},
+};
+use crate::{limits, subjects};
+
+/// The last messages of some subjects.
+pub enum Lasts {
+    All(Vec<RawMessage>),
+    /// More than one request gives.
+    TooMany,
+}
+
+/// What a request for a batch came to.
+struct Batch {
+    messages: Vec<RawMessage>,
+    /// The server has more.
+    more: bool,
+    /// The server refused to look for so many.
+    too_many: bool,
+}
+
+impl NatsLog {
+    /// The last message of every subject that fits one of these.
+    pub async fn last_of(&self, stream: &str, subjects: &[String]) -> Result<Lasts, ReadError> {
+        let query = json!({ "multi_last": subjects, "batch": limits::READ_BATCH });
+        let batch = self.batch(stream, &query).await?;
+        Ok(if batch.more || batch.too_many { Lasts::TooMany } else { Lasts::All(batch.messages) })
+    }
+
+    /// Some messages from a sequence on, in the order of the stream, and whether there are more.
+    async fn next_of(&self, stream: &str, subject: &str, from: u64) -> Result<(Vec<RawMessage>, bool), ReadError> {
+        let query = json!({ "next_by_subj": subject, "seq": from, "batch": limits::READ_BATCH });
+        let batch = self.batch(stream, &query).await?;
+        Ok((batch.messages, batch.more))
+    }
+
+    /// The messages that were stored last, oldest first: all are read, and no more than `keep` are kept.
+    pub async fn newest_of(&self, stream: &str, subject: &str, keep: usize) -> Result<VecDeque<RawMessage>, ReadError> {
+        let (mut found, mut from, mut more) = (VecDeque::new(), 1, true);
+        while more {
+            let messages;
+            (messages, more) = self.next_of(stream, subject, from).await?;
+            from = messages.last().map_or(from, |last| last.seq + 1);
+            more &= !messages.is_empty();
+            found.extend(messages);
+            found.drain(..found.len().saturating_sub(keep));
+        }
+        Ok(found)
+    }
+
+    async fn batch(&self, stream: &str, query: &Value) -> Result<Batch, ReadError> {
+        let unavailable = |cause: &dyn std::fmt::Display| ReadError::Unavailable(cause.to_string());
+        let inbox = self.client.new_inbox();
+        let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| unavailable(&error))?;
+        let asked = self.client.publish_with_reply(subjects::direct_get(stream), inbox, query.to_string().into());
+        asked.await.map_err(|error| unavailable(&error))?;
+        let mut batch = Batch { messages: Vec::new(), more: false, too_many: false };
+        // A server that dies takes its answers with it, so the wait is for each of them and short.
+        let each = Duration::from_millis(limits::READ_TRY_MS);
+        while let Some(answer) = timeout(each, answers.next()).await.map_err(|_| unavailable(&"no answer in time"))? {
+            match answer.status.map(|status| status.as_u16()) {
+                Some(204) => {
+                    batch.more = pending(&answer) > 0;
+                    return Ok(batch);
+                }
+                Some(404) => return Ok(batch),
+                Some(413) => return Ok(Batch { too_many: true, ..batch }),
+                _ => batch.messages.extend(direct_answer(answer).map_err(|cause| unavailable(&cause))?),
+            }
+        }
+        Err(unavailable(&"the connection ended"))
+    }
+}
+
+fn pending(end: &Message) -> u64 {
+    let pending = end.headers.as_ref().and_then(|headers| headers.get("Nats-Num-Pending"));
+    pending.and_then(|pending| pending.as_str().parse().ok()).unwrap_or_default()
+}

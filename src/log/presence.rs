@@ -1,0 +1,51 @@
+//! Says in a bucket that a process is there, for as long as it is.
+//!
+//! An entry expires at the server and at its readers; a process that dies needs nobody to clean up after it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::nats::NatsLog;
+use crate::limits;
+
+/// An entry that is renewed.
+pub struct Presence {
+    pub log: NatsLog,
+    pub process: Uuid,
+    /// Of the bucket's entry.
+    pub subject: String,
+    /// What the entry says now.
+    pub payload: Box<dyn Fn() -> Bytes + Send + Sync>,
+}
+
+impl Presence {
+    /// Renews the entry until `shutdown`, then withdraws it.
+    pub async fn keep(self, shutdown: CancellationToken) {
+        let mut ticks = interval(Duration::from_millis(limits::PRESENCE_EVERY_MS));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for n in 0u64.. {
+            if shutdown.run_until_cancelled(ticks.tick()).await.is_none() {
+                break;
+            }
+            self.renew(n).await;
+        }
+        let id = format!("{}-end", self.process);
+        if let Err(error) = self.log.put(&self.subject, &id, &[("KV-Operation", "DEL")], "".into()).await {
+            tracing::debug!(%error, "the advertisement was not withdrawn; it expires");
+        }
+    }
+
+    /// Writes the entry for the `n`th time.
+    pub async fn renew(&self, n: u64) {
+        let ttl = limits::PRESENCE_TTL_SECS.to_string();
+        let id = format!("{}-{n}", self.process);
+        let put = self.log.put(&self.subject, &id, &[("Nats-TTL", &ttl)], (self.payload)()).await;
+        if let Err(error) = put {
+            tracing::warn!(%error, subject = self.subject, "the process could not advertise itself");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The codes of errors that clients are told.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// What a client can be told went wrong.
+///
+/// | code | retry helps | the action had an effect |
+/// |---|---|---|
+/// | `VALIDATION_ERROR`, `UNSUPPORTED_ACTION` | no: mend the frame | no |
+/// | `SESSION_NOT_FOUND`, `CONVERSATION_NOT_FOUND` | no: open a session | no |
+/// | `TURN_IN_PROGRESS` | yes, after the turn | no |
+/// | `NO_PENDING_CONFIRMATION`, `NO_PENDING_INTERACTION`, `INTERACTION_MISMATCH` | no | no |
+/// | `SKILL_NOT_FOUND`, `LLM_UNAVAILABLE` | no: configuration | no |
+/// | `OTP_SEND_FAILED` | yes, as a new message | the turn goes on |
+/// | `AGENT_NOT_AUTHORIZED`, `ORIGIN_NOT_ALLOWED` | no: the widget's policy | no |
+/// | `AUTH_CONTEXT_INVALID` | with a new signature | no |
+/// | `AGENT_ERROR` | yes, as a new message | the message is in the history |
+/// | `STORAGE_ERROR` | yes, with the same requestId | unknown; the same requestId can't have it twice |
+/// | `INTERNAL_ERROR` | perhaps | unknown |
+/// | `UNAUTHENTICATED`, `INVALID_TOKEN`, `MISSING_ROLE`, `FORBIDDEN`, `NOT_FOUND`: only over HTTP | no | no |
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ErrorCode {
+    ValidationError,
+    UnsupportedAction,
+    SessionNotFound,
+    ConversationNotFound,
+    TurnInProgress,
+    NoPendingConfirmation,
+    NoPendingInteraction,
+    InteractionMismatch,
+    SkillNotFound,
+    LlmUnavailable,
+    AgentError,
+    OtpSendFailed,
+    StorageError,
+    InternalError,
+    AgentNotAuthorized,
+    OriginNotAllowed,
+    AuthContextInvalid,
+    Unauthenticated,
+    InvalidToken,
+    MissingRole,
+    Forbidden,
+    NotFound,
+}

@@ -1,0 +1,77 @@
+//! Names a conversation: a model is asked for a title while the first turn is answered, and what it says is recorded when the
+//! turn has ended, unless somebody has named the conversation meanwhile.
+//!
+//! It is an extra: it delays and fails nothing, its tokens are not the visitor's, and a worker that stops lets it be.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
+
+use super::{Worker, profile::Profile, side};
+use crate::{
+    domain::{Command, Conversation, Outcome, title},
+    ids, limits,
+    log::load::{Decider, ExecuteError, Freshness},
+    model::{ChatMessage, ChatRequest},
+    subjects::ConversationKey,
+};
+
+const INSTRUCTION: &str = "Name the conversation that begins with the user's message. Answer with the name alone: at most \
+    six words, in the language of the message, without quotes and without a full stop. Do not answer the message itself.";
+
+/// A title that a model is asked for. Dropping it aborts the request.
+pub(super) struct Naming(Option<AbortOnDropHandle<Option<String>>>);
+
+impl Naming {
+    /// Asks for a title if the active turn is the first one of a conversation without a name.
+    pub fn begin(profile: &Profile, state: &Conversation) -> Self {
+        let turn = state.turn.as_ref().filter(|_| state.message_count == 1 && state.title.is_none());
+        let asked = turn.zip(profile.title_model().cloned()).zip(profile.gateway.clone());
+        Self(asked.map(|((turn, model), gateway)| {
+            let message: String = turn.request.message.chars().take(limits::TITLE_MESSAGE_CHARS).collect();
+            let request = ChatRequest {
+                model,
+                messages: vec![ChatMessage::System(INSTRUCTION.into()), ChatMessage::User(message)],
+                tools: vec![],
+                max_tokens: limits::TITLE_MAX_TOKENS,
+                metadata: profile.gateway_metadata(),
+            };
+            let asked = async move {
+                let answer =
+                    timeout(Duration::from_millis(limits::TITLE_TIMEOUT_MS), side::ask(&gateway, &request)).await;
+                match answer {
+                    Ok(Ok(said)) => title::clean(&said.text),
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, "a conversation was not named");
+                        None
+                    }
+                    Err(_) => None,
+                }
+            };
+            AbortOnDropHandle::new(tokio::spawn(asked))
+        }))
+    }
+
+    /// Records the title when it has come, if the turn was answered.
+    pub fn end(self, worker: &Arc<Worker>, key: &ConversationKey, state: &Conversation, turn: Uuid) {
+        let answered = state.finished_turn(turn).is_some_and(|finished| finished.outcome == Outcome::Completed);
+        let Some(asked) = self.0.filter(|_| answered) else { return };
+        let (worker, key) = (worker.clone(), key.clone());
+        tokio::spawn(async move {
+            let Ok(Some(title)) = asked.await else { return };
+            let decider = Decider { source: worker.source(), event_id: ids::event_id(ids::new_random(), 0) };
+            let named = match worker.conversations.load(&key, Freshness::AtLeast(0)).await {
+                Ok(state) => {
+                    worker.conversations.execute(&key, state, &Command::Entitle { title }, &decider).await.map(drop)
+                }
+                Err(error) => Err(error.into()),
+            };
+            match named {
+                Ok(()) | Err(ExecuteError::Refused(_)) => {}
+                Err(error) => tracing::debug!(%error, conversation = %key.conversation, "a title was not recorded"),
+            }
+        });
+    }
+}
