@@ -86,6 +86,7 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
         regions: config.regions.clone(),
         pool: config.pool.clone(),
         agent_name: config.agent_name.clone(),
+        quotas: config.quotas.clone(),
         skills: Skills(config.skills.clone()),
     };
     let auth = Arc::new(Verifier::new(&config.auth)?);
@@ -194,6 +195,7 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
         preamble_model: config.preamble_model.clone(),
         judge_model: config.judge_model.clone(),
         builtins: builtins(&config.web, Reader::of_this_program()?),
+        counts_tokens: config.quotas.org_tokens.is_set(),
         mcp: Mcp::new(&config.mcp.servers),
     };
     streams::check(&bus.client, &config.regions.home).await?;

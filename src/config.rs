@@ -4,6 +4,7 @@
 
 mod auth;
 mod mcp;
+mod quota;
 mod web;
 mod widget;
 
@@ -11,6 +12,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
 
 pub use auth::{Auth, AuthMode};
 pub use mcp::{Mcp, McpLink, McpServer, Which};
+pub use quota::{PerOrg, Quotas};
 pub use web::Web;
 pub use widget::{WidgetService, Widgets};
 
@@ -47,6 +49,15 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_GITHUB_SEARCH",
     "SMOOTH_AGENT_GITHUB_URL",
     "SMOOTH_AGENT_GITHUB_TOKEN",
+    "SMOOTH_AGENT_LIMIT_CONNECTION_MESSAGES",
+    "SMOOTH_AGENT_LIMIT_SESSION_MESSAGES",
+    "SMOOTH_AGENT_LIMIT_ORG_MESSAGES",
+    "SMOOTH_AGENT_LIMIT_ORG_TURNS",
+    "SMOOTH_AGENT_LIMIT_ORG_TOKENS",
+    "SMOOTH_AGENT_LIMIT_ORG_CONNECTIONS",
+    "SMOOTH_AGENT_LIMIT_ADDRESS_CONNECTIONS",
+    "SMOOTH_AGENT_LIMIT_ADDRESS_SESSIONS",
+    "SMOOTH_AGENT_PROXIES",
     "SMOOTH_AGENT_MCP_CONFIG",
     "SMOOTH_AGENT_AUTH_MODE",
     "SMOOTH_AGENT_AUTH_STRICT",
@@ -109,6 +120,7 @@ pub struct Config {
     pub skills: Option<PathBuf>,
     pub auth: Auth,
     pub widgets: Widgets,
+    pub quotas: Quotas,
     pub web: Web,
     pub mcp: Mcp,
 }
@@ -252,6 +264,7 @@ impl Config {
             skills: folder(text("SMOOTH_SKILLS_DIR"), "SMOOTH_SKILLS_DIR")?,
             auth: auth::read(&text)?,
             widgets: widget::read(&text)?,
+            quotas: quota::read(&text)?,
             web: web::read(&text)?,
             mcp: mcp::read(&text, source)?,
         })
@@ -410,6 +423,7 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOTH_SKILLS_DIR={}", self.skills.as_ref().map_or("unset".into(), |p| p.display().to_string()))?;
         writeln!(f, "{}", self.auth)?;
         writeln!(f, "{}", self.widgets)?;
+        writeln!(f, "{}", self.quotas)?;
         writeln!(f, "{}", self.web)?;
         writeln!(f, "{}", self.mcp)?;
         writeln!(f, "NATS_URL={}", self.nats.url.as_deref().map_or("unset".into(), without_password))?;
@@ -469,6 +483,9 @@ mod tests {
             ("AUTH_JWT_ISSUER", "somebody"),
             ("WIDGET_AUTH_URL", "policies"),
             ("WIDGET_AUTH_TTL_SECS", "-1"),
+            ("SMOOTH_AGENT_LIMIT_SESSION_MESSAGES", "26"),
+            ("SMOOTH_AGENT_LIMIT_ORG_TURNS", "acme=501"),
+            ("SMOOTH_AGENT_LIMIT_ORG_MESSAGES", "many"),
         ] {
             assert_eq!(read(&[(name, value)]).err().map(|e| e.name), Some(name), "{name}={value}");
         }

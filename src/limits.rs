@@ -139,6 +139,20 @@ pub const DECIDE_TRIES: u32 = 50;
 /// A `turn.requested` that is stored later than this after its making folds to nothing: its client was told of an error.
 pub const REQUEST_NOT_AFTER_MS: i64 = 15_000;
 
+/// Largest body of a widget's request, and how long it may take to come.
+pub const INTERNAL_BODY_MAX_BYTES: usize = 16 * 1024;
+pub const INTERNAL_BODY_MS: u64 = 10_000;
+/// One-time passwords that one session may ask for in an hour, and that one mailbox gets in an hour.
+pub const RESTORE_CODES_MAX: u32 = 5;
+pub const MAILBOX_CODES_MAX: i64 = 10;
+/// Conversations that are opened for a visitor who has proved an address.
+pub const RESTORED_MAX: usize = 10;
+/// When a client that was refused may try again: a connection, and a turn of an organisation that has as many as it may.
+pub const CONNECTION_RETRY_SECS: u64 = 30;
+pub const TURN_RETRY_SECS: u64 = 5;
+/// Conversations that are looked at at once when it is counted which turns run.
+pub const QUOTA_PARALLEL: usize = 16;
+
 /// Frames that may wait for one connection. One is about 300 bytes; a socket that is 512 behind does not read.
 pub const CONNECTION_QUEUE_FRAMES: usize = 512;
 /// Bytes of frames that may wait for one connection: a flat-out model makes few large frames.

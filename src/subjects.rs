@@ -3,6 +3,8 @@
 //! A value that is not a UUID gets in only through [`encode_token`], so ids with dots, spaces or wildcards can't change a
 //! subject's shape.
 
+use std::net::IpAddr;
+
 use chrono::NaiveDate;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -216,9 +218,70 @@ pub fn edge_key(region: &str, edge: Uuid) -> String {
     format!("{region}.{edge}")
 }
 
-/// The edge in the subject of an advertisement.
-pub fn parse_edge(subject: &str) -> Option<Uuid> {
+/// The id at the end of a subject: the edge of an advertisement, the conversation of a note.
+pub fn parse_last_id(subject: &str) -> Option<Uuid> {
     subject.rsplit_once('.')?.1.parse().ok()
+}
+
+/// Whose use is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted<'a> {
+    Org(&'a str),
+    Address(IpAddr),
+    /// An e-mail address.
+    Mailbox(&'a str),
+}
+
+/// `count.{org|address}.{whose}.connections.{edge}`: connections that an edge has; without an edge, those of all edges.
+/// Publishers and readers: edges. Stream: COUNTERS.
+pub fn count_connections(whose: Counted, edge: Option<Uuid>) -> String {
+    let edge = edge.map_or_else(|| "*".to_string(), |edge| edge.to_string());
+    format!("{}.connections.{edge}", counted(whose))
+}
+
+/// `count.org.{org}.messages.{minute}`: messages that ask for a turn. Publishers: edges. Stream: COUNTERS.
+pub fn count_messages(org: &str, minute: i64) -> String {
+    format!("{}.messages.{minute}", counted(Counted::Org(org)))
+}
+
+/// `count.org.{org}.tokens.{day}`: tokens of the model. Publishers: workers. Readers: edges. Stream: COUNTERS.
+pub fn count_tokens(org: &str, day: NaiveDate) -> String {
+    format!("{}.tokens.{}", counted(Counted::Org(org)), day.format("%Y%m%d"))
+}
+
+/// `count.address.{address}.sessions.{minute}`: sessions that were opened. Publishers: edges. Stream: COUNTERS.
+pub fn count_sessions(address: IpAddr, minute: i64) -> String {
+    format!("{}.sessions.{minute}", counted(Counted::Address(address)))
+}
+
+/// `count.mailbox.{mailbox}.codes.{hour}`: passwords that were sent to an e-mail address. Publishers: edges. Stream: COUNTERS.
+pub fn count_codes(email: &str, hour: i64) -> String {
+    format!("{}.codes.{hour}", counted(Counted::Mailbox(email)))
+}
+
+fn counted(whose: Counted) -> String {
+    match whose {
+        Counted::Org(org) => format!("count.org.{}", encode_token(org)),
+        // An address says who somebody is, and subjects are shown by monitoring.
+        Counted::Address(address) => format!("count.address.{}", hash(&address.to_string())),
+        Counted::Mailbox(email) => format!("count.mailbox.{}", hash(email)),
+    }
+}
+
+/// Key of a note in the bucket TURNS: `{org}.{conversation}`; without a conversation, of all of the organisation's.
+pub fn turn_note_key(org: &str, conversation: Option<Uuid>) -> String {
+    let conversation = conversation.map_or_else(|| "*".to_string(), |conversation| conversation.to_string());
+    format!("{}.{conversation}", encode_token(org))
+}
+
+/// Key of a browser in the bucket VISITORS: `{org}.{visitor}`, where the visitor is a hash of agent and fingerprint.
+pub fn visitor_key(org: &str, agent: &str, fingerprint: &str) -> String {
+    format!("{}.{}", encode_token(org), hash(&format!("{}.{fingerprint}", encode_token(agent))))
+}
+
+/// Key of what a session proves in the bucket RESTORE.
+pub fn restore_key(session: Uuid) -> String {
+    session.to_string()
 }
 
 /// Key of something that may be used once in the bucket ONCE; `id` is a hash.

@@ -1,11 +1,10 @@
 //! Hosts' events for connected clients: given to every edge, which gives them to its connections and says to how many.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use async_nats::Message;
 use futures_util::StreamExt;
 use tokio::time::{Instant, timeout_at};
-use uuid::Uuid;
 
 use super::{
     Admin,
@@ -15,9 +14,9 @@ use super::{
 };
 use crate::{
     limits,
-    log::{ReadError, batch::Lasts},
+    log::{ReadError, presence},
     subjects::{self, PushTo},
-    wire::presence::{EDGES, EDGES_STREAM, Pushed},
+    wire::presence::Pushed,
 };
 
 /// `POST publish`.
@@ -44,7 +43,7 @@ pub async fn publish(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 /// or the time is up: an edge that has just died is known for some seconds.
 async fn deliver(admin: &Admin, subjects: Vec<String>, payload: Vec<u8>) -> Result<u64, Refusal> {
     let unavailable = |cause: &dyn std::fmt::Display| ReadError::Unavailable(cause.to_string());
-    let mut awaited = edges(admin).await?;
+    let mut awaited = presence::edges(&admin.log).await?;
     let inbox = admin.client.new_inbox();
     let mut answers = admin.client.subscribe(inbox.clone()).await.map_err(|error| unavailable(&error))?;
     for subject in subjects {
@@ -65,15 +64,4 @@ async fn deliver(admin: &Admin, subjects: Vec<String>, payload: Vec<u8>) -> Resu
 
 fn read(answer: &Message) -> Option<Pushed> {
     serde_json::from_slice(&answer.payload).ok()
-}
-
-/// The edges that are there.
-async fn edges(admin: &Admin) -> Result<HashSet<Uuid>, ReadError> {
-    match admin.log.last_of(EDGES_STREAM, &[subjects::kv(EDGES, ">")]).await? {
-        Lasts::All(messages) => {
-            let there = messages.iter().filter(|message| !message.headers.contains_key("KV-Operation"));
-            Ok(there.filter_map(|message| subjects::parse_edge(&message.subject)).collect())
-        }
-        Lasts::TooMany => Err(ReadError::Unavailable("there are too many edges to wait for".into())),
-    }
 }

@@ -1,4 +1,5 @@
 //! Whether a session may be opened, and for which organisation: the widget's policy, and the host's word about its user.
+//! Whether a message may ask for a turn.
 //!
 //! A host's word holds once: its signature is put into a bucket under a key that nobody may write a second time, so it is
 //! refused on every edge from then on. The bucket forgets it when it would be too old anyway.
@@ -6,11 +7,11 @@
 use chrono::Utc;
 use uuid::Uuid;
 
-use super::connection::Connection;
+use super::{connection::Connection, quota::QuotaError};
 use crate::{
     auth::widget::{Proof, WidgetRefusal},
     log::AppendError,
-    subjects::{self, PushTo},
+    subjects::{self, ConversationKey, PushTo},
     wire::{
         actions::{BadFrame, Fields},
         frames::ErrorCode,
@@ -23,6 +24,8 @@ const BUCKET: &str = "ONCE";
 /// Admits a session that a frame asks for. Returns the organisation that it belongs to.
 pub async fn admit(connection: &mut Connection, fields: &Fields) -> Result<String, BadFrame> {
     let edge = connection.edge.clone();
+    let opened = edge.quota.open_session(connection.address).await;
+    opened.map_err(|error| limited(connection, error))?;
     let (agent, context) = (fields.text("agentId")?, fields.raw("authContext"));
     let admitted = edge.widgets.admit(agent, connection.origin.as_deref(), context, Utc::now().timestamp()).await;
     let admitted = admitted.map_err(refused)?;
@@ -37,6 +40,25 @@ pub async fn admit(connection: &mut Connection, fields: &Fields) -> Result<Strin
     Ok(org)
 }
 
+/// Admits a message that asks for a turn.
+pub async fn admit_message(connection: &mut Connection, key: &ConversationKey, turn: Uuid) -> Result<(), BadFrame> {
+    let edge = connection.edge.clone();
+    let sent = edge.quota.send_message(&edge.conversations, key, turn, &mut connection.used).await;
+    sent.map_err(|error| limited(connection, error))
+}
+
+fn limited(connection: &mut Connection, error: QuotaError) -> BadFrame {
+    match error {
+        QuotaError::Limited(seconds) => {
+            connection.retry_after_secs = Some(seconds);
+            let message = format!("this is too much at once, please try again in {seconds} s");
+            BadFrame { code: ErrorCode::RateLimited, message }
+        }
+        QuotaError::Read(error) => error.into(),
+        QuotaError::Write(error) => error.into(),
+    }
+}
+
 async fn use_once(connection: &Connection, proof: &Proof) -> Result<(), BadFrame> {
     let subject = subjects::kv(BUCKET, &subjects::once_key(&proof.id));
     let id = format!("once-{}", Uuid::new_v4());
@@ -47,7 +69,7 @@ async fn use_once(connection: &Connection, proof: &Proof) -> Result<(), BadFrame
     }
 }
 
-fn refused(refusal: WidgetRefusal) -> BadFrame {
+pub(super) fn refused(refusal: WidgetRefusal) -> BadFrame {
     let (code, message) = match refusal {
         WidgetRefusal::NotAuthorized => (ErrorCode::AgentNotAuthorized, "this agent may not be used here"),
         WidgetRefusal::Origin => (ErrorCode::OriginNotAllowed, "this page may not use the agent"),

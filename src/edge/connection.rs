@@ -5,7 +5,7 @@
 //! (1) take an action and answer it; or take the live frames that are there; or a host's event; or, while a turn is open, look after silent
 //! ones; or stop; (2) write everything in one go; (3) close when the client does not keep up.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chrono::Utc;
@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::{
     Edge, actions,
     push::Registration,
+    quota::{Minute, Place},
     socket::{Close, Incoming, Socket},
     views::{Verdict, Views},
 };
@@ -52,6 +53,14 @@ pub struct Connection {
     admitted: Vec<String>,
     /// The session that this connection opened last.
     pub session: Option<Uuid>,
+    /// Where it comes from, as far as that is counted.
+    pub address: IpAddr,
+    /// What it has used.
+    pub used: Minute,
+    /// When what was refused last may be tried again.
+    pub retry_after_secs: Option<u64>,
+    /// Holds the place among the connections that are counted.
+    _place: Place,
     /// Whether it has named a session that is its to reach; only then may it send frames with attachments.
     pub has_session: bool,
     /// Frames to be written next.
@@ -63,6 +72,9 @@ pub struct Caller {
     /// Who it has proved to be.
     pub principal: Option<Principal>,
     pub origin: Option<String>,
+    pub address: IpAddr,
+    /// Its place among the connections that are counted.
+    pub place: Place,
     /// It asked for the resume extension.
     pub resumes: bool,
 }
@@ -71,7 +83,7 @@ pub struct Caller {
 pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
     let (listener, mut live) = Listener::new();
     let (shutdown, lagging) = (edge.shutdown.clone(), listener.lagging().clone());
-    let Caller { principal, origin, resumes } = caller;
+    let Caller { principal, origin, address, place, resumes } = caller;
     let views = Views::new(resumes);
     let (mut registration, mut pushes) = edge.pushes.register();
     registration.belongs_to(principal.as_ref().map_or(REFERENCE_ORG, |principal| &principal.org));
@@ -87,6 +99,10 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
         origin,
         admitted: Vec::new(),
         session: None,
+        address,
+        used: Minute::default(),
+        retry_after_secs: None,
+        _place: place,
         has_session: false,
         out: Vec::new(),
     };

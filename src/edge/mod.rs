@@ -3,7 +3,8 @@
 //! An edge has sockets, subscriptions and caches, and nothing that another edge could not rebuild from the log.
 //!
 //! - [`server`]: listening, routes, drain.   - [`connection`]: one client.   - [`views`]: what a client has been shown.
-//! - [`admission`]: whether a session may be opened.   - [`push`]: hosts' events for clients.
+//! - [`admission`]: whether a session may be opened.   - [`quota`]: how much is used.
+//! - [`internal`]: what widgets ask over plain HTTP.   - [`push`]: hosts' events for clients.
 //! - [`actions`]: one file an action.        - [`sessions`]: session records. - [`workers`]: whether anybody can answer.
 //! - [`attachments`]: what comes with a message. - [`intake`]: what a client's bytes may cost before they are a message.
 //! - [`skills`]: instructions that a client may name.
@@ -15,7 +16,9 @@ mod admission;
 mod attachments;
 pub mod connection;
 mod intake;
+mod internal;
 pub mod push;
+mod quota;
 pub mod server;
 pub mod sessions;
 pub mod skills;
@@ -34,7 +37,7 @@ use uuid::Uuid;
 use crate::{
     agents::Agents,
     auth::{Verifier, widget::Widgets},
-    config::Regions,
+    config::{Quotas, Regions},
     ids, limits,
     lists::Lists,
     live::hub::Hub,
@@ -54,6 +57,7 @@ pub struct Settings {
     pub regions: Regions,
     pub pool: String,
     pub agent_name: String,
+    pub quotas: Quotas,
     pub skills: skills::Skills,
 }
 
@@ -73,6 +77,7 @@ pub struct Edge {
     pub(crate) auth: Arc<Verifier>,
     pub(crate) agents: Agents,
     pub(crate) widgets: Widgets,
+    pub(crate) quota: quota::Quota,
     pub(crate) log: NatsLog,
     pub(crate) settings: Settings,
     /// Cancelled when the edge stops: every connection then closes with 1012.
@@ -90,8 +95,10 @@ impl Edge {
         shutdown: CancellationToken,
     ) -> Self {
         let log = NatsLog::new(client.clone());
+        let id = ids::new_random();
         Self {
-            id: ids::new_random(),
+            id,
+            quota: quota::Quota::new(settings.quotas.clone(), log.clone(), id),
             conversations: Conversations::over_nats(log.clone()),
             lists: Lists::new(log.clone()),
             objects: Objects::new(log.clone()),

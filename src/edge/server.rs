@@ -1,8 +1,19 @@
 //! Listening for clients: the accept loop, the routes, the drain.
 
-use std::{collections::HashMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
-use hyper::upgrade::OnUpgrade;
+use hyper::{
+    Request,
+    body::Incoming,
+    service::{Service, service_fn},
+    upgrade::OnUpgrade,
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -15,9 +26,18 @@ use warp::{Filter, Reply, filters::BoxedFilter, http::StatusCode, reply::Respons
 use super::{
     Edge,
     connection::{self, Caller},
+    internal,
+    quota::{Place, QuotaError},
     socket::Socket,
 };
-use crate::{auth::Principal, limits};
+use crate::{
+    auth::{Principal, REFERENCE_ORG},
+    limits,
+};
+
+/// The address at the other end of a connection.
+#[derive(Clone, Copy)]
+struct Peer(IpAddr);
 
 /// Answers `/ready`: `Ok`, or what is wrong.
 pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -51,6 +71,7 @@ pub fn routes(
         let page = warp::reply::with_header(warp::reply::html(PAGE), "content-security-policy", PAGE_POLICY);
         warp::reply::with_header(page, "x-content-type-options", "nosniff").into_response()
     });
+    let internal = internal::routes(edge.clone());
     let socket = warp::path!("ws")
         .and(warp::get())
         .and(warp::header::exact_ignore_case("upgrade", "websocket"))
@@ -59,18 +80,36 @@ pub fn routes(
         .and(warp::ext::get::<OnUpgrade>())
         .and(warp::header::optional::<String>("authorization"))
         .and(warp::header::optional::<String>("origin"))
+        .and(warp::header::optional::<String>("x-forwarded-for"))
+        .and(warp::ext::get::<Peer>())
         .and(query())
-        .then(move |key: String, upgrade, authorization: Option<String>, origin, query: HashMap<String, String>| {
-            let edge = edge.clone();
-            async move {
-                let resumes = query.get("v").is_some_and(|version| version == "resume");
-                let bearer = authorization.as_deref().and_then(bearer);
-                match principal(&edge, bearer.or(query.get("token").map(String::as_str))).await {
-                    Ok(principal) => open(edge, &key, upgrade, Caller { principal, origin, resumes }),
-                    Err(refusal) => refusal,
+        .then(
+            move |key: String,
+                  upgrade,
+                  authorization: Option<String>,
+                  origin,
+                  forwarded: Option<String>,
+                  peer: Peer,
+                  query: HashMap<String, String>| {
+                let edge = edge.clone();
+                async move {
+                    let resumes = query.get("v").is_some_and(|version| version == "resume");
+                    let bearer = authorization.as_deref().and_then(bearer);
+                    match principal(&edge, bearer.or(query.get("token").map(String::as_str))).await {
+                        Ok(principal) => {
+                            let address = edge.quota.address(peer.0, forwarded.as_deref());
+                            match place(&edge, principal.as_ref(), address).await {
+                                Ok(place) => {
+                                    open(edge, &key, upgrade, Caller { principal, origin, address, place, resumes })
+                                }
+                                Err(refusal) => refusal,
+                            }
+                        }
+                        Err(refusal) => refusal,
+                    }
                 }
-            }
-        });
+            },
+        );
     let refused = |_: warp::Rejection| async {
         Ok::<_, warp::Rejection>((warp::reply::with_status(
             "a WebSocket handshake is expected",
@@ -79,7 +118,7 @@ pub fn routes(
         .into_response(),))
     };
     let refusal = warp::path!("ws").and_then(|| async { Err::<warp::reply::Response, _>(warp::reject::reject()) });
-    probes(ready).or(page).or(admin).or(socket).or(refusal.or_else(refused)).recover(not_found)
+    probes(ready).or(page).or(admin).or(internal).or(socket).or(refusal.or_else(refused)).recover(not_found)
 }
 
 /// The answer to a path that is not there.
@@ -116,6 +155,21 @@ async fn principal(edge: &Edge, token: Option<&str>) -> Result<Option<Principal>
     }
 }
 
+/// A connection's place among those that are counted.
+async fn place(edge: &Edge, principal: Option<&Principal>, address: IpAddr) -> Result<Place, warp::reply::Response> {
+    let org = principal.map_or(REFERENCE_ORG, |principal| &principal.org);
+    edge.quota.connect(org, address).await.map_err(|error| match error {
+        QuotaError::Limited(seconds) => {
+            let refusal = warp::reply::with_status("too many connections", StatusCode::TOO_MANY_REQUESTS);
+            warp::reply::with_header(refusal, "retry-after", seconds).into_response()
+        }
+        error => {
+            tracing::warn!(%error, "connections can't be counted now");
+            StatusCode::SERVICE_UNAVAILABLE.into_response()
+        }
+    })
+}
+
 /// Answers the handshake and serves the connection once it is upgraded.
 fn open(edge: Arc<Edge>, key: &str, upgrade: OnUpgrade, caller: Caller) -> warp::reply::Response {
     let tracker = edge.connections.clone();
@@ -148,9 +202,9 @@ where
     F::Extract: Reply,
 {
     loop {
-        let stream = match shutdown.run_until_cancelled(listener.accept()).await {
+        let (stream, address) = match shutdown.run_until_cancelled(listener.accept()).await {
             None => return,
-            Some(Ok((stream, _))) => stream,
+            Some(Ok(accepted)) => accepted,
             Some(Err(error)) => {
                 // Out of file descriptors, most likely: others must go before new ones can come.
                 tracing::warn!(%error, "a connection was not accepted");
@@ -161,7 +215,11 @@ where
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was not set");
         }
-        let service = TowerToHyperService::new(warp::service(routes.clone()));
+        let routes = TowerToHyperService::new(warp::service(routes.clone()));
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(address.ip()));
+            routes.call(request)
+        });
         tokio::spawn(async move {
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(Duration::from_millis(limits::HEAD_READ_MS));

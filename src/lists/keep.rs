@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::{BUCKET, Entry, STREAM};
 use crate::{
+    domain::event::{Event, TurnCompleted, kind},
     limits,
     log::{
         AppendError, ReadError,
@@ -48,6 +49,8 @@ pub struct Keeper {
     pub log: NatsLog,
     pub conversations: Conversations<NatsLog>,
     pub region: String,
+    /// Whether tokens are counted, too: somebody limits them.
+    pub counts_tokens: bool,
 }
 
 /// What is to be done for a conversation: the events that say so, and the last of them.
@@ -91,12 +94,32 @@ impl Keeper {
     }
 
     async fn serve(&self, key: ConversationKey, due: Due) {
+        if self.counts_tokens
+            && let Err(error) = self.count_tokens(&key, &due).await
+        {
+            return tracing::warn!(%error, conversation = %key.conversation, "tokens are not counted; the events come again");
+        }
         if due.last_seq > 0
             && let Err(error) = self.update(&key, due.last_seq).await
         {
             return tracing::warn!(%error, conversation = %key.conversation, "the index is behind; its events come again");
         }
         ack(due.messages).await;
+    }
+
+    /// Counts the tokens of the turns that have ended, each once.
+    async fn count_tokens(&self, key: &ConversationKey, due: &Due) -> Result<(), KeepError> {
+        let completed = key.event(kind::TURN_COMPLETED);
+        for message in due.messages.iter().filter(|message| *message.subject == *completed) {
+            let Ok(seq) = message.info().map(|info| info.stream_sequence) else { continue };
+            let recorded = self.conversations.event_at(key, seq).await?;
+            let Event::TurnCompleted(TurnCompleted { usage: Some(usage), .. }) = &recorded.event else { continue };
+            let tokens = usage.prompt_tokens + usage.completion_tokens;
+            let subject = subjects::count_tokens(&key.org, recorded.stored_at.date_naive());
+            let id = format!("tokens-{}-{seq}", key.conversation);
+            self.log.count(&subject, i64::try_from(tokens).unwrap_or(i64::MAX), &id).await?;
+        }
+        Ok(())
     }
 
     /// Brings a conversation's entry up to an event.

@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod batch;
 pub mod bus;
+pub mod counters;
 pub mod load;
 pub mod memory;
 pub mod nats;

@@ -33,8 +33,12 @@ pub struct NatsLog {
 }
 
 /// What one try of a publish came to.
-enum Try {
-    Stored(u64),
+pub(super) enum Try {
+    /// With the value, where the subject is a counter.
+    Stored {
+        seq: u64,
+        counter: Option<i64>,
+    },
     Duplicate,
     Conflict,
     Again(String),
@@ -46,6 +50,7 @@ struct PubAck {
     seq: u64,
     #[serde(default)]
     duplicate: bool,
+    val: Option<String>,
     error: Option<ApiError>,
 }
 
@@ -72,7 +77,7 @@ impl NatsLog {
     }
 
     /// Publishes to a stream, once, and reads the server's verdict.
-    async fn publish(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Try {
+    pub(super) async fn publish(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Try {
         let request = Request::new()
             .headers(headers)
             .payload(payload)
@@ -85,7 +90,7 @@ impl NatsLog {
             Ok(PubAck { error: Some(error), .. }) if WRONG_LAST_SEQUENCE.contains(&error.err_code) => Try::Conflict,
             Ok(PubAck { error: Some(error), .. }) => Try::Again(error.description),
             Ok(ack) if ack.duplicate => Try::Duplicate,
-            Ok(ack) => Try::Stored(ack.seq),
+            Ok(ack) => Try::Stored { seq: ack.seq, counter: ack.val.and_then(|value| value.parse().ok()) },
             Err(error) => Try::Again(error.to_string()),
         }
     }
@@ -108,7 +113,7 @@ impl NatsLog {
                 headers.insert(*name, *value);
             }
             match self.publish(subject, headers, payload.clone()).await {
-                Try::Stored(_) | Try::Duplicate => return Ok(()),
+                Try::Stored { .. } | Try::Duplicate => return Ok(()),
                 Try::Conflict => return Err(AppendError::Conflict),
                 Try::Again(_) if backoff.pause().await => {}
                 Try::Again(cause) => return Err(AppendError::Unavailable(cause)),
@@ -122,7 +127,7 @@ impl NatsLog {
         headers.insert(stored::MSG_ID, id);
         headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected);
         match self.publish(subject, headers, payload).await {
-            Try::Stored(seq) => Ok(seq),
+            Try::Stored { seq, .. } => Ok(seq),
             Try::Duplicate | Try::Conflict => Err(AppendError::Conflict),
             Try::Again(cause) => Err(AppendError::Unavailable(cause)),
         }
@@ -218,7 +223,7 @@ impl EventLog for NatsLog {
         let mut tried_before = false;
         loop {
             match self.publish(&subject, headers.clone(), payload.clone()).await {
-                Try::Stored(seq) => return Ok(seq),
+                Try::Stored { seq, .. } => return Ok(seq),
                 Try::Conflict if !tried_before => return Err(AppendError::Conflict),
                 // An earlier try may have been stored although its ack was lost.
                 verdict @ (Try::Conflict | Try::Duplicate) => {

@@ -2,15 +2,18 @@
 //!
 //! An entry expires at the server and at its readers; a process that dies needs nobody to clean up after it.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::nats::NatsLog;
-use crate::limits;
+use super::{ReadError, batch::Lasts, nats::NatsLog};
+use crate::{
+    limits, subjects,
+    wire::presence::{EDGES, EDGES_STREAM},
+};
 
 /// An entry that is renewed.
 pub struct Presence {
@@ -47,5 +50,16 @@ impl Presence {
         if let Err(error) = put {
             tracing::warn!(%error, subject = self.subject, "the process could not advertise itself");
         }
+    }
+}
+
+/// The edges that are there.
+pub async fn edges(log: &NatsLog) -> Result<HashSet<Uuid>, ReadError> {
+    match log.last_of(EDGES_STREAM, &[subjects::kv(EDGES, ">")]).await? {
+        Lasts::All(messages) => {
+            let there = messages.iter().filter(|message| !message.headers.contains_key("KV-Operation"));
+            Ok(there.filter_map(|message| subjects::parse_last_id(&message.subject)).collect())
+        }
+        Lasts::TooMany => Err(ReadError::Unavailable("there are too many edges to know them all".into())),
     }
 }

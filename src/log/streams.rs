@@ -39,7 +39,7 @@ pub enum StreamsError {
     Drift(String),
 }
 
-const STREAMS: [&str; 15] = [
+const STREAMS: [&str; 19] = [
     include_str!("../../streams/CHAT.json"),
     include_str!("../../streams/LIVE.json"),
     include_str!("../../streams/SCHED.json"),
@@ -54,6 +54,10 @@ const STREAMS: [&str; 15] = [
     include_str!("../../streams/KV_EDGES.json"),
     include_str!("../../streams/KV_SETTINGS.json"),
     include_str!("../../streams/KV_ONCE.json"),
+    include_str!("../../streams/KV_TURNS.json"),
+    include_str!("../../streams/KV_VISITORS.json"),
+    include_str!("../../streams/KV_RESTORE.json"),
+    include_str!("../../streams/COUNTERS.json"),
     include_str!("../../streams/INGEST.json"),
 ];
 const CONSUMERS: [(&str, &str); 4] = [

@@ -105,6 +105,11 @@ pub fn invalid(message: impl Into<String>) -> BadFrame {
 pub struct Fields(Map<String, Value>);
 
 impl Fields {
+    /// The fields of a request that came another way.
+    pub fn of(fields: Map<String, Value>) -> Self {
+        Self(fields)
+    }
+
     fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name).filter(|value| !value.is_null())
     }

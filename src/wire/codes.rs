@@ -13,6 +13,7 @@ use serde::Serialize;
 /// | `NO_PENDING_CONFIRMATION`, `NO_PENDING_INTERACTION`, `INTERACTION_MISMATCH` | no | no |
 /// | `SKILL_NOT_FOUND`, `LLM_UNAVAILABLE` | no: configuration | no |
 /// | `OTP_SEND_FAILED` | yes, as a new message | the turn goes on |
+/// | `RATE_LIMITED` | after `data.details.retryAfterSeconds` | no |
 /// | `AGENT_NOT_AUTHORIZED`, `ORIGIN_NOT_ALLOWED` | no: the widget's policy | no |
 /// | `AUTH_CONTEXT_INVALID` | with a new signature | no |
 /// | `AGENT_ERROR` | yes, as a new message | the message is in the history |
@@ -36,6 +37,7 @@ pub enum ErrorCode {
     OtpSendFailed,
     StorageError,
     InternalError,
+    RateLimited,
     AgentNotAuthorized,
     OriginNotAllowed,
     AuthContextInvalid,

@@ -248,12 +248,29 @@ pub struct ErrorData<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<&'a str>,
     pub error: ErrorObject<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub details: Option<ErrorDetails>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ErrorDetails {
+    /// After so long the same may be tried again.
+    pub retry_after_seconds: u64,
 }
 
 /// An error frame.
 pub fn error(request_id: Option<&str>, code: ErrorCode, message: &str, now: DateTime<Utc>) -> Bytes {
     let error = ErrorObject { code, message: Cow::Borrowed(message) };
-    let data = ErrorData { request_id, error: error.clone() };
+    let data = ErrorData { request_id, error: error.clone(), details: None };
+    Frame::Error { request_id, timestamp: now.timestamp_millis(), error, data }.to_bytes()
+}
+
+/// An error frame for what is too much now.
+pub fn limited(request_id: Option<&str>, message: &str, retry_after_seconds: u64, now: DateTime<Utc>) -> Bytes {
+    let error = ErrorObject { code: ErrorCode::RateLimited, message: Cow::Borrowed(message) };
+    let details = Some(ErrorDetails { retry_after_seconds });
+    let data = ErrorData { request_id, error: error.clone(), details };
     Frame::Error { request_id, timestamp: now.timestamp_millis(), error, data }.to_bytes()
 }
 

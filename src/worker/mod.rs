@@ -74,6 +74,8 @@ pub struct Settings {
     pub preamble_model: Option<String>,
     pub judge_model: Option<String>,
     pub builtins: tools::Builtins,
+    /// Whether somebody limits the tokens of organisations.
+    pub counts_tokens: bool,
     pub mcp: tools::Mcp,
 }
 
@@ -165,6 +167,7 @@ impl Worker {
             log: self.log.clone(),
             conversations: self.conversations.clone(),
             region: self.settings.region.clone(),
+            counts_tokens: self.settings.counts_tokens,
         }
     }
 

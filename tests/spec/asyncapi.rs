@@ -3,7 +3,7 @@
 use jsonschema::Validator;
 use serde_json::{Value, json};
 use turnstream::{
-    subjects::{self, ConversationKey, PushTo, Whose},
+    subjects::{self, ConversationKey, Counted, PushTo, Whose},
     wire::{
         live::{HEADER, Kind, Mark},
         presence::{Advertisement, BUCKET, Pushed},
@@ -136,6 +136,15 @@ fn every_subject_of_the_program_is_covered() {
         (subjects::push_all(region), "push"),
         (subjects::ingest_item("an org.", id), "ingest"),
         (subjects::ingest_runs("an org."), "knowledge.runs"),
+        (subjects::count_connections(Counted::Org("an org."), Some(id)), "count"),
+        (subjects::count_connections(Counted::Address([127, 0, 0, 1].into()), None), "count"),
+        (subjects::count_messages("an org.", 30_000_000), "count"),
+        (subjects::count_tokens("an org.", day), "count"),
+        (subjects::count_sessions([127, 0, 0, 1].into(), 30_000_000), "count"),
+        (subjects::kv("TURNS", &subjects::turn_note_key("an org.", Some(id))), "kv.turns"),
+        (subjects::count_codes("a@b.c", 500_000), "count"),
+        (subjects::kv("VISITORS", &subjects::visitor_key("an org.", "support", "f-1")), "kv.visitors"),
+        (subjects::kv("RESTORE", &subjects::restore_key(id)), "kv.restore"),
         (subjects::kv("ONCE", &subjects::once_key("0a1b")), "kv.once"),
         (subjects::kv("EDGES", &subjects::edge_key(region, id)), "kv.edges"),
         (subjects::kv("SETTINGS", &subjects::connector_key("an org.", Some(id))), "kv.settings"),

@@ -14,7 +14,7 @@ use crate::{
         Command, Conversation,
         event::{Participant, SessionOpened},
     },
-    edge::admission,
+    edge::{admission, internal::visitors},
     ids, limits,
     log::load::Freshness,
     subjects::ConversationKey,
@@ -74,6 +74,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
         agent_participant_id: record.agent.id,
     };
     answer(connection, request, 200, "Session created", created);
+    visitors::remember(&edge, &record, opened.browser_fingerprint);
     if let Some(turn) = executed.state.turn.as_ref().filter(|_| resumed) {
         connection.attach(&key, turn).await;
     }

@@ -65,7 +65,11 @@ pub async fn dispatch(connection: &mut Connection, text: Utf8Bytes) {
 }
 
 fn refuse(connection: &mut Connection, request_id: Option<&str>, bad: BadFrame) {
-    connection.out.push(frames::error(request_id, bad.code, &bad.message, Utc::now()));
+    let frame = match connection.retry_after_secs.take().filter(|_| bad.code == ErrorCode::RateLimited) {
+        Some(seconds) => frames::limited(request_id, &bad.message, seconds, Utc::now()),
+        None => frames::error(request_id, bad.code, &bad.message, Utc::now()),
+    };
+    connection.out.push(frame);
 }
 
 fn answer(connection: &mut Connection, request: &Request, status: u16, message: &str, data: impl Serialize) {

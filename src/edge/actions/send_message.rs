@@ -18,6 +18,7 @@ use crate::{
         event::{AgentVersion, Asker, File, Image, Skill, TurnRequested},
     },
     edge::{
+        admission,
         attachments::{self, Attachments},
         workers::Outlook,
     },
@@ -61,6 +62,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &mut Request) ->
         };
         return Err(in_progress_first(connection, &found, request).await?.unwrap_or(unavailable));
     }
+    admission::admit_message(connection, &key, turn).await?;
     let attachments = store(connection, &key, turn, std::mem::take(&mut asked.attachments)).await?;
     connection.watch(&key, false).await?;
     connection.views.open(&key, turn, &asked.request_id, None);

@@ -274,12 +274,14 @@ fn error(error: &Value) -> Checked {
 }
 
 fn error_data(data: &Value) -> Checked {
-    object(data, &[("error", error)], &[("requestId", text)])
+    let details: Check = |details| object(details, &[("retryAfterSeconds", integer)], &[]);
+    object(data, &[("error", error)], &[("requestId", text), ("details", details)])
 }
 
 fn error_code(code: &Value) -> Checked {
     const CODES: &[&str] = &[
         "VALIDATION_ERROR",
+        "RATE_LIMITED",
         "AGENT_NOT_AUTHORIZED",
         "ORIGIN_NOT_ALLOWED",
         "AUTH_CONTEXT_INVALID",

@@ -1,0 +1,139 @@
+//! How much connections, sessions and organisations may use.
+
+use std::{collections::HashMap, fmt};
+
+use super::{ConfigError, parsed, wrong};
+
+/// Messages of a conversation that are known with their times, which is as many as can be counted.
+const SESSION_MESSAGES_MAX: u64 = 25;
+/// Turns of an organisation that can be counted in one request.
+const ORG_TURNS_MAX: u64 = 500;
+
+/// What may be used. What is not limited costs nothing to count.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quotas {
+    /// Messages a minute over one connection; 0 = any number.
+    pub connection_messages: u64,
+    /// Messages a minute in one conversation, over all its sessions.
+    pub session_messages: PerOrg,
+    /// Messages a minute, turns at once, tokens a day, connections of an organisation, on all edges together.
+    pub org_messages: PerOrg,
+    pub org_turns: PerOrg,
+    pub org_tokens: PerOrg,
+    pub org_connections: PerOrg,
+    /// Connections from one address, and sessions that it opens in a minute, on all edges together.
+    pub address_connections: Option<u64>,
+    pub address_sessions: Option<u64>,
+    /// How many proxies stand in front, each of which adds an address to `X-Forwarded-For`.
+    pub proxies: usize,
+}
+
+/// A number for every organisation, and others for some.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PerOrg {
+    all: Option<u64>,
+    some: HashMap<String, u64>,
+}
+
+impl PerOrg {
+    /// What holds for an organisation.
+    pub fn of(&self, org: &str) -> Option<u64> {
+        self.some.get(org).copied().or(self.all)
+    }
+
+    /// Whether it holds for anybody.
+    pub fn is_set(&self) -> bool {
+        *self != Self::default()
+    }
+
+    fn max(&self) -> u64 {
+        self.some.values().copied().chain(self.all).max().unwrap_or_default()
+    }
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        read(&|_| None).expect("without values nothing is wrong; a test reads it")
+    }
+}
+
+/// Reads the names that begin with `SMOOTH_AGENT_LIMIT`.
+pub fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Quotas, ConfigError> {
+    let number = |name: &'static str| super::optional(text, name, "a number");
+    let quotas = Quotas {
+        connection_messages: parsed(text, "SMOOTH_AGENT_LIMIT_CONNECTION_MESSAGES", "a number", || 3_000)?,
+        session_messages: per_org(text, "SMOOTH_AGENT_LIMIT_SESSION_MESSAGES")?,
+        org_messages: per_org(text, "SMOOTH_AGENT_LIMIT_ORG_MESSAGES")?,
+        org_turns: per_org(text, "SMOOTH_AGENT_LIMIT_ORG_TURNS")?,
+        org_tokens: per_org(text, "SMOOTH_AGENT_LIMIT_ORG_TOKENS")?,
+        org_connections: per_org(text, "SMOOTH_AGENT_LIMIT_ORG_CONNECTIONS")?,
+        address_connections: number("SMOOTH_AGENT_LIMIT_ADDRESS_CONNECTIONS")?,
+        address_sessions: number("SMOOTH_AGENT_LIMIT_ADDRESS_SESSIONS")?,
+        proxies: parsed(text, "SMOOTH_AGENT_PROXIES", "a number", || 0)?,
+    };
+    let bounded = |name, quota: &PerOrg, max| match quota.max() > max {
+        true => Err(wrong(name, format!("at most {max} can be counted"))),
+        false => Ok(()),
+    };
+    bounded("SMOOTH_AGENT_LIMIT_SESSION_MESSAGES", &quotas.session_messages, SESSION_MESSAGES_MAX)?;
+    bounded("SMOOTH_AGENT_LIMIT_ORG_TURNS", &quotas.org_turns, ORG_TURNS_MAX)?;
+    Ok(quotas)
+}
+
+/// `100`, `acme=500`, or both, comma-separated.
+fn per_org(text: &dyn Fn(&str) -> Option<String>, name: &'static str) -> Result<PerOrg, ConfigError> {
+    let mut quota = PerOrg::default();
+    let list = text(name).unwrap_or_default();
+    for entry in list.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+        let (org, number) = entry.rsplit_once('=').map_or((None, entry), |(org, number)| (Some(org.trim()), number));
+        let number = number.trim().parse();
+        match (org, number) {
+            (None, Ok(number)) if quota.all.is_none() => quota.all = Some(number),
+            (Some(org), Ok(number)) if !org.is_empty() => drop(quota.some.insert(org.to_string(), number)),
+            _ => return Err(wrong(name, format!("`{entry}` is neither a number nor `organisation=number`"))),
+        }
+    }
+    Ok(quota)
+}
+
+impl fmt::Display for PerOrg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut some: Vec<String> = self.some.iter().map(|(org, number)| format!("{org}={number}")).collect();
+        some.sort();
+        let all: Vec<String> = self.all.iter().map(u64::to_string).chain(some).collect();
+        write!(f, "{}", if all.is_empty() { "unset".into() } else { all.join(",") })
+    }
+}
+
+impl fmt::Display for Quotas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |number: &Option<u64>| number.map_or("unset".into(), |number| number.to_string());
+        writeln!(f, "SMOOTH_AGENT_LIMIT_CONNECTION_MESSAGES={}", self.connection_messages)?;
+        writeln!(f, "SMOOTH_AGENT_LIMIT_SESSION_MESSAGES={}", self.session_messages)?;
+        writeln!(f, "SMOOTH_AGENT_LIMIT_ORG_MESSAGES={}", self.org_messages)?;
+        writeln!(f, "SMOOTH_AGENT_LIMIT_ORG_TURNS={}", self.org_turns)?;
+        writeln!(f, "SMOOTH_AGENT_LIMIT_ORG_TOKENS={}", self.org_tokens)?;
+        writeln!(f, "SMOOTH_AGENT_LIMIT_ORG_CONNECTIONS={}", self.org_connections)?;
+        writeln!(f, "SMOOTH_AGENT_LIMIT_ADDRESS_CONNECTIONS={}", shown(&self.address_connections))?;
+        writeln!(f, "SMOOTH_AGENT_LIMIT_ADDRESS_SESSIONS={}", shown(&self.address_sessions))?;
+        write!(f, "SMOOTH_AGENT_PROXIES={}", self.proxies)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_holds_for_all_and_another_for_some() {
+        let read = |value: &str| per_org(&|_| Some(value.into()), "X").ok();
+        let quota = read("100, acme=5, a=b=7").unwrap();
+        assert_eq!([quota.of("acme"), quota.of("a=b"), quota.of("other")], [Some(5), Some(7), Some(100)]);
+        assert_eq!(read("acme=0").unwrap().of("other"), None);
+        assert!(!read(" ").unwrap().is_set());
+        for wrong in ["many", "1,2", "=3", "acme=", "acme=-1", "acme"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+        assert_eq!(Quotas::default().connection_messages, 3_000);
+    }
+}

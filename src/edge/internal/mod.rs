@@ -1,0 +1,150 @@
+//! What a widget asks over plain HTTP, from a page of another origin: `POST /internal/…` at the host's root.
+//!
+//! - [`visitors`]: the session of a browser that comes back.   - [`restore`]: conversations of somebody who proves an address.
+//!
+//! Every request names the agent, whose policy decides about the page and the organisation as it does for sessions. A host's
+//! word is verified and not used up, since a widget sends the same one with each of its requests. Any page may read the
+//! answers (`*`): what a page may not have is refused, not hidden, and no cookies are involved.
+
+mod restore;
+pub mod visitors;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Buf, Bytes};
+use chrono::Utc;
+use futures_util::{Stream, StreamExt};
+use serde_json::{Map, Value};
+use tokio::time::timeout;
+use warp::{
+    Filter,
+    filters::BoxedFilter,
+    http::{Method, StatusCode, response::Builder},
+    path::Tail,
+    reply::Response,
+};
+
+use super::{Edge, admission};
+use crate::{
+    auth::{self, REFERENCE_ORG},
+    limits,
+    subjects::ConversationKey,
+    wire::{
+        actions::{BadFrame, Fields, invalid},
+        frames::{self, ErrorCode},
+        stored::SessionRecord,
+    },
+};
+
+/// A request of a page that may ask.
+struct Asked {
+    edge: Arc<Edge>,
+    org: String,
+    agent: String,
+    fields: Fields,
+}
+
+/// The routes below `/internal`.
+pub fn routes(edge: Arc<Edge>) -> BoxedFilter<(Response,)> {
+    warp::path("internal")
+        .and(warp::path::tail())
+        .and(warp::method())
+        .and(warp::header::optional::<String>("origin"))
+        .and(warp::body::stream())
+        .then(move |path: Tail, method: Method, origin, body| {
+            let edge = edge.clone();
+            async move {
+                if method == Method::OPTIONS {
+                    return respond(StatusCode::NO_CONTENT, Bytes::new());
+                }
+                match serve(edge, path.as_str(), &method, origin, body).await {
+                    Ok(answer) => respond(StatusCode::OK, answer.to_string().into()),
+                    Err(bad) => respond(status(bad.code), frames::error(None, bad.code, &bad.message, Utc::now())),
+                }
+            }
+        })
+        .boxed()
+}
+
+async fn serve(
+    edge: Arc<Edge>,
+    path: &str,
+    method: &Method,
+    origin: Option<String>,
+    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+) -> Result<Value, BadFrame> {
+    let is_known = ["resume-by-fingerprint", "identity/request-otp", "identity/verify-otp", "identity/resolve"];
+    if method != Method::POST || !is_known.contains(&path) {
+        return Err(BadFrame { code: ErrorCode::NotFound, message: "there is no such thing".into() });
+    }
+    let taken = timeout(Duration::from_millis(limits::INTERNAL_BODY_MS), take(body)).await;
+    let fields = Fields::of(taken.map_err(|_| invalid("the body did not come in time"))??);
+    let agent = fields.required_text("agentId")?.to_string();
+    let context = fields.raw("authContext");
+    let admitted = edge.widgets.admit(Some(&agent), origin.as_deref(), context, Utc::now().timestamp()).await;
+    let org = admitted.map_err(admission::refused)?.org.unwrap_or_else(|| REFERENCE_ORG.to_string());
+    let asked = Asked { edge, org, agent, fields };
+    match path {
+        "resume-by-fingerprint" => visitors::resume(&asked).await,
+        "identity/request-otp" => restore::request(&asked).await,
+        "identity/verify-otp" => restore::verify(&asked).await,
+        _ => restore::resolve(&asked).await,
+    }
+}
+
+impl Asked {
+    /// The session that the request names. One of another organisation, or of somebody who has proved more than an anonymous
+    /// visitor can, is as one that is not there.
+    async fn session(&self) -> Result<(Arc<SessionRecord>, ConversationKey), BadFrame> {
+        let not_found = || BadFrame { code: ErrorCode::SessionNotFound, message: "there is no such session".into() };
+        let id = self.fields.required_session()?.ok_or_else(not_found)?;
+        let record = self.edge.sessions.find(id).await?.ok_or_else(not_found)?;
+        let theirs = record.org == self.org && self.may_reach(record.owner.as_deref());
+        let key = self.edge.key(&record.org, record.conversation).filter(|_| theirs).ok_or_else(not_found)?;
+        Ok((record, key))
+    }
+
+    fn may_reach(&self, owner: Option<&str>) -> bool {
+        !self.edge.auth.is_on() || auth::may_reach(None, &self.org, owner)
+    }
+}
+
+async fn take(body: impl Stream<Item = Result<impl Buf, warp::Error>>) -> Result<Map<String, Value>, BadFrame> {
+    let (mut body, mut taken) = (std::pin::pin!(body), Vec::new());
+    while let Some(part) = body.next().await {
+        let mut part = part.map_err(|_| invalid("the body was cut off"))?;
+        if taken.len() + part.remaining() > limits::INTERNAL_BODY_MAX_BYTES {
+            return Err(invalid("the body is too large"));
+        }
+        taken.extend_from_slice(&part.copy_to_bytes(part.remaining()));
+    }
+    serde_json::from_slice(&taken).map_err(|_| invalid("the body is not a JSON object"))
+}
+
+fn status(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::AgentNotAuthorized | ErrorCode::OriginNotAllowed => StatusCode::FORBIDDEN,
+        ErrorCode::AuthContextInvalid => StatusCode::UNAUTHORIZED,
+        ErrorCode::SessionNotFound | ErrorCode::NotFound => StatusCode::NOT_FOUND,
+        ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::StorageError => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::OtpSendFailed => StatusCode::BAD_GATEWAY,
+        ErrorCode::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
+        _ => StatusCode::BAD_REQUEST,
+    }
+}
+
+/// A response that any page may read.
+fn respond(status: StatusCode, body: Bytes) -> Response {
+    let mut response = Builder::new()
+        .status(status)
+        .header("access-control-allow-origin", "*")
+        .header("access-control-allow-methods", "POST, OPTIONS")
+        .header("access-control-allow-headers", "content-type")
+        .header("access-control-max-age", "600")
+        .header("cache-control", "no-store");
+    if !body.is_empty() {
+        response = response.header("content-type", "application/json");
+    }
+    response.body(body.into()).expect("the headers are constants")
+}

@@ -1,0 +1,60 @@
+//! `resume-by-fingerprint`: the last session of a browser that comes back.
+//!
+//! A fingerprint is no proof of who somebody is. So it leads back only to what an anonymous visitor may reach: where tokens
+//! are on, never to a conversation that has got an owner.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::Asked;
+use crate::{
+    edge::Edge,
+    limits,
+    log::{ReadError, Via, load::Freshness},
+    subjects,
+    wire::{actions::BadFrame, stored::SessionRecord},
+};
+
+/// The bucket of visitors, and the stream behind it.
+const BUCKET: &str = "VISITORS";
+const STREAM: &str = "KV_VISITORS";
+
+/// Remembers that a browser has opened a session. Nobody waits for it: what is not remembered is not resumed.
+pub fn remember(edge: &Arc<Edge>, record: &SessionRecord, fingerprint: Option<String>) {
+    let Some(fingerprint) = fingerprint.filter(|fingerprint| !fingerprint.trim().is_empty()) else { return };
+    let subject = subjects::kv(BUCKET, &subjects::visitor_key(&record.org, &record.agent_id, &fingerprint));
+    let (log, session) = (edge.log.clone(), record.session);
+    tokio::spawn(async move {
+        let put = log.put(&subject, &format!("visitor-{session}"), &[], session.to_string().into()).await;
+        if let Err(error) = put {
+            tracing::debug!(%error, "a visitor was not remembered");
+        }
+    });
+}
+
+/// Serves the request.
+pub(super) async fn resume(asked: &Asked) -> Result<Value, BadFrame> {
+    let fingerprint = asked.fields.required_text("browserFingerprint")?;
+    let fingerprint: String = fingerprint.chars().take(limits::NAME_MAX_CHARS).collect();
+    let not_resumable = |reason: &str| Ok(json!({ "resumable": false, "reason": reason }));
+    let Some(session) = find(asked, &fingerprint).await? else { return not_resumable("no_prior_visit") };
+    let Some(record) = asked.edge.sessions.find(session).await? else { return not_resumable("session_gone") };
+    let key = asked.edge.key(&record.org, record.conversation).filter(|_| record.org == asked.org);
+    let Some(key) = key else { return not_resumable("session_gone") };
+    // The conversation may have got its owner after the session was opened.
+    let state = asked.edge.conversations.load(&key, Freshness::AtLeast(0)).await?;
+    if !asked.may_reach(state.owner.as_deref()) || !asked.may_reach(record.owner.as_deref()) {
+        return not_resumable("identified");
+    }
+    Ok(json!({
+        "resumable": true, "reason": "resumable", "sessionId": record.session, "conversationId": record.conversation,
+    }))
+}
+
+async fn find(asked: &Asked, fingerprint: &str) -> Result<Option<Uuid>, ReadError> {
+    let subject = subjects::kv(BUCKET, &subjects::visitor_key(&asked.org, &asked.agent, fingerprint));
+    let found = asked.edge.log.get(STREAM, &json!({ "last_by_subj": subject }), Via::Replica).await?;
+    Ok(found.and_then(|message| std::str::from_utf8(&message.payload).ok()?.parse().ok()))
+}

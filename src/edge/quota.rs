@@ -1,0 +1,318 @@
+//! How much connections, sessions and organisations use, counted over all edges.
+//!
+//! Messages are counted by the minute, tokens by the day: counters of the log's server, whose subjects hold minute and day.
+//! Connections are counted by each edge for itself; what an edge counted that is no longer there does not count. Turns that
+//! run are not counted up and down, which a crash would falsify: each message leaves a note of its conversation, and when
+//! there are as many notes as turns are allowed, the log says which of them still run.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::{StreamExt, stream};
+use uuid::Uuid;
+
+use crate::{
+    config::Quotas,
+    domain::{Conversation, conversation::Body},
+    limits,
+    log::{
+        AppendError, ReadError,
+        batch::Lasts,
+        load::{Conversations, Freshness},
+        nats::{NatsLog, RawMessage},
+        presence,
+    },
+    subjects::{self, ConversationKey, Counted},
+};
+
+/// The bucket of notes about turns, and the stream behind it.
+const TURNS: &str = "TURNS";
+const TURNS_STREAM: &str = "KV_TURNS";
+/// How many seconds the mark of a note that was taken away stays: longer than any reader takes.
+const GONE_SECS: &str = "60";
+
+/// Why something is not done now.
+#[derive(Debug, thiserror::Error)]
+pub enum QuotaError {
+    #[error("too much; in {0} s it may be tried again")]
+    Limited(u64),
+    #[error("{0}")]
+    Read(#[from] ReadError),
+    #[error("{0}")]
+    Write(#[from] AppendError),
+}
+
+/// What is used of an edge's and all edges' quotas.
+#[derive(Clone)]
+pub struct Quota {
+    limits: Quotas,
+    log: NatsLog,
+    edge: Uuid,
+}
+
+/// A minute's messages over one connection.
+#[derive(Debug)]
+pub struct Minute {
+    began: Instant,
+    count: u64,
+}
+
+impl Default for Minute {
+    fn default() -> Self {
+        Self { began: Instant::now(), count: 0 }
+    }
+}
+
+impl Minute {
+    /// Counts one more, unless there were as many as may be in this minute; 0 = any number.
+    pub fn take(&mut self, max: u64) -> Result<(), QuotaError> {
+        const MINUTE: Duration = Duration::from_secs(60);
+        if self.began.elapsed() >= MINUTE {
+            *self = Self::default();
+        }
+        if max > 0 && self.count >= max {
+            return Err(QuotaError::Limited((MINUTE - self.began.elapsed()).as_secs() + 1));
+        }
+        self.count += 1;
+        Ok(())
+    }
+}
+
+/// A connection that is counted for as long as the value lives.
+pub struct Place {
+    quota: Quota,
+    subjects: Vec<String>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        for subject in std::mem::take(&mut self.subjects) {
+            let log = self.quota.log.clone();
+            tokio::spawn(async move {
+                if let Err(error) = log.count(&subject, -1, &new_id()).await {
+                    tracing::warn!(%error, "a connection that has ended is still counted");
+                }
+            });
+        }
+    }
+}
+
+impl Quota {
+    pub fn new(limits: Quotas, log: NatsLog, edge: Uuid) -> Self {
+        Self { limits, log, edge }
+    }
+
+    /// The address that a connection counts for: the one that the outermost known proxy saw. Of IPv6 the network counts.
+    pub fn address(&self, peer: IpAddr, forwarded: Option<&str>) -> IpAddr {
+        let hops = self.limits.proxies.checked_sub(1);
+        let seen = hops.and_then(|hops| forwarded?.split(',').rev().nth(hops)?.trim().parse().ok());
+        match seen.unwrap_or(peer) {
+            IpAddr::V6(address) if address.to_ipv4_mapped().is_none() => {
+                let [a, b, c, d, ..] = address.segments();
+                IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+            }
+            address => address.to_canonical(),
+        }
+    }
+
+    /// Counts a connection, if there may be one more.
+    pub async fn connect(&self, org: &str, address: IpAddr) -> Result<Place, QuotaError> {
+        let of_org = self.limits.org_connections.of(org).map(|max| (Counted::Org(org), max));
+        let of_address = self.limits.address_connections.map(|max| (Counted::Address(address), max));
+        let mut place = Place { quota: self.clone(), subjects: Vec::new() };
+        for (whose, max) in of_org.into_iter().chain(of_address) {
+            let subject = subjects::count_connections(whose, Some(self.edge));
+            let own = self.log.count(&subject, 1, &new_id()).await?;
+            place.subjects.push(subject);
+            let alive = presence::edges(&self.log).await?;
+            let others = self.log.counted(&subjects::count_connections(whose, None)).await?.into_iter();
+            let others = others.filter(|(subject, _)| {
+                subjects::parse_last_id(subject).is_some_and(|edge| edge != self.edge && alive.contains(&edge))
+            });
+            let total = own.unwrap_or_default() + others.map(|(_, count)| count).sum::<i64>();
+            if total > max as i64 {
+                return Err(QuotaError::Limited(limits::CONNECTION_RETRY_SECS));
+            }
+        }
+        Ok(place)
+    }
+
+    /// Counts a session, if its address may open one more in this minute.
+    pub async fn open_session(&self, address: IpAddr) -> Result<(), QuotaError> {
+        let Some(max) = self.limits.address_sessions else { return Ok(()) };
+        let now = Utc::now();
+        self.count_in_minute(&subjects::count_sessions(address, minute(now)), max, now).await
+    }
+
+    /// Counts a password that is sent to an e-mail address: nobody shall be flooded with letters.
+    pub async fn send_code(&self, email: &str) -> Result<(), QuotaError> {
+        let now = Utc::now();
+        let subject = subjects::count_codes(email, now.timestamp().div_euclid(3_600));
+        match self.log.count(&subject, 1, &new_id()).await? {
+            Some(count) if count > limits::MAILBOX_CODES_MAX => {
+                Err(QuotaError::Limited((3_600 - now.timestamp().rem_euclid(3_600)) as u64))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts a message that asks for a turn, if there may be one more. `used` is what its connection has used.
+    pub async fn send_message(
+        &self,
+        conversations: &Conversations<NatsLog>,
+        key: &ConversationKey,
+        turn: Uuid,
+        used: &mut Minute,
+    ) -> Result<(), QuotaError> {
+        let (org, now) = (&key.org, Utc::now());
+        let in_session = self.limits.session_messages.of(org);
+        // What this edge knows may be behind: another one may have taken messages, and a turn may have ended.
+        let state = match conversations.cached(key).filter(|state| in_session.is_none() && state.turn.is_none()) {
+            Some(state) => state,
+            None => conversations.load(key, Freshness::AtLeast(0)).await?,
+        };
+        // A request that comes again asks for nothing new, and one that comes while a turn is active is refused for that.
+        if state.turn.is_some() || state.finished_turn(turn).is_some() {
+            return Ok(());
+        }
+        used.take(self.limits.connection_messages)?;
+        if let Some(max) = in_session {
+            in_conversation(&state, max, now)?;
+        }
+        if let Some(max) = self.limits.org_tokens.of(org) {
+            let counted = self.log.counted(&subjects::count_tokens(org, now.date_naive())).await?;
+            if counted.first().is_some_and(|(_, tokens)| *tokens >= max as i64) {
+                let midnight = (now.date_naive() + chrono::Days::new(1)).and_time(Default::default()).and_utc();
+                return Err(QuotaError::Limited(seconds_until(midnight, now)));
+            }
+        }
+        if let Some(max) = self.limits.org_messages.of(org) {
+            self.count_in_minute(&subjects::count_messages(org, minute(now)), max, now).await?;
+        }
+        if let Some(max) = self.limits.org_turns.of(org) {
+            self.begin_turn(conversations, key, turn, max as usize).await?;
+        }
+        Ok(())
+    }
+
+    async fn count_in_minute(&self, subject: &str, max: u64, now: DateTime<Utc>) -> Result<(), QuotaError> {
+        let count = self.log.count(subject, 1, &new_id()).await?;
+        if count.is_some_and(|count| count > max as i64) {
+            return Err(QuotaError::Limited((60 - now.timestamp().rem_euclid(60)) as u64));
+        }
+        Ok(())
+    }
+
+    /// Notes that a conversation begins a turn, if no more of the organisation's run than may.
+    async fn begin_turn(
+        &self,
+        conversations: &Conversations<NatsLog>,
+        key: &ConversationKey,
+        turn: Uuid,
+        max: usize,
+    ) -> Result<(), QuotaError> {
+        let subject =
+            |conversation: Option<Uuid>| subjects::kv(TURNS, &subjects::turn_note_key(&key.org, conversation));
+        let own = subject(Some(key.conversation));
+        self.log.put(&own, &new_id(), &[], turn.to_string().into()).await?;
+        let Lasts::All(mut notes) = self.log.last_of(TURNS_STREAM, &[subject(None)]).await? else {
+            return Err(QuotaError::Limited(limits::TURN_RETRY_SECS));
+        };
+        notes.retain(|note| !note.headers.contains_key("KV-Operation") && note.subject != own);
+        if notes.len() < max {
+            return Ok(());
+        }
+        let checked = stream::iter(notes).map(|note| async {
+            let runs = self.is_running(conversations, key, &note).await;
+            (note, runs)
+        });
+        let checked: Vec<_> = checked.buffer_unordered(limits::QUOTA_PARALLEL).collect().await;
+        let mut running = 0;
+        for (note, runs) in checked {
+            match runs? {
+                true => running += 1,
+                false => self.forget(&note.subject, note.seq).await?,
+            }
+        }
+        if running < max {
+            return Ok(());
+        }
+        // It does not begin.
+        self.log.put(&own, &new_id(), &[("KV-Operation", "DEL"), ("Nats-TTL", GONE_SECS)], "".into()).await?;
+        Err(QuotaError::Limited(limits::TURN_RETRY_SECS))
+    }
+
+    /// Whether a note is about a turn that runs: one that waits for a person does not, and one whose request another edge may
+    /// be writing just now does.
+    async fn is_running(
+        &self,
+        conversations: &Conversations<NatsLog>,
+        key: &ConversationKey,
+        note: &RawMessage,
+    ) -> Result<bool, ReadError> {
+        let conversation = subjects::parse_last_id(&note.subject).unwrap_or_default();
+        let key = ConversationKey { conversation, ..key.clone() };
+        let state = conversations.load(&key, Freshness::AtLeast(0)).await?;
+        let turn = std::str::from_utf8(&note.payload).ok().and_then(|turn| turn.parse().ok()).unwrap_or_default();
+        Ok(match &state.turn {
+            Some(turn) => turn.park.is_none(),
+            None => {
+                let age = Utc::now() - note.stored_at;
+                state.finished_turn(turn).is_none() && age < TimeDelta::milliseconds(limits::REQUEST_NOT_AFTER_MS)
+            }
+        })
+    }
+
+    /// Takes a note away, unless it was renewed.
+    async fn forget(&self, subject: &str, seq: u64) -> Result<(), AppendError> {
+        let expected = seq.to_string();
+        let gone =
+            [("KV-Operation", "DEL"), ("Nats-TTL", GONE_SECS), ("Nats-Expected-Last-Subject-Sequence", &expected)];
+        match self.log.put(subject, &new_id(), &gone, "".into()).await {
+            Ok(()) | Err(AppendError::Conflict) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether a conversation may have one more message in this minute, by the times of its last ones.
+fn in_conversation(state: &Conversation, max: u64, now: DateTime<Utc>) -> Result<(), QuotaError> {
+    let minute = TimeDelta::seconds(60);
+    let asked = state.messages.iter().filter(|message| matches!(message.body, Body::User(_)));
+    let recent: Vec<_> = asked.map(|message| message.at).filter(|at| now - *at < minute).collect();
+    match recent.len().checked_sub(max as usize).and_then(|first| recent.get(first)) {
+        Some(first) => Err(QuotaError::Limited(seconds_until(*first + minute, now))),
+        None if max == 0 => Err(QuotaError::Limited(60)),
+        None => Ok(()),
+    }
+}
+
+fn seconds_until(then: DateTime<Utc>, now: DateTime<Utc>) -> u64 {
+    (then - now).num_seconds().max(0) as u64 + 1
+}
+
+fn minute(now: DateTime<Utc>) -> i64 {
+    now.timestamp().div_euclid(60)
+}
+
+fn new_id() -> String {
+    format!("quota-{}", Uuid::new_v4().simple())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_minute_holds_so_many_messages() {
+        let mut used = Minute::default();
+        assert!((0..3).all(|_| used.take(3).is_ok()));
+        assert!(matches!(used.take(3), Err(QuotaError::Limited(1..=60))));
+        used.began -= Duration::from_secs(60);
+        assert!(used.take(3).is_ok());
+        assert!((0..100).all(|_| used.take(0).is_ok()), "0 is no limit");
+    }
+}

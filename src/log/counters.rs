@@ -1,0 +1,46 @@
+//! Counters that all processes share: a number for each subject of the stream COUNTERS, which the server adds to.
+
+use async_nats::HeaderMap;
+
+use super::{
+    AppendError, ReadError,
+    backoff::Backoff,
+    batch::Lasts,
+    nats::{NatsLog, RawMessage, Try},
+};
+use crate::{limits, wire::stored};
+
+/// The stream of counters.
+pub const COUNTERS: &str = "COUNTERS";
+
+impl NatsLog {
+    /// Adds to a counter and returns its new value. What is added under the same `id` within two minutes is added once; the
+    /// value is then not known.
+    pub async fn count(&self, subject: &str, add: i64, id: &str) -> Result<Option<i64>, AppendError> {
+        let mut backoff = Backoff::new(limits::APPEND_DEADLINE_MS);
+        loop {
+            let mut headers = HeaderMap::new();
+            headers.insert(stored::MSG_ID, id);
+            headers.insert("Nats-Incr", format!("{add:+}"));
+            match self.publish(subject, headers, "".into()).await {
+                Try::Stored { counter, .. } => return Ok(counter),
+                Try::Duplicate | Try::Conflict => return Ok(None),
+                Try::Again(_) if backoff.pause().await => {}
+                Try::Again(cause) => return Err(AppendError::Unavailable(cause)),
+            }
+        }
+    }
+
+    /// The values of the counters that fit a subject, with their subjects.
+    pub async fn counted(&self, subject: &str) -> Result<Vec<(String, i64)>, ReadError> {
+        match self.last_of(COUNTERS, &[subject.to_string()]).await? {
+            Lasts::All(messages) => Ok(messages.into_iter().filter_map(value).collect()),
+            Lasts::TooMany => Err(ReadError::Unavailable(format!("too many counters fit {subject}"))),
+        }
+    }
+}
+
+fn value(message: RawMessage) -> Option<(String, i64)> {
+    let counter: serde_json::Value = serde_json::from_slice(&message.payload).ok()?;
+    Some((message.subject, counter["val"].as_str()?.parse().ok()?))
+}

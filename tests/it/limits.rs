@@ -1,0 +1,236 @@
+//! How much may be used: each limit holds over all edges, says when to try again, and stands against nobody else.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::{
+    identity::{SECRET, handshake, token},
+    support::{
+        Edge, Stage, WAIT_MAX,
+        client::{Client, Session},
+        frames::{answer_text, code, kind},
+        gateway::{Gate, Reply},
+        http::send,
+        tools::{Provider, Tool},
+    },
+};
+
+/// That an answer says when to try again.
+fn expect_limited(answer: &Value) {
+    assert_eq!(code(answer), "RATE_LIMITED", "{answer:#}");
+    assert!(answer["data"]["details"]["retryAfterSeconds"].as_u64() > Some(0), "{answer:#}");
+}
+
+async fn of_org(edge: &Edge, org: &str) -> Client {
+    let token = token(json!({"sub": "somebody", "org": org}));
+    Client::try_connect(handshake(edge, &format!("?token={token}"), None)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_connection_sends_so_many_messages_in_a_minute() {
+    let stage = Stage::start().await;
+    let edge = stage.edge_with(&[("SMOOTH_AGENT_LIMIT_CONNECTION_MESSAGES", "2")]);
+    let (edge, _worker) = tokio::join!(edge, stage.worker());
+    let (mut client, mut other) = tokio::join!(Client::connect(&edge), Client::connect(&edge));
+    let session = client.open_session().await;
+    client.ask(&session, "r1", "one").await;
+    client.ask(&session, "r2", "two").await;
+    expect_limited(&client.say(&session, "r3", "three").await);
+    assert_eq!(answer_text(&client.ask(&session, "r2", "two").await), "ok", "what comes again is not new");
+    assert_eq!(client.history(&session).await, ["one", "ok", "two", "ok"]);
+    assert_eq!(answer_text(&other.ask(&session, "r3", "three").await), "ok");
+}
+
+#[tokio::test]
+async fn a_conversation_takes_so_many_messages_in_a_minute_on_all_edges() {
+    let stage = Stage::start().await;
+    let limit = [("SMOOTH_AGENT_LIMIT_SESSION_MESSAGES", "3")];
+    let (a, b, _worker) = tokio::join!(stage.edge_with(&limit), stage.edge_with(&limit), stage.worker());
+    let (mut here, mut there) = tokio::join!(Client::connect(&a), Client::connect(&b));
+    let session = here.open_session().await;
+    here.ask(&session, "r1", "one").await;
+    there.ask(&session, "r2", "two").await;
+    here.ask(&session, "r3", "three").await;
+    for client in [&mut here, &mut there] {
+        expect_limited(&client.say(&session, "r4", "four").await);
+    }
+    let another = there.open_session().await;
+    assert_eq!(answer_text(&there.ask(&another, "r5", "five").await), "ok");
+}
+
+#[tokio::test]
+async fn an_organisation_sends_so_many_messages_in_a_minute_on_all_edges() {
+    let stage = Stage::start().await;
+    let limits = [("SMOOTH_AGENT_LIMIT_ORG_MESSAGES", "3,large=1000"), ("AUTH_JWT_HS256_SECRET", SECRET)];
+    let (a, b, _worker) = tokio::join!(stage.edge_with(&limits), stage.edge_with(&limits), stage.worker());
+    let (mut here, mut there) = tokio::join!(of_org(&a, "small"), of_org(&b, "small"));
+    let sessions = [here.open_session().await, there.open_session().await];
+    let mut sent = 0;
+    // A minute may end meanwhile; two do not.
+    let refused = loop {
+        let (client, session) = if sent % 2 == 0 { (&mut here, &sessions[0]) } else { (&mut there, &sessions[1]) };
+        let id = format!("r{sent}");
+        let answer = client.say(session, &id, "hello").await;
+        if answer["status"] != 202 {
+            break answer;
+        }
+        client.turn(&id).await;
+        sent += 1;
+        assert!(sent <= 6, "nobody counts");
+    };
+    expect_limited(&refused);
+    assert!(sent >= 3);
+    let mut large = of_org(&a, "large").await;
+    let session = large.open_session().await;
+    for n in 0..8 {
+        assert_eq!(answer_text(&large.ask(&session, &format!("r{n}"), "hello").await), "ok");
+    }
+}
+
+#[tokio::test]
+async fn an_organisation_has_so_many_turns_at_once_on_all_edges() {
+    let stage = Stage::start().await;
+    let _provider = Provider::start(&stage.nats, vec![Tool::answers("pay", "paid").with("confirm", "true")]).await;
+    let limits = [("SMOOTH_AGENT_LIMIT_ORG_TURNS", "2"), ("AUTH_JWT_HS256_SECRET", SECRET)];
+    let (a, b, _worker) = tokio::join!(stage.edge_with(&limits), stage.edge_with(&limits), stage.worker());
+    let (mut here, mut there, mut third) = tokio::join!(of_org(&a, "acme"), of_org(&b, "acme"), of_org(&b, "acme"));
+    let gates = [Gate::new(), Gate::new()];
+    for gate in &gates {
+        stage.gateway.script(Reply::gated(vec!["done".into()], gate));
+    }
+    let (one, two, three) = (here.open_session().await, there.open_session().await, third.open_session().await);
+    here.begin(&one, "r1", "first").await;
+    stage.gateway.wait_for_requests(1).await;
+    there.begin(&two, "r1", "second").await;
+    for n in 0..3 {
+        expect_limited(&third.say(&three, &format!("r{n}"), "third").await);
+    }
+    // A conversation that has a turn is refused for that, and counts no more than once.
+    assert_eq!(code(&here.say(&one, "r2", "again").await), "TURN_IN_PROGRESS");
+    let mut elsewhere = of_org(&a, "globex").await;
+    let other: Session = elsewhere.open_session().await;
+    assert_eq!(answer_text(&elsewhere.ask(&other, "r1", "hello").await), "ok");
+
+    gates[0].open();
+    here.turn("r1").await;
+    stage.gateway.script(Reply::tool_call("pay", json!({})));
+    third.begin(&three, "r9", "pay").await;
+    third.turn_until("r9", "write_confirmation_required").await;
+    // What waits for a person does not count.
+    assert_eq!(answer_text(&here.ask(&one, "r3", "and now?").await), "ok");
+    gates[1].open();
+    there.turn("r1").await;
+}
+
+#[tokio::test]
+async fn an_organisation_uses_so_many_tokens_a_day() {
+    let stage = Stage::start().await;
+    let limits = [("SMOOTH_AGENT_LIMIT_ORG_TOKENS", "small=1,large=1000000"), ("AUTH_JWT_HS256_SECRET", SECRET)];
+    let (edge, _worker) = tokio::join!(stage.edge_with(&limits), stage.worker_with(&limits[..1]));
+    let mut small = of_org(&edge, "small").await;
+    let session = small.open_session().await;
+    assert_eq!(answer_text(&small.ask(&session, "r1", "hello").await), "ok");
+    let (began, mut n) = (Instant::now(), 1);
+    let refused = loop {
+        n += 1;
+        let answer = small.say(&session, &format!("r{n}"), "hello").await;
+        if answer["status"] != 202 {
+            break answer;
+        }
+        small.turn(&format!("r{n}")).await;
+        assert!(began.elapsed() < WAIT_MAX, "nobody counts");
+    };
+    expect_limited(&refused);
+    let mut large = of_org(&edge, "large").await;
+    let session = large.open_session().await;
+    assert_eq!(answer_text(&large.ask(&session, "r1", "hello").await), "ok");
+}
+
+/// A connection that says which address it comes from; else the status that it was refused with.
+async fn from(edge: &Edge, address: &str) -> Result<Client, u16> {
+    let mut handshake = handshake(edge, "", None);
+    handshake.headers_mut().insert("x-forwarded-for", address.parse().unwrap());
+    Client::try_connect(handshake).await
+}
+
+/// Connects as soon as it may.
+async fn as_soon_as_may_be(edge: &Edge, address: &str) -> Client {
+    let began = Instant::now();
+    loop {
+        match from(edge, address).await {
+            Ok(client) => return client,
+            Err(status) => assert!(status == 429 && began.elapsed() < WAIT_MAX, "{status}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_connections_on_all_edges() {
+    let stage = Stage::start().await;
+    let limits = [("SMOOTH_AGENT_LIMIT_ADDRESS_CONNECTIONS", "2"), ("SMOOTH_AGENT_PROXIES", "1")];
+    let (mut a, b) = tokio::join!(stage.edge_with(&limits), stage.edge_with(&limits));
+    let (one, two) = (from(&a, "203.0.113.7").await.unwrap(), from(&b, "198.51.100.1, 203.0.113.7").await.unwrap());
+    for edge in [&a, &b] {
+        assert_eq!(from(edge, "203.0.113.7").await.err(), Some(429));
+    }
+    let mut other = from(&b, "203.0.113.7, 203.0.113.8").await.unwrap();
+    other.ping().await;
+    drop(two);
+    let mut again = as_soon_as_may_be(&b, "203.0.113.7").await;
+    again.ping().await;
+    assert_eq!(from(&a, "203.0.113.7").await.err(), Some(429));
+    // What an edge has counted goes with it.
+    a.process.kill().await;
+    drop(one);
+    as_soon_as_may_be(&b, "203.0.113.7").await.ping().await;
+
+    // Of IPv6 a network is one address; and who names none, or nonsense, is known by the socket.
+    let (_x, _y) = (from(&b, "2001:db8:1:2::1").await.unwrap(), from(&b, "2001:db8:1:2:3::4").await.unwrap());
+    assert_eq!(from(&b, "2001:db8:1:2:ffff::9").await.err(), Some(429));
+    from(&b, "2001:db8:1:3::1").await.unwrap();
+    let (_v, _w) = (from(&b, "nonsense").await.unwrap(), Client::connect(&b).await);
+    assert_eq!(from(&b, "").await.err(), Some(429));
+}
+
+#[tokio::test]
+async fn an_organisation_has_so_many_connections_and_a_refusal_says_when_to_come_again() {
+    let stage = Stage::start().await;
+    let limits = [("SMOOTH_AGENT_LIMIT_ORG_CONNECTIONS", "1,large=3"), ("AUTH_JWT_HS256_SECRET", SECRET)];
+    let (a, b) = tokio::join!(stage.edge_with(&limits), stage.edge_with(&limits));
+    let _one = of_org(&a, "small").await;
+    let small = token(json!({"sub": "x", "org": "small"}));
+    assert_eq!(Client::try_connect(handshake(&b, &format!("?token={small}"), None)).await.err(), Some(429));
+    let headers = [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    let refused = send(&b, "GET", &format!("/ws?token={small}"), &headers, None).await;
+    assert_eq!(refused.status(), 429);
+    assert!(refused.headers()["retry-after"].to_str().unwrap().parse::<u64>().unwrap() > 0);
+    let (_x, _y, _z) = tokio::join!(of_org(&a, "large"), of_org(&b, "large"), of_org(&a, "large"));
+    let large = token(json!({"sub": "x", "org": "large"}));
+    assert_eq!(Client::try_connect(handshake(&a, &format!("?token={large}"), None)).await.err(), Some(429));
+}
+
+#[tokio::test]
+async fn an_address_opens_so_many_sessions_in_a_minute() {
+    let stage = Stage::start().await;
+    let limits = [("SMOOTH_AGENT_LIMIT_ADDRESS_SESSIONS", "5"), ("SMOOTH_AGENT_PROXIES", "1")];
+    let (a, b) = tokio::join!(stage.edge_with(&limits), stage.edge_with(&limits));
+    let mut clients = [from(&a, "203.0.113.7").await.unwrap(), from(&b, "203.0.113.7").await.unwrap()];
+    let mut opened = 0;
+    let refused = loop {
+        let answer = clients[opened % 2].request(json!({"action": "create_conversation_session"})).await;
+        if kind(&answer) == "error" {
+            break answer;
+        }
+        opened += 1;
+        assert!(opened <= 10, "nobody counts");
+    };
+    expect_limited(&refused);
+    assert!(opened >= 5);
+    from(&a, "203.0.113.8").await.unwrap().open_session().await;
+}
