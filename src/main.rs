@@ -23,8 +23,7 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn run() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,async_nats=warn,rmcp=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(log_filter()).with_writer(std::io::stderr).init();
     // Fails only when a provider is installed already, which is then as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match turnstream::cli::run().await {
@@ -33,5 +32,16 @@ async fn run() -> ExitCode {
             eprintln!("turnstream: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What is logged. The MCP library tells of errors with all of a URL, which may hold a secret; what matters of them is logged by
+/// this program, so that library speaks only when it is named.
+fn log_filter() -> EnvFilter {
+    let asked = std::env::var("RUST_LOG").unwrap_or_default();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,async_nats=warn"));
+    match "rmcp=off".parse() {
+        Ok(silent) if !asked.contains("rmcp") => filter.add_directive(silent),
+        _ => filter,
     }
 }
