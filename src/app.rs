@@ -29,6 +29,7 @@ use crate::{
     },
     config::{self, AuthMode, Config, GatewayConfig, RerankBy, Retrieval},
     edge::{self, Edge, push::Pushes, server, skills::Skills},
+    extract::Reader,
     fetch::{Fetcher, Policy},
     ingest::{self, Embed, Embeds, Ingest, IngestArgs},
     knowledge::{
@@ -193,7 +194,7 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
         auth_tools: config.auth_tools.clone(),
         preamble_model: config.preamble_model.clone(),
         judge_model: config.judge_model.clone(),
-        builtins: builtins(&config.web),
+        builtins: builtins(&config.web, Reader::of_this_program()?),
         counts_tokens: config.quotas.org_tokens.is_set(),
         mcp: Mcp::new(&config.mcp.servers),
     };
@@ -280,10 +281,10 @@ fn reach(config: &Config, gateway: &GatewayConfig) -> anyhow::Result<Gateway> {
 }
 
 /// The built-in tools that the configuration turns on. What the operator names is reachable for the tool that needs it alone.
-fn builtins(web: &config::Web) -> Builtins {
+fn builtins(web: &config::Web, reader: Reader) -> Builtins {
     let search = |url: &url::Url| Fetcher::new(Policy::default().and(url));
     Builtins {
-        fetch_url: web.fetch.then(|| FetchUrl(Fetcher::new(web.allow.clone()))),
+        fetch_url: web.fetch.then(|| FetchUrl { fetcher: Fetcher::new(web.allow.clone()), reader }),
         web_search: web.search_url.as_ref().map(|url| WebSearch {
             fetcher: search(url),
             url: url.clone(),
@@ -359,6 +360,7 @@ fn start_ingest(config: &Config, bus: &Bus, token_env: &str) -> anyhow::Result<I
     Ok(Ingest {
         store: Store::new(bus.client.clone()),
         runs: Runs::new(bus.client.clone()),
+        reader: Reader::of_this_program()?,
         web: ingest::Web {
             fetcher: Fetcher::new(web.allow.clone().and(&web.github_url)),
             github_url: web.github_url.to_string(),

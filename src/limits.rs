@@ -266,8 +266,19 @@ pub const FETCH_REDIRECTS_MAX: u32 = 5;
 pub const DOCUMENT_MAX_BYTES: usize = FETCH_MAX_BYTES;
 /// Deepest element of a page that is read: walking it recurses, and real pages stay below 100.
 pub const HTML_DEPTH_MAX: usize = 400;
-/// How long the text of one PDF may take to read.
-pub const PDF_TIMEOUT_MS: u64 = 30_000;
+/// What the reader of one document may use: a page of 8 MiB in small elements takes half of the memory. The time is more than
+/// the processor's, since readers wait for each other.
+pub const READER_MEMORY_BYTES: u64 = 1024 * 1024 * 1024;
+pub const READER_CPU_SECS: u64 = 20;
+pub const READER_MS: u64 = 60_000;
+/// Readers of documents at once.
+pub const READERS: usize = 4;
+/// Largest answer of a reader: the text twice, whole and in passages, with what JSON adds.
+pub const READ_ANSWER_MAX_BYTES: usize = 8 * DOCUMENT_MAX_BYTES;
+/// Texts up to this size are read in this process: nothing in them can be deep or unfold.
+pub const READ_HERE_MAX_BYTES: usize = 256 * 1024;
+/// Text that is cut into passages at once.
+pub const CUT_AT_ONCE_BYTES: usize = 32 * 1024;
 /// Longest passage of a document: a few paragraphs, which embedding models take whole.
 pub const PASSAGE_CHARS: usize = 1_000;
 /// Passages of one document: ten times what the largest readable file has.

@@ -1,12 +1,15 @@
 //! Cuts a text into passages at its own seams: sections, paragraphs, sentences.
 
+use std::{iter::Peekable, vec::IntoIter};
+
+use serde::{Deserialize, Serialize};
 use text_splitter::{MarkdownSplitter, TextSplitter};
 
 use super::Form;
 use crate::limits;
 
 /// A passage of a document.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Piece {
     /// The headings above it, outermost first.
     pub headings: Vec<String>,
@@ -25,13 +28,15 @@ pub fn pieces(form: Form, text: &str) -> Vec<Piece> {
     let size = limits::PASSAGE_CHARS;
     if matches!(form, Form::Plain | Form::Pdf) {
         let splitter = TextSplitter::new(size);
-        return splitter.chunks(text).map(|chunk| Piece { headings: vec![], text: chunk.to_string() }).collect();
+        let chunks = portions(text).into_iter().flat_map(|(_, portion)| splitter.chunks(portion));
+        return chunks.map(|chunk| Piece { headings: vec![], text: chunk.to_string() }).collect();
     }
-    let headings = headings(text);
+    let mut path = Path::new(headings(text));
     let splitter = MarkdownSplitter::new(size);
-    let chunks = splitter.chunk_indices(text);
-    let piece = |(at, chunk): (usize, &str)| Piece { headings: path(&headings, at), text: chunk.to_string() };
-    let all: Vec<Piece> = chunks.map(piece).collect();
+    let portions = portions(text).into_iter();
+    let chunks =
+        portions.flat_map(|(from, portion)| splitter.chunk_indices(portion).map(move |(at, chunk)| (from + at, chunk)));
+    let all: Vec<Piece> = chunks.map(|(at, chunk)| Piece { headings: path.at(at), text: chunk.to_string() }).collect();
     // A heading that stands alone says nothing that the headings of the next passage do not say, unless it is all there is.
     match all.iter().all(|piece| is_heading_only(&piece.text)) {
         true => all,
@@ -43,16 +48,42 @@ fn is_heading_only(text: &str) -> bool {
     text.lines().all(|line| line.trim().is_empty() || heading(line).is_some())
 }
 
-/// The headings that are open at an offset.
-fn path(headings: &[Heading], at: usize) -> Vec<String> {
-    let mut open: Vec<&Heading> = Vec::new();
-    for heading in headings.iter().take_while(|heading| heading.at <= at) {
-        while open.last().is_some_and(|above| above.level >= heading.level) {
-            open.pop();
-        }
-        open.push(heading);
+/// A text in portions that the splitter can be given, each with its offset: what it needs for one grows faster than the text.
+/// They end with a line where there is one, else anywhere.
+fn portions(text: &str) -> Vec<(usize, &str)> {
+    let mut portions = Vec::new();
+    let mut from = 0;
+    while text.len() - from > limits::CUT_AT_ONCE_BYTES {
+        let most = &text[from..text.floor_char_boundary(from + limits::CUT_AT_ONCE_BYTES)];
+        let end = most.rfind('\n').map_or(most.len(), |line| line + 1);
+        portions.push((from, &most[..end]));
+        from += end;
     }
-    open.into_iter().map(|heading| heading.text.clone()).collect()
+    portions.push((from, &text[from..]));
+    portions
+}
+
+/// The headings that are open, on the way through a text.
+struct Path {
+    coming: Peekable<IntoIter<Heading>>,
+    open: Vec<Heading>,
+}
+
+impl Path {
+    fn new(headings: Vec<Heading>) -> Self {
+        Self { coming: headings.into_iter().peekable(), open: Vec::new() }
+    }
+
+    /// The headings that are open at an offset, which is not before the last one.
+    fn at(&mut self, at: usize) -> Vec<String> {
+        while let Some(heading) = self.coming.next_if(|heading| heading.at <= at) {
+            while self.open.last().is_some_and(|above| above.level >= heading.level) {
+                self.open.pop();
+            }
+            self.open.push(heading);
+        }
+        self.open.iter().map(|heading| heading.text.clone()).collect()
+    }
 }
 
 /// The `#` headings of a Markdown text, those in code blocks left out.

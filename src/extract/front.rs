@@ -1,8 +1,10 @@
 //! Front matter: a block between two `---` lines at a file's head. A small part of YAML, read strictly: what decides who may
 //! read a document is understood or refused, never guessed.
 
+use serde::{Deserialize, Serialize};
+
 /// What a document says of itself.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Front {
     pub title: Option<String>,
     pub url: Option<String>,

@@ -2,9 +2,11 @@
 //!
 //! - [`front`]: the block at a Markdown file's head that names title, set and readers.
 //! - [`html`]: a page's main text as Markdown.
-//! - [`pdf`]: a PDF's text; nothing that a file holds may hurt the process.
+//! - [`pdf`]: a PDF's text.
 //! - [`cut`]: passages of about a thousand characters, with the headings above each.
+//! - [`apart`]: all of it in a process of its own, since a document may be made to hurt its reader.
 
+pub mod apart;
 mod cut;
 mod front;
 mod html;
@@ -12,8 +14,11 @@ mod pdf;
 #[cfg(test)]
 mod tests;
 
+pub use apart::Reader;
 pub use cut::{Piece, pieces};
 pub use front::Front;
+
+use serde::{Deserialize, Serialize};
 
 use crate::limits;
 
@@ -27,6 +32,18 @@ pub enum Form {
 }
 
 impl Form {
+    const NAMES: [(&str, Self); 4] =
+        [("markdown", Self::Markdown), ("plain", Self::Plain), ("html", Self::Html), ("pdf", Self::Pdf)];
+
+    /// The name that a reader is started with.
+    fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, form)| *form == self).map_or("", |(name, _)| name)
+    }
+
+    fn of_argument(argument: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(name, _)| *name == argument).map(|(_, form)| *form)
+    }
+
     /// By a file's ending, or a URL path's.
     pub fn of_name(name: &str) -> Option<Self> {
         let (_, ending) = name.rsplit('/').next()?.rsplit_once('.')?;
@@ -55,7 +72,7 @@ impl Form {
 }
 
 /// What a document says.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Extracted {
     pub front: Front,
     /// From front matter, a page's title or the first heading.
@@ -81,7 +98,7 @@ pub enum ExtractError {
     Empty,
 }
 
-/// Reads a document. This computes for a while: call it where blocking is fine.
+/// Reads a document. This computes for a while, and what is not one's own is read by a [`Reader`].
 pub fn extract(form: Form, bytes: &[u8]) -> Result<Extracted, ExtractError> {
     if bytes.len() > limits::DOCUMENT_MAX_BYTES {
         return Err(ExtractError::TooLarge(limits::DOCUMENT_MAX_BYTES));

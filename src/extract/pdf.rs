@@ -1,10 +1,9 @@
-//! A PDF's text. The parser meets whatever people upload, so it runs on a thread of its own: a panic in it is an error, and
-//! one that does not come back in time is left behind.
+//! A PDF's text. The parser meets whatever people upload: a panic in it is an error, and for what is deep it has a large stack.
+//! What is deeper, or unfolds to more than there is, ends the process: see [`super::apart`].
 
-use std::{panic, sync::mpsc, thread, time::Duration};
+use std::{panic, thread};
 
 use super::ExtractError;
-use crate::limits;
 
 /// Deep objects need more than a thread's usual stack.
 const STACK_BYTES: usize = 64 * 1024 * 1024;
@@ -15,25 +14,13 @@ pub fn text(bytes: &[u8]) -> Result<String, ExtractError> {
     if !bytes[..bytes.len().min(1024)].windows(5).any(|window| window == b"%PDF-") {
         return Err(failed("it does not begin like one"));
     }
-    let (sender, receiver) = mpsc::channel();
-    let bytes = bytes.to_vec();
-    let read = move || {
-        let read = panic::catch_unwind(|| pdf_extract::extract_text_from_mem(&bytes));
-        // Nobody listens any more when it took too long.
-        let _ = sender.send(match read {
-            Ok(Ok(text)) => Ok(text),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("the reader gave up".to_string()),
-        });
-    };
-    thread::Builder::new()
-        .name("pdf".into())
-        .stack_size(STACK_BYTES)
-        .spawn(read)
-        .map_err(|e| failed(&e.to_string()))?;
-    match receiver.recv_timeout(Duration::from_millis(limits::PDF_TIMEOUT_MS)) {
-        Ok(Ok(text)) => Ok(text),
-        Ok(Err(why)) => Err(ExtractError::Pdf(why)),
-        Err(_) => Err(failed("it takes too long")),
-    }
+    let read = || panic::catch_unwind(|| pdf_extract::extract_text_from_mem(bytes));
+    thread::scope(|scope| {
+        let reader = thread::Builder::new().name("pdf".into()).stack_size(STACK_BYTES).spawn_scoped(scope, read);
+        match reader.map_err(|error| failed(&error.to_string()))?.join() {
+            Ok(Ok(Ok(text))) => Ok(text),
+            Ok(Ok(Err(error))) => Err(failed(&error.to_string())),
+            Ok(Err(_)) | Err(_) => Err(failed("the reader gave up")),
+        }
+    })
 }

@@ -23,7 +23,7 @@ use super::{
     report::Report,
 };
 use crate::{
-    extract::{self, Form},
+    extract::{self, Form, Reader},
     fetch::Fetcher,
     knowledge::{
         Document, NewChunk, NewDocument, Store, StoreError,
@@ -72,6 +72,7 @@ pub struct Ingest {
     pub runs: Runs,
     pub web: Web,
     pub embed: Option<Arc<dyn Embed>>,
+    pub reader: Reader,
 }
 
 /// What became of one document.
@@ -204,13 +205,7 @@ impl Ingest {
         bytes: Vec<u8>,
         hash: String,
     ) -> Result<(NewDocument, Vec<NewChunk>), String> {
-        let read = move || {
-            let extracted = extract::extract(form, &bytes).map_err(|error| error.to_string())?;
-            let pieces = extract::pieces(form, &extracted.text);
-            Ok::<_, String>((extracted, pieces))
-        };
-        let read = tokio::task::spawn_blocking(read).await.map_err(|_| "its reader gave up".to_string())?;
-        let (extracted, pieces) = read?;
+        let extract::apart::Document { extracted, pieces } = self.reader.read(form, bytes).await?;
         if pieces.is_empty() {
             return Err(extract::ExtractError::Empty.to_string());
         }

@@ -2,14 +2,17 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Edge, Stage,
-    client::{Client, Session},
-    frames::{answer_text, kinds},
-    gateway::Reply,
-    processes::Process,
-    tools::offered,
-    web::{Page, WebServer},
+use crate::{
+    ingest::small_pdf,
+    support::{
+        Edge, Stage,
+        client::{Client, Session},
+        frames::{answer_text, kinds},
+        gateway::Reply,
+        processes::Process,
+        tools::offered,
+        web::{Page, WebServer},
+    },
 };
 
 /// A stage with a worker that was told `variables`, and a session.
@@ -52,6 +55,8 @@ async fn fetch_url_reads_listed_hosts_and_refuses_what_is_not_public() {
             content_type: Box::leak(format!("text/plain\r\nlocation: {target}").into_boxed_str()),
             body: vec![],
         },
+        "/paper" => Page::new("application/pdf", small_pdf("A printed sentence")),
+        "/trap" => Page::new("application/pdf", [b"%PDF-1.4 1 0 obj ".as_slice(), &b"[".repeat(500_000)].concat()),
         "/picture" => Page::new("image/png", "x"),
         _ => Page::missing(),
     })
@@ -63,6 +68,8 @@ async fn fetch_url_reads_listed_hosts_and_refuses_what_is_not_public() {
     let page: Value = serde_json::from_str(&page).unwrap();
     assert_eq!((page["title"].as_str(), page["text"].as_str()), (Some("T"), Some("Readable words.")));
     assert_eq!(offered(&stage.gateway.requests()[0]), ["fetch_url"]);
+    let paper = call(&stage, &mut client, &session, "fetch_url", json!({ "url": server.url("/paper") })).await;
+    assert!(paper.contains("A printed sentence"), "{paper}");
     for (url, words) in [
         (server.url("/away"), "not on the public internet"),
         (inside, "not on the public internet"),
@@ -70,6 +77,7 @@ async fn fetch_url_reads_listed_hosts_and_refuses_what_is_not_public() {
         ("http://2130706433/".into(), "not on the public internet"),
         ("file:///etc/passwd".into(), "only http and https"),
         (server.url("/picture"), "image/png"),
+        (server.url("/trap"), "Not read"),
         (server.url("/missing"), "404"),
         (String::new(), "`url` is required"),
     ] {

@@ -79,7 +79,7 @@ fn write(folder: &Path, name: &str, text: impl AsRef<[u8]>) {
 }
 
 /// A PDF of one page with a line of text.
-fn small_pdf(line: &str) -> Vec<u8> {
+pub fn small_pdf(line: &str) -> Vec<u8> {
     let content = format!("BT /F1 24 Tf 72 700 Td ({line}) Tj ET");
     let objects = [
         "<< /Type /Catalog /Pages 2 0 R >>".to_owned(),

@@ -268,7 +268,7 @@ async fn over_http(port: u16) -> (Process, u16) {
 #[tokio::test]
 async fn a_server_over_http_is_called_lost_and_found_again() {
     let (mut server, port) = over_http(0).await;
-    let url = format!("http://127.0.0.1:{port}/mcp");
+    let url = format!("http://127.0.0.1:{port}/mcp?key=hush-hush");
     let mut s = scene(json!({ "url": url, "headers": { "Authorization": "Bearer ${MCP_TOKEN}" } })).await;
     s.learnt(0).await;
     assert_eq!(s.offered("r1").await, TOOLS);

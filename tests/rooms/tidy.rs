@@ -67,6 +67,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "admin",
             "config",
+            "extract",
             "fetch",
             "auth",
             "secrets",
@@ -99,7 +100,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "dev",
         ],
     ),
-    ("main", &["cli"]),
+    ("main", &["extract", "cli"]),
 ];
 
 /// Files that name the NATS client.

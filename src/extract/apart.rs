@@ -1,0 +1,137 @@
+//! Reads a document in a process of its own, which may fail.
+//!
+//! A document can attack its reader: objects nested so deep that the stack ends, a few kilobytes that unfold to gigabytes, marks
+//! that a parser meets again and again. So this program starts itself once more, with limits on memory and time that the child
+//! sets for itself before it reads a byte, and with nothing of this process's environment. Whatever becomes of the child is an
+//! error of that document and of nothing else.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    path::PathBuf,
+    process::{ExitCode, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use rlimit::Resource;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Command,
+    sync::Semaphore,
+    time::timeout,
+};
+
+use super::{ExtractError, Extracted, Form, Piece, extract, pieces};
+use crate::limits;
+
+/// The argument that makes this program a reader of one document. It is not for people.
+const COMMAND: &str = "read-one-document";
+
+/// How far a reader stands back behind others who want the processor: turns stream their tokens meanwhile.
+const BEHIND: i32 = 5;
+
+/// What was read.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub struct Document {
+    pub extracted: Extracted,
+    pub pieces: Vec<Piece>,
+}
+
+/// A reader of documents. Clones share its bounds.
+#[derive(Clone)]
+pub struct Reader {
+    program: PathBuf,
+    /// Seconds of a processor that a child may use.
+    cpu_secs: u64,
+    turns: Arc<Semaphore>,
+}
+
+impl Reader {
+    /// A reader that starts this program.
+    pub fn of_this_program() -> io::Result<Self> {
+        // The running program, even when its file has been replaced since.
+        let program = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
+        Ok(Self::of(program, limits::READER_CPU_SECS))
+    }
+
+    pub fn of(program: PathBuf, cpu_secs: u64) -> Self {
+        Self { program, cpu_secs, turns: Arc::new(Semaphore::new(limits::READERS)) }
+    }
+
+    /// Reads a document and cuts it, or says why not.
+    pub async fn read(&self, form: Form, content: Vec<u8>) -> Result<Document, String> {
+        if content.len() > limits::DOCUMENT_MAX_BYTES {
+            return Err(ExtractError::TooLarge(limits::DOCUMENT_MAX_BYTES).to_string());
+        }
+        if matches!(form, Form::Plain | Form::Markdown) && content.len() <= limits::READ_HERE_MAX_BYTES {
+            let here = tokio::task::spawn_blocking(move || read_here(form, &content));
+            return here.await.unwrap_or_else(|_| Err("its reader gave up".into()));
+        }
+        let _turn = self.turns.acquire().await.map_err(|_| "nobody reads any more".to_string())?;
+        let read = timeout(Duration::from_millis(limits::READER_MS), self.ask_child(form, &content)).await;
+        let answer = match read {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Err(format!("its reader can't be started: {error}")),
+            Err(_) => return Err("it takes too long to read".into()),
+        };
+        serde_json::from_slice(&answer)
+            .unwrap_or_else(|_| Err("its reader gave up: too large or too deep inside".into()))
+    }
+
+    /// The child's whole answer, or what there is of it when the child did not live to its end.
+    async fn ask_child(&self, form: Form, content: &[u8]) -> io::Result<Vec<u8>> {
+        let mut command = Command::new(&self.program);
+        command.args([COMMAND, form.name(), &self.cpu_secs.to_string()]).env_clear().kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn()?;
+        let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(io::Error::other("a pipe is missing"));
+        };
+        // A child that is gone takes nothing more; its answer tells.
+        let _ = stdin.write_all(content).await;
+        drop(stdin);
+        let mut answer = Vec::new();
+        stdout.take(limits::READ_ANSWER_MAX_BYTES as u64).read_to_end(&mut answer).await?;
+        Ok(answer)
+    }
+}
+
+/// When this process was started as a reader: its whole life.
+pub fn serve_if_asked() -> Option<ExitCode> {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next()? != COMMAND {
+        return None;
+    }
+    let form = arguments.next().and_then(|name| Form::of_argument(&name));
+    let cpu_secs = arguments.next().and_then(|secs| secs.parse().ok());
+    let asked = form.zip(cpu_secs).ok_or_else(|| io::Error::other("this is not for people"));
+    let served = asked.and_then(|(form, cpu_secs)| serve(form, cpu_secs));
+    Some(if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Limits this process for good, reads the document from standard input, answers on standard output.
+fn serve(form: Form, cpu_secs: u64) -> io::Result<()> {
+    let bounds = [
+        (Resource::AS, limits::READER_MEMORY_BYTES),
+        (Resource::CPU, cpu_secs),
+        (Resource::CORE, 0),
+        (Resource::FSIZE, 0),
+    ];
+    for (resource, most) in bounds {
+        rlimit::setrlimit(resource, most, most)?;
+    }
+    // SAFETY: nice has no memory effects.
+    unsafe { libc::nice(BEHIND) };
+    let mut content = Vec::new();
+    io::stdin().take(limits::DOCUMENT_MAX_BYTES as u64 + 1).read_to_end(&mut content)?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    serde_json::to_writer(&mut out, &read_here(form, &content))?;
+    out.flush()
+}
+
+fn read_here(form: Form, content: &[u8]) -> Result<Document, String> {
+    let extracted = extract(form, content).map_err(|error| error.to_string())?;
+    let pieces = pieces(form, &extracted.text);
+    Ok(Document { extracted, pieces })
+}
