@@ -156,6 +156,7 @@ fn administration(config: &Config, edge: &Edge) -> Arc<Admin> {
     Arc::new(Admin {
         client: edge.client.clone(),
         log: NatsLog::new(edge.client.clone()),
+        agents: agents::Store::new(NatsLog::new(edge.client.clone())),
         auth: edge.auth.clone(),
         conversations: edge.conversations.clone(),
         lists: edge.lists.clone(),

@@ -289,11 +289,6 @@ pub fn once_key(id: &str) -> String {
     encode_token(id)
 }
 
-/// Key of an organisation's settings in the bucket SETTINGS.
-pub fn settings_key(org: &str) -> String {
-    format!("{}.settings", encode_token(org))
-}
-
 /// Key of a connector in the bucket SETTINGS: `{org}.connector.{id}`; without an id, of all of the organisation's.
 pub fn connector_key(org: &str, connector: Option<Uuid>) -> String {
     let id = connector.map_or_else(|| "*".to_string(), |id| id.to_string());

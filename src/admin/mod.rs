@@ -26,6 +26,7 @@ use uuid::Uuid;
 pub use serve::routes;
 
 use crate::{
+    agents,
     auth::Verifier,
     config::Regions,
     ids,
@@ -40,6 +41,7 @@ pub struct Admin {
     pub client: Client,
     pub log: NatsLog,
     pub auth: Arc<Verifier>,
+    pub agents: agents::Store,
     pub conversations: Conversations<NatsLog>,
     pub lists: Lists,
     pub documents: Store,

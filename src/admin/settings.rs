@@ -1,8 +1,6 @@
-//! Settings of the organisation.
+//! Settings of the organisation: the part of its agent `default`'s configuration that administrators set.
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use super::{
     Admin,
@@ -10,46 +8,54 @@ use super::{
     forms::{OneSettings, Settings, StoredSettings},
     serve::Asked,
 };
-use crate::{limits, log::batch::Lasts, subjects};
+use crate::{
+    agents::{AgentConfig, DEFAULT, config::ToolRule, store::PutError},
+    limits,
+    log::AppendError,
+};
 
 /// The bucket of what administrators set, and the stream behind it.
 pub const BUCKET: &str = "SETTINGS";
 pub const STREAM: &str = "KV_SETTINGS";
 
-/// Settings as the bucket has them.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Stored {
-    #[serde(flatten)]
-    set: StoredSettings,
-    updated_at: Option<DateTime<Utc>>,
-}
-
 /// `GET settings`.
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let org = &asked.principal.org;
-    let stored: Stored =
-        match admin.log.last_of(STREAM, &[subjects::kv(BUCKET, &subjects::settings_key(org))]).await? {
-            Lasts::All(messages) => messages.first().and_then(|message| serde_json::from_slice(&message.payload).ok()),
-            Lasts::TooMany => None,
-        }
-        .unwrap_or_default();
-    Ok(answer(org, stored))
+    let entry = admin.agents.get(org, DEFAULT).await?;
+    Ok(answer(org, entry.as_ref().and_then(|entry| Some((entry.at, entry.config.as_deref()?)))))
 }
 
-/// `PUT settings`.
+/// `PUT settings`. What the agent's configuration has beside the settings stays.
 pub async fn replace(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let org = &asked.principal.org;
     let set = check(asked.json()?)?;
-    let stored = Stored { set, updated_at: Some(Utc::now()) };
-    let payload = serde_json::to_vec(&stored).expect("settings are a map with string keys");
-    let subject = subjects::kv(BUCKET, &subjects::settings_key(org));
-    admin.log.put(&subject, &format!("settings-{}", Uuid::new_v4()), &[], payload.into()).await?;
-    Ok(answer(org, stored))
+    let entry = admin.agents.get(org, DEFAULT).await?;
+    let mut config = entry.and_then(|entry| entry.config).map(|config| (*config).clone()).unwrap_or_default();
+    let rule_of = |name: &String| {
+        let known = config.tools.iter().flatten().find(|rule| rule.name == *name).cloned();
+        known.unwrap_or_else(|| ToolRule { name: name.clone(), ..ToolRule::default() })
+    };
+    let tools: Vec<ToolRule> = set.default_tools.iter().map(rule_of).collect();
+    config.tools = Some(tools).filter(|tools| !tools.is_empty());
+    let said = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
+    (config.model, config.persona) = (said(&set.model), said(&set.persona));
+    config.system_prompt = said(&set.system_prompt);
+    admin.agents.put(org, DEFAULT, &config).await.map_err(|error| match error {
+        PutError::Read(error) => Refusal::from(error),
+        PutError::Append(error) => Refusal::from(error),
+        PutError::Changed => Refusal::from(AppendError::Conflict),
+    })?;
+    show(admin, asked).await
 }
 
-fn answer(org: &str, stored: Stored) -> Answer {
-    let Stored { set, updated_at } = stored;
+fn answer(org: &str, stored: Option<(DateTime<Utc>, &AgentConfig)>) -> Answer {
+    let (updated_at, config) = stored.unzip();
+    let set = config.map_or_else(StoredSettings::default, |config| StoredSettings {
+        model: config.model.clone(),
+        system_prompt: config.system_prompt.clone(),
+        persona: config.persona.clone(),
+        default_tools: config.tools.iter().flatten().map(|rule| rule.name.clone()).collect(),
+    });
     Answer::ok(&OneSettings { settings: Settings { org_id: org.to_string(), set, updated_at } })
 }
 

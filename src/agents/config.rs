@@ -18,6 +18,9 @@ pub struct AgentConfig {
     /// Who the agent is and how it speaks: the beginning of the system prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persona: Option<String>,
+    /// More instructions, after the persona.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system_prompt: Option<String>,
     /// What the first answer of a conversation begins with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub greeting: Option<String>,
@@ -174,6 +177,7 @@ impl AgentConfig {
         let texts = [
             ("name", &self.name, limits::NAME_MAX_CHARS),
             ("persona", &self.persona, limits::PERSONA_MAX_CHARS),
+            ("systemPrompt", &self.system_prompt, limits::PERSONA_MAX_CHARS),
             ("greeting", &self.greeting, limits::PERSONA_MAX_CHARS),
             ("model", &self.model, limits::NAME_MAX_CHARS),
             ("gatewayKey", &self.gateway_key, limits::NAME_MAX_CHARS),

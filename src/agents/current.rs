@@ -96,7 +96,7 @@ impl Agents {
     fn take(&self, seq: u64, entry: Option<Entry>) {
         let mut known = self.current.write().expect("no panic happens under this lock");
         known.read_to = seq;
-        let Some(Entry { org, agent, revision, config }) = entry else { return };
+        let Some(Entry { org, agent, revision, config, .. }) = entry else { return };
         tracing::info!(org, agent, revision, removed = config.is_none(), "an agent's configuration");
         let widgets = known.widgets.entry(agent.clone()).or_default();
         widgets.retain(|_, other| *other != org);

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use chrono::{DateTime, Utc};
 use moka::sync::Cache;
 use serde_json::json;
 
@@ -45,6 +46,7 @@ pub struct Entry {
     pub org: String,
     pub agent: String,
     pub revision: u64,
+    pub at: DateTime<Utc>,
     /// `None`: taken away.
     pub config: Option<Arc<AgentConfig>>,
 }
@@ -125,9 +127,9 @@ impl Store {
     /// What a message says; one that nobody can read is reported and says nothing.
     fn entry(&self, message: &RawMessage) -> Option<Entry> {
         let (org, agent) = subjects::parse_agent(&message.subject)?;
-        let revision = message.seq;
+        let (revision, at) = (message.seq, message.stored_at);
         if message.headers.contains_key(OPERATION) {
-            return Some(Entry { org, agent, revision, config: None });
+            return Some(Entry { org, agent, revision, at, config: None });
         }
         let config = match serde_json::from_slice::<AgentConfig>(&message.payload) {
             Ok(config) => Arc::new(config),
@@ -137,6 +139,6 @@ impl Store {
             }
         };
         self.known.insert(revision, config.clone());
-        Some(Entry { org, agent, revision, config: Some(config) })
+        Some(Entry { org, agent, revision, at, config: Some(config) })
     }
 }

@@ -87,6 +87,10 @@ impl Profile {
         self.agent.persona.as_deref().unwrap_or(DEFAULT_PERSONA)
     }
 
+    pub fn system_prompt(&self) -> Option<&str> {
+        self.agent.system_prompt.as_deref()
+    }
+
     pub fn greeting(&self) -> Option<&str> {
         self.agent.greeting.as_deref()
     }

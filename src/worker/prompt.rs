@@ -68,7 +68,8 @@ fn instructions(profile: &Profile, state: &Conversation, turn: &Turn, is_first: 
     });
     let skill = turn.request.skill.as_ref().map(|skill| skill.body.clone());
     let suggest = profile.suggests_replies().then(|| suggested::CONTRACT.to_string());
-    let parts = [Some(profile.persona().to_string()), greeting, step, skill, suggest];
+    let more = profile.system_prompt().map(str::to_string);
+    let parts = [Some(profile.persona().to_string()), more, greeting, step, skill, suggest];
     parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n")
 }
 

@@ -220,6 +220,20 @@ async fn settings_are_an_organisations_own() {
     assert_eq!(expect(&other, "GET", "settings", &curator, None, 200).await, changed);
     let elsewhere = expect(&other, "GET", "settings", &elsewhere(), None, 200).await;
     assert_eq!(elsewhere["settings"]["model"], Value::Null);
+    // They hold for the organisation's agents, within a second.
+    let _worker = stage.worker().await;
+    let mut client = Client::try_connect(handshake(&edge, &format!("?token={admin}"), None)).await.unwrap();
+    let session = client.open_session().await;
+    for n in 0.. {
+        client.ask(&session, &format!("r{n}"), "hello").await;
+        let request = stage.gateway.requests().pop().unwrap();
+        if request["model"] == "small" {
+            assert!(request["messages"][0]["content"].as_str().unwrap().starts_with("You are kind."));
+            break;
+        }
+        assert!(n < 100, "the settings do not hold");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
     for wrong in [json!([]), json!({"model": 7}), json!({"defaultTools": [""]}), json!({"persona": "x".repeat(20_001)})]
     {
         let refusal = expect(&edge, "PUT", "settings", &admin, Some(wrong), 400).await;

@@ -34,6 +34,11 @@ def text(words):
 
 def call(name, arguments, meta, notify):
     """The result of a call; None = it is never answered."""
+    mark = Path(os.environ.get("STATE", "")) / "called"
+    is_first = name == "wait_once" and not mark.exists()
+    if is_first:
+        mark.touch()
+    # Whoever reads this may end the process at once.
     say("called", name, meta.get("turnstream/callId"), os.getpid())
     if name == "about_call":
         return text(json.dumps({"meta": meta, "environment": dict(os.environ)}))
@@ -49,11 +54,8 @@ def call(name, arguments, meta, notify):
     if name == "picture":
         image = {"type": "image", "data": "AA==", "mimeType": "image/png"}
         return {"content": [{"type": "text", "text": "look:"}, image], "structuredContent": {"of": "a cat"}}
-    if name == "wait_once":
-        mark = Path(os.environ["STATE"]) / "called"
-        if mark.exists():
-            return text("read " + meta["turnstream/callId"])
-        mark.touch()
+    if name == "wait_once" and not is_first:
+        return text("read " + meta["turnstream/callId"])
     return None
 
 

@@ -30,7 +30,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("agents", &["limits", "ids", "subjects", "domain", "log"]),
     ("tools", &["limits", "subjects", "config", "domain", "fetch", "extract", "knowledge"]),
     ("ingest", &["limits", "subjects", "fetch", "extract", "knowledge"]),
-    ("admin", &["limits", "ids", "subjects", "config", "domain", "auth", "wire", "lists", "log", "knowledge"]),
+    (
+        "admin",
+        &["agents", "limits", "ids", "subjects", "config", "domain", "auth", "wire", "lists", "log", "knowledge"],
+    ),
     ("spec", &["admin", "agents", "domain", "wire", "lists", "knowledge"]),
     (
         "edge",

@@ -147,7 +147,6 @@ fn every_subject_of_the_program_is_covered() {
         (subjects::kv("RESTORE", &subjects::restore_key(id)), "kv.restore"),
         (subjects::kv("ONCE", &subjects::once_key("0a1b")), "kv.once"),
         (subjects::kv("EDGES", &subjects::edge_key(region, id)), "kv.edges"),
-        (subjects::kv("SETTINGS", &subjects::settings_key("an org.")), "kv.settings"),
         (subjects::kv("SETTINGS", &subjects::connector_key("an org.", Some(id))), "kv.settings"),
         (subjects::schedule(region, key.conversation, id), "sched"),
         (subjects::due(region, key.conversation, id), "due"),
