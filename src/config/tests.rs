@@ -1,0 +1,72 @@
+//! Defaults, mistakes, secrets.
+
+use super::*;
+
+fn read(values: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    Config::from_source(&|name| values.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string()))
+}
+
+#[test]
+fn defaults_are_those_of_the_protocol() {
+    let config = read(&[]).unwrap();
+    assert_eq!((config.bind.to_string().as_str(), config.port), ("127.0.0.1", 8787));
+    assert_eq!((config.model.as_str(), config.max_iterations, config.max_tokens), ("claude-haiku-4-5", 20, 8192));
+    assert_eq!((config.regions.home.as_str(), config.regions.name(0)), ("local", Some("local")));
+    assert!(config.gateway.is_none() && !config.seed_kb && config.confirm_tools.is_empty());
+}
+
+#[test]
+fn bad_values_name_what_to_set() {
+    for (name, value) in [
+        ("SMOOTH_AGENT_PORT", "eighty"),
+        ("SMOOTH_AGENT_BIND", "here"),
+        ("SMOOTH_AGENT_MAX_TOKENS", "0"),
+        ("SMOOTH_AGENT_REGION", "eu.west"),
+        ("SMOOTH_AGENT_REGIONS", "us=1"),
+        ("SMOOTH_AGENT_REGIONS", "local=0,us=0"),
+        ("SMOOTH_AGENT_POOL", "a>b"),
+        ("SMOOAI_GATEWAY_URL", "ftp://x"),
+        ("SMOOTH_AGENT_FETCH_ALLOW", "wiki.corp"),
+        ("SMOOTH_AGENT_WEB_SEARCH_URL", "search"),
+        ("SMOOTH_AGENT_GITHUB_URL", "api.github.com"),
+        ("SMOOTH_AGENT_MCP_CONFIG", "/nowhere/mcp.json"),
+        ("SMOOTH_AGENT_RERANK", "twice"),
+        ("SMOOTH_AGENT_RETRIEVAL", "remote"),
+        ("SMOOTH_AGENT_AUTH_MODE", "maybe"),
+        ("SMOOTH_AGENT_AUTH_MODE", "jwt"),
+        ("SMOOTH_AGENT_AUTH_MODE", "smoo"),
+        ("SMOOTH_AGENT_AUTH_STRICT", "yes"),
+        ("AUTH_JWT_HS256_SECRET", "short"),
+        ("AUTH_JWT_JWKS_URL", "keys.json"),
+        ("AUTH_JWT_ISSUER", "somebody"),
+        ("WIDGET_AUTH_URL", "policies"),
+        ("WIDGET_AUTH_TTL_SECS", "-1"),
+        ("SMOOTH_AGENT_LIMIT_SESSION_MESSAGES", "26"),
+        ("SMOOTH_AGENT_LIMIT_ORG_TURNS", "acme=501"),
+        ("SMOOTH_AGENT_LIMIT_ORG_MESSAGES", "many"),
+    ] {
+        assert_eq!(read(&[(name, value)]).err().map(|e| e.name), Some(name), "{name}={value}");
+    }
+    assert_eq!(read(&[("SMOOAI_GATEWAY_KEY", "k")]).err().map(|e| e.name), Some("SMOOAI_GATEWAY_URL"));
+}
+
+#[test]
+fn secrets_do_not_print() {
+    let config = read(&[
+        ("SMOOAI_GATEWAY_URL", "http://g/v1"),
+        ("SMOOAI_GATEWAY_KEY", "sk-secret"),
+        ("NATS_URL", "nats://user:secret@host:4222"),
+        ("NATS_TOKEN", "secret"),
+        ("SMOOTH_AGENT_WEB_SEARCH_KEY", "secret"),
+        ("SMOOTH_AGENT_GITHUB_TOKEN", "secret"),
+        ("WIDGET_AUTH_URL", "https://user:secret@policies.example"),
+        ("WIDGET_AUTH_BEARER", "secret"),
+        ("AUTH_JWT_HS256_SECRET", "a secret that is as long as it has to be"),
+    ]);
+    assert!(!config.unwrap().to_string().contains("secret"));
+}
+
+#[test]
+fn names_with_typing_errors_are_noticed() {
+    assert!(is_unknown("SMOOTH_AGENT_PROT") && !is_unknown("SMOOTH_AGENT_PORT") && !is_unknown("PATH"));
+}
