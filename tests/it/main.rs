@@ -4,6 +4,7 @@ mod admin;
 mod agents;
 mod approvals;
 mod attachments;
+mod audit;
 mod bad_input;
 mod builtin_tools;
 mod cancel;
