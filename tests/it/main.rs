@@ -5,6 +5,7 @@ mod agents;
 mod approvals;
 mod attachments;
 mod bad_input;
+mod battery;
 mod builtin_tools;
 mod cancel;
 mod configuration;
