@@ -163,6 +163,9 @@ pub const WRITE_BATCH_BYTES: usize = 32 * 1024;
 pub const SOCKET_WRITE_MS: u64 = 10_000;
 /// Read buffer of one connection; the WebSocket library allocates it eagerly.
 pub const SOCKET_READ_BUFFER_BYTES: usize = 2 * 1024;
+/// Largest head of a request, and most headers in it: a token and a browser's cookies fit with room.
+pub const HEAD_MAX_BYTES: usize = 16 * 1024;
+pub const HEADERS_MAX: usize = 100;
 /// How long a client may take to send the head of its HTTP request.
 pub const HEAD_READ_MS: u64 = 10_000;
 /// How long a closing handshake may take.

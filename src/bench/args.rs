@@ -110,6 +110,8 @@ pub enum Scenario {
     History,
     /// Sockets that never read, beside healthy streams.
     SlowReader,
+    /// Whether the time of a refusal tells what is somebody else's from what does not exist.
+    NotYours,
 }
 
 /// A process to watch, as `NAME=PID`.

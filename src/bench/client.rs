@@ -137,7 +137,12 @@ impl Client {
     }
 
     pub async fn create_session(&mut self, agent: &str) -> Result<(SessionData, u64), Fault> {
-        let create = Action::CreateConversationSession { agent_id: agent, user_name: "Bench" };
+        self.create_session_of(agent, None).await
+    }
+
+    /// A session of whoever has this e-mail address.
+    pub async fn create_session_of(&mut self, agent: &str, email: Option<&str>) -> Result<(SessionData, u64), Fault> {
+        let create = Action::CreateConversationSession { agent_id: agent, user_name: "Bench", user_email: email };
         let answer = self.ask(create).await?;
         answer.must_be("immediate_response")?;
         let session: SessionData = answer.data()?;

@@ -44,6 +44,8 @@ impl Product {
             .arg(&store)
             .env("SMOOAI_GATEWAY_URL", format!("http://{gateway}/v1"))
             .env("SMOOAI_GATEWAY_KEY", "bench")
+            // With tokens on, what has an owner is out of strangers' reach.
+            .env("AUTH_JWT_HS256_SECRET", Uuid::new_v4().to_string())
             // It does what no visitor may.
             .env("SMOOTH_AGENT_LIMIT_CONNECTION_MESSAGES", "0")
             .env("RUST_LOG", "warn")

@@ -13,10 +13,27 @@ use serde_json::value::RawValue;
 #[serde(tag = "action", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum Action<'a> {
     Ping,
-    CreateConversationSession { agent_id: &'a str, user_name: &'a str },
-    GetSession { session_id: &'a str },
-    GetConversationMessages { session_id: &'a str, limit: u32 },
-    SendMessage { session_id: &'a str, message: &'a str },
+    CreateConversationSession {
+        agent_id: &'a str,
+        user_name: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        user_email: Option<&'a str>,
+    },
+    RenameConversation {
+        conversation_id: &'a str,
+        title: &'a str,
+    },
+    GetSession {
+        session_id: &'a str,
+    },
+    GetConversationMessages {
+        session_id: &'a str,
+        limit: u32,
+    },
+    SendMessage {
+        session_id: &'a str,
+        message: &'a str,
+    },
 }
 
 impl Action<'_> {

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::title;
 use crate::limits;
 
 /// A form that a visitor fills in.
@@ -94,7 +95,7 @@ impl FieldKey {
     fn check(self, value: &str) -> Result<String, &'static str> {
         match self {
             Self::Name if value.chars().count() > limits::NAME_MAX_CHARS => Err("This name is too long."),
-            Self::Name if value.chars().any(char::is_control) => Err("A name holds no control characters."),
+            Self::Name if value.chars().any(title::is_hidden) => Err("A name holds no hidden characters."),
             Self::Name => Ok(value.to_string()),
             Self::Email => email(value).ok_or("This is not an e-mail address."),
             Self::Phone => phone(value).ok_or("This is not a phone number; begin with + and the country's code."),

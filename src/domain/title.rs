@@ -28,13 +28,18 @@ pub fn of_message(text: &str) -> Option<String> {
 }
 
 /// Whitespace collapsed, and nothing in it that hides or reverses what stands beside it in a list.
-fn one_line(text: &str) -> String {
-    let hides = |c: &char| {
-        let reverses = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        reverses || (c.is_control() && !c.is_whitespace())
-    };
-    let shown: String = text.chars().filter(|c| !hides(c)).collect();
+pub fn one_line(text: &str) -> String {
+    let shown: String = text.chars().filter(|c| c.is_whitespace() || !is_hidden(*c)).collect();
     shown.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Whether a character is not seen itself but changes how others are: controls, marks of direction, invisible ones. The joiner
+/// and the variation selectors of emoji are none.
+pub fn is_hidden(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let breaks = matches!(c, '\u{2028}' | '\u{2029}');
+    let is_invisible = matches!(c, '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}');
+    c.is_control() || turns || breaks || is_invisible
 }
 
 #[cfg(test)]
@@ -50,6 +55,8 @@ mod tests {
             ("# Heading", Some("Heading")),
             ("it's \"so\" simple", Some("it's \"so\" simple")),
             ("a\u{202e}b\u{0}c\u{7}", Some("abc")),
+            ("\u{feff}a\u{200b}b\u{e0041}\u{2028}c", Some("ab c")),
+            ("\u{1f469}\u{200d}\u{1f4bb}", Some("\u{1f469}\u{200d}\u{1f4bb}")),
             (" \"**` # ", None),
             ("", None),
         ] {

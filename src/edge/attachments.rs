@@ -11,7 +11,10 @@ use bytes::Bytes;
 use url::Url;
 
 use crate::{
-    domain::event::{Content, File, Image},
+    domain::{
+        event::{Content, File, Image},
+        title,
+    },
     limits,
     log::objects::{Objects, PutError},
     wire::actions::{BadFrame, Fields, GivenFile, GivenImage, invalid},
@@ -131,7 +134,7 @@ fn image(n: usize, given: GivenImage) -> Result<(Source, Option<String>), BadFra
 }
 
 fn file(given: GivenFile) -> Result<(Source, String, Option<String>), BadFrame> {
-    let name: String = given.name.trim().chars().filter(|c| !c.is_control()).collect();
+    let name = title::one_line(&given.name);
     if name.chars().count() > limits::ATTACHMENT_NAME_MAX_CHARS {
         return Err(invalid(format!("a file's name is longer than {} characters", limits::ATTACHMENT_NAME_MAX_CHARS)));
     }

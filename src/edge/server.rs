@@ -45,8 +45,6 @@ pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 const PAGE: &str = include_str!("widget.html");
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
     connect-src 'self' ws: wss:; img-src data:; frame-ancestors 'self'; base-uri 'none'; form-action 'none'";
-/// Largest head of a request.
-const HEAD_MAX_BYTES: usize = 16 * 1024;
 
 /// `/health` and `/ready`.
 pub fn probes(ready: Readiness) -> impl Filter<Extract = (impl Reply,), Error = warp::Rejection> + Clone {
@@ -223,7 +221,7 @@ where
         tokio::spawn(async move {
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(Duration::from_millis(limits::HEAD_READ_MS));
-            http.max_buf_size(HEAD_MAX_BYTES);
+            http.max_buf_size(limits::HEAD_MAX_BYTES).max_headers(limits::HEADERS_MAX);
             if let Err(error) = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
                 tracing::debug!(%error, "an HTTP connection ended");
             }

@@ -29,22 +29,34 @@ impl Sessions {
         Self { log, regions, known: Cache::new(limits::SESSIONS_CACHED) }
     }
 
-    /// The session with this id. "Not found" is confirmed by the stream's leader before it is said.
-    pub async fn find(&self, id: Uuid) -> Result<Option<Arc<SessionRecord>>, ReadError> {
-        if let Some(record) = self.known.get(&id) {
-            return Ok(Some(record));
+    /// The session with this id, if it is the caller's.
+    ///
+    /// That it is not there is confirmed by the stream's leader before it is said. One that is not the caller's takes the same
+    /// two requests, the rest of them for an id that nobody has, so that the time does not tell which of both it was.
+    pub async fn find(
+        &self,
+        id: Uuid,
+        is_theirs: impl Fn(&SessionRecord) -> bool,
+    ) -> Result<Option<Arc<SessionRecord>>, ReadError> {
+        let known = self.known.get(&id);
+        if let Some(record) = known.as_ref().filter(|record| is_theirs(record)) {
+            return Ok(Some(record.clone()));
         }
-        let Some(region) = ids::region_number(id).and_then(|number| self.regions.name(number)) else { return Ok(None) };
+        let Some(number) = ids::region_number(id) else { return Ok(None) };
+        let Some(region) = self.regions.name(number) else { return Ok(None) };
         let stream = subjects::stream_name(CHAT, region);
-        let query = json!({ "last_by_subj": subjects::session(region, id) });
+        let mut asked = if known.is_some() { ids::new_homed(number) } else { id };
         for via in [Via::Replica, Via::Leader] {
-            if let Some(message) = self.log.get(&stream, &query, via).await? {
-                let record: SessionRecord = serde_json::from_slice(&message.payload)
-                    .map_err(|cause| ReadError::Malformed { seq: message.seq, cause: cause.into() })?;
-                let record = Arc::new(record);
-                self.known.insert(id, record.clone());
+            let query = json!({ "last_by_subj": subjects::session(region, asked) });
+            let Some(message) = self.log.get(&stream, &query, via).await? else { continue };
+            let record: SessionRecord = serde_json::from_slice(&message.payload)
+                .map_err(|cause| ReadError::Malformed { seq: message.seq, cause: cause.into() })?;
+            let record = Arc::new(record);
+            self.known.insert(id, record.clone());
+            if is_theirs(&record) {
                 return Ok(Some(record));
             }
+            asked = ids::new_homed(number);
         }
         Ok(None)
     }

@@ -26,7 +26,7 @@ fn elsewhere() -> String {
 }
 
 /// The operations of the document: method, path with an id in it, and the role that it asks for.
-fn operations() -> Vec<(String, String, Option<String>)> {
+pub fn operations() -> Vec<(String, String, Option<String>)> {
     let document: Value = serde_json::from_str(OPENAPI).unwrap();
     let mut all = Vec::new();
     for (path, methods) in document["paths"].as_object().unwrap() {

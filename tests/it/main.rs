@@ -6,6 +6,7 @@ mod approvals;
 mod attachments;
 mod audit;
 mod bad_input;
+mod battery;
 mod builtin_tools;
 mod cancel;
 mod configuration;

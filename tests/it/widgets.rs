@@ -27,7 +27,7 @@ use crate::{
 const KEY: &str = "the shop's key";
 
 /// A client of a page of this origin.
-async fn on_page(edge: &Edge, origin: Option<&str>, query: &str) -> Client {
+pub async fn on_page(edge: &Edge, origin: Option<&str>, query: &str) -> Client {
     let mut handshake = handshake(edge, query, None);
     if let Some(origin) = origin {
         handshake.headers_mut().insert("origin", origin.parse().unwrap());
@@ -47,7 +47,7 @@ fn session(created: &Value) -> Session {
 }
 
 /// What a host says of its user.
-fn context(user: &str, age: i64) -> Value {
+pub fn context(user: &str, age: i64) -> Value {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
     let timestamp = now - age;
     let mut mac = Hmac::<Sha256>::new_from_slice(KEY.as_bytes()).unwrap();
@@ -56,7 +56,7 @@ fn context(user: &str, age: i64) -> Value {
     json!({"userId": user, "timestamp": timestamp, "signature": signature})
 }
 
-fn policies() -> (tempfile::TempDir, String) {
+pub fn policies() -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("policies.json");
     let shop = json!({

@@ -7,6 +7,7 @@ mod closed_loop;
 mod flat_out;
 mod history;
 mod idle;
+mod not_yours;
 mod paced;
 mod ping;
 mod sessions;
@@ -38,6 +39,7 @@ pub async fn run_all(bench: &Bench) -> Vec<Outcome> {
             Scenario::Idle => ("idle", one(idle::run(bench)).await),
             Scenario::History => ("history", history::run(bench).await),
             Scenario::SlowReader => ("slow-reader", slow_reader::run(bench).await),
+            Scenario::NotYours => ("not-yours", not_yours::run(bench).await),
         };
         outcomes.extend(result.unwrap_or_else(|error| vec![Outcome::failed(name, &error)]));
     }

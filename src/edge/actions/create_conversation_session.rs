@@ -13,6 +13,7 @@ use crate::{
     domain::{
         Command, Conversation,
         event::{Participant, SessionOpened},
+        title,
     },
     edge::{admission, internal::visitors},
     ids, limits,
@@ -92,7 +93,7 @@ fn read(
         Some(id) => cut(id),
         None => ids::new_random().to_string(),
     };
-    let user_name = fields.text("userName")?.filter(|name| !name.trim().is_empty()).unwrap_or("Visitor");
+    let user_name = fields.text("userName")?.and_then(shown_name).unwrap_or_else(|| "Visitor".into());
     let metadata = fields.object("metadata")?.cloned();
     if metadata.as_ref().is_some_and(|map| serde_json::to_vec(map).is_ok_and(|m| m.len() > limits::METADATA_MAX_BYTES))
     {
@@ -106,7 +107,7 @@ fn read(
     let opened = SessionOpened {
         session: ids::new_homed(regions.home_number),
         agent_id,
-        user: Participant { id: ids::new_random(), name: cut(user_name) },
+        user: Participant { id: ids::new_random(), name: user_name },
         agent: Participant { id: ids::new_random(), name: agent_name.to_string() },
         supports,
         user_email: fields.text("userEmail")?.map(cut),
@@ -118,9 +119,9 @@ fn read(
 
 /// The agent as it is configured now.
 fn with_agent(connection: &Connection, org: &str, mut opened: SessionOpened) -> SessionOpened {
-    let configured = connection.edge.agents.find(org, &opened.agent_id).and_then(|(_, config)| config.name.clone());
-    if let Some(name) = configured {
-        opened.agent.name = cut(&name);
+    let configured = connection.edge.agents.find(org, &opened.agent_id);
+    if let Some(name) = configured.and_then(|(_, config)| shown_name(config.name.as_deref()?)) {
+        opened.agent.name = name;
     }
     opened
 }
@@ -131,11 +132,16 @@ fn with_principal(mut opened: SessionOpened, principal: Option<&Principal>) -> S
         if let Some(email) = &principal.email {
             opened.user_email = Some(cut(email));
         }
-        if let Some(name) = &principal.name {
-            opened.user.name = cut(name);
+        if let Some(name) = principal.name.as_deref().and_then(shown_name) {
+            opened.user.name = name;
         }
     }
     opened
+}
+
+/// A name as others are shown it: one line, with nothing in it that hides or turns around what stands beside it.
+fn shown_name(text: &str) -> Option<String> {
+    Some(cut(&title::one_line(text))).filter(|name| !name.is_empty())
 }
 
 fn cut(text: &str) -> String {
@@ -143,18 +149,28 @@ fn cut(text: &str) -> String {
 }
 
 /// The conversation that a frame names, if it is there and the caller's. That it is unknown is asked of the log's leader: an
-/// unknown one that is to be resumed silently becomes a fresh conversation.
+/// unknown one that is to be resumed silently becomes a fresh conversation. One that is somebody else's is asked for as often,
+/// from the moment that it is known by an id that nobody has, so that the time does not tell the two apart.
 pub(super) async fn resumable(
     connection: &Connection,
     wanted: Option<Uuid>,
 ) -> Result<Option<(ConversationKey, Arc<Conversation>)>, BadFrame> {
     let Some(id) = wanted else { return Ok(None) };
+    let conversations = &connection.edge.conversations;
+    let of_nobody = || ids::new_homed(ids::region_number(id).unwrap_or_default());
     for key in connection.orgs().filter_map(|org| connection.edge.key(org, id)) {
+        let is_theirs = |state: &Conversation| may_reach(connection, &key.org, state.owner.as_deref());
+        // An owner never changes, so what is known here need not be asked for again.
+        let is_others = conversations.cached(&key).is_some_and(|state| state.exists() && !is_theirs(&state));
+        let conversation = if is_others { of_nobody() } else { id };
+        let mut asked = ConversationKey { conversation, ..key.clone() };
         for freshness in [Freshness::AtLeast(0), Freshness::Leader] {
-            let state = connection.edge.conversations.load(&key, freshness).await?;
+            let state = conversations.load(&asked, freshness).await?;
+            if state.exists() && is_theirs(&state) {
+                return Ok(Some((key, state)));
+            }
             if state.exists() {
-                let is_theirs = may_reach(connection, &key.org, state.owner.as_deref());
-                return Ok(is_theirs.then_some((key, state)));
+                asked.conversation = of_nobody();
             }
         }
     }

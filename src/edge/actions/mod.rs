@@ -83,10 +83,8 @@ async fn session(
     id: Option<Uuid>,
 ) -> Result<Option<(Arc<SessionRecord>, ConversationKey)>, BadFrame> {
     let Some(id) = id else { return Ok(None) };
-    let Some(record) = connection.edge.sessions.find(id).await? else { return Ok(None) };
-    if !may_reach(connection, &record.org, record.owner.as_deref()) {
-        return Ok(None);
-    }
+    let is_theirs = |record: &SessionRecord| may_reach(connection, &record.org, record.owner.as_deref());
+    let Some(record) = connection.edge.sessions.find(id, is_theirs).await? else { return Ok(None) };
     connection.has_session = true;
     let key = connection.edge.key(&record.org, record.conversation);
     Ok(key.map(|key| (record, key)))

@@ -98,9 +98,9 @@ impl Asked {
     async fn session(&self) -> Result<(Arc<SessionRecord>, ConversationKey), BadFrame> {
         let not_found = || BadFrame { code: ErrorCode::SessionNotFound, message: "there is no such session".into() };
         let id = self.fields.required_session()?.ok_or_else(not_found)?;
-        let record = self.edge.sessions.find(id).await?.ok_or_else(not_found)?;
-        let theirs = record.org == self.org && self.may_reach(record.owner.as_deref());
-        let key = self.edge.key(&record.org, record.conversation).filter(|_| theirs).ok_or_else(not_found)?;
+        let is_theirs = |record: &SessionRecord| record.org == self.org && self.may_reach(record.owner.as_deref());
+        let record = self.edge.sessions.find(id, is_theirs).await?.ok_or_else(not_found)?;
+        let key = self.edge.key(&record.org, record.conversation).ok_or_else(not_found)?;
         Ok((record, key))
     }
 

@@ -40,7 +40,7 @@ pub(super) async fn resume(asked: &Asked) -> Result<Value, BadFrame> {
     let fingerprint: String = fingerprint.chars().take(limits::NAME_MAX_CHARS).collect();
     let not_resumable = |reason: &str| Ok(json!({ "resumable": false, "reason": reason }));
     let Some(session) = find(asked, &fingerprint).await? else { return not_resumable("no_prior_visit") };
-    let Some(record) = asked.edge.sessions.find(session).await? else { return not_resumable("session_gone") };
+    let Some(record) = asked.edge.sessions.find(session, |_| true).await? else { return not_resumable("session_gone") };
     let key = asked.edge.key(&record.org, record.conversation).filter(|_| record.org == asked.org);
     let Some(key) = key else { return not_resumable("session_gone") };
     // The conversation may have got its owner after the session was opened.

@@ -1,0 +1,142 @@
+//! not-yours: one client asks for what is somebody else's and for what does not exist, in turn, many times.
+//!
+//! Contract: every answer is the same refusal, so that the time is all that could tell one from the other. How well it does is
+//! the share of pairs that a guess by the time gets right; 50 % is a coin. A server that shows everybody everything, because
+//! nobody proves who they are there, has nothing to be measured.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::super::Bench;
+use super::super::client::{Client, Window};
+use super::super::clock::now_ns;
+use super::super::fault::{Fault, FaultLog};
+use super::super::procs;
+use super::super::progress::Progress;
+use super::super::report::{Outcome, Samples};
+use super::super::wire::{Action, SessionData};
+
+/// The questions, with the names of their times: of somebody else's and of nobody's.
+const QUESTIONS: [(&str, [&str; 2]); 3] = [
+    ("get_session", ["session, another's", "session, nobody's"]),
+    ("get_conversation_messages", ["messages, another's", "messages, nobody's"]),
+    ("rename_conversation", ["rename, another's", "rename, nobody's"]),
+];
+/// Rounds before anything is measured.
+const WARM_UP: usize = 200;
+
+/// Asks in one client's name until the time is up.
+pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
+    let failed = |fault: Fault| anyhow::anyhow!("{fault}");
+    let mut client = bench.connect(Window::Normal).await.map_err(failed)?;
+    let owned = client.create_session_of(&bench.agent, Some("owner@bench.example")).await;
+    let (others, _) = owned.map_err(failed)?;
+    if client.ask(Action::GetSession { session_id: &others.session_id }).await.is_ok() {
+        return Ok(vec![]);
+    }
+    for _ in 0..WARM_UP {
+        round(&mut client, &others, false).await.map_err(failed)?;
+    }
+    let mut times: [[Vec<u64>; 2]; 3] = Default::default();
+    let _progress = Progress::start("not-yours", bench.args.seconds);
+    let until_ns = now_ns() + u64::try_from(Duration::from_secs_f64(bench.args.seconds).as_nanos()).unwrap_or(u64::MAX);
+    let (window, mut faults) = (procs::Window::open(&bench.watched), FaultLog::default());
+    for odd in [false, true].into_iter().cycle() {
+        if now_ns() >= until_ns {
+            break;
+        }
+        match round(&mut client, &others, odd).await {
+            Ok(took) => {
+                for (kept, took) in times.iter_mut().flatten().zip(took.as_flattened()) {
+                    kept.push(*took);
+                }
+            }
+            Err(fault) => {
+                faults.add(&fault);
+                if fault.ends_connection() {
+                    break;
+                }
+            }
+        }
+    }
+    let mut outcome = Outcome::new("not-yours");
+    outcome.window(window.close(), times.iter().flatten().map(|times| times.len() as u64).sum());
+    for ((action, names), times) in QUESTIONS.iter().zip(&times) {
+        for (name, times) in names.iter().zip(times) {
+            let mut samples = Samples::new();
+            times.iter().for_each(|ns| samples.add_ns(*ns));
+            outcome.latency(name, &samples);
+        }
+        outcome.figure(&format!("{action} told apart, %"), told_apart(times) * 100.0);
+    }
+    faults.merge(client.close().await);
+    outcome.faults(faults);
+    Ok(vec![outcome])
+}
+
+/// Asks each question about both; which comes first changes, so that neither gains by its place.
+async fn round(client: &mut Client, others: &SessionData, nobody_first: bool) -> Result<[[u64; 2]; 3], Fault> {
+    let nobody =
+        SessionData { session_id: of_nobody(&others.session_id), conversation_id: of_nobody(&others.conversation_id) };
+    let mut took = [[0; 2]; 3];
+    for (question, took) in took.iter_mut().enumerate() {
+        for n in 0..2 {
+            let whose = n ^ usize::from(nobody_first);
+            let SessionData { session_id, conversation_id } = [others, &nobody][whose];
+            let action = match question {
+                0 => Action::GetSession { session_id },
+                1 => Action::GetConversationMessages { session_id, limit: 50 },
+                _ => Action::RenameConversation { conversation_id, title: "Mine" },
+            };
+            let asked_ns = now_ns();
+            let answer = client.ask(action).await;
+            took[whose] = now_ns() - asked_ns;
+            match answer {
+                Err(Fault::Refused { code, .. }) if code.ends_with("_NOT_FOUND") => {}
+                Err(fault) => return Err(fault),
+                Ok(_) => return Err(Fault::BadAnswer("a stranger was answered".to_owned())),
+            }
+        }
+    }
+    Ok(took)
+}
+
+/// An id of the same make that nobody has. Servers may tell by its beginning where a thing is, so only the end is another.
+fn of_nobody(id: &str) -> String {
+    let fresh = Uuid::new_v4().simple().to_string();
+    let kept = id.len().saturating_sub(12);
+    format!("{}{}", id.get(..kept).unwrap_or_default(), &fresh[..12])
+}
+
+/// How often the longer time of a pair is of the same one of both: from 0.5, a coin, to 1.
+fn told_apart(times: &[Vec<u64>; 2]) -> f64 {
+    let mut all: Vec<(u64, usize)> = Vec::new();
+    for (whose, times) in times.iter().enumerate() {
+        all.extend(times.iter().map(|ns| (*ns, whose)));
+    }
+    all.sort_unstable();
+    let (mut seen, mut longer) = (0_u64, 0_u64);
+    for (_, whose) in &all {
+        match whose {
+            0 => seen += 1,
+            _ => longer += seen,
+        }
+    }
+    let pairs = times[0].len() as f64 * times[1].len() as f64;
+    let share = if pairs > 0.0 { longer as f64 / pairs } else { 0.5 };
+    share.max(1.0 - share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_that_differ_are_told_apart() {
+        assert_eq!(told_apart(&[vec![], vec![]]), 0.5);
+        assert_eq!(told_apart(&[vec![1, 2, 3], vec![4, 5]]), 1.0);
+        assert_eq!(told_apart(&[vec![4, 5], vec![1, 2, 3]]), 1.0);
+        assert_eq!(told_apart(&[vec![1, 4], vec![2, 3]]), 0.5);
+    }
+}
