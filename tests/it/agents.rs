@@ -230,3 +230,26 @@ async fn the_widget_of_an_agent_says_which_pages_may_use_it_and_for_whom() {
     assert!(!put.ended().await.success());
     assert!(put.output().contains("`acme` has an agent `shop` with a widget"), "{}", put.output());
 }
+
+#[tokio::test]
+async fn an_agent_of_a_pool_is_answered_by_that_pools_workers() {
+    let stage = Stage::start().await;
+    let mut consumer: Value = serde_json::from_str(include_str!("../../streams/CHAT.worker.json")).unwrap();
+    for name in ["name", "durable_name"] {
+        consumer[name] = json!("fast");
+    }
+    consumer["filter_subjects"] = json!(["chat.local.*.*.turn.requested.fast", "chat.local.*.*.turn.resumed.fast"]);
+    let request = json!({ "stream_name": "CHAT_local", "config": consumer, "action": "" });
+    let client = stage.nats.client().await;
+    let made = client.request("$JS.API.CONSUMER.CREATE.CHAT_local.fast", request.to_string().into()).await.unwrap();
+    assert!(!String::from_utf8_lossy(&made.payload).contains("\"error\""), "{made:?}");
+    stage.agent(ORG, "sprinter", &json!({ "pool": "fast" })).await;
+    let fast = [("SMOOTH_AGENT_POOL", "fast"), ("SMOOTH_AGENT_MODEL", "quick")];
+    let (edge, _worker, _fast) = tokio::join!(stage.edge(), stage.worker(), stage.worker_with(&fast));
+    let mut client = Client::connect(&edge).await;
+    for (agent, model) in [("sprinter", "quick"), ("somebody", "claude-haiku-4-5")] {
+        let (session, _) = session_with(&mut client, agent).await;
+        client.ask(&session, agent, "hello").await;
+        assert_eq!(stage.gateway.requests().last().unwrap()["model"], model);
+    }
+}

@@ -119,3 +119,30 @@ async fn a_worker_with_keys_for_some_answers_for_those_and_says_so() {
     assert_eq!(code(&refused), "LLM_UNAVAILABLE");
     assert_eq!(stage.gateway.requests().len(), 1);
 }
+
+#[tokio::test]
+async fn what_one_organisation_has_used_up_another_one_still_has() {
+    let stage = Stage::start().await;
+    let limits = [WITH_TOKENS[0], ("SMOOTH_AGENT_LIMIT_ORG_MESSAGES", "100,acme=2")];
+    let (one, two, _worker) = tokio::join!(stage.edge_with(&limits), stage.edge_with(&limits), stage.worker());
+    let (mut acme, mut other) = tokio::join!(member(&one, ACME), member(&two, ACME));
+    let mut globex = member(&one, GLOBEX).await;
+    let ((first, _), (second, _)) = (session(&mut acme).await, session(&mut other).await);
+    // A minute may end between the messages; the limit is then full again, and reached by the next ones.
+    let mut refused = false;
+    for n in 0..6 {
+        let (client, session) = if n % 2 == 0 { (&mut acme, &first) } else { (&mut other, &second) };
+        let id = format!("r{n}");
+        let answer = client.say(session, &id, "hello").await;
+        if code(&answer) == "RATE_LIMITED" {
+            refused = true;
+            break;
+        }
+        client.turn(&id).await;
+    }
+    assert!(refused, "both edges count together");
+    let (of_globex, _) = session(&mut globex).await;
+    for n in 0..5 {
+        assert_eq!(answer_text(&globex.ask(&of_globex, &format!("r{n}"), "hello").await), "ok");
+    }
+}
