@@ -360,8 +360,8 @@ fn marks_and_cursors() {
         let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
         let turn = Uuid::from_u128(turn).simple().to_string();
         let at = numbers.len().min(2);
-        let mark = [&[turn.clone()], &numbers[..at], &[kind.to_owned()], &numbers[at..]].concat().join(" ");
-        let cursor = [&[turn], &numbers[..]].concat().join(".");
+        let mark = format!("{turn} {} {kind} {}", numbers[..at].join(" "), numbers[at..].join(" "));
+        let cursor = format!("{turn}.{}", numbers.join("."));
         for input in [cut(&mark, &cuts), cut(&cursor, &cuts), text] {
             if let Some(mark) = Mark::parse(&input) {
                 let _ = (mark.calls_before(), mark.chunks_before());
