@@ -1,6 +1,7 @@
 //! The command line: parse and dispatch.
 
 mod agent;
+mod audit;
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -73,6 +74,11 @@ enum Command {
     Knowledge {
         #[command(subcommand)]
         command: Knowledge,
+    },
+    Replay(audit::Replay),
+    Audit {
+        #[command(subcommand)]
+        command: audit::Audit,
     },
     /// Look at what each role may do on NATS.
     Nats {
@@ -205,6 +211,8 @@ pub async fn run() -> anyhow::Result<()> {
             false => anyhow::bail!("not everything was ingested"),
         },
         Command::Agent { command } => agent::run(command, &load()?).await,
+        Command::Replay(args) => audit::replay(args, &load()?).await,
+        Command::Audit { command } => audit::audit(command, &load()?).await,
         Command::Nats { command } => nats(command).await,
         Command::Streams { command } => streams(command).await,
         Command::Tools { command: Tools::List } => list_tools().await,

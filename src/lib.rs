@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod agents;
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod bench;
 pub mod cli;

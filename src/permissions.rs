@@ -4,7 +4,7 @@
 //! the region `local`, like the definitions under `streams/`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
@@ -17,6 +17,8 @@ use crate::log::bus::Bus;
 const PERMISSIONS: &str = include_str!("../ops/nats/permissions.json");
 /// How long a server's complaints are waited for, after everything that it was asked.
 const COMPLAINTS_MS: u64 = 2_000;
+/// Tries between two looks at the complaints: the client library drops what it is not asked for in time.
+const TRIES_AT_ONCE: usize = 24;
 /// A sequence that no stream has: a message that expects it is never stored.
 const NEVER: &str = "9007199254740991";
 
@@ -104,30 +106,49 @@ async fn refused(bus: &Bus, role: &Role, roles: &BTreeMap<String, Role>) -> anyh
         foreign.dedup();
         foreign
     };
-    let (published, subscribed) = (of_others(|role| &role.publish), of_others(|role| &role.subscribe));
-    for subject in &published {
-        let mut headers = HeaderMap::new();
-        headers.insert("Nats-Expected-Last-Sequence", NEVER);
-        bus.client.publish_with_headers(subject.clone(), headers, "".into()).await?;
+    let published = of_others(|role| &role.publish).into_iter().map(|subject| (Try::Publish, subject));
+    let subscribed = of_others(|role| &role.subscribe).into_iter().map(|subject| (Try::Subscribe, subject));
+    let tries: Vec<(Try, String)> = published.chain(subscribed).collect();
+    let mut open = Vec::new();
+    for some in tries.chunks(TRIES_AT_ONCE) {
+        open.extend(not_refused(bus, some).await?);
     }
+    Ok(open)
+}
+
+/// Something that a role may not do.
+#[derive(Clone, Copy)]
+enum Try {
+    Publish,
+    Subscribe,
+}
+
+/// Makes some tries; returns those that the server lets pass.
+async fn not_refused(bus: &Bus, tries: &[(Try, String)]) -> anyhow::Result<Vec<String>> {
     let mut subscriptions = Vec::new();
-    for subject in &subscribed {
-        subscriptions.push(bus.client.subscribe(subject.clone()).await?);
+    for (what, subject) in tries {
+        match what {
+            Try::Publish => {
+                let mut headers = HeaderMap::new();
+                headers.insert("Nats-Expected-Last-Sequence", NEVER);
+                bus.client.publish_with_headers(subject.clone(), headers, "".into()).await?;
+            }
+            Try::Subscribe => subscriptions.push(bus.client.subscribe(subject.clone()).await?),
+        }
     }
     bus.client.flush().await?;
-    let tries = published.iter().map(|subject| ("Publish", subject));
-    let mut open: Vec<(&str, &String)> =
-        tries.chain(subscribed.iter().map(|subject| ("Subscription", subject))).collect();
+    let words = |(what, subject): &(Try, String)| match what {
+        Try::Publish => format!("publish to \"{}\"", subject.to_lowercase()),
+        Try::Subscribe => format!("subscription to \"{}\"", subject.to_lowercase()),
+    };
+    let mut open: Vec<String> = tries.iter().map(words).collect();
     let begun = Instant::now();
     while !open.is_empty() && begun.elapsed() < Duration::from_millis(COMPLAINTS_MS) {
         tokio::time::sleep(Duration::from_millis(5)).await;
-        let refusals: BTreeSet<String> = bus.refusals().iter().map(|refusal| refusal.to_lowercase()).collect();
-        open.retain(|(verb, subject)| {
-            let refusal = format!("{verb} to \"{subject}\"").to_lowercase();
-            !refusals.iter().any(|said| said.contains(&refusal))
-        });
+        let refusals: Vec<String> = bus.refusals().iter().map(|refusal| refusal.to_lowercase()).collect();
+        open.retain(|refusal| !refusals.iter().any(|said| said.contains(refusal)));
     }
-    Ok(open.iter().map(|(verb, subject)| format!("{} {subject} is not refused", verb.to_lowercase())).collect())
+    Ok(open.into_iter().map(|what| format!("{what} is not refused")).collect())
 }
 
 /// A subject that a pattern covers.

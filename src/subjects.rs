@@ -57,6 +57,14 @@ impl ConversationKey {
     }
 }
 
+/// `chat.{region}.*.{conversation}.>`, or of all conversations `chat.{region}.>`. Readers: auditors.
+pub fn events_of(region: &str, conversation: Option<Uuid>) -> String {
+    match conversation {
+        Some(conversation) => format!("chat.{region}.*.{conversation}.>"),
+        None => format!("chat.{region}.>"),
+    }
+}
+
 /// `session.{region}.{session}`: the session record. Publisher: the edge that opened it. Stream: CHAT.
 pub fn session(region: &str, session: Uuid) -> String {
     format!("session.{region}.{session}")

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
+    digest::Digest,
     event::{
         Event, ModelReplied, Participant, Prompt, Response, SessionOpened, StepJudged, ToolReturned, TurnRequested,
         TurnResumed,
@@ -31,6 +32,8 @@ pub struct Recorded {
     pub time: DateTime<Utc>,
     /// When the log took it.
     pub stored_at: DateTime<Utc>,
+    /// Of the event as it is stored.
+    pub digest: Digest,
     pub event: Event,
 }
 
@@ -39,6 +42,8 @@ pub struct Recorded {
 pub struct Conversation {
     /// Sequence of the last event; 0 = the conversation does not exist.
     pub last_seq: u64,
+    /// Digest of the last event, which the next one carries.
+    pub last_digest: Digest,
     /// E-mail address of the first user who gave or proved one, trimmed and in lower case: the conversation is theirs.
     pub owner: Option<String>,
     /// The agent of the session that was opened last.
@@ -170,6 +175,7 @@ impl Conversation {
     pub fn evolve(&mut self, recorded: &Recorded) {
         assert!(recorded.seq > self.last_seq, "events are folded in the order of their chain");
         self.last_seq = recorded.seq;
+        self.last_digest = recorded.digest;
         match &recorded.event {
             Event::SessionOpened(e) => {
                 self.created_at.get_or_insert(recorded.time);

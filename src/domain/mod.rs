@@ -4,13 +4,14 @@
 //!
 //! - [`event`]: the catalogue of what can happen; [`answer`], [`interaction`], [`request`], [`session`]: parts of it.
 //! - [`conversation`]: `evolve(state, event)`, the fold.
-//! - [`title`]: what a conversation is called.
+//! - [`digest`]: what chains stored events.   - [`title`]: what a conversation is called.
 //! - [`turn`]: the state of a running turn and `next_step(turn)`.
 //! - [`decide`]: `decide(state, command) -> event | refusal`.
 
 pub mod answer;
 pub mod conversation;
 pub mod decide;
+pub mod digest;
 pub mod event;
 pub mod interaction;
 pub mod request;
@@ -20,5 +21,6 @@ pub mod turn;
 
 pub use conversation::{Conversation, FinishedTurn, Message, Outcome, Recorded};
 pub use decide::{Command, Refusal, decide};
+pub use digest::Digest;
 pub use event::Event;
 pub use turn::{Call, Step, Turn, next_step};

@@ -39,7 +39,7 @@ use crate::{
     auth::{Verifier, widget::Widgets},
     config::{Quotas, Regions},
     ids, limits,
-    lists::Lists,
+    lists::{Lists, keep::Index},
     live::hub::Hub,
     log::{
         load::{Conversations, Decider},
@@ -116,6 +116,16 @@ impl Edge {
             shutdown,
             connections: TaskTracker::new(),
         }
+    }
+
+    /// Has the lists know that a conversation has got an owner. Otherwise they learn it when its next turn ends.
+    pub(crate) fn list_under_owner(&self, key: &ConversationKey, seq: u64) {
+        let (index, key) = (Index { log: self.log.clone(), conversations: self.conversations.clone() }, key.clone());
+        tokio::spawn(async move {
+            if let Err(error) = index.update(&key, seq).await {
+                tracing::debug!(%error, conversation = %key.conversation, "lists learn of the owner later");
+            }
+        });
     }
 
     /// What says that this edge is there.

@@ -2,7 +2,8 @@
 //!
 //! Contract: an event is acked when the entry that it makes is written, so nothing is lost when a process dies. An entry is
 //! never overwritten by one that knows less. What is said by several events of a conversation that are there at once is
-//! written once. Nothing here is on the way of a token: it is two events a turn, and few conversations at a time.
+//! written once. Nothing here is on the way of a token or of a new session: it is what ends a turn or lets it wait, and few
+//! conversations at a time.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -25,7 +26,6 @@ use crate::{
         nats::{CHAT, NatsLog, RawMessage},
     },
     subjects::{self, ConversationKey},
-    wire::stored::CE_PREV,
 };
 
 /// The consumer's name, see `streams/CHAT.index.json`.
@@ -36,7 +36,7 @@ const GONE_SECS: &str = "60";
 
 /// Why an entry was not written.
 #[derive(Debug, thiserror::Error)]
-enum KeepError {
+pub enum KeepError {
     #[error("{0}")]
     Read(#[from] ReadError),
     #[error("{0}")]
@@ -46,11 +46,17 @@ enum KeepError {
 /// Keeps the index.
 pub struct Keeper {
     pub client: Client,
-    pub log: NatsLog,
-    pub conversations: Conversations<NatsLog>,
+    pub index: Index,
     pub region: String,
     /// Whether tokens are counted, too: somebody limits them.
     pub counts_tokens: bool,
+}
+
+/// Writes entries.
+#[derive(Clone)]
+pub struct Index {
+    pub log: NatsLog,
+    pub conversations: Conversations<NatsLog>,
 }
 
 /// What is to be done for a conversation: the events that say so, and the last of them.
@@ -99,9 +105,7 @@ impl Keeper {
         {
             return tracing::warn!(%error, conversation = %key.conversation, "tokens are not counted; the events come again");
         }
-        if due.last_seq > 0
-            && let Err(error) = self.update(&key, due.last_seq).await
-        {
+        if let Err(error) = self.index.update(&key, due.last_seq).await {
             return tracing::warn!(%error, conversation = %key.conversation, "the index is behind; its events come again");
         }
         ack(due.messages).await;
@@ -112,18 +116,20 @@ impl Keeper {
         let completed = key.event(kind::TURN_COMPLETED);
         for message in due.messages.iter().filter(|message| *message.subject == *completed) {
             let Ok(seq) = message.info().map(|info| info.stream_sequence) else { continue };
-            let recorded = self.conversations.event_at(key, seq).await?;
+            let recorded = self.index.conversations.event_at(key, seq).await?;
             let Event::TurnCompleted(TurnCompleted { usage: Some(usage), .. }) = &recorded.event else { continue };
             let tokens = usage.prompt_tokens + usage.completion_tokens;
             let subject = subjects::count_tokens(&key.org, recorded.stored_at.date_naive());
             let id = format!("tokens-{}-{seq}", key.conversation);
-            self.log.count(&subject, i64::try_from(tokens).unwrap_or(i64::MAX), &id).await?;
+            self.index.log.count(&subject, i64::try_from(tokens).unwrap_or(i64::MAX), &id).await?;
         }
         Ok(())
     }
+}
 
+impl Index {
     /// Brings a conversation's entry up to an event.
-    async fn update(&self, key: &ConversationKey, seq: u64) -> Result<(), KeepError> {
+    pub async fn update(&self, key: &ConversationKey, seq: u64) -> Result<(), KeepError> {
         let state = self.conversations.load(key, Freshness::AtLeast(seq)).await?;
         let Some(entry) = Entry::of(key.conversation, &state) else { return Ok(()) };
         let subject = entry.subject(key);
@@ -181,17 +187,13 @@ impl Keeper {
     }
 }
 
-/// Events by conversation. The first event of a conversation makes no entry.
+/// Events by conversation.
 fn by_conversation(messages: Vec<Message>) -> HashMap<ConversationKey, Due> {
     let mut all: HashMap<ConversationKey, Due> = HashMap::new();
     for message in messages {
         let Some(key) = ConversationKey::parse_event(&message.subject) else { continue };
         let due = all.entry(key).or_default();
-        let prev = message.headers.as_ref().and_then(|headers| headers.get(CE_PREV));
-        let seq = message.info().map_or(0, |info| info.stream_sequence);
-        if prev.is_some_and(|prev| prev.as_str() != "0") {
-            due.last_seq = due.last_seq.max(seq);
-        }
+        due.last_seq = due.last_seq.max(message.info().map_or(0, |info| info.stream_sequence));
         due.messages.push(message);
     }
     all

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Version of the cached form; another version is ignored and written over.
-pub const FOLD_VERSION: u32 = 3;
+pub const FOLD_VERSION: u32 = 4;
 const BUCKET: &str = "CONVERSATIONS";
 /// How long before a request's `not_after` its acknowledgement no longer tells that it was stored in time: more than clocks
 /// differ, and less than an ordinary append leaves.
@@ -246,7 +246,8 @@ impl<L: EventLog> Conversations<L> {
         decider: &Decider,
     ) -> Result<Executed, ExecuteError> {
         let time = micros(Utc::now());
-        let new = NewEvent { id: decider.event_id.clone(), source: decider.source.clone(), time, event };
+        let (id, source) = (decider.event_id.clone(), decider.source.clone());
+        let new = NewEvent { id, source, time, prev_digest: state.last_digest, event };
         let previous = state.last_seq;
         let seq = self.log.append(key, previous, &new).await?;
         let stored_at = Utc::now();
@@ -255,7 +256,10 @@ impl<L: EventLog> Conversations<L> {
             Event::TurnRequested(request) if stored_at + REQUEST_DOUBT > request.not_after => {
                 self.event_at(key, seq).await?
             }
-            _ => Recorded { seq, time, stored_at, event: new.event },
+            _ => {
+                let digest = new.envelope(key, previous).digest(&new.subject(key), &new.event);
+                Recorded { seq, time, stored_at, digest, event: new.event }
+            }
         };
         let mut next = (**state).clone();
         next.evolve(&recorded);

@@ -34,14 +34,9 @@ impl EventLog for MemoryLog {
             return Err(AppendError::Conflict);
         }
         let seq = events.len() as u64 + 1;
-        let envelope = stored::Envelope {
-            id: event.id.clone(),
-            source: event.source.clone(),
-            time: event.time,
-            conversation: key.conversation,
-            prev: expected,
-        };
-        let recorded = Recorded { seq, time: event.time, stored_at: Utc::now(), event: event.event.clone() };
+        let envelope = event.envelope(key, expected);
+        let digest = envelope.digest(&event.subject(key), &event.event);
+        let recorded = Recorded { seq, time: event.time, stored_at: Utc::now(), digest, event: event.event.clone() };
         events.push((key.clone(), Stored { envelope, recorded }));
         Ok(seq)
     }

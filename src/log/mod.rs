@@ -19,7 +19,7 @@ use std::future::Future;
 use chrono::{DateTime, Utc};
 
 use crate::{
-    domain::{Event, Recorded},
+    domain::{Digest, Event, Recorded},
     subjects::ConversationKey,
     wire::stored::{DecodeError, Envelope},
 };
@@ -30,7 +30,31 @@ pub struct NewEvent {
     pub id: String,
     pub source: String,
     pub time: DateTime<Utc>,
+    /// Of the conversation's last event.
+    pub prev_digest: Digest,
     pub event: Event,
+}
+
+impl NewEvent {
+    /// Where the event is published.
+    pub fn subject(&self, key: &ConversationKey) -> String {
+        match self.event.pool() {
+            Some(pool) => key.work_item(self.event.kind(), pool),
+            None => key.event(self.event.kind()),
+        }
+    }
+
+    /// The envelope of the event after the one with this sequence.
+    pub fn envelope(&self, key: &ConversationKey, prev: u64) -> Envelope {
+        Envelope {
+            id: self.id.clone(),
+            source: self.source.clone(),
+            time: self.time,
+            conversation: key.conversation,
+            prev,
+            prev_digest: Some(self.prev_digest),
+        }
+    }
 }
 
 /// An event as the log holds it.

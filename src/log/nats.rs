@@ -17,7 +17,7 @@ use crate::{
     domain::Recorded,
     limits,
     subjects::{self, ConversationKey},
-    wire::stored::{self, DecodeError, Envelope},
+    wire::stored::{self, DecodeError},
 };
 
 /// Base name of the stream that holds conversations.
@@ -63,6 +63,7 @@ struct ApiError {
 }
 
 /// A message as a stream holds it.
+#[derive(Clone)]
 pub struct RawMessage {
     pub subject: String,
     pub seq: u64,
@@ -198,18 +199,8 @@ impl NatsLog {
 
 impl EventLog for NatsLog {
     async fn append(&self, key: &ConversationKey, expected: u64, event: &NewEvent) -> Result<u64, AppendError> {
-        let subject = match event.event.pool() {
-            Some(pool) => key.work_item(event.event.kind(), pool),
-            None => key.event(event.event.kind()),
-        };
-        let envelope = Envelope {
-            id: event.id.clone(),
-            source: event.source.clone(),
-            time: event.time,
-            conversation: key.conversation,
-            prev: expected,
-        };
-        let (pairs, payload) = stored::encode(&envelope, &event.event);
+        let subject = event.subject(key);
+        let (pairs, payload) = stored::encode(&event.envelope(key, expected), &event.event);
         if payload.len() > limits::EVENT_MAX_BYTES {
             return Err(AppendError::TooLarge { max: limits::EVENT_MAX_BYTES });
         }
@@ -254,7 +245,8 @@ impl EventLog for NatsLog {
     }
 }
 
-fn decode(message: RawMessage) -> Result<Stored, ReadError> {
+/// The event in a stored message.
+pub fn decode(message: RawMessage) -> Result<Stored, ReadError> {
     let seq = message.seq;
     let header = |name: &str| message.headers.get(name).map(String::as_str);
     let (envelope, event) =
@@ -263,7 +255,8 @@ fn decode(message: RawMessage) -> Result<Stored, ReadError> {
     if envelope.prev >= seq {
         return Err(ReadError::Malformed { seq, cause: DecodeError::Header(stored::CE_PREV) });
     }
-    let recorded = Recorded { seq, time: envelope.time, stored_at: message.stored_at, event };
+    let digest = stored::digest(&message.subject, header, &message.payload);
+    let recorded = Recorded { seq, time: envelope.time, stored_at: message.stored_at, digest, event };
     Ok(Stored { envelope, recorded })
 }
 

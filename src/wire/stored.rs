@@ -6,9 +6,13 @@
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use crate::domain::event::{Event, kind};
+use crate::domain::{
+    Digest,
+    event::{Event, kind},
+};
 
 pub const CE_ID: &str = "ce-id";
 pub const CE_TYPE: &str = "ce-type";
@@ -21,6 +25,8 @@ pub const CE_SCHEMAVERSION: &str = "ce-schemaversion";
 /// Stream sequence of the conversation's previous event; 0 for its first.
 pub const CE_PREV: &str = "ce-prev";
 pub const CONTENT_TYPE: &str = "content-type";
+/// Digest of the conversation's previous event, 64 zeros for its first: the chain that a change would break.
+pub const CE_PREVDIGEST: &str = "ce-prevdigest";
 /// JetStream's deduplication header; equals `ce-id`.
 pub const MSG_ID: &str = "Nats-Msg-Id";
 
@@ -36,6 +42,37 @@ pub struct Envelope {
     pub time: DateTime<Utc>,
     pub conversation: Uuid,
     pub prev: u64,
+    /// Absent in events that were written before there were digests.
+    pub prev_digest: Option<Digest>,
+}
+
+impl Envelope {
+    /// The digest of the event that this envelope is put around on a subject.
+    pub fn digest(&self, subject: &str, event: &Event) -> Digest {
+        let (headers, payload) = encode(self, event);
+        digest(
+            subject,
+            |wanted| headers.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.as_str()),
+            &payload,
+        )
+    }
+}
+
+/// The digest of a stored message: SHA-256 over its subject, the values of these headers, one a line, an empty line, and the
+/// payload. A header that is not there counts as an empty line.
+pub fn digest<'a>(subject: &str, header: impl Fn(&str) -> Option<&'a str>, payload: &[u8]) -> Digest {
+    const COVERED: [&str; 8] =
+        [CE_ID, CE_TYPE, CE_SOURCE, CE_TIME, CE_SUBJECT, CE_SCHEMAVERSION, CE_PREV, CE_PREVDIGEST];
+    let mut hash = Sha256::new();
+    hash.update(subject);
+    hash.update("\n");
+    for name in COVERED {
+        hash.update(header(name).unwrap_or_default());
+        hash.update("\n");
+    }
+    hash.update("\n");
+    hash.update(payload);
+    Digest(hash.finalize().into())
 }
 
 /// Why a stored message can't be read as an event.
@@ -53,7 +90,7 @@ pub enum DecodeError {
 
 /// The headers and the payload of a stored event.
 pub fn encode(envelope: &Envelope, event: &Event) -> (Vec<(&'static str, String)>, Bytes) {
-    let headers = vec![
+    let mut headers = vec![
         (MSG_ID, envelope.id.clone()),
         (CE_SPECVERSION, "1.0".into()),
         (CE_ID, envelope.id.clone()),
@@ -65,6 +102,7 @@ pub fn encode(envelope: &Envelope, event: &Event) -> (Vec<(&'static str, String)
         (CE_PREV, envelope.prev.to_string()),
         (CONTENT_TYPE, "application/json".into()),
     ];
+    headers.extend(envelope.prev_digest.map(|digest| (CE_PREVDIGEST, digest.to_string())));
     (headers, encode_payload(event))
 }
 
@@ -82,6 +120,10 @@ pub fn decode<'a>(header: impl Fn(&str) -> Option<&'a str>, payload: &[u8]) -> R
         time: time.with_timezone(&Utc),
         conversation: required(CE_SUBJECT)?.parse().map_err(|_| DecodeError::Header(CE_SUBJECT))?,
         prev: required(CE_PREV)?.parse().map_err(|_| DecodeError::Header(CE_PREV))?,
+        prev_digest: match header(CE_PREVDIGEST) {
+            Some(text) => Some(Digest::parse(text).ok_or(DecodeError::Header(CE_PREVDIGEST))?),
+            None => None,
+        },
     };
     let event_type = required(CE_TYPE)?;
     let name = event_type.strip_prefix(TYPE_PREFIX).ok_or_else(|| DecodeError::Type(event_type.to_string()))?;

@@ -49,7 +49,7 @@ use crate::{
     agents, ids,
     knowledge::Retrieve,
     limits,
-    lists::keep::Keeper,
+    lists::keep::{Index, Keeper},
     log::{load::Conversations, nats::NatsLog, objects::Objects},
     subjects,
     tools::{self, Registry},
@@ -164,8 +164,7 @@ impl Worker {
     fn keeper(&self) -> Keeper {
         Keeper {
             client: self.client.clone(),
-            log: self.log.clone(),
-            conversations: self.conversations.clone(),
+            index: Index { log: self.log.clone(), conversations: self.conversations.clone() },
             region: self.settings.region.clone(),
             counts_tokens: self.settings.counts_tokens,
         }

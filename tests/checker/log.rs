@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, LazyLock, Mutex},
 };
 
-use turnstream::domain::{Command, Conversation, Event, Recorded, Refusal, decide};
+use turnstream::domain::{Command, Conversation, Digest, Event, Recorded, Refusal, decide};
 
 use crate::{
     facts::Facts,
@@ -186,7 +186,8 @@ impl Server {
 fn node(before: &Log, pending: Pending, hour: u8, hash: u64) -> Node {
     let seq = before.last() + 1;
     let event = decided(before.at(pending.at).fold(), pending.word).expect("only what was decided is appended");
-    let recorded = Recorded { seq, time: words::time(hour), stored_at: words::time(hour), event };
+    let recorded =
+        Recorded { seq, time: words::time(hour), stored_at: words::time(hour), digest: Digest::default(), event };
     let mut fold = before.fold().clone();
     fold.evolve(&recorded);
     let mut broken = before.broken();

@@ -5,6 +5,7 @@ mod admin;
 mod agents;
 mod approvals;
 mod attachments;
+mod audit;
 mod bad_input;
 mod battery;
 mod builtin_tools;

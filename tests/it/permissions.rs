@@ -26,8 +26,8 @@ async fn a_user_that_may_too_much_or_too_little_is_found_out() {
     let stage = Stage::start().await;
     let (passed, said) = check(&stage, "auditor", "test").await;
     assert!(!passed && said.contains("may publish on every subject"), "{said}");
-    assert!(said.contains("publish chat.local.x.x.turn.requested.x is not refused"), "{said}");
-    assert!(said.contains("subscription live.local.x is not refused"), "{said}");
+    assert!(said.contains("publish to \"chat.local.x.x.turn.requested.x\" is not refused"), "{said}");
+    assert!(said.contains("subscription to \"live.local.x\" is not refused"), "{said}");
     let (passed, said) = check(&stage, "worker", "edge").await;
     assert!(!passed && said.contains("Permissions Violation for Subscription"), "{said}");
     let (passed, said) = check(&stage, "nobody", "edge").await;

@@ -2,7 +2,7 @@
 
 use turnstream::{
     domain::{
-        Conversation, Event, Outcome, Recorded,
+        Conversation, Digest, Event, Outcome, Recorded,
         conversation::Body,
         event::{
             Citation, Content, Image, ModelReplied, Resolution, ToolReturned, TurnRequested, TurnResumed, TurnStarted,
@@ -32,7 +32,13 @@ fn a_request_that_was_stored_too_late_is_void() {
         let request = TurnRequested { not_after: second(100), ..request(10) };
         let stored_at = second(100) + chrono::TimeDelta::microseconds(stored_after);
         let mut state = Conversation::default();
-        state.evolve(&Recorded { seq: 4, time: second(90), stored_at, event: Event::TurnRequested(request) });
+        state.evolve(&Recorded {
+            seq: 4,
+            time: second(90),
+            stored_at,
+            digest: Digest::default(),
+            event: Event::TurnRequested(request),
+        });
         state
     };
     assert!(late(0).turn.is_some());

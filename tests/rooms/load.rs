@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use turnstream::{
-    domain::{Command, Conversation, Event, Message, Refusal, event::TurnRequested},
+    domain::{Command, Conversation, Digest, Event, Message, Refusal, event::TurnRequested},
     limits,
     log::{
         EventLog, NewEvent, ReadError, Via,
@@ -30,7 +30,13 @@ pub fn decider() -> Decider {
 pub async fn append(log: &impl EventLog, key: &ConversationKey, event: Event) -> u64 {
     let expected = log.last(key, Via::Leader).await.unwrap().map_or(0, |last| last.recorded.seq);
     let Decider { source, event_id } = decider();
-    log.append(key, expected, &NewEvent { id: event_id, source, time: second(1), event }).await.unwrap()
+    log.append(
+        key,
+        expected,
+        &NewEvent { id: event_id, source, time: second(1), prev_digest: Digest::default(), event },
+    )
+    .await
+    .unwrap()
 }
 
 /// Appends this many turns with a question and an answer each.

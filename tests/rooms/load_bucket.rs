@@ -178,6 +178,7 @@ async fn an_event_of_a_newer_schema_is_refused_and_not_guessed() {
         time: second(1),
         conversation: key.conversation,
         prev: 0,
+        prev_digest: None,
     };
     let (headers, payload) = turnstream::wire::stored::encode(&envelope, &opened());
     let headers = headers.iter().map(|(name, value)| (*name, if *name == "ce-schemaversion" { "2" } else { value }));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, SubsecRound, Utc};
 use futures_util::future::join_all;
 use turnstream::{
-    domain::{Event, event::TurnRequested},
+    domain::{Digest, Event, event::TurnRequested},
     limits,
     log::{AppendError, EventLog, NewEvent, Stored, Via, memory::MemoryLog},
     subjects::ConversationKey,
@@ -57,7 +57,7 @@ const BOTH: [Via; 2] = [Via::Replica, Via::Leader];
 fn new_event(event: Event) -> NewEvent {
     // The log keeps times to the microsecond.
     let time = Utc::now().trunc_subsecs(6);
-    NewEvent { id: id_text(), source: "/test".into(), time, event }
+    NewEvent { id: id_text(), source: "/test".into(), time, prev_digest: Digest::default(), event }
 }
 
 fn id_text() -> String {
@@ -299,7 +299,8 @@ mod only_over_nats {
         let server = Server::start().await;
         let (log, key) = (server.log(), new_key("acme"));
         let (source, time) = ("/test".into(), second(1));
-        let envelope = Envelope { id: "loop".into(), source, time, conversation: key.conversation, prev: 1 };
+        let envelope =
+            Envelope { id: "loop".into(), source, time, conversation: key.conversation, prev: 1, prev_digest: None };
         let (headers, payload) = encode(&envelope, &opened());
         let headers = headers.iter().filter(|(name, _)| *name != MSG_ID).map(|(name, value)| (*name, value.as_str()));
         log.put(&key.event("session.opened"), "loop", &headers.collect::<Vec<_>>(), payload).await.unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use turnstream::{
-    domain::{Conversation, Event, Recorded, event::TurnStarted},
+    domain::{Conversation, Digest, Event, Recorded, event::TurnStarted},
     ids,
     subjects::ConversationKey,
     wire::stored::{self, DecodeError, Envelope, SessionRecord},
@@ -186,7 +186,8 @@ fn the_samples_fold_to_a_conversation() {
     let mut state = Conversation::default();
     for (envelope, event) in chain {
         let seq = if envelope.prev == 0 { 101 } else { envelope.prev + 1 };
-        let recorded = Recorded { seq, time: envelope.time, stored_at: envelope.time, event };
+        let recorded =
+            Recorded { seq, time: envelope.time, stored_at: envelope.time, digest: Digest::default(), event };
         state.evolve(&recorded);
         if let Event::TurnParked(_) = recorded.event {
             assert!(state.turn.as_ref().unwrap().park.is_some());

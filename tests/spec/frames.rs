@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeZone, Utc};
 use serde_json::{Value, json};
 use turnstream::{
     domain::{
-        Event, Recorded,
+        Digest, Event, Recorded,
         conversation::Message,
         event::{Prompt, TurnCompleted},
     },
@@ -164,7 +164,13 @@ fn answers() -> [(&'static str, Bytes); 10] {
 fn page() -> MessagePage {
     let messages = ["turn.completed", "turn.requested"].map(|kind| {
         let (envelope, event) = events::sample(kind).decode().unwrap();
-        let recorded = Recorded { seq: envelope.prev + 1, time: envelope.time, stored_at: envelope.time, event };
+        let recorded = Recorded {
+            seq: envelope.prev + 1,
+            time: envelope.time,
+            stored_at: envelope.time,
+            digest: Digest::default(),
+            event,
+        };
         HistoryMessage::from(&Message::of(&recorded).unwrap()).to_json()
     });
     MessagePage { messages: messages.into(), next_cursor: Some("m1-66".into()), has_more: true }

@@ -47,7 +47,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
         None => (new_conversation(connection, &org)?, Arc::default(), opened),
     };
     let opened = with_agent(connection, &key.org, opened);
-    let resumed = state.exists();
+    let (resumed, was_nobodys) = (state.exists(), state.owner.is_none());
     let executed = edge.conversations.execute(&key, state, &Command::Open(opened.clone()), &edge.decider()).await?;
     let record = SessionRecord {
         session: opened.session,
@@ -75,6 +75,9 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
         agent_participant_id: record.agent.id,
     };
     answer(connection, request, 200, "Session created", created);
+    if resumed && was_nobodys && record.owner.is_some() {
+        edge.list_under_owner(&key, executed.recorded.seq);
+    }
     visitors::remember(&edge, &record, opened.browser_fingerprint);
     if let Some(turn) = executed.state.turn.as_ref().filter(|_| resumed) {
         connection.attach(&key, turn).await;

@@ -7,6 +7,7 @@ pub fn user_of(command: &str) -> &'static str {
         "worker" => "worker",
         "ingest" => "ingester",
         "dev" => "test",
+        "replay" | "audit" => "auditor",
         _ => "administrator",
     }
 }

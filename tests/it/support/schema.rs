@@ -6,6 +6,8 @@ use async_nats::jetstream;
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
+use turnstream::{audit::verify::Verifier, log::nats::RawMessage};
+
 use super::nats::NatsServer;
 
 const FRAMES: &str = include_str!("../../../spec/frames.schema.json");
@@ -50,6 +52,7 @@ pub async fn log(nats: &NatsServer) {
     headers_schema["components"] = asyncapi["components"].clone();
     let headers_schema = validator(&headers_schema);
     let mut last_of: BTreeMap<String, u64> = BTreeMap::new();
+    let mut verifier = Verifier::default();
 
     let stream = jetstream::new(nats.client().await).get_stream("CHAT_local").await.unwrap();
     let state = &stream.cached_info().state;
@@ -65,6 +68,9 @@ pub async fn log(nats: &NatsServer) {
         let headers: BTreeMap<String, &str> =
             message.headers.iter().map(|(name, _)| (name.to_string(), header(name.as_ref()))).collect();
         expect(&headers_schema, &json!(headers), seq);
+        let headers = headers.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
+        let (subject, payload_bytes) = (message.subject.to_string(), message.payload.clone());
+        verifier.take(&RawMessage { subject, seq, stored_at: chrono::Utc::now(), headers, payload: payload_bytes });
         assert_eq!(header("Nats-Msg-Id"), header("ce-id"), "event {seq}");
         let name = header("ce-type").strip_prefix("turnstream.").unwrap();
         expect(&definition(&events, name), &payload, seq);
@@ -73,6 +79,8 @@ pub async fn log(nats: &NatsServer) {
         let last = last_of.insert(header("ce-subject").to_owned(), seq).unwrap_or(0);
         assert_eq!(header("ce-prev"), last.to_string(), "event {seq}");
     }
+    let report = verifier.report;
+    assert!(report.broken == 0 && report.without_digest == 0, "{report}");
 }
 
 fn expect(validator: &Validator, value: &Value, seq: u64) {

@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use turnstream::{
     domain::{
-        Event, Recorded,
+        Digest, Event, Recorded,
         event::{
             CallRequested, FailureReason, ModelReplied, Participant, Prompt, Response, SessionOpened, ToolCalled,
             ToolReturned, TurnCompleted, TurnFailed, TurnParked, TurnReleased, TurnRequested,
@@ -34,7 +34,7 @@ pub fn new_key(org: &str) -> ConversationKey {
 
 /// An event as it stands in a log.
 pub fn recorded(seq: u64, event: Event) -> Recorded {
-    Recorded { seq, time: second(seq), stored_at: second(seq), event }
+    Recorded { seq, time: second(seq), stored_at: second(seq), digest: Digest::default(), event }
 }
 
 pub fn user() -> Participant {

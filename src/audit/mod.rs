@@ -1,0 +1,9 @@
+//! The log as evidence: reading it in its order, telling it to people and programs, and proving that nobody changed it.
+//!
+//! - [`scan`]: the events of a region or of one conversation, in the stream's order, without a consumer.
+//! - [`verify`]: follows the chain of digests.   - [`timeline`]: events in words.   - [`replay`]: their outside forms.
+
+pub mod replay;
+pub mod scan;
+pub mod timeline;
+pub mod verify;

@@ -1,0 +1,86 @@
+//! The outside forms of events: as they are stored, as CloudEvents, and the state that they add up to.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    domain::Conversation,
+    log::{
+        ReadError, Stored,
+        nats::{RawMessage, decode},
+    },
+    wire::stored,
+};
+
+/// Up to where a replay goes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Until {
+    Seq(u64),
+    Time(DateTime<Utc>),
+}
+
+impl std::str::FromStr for Until {
+    type Err = String;
+
+    /// A sequence, or a time in RFC 3339.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(seq) = text.parse() {
+            return Ok(Self::Seq(seq));
+        }
+        let time = DateTime::parse_from_rfc3339(text);
+        time.map(|time| Self::Time(time.to_utc())).map_err(|_| "neither a sequence nor a time in RFC 3339".into())
+    }
+}
+
+impl Until {
+    /// Whether an event is still within.
+    pub fn includes(&self, message: &RawMessage) -> bool {
+        match self {
+            Self::Seq(seq) => message.seq <= *seq,
+            Self::Time(time) => message.stored_at <= *time,
+        }
+    }
+}
+
+/// A stored message with everything that is in it.
+pub fn raw(message: &RawMessage) -> Value {
+    let headers: Map<String, Value> =
+        message.headers.iter().filter(|(name, _)| is_of_event(name)).map(|(k, v)| (k.clone(), json!(v))).collect();
+    json!({
+        "seq": message.seq,
+        "storedAt": message.stored_at.to_rfc3339_opts(SecondsFormat::Nanos, true),
+        "subject": message.subject,
+        "headers": headers,
+        "payload": payload(message),
+    })
+}
+
+/// The event as a CloudEvent in structured mode.
+pub fn cloud_event(message: &RawMessage) -> Value {
+    let mut event = Map::new();
+    for (name, value) in &message.headers {
+        if let Some(attribute) = name.strip_prefix("ce-") {
+            event.insert(attribute.to_string(), json!(value));
+        }
+    }
+    event.insert("datacontenttype".into(), json!("application/json"));
+    event.insert("sequence".into(), json!(message.seq.to_string()));
+    event.insert("data".into(), payload(message));
+    Value::Object(event)
+}
+
+/// The event in a message, and the state after it.
+pub fn fold(state: &mut Conversation, message: RawMessage) -> Result<Stored, ReadError> {
+    let stored = decode(message)?;
+    state.evolve(&stored.recorded);
+    Ok(stored)
+}
+
+fn payload(message: &RawMessage) -> Value {
+    serde_json::from_slice(&message.payload).unwrap_or_else(|_| json!(String::from_utf8_lossy(&message.payload)))
+}
+
+/// Headers that the event's writer set; the server adds others when it hands a message out.
+fn is_of_event(name: &str) -> bool {
+    name.starts_with("ce-") || [stored::MSG_ID, stored::CONTENT_TYPE].contains(&name)
+}

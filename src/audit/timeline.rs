@@ -1,0 +1,99 @@
+//! Events in words: one line each, for people.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use crate::{
+    domain::{
+        Event,
+        event::{Prompt, Resolution},
+    },
+    log::Stored,
+};
+
+/// Longest excerpt of a text in a line.
+const EXCERPT_CHARS: usize = 160;
+
+/// A conversation's events as lines.
+#[derive(Default)]
+pub struct Timeline {
+    begun: Option<DateTime<Utc>>,
+}
+
+impl Timeline {
+    /// The line of the next event: when, how long after the first, who wrote it, what happened.
+    pub fn line(&mut self, stored: &Stored) -> String {
+        let recorded = &stored.recorded;
+        let since = recorded.time - *self.begun.get_or_insert(recorded.time);
+        let at = recorded.time.to_rfc3339_opts(SecondsFormat::Millis, true);
+        let seconds = since.num_milliseconds() as f64 / 1_000.0;
+        let writer = stored.envelope.source.split('/').nth(2).unwrap_or(&stored.envelope.source);
+        format!("{at}  +{seconds:>9.3} s  #{:<8} {writer:<7} {}", recorded.seq, words(&recorded.event))
+    }
+}
+
+/// What happened, in one line.
+fn words(event: &Event) -> String {
+    match event {
+        Event::SessionOpened(e) => format!("{} opens session {} with {}", e.user.name, e.session, e.agent.name),
+        Event::SessionIdentified(e) => format!("the visitor of session {} proved who they are", e.session),
+        Event::ConversationRenamed(e) => format!("the conversation is called {}", quoted(&e.title)),
+        Event::TurnRequested(e) => {
+            let config = e.agent_config.as_ref().map(|c| format!(", agent {} revision {}", c.agent, c.revision));
+            let skill = e.skill.as_ref().map(|skill| format!(", skill {}", skill.name));
+            let asker = e.asker.as_ref().map(|asker| format!(" (user {})", asker.user));
+            let more = [config, skill].into_iter().flatten().collect::<String>();
+            format!("{}{} asks {}{more}", e.user.name, asker.unwrap_or_default(), quoted(&e.message))
+        }
+        Event::TurnStarted(e) => format!("worker {} takes the turn", e.worker),
+        Event::TurnReleased(_) => "the worker gives the turn back".into(),
+        Event::TurnModelReplied(e) => {
+            let calls: Vec<String> = e.calls.iter().map(|c| format!("{}({})", c.name, excerpt(&c.arguments))).collect();
+            let model = e.model.as_deref().unwrap_or("the model");
+            format!("{model} says {} and calls {}", quoted(&e.text), calls.join(", "))
+        }
+        Event::TurnToolCalled(e) => format!("{} is called", e.name),
+        Event::TurnToolReturned(e) => {
+            let verb = if e.is_error { "fails" } else { "returns" };
+            format!("{} {verb}: {}", e.name, quoted(&e.result))
+        }
+        Event::TurnParked(e) => match &e.prompt {
+            Prompt::Approval { description, .. } => format!("waits for approval of {}", quoted(description)),
+            Prompt::Interaction { form, reason, .. } => {
+                format!("asks the visitor ({}): {}", form.kind(), quoted(reason))
+            }
+        },
+        Event::TurnResumed(e) => {
+            let by = e.by.map_or_else(|| "the deadline".to_string(), |session| format!("session {session}"));
+            let what = match e.resolution {
+                Resolution::Approved => "approved",
+                Resolution::Submitted => "answered",
+                Resolution::Declined => "declined",
+                Resolution::Expired => "expired",
+            };
+            format!("{what} by {by}")
+        }
+        Event::TurnCompleted(e) => {
+            let sources: Vec<&str> = e.citations.iter().map(|citation| citation.title.as_str()).collect();
+            let sources = if sources.is_empty() { String::new() } else { format!(", from {}", sources.join(", ")) };
+            let cost = e.usage.and_then(|usage| usage.cost_usd).map(|cost| format!(", {cost} USD"));
+            format!("{} answers {}{sources}{}", e.agent.name, quoted(&e.response.text()), cost.unwrap_or_default())
+        }
+        Event::TurnFailed(e) => format!("the turn fails ({:?}): {}", e.reason, excerpt(&e.detail)),
+        Event::TurnCancelled(e) => format!("session {} cancels the turn", e.by),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("“{}”", excerpt(text))
+}
+
+/// The beginning of a text on one line, without what could move a terminal's cursor.
+fn excerpt(text: &str) -> String {
+    let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut plain: String = plain.take(EXCERPT_CHARS + 1).collect();
+    if plain.chars().count() > EXCERPT_CHARS {
+        plain.pop();
+        plain.push('…');
+    }
+    plain
+}
