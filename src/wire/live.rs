@@ -83,7 +83,7 @@ impl Mark {
     pub fn calls_before(&self) -> u32 {
         match self.kind {
             Kind::Token | Kind::Reasoning | Kind::Preamble | Kind::Restart => self.call,
-            Kind::Chunk | Kind::Notice | Kind::Prompt => self.call + 1,
+            Kind::Chunk | Kind::Notice | Kind::Prompt => self.call.saturating_add(1),
             Kind::Terminal => u32::MAX,
         }
     }

@@ -1,5 +1,6 @@
 //! Flow tests: the whole product over real parts — a nats-server, processes, sockets, an HTTP gateway.
 
+mod abuse;
 mod admin;
 mod agents;
 mod approvals;

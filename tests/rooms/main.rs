@@ -3,6 +3,7 @@
 mod domain;
 mod domain_fold;
 mod domain_random;
+mod fuzz;
 mod hostile_documents;
 mod knowledge;
 mod lists;
