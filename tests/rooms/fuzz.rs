@@ -319,13 +319,8 @@ fn stored_events_and_what_is_folded_of_them() {
             let Ok((envelope, event)) = stored::decode(header, payload.as_bytes()) else { continue };
             let _ = render::render("r1", true, &event, Utc::now());
             let (seq, stored_at) = (n as u64 * 7 + 100, second(n as u64));
-            state.evolve(&Recorded {
-                seq,
-                time: envelope.time,
-                stored_at,
-                digest: Default::default(),
-                event: event.clone(),
-            });
+            let digest = envelope.digest("chat.local.acme.x.turn.started", &event);
+            state.evolve(&Recorded { seq, time: envelope.time, stored_at, digest, event: event.clone() });
             look_at(&state, seq);
             if let Some(turn) = event.turn() {
                 for command in [

@@ -103,7 +103,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "dev",
         ],
     ),
-    ("main", &["extract", "cli"]),
+    ("main", &["extract", "cli", "domain"]),
 ];
 
 /// Files that name the NATS client.
