@@ -178,3 +178,39 @@ async fn an_answer_to_no_form_says_so() {
     client.send(&json!({ "action": "submit_interaction", "sessionId": session.id })).await;
     assert_eq!(code(&client.next().await), "VALIDATION_ERROR");
 }
+
+#[tokio::test]
+async fn choices_are_made_in_words_too_and_a_parked_one_goes_on_with_another_worker() {
+    let stage = Stage::start().await;
+    let (edge, mut worker) = tokio::join!(stage.edge(), stage.worker());
+    let mut client = Client::connect(&edge).await;
+    let session = session_that_supports(&mut client, &["identity_form"]).await;
+    stage.gateway.script(Reply::tool_call("request_choices", choices()));
+    let asked = client.ask(&session, "r1", "a shirt, please").await;
+    assert!(!kinds(&asked).contains(&"interaction_required"), "the client shows other forms only");
+    let picked = |options: Value| json!({ "values": { "answers": [{ "header": "Size", "options": options }] } });
+    for (id, options, fits) in
+        [("r2", json!(["XL"]), false), ("r3", json!(["M", "L"]), false), ("r4", json!(["L"]), true)]
+    {
+        stage.gateway.script(Reply::tool_call("submit_interaction", picked(options)));
+        let turn = client.ask(&session, id, "that one").await;
+        assert_eq!(tool_activity(&turn)[1].starts_with("result "), fits, "{turn:#?}");
+    }
+    assert_eq!(last_result(&stage), json!({ "status": "submitted", "values": picked(json!(["L"]))["values"] }));
+
+    let session = session_that_supports(&mut client, &["choice_chips"]).await;
+    stage.gateway.script(Reply::tool_call("request_choices", choices()));
+    client.begin(&session, "r5", "another shirt").await;
+    client.turn_until("r5", "interaction_required").await;
+    worker.kill().await;
+    drop(client);
+    let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
+    let mut client = Client::connect(&edge).await;
+    let session = client.resume(&session.conversation).await;
+    let prompt = client.turn_until("r5", "interaction_required").await.pop().unwrap()["data"]["data"].clone();
+    let other = json!({ "values": { "answers": [{ "header": "Size", "other": "as large as it gets" }] } });
+    let submitted = client.request(submit(&session, &prompt, other)).await;
+    assert_eq!(submitted["data"]["values"]["answers"][0]["other"], "as large as it gets");
+    assert_eq!(answer_text(&client.turn("r5").await), "ok");
+    assert_eq!(last_result(&stage)["status"], "submitted");
+}
