@@ -60,7 +60,7 @@ pub const AGENT_CONFIG_MAX_BYTES: usize = 64 * 1024;
 pub const TOOL_SETTINGS_MAX_BYTES: usize = 4 * 1024;
 /// Longest persona or greeting: a few pages.
 pub const PERSONA_MAX_CHARS: usize = 20_000;
-/// How often edges and workers look for changed configurations: well below the promised second.
+/// How often edges look for changed configurations: well below the promised second.
 pub const AGENTS_EVERY_MS: u64 = 300;
 /// Longest secret.
 pub const SECRET_MAX_BYTES: u64 = 16 * 1024;
