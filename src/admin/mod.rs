@@ -1,7 +1,7 @@
 //! The administrators' HTTP API, under `/admin` of every edge.
 //!
 //! - [`route`]: the table of routes, with the role that each needs.   - [`serve`]: from a request to its answer.
-//! - [`answer`]: answers and refusals.   - [`forms`]: their JSON.   - [`openapi`]: the document of it all.   -
+//! - [`answer`]: answers and refusals.   - [`forms`]: their JSON.   - [`openapi`]: the document of it all.
 //! - [`conversations`], [`knowledge`], [`connectors`], [`settings`], [`publish`]: what the routes do.
 //!
 //! Invariant: a request is served for the organisation of its token and for no other; what another organisation has is as

@@ -2,8 +2,8 @@
 //!
 //! Contract of [`serve`]: actions are served one after the other, in the order of the frames, while the frames of running
 //! turns wait in a bounded queue; so an action's answer always precedes the frames that it causes. One task, one `select!`:
-//! (1) take an action and answer it; or take the live frames that are there; or a host's event; or, while a turn is open, look after silent
-//! ones; or stop; (2) write everything in one go; (3) close when the client does not keep up.
+//! (1) take an action and answer it; or take the live frames that are there; or a host's event; or, while a turn is open, look
+//! after silent ones; or stop; (2) write everything in one go; (3) close when the client does not keep up.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 

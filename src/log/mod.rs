@@ -1,7 +1,8 @@
 //! The event log: append with one winner, read what is there.
 //!
 //! [`EventLog`] is the contract; [`nats::NatsLog`] keeps it over JetStream, [`memory::MemoryLog`] in memory for simulation.
-//! [`load::Conversations`] folds a conversation from it, [`objects::Objects`] keeps what is too large for an event. One contract suite runs against both logs.
+//! [`load::Conversations`] folds a conversation from it, [`objects::Objects`] keeps what is too large
+//! for an event. One contract suite runs against both logs.
 
 pub mod backoff;
 pub mod batch;

@@ -1,10 +1,9 @@
 //! The step that asks the model.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use futures_util::future::{Either, select};
 use serde_json::Value;
-use std::pin::pin;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{

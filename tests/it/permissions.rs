@@ -1,6 +1,6 @@
 //! What each role may do on NATS: the users of `ops/nats` on a real server, and every other role's subjects refused.
 //!
-//! All other tests run the product under these users; this one shows that they may do nothing else.
+//! The other tests run edges, workers and commands under these users; this one shows that they may do nothing else.
 
 use crate::support::Stage;
 

@@ -10,8 +10,12 @@ use crate::domain::{
     event::{TurnReleased, TurnStarted},
 };
 
-/// The events of some conversations as a stream holds them.
 fn log(conversations: u128, events: u64) -> Vec<RawMessage> {
+    log_since(0, conversations, events)
+}
+
+/// The events of some conversations as a stream holds them; those up to `old` were written before there were digests.
+fn log_since(old: u64, conversations: u128, events: u64) -> Vec<RawMessage> {
     let mut tails: HashMap<u128, (u64, Digest)> = HashMap::new();
     let event = |seq: u64| match seq % 2 {
         0 => Event::TurnReleased(TurnReleased { turn: Uuid::from_u128(seq.into()), epoch: seq }),
@@ -23,7 +27,8 @@ fn log(conversations: u128, events: u64) -> Vec<RawMessage> {
         let (prev, digest) = tails.get(&n).copied().unwrap_or_default();
         let time = Utc.timestamp_opt(seq as i64, 0).unwrap();
         let (id, source) = (format!("id-{seq}"), "/test".to_string());
-        let envelope = Envelope { id, source, time, conversation: key.conversation, prev, prev_digest: Some(digest) };
+        let prev_digest = Some(digest).filter(|_| seq > old);
+        let envelope = Envelope { id, source, time, conversation: key.conversation, prev, prev_digest };
         let (headers, payload) = stored::encode(&envelope, &event(seq));
         let subject = key.event(event(seq).kind());
         tails.insert(n, (seq, envelope.digest(&subject, &event(seq))));
@@ -51,12 +56,12 @@ fn edit(message: &mut RawMessage) {
 #[test]
 fn an_untouched_log_passes_and_an_older_one_without_digests_too() {
     assert_eq!(broken(&log(3, 60)), None);
-    let mut old = log(2, 20);
-    // A conversation from before: its first events carry no digest. The first that does vouches for the one before it.
-    for message in &mut old[..10] {
-        message.headers.remove(stored::CE_PREVDIGEST);
-    }
-    assert!(broken(&old).is_some(), "digests are of the events as they are stored");
+    let old = log_since(10, 2, 20);
+    assert_eq!(broken(&old), None);
+    // The first event with a digest vouches for the last one without.
+    let mut edited = old.clone();
+    edit(&mut edited[9]);
+    assert_eq!(broken(&edited), Some(12));
     let mut late = log(1, 10);
     late[7].headers.remove(stored::CE_PREVDIGEST);
     assert_eq!(broken(&late), Some(8), "a digest that is missing later is noticed");
