@@ -2,10 +2,10 @@
 //!
 //! A decision binds to the prompt that its connection was shown last; it never re-binds to a later one.
 
-use super::{Connection, answer, session};
+use super::{Connection, answer, end_wait, session};
 use crate::{
-    domain::{Command, Refusal, event::Prompt},
-    log::load::{ExecuteError, Freshness},
+    domain::{Command, event::Prompt},
+    log::load::Freshness,
     wire::{
         actions::{BadFrame, Request},
         frames::{Confirmed, ErrorCode},
@@ -16,9 +16,8 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let approved = request.fields.required_bool("approved")?;
     let id = request.fields.required_session()?;
     let (record, key) = session(connection, id).await?.ok_or_else(nothing_pending)?;
-    let edge = connection.edge.clone();
     // A copy that is behind may show an older prompt, and the decision would be refused although its prompt waits.
-    let state = edge.conversations.load(&key, Freshness::Leader).await?;
+    let state = connection.edge.conversations.load(&key, Freshness::Leader).await?;
     let Some((turn, park)) = state.turn.as_ref().and_then(|turn| Some((turn, turn.park.as_ref()?))) else {
         return Err(nothing_pending());
     };
@@ -30,19 +29,13 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     if seen.is_some() && seen != turn.epoch {
         return Err(nothing_pending());
     }
-    let (turn_id, request_id) = (turn.request.turn, turn.request.request_id.clone());
     let command = Command::Confirm { park: park.id, approved, by: record.session };
-    connection.watch(&key, false).await?;
-    connection.views.open(&key, turn_id, &request_id, turn.epoch);
-    match edge.conversations.execute(&key, state.clone(), &command, &edge.decider()).await {
-        Ok(_) => {
-            let message = if approved { "Tool action approved" } else { "Tool action rejected" };
-            answer(connection, request, 200, message, Confirmed { session_id: record.session, approved });
-            Ok(())
-        }
-        Err(ExecuteError::Refused(Refusal::NotPending)) => Err(nothing_pending()),
-        Err(error) => Err(error.into()),
+    if !end_wait(connection, &key, state.clone(), turn, &command).await? {
+        return Err(nothing_pending());
     }
+    let message = if approved { "Tool action approved" } else { "Tool action rejected" };
+    answer(connection, request, 200, message, Confirmed { session_id: record.session, approved });
+    Ok(())
 }
 
 fn nothing_pending() -> BadFrame {

@@ -24,7 +24,9 @@ use uuid::Uuid;
 
 use super::connection::Connection;
 use crate::{
-    auth, limits,
+    auth,
+    domain::{Command, Conversation, Refusal, Turn},
+    limits,
     log::{AppendError, ReadError, load::ExecuteError},
     subjects::ConversationKey,
     wire::{
@@ -88,6 +90,24 @@ async fn session(
     connection.has_session = true;
     let key = connection.edge.key(&record.org, record.conversation);
     Ok(key.map(|key| (record, key)))
+}
+
+/// Ends the wait of a parked turn, whose frames the connection watches from then on. False: nothing waits for it any more.
+async fn end_wait(
+    connection: &mut Connection,
+    key: &ConversationKey,
+    state: Arc<Conversation>,
+    turn: &Turn,
+    command: &Command,
+) -> Result<bool, BadFrame> {
+    connection.watch(key, false).await?;
+    connection.views.open(key, turn.request.turn, &turn.request.request_id, turn.epoch);
+    let edge = connection.edge.clone();
+    match edge.conversations.execute(key, state, command, &edge.decider()).await {
+        Ok(_) => Ok(true),
+        Err(ExecuteError::Refused(Refusal::NotPending)) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Whether a conversation of this organisation and owner is the caller's to reach.

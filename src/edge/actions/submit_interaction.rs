@@ -2,10 +2,10 @@
 //!
 //! The checks come in the protocol's order. Values that don't pass leave the turn waiting.
 
-use super::{Connection, answer, session};
+use super::{Connection, answer, end_wait, session};
 use crate::{
-    domain::{Command, Refusal, event::Prompt},
-    log::load::{ExecuteError, Freshness},
+    domain::{Command, event::Prompt},
+    log::load::Freshness,
     wire::{
         actions::{BadFrame, Request, invalid},
         frames::{ErrorCode, Frame, Nested},
@@ -17,9 +17,8 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let request_id = request.required_id()?;
     let id = request.fields.required_session()?;
     let (record, key) = session(connection, id).await?.ok_or_else(nothing_pending)?;
-    let edge = connection.edge.clone();
     // A copy that is behind may show an older form.
-    let state = edge.conversations.load(&key, Freshness::Leader).await?;
+    let state = connection.edge.conversations.load(&key, Freshness::Leader).await?;
     let Some((turn, park)) = state.turn.as_ref().and_then(|turn| Some((turn, turn.park.as_ref()?))) else {
         return Err(nothing_pending());
     };
@@ -54,12 +53,8 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
         }
     };
     let command = Command::Submit { park: park.id, values: values.clone(), by: record.session };
-    connection.watch(&key, false).await?;
-    connection.views.open(&key, turn.request.turn, &turn.request.request_id, turn.epoch);
-    match edge.conversations.execute(&key, state.clone(), &command, &edge.decider()).await {
-        Ok(_) => {}
-        Err(ExecuteError::Refused(Refusal::NotPending)) => return Err(nothing_pending()),
-        Err(error) => return Err(error.into()),
+    if !end_wait(connection, &key, state.clone(), turn, &command).await? {
+        return Err(nothing_pending());
     }
     let (session_id, interaction_id) = (record.session, park.id);
     match &values {
