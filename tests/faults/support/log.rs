@@ -1,10 +1,17 @@
 //! What the log holds at the end: the truth that frames are compared with.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    error::Error,
+    time::{Duration, Instant},
+};
 
 use async_nats::{
     Client,
-    jetstream::{self, consumer::DeliverPolicy},
+    jetstream::{
+        self,
+        consumer::{Consumer, DeliverPolicy, pull::OrderedConfig},
+    },
 };
 use futures_util::StreamExt;
 use turnstream::{
@@ -28,16 +35,7 @@ pub struct TurnLog<'a> {
 impl Log {
     /// Reads the stream from its first event to what is its last one now.
     pub async fn read(client: &Client) -> Self {
-        // A cluster whose server has just died answers when it has chosen its leaders again.
-        let mut context = jetstream::new(client.clone());
-        context.set_timeout(WAIT_MAX);
-        let stream = context.get_stream("CHAT_local").await.unwrap();
-        let config = jetstream::consumer::pull::OrderedConfig {
-            filter_subject: "chat.local.>".into(),
-            deliver_policy: DeliverPolicy::All,
-            ..Default::default()
-        };
-        let consumer = stream.create_consumer(config).await.unwrap();
+        let consumer = consumer_of_all(client).await;
         let pending = consumer.cached_info().num_pending;
         let mut messages = consumer.messages().await.unwrap();
         let mut events = Vec::new();
@@ -105,6 +103,28 @@ impl Log {
         })?;
         let of_turn = |stored: &&Stored| stored.recorded.event.turn() == Some(turn);
         Some(TurnLog { events: self.events.iter().filter(of_turn).map(|stored| &stored.recorded).collect() })
+    }
+}
+
+/// A reader of the whole log. A cluster whose server has just died gives no answer at all to what it is asked while it
+/// chooses its leaders, so it is asked again.
+async fn consumer_of_all(client: &Client) -> Consumer<OrderedConfig> {
+    let context = jetstream::new(client.clone());
+    let begun = Instant::now();
+    loop {
+        let created = async {
+            let config = OrderedConfig {
+                filter_subject: "chat.local.>".into(),
+                deliver_policy: DeliverPolicy::All,
+                ..Default::default()
+            };
+            context.get_stream("CHAT_local").await?.create_consumer(config).await.map_err(Box::<dyn Error>::from)
+        };
+        match created.await {
+            Ok(consumer) => return consumer,
+            Err(error) if begun.elapsed() > WAIT_MAX => panic!("the log can't be read: {error}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
     }
 }
 
