@@ -108,6 +108,12 @@ pub fn encode(envelope: &Envelope, event: &Event) -> (Vec<(&'static str, String)
 
 /// The envelope and the event in a stored message, given a way to look up its headers.
 pub fn decode<'a>(header: impl Fn(&str) -> Option<&'a str>, payload: &[u8]) -> Result<(Envelope, Event), DecodeError> {
+    let (envelope, name) = decode_headers(header)?;
+    Ok((envelope, decode_payload(name, payload)?))
+}
+
+/// The envelope of a stored message and its event's stored name, which may be one that this program does not know.
+pub fn decode_headers<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Result<(Envelope, &'a str), DecodeError> {
     let required = |name: &'static str| header(name).ok_or(DecodeError::Header(name));
     let version = required(CE_SCHEMAVERSION)?;
     if version != SCHEMA_VERSION {
@@ -127,7 +133,7 @@ pub fn decode<'a>(header: impl Fn(&str) -> Option<&'a str>, payload: &[u8]) -> R
     };
     let event_type = required(CE_TYPE)?;
     let name = event_type.strip_prefix(TYPE_PREFIX).ok_or_else(|| DecodeError::Type(event_type.to_string()))?;
-    Ok((envelope, decode_payload(name, payload)?))
+    Ok((envelope, name))
 }
 
 /// The JSON payload of an event.
