@@ -14,6 +14,14 @@ pub const ATTACHMENTS_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of images that one worker holds at once on their way to the model; what comes later waits. As text, and as text in a
 /// request, they take three times as much.
 pub const IMAGES_BYTES: usize = 4 * ATTACHMENTS_MAX_BYTES;
+/// Largest object: an attachment, sealed.
+pub const OBJECT_MAX_BYTES: usize = ATTACHMENT_MAX_BYTES + 16;
+/// Sealed entries of a list that are opened at a time: each may need its conversation's key read.
+pub const LIST_OPEN_PARALLEL: usize = 32;
+/// How long a process goes on with a conversation's key that it has read: when it is not told that the key was destroyed, it
+/// learns it after so long. And how many keys it keeps, of about 700 bytes each.
+pub const KEYS_FRESH_SECS: u64 = 300;
+pub const KEYS_CACHED: u64 = 50_000;
 /// Images, and files, of one message.
 pub const ATTACHMENTS_MAX: usize = 8;
 /// Longest URL of an attachment, and name of a file: both are stored with the message and go out with every tool call.

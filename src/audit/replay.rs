@@ -7,7 +7,7 @@ use crate::{
     domain::Conversation,
     log::{
         ReadError, Stored,
-        nats::{RawMessage, decode},
+        nats::{NatsLog, RawMessage},
     },
     wire::stored,
 };
@@ -70,8 +70,8 @@ pub fn cloud_event(message: &RawMessage) -> Value {
 }
 
 /// The event in a message, and the state after it.
-pub fn fold(state: &mut Conversation, message: RawMessage) -> Result<Stored, ReadError> {
-    let stored = decode(message)?;
+pub async fn fold(log: &NatsLog, state: &mut Conversation, message: RawMessage) -> Result<Stored, ReadError> {
+    let stored = log.decode(message).await?;
     state.evolve(&stored.recorded);
     Ok(stored)
 }

@@ -80,6 +80,7 @@ fn words(event: &Event) -> String {
         }
         Event::TurnFailed(e) => format!("the turn fails ({:?}): {}", e.reason, excerpt(&e.detail)),
         Event::TurnCancelled(e) => format!("session {} cancels the turn", e.by),
+        Event::Erased(kind) => format!("{kind}, whose content was erased"),
     }
 }
 

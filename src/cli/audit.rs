@@ -68,7 +68,8 @@ pub enum Audit {
 /// Replays a conversation.
 pub async fn replay(args: Replay, config: &Config) -> anyhow::Result<()> {
     let bus = app::connect(config, "auditor").await?;
-    let mut scan = Scan::new(NatsLog::new(bus.client.clone()), &config.regions.home, Some(args.conversation));
+    let log = app::log(config, &bus).await?;
+    let mut scan = Scan::new(log.clone(), &config.regions.home, Some(args.conversation));
     let (mut state, mut timeline, mut out) = (Conversation::default(), Timeline::default(), std::io::stdout());
     loop {
         let Some(message) = scan.next().await? else {
@@ -81,12 +82,14 @@ pub async fn replay(args: Replay, config: &Config) -> anyhow::Result<()> {
         if args.until.as_ref().is_some_and(|until| !until.includes(&message)) {
             break;
         }
+        // What was erased is shown as it is stored.
+        let opened = log.opened(message.clone()).await?.unwrap_or_else(|| message.clone());
         let line = match args.format {
-            Format::Ndjson => Some(replay::raw(&message).to_string()),
-            Format::Cloudevents => Some(replay::cloud_event(&message).to_string()),
+            Format::Ndjson => Some(replay::raw(&opened).to_string()),
+            Format::Cloudevents => Some(replay::cloud_event(&opened).to_string()),
             Format::Timeline => None,
         };
-        let stored = replay::fold(&mut state, message)?;
+        let stored = replay::fold(&log, &mut state, message).await?;
         if !args.state {
             writeln!(out, "{}", line.unwrap_or_else(|| timeline.line(&stored)))?;
         }

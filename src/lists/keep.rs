@@ -133,6 +133,7 @@ impl Index {
         let state = self.conversations.load(key, Freshness::AtLeast(seq)).await?;
         let Some(entry) = Entry::of(key.conversation, &state) else { return Ok(()) };
         let subject = entry.subject(key);
+        let entry = entry.seal(&self.log).await?;
         let mut backoff = Backoff::new(limits::APPEND_DEADLINE_MS);
         loop {
             let there = self.there(key).await?;

@@ -39,7 +39,7 @@ pub enum StreamsError {
     Drift(String),
 }
 
-const STREAMS: [&str; 19] = [
+const STREAMS: [&str; 20] = [
     include_str!("../../streams/CHAT.json"),
     include_str!("../../streams/LIVE.json"),
     include_str!("../../streams/SCHED.json"),
@@ -49,6 +49,7 @@ const STREAMS: [&str; 19] = [
     include_str!("../../streams/KV_AGENTS.json"),
     include_str!("../../streams/KV_CONVERSATIONS.json"),
     include_str!("../../streams/KV_INDEX.json"),
+    include_str!("../../streams/KV_KEYS.json"),
     include_str!("../../streams/KV_WORKERS.json"),
     include_str!("../../streams/OBJ_ATTACHMENTS.json"),
     include_str!("../../streams/KV_EDGES.json"),

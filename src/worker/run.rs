@@ -232,6 +232,8 @@ impl Run<'_> {
             }
             Err(ExecuteError::Refused(refusal)) => Err(self.lost(refusal).await),
             Err(ExecuteError::Append(AppendError::TooLarge { max })) => Err(Exit::TooLarge { max }),
+            // Nothing is left that the turn could go on with.
+            Err(ExecuteError::Append(AppendError::Erased)) => Err(Exit::Done),
             Err(error) => Err(Exit::Unavailable(error.to_string())),
         }
     }
