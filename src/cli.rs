@@ -126,7 +126,7 @@ enum NatsCommand {
     Config,
     /// Compare what the configured user may do with its role, and try what it may not; exit code 1 if anything differs.
     Check {
-        /// edge, worker, ingester, provider, auditor or administrator
+        /// edge, worker, ingester, provider, auditor, eraser or administrator
         role: String,
     },
 }

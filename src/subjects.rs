@@ -69,6 +69,22 @@ pub fn events_of(region: &str, conversation: Option<Uuid>) -> String {
     }
 }
 
+/// `audit.{region}.checkpoint`: a sealed state of the log. Publisher: the sealer. Readers: auditors. Stream: AUDIT.
+pub fn checkpoint(region: &str) -> String {
+    format!("audit.{region}.checkpoint")
+}
+
+/// `audit.{region}.privacy.{what}`: a hold was placed or lifted, an erasure requested or completed. Publisher: who erases.
+/// Readers: auditors. Stream: AUDIT.
+pub fn privacy(region: &str, what: &str) -> String {
+    format!("audit.{region}.privacy.{what}")
+}
+
+/// `audit.{region}.privacy.>`: all of them, which are one chain.
+pub fn privacy_all(region: &str) -> String {
+    format!("audit.{region}.privacy.>")
+}
+
 /// `session.{region}.{session}`: the session record. Publisher: the edge that opened it. Stream: CHAT.
 pub fn session(region: &str, session: Uuid) -> String {
     format!("session.{region}.{session}")
