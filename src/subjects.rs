@@ -3,6 +3,7 @@
 //! A value that is not a UUID gets in only through [`encode_token`], so ids with dots, spaces or wildcards can't change a
 //! subject's shape.
 
+mod audit;
 mod buckets;
 
 use std::net::IpAddr;
@@ -11,6 +12,7 @@ use chrono::NaiveDate;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+pub use audit::*;
 pub use buckets::*;
 
 /// Names one conversation's place in the log: its region's name, its organisation, its id.

@@ -39,8 +39,9 @@ pub enum StreamsError {
     Drift(String),
 }
 
-const STREAMS: [&str; 20] = [
+const STREAMS: [&str; 21] = [
     include_str!("../../streams/CHAT.json"),
+    include_str!("../../streams/AUDIT.json"),
     include_str!("../../streams/LIVE.json"),
     include_str!("../../streams/SCHED.json"),
     include_str!("../../streams/DEAD.json"),

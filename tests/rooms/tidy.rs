@@ -147,6 +147,7 @@ const NATS_FILES: &[&str] = &[
 /// First tokens of subjects, with what else may follow them in a text.
 const SUBJECT_TOKENS: &[(&str, &[&str])] = &[
     ("chat.", &["completion"]),
+    ("audit.", &[]),
     ("session.", &["opened\"", "identified\""]),
     ("live.", &[]),
     ("stop.", &[]),
