@@ -2,7 +2,10 @@
 //!
 //! - [`scan`]: the events of a region or of one conversation, in the stream's order, without a consumer.
 //! - [`verify`]: follows the chain of digests.   - [`timeline`]: events in words.   - [`replay`]: their outside forms.
+//! - [`open`]: opens what is sealed.         - [`redact`]: hides what auditors are not shown.
 
+pub mod open;
+pub mod redact;
 pub mod replay;
 pub mod scan;
 pub mod timeline;
