@@ -2,6 +2,7 @@
 
 mod agent;
 mod audit;
+mod report;
 
 use std::{net::IpAddr, path::PathBuf};
 

@@ -72,7 +72,7 @@ async fn every_route_asks_for_its_role() {
     let stage = Stage::start().await;
     let edge = stage.edge_with(&WITH_TOKENS).await;
     let rank = |role: &str| ["basic", "curator", "admin"].iter().position(|known| *known == role).unwrap();
-    assert_eq!(operations().len(), 14);
+    assert_eq!(operations().len(), 18);
     for (method, path, role) in operations() {
         let Some(role) = role else {
             assert_eq!(call(&edge, &method, &path, None, None).await, (200, json!({"status": "ok"})));
