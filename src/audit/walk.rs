@@ -2,7 +2,7 @@
 //!
 //! A walk costs one read an event and is flat at any size of the stream, where a filtered read from an old sequence may touch
 //! all of it. What nobody's chain leads to is not found by walking: [`whole`] counts what is there, and reads the stream in its
-//! order when the count differs.
+//! order when the count differs. So does [`back`] where a link of the chain is broken.
 
 use serde_json::json;
 
@@ -28,7 +28,7 @@ pub struct Bounds {
 /// A part of a conversation, oldest message first.
 pub struct Part {
     pub messages: Vec<RawMessage>,
-    /// Sequence of the event before the first one. `None`: the first one is the conversation's first, or its chain is broken there.
+    /// Sequence of the event before the first one, if there is one.
     pub before: Option<u64>,
 }
 
@@ -68,6 +68,12 @@ pub async fn back(log: &NatsLog, key: &ConversationKey, from: Option<u64>, bound
         messages.push(message);
     }
     messages.reverse();
+    if before.is_none() && messages.first().is_some_and(|oldest| !begins(oldest)) {
+        // A link is broken. What is before it is found without the chain, unless that is too much.
+        if let Whole::Read(all) = in_order(log, key, of_an_edge()).await? {
+            return Ok(newest(all, from, bounds));
+        }
+    }
     Ok(Part { messages, before })
 }
 
@@ -77,11 +83,15 @@ pub async fn whole(log: &NatsLog, key: &ConversationKey, bounds: Bounds) -> Resu
     if part.before.is_some() {
         return Ok(Whole::TooMuch);
     }
-    let begins = part.messages.first().is_none_or(|first| header(first, stored::CE_PREV) == Some("0"));
     let stream = subjects::stream_name(CHAT, &key.region);
-    if begins && log.count_of(&stream, &key.all_events()).await? == part.messages.len() as u64 {
+    if log.count_of(&stream, &key.all_events()).await? == part.messages.len() as u64 {
         return Ok(Whole::Read(part.messages));
     }
+    in_order(log, key, bounds).await
+}
+
+/// Every event of a conversation, by reading the stream in its order.
+async fn in_order(log: &NatsLog, key: &ConversationKey, bounds: Bounds) -> Result<Whole, ReadError> {
     let (mut scan, mut messages, mut bytes) = (Scan::of(log.clone(), key), Vec::new(), 0);
     while let Some(message) = scan.next().await? {
         bytes += message.payload.len();
@@ -91,6 +101,19 @@ pub async fn whole(log: &NatsLog, key: &ConversationKey, bounds: Bounds) -> Resu
         messages.push(message);
     }
     Ok(Whole::Read(messages))
+}
+
+/// The newest of all of a conversation's events, up to a sequence.
+fn newest(mut all: Vec<RawMessage>, from: Option<u64>, bounds: Bounds) -> Part {
+    all.retain(|message| from.is_none_or(|from| message.seq <= from));
+    let mut bytes = 0;
+    let fits = |(n, message): &(usize, &RawMessage)| {
+        bytes += message.payload.len();
+        bounds.hold(n + 1, bytes)
+    };
+    let kept = all.iter().rev().enumerate().take_while(fits).count();
+    let messages = all.split_off(all.len() - kept);
+    Part { before: all.last().map(|message| message.seq), messages }
 }
 
 /// The conversation with this id in a region, whoever's it is: for those who may read everything.
@@ -114,6 +137,11 @@ async fn at(log: &NatsLog, stream: &str, key: &ConversationKey, seq: u64) -> Res
         }
     }
     Ok(None)
+}
+
+/// Whether it says that it is its conversation's first.
+fn begins(message: &RawMessage) -> bool {
+    header(message, stored::CE_PREV) == Some("0")
 }
 
 /// The sequence of the event before; of a first event, and of one that leads forward, there is none.
