@@ -397,3 +397,33 @@ async fn the_auditors_page_is_for_everybody_and_holds_nothing() {
         assert_eq!(count, if foreign == "http:" { known } else { 0 }, "{foreign}");
     }
 }
+
+#[tokio::test]
+async fn a_takeover_and_what_was_called_again_are_told() {
+    let stage = Stage::start().await;
+    let (release, held) = Tool::held("look", "seen");
+    let provider = Provider::start(&stage.nats, vec![held.with("idempotent", "true")]).await;
+    let (edge, mut first) = tokio::join!(stage.edge(), stage.worker());
+    let mut client = Client::connect(&edge).await;
+    let session = client.open_session().await;
+    stage.gateway.script(Reply::tool_call("look", "{}"));
+    client.begin(&session, "r1", "look, please").await;
+    provider.wait_for_calls(1).await;
+    first.kill().await;
+    let _second = stage.worker().await;
+    provider.wait_for_calls(2).await;
+    release.send_replace(true);
+    client.turn("r1").await;
+
+    let mut written =
+        stage.run("audit", &["audit", "report", &session.conversation, "--json"], &[("RUST_LOG", "error")]);
+    assert!(written.ended().await.success(), "{}", written.output());
+    let report: Value = serde_json::from_str(&written.output()).unwrap();
+    let turn = &report["turns"][0];
+    let takeovers: Vec<_> = steps(turn, "claimed").iter().map(|claim| claim["isTakeover"].clone()).collect();
+    assert_eq!(takeovers, [false, true]);
+    let (called, returned) = (steps(turn, "tool_called"), steps(turn, "tool_returned"));
+    assert_eq!((called.len(), &returned[0]["retries"], &returned[0]["result"]), (1, &json!(1), &json!("seen")));
+    let keys: Vec<String> = provider.calls().into_iter().map(|call| call.id).collect();
+    assert_eq!(keys, [called[0]["idempotencyKey"].as_str().unwrap(); 2]);
+}

@@ -100,6 +100,16 @@ impl Display for Spent {
     }
 }
 
+/// So many of something.
+pub(super) struct Count<'a>(pub usize, pub &'a str);
+
+impl Display for Count<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self(count, what) = self;
+        write!(f, "{count} {what}{}", if *count == 1 { "" } else { "s" })
+    }
+}
+
 /// A link to the line of an event.
 pub(super) struct Seq(pub u64);
 
@@ -162,8 +172,9 @@ fn summary(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
     let open = totals.turns.saturating_sub(completed + failed + cancelled);
     let ended = format!("{completed} completed, {failed} failed, {cancelled} cancelled, {open} open");
     fact(f, "Turns", format_args!("{}: {ended}", totals.turns))?;
-    let (calls, tools, asked) = (totals.model_calls, totals.tool_calls, totals.asked);
-    fact(f, "In them", format_args!("{calls} model calls, {tools} tool calls, {asked} times a person was asked"))?;
+    let (calls, tools) = (Count(totals.model_calls, "model call"), Count(totals.tool_calls, "tool call"));
+    let asked = Count(totals.asked, "time");
+    fact(f, "In them", format_args!("{calls}, {tools}; people were asked {asked}"))?;
     match totals.usage {
         Some(usage) => fact(f, "Used", Spent(usage))?,
         None => fact(f, "Used", "not reported by the gateway")?,

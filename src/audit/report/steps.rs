@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Step, ToolCall, Turn, What,
-    html::{At, Json, Quote, Seq, Spent, Text, Took, fact},
+    html::{At, Count, Json, Quote, Seq, Spent, Text, Took, fact},
 };
 use crate::domain::event::{
     CallRequested, Citation, Content, ModelReplied, Prompt, Resolution, ToolReturned, TurnCompleted, TurnResumed,
@@ -105,7 +105,10 @@ fn line(f: &mut Formatter<'_>, words: impl Display) -> fmt::Result {
 
 fn model_replied(f: &mut Formatter<'_>, replied: &ModelReplied) -> fmt::Result {
     let model = Text(replied.model.as_deref().unwrap_or("The model"));
-    line(f, format_args!("<b>{model}</b> asks for {} tools. Epoch {}", replied.calls.len(), replied.epoch))?;
+    line(
+        f,
+        format_args!("<b>{model}</b> asks for {}. Epoch {}", Count(replied.calls.len(), "tool call"), replied.epoch),
+    )?;
     if let Some(preamble) = &replied.preamble {
         writeln!(f, "<p class=\"soft\">Meanwhile the visitor was told</p>{}", Quote(preamble))?;
     }
@@ -147,7 +150,13 @@ fn tool_returned(f: &mut Formatter<'_>, returned: &ToolReturned, retries: usize)
     let verb = if returned.is_error { "fails" } else { "returns" };
     line(f, format_args!("<b>{} {verb}</b>. Epoch {}", Text(&returned.name), returned.epoch))?;
     if retries > 0 {
-        line(f, format_args!("A worker that took the turn over called it again, with the same key: {retries} times"))?;
+        line(
+            f,
+            format_args!(
+                "A worker that took the turn over called it again, with the same key: {}",
+                Count(retries, "time")
+            ),
+        )?;
     }
     write!(f, "{}", Json(&returned.result))?;
     values(f, returned.values.as_ref())?;
@@ -230,7 +239,7 @@ fn citations(f: &mut Formatter<'_>, title: &str, citations: &[Citation]) -> fmt:
     for Citation { id, title, url, snippet, score } in citations {
         let url = url.as_deref().unwrap_or_default();
         let named = format_args!("{}<br><code>{}</code> {}", Text(title), Text(id), Text(url)).to_string();
-        writeln!(f, "<tr><td>{named}</td><td>{}</td><td>{score:.3}</td></tr>", Text(snippet))?;
+        writeln!(f, "<tr><td>{named}</td><td>{}</td><td class=\"score\">{score:.3}</td></tr>", Text(snippet))?;
     }
     writeln!(f, "</tbody></table>")
 }
