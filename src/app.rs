@@ -23,6 +23,7 @@ use warp::Filter;
 use crate::{
     admin::{self, Admin},
     agents::{self, Agents, config::WidgetPolicy},
+    audit::{open::Opener, redact::Redaction},
     auth::{
         REFERENCE_ORG, Verifier,
         widget::{self, Widgets},
@@ -78,9 +79,7 @@ pub async fn log(config: &Config, bus: &Bus) -> anyhow::Result<NatsLog> {
         Some(masters) => NatsLog::sealing(bus.client.clone(), Keys::new(masters.clone())),
         None => NatsLog::new(bus.client.clone()),
     };
-    if config.privacy.master_keys.is_none() && log.has_sealed().await? {
-        bail!("there are sealed conversations: set SMOOTH_AGENT_MASTER_KEY or SMOOTH_AGENT_MASTER_KEY_FILE");
-    }
+    log.check_keys().await.context("there are conversations that can't be opened")?;
     Ok(log)
 }
 
@@ -172,6 +171,7 @@ fn administration(config: &Config, edge: &Edge) -> Arc<Admin> {
     Arc::new(Admin {
         client: edge.client.clone(),
         log: edge.log.clone(),
+        opener: Opener::new(edge.log.clone(), Redaction::new(config.privacy.redact.clone())),
         agents: agents::Store::new(edge.log.clone()),
         auth: edge.auth.clone(),
         conversations: edge.conversations.clone(),

@@ -2,6 +2,7 @@
 
 mod agent;
 mod audit;
+mod privacy;
 mod report;
 
 use std::{net::IpAddr, path::PathBuf};
@@ -81,6 +82,12 @@ enum Command {
         #[command(subcommand)]
         command: audit::Audit,
     },
+    Erase(privacy::Erase),
+    Hold {
+        #[command(subcommand)]
+        command: privacy::Hold,
+    },
+    Retain(privacy::Retain),
     /// Look at what each role may do on NATS.
     Nats {
         #[command(subcommand)]
@@ -214,6 +221,9 @@ pub async fn run() -> anyhow::Result<()> {
         Command::Agent { command } => agent::run(command, &load()?).await,
         Command::Replay(args) => audit::replay(args, &load()?).await,
         Command::Audit { command } => audit::audit(command, &load()?).await,
+        Command::Erase(args) => privacy::erase(args, &load()?).await,
+        Command::Hold { command } => privacy::hold(command, &load()?).await,
+        Command::Retain(args) => privacy::retain(args, &load()?).await,
         Command::Nats { command } => nats(command).await,
         Command::Streams { command } => streams(command).await,
         Command::Tools { command: Tools::List } => list_tools().await,

@@ -10,8 +10,9 @@ use super::{
 };
 use crate::{
     audit::{
-        lanes, opened,
+        lanes,
         report::{self, html},
+        seen,
         view::{self, EventView},
         walk::{self, Bounds, Whole},
     },
@@ -32,11 +33,11 @@ pub async fn events(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     if part.messages.is_empty() {
         return Err(Refusal::not_found());
     }
-    let opened = opened::open(&admin.log, part.messages).await?;
+    let seen = seen::see(&admin.opener, part.messages).await?;
     Ok(Answer::ok(&EventPage {
         conversation_id: key.conversation,
-        events: opened.iter().map(EventView::from).collect(),
-        spans: lanes::spans(&opened),
+        events: seen.iter().map(EventView::from).collect(),
+        spans: lanes::spans(&seen),
         next_cursor: part.before,
     }))
 }
@@ -52,8 +53,8 @@ pub async fn states(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let Some(from) = part.messages.iter().rev().take(limit).last().map(|message| message.seq) else {
         return Err(Refusal::not_found());
     };
-    let opened = opened::open(&admin.log, part.messages).await?;
-    Ok(Answer::ok(&StatePage { conversation_id: key.conversation, states: view::states(&opened, from) }))
+    let seen = seen::see(&admin.opener, part.messages).await?;
+    Ok(Answer::ok(&StatePage { conversation_id: key.conversation, states: view::states(&seen, from) }))
 }
 
 /// `GET audit/conversations/{id}/verification`.
@@ -69,7 +70,7 @@ pub async fn report(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let key = key(admin, asked)?;
     let _reading = wait().await;
     let messages = whole(admin, &key).await?;
-    let report = report::make(&admin.log, &admin.agents, &key, messages).await?;
+    let report = report::make(&admin.opener, &admin.agents, &key, messages).await?;
     match asked.accepts_html {
         true => Ok(Answer::page(html::Page(&report).to_string(), html::policy())),
         false => Ok(Answer::ok(&report)),

@@ -28,6 +28,7 @@ pub use serve::routes;
 
 use crate::{
     agents,
+    audit::open::Opener,
     auth::Verifier,
     config::Regions,
     ids,
@@ -41,6 +42,8 @@ use crate::{
 pub struct Admin {
     pub client: Client,
     pub log: NatsLog,
+    /// What auditors are shown of it.
+    pub opener: Opener,
     pub auth: Arc<Verifier>,
     pub agents: agents::Store,
     pub conversations: Conversations<NatsLog>,

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::opened::Opened;
+use super::seen::Seen;
 use crate::domain::{
     Event, Recorded,
     event::{Prompt, kind},
@@ -76,8 +76,8 @@ struct Lanes<'a> {
 }
 
 /// What lasts in these events. What began before them is not seen, and what has not ended lasts until their last one.
-pub fn spans(events: &[Opened]) -> Vec<Span> {
-    let recorded = || events.iter().filter_map(|opened| opened.event.as_ref().ok()).map(|stored| &stored.recorded);
+pub fn spans(events: &[Seen]) -> Vec<Span> {
+    let recorded = || events.iter().filter_map(|seen| seen.event.as_ref().ok()).map(|stored| &stored.recorded);
     let mut lanes = Lanes::default();
     for event in recorded() {
         lanes.take(event);

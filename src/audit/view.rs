@@ -9,8 +9,9 @@ use uuid::Uuid;
 use super::{
     changes::{Change, changes},
     lanes::{Lane, lane_of},
-    opened::Opened,
-    replay, timeline,
+    replay,
+    seen::{Seen, digest_of},
+    timeline,
     verify::Verifier,
 };
 use crate::{domain::Conversation, log::nats::RawMessage, wire::stored};
@@ -42,9 +43,9 @@ pub struct EventView {
     pub problem: Option<String>,
 }
 
-impl From<&Opened> for EventView {
-    fn from(opened: &Opened) -> Self {
-        let Opened { raw, digest, event, is_erased } = opened;
+impl From<&Seen> for EventView {
+    fn from(seen: &Seen) -> Self {
+        let Seen { raw, digest, event } = seen;
         let header = |name: &str| raw.headers.get(name).cloned().unwrap_or_default();
         let kind = header(stored::CE_TYPE);
         let kind = kind.strip_prefix(stored::TYPE_PREFIX).unwrap_or(&kind);
@@ -70,7 +71,7 @@ impl From<&Opened> for EventView {
             subject: raw.subject.clone(),
             headers,
             payload: form["payload"].take(),
-            is_erased: *is_erased,
+            is_erased: seen.is_erased(),
             problem: event.as_ref().err().cloned(),
         }
     }
@@ -96,12 +97,12 @@ pub struct StateStep {
 }
 
 /// The states along the events from a sequence on; `events` are all of the conversation up to the last of them.
-pub fn states(events: &[Opened], from: u64) -> States {
+pub fn states(events: &[Seen], from: u64) -> States {
     let mut state = Conversation::default();
     let (mut before, mut steps, mut base) = (json!(state), Vec::new(), None);
-    for opened in events {
+    for seen in events {
         // What is no event changes nothing.
-        let Ok(stored) = &opened.event else { continue };
+        let Ok(stored) = &seen.event else { continue };
         if stored.recorded.seq < from {
             state.evolve(&stored.recorded);
             continue;
@@ -141,9 +142,6 @@ pub fn follow(messages: &[RawMessage]) -> Chain {
     let mut verifier = Verifier::default();
     messages.iter().for_each(|message| verifier.take(message));
     let report = verifier.report;
-    let digest = |message: &RawMessage| {
-        stored::digest(&message.subject, |name| message.headers.get(name).map(String::as_str), &message.payload)
-    };
     Chain {
         is_intact: report.broken == 0,
         events: report.events,
@@ -152,6 +150,6 @@ pub fn follow(messages: &[RawMessage]) -> Chain {
         first_broken: report.first.as_ref().map(|first| first.seq),
         problem: report.first.map(|first| first.problem),
         last_seq: messages.last().map_or(0, |last| last.seq),
-        last_digest: messages.last().map(digest).unwrap_or_default().to_string(),
+        last_digest: messages.last().map(digest_of).unwrap_or_default().to_string(),
     }
 }

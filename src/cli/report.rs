@@ -9,6 +9,8 @@ use uuid::Uuid;
 use crate::{
     agents, app,
     audit::{
+        open::Opener,
+        redact::Redaction,
         report::{self, html::Page},
         walk::{self, Bounds, Whole},
     },
@@ -39,7 +41,8 @@ pub async fn report(args: Report, config: &Config) -> anyhow::Result<()> {
     let Whole::Read(messages) = walk::whole(&log, &key, Bounds::NONE).await? else {
         bail!("conversation {} is too large", args.conversation);
     };
-    let report = report::make(&log, &agents::Store::new(log.clone()), &key, messages).await?;
+    let opener = Opener::new(log.clone(), Redaction::new(config.privacy.redact.clone()));
+    let report = report::make(&opener, &agents::Store::new(log.clone()), &key, messages).await?;
     let text = match args.json {
         true => format!("{}\n", serde_json::to_string_pretty(&report)?),
         false => Page(&report).to_string(),

@@ -31,6 +31,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("permissions", &["subjects", "log"]),
     ("agents", &["limits", "ids", "subjects", "domain", "log"]),
     ("audit", &["limits", "subjects", "domain", "wire", "log", "agents"]),
+    ("privacy", &["limits", "ids", "subjects", "sealing", "config", "domain", "live", "log", "lists", "audit"]),
     ("tools", &["limits", "subjects", "config", "domain", "fetch", "extract", "knowledge"]),
     ("ingest", &["limits", "subjects", "fetch", "extract", "knowledge"]),
     (
@@ -50,7 +51,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "knowledge",
         ],
     ),
-    ("spec", &["admin", "agents", "domain", "wire", "lists", "knowledge"]),
+    ("spec", &["admin", "agents", "domain", "wire", "lists", "knowledge", "privacy"]),
     (
         "edge",
         &[
@@ -81,6 +82,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "app",
         &[
             "admin",
+            "audit",
             "config",
             "extract",
             "fetch",
@@ -100,11 +102,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "ids",
             "config",
             "auth",
             "log",
             "permissions",
             "audit",
+            "privacy",
             "domain",
             "agents",
             "model",
@@ -160,6 +164,7 @@ const NATS_FILES: &[&str] = &[
 /// First tokens of subjects, with what else may follow them in a text.
 const SUBJECT_TOKENS: &[(&str, &[&str])] = &[
     ("chat.", &["completion"]),
+    ("audit.", &[]),
     ("session.", &["opened\"", "identified\""]),
     ("live.", &[]),
     ("stop.", &[]),

@@ -9,7 +9,7 @@ use super::{Configuration, Event, Report, Session, Totals, Turn, What, turns};
 use crate::{
     agents::AgentConfig,
     audit::{
-        opened::Opened,
+        seen::Seen,
         view::{Chain, EventView},
     },
     domain::{
@@ -27,7 +27,7 @@ pub type Configurations = Vec<(AgentVersion, Option<AgentConfig>)>;
 pub struct Material<'a> {
     pub key: &'a ConversationKey,
     /// All of the conversation, in its order.
-    pub events: &'a [Opened],
+    pub events: &'a [Seen],
     pub chain: Chain,
     pub configurations: Configurations,
     pub made_at: DateTime<Utc>,
@@ -40,8 +40,8 @@ pub(super) struct Told<'a> {
 }
 
 /// The versions of agents' configurations that the turns of a conversation name.
-pub fn versions(events: &[Opened]) -> Vec<AgentVersion> {
-    let named = events.iter().filter_map(|opened| match &opened.event.as_ref().ok()?.recorded.event {
+pub fn versions(events: &[Seen]) -> Vec<AgentVersion> {
+    let named = events.iter().filter_map(|seen| match &seen.event.as_ref().ok()?.recorded.event {
         Happened::TurnRequested(e) => e.agent_config.clone(),
         _ => None,
     });
@@ -56,7 +56,7 @@ pub fn build(material: Material<'_>) -> Report {
     let sessions = sessions(&told);
     let names: HashMap<Uuid, String> = sessions.iter().map(|known| (known.session, known.user.clone())).collect();
     let turns = turns::turns(&told, &names);
-    let time = |opened: &Opened| opened.event.as_ref().map_or(opened.raw.stored_at, |stored| stored.recorded.time);
+    let time = |seen: &Seen| seen.event.as_ref().map_or(seen.raw.stored_at, |stored| stored.recorded.time);
     Report {
         conversation: key.conversation,
         region: key.region.clone(),
@@ -78,9 +78,9 @@ pub fn build(material: Material<'_>) -> Report {
 }
 
 /// The state that the events add up to, and which of them changed it.
-fn fold(events: &[Opened]) -> (Conversation, Vec<Told<'_>>) {
+fn fold(events: &[Seen]) -> (Conversation, Vec<Told<'_>>) {
     let (mut state, mut told) = (Conversation::default(), Vec::new());
-    for stored in events.iter().filter_map(|opened| opened.event.as_ref().ok()) {
+    for stored in events.iter().filter_map(|seen| seen.event.as_ref().ok()) {
         let mut next = state.clone();
         next.evolve(&stored.recorded);
         state.last_seq = next.last_seq;
@@ -135,9 +135,9 @@ fn totals(turns: &[Turn]) -> Totals {
     }
 }
 
-fn line(opened: &Opened) -> Event {
-    let view = EventView::from(opened);
-    let header = |name: &str| opened.raw.headers.get(name).cloned().unwrap_or_default();
+fn line(seen: &Seen) -> Event {
+    let view = EventView::from(seen);
+    let header = |name: &str| seen.raw.headers.get(name).cloned().unwrap_or_default();
     Event {
         seq: view.seq,
         time: view.time,

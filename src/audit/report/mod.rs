@@ -15,7 +15,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    opened,
+    open::Opener,
+    seen,
     view::{Chain, follow},
 };
 use crate::{
@@ -24,22 +25,19 @@ use crate::{
         AgentVersion, Asker, CallRequested, File, Image, ModelReplied, Skill, ToolReturned, TurnCancelled,
         TurnCompleted, TurnFailed, TurnParked, TurnResumed, Usage,
     },
-    log::{
-        ReadError,
-        nats::{NatsLog, RawMessage},
-    },
+    log::{ReadError, nats::RawMessage},
     subjects::ConversationKey,
 };
 
 /// The report of a conversation whose messages, all of them, were read.
 pub async fn make(
-    log: &NatsLog,
+    opener: &Opener,
     agents: &agents::Store,
     key: &ConversationKey,
     messages: Vec<RawMessage>,
 ) -> Result<Report, ReadError> {
     let chain = follow(&messages);
-    let events = opened::open(log, messages).await?;
+    let events = seen::see(opener, messages).await?;
     let mut configurations = Vec::new();
     for version in build::versions(&events) {
         let config = agents.version(&key.org, &version).await?;

@@ -11,7 +11,8 @@ use super::processes::Process;
 pub struct NatsServer {
     pub process: Process,
     port: String,
-    store: TempDir,
+    /// Where the server keeps its files.
+    pub store: TempDir,
 }
 
 impl NatsServer {
