@@ -56,7 +56,7 @@ async fn scene() -> Scene {
     let ada = token(json!({"sub": "ada", "email": "ada@example.org", "groups": ["sales"]}));
     let mut client = Client::try_connect(handshake(&edge, &format!("?token={ada}"), None)).await.unwrap();
     let session = open(&mut client).await;
-    let calls = [("look", json!({"bill": EVIL})), ("pay", json!({"id": "b-1"}))];
+    let calls = [("look", json!({"bill": EVIL})), ("pay", json!({"id": "bill-7"}))];
     let calls = calls.map(|(name, arguments)| (name.to_owned(), arguments.to_string()));
     stage.gateway.script(Reply::tool_calls(calls.into()).with_text("One moment. "));
     client.begin(&session, "r1", &format!("Please pay my bills {EVIL}")).await;
@@ -165,7 +165,7 @@ async fn a_report_tells_all_of_a_conversation() {
     let requested = called.iter().map(|call| &call["request"]);
     let flags: Vec<_> = requested.map(|call| (&call["confirm"], &call["idempotent"])).collect();
     assert_eq!(flags, [(&json!(false), &json!(true)), (&json!(true), &json!(false))]);
-    assert_eq!(called[1]["request"]["arguments"], json!({"id": "b-1"}).to_string());
+    assert_eq!(called[1]["request"]["arguments"], json!({"id": "bill-7"}).to_string());
     let results: Vec<_> = steps(turn, "tool_returned").iter().map(|step| step["result"].clone()).collect();
     assert_eq!(results, [r#"{"seen": "</pre><script>"}"#, "paid"]);
     let decided = steps(turn, "decided")[0];
@@ -426,4 +426,35 @@ async fn a_takeover_and_what_was_called_again_are_told() {
     assert_eq!((called.len(), &returned[0]["retries"], &returned[0]["result"]), (1, &json!(1), &json!("seen")));
     let keys: Vec<String> = provider.calls().into_iter().map(|call| call.id).collect();
     assert_eq!(keys, [called[0]["idempotencyKey"].as_str().unwrap(); 2]);
+}
+
+#[tokio::test]
+async fn what_is_redacted_or_erased_is_not_shown() {
+    let scene = scene().await;
+    let curator = of_role("curator");
+    let paths = ["events?limit=200", "states?limit=200", "report"]
+        .map(|what| format!("audit/conversations/{}/{what}", scene.session.conversation));
+    let redacting = [WITH_TOKENS[0], ("SMOOTH_AGENT_REDACT_ARGUMENTS", "pay.id")];
+    let redacting = scene.stage.edge_with(&redacting).await;
+    for path in &paths {
+        let all = expect(&scene.edge, "GET", path, &curator, None, 200).await.to_string();
+        assert!(all.contains("bill-7"), "{path}: {all}");
+        let some = expect(&redacting, "GET", path, &curator, None, 200).await.to_string();
+        assert!(some.contains("[redacted]") && !some.contains("bill-7"), "{path}: {some}");
+    }
+    let erase = ["erase", "--conversation", &scene.session.conversation, "--reason", "asked for it"];
+    let (erased, said) = scene.run(&erase).await;
+    assert!(erased, "{said}");
+    let report = scene.get("report", 200).await;
+    assert_eq!((&report["isErased"], &report["chain"]["isIntact"]), (&json!(true), &json!(true)));
+    assert_eq!(scene.get("verification", 200).await["isIntact"], true);
+    let page = scene.get("events?limit=200", 200).await;
+    let events = page["events"].as_array().unwrap();
+    assert!(events.iter().all(|event| event["isErased"] == true || event["kind"] == "turn.started"), "{page:#}");
+    for path in &paths {
+        let left = expect(&scene.edge, "GET", path, &curator, None, 200).await.to_string();
+        for gone in ["bill-7", "Please pay", "ada@example.org", "It is paid"] {
+            assert!(!left.contains(gone), "{path} tells of {gone}");
+        }
+    }
 }
