@@ -3,6 +3,7 @@
 mod agent;
 mod audit;
 mod privacy;
+mod report;
 
 use std::{net::IpAddr, path::PathBuf};
 

@@ -9,7 +9,7 @@ use crate::{
         ReadError,
         nats::{CHAT, NatsLog, RawMessage},
     },
-    subjects,
+    subjects::{self, ConversationKey},
 };
 
 /// A place in the log of a region.
@@ -26,6 +26,11 @@ impl Scan {
     pub fn new(log: NatsLog, region: &str, conversation: Option<Uuid>) -> Self {
         let stream = subjects::stream_name(CHAT, region);
         Self { log, stream, filter: subjects::events_of(region, conversation), from: 1, read: VecDeque::new() }
+    }
+
+    /// Of one conversation of an organisation.
+    pub fn of(log: NatsLog, key: &ConversationKey) -> Self {
+        Self { filter: key.all_events(), ..Self::new(log, &key.region, None) }
     }
 
     /// The next event. `None`: there are no more now.

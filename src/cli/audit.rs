@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use indicatif::ProgressBar;
 use uuid::Uuid;
 
+use super::report::{self, Report};
 use crate::{
     app,
     audit::{
@@ -65,6 +66,7 @@ pub enum Audit {
         #[arg(long)]
         json: bool,
     },
+    Report(Report),
 }
 
 /// Replays a conversation.
@@ -108,7 +110,13 @@ pub async fn replay(args: Replay, config: &Config) -> anyhow::Result<()> {
 
 /// Does what was asked of the log as a whole.
 pub async fn audit(command: Audit, config: &Config) -> anyhow::Result<()> {
-    let Audit::Verify { conversation, json } = command;
+    match command {
+        Audit::Verify { conversation, json } => verify(conversation, json, config).await,
+        Audit::Report(args) => report::report(args, config).await,
+    }
+}
+
+async fn verify(conversation: Option<Uuid>, json: bool, config: &Config) -> anyhow::Result<()> {
     let bus = app::connect(config, "auditor").await?;
     let mut scan = Scan::new(NatsLog::new(bus.client.clone()), &config.regions.home, conversation);
     let bar = ProgressBar::new(scan.last().await?);
