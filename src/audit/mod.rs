@@ -3,6 +3,7 @@
 //! - [`scan`]: the events of a region or of one conversation, in the stream's order, without a consumer.
 //! - [`verify`]: follows the chain of digests.   - [`timeline`]: events in words.   - [`replay`]: their outside forms.
 
+pub mod frames;
 pub mod replay;
 pub mod scan;
 pub mod timeline;
