@@ -40,6 +40,7 @@ use crate::{
     log::{
         backoff::Backoff,
         bus::{Bus, ConnectError},
+        keys::Keys,
         nats::NatsLog,
         streams,
     },
@@ -71,6 +72,16 @@ pub async fn connect(config: &Config, role: &str) -> anyhow::Result<Bus> {
     }
 }
 
+/// The log as this process reads and writes it. Sealed conversations can't be served without the master key.
+pub async fn log(config: &Config, bus: &Bus) -> anyhow::Result<NatsLog> {
+    let log = match &config.privacy.master_keys {
+        Some(masters) => NatsLog::sealing(bus.client.clone(), Keys::new(masters.clone())),
+        None => NatsLog::new(bus.client.clone()),
+    };
+    log.check_keys().await.context("there are conversations that can't be opened")?;
+    Ok(log)
+}
+
 /// A running edge.
 pub struct RunningEdge {
     pub address: SocketAddr,
@@ -96,10 +107,11 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
         );
     }
     streams::check(&bus.client, &config.regions.home).await?;
-    let agents = Agents::new(agents::Store::new(NatsLog::new(bus.client.clone())));
+    let log = log(config, bus).await?;
+    let agents = Agents::new(agents::Store::new(log.clone()));
     agents.catch_up().await.context("the agents' configurations")?;
     let widgets = widgets(&config.widgets, &agents)?;
-    let edge = Edge::new(bus.client.clone(), auth, widgets, agents, settings, CancellationToken::new());
+    let edge = Edge::new(log, auth, widgets, agents, settings, CancellationToken::new());
     let edge = Arc::new(edge);
     let health = Health::start(bus, &config.regions.home, None).await?;
     if let Err(error) = edge.workers.read(bus.client.clone()).await {
@@ -112,6 +124,7 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.workers.clone().watch(bus.client.clone())));
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.agents.clone().follow()));
     tasks.spawn(listening.clone().run_until_cancelled_owned(health.clone().watch_streams()));
+    tasks.spawn(listening.clone().run_until_cancelled_owned(edge.clone().forget_erased()));
     let pushed = Pushes::subscribe(&bus.client, &config.regions.home).await?;
     let presence = edge.presence();
     // Hosts wait for the answers of the edges that they know, so this one is known before it has clients.
@@ -156,8 +169,8 @@ fn widgets(config: &config::Widgets, agents: &Agents) -> anyhow::Result<Widgets>
 fn administration(config: &Config, edge: &Edge) -> Arc<Admin> {
     Arc::new(Admin {
         client: edge.client.clone(),
-        log: NatsLog::new(edge.client.clone()),
-        agents: agents::Store::new(NatsLog::new(edge.client.clone())),
+        log: edge.log.clone(),
+        agents: agents::Store::new(edge.log.clone()),
         auth: edge.auth.clone(),
         conversations: edge.conversations.clone(),
         lists: edge.lists.clone(),
@@ -203,7 +216,7 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
     let knowledge = knowledge(config, bus, &gateway, &shutdown, &tasks).await?;
     let has_own_key = gateway.is_some();
     let gateways = Gateways { gateway: gateway.or(gateway_without_key(config)?), has_own_key, secrets };
-    let worker = Arc::new(Worker::new(bus.client.clone(), knowledge, gateways, settings));
+    let worker = Arc::new(Worker::new(log(config, bus).await?, knowledge, gateways, settings));
     let health = Health::start(bus, &config.regions.home, Some(worker.clone())).await?;
     if config.seed_kb {
         // Before the worker looks for tools for the first time.

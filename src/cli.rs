@@ -2,6 +2,8 @@
 
 mod agent;
 mod audit;
+mod privacy;
+mod replay;
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -75,11 +77,17 @@ enum Command {
         #[command(subcommand)]
         command: Knowledge,
     },
-    Replay(audit::Replay),
+    Replay(replay::Replay),
     Audit {
         #[command(subcommand)]
         command: audit::Audit,
     },
+    Erase(privacy::Erase),
+    Hold {
+        #[command(subcommand)]
+        command: privacy::Hold,
+    },
+    Retain(privacy::Retain),
     /// Look at what each role may do on NATS.
     Nats {
         #[command(subcommand)]
@@ -126,7 +134,7 @@ enum NatsCommand {
     Config,
     /// Compare what the configured user may do with its role, and try what it may not; exit code 1 if anything differs.
     Check {
-        /// edge, worker, ingester, provider, auditor or administrator
+        /// edge, worker, ingester, provider, auditor, eraser or administrator
         role: String,
     },
 }
@@ -211,8 +219,11 @@ pub async fn run() -> anyhow::Result<()> {
             false => anyhow::bail!("not everything was ingested"),
         },
         Command::Agent { command } => agent::run(command, &load()?).await,
-        Command::Replay(args) => audit::replay(args, &load()?).await,
+        Command::Replay(args) => replay::replay(args, &load()?).await,
         Command::Audit { command } => audit::audit(command, &load()?).await,
+        Command::Erase(args) => privacy::erase(args, &load()?).await,
+        Command::Hold { command } => privacy::hold(command, &load()?).await,
+        Command::Retain(args) => privacy::retain(args, &load()?).await,
         Command::Nats { command } => nats(command).await,
         Command::Streams { command } => streams(command).await,
         Command::Tools { command: Tools::List } => list_tools().await,

@@ -4,6 +4,7 @@
 
 mod auth;
 mod mcp;
+mod privacy;
 mod quota;
 mod web;
 mod widget;
@@ -12,6 +13,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
 
 pub use auth::{Auth, AuthMode};
 pub use mcp::{Mcp, McpLink, McpServer, Which};
+pub use privacy::Privacy;
 pub use quota::{PerOrg, Quotas};
 pub use web::Web;
 pub use widget::{WidgetService, Widgets};
@@ -37,6 +39,11 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_CONFIRM_TOOLS",
     "SMOOTH_AGENT_AUTH_TOOLS",
     "SMOOTH_AGENT_SECRETS_DIR",
+    "SMOOTH_AGENT_MASTER_KEY",
+    "SMOOTH_AGENT_MASTER_KEY_FILE",
+    "SMOOTH_AGENT_RETAIN_DAYS",
+    "SMOOTH_AGENT_RETAIN_TOOLS_DAYS",
+    "SMOOTH_AGENT_REDACT_ARGUMENTS",
     "SMOOTH_SKILLS_DIR",
     "SMOOTH_AGENT_REGION",
     "SMOOTH_AGENT_REGIONS",
@@ -118,6 +125,7 @@ pub struct Config {
     pub secrets: Option<PathBuf>,
     /// The folder of skills that messages may name.
     pub skills: Option<PathBuf>,
+    pub privacy: Privacy,
     pub auth: Auth,
     pub widgets: Widgets,
     pub quotas: Quotas,
@@ -262,6 +270,7 @@ impl Config {
             judge_model: text("SMOOTH_AGENT_JUDGE_MODEL"),
             secrets: folder(text("SMOOTH_AGENT_SECRETS_DIR"), "SMOOTH_AGENT_SECRETS_DIR")?,
             skills: folder(text("SMOOTH_SKILLS_DIR"), "SMOOTH_SKILLS_DIR")?,
+            privacy: privacy::read(&text)?,
             auth: auth::read(&text)?,
             widgets: widget::read(&text)?,
             quotas: quota::read(&text)?,
@@ -421,6 +430,7 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOTH_AGENT_JUDGE_MODEL={}", self.judge_model.as_deref().unwrap_or("unset"))?;
         writeln!(f, "SMOOTH_AGENT_SECRETS_DIR={}", set(self.secrets.is_some()))?;
         writeln!(f, "SMOOTH_SKILLS_DIR={}", self.skills.as_ref().map_or("unset".into(), |p| p.display().to_string()))?;
+        writeln!(f, "{}", self.privacy)?;
         writeln!(f, "{}", self.auth)?;
         writeln!(f, "{}", self.widgets)?;
         writeln!(f, "{}", self.quotas)?;

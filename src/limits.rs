@@ -14,6 +14,17 @@ pub const ATTACHMENTS_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of images that one worker holds at once on their way to the model; what comes later waits. As text, and as text in a
 /// request, they take three times as much.
 pub const IMAGES_BYTES: usize = 4 * ATTACHMENTS_MAX_BYTES;
+/// Largest object: an attachment, sealed.
+pub const OBJECT_MAX_BYTES: usize = ATTACHMENT_MAX_BYTES + 16;
+/// Sealed entries of a list that are opened at a time: each may need its conversation's key read.
+pub const LIST_OPEN_PARALLEL: usize = 32;
+/// How long a process goes on with a conversation's key that it has read: when it is not told that the key was destroyed, it
+/// learns it after so long. And how many keys it keeps, of about 700 bytes each.
+pub const KEYS_FRESH_SECS: u64 = 300;
+pub const KEYS_CACHED: u64 = 50_000;
+/// Conversations that one entry of the ledger of erasures names, of 40 bytes each; and how many are erased at a time.
+pub const ERASE_BATCH: usize = 5_000;
+pub const ERASE_PARALLEL: usize = 16;
 /// Images, and files, of one message.
 pub const ATTACHMENTS_MAX: usize = 8;
 /// Longest URL of an attachment, and name of a file: both are stored with the message and go out with every tool call.
@@ -108,6 +119,10 @@ pub const REPLY_MAX_BYTES: usize = 256 * 1024;
 pub const SHOWN_FRAMES_MAX_BYTES: usize = 64 * 1024;
 pub const SHOWN_ASIDE_MAX_BYTES: usize = 64 * 1024;
 pub const SHOWN_REST_MAX_BYTES: usize = 128 * 1024;
+/// Longest pause between two moments of a replay on a page: who watches need not wait as long as people once did.
+pub const REPLAY_PAUSE_MAX_MS: u64 = 3_000;
+/// Largest word of a replay's page to its server.
+pub const REPLAY_WORD_MAX_BYTES: usize = 1_024;
 /// Largest history page on the wire (clients take 1 MiB a frame).
 pub const PAGE_MAX_BYTES: usize = 900 * 1024;
 /// Recent messages that the fold keeps with their text: what a model call and a history page need.

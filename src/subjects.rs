@@ -3,11 +3,15 @@
 //! A value that is not a UUID gets in only through [`encode_token`], so ids with dots, spaces or wildcards can't change a
 //! subject's shape.
 
+mod buckets;
+
 use std::net::IpAddr;
 
 use chrono::NaiveDate;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
+
+pub use buckets::*;
 
 /// Names one conversation's place in the log: its region's name, its organisation, its id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +67,27 @@ pub fn events_of(region: &str, conversation: Option<Uuid>) -> String {
         Some(conversation) => format!("chat.{region}.*.{conversation}.>"),
         None => format!("chat.{region}.>"),
     }
+}
+
+/// `audit.{region}.checkpoint`: a sealed state of the log. Publisher: the sealer. Readers: auditors. Stream: AUDIT.
+pub fn checkpoint(region: &str) -> String {
+    format!("audit.{region}.checkpoint")
+}
+
+/// `audit.{region}.privacy.{what}`: a hold was placed or lifted, an erasure requested or completed. Publisher: who erases.
+/// Readers: auditors. Stream: AUDIT.
+pub fn privacy(region: &str, what: &str) -> String {
+    format!("audit.{region}.privacy.{what}")
+}
+
+/// `audit.{region}.privacy.>`: all of them, which are one chain.
+pub fn privacy_all(region: &str) -> String {
+    format!("audit.{region}.privacy.>")
+}
+
+/// `chat.{region}.{org}.>`: all events of an organisation. Readers: auditors.
+pub fn events_of_org(region: &str, org: &str) -> String {
+    format!("chat.{region}.{}.>", encode_token(org))
 }
 
 /// `session.{region}.{session}`: the session record. Publisher: the edge that opened it. Stream: CHAT.
@@ -221,11 +246,6 @@ pub fn parse_push(subject: &str) -> Option<(PushTo, String, String)> {
     Some((*to, decode_token(tokens.next()?)?, decode_token(tokens.next()?)?))
 }
 
-/// Key of an edge's advertisement in the bucket EDGES: `{region}.{edge}`.
-pub fn edge_key(region: &str, edge: Uuid) -> String {
-    format!("{region}.{edge}")
-}
-
 /// The id at the end of a subject: the edge of an advertisement, the conversation of a note.
 pub fn parse_last_id(subject: &str) -> Option<Uuid> {
     subject.rsplit_once('.')?.1.parse().ok()
@@ -276,115 +296,30 @@ fn counted(whose: Counted) -> String {
     }
 }
 
-/// Key of a note in the bucket TURNS: `{org}.{conversation}`; without a conversation, of all of the organisation's.
-pub fn turn_note_key(org: &str, conversation: Option<Uuid>) -> String {
-    let conversation = conversation.map_or_else(|| "*".to_string(), |conversation| conversation.to_string());
-    format!("{}.{conversation}", encode_token(org))
-}
-
-/// Key of a browser in the bucket VISITORS: `{org}.{visitor}`, where the visitor is a hash of agent and fingerprint.
-pub fn visitor_key(org: &str, agent: &str, fingerprint: &str) -> String {
-    format!("{}.{}", encode_token(org), hash(&format!("{}.{fingerprint}", encode_token(agent))))
-}
-
-/// Key of what a session proves in the bucket RESTORE.
-pub fn restore_key(session: Uuid) -> String {
-    session.to_string()
-}
-
-/// Key of something that may be used once in the bucket ONCE; `id` is a hash.
-pub fn once_key(id: &str) -> String {
-    encode_token(id)
-}
-
-/// Key of a connector in the bucket SETTINGS: `{org}.connector.{id}`; without an id, of all of the organisation's.
-pub fn connector_key(org: &str, connector: Option<Uuid>) -> String {
-    let id = connector.map_or_else(|| "*".to_string(), |id| id.to_string());
-    format!("{}.connector.{id}", encode_token(org))
-}
-
 /// `retrieve.{org}`: asks an organisation's own search for passages. Publishers: workers told to use it. Subscriber: a NATS
 /// micro service. Not kept.
 pub fn retrieve(org: &str) -> String {
     format!("retrieve.{}", encode_token(org))
 }
 
-/// Key of a conversation's cached fold in the bucket CONVERSATIONS.
-pub fn fold_key(key: &ConversationKey) -> String {
-    format!("{}.{}.{}", key.region, encode_token(&key.org), key.conversation)
+/// `erased.{conversation}`: its keys are destroyed; whoever remembers it forgets it. Publisher: who erases. Subscribers: edges
+/// and workers. Not kept.
+pub fn erased(conversation: Uuid) -> String {
+    format!("erased.{conversation}")
 }
 
-/// Whose conversations are meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose<'a> {
-    Everybody,
-    Owner(&'a str),
-}
-
-/// Key of a conversation in the bucket INDEX: `{org}.{owner}.{day}.{conversation}`. An e-mail address has no business in a
-/// subject, which monitoring shows, so the owner is a hash of it; `=` = nobody. The day is that of the last message.
-pub fn index_key(org: &str, owner: Option<&str>, day: NaiveDate, conversation: Uuid) -> String {
-    format!("{}.{}.{}.{conversation}", encode_token(org), owner_token(owner), day.format("%Y%m%d"))
-}
-
-/// `{org}.{owner}.{day}.*`: what an organisation or an owner has in the bucket INDEX, of one day or of all.
-pub fn index_filter(org: &str, whose: Whose, day: Option<NaiveDate>) -> String {
-    let owner = match whose {
-        Whose::Everybody => "*".to_string(),
-        Whose::Owner(owner) => owner_token(Some(owner)),
-    };
-    let day = day.map_or_else(|| "*".to_string(), |day| day.format("%Y%m%d").to_string());
-    format!("{}.{owner}.{day}.*", encode_token(org))
-}
-
-/// `{org}.*.*.{conversation}`: a conversation in the bucket INDEX, wherever it is.
-pub fn index_everywhere(org: &str, conversation: Uuid) -> String {
-    format!("{}.*.*.{conversation}", encode_token(org))
-}
-
-fn owner_token(owner: Option<&str>) -> String {
-    owner.map_or_else(|| encode_token(""), hash)
-}
+/// `erased.*`: a process's one subscription to what is erased.
+pub const ERASED_ALL: &str = "erased.*";
 
 fn hash(text: &str) -> String {
     let digest = Sha256::digest(text.as_bytes());
     digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Key of a worker's advertisement in the bucket WORKERS.
-pub fn worker_key(region: &str, pool: &str, worker: Uuid) -> String {
-    format!("{region}.{pool}.{worker}")
-}
-
-/// Region and pool in the key of an advertisement.
-pub fn parse_worker_key(key: &str) -> Option<(&str, &str)> {
-    let mut tokens = key.split('.');
-    Some((tokens.next()?, tokens.next()?))
-}
-
-/// Key of an agent's configuration in the bucket AGENTS.
-pub fn agent_key(org: &str, agent: &str) -> String {
-    format!("{}.{}", encode_token(org), encode_token(agent))
-}
-
-/// `$KV.AGENTS.>`: every agent's configuration. Writers: `turnstream agent`; readers: edges and workers. Stream: KV_AGENTS.
-pub const AGENTS_ALL: &str = "$KV.AGENTS.>";
-
-/// Organisation and agent behind the subject of a configuration.
-pub fn parse_agent(subject: &str) -> Option<(String, String)> {
-    let (org, agent) = subject.strip_prefix("$KV.AGENTS.")?.split_once('.')?;
-    Some((decode_token(org)?, decode_token(agent)?))
-}
-
 /// `otp.{org}.{verb}`: asks the host's service to send a one-time password to a session's visitor (`send`, by a worker) or to
 /// check one (`verify`, by an edge). Answered by a NATS micro service; not kept.
 pub fn otp(org: &str, verb: &str) -> String {
     format!("otp.{}.{verb}", encode_token(org))
-}
-
-/// Subject behind a key of a KV bucket, for publishes that need headers which the KV API does not offer.
-pub fn kv(bucket: &str, key: &str) -> String {
-    format!("$KV.{bucket}.{key}")
 }
 
 /// Direct get from any replica of a stream. Readers: edges and workers.

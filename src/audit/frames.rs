@@ -236,7 +236,8 @@ fn epoch(event: &Event) -> Option<u64> {
         | Event::TurnRequested(_)
         | Event::TurnStarted(_)
         | Event::TurnResumed(_)
-        | Event::TurnCancelled(_) => None,
+        | Event::TurnCancelled(_)
+        | Event::Erased(_) => None,
     }
 }
 

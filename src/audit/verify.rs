@@ -68,13 +68,17 @@ impl Verifier {
         let header = |name: &str| message.headers.get(name).map(String::as_str);
         let key = ConversationKey::parse_event(&message.subject).ok_or("the subject is not an event's")?;
         let digest = stored::digest(&message.subject, header, &message.payload);
-        let decoded = stored::decode(header, &message.payload);
+        let decoded = stored::decode_headers(header);
         let before = self.tails.remove(&key.conversation);
         // Whatever is wrong with this one, the next is held to it.
         let chained = before.as_ref().is_some_and(|tail| tail.chained) || header(stored::CE_PREVDIGEST).is_some();
         self.tails.insert(key.conversation, Tail { seq: message.seq, digest, chained });
-        let (envelope, event) = decoded.map_err(|error| error.to_string())?;
-        if envelope.conversation != key.conversation || !message.subject.contains(event.kind()) {
+        let (envelope, kind) = decoded.map_err(|error| error.to_string())?;
+        // A work item's pool follows its event's name.
+        let after = message.subject.strip_prefix(&key.event(kind));
+        if envelope.conversation != key.conversation
+            || !after.is_some_and(|pool| pool.is_empty() || pool.starts_with('.'))
+        {
             return Err("it is on the subject of another event".into());
         }
         let before = before.unwrap_or(Tail { seq: 0, digest: Digest::default(), chained: false });

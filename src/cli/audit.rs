@@ -1,55 +1,16 @@
-//! `turnstream replay` and `turnstream audit`: the log for people and auditors.
-
-use std::{io::Write, time::Duration};
+//! `turnstream audit`: the log for auditors.
 
 use anyhow::bail;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::Subcommand;
 use indicatif::ProgressBar;
 use uuid::Uuid;
 
 use crate::{
     app,
-    audit::{
-        replay::{self, Until},
-        scan::Scan,
-        timeline::Timeline,
-        verify::Verifier,
-    },
+    audit::{scan::Scan, verify::Verifier},
     config::Config,
-    domain::Conversation,
     log::nats::NatsLog,
 };
-
-/// How often a replay that follows looks for what is new.
-const FOLLOW_EVERY_MS: u64 = 250;
-
-/// Tell what happened in a conversation, from the log.
-#[derive(Args)]
-pub struct Replay {
-    /// The conversation's id.
-    conversation: Uuid,
-    #[arg(long, value_enum, default_value = "timeline")]
-    format: Format,
-    /// Stop at this sequence, or at this time (RFC 3339).
-    #[arg(long)]
-    until: Option<Until>,
-    /// Print the state that the events add up to, instead of the events.
-    #[arg(long, conflicts_with = "follow")]
-    state: bool,
-    /// Go on with what happens from now on.
-    #[arg(long)]
-    follow: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Format {
-    /// A line of words for each event.
-    Timeline,
-    /// Each stored message as a line of JSON: sequence, time, subject, headers, payload.
-    Ndjson,
-    /// Each event as a CloudEvent in JSON, a line each.
-    Cloudevents,
-}
 
 /// Prove that nobody changed the log.
 #[derive(Subcommand)]
@@ -63,41 +24,6 @@ pub enum Audit {
         #[arg(long)]
         json: bool,
     },
-}
-
-/// Replays a conversation.
-pub async fn replay(args: Replay, config: &Config) -> anyhow::Result<()> {
-    let bus = app::connect(config, "auditor").await?;
-    let mut scan = Scan::new(NatsLog::new(bus.client.clone()), &config.regions.home, Some(args.conversation));
-    let (mut state, mut timeline, mut out) = (Conversation::default(), Timeline::default(), std::io::stdout());
-    loop {
-        let Some(message) = scan.next().await? else {
-            if !args.follow {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(FOLLOW_EVERY_MS)).await;
-            continue;
-        };
-        if args.until.as_ref().is_some_and(|until| !until.includes(&message)) {
-            break;
-        }
-        let line = match args.format {
-            Format::Ndjson => Some(replay::raw(&message).to_string()),
-            Format::Cloudevents => Some(replay::cloud_event(&message).to_string()),
-            Format::Timeline => None,
-        };
-        let stored = replay::fold(&mut state, message)?;
-        if !args.state {
-            writeln!(out, "{}", line.unwrap_or_else(|| timeline.line(&stored)))?;
-        }
-    }
-    if !state.exists() {
-        bail!("there is no conversation {} in the region `{}`", args.conversation, config.regions.home);
-    }
-    if args.state {
-        writeln!(out, "{}", serde_json::to_string_pretty(&state)?)?;
-    }
-    Ok(())
 }
 
 /// Does what was asked of the log as a whole.

@@ -46,6 +46,11 @@ impl PerOrg {
         *self != Self::default()
     }
 
+    /// The least that holds for anybody.
+    pub(super) fn min(&self) -> Option<u64> {
+        self.some.values().copied().chain(self.all).min()
+    }
+
     fn max(&self) -> u64 {
         self.some.values().copied().chain(self.all).max().unwrap_or_default()
     }
@@ -81,7 +86,7 @@ pub fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Quotas, ConfigError
 }
 
 /// `100`, `acme=500`, or both, comma-separated.
-fn per_org(text: &dyn Fn(&str) -> Option<String>, name: &'static str) -> Result<PerOrg, ConfigError> {
+pub(super) fn per_org(text: &dyn Fn(&str) -> Option<String>, name: &'static str) -> Result<PerOrg, ConfigError> {
     let mut quota = PerOrg::default();
     let list = text(name).unwrap_or_default();
     for entry in list.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {

@@ -14,7 +14,7 @@ use super::{
     digest::Digest,
     event::{
         Event, ModelReplied, Participant, Prompt, Response, SessionOpened, StepJudged, ToolReturned, TurnRequested,
-        TurnResumed,
+        TurnResumed, kind,
     },
     interaction::{Contact, Form},
     session::Known,
@@ -44,6 +44,9 @@ pub struct Conversation {
     pub last_seq: u64,
     /// Digest of the last event, which the next one carries.
     pub last_digest: Digest,
+    /// What was said in it was erased: there is nothing to read, and nobody may go on with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub erased: bool,
     /// E-mail address of the first user who gave or proved one, trimmed and in lower case: the conversation is theirs.
     pub owner: Option<String>,
     /// The agent of the session that was opened last.
@@ -147,9 +150,9 @@ pub enum Outcome {
 }
 
 impl Conversation {
-    /// Whether the conversation has been started.
+    /// Whether the conversation has been started, and not erased.
     pub fn exists(&self) -> bool {
-        self.last_seq > 0
+        self.last_seq > 0 && !self.erased
     }
 
     /// What it is called.
@@ -242,6 +245,7 @@ impl Conversation {
             }
             Event::TurnCompleted(_) | Event::TurnFailed(_) => {}
             Event::TurnCancelled(e) => self.finish(e.turn, recorded.seq, Outcome::Cancelled),
+            Event::Erased(kind) => self.erased |= *kind == kind::SESSION_OPENED,
         }
     }
 

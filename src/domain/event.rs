@@ -32,6 +32,23 @@ pub mod kind {
     pub const TURN_COMPLETED: &str = "turn.completed";
     pub const TURN_FAILED: &str = "turn.failed";
     pub const TURN_CANCELLED: &str = "turn.cancelled";
+
+    pub const ALL: [&str; 14] = [
+        SESSION_OPENED,
+        SESSION_IDENTIFIED,
+        CONVERSATION_RENAMED,
+        TURN_REQUESTED,
+        TURN_STARTED,
+        TURN_RELEASED,
+        TURN_MODEL_REPLIED,
+        TURN_TOOL_CALLED,
+        TURN_TOOL_RETURNED,
+        TURN_PARKED,
+        TURN_RESUMED,
+        TURN_COMPLETED,
+        TURN_FAILED,
+        TURN_CANCELLED,
+    ];
 }
 
 /// Something that happened to a conversation.
@@ -66,6 +83,8 @@ pub enum Event {
     TurnFailed(TurnFailed),
     /// The turn was stopped by its user. Written by an edge. Terminal.
     TurnCancelled(TurnCancelled),
+    /// An event of this stored name whose content was erased: that it happened is all that is known. Never written.
+    Erased(&'static str),
 }
 
 impl Event {
@@ -86,13 +105,17 @@ impl Event {
             Event::TurnCompleted(_) => kind::TURN_COMPLETED,
             Event::TurnFailed(_) => kind::TURN_FAILED,
             Event::TurnCancelled(_) => kind::TURN_CANCELLED,
+            Event::Erased(kind) => kind,
         }
     }
 
     /// The turn that the event belongs to, if it belongs to one.
     pub fn turn(&self) -> Option<Uuid> {
         match self {
-            Event::SessionOpened(_) | Event::SessionIdentified(_) | Event::ConversationRenamed(_) => None,
+            Event::SessionOpened(_)
+            | Event::SessionIdentified(_)
+            | Event::ConversationRenamed(_)
+            | Event::Erased(_) => None,
             Event::TurnRequested(e) => Some(e.turn),
             Event::TurnStarted(e) => Some(e.turn),
             Event::TurnReleased(e) => Some(e.turn),
@@ -105,32 +128,6 @@ impl Event {
             Event::TurnFailed(e) => Some(e.turn),
             Event::TurnCancelled(e) => Some(e.turn),
         }
-    }
-
-    /// How a model call was shown that this event ends.
-    pub fn shown(&self) -> Option<&Shown> {
-        match self {
-            Event::TurnModelReplied(e) => e.shown.as_ref(),
-            Event::TurnReleased(e) => e.shown.as_ref(),
-            Event::TurnCompleted(e) => e.shown.as_ref(),
-            Event::TurnFailed(e) => e.shown.as_ref(),
-            _ => None,
-        }
-    }
-
-    /// Leaves out how a model call was shown. False: there is nothing to leave out.
-    pub fn empty_shown(&mut self) -> bool {
-        let shown = match self {
-            Event::TurnModelReplied(e) => &mut e.shown,
-            Event::TurnReleased(e) => &mut e.shown,
-            Event::TurnCompleted(e) => &mut e.shown,
-            Event::TurnFailed(e) => &mut e.shown,
-            _ => return false,
-        };
-        let emptied = shown.as_ref().map(Shown::emptied).filter(|emptied| Some(emptied) != shown.as_ref());
-        let is_less = emptied.is_some();
-        *shown = emptied.or(shown.take());
-        is_less
     }
 
     /// The worker pool whose consumer finds this event, for events that are work items.

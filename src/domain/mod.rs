@@ -4,7 +4,8 @@
 //!
 //! - [`event`]: the catalogue of what can happen; [`answer`], [`interaction`], [`request`], [`session`]: parts of it.
 //! - [`conversation`]: `evolve(state, event)`, the fold.
-//! - [`shown`]: how a model call was shown.   - [`digest`]: what chains stored events.   - [`title`]: what a conversation is called.
+//! - [`digest`]: what chains stored events.   - [`title`]: what a conversation is called.
+//! - [`shown`]: how a model call was shown.
 //! - [`turn`]: the state of a running turn and `next_step(turn)`.
 //! - [`decide`]: `decide(state, command) -> event | refusal`.
 

@@ -45,6 +45,9 @@ pub struct Object {
     /// As the object store has it: `SHA-256=` and base64 for URLs.
     pub digest: String,
     pub media_type: String,
+    /// The content is sealed with this key (AES-256-GCM, 32 bytes in base64; nonce of 12 zero bytes, the tag at the end).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 impl Content {
@@ -52,7 +55,10 @@ impl Content {
     pub fn text_bytes(&self) -> usize {
         match self {
             Content::Url(url) => url.len(),
-            Content::Object(object) => object.bucket.len() + object.name.len() + object.digest.len(),
+            Content::Object(object) => {
+                let key = object.key.as_ref().map_or(0, String::len);
+                object.bucket.len() + object.name.len() + object.digest.len() + key
+            }
         }
     }
 }

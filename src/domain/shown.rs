@@ -9,6 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::event::Event;
 use crate::limits;
 
 /// Bits of a frame's first number that say its kind; the others are its length.
@@ -147,6 +148,34 @@ impl Shown {
             pieces.push(Piece { voice: Voice::Token, text: text.to_string(), at });
         }
         pieces
+    }
+}
+
+impl Event {
+    /// How a model call was shown that this event ends.
+    pub fn shown(&self) -> Option<&Shown> {
+        match self {
+            Event::TurnModelReplied(e) => e.shown.as_ref(),
+            Event::TurnReleased(e) => e.shown.as_ref(),
+            Event::TurnCompleted(e) => e.shown.as_ref(),
+            Event::TurnFailed(e) => e.shown.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Leaves out how a model call was shown. False: there is nothing to leave out.
+    pub fn empty_shown(&mut self) -> bool {
+        let shown = match self {
+            Event::TurnModelReplied(e) => &mut e.shown,
+            Event::TurnReleased(e) => &mut e.shown,
+            Event::TurnCompleted(e) => &mut e.shown,
+            Event::TurnFailed(e) => &mut e.shown,
+            _ => return false,
+        };
+        let emptied = shown.as_ref().map(Shown::emptied).filter(|emptied| Some(emptied) != shown.as_ref());
+        let is_less = emptied.is_some();
+        *shown = emptied.or(shown.take());
+        is_less
     }
 }
 

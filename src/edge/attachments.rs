@@ -17,6 +17,7 @@ use crate::{
     },
     limits,
     log::objects::{Objects, PutError},
+    subjects::ConversationKey,
     wire::actions::{BadFrame, Fields, GivenFile, GivenImage, invalid},
 };
 
@@ -88,13 +89,13 @@ impl Attachments {
     }
 
     /// Stores what came with the message, and tells where everything is.
-    pub async fn store(self, objects: &Objects, org: &str) -> Result<(Vec<Image>, Vec<File>), BadFrame> {
+    pub async fn store(self, objects: &Objects, key: &ConversationKey) -> Result<(Vec<Image>, Vec<File>), BadFrame> {
         let (mut images, mut files) = (Vec::new(), Vec::new());
         for (source, detail) in self.images {
-            images.push(Image { content: source.store(objects, org).await?, detail });
+            images.push(Image { content: source.store(objects, key).await?, detail });
         }
         for (source, name, mime_type) in self.files {
-            files.push(File { name, mime_type, content: source.store(objects, org).await? });
+            files.push(File { name, mime_type, content: source.store(objects, key).await? });
         }
         Ok((images, files))
     }
@@ -108,11 +109,12 @@ impl Source {
         }
     }
 
-    async fn store(self, objects: &Objects, org: &str) -> Result<Content, BadFrame> {
+    async fn store(self, objects: &Objects, key: &ConversationKey) -> Result<Content, BadFrame> {
         match self {
             Self::Url(url) => Ok(Content::Url(url)),
             Self::Inline { media_type, content } => {
-                let object = objects.put(org, &media_type, content).await.map_err(|error| match error {
+                let stored = objects.put(&key.org, key.conversation, &media_type, content).await;
+                let object = stored.map_err(|error| match error {
                     PutError::Append(error) => BadFrame::from(error),
                     PutError::Read(error) => BadFrame::from(error),
                 })?;

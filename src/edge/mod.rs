@@ -87,14 +87,14 @@ pub struct Edge {
 
 impl Edge {
     pub fn new(
-        client: Client,
+        log: NatsLog,
         auth: Arc<Verifier>,
         widgets: Widgets,
         agents: Agents,
         settings: Settings,
         shutdown: CancellationToken,
     ) -> Self {
-        let log = NatsLog::new(client.clone());
+        let client = log.client();
         let id = ids::new_random();
         Self {
             id,
@@ -126,6 +126,16 @@ impl Edge {
                 tracing::debug!(%error, conversation = %key.conversation, "lists learn of the owner later");
             }
         });
+    }
+
+    /// Forgets what is erased while the process runs.
+    pub async fn forget_erased(self: Arc<Self>) {
+        let (conversations, sessions) = (self.conversations.clone(), self.clone());
+        let forget = move |conversation| {
+            conversations.forget(conversation);
+            sessions.sessions.forget(conversation);
+        };
+        self.log.forget_erased(forget).await;
     }
 
     /// What says that this edge is there.

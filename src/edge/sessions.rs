@@ -49,8 +49,11 @@ impl Sessions {
         for via in [Via::Replica, Via::Leader] {
             let query = json!({ "last_by_subj": subjects::session(region, asked) });
             let Some(message) = self.log.get(&stream, &query, via).await? else { continue };
+            let seq = message.seq;
+            // What was erased is not there.
+            let Some(message) = self.log.opened(message).await? else { return Ok(None) };
             let record: SessionRecord = serde_json::from_slice(&message.payload)
-                .map_err(|cause| ReadError::Malformed { seq: message.seq, cause: cause.into() })?;
+                .map_err(|cause| ReadError::Malformed { seq, cause: cause.into() })?;
             let record = Arc::new(record);
             self.known.insert(id, record.clone());
             if is_theirs(&record) {
@@ -61,11 +64,19 @@ impl Sessions {
         Ok(None)
     }
 
+    /// Forgets the sessions of a conversation that was erased.
+    pub fn forget(&self, conversation: Uuid) {
+        let of_it: Vec<Uuid> =
+            self.known.iter().filter(|(_, known)| known.conversation == conversation).map(|(id, _)| *id).collect();
+        of_it.iter().for_each(|session| self.known.invalidate(session));
+    }
+
     /// Writes a new session's record, after its `session.opened` is in the log.
     pub async fn add(&self, region: &str, record: SessionRecord) -> Result<Arc<SessionRecord>, AppendError> {
         let payload = serde_json::to_vec(&record).expect("a session record is a map with string keys");
-        let id = format!("session-{}", record.session);
-        self.log.put(&subjects::session(region, record.session), &id, &[], payload.into()).await?;
+        let (id, subject) = (format!("session-{}", record.session), subjects::session(region, record.session));
+        let payload = self.log.seal(record.conversation, &subject, payload.into()).await?;
+        self.log.put(&subject, &id, &[], payload).await?;
         let record = Arc::new(record);
         self.known.insert(record.session, record.clone());
         Ok(record)

@@ -1,5 +1,7 @@
 //! What the index keeps of a conversation, and where.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
 use chrono::{DateTime, NaiveDate, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,7 +10,10 @@ use uuid::Uuid;
 use super::BUCKET;
 use crate::{
     domain::Conversation,
-    log::nats::RawMessage,
+    log::{
+        AppendError, ReadError,
+        nats::{NatsLog, RawMessage},
+    },
     subjects::{self, ConversationKey},
 };
 
@@ -19,6 +24,7 @@ pub struct Entry {
     pub conversation: Uuid,
     /// Sequence of the conversation's last event that the entry knows: of two entries the one that knows more counts.
     pub last_seq: u64,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub title: String,
     /// E-mail address of whom it belongs to, as the fold has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -27,6 +33,16 @@ pub struct Entry {
     /// When something was said last.
     pub updated_at: DateTime<Utc>,
     pub message_count: u64,
+    /// Instead of title and owner: both, sealed, in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<String>,
+}
+
+/// What of an entry is sealed.
+#[derive(Serialize, Deserialize)]
+struct Names {
+    title: String,
+    owner: Option<String>,
 }
 
 /// A place in a list, which goes from the newest conversation to the oldest.
@@ -49,7 +65,29 @@ impl Entry {
             created_at: state.created_at.or(state.updated_at)?,
             updated_at: state.updated_at?,
             message_count: state.message_count,
+            sealed: None,
         })
+    }
+
+    /// The entry as it is stored.
+    pub(super) async fn seal(self, log: &NatsLog) -> Result<Self, AppendError> {
+        let names = Names { title: self.title.clone(), owner: self.owner.clone() };
+        let clear = Bytes::from(serde_json::to_vec(&names).expect("names are a map with string keys"));
+        let sealed = log.seal(self.conversation, BUCKET, clear.clone()).await?;
+        Ok(match sealed == clear {
+            true => self,
+            false => Self { title: String::new(), owner: None, sealed: Some(BASE64_STANDARD.encode(sealed)), ..self },
+        })
+    }
+
+    /// The entry with its names. `None`: the conversation was erased.
+    pub(super) async fn open(self, log: &NatsLog) -> Result<Option<Self>, ReadError> {
+        let Some(sealed) = &self.sealed else { return Ok(Some(self)) };
+        let malformed = |cause: &dyn std::fmt::Display| ReadError::Sealed(format!("an entry of the index: {cause}"));
+        let sealed = BASE64_STANDARD.decode(sealed).map_err(|error| malformed(&error))?;
+        let Some(clear) = log.open(BUCKET, sealed.into()).await? else { return Ok(None) };
+        let Names { title, owner } = serde_json::from_slice(&clear).map_err(|error| malformed(&error))?;
+        Ok(Some(Self { title, owner, sealed: None, ..self }))
     }
 
     /// The entry in a message of the bucket; `None` when it was taken away, or is of another making.

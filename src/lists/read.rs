@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use chrono::{Days, NaiveDate, Utc};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use uuid::Uuid;
 
 use super::{BUCKET, Entry, Place, STREAM};
@@ -49,19 +50,21 @@ impl<F: Fn(&Entry) -> bool> Wanted<'_, F> {
     }
 
     /// Adds entries to a page, the newest first. True: the page is full.
-    fn fill(&self, page: &mut Page, mut entries: Vec<Entry>) -> bool {
+    async fn fill(&self, log: &NatsLog, page: &mut Page, mut entries: Vec<Entry>) -> Result<bool, ReadError> {
         entries.retain(|entry| self.after.is_none_or(|after| entry.place() < after));
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.place()));
-        for entry in entries.into_iter().filter(|entry| (self.fits)(entry)) {
+        let mut opened = stream::iter(entries).map(|entry| entry.open(log)).buffered(limits::LIST_OPEN_PARALLEL);
+        while let Some(entry) = opened.try_next().await? {
+            let Some(entry) = entry.filter(|entry| (self.fits)(entry)) else { continue };
             let last = page.entries.last().map(Entry::place);
             // A place may be told by its moment alone, so what is of one moment stays on one page.
             if page.entries.len() >= self.limit && last.is_none_or(|last| last.micros != entry.place().micros) {
                 page.next = last;
-                return true;
+                return Ok(true);
             }
             page.entries.push(entry);
         }
-        false
+        Ok(false)
     }
 }
 
@@ -81,7 +84,7 @@ impl Lists {
         let mut page = Page::default();
         match self.log.last_of(STREAM, &[wanted.subject(None)]).await? {
             Lasts::All(messages) => {
-                wanted.fill(&mut page, distinct(messages));
+                wanted.fill(&self.log, &mut page, distinct(messages)).await?;
                 Ok(page)
             }
             Lasts::TooMany => self.page_by_days(wanted).await,
@@ -92,7 +95,10 @@ impl Lists {
     pub async fn find(&self, org: &str, conversation: Uuid) -> Result<Option<Entry>, ReadError> {
         let subject = subjects::kv(BUCKET, &subjects::index_everywhere(org, conversation));
         match self.log.last_of(STREAM, &[subject]).await? {
-            Lasts::All(messages) => Ok(distinct(messages).pop()),
+            Lasts::All(messages) => match distinct(messages).pop() {
+                Some(entry) => entry.open(&self.log).await,
+                None => Ok(None),
+            },
             Lasts::TooMany => Ok(None),
         }
     }
@@ -107,7 +113,7 @@ impl Lists {
             let entries = self.days(&wanted, days).await?;
             looked_at += entries.len();
             let oldest = entries.iter().map(Entry::place).min();
-            if wanted.fill(&mut page, entries) {
+            if wanted.fill(&self.log, &mut page, entries).await? {
                 return Ok(page);
             }
             if let Some(oldest) = oldest.filter(|_| looked_at >= limits::LIST_SCAN_MAX) {

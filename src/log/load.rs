@@ -6,14 +6,13 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{AppendError, EventLog, NewEvent, ReadError, Stored, Via, backoff::Backoff, nats::NatsLog};
+use super::{AppendError, Appended, EventLog, NewEvent, ReadError, Stored, Via, backoff::Backoff, nats::NatsLog};
 use crate::{
     domain::{Command, Conversation, Event, Message, Recorded, Refusal, decide},
     limits,
@@ -21,7 +20,7 @@ use crate::{
 };
 
 /// Version of the cached form; another version is ignored and written over.
-pub const FOLD_VERSION: u32 = 4;
+pub const FOLD_VERSION: u32 = 5;
 const BUCKET: &str = "CONVERSATIONS";
 /// How long before a request's `not_after` its acknowledgement no longer tells that it was stored in time: more than clocks
 /// differ, and less than an ordinary append leaves.
@@ -112,6 +111,13 @@ impl<L: EventLog> Conversations<L> {
     /// The fold as this process knows it, which may be behind: for decisions that an append will check.
     pub fn cached(&self, key: &ConversationKey) -> Option<Arc<Conversation>> {
         self.memory.get(key).map(|cached| cached.state)
+    }
+
+    /// Forgets a conversation that was erased.
+    pub fn forget(&self, conversation: Uuid) {
+        let of_it: Vec<_> =
+            self.memory.iter().filter(|(key, _)| key.conversation == conversation).map(|(key, _)| key).collect();
+        of_it.iter().for_each(|key| self.memory.invalidate(&**key));
     }
 
     /// The fold of a conversation; one that does not exist has `last_seq` 0.
@@ -249,17 +255,14 @@ impl<L: EventLog> Conversations<L> {
         let (id, source) = (decider.event_id.clone(), decider.source.clone());
         let new = NewEvent { id, source, time, prev_digest: state.last_digest, event };
         let previous = state.last_seq;
-        let seq = self.log.append(key, previous, &new).await?;
+        let Appended { seq, digest } = self.log.append(key, previous, &new).await?;
         let stored_at = Utc::now();
         let recorded = match &new.event {
             // Only the log can tell whether it took the request in time: its ack may have been slow.
             Event::TurnRequested(request) if stored_at + REQUEST_DOUBT > request.not_after => {
                 self.event_at(key, seq).await?
             }
-            _ => {
-                let digest = new.envelope(key, previous).digest(&new.subject(key), &new.event);
-                Recorded { seq, time, stored_at, digest, event: new.event }
-            }
+            _ => Recorded { seq, time, stored_at, digest, event: new.event },
         };
         let mut next = (**state).clone();
         next.evolve(&recorded);
@@ -357,12 +360,16 @@ impl<L: EventLog> Conversations<L> {
         let subject = subjects::kv(BUCKET, &subjects::fold_key(key));
         // A cache that can't be read costs time, not answers.
         match bucket.get(&format!("KV_{BUCKET}"), &json!({ "last_by_subj": subject }), Via::Replica).await {
-            Ok(Some(message)) => match serde_json::from_slice::<CachedForm<Conversation>>(&message.payload) {
-                Ok(form) if form.version == FOLD_VERSION => {
-                    Cached { state: Arc::new(form.state), revision: message.seq, newer_events: 0 }
+            Ok(Some(message)) => {
+                let revision = message.seq;
+                let opened = bucket.opened(message).await.ok().flatten();
+                match opened.map(|message| serde_json::from_slice::<CachedForm<Conversation>>(&message.payload)) {
+                    Some(Ok(form)) if form.version == FOLD_VERSION => {
+                        Cached { state: Arc::new(form.state), revision, newer_events: 0 }
+                    }
+                    _ => Cached { revision, ..empty },
                 }
-                _ => Cached { revision: message.seq, ..empty },
-            },
+            }
             Ok(None) | Err(_) => empty,
         }
     }
@@ -378,7 +385,8 @@ impl<L: EventLog> Conversations<L> {
         let subject = subjects::kv(BUCKET, &subjects::fold_key(key));
         let id = format!("fold-{}-{}", key.conversation, cached.state.last_seq);
         let expected = cached.revision.to_string();
-        let revision = match bucket.put_at(&subject, &id, &expected, Bytes::from(payload)).await {
+        let Ok(payload) = bucket.seal(key.conversation, &subject, payload.into()).await else { return };
+        let revision = match bucket.put_at(&subject, &id, &expected, payload).await {
             Ok(revision) => revision,
             // Somebody else wrote it: take their revision from the bucket.
             Err(AppendError::Conflict) => self.read_bucket(key).await.revision,

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use chrono::Utc;
 
-use super::{AppendError, EventLog, NewEvent, ReadError, Stored, Via};
+use super::{AppendError, Appended, EventLog, NewEvent, ReadError, Stored, Via};
 use crate::{domain::Recorded, limits, subjects::ConversationKey, wire::stored};
 
 /// Events of all conversations in one sequence.
@@ -21,7 +21,7 @@ impl MemoryLog {
 }
 
 impl EventLog for MemoryLog {
-    async fn append(&self, key: &ConversationKey, expected: u64, event: &NewEvent) -> Result<u64, AppendError> {
+    async fn append(&self, key: &ConversationKey, expected: u64, event: &NewEvent) -> Result<Appended, AppendError> {
         if stored::encode_payload(&event.event).len() > limits::EVENT_MAX_BYTES {
             return Err(AppendError::TooLarge { max: limits::EVENT_MAX_BYTES });
         }
@@ -38,7 +38,7 @@ impl EventLog for MemoryLog {
         let digest = envelope.digest(&event.subject(key), &event.event);
         let recorded = Recorded { seq, time: event.time, stored_at: Utc::now(), digest, event: event.event.clone() };
         events.push((key.clone(), Stored { envelope, recorded }));
-        Ok(seq)
+        Ok(Appended { seq, digest })
     }
 
     async fn last(&self, key: &ConversationKey, _via: Via) -> Result<Option<Stored>, ReadError> {

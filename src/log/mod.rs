@@ -2,12 +2,13 @@
 //!
 //! [`EventLog`] is the contract; [`nats::NatsLog`] keeps it over JetStream, [`memory::MemoryLog`] in memory for simulation.
 //! [`load::Conversations`] folds a conversation from it, [`objects::Objects`] keeps what is too large
-//! for an event. One contract suite runs against both logs.
+//! for an event, [`keys::Keys`] seals payloads. One contract suite runs against both logs.
 
 pub mod backoff;
 pub mod batch;
 pub mod bus;
 pub mod counters;
+pub mod keys;
 pub mod load;
 pub mod memory;
 pub mod nats;
@@ -65,6 +66,13 @@ pub struct Stored {
     pub recorded: Recorded,
 }
 
+/// Where an event was appended, and its digest as it is stored there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    pub seq: u64,
+    pub digest: Digest,
+}
+
 /// Which copy of the log answers a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
@@ -86,6 +94,9 @@ pub enum AppendError {
     /// The event exceeds the size limit. Nothing was written.
     #[error("the event is larger than {max} bytes")]
     TooLarge { max: usize },
+    /// The conversation was erased, and nothing can be added to it. Nothing was written.
+    #[error("the conversation was erased")]
+    Erased,
     /// The log did not answer in time. The event may be written, or still come.
     #[error("the log did not answer: {0}")]
     Unavailable(String),
@@ -98,20 +109,23 @@ pub enum ReadError {
     Unavailable(String),
     #[error("stored event {seq}: {cause}")]
     Malformed { seq: u64, cause: DecodeError },
+    /// It is there, and this process can't open it.
+    #[error("sealed: {0}")]
+    Sealed(String),
 }
 
 /// An append-only log of conversations.
 pub trait EventLog: Send + Sync + 'static {
     /// Appends one event; it becomes the conversation's last, if `expected` is the sequence of its last one now (0: none).
     ///
-    /// Returns the event's sequence. Of several appends with the same `expected`, one wins. An append whose ack was lost is
+    /// Of several appends with the same `expected`, one wins. An append whose ack was lost is
     /// recognised by its id and counts as won.
     fn append(
         &self,
         key: &ConversationKey,
         expected: u64,
         event: &NewEvent,
-    ) -> impl Future<Output = Result<u64, AppendError>> + Send;
+    ) -> impl Future<Output = Result<Appended, AppendError>> + Send;
 
     /// The conversation's last event.
     fn last(&self, key: &ConversationKey, via: Via) -> impl Future<Output = Result<Option<Stored>, ReadError>> + Send;

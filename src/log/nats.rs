@@ -12,7 +12,11 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{AppendError, EventLog, NewEvent, ReadError, Stored, Via, backoff::Backoff};
+use super::{
+    AppendError, Appended, EventLog, NewEvent, ReadError, Stored, Via,
+    backoff::Backoff,
+    keys::{self, Keys},
+};
 use crate::{
     domain::Recorded,
     limits,
@@ -30,6 +34,7 @@ const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
 #[derive(Clone)]
 pub struct NatsLog {
     pub(super) client: Client,
+    pub(super) keys: Option<Keys>,
 }
 
 /// What one try of a publish came to.
@@ -73,8 +78,19 @@ pub struct RawMessage {
 }
 
 impl NatsLog {
+    /// A log whose payloads are clear.
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, keys: None }
+    }
+
+    /// A log whose payloads are sealed.
+    pub fn sealing(client: Client, keys: Keys) -> Self {
+        Self { client, keys: Some(keys) }
+    }
+
+    /// The connection under it.
+    pub fn client(&self) -> Client {
+        self.client.clone()
     }
 
     /// Publishes to a stream, once, and reads the server's verdict.
@@ -134,6 +150,11 @@ impl NatsLog {
         }
     }
 
+    /// Publishes the first message of a subject until the server has a verdict; `id` tells it from what others publish there.
+    pub async fn put_first(&self, subject: &str, id: &str, payload: Bytes) -> Result<(), AppendError> {
+        self.put(subject, id, &[("Nats-Expected-Last-Subject-Sequence", "0")], payload).await
+    }
+
     /// Takes all messages of a subject out of a stream.
     pub async fn purge(&self, stream: &str, subject: &str) -> Result<(), AppendError> {
         let query = json!({ "filter": subject }).to_string();
@@ -141,6 +162,18 @@ impl NatsLog {
             Request::new().payload(query.into()).timeout(Some(Duration::from_millis(limits::APPEND_DEADLINE_MS)));
         let unavailable = |cause: String| AppendError::Unavailable(cause);
         let reply = self.client.send_request(subjects::stream_api("PURGE", stream), request).await;
+        let reply = reply.map_err(|error| unavailable(error.to_string()))?;
+        let answer: PubAck = serde_json::from_slice(&reply.payload).map_err(|error| unavailable(error.to_string()))?;
+        answer.error.map_or(Ok(()), |error| Err(unavailable(error.description)))
+    }
+
+    /// Deletes a message, its bytes overwritten.
+    pub(super) async fn overwrite(&self, stream: &str, seq: u64) -> Result<(), AppendError> {
+        let unavailable = |cause: String| AppendError::Unavailable(cause);
+        let query = json!({ "seq": seq, "no_erase": false }).to_string();
+        let request =
+            Request::new().payload(query.into()).timeout(Some(Duration::from_millis(limits::APPEND_DEADLINE_MS)));
+        let reply = self.client.send_request(subjects::stream_api("MSG.DELETE", stream), request).await;
         let reply = reply.map_err(|error| unavailable(error.to_string()))?;
         let answer: PubAck = serde_json::from_slice(&reply.payload).map_err(|error| unavailable(error.to_string()))?;
         answer.error.map_or(Ok(()), |error| Err(unavailable(error.description)))
@@ -179,13 +212,18 @@ impl NatsLog {
     /// After a conflict: whether this very event, appended after `expected`, is in the log all the same. The id alone does
     /// not tell: a request that a client repeats, on any edge, has the id of its first copy. A fold that took such a copy for
     /// its own next event would pass over those in between.
-    async fn find_own(&self, key: &ConversationKey, expected: u64, own: &NewEvent) -> Result<Option<u64>, ReadError> {
+    async fn find_own(
+        &self,
+        key: &ConversationKey,
+        expected: u64,
+        own: &NewEvent,
+    ) -> Result<Option<Appended>, ReadError> {
         let time = own.time.timestamp_micros();
         let mut event = self.last(key, Via::Leader).await?;
         while let Some(found) = event.filter(|stored| stored.recorded.seq > expected) {
             let envelope = &found.envelope;
             if envelope.id == own.id && envelope.prev == expected && envelope.time.timestamp_micros() == time {
-                return Ok(Some(found.recorded.seq));
+                return Ok(Some(Appended { seq: found.recorded.seq, digest: found.recorded.digest }));
             }
             event = if found.envelope.prev > expected {
                 self.at(key, found.envelope.prev, Via::Leader).await?
@@ -198,12 +236,19 @@ impl NatsLog {
 }
 
 impl EventLog for NatsLog {
-    async fn append(&self, key: &ConversationKey, expected: u64, event: &NewEvent) -> Result<u64, AppendError> {
+    async fn append(&self, key: &ConversationKey, expected: u64, event: &NewEvent) -> Result<Appended, AppendError> {
         let subject = event.subject(key);
-        let (pairs, payload) = stored::encode(&event.envelope(key, expected), &event.event);
-        if payload.len() > limits::EVENT_MAX_BYTES {
+        let (mut pairs, clear) = stored::encode(&event.envelope(key, expected), &event.event);
+        if clear.len() > limits::EVENT_MAX_BYTES {
             return Err(AppendError::TooLarge { max: limits::EVENT_MAX_BYTES });
         }
+        let sealed = self.seal_event(key.conversation, &event.event, expected == 0, &subject, &clear).await?;
+        if sealed.is_some() {
+            pairs.retain(|(name, _)| *name != stored::CONTENT_TYPE);
+            pairs.push((stored::CONTENT_TYPE, keys::SEALED_TYPE.into()));
+        }
+        let payload = sealed.unwrap_or(clear);
+        let digest = stored::digest(&subject, stored::header_of(&pairs), &payload);
         let mut headers = HeaderMap::new();
         headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
         headers.insert("Nats-Expected-Last-Subject-Sequence-Subject", key.all_events());
@@ -214,12 +259,12 @@ impl EventLog for NatsLog {
         let mut tried_before = false;
         loop {
             match self.publish(&subject, headers.clone(), payload.clone()).await {
-                Try::Stored { seq, .. } => return Ok(seq),
+                Try::Stored { seq, .. } => return Ok(Appended { seq, digest }),
                 Try::Conflict if !tried_before => return Err(AppendError::Conflict),
                 // An earlier try may have been stored although its ack was lost.
                 verdict @ (Try::Conflict | Try::Duplicate) => {
                     return match self.find_own(key, expected, event).await {
-                        Ok(Some(seq)) if tried_before => Ok(seq),
+                        Ok(Some(appended)) if tried_before => Ok(appended),
                         Ok(_) if matches!(verdict, Try::Duplicate) => Err(AppendError::Duplicate),
                         Ok(_) => Err(AppendError::Conflict),
                         Err(error) => Err(AppendError::Unavailable(error.to_string())),
@@ -233,7 +278,8 @@ impl EventLog for NatsLog {
 
     async fn last(&self, key: &ConversationKey, via: Via) -> Result<Option<Stored>, ReadError> {
         let stream = subjects::stream_name(CHAT, &key.region);
-        self.get(&stream, &json!({ "last_by_subj": key.all_events() }), via).await?.map(decode).transpose()
+        let message = self.get(&stream, &json!({ "last_by_subj": key.all_events() }), via).await?;
+        self.decode_if_there(message).await
     }
 
     async fn at(&self, key: &ConversationKey, seq: u64, via: Via) -> Result<Option<Stored>, ReadError> {
@@ -241,34 +287,50 @@ impl EventLog for NatsLog {
         let message = self.get(&stream, &json!({ "seq": seq }), via).await?;
         // The stream's sequences are shared with other conversations and with the session records.
         let own = message.filter(|m| ConversationKey::parse_event(&m.subject).as_ref() == Some(key));
-        own.map(decode).transpose()
+        self.decode_if_there(own).await
     }
 }
 
-/// The event in a stored message.
-pub fn decode(message: RawMessage) -> Result<Stored, ReadError> {
-    let seq = message.seq;
-    let header = |name: &str| message.headers.get(name).map(String::as_str);
-    let (envelope, event) =
-        stored::decode(header, &message.payload).map_err(|cause| ReadError::Malformed { seq, cause })?;
-    // A chain that does not lead back would be walked for ever.
-    if envelope.prev >= seq {
-        return Err(ReadError::Malformed { seq, cause: DecodeError::Header(stored::CE_PREV) });
+impl NatsLog {
+    async fn decode_if_there(&self, message: Option<RawMessage>) -> Result<Option<Stored>, ReadError> {
+        match message {
+            Some(message) => self.decode(message).await.map(Some),
+            None => Ok(None),
+        }
     }
-    let digest = stored::digest(&message.subject, header, &message.payload);
-    let recorded = Recorded { seq, time: envelope.time, stored_at: message.stored_at, digest, event };
-    Ok(Stored { envelope, recorded })
+
+    /// The event in a stored message.
+    pub async fn decode(&self, message: RawMessage) -> Result<Stored, ReadError> {
+        let RawMessage { subject, seq, stored_at, headers, payload } = message;
+        let header = |name: &str| headers.get(name).map(String::as_str);
+        let malformed = |cause| ReadError::Malformed { seq, cause };
+        let (envelope, kind) = stored::decode_headers(header).map_err(malformed)?;
+        // A chain that does not lead back would be walked for ever.
+        if envelope.prev >= seq {
+            return Err(malformed(DecodeError::Header(stored::CE_PREV)));
+        }
+        let digest = stored::digest(&subject, header, &payload);
+        let event = match self.open(&subject, payload).await? {
+            Some(clear) => stored::decode_payload(kind, &clear),
+            None => stored::erased(kind),
+        };
+        let event = event.map_err(malformed)?;
+        let recorded = Recorded { seq, time: envelope.time, stored_at, digest, event };
+        Ok(Stored { envelope, recorded })
+    }
 }
 
-/// An event as it comes from a consumer, whose server facts (sequence, time) are beside the message.
-pub fn decode_delivered(message: &Message, seq: u64, stored_at: DateTime<Utc>) -> Result<Stored, ReadError> {
-    decode(RawMessage {
-        subject: message.subject.to_string(),
-        seq,
-        stored_at,
-        headers: header_pairs(message.headers.as_ref()),
-        payload: message.payload.clone(),
-    })
+impl RawMessage {
+    /// A message as it comes from a consumer, whose server facts (sequence, time) are beside it.
+    pub fn delivered(message: &Message, seq: u64, stored_at: DateTime<Utc>) -> Self {
+        Self {
+            subject: message.subject.to_string(),
+            seq,
+            stored_at,
+            headers: header_pairs(message.headers.as_ref()),
+            payload: message.payload.clone(),
+        }
+    }
 }
 
 fn header_pairs(headers: Option<&HeaderMap>) -> HashMap<String, String> {

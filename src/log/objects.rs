@@ -16,7 +16,7 @@ use super::{
     AppendError, ReadError, Via,
     nats::{NatsLog, RawMessage},
 };
-use crate::{domain::event::Object, limits, subjects};
+use crate::{domain::event::Object, limits, sealing::ContentKey, subjects};
 
 /// The bucket of attachments.
 pub const ATTACHMENTS: &str = "ATTACHMENTS";
@@ -69,9 +69,21 @@ impl Objects {
         Self { log }
     }
 
-    /// Stores an organisation's content, unless it is there.
-    pub async fn put(&self, org: &str, media_type: &str, content: Bytes) -> Result<Object, PutError> {
-        let hash = digest(content.clone()).await;
+    /// Stores a content of a conversation, unless it is there. Where payloads are sealed, it is, with a key of its own.
+    pub async fn put(
+        &self,
+        org: &str,
+        conversation: Uuid,
+        media_type: &str,
+        mut content: Bytes,
+    ) -> Result<Object, PutError> {
+        let mut hash = digest(content.clone()).await;
+        let key = self.log.content_key(conversation, &hash).await?;
+        if let Some(key) = &key {
+            let (key, clear) = (key.clone(), content);
+            content = aside(move || key.seal(&clear)).await;
+            hash = digest(content.clone()).await;
+        }
         let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         let object = Object {
             bucket: ATTACHMENTS.into(),
@@ -79,6 +91,7 @@ impl Objects {
             size: content.len() as u64,
             digest: format!("SHA-256={}", BASE64_URL_SAFE.encode(hash)),
             media_type: media_type.into(),
+            key: key.map(|key| key.text()),
         };
         let known = self.info(&object, Via::Replica).await?;
         let fresh = Utc::now() - TimeDelta::seconds(limits::OBJECT_FRESH_SECS);
@@ -144,7 +157,13 @@ impl Objects {
                 && info.is(object)
                 && let Some(content) = self.content(&info, via).await?
             {
-                return Ok(Some(content));
+                return Ok(match object.key.as_deref() {
+                    None => Some(content),
+                    Some(key) => match ContentKey::parse(key) {
+                        Some(key) => aside(move || key.open(&content)).await.ok(),
+                        None => None,
+                    },
+                });
             }
         }
         Ok(None)
@@ -152,7 +171,7 @@ impl Objects {
 
     /// All chunks, if they make the content that they should.
     async fn content(&self, info: &Info, via: Via) -> Result<Option<Bytes>, ReadError> {
-        if info.size > limits::ATTACHMENT_MAX_BYTES as u64 {
+        if info.size > limits::OBJECT_MAX_BYTES as u64 {
             return Ok(None);
         }
         let (stream, subject) = (stream(&info.bucket), subjects::object_chunks(&info.bucket, info.nuid));
@@ -187,10 +206,15 @@ impl Info {
     }
 }
 
-/// The SHA-256 of a content; megabytes of it would hold up what else the thread has to do.
+/// The SHA-256 of a content.
 async fn digest(content: Bytes) -> [u8; 32] {
-    let hash = tokio::task::spawn_blocking(move || Sha256::digest(&content).into());
-    hash.await.expect("hashing does not panic, and a runtime that stops polls nothing")
+    aside(move || Sha256::digest(&content).into()).await
+}
+
+/// Works on a whole content: megabytes of it would hold up what else the thread has to do.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let work = tokio::task::spawn_blocking(work);
+    work.await.expect("the work does not panic, and a runtime that stops polls nothing")
 }
 
 /// The stream of a bucket.

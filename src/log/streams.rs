@@ -39,8 +39,9 @@ pub enum StreamsError {
     Drift(String),
 }
 
-const STREAMS: [&str; 19] = [
+const STREAMS: [&str; 21] = [
     include_str!("../../streams/CHAT.json"),
+    include_str!("../../streams/AUDIT.json"),
     include_str!("../../streams/LIVE.json"),
     include_str!("../../streams/SCHED.json"),
     include_str!("../../streams/DEAD.json"),
@@ -49,6 +50,7 @@ const STREAMS: [&str; 19] = [
     include_str!("../../streams/KV_AGENTS.json"),
     include_str!("../../streams/KV_CONVERSATIONS.json"),
     include_str!("../../streams/KV_INDEX.json"),
+    include_str!("../../streams/KV_KEYS.json"),
     include_str!("../../streams/KV_WORKERS.json"),
     include_str!("../../streams/OBJ_ATTACHMENTS.json"),
     include_str!("../../streams/KV_EDGES.json"),

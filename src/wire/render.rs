@@ -41,7 +41,8 @@ pub fn render(request_id: &str, stream: bool, event: &Event, now: DateTime<Utc>)
         | Event::TurnStarted(_)
         | Event::TurnReleased(_)
         | Event::TurnModelReplied(_)
-        | Event::TurnResumed(_) => Vec::new(),
+        | Event::TurnResumed(_)
+        | Event::Erased(_) => Vec::new(),
     }
 }
 

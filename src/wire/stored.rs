@@ -47,15 +47,16 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// The digest of the event that this envelope is put around on a subject.
+    /// The digest of the event that this envelope is put around on a subject, stored in the clear.
     pub fn digest(&self, subject: &str, event: &Event) -> Digest {
         let (headers, payload) = encode(self, event);
-        digest(
-            subject,
-            |wanted| headers.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.as_str()),
-            &payload,
-        )
+        digest(subject, header_of(&headers), &payload)
     }
+}
+
+/// How headers that were just made are looked up.
+pub fn header_of<'a>(headers: &'a [(&'static str, String)]) -> impl Fn(&str) -> Option<&'a str> {
+    |wanted| headers.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.as_str())
 }
 
 /// The digest of a stored message: SHA-256 over its subject, the values of these headers, one a line, an empty line, and the
@@ -108,6 +109,12 @@ pub fn encode(envelope: &Envelope, event: &Event) -> (Vec<(&'static str, String)
 
 /// The envelope and the event in a stored message, given a way to look up its headers.
 pub fn decode<'a>(header: impl Fn(&str) -> Option<&'a str>, payload: &[u8]) -> Result<(Envelope, Event), DecodeError> {
+    let (envelope, name) = decode_headers(header)?;
+    Ok((envelope, decode_payload(name, payload)?))
+}
+
+/// The envelope of a stored message and its event's stored name, which may be one that this program does not know.
+pub fn decode_headers<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Result<(Envelope, &'a str), DecodeError> {
     let required = |name: &'static str| header(name).ok_or(DecodeError::Header(name));
     let version = required(CE_SCHEMAVERSION)?;
     if version != SCHEMA_VERSION {
@@ -127,7 +134,7 @@ pub fn decode<'a>(header: impl Fn(&str) -> Option<&'a str>, payload: &[u8]) -> R
     };
     let event_type = required(CE_TYPE)?;
     let name = event_type.strip_prefix(TYPE_PREFIX).ok_or_else(|| DecodeError::Type(event_type.to_string()))?;
-    Ok((envelope, decode_payload(name, payload)?))
+    Ok((envelope, name))
 }
 
 /// The JSON payload of an event.
@@ -150,7 +157,14 @@ pub fn encode_payload(event: &Event) -> Bytes {
         Event::TurnCompleted(e) => json(e),
         Event::TurnFailed(e) => json(e),
         Event::TurnCancelled(e) => json(e),
+        Event::Erased(_) => Bytes::from_static(b"{}"),
     }
+}
+
+/// An event of this stored name whose payload nobody can read any more.
+pub fn erased(name: &str) -> Result<Event, DecodeError> {
+    let known = kind::ALL.iter().find(|kind| **kind == name);
+    known.map(|kind| Event::Erased(kind)).ok_or_else(|| DecodeError::Type(name.to_string()))
 }
 
 /// The event with this stored name and payload.

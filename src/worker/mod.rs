@@ -101,8 +101,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(client: Client, knowledge: Arc<dyn Retrieve>, gateways: Gateways, settings: Settings) -> Self {
-        let log = NatsLog::new(client.clone());
+    pub fn new(log: NatsLog, knowledge: Arc<dyn Retrieve>, gateways: Gateways, settings: Settings) -> Self {
+        let client = log.client();
         Self {
             id: ids::new_random(),
             tools: Registry::new(client.clone(), knowledge.clone(), settings.builtins.clone(), settings.mcp.clone()),
@@ -142,6 +142,9 @@ impl Worker {
         }
         shutdown.run_until_cancelled(self.settings.mcp.first()).await;
         side.spawn(shutdown.clone().run_until_cancelled_owned(listen_for_stops(self.clone())));
+        let (log, conversations) = (self.log.clone(), self.conversations.clone());
+        let forget = async move { log.forget_erased(|conversation| conversations.forget(conversation)).await };
+        side.spawn(shutdown.clone().run_until_cancelled_owned(forget));
         side.spawn(shutdown.clone().run_until_cancelled_owned(consumer::pull_deadlines(self.clone())));
         side.spawn(shutdown.clone().run_until_cancelled_owned(self.keeper().run()));
         side.spawn(presence::advertise(self.clone(), shutdown.clone()));

@@ -127,7 +127,8 @@ impl Run<'_> {
             Ok(replied) if replied.reply.tool_calls.is_empty() => self.complete(turn, replied).await,
             Ok(replied) => self.record_calls(turn, replied).await,
             Err(error) => {
-                tracing::warn!(turn = %self.turn_id, %error, detail = error.detail(), "the model call failed");
+                // Its detail is in the log alone: gateways quote what they were sent.
+                tracing::warn!(turn = %self.turn_id, %error, "the model call failed");
                 self.fail(turn, FailureReason::Model, &format!("{error}: {}", error.detail())).await
             }
         }

@@ -251,6 +251,8 @@ impl Run<'_> {
                         return Err(Exit::TooLarge { max });
                     }
                 }
+                // Nothing is left that the turn could go on with.
+                Err(ExecuteError::Append(AppendError::Erased)) => return Err(Exit::Done),
                 Err(error) => return Err(Exit::Unavailable(error.to_string())),
             }
         }

@@ -85,7 +85,10 @@ impl Facts {
     pub fn take(&mut self, recorded: &Recorded, broken: &mut Broken) {
         let seq = recorded.seq;
         match &recorded.event {
-            Event::SessionOpened(_) | Event::SessionIdentified(_) | Event::ConversationRenamed(_) => {}
+            Event::SessionOpened(_)
+            | Event::SessionIdentified(_)
+            | Event::ConversationRenamed(_)
+            | Event::Erased(_) => {}
             Event::TurnRequested(e) if recorded.stored_at > e.not_after => self.void_requests += 1,
             Event::TurnRequested(e) => {
                 let turn = words::turn_no(e.turn);

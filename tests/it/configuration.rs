@@ -53,7 +53,7 @@ async fn without_streams_nobody_starts() {
     assert!(!same && said.contains("CHAT_local: missing") && said.contains("CHAT_local > default: missing"), "{said}");
     for done in ["created", "unchanged"] {
         let (success, said) = outcome(stage.run("streams apply", &["streams", "apply"], &[])).await;
-        assert!(success && said.lines().filter(|line| line.ends_with(done)).count() == 23, "{said}");
+        assert!(success && said.lines().filter(|line| line.ends_with(done)).count() == 25, "{said}");
     }
     let (same, said) = diff(&stage).await;
     assert!(same && said.contains("no differences"), "{said}");

@@ -22,6 +22,7 @@ fn entry(n: u64, newest: DateTime<Utc>) -> Entry {
         created_at: newest,
         updated_at: newest - TimeDelta::days(days as i64) - TimeDelta::milliseconds(n as i64),
         message_count: 2,
+        sealed: None,
     }
 }
 

@@ -37,6 +37,7 @@ pub async fn append(log: &impl EventLog, key: &ConversationKey, event: Event) ->
     )
     .await
     .unwrap()
+    .seq
 }
 
 /// Appends this many turns with a question and an answer each.

@@ -1,4 +1,4 @@
-//! One contract, two logs: in memory, and over JetStream on a real nats-server.
+//! One contract, three logs: in memory, and over JetStream on a real nats-server, clear and sealed.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use turnstream::{
     domain::{Digest, Event, event::TurnRequested},
     limits,
-    log::{AppendError, EventLog, NewEvent, Stored, Via, memory::MemoryLog},
+    log::{AppendError, Appended, EventLog, NewEvent, Stored, Via, memory::MemoryLog},
     subjects::ConversationKey,
     wire::stored::encode_payload,
 };
@@ -30,6 +30,15 @@ macro_rules! contract {
                 async fn $test() {
                     let server = super::Server::start().await;
                     super::$test(super::Arc::new(server.log())).await;
+                }
+            )*
+        }
+        mod sealed_over_nats {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    let server = super::Server::start().await;
+                    super::$test(super::Arc::new(server.sealing_log())).await;
                 }
             )*
         }
@@ -69,7 +78,7 @@ async fn append_all(log: &impl EventLog, key: &ConversationKey, events: Vec<Even
     let mut seqs: Vec<u64> = Vec::new();
     for event in events {
         let expected = seqs.last().copied().unwrap_or(0);
-        seqs.push(log.append(key, expected, &new_event(event)).await.unwrap());
+        seqs.push(log.append(key, expected, &new_event(event)).await.unwrap().seq);
     }
     seqs
 }
@@ -102,7 +111,7 @@ async fn events_follow_each_other_in_one_chain<L: EventLog>(log: Arc<L>) {
     let mut expected = first;
     let mut seqs = vec![first];
     for event in [requested(10), requested(11), completed(10, 9, "Hello")] {
-        let seq = log.append(&key, expected, &new_event(event)).await.unwrap();
+        let seq = log.append(&key, expected, &new_event(event)).await.unwrap().seq;
         assert!(seq > expected);
         expected = seq;
         seqs.push(seq);
@@ -125,11 +134,12 @@ async fn what_is_read_is_what_was_appended<L: EventLog>(log: Arc<L>) {
     let key = new_key("acme");
     let before: DateTime<Utc> = Utc::now();
     let new = new_event(opened());
-    let seq = log.append(&key, 0, &new).await.unwrap();
+    let Appended { seq, digest } = log.append(&key, 0, &new).await.unwrap();
     let stored = last(&*log, &key).await.unwrap();
     assert_eq!((&stored.envelope.id, &stored.envelope.source), (&new.id, &new.source));
     assert_eq!((stored.envelope.time, stored.envelope.prev), (new.time, 0));
     assert_eq!((stored.recorded.seq, &stored.recorded.event, stored.recorded.time), (seq, &new.event, new.time));
+    assert_eq!(stored.recorded.digest, digest);
     assert!((before..=Utc::now()).contains(&stored.recorded.stored_at), "the log states when it took the event");
     assert_eq!(at(&*log, &key, seq).await, Some(stored));
     assert_eq!(at(&*log, &key, seq + 1).await, None);
@@ -186,7 +196,7 @@ async fn of_many_racers_one_wins<L: EventLog>(log: Arc<L>) {
         let conflicts = verdicts.iter().filter(|verdict| matches!(verdict, Err(AppendError::Conflict))).count();
         assert_eq!(conflicts as u64, RACERS - 1, "{verdicts:?}");
         let won = last(&*log, &key).await.unwrap();
-        assert_eq!(verdicts.into_iter().find_map(Result::ok), Some(won.recorded.seq));
+        assert_eq!(verdicts.into_iter().find_map(Result::ok).map(|won| won.seq), Some(won.recorded.seq));
         assert_eq!(won.envelope.prev, expected);
         expected = won.recorded.seq;
     }
@@ -195,7 +205,7 @@ async fn of_many_racers_one_wins<L: EventLog>(log: Arc<L>) {
 async fn an_event_id_is_taken_once<L: EventLog>(log: Arc<L>) {
     let key = new_key("acme");
     let new = new_event(opened());
-    let first = log.append(&key, 0, &new).await.unwrap();
+    let first = log.append(&key, 0, &new).await.unwrap().seq;
     let verdict = log.append(&key, first, &new).await;
     assert!(matches!(verdict, Err(AppendError::Duplicate)), "{verdict:?}");
     // Which of the two is said first is the server's choice.
@@ -240,7 +250,7 @@ async fn conversations_do_not_see_each_other<L: EventLog>(log: Arc<L>) {
     let mut expected = vec![0; keys.len()];
     for round in 0..3 {
         for (key, expected) in keys.iter().zip(&mut expected) {
-            *expected = log.append(key, *expected, &new_event(requested(round))).await.unwrap();
+            *expected = log.append(key, *expected, &new_event(requested(round))).await.unwrap().seq;
         }
     }
     for (key, seq) in keys.iter().zip(expected) {
@@ -255,7 +265,7 @@ async fn organisations_with_alike_names_do_not_see_each_other<L: EventLog>(log: 
     let mut seqs = Vec::new();
     for key in &keys {
         assert_eq!(last(&*log, key).await, None, "{:?}", key.org);
-        seqs.push(log.append(key, 0, &new_event(opened())).await.unwrap());
+        seqs.push(log.append(key, 0, &new_event(opened())).await.unwrap().seq);
     }
     for (key, seq) in keys.iter().zip(seqs) {
         assert_eq!(last(&*log, key).await.unwrap().recorded.seq, seq, "{:?}", key.org);
@@ -332,7 +342,7 @@ mod only_over_nats {
         let before = last(&log, &key).await;
         server.crash().await;
         assert_eq!(last(&log, &key).await, before);
-        let next = log.append(&key, seq, &new_event(requested(10))).await.unwrap();
+        let next = log.append(&key, seq, &new_event(requested(10))).await.unwrap().seq;
         assert_eq!(last(&log, &key).await.unwrap().recorded.seq, next);
     }
 }

@@ -145,7 +145,7 @@ impl From<ReadError> for BadFrame {
                 code: ErrorCode::StorageError,
                 message: "the storage is not available, please try again".into(),
             },
-            ReadError::Malformed { .. } => broken(),
+            ReadError::Malformed { .. } | ReadError::Sealed(_) => broken(),
         }
     }
 }
@@ -156,6 +156,9 @@ impl From<ExecuteError> for BadFrame {
             ExecuteError::Read(error) => error.into(),
             ExecuteError::Append(AppendError::TooLarge { .. }) => {
                 BadFrame { code: ErrorCode::ValidationError, message: "the frame is too large to be stored".into() }
+            }
+            ExecuteError::Append(AppendError::Erased) => {
+                BadFrame { code: ErrorCode::ConversationNotFound, message: "this conversation was erased".into() }
             }
             error if error.is_storage() => ReadError::Unavailable(error.to_string()).into(),
             error => {

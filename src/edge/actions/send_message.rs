@@ -129,7 +129,7 @@ async fn store(
     if state.turn.as_ref().is_some_and(|active| active.request.turn != turn) {
         return Err(turn_in_progress());
     }
-    attachments.store(&edge.objects, &key.org).await
+    attachments.store(&edge.objects, key).await
 }
 
 /// The request for a turn, under the configuration that its agent has now.

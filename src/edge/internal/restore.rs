@@ -71,7 +71,7 @@ pub(super) async fn request(asked: &Asked) -> Result<Value, BadFrame> {
     })?;
     let proof = Proof { email: email.clone(), sent: sent + 1, verified_at: None, opened: BTreeMap::new() };
     // Before it is sent, so that no password is out that proves an earlier address.
-    put(asked, record.session, &proof).await?;
+    put(asked, &record, &proof).await?;
     let contact = Contact { email: Some(email), ..Contact::default() };
     let edge = &asked.edge;
     let sent = otp::send(&edge.client, &asked.org, record.conversation, record.session, &contact).await;
@@ -108,7 +108,7 @@ pub(super) async fn verify(asked: &Asked) -> Result<Value, BadFrame> {
         }
         return Ok(answer);
     }
-    put(asked, record.session, &Proof { verified_at: Some(Utc::now()), ..proof }).await?;
+    put(asked, &record, &Proof { verified_at: Some(Utc::now()), ..proof }).await?;
     Ok(json!({ "event": "otp_verified" }))
 }
 
@@ -139,7 +139,7 @@ pub(super) async fn resolve(asked: &Asked) -> Result<Value, BadFrame> {
         }
     }
     if proof.opened.len() > known {
-        put(asked, record.session, &proof).await?;
+        put(asked, &record, &proof).await?;
     }
     Ok(json!({ "resolved": true, "conversations": conversations }))
 }
@@ -193,12 +193,15 @@ async fn find(asked: &Asked, session: Uuid) -> Result<Option<Proof>, ReadError> 
     let query = json!({ "last_by_subj": subjects::kv(BUCKET, &subjects::restore_key(session)) });
     // The proof may have been written a moment ago, elsewhere.
     let found = asked.edge.log.get(STREAM, &query, Via::Leader).await?;
-    Ok(found.and_then(|message| serde_json::from_slice(&message.payload).ok()))
+    let Some(message) = found else { return Ok(None) };
+    let opened = asked.edge.log.opened(message).await?;
+    Ok(opened.and_then(|message| serde_json::from_slice(&message.payload).ok()))
 }
 
-async fn put(asked: &Asked, session: Uuid, proof: &Proof) -> Result<(), BadFrame> {
+async fn put(asked: &Asked, of: &SessionRecord, proof: &Proof) -> Result<(), BadFrame> {
     let payload = serde_json::to_vec(proof).expect("a proof is a map with string keys");
-    let subject = subjects::kv(BUCKET, &subjects::restore_key(session));
+    let subject = subjects::kv(BUCKET, &subjects::restore_key(of.session));
     let id = format!("restore-{}", Uuid::new_v4());
-    Ok(asked.edge.log.put(&subject, &id, &[], payload.into()).await?)
+    let payload = asked.edge.log.seal(of.conversation, &subject, payload.into()).await?;
+    Ok(asked.edge.log.put(&subject, &id, &[], payload).await?)
 }

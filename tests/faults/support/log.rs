@@ -16,7 +16,10 @@ use async_nats::{
 use futures_util::StreamExt;
 use turnstream::{
     domain::{Event, Recorded, event::Prompt},
-    log::{Stored, nats::decode_delivered},
+    log::{
+        Stored,
+        nats::{NatsLog, RawMessage},
+    },
 };
 use uuid::Uuid;
 
@@ -35,7 +38,7 @@ pub struct TurnLog<'a> {
 impl Log {
     /// Reads the stream from its first event to what is its last one now.
     pub async fn read(client: &Client) -> Self {
-        let consumer = consumer_of_all(client).await;
+        let (log, consumer) = (NatsLog::new(client.clone()), consumer_of_all(client).await);
         let pending = consumer.cached_info().num_pending;
         let mut messages = consumer.messages().await.unwrap();
         let mut events = Vec::new();
@@ -44,7 +47,7 @@ impl Log {
             let info = message.info().unwrap();
             let seq = info.stream_sequence;
             let stored_at = chrono::DateTime::from_timestamp_nanos(info.published.timestamp_nanos_opt().unwrap());
-            events.push(decode_delivered(&message.message, seq, stored_at).unwrap());
+            events.push(log.decode(RawMessage::delivered(&message.message, seq, stored_at)).await.unwrap());
         }
         Self { events }
     }

@@ -2,9 +2,15 @@
 
 use async_nats::Client;
 use chrono::Utc;
-use turnstream::log::{nats::NatsLog, streams};
+use turnstream::{
+    log::{keys::Keys, nats::NatsLog, streams},
+    sealing::MasterKeys,
+};
 
 use super::{nats::NatsServer, samples::REGION};
+
+/// 32 bytes in base64.
+const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// A server with the streams of [`REGION`]; it ends with the value.
 pub struct Server {
@@ -24,6 +30,11 @@ impl Server {
 
     pub fn log(&self) -> NatsLog {
         NatsLog::new(self.client.clone())
+    }
+
+    /// A log that seals what it stores, with a master key of the tests and caches of its own.
+    pub fn sealing_log(&self) -> NatsLog {
+        NatsLog::sealing(self.client.clone(), Keys::new(MasterKeys::parse(MASTER_KEY).unwrap()))
     }
 
     /// Kills the server and starts it again on what it had stored.

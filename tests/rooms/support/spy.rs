@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, Utc};
 use turnstream::{
-    log::{AppendError, EventLog, NewEvent, ReadError, Stored, Via, memory::MemoryLog},
+    log::{AppendError, Appended, EventLog, NewEvent, ReadError, Stored, Via, memory::MemoryLog},
     subjects::ConversationKey,
 };
 
@@ -81,7 +81,7 @@ impl Spy {
 }
 
 impl EventLog for Spy {
-    async fn append(&self, key: &ConversationKey, expected: u64, event: &NewEvent) -> Result<u64, AppendError> {
+    async fn append(&self, key: &ConversationKey, expected: u64, event: &NewEvent) -> Result<Appended, AppendError> {
         let log = self.0.lock().unwrap().log.clone();
         log.append(key, expected, event).await
     }

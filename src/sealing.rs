@@ -1,0 +1,321 @@
+//! Sealing: stored payloads that only who has the key of their conversation can read, so that destroying the key erases them.
+//!
+//! A sealed payload is one byte of 1 (the version; JSON never begins so), one of the class, the conversation's 16 bytes, the 8
+//! bytes of the key's id, a nonce of 12, then AES-256-GCM of the clear payload with its tag of 16. The place where it is stored,
+//! its subject, is authenticated with it, so it can't be moved. A conversation has a key for each class of its events; keys are
+//! stored wrapped by a master key, which only the processes know that read and write conversations.
+//!
+//! An attachment is sealed with a key made of the conversation's key and of the content's digest, nonce zero, nothing else
+//! authenticated: the same content of one conversation is the same object, and whoever is given that key reads that object alone.
+
+use std::fmt;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use ring::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    digest::{SHA256, digest},
+    hmac,
+    rand::{SecureRandom, SystemRandom},
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// First byte of a sealed payload.
+const VERSION: u8 = 1;
+const KEY_BYTES: usize = 32;
+const ID_BYTES: usize = 8;
+const HEAD_BYTES: usize = 2 + 16 + ID_BYTES + NONCE_LEN;
+
+/// What a key seals; each class can be kept for a time of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// What people and the agent said, and who they are.
+    Said,
+    /// What the model asked of tools and people on the way, and what came back.
+    Tools,
+}
+
+impl Class {
+    pub const ALL: [(Class, &'static str); 2] = [(Class::Said, "said"), (Class::Tools, "tools")];
+
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(class, _)| *class == self).map_or("", |(_, name)| name)
+    }
+}
+
+/// The master keys: the first wraps, all of them unwrap.
+#[derive(Clone)]
+pub struct MasterKeys(Vec<DataKey>);
+
+impl MasterKeys {
+    /// Reads keys of 32 bytes in base64, separated by white space.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let key = |word: &str| {
+            let bytes = BASE64_STANDARD.decode(word).ok().and_then(|bytes| <[u8; KEY_BYTES]>::try_from(bytes).ok());
+            bytes.map(DataKey::new).ok_or_else(|| "a master key is 32 bytes in base64".to_string())
+        };
+        let keys = text.split_whitespace().map(key).collect::<Result<Vec<_>, _>>()?;
+        if keys.is_empty() { Err("there is no master key in it".into()) } else { Ok(Self(keys)) }
+    }
+
+    /// A key as it may be stored; `name` says whose it is, and it can't be passed off as another's.
+    pub fn wrap(&self, name: &str, key: &DataKey) -> Wrapped {
+        let nonce = random();
+        let mut bytes = key.bytes.to_vec();
+        self.0[0].encrypt(nonce, name.as_bytes(), &mut bytes);
+        Wrapped { master: self.0[0].id_text(), key: BASE64_STANDARD.encode([&nonce[..], &bytes].concat()) }
+    }
+
+    /// The key that was wrapped.
+    pub fn unwrap(&self, name: &str, wrapped: &Wrapped) -> Result<DataKey, Unsealable> {
+        let master = self.0.iter().find(|master| master.id_text() == wrapped.master);
+        let master = master.ok_or_else(|| Unsealable::Master(wrapped.master.clone()))?;
+        let bytes = BASE64_STANDARD.decode(&wrapped.key).map_err(|_| Unsealable::Damaged)?;
+        let (nonce, sealed) = bytes.split_first_chunk::<NONCE_LEN>().ok_or(Unsealable::Damaged)?;
+        let mut sealed = sealed.to_vec();
+        let clear = master.decrypt(*nonce, name.as_bytes(), &mut sealed)?;
+        Ok(DataKey::new(clear.try_into().map_err(|_| Unsealable::Damaged)?))
+    }
+
+    /// Whether a key is wrapped by the first of the master keys.
+    pub fn is_current(&self, wrapped: &Wrapped) -> bool {
+        self.0[0].id_text() == wrapped.master
+    }
+}
+
+/// A conversation's key as it is stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Wrapped {
+    /// Id of the master key that it is wrapped by.
+    pub master: String,
+    /// Nonce, ciphertext and tag in base64.
+    pub key: String,
+}
+
+/// Why something sealed can't be opened.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsealable {
+    #[error("master key {0} is not among those of this process")]
+    Master(String),
+    #[error("it was changed, moved, or sealed with another key")]
+    Damaged,
+}
+
+/// A key of AES-256-GCM.
+#[derive(Clone)]
+pub struct DataKey {
+    id: [u8; ID_BYTES],
+    bytes: [u8; KEY_BYTES],
+    aead: LessSafeKey,
+}
+
+impl fmt::Debug for DataKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "key {}", self.id_text())
+    }
+}
+
+impl DataKey {
+    /// A new one, of the system's randomness.
+    pub fn generate() -> Self {
+        Self::new(random())
+    }
+
+    fn new(bytes: [u8; KEY_BYTES]) -> Self {
+        let key = UnboundKey::new(&AES_256_GCM, &bytes).expect("the key is as long as the algorithm wants it");
+        let id = digest(&SHA256, &bytes).as_ref().first_chunk().copied().expect("a digest is longer than an id");
+        Self { id, bytes, aead: LessSafeKey::new(key) }
+    }
+
+    /// What a conversation stores at a place, sealed.
+    pub fn seal(&self, conversation: Uuid, class: Class, place: &str, clear: &[u8]) -> Bytes {
+        let nonce = random();
+        let mut sealed = Vec::with_capacity(HEAD_BYTES + clear.len() + AES_256_GCM.tag_len());
+        sealed.extend([VERSION, class as u8]);
+        sealed.extend(conversation.as_bytes());
+        sealed.extend(self.id);
+        sealed.extend(nonce);
+        let mut content = clear.to_vec();
+        self.encrypt(nonce, &authenticated(place, &sealed), &mut content);
+        sealed.extend(content);
+        sealed.into()
+    }
+
+    /// The clear payload.
+    pub fn open(&self, place: &str, sealed: &Sealed) -> Result<Bytes, Unsealable> {
+        let mut content = sealed.content.to_vec();
+        let clear = self.decrypt(sealed.nonce, &authenticated(place, sealed.head), &mut content)?.len();
+        content.truncate(clear);
+        Ok(content.into())
+    }
+
+    /// Whether this key sealed it.
+    pub fn is_of(&self, sealed: &Sealed) -> bool {
+        self.id == sealed.key
+    }
+
+    /// The key of an attachment whose content has this SHA-256.
+    pub fn of_content(&self, sha256: &[u8; 32]) -> ContentKey {
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.bytes), sha256);
+        ContentKey(tag.as_ref().try_into().expect("HMAC-SHA-256 has 32 bytes"))
+    }
+
+    fn encrypt(&self, nonce: [u8; NONCE_LEN], with: &[u8], content: &mut Vec<u8>) {
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        self.aead.seal_in_place_append_tag(nonce, Aad::from(with), content).expect("payloads are far below 64 GiB");
+    }
+
+    fn decrypt<'a>(&self, nonce: [u8; NONCE_LEN], with: &[u8], content: &'a mut [u8]) -> Result<&'a [u8], Unsealable> {
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let opened = self.aead.open_in_place(nonce, Aad::from(with), content);
+        opened.map(|clear| &*clear).map_err(|_| Unsealable::Damaged)
+    }
+
+    fn id_text(&self) -> String {
+        self.id.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// The key of one attachment. It seals that content only, so its nonce is always zero.
+#[derive(Clone)]
+pub struct ContentKey([u8; KEY_BYTES]);
+
+impl ContentKey {
+    /// Reads the text that an event holds.
+    pub fn parse(text: &str) -> Option<Self> {
+        BASE64_STANDARD.decode(text).ok()?.try_into().ok().map(Self)
+    }
+
+    /// The text for an event.
+    pub fn text(&self) -> String {
+        BASE64_STANDARD.encode(self.0)
+    }
+
+    pub fn seal(&self, clear: &[u8]) -> Bytes {
+        let mut content = Vec::with_capacity(clear.len() + AES_256_GCM.tag_len());
+        content.extend_from_slice(clear);
+        DataKey::new(self.0).encrypt([0; NONCE_LEN], &[], &mut content);
+        content.into()
+    }
+
+    pub fn open(&self, sealed: &[u8]) -> Result<Bytes, Unsealable> {
+        let mut content = sealed.to_vec();
+        let clear = DataKey::new(self.0).decrypt([0; NONCE_LEN], &[], &mut content)?.len();
+        content.truncate(clear);
+        Ok(content.into())
+    }
+}
+
+/// The parts of a sealed payload.
+pub struct Sealed<'a> {
+    pub class: Class,
+    pub conversation: Uuid,
+    key: [u8; ID_BYTES],
+    nonce: [u8; NONCE_LEN],
+    head: &'a [u8],
+    content: &'a [u8],
+}
+
+impl<'a> Sealed<'a> {
+    /// `None`: the payload is a clear one.
+    pub fn parse(payload: &'a [u8]) -> Option<Self> {
+        let (head, content) = payload.split_at_checked(HEAD_BYTES).filter(|(head, _)| head[0] == VERSION)?;
+        let (class, _) = Class::ALL.iter().find(|(class, _)| *class as u8 == head[1])?;
+        let (head_of_key, nonce) = head.split_at(HEAD_BYTES - NONCE_LEN);
+        let (before, key) = head_of_key.split_at(HEAD_BYTES - NONCE_LEN - ID_BYTES);
+        Some(Self {
+            class: *class,
+            conversation: Uuid::from_slice(&before[2..]).ok()?,
+            key: key.try_into().ok()?,
+            nonce: nonce.try_into().ok()?,
+            head: head_of_key,
+            content,
+        })
+    }
+}
+
+/// What a sealed payload's tag covers beside the content: where it is, and whose it is.
+fn authenticated(place: &str, head: &[u8]) -> Vec<u8> {
+    [place.as_bytes(), b"\n", &head[..HEAD_BYTES - NONCE_LEN]].concat()
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).expect("the system has randomness");
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONVERSATION: Uuid = Uuid::from_u128(7);
+
+    fn masters(bytes: &[u8]) -> MasterKeys {
+        let keys: Vec<String> = bytes.iter().map(|byte| BASE64_STANDARD.encode([*byte; 32])).collect();
+        MasterKeys::parse(&keys.join("\n")).unwrap()
+    }
+
+    #[test]
+    fn what_is_sealed_is_opened_where_it_was_put_and_nowhere_else() {
+        let key = DataKey::generate();
+        let payload = key.seal(CONVERSATION, Class::Tools, "a.b", b"{\"text\":\"secret\"}");
+        let sealed = Sealed::parse(&payload).unwrap();
+        assert_eq!((sealed.class, sealed.conversation), (Class::Tools, CONVERSATION));
+        assert!(key.is_of(&sealed) && !DataKey::generate().is_of(&sealed));
+        assert_eq!(key.open("a.b", &sealed).unwrap(), &b"{\"text\":\"secret\"}"[..]);
+        assert_eq!(key.open("a.c", &sealed), Err(Unsealable::Damaged));
+        assert_eq!(DataKey::generate().open("a.b", &sealed), Err(Unsealable::Damaged));
+        assert!(!payload.windows(6).any(|part| part == b"secret"));
+    }
+
+    #[test]
+    fn no_byte_of_it_can_be_changed() {
+        let key = DataKey::generate();
+        let payload = key.seal(CONVERSATION, Class::Said, "a.b", b"{}");
+        for at in 0..payload.len() {
+            let mut changed = payload.to_vec();
+            changed[at] ^= 1;
+            let opened = Sealed::parse(&changed).map(|sealed| key.open("a.b", &sealed));
+            assert!(!matches!(opened, Some(Ok(_))), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn what_is_clear_is_not_taken_for_sealed() {
+        for clear in [&b"{\"a\":1}"[..], b"", b"\x01", b"[1]"] {
+            assert!(Sealed::parse(clear).is_none());
+        }
+    }
+
+    #[test]
+    fn a_key_is_unwrapped_by_its_master_key_under_its_name() {
+        let (old, both) = (masters(&[1]), masters(&[2, 1]));
+        let key = DataKey::generate();
+        let wrapped = old.wrap("mine", &key);
+        assert_eq!(both.unwrap("mine", &wrapped).unwrap().bytes, key.bytes);
+        assert!(old.is_current(&wrapped) && !both.is_current(&wrapped));
+        assert_eq!(both.unwrap("yours", &wrapped).unwrap_err(), Unsealable::Damaged);
+        assert!(matches!(masters(&[2]).unwrap("mine", &wrapped), Err(Unsealable::Master(_))));
+    }
+
+    #[test]
+    fn master_keys_are_32_bytes_in_base64() {
+        for wrong in ["", " \n", "c2hvcnQ=", "not base64"] {
+            assert!(MasterKeys::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_same_content_of_one_conversation_is_the_same_object() {
+        let (a, b) = (DataKey::generate(), DataKey::generate());
+        let sha256 = [3; 32];
+        let sealed = a.of_content(&sha256).seal(b"a picture");
+        assert_eq!(sealed, a.of_content(&sha256).seal(b"a picture"));
+        assert_ne!(sealed, b.of_content(&sha256).seal(b"a picture"));
+        let key = ContentKey::parse(&a.of_content(&sha256).text()).unwrap();
+        assert_eq!(key.open(&sealed).unwrap(), &b"a picture"[..]);
+        assert!(key.open(&sealed[1..]).is_err() && ContentKey::parse("AA==").is_none());
+    }
+}
