@@ -1,4 +1,4 @@
-//! The outside forms of events: as they are stored, as CloudEvents, and the state that they add up to.
+//! The outside forms of events: as they are stored, and as CloudEvents.
 
 use std::collections::HashSet;
 
@@ -7,14 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::{
-    domain::{Conversation, Event},
-    log::{
-        ReadError, Stored,
-        nats::{NatsLog, RawMessage},
-    },
-    wire::stored,
-};
+use crate::{domain::Event, log::nats::RawMessage, wire::stored};
 
 /// A point in the log, where a replay begins or ends.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,13 +101,6 @@ pub fn cloud_event(message: &RawMessage) -> Value {
     event.insert("sequence".into(), json!(message.seq.to_string()));
     event.insert("data".into(), payload(message));
     Value::Object(event)
-}
-
-/// The event in a message, and the state after it.
-pub async fn fold(log: &NatsLog, state: &mut Conversation, message: RawMessage) -> Result<Stored, ReadError> {
-    let stored = log.decode(message).await?;
-    state.evolve(&stored.recorded);
-    Ok(stored)
 }
 
 fn payload(message: &RawMessage) -> Value {

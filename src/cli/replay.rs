@@ -16,16 +16,17 @@ use crate::{
     app,
     audit::{
         frames::{Moment, Watcher, What},
+        open::{Opened, Opener},
         pace::Speed,
         page,
+        redact::Redaction,
         replay::{self, OfSession, Point},
         scan::{self, Scan},
         timeline::Timeline,
     },
     config::Config,
     domain::Conversation,
-    log::nats::{NatsLog, RawMessage},
-    subjects::ConversationKey,
+    log::nats::NatsLog,
 };
 
 /// How often a replay that follows looks for what is new.
@@ -85,7 +86,8 @@ pub async fn replay(args: Replay, config: &Config) -> anyhow::Result<()> {
     ensure!(as_frames || args.speed.is_none(), "--speed is for --format frames and --serve");
     let bus = app::connect(config, "auditor").await?;
     let log = app::log(config, &bus).await?;
-    let mut reader = Reader::open(&args, &log, &config.regions.home).await?;
+    let redaction = Redaction::new(config.privacy.redact.clone());
+    let mut reader = Reader::open(&args, log, redaction, &config.regions.home).await?;
     let replayed = match (args.serve, args.format) {
         _ if args.state => states(&mut reader, is_of_one).await,
         (Some(address), _) => serve(&mut reader, &args, address).await,
@@ -99,8 +101,8 @@ pub async fn replay(args: Replay, config: &Config) -> anyhow::Result<()> {
 
 /// Reads the events that a replay is about.
 struct Reader {
-    log: NatsLog,
     scan: Scan,
+    opener: Opener,
     bar: ProgressBar,
     since: Option<Point>,
     until: Option<Point>,
@@ -111,10 +113,10 @@ struct Reader {
 }
 
 impl Reader {
-    async fn open(args: &Replay, log: &NatsLog, region: &str) -> anyhow::Result<Self> {
+    async fn open(args: &Replay, log: NatsLog, redaction: Redaction, region: &str) -> anyhow::Result<Self> {
         let conversation = match (args.conversation, args.session) {
             (None, Some(session)) => {
-                let found = scan::conversation_of(log, region, session).await?;
+                let found = scan::conversation_of(&log, region, session).await?;
                 Some(found.with_context(|| format!("there is no session {session} in the region `{region}`"))?)
             }
             (conversation, _) => conversation,
@@ -136,21 +138,21 @@ impl Reader {
             false => ProgressBar::new(scan.last().await?),
         };
         let (since, until) = (args.since.clone(), args.until.clone());
-        Ok(Self { log: log.clone(), scan, bar, since, until, follows: args.follow, has_read: false, nothing })
+        let opener = Opener::new(log, redaction);
+        Ok(Self { scan, opener, bar, since, until, follows: args.follow, has_read: false, nothing })
     }
 
     /// The next event that there is. `None`: there are no more now.
-    async fn next(&mut self) -> anyhow::Result<Option<RawMessage>> {
+    async fn next(&mut self) -> anyhow::Result<Option<Opened>> {
         let next = self.scan.next().await?;
         let next = next.filter(|message| self.until.as_ref().is_none_or(|until| until.ends_with(message)));
-        match &next {
-            Some(message) => {
-                self.has_read = true;
-                self.bar.set_position(message.seq);
-            }
-            None => self.bar.finish_and_clear(),
-        }
-        Ok(next)
+        let Some(message) = next else {
+            self.bar.finish_and_clear();
+            return Ok(None);
+        };
+        self.has_read = true;
+        self.bar.set_position(message.seq);
+        Ok(Some(self.opener.open(message).await?))
     }
 
     /// Waits until there may be more. False: there is nothing to wait for.
@@ -162,8 +164,8 @@ impl Reader {
     }
 
     /// Whether an event is to be told; those before it are only read.
-    fn tells(&self, message: &RawMessage) -> bool {
-        self.since.as_ref().is_none_or(|since| since.begins_with(message))
+    fn tells(&self, opened: &Opened) -> bool {
+        self.since.as_ref().is_none_or(|since| since.begins_with(&opened.message))
     }
 }
 
@@ -172,18 +174,17 @@ async fn events(reader: &mut Reader, format: Format, is_of_one: bool, session: O
     let mut timeline = if is_of_one { Timeline::default() } else { Timeline::of_several() };
     let (mut of_session, mut out) = (session.map(OfSession::new), stdout());
     loop {
-        let Some(message) = reader.next().await? else {
+        let Some(opened) = reader.next().await? else {
             if reader.wait().await {
                 continue;
             }
             return Ok(());
         };
-        // What was erased is shown as it is stored.
-        let opened = reader.log.opened(message.clone()).await?.unwrap_or_else(|| message.clone());
-        let (tells, stored) = (reader.tells(&message), reader.log.decode(message).await?);
+        let tells = reader.tells(&opened);
+        let Opened { stored, message } = opened;
         let line = match format {
-            Format::Ndjson => replay::raw(&opened).to_string(),
-            Format::Cloudevents => replay::cloud_event(&opened).to_string(),
+            Format::Ndjson => replay::raw(&message).to_string(),
+            Format::Cloudevents => replay::cloud_event(&message).to_string(),
             Format::Timeline | Format::Frames => timeline.line(&stored),
         };
         if of_session.as_mut().is_none_or(|of| of.includes(&stored.recorded.event)) && tells {
@@ -195,9 +196,8 @@ async fn events(reader: &mut Reader, format: Format, is_of_one: bool, session: O
 /// Prints what the events add up to.
 async fn states(reader: &mut Reader, is_of_one: bool) -> anyhow::Result<()> {
     let mut states: BTreeMap<Uuid, Conversation> = BTreeMap::new();
-    while let Some(message) = reader.next().await? {
-        let Some(key) = ConversationKey::parse_event(&message.subject) else { continue };
-        replay::fold(&reader.log, states.entry(key.conversation).or_default(), message).await?;
+    while let Some(Opened { stored, .. }) = reader.next().await? {
+        states.entry(stored.envelope.conversation).or_default().evolve(&stored.recorded);
     }
     let written = match states.values().next() {
         Some(state) if is_of_one => replay::canonical(state)?,
@@ -215,10 +215,9 @@ async fn frames(reader: &mut Reader, args: &Replay) -> anyhow::Result<()> {
     let (speed, mut before, mut out) = (args.speed.unwrap_or(Speed::Full), None, stdout());
     loop {
         let (moments, is_over) = match reader.next().await? {
-            Some(message) => {
-                let tells = reader.tells(&message);
-                let moments = watcher.take(&reader.log.decode(message).await?.recorded);
-                (if tells { moments } else { vec![] }, false)
+            Some(opened) => {
+                let moments = watcher.take(&opened.stored.recorded);
+                (if reader.tells(&opened) { moments } else { vec![] }, false)
             }
             None => {
                 let rest = watcher.rest();
@@ -244,10 +243,9 @@ async fn serve(reader: &mut Reader, args: &Replay, address: SocketAddr) -> anyho
         bail!("who reaches the page reads the conversation, so it is served at a loopback address only");
     }
     let (mut watcher, mut moments) = (Watcher::new(args.session), vec![]);
-    while let Some(message) = reader.next().await? {
-        let tells = reader.tells(&message);
-        let seen = watcher.take(&reader.log.decode(message).await?.recorded);
-        moments.extend(if tells { seen } else { vec![] });
+    while let Some(opened) = reader.next().await? {
+        let seen = watcher.take(&opened.stored.recorded);
+        moments.extend(if reader.tells(&opened) { seen } else { vec![] });
     }
     moments.extend(watcher.rest());
     if !reader.has_read {

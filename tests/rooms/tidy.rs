@@ -38,7 +38,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "admin",
         &["agents", "limits", "ids", "subjects", "config", "domain", "auth", "wire", "lists", "log", "knowledge"],
     ),
-    ("spec", &["admin", "agents", "domain", "wire", "lists", "knowledge"]),
+    ("spec", &["admin", "agents", "domain", "wire", "lists", "knowledge", "privacy"]),
     (
         "edge",
         &[
@@ -51,7 +51,6 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "limits",
             "ids",
-            "subjects",
             "secrets",
             "model",
             "domain",
@@ -88,12 +87,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "subjects",
+            "ids",
             "config",
             "auth",
             "log",
             "permissions",
             "audit",
+            "privacy",
             "domain",
             "agents",
             "model",
@@ -149,6 +149,7 @@ const NATS_FILES: &[&str] = &[
 /// First tokens of subjects, with what else may follow them in a text.
 const SUBJECT_TOKENS: &[(&str, &[&str])] = &[
     ("chat.", &["completion"]),
+    ("audit.", &[]),
     ("session.", &["opened\"", "identified\""]),
     ("live.", &[]),
     ("stop.", &[]),
