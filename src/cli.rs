@@ -3,6 +3,7 @@
 mod agent;
 mod audit;
 mod privacy;
+mod replay;
 mod report;
 
 use std::{net::IpAddr, path::PathBuf};
@@ -77,7 +78,7 @@ enum Command {
         #[command(subcommand)]
         command: Knowledge,
     },
-    Replay(audit::Replay),
+    Replay(replay::Replay),
     Audit {
         #[command(subcommand)]
         command: audit::Audit,
@@ -219,7 +220,7 @@ pub async fn run() -> anyhow::Result<()> {
             false => anyhow::bail!("not everything was ingested"),
         },
         Command::Agent { command } => agent::run(command, &load()?).await,
-        Command::Replay(args) => audit::replay(args, &load()?).await,
+        Command::Replay(args) => replay::replay(args, &load()?).await,
         Command::Audit { command } => audit::audit(command, &load()?).await,
         Command::Erase(args) => privacy::erase(args, &load()?).await,
         Command::Hold { command } => privacy::hold(command, &load()?).await,

@@ -1,15 +1,17 @@
-//! The events of a region or of one conversation, in the stream's order.
+//! The events of a region, of an organisation or of one conversation, in the stream's order.
 
 use std::collections::VecDeque;
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::{
     log::{
-        ReadError,
+        ReadError, Via,
         nats::{CHAT, NatsLog, RawMessage},
     },
     subjects::{self, ConversationKey},
+    wire::stored::SessionRecord,
 };
 
 /// A place in the log of a region.
@@ -24,8 +26,30 @@ pub struct Scan {
 impl Scan {
     /// From the first event on; of one conversation, or of all.
     pub fn new(log: NatsLog, region: &str, conversation: Option<Uuid>) -> Self {
-        let stream = subjects::stream_name(CHAT, region);
-        Self { log, stream, filter: subjects::events_of(region, conversation), from: 1, read: VecDeque::new() }
+        Self::over(log, region, subjects::events_of(region, conversation))
+    }
+
+    /// From the first event on; of one organisation.
+    pub fn of_org(log: NatsLog, region: &str, org: &str) -> Self {
+        Self::over(log, region, subjects::events_of_org(region, org))
+    }
+
+    fn over(log: NatsLog, region: &str, filter: String) -> Self {
+        Self { log, stream: subjects::stream_name(CHAT, region), filter, from: 1, read: VecDeque::new() }
+    }
+
+    /// From this sequence on.
+    pub fn begin_at(&mut self, seq: u64) {
+        self.from = seq;
+        self.read.clear();
+    }
+
+    /// From the first event on that was stored at this time or later. One that comes only later than this call is not missed.
+    pub async fn begin_at_time(&mut self, time: DateTime<Utc>) -> Result<(), ReadError> {
+        let last = self.last().await?;
+        let first = self.log.first_since(&self.stream, &self.filter, time).await?;
+        self.begin_at(first.map_or(last + 1, |message| message.seq));
+        Ok(())
     }
 
     /// Of one conversation of an organisation.
@@ -46,6 +70,19 @@ impl Scan {
     /// The sequence of the last event there is, for a bar that shows how far this is.
     pub async fn last(&self) -> Result<u64, ReadError> {
         let query = serde_json::json!({ "last_by_subj": self.filter });
-        Ok(self.log.get(&self.stream, &query, crate::log::Via::Leader).await?.map_or(0, |message| message.seq))
+        Ok(self.log.get(&self.stream, &query, Via::Leader).await?.map_or(0, |message| message.seq))
     }
+}
+
+/// The conversation of a session. `None`: there is no such session, or it was erased.
+pub async fn conversation_of(log: &NatsLog, region: &str, session: Uuid) -> Result<Option<Uuid>, ReadError> {
+    let query = serde_json::json!({ "last_by_subj": subjects::session(region, session) });
+    let Some(message) = log.get(&subjects::stream_name(CHAT, region), &query, Via::Leader).await? else {
+        return Ok(None);
+    };
+    let seq = message.seq;
+    let Some(message) = log.opened(message).await? else { return Ok(None) };
+    let record: SessionRecord =
+        serde_json::from_slice(&message.payload).map_err(|cause| ReadError::Malformed { seq, cause: cause.into() })?;
+    Ok(Some(record.conversation))
 }

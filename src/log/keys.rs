@@ -80,9 +80,10 @@ impl Keys {
 }
 
 /// The class of an event's payload. `None`: it holds ids and nothing else, and stays clear.
-fn class_of(event: &Event) -> Option<Class> {
+pub fn class_of(event: &Event) -> Option<Class> {
     match event {
-        Event::TurnStarted(_) | Event::TurnReleased(_) | Event::Erased(_) => None,
+        Event::TurnStarted(_) | Event::Erased(_) => None,
+        Event::TurnReleased(e) => e.shown.as_ref().map(|_| Class::Said),
         Event::TurnModelReplied(_)
         | Event::TurnToolCalled(_)
         | Event::TurnToolReturned(_)

@@ -64,7 +64,6 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "limits",
             "ids",
-            "subjects",
             "secrets",
             "model",
             "domain",
