@@ -64,6 +64,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "limits",
             "ids",
+            "subjects",
             "secrets",
             "model",
             "domain",
