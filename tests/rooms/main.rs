@@ -4,6 +4,7 @@ mod domain;
 mod domain_fold;
 mod domain_random;
 mod fuzz;
+mod golden;
 mod hostile_documents;
 mod knowledge;
 mod lists;
