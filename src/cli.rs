@@ -4,6 +4,7 @@ mod agent;
 mod audit;
 mod privacy;
 mod replay;
+mod report;
 
 use std::{net::IpAddr, path::PathBuf};
 

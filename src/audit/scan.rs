@@ -10,7 +10,7 @@ use crate::{
         ReadError, Via,
         nats::{CHAT, NatsLog, RawMessage},
     },
-    subjects,
+    subjects::{self, ConversationKey},
     wire::stored::SessionRecord,
 };
 
@@ -50,6 +50,11 @@ impl Scan {
         let first = self.log.first_since(&self.stream, &self.filter, time).await?;
         self.begin_at(first.map_or(last + 1, |message| message.seq));
         Ok(())
+    }
+
+    /// Of one conversation of an organisation.
+    pub fn of(log: NatsLog, key: &ConversationKey) -> Self {
+        Self { filter: key.all_events(), ..Self::new(log, &key.region, None) }
     }
 
     /// The next event. `None`: there are no more now.

@@ -5,6 +5,7 @@ use clap::Subcommand;
 use indicatif::ProgressBar;
 use uuid::Uuid;
 
+use super::report::{self, Report};
 use crate::{
     app,
     audit::{scan::Scan, verify::Verifier},
@@ -24,11 +25,18 @@ pub enum Audit {
         #[arg(long)]
         json: bool,
     },
+    Report(Report),
 }
 
 /// Does what was asked of the log as a whole.
 pub async fn audit(command: Audit, config: &Config) -> anyhow::Result<()> {
-    let Audit::Verify { conversation, json } = command;
+    match command {
+        Audit::Verify { conversation, json } => verify(conversation, json, config).await,
+        Audit::Report(args) => report::report(args, config).await,
+    }
+}
+
+async fn verify(conversation: Option<Uuid>, json: bool, config: &Config) -> anyhow::Result<()> {
     let bus = app::connect(config, "auditor").await?;
     let mut scan = Scan::new(NatsLog::new(bus.client.clone()), &config.regions.home, conversation);
     let bar = ProgressBar::new(scan.last().await?);

@@ -3,6 +3,7 @@
 mod domain;
 mod domain_fold;
 mod domain_random;
+mod frames;
 mod fuzz;
 mod golden;
 mod hostile_documents;
