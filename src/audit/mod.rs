@@ -6,6 +6,7 @@
 //! - [`open`]: opens what is sealed.         - [`redact`]: hides what auditors are not shown.   - [`seen`]: what is left.
 //! - [`frames`]: events as what a client saw.   - [`pace`]: how fast that goes.   - [`page`]: that on a page.
 //! - [`report`]: all of a conversation for a reader.   - [`view`], [`lanes`], [`changes`]: what a viewer shows of it.
+//! - [`frames`]: events as what a client saw.   - [`pace`]: how fast that goes.   - [`page`]: that on a page.
 
 pub mod changes;
 pub mod frames;

@@ -311,3 +311,21 @@ fn name(conversation: Uuid, class: Class) -> String {
 fn unavailable(error: ReadError) -> AppendError {
     AppendError::Unavailable(error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{
+        event::TurnReleased,
+        shown::{Showing, Voice},
+    };
+
+    #[test]
+    fn what_was_shown_of_a_turn_is_sealed_with_what_was_said() {
+        let mut showing = Showing::default();
+        let released = |shown| Event::TurnReleased(TurnReleased { turn: Uuid::nil(), epoch: 1, shown });
+        assert_eq!(class_of(&released(showing.shown(""))), None);
+        showing.frame(Voice::Reasoning, "a secret", DateTime::default());
+        assert_eq!(class_of(&released(showing.shown(""))), Some(Class::Said));
+    }
+}
