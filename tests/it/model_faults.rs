@@ -107,3 +107,25 @@ async fn at_the_iteration_cap_the_turn_ends_with_an_answer() {
     assert!(answer_text(&turn).contains("stopped"));
     assert_eq!(stage.gateway.requests().len(), 3);
 }
+
+/// Where an answer and the frames that it was shown in don't fit into one event, the answer stays.
+#[tokio::test]
+async fn an_answer_that_leaves_no_room_for_its_frames_is_kept_without_them() {
+    let stage = Stage::start().await;
+    let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
+    let mut client = Client::connect(&edge).await;
+    let session = client.open_session().await;
+    // Stored as JSON, every quotation mark takes two bytes.
+    let tokens = vec!["\"".repeat(1_024); 240];
+    stage.gateway.script(Reply::tokens(tokens.clone()).with_reasoning(&"because ".repeat(7_000)));
+    let turn = client.ask(&session, "r1", "quote").await;
+    assert_eq!(answer_text(&turn), tokens.concat());
+    let mut replay = stage.run("replay", &["replay", &session.conversation, "--format", "frames"], &[]);
+    assert!(replay.ended().await.success());
+    let output = replay.output();
+    assert!(output.contains("1 model calls may have been shown otherwise"));
+    let frames = output.lines().filter_map(|line| serde_json::from_str(line).ok()).collect::<Vec<serde_json::Value>>();
+    assert_eq!(kinds(&frames), ["immediate_response", "stream_token", "eventual_response"]);
+    assert_eq!(streamed(&frames), tokens.concat());
+    assert_eq!(answer_text(&client.ask(&session, "r2", "and now?").await), "ok");
+}

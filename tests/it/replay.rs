@@ -361,6 +361,21 @@ async fn sessions_organisations_and_spans_are_replayed() {
     }
 }
 
+#[tokio::test]
+async fn a_replay_that_follows_goes_on_with_what_happens() {
+    let stage = Stage::start().await;
+    let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
+    let mut client = Client::connect(&edge).await;
+    let session = client.open_session().await;
+    let mut replay = stage.run("replay", &["replay", &session.conversation, "--format", "frames", "--follow"], &[]);
+    for id in ["r1", "r2"] {
+        let asked = client.ask(&session, id, "hello").await;
+        let end = replay.line(|line| line.contains("eventual_response") && line.contains(id)).await;
+        let end = serde_json::from_str(&end).unwrap();
+        assert_eq!(without_time([end]), without_time([asked.last().unwrap().clone()]));
+    }
+}
+
 /// What the page of a replay says to its server and hears.
 struct Page(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
