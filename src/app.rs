@@ -78,9 +78,7 @@ pub async fn log(config: &Config, bus: &Bus) -> anyhow::Result<NatsLog> {
         Some(masters) => NatsLog::sealing(bus.client.clone(), Keys::new(masters.clone())),
         None => NatsLog::new(bus.client.clone()),
     };
-    if config.privacy.master_keys.is_none() && log.has_sealed().await? {
-        bail!("there are sealed conversations: set SMOOTH_AGENT_MASTER_KEY or SMOOTH_AGENT_MASTER_KEY_FILE");
-    }
+    log.check_keys().await.context("there are conversations that can't be opened")?;
     Ok(log)
 }
 

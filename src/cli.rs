@@ -2,6 +2,7 @@
 
 mod agent;
 mod audit;
+mod privacy;
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -80,6 +81,12 @@ enum Command {
         #[command(subcommand)]
         command: audit::Audit,
     },
+    Erase(privacy::Erase),
+    Hold {
+        #[command(subcommand)]
+        command: privacy::Hold,
+    },
+    Retain(privacy::Retain),
     /// Look at what each role may do on NATS.
     Nats {
         #[command(subcommand)]
@@ -126,7 +133,7 @@ enum NatsCommand {
     Config,
     /// Compare what the configured user may do with its role, and try what it may not; exit code 1 if anything differs.
     Check {
-        /// edge, worker, ingester, provider, auditor or administrator
+        /// edge, worker, ingester, provider, auditor, eraser or administrator
         role: String,
     },
 }
@@ -213,6 +220,9 @@ pub async fn run() -> anyhow::Result<()> {
         Command::Agent { command } => agent::run(command, &load()?).await,
         Command::Replay(args) => audit::replay(args, &load()?).await,
         Command::Audit { command } => audit::audit(command, &load()?).await,
+        Command::Erase(args) => privacy::erase(args, &load()?).await,
+        Command::Hold { command } => privacy::hold(command, &load()?).await,
+        Command::Retain(args) => privacy::retain(args, &load()?).await,
         Command::Nats { command } => nats(command).await,
         Command::Streams { command } => streams(command).await,
         Command::Tools { command: Tools::List } => list_tools().await,

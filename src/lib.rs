@@ -27,6 +27,7 @@ pub mod log;
 pub mod model;
 pub mod otp;
 pub mod permissions;
+pub mod privacy;
 pub mod sealing;
 pub mod secrets;
 pub mod spec;

@@ -22,6 +22,9 @@ pub const LIST_OPEN_PARALLEL: usize = 32;
 /// learns it after so long. And how many keys it keeps, of about 700 bytes each.
 pub const KEYS_FRESH_SECS: u64 = 300;
 pub const KEYS_CACHED: u64 = 50_000;
+/// Conversations that one entry of the ledger of erasures names, of 40 bytes each; and how many are erased at a time.
+pub const ERASE_BATCH: usize = 5_000;
+pub const ERASE_PARALLEL: usize = 16;
 /// Images, and files, of one message.
 pub const ATTACHMENTS_MAX: usize = 8;
 /// Longest URL of an attachment, and name of a file: both are stored with the message and go out with every tool call.

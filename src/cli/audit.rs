@@ -94,7 +94,7 @@ pub async fn replay(args: Replay, config: &Config) -> anyhow::Result<()> {
             writeln!(out, "{}", line.unwrap_or_else(|| timeline.line(&stored)))?;
         }
     }
-    if !state.exists() {
+    if state.last_seq == 0 {
         bail!("there is no conversation {} in the region `{}`", args.conversation, config.regions.home);
     }
     if args.state {

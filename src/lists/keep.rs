@@ -155,13 +155,8 @@ impl Index {
         }
     }
 
-    /// What the bucket has of a conversation, at all places.
     async fn there(&self, key: &ConversationKey) -> Result<Vec<RawMessage>, ReadError> {
-        let subject = subjects::kv(BUCKET, &subjects::index_everywhere(&key.org, key.conversation));
-        match self.log.last_of(STREAM, &[subject]).await? {
-            Lasts::All(messages) => Ok(messages),
-            Lasts::TooMany => Err(ReadError::Unavailable("a conversation has too many entries".into())),
-        }
+        there(&self.log, key).await
     }
 
     /// Takes away all entries but the one that knows most: the conversation has moved to another day, or got an owner.
@@ -171,20 +166,39 @@ impl Index {
         entries.sort_by_key(|(last_seq, _)| *last_seq);
         entries.pop();
         for (_, message) in entries {
-            let expected = message.seq.to_string();
-            let gone = [
-                ("KV-Operation", "DEL"),
-                ("Nats-TTL", GONE_SECS),
-                ("Nats-Expected-Last-Subject-Sequence", expected.as_str()),
-            ];
-            let id = format!("index-gone-{}", Uuid::new_v4());
-            match self.log.put(&message.subject, &id, &gone, "".into()).await {
-                // Whoever has changed it clears up.
-                Ok(()) | Err(AppendError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
+            take_away(&self.log, message).await?;
         }
         Ok(())
+    }
+}
+
+/// Takes a conversation that was erased out of all lists.
+pub async fn forget(log: &NatsLog, key: &ConversationKey) -> Result<(), AppendError> {
+    let there = there(log, key).await.map_err(|error| AppendError::Unavailable(error.to_string()))?;
+    for message in there.iter().filter(|message| Entry::read(message).is_some()) {
+        take_away(log, message).await?;
+    }
+    Ok(())
+}
+
+/// What the bucket has of a conversation, at all places.
+async fn there(log: &NatsLog, key: &ConversationKey) -> Result<Vec<RawMessage>, ReadError> {
+    let subject = subjects::kv(BUCKET, &subjects::index_everywhere(&key.org, key.conversation));
+    match log.last_of(STREAM, &[subject]).await? {
+        Lasts::All(messages) => Ok(messages),
+        Lasts::TooMany => Err(ReadError::Unavailable("a conversation has too many entries".into())),
+    }
+}
+
+/// Takes an entry away, unless somebody has changed it: then they clear up.
+async fn take_away(log: &NatsLog, message: &RawMessage) -> Result<(), AppendError> {
+    let expected = message.seq.to_string();
+    let gone =
+        [("KV-Operation", "DEL"), ("Nats-TTL", GONE_SECS), ("Nats-Expected-Last-Subject-Sequence", expected.as_str())];
+    let id = format!("index-gone-{}", Uuid::new_v4());
+    match log.put(&message.subject, &id, &gone, "".into()).await {
+        Ok(()) | Err(AppendError::Conflict) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

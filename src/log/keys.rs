@@ -4,7 +4,7 @@
 //! that "destroyed" is told from "not there yet". What was sealed with a destroyed key is erased: it reads as `None`, never as
 //! an error. Without master keys a log writes clear payloads, and reads clear ones only.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::{
     AppendError, ReadError, Via,
+    backoff::Backoff,
     nats::{NatsLog, RawMessage},
 };
 use crate::{
@@ -37,6 +38,9 @@ pub struct Keys {
     masters: Arc<MasterKeys>,
     known: Cache<(Uuid, Class), Known>,
 }
+
+/// A key, and the class that it is of.
+type Sealer = (Class, Arc<DataKey>);
 
 #[derive(Clone)]
 enum Known {
@@ -60,6 +64,18 @@ impl Keys {
         let fresh = Duration::from_secs(limits::KEYS_FRESH_SECS);
         let known = Cache::builder().max_capacity(limits::KEYS_CACHED).time_to_live(fresh).build();
         Self { masters: Arc::new(masters), known }
+    }
+
+    /// The key in an entry of the bucket.
+    fn read(&self, entry: &RawMessage, (conversation, class): (Uuid, Class)) -> Result<Known, ReadError> {
+        let unreadable = |cause: &dyn Display| ReadError::Sealed(format!("the key of {conversation}: {cause}"));
+        match serde_json::from_slice(&entry.payload).map_err(|error| unreadable(&error))? {
+            Kept::Destroyed { .. } => Ok(Known::Destroyed),
+            Kept::Key(wrapped) => {
+                let key = self.masters.unwrap(&name(conversation, class), &wrapped);
+                key.map(|key| Known::Key(Arc::new(key))).map_err(|error| unreadable(&error))
+            }
+        }
     }
 }
 
@@ -94,7 +110,7 @@ impl NatsLog {
         clear: &[u8],
     ) -> Result<Option<Bytes>, AppendError> {
         let Some((keys, class)) = self.keys.as_ref().zip(class_of(event)) else { return Ok(None) };
-        let key = match first {
+        let (class, key) = match first {
             true => self.make_key(keys, conversation, class).await?,
             false => self.key_to_seal(keys, conversation, class).await?,
         };
@@ -104,15 +120,15 @@ impl NatsLog {
     /// A payload of a conversation that is no event, as it is stored at a place.
     pub async fn seal(&self, conversation: Uuid, place: &str, clear: Bytes) -> Result<Bytes, AppendError> {
         let Some(keys) = &self.keys else { return Ok(clear) };
-        let key = self.key_to_seal(keys, conversation, Class::Said).await?;
-        Ok(key.seal(conversation, Class::Said, place, &clear))
+        let (class, key) = self.key_to_seal(keys, conversation, Class::Said).await?;
+        Ok(key.seal(conversation, class, place, &clear))
     }
 
     /// What was stored at a place, in the clear. `None`: it is erased.
     pub async fn open(&self, place: &str, payload: Bytes) -> Result<Option<Bytes>, ReadError> {
         let Some(sealed) = Sealed::parse(&payload) else { return Ok(Some(payload)) };
         let Some(keys) = &self.keys else {
-            return Err(ReadError::Sealed("no master key is configured: set SMOOTH_AGENT_MASTER_KEY_FILE".into()));
+            return Err(no_master());
         };
         let whose = (sealed.conversation, sealed.class);
         let mut known = self.find_key(keys, whose).await?;
@@ -141,7 +157,8 @@ impl NatsLog {
         sha256: &[u8; 32],
     ) -> Result<Option<ContentKey>, AppendError> {
         let Some(keys) = &self.keys else { return Ok(None) };
-        Ok(Some(self.key_to_seal(keys, conversation, Class::Said).await?.of_content(sha256)))
+        let (_, key) = self.key_to_seal(keys, conversation, Class::Said).await?;
+        Ok(Some(key.of_content(sha256)))
     }
 
     /// Forgets the keys of a conversation, which somebody has destroyed.
@@ -169,22 +186,67 @@ impl NatsLog {
         }
     }
 
-    /// Whether some conversation is sealed.
-    pub async fn has_sealed(&self) -> Result<bool, ReadError> {
+    /// Fails when there are sealed conversations that this process can't open.
+    pub async fn check_keys(&self) -> Result<(), ReadError> {
         let any = json!({ "seq": 1, "next_by_subj": subjects::keys_of(None) });
-        Ok(self.get(STREAM, &any, Via::Replica).await?.is_some())
+        let Some(entry) = self.get(STREAM, &any, Via::Replica).await? else { return Ok(()) };
+        match (&self.keys, subjects::parse_key_of(&entry.subject)) {
+            (None, _) => Err(no_master()),
+            (Some(keys), Some((conversation, class))) => {
+                let class = Class::ALL.iter().find(|(_, name)| *name == class);
+                let known = class.map(|(class, _)| keys.read(&entry, (conversation, *class)));
+                known.transpose().map(|_| ())
+            }
+            (Some(_), None) => Ok(()),
+        }
     }
 
-    async fn key_to_seal(&self, keys: &Keys, conversation: Uuid, class: Class) -> Result<Arc<DataKey>, AppendError> {
+    /// Destroys a key: deletes its message with the bytes overwritten, and leaves a mark. False: it was destroyed before, or was
+    /// never there.
+    pub async fn destroy_key(&self, conversation: Uuid, class: Class) -> Result<bool, AppendError> {
+        let subject = subjects::key_of(conversation, class.name());
+        let mut was_there = false;
+        let mut backoff = Backoff::new(limits::APPEND_DEADLINE_MS);
+        loop {
+            let last = self.get(STREAM, &json!({ "last_by_subj": subject }), Via::Leader).await.map_err(unavailable)?;
+            match last {
+                Some(mark) if !is_there(&mark) => return Ok(was_there),
+                Some(key) => {
+                    self.overwrite(STREAM, key.seq).await?;
+                    was_there = true;
+                }
+                None => {}
+            }
+            let mark = Kept::Destroyed { destroyed_at: Utc::now() };
+            let mark = serde_json::to_vec(&mark).expect("an entry is a map with string keys");
+            let id = format!("key-{}", Uuid::new_v4().simple());
+            match self.put_first(&subject, &id, mark.into()).await {
+                Ok(()) => return Ok(was_there),
+                // Somebody made a new one at this very moment.
+                Err(AppendError::Conflict) if backoff.pause().await => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Has every process forget a conversation whose keys are destroyed.
+    pub async fn tell_erased(&self, conversation: Uuid) -> Result<(), AppendError> {
+        let unheard = |error: String| AppendError::Unavailable(error);
+        let told = self.client.publish(subjects::erased(conversation), "".into()).await;
+        told.map_err(|error| unheard(error.to_string()))?;
+        self.client.flush().await.map_err(|error| unheard(error.to_string()))
+    }
+
+    async fn key_to_seal(&self, keys: &Keys, conversation: Uuid, class: Class) -> Result<Sealer, AppendError> {
         match self.find_key(keys, (conversation, class)).await.map_err(unavailable)? {
-            Some(Known::Key(key)) => Ok(key),
+            Some(Known::Key(key)) => Ok((class, key)),
             Some(Known::Destroyed) => self.instead_of(keys, conversation, class).await,
             None => self.make_key(keys, conversation, class).await,
         }
     }
 
     /// What is asked of tools after what had been asked earlier was erased is kept as long as what is said.
-    async fn instead_of(&self, keys: &Keys, conversation: Uuid, class: Class) -> Result<Arc<DataKey>, AppendError> {
+    async fn instead_of(&self, keys: &Keys, conversation: Uuid, class: Class) -> Result<Sealer, AppendError> {
         match class {
             Class::Said => Err(AppendError::Erased),
             Class::Tools => Box::pin(self.key_to_seal(keys, conversation, Class::Said)).await,
@@ -192,7 +254,7 @@ impl NatsLog {
     }
 
     /// Makes a key, unless somebody else does: then it is theirs.
-    async fn make_key(&self, keys: &Keys, conversation: Uuid, class: Class) -> Result<Arc<DataKey>, AppendError> {
+    async fn make_key(&self, keys: &Keys, conversation: Uuid, class: Class) -> Result<Sealer, AppendError> {
         let key = Arc::new(DataKey::generate());
         let wrapped = Kept::Key(keys.masters.wrap(&name(conversation, class), &key));
         let payload = serde_json::to_vec(&wrapped).expect("an entry is a map with string keys");
@@ -201,11 +263,11 @@ impl NatsLog {
         match self.put_first(&subject, &id, payload.into()).await {
             Ok(()) => {
                 keys.known.insert((conversation, class), Known::Key(key.clone()));
-                Ok(key)
+                Ok((class, key))
             }
             Err(AppendError::Conflict) => {
                 match self.find_key(keys, (conversation, class)).await.map_err(unavailable)? {
-                    Some(Known::Key(key)) => Ok(key),
+                    Some(Known::Key(key)) => Ok((class, key)),
                     Some(Known::Destroyed) => self.instead_of(keys, conversation, class).await,
                     None => Err(AppendError::Unavailable("a conversation's key is being destroyed".into())),
                 }
@@ -223,21 +285,21 @@ impl NatsLog {
         let query = json!({ "last_by_subj": subjects::key_of(conversation, class.name()) });
         for via in [Via::Replica, Via::Leader] {
             let Some(message) = self.get(STREAM, &query, via).await? else { continue };
-            let kept = serde_json::from_slice(&message.payload)
-                .map_err(|error| ReadError::Sealed(format!("the key of {conversation}: {error}")))?;
-            let known = match kept {
-                Kept::Destroyed { .. } => Known::Destroyed,
-                Kept::Key(wrapped) => {
-                    let key = keys.masters.unwrap(&name(conversation, class), &wrapped);
-                    let key = key.map_err(|error| ReadError::Sealed(format!("the key of {conversation}: {error}")))?;
-                    Known::Key(Arc::new(key))
-                }
-            };
+            let known = keys.read(&message, whose)?;
             keys.known.insert(whose, known.clone());
             return Ok(Some(known));
         }
         Ok(None)
     }
+}
+
+/// Whether an entry of the bucket holds a key.
+pub fn is_there(message: &RawMessage) -> bool {
+    !matches!(serde_json::from_slice(&message.payload), Ok(Kept::Destroyed { .. }))
+}
+
+fn no_master() -> ReadError {
+    ReadError::Sealed("set SMOOTH_AGENT_MASTER_KEY or SMOOTH_AGENT_MASTER_KEY_FILE".into())
 }
 
 /// What a wrapped key is bound to.

@@ -167,6 +167,18 @@ impl NatsLog {
         answer.error.map_or(Ok(()), |error| Err(unavailable(error.description)))
     }
 
+    /// Deletes a message, its bytes overwritten.
+    pub(super) async fn overwrite(&self, stream: &str, seq: u64) -> Result<(), AppendError> {
+        let unavailable = |cause: String| AppendError::Unavailable(cause);
+        let query = json!({ "seq": seq, "no_erase": false }).to_string();
+        let request =
+            Request::new().payload(query.into()).timeout(Some(Duration::from_millis(limits::APPEND_DEADLINE_MS)));
+        let reply = self.client.send_request(subjects::stream_api("MSG.DELETE", stream), request).await;
+        let reply = reply.map_err(|error| unavailable(error.to_string()))?;
+        let answer: PubAck = serde_json::from_slice(&reply.payload).map_err(|error| unavailable(error.to_string()))?;
+        answer.error.map_or(Ok(()), |error| Err(unavailable(error.description)))
+    }
+
     /// Reads one message of a stream, repeating while the server does not answer.
     pub async fn get(
         &self,

@@ -10,7 +10,7 @@ use crate::{
         client::{Client, Session},
         frames::{answer_text, code, kinds, tool_activity},
         gateway::{Gate, Reply},
-        schema,
+        schema, sealed,
         tools::{Provider, Tool},
     },
 };
@@ -39,12 +39,14 @@ async fn until_named(edge: &Edge, agent: &str, name: &str) -> (Client, Session) 
 
 /// The configuration that each turn in the log was asked for under, in order.
 async fn versions(stage: &Stage) -> Vec<Value> {
-    let stream = jetstream::new(stage.nats.client().await).get_stream("CHAT_local").await.unwrap();
+    let client = stage.nats.client().await;
+    let (log, stream) = (sealed::log(client.clone()), jetstream::new(client).get_stream("CHAT_local").await.unwrap());
     let mut versions = Vec::new();
     for seq in 1..=stream.cached_info().state.last_sequence {
         let message = stream.direct_get(seq).await.unwrap();
         if message.subject.contains(".turn.requested.") {
-            let payload: Value = serde_json::from_slice(&message.payload).unwrap();
+            let payload = sealed::open(&log, &message.subject, message.payload).await;
+            let payload: Value = serde_json::from_slice(&payload).unwrap();
             versions.push(payload["agentConfig"].clone());
         }
     }

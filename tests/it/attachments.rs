@@ -11,6 +11,7 @@ use crate::support::{
     frames::{answer_text, code},
     gateway::Reply,
     processes::Process,
+    sealed,
     tools::{Provider, Tool},
 };
 
@@ -29,7 +30,8 @@ struct Scene {
 
 async fn scene() -> Scene {
     let stage = Stage::start().await;
-    let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
+    let clear = [("SMOOTH_AGENT_MASTER_KEY", "")];
+    let (edge, _worker) = tokio::join!(stage.edge_with(&clear), stage.worker_with(&clear));
     let mut client = Client::connect(&edge).await;
     let session = client.open_session().await;
     Scene { stage, edge, _worker, client, session }
@@ -74,9 +76,11 @@ impl Scene {
 
     /// The payload of the last event of this kind in the log.
     async fn event(&self, kind: &str) -> Vec<u8> {
-        let stream = jetstream::new(self.stage.nats.client().await).get_stream("CHAT_local").await.unwrap();
+        let client = self.stage.nats.client().await;
+        let stream = jetstream::new(client.clone()).get_stream("CHAT_local").await.unwrap();
         let subject = format!("chat.local.*.{}.{kind}", self.session.conversation);
-        stream.get_last_raw_message_by_subject(&subject).await.unwrap().payload.to_vec()
+        let message = stream.get_last_raw_message_by_subject(&subject).await.unwrap();
+        sealed::open(&sealed::log(client), &message.subject, message.payload).await.to_vec()
     }
 }
 
@@ -121,7 +125,7 @@ async fn a_file_of_5_mib_travels_is_kept_once_and_is_readable_by_a_tool() {
 #[tokio::test]
 async fn the_same_content_from_many_sides_at_once_is_kept_once() {
     let s = scene().await;
-    let second = s.stage.edge().await;
+    let second = s.stage.edge_with(&[("SMOOTH_AGENT_MASTER_KEY", "")]).await;
     let url = data_url("text/plain", &content(3 * CHUNK, 2));
     let sends = (0..8).map(|n| {
         let (edge, url) = (if n % 2 == 0 { &s.edge } else { &second }, &url);

@@ -12,7 +12,7 @@ use crate::support::{
     client::{Client, Session},
     frames::{answer_text, code, kind},
     gateway::Reply,
-    schema,
+    schema, sealed,
     tools::{Provider, Tool},
 };
 
@@ -160,11 +160,14 @@ async fn the_log_says_who_asked_and_nothing_says_the_token() {
 
 /// The payload of everything in the log.
 async fn payloads(stage: &Stage) -> Vec<Value> {
-    let stream = jetstream::new(stage.nats.client().await).get_stream("CHAT_local").await.unwrap();
+    let client = stage.nats.client().await;
+    let (log, stream) = (sealed::log(client.clone()), jetstream::new(client).get_stream("CHAT_local").await.unwrap());
     let state = &stream.cached_info().state;
     let mut payloads = Vec::new();
     for seq in state.first_sequence..=state.last_sequence {
-        payloads.push(serde_json::from_slice(&stream.direct_get(seq).await.unwrap().payload).unwrap());
+        let message = stream.direct_get(seq).await.unwrap();
+        let payload = sealed::open(&log, &message.subject, message.payload).await;
+        payloads.push(serde_json::from_slice(&payload).unwrap());
     }
     payloads
 }

@@ -28,6 +28,7 @@ mod one_time_passwords;
 mod organisations;
 mod outages;
 mod permissions;
+mod privacy;
 mod races;
 mod returning;
 mod slow_reader;

@@ -20,6 +20,7 @@ use crate::{
         client::{Client, Session},
         frames::{answer_text, code},
         http::call,
+        sealed,
         web::{Page, WebServer},
     },
 };
@@ -166,14 +167,16 @@ async fn a_session_belongs_to_the_policys_organisation() {
 
 /// Message and asker of the requests of the shop.
 async fn requested(stage: &Stage) -> Vec<(Value, Value)> {
-    let context = async_nats::jetstream::new(stage.nats.client().await);
+    let client = stage.nats.client().await;
+    let (log, context) = (sealed::log(client.clone()), async_nats::jetstream::new(client));
     let stream = context.get_stream("CHAT_local").await.unwrap();
     let last = stream.cached_info().state.last_sequence;
     let mut found = Vec::new();
     for seq in 1..=last {
         let message = stream.direct_get(seq).await.unwrap();
         if message.subject.starts_with("chat.local.shop.") && message.subject.contains(".turn.requested.") {
-            let payload: Value = serde_json::from_slice(&message.payload).unwrap();
+            let payload = sealed::open(&log, &message.subject, message.payload).await;
+            let payload: Value = serde_json::from_slice(&payload).unwrap();
             found.push((payload["message"].clone(), payload["asker"].clone()));
         }
     }

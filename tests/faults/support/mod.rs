@@ -21,6 +21,8 @@ pub mod processes;
 pub mod roles;
 #[path = "../../it/support/schema.rs"]
 pub mod schema;
+#[path = "../../it/support/sealed.rs"]
+pub mod sealed;
 #[path = "../../it/support/validate.rs"]
 pub mod validate;
 

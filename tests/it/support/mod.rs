@@ -12,6 +12,7 @@ pub mod otp;
 pub mod processes;
 pub mod roles;
 pub mod schema;
+pub mod sealed;
 pub mod tools;
 pub mod validate;
 pub mod web;
@@ -102,6 +103,7 @@ impl Stage {
         command.args(arguments).env_clear().env("NATS_URL", self.nats.url()).env("NO_COLOR", "1");
         let user = roles::user_of(arguments[0]);
         command.env("NATS_USER", user).env("NATS_PASSWORD", user);
+        command.env("SMOOTH_AGENT_MASTER_KEY", sealed::MASTER_KEY);
         command.envs(variables.iter().copied());
         Process::spawn(title, command)
     }

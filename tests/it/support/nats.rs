@@ -11,7 +11,8 @@ use super::processes::Process;
 pub struct NatsServer {
     pub process: Process,
     port: String,
-    store: TempDir,
+    /// Where the server keeps its files.
+    pub store: TempDir,
 }
 
 impl NatsServer {
@@ -57,7 +58,7 @@ async fn run(store: &TempDir, port: &str) -> (Process, String) {
 /// may do everything.
 pub fn users() -> String {
     let mut users = include_str!("../../../ops/nats/users.conf").to_owned();
-    for role in ["edge", "worker", "ingester", "provider", "auditor", "administrator"] {
+    for role in ["edge", "worker", "ingester", "provider", "auditor", "eraser", "administrator"] {
         users = users.replace(&format!("$TURNSTREAM_{}_PASSWORD", role.to_uppercase()), role);
     }
     users.replace("    users: [\n", "    users: [\n      { user: test, password: test }\n") + "no_auth_user: test\n"

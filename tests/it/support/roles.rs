@@ -8,6 +8,7 @@ pub fn user_of(command: &str) -> &'static str {
         "ingest" => "ingester",
         "dev" => "test",
         "replay" | "audit" => "auditor",
+        "erase" | "hold" | "retain" => "eraser",
         _ => "administrator",
     }
 }

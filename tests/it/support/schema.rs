@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use turnstream::{audit::verify::Verifier, log::nats::RawMessage};
 
-use super::nats::NatsServer;
+use super::{nats::NatsServer, sealed};
 
 const FRAMES: &str = include_str!("../../../spec/frames.schema.json");
 const EVENTS: &str = include_str!("../../../spec/events.schema.json");
@@ -54,12 +54,14 @@ pub async fn log(nats: &NatsServer) {
     let mut last_of: BTreeMap<String, u64> = BTreeMap::new();
     let mut verifier = Verifier::default();
 
-    let stream = jetstream::new(nats.client().await).get_stream("CHAT_local").await.unwrap();
+    let client = nats.client().await;
+    let (log, stream) = (sealed::log(client.clone()), jetstream::new(client).get_stream("CHAT_local").await.unwrap());
     let state = &stream.cached_info().state;
     assert!(state.messages > 0, "the log holds something");
     for seq in state.first_sequence..=state.last_sequence {
         let message = stream.direct_get(seq).await.unwrap();
-        let payload: Value = serde_json::from_slice(&message.payload).unwrap();
+        let clear = sealed::open(&log, &message.subject, message.payload.clone()).await;
+        let payload: Value = serde_json::from_slice(&clear).unwrap();
         if message.subject.starts_with("session.") {
             expect(&definition(&events, "session"), &payload, seq);
             continue;

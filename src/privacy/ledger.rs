@@ -1,0 +1,230 @@
+//! What was held and erased: entries on `audit.{region}.privacy.…`, one chain, so that a hold and an erasure can't miss each other.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::person::Person;
+use crate::{
+    log::{AppendError, ReadError, nats::NatsLog},
+    sealing::Class,
+    subjects,
+};
+
+/// Base name of the stream.
+const AUDIT: &str = "AUDIT";
+
+/// An entry of the ledger.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    pub at: DateTime<Utc>,
+    /// Who did it, in their own words.
+    pub by: String,
+    #[serde(flatten)]
+    pub deed: Deed,
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "deed", rename_all = "snake_case", rename_all_fields = "camelCase")]
+pub enum Deed {
+    /// Nothing of it may be erased.
+    HoldPlaced {
+        hold: Uuid,
+        on: Held,
+        reason: String,
+    },
+    HoldLifted {
+        hold: Uuid,
+        reason: String,
+    },
+    /// The keys of these conversations are to be destroyed.
+    EraseRequested {
+        erasure: Uuid,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        person: Option<Person>,
+        conversations: BTreeSet<Uuid>,
+        extent: Extent,
+        reason: String,
+    },
+    /// They are.
+    EraseCompleted {
+        erasure: Uuid,
+        keys_destroyed: u64,
+        /// Events of these conversations that were stored in the clear, before payloads were sealed: those can't be erased.
+        clear_events: u64,
+    },
+}
+
+impl Deed {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::HoldPlaced { .. } => "hold_placed",
+            Self::HoldLifted { .. } => "hold_lifted",
+            Self::EraseRequested { .. } => "erase_requested",
+            Self::EraseCompleted { .. } => "erase_completed",
+        }
+    }
+}
+
+/// What a hold is on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Held {
+    Conversation(Uuid),
+    Person(Person),
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Conversation(id) => write!(f, "conversation {id}"),
+            Self::Person(person) => write!(f, "person {person}"),
+        }
+    }
+}
+
+/// How much of a conversation is erased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Extent {
+    All,
+    /// What was asked of tools and people on the way, and what came back.
+    Tools,
+}
+
+impl Extent {
+    pub fn classes(self) -> impl Iterator<Item = Class> {
+        let classes = Class::ALL.into_iter().map(|(class, _)| class);
+        classes.filter(move |class| self == Self::All || *class == Class::Tools)
+    }
+}
+
+impl fmt::Display for Extent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::All => "all",
+            Self::Tools => "tools",
+        })
+    }
+}
+
+/// Why an entry was not added.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    #[error("{0}")]
+    Read(#[from] ReadError),
+    #[error("{0}")]
+    Append(#[from] AppendError),
+    #[error("an entry of the ledger is malformed: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// A conversation that was to be erased, and the hold on it.
+    #[error("{conversation} is held ({hold}): {reason}")]
+    Held { conversation: Uuid, hold: Uuid, reason: String },
+}
+
+/// The entries of a region, as far as they were read.
+pub struct Ledger {
+    log: NatsLog,
+    region: String,
+    last_seq: u64,
+    holds: BTreeMap<Uuid, (Held, Entry)>,
+    open: BTreeMap<Uuid, Entry>,
+}
+
+impl Ledger {
+    /// Reads what there is.
+    pub async fn read(log: NatsLog, region: &str) -> Result<Self, LedgerError> {
+        let (holds, open) = (BTreeMap::new(), BTreeMap::new());
+        let mut ledger = Self { log, region: region.to_string(), last_seq: 0, holds, open };
+        ledger.catch_up().await?;
+        Ok(ledger)
+    }
+
+    /// The holds that are in force.
+    pub fn holds(&self) -> impl Iterator<Item = (&Uuid, &Held, &Entry)> {
+        self.holds.iter().map(|(hold, (held, entry))| (hold, held, entry))
+    }
+
+    /// Erasures that were requested and not completed: whoever was at it died.
+    pub fn open(&self) -> Vec<Entry> {
+        self.open.values().cloned().collect()
+    }
+
+    /// Adds an entry, on all that others have added meanwhile. An erasure is refused when a hold is on one of its
+    /// conversations, of which `people` tells who is in them.
+    pub async fn add(&mut self, entry: Entry, people: &BTreeMap<Uuid, BTreeSet<Person>>) -> Result<(), LedgerError> {
+        let payload = serde_json::to_vec(&entry).expect("an entry is a map with string keys");
+        let (subject, all) = (subjects::privacy(&self.region, entry.deed.name()), subjects::privacy_all(&self.region));
+        loop {
+            if let Deed::EraseRequested { conversations, .. } = &entry.deed {
+                self.refuse_held(conversations, people)?;
+            }
+            let expected = self.last_seq.to_string();
+            let headers = [
+                ("Nats-Expected-Last-Subject-Sequence", expected.as_str()),
+                ("Nats-Expected-Last-Subject-Sequence-Subject", all.as_str()),
+            ];
+            let id = format!("privacy-{}", Uuid::new_v4().simple());
+            match self.log.put(&subject, &id, &headers, payload.clone().into()).await {
+                Ok(()) => return self.catch_up().await,
+                Err(AppendError::Conflict) => self.catch_up().await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn refuse_held(
+        &self,
+        conversations: &BTreeSet<Uuid>,
+        people: &BTreeMap<Uuid, BTreeSet<Person>>,
+    ) -> Result<(), LedgerError> {
+        match conversations.iter().find_map(|id| Some((id, self.hold_on(*id, people.get(id))?))) {
+            None => Ok(()),
+            Some((conversation, (hold, reason))) => {
+                Err(LedgerError::Held { conversation: *conversation, hold, reason: reason.to_string() })
+            }
+        }
+    }
+
+    /// The hold on a conversation that these people are in, and its reason.
+    pub fn hold_on(&self, conversation: Uuid, people: Option<&BTreeSet<Person>>) -> Option<(Uuid, &str)> {
+        let (hold, (_, entry)) = self.holds.iter().find(|(_, (held, _))| match held {
+            Held::Conversation(id) => *id == conversation,
+            Held::Person(person) => people.is_some_and(|people| people.contains(person)),
+        })?;
+        match &entry.deed {
+            Deed::HoldPlaced { reason, .. } => Some((*hold, reason)),
+            _ => None,
+        }
+    }
+
+    async fn catch_up(&mut self) -> Result<(), LedgerError> {
+        let (stream, all) = (subjects::stream_name(AUDIT, &self.region), subjects::privacy_all(&self.region));
+        loop {
+            let (messages, more) = self.log.next_of(&stream, &all, self.last_seq + 1).await?;
+            for message in &messages {
+                self.last_seq = message.seq;
+                self.take(serde_json::from_slice(&message.payload)?);
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    fn take(&mut self, entry: Entry) {
+        match &entry.deed {
+            Deed::HoldPlaced { hold, on, .. } => drop(self.holds.insert(*hold, (on.clone(), entry))),
+            Deed::HoldLifted { hold, .. } => drop(self.holds.remove(hold)),
+            Deed::EraseRequested { erasure, .. } => drop(self.open.insert(*erasure, entry)),
+            Deed::EraseCompleted { erasure, .. } => drop(self.open.remove(erasure)),
+        }
+    }
+}
