@@ -85,6 +85,11 @@ pub fn privacy_all(region: &str) -> String {
     format!("audit.{region}.privacy.>")
 }
 
+/// `chat.{region}.{org}.>`: the events of an organisation. Readers: auditors.
+pub fn events_of_org(region: &str, org: &str) -> String {
+    format!("chat.{region}.{}.>", encode_token(org))
+}
+
 /// `session.{region}.{session}`: the session record. Publisher: the edge that opened it. Stream: CHAT.
 pub fn session(region: &str, session: Uuid) -> String {
     format!("session.{region}.{session}")

@@ -32,6 +32,15 @@ impl std::str::FromStr for Until {
     }
 }
 
+impl std::fmt::Display for Until {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Seq(seq) => write!(f, "{seq}"),
+            Self::Time(time) => f.write_str(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
+        }
+    }
+}
+
 impl Until {
     /// Whether an event is still within.
     pub fn includes(&self, message: &RawMessage) -> bool {

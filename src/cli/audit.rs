@@ -4,20 +4,22 @@ use std::{io::Write, time::Duration};
 
 use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
-use indicatif::ProgressBar;
 use uuid::Uuid;
 
+use super::{
+    export::Export,
+    seal::{Keygen, Seal},
+    verify::Verify,
+};
 use crate::{
     app,
     audit::{
         replay::{self, Until},
         scan::Scan,
         timeline::Timeline,
-        verify::Verifier,
     },
     config::Config,
     domain::Conversation,
-    log::nats::NatsLog,
 };
 
 /// How often a replay that follows looks for what is new.
@@ -51,18 +53,13 @@ enum Format {
     Cloudevents,
 }
 
-/// Prove that nobody changed the log.
+/// Prove that nobody changed the log, and take it out as evidence.
 #[derive(Subcommand)]
 pub enum Audit {
-    /// Follow the chain of digests; exit code 1 if an event does not follow from the one before it.
-    Verify {
-        /// Only this conversation.
-        #[arg(long)]
-        conversation: Option<Uuid>,
-        /// Print JSON instead of words.
-        #[arg(long)]
-        json: bool,
-    },
+    Verify(Verify),
+    Keygen(Keygen),
+    Seal(Seal),
+    Export(Export),
 }
 
 /// Replays a conversation.
@@ -104,24 +101,11 @@ pub async fn replay(args: Replay, config: &Config) -> anyhow::Result<()> {
 }
 
 /// Does what was asked of the log as a whole.
-pub async fn audit(command: Audit, config: &Config) -> anyhow::Result<()> {
-    let Audit::Verify { conversation, json } = command;
-    let bus = app::connect(config, "auditor").await?;
-    let mut scan = Scan::new(NatsLog::new(bus.client.clone()), &config.regions.home, conversation);
-    let bar = ProgressBar::new(scan.last().await?);
-    let mut verifier = Verifier::default();
-    while let Some(message) = scan.next().await? {
-        verifier.take(&message);
-        bar.set_position(message.seq);
+pub async fn audit(command: Audit) -> anyhow::Result<()> {
+    match command {
+        Audit::Verify(args) => args.run().await,
+        Audit::Keygen(args) => args.run(),
+        Audit::Seal(args) => args.run(&super::load()?).await,
+        Audit::Export(args) => args.run(&super::load()?).await,
     }
-    bar.finish_and_clear();
-    if json {
-        println!("{}", serde_json::to_string_pretty(&verifier.report)?);
-    } else {
-        println!("{}", verifier.report);
-    }
-    if verifier.report.broken > 0 {
-        bail!("the log is not as it was written");
-    }
-    Ok(())
 }

@@ -29,7 +29,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("knowledge", &["limits", "subjects", "model", "domain"]),
     ("otp", &["limits", "subjects", "domain"]),
     ("permissions", &["subjects", "log"]),
-    ("audit", &["subjects", "domain", "wire", "log"]),
+    ("audit", &["limits", "subjects", "domain", "wire", "log"]),
     ("privacy", &["limits", "ids", "subjects", "sealing", "config", "domain", "live", "log", "lists", "audit"]),
     ("agents", &["limits", "ids", "subjects", "domain", "log"]),
     ("tools", &["limits", "subjects", "config", "domain", "fetch", "extract", "knowledge"]),

@@ -127,6 +127,7 @@ fn every_subject_of_the_program_is_covered() {
     let day = chrono::NaiveDate::from_ymd_opt(2026, 3, 2).unwrap();
     let subjects = [
         (key.all_events(), "conversation.events"),
+        (subjects::events_of_org(region, "an org."), "conversation.events"),
         (subjects::session(region, id), "session"),
         (subjects::live(region, key.conversation, id), "live"),
         (subjects::live_all(region, key.conversation), "live"),

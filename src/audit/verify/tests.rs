@@ -5,9 +5,12 @@ use chrono::{TimeZone, Utc};
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{
-    Event,
-    event::{TurnReleased, TurnStarted},
+use crate::{
+    domain::{
+        Event,
+        event::{TurnReleased, TurnStarted},
+    },
+    wire::stored::Envelope,
 };
 
 fn log(conversations: u128, events: u64) -> Vec<RawMessage> {
