@@ -11,7 +11,7 @@ use crate::{
     admin::openapi,
     agents::AgentConfig,
     domain::event::{self, kind},
-    knowledge, lists,
+    knowledge, lists, privacy,
     wire::{actions, frames, prompts, stored::SessionRecord},
 };
 
@@ -158,6 +158,7 @@ fn events() -> Value {
     document.add::<event::TurnCancelled>(kind::TURN_CANCELLED);
     document.add::<SessionRecord>("session");
     document.add::<lists::Entry>("index.entry");
+    document.add::<privacy::ledger::Entry>("privacy");
     document.add::<knowledge::Document>("knowledge.document");
     document.add::<knowledge::document::Chunk>("knowledge.chunk");
     document.add::<knowledge::runs::RunEvent>("knowledge.run");
@@ -170,7 +171,7 @@ fn events() -> Value {
         }
     }
     let description = "Payloads of stored events, by the event's name, which is its `ce-type` without `turnstream.`; \
-                       the session record; entries of the index; documents with their \
+                       the session record; entries of the index, and of the ledger of holds and erasures; documents with their \
                        passages; and connectors. A reader must accept fields that it does not know.";
     document.finish("Events", description, vec![])
 }

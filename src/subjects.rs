@@ -3,6 +3,7 @@
 //! A value that is not a UUID gets in only through [`encode_token`], so ids with dots, spaces or wildcards can't change a
 //! subject's shape.
 
+mod audit;
 mod buckets;
 
 use std::net::IpAddr;
@@ -11,6 +12,7 @@ use chrono::NaiveDate;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+pub use audit::*;
 pub use buckets::*;
 
 /// Names one conversation's place in the log: its region's name, its organisation, its id.
@@ -67,22 +69,6 @@ pub fn events_of(region: &str, conversation: Option<Uuid>) -> String {
         Some(conversation) => format!("chat.{region}.*.{conversation}.>"),
         None => format!("chat.{region}.>"),
     }
-}
-
-/// `audit.{region}.checkpoint`: a sealed state of the log. Publisher: the sealer. Readers: auditors. Stream: AUDIT.
-pub fn checkpoint(region: &str) -> String {
-    format!("audit.{region}.checkpoint")
-}
-
-/// `audit.{region}.privacy.{what}`: a hold was placed or lifted, an erasure requested or completed. Publisher: who erases.
-/// Readers: auditors. Stream: AUDIT.
-pub fn privacy(region: &str, what: &str) -> String {
-    format!("audit.{region}.privacy.{what}")
-}
-
-/// `audit.{region}.privacy.>`: all of them, which are one chain.
-pub fn privacy_all(region: &str) -> String {
-    format!("audit.{region}.privacy.>")
 }
 
 /// `chat.{region}.{org}.>`: the events of an organisation. Readers: auditors.

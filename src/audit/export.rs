@@ -22,7 +22,7 @@ use self::{
     manifest::{Filter, Manifest},
     part::{Part, PartWriter},
 };
-use super::{replay::Until, scan::Scan};
+use super::{open::Opener, replay::Until, scan::Scan};
 use crate::log::{
     ReadError,
     nats::{NatsLog, RawMessage},
@@ -59,8 +59,8 @@ pub struct Options {
     pub since: Option<Until>,
     pub until: Option<Until>,
     pub zstd: bool,
-    /// Sealed payloads are opened, where their key is still there.
-    pub open: bool,
+    /// Opens sealed payloads, where their key is still there, and hides what auditors are not shown.
+    pub opener: Option<Opener>,
     /// Events, and bytes before compression, of a part.
     pub part_events: u64,
     pub part_bytes: u64,
@@ -97,7 +97,7 @@ impl Options {
     ) -> Result<Manifest, ExportError> {
         let file = |cause| ExportError::File { path: folder.into(), cause };
         std::fs::create_dir_all(folder).map_err(file)?;
-        let new = Manifest::new(self.form, &self.region, self.filter.clone(), self.zstd, self.open);
+        let new = Manifest::new(self.form, &self.region, self.filter.clone(), self.zstd, self.opener.is_some());
         let mut manifest = match Manifest::read(folder).map_err(file)? {
             Some(manifest) if !manifest.is_of(&new) => return Err(ExportError::Another(folder.into())),
             Some(manifest) => manifest,
@@ -120,7 +120,7 @@ impl Options {
                 Some(part) => part,
                 None => PartWriter::new(&manifest.next_part(folder), self.form, self.zstd).map_err(file)?,
             };
-            self.push(log, &mut part, &message).await?;
+            self.push(&mut part, &message).await?;
             if part.events < self.part_events && part.bytes < self.part_bytes {
                 writer = Some(part);
                 continue;
@@ -151,17 +151,17 @@ impl Options {
             if self.until.as_ref().is_some_and(|until| !until.includes(&message)) {
                 break;
             }
-            self.push(log, &mut part, &message).await?;
+            self.push(&mut part, &message).await?;
         }
         part.finish().map_err(file)
     }
 
-    async fn push(&self, log: &NatsLog, part: &mut PartWriter, message: &RawMessage) -> Result<(), ExportError> {
-        let clear = match self.open {
-            true => log.opened(message.clone()).await?,
-            false => None,
+    async fn push(&self, part: &mut PartWriter, message: &RawMessage) -> Result<(), ExportError> {
+        let clear = match &self.opener {
+            Some(opener) => Some(opener.open(message.clone()).await?.message.payload),
+            None => None,
         };
-        let payload = clear.as_ref().map_or(&message.payload, |clear| &clear.payload);
+        let payload = clear.as_ref().unwrap_or(&message.payload);
         let pushed = part.push(&Shown { message, payload });
         pushed.map_err(|cause| ExportError::File { path: PathBuf::from("a part"), cause })
     }

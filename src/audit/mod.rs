@@ -4,11 +4,14 @@
 //! - [`verify`]: follows the chain of digests, and holds it to checkpoints.   - [`timeline`]: events in words.
 //! - [`replay`]: their outside forms.   - [`export`]: files of them.   - [`bundle`]: verifies such files, with nothing else there.
 //! - [`seal`]: signs checkpoints.   - [`checkpoint`]: what they say.   - [`tree`]: over where all conversations stand.
+//! - [`open`]: opens what is sealed.         - [`redact`]: hides what auditors are not shown.
 
 pub mod bundle;
 pub mod checkpoint;
 pub mod export;
 pub mod keys;
+pub mod open;
+pub mod redact;
 pub mod replay;
 pub mod scan;
 pub mod seal;

@@ -1,16 +1,9 @@
-//! The outside forms of events: as they are stored, as CloudEvents, and the state that they add up to.
+//! The outside forms of events: as they are stored, and as CloudEvents.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 
-use crate::{
-    domain::Conversation,
-    log::{
-        ReadError, Stored,
-        nats::{NatsLog, RawMessage},
-    },
-    wire::stored,
-};
+use crate::{log::nats::RawMessage, wire::stored};
 
 /// Up to where a replay goes.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,13 +69,6 @@ pub fn cloud_event(message: &RawMessage) -> Value {
     event.insert("sequence".into(), json!(message.seq.to_string()));
     event.insert("data".into(), payload(message));
     Value::Object(event)
-}
-
-/// The event in a message, and the state after it.
-pub async fn fold(log: &NatsLog, state: &mut Conversation, message: RawMessage) -> Result<Stored, ReadError> {
-    let stored = log.decode(message).await?;
-    state.evolve(&stored.recorded);
-    Ok(stored)
 }
 
 fn payload(message: &RawMessage) -> Value {

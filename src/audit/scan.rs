@@ -46,7 +46,7 @@ impl Scan {
 
     /// The messages of a region's checkpoints.
     pub fn checkpoints(log: NatsLog, region: &str) -> Self {
-        Self::over(log, subjects::stream_name(AUDIT, region), subjects::checkpoint(region))
+        Self::over(log, subjects::stream_name(AUDIT, region), subjects::audit_checkpoint(region))
     }
 
     fn over(log: NatsLog, stream: String, filter: String) -> Self {

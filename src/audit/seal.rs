@@ -87,7 +87,7 @@ impl Sealer {
         let mut heads: Vec<Head> = heads.into_values().collect();
         heads.sort_by_key(|head| head.conversation);
         let changes = Changes { region: &self.region, covers: end, time: Utc::now(), heads };
-        let subject = subjects::checkpoint(&self.region);
+        let subject = subjects::audit_checkpoint(&self.region);
         for message in self.chain.next(changes, &self.key) {
             let (id, expected) = (Uuid::new_v4().to_string(), self.at.to_string());
             self.at = self.log.put_at(&subject, &id, &expected, Bytes::from(message.clone())).await?;

@@ -14,6 +14,8 @@ use super::{
 use crate::{
     app,
     audit::{
+        open::{Opened, Opener},
+        redact::Redaction,
         replay::{self, Until},
         scan::Scan,
         timeline::Timeline,
@@ -66,7 +68,8 @@ pub enum Audit {
 pub async fn replay(args: Replay, config: &Config) -> anyhow::Result<()> {
     let bus = app::connect(config, "auditor").await?;
     let log = app::log(config, &bus).await?;
-    let mut scan = Scan::new(log.clone(), &config.regions.home, Some(args.conversation));
+    let opener = Opener::new(log.clone(), Redaction::new(config.privacy.redact.clone()));
+    let mut scan = Scan::new(log, &config.regions.home, Some(args.conversation));
     let (mut state, mut timeline, mut out) = (Conversation::default(), Timeline::default(), std::io::stdout());
     loop {
         let Some(message) = scan.next().await? else {
@@ -79,17 +82,17 @@ pub async fn replay(args: Replay, config: &Config) -> anyhow::Result<()> {
         if args.until.as_ref().is_some_and(|until| !until.includes(&message)) {
             break;
         }
-        // What was erased is shown as it is stored.
-        let opened = log.opened(message.clone()).await?.unwrap_or_else(|| message.clone());
-        let line = match args.format {
-            Format::Ndjson => Some(replay::raw(&opened).to_string()),
-            Format::Cloudevents => Some(replay::cloud_event(&opened).to_string()),
-            Format::Timeline => None,
-        };
-        let stored = replay::fold(&log, &mut state, message).await?;
-        if !args.state {
-            writeln!(out, "{}", line.unwrap_or_else(|| timeline.line(&stored)))?;
+        let Opened { stored, message } = opener.open(message).await?;
+        state.evolve(&stored.recorded);
+        if args.state {
+            continue;
         }
+        let line = match args.format {
+            Format::Ndjson => replay::raw(&message).to_string(),
+            Format::Cloudevents => replay::cloud_event(&message).to_string(),
+            Format::Timeline => timeline.line(&stored),
+        };
+        writeln!(out, "{line}")?;
     }
     if state.last_seq == 0 {
         bail!("there is no conversation {} in the region `{}`", args.conversation, config.regions.home);

@@ -17,6 +17,8 @@ use crate::{
     audit::{
         export::{Form, Options, Progress, bundle, manifest::Filter, part::Part},
         keys::PublicKey,
+        open::Opener,
+        redact::Redaction,
         replay::Until,
     },
     config::Config,
@@ -47,7 +49,8 @@ pub struct Export {
     /// Up to this sequence, or what was stored up to this time.
     #[arg(long, value_name = "SEQ|TIME")]
     until: Option<Until>,
-    /// Open sealed payloads: needs the master key. What was erased stays as it is stored.
+    /// Open sealed payloads: needs the master key. What was erased stays as it is stored. So it is without being asked where
+    /// arguments of tools are not shown to auditors (SMOOTH_AGENT_REDACT_ARGUMENTS).
     #[arg(long)]
     open: bool,
     /// Again and again, until it is told to stop: `1h`.
@@ -84,32 +87,33 @@ impl Export {
             bail!("only an export to a folder goes on with what is new");
         }
         let bus = app::connect(config, "auditor").await?;
-        let log = match self.open {
-            true => app::log(config, &bus).await?,
-            false => NatsLog::new(bus.client.clone()),
+        let log = NatsLog::new(bus.client.clone());
+        let opener = match !bundle && (self.open || !config.privacy.redact.is_empty()) {
+            true => Some(Opener::new(app::log(config, &bus).await?, Redaction::new(config.privacy.redact.clone()))),
+            false => None,
         };
-        let Some(Every(every)) = self.every else { return self.once(config, &log).await };
+        let options = self.options(&config.regions.home, opener);
+        let Some(Every(every)) = self.every else { return self.once(config, &log, &options).await };
         let stop = app::StopSignal::new()?;
         tokio::select! {
-            () = self.for_ever(config, &log, every) => {}
+            () = self.for_ever(config, &log, &options, every) => {}
             () = stop.wait() => {}
         }
         Ok(())
     }
 
-    async fn for_ever(&self, config: &Config, log: &NatsLog, every: Duration) {
+    async fn for_ever(&self, config: &Config, log: &NatsLog, options: &Options, every: Duration) {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if let Err(error) = self.once(config, log).await {
+            if let Err(error) = self.once(config, log, options).await {
                 tracing::error!(error = format!("{error:#}"), "the export did not come to its end");
             }
         }
     }
 
-    async fn once(&self, config: &Config, log: &NatsLog) -> anyhow::Result<()> {
-        let options = self.options(&config.regions.home);
+    async fn once(&self, config: &Config, log: &NatsLog, options: &Options) -> anyhow::Result<()> {
         let bar = Bar { bar: ProgressBar::new(0), events: Cell::new(0) };
         if is_file(&self.to) {
             let part = options.to_file(log, &self.to, &bar).await?;
@@ -145,7 +149,7 @@ impl Export {
         Ok(())
     }
 
-    fn options(&self, region: &str) -> Options {
+    fn options(&self, region: &str, opener: Option<Opener>) -> Options {
         let text = |until: &Option<Until>| until.as_ref().map(Until::to_string);
         Options {
             region: region.to_string(),
@@ -164,7 +168,7 @@ impl Export {
             since: self.since.clone(),
             until: self.until.clone(),
             zstd: self.zstd,
-            open: self.open,
+            opener,
             part_events: self.part_events.max(1),
             part_bytes: limits::EXPORT_PART_BYTES,
         }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -13,14 +14,14 @@ use super::person::Person;
 use crate::{
     log::{AppendError, ReadError, nats::NatsLog},
     sealing::Class,
-    subjects,
+    subjects::{self, Privacy},
 };
 
 /// Base name of the stream.
 const AUDIT: &str = "AUDIT";
 
 /// An entry of the ledger.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
     pub at: DateTime<Utc>,
@@ -31,7 +32,7 @@ pub struct Entry {
 }
 
 /// What was done.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "deed", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum Deed {
     /// Nothing of it may be erased.
@@ -63,18 +64,18 @@ pub enum Deed {
 }
 
 impl Deed {
-    fn name(&self) -> &'static str {
+    fn kind(&self) -> Privacy {
         match self {
-            Self::HoldPlaced { .. } => "hold_placed",
-            Self::HoldLifted { .. } => "hold_lifted",
-            Self::EraseRequested { .. } => "erase_requested",
-            Self::EraseCompleted { .. } => "erase_completed",
+            Self::HoldPlaced { .. } => Privacy::HoldPlaced,
+            Self::HoldLifted { .. } => Privacy::HoldLifted,
+            Self::EraseRequested { .. } => Privacy::EraseRequested,
+            Self::EraseCompleted { .. } => Privacy::EraseCompleted,
         }
     }
 }
 
 /// What a hold is on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Held {
     Conversation(Uuid),
@@ -91,7 +92,7 @@ impl fmt::Display for Held {
 }
 
 /// How much of a conversation is erased.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Extent {
     All,
@@ -161,7 +162,8 @@ impl Ledger {
     /// conversations, of which `people` tells who is in them.
     pub async fn add(&mut self, entry: Entry, people: &BTreeMap<Uuid, BTreeSet<Person>>) -> Result<(), LedgerError> {
         let payload = serde_json::to_vec(&entry).expect("an entry is a map with string keys");
-        let (subject, all) = (subjects::privacy(&self.region, entry.deed.name()), subjects::privacy_all(&self.region));
+        let subject = subjects::audit_privacy(&self.region, entry.deed.kind());
+        let all = subjects::audit_privacy_all(&self.region);
         loop {
             if let Deed::EraseRequested { conversations, .. } = &entry.deed {
                 self.refuse_held(conversations, people)?;
@@ -206,7 +208,7 @@ impl Ledger {
     }
 
     async fn catch_up(&mut self) -> Result<(), LedgerError> {
-        let (stream, all) = (subjects::stream_name(AUDIT, &self.region), subjects::privacy_all(&self.region));
+        let (stream, all) = (subjects::stream_name(AUDIT, &self.region), subjects::audit_privacy_all(&self.region));
         loop {
             let (messages, more) = self.log.next_of(&stream, &all, self.last_seq + 1).await?;
             for message in &messages {

@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeSet, fmt};
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::domain::{Event, conversation::owner_of};
 
 /// A person as the ledger names them: it stays, so it holds a hash of the address or id that they are known by.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Person(String);
 

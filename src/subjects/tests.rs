@@ -45,3 +45,13 @@ fn a_stop_hint_names_its_conversation() {
     let id = Uuid::new_v4();
     assert_eq!(parse_stop(&stop("eu", id)), Some(id));
 }
+
+#[test]
+fn a_note_on_privacy_says_what_was_done() {
+    for (what, _) in Privacy::ALL {
+        assert_eq!(parse_audit_privacy(&audit_privacy("eu", what)), Some(what));
+    }
+    for other in ["audit.eu.checkpoint", "audit.eu.privacy.forgotten", "audit.eu.x.privacy.hold_lifted"] {
+        assert_eq!(parse_audit_privacy(other), None, "{other}");
+    }
+}

@@ -65,6 +65,13 @@ async fn a_conversation_is_replayed_and_its_chain_holds_until_somebody_forges_an
         assert_eq!(state, again);
         assert_eq!(serde_json::from_str::<Value>(&state).unwrap()["last_seq"], event["seq"]);
     }
+    let hidden = [("RUST_LOG", "error"), ("SMOOTH_AGENT_REDACT_ARGUMENTS", "pay.id")];
+    for format in ["timeline", "ndjson", "cloudevents"] {
+        let mut process = stage.run("redacted", &["replay", conversation, "--format", format], &hidden);
+        assert!(process.ended().await.success());
+        let told = process.output();
+        assert!(told.contains("[redacted]") && !told.contains("b-1"), "{told}");
+    }
     let (found, said) = run(&stage, &["replay", &uuid::Uuid::new_v4().to_string()]).await;
     assert!(!found && said.contains("there is no conversation"), "{said}");
 

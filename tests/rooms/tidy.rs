@@ -38,7 +38,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "admin",
         &["agents", "limits", "ids", "subjects", "config", "domain", "auth", "wire", "lists", "log", "knowledge"],
     ),
-    ("spec", &["admin", "agents", "domain", "wire", "lists", "knowledge"]),
+    ("spec", &["admin", "agents", "domain", "wire", "lists", "knowledge", "privacy"]),
     (
         "edge",
         &[
@@ -88,11 +88,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "ids",
             "config",
             "auth",
             "log",
             "permissions",
             "audit",
+            "privacy",
             "domain",
             "agents",
             "model",

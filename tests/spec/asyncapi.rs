@@ -3,7 +3,7 @@
 use jsonschema::Validator;
 use serde_json::{Value, json};
 use turnstream::{
-    subjects::{self, ConversationKey, Counted, PushTo, Whose},
+    subjects::{self, ConversationKey, Counted, Privacy, PushTo, Whose},
     wire::{
         live::{HEADER, Kind, Mark},
         presence::{Advertisement, BUCKET, Pushed},
@@ -152,6 +152,9 @@ fn every_subject_of_the_program_is_covered() {
         (subjects::schedule(region, key.conversation, id), "sched"),
         (subjects::due(region, key.conversation, id), "due"),
         (subjects::dead(region, key.conversation), "dead"),
+        (subjects::audit_checkpoint(region), "audit.checkpoint"),
+        (subjects::audit_privacy(region, Privacy::HoldLifted), "audit.privacy"),
+        (subjects::audit_privacy_all(region), "audit.privacy"),
         (subjects::kv("CONVERSATIONS", &subjects::fold_key(&key)), "kv.conversations"),
         (subjects::kv("INDEX", &subjects::index_key("an org.", Some("a@b.c"), day, id)), "kv.index"),
         (subjects::kv("INDEX", &subjects::index_filter("an org.", Whose::Everybody, None)), "kv.index"),

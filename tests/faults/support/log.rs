@@ -16,14 +16,11 @@ use async_nats::{
 use futures_util::StreamExt;
 use turnstream::{
     domain::{Event, Recorded, event::Prompt},
-    log::{
-        Stored,
-        nats::{NatsLog, RawMessage},
-    },
+    log::{Stored, nats::RawMessage},
 };
 use uuid::Uuid;
 
-use super::WAIT_MAX;
+use super::{WAIT_MAX, sealed};
 
 /// All events of a region, in their order.
 pub struct Log {
@@ -38,7 +35,7 @@ pub struct TurnLog<'a> {
 impl Log {
     /// Reads the stream from its first event to what is its last one now.
     pub async fn read(client: &Client) -> Self {
-        let (log, consumer) = (NatsLog::new(client.clone()), consumer_of_all(client).await);
+        let (log, consumer) = (sealed::log(client.clone()), consumer_of_all(client).await);
         let pending = consumer.cached_info().num_pending;
         let mut messages = consumer.messages().await.unwrap();
         let mut events = Vec::new();

@@ -2,13 +2,15 @@
 
 use tokio::process::Command;
 
-use super::{gateway::FakeGateway, nats::NatsServer, processes::Process, roles::user_of};
+use super::{gateway::FakeGateway, nats::NatsServer, processes::Process, roles::user_of, sealed::MASTER_KEY};
 
 /// Where the product's processes find what they need.
 #[derive(Clone)]
 pub struct Product {
     pub nats_url: String,
     pub gateway_url: String,
+    /// Payloads are sealed.
+    pub seals: bool,
 }
 
 /// An edge and where it listens.
@@ -46,6 +48,7 @@ impl Product {
         command.args(arguments).env_clear().env("NATS_URL", &self.nats_url).env("NO_COLOR", "1");
         let user = user_of(arguments[0]);
         command.env("NATS_USER", user).env("NATS_PASSWORD", user);
+        command.envs(self.seals.then_some(("SMOOTH_AGENT_MASTER_KEY", MASTER_KEY)));
         command.envs(variables.iter().copied());
         Process::spawn(title, command)
     }
@@ -61,7 +64,7 @@ pub struct Stage {
 impl Stage {
     pub async fn start() -> Self {
         let (nats, gateway) = tokio::join!(NatsServer::start(), FakeGateway::start());
-        let product = Product { nats_url: nats.url(), gateway_url: gateway.base_url() };
+        let product = Product { nats_url: nats.url(), gateway_url: gateway.base_url(), seals: false };
         product.apply_streams(&[]).await;
         Self { nats, gateway, product }
     }

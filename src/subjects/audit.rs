@@ -1,0 +1,44 @@
+//! What is kept of the log beside it: its seals, and who asked for what to be erased or held.
+
+/// What the stream AUDIT says of a conversation's privacy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privacy {
+    HoldPlaced,
+    HoldLifted,
+    EraseRequested,
+    EraseCompleted,
+}
+
+impl Privacy {
+    pub const ALL: [(Privacy, &'static str); 4] = [
+        (Self::HoldPlaced, "hold_placed"),
+        (Self::HoldLifted, "hold_lifted"),
+        (Self::EraseRequested, "erase_requested"),
+        (Self::EraseCompleted, "erase_completed"),
+    ];
+}
+
+/// `audit.{region}.checkpoint`: a part of a signed checkpoint. Publisher: `turnstream audit seal`. Readers: auditors. Stream:
+/// AUDIT, kept without limit.
+pub fn audit_checkpoint(region: &str) -> String {
+    format!("audit.{region}.checkpoint")
+}
+
+/// `audit.{region}.privacy.{what}`: a hold was placed or lifted, an erasure was asked for or is done. Publisher: who does it.
+/// Readers: auditors. Stream: AUDIT.
+pub fn audit_privacy(region: &str, what: Privacy) -> String {
+    let name = Privacy::ALL.iter().find(|(known, _)| *known == what).map_or("", |(_, name)| name);
+    format!("audit.{region}.privacy.{name}")
+}
+
+/// `audit.{region}.privacy.*`: all of that.
+pub fn audit_privacy_all(region: &str) -> String {
+    format!("audit.{region}.privacy.*")
+}
+
+/// What a subject of [`audit_privacy`] says.
+pub fn parse_audit_privacy(subject: &str) -> Option<Privacy> {
+    let (region, name) = subject.strip_prefix("audit.")?.split_once(".privacy.")?;
+    let known = Privacy::ALL.iter().find(|(_, known)| *known == name);
+    known.map(|(what, _)| *what).filter(|_| !region.contains('.'))
+}
