@@ -23,6 +23,7 @@ use warp::Filter;
 use crate::{
     admin::{self, Admin},
     agents::{self, Agents, config::WidgetPolicy},
+    audit::{open::Opener, redact::Redaction},
     auth::{
         REFERENCE_ORG, Verifier,
         widget::{self, Widgets},
@@ -170,6 +171,7 @@ fn administration(config: &Config, edge: &Edge) -> Arc<Admin> {
     Arc::new(Admin {
         client: edge.client.clone(),
         log: edge.log.clone(),
+        opener: Opener::new(edge.log.clone(), Redaction::new(config.privacy.redact.clone())),
         agents: agents::Store::new(edge.log.clone()),
         auth: edge.auth.clone(),
         conversations: edge.conversations.clone(),

@@ -4,6 +4,7 @@ mod agent;
 mod audit;
 mod export;
 mod privacy;
+mod report;
 mod seal;
 mod verify;
 

@@ -312,6 +312,12 @@ pub const CONNECTOR_PATH_MAX_BYTES: usize = 512;
 pub const SECRET_NAME_MAX_BYTES: usize = 128;
 /// Connectors of an organisation: each is listed whole.
 pub const CONNECTORS_MAX: usize = 200;
+/// Largest conversation that an edge reads whole for an auditor: some 1,600 turns, one read an event. `turnstream audit report` on
+/// a machine of the auditor's own has no bound.
+pub const AUDIT_EVENTS_MAX: usize = 5_000;
+pub const AUDIT_READ_MAX_BYTES: usize = 32 * 1024 * 1024;
+/// Conversations that an edge reads whole at once; the others wait.
+pub const AUDIT_PARALLEL: usize = 2;
 /// Largest body of an administrator's request, and how long it may take to come.
 pub const ADMIN_BODY_MAX_BYTES: usize = 128 * 1024;
 pub const ADMIN_BODY_MS: u64 = 10_000;

@@ -15,6 +15,8 @@ use crate::{
 pub struct Answer {
     status: StatusCode,
     body: Vec<u8>,
+    /// Of a page: what it may load. `None`: the body is JSON.
+    policy: Option<String>,
 }
 
 /// Why a request is not served. Its body is an `error` frame.
@@ -27,16 +29,22 @@ pub struct Refusal {
 
 impl Answer {
     pub fn json(status: StatusCode, value: &impl Serialize) -> Self {
-        Self { status, body: serde_json::to_vec(value).expect("answers are maps with string keys") }
+        let body = serde_json::to_vec(value).expect("answers are maps with string keys");
+        Self { status, body, policy: None }
     }
 
     pub fn ok(value: &impl Serialize) -> Self {
         Self::json(StatusCode::OK, value)
     }
 
+    /// A page for people.
+    pub fn page(html: String, policy: String) -> Self {
+        Self { status: StatusCode::OK, body: html.into_bytes(), policy: Some(policy) }
+    }
+
     /// Done, and nothing to say about it.
     pub fn nothing() -> Self {
-        Self { status: StatusCode::NO_CONTENT, body: Vec::new() }
+        Self { status: StatusCode::NO_CONTENT, body: Vec::new(), policy: None }
     }
 }
 
@@ -75,6 +83,11 @@ impl Refusal {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::ValidationError, "the body is too large")
     }
 
+    /// The answer would be larger than an edge gives.
+    pub fn too_much(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::ValidationError, message)
+    }
+
     fn storage(cause: &dyn std::fmt::Display) -> Self {
         tracing::warn!(%cause, "an administrator's request failed");
         let message = "the storage is not available, please try again";
@@ -110,17 +123,23 @@ impl From<StoreError> for Refusal {
 
 /// The response for what a request came to.
 pub fn respond(served: Result<Answer, Refusal>) -> warp::reply::Response {
-    let (status, body) = match served {
-        Ok(answer) => (answer.status, answer.body),
-        Err(refusal) => (refusal.status, frames::error(None, refusal.code, &refusal.message, Utc::now()).into()),
+    let (status, body, policy) = match served {
+        Ok(Answer { status, body, policy }) => (status, body, policy),
+        Err(Refusal { status, code, message }) => {
+            (status, frames::error(None, code, &message, Utc::now()).into(), None)
+        }
     };
     let mut response = Response::builder().status(status).header("cache-control", "no-store");
     response = response.header("x-content-type-options", "nosniff");
     if status == StatusCode::UNAUTHORIZED {
         response = response.header("www-authenticate", "Bearer");
     }
-    if !body.is_empty() {
-        response = response.header("content-type", "application/json");
-    }
-    response.body(body.into()).expect("the headers are constants")
+    response = match policy {
+        Some(policy) => {
+            response.header("content-type", "text/html; charset=utf-8").header("content-security-policy", policy)
+        }
+        None if body.is_empty() => response,
+        None => response.header("content-type", "application/json"),
+    };
+    response.body(body.into()).expect("the headers are ASCII")
 }

@@ -1,5 +1,6 @@
 //! Conversations of the organisation: a list of them, and what was said in one.
 
+use chrono::{Days, NaiveDate, NaiveTime};
 use uuid::Uuid;
 
 use super::{
@@ -12,13 +13,14 @@ use crate::{
     auth::{Role, may_review},
     domain::conversation::owner_of,
     limits,
-    lists::{Page, Place, read::Wanted},
+    lists::{Entry, Page, Place, read::Wanted},
     log::load::Freshness,
     subjects::Whose,
     wire::frames::{HistoryMessage, shown_time},
 };
 
-/// `GET conversations`: all of the organisation's for curators, one's own for others.
+/// `GET conversations`: all of the organisation's for curators, one's own for others. `q` is part of a title or of an owner's
+/// address, or an id; `from` and `to` are days on which something was said last.
 pub async fn list(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let (limit, cursor) = (asked.limit()?, asked.cursor()?);
     let owner = asked.principal.email.as_deref().and_then(owner_of);
@@ -27,10 +29,24 @@ pub async fn list(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         (Role::Basic, Some(owner)) => Some(Whose::Owner(owner)),
         (Role::Basic, None) => None,
     };
-    let after = cursor.map(|micros| Place { micros, conversation: Uuid::nil() });
+    // The list goes backwards in time, so the last day that is wanted is where it begins.
+    let end = asked.day("to")?.and_then(|day| day.checked_add_days(Days::new(1))).map(midnight);
+    let place = cursor.into_iter().chain(end).min();
+    let after = place.map(|micros| Place { micros, conversation: Uuid::nil() });
+    let from = asked.day("from")?.map(midnight);
+    let words = asked.text("q").map(str::to_lowercase);
+    let holds = |text: &str, word: &str| text.to_lowercase().contains(word);
+    let fits = |entry: &Entry| {
+        from.is_none_or(|from| entry.place().micros >= from)
+            && words.as_deref().is_none_or(|word| {
+                holds(&entry.title, word)
+                    || entry.owner.as_deref().is_some_and(|owner| holds(owner, word))
+                    || entry.conversation.to_string() == word
+            })
+    };
     let page = match whose {
         Some(whose) => {
-            let wanted = Wanted { org: &asked.principal.org, whose, after, limit, fits: |_: &_| true };
+            let wanted = Wanted { org: &asked.principal.org, whose, after, limit, fits };
             admin.lists.page(wanted).await?
         }
         None => Page::default(),
@@ -39,11 +55,18 @@ pub async fn list(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         id: entry.conversation,
         name: entry.title,
         platform: "web",
+        owner: entry.owner,
+        message_count: entry.message_count,
         created_at: shown_time(entry.created_at),
         updated_at: shown_time(entry.updated_at),
     });
     let next_cursor = page.next.map(|place| place.micros);
     Ok(Answer::ok(&ConversationList { conversations: conversations.collect(), next_cursor }))
+}
+
+/// The beginning of a day, in microseconds of the Unix clock.
+fn midnight(day: NaiveDate) -> i64 {
+    day.and_time(NaiveTime::MIN).and_utc().timestamp_micros()
 }
 
 /// `GET conversations/{id}/messages`. The cursor is the place of the last message in the log.

@@ -7,6 +7,10 @@ use serde_json::{Map, Value, value::RawValue};
 use uuid::Uuid;
 
 use crate::{
+    audit::{
+        lanes::Span,
+        view::{Chain, EventView, States},
+    },
     auth::{Principal, Role},
     knowledge::{
         connector::{Connector, ConnectorKind},
@@ -57,6 +61,10 @@ pub struct ListedConversation {
     pub id: Uuid,
     pub name: String,
     pub platform: &'static str,
+    /// E-mail address of whom it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    pub message_count: u64,
     pub created_at: String,
     pub updated_at: String,
 }
@@ -69,6 +77,36 @@ pub struct MessageList {
     #[schemars(with = "Vec<HistoryMessage>")]
     pub messages: Vec<Box<RawValue>>,
     pub next_cursor: Option<u64>,
+}
+
+/// `GET audit/conversations/{id}/events`: events next to each other, oldest first.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EventPage {
+    pub conversation_id: Uuid,
+    pub events: Vec<EventView>,
+    /// What lasts in these events.
+    pub spans: Vec<Span>,
+    /// The page of the events before these.
+    pub next_cursor: Option<u64>,
+}
+
+/// `GET audit/conversations/{id}/states`.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StatePage {
+    pub conversation_id: Uuid,
+    #[serde(flatten)]
+    pub states: States,
+}
+
+/// `GET audit/conversations/{id}/verification`.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Verification {
+    pub conversation_id: Uuid,
+    #[serde(flatten)]
+    pub chain: Chain,
 }
 
 /// `GET indexing/runs`, newest first.

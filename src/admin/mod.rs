@@ -2,12 +2,13 @@
 //!
 //! - [`route`]: the table of routes, with the role that each needs.   - [`serve`]: from a request to its answer.
 //! - [`answer`]: answers and refusals.   - [`forms`]: their JSON.   - [`openapi`]: the document of it all.
-//! - [`conversations`], [`knowledge`], [`connectors`], [`settings`], [`publish`]: what the routes do.
+//! - [`audit`], [`conversations`], [`knowledge`], [`connectors`], [`settings`], [`publish`]: what the routes do.
 //!
 //! Invariant: a request is served for the organisation of its token and for no other; what another organisation has is as
 //! what does not exist.
 
 mod answer;
+mod audit;
 mod connectors;
 mod conversations;
 pub mod forms;
@@ -27,6 +28,7 @@ pub use serve::routes;
 
 use crate::{
     agents,
+    audit::open::Opener,
     auth::Verifier,
     config::Regions,
     ids,
@@ -40,6 +42,8 @@ use crate::{
 pub struct Admin {
     pub client: Client,
     pub log: NatsLog,
+    /// What auditors are shown of it.
+    pub opener: Opener,
     pub auth: Arc<Verifier>,
     pub agents: agents::Store,
     pub conversations: Conversations<NatsLog>,

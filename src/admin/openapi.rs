@@ -7,7 +7,7 @@ use super::{
     forms,
     route::{ROUTES, Route, Task},
 };
-use crate::auth::Role;
+use crate::{audit::report::Report, auth::Role};
 
 /// What a route takes and gives.
 struct Operation {
@@ -76,6 +76,18 @@ impl Schemas {
                 is_paged: true,
                 ..self.gives::<forms::MessageList>("Messages of a conversation, oldest first; below curator one's own")
             },
+            Task::Events => Operation {
+                is_paged: true,
+                ..self.gives::<forms::EventPage>(
+                    "Events of a conversation, from its end backwards, with all that is stored",
+                )
+            },
+            Task::States => Operation {
+                is_paged: true,
+                ..self.gives::<forms::StatePage>("What each event of a page of events changed in the state")
+            },
+            Task::Verification => self.gives::<forms::Verification>("Whether a conversation's chain of digests holds"),
+            Task::Report => self.gives::<Report>("All of a conversation; as a page where `text/html` is accepted"),
             Task::Runs => self.gives::<forms::RunList>("Runs of ingest, newest first"),
             Task::DocumentSets => self.gives::<forms::DocumentSets>("Sets of documents"),
             Task::Connectors => self.gives::<forms::ConnectorList>("Where documents come from"),
@@ -120,11 +132,24 @@ fn describe(route: &Route, operation: Operation) -> Value {
         let cursor = json!({ "type": "integer", "minimum": 0 });
         parameters.push(json!({ "name": "cursor", "in": "query", "description": "`nextCursor` of the page before.", "schema": cursor }));
     }
+    if route.task == Task::Conversations {
+        let day = json!({ "type": "string", "format": "date" });
+        for (name, what, schema) in [
+            ("q", "Part of a title or of an owner's address, or an id.", json!({ "type": "string" })),
+            ("from", "The first day on which something was said last.", day.clone()),
+            ("to", "The last such day.", day),
+        ] {
+            parameters.push(json!({ "name": name, "in": "query", "description": what, "schema": schema }));
+        }
+    }
     let mut responses = Map::new();
-    let success = match operation.gives {
+    let mut success = match operation.gives {
         Some(schema) => json!({ "description": "Done.", "content": { "application/json": { "schema": schema } } }),
         None => json!({ "description": "Done." }),
     };
+    if route.task == Task::Report {
+        success["content"]["text/html"] = json!({ "schema": { "type": "string" } });
+    }
     responses.insert(operation.status.to_string(), success);
     let mut refuse = |status: &str, why: &str| {
         let content = json!({ "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } });
@@ -142,6 +167,9 @@ fn describe(route: &Route, operation: Operation) -> Value {
     }
     if operation.takes.is_some() || operation.is_paged {
         refuse("400", "VALIDATION_ERROR.");
+    }
+    if [Task::States, Task::Verification, Task::Report].contains(&route.task) {
+        refuse("413", "VALIDATION_ERROR: the conversation is too large to be read whole by an edge.");
     }
     if route.path.contains("{id}") || route.task == Task::Publish {
         refuse("404", "NOT_FOUND.");

@@ -11,6 +11,10 @@ pub enum Task {
     Me,
     Conversations,
     Messages,
+    Events,
+    States,
+    Verification,
+    Report,
     Runs,
     DocumentSets,
     Connectors,
@@ -38,11 +42,15 @@ const fn route(method: Method, path: &'static str, role: Option<Role>, task: Tas
 }
 
 /// All routes.
-pub static ROUTES: [Route; 14] = [
+pub static ROUTES: [Route; 18] = [
     route(Method::GET, "health", None, Task::Health),
     route(Method::GET, "me", Some(Role::Basic), Task::Me),
     route(Method::GET, "conversations", Some(Role::Basic), Task::Conversations),
     route(Method::GET, "conversations/{id}/messages", Some(Role::Basic), Task::Messages),
+    route(Method::GET, "audit/conversations/{id}/events", Some(Role::Curator), Task::Events),
+    route(Method::GET, "audit/conversations/{id}/states", Some(Role::Curator), Task::States),
+    route(Method::GET, "audit/conversations/{id}/verification", Some(Role::Curator), Task::Verification),
+    route(Method::GET, "audit/conversations/{id}/report", Some(Role::Curator), Task::Report),
     route(Method::GET, "indexing/runs", Some(Role::Curator), Task::Runs),
     route(Method::GET, "document-sets", Some(Role::Curator), Task::DocumentSets),
     route(Method::GET, "connectors", Some(Role::Curator), Task::Connectors),

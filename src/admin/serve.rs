@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes};
+use chrono::NaiveDate;
 use futures_util::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -19,7 +20,7 @@ use warp::{
 use super::{
     Admin,
     answer::{Answer, Refusal, respond},
-    connectors, conversations,
+    audit, connectors, conversations,
     forms::{Health, Me},
     knowledge, publish,
     route::{self, Task},
@@ -36,6 +37,8 @@ pub struct Asked {
     /// What stands in the path in the place of `{id}`.
     pub id: String,
     query: HashMap<String, String>,
+    /// The answer may be a page.
+    pub accepts_html: bool,
     body: Bytes,
 }
 
@@ -64,6 +67,18 @@ impl Asked {
             Some(cursor) if cursor < 0 => Err(Refusal::invalid("`cursor` is not one of this list's")),
             cursor => Ok(cursor.filter(|cursor| *cursor > 0)),
         }
+    }
+
+    /// A parameter that is not empty.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.query.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+    }
+
+    /// A day, `2026-07-31`.
+    pub fn day(&self, name: &str) -> Result<Option<NaiveDate>, Refusal> {
+        let day =
+            self.text(name).map(|value| value.parse().map_err(|_| Refusal::invalid(format!("`{name}` is not a day"))));
+        day.transpose()
     }
 
     fn number(&self, name: &str) -> Result<Option<i64>, Refusal> {
@@ -106,12 +121,18 @@ async fn serve(
     }
     let taken = timeout(Duration::from_millis(limits::ADMIN_BODY_MS), take(body)).await;
     let body = taken.map_err(|_| Refusal::invalid("the body did not come in time"))??;
-    let asked = Asked { principal, id: id.to_string(), query, body };
+    let accept = headers.get("accept").and_then(|value| value.to_str().ok());
+    let accepts_html = accept.is_some_and(|accept| accept.contains("text/html"));
+    let asked = Asked { principal, id: id.to_string(), query, accepts_html, body };
     match route.task {
         Task::Health => Ok(Answer::ok(&Health { status: "ok" })),
         Task::Me => Ok(Answer::ok(&Me::from(&asked.principal))),
         Task::Conversations => conversations::list(admin, &asked).await,
         Task::Messages => conversations::messages(admin, &asked).await,
+        Task::Events => audit::events(admin, &asked).await,
+        Task::States => audit::states(admin, &asked).await,
+        Task::Verification => audit::verification(admin, &asked).await,
+        Task::Report => audit::report(admin, &asked).await,
         Task::Runs => knowledge::runs(admin, &asked).await,
         Task::DocumentSets => knowledge::document_sets(admin, &asked).await,
         Task::Connectors => connectors::list(admin, &asked).await,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
         backoff::Backoff,
         nats::{CHAT, NatsLog, RawMessage},
     },
-    subjects,
+    subjects::{self, ConversationKey},
 };
 
 /// Base name of the stream that holds checkpoints, and what was held or erased.
@@ -30,7 +30,7 @@ pub struct Scan {
     from: u64,
     read: VecDeque<RawMessage>,
     /// The next batch, which is read while this one is looked at.
-    ahead: Option<JoinHandle<Batch>>,
+    ahead: Option<AbortOnDropHandle<Batch>>,
 }
 
 impl Scan {
@@ -71,6 +71,11 @@ impl Scan {
         Ok(self.starting_at(seq))
     }
 
+    /// Of one conversation of an organisation.
+    pub fn of(log: NatsLog, key: &ConversationKey) -> Self {
+        Self::over(log, subjects::stream_name(CHAT, &key.region), key.all_events())
+    }
+
     /// The next event. `None`: there are no more now.
     pub async fn next(&mut self) -> Result<Option<RawMessage>, ReadError> {
         if self.read.is_empty() {
@@ -81,7 +86,7 @@ impl Scan {
             let (messages, more) = batch?;
             self.from = messages.last().map_or(self.from, |last| last.seq + 1);
             if more && !messages.is_empty() {
-                self.ahead = Some(tokio::spawn(self.fetch()));
+                self.ahead = Some(AbortOnDropHandle::new(tokio::spawn(self.fetch())));
             }
             self.read = messages.into();
         }
@@ -122,14 +127,6 @@ impl Scan {
                     batch => return batch,
                 }
             }
-        }
-    }
-}
-
-impl Drop for Scan {
-    fn drop(&mut self) {
-        if let Some(ahead) = self.ahead.take() {
-            ahead.abort();
         }
     }
 }

@@ -32,7 +32,7 @@ impl Timeline {
 }
 
 /// What happened, in one line.
-fn words(event: &Event) -> String {
+pub fn words(event: &Event) -> String {
     match event {
         Event::SessionOpened(e) => format!("{} opens session {} with {}", e.user.name, e.session, e.agent.name),
         Event::SessionIdentified(e) => format!("the visitor of session {} proved who they are", e.session),

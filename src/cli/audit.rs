@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{
     export::Export,
+    report::{self, Report},
     seal::{Keygen, Seal},
     verify::Verify,
 };
@@ -62,6 +63,7 @@ pub enum Audit {
     Keygen(Keygen),
     Seal(Seal),
     Export(Export),
+    Report(Report),
 }
 
 /// Replays a conversation.
@@ -110,5 +112,6 @@ pub async fn audit(command: Audit) -> anyhow::Result<()> {
         Audit::Keygen(args) => args.run(),
         Audit::Seal(args) => args.run(&super::load()?).await,
         Audit::Export(args) => args.run(&super::load()?).await,
+        Audit::Report(args) => report::report(args, &super::load()?).await,
     }
 }

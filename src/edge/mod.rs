@@ -7,7 +7,7 @@
 //! - [`internal`]: what widgets ask over plain HTTP.   - [`push`]: hosts' events for clients.
 //! - [`actions`]: one file an action.        - [`sessions`]: session records. - [`workers`]: whether anybody can answer.
 //! - [`attachments`]: what comes with a message. - [`intake`]: what a client's bytes may cost before they are a message.
-//! - [`skills`]: instructions that a client may name.
+//! - [`skills`]: instructions that a client may name.   - [`pages`]: the chat page and the auditors' page.
 //!
 //! Invariant: this room never imports `worker` or `model`.
 
@@ -17,6 +17,7 @@ mod attachments;
 pub mod connection;
 mod intake;
 mod internal;
+mod pages;
 pub mod push;
 mod quota;
 pub mod server;

@@ -26,7 +26,7 @@ use warp::{Filter, Reply, filters::BoxedFilter, http::StatusCode, reply::Respons
 use super::{
     Edge,
     connection::{self, Caller},
-    internal,
+    internal, pages,
     quota::{Place, QuotaError},
     socket::Socket,
 };
@@ -41,10 +41,6 @@ struct Peer(IpAddr);
 
 /// Answers `/ready`: `Ok`, or what is wrong.
 pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
-
-const PAGE: &str = include_str!("widget.html");
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
-    connect-src 'self' ws: wss:; img-src data:; frame-ancestors 'self'; base-uri 'none'; form-action 'none'";
 
 /// `/health` and `/ready`.
 pub fn probes(ready: Readiness) -> impl Filter<Extract = (impl Reply,), Error = warp::Rejection> + Clone {
@@ -65,10 +61,6 @@ pub fn routes(
     ready: Readiness,
     admin: BoxedFilter<(Response,)>,
 ) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
-    let page = warp::path::end().and(warp::get()).map(|| {
-        let page = warp::reply::with_header(warp::reply::html(PAGE), "content-security-policy", PAGE_POLICY);
-        warp::reply::with_header(page, "x-content-type-options", "nosniff").into_response()
-    });
     let internal = internal::routes(edge.clone());
     let socket = warp::path!("ws")
         .and(warp::get())
@@ -116,7 +108,7 @@ pub fn routes(
         .into_response(),))
     };
     let refusal = warp::path!("ws").and_then(|| async { Err::<warp::reply::Response, _>(warp::reject::reject()) });
-    probes(ready).or(page).or(admin).or(internal).or(socket).or(refusal.or_else(refused)).recover(not_found)
+    probes(ready).or(pages::routes()).or(admin).or(internal).or(socket).or(refusal.or_else(refused)).recover(not_found)
 }
 
 /// The answer to a path that is not there.

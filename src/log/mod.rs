@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod batch;
 pub mod bus;
+pub mod count;
 pub mod counters;
 pub mod keys;
 pub mod load;

@@ -17,11 +17,11 @@ use crate::{
 const WITH_TOKENS: [(&str, &str); 1] = [("AUTH_JWT_HS256_SECRET", SECRET)];
 const OPENAPI: &str = include_str!("../../spec/openapi.json");
 
-fn of_role(role: &str) -> String {
+pub fn of_role(role: &str) -> String {
     token(json!({"sub": format!("the {role}"), "role": role, "email": format!("{role}@example.org")}))
 }
 
-fn elsewhere() -> String {
+pub fn elsewhere() -> String {
     token(json!({"sub": "somebody", "role": "admin", "org": "globex"}))
 }
 
@@ -59,7 +59,7 @@ fn expect_described(method: &str, path: &str, status: u16, body: &Value) {
 }
 
 /// A request that must be answered with this status; its answer is as described.
-async fn expect(edge: &Edge, method: &str, path: &str, token: &str, body: Option<Value>, status: u16) -> Value {
+pub async fn expect(edge: &Edge, method: &str, path: &str, token: &str, body: Option<Value>, status: u16) -> Value {
     let path = format!("/admin/{path}");
     let (got, answer) = call(edge, method, &path, Some(token), body.as_ref()).await;
     assert_eq!(got, status, "{method} {path}: {answer:#}");
@@ -72,7 +72,7 @@ async fn every_route_asks_for_its_role() {
     let stage = Stage::start().await;
     let edge = stage.edge_with(&WITH_TOKENS).await;
     let rank = |role: &str| ["basic", "curator", "admin"].iter().position(|known| *known == role).unwrap();
-    assert_eq!(operations().len(), 14);
+    assert_eq!(operations().len(), 18);
     for (method, path, role) in operations() {
         let Some(role) = role else {
             assert_eq!(call(&edge, &method, &path, None, None).await, (200, json!({"status": "ok"})));

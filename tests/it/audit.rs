@@ -26,7 +26,7 @@ async fn a_conversation_is_replayed_and_its_chain_holds_until_somebody_forges_an
     let (edge, mut worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;
     let session = client.open_session().await;
-    stage.gateway.script(Reply::tool_call("pay", json!({ "id": "b-1" })).with_text("One moment. "));
+    stage.gateway.script(Reply::tool_call("pay", json!({ "id": "bill-7" })).with_text("One moment. "));
     stage.gateway.script(Reply::text("It is paid."));
     client.begin(&session, "r1", "pay\u{1b}[31m my bill").await;
     client.turn_until("r1", "write_confirmation_required").await;
@@ -40,7 +40,7 @@ async fn a_conversation_is_replayed_and_its_chain_holds_until_somebody_forges_an
     assert!(found, "{timeline}");
     for words in [
         "asks “pay [31m my bill”",
-        "waits for approval of “Pay: id b-1”",
+        "waits for approval of “Pay: id bill-7”",
         "approved by session",
         "answers “It is paid.”",
     ] {
@@ -70,7 +70,7 @@ async fn a_conversation_is_replayed_and_its_chain_holds_until_somebody_forges_an
         let mut process = stage.run("redacted", &["replay", conversation, "--format", format], &hidden);
         assert!(process.ended().await.success());
         let told = process.output();
-        assert!(told.contains("[redacted]") && !told.contains("b-1"), "{told}");
+        assert!(told.contains("[redacted]") && !told.contains("bill-7"), "{told}");
     }
     let (found, said) = run(&stage, &["replay", &uuid::Uuid::new_v4().to_string()]).await;
     assert!(!found && said.contains("there is no conversation"), "{said}");

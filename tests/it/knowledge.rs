@@ -35,7 +35,7 @@ fn document(id: &str, acl: Acl) -> NewDocument {
     }
 }
 
-async fn put(stage: &Stage, org: &str, id: &str, acl: Acl, text: &str) {
+pub async fn put(stage: &Stage, org: &str, id: &str, acl: Acl, text: &str) {
     let passage = NewChunk { headings: vec![], text: text.into(), vector: None };
     Store::new(stage.nats.client().await).put(org, document(id, acl), vec![passage]).await.unwrap();
 }

@@ -36,4 +36,5 @@ mod slow_reader;
 mod streaming;
 mod support;
 mod tool_calls;
+mod viewer;
 mod widgets;

@@ -28,6 +28,10 @@ def pytest_pyfunc_call(pyfuncitem):
     return True
 
 
+# Whoever brings any token administers the organisation that sessions without one belong to.
+OPEN_TO_ADMINISTRATORS = {"SMOOTH_AGENT_AUTH_MODE": "none", "AUTH_DEV_ORG_ID": "reference-org"}
+
+
 @pytest.fixture(scope="session")
 def binary():
     """The program."""
@@ -42,7 +46,7 @@ def product(binary, tmp_path_factory, pytestconfig):
     """The running product: `.http`, `.ws` and `.nats` are its addresses."""
     folder = tmp_path_factory.mktemp("product")
     pytestconfig.stash[LOG] = folder / "log"
-    with start_product(binary, store=folder / "store", log=folder / "log") as running:
+    with start_product(binary, store=folder / "store", log=folder / "log", more=OPEN_TO_ADMINISTRATORS) as running:
         yield running
 
 

@@ -32,8 +32,8 @@ class Product:
 
 
 @contextmanager
-def start_product(binary, store, log):
-    """Yields the addresses; on leaving, stops the program with SIGTERM and checks that nothing is left of it."""
+def start_product(binary, store, log, more=None):
+    """Yields the addresses (`more` is set in the program's environment); on leaving, stops the program with SIGTERM and checks that nothing is left of it."""
     with log.open("wb") as stderr:
         process = subprocess.Popen(
             [binary, "dev", "--port", "0", "--store", store],
@@ -41,7 +41,7 @@ def start_product(binary, store, log):
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env=_environment(),
+            env={**_environment(), **(more or {})},
             start_new_session=True,
         )
     try:

@@ -1,0 +1,157 @@
+//! Who does what, and for how long: a conversation's events as lanes side by side.
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::seen::Seen;
+use crate::domain::{
+    Event, Recorded,
+    event::{Prompt, kind},
+};
+
+/// Who acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Lane {
+    User,
+    Edge,
+    Worker,
+    Model,
+    Tools,
+}
+
+/// Something that lasts.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Span {
+    pub lane: Lane,
+    pub label: String,
+    /// The event that it begins with.
+    pub seq: u64,
+    pub from: DateTime<Utc>,
+    /// The event that it ends with; absent = it still lasts at the last event there is.
+    pub end_seq: Option<u64>,
+    pub to: DateTime<Utc>,
+}
+
+/// The lane of an event with this stored name.
+pub fn lane_of(name: &str) -> Lane {
+    match name {
+        kind::TURN_REQUESTED | kind::TURN_RESUMED | kind::TURN_CANCELLED => Lane::User,
+        kind::TURN_STARTED | kind::TURN_RELEASED | kind::TURN_PARKED | kind::TURN_FAILED => Lane::Worker,
+        kind::TURN_MODEL_REPLIED | kind::TURN_COMPLETED => Lane::Model,
+        kind::TURN_TOOL_CALLED | kind::TURN_TOOL_RETURNED => Lane::Tools,
+        _ => Lane::Edge,
+    }
+}
+
+/// What ends a span.
+#[derive(Clone, Copy, PartialEq)]
+enum End<'a> {
+    /// The turn is claimed.
+    Claim,
+    /// A person decides.
+    Decision(Uuid),
+    Result(&'a str),
+    /// The worker lets go of the turn.
+    LetGo,
+}
+
+/// A span that has begun.
+struct Open<'a> {
+    end: End<'a>,
+    turn: Uuid,
+    span: Span,
+}
+
+/// Collects spans while events go by.
+#[derive(Default)]
+struct Lanes<'a> {
+    open: Vec<Open<'a>>,
+    done: Vec<Span>,
+    /// The event before.
+    last: Option<&'a Recorded>,
+}
+
+/// What lasts in these events. What began before them is not seen, and what has not ended lasts until their last one.
+pub fn spans(events: &[Seen]) -> Vec<Span> {
+    let recorded = || events.iter().filter_map(|seen| seen.event.as_ref().ok()).map(|stored| &stored.recorded);
+    let mut lanes = Lanes::default();
+    for event in recorded() {
+        lanes.take(event);
+        lanes.last = Some(event);
+    }
+    let Lanes { open, mut done, last } = lanes;
+    let last = last.map_or_else(DateTime::default, |last| last.time);
+    done.extend(open.into_iter().map(|open| Span { to: last.max(open.span.from), ..open.span }));
+    done.sort_by_key(|span| span.seq);
+    done
+}
+
+impl<'a> Lanes<'a> {
+    fn take(&mut self, at: &'a Recorded) {
+        match &at.event {
+            Event::TurnRequested(e) => self.begin(at, e.turn, Lane::Edge, "queued", End::Claim),
+            Event::TurnStarted(e) => {
+                // A worker that lost the turn did not say so.
+                self.end(at, e.turn, |end| matches!(end, End::Claim | End::LetGo));
+                self.begin(at, e.turn, Lane::Worker, "works", End::LetGo);
+            }
+            Event::TurnModelReplied(_) => self.model(at),
+            Event::TurnToolCalled(e) => self.begin(at, e.turn, Lane::Tools, &e.name, End::Result(&e.call)),
+            Event::TurnToolReturned(e) => {
+                self.end(at, e.turn, |end| matches!(end, End::Result(call) if *call == e.call));
+            }
+            Event::TurnParked(e) => {
+                let label = match &e.prompt {
+                    Prompt::Approval { .. } => "decides",
+                    Prompt::Interaction { .. } => "fills in a form",
+                };
+                self.end(at, e.turn, |end| *end == End::LetGo);
+                self.begin(at, e.turn, Lane::User, label, End::Decision(e.park));
+            }
+            Event::TurnResumed(e) => {
+                self.end(at, e.turn, |end| *end == End::Decision(e.park));
+                self.begin(at, e.turn, Lane::Edge, "queued", End::Claim);
+            }
+            Event::TurnReleased(e) => {
+                self.end(at, e.turn, |end| *end == End::LetGo);
+                self.begin(at, e.turn, Lane::Edge, "queued", End::Claim);
+            }
+            Event::TurnCompleted(_) | Event::TurnFailed(_) | Event::TurnCancelled(_) => {
+                if matches!(at.event, Event::TurnCompleted(_)) {
+                    self.model(at);
+                }
+                let turn = at.event.turn().unwrap_or_default();
+                self.end(at, turn, |_| true);
+            }
+            Event::SessionOpened(_)
+            | Event::SessionIdentified(_)
+            | Event::ConversationRenamed(_)
+            | Event::Erased(_) => {}
+        }
+    }
+
+    /// The model has answered; it was asked as soon as what came before was in the log.
+    fn model(&mut self, at: &Recorded) {
+        if let Some(last) = self.last.filter(|last| last.event.turn() == at.event.turn()) {
+            let (from, to) = (last.time, at.time.max(last.time));
+            let label = "thinks".into();
+            self.done.push(Span { lane: Lane::Model, label, seq: last.seq, from, end_seq: Some(at.seq), to });
+        }
+    }
+
+    fn begin(&mut self, at: &Recorded, turn: Uuid, lane: Lane, label: &str, end: End<'a>) {
+        let span = Span { lane, label: label.into(), seq: at.seq, from: at.time, end_seq: None, to: at.time };
+        self.open.push(Open { end, turn, span });
+    }
+
+    fn end(&mut self, at: &Recorded, turn: Uuid, ends: impl Fn(&End) -> bool) {
+        for open in self.open.extract_if(.., |open| open.turn == turn && ends(&open.end)) {
+            // Clocks of machines differ a little.
+            self.done.push(Span { end_seq: Some(at.seq), to: at.time.max(open.span.from), ..open.span });
+        }
+    }
+}

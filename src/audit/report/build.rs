@@ -1,0 +1,151 @@
+//! From a conversation's events to its report.
+
+use std::collections::{BTreeSet, HashMap};
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::{Configuration, Event, Report, Session, Totals, Turn, What, turns};
+use crate::{
+    agents::AgentConfig,
+    audit::{
+        seen::Seen,
+        view::{Chain, EventView},
+    },
+    domain::{
+        Conversation, Event as Happened, Recorded,
+        event::{AgentVersion, Usage},
+    },
+    subjects::ConversationKey,
+    wire::stored,
+};
+
+/// The versions of configurations, as far as they were found.
+pub type Configurations = Vec<(AgentVersion, Option<AgentConfig>)>;
+
+/// What a report is made of.
+pub struct Material<'a> {
+    pub key: &'a ConversationKey,
+    /// All of the conversation, in its order.
+    pub events: &'a [Seen],
+    pub chain: Chain,
+    pub configurations: Configurations,
+    pub made_at: DateTime<Utc>,
+}
+
+/// An event, and whether it changed the state.
+pub(super) struct Told<'a> {
+    pub recorded: &'a Recorded,
+    pub had_effect: bool,
+}
+
+/// The versions of agents' configurations that the turns of a conversation name.
+pub fn versions(events: &[Seen]) -> Vec<AgentVersion> {
+    let named = events.iter().filter_map(|seen| match &seen.event.as_ref().ok()?.recorded.event {
+        Happened::TurnRequested(e) => e.agent_config.clone(),
+        _ => None,
+    });
+    let mut seen = BTreeSet::new();
+    named.filter(|version| seen.insert((version.agent.clone(), version.revision))).collect()
+}
+
+/// The report.
+pub fn build(material: Material<'_>) -> Report {
+    let Material { key, events, chain, configurations, made_at } = material;
+    let (state, told) = fold(events);
+    let sessions = sessions(&told);
+    let names: HashMap<Uuid, String> = sessions.iter().map(|known| (known.session, known.user.clone())).collect();
+    let turns = turns::turns(&told, &names);
+    let time = |seen: &Seen| seen.event.as_ref().map_or(seen.raw.stored_at, |stored| stored.recorded.time);
+    Report {
+        conversation: key.conversation,
+        region: key.region.clone(),
+        organisation: key.org.clone(),
+        title: state.shown_title().to_string(),
+        owner: state.owner.clone(),
+        is_erased: state.erased,
+        agent_id: state.agent_id.clone(),
+        begun_at: events.first().map_or(made_at, time),
+        last_at: events.last().map_or(made_at, time),
+        made_at,
+        totals: totals(&turns),
+        chain,
+        sessions,
+        configurations: configurations.into_iter().map(|(version, config)| Configuration { version, config }).collect(),
+        turns,
+        events: events.iter().map(line).collect(),
+    }
+}
+
+/// The state that the events add up to, and which of them changed it.
+fn fold(events: &[Seen]) -> (Conversation, Vec<Told<'_>>) {
+    let (mut state, mut told) = (Conversation::default(), Vec::new());
+    for stored in events.iter().filter_map(|seen| seen.event.as_ref().ok()) {
+        let mut next = state.clone();
+        next.evolve(&stored.recorded);
+        state.last_seq = next.last_seq;
+        state.last_digest = next.last_digest;
+        told.push(Told { recorded: &stored.recorded, had_effect: state != next });
+        state = next;
+    }
+    (state, told)
+}
+
+fn sessions(told: &[Told]) -> Vec<Session> {
+    let mut sessions: Vec<Session> = Vec::new();
+    for Told { recorded, .. } in told {
+        match &recorded.event {
+            Happened::SessionOpened(e) => sessions.push(Session {
+                session: e.session,
+                seq: recorded.seq,
+                opened_at: recorded.time,
+                user: e.user.name.clone(),
+                user_id: e.user.id,
+                email: e.user_email.clone(),
+                agent: e.agent.name.clone(),
+                agent_id: e.agent_id.clone(),
+                identified_at: None,
+            }),
+            Happened::SessionIdentified(e) => {
+                if let Some(known) = sessions.iter_mut().find(|known| known.session == e.session) {
+                    known.identified_at = Some(recorded.time);
+                }
+            }
+            _ => {}
+        }
+    }
+    sessions
+}
+
+fn totals(turns: &[Turn]) -> Totals {
+    let count = |wanted: fn(&What) -> bool| {
+        turns.iter().flat_map(|turn| &turn.steps).filter(|step| step.had_effect && wanted(&step.what)).count()
+    };
+    let completed = count(|what| matches!(what, What::Completed(_)));
+    let usages = turns.iter().filter_map(|turn| turn.usage);
+    Totals {
+        turns: turns.iter().filter(|turn| !turn.is_void).count(),
+        completed,
+        failed: count(|what| matches!(what, What::Failed(_))),
+        cancelled: count(|what| matches!(what, What::Cancelled { .. })),
+        model_calls: completed + count(|what| matches!(what, What::ModelReplied(_))),
+        tool_calls: count(|what| matches!(what, What::ToolCalled(_))),
+        asked: count(|what| matches!(what, What::Asked(_))),
+        usage: usages.reduce(Usage::plus),
+    }
+}
+
+fn line(seen: &Seen) -> Event {
+    let view = EventView::from(seen);
+    let header = |name: &str| seen.raw.headers.get(name).cloned().unwrap_or_default();
+    Event {
+        seq: view.seq,
+        time: view.time,
+        id: header(stored::CE_ID),
+        kind: view.kind,
+        source: view.source,
+        words: view.words,
+        prev: header(stored::CE_PREV),
+        digest: view.digest,
+    }
+}

@@ -1,0 +1,188 @@
+//! The turns of a report: their events, with what each is about and how long it took.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::{Step, ToolCall, Turn, What, build::Told};
+use crate::domain::{
+    Event, Recorded,
+    event::{CallRequested, TurnRequested, Usage},
+};
+
+/// The turns, in the order in which they were asked for. What no turn was asked for is no turn's.
+pub(super) fn turns(told: &[Told], names: &HashMap<Uuid, String>) -> Vec<Turn> {
+    let mut telling: Vec<Telling> = Vec::new();
+    for told in told {
+        let Some(turn) = told.recorded.event.turn() else { continue };
+        match &told.recorded.event {
+            Event::TurnRequested(e) => telling.push(Telling::of(e, told, names)),
+            _ => {
+                // A request that counted for nothing may have been made again.
+                let ours = telling.iter_mut().rfind(|known| known.turn.turn == turn);
+                if let Some(known) = ours {
+                    known.take(told);
+                }
+            }
+        }
+    }
+    telling.into_iter().map(|known| known.turn).collect()
+}
+
+/// A turn, as far as it is told.
+struct Telling<'a> {
+    turn: Turn,
+    names: &'a HashMap<Uuid, String>,
+    /// Calls that the model asked for.
+    calls: Vec<CallRequested>,
+    /// Since when what is awaited has been: a worker, the model.
+    since: DateTime<Utc>,
+    /// A worker holds the turn.
+    is_held: bool,
+    called_at: HashMap<String, DateTime<Utc>>,
+    retries: HashMap<String, usize>,
+    asked_at: HashMap<Uuid, DateTime<Utc>>,
+}
+
+impl<'a> Telling<'a> {
+    fn of(e: &TurnRequested, told: &Told, names: &'a HashMap<Uuid, String>) -> Self {
+        let Told { recorded, had_effect } = told;
+        let turn = Turn {
+            turn: e.turn,
+            request_id: e.request_id.clone(),
+            seq: recorded.seq,
+            asked_at: recorded.time,
+            session: e.session,
+            user: e.user.name.clone(),
+            user_id: e.user.id,
+            asker: e.asker.clone(),
+            message: e.message.clone(),
+            images: e.images.clone(),
+            files: e.files.clone(),
+            model_asked: e.model.clone(),
+            models: Vec::new(),
+            agent_config: e.agent_config.clone(),
+            skill: e.skill.clone(),
+            pool: e.pool.clone(),
+            is_void: !had_effect,
+            usage: None,
+            steps: Vec::new(),
+            outcome: None,
+        };
+        Self {
+            turn,
+            names,
+            calls: Vec::new(),
+            since: recorded.time,
+            is_held: false,
+            called_at: HashMap::new(),
+            retries: HashMap::new(),
+            asked_at: HashMap::new(),
+        }
+    }
+
+    fn take(&mut self, told: &Told) {
+        let Told { recorded, had_effect } = told;
+        let took = self.took(recorded);
+        let Some(what) = self.what(recorded) else { return };
+        if *had_effect {
+            self.learn(recorded);
+        }
+        let took_ms = took.map(|since| (recorded.time - since).num_milliseconds().max(0));
+        self.turn.steps.push(Step { seq: recorded.seq, at: recorded.time, had_effect: *had_effect, took_ms, what });
+    }
+
+    /// Since when an event had been awaited.
+    fn took(&self, recorded: &Recorded) -> Option<DateTime<Utc>> {
+        match &recorded.event {
+            Event::TurnToolReturned(e) => self.called_at.get(&e.call).copied(),
+            Event::TurnResumed(e) => self.asked_at.get(&e.park).copied(),
+            Event::TurnStarted(_) | Event::TurnModelReplied(_) | Event::TurnCompleted(_) => Some(self.since),
+            _ => None,
+        }
+    }
+
+    fn what(&self, recorded: &Recorded) -> Option<What> {
+        let name = |session: &Uuid| self.names.get(session).cloned();
+        Some(match &recorded.event {
+            Event::TurnStarted(e) => What::Claimed { worker: e.worker, is_takeover: self.is_held },
+            Event::TurnReleased(e) => What::Released { epoch: e.epoch },
+            Event::TurnModelReplied(e) => What::ModelReplied(e.clone()),
+            Event::TurnToolCalled(e) => What::ToolCalled(ToolCall {
+                epoch: e.epoch,
+                idempotency_key: format!("{}-{}", e.turn.simple(), e.call),
+                name: e.name.clone(),
+                request: self.calls.iter().rfind(|call| call.id == e.call).cloned(),
+            }),
+            Event::TurnToolReturned(e) => What::ToolReturned {
+                result: e.clone(),
+                retries: self.retries.get(&e.call).copied().unwrap_or_default(),
+            },
+            Event::TurnParked(e) => What::Asked(e.clone()),
+            Event::TurnResumed(e) => What::Decided { resolution: e.clone(), by_name: e.by.as_ref().and_then(name) },
+            Event::TurnCompleted(e) => What::Completed(Box::new(e.clone())),
+            Event::TurnFailed(e) => What::Failed(e.clone()),
+            Event::TurnCancelled(e) => What::Cancelled { cancelled: e.clone(), by_name: name(&e.by) },
+            Event::SessionOpened(_)
+            | Event::SessionIdentified(_)
+            | Event::ConversationRenamed(_)
+            | Event::TurnRequested(_)
+            | Event::Erased(_) => return None,
+        })
+    }
+
+    /// What an event that counts means for the later ones.
+    fn learn(&mut self, recorded: &Recorded) {
+        self.since = recorded.time;
+        match &recorded.event {
+            Event::TurnStarted(_) => {
+                self.is_held = true;
+                // Calls without a result are made again, if they may be.
+                for call in self.calls.iter().filter(|call| call.idempotent && self.called_at.contains_key(&call.id)) {
+                    *self.retries.entry(call.id.clone()).or_default() += 1;
+                }
+            }
+            Event::TurnReleased(_) | Event::TurnResumed(_) => self.is_held = false,
+            Event::TurnModelReplied(e) => {
+                self.answered(e.model.as_ref());
+                self.turn.usage = sum(self.turn.usage, e.usage);
+                self.calls.extend(e.calls.iter().cloned());
+            }
+            Event::TurnToolCalled(e) => {
+                self.called_at.insert(e.call.clone(), recorded.time);
+            }
+            Event::TurnToolReturned(e) => {
+                self.called_at.remove(&e.call);
+            }
+            Event::TurnParked(e) => {
+                self.asked_at.insert(e.park, recorded.time);
+                self.is_held = false;
+            }
+            Event::TurnCompleted(e) => {
+                self.answered(e.model.as_ref());
+                self.turn.usage = e.usage.or(self.turn.usage);
+                self.turn.outcome = Some("completed");
+            }
+            Event::TurnFailed(_) => self.turn.outcome = Some("failed"),
+            Event::TurnCancelled(_) => self.turn.outcome = Some("cancelled"),
+            Event::SessionOpened(_)
+            | Event::SessionIdentified(_)
+            | Event::ConversationRenamed(_)
+            | Event::TurnRequested(_)
+            | Event::Erased(_) => {}
+        }
+    }
+
+    fn answered(&mut self, model: Option<&String>) {
+        let new = model.filter(|model| !self.turn.models.contains(model));
+        self.turn.models.extend(new.cloned());
+    }
+}
+
+fn sum(a: Option<Usage>, b: Option<Usage>) -> Option<Usage> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.plus(b)),
+        (a, b) => a.or(b),
+    }
+}

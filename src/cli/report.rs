@@ -1,0 +1,54 @@
+//! `turnstream audit report`: one conversation as a page for a reader, or as JSON.
+
+use std::{io::Write, path::PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use uuid::Uuid;
+
+use crate::{
+    agents, app,
+    audit::{
+        open::Opener,
+        redact::Redaction,
+        report::{self, html::Page},
+        walk::{self, Bounds, Whole},
+    },
+    config::Config,
+};
+
+/// Write all of a conversation as a page: who asked what, what the model and the tools did, who decided, and whether the record holds.
+#[derive(Args)]
+pub struct Report {
+    /// The conversation's id.
+    conversation: Uuid,
+    /// The file to write [default: standard output].
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Write JSON instead of a page.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Writes a report.
+pub async fn report(args: Report, config: &Config) -> anyhow::Result<()> {
+    let bus = app::connect(config, "auditor").await?;
+    let log = app::log(config, &bus).await?;
+    let region = &config.regions.home;
+    let Some(key) = walk::find(&log, region, args.conversation).await? else {
+        bail!("there is no conversation {} in the region `{region}`", args.conversation);
+    };
+    let Whole::Read(messages) = walk::whole(&log, &key, Bounds::NONE).await? else {
+        bail!("conversation {} is too large", args.conversation);
+    };
+    let opener = Opener::new(log.clone(), Redaction::new(config.privacy.redact.clone()));
+    let report = report::make(&opener, &agents::Store::new(log.clone()), &key, messages).await?;
+    let text = match args.json {
+        true => format!("{}\n", serde_json::to_string_pretty(&report)?),
+        false => Page(&report).to_string(),
+    };
+    match args.out {
+        Some(path) => std::fs::write(&path, text).with_context(|| format!("can't write {}", path.display())),
+        None => Ok(std::io::stdout().write_all(text.as_bytes())?),
+    }
+}
