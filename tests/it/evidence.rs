@@ -134,6 +134,7 @@ async fn every_forgery_of_a_bundle_is_found_and_the_untouched_one_passes_without
                 let named = conversations.iter().any(|conversation| told.contains(conversation));
                 assert!(named, "forgery {n} of seed {seed}, {name}: {told}, not {conversations:?}");
             }
+            Tracks::Somebody => assert!(told.contains(" on chat.local."), "forgery {n} of seed {seed}, {name}: {told}"),
             Tracks::Checkpoint => assert!(told.contains("checkpoint"), "forgery {n} of seed {seed}, {name}: {told}"),
             Tracks::File => {}
         }
