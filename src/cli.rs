@@ -2,9 +2,12 @@
 
 mod agent;
 mod audit;
+mod export;
 mod privacy;
 mod replay;
 mod report;
+mod seal;
+mod verify;
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -221,7 +224,7 @@ pub async fn run() -> anyhow::Result<()> {
         },
         Command::Agent { command } => agent::run(command, &load()?).await,
         Command::Replay(args) => replay::replay(args, &load()?).await,
-        Command::Audit { command } => audit::audit(command, &load()?).await,
+        Command::Audit { command } => audit::audit(command).await,
         Command::Erase(args) => privacy::erase(args, &load()?).await,
         Command::Hold { command } => privacy::hold(command, &load()?).await,
         Command::Retain(args) => privacy::retain(args, &load()?).await,

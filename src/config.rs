@@ -44,6 +44,7 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_RETAIN_DAYS",
     "SMOOTH_AGENT_RETAIN_TOOLS_DAYS",
     "SMOOTH_AGENT_REDACT_ARGUMENTS",
+    "SMOOTH_AGENT_AUDIT_KEY_FILE",
     "SMOOTH_SKILLS_DIR",
     "SMOOTH_AGENT_REGION",
     "SMOOTH_AGENT_REGIONS",
@@ -126,6 +127,8 @@ pub struct Config {
     /// The folder of skills that messages may name.
     pub skills: Option<PathBuf>,
     pub privacy: Privacy,
+    /// The file of the key that checkpoints are signed with.
+    pub audit_key: Option<PathBuf>,
     pub auth: Auth,
     pub widgets: Widgets,
     pub quotas: Quotas,
@@ -271,6 +274,7 @@ impl Config {
             secrets: folder(text("SMOOTH_AGENT_SECRETS_DIR"), "SMOOTH_AGENT_SECRETS_DIR")?,
             skills: folder(text("SMOOTH_SKILLS_DIR"), "SMOOTH_SKILLS_DIR")?,
             privacy: privacy::read(&text)?,
+            audit_key: text("SMOOTH_AGENT_AUDIT_KEY_FILE").map(PathBuf::from),
             auth: auth::read(&text)?,
             widgets: widget::read(&text)?,
             quotas: quota::read(&text)?,

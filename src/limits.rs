@@ -353,3 +353,14 @@ pub const SEARCH_EXCERPT_CHARS: usize = 400;
 pub const HISTORY_PAGE: usize = 20;
 pub const HISTORY_TEXT_CHARS: usize = 2_000;
 pub const HISTORY_PAGES: usize = 50;
+
+/// Bytes of one batched read, about: large events must not add up to more than a process holds with ease.
+pub const READ_BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// Heads in one part of a checkpoint: of at most 134 bytes each, so a part stays below 512 KiB.
+pub const CHECKPOINT_PART_HEADS: usize = 3_500;
+/// Events, and bytes before compression, of one part of an export: what is lost when it is interrupted.
+pub const EXPORT_PART_EVENTS: u64 = 100_000;
+pub const EXPORT_PART_BYTES: u64 = 256 * 1024 * 1024;
+/// Rows, and bytes, that are held for a group of rows of a Parquet file.
+pub const EXPORT_GROUP_ROWS: usize = 20_000;
+pub const EXPORT_GROUP_BYTES: usize = 16 * 1024 * 1024;

@@ -29,6 +29,15 @@ impl std::str::FromStr for Point {
     }
 }
 
+impl std::fmt::Display for Point {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Seq(seq) => write!(f, "{seq}"),
+            Self::Time(time) => f.write_str(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
+        }
+    }
+}
+
 impl Point {
     /// Whether an event is not after it.
     pub fn ends_with(&self, message: &RawMessage) -> bool {

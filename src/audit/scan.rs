@@ -1,18 +1,27 @@
-//! The events of a region, of an organisation or of one conversation, in the stream's order.
+//! The events of a region or of some of its conversations, and its checkpoints, in the stream's order.
 
 use std::collections::VecDeque;
 
 use chrono::{DateTime, Utc};
+use serde_json::json;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use crate::{
+    limits,
     log::{
         ReadError, Via,
+        backoff::Backoff,
         nats::{CHAT, NatsLog, RawMessage},
     },
     subjects::{self, ConversationKey},
     wire::stored::SessionRecord,
 };
+
+/// Base name of the stream that holds checkpoints, and what was held or erased.
+pub const AUDIT: &str = "AUDIT";
+
+type Batch = Result<(Vec<RawMessage>, bool), ReadError>;
 
 /// A place in the log of a region.
 pub struct Scan {
@@ -21,56 +30,100 @@ pub struct Scan {
     filter: String,
     from: u64,
     read: VecDeque<RawMessage>,
+    /// The next batch, which is read while this one is looked at.
+    ahead: Option<AbortOnDropHandle<Batch>>,
 }
 
 impl Scan {
     /// From the first event on; of one conversation, or of all.
     pub fn new(log: NatsLog, region: &str, conversation: Option<Uuid>) -> Self {
-        Self::over(log, region, subjects::events_of(region, conversation))
+        Self::over(log, subjects::stream_name(CHAT, region), subjects::events_of(region, conversation))
     }
 
-    /// From the first event on; of one organisation.
+    /// The events of an organisation.
     pub fn of_org(log: NatsLog, region: &str, org: &str) -> Self {
-        Self::over(log, region, subjects::events_of_org(region, org))
+        Self::over(log, subjects::stream_name(CHAT, region), subjects::events_of_org(region, org))
     }
 
-    fn over(log: NatsLog, region: &str, filter: String) -> Self {
-        Self { log, stream: subjects::stream_name(CHAT, region), filter, from: 1, read: VecDeque::new() }
+    /// The messages of a region's checkpoints.
+    pub fn checkpoints(log: NatsLog, region: &str) -> Self {
+        Self::over(log, subjects::stream_name(AUDIT, region), subjects::audit_checkpoint(region))
+    }
+
+    fn over(log: NatsLog, stream: String, filter: String) -> Self {
+        Self { log, stream, filter, from: 1, read: VecDeque::new(), ahead: None }
     }
 
     /// From this sequence on.
-    pub fn begin_at(&mut self, seq: u64) {
-        self.from = seq;
-        self.read.clear();
+    pub fn starting_at(mut self, seq: u64) -> Self {
+        self.from = seq.max(1);
+        self
     }
 
-    /// From the first event on that was stored at this time or later. One that comes only later than this call is not missed.
-    pub async fn begin_at_time(&mut self, time: DateTime<Utc>) -> Result<(), ReadError> {
+    /// From the first one on that was stored at this time or later. One that comes only later than this call is not missed.
+    pub async fn starting_when(self, time: DateTime<Utc>) -> Result<Self, ReadError> {
         let last = self.last().await?;
         let first = self.log.first_since(&self.stream, &self.filter, time).await?;
-        self.begin_at(first.map_or(last + 1, |message| message.seq));
-        Ok(())
+        Ok(self.starting_at(first.map_or(last + 1, |message| message.seq)))
     }
 
     /// Of one conversation of an organisation.
     pub fn of(log: NatsLog, key: &ConversationKey) -> Self {
-        Self { filter: key.all_events(), ..Self::new(log, &key.region, None) }
+        Self::over(log, subjects::stream_name(CHAT, &key.region), key.all_events())
     }
 
     /// The next event. `None`: there are no more now.
     pub async fn next(&mut self) -> Result<Option<RawMessage>, ReadError> {
         if self.read.is_empty() {
-            let (messages, _) = self.log.next_of(&self.stream, &self.filter, self.from).await?;
+            let batch = match self.ahead.take() {
+                Some(ahead) => ahead.await.unwrap_or_else(|error| Err(ReadError::Unavailable(error.to_string()))),
+                None => self.fetch().await,
+            };
+            let (messages, more) = batch?;
             self.from = messages.last().map_or(self.from, |last| last.seq + 1);
+            if more && !messages.is_empty() {
+                self.ahead = Some(AbortOnDropHandle::new(tokio::spawn(self.fetch())));
+            }
             self.read = messages.into();
         }
         Ok(self.read.pop_front())
     }
 
-    /// The sequence of the last event there is, for a bar that shows how far this is.
+    /// The next event up to `end`, which is one. `None`: it was the one before.
+    pub async fn next_until(&mut self, end: u64) -> Result<Option<RawMessage>, ReadError> {
+        let mut backoff = Backoff::new(limits::READ_DEADLINE_MS);
+        loop {
+            if self.read.is_empty() && self.from > end {
+                return Ok(None);
+            }
+            match self.next().await? {
+                Some(message) if message.seq > end => return Ok(None),
+                Some(message) => return Ok(Some(message)),
+                // The copy that answers may lag behind the leader, which knows the end.
+                None if backoff.pause().await => {}
+                None => return Err(ReadError::Unavailable(format!("event {end} is not there yet"))),
+            }
+        }
+    }
+
+    /// The sequence of the last event there is, of the leader's word.
     pub async fn last(&self) -> Result<u64, ReadError> {
-        let query = serde_json::json!({ "last_by_subj": self.filter });
+        let query = json!({ "last_by_subj": self.filter });
         Ok(self.log.get(&self.stream, &query, Via::Leader).await?.map_or(0, |message| message.seq))
+    }
+
+    /// Reads a batch, again while the server does not answer.
+    fn fetch(&self) -> impl Future<Output = Batch> + Send + 'static {
+        let (log, stream, filter, from) = (self.log.clone(), self.stream.clone(), self.filter.clone(), self.from);
+        async move {
+            let mut backoff = Backoff::new(limits::READ_DEADLINE_MS);
+            loop {
+                match log.next_of(&stream, &filter, from).await {
+                    Err(_) if backoff.pause().await => {}
+                    batch => return batch,
+                }
+            }
+        }
     }
 }
 

@@ -1,116 +1,239 @@
-//! Follows the chain of digests: every event names its conversation's previous event and carries that one's digest.
+//! Holds a log to what is known of it: every event names its conversation's previous event and carries that one's digest, and
+//! checkpoints know where every conversation stood.
 //!
-//! What is found: an event that was changed (by the next one of its conversation), removed, inserted or moved. What is not: that
-//! the last events of a conversation are missing, or that its very last one was changed; for that somebody else must know them.
+//! By the chain of digests alone it is found out when an event was changed (by the next one of its conversation), removed,
+//! inserted or moved. That the last events of a conversation are missing, that its very last one was changed, or that
+//! everything after a change was written anew, is found out by the checkpoints.
 
-use std::{collections::HashMap, fmt};
+mod report;
 
-use serde::Serialize;
+use std::collections::{HashMap, HashSet};
+
 use uuid::Uuid;
 
+pub use report::{Break, LastSeal, Report};
+
+use super::{
+    checkpoint::{self, Sealed},
+    tree::Head,
+};
 use crate::{
     domain::Digest,
     log::nats::RawMessage,
-    subjects::ConversationKey,
-    wire::stored::{self, Envelope},
+    subjects::{self, ConversationKey},
+    wire::stored,
 };
 
-/// Where the chain of a conversation stands.
+/// What an event says of itself and of the one before it: all that the chain needs, found out without looking at others.
+pub struct Link {
+    pub seq: u64,
+    pub subject: String,
+    pub key: Option<ConversationKey>,
+    pub digest: Digest,
+    /// Sequence and digest of the one before; or what is wrong with it.
+    prev: Result<(u64, Option<Digest>), String>,
+    has_digest: bool,
+}
+
+impl Link {
+    /// Looks at a stored event, given a way to look up its headers.
+    pub fn of<'a>(seq: u64, subject: String, header: impl Fn(&str) -> Option<&'a str> + Copy, payload: &[u8]) -> Self {
+        let key = ConversationKey::parse_event(&subject);
+        let prev = before(&subject, key.as_ref(), header);
+        let digest = stored::digest(&subject, header, payload);
+        Self { seq, subject, key, digest, prev, has_digest: header(stored::CE_PREVDIGEST).is_some() }
+    }
+
+    /// Looks at a message of a stream.
+    pub fn of_message(message: &RawMessage) -> Self {
+        let header = |name: &str| message.headers.get(name).map(String::as_str);
+        Self::of(message.seq, message.subject.clone(), header, &message.payload)
+    }
+
+    /// Whether it follows from where its conversation stands.
+    pub fn follows(&self, before: Option<&Head>) -> bool {
+        let (seq, digest) = before.map_or_else(Default::default, |head| (head.seq, head.digest));
+        self.prev.as_ref().is_ok_and(|(prev, found)| *prev == seq && found.is_none_or(|found| found == digest))
+    }
+}
+
+fn before<'a>(
+    subject: &str,
+    key: Option<&ConversationKey>,
+    header: impl Fn(&str) -> Option<&'a str>,
+) -> Result<(u64, Option<Digest>), String> {
+    let key = key.ok_or("the subject is not an event's")?;
+    let (envelope, kind) = stored::decode_headers(header).map_err(|error| error.to_string())?;
+    // A work item's pool follows its event's name.
+    let after = subject.strip_prefix(&key.event(kind));
+    if envelope.conversation != key.conversation || !after.is_some_and(|pool| pool.is_empty() || pool.starts_with('.'))
+    {
+        return Err("it is on the subject of another event".into());
+    }
+    Ok((envelope.prev, envelope.prev_digest))
+}
+
+/// Where a conversation stands.
 struct Tail {
     seq: u64,
     digest: Digest,
     /// An event of the conversation has carried a digest, so all later ones must.
     chained: bool,
+    events: u64,
+    /// Its first events are not there, so nobody has counted them yet.
+    begun_before: bool,
+    /// It has events since the last checkpoint.
+    touched: bool,
 }
 
-/// The chains of all conversations, as far as they were read.
+/// Where all conversations stand, as far as the log was read.
 #[derive(Default)]
 pub struct Verifier {
     tails: HashMap<Uuid, Tail>,
+    touched: Vec<Uuid>,
+    /// Where conversations stood that have had no event since the log begins.
+    gone: HashMap<Uuid, Head>,
+    /// Sequence of the first event that is expected to be there.
+    begins: u64,
+    last: u64,
+    /// Only this conversation is read.
+    only: Option<Uuid>,
     pub report: Report,
 }
 
-/// What was found.
-#[derive(Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Report {
-    pub events: u64,
-    pub conversations: u64,
-    /// Events from before there were digests; only their order is held to.
-    pub without_digest: u64,
-    pub broken: u64,
-    /// The first event that breaks its chain.
-    pub first: Option<Break>,
-}
-
-/// An event that does not follow from the one before it.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Break {
-    pub seq: u64,
-    pub subject: String,
-    pub problem: String,
-}
-
 impl Verifier {
+    /// For a log from which retention took what is older than this; or of one conversation.
+    pub fn new(begins: Option<u64>, only: Option<Uuid>) -> Self {
+        let begins = begins.unwrap_or_default();
+        Self { begins, only, report: Report { begins, ..Report::default() }, ..Self::default() }
+    }
+
     /// Takes the next event of the log.
     pub fn take(&mut self, message: &RawMessage) {
+        self.follow(Link::of_message(message));
+    }
+
+    /// Takes what the next event of the log says.
+    pub fn follow(&mut self, link: Link) {
         self.report.events += 1;
-        if let Err(problem) = self.follow(message) {
-            self.report.broken += 1;
-            let subject = message.subject.clone();
-            self.report.first.get_or_insert(Break { seq: message.seq, subject, problem });
+        if let Err(problem) = self.check(&link) {
+            self.report.found(Break { seq: link.seq, subject: link.subject, problem });
         }
+        self.last = self.last.max(link.seq);
+        self.report.unsealed += 1;
         self.report.conversations = self.tails.len() as u64;
     }
 
-    fn follow(&mut self, message: &RawMessage) -> Result<(), String> {
-        let header = |name: &str| message.headers.get(name).map(String::as_str);
-        let key = ConversationKey::parse_event(&message.subject).ok_or("the subject is not an event's")?;
-        let digest = stored::digest(&message.subject, header, &message.payload);
-        let decoded = stored::decode_headers(header);
+    fn check(&mut self, link: &Link) -> Result<(), String> {
+        let Some(key) = &link.key else { return Err("the subject is not an event's".into()) };
         let before = self.tails.remove(&key.conversation);
+        let begun_before = match &before {
+            Some(tail) => tail.begun_before,
+            None => link.prev.as_ref().is_ok_and(|(prev, _)| (1..self.begins).contains(prev)),
+        };
+        if before.as_ref().is_none_or(|tail| !tail.touched) {
+            self.touched.push(key.conversation);
+        }
         // Whatever is wrong with this one, the next is held to it.
-        let chained = before.as_ref().is_some_and(|tail| tail.chained) || header(stored::CE_PREVDIGEST).is_some();
-        self.tails.insert(key.conversation, Tail { seq: message.seq, digest, chained });
-        let (envelope, kind) = decoded.map_err(|error| error.to_string())?;
-        // A work item's pool follows its event's name.
-        let after = message.subject.strip_prefix(&key.event(kind));
-        if envelope.conversation != key.conversation
-            || !after.is_some_and(|pool| pool.is_empty() || pool.starts_with('.'))
-        {
-            return Err("it is on the subject of another event".into());
+        let tail = Tail {
+            seq: link.seq,
+            digest: link.digest,
+            chained: before.as_ref().is_some_and(|tail| tail.chained) || link.has_digest,
+            events: before.as_ref().map_or(0, |tail| tail.events) + 1,
+            begun_before,
+            touched: true,
+        };
+        self.tails.insert(key.conversation, tail);
+        let gone = self.gone.remove(&key.conversation);
+        self.report.without_digest += u64::from(link.prev.is_ok() && !link.has_digest);
+        let (prev, digest) = link.prev.clone()?;
+        if link.seq <= self.last {
+            return Err(format!("it comes after event {}", self.last));
         }
-        let before = before.unwrap_or(Tail { seq: 0, digest: Digest::default(), chained: false });
-        self.report.without_digest += u64::from(envelope.prev_digest.is_none());
-        follows(&envelope, &before)
-    }
-}
-
-fn follows(envelope: &Envelope, before: &Tail) -> Result<(), String> {
-    if envelope.prev != before.seq {
-        let Tail { seq, .. } = before;
-        return Err(format!("it follows event {}, but the one before it is {seq}", envelope.prev));
-    }
-    match envelope.prev_digest {
-        Some(digest) if digest != before.digest => Err(format!("event {} is not as it was", before.seq)),
-        None if before.chained => Err("it carries no digest, and earlier events do".into()),
-        _ => Ok(()),
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} events of {} conversations", self.events, self.conversations)?;
-        if self.without_digest > 0 {
-            writeln!(f, "{} of them from before there were digests", self.without_digest)?;
+        let (seq, expected, chained) = match (&before, gone) {
+            (Some(tail), _) => (tail.seq, Some(tail.digest), tail.chained),
+            // What retention took is known by its last checkpoint, if nothing came after that.
+            (None, Some(head)) if begun_before && head.seq == prev => (prev, Some(head.digest), false),
+            (None, Some(head)) if begun_before && head.seq < prev => (prev, None, false),
+            (None, None) if begun_before => (prev, None, false),
+            (None, _) => (0, Some(Digest::default()), false),
+        };
+        if prev != seq {
+            return Err(match seq {
+                0 => format!(
+                    "it follows event {prev}, which is not there; if retention took it, say where the log begins"
+                ),
+                _ => format!("it follows event {prev}, but the one before it is {seq}"),
+            });
         }
-        match &self.first {
-            None => write!(f, "every event follows from the one before it"),
-            Some(Break { seq, subject, problem }) => {
-                write!(f, "{} events break their chain; the first is event {seq} on {subject}: {problem}", self.broken)
+        match (digest, expected) {
+            (Some(digest), Some(expected)) if digest != expected => Err(format!("event {seq} is not as it was")),
+            (None, _) if chained => Err("it carries no digest, and earlier events do".into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sequence of the last event that was taken.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Whether a checkpoint is to be held to before this event.
+    pub fn is_before(sealed: &Sealed, seq: u64) -> bool {
+        sealed.checkpoint.covers < seq
+    }
+
+    /// Holds the events so far to a checkpoint that covers them.
+    pub fn hold_to(&mut self, sealed: &Sealed) {
+        let checkpoint = &sealed.checkpoint;
+        let name = format!("checkpoint {}", checkpoint.number);
+        let heads: Vec<Head> = checkpoint::of(&sealed.heads, self.only).copied().collect();
+        let mut known = HashSet::with_capacity(heads.len());
+        let mut found = Vec::new();
+        for head in heads {
+            known.insert(head.conversation);
+            if let Some(problem) = self.differs(&head, &name) {
+                found.push((head.seq, head.conversation, problem));
             }
         }
+        for conversation in std::mem::take(&mut self.touched) {
+            let Some(tail) = self.tails.get_mut(&conversation) else { continue };
+            tail.touched = false;
+            if !known.contains(&conversation) {
+                found.push((tail.seq, conversation, format!("{name} does not know event {} of it", tail.seq)));
+            }
+        }
+        found.sort();
+        for (seq, conversation, problem) in found {
+            let subject = subjects::events_of(&checkpoint.region, Some(conversation));
+            self.report.found(Break { seq, subject, problem });
+        }
+        self.report.sealed_by(checkpoint);
+    }
+
+    /// How a conversation differs from where it stood.
+    fn differs(&mut self, head: &Head, name: &str) -> Option<String> {
+        let Head { conversation, seq, digest, events } = *head;
+        let Some(tail) = self.tails.get_mut(&conversation) else {
+            if seq < self.begins {
+                self.gone.insert(conversation, *head);
+                return None;
+            }
+            return Some(format!("{name} knows {events} events of it up to event {seq}, and none is there"));
+        };
+        if std::mem::take(&mut tail.begun_before) {
+            tail.events = events;
+        }
+        if tail.seq < seq {
+            return Some(format!("{name} knows it up to event {seq}, and its last one is {}", tail.seq));
+        }
+        if tail.seq > seq {
+            return Some(format!("{name} knows it up to event {seq}, and not event {} of it", tail.seq));
+        }
+        if tail.digest != digest {
+            return Some(format!("{name} knows it with another event {seq}, or others before it"));
+        }
+        (tail.events != events).then(|| format!("{name} knows {events} events of it, and {} are there", tail.events))
     }
 }
 

@@ -40,7 +40,7 @@ impl NatsLog {
 
     /// Some messages from a sequence on, in the order of the stream, and whether there are more.
     pub async fn next_of(&self, stream: &str, subject: &str, from: u64) -> Result<(Vec<RawMessage>, bool), ReadError> {
-        let query = json!({ "next_by_subj": subject, "seq": from, "batch": limits::READ_BATCH });
+        let query = json!({ "next_by_subj": subject, "seq": from, "batch": limits::READ_BATCH, "max_bytes": limits::READ_BATCH_BYTES });
         let batch = self.batch(stream, &query).await?;
         Ok((batch.messages, batch.more))
     }

@@ -13,6 +13,7 @@ mod cancel;
 mod configuration;
 mod documents;
 mod edges_and_workers;
+mod evidence;
 mod history;
 mod identity;
 mod ingest;

@@ -88,6 +88,36 @@ fn files_with(folder: &Path, text: &str) -> Vec<String> {
     found
 }
 
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Exports the log in every form, to what was exported before: as it is stored, which is what is asked for by default.
+async fn take_out(stage: &Stage, folder: &Path) {
+    let key = folder.join("key.pem");
+    if !key.exists() {
+        let (made, said) = run(stage, &["audit", "keygen", text(&key)], &[]).await;
+        assert!(made, "{said}");
+    }
+    let signing = [("SMOOTH_AGENT_AUDIT_KEY_FILE", text(&key))];
+    for format in ["ndjson", "cloudevents", "parquet", "bundle"] {
+        let to = folder.join(format);
+        let (exported, said) = run(stage, &["audit", "export", "--to", text(&to), "--format", format], &signing).await;
+        assert!(exported, "{said}");
+    }
+}
+
+/// Copies a folder, as who takes a snapshot does.
+fn copy(from: &Path, to: &Path) {
+    for entry in walkdir::WalkDir::new(from).into_iter().map(Result::unwrap) {
+        let place = to.join(entry.path().strip_prefix(from).unwrap());
+        match entry.file_type().is_dir() {
+            true => fs::create_dir_all(place).unwrap(),
+            false => drop(fs::copy(entry.path(), place).unwrap()),
+        }
+    }
+}
+
 /// The wrapped keys that the bucket holds.
 async fn wrapped_keys(stage: &Stage) -> Vec<String> {
     let stream = jetstream::new(stage.nats.client().await).get_stream("KV_KEYS").await.unwrap();
@@ -140,6 +170,10 @@ async fn of_an_erased_person_nothing_is_left_that_can_be_read() {
     wait_for_list(&mut client, CONVERSATIONS + 1).await;
     let keys = wrapped_keys(&stage).await;
     assert_eq!(keys.len(), 2 * (CONVERSATIONS + 1));
+    // What was taken out before must not tell either.
+    let taken_out = tempfile::tempdir().unwrap();
+    take_out(&stage, taken_out.path()).await;
+    copy(stage.nats.store.path(), &taken_out.path().join("snapshot"));
 
     let (done, said) =
         run(&stage, &["erase", "--user", "planted-secret-person@example.org", "--reason", "asked"], &[]).await;
@@ -155,6 +189,13 @@ async fn of_an_erased_person_nothing_is_left_that_can_be_read() {
     assert_eq!(answer_text(&client.ask(&other, "r2", "and what of 8.").await), secret("answer", 8));
     let (verified, said) = run(&stage, &["audit", "verify"], &[]).await;
     assert!(verified && said.contains("every event follows from the one before it"), "{said}");
+    take_out(&stage, taken_out.path()).await;
+    let (bundle, key) = (taken_out.path().join("bundle"), taken_out.path().join("key.pem.pub"));
+    let arguments = ["audit", "verify", "--require-sealed", "--bundle", text(&bundle), "--public-key", text(&key)];
+    let (verified, said) = run(&stage, &arguments, &[]).await;
+    assert!(verified, "{said}");
+    assert_eq!(files_with(taken_out.path(), PLANTED), Vec::<String>::new());
+    assert!(files_with(taken_out.path(), "turn.requested").len() > 3, "there is something in it");
     let (replayed, told) = run(&stage, &["replay", &gone.conversation], &[]).await;
     assert!(replayed && told.contains("turn.requested, whose content was erased"), "{told}");
     assert!(!told.to_lowercase().contains(PLANTED), "{told}");

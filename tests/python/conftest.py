@@ -33,11 +33,17 @@ OPEN_TO_ADMINISTRATORS = {"SMOOTH_AGENT_AUTH_MODE": "none", "AUTH_DEV_ORG_ID": "
 
 
 @pytest.fixture(scope="session")
-def product(tmp_path_factory, pytestconfig):
-    """The running product: `.http`, `.ws` and `.nats` are its addresses."""
+def binary():
+    """The program."""
     binary = Path(os.environ.get("TURNSTREAM_BIN", DEBUG_BUILD))
     if not binary.is_file():
         pytest.exit(f"{binary} is missing: run `cargo build`, or set TURNSTREAM_BIN", returncode=1)
+    return binary
+
+
+@pytest.fixture(scope="session")
+def product(binary, tmp_path_factory, pytestconfig):
+    """The running product: `.http`, `.ws` and `.nats` are its addresses."""
     folder = tmp_path_factory.mktemp("product")
     pytestconfig.stash[LOG] = folder / "log"
     with start_product(binary, store=folder / "store", log=folder / "log", more=OPEN_TO_ADMINISTRATORS) as running:

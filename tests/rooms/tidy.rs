@@ -102,6 +102,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "limits",
             "ids",
             "config",
             "auth",

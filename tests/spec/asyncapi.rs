@@ -3,6 +3,11 @@
 use jsonschema::Validator;
 use serde_json::{Value, json};
 use turnstream::{
+    audit::{
+        checkpoint::{Chain, Changes},
+        keys::SigningKey,
+        tree::Head,
+    },
     subjects::{self, ConversationKey, Counted, Privacy, PushTo, Whose},
     wire::{
         live::{HEADER, Kind, Mark},
@@ -127,6 +132,7 @@ fn every_subject_of_the_program_is_covered() {
     let day = chrono::NaiveDate::from_ymd_opt(2026, 3, 2).unwrap();
     let subjects = [
         (key.all_events(), "conversation.events"),
+        (subjects::events_of_org(region, "an org."), "conversation.events"),
         (subjects::session(region, id), "session"),
         (subjects::live(region, key.conversation, id), "live"),
         (subjects::live_all(region, key.conversation), "live"),
@@ -223,6 +229,17 @@ fn headers_and_payloads_of_the_program_fit() {
     assert_valid(&part(&document, "/components/schemas/advertisement"), &json!(advertisement), "an advertisement");
     let pushed = Pushed { edge: Uuid::new_v4(), delivered: 3 };
     assert_valid(&part(&document, "/components/schemas/pushed"), &json!(pushed), "an answer to a host's event");
+
+    let folder = tempfile::tempdir().unwrap();
+    let (private, public) = (folder.path().join("key"), folder.path().join("key.pub"));
+    SigningKey::generate(&private, &public).unwrap();
+    let head = Head { conversation: Uuid::new_v4(), seq: 7, digest: Default::default(), events: 3 };
+    let changes = Changes { region: "eu", covers: 9, time: chrono::Utc::now(), heads: vec![head] };
+    let messages = Chain::default().next(changes, &SigningKey::read(&private).unwrap());
+    for (message, name) in messages.iter().zip(["heads", "checkpoint"]) {
+        let payload: Value = serde_json::from_slice(message).unwrap();
+        assert_valid(&part(&document, &format!("/components/schemas/{name}")), &payload, "a checkpoint");
+    }
 
     let session = Sample::of(&json_file("spec/samples/session.json"));
     assert_valid(&part(&document, "/components/messages/session/headers"), &json!(session.headers), "a session record");

@@ -1,13 +1,22 @@
 //! A log that was tampered with is found out, whatever was done to it.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use chrono::{TimeZone, Utc};
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{
-    Event,
-    event::{TurnReleased, TurnStarted},
+use crate::{
+    audit::{
+        checkpoint::{Chain, Changes},
+        keys::SigningKey,
+    },
+    domain::{
+        Event,
+        event::{TurnReleased, TurnStarted},
+    },
+    wire::stored::Envelope,
 };
 
 fn log(conversations: u128, events: u64) -> Vec<RawMessage> {
@@ -94,4 +103,86 @@ proptest! {
         prop_assert!(broken(&log).is_some(), "{how} at {at}");
         prop_assert_eq!(broken(&untouched), None);
     }
+}
+
+/// The checkpoints that a sealer makes of a log, each covering so many events of it.
+fn sealed(log: &[RawMessage], covered: &[usize]) -> Vec<Sealed> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    SigningKey::generate(&path, &folder.path().join("key.pub")).unwrap();
+    let key = SigningKey::read(&path).unwrap();
+    let (mut writing, mut reading) = (Chain::default(), Chain::signed_by(vec![key.public()]));
+    let mut sealed = Vec::new();
+    let mut heads: BTreeMap<Uuid, Head> = BTreeMap::new();
+    let mut from = 0;
+    for covers in covered {
+        let changed = log[from..*covers].iter().map(|message| {
+            let link = Link::of_message(message);
+            let conversation = link.key.unwrap().conversation;
+            let events = heads.get(&conversation).map_or(0, |head| head.events) + 1;
+            let head = Head { conversation, seq: link.seq, digest: link.digest, events };
+            heads.insert(conversation, head);
+            (conversation, head)
+        });
+        let changed: BTreeMap<Uuid, Head> = changed.collect();
+        let (covers, time) = (log[covers - 1].seq, Utc::now());
+        let changes = Changes { region: "r", covers, time, heads: changed.into_values().collect() };
+        for message in writing.next(changes, &key) {
+            writing.take(&message).unwrap();
+            sealed.extend(reading.take(&message).unwrap());
+        }
+        from = covers as usize;
+    }
+    sealed
+}
+
+fn held(log: &[RawMessage], sealed: &[Sealed], begins: Option<u64>) -> Report {
+    let mut verifier = Verifier::new(begins, None);
+    let mut sealed = sealed.iter().peekable();
+    for message in log {
+        while let Some(sealed) = sealed.next_if(|sealed| Verifier::is_before(sealed, message.seq)) {
+            verifier.hold_to(sealed);
+        }
+        verifier.take(message);
+    }
+    sealed.for_each(|sealed| verifier.hold_to(sealed));
+    verifier.report
+}
+
+#[test]
+fn a_log_that_is_cut_anywhere_is_not_what_checkpoints_know() {
+    let log = log(7, 60);
+    let sealed = sealed(&log, &[10, 30, 60]);
+    let report = held(&log, &sealed, None);
+    assert_eq!((report.broken, report.checkpoints, report.unsealed), (0, 3, 0), "{report}");
+    for end in 0..60 {
+        let report = held(&log[..end], &sealed, None);
+        assert!(report.broken > 0, "{end}");
+        assert!(report.first.is_some_and(|first| first.seq > end as u64), "{end}");
+    }
+    assert_eq!(held(&log, &sealed[..2], None).unsealed, 30);
+}
+
+#[test]
+fn what_retention_took_is_no_fault_where_it_is_said() {
+    let log = log(7, 60);
+    let sealed = sealed(&log, &[10, 20, 40, 60]);
+    for begins in 2..60 {
+        let kept = &log[begins - 1..];
+        let report = held(kept, &sealed, Some(begins as u64));
+        assert_eq!(report.broken, 0, "{begins}: {report}");
+        let unsaid = held(kept, &sealed, None);
+        assert!(unsaid.broken > 0, "{begins}");
+        // One more is missing than was said, or the first one there is not as it was.
+        assert!(held(&kept[1..], &sealed, Some(begins as u64)).broken > 0, "{begins}");
+        let mut edited = kept.to_vec();
+        edit(&mut edited[0]);
+        assert!(held(&edited, &sealed, Some(begins as u64)).broken > 0, "{begins}");
+    }
+    // What was the head of a checkpoint is known by it.
+    let mut other = log[20..].to_vec();
+    let zeros = Digest::default().to_string();
+    other[0].headers.insert(stored::CE_PREVDIGEST.into(), zeros);
+    let report = held(&other[..1], &sealed[..2], Some(21));
+    assert!(report.first.is_some_and(|first| first.problem.contains("is not as it was")));
 }

@@ -1,0 +1,297 @@
+//! Verifies a bundle of evidence: needs nothing but its folder and a public key.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    checkpoint::{Chain, Noted, Sealed},
+    export::{
+        Form,
+        bundle::{CHECKPOINTS, KEY, PROOFS},
+        lines::Evidence,
+        manifest::{Filter, Manifest},
+        part::FileFact,
+    },
+    keys::PublicKey,
+    tree::{Head, Proof},
+    verify::{Break, Link, Report, Verifier},
+};
+use crate::domain::Digest;
+
+/// What is asked of a bundle, or of a log.
+#[derive(Default)]
+pub struct Demands {
+    /// Whoever may have signed.
+    pub keys: Vec<PublicKey>,
+    /// Retention took what is older.
+    pub begins: Option<u64>,
+    /// Every event must be covered by a checkpoint.
+    pub sealed: bool,
+    /// All conversations of a region, from the first event on.
+    pub whole: bool,
+    /// There must be so many checkpoints.
+    pub at_least: Option<u64>,
+    /// A checkpoint that was noted.
+    pub noted: Option<Noted>,
+}
+
+/// Why a bundle can't even be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    #[error("{}: {cause}", path.display())]
+    File { path: PathBuf, cause: io::Error },
+    #[error("{} is not a bundle of evidence", .0.display())]
+    NotABundle(PathBuf),
+}
+
+/// Verifies a bundle. `progress` is told how many bytes were read, and how many there are.
+pub fn verify(folder: &Path, mut demands: Demands, progress: impl Fn(u64, u64)) -> Result<Report, BundleError> {
+    let not_a_bundle = || BundleError::NotABundle(folder.into());
+    let at = |path: &Path| {
+        let path = path.to_path_buf();
+        move |cause| BundleError::File { path, cause }
+    };
+    let manifest = Manifest::read(folder).map_err(at(folder))?.ok_or_else(not_a_bundle)?;
+    if manifest.format != Form::Bundle || manifest.opened {
+        return Err(not_a_bundle());
+    }
+    let mut verifier = Verifier::new(demands.begins, None);
+    if demands.keys.is_empty() {
+        let note = match PublicKey::read(&folder.join(KEY)) {
+            Ok(key) => {
+                demands.keys.push(key);
+                "the key is the bundle's own: this shows accidents, and not what a forger did; give --public-key"
+            }
+            Err(_) => "no key: it was not looked at who signed the checkpoints; give --public-key",
+        };
+        verifier.report.notes.push(note.into());
+    }
+    for file in manifest.files.iter().chain(manifest.parts.iter().map(|part| &part.file)) {
+        let path = folder.join(&file.file);
+        if !is_as_listed(&path, file).map_err(at(&path))? {
+            verifier.report.wrong(format!("{} is not the file that the manifest lists", file.file));
+        }
+    }
+    let path = folder.join(CHECKPOINTS);
+    let mut seals = Seals::open(folder, &manifest, &demands).map_err(at(&path))?;
+    seals.advance(&mut verifier.report);
+    let mut reading = Reading { verifier, seals, held: None };
+    let total: u64 = manifest.parts.iter().map(|part| part.file.bytes).sum();
+    let mut done = 0;
+    for part in &manifest.parts {
+        // A file that can't be read to its end was cut or changed.
+        if let Err(error) = reading.part(&folder.join(&part.file.file), manifest.zstd) {
+            reading.verifier.report.wrong(format!("{}: {error}", part.file.file));
+        }
+        done += part.file.bytes;
+        progress(done, total);
+    }
+    Ok(reading.finish(&manifest.filter, &demands))
+}
+
+/// A bundle that is being read.
+struct Reading {
+    verifier: Verifier,
+    seals: Seals,
+    /// An event that waits for the one behind it: which of two is not in its place is known when both are.
+    held: Option<Link>,
+}
+
+impl Reading {
+    fn part(&mut self, path: &Path, zstd: bool) -> io::Result<()> {
+        let mut lines = Lines::new(reader(File::open(path)?, zstd)?);
+        while let Some(line) = lines.read()? {
+            match link(line) {
+                Ok(link) => self.take(link),
+                Err(problem) => {
+                    let seq = self.held.as_ref().map_or(self.verifier.last(), |held| held.seq);
+                    let problem = format!("what comes after it is not an event: {problem}");
+                    self.verifier.report.found(Break { seq, subject: String::new(), problem });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, link: Link) {
+        let next = link.seq;
+        let Some(held) = self.held.replace(link) else { return };
+        if held.seq >= next {
+            let (subject, problem) = (held.subject.clone(), format!("event {next} comes after it"));
+            self.verifier.report.found(Break { seq: held.seq, subject, problem });
+        }
+        self.follow(held);
+    }
+
+    fn follow(&mut self, link: Link) {
+        while let Some(sealed) = self.seals.next.take_if(|sealed| Verifier::is_before(sealed, link.seq)) {
+            self.verifier.hold_to(&sealed);
+            self.seals.advance(&mut self.verifier.report);
+        }
+        self.verifier.follow(link);
+    }
+
+    fn finish(mut self, filter: &Filter, demands: &Demands) -> Report {
+        if let Some(held) = self.held.take() {
+            self.follow(held);
+        }
+        while let Some(sealed) = self.seals.next.take() {
+            self.verifier.hold_to(&sealed);
+            self.seals.advance(&mut self.verifier.report);
+        }
+        let mut report = self.verifier.report;
+        if *filter != Filter::default() {
+            let what = filter.org.as_ref().map(|org| format!("of the organisation {org}"));
+            let what = what.or(filter.conversation.map(|id| format!("with the conversation {id}"))).unwrap_or_default();
+            report.notes.push(format!("a bundle {what}: what was left out of it can't be seen"));
+            if demands.whole {
+                report.wrong("the bundle is not of all conversations of a region");
+            }
+        }
+        demands.check(&mut report);
+        report
+    }
+}
+
+/// What a line says of its event.
+pub fn link(line: &[u8]) -> Result<Link, String> {
+    let event: Evidence = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let payload = event.payload()?;
+    Ok(Link::of(event.seq, event.subject.clone(), |name| event.header(name), &payload))
+}
+
+/// The checkpoints of a bundle, one after the other.
+struct Seals {
+    lines: Option<Lines>,
+    chain: Chain,
+    /// Of a bundle of some conversations: where they stood at the last checkpoint.
+    proofs: Option<Vec<Proof>>,
+    next: Option<Sealed>,
+    noted: Option<Noted>,
+}
+
+impl Seals {
+    fn open(folder: &Path, manifest: &Manifest, demands: &Demands) -> io::Result<Self> {
+        let whole = manifest.is_whole();
+        let lines = Lines::new(reader(File::open(folder.join(CHECKPOINTS))?, false)?);
+        let (keys, noted) = (demands.keys.clone(), demands.noted.clone());
+        let chain = if whole { Chain::signed_by(keys) } else { Chain::without_heads(keys) };
+        let mut seals = Self { lines: Some(lines), chain, proofs: None, next: None, noted };
+        if !whole {
+            let mut lines = Lines::new(reader(File::open(folder.join(PROOFS))?, false)?);
+            let mut proofs = Vec::new();
+            while let Some(line) = lines.read()? {
+                proofs.push(serde_json::from_slice(line)?);
+            }
+            seals.proofs = Some(proofs);
+        }
+        Ok(seals)
+    }
+
+    /// Reads the next checkpoint; of a bundle of some conversations, the last one.
+    fn advance(&mut self, report: &mut Report) {
+        let mut last = None;
+        while let Some(sealed) = self.read(report) {
+            report.compare(&sealed.checkpoint, self.noted.as_ref());
+            if self.proofs.is_none() {
+                self.next = Some(sealed);
+                return;
+            }
+            report.checkpoints += 1;
+            last = Some(sealed);
+        }
+        let (Some(mut sealed), Some(proofs)) = (last, &self.proofs) else { return };
+        for Proof { head, .. } in proofs.iter().filter(|proof| proof.root() != sealed.checkpoint.root) {
+            report.wrong(format!("nothing leads from conversation {} to the last checkpoint", head.conversation));
+        }
+        let mut heads: Vec<Head> = proofs.iter().map(|proof| proof.head).collect();
+        heads.sort_by_key(|head| head.conversation);
+        sealed.heads = heads;
+        report.checkpoints -= 1;
+        self.next = Some(sealed);
+    }
+
+    fn read(&mut self, report: &mut Report) -> Option<Sealed> {
+        loop {
+            let line = self.lines.as_mut()?.read();
+            let taken = match line {
+                Ok(Some(line)) => self.chain.take(line),
+                Ok(None) => return None,
+                Err(error) => Err(error.to_string()),
+            };
+            match taken {
+                Ok(Some(sealed)) => return Some(sealed),
+                Ok(None) => {}
+                // What comes behind a fault can't be relied on.
+                Err(problem) => {
+                    self.lines = None;
+                    report.wrong(problem);
+                }
+            }
+        }
+    }
+}
+
+impl Demands {
+    /// Adds what is not as it is asked.
+    pub fn check(&self, report: &mut Report) {
+        let last = report.last_checkpoint.as_ref().map_or(0, |last| last.number);
+        if let Some(wanted) = self.at_least.max(self.noted.as_ref().map(|noted| noted.number)).filter(|n| *n > last) {
+            report
+                .wrong(format!("there are {last} checkpoints, and there must be {wanted}: the last ones are missing"));
+        }
+        if self.sealed && report.unsealed > 0 {
+            report.wrong(format!("{} events are not covered by a checkpoint", report.unsealed));
+        }
+        if self.whole && report.begins > 1 {
+            report.wrong("the log does not begin with its first event");
+        }
+    }
+}
+
+/// A file's content, unpacked.
+pub fn reader(file: File, zstd: bool) -> io::Result<Box<dyn BufRead>> {
+    Ok(match zstd {
+        true => Box::new(BufReader::new(zstd::Decoder::new(file)?)),
+        false => Box::new(BufReader::with_capacity(1 << 16, file)),
+    })
+}
+
+/// The lines of a file.
+pub struct Lines {
+    from: Box<dyn BufRead>,
+    line: Vec<u8>,
+}
+
+impl Lines {
+    pub fn new(from: Box<dyn BufRead>) -> Self {
+        Self { from, line: Vec::new() }
+    }
+
+    /// The next line, without its end.
+    pub fn read(&mut self) -> io::Result<Option<&[u8]>> {
+        self.line.clear();
+        if self.from.read_until(b'\n', &mut self.line)? == 0 {
+            return Ok(None);
+        }
+        Ok(Some(self.line.strip_suffix(b"\n").unwrap_or(&self.line)))
+    }
+}
+
+fn is_as_listed(path: &Path, listed: &FileFact) -> io::Result<bool> {
+    let (mut file, mut hash, mut bytes) = (File::open(path)?, Sha256::new(), 0);
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return Ok((bytes, Digest(hash.finalize().into())) == (listed.bytes, listed.sha256));
+        }
+        hash.update(&buffer[..read]);
+        bytes += read as u64;
+    }
+}

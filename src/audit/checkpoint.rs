@@ -1,0 +1,247 @@
+//! Signed checkpoints: where every conversation of a region stood, one after the other in a chain of their own.
+//!
+//! A checkpoint is some messages: parts that hold the heads which changed since the checkpoint before, and then the checkpoint,
+//! which names them by their digests. Parts that no checkpoint names were left by a sealer that died.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::{
+    keys::{PublicKey, SigningKey},
+    tree::{Head, Tree},
+};
+use crate::{domain::Digest, limits};
+
+const VERSION: u8 = 1;
+
+/// A message of the chain.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Message {
+    Heads(Heads),
+    Checkpoint(Checkpoint),
+}
+
+/// A part of what has changed.
+#[derive(Serialize, Deserialize)]
+struct Heads {
+    number: u64,
+    heads: Vec<Head>,
+}
+
+/// What is signed of all conversations of a region.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    version: u8,
+    pub region: String,
+    /// Counts from 1.
+    pub number: u64,
+    /// Digest of the checkpoint before.
+    pub previous: Digest,
+    /// Sequence of the last event that it covers.
+    pub covers: u64,
+    /// In RFC 3339, by the sealer's clock.
+    pub time: String,
+    pub conversations: u64,
+    pub events: u64,
+    pub root: Digest,
+    /// Digests of its parts.
+    parts: Vec<Digest>,
+    /// The id of the key that signed it.
+    key: Digest,
+    signature: String,
+}
+
+impl Checkpoint {
+    /// What is signed: a line of each. Nothing in it can hold a line's end but what is refused for it.
+    fn statement(&self) -> String {
+        let Self { version, region, number, previous, covers, time, conversations, events, root, key, .. } = self;
+        let mut statement = format!(
+            "turnstream checkpoint {version}\n{region}\n{number}\n{previous}\n{covers}\n{time}\n{conversations}\n{events}\n{root}\n{key}\n"
+        );
+        for part in &self.parts {
+            statement += &format!("{part}\n");
+        }
+        statement
+    }
+
+    /// Its name: SHA-256 over what is signed.
+    pub fn digest(&self) -> Digest {
+        Digest(Sha256::digest(self.statement()).into())
+    }
+}
+
+/// A checkpoint and what changed before it.
+#[derive(Debug)]
+pub struct Sealed {
+    pub checkpoint: Checkpoint,
+    /// In the order of the conversations' ids.
+    pub heads: Vec<Head>,
+}
+
+/// What is signed next: the heads that have changed, up to which event, when.
+pub struct Changes<'a> {
+    pub region: &'a str,
+    pub covers: u64,
+    pub time: DateTime<Utc>,
+    /// In the order of the conversations' ids.
+    pub heads: Vec<Head>,
+}
+
+/// The chain of checkpoints, as far as it was read.
+#[derive(Default)]
+pub struct Chain {
+    /// Whoever may have signed; nobody = it is not looked at who did.
+    keys: Vec<PublicKey>,
+    /// A part of the chain, without heads, does not show what its roots are made of.
+    without_heads: bool,
+    tree: Tree,
+    last: Option<Checkpoint>,
+    parts: HashMap<Digest, Vec<Head>>,
+}
+
+impl Chain {
+    /// A chain that only these keys may have signed; without any, everybody may.
+    pub fn signed_by(keys: Vec<PublicKey>) -> Self {
+        Self { keys, ..Self::default() }
+    }
+
+    /// A chain whose parts are left out.
+    pub fn without_heads(keys: Vec<PublicKey>) -> Self {
+        Self { keys, without_heads: true, ..Self::default() }
+    }
+
+    /// The last checkpoint.
+    pub fn last(&self) -> Option<&Checkpoint> {
+        self.last.as_ref()
+    }
+
+    /// The heads as of the last checkpoint.
+    pub fn tree(&mut self) -> &mut Tree {
+        &mut self.tree
+    }
+
+    /// Takes the next message. Returns a checkpoint when it is one and follows from everything before it.
+    pub fn take(&mut self, message: &[u8]) -> Result<Option<Sealed>, String> {
+        let checkpoint = match serde_json::from_slice(message) {
+            Err(error) => return Err(format!("after checkpoint {}: {error}", self.number())),
+            Ok(Message::Heads(part)) => {
+                self.parts.insert(Digest(Sha256::digest(message).into()), part.heads);
+                return Ok(None);
+            }
+            Ok(Message::Checkpoint(checkpoint)) => checkpoint,
+        };
+        let number = checkpoint.number;
+        let sealed = self.follow(checkpoint).map_err(|problem| format!("checkpoint {number}: {problem}"))?;
+        self.last = Some(sealed.checkpoint.clone());
+        Ok(Some(sealed))
+    }
+
+    fn number(&self) -> u64 {
+        self.last.as_ref().map_or(0, |last| last.number)
+    }
+
+    fn follow(&mut self, checkpoint: Checkpoint) -> Result<Sealed, String> {
+        let (previous, covers) = self.last.as_ref().map_or_else(Default::default, |last| (last.digest(), last.covers));
+        if checkpoint.number != self.number() + 1 {
+            return Err(format!("the one before it is {}", self.number()));
+        }
+        if checkpoint.previous != previous {
+            return Err("the one before it is not the one that it was made after".into());
+        }
+        if checkpoint.version != VERSION || !is_plain(&checkpoint.region) || !is_plain(&checkpoint.time) {
+            return Err("it is not of a form that this program knows".into());
+        }
+        if self.last.as_ref().is_some_and(|last| last.region != checkpoint.region) || checkpoint.covers <= covers {
+            return Err("it does not follow from the one before it".into());
+        }
+        if !self.keys.is_empty() {
+            let key = self.keys.iter().find(|key| key.id() == checkpoint.key);
+            let key = key.ok_or("it was signed with another key")?;
+            if !key.signed(&checkpoint.statement(), &checkpoint.signature) {
+                return Err("its signature is wrong".into());
+            }
+        }
+        let mut heads = Vec::new();
+        if !self.without_heads {
+            for digest in &checkpoint.parts {
+                heads.extend(self.parts.remove(digest).ok_or("a part of its heads is missing or not as it was")?);
+            }
+            self.parts.clear();
+            heads.iter().for_each(|head| self.tree.put(*head));
+            let counted = (self.tree.conversations(), self.tree.events());
+            if self.tree.root() != checkpoint.root || counted != (checkpoint.conversations, checkpoint.events) {
+                return Err("its heads do not lead to its root".into());
+            }
+        }
+        Ok(Sealed { checkpoint, heads })
+    }
+
+    /// The messages of the next checkpoint. It becomes the last one only when they are taken.
+    pub fn next(&mut self, changes: Changes, key: &SigningKey) -> Vec<Vec<u8>> {
+        let Changes { region, covers, time, heads } = changes;
+        let number = self.number() + 1;
+        // The tree of the next one; who fails to publish it begins anew from what is published.
+        heads.iter().for_each(|head| self.tree.put(*head));
+        let parts = heads.chunks(limits::CHECKPOINT_PART_HEADS).map(|heads| Heads { number, heads: heads.to_vec() });
+        let mut messages: Vec<Vec<u8>> = parts.map(|part| json(&Message::Heads(part))).collect();
+        let mut checkpoint = Checkpoint {
+            version: VERSION,
+            region: region.to_string(),
+            number,
+            previous: self.last.as_ref().map(Checkpoint::digest).unwrap_or_default(),
+            covers,
+            time: time.to_rfc3339_opts(SecondsFormat::Micros, true),
+            conversations: self.tree.conversations(),
+            events: self.tree.events(),
+            root: self.tree.root(),
+            parts: messages.iter().map(|part| Digest(Sha256::digest(part).into())).collect(),
+            key: key.public().id(),
+            signature: String::new(),
+        };
+        checkpoint.signature = key.sign(&checkpoint.statement());
+        messages.push(json(&Message::Checkpoint(checkpoint)));
+        messages
+    }
+}
+
+fn json(message: &Message) -> Vec<u8> {
+    serde_json::to_vec(message).expect("messages are maps with string keys")
+}
+
+/// A name of a region, or a time.
+fn is_plain(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:+".contains(&byte))
+}
+
+/// Whether a message is a part of heads.
+pub fn is_part(message: &[u8]) -> bool {
+    matches!(serde_json::from_slice(message), Ok(Message::Heads(_)))
+}
+
+/// A checkpoint that somebody has noted: its number and digest, `12:9f…`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Noted {
+    pub number: u64,
+    pub digest: Digest,
+}
+
+impl std::str::FromStr for Noted {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts =
+            text.split_once(':').and_then(|(number, digest)| Some((number.parse().ok()?, Digest::parse(digest)?)));
+        let (number, digest) = parts.ok_or("not a number, a colon and 64 hexadecimal digits")?;
+        Ok(Self { number, digest })
+    }
+}
+
+/// The heads of some conversations as of a checkpoint.
+pub fn of(heads: &[Head], conversation: Option<Uuid>) -> impl Iterator<Item = &Head> {
+    heads.iter().filter(move |head| conversation.is_none_or(|wanted| wanted == head.conversation))
+}

@@ -1,0 +1,192 @@
+//! Events as files: lines of JSON, CloudEvents, Parquet, or a bundle that proves itself.
+//!
+//! An export goes through the log once, part by part. A part is there when it is complete, and the manifest says so: after an
+//! interruption, or later for what is new, an export goes on behind its last part. Memory is that of some batches, whatever the
+//! size.
+
+pub mod bundle;
+pub mod lines;
+pub mod manifest;
+pub mod part;
+mod table;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use self::{
+    lines::Shown,
+    manifest::{Filter, Manifest},
+    part::{Part, PartWriter},
+};
+use super::{open::Opener, replay::Point, scan::Scan};
+use crate::log::{
+    ReadError,
+    nats::{NatsLog, RawMessage},
+};
+
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    Ndjson,
+    CloudEvents,
+    Parquet,
+    Bundle,
+}
+
+impl Form {
+    fn extension(self, zstd: bool) -> &'static str {
+        match (self, zstd) {
+            (Self::Parquet, _) => "parquet",
+            (Self::CloudEvents, false) => "json",
+            (Self::CloudEvents, true) => "json.zst",
+            (_, false) => "ndjson",
+            (_, true) => "ndjson.zst",
+        }
+    }
+}
+
+/// What to export.
+#[derive(Clone)]
+pub struct Options {
+    pub region: String,
+    pub form: Form,
+    pub filter: Filter,
+    pub since: Option<Point>,
+    pub until: Option<Point>,
+    pub zstd: bool,
+    /// Opens sealed payloads, where their key is still there, and hides what auditors are not shown.
+    pub opener: Option<Opener>,
+    /// Events, and bytes before compression, of a part.
+    pub part_events: u64,
+    pub part_bytes: u64,
+}
+
+/// Why an export ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    #[error("{0}")]
+    Read(#[from] ReadError),
+    #[error("{}: {cause}", path.display())]
+    File { path: PathBuf, cause: io::Error },
+    #[error("{} holds another export", .0.display())]
+    Another(PathBuf),
+    #[error("{0}")]
+    Checkpoints(String),
+}
+
+/// What an export tells of its way.
+pub trait Progress {
+    /// It has read up to here, of so far.
+    fn at(&self, seq: u64, end: u64);
+    /// A part is complete.
+    fn part(&self, part: &Part);
+}
+
+impl Options {
+    /// Exports to a folder what is not there yet. Returns its manifest.
+    pub async fn to_folder(
+        &self,
+        log: &NatsLog,
+        folder: &Path,
+        progress: &impl Progress,
+    ) -> Result<Manifest, ExportError> {
+        let file = |cause| ExportError::File { path: folder.into(), cause };
+        std::fs::create_dir_all(folder).map_err(file)?;
+        let new = Manifest::new(self.form, &self.region, self.filter.clone(), self.zstd, self.opener.is_some());
+        let mut manifest = match Manifest::read(folder).map_err(file)? {
+            Some(manifest) if !manifest.is_of(&new) => return Err(ExportError::Another(folder.into())),
+            Some(manifest) => manifest,
+            None => new.clone(),
+        };
+        // What they cover is there when they are, so it is found behind them.
+        let seals = match self.form {
+            Form::Bundle => Some(bundle::Seals::read(log, folder, &new).await?),
+            _ => None,
+        };
+        let mut scan = self.scan(log, manifest.scanned).await?;
+        let end = scan.last().await?;
+        let mut writer: Option<PartWriter> = None;
+        while let Some(message) = scan.next_until(end).await? {
+            progress.at(message.seq, end);
+            if self.until.as_ref().is_some_and(|until| !until.ends_with(&message)) {
+                break;
+            }
+            let mut part = match writer.take() {
+                Some(part) => part,
+                None => PartWriter::new(&manifest.next_part(folder), self.form, self.zstd).map_err(file)?,
+            };
+            self.push(&mut part, &message).await?;
+            if part.events < self.part_events && part.bytes < self.part_bytes {
+                writer = Some(part);
+                continue;
+            }
+            complete(part, &mut manifest, folder, progress).map_err(file)?;
+        }
+        if let Some(part) = writer {
+            complete(part, &mut manifest, folder, progress).map_err(file)?;
+        }
+        if self.until.is_none() {
+            manifest.scanned = manifest.scanned.max(end);
+        }
+        if let Some(seals) = seals {
+            manifest.files = seals.finish(folder, &manifest)?;
+        }
+        manifest.write(folder).map_err(file)?;
+        Ok(manifest)
+    }
+
+    /// Exports to one file, which is there when it is complete.
+    pub async fn to_file(&self, log: &NatsLog, path: &Path, progress: &impl Progress) -> Result<Part, ExportError> {
+        let file = |cause| ExportError::File { path: path.into(), cause };
+        let mut scan = self.scan(log, 0).await?;
+        let end = scan.last().await?;
+        let mut part = PartWriter::new(path, self.form, self.zstd).map_err(file)?;
+        while let Some(message) = scan.next_until(end).await? {
+            progress.at(message.seq, end);
+            if self.until.as_ref().is_some_and(|until| !until.ends_with(&message)) {
+                break;
+            }
+            self.push(&mut part, &message).await?;
+        }
+        part.finish().map_err(file)
+    }
+
+    async fn push(&self, part: &mut PartWriter, message: &RawMessage) -> Result<(), ExportError> {
+        let clear = match &self.opener {
+            Some(opener) => Some(opener.open(message.clone()).await?.message.payload),
+            None => None,
+        };
+        let payload = clear.as_ref().unwrap_or(&message.payload);
+        let pushed = part.push(&Shown { message, payload });
+        pushed.map_err(|cause| ExportError::File { path: PathBuf::from("a part"), cause })
+    }
+
+    async fn scan(&self, log: &NatsLog, scanned: u64) -> Result<Scan, ReadError> {
+        let log = log.clone();
+        let scan = match (&self.filter.org, self.filter.conversation) {
+            (Some(org), None) => Scan::of_org(log, &self.region, org),
+            (_, conversation) => Scan::new(log, &self.region, conversation),
+        };
+        match &self.since {
+            _ if scanned > 0 => Ok(scan.starting_at(scanned + 1)),
+            Some(Point::Seq(seq)) => Ok(scan.starting_at(*seq)),
+            Some(Point::Time(time)) => scan.starting_when(*time).await,
+            None => Ok(scan),
+        }
+    }
+}
+
+/// Ends a part; from now on it counts.
+fn complete(part: PartWriter, manifest: &mut Manifest, folder: &Path, progress: &impl Progress) -> io::Result<()> {
+    let part = part.finish()?;
+    manifest.scanned = part.last;
+    manifest.parts.push(part.clone());
+    manifest.write(folder)?;
+    progress.part(&part);
+    Ok(())
+}

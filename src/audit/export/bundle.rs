@@ -1,0 +1,115 @@
+//! What makes an export a bundle of evidence: the checkpoints, what leads from them to its conversations, a key, a word of how it
+//! is verified.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::{self, Write},
+    path::Path,
+};
+
+use uuid::Uuid;
+
+use super::{
+    ExportError,
+    lines::Evidence,
+    manifest::Manifest,
+    part::{self, Draft, FileFact},
+};
+use crate::{
+    audit::{
+        bundle::{self, Lines},
+        checkpoint::{self, Chain},
+        keys::PublicKey,
+        scan::Scan,
+    },
+    log::nats::NatsLog,
+    subjects::ConversationKey,
+};
+
+pub const CHECKPOINTS: &str = "checkpoints.ndjson";
+pub const PROOFS: &str = "proofs.ndjson";
+pub const KEY: &str = "key.pub.pem";
+pub const README: &str = "README.md";
+const INSTRUCTION: &str = include_str!("../bundle/README.md");
+
+/// The checkpoints of a region on their way into a bundle.
+pub struct Seals {
+    checkpoints: Draft,
+    chain: Chain,
+    /// Why the checkpoints are not a chain. A bundle of all conversations shows that; of some, nothing leads to them.
+    broken: Option<String>,
+}
+
+impl Seals {
+    /// Reads those that there are.
+    pub async fn read(log: &NatsLog, folder: &Path, manifest: &Manifest) -> Result<Self, ExportError> {
+        let path = folder.join(CHECKPOINTS);
+        let file = |cause| ExportError::File { path: path.clone(), cause };
+        let mut scan = Scan::checkpoints(log.clone(), &manifest.region);
+        let end = scan.last().await?;
+        let checkpoints = Draft::new(&path).map_err(file)?;
+        let mut seals = Self { checkpoints, chain: Chain::default(), broken: None };
+        while let Some(message) = scan.next_until(end).await? {
+            let payload = message.payload;
+            if manifest.is_whole() || !checkpoint::is_part(&payload) {
+                let written = seals.checkpoints.write_all(&payload).and_then(|()| seals.checkpoints.write_all(b"\n"));
+                written.map_err(file)?;
+            }
+            if !manifest.is_whole() && seals.broken.is_none() {
+                seals.broken = seals.chain.take(&payload).err();
+            }
+        }
+        Ok(seals)
+    }
+
+    /// Ends a bundle, whose parts are written.
+    pub fn finish(self, folder: &Path, manifest: &Manifest) -> Result<Vec<FileFact>, ExportError> {
+        let file = |cause| ExportError::File { path: folder.into(), cause };
+        let Self { checkpoints, mut chain, broken } = self;
+        let mut files = vec![checkpoints.finish().map_err(file)?];
+        files.push(part::write(&folder.join(README), INSTRUCTION.as_bytes()).map_err(file)?);
+        if !manifest.is_whole() {
+            if let Some(problem) = broken {
+                return Err(ExportError::Checkpoints(problem));
+            }
+            files.push(write_proofs(&mut chain, folder, manifest).map_err(file)?);
+        }
+        // Who exports puts it there; here it is only listed.
+        if let Ok(key) = std::fs::read(folder.join(KEY)) {
+            files.push(part::write(&folder.join(KEY), &key).map_err(file)?);
+        }
+        Ok(files)
+    }
+}
+
+fn write_proofs(chain: &mut Chain, folder: &Path, manifest: &Manifest) -> io::Result<FileFact> {
+    let mut proofs = Draft::new(&folder.join(PROOFS))?;
+    for conversation in conversations(folder, manifest)? {
+        // One without is younger than the last checkpoint.
+        if let Some(proof) = chain.tree().proof(conversation) {
+            serde_json::to_writer(&mut proofs, &proof)?;
+            proofs.write_all(b"\n")?;
+        }
+    }
+    proofs.finish()
+}
+
+/// Puts the key that checkpoints are held to into a bundle.
+pub fn put_key(folder: &Path, key: &PublicKey) -> io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    part::write(&folder.join(KEY), key.pem().as_bytes()).map(drop)
+}
+
+/// The conversations whose events are in the parts.
+fn conversations(folder: &Path, manifest: &Manifest) -> io::Result<BTreeSet<Uuid>> {
+    let mut found = BTreeSet::new();
+    for part in &manifest.parts {
+        let mut lines = Lines::new(bundle::reader(File::open(folder.join(&part.file.file))?, manifest.zstd)?);
+        while let Some(line) = lines.read()? {
+            let event: Evidence = serde_json::from_slice(line)?;
+            found.extend(ConversationKey::parse_event(&event.subject).map(|key| key.conversation));
+        }
+    }
+    Ok(found)
+}

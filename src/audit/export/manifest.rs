@@ -1,0 +1,108 @@
+//! What an export holds: where it goes on, and what its files must be.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{
+    Form,
+    part::{self, FileFact, Part},
+};
+
+pub const MANIFEST: &str = "manifest.json";
+const VERSION: u32 = 1;
+
+/// Which events an export holds. A part of a region can't be held to whole checkpoints.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Filter {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub org: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+}
+
+/// The manifest of an export. It says nothing of when it was made, so that the same events make the same bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    version: u32,
+    pub format: Form,
+    pub region: String,
+    pub filter: Filter,
+    pub zstd: bool,
+    /// Sealed payloads were opened.
+    pub opened: bool,
+    /// Every event up to this sequence that the filter lets pass is in a part.
+    pub scanned: u64,
+    pub parts: Vec<Part>,
+    /// What a bundle holds beside events.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileFact>,
+}
+
+impl Manifest {
+    pub fn new(format: Form, region: &str, filter: Filter, zstd: bool, opened: bool) -> Self {
+        let region = region.to_string();
+        Self {
+            version: VERSION,
+            format,
+            region,
+            filter,
+            zstd,
+            opened,
+            scanned: 0,
+            parts: Vec::new(),
+            files: Vec::new(),
+        }
+    }
+
+    /// The manifest of a folder, if it has one.
+    pub fn read(folder: &Path) -> io::Result<Option<Self>> {
+        let text = match fs::read(folder.join(MANIFEST)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            text => text?,
+        };
+        let manifest: Self = serde_json::from_slice(&text)?;
+        let names =
+            manifest.parts.iter().map(|part| &part.file.file).chain(manifest.files.iter().map(|file| &file.file));
+        for name in names {
+            // A name leads nowhere else.
+            if name.contains(['/', '\\']) || name.starts_with('.') {
+                return Err(io::Error::other(format!("`{name}` is not a file of the folder")));
+            }
+        }
+        if manifest.version != VERSION {
+            return Err(io::Error::other(format!("version {} is unknown to this program", manifest.version)));
+        }
+        Ok(Some(manifest))
+    }
+
+    pub fn write(&self, folder: &Path) -> io::Result<()> {
+        let mut text = serde_json::to_vec_pretty(self)?;
+        text.push(b'\n');
+        part::write(&folder.join(MANIFEST), &text).map(drop)
+    }
+
+    /// Whether this is the same export, perhaps further on.
+    pub fn is_of(&self, other: &Self) -> bool {
+        let same = |m: &Self| (m.format, m.region.clone(), m.filter.clone(), m.zstd, m.opened);
+        same(self) == same(other)
+    }
+
+    /// Whether it is of all conversations of a region.
+    pub fn is_whole(&self) -> bool {
+        self.filter == Filter::default()
+    }
+
+    /// Where the next part goes.
+    pub fn next_part(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("events-{:06}.{}", self.parts.len() + 1, self.format.extension(self.zstd)))
+    }
+}

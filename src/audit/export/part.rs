@@ -1,0 +1,190 @@
+//! One file of an export: written under another name, hashed on its way, and there only when it is whole.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use parquet::errors::ParquetError;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    Form,
+    lines::{self, Shown},
+    table::Table,
+};
+use crate::domain::Digest;
+
+/// Level of zstd: beyond it size hardly shrinks and time does not stop to grow.
+const ZSTD_LEVEL: i32 = 3;
+
+/// A file as it was written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FileFact {
+    pub file: String,
+    pub bytes: u64,
+    pub sha256: Digest,
+}
+
+/// A part of an export.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    #[serde(flatten)]
+    pub file: FileFact,
+    pub first: u64,
+    pub last: u64,
+    pub events: u64,
+}
+
+/// A file whose name it gets when it is complete.
+pub struct Draft {
+    file: BufWriter<File>,
+    path: PathBuf,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl Draft {
+    pub fn new(path: &Path) -> io::Result<Self> {
+        let file = BufWriter::new(File::create(unfinished(path))?);
+        Ok(Self { file, path: path.into(), hash: Sha256::new(), bytes: 0 })
+    }
+
+    /// Gives the file its name, and sees to it that it is on the disk.
+    pub fn finish(self) -> io::Result<FileFact> {
+        let Self { file, path, hash, bytes } = self;
+        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        fs::rename(unfinished(&path), &path)?;
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            File::open(folder)?.sync_all()?;
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(FileFact { file: name, bytes, sha256: Digest(hash.finalize().into()) })
+    }
+}
+
+impl Write for Draft {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Writes a small file at once.
+pub fn write(path: &Path, content: &[u8]) -> io::Result<FileFact> {
+    let mut draft = Draft::new(path)?;
+    draft.write_all(content)?;
+    draft.finish()
+}
+
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".part");
+    name.into()
+}
+
+/// Text, compressed or not.
+enum Text {
+    Plain(Draft),
+    Zstd(zstd::Encoder<'static, Draft>),
+}
+
+impl Text {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(draft) => draft.write_all(bytes),
+            Self::Zstd(encoder) => encoder.write_all(bytes),
+        }
+    }
+}
+
+enum Content {
+    Lines(Box<Text>),
+    Table(Box<Table<Draft>>),
+}
+
+/// A part that is being written.
+pub struct PartWriter {
+    form: Form,
+    content: Content,
+    line: Vec<u8>,
+    first: u64,
+    last: u64,
+    pub events: u64,
+    /// Before compression.
+    pub bytes: u64,
+}
+
+impl PartWriter {
+    pub fn new(path: &Path, form: Form, zstd: bool) -> io::Result<Self> {
+        let draft = Draft::new(path)?;
+        let content = match form {
+            Form::Parquet => Content::Table(Box::new(Table::new(draft).map_err(other)?)),
+            _ if zstd => Content::Lines(Box::new(Text::Zstd(zstd::Encoder::new(draft, ZSTD_LEVEL)?))),
+            _ => Content::Lines(Box::new(Text::Plain(draft))),
+        };
+        Ok(Self { form, content, line: Vec::new(), first: 0, last: 0, events: 0, bytes: 0 })
+    }
+
+    /// Adds an event.
+    pub fn push(&mut self, shown: &Shown) -> io::Result<()> {
+        match &mut self.content {
+            Content::Table(table) => table.push(shown).map_err(other)?,
+            Content::Lines(text) => {
+                self.line.clear();
+                // A batch of CloudEvents is a list, the others are a line each.
+                let ending: &[u8] = match self.form {
+                    Form::CloudEvents if self.events == 0 => b"[\n",
+                    Form::CloudEvents => b",\n",
+                    _ => b"",
+                };
+                self.line.extend_from_slice(ending);
+                match self.form {
+                    Form::CloudEvents => lines::cloud_event(shown, &mut self.line),
+                    Form::Bundle => lines::evidence(shown, &mut self.line),
+                    _ => lines::plain(shown, &mut self.line),
+                }
+                if self.form != Form::CloudEvents {
+                    self.line.push(b'\n');
+                }
+                text.write_all(&self.line)?;
+            }
+        }
+        let seq = shown.message.seq;
+        self.first = if self.events == 0 { seq } else { self.first };
+        self.last = seq;
+        self.events += 1;
+        self.bytes += (shown.payload.len() + shown.message.subject.len()) as u64;
+        Ok(())
+    }
+
+    /// Ends the part and gives it its name.
+    pub fn finish(self) -> io::Result<Part> {
+        let draft = match self.content {
+            Content::Table(table) => table.finish().map_err(other)?,
+            Content::Lines(mut text) => {
+                if self.form == Form::CloudEvents {
+                    text.write_all(if self.events == 0 { b"[]\n" } else { b"\n]\n" })?;
+                }
+                match *text {
+                    Text::Plain(draft) => draft,
+                    Text::Zstd(encoder) => encoder.finish()?,
+                }
+            }
+        };
+        let file = draft.finish()?;
+        Ok(Part { file, first: self.first, last: self.last, events: self.events })
+    }
+}
+
+fn other(error: ParquetError) -> io::Error {
+    io::Error::other(error)
+}

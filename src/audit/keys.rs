@@ -1,0 +1,161 @@
+//! The keys that checkpoints are signed with: Ed25519, in the files that every other program takes (PKCS#8 and SPKI, PEM).
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use ring::{
+    rand::{SecureRandom, SystemRandom},
+    signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey},
+};
+use sha2::{Digest as _, Sha256};
+
+use crate::domain::Digest;
+
+/// What comes before the 32 bytes of a private, and of a public key.
+const PRIVATE_HEAD: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+const PUBLIC_HEAD: [u8; 12] = [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
+const PRIVATE_LABEL: &str = "PRIVATE KEY";
+const PUBLIC_LABEL: &str = "PUBLIC KEY";
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error("{}: {cause}", path.display())]
+    File { path: PathBuf, cause: io::Error },
+    #[error("{} is not an Ed25519 {what} key in PEM", path.display())]
+    NotAKey { path: PathBuf, what: &'static str },
+    #[error("SMOOTH_AGENT_AUDIT_KEY_FILE: set it to the file of a private key")]
+    Unset,
+    #[error("the system gives no randomness")]
+    NoRandomness,
+}
+
+/// A key that signs.
+pub struct SigningKey(Ed25519KeyPair);
+
+/// A key that signatures are held to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicKey([u8; 32]);
+
+impl SigningKey {
+    /// Makes a key and writes both its files; neither may be there. Only the owner may read the private one.
+    pub fn generate(private: &Path, public: &Path) -> Result<PublicKey, KeyError> {
+        let mut seed = [0; 32];
+        SystemRandom::new().fill(&mut seed).map_err(|_| KeyError::NoRandomness)?;
+        let key = Self::of(&[PRIVATE_HEAD.as_slice(), &seed].concat()).ok_or(KeyError::NoRandomness)?;
+        create(private, &pem(PRIVATE_LABEL, &[PRIVATE_HEAD.as_slice(), &seed].concat()), true)?;
+        create(public, &key.public().pem(), false)?;
+        Ok(key.public())
+    }
+
+    pub fn read(path: &Path) -> Result<Self, KeyError> {
+        let not_a_key = || KeyError::NotAKey { path: path.into(), what: "private" };
+        let der = unpem(PRIVATE_LABEL, &read(path)?).ok_or_else(not_a_key)?;
+        Self::of(&der).ok_or_else(not_a_key)
+    }
+
+    fn of(der: &[u8]) -> Option<Self> {
+        Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).ok().map(Self)
+    }
+
+    pub fn public(&self) -> PublicKey {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(self.0.public_key().as_ref());
+        PublicKey(bytes)
+    }
+
+    /// The signature, in base64.
+    pub fn sign(&self, statement: &str) -> String {
+        BASE64_STANDARD.encode(self.0.sign(statement.as_bytes()))
+    }
+}
+
+impl PublicKey {
+    pub fn read(path: &Path) -> Result<Self, KeyError> {
+        let not_a_key = || KeyError::NotAKey { path: path.into(), what: "public" };
+        Self::parse(&read(path)?).ok_or_else(not_a_key)
+    }
+
+    /// Reads the text of a file.
+    pub fn parse(text: &str) -> Option<Self> {
+        unpem(PUBLIC_LABEL, text)?.strip_prefix(&PUBLIC_HEAD)?.try_into().ok().map(Self)
+    }
+
+    /// The text of its file.
+    pub fn pem(&self) -> String {
+        pem(PUBLIC_LABEL, &[PUBLIC_HEAD.as_slice(), &self.0].concat())
+    }
+
+    /// Its name in checkpoints: SHA-256 over its 32 bytes.
+    pub fn id(&self) -> Digest {
+        Digest(Sha256::digest(self.0).into())
+    }
+
+    /// Whether it made a signature.
+    pub fn signed(&self, statement: &str, signature: &str) -> bool {
+        let signature = BASE64_STANDARD.decode(signature).unwrap_or_default();
+        UnparsedPublicKey::new(&ED25519, self.0).verify(statement.as_bytes(), &signature).is_ok()
+    }
+}
+
+fn read(path: &Path) -> Result<String, KeyError> {
+    fs::read_to_string(path).map_err(|cause| KeyError::File { path: path.into(), cause })
+}
+
+fn create(path: &Path, text: &str, private: bool) -> Result<(), KeyError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, if private { 0o600 } else { 0o644 });
+    #[cfg(not(unix))]
+    let _ = private;
+    let written =
+        options.open(path).and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
+    written.map_err(|cause| KeyError::File { path: path.into(), cause })
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    // A key of this kind fits on a line.
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64_STANDARD.encode(der))
+}
+
+fn unpem(label: &str, text: &str) -> Option<Vec<u8>> {
+    let (_, text) = text.split_once(&format!("-----BEGIN {label}-----"))?;
+    let (text, _) = text.split_once(&format!("-----END {label}-----"))?;
+    let text: String = text.split_whitespace().collect();
+    BASE64_STANDARD.decode(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_found_in_its_files_and_known_by_what_it_signs() {
+        let folder = tempfile::tempdir().unwrap();
+        let (private, public) = (folder.path().join("key.pem"), folder.path().join("key.pub.pem"));
+        let made = SigningKey::generate(&private, &public).unwrap();
+        let (key, read) = (SigningKey::read(&private).unwrap(), PublicKey::read(&public).unwrap());
+        assert_eq!((key.public(), &read), (made.clone(), &made));
+        let signature = key.sign("yes");
+        assert!(read.signed("yes", &signature) && !read.signed("no", &signature) && !read.signed("yes", "AAAA"));
+        assert!(SigningKey::generate(&private, &public).is_err(), "a key that is there stays");
+        assert!(SigningKey::read(&public).is_err() && PublicKey::read(&private).is_err());
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(fs::metadata(&private).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    /// As `openssl genpkey -algorithm ed25519` and `openssl pkey -pubout` write them.
+    #[test]
+    fn keys_of_other_programs_are_read() {
+        let key = SigningKey::read(Path::new("tests/data/keys/ed25519.pem"));
+        assert!(key.is_ok(), "{:?}", key.err());
+    }
+}

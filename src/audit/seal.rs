@@ -1,0 +1,109 @@
+//! The sealer: signs from time to time where every conversation stands.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use chrono::Utc;
+use uuid::Uuid;
+
+use super::{
+    checkpoint::{Chain, Changes, Checkpoint},
+    keys::{KeyError, SigningKey},
+    scan::Scan,
+    tree::Head,
+    verify::Link,
+};
+use crate::{
+    log::{AppendError, ReadError, nats::NatsLog},
+    subjects,
+};
+
+/// Why nothing was sealed.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    #[error("{0}")]
+    Read(#[from] ReadError),
+    #[error("{0}")]
+    Append(#[from] AppendError),
+    #[error("{0}")]
+    Key(#[from] KeyError),
+    #[error("the checkpoints that are there are not a chain: {0}")]
+    Chain(String),
+    #[error("checkpoint {number} covers events up to {covers}, and the log ends at {end}: events are missing")]
+    Shrunk { number: u64, covers: u64, end: u64 },
+}
+
+/// Seals a region. It knows where every conversation stood at the last checkpoint, and reads what is newer; what is older it
+/// never looks at again, so that a change of the log can't find its way into a seal.
+///
+/// After an error it knows nothing for certain and is to be made anew.
+pub struct Sealer {
+    log: NatsLog,
+    region: String,
+    key: SigningKey,
+    chain: Chain,
+    /// Sequence of the last message of the chain.
+    at: u64,
+}
+
+impl Sealer {
+    /// Begins with the checkpoints that are there, whoever signed them: keys change, and verifying is done with `audit verify`.
+    pub async fn begin(log: NatsLog, region: &str, key: SigningKey) -> Result<Self, SealError> {
+        let mut sealer = Self { log, region: region.to_string(), key, chain: Chain::default(), at: 0 };
+        sealer.catch_up().await?;
+        Ok(sealer)
+    }
+
+    /// Signs what is new. `None`: nothing is. `progress` is told where it is and where it ends.
+    pub async fn seal(&mut self, progress: impl Fn(u64, u64)) -> Result<Option<Checkpoint>, SealError> {
+        self.catch_up().await?;
+        let covered = self.chain.last().map_or(0, |last| last.covers);
+        let mut scan = Scan::new(self.log.clone(), &self.region, None).starting_at(covered + 1);
+        let end = scan.last().await?;
+        if end == covered {
+            return Ok(None);
+        }
+        if let Some(last) = self.chain.last().filter(|last| end < last.covers) {
+            return Err(SealError::Shrunk { number: last.number, covers: last.covers, end });
+        }
+        let mut heads: HashMap<Uuid, Head> = HashMap::new();
+        while let Some(message) = scan.next_until(end).await? {
+            progress(message.seq, end);
+            let link = Link::of_message(&message);
+            let Some(key) = &link.key else { continue };
+            let before = heads.get(&key.conversation).or_else(|| self.chain.tree().get(key.conversation)).copied();
+            if !link.follows(before.as_ref()) {
+                // It is part of the log, and verifying names it for ever.
+                tracing::error!(
+                    seq = link.seq,
+                    subject = link.subject,
+                    "an event does not follow from the one before it"
+                );
+            }
+            let events = before.map_or(0, |head| head.events) + 1;
+            let head = Head { conversation: key.conversation, seq: link.seq, digest: link.digest, events };
+            heads.insert(key.conversation, head);
+        }
+        let mut heads: Vec<Head> = heads.into_values().collect();
+        heads.sort_by_key(|head| head.conversation);
+        let changes = Changes { region: &self.region, covers: end, time: Utc::now(), heads };
+        let subject = subjects::audit_checkpoint(&self.region);
+        for message in self.chain.next(changes, &self.key) {
+            let (id, expected) = (Uuid::new_v4().to_string(), self.at.to_string());
+            self.at = self.log.put_at(&subject, &id, &expected, Bytes::from(message.clone())).await?;
+            self.chain.take(&message).map_err(SealError::Chain)?;
+        }
+        Ok(self.chain.last().cloned())
+    }
+
+    /// Reads the checkpoints that another sealer may have written.
+    async fn catch_up(&mut self) -> Result<(), SealError> {
+        let mut scan = Scan::checkpoints(self.log.clone(), &self.region).starting_at(self.at + 1);
+        let end = scan.last().await?;
+        while let Some(message) = scan.next_until(end).await? {
+            self.at = message.seq;
+            self.chain.take(&message.payload).map_err(SealError::Chain)?;
+        }
+        Ok(())
+    }
+}

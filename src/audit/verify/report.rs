@@ -1,0 +1,114 @@
+//! What was found.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::{
+    audit::checkpoint::{Checkpoint, Noted},
+    domain::Digest,
+};
+
+/// What was found.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    pub events: u64,
+    pub conversations: u64,
+    /// Events from before there were digests; only their order is held to.
+    pub without_digest: u64,
+    /// Where the log begins, if retention took what is older.
+    pub begins: u64,
+    pub checkpoints: u64,
+    /// The last checkpoint that the events were held to.
+    pub last_checkpoint: Option<LastSeal>,
+    /// Events that no checkpoint covers yet.
+    pub unsealed: u64,
+    /// What is no fault and worth knowing.
+    pub notes: Vec<String>,
+    pub broken: u64,
+    /// The first event that breaks its chain, or conversation that is not as a checkpoint knows it.
+    pub first: Option<Break>,
+}
+
+/// A checkpoint by its number and name.
+#[derive(Clone, Debug, Serialize)]
+pub struct LastSeal {
+    pub number: u64,
+    pub digest: Digest,
+    pub covers: u64,
+    pub time: String,
+}
+
+/// An event that does not follow from the one before it, or anything else that is not as it was.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Break {
+    pub seq: u64,
+    pub subject: String,
+    pub problem: String,
+}
+
+impl Report {
+    /// Adds what is wrong with an event.
+    pub fn found(&mut self, found: Break) {
+        self.broken += 1;
+        self.first.get_or_insert(found);
+    }
+
+    /// Adds what is wrong with the log as a whole.
+    pub fn wrong(&mut self, problem: impl Into<String>) {
+        self.found(Break { seq: 0, subject: String::new(), problem: problem.into() });
+    }
+
+    /// The events up to here were held to a checkpoint.
+    pub fn sealed_by(&mut self, checkpoint: &Checkpoint) {
+        let Checkpoint { number, covers, time, .. } = checkpoint.clone();
+        self.checkpoints += 1;
+        self.last_checkpoint = Some(LastSeal { number, digest: checkpoint.digest(), covers, time });
+        self.unsealed = 0;
+    }
+
+    /// Whether a checkpoint is the one that somebody has noted under its number.
+    pub fn compare(&mut self, checkpoint: &Checkpoint, noted: Option<&Noted>) {
+        if noted.is_some_and(|noted| noted.number == checkpoint.number && noted.digest != checkpoint.digest()) {
+            self.wrong(format!("checkpoint {} is not the one that was noted", checkpoint.number));
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} events of {} conversations", self.events, self.conversations)?;
+        if self.without_digest > 0 {
+            writeln!(f, "{} of them from before there were digests", self.without_digest)?;
+        }
+        if self.begins > 1 {
+            writeln!(f, "what is older than event {} is not there, as was said", self.begins)?;
+        }
+        match &self.last_checkpoint {
+            None => writeln!(f, "no checkpoint")?,
+            Some(LastSeal { number, digest, covers, time }) => {
+                writeln!(
+                    f,
+                    "{} checkpoints, the last of {time} up to event {covers}: {number}:{digest}",
+                    self.checkpoints
+                )?;
+            }
+        }
+        if self.unsealed > 0 {
+            writeln!(f, "{} events are not covered by a checkpoint", self.unsealed)?;
+        }
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
+        }
+        match &self.first {
+            None if self.checkpoints == 0 => write!(f, "every event follows from the one before it"),
+            None => write!(f, "every event follows from the one before it, and the checkpoints know them"),
+            Some(Break { seq: 0, problem, .. }) => write!(f, "{} faults; the first: {problem}", self.broken),
+            Some(Break { seq, subject, problem }) => {
+                write!(f, "{} faults; the first is at event {seq} on {subject}: {problem}", self.broken)
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! `turnstream audit export`: events as files.
+
+use std::{
+    cell::Cell,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use indicatif::ProgressBar;
+use uuid::Uuid;
+
+use super::seal::{self, Every};
+use crate::{
+    app,
+    audit::{
+        export::{Form, Options, Progress, bundle, manifest::Filter, part::Part},
+        keys::PublicKey,
+        open::Opener,
+        redact::Redaction,
+        replay::Point,
+    },
+    config::Config,
+    limits,
+    log::nats::NatsLog,
+};
+
+/// Write events to files. A folder that holds an export already gets what is new.
+#[derive(Args)]
+pub struct Export {
+    /// A folder, or a file whose name ends in .ndjson, .json, .parquet or .zst.
+    #[arg(long, value_name = "DIR|FILE")]
+    to: PathBuf,
+    #[arg(long, value_enum, default_value = "ndjson")]
+    format: Format,
+    /// Compress lines.
+    #[arg(long)]
+    zstd: bool,
+    /// Only this conversation.
+    #[arg(long, conflicts_with = "org")]
+    conversation: Option<Uuid>,
+    /// Only this organisation.
+    #[arg(long)]
+    org: Option<String>,
+    /// From this sequence, or what was stored from this time (RFC 3339) on.
+    #[arg(long, value_name = "SEQ|TIME")]
+    since: Option<Point>,
+    /// Up to this sequence, or what was stored up to this time.
+    #[arg(long, value_name = "SEQ|TIME")]
+    until: Option<Point>,
+    /// Open sealed payloads: needs the master key. What was erased stays as it is stored. So it is without being asked where
+    /// arguments of tools are not shown to auditors (SMOOTH_AGENT_REDACT_ARGUMENTS).
+    #[arg(long)]
+    open: bool,
+    /// Again and again, until it is told to stop: `1h`.
+    #[arg(long, value_name = "TIME")]
+    every: Option<Every>,
+    /// The public key to put into a bundle [default: that of SMOOTH_AGENT_AUDIT_KEY_FILE].
+    #[arg(long, value_name = "FILE")]
+    public_key: Option<PathBuf>,
+    /// Events of a part.
+    #[arg(long, default_value_t = limits::EXPORT_PART_EVENTS, hide = true)]
+    part_events: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Format {
+    /// Each stored message as a line of JSON.
+    Ndjson,
+    /// Batches of CloudEvents in JSON (application/cloudevents-batch+json).
+    Cloudevents,
+    /// Rows with a column for each of what an event's headers say, and its payload.
+    Parquet,
+    /// Evidence: events, checkpoints, key and instruction. With SMOOTH_AGENT_AUDIT_KEY_FILE the log is sealed before.
+    Bundle,
+}
+
+impl Export {
+    pub async fn run(self, config: &Config) -> anyhow::Result<()> {
+        let is_file = is_file(&self.to);
+        let bundle = self.format == Format::Bundle;
+        if bundle && (self.since.is_some() || self.until.is_some() || self.open || is_file) {
+            bail!("a bundle is a folder with whole conversations as they are stored: without --since, --until, --open");
+        }
+        if is_file && self.every.is_some() {
+            bail!("only an export to a folder goes on with what is new");
+        }
+        let bus = app::connect(config, "auditor").await?;
+        let log = NatsLog::new(bus.client.clone());
+        let opener = match !bundle && (self.open || !config.privacy.redact.is_empty()) {
+            true => Some(Opener::new(app::log(config, &bus).await?, Redaction::new(config.privacy.redact.clone()))),
+            false => None,
+        };
+        let options = self.options(&config.regions.home, opener);
+        let Some(Every(every)) = self.every else { return self.once(config, &log, &options).await };
+        let stop = app::StopSignal::new()?;
+        tokio::select! {
+            () = self.for_ever(config, &log, &options, every) => {}
+            () = stop.wait() => {}
+        }
+        Ok(())
+    }
+
+    async fn for_ever(&self, config: &Config, log: &NatsLog, options: &Options, every: Duration) {
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.once(config, log, options).await {
+                tracing::error!(error = format!("{error:#}"), "the export did not come to its end");
+            }
+        }
+    }
+
+    async fn once(&self, config: &Config, log: &NatsLog, options: &Options) -> anyhow::Result<()> {
+        let bar = Bar { bar: ProgressBar::new(0), events: Cell::new(0) };
+        if is_file(&self.to) {
+            let part = options.to_file(log, &self.to, &bar).await?;
+            bar.bar.finish_and_clear();
+            println!("{} events in {}", part.events, self.to.display());
+            return Ok(());
+        }
+        if self.format == Format::Bundle {
+            self.prepare_bundle(config, log).await?;
+        }
+        let manifest = options.to_folder(log, &self.to, &bar).await?;
+        bar.bar.finish_and_clear();
+        let events: u64 = manifest.parts.iter().map(|part| part.events).sum();
+        let (parts, new) = (manifest.parts.len(), bar.events.get());
+        println!("{events} events in {parts} parts, {new} of them new, up to event {}", manifest.scanned);
+        Ok(())
+    }
+
+    /// Seals what is not sealed yet, if this process can, and puts the key there.
+    async fn prepare_bundle(&self, config: &Config, log: &NatsLog) -> anyhow::Result<()> {
+        let mut key = None;
+        if config.audit_key.is_some() {
+            seal::once(config, log).await.context("the log was not sealed")?;
+            key = Some(seal::signing_key(config)?.public());
+        }
+        if let Some(path) = &self.public_key {
+            key = Some(PublicKey::read(path)?);
+        }
+        match key {
+            Some(key) => bundle::put_key(&self.to, &key)?,
+            None => tracing::warn!("no key goes into the bundle: give --public-key or SMOOTH_AGENT_AUDIT_KEY_FILE"),
+        }
+        Ok(())
+    }
+
+    fn options(&self, region: &str, opener: Option<Opener>) -> Options {
+        let text = |until: &Option<Point>| until.as_ref().map(Point::to_string);
+        Options {
+            region: region.to_string(),
+            form: match self.format {
+                Format::Ndjson => Form::Ndjson,
+                Format::Cloudevents => Form::CloudEvents,
+                Format::Parquet => Form::Parquet,
+                Format::Bundle => Form::Bundle,
+            },
+            filter: Filter {
+                conversation: self.conversation,
+                org: self.org.clone(),
+                since: text(&self.since),
+                until: text(&self.until),
+            },
+            since: self.since.clone(),
+            until: self.until.clone(),
+            zstd: self.zstd,
+            opener,
+            part_events: self.part_events.max(1),
+            part_bytes: limits::EXPORT_PART_BYTES,
+        }
+    }
+}
+
+/// Whether an export goes to a file and not to a folder.
+fn is_file(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    !path.is_dir() && extension.is_some_and(|extension| ["ndjson", "json", "parquet", "zst"].contains(&extension))
+}
+
+/// A bar for people, and a line for each part.
+struct Bar {
+    bar: ProgressBar,
+    events: Cell<u64>,
+}
+
+impl Progress for Bar {
+    fn at(&self, seq: u64, end: u64) {
+        self.bar.set_length(end);
+        self.bar.set_position(seq);
+    }
+
+    fn part(&self, part: &Part) {
+        self.events.set(self.events.get() + part.events);
+        self.bar.suspend(|| println!("{}: {} events", part.file.file, part.events));
+    }
+}

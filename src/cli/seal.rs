@@ -1,0 +1,174 @@
+//! `turnstream audit keygen` and `turnstream audit seal`: checkpoints of the log, signed.
+
+use std::{path::PathBuf, str::FromStr, time::Duration};
+
+use clap::Args;
+use indicatif::ProgressBar;
+
+use crate::{
+    app,
+    audit::{
+        checkpoint::Checkpoint,
+        keys::{KeyError, SigningKey},
+        seal::{SealError, Sealer},
+    },
+    config::Config,
+    log::{AppendError, nats::NatsLog},
+};
+
+/// How often another sealer may be faster.
+const CONFLICTS_MAX: u32 = 5;
+
+/// Make a key that checkpoints are signed with.
+#[derive(Args)]
+pub struct Keygen {
+    /// Where the private key goes; the public one goes to the same name with `.pub`.
+    #[arg(default_value = "audit-key.pem")]
+    file: PathBuf,
+}
+
+/// Sign where every conversation stands.
+#[derive(Args)]
+pub struct Seal {
+    /// Once, and end.
+    #[arg(long, required_unless_present = "every")]
+    once: bool,
+    /// Again and again, until it is told to stop: `60s`, `5m`, `1h`.
+    #[arg(long, value_name = "TIME", conflicts_with = "once")]
+    every: Option<Every>,
+}
+
+/// How often something is done.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Every(pub Duration);
+
+impl FromStr for Every {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let units = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
+        let found = units.iter().find_map(|(unit, secs)| {
+            let number: u64 = text.strip_suffix(unit)?.parse().ok().filter(|number| *number > 0)?;
+            Some(Duration::from_secs(number.checked_mul(*secs)?))
+        });
+        found.map(Self).ok_or_else(|| "not a number and one of s, m, h, d".into())
+    }
+}
+
+impl Keygen {
+    pub fn run(self) -> anyhow::Result<()> {
+        let mut public = self.file.clone().into_os_string();
+        public.push(".pub");
+        let public = PathBuf::from(public);
+        let key = SigningKey::generate(&self.file, &public)?;
+        println!("{}: for the sealer, as SMOOTH_AGENT_AUDIT_KEY_FILE", self.file.display());
+        println!("{}: for everybody who verifies", public.display());
+        println!("key {}", key.id());
+        Ok(())
+    }
+}
+
+impl Seal {
+    /// Seals. The long-running form begins anew after an error, since another sealer may be at work or NATS away.
+    pub async fn run(self, config: &Config) -> anyhow::Result<()> {
+        signing_key(config)?;
+        let bus = app::connect(config, "auditor").await?;
+        let log = NatsLog::new(bus.client.clone());
+        let Some(Every(every)) = self.every else {
+            let checkpoint = once(config, &log).await?;
+            tell(checkpoint);
+            return Ok(());
+        };
+        let stop = app::StopSignal::new()?;
+        println!("sealing every {every:?}");
+        tokio::select! {
+            () = for_ever(config, &log, every) => {}
+            () = stop.wait() => {}
+        }
+        Ok(())
+    }
+}
+
+/// Seals at each tick.
+async fn for_ever(config: &Config, log: &NatsLog, every: Duration) {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut sealer = None;
+    loop {
+        ticks.tick().await;
+        match next(config, log, &mut sealer).await {
+            Ok(Some(checkpoint)) => tell(Some(checkpoint)),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "nothing was sealed");
+                sealer = None;
+            }
+        }
+    }
+}
+
+async fn next(config: &Config, log: &NatsLog, sealer: &mut Option<Sealer>) -> anyhow::Result<Option<Checkpoint>> {
+    let sealer = match sealer {
+        Some(sealer) => sealer,
+        None => sealer.insert(Sealer::begin(log.clone(), &config.regions.home, signing_key(config)?).await?),
+    };
+    Ok(sealer.seal(|_, _| {}).await?)
+}
+
+/// Seals what is new; anew when another sealer was faster.
+pub async fn once(config: &Config, log: &NatsLog) -> anyhow::Result<Option<Checkpoint>> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match try_once(config, log).await {
+            Err(SealError::Append(AppendError::Conflict)) if tries < CONFLICTS_MAX => {}
+            sealed => return Ok(sealed?),
+        }
+    }
+}
+
+async fn try_once(config: &Config, log: &NatsLog) -> Result<Option<Checkpoint>, SealError> {
+    let bar = ProgressBar::new(0);
+    let mut sealer = Sealer::begin(log.clone(), &config.regions.home, signing_key(config)?).await?;
+    let progress = |seq, end| {
+        bar.set_length(end);
+        bar.set_position(seq);
+    };
+    let sealed = sealer.seal(progress).await;
+    bar.finish_and_clear();
+    sealed
+}
+
+/// The key that checkpoints are signed with.
+pub fn signing_key(config: &Config) -> Result<SigningKey, KeyError> {
+    SigningKey::read(config.audit_key.as_deref().ok_or(KeyError::Unset)?)
+}
+
+/// Says what was signed, so that it can be noted elsewhere.
+fn tell(checkpoint: Option<Checkpoint>) {
+    match checkpoint {
+        Some(checkpoint) => {
+            let Checkpoint { number, conversations, events, covers, .. } = &checkpoint;
+            let digest = checkpoint.digest();
+            println!(
+                "checkpoint {number}:{digest} of {events} events of {conversations} conversations up to event {covers}"
+            );
+        }
+        None => println!("nothing is new since the last checkpoint"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_a_unit() {
+        for (text, secs) in [("60s", 60), ("5m", 300), ("1h", 3_600), ("2d", 172_800)] {
+            assert_eq!(text.parse(), Ok(Every(Duration::from_secs(secs))));
+        }
+        for wrong in ["60", "s", "0s", "-1s", "1w", "99999999999999999999d"] {
+            assert!(wrong.parse::<Every>().is_err(), "{wrong}");
+        }
+    }
+}
