@@ -123,10 +123,13 @@ impl Place {
         Ok(Self { log, ledger, region })
     }
 
+    /// What is in a conversation, or in all of the region.
     async fn found(&self, conversation: Option<Uuid>) -> anyhow::Result<Found> {
-        let last = Scan::new(self.log.clone(), &self.region, conversation).last().await?;
-        let bar = ProgressBar::new(last);
-        let found = Found::read(&self.log, &self.region, conversation, |seq| bar.set_position(seq)).await?;
+        if let Some(id) = conversation {
+            return Ok(Found::in_conversation(&self.log, &self.region, id).await?);
+        }
+        let bar = ProgressBar::new(Scan::new(self.log.clone(), &self.region, None).last().await?);
+        let found = Found::in_region(&self.log, &self.region, |seq| bar.set_position(seq)).await?;
         bar.finish_and_clear();
         Ok(found)
     }

@@ -27,6 +27,8 @@ use crate::{
 /// Base name of the stream that holds conversations.
 pub const CHAT: &str = "CHAT";
 
+/// "Stream not found".
+const NO_STREAM: u64 = 10059;
 /// "Wrong last sequence", and its form on a replicated stream under races.
 const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
 
@@ -155,7 +157,7 @@ impl NatsLog {
         self.put(subject, id, &[("Nats-Expected-Last-Subject-Sequence", "0")], payload).await
     }
 
-    /// Takes all messages of a subject out of a stream.
+    /// Takes all messages of a subject out of a stream, which may not be there.
     pub async fn purge(&self, stream: &str, subject: &str) -> Result<(), AppendError> {
         let query = json!({ "filter": subject }).to_string();
         let request =
@@ -164,7 +166,8 @@ impl NatsLog {
         let reply = self.client.send_request(subjects::stream_api("PURGE", stream), request).await;
         let reply = reply.map_err(|error| unavailable(error.to_string()))?;
         let answer: PubAck = serde_json::from_slice(&reply.payload).map_err(|error| unavailable(error.to_string()))?;
-        answer.error.map_or(Ok(()), |error| Err(unavailable(error.description)))
+        let failed = answer.error.filter(|error| error.err_code != NO_STREAM);
+        failed.map_or(Ok(()), |error| Err(unavailable(error.description)))
     }
 
     /// Deletes a message, its bytes overwritten.

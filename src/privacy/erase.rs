@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::Utc;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{
@@ -11,11 +12,18 @@ use super::{
     person::Person,
 };
 use crate::{
-    audit::scan::Scan,
+    audit::{
+        scan::Scan,
+        walk::{self, Bounds, Whole},
+    },
     ids, limits,
     lists::keep::forget,
     live::replay::LIVE,
-    log::{AppendError, ReadError, keys::class_of, nats::NatsLog},
+    log::{
+        AppendError, ReadError, Via,
+        keys::class_of,
+        nats::{CHAT, NatsLog, RawMessage},
+    },
     sealing::Sealed,
     subjects::{self, ConversationKey},
 };
@@ -50,28 +58,45 @@ pub struct Erased {
 }
 
 impl Found {
-    /// Reads a conversation, or all of the region; `progress` is told the sequence that was read last.
-    pub async fn read(
-        log: &NatsLog,
-        region: &str,
-        conversation: Option<Uuid>,
-        progress: impl Fn(u64),
-    ) -> Result<Self, ReadError> {
-        let mut scan = Scan::new(log.clone(), region, conversation);
+    /// Reads all of a region; `progress` is told the sequence that was read last.
+    pub async fn in_region(log: &NatsLog, region: &str, progress: impl Fn(u64)) -> Result<Self, ReadError> {
+        let mut scan = Scan::new(log.clone(), region, None);
         let mut found = Self::default();
         while let Some(message) = scan.next().await? {
-            let Some(key) = ConversationKey::parse_event(&message.subject) else { continue };
-            let (id, seq, is_sealed) = (key.conversation, message.seq, Sealed::parse(&message.payload).is_some());
-            found.keys.entry(id).or_insert(key);
-            let event = log.decode(message).await?.recorded.event;
-            found.people.entry(id).or_default().extend(Person::all_of(&event));
-            if class_of(&event).is_some() {
-                found.readable.insert(id);
-                *found.clear_events.entry(id).or_default() += u64::from(!is_sealed);
-            }
+            let seq = message.seq;
+            found.take(log, message).await?;
             progress(seq);
         }
         Ok(found)
+    }
+
+    /// Reads a conversation; nothing is found when it is not there.
+    pub async fn in_conversation(log: &NatsLog, region: &str, conversation: Uuid) -> Result<Self, ReadError> {
+        let (stream, events) = (subjects::stream_name(CHAT, region), subjects::events_of(region, Some(conversation)));
+        let last = log.get(&stream, &json!({ "last_by_subj": events }), Via::Leader).await?;
+        let Some(key) = last.and_then(|last| ConversationKey::parse_event(&last.subject)) else {
+            return Ok(Self::default());
+        };
+        let mut found = Self::default();
+        if let Whole::Read(messages) = walk::whole(log, &key, Bounds::NONE).await? {
+            for message in messages {
+                found.take(log, message).await?;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn take(&mut self, log: &NatsLog, message: RawMessage) -> Result<(), ReadError> {
+        let Some(key) = ConversationKey::parse_event(&message.subject) else { return Ok(()) };
+        let (id, is_sealed) = (key.conversation, Sealed::parse(&message.payload).is_some());
+        self.keys.entry(id).or_insert(key);
+        let event = log.decode(message).await?.recorded.event;
+        self.people.entry(id).or_default().extend(Person::all_of(&event));
+        if class_of(&event).is_some() {
+            self.readable.insert(id);
+            *self.clear_events.entry(id).or_default() += u64::from(!is_sealed);
+        }
+        Ok(())
     }
 
     /// What is in these and in others.
@@ -99,18 +124,22 @@ pub async fn erase(
 ) -> Result<Erased, LedgerError> {
     let mut done = Erased::default();
     // One that is held fails all of them, before anything is erased.
+    ledger.refuse_held(&order.conversations, &found.people)?;
     let all: Vec<Uuid> = order.conversations.iter().copied().collect();
     for conversations in all.chunks(limits::ERASE_BATCH) {
+        let Order { person, extent, reason, by, .. } = order;
         let erasure = ids::new_random();
+        let part: BTreeSet<Uuid> = conversations.iter().copied().collect();
         let deed = Deed::EraseRequested {
             erasure,
-            person: order.person.clone(),
-            conversations: conversations.iter().copied().collect(),
-            extent: order.extent,
-            reason: order.reason.clone(),
+            person: person.clone(),
+            conversations: part.clone(),
+            extent: *extent,
+            reason: reason.clone(),
         };
-        ledger.add(Entry { at: Utc::now(), by: order.by.clone(), deed }, &found.people).await?;
-        let part = carry_out(log, ledger, found, erasure, conversations, order.extent, &order.by, &progress).await?;
+        ledger.add(Entry { at: Utc::now(), by: by.clone(), deed }, &found.people).await?;
+        let requested = Requested { erasure, conversations: part, extent: *extent, by: by.clone() };
+        let part = requested.carry_out(log, ledger, found, &progress).await?;
         done.conversations += part.conversations;
         done.keys += part.keys;
         done.clear_events += part.clear_events;
@@ -125,33 +154,41 @@ pub async fn complete_open(log: &NatsLog, ledger: &mut Ledger, region: &str) -> 
         let Deed::EraseRequested { erasure, conversations, extent, .. } = &entry.deed else { continue };
         let mut found = Found::default();
         for id in conversations {
-            found.add(Found::read(log, region, Some(*id), |_| {}).await?);
+            found.add(Found::in_conversation(log, region, *id).await?);
         }
-        let conversations: Vec<Uuid> = conversations.iter().copied().collect();
-        carry_out(log, ledger, &found, *erasure, &conversations, *extent, &entry.by, &|| {}).await?;
+        let (conversations, by) = (conversations.clone(), entry.by.clone());
+        let requested = Requested { erasure: *erasure, conversations, extent: *extent, by };
+        requested.carry_out(log, ledger, &found, &|| {}).await?;
     }
     Ok(!open.is_empty())
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of an order that was recorded")]
-async fn carry_out(
-    log: &NatsLog,
-    ledger: &mut Ledger,
-    found: &Found,
+/// An erasure that is in the ledger.
+struct Requested {
     erasure: Uuid,
-    conversations: &[Uuid],
+    conversations: BTreeSet<Uuid>,
     extent: Extent,
-    by: &str,
-    progress: &impl Fn(),
-) -> Result<Erased, LedgerError> {
-    let destroyed = stream::iter(conversations)
-        .map(|id| async move { destroy(log, *id, found.keys.get(id), extent).await.inspect(|_| progress()) })
-        .buffer_unordered(limits::ERASE_PARALLEL);
-    let keys = destroyed.try_fold(0, |sum, keys| async move { Ok(sum + keys) }).await?;
-    let clear_events = conversations.iter().filter_map(|id| found.clear_events.get(id)).sum();
-    let deed = Deed::EraseCompleted { erasure, keys_destroyed: keys, clear_events };
-    ledger.add(Entry { at: Utc::now(), by: by.to_string(), deed }, &BTreeMap::new()).await?;
-    Ok(Erased { conversations: conversations.len() as u64, keys, clear_events })
+    by: String,
+}
+
+impl Requested {
+    async fn carry_out(
+        self,
+        log: &NatsLog,
+        ledger: &mut Ledger,
+        found: &Found,
+        progress: &impl Fn(),
+    ) -> Result<Erased, LedgerError> {
+        let Self { erasure, conversations, extent, by } = self;
+        let destroyed = stream::iter(&conversations)
+            .map(|id| async move { destroy(log, *id, found.keys.get(id), extent).await.inspect(|_| progress()) })
+            .buffer_unordered(limits::ERASE_PARALLEL);
+        let keys = destroyed.try_fold(0, |sum, keys| async move { Ok(sum + keys) }).await?;
+        let clear_events = conversations.iter().filter_map(|id| found.clear_events.get(id)).sum();
+        let deed = Deed::EraseCompleted { erasure, keys_destroyed: keys, clear_events };
+        ledger.add(Entry { at: Utc::now(), by, deed }, &BTreeMap::new()).await?;
+        Ok(Erased { conversations: conversations.len() as u64, keys, clear_events })
+    }
 }
 
 /// (1) Destroy the keys; (2) take away what is kept of the conversation for a while, and what names it in lists; (3) have every

@@ -182,7 +182,8 @@ impl Ledger {
         }
     }
 
-    fn refuse_held(
+    /// Fails when a hold is on one of these conversations.
+    pub fn refuse_held(
         &self,
         conversations: &BTreeSet<Uuid>,
         people: &BTreeMap<Uuid, BTreeSet<Person>>,
