@@ -1,16 +1,16 @@
 //! The roles of a process: the only place that wires rooms together, starts them and stops them.
 
+mod health;
+
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use anyhow::{Context, bail};
 use chrono::{TimeDelta, Utc};
+use health::Health;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -56,8 +56,6 @@ const CONNECT_MS: u64 = 30_000;
 /// How long all workers may have been away when their consumer is created anew: a turn may be overdue by so much and still be
 /// ended.
 const OUTAGE_MAX: TimeDelta = TimeDelta::days(1);
-/// How often the streams are compared with their definitions while the process runs.
-const STREAMS_CHECK_EVERY_MS: u64 = 5_000;
 
 /// Connects to NATS, waiting for a server that is still starting.
 pub async fn connect(config: &Config, role: &str) -> anyhow::Result<Bus> {
@@ -310,54 +308,6 @@ fn builtins(web: &config::Web, reader: Reader) -> Builtins {
             url: web.github_url.clone(),
             token: web.github_token.clone(),
         }),
-    }
-}
-
-/// Whether a process can do its work: what `/ready` says.
-struct Health {
-    bus: Bus,
-    region: String,
-    worker: Option<Arc<Worker>>,
-    draining: AtomicBool,
-    streams: AtomicBool,
-}
-
-impl Health {
-    /// Refuses to start on streams that are missing or dangerously different.
-    async fn start(bus: &Bus, region: &str, worker: Option<Arc<Worker>>) -> anyhow::Result<Arc<Self>> {
-        streams::check(&bus.client, region).await?;
-        let (draining, streams) = (AtomicBool::new(false), AtomicBool::new(true));
-        Ok(Arc::new(Self { bus: bus.clone(), region: region.to_string(), worker, draining, streams }))
-    }
-
-    /// Notices a stream or consumer that was deleted or recreated otherwise while the process runs.
-    async fn watch_streams(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(Duration::from_millis(STREAMS_CHECK_EVERY_MS)).await;
-            let checked = streams::check(&self.bus.client, &self.region).await;
-            if let Err(error) = &checked {
-                tracing::error!(%error, "the streams are not as they must be");
-            }
-            self.streams.store(checked.is_ok(), Ordering::Relaxed);
-        }
-    }
-
-    fn probe(self: Arc<Self>) -> server::Readiness {
-        Arc::new(move || {
-            if self.draining.load(Ordering::Relaxed) {
-                return Err("stopping".into());
-            }
-            if !self.bus.healthy() {
-                return Err("NATS is not connected, or denies something".into());
-            }
-            if !self.streams.load(Ordering::Relaxed) {
-                return Err("the streams are not as they must be".into());
-            }
-            match &self.worker {
-                Some(worker) if !worker.is_pulling() => Err("the consumer of work items does not answer".into()),
-                _ => Ok(()),
-            }
-        })
     }
 }
 

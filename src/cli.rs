@@ -4,6 +4,7 @@ mod agent;
 mod audit;
 mod export;
 mod privacy;
+mod replay;
 mod report;
 mod seal;
 mod verify;
@@ -80,7 +81,7 @@ enum Command {
         #[command(subcommand)]
         command: Knowledge,
     },
-    Replay(audit::Replay),
+    Replay(replay::Replay),
     Audit {
         #[command(subcommand)]
         command: audit::Audit,
@@ -222,7 +223,7 @@ pub async fn run() -> anyhow::Result<()> {
             false => anyhow::bail!("not everything was ingested"),
         },
         Command::Agent { command } => agent::run(command, &load()?).await,
-        Command::Replay(args) => audit::replay(args, &load()?).await,
+        Command::Replay(args) => replay::replay(args, &load()?).await,
         Command::Audit { command } => audit::audit(command).await,
         Command::Erase(args) => privacy::erase(args, &load()?).await,
         Command::Hold { command } => privacy::hold(command, &load()?).await,

@@ -113,6 +113,16 @@ pub const RERANKED: usize = 20;
 pub const INDEX_WRITER_BYTES: usize = 32 * 1024 * 1024;
 /// Largest reply text of one model call, so that its event stays below [`EVENT_MAX_BYTES`].
 pub const REPLY_MAX_BYTES: usize = 256 * 1024;
+/// How a model call was shown is kept with its reply: frames at 2 to 4 bytes each (those of an answer of 8,192 tokens take 16
+/// KiB), the text beside the answer, and text that no reply holds because the call brought none. A third more for base64 and
+/// all, they fit into an event with a reply of [`REPLY_MAX_BYTES`]; where they don't, the event goes without them.
+pub const SHOWN_FRAMES_MAX_BYTES: usize = 64 * 1024;
+pub const SHOWN_ASIDE_MAX_BYTES: usize = 64 * 1024;
+pub const SHOWN_REST_MAX_BYTES: usize = 128 * 1024;
+/// Longest pause between two moments of a replay on a page: who watches need not wait as long as people once did.
+pub const REPLAY_PAUSE_MAX_MS: u64 = 3_000;
+/// Largest word of a replay's page to its server.
+pub const REPLAY_WORD_MAX_BYTES: usize = 1_024;
 /// Largest history page on the wire (clients take 1 MiB a frame).
 pub const PAGE_MAX_BYTES: usize = 900 * 1024;
 /// Recent messages that the fold keeps with their text: what a model call and a history page need.

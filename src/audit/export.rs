@@ -22,7 +22,7 @@ use self::{
     manifest::{Filter, Manifest},
     part::{Part, PartWriter},
 };
-use super::{open::Opener, replay::Until, scan::Scan};
+use super::{open::Opener, replay::Point, scan::Scan};
 use crate::log::{
     ReadError,
     nats::{NatsLog, RawMessage},
@@ -56,8 +56,8 @@ pub struct Options {
     pub region: String,
     pub form: Form,
     pub filter: Filter,
-    pub since: Option<Until>,
-    pub until: Option<Until>,
+    pub since: Option<Point>,
+    pub until: Option<Point>,
     pub zstd: bool,
     /// Opens sealed payloads, where their key is still there, and hides what auditors are not shown.
     pub opener: Option<Opener>,
@@ -113,7 +113,7 @@ impl Options {
         let mut writer: Option<PartWriter> = None;
         while let Some(message) = scan.next_until(end).await? {
             progress.at(message.seq, end);
-            if self.until.as_ref().is_some_and(|until| !until.includes(&message)) {
+            if self.until.as_ref().is_some_and(|until| !until.ends_with(&message)) {
                 break;
             }
             let mut part = match writer.take() {
@@ -148,7 +148,7 @@ impl Options {
         let mut part = PartWriter::new(path, self.form, self.zstd).map_err(file)?;
         while let Some(message) = scan.next_until(end).await? {
             progress.at(message.seq, end);
-            if self.until.as_ref().is_some_and(|until| !until.includes(&message)) {
+            if self.until.as_ref().is_some_and(|until| !until.ends_with(&message)) {
                 break;
             }
             self.push(&mut part, &message).await?;
@@ -168,16 +168,17 @@ impl Options {
 
     async fn scan(&self, log: &NatsLog, scanned: u64) -> Result<Scan, ReadError> {
         let log = log.clone();
-        let scan = match (&self.filter.org, self.filter.conversation) {
+        let mut scan = match (&self.filter.org, self.filter.conversation) {
             (Some(org), None) => Scan::of_org(log, &self.region, org),
             (_, conversation) => Scan::new(log, &self.region, conversation),
         };
         match &self.since {
-            _ if scanned > 0 => Ok(scan.starting_at(scanned + 1)),
-            Some(Until::Seq(seq)) => Ok(scan.starting_at(*seq)),
-            Some(Until::Time(time)) => scan.starting_when(*time).await,
-            None => Ok(scan),
+            _ if scanned > 0 => scan.begin_at(scanned + 1),
+            Some(Point::Seq(seq)) => scan.begin_at(*seq),
+            Some(Point::Time(time)) => scan.begin_at_time(*time).await?,
+            None => {}
         }
+        Ok(scan)
     }
 }
 

@@ -116,10 +116,12 @@ impl<'a> Lanes<'a> {
                 self.end(at, e.turn, |end| *end == End::Decision(e.park));
                 self.begin(at, e.turn, Lane::Edge, "queued", End::Claim);
             }
-            Event::TurnReleased(e) => {
+            // The last word of a cancelled turn's worker gives nothing back.
+            Event::TurnReleased(e) if self.open.iter().any(|open| open.turn == e.turn && open.end == End::LetGo) => {
                 self.end(at, e.turn, |end| *end == End::LetGo);
                 self.begin(at, e.turn, Lane::Edge, "queued", End::Claim);
             }
+            Event::TurnReleased(_) => {}
             Event::TurnCompleted(_) | Event::TurnFailed(_) | Event::TurnCancelled(_) => {
                 if matches!(at.event, Event::TurnCompleted(_)) {
                     self.model(at);

@@ -7,14 +7,18 @@
 //! - [`seal`]: signs checkpoints.   - [`checkpoint`]: what they say.   - [`tree`]: over where all conversations stand.
 //! - [`open`]: opens what is sealed.         - [`redact`]: hides what auditors are not shown.   - [`seen`]: what is left.
 //! - [`report`]: all of a conversation for a reader.   - [`view`], [`lanes`], [`changes`]: what a viewer shows of it.
+//! - [`frames`]: events as what a client saw.   - [`pace`]: how fast that goes.   - [`page`]: that on a page.
 
 pub mod bundle;
 pub mod changes;
 pub mod checkpoint;
 pub mod export;
+pub mod frames;
 pub mod keys;
 pub mod lanes;
 pub mod open;
+pub mod pace;
+pub mod page;
 pub mod redact;
 pub mod replay;
 pub mod report;

@@ -1,18 +1,22 @@
 //! The outside forms of events: as they are stored, and as CloudEvents.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
-use crate::{log::nats::RawMessage, wire::stored};
+use crate::{domain::Event, log::nats::RawMessage, wire::stored};
 
-/// Up to where a replay goes.
+/// A point in the log, where a replay begins or ends.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Until {
+pub enum Point {
     Seq(u64),
     Time(DateTime<Utc>),
 }
 
-impl std::str::FromStr for Until {
+impl std::str::FromStr for Point {
     type Err = String;
 
     /// A sequence, or a time in RFC 3339.
@@ -25,7 +29,7 @@ impl std::str::FromStr for Until {
     }
 }
 
-impl std::fmt::Display for Until {
+impl std::fmt::Display for Point {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Seq(seq) => write!(f, "{seq}"),
@@ -34,14 +38,51 @@ impl std::fmt::Display for Until {
     }
 }
 
-impl Until {
-    /// Whether an event is still within.
-    pub fn includes(&self, message: &RawMessage) -> bool {
+impl Point {
+    /// Whether an event is not after it.
+    pub fn ends_with(&self, message: &RawMessage) -> bool {
         match self {
             Self::Seq(seq) => message.seq <= *seq,
             Self::Time(time) => message.stored_at <= *time,
         }
     }
+
+    /// Whether an event is not before it.
+    pub fn begins_with(&self, message: &RawMessage) -> bool {
+        match self {
+            Self::Seq(seq) => message.seq >= *seq,
+            Self::Time(time) => message.stored_at >= *time,
+        }
+    }
+}
+
+/// Tells the events of a session: its own, and those of the turns that it asked for.
+pub struct OfSession {
+    session: Uuid,
+    turns: HashSet<Uuid>,
+}
+
+impl OfSession {
+    pub fn new(session: Uuid) -> Self {
+        Self { session, turns: HashSet::new() }
+    }
+
+    /// Whether the next event is one of them.
+    pub fn includes(&mut self, event: &Event) -> bool {
+        match event {
+            Event::SessionOpened(e) => e.session == self.session,
+            Event::SessionIdentified(e) => e.session == self.session,
+            Event::ConversationRenamed(e) => e.by == Some(self.session),
+            Event::TurnRequested(e) if e.session == self.session => self.turns.insert(e.turn),
+            event => event.turn().is_some_and(|turn| self.turns.contains(&turn)),
+        }
+    }
+}
+
+/// A state in its one written form: the same on every machine, whatever wrote it.
+pub fn canonical(state: &impl Serialize) -> serde_json::Result<String> {
+    // The keys of a value are sorted, those of a type are in the order of its fields.
+    serde_json::to_string_pretty(&serde_json::to_value(state)?)
 }
 
 /// A stored message with everything that is in it.

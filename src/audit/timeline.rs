@@ -1,6 +1,9 @@
 //! Events in words: one line each, for people.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, SecondsFormat, Utc};
+use uuid::Uuid;
 
 use crate::{
     domain::{
@@ -13,21 +16,30 @@ use crate::{
 /// Longest excerpt of a text in a line.
 const EXCERPT_CHARS: usize = 160;
 
-/// A conversation's events as lines.
+/// Events as lines.
 #[derive(Default)]
 pub struct Timeline {
-    begun: Option<DateTime<Utc>>,
+    /// When each conversation begins.
+    begun: HashMap<Uuid, DateTime<Utc>>,
+    names_conversations: bool,
 }
 
 impl Timeline {
+    /// Lines that name the conversation they are of, for several of them.
+    pub fn of_several() -> Self {
+        Self { names_conversations: true, ..Self::default() }
+    }
+
     /// The line of the next event: when, how long after the first, who wrote it, what happened.
     pub fn line(&mut self, stored: &Stored) -> String {
         let recorded = &stored.recorded;
-        let since = recorded.time - *self.begun.get_or_insert(recorded.time);
+        let conversation = stored.envelope.conversation;
+        let since = recorded.time - *self.begun.entry(conversation).or_insert(recorded.time);
         let at = recorded.time.to_rfc3339_opts(SecondsFormat::Millis, true);
         let seconds = since.num_milliseconds() as f64 / 1_000.0;
         let writer = stored.envelope.source.split('/').nth(2).unwrap_or(&stored.envelope.source);
-        format!("{at}  +{seconds:>9.3} s  #{:<8} {writer:<7} {}", recorded.seq, words(&recorded.event))
+        let named = if self.names_conversations { format!("{conversation}  ") } else { String::new() };
+        format!("{at}  +{seconds:>9.3} s  #{:<8} {named}{writer:<7} {}", recorded.seq, words(&recorded.event))
     }
 }
 
@@ -45,7 +57,10 @@ pub fn words(event: &Event) -> String {
             format!("{}{} asks {}{more}", e.user.name, asker.unwrap_or_default(), quoted(&e.message))
         }
         Event::TurnStarted(e) => format!("worker {} takes the turn", e.worker),
-        Event::TurnReleased(_) => "the worker gives the turn back".into(),
+        Event::TurnReleased(e) => match e.shown.as_ref().map(|shown| shown.rest.as_str()) {
+            Some(text) if !text.is_empty() => format!("the worker lets go of the turn, having shown {}", quoted(text)),
+            _ => "the worker lets go of the turn".into(),
+        },
         Event::TurnModelReplied(e) => {
             let calls: Vec<String> = e.calls.iter().map(|c| format!("{}({})", c.name, excerpt(&c.arguments))).collect();
             let model = e.model.as_deref().unwrap_or("the model");

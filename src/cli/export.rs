@@ -19,7 +19,7 @@ use crate::{
         keys::PublicKey,
         open::Opener,
         redact::Redaction,
-        replay::Until,
+        replay::Point,
     },
     config::Config,
     limits,
@@ -45,10 +45,10 @@ pub struct Export {
     org: Option<String>,
     /// From this sequence, or what was stored from this time (RFC 3339) on.
     #[arg(long, value_name = "SEQ|TIME")]
-    since: Option<Until>,
+    since: Option<Point>,
     /// Up to this sequence, or what was stored up to this time.
     #[arg(long, value_name = "SEQ|TIME")]
-    until: Option<Until>,
+    until: Option<Point>,
     /// Open sealed payloads: needs the master key. What was erased stays as it is stored. So it is without being asked where
     /// arguments of tools are not shown to auditors (SMOOTH_AGENT_REDACT_ARGUMENTS).
     #[arg(long)]
@@ -150,7 +150,7 @@ impl Export {
     }
 
     fn options(&self, region: &str, opener: Option<Opener>) -> Options {
-        let text = |until: &Option<Until>| until.as_ref().map(Until::to_string);
+        let text = |until: &Option<Point>| until.as_ref().map(Point::to_string);
         Options {
             region: region.to_string(),
             form: match self.format {

@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    conversation::Conversation,
+    conversation::{Conversation, Outcome},
     event::{
-        ConversationRenamed, Event, Prompt, Resolution, SessionIdentified, SessionOpened, TurnCancelled, TurnRequested,
-        TurnResumed, TurnStarted,
+        ConversationRenamed, Event, Prompt, Resolution, SessionIdentified, SessionOpened, TurnCancelled, TurnReleased,
+        TurnRequested, TurnResumed, TurnStarted,
     },
 };
 
@@ -29,6 +29,8 @@ pub enum Command {
     Claim { item: u64, worker: Uuid },
     /// Record what a worker did in the turn that it holds under this epoch.
     Record { turn: Uuid, epoch: u64, event: Event },
+    /// Record what the worker of a turn that was cancelled had shown.
+    LetGo(TurnReleased),
     /// Decide about a pending approval; `park` is the one that the person saw.
     Confirm { park: Uuid, approved: bool, by: Uuid },
     /// Answer a pending form: with values that were checked, or by declining.
@@ -86,6 +88,10 @@ pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal>
         Command::Record { turn, epoch, event } => match &state.turn {
             Some(active) if active.request.turn == *turn && active.held_under(*epoch) => Ok(event.clone()),
             _ => Err(Refusal::Superseded),
+        },
+        Command::LetGo(released) => match state.finished_turn(released.turn) {
+            Some(finished) if finished.outcome == Outcome::Cancelled => Ok(Event::TurnReleased(released.clone())),
+            _ => Err(Refusal::NoTurn),
         },
         Command::Confirm { park, approved, by } => {
             let resolution = if *approved { Resolution::Approved } else { Resolution::Declined };

@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::interaction::Form;
 pub use super::{
     answer::{Citation, ResolutionStatus, Response, Usage},
     request::{AgentVersion, Asker, Content, File, Image, Object, Skill},
     session::{IdentificationMethod, OtpChallenge, OtpChannel, OtpSent},
 };
+use super::{interaction::Form, shown::Shown};
 
 /// Stored names: the last two tokens of an event's subject, and the end of its CloudEvents type.
 pub mod kind {
@@ -64,8 +64,8 @@ pub enum Event {
     TurnRequested(TurnRequested),
     /// A worker claimed the turn's work item; the event's sequence is the turn's epoch. Written by that worker.
     TurnStarted(TurnStarted),
-    /// A worker that stops gave the turn back; its epoch is over and its claim does not count against the turn. Written by
-    /// that worker.
+    /// A worker that stops gave the turn back; its epoch is over and its claim does not count against the turn. Or the worker
+    /// of a turn that was cancelled let go of it, and says what it had shown; that changes nothing. Written by that worker.
     TurnReleased(TurnReleased),
     /// The model answered with tool calls. Written by the worker. The answer that ends a turn is in `TurnCompleted`.
     TurnModelReplied(ModelReplied),
@@ -237,6 +237,9 @@ pub struct TurnStarted {
 pub struct TurnReleased {
     pub turn: Uuid,
     pub epoch: u64,
+    /// How far the model call that ran had been shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<Shown>,
 }
 
 /// A tool call that the model asked for, and what the worker knew of the tool then.
@@ -294,6 +297,9 @@ pub struct ModelReplied {
     /// Documents that were put before the model in this call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grounding: Vec<Citation>,
+    /// How the call was shown; absent = its client wanted no stream, or the event is older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<Shown>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -412,6 +418,9 @@ pub struct TurnCompleted {
     pub response_id: Option<String>,
     pub user: Participant,
     pub agent: Participant,
+    /// How the last model call was shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<Shown>,
 }
 
 /// A step of an agent's workflow, judged after an answer.
@@ -436,6 +445,9 @@ pub struct TurnFailed {
     pub reason: FailureReason,
     /// For operators; never shown to a client.
     pub detail: String,
+    /// How far the model call that failed had been shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<Shown>,
 }
 
 /// Why a turn failed.

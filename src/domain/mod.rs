@@ -5,6 +5,7 @@
 //! - [`event`]: the catalogue of what can happen; [`answer`], [`interaction`], [`request`], [`session`]: parts of it.
 //! - [`conversation`]: `evolve(state, event)`, the fold.
 //! - [`digest`]: what chains stored events.   - [`title`]: what a conversation is called.
+//! - [`shown`]: how a model call was shown.
 //! - [`turn`]: the state of a running turn and `next_step(turn)`.
 //! - [`decide`]: `decide(state, command) -> event | refusal`.
 
@@ -16,6 +17,7 @@ pub mod event;
 pub mod interaction;
 pub mod request;
 pub mod session;
+pub mod shown;
 pub mod title;
 pub mod turn;
 

@@ -10,7 +10,7 @@ const CHAT: &str = include_str!("widget.html");
 const CHAT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
     connect-src 'self' ws: wss:; img-src data:; frame-ancestors 'self'; base-uri 'none'; form-action 'none'";
 
-const AUDIT: &str = include_str!("audit.html");
+const AUDIT: &str = include_str!("auditors.html");
 /// The page shows what strangers wrote, so of scripts only its own runs.
 static AUDIT_POLICY: LazyLock<String> = LazyLock::new(|| {
     let script = AUDIT.split_once("<script>").and_then(|(_, rest)| rest.split_once("</script>"));

@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use async_nats::Message;
+use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -42,6 +43,17 @@ impl NatsLog {
         let query = json!({ "next_by_subj": subject, "seq": from, "batch": limits::READ_BATCH, "max_bytes": limits::READ_BATCH_BYTES });
         let batch = self.batch(stream, &query).await?;
         Ok((batch.messages, batch.more))
+    }
+
+    /// The first message that was stored at this time or later.
+    pub async fn first_since(
+        &self,
+        stream: &str,
+        subject: &str,
+        time: DateTime<Utc>,
+    ) -> Result<Option<RawMessage>, ReadError> {
+        let query = json!({ "next_by_subj": subject, "start_time": time, "batch": 1 });
+        Ok(self.batch(stream, &query).await?.messages.into_iter().next())
     }
 
     /// The messages that were stored last, oldest first: all are read, and no more than `keep` are kept.

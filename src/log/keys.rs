@@ -80,9 +80,10 @@ impl Keys {
 }
 
 /// The class of an event's payload. `None`: it holds ids and nothing else, and stays clear.
-fn class_of(event: &Event) -> Option<Class> {
+pub fn class_of(event: &Event) -> Option<Class> {
     match event {
-        Event::TurnStarted(_) | Event::TurnReleased(_) | Event::Erased(_) => None,
+        Event::TurnStarted(_) | Event::Erased(_) => None,
+        Event::TurnReleased(e) => e.shown.as_ref().map(|_| Class::Said),
         Event::TurnModelReplied(_)
         | Event::TurnToolCalled(_)
         | Event::TurnToolReturned(_)
@@ -309,4 +310,22 @@ fn name(conversation: Uuid, class: Class) -> String {
 
 fn unavailable(error: ReadError) -> AppendError {
     AppendError::Unavailable(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{
+        event::TurnReleased,
+        shown::{Showing, Voice},
+    };
+
+    #[test]
+    fn what_was_shown_of_a_turn_is_sealed_with_what_was_said() {
+        let mut showing = Showing::default();
+        let released = |shown| Event::TurnReleased(TurnReleased { turn: Uuid::nil(), epoch: 1, shown });
+        assert_eq!(class_of(&released(showing.shown(""))), None);
+        showing.frame(Voice::Reasoning, "a secret", DateTime::default());
+        assert_eq!(class_of(&released(showing.shown(""))), Some(Class::Said));
+    }
 }

@@ -12,11 +12,10 @@ use super::{
 };
 use crate::{
     audit::scan::Scan,
-    domain::Event,
     ids, limits,
     lists::keep::forget,
     live::replay::LIVE,
-    log::{AppendError, ReadError, nats::NatsLog},
+    log::{AppendError, ReadError, keys::class_of, nats::NatsLog},
     sealing::Sealed,
     subjects::{self, ConversationKey},
 };
@@ -66,7 +65,7 @@ impl Found {
             found.keys.entry(id).or_insert(key);
             let event = log.decode(message).await?.recorded.event;
             found.people.entry(id).or_default().extend(Person::all_of(&event));
-            if !matches!(event, Event::Erased(_) | Event::TurnStarted(_) | Event::TurnReleased(_)) {
+            if class_of(&event).is_some() {
                 found.readable.insert(id);
                 *found.clear_events.entry(id).or_default() += u64::from(!is_sealed);
             }

@@ -4,12 +4,13 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use serde_json::Map;
 use uuid::Uuid;
 
 use super::{
     frames::{
         Answer, CancelledData, ChunkData, ChunkState, ErrorCode, EventualData, Frame, Nested, RawResponse, TokenData,
-        error,
+        error, immediate,
     },
     live::Kind,
     prompts::{ConfirmationData, InteractionData, OtpRequiredData, OtpSentData},
@@ -95,6 +96,11 @@ fn tool_returned(request_id: &str, stream: bool, e: &ToolReturned, now: DateTime
         }
     }
     frames
+}
+
+/// A message was accepted: the first frame of its turn.
+pub fn accepted(request_id: Option<&str>, now: DateTime<Utc>) -> Bytes {
+    immediate(request_id, 202, "Processing your request...", Map::new(), now)
 }
 
 /// A tool is being called.

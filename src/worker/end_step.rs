@@ -94,6 +94,8 @@ impl Run<'_> {
     async fn end(&mut self, turn: &Turn, answer: Answer) -> Result<(), Exit> {
         let (workflow, escalation) = answer.judged.map(|judged| (judged.step, judged.escalation)).unzip();
         let escalation_reason: Option<String> = escalation.flatten();
+        // Text that is not one call's own is not what was shown of one.
+        let shown = self.showing.shown(answer.call.map_or("", |_| &answer.text));
         let response = Response { suggested_next_actions: answer.suggestions, ..Response::plain(answer.text) };
         let event = Event::TurnCompleted(TurnCompleted {
             turn: self.turn_id,
@@ -112,6 +114,7 @@ impl Run<'_> {
             response_id: answer.response_id,
             user: turn.request.user.clone(),
             agent: turn.request.agent.clone(),
+            shown,
         });
         self.record_and_show(turn, event).await?;
         Err(Exit::Done)
@@ -125,6 +128,7 @@ impl Run<'_> {
             request_id: turn.request.request_id.clone(),
             reason,
             detail: detail.to_string(),
+            shown: self.showing.shown(""),
         });
         self.record_and_show(turn, event).await?;
         Err(Exit::Done)

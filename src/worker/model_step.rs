@@ -18,6 +18,7 @@ use crate::{
     domain::{
         Conversation, Event, Turn,
         event::{CallRequested, Citation, FailureReason, ModelReplied, Usage},
+        shown::{Showing, Voice},
     },
     limits,
     log::ReadError,
@@ -99,6 +100,7 @@ impl Run<'_> {
     pub(super) async fn call_model(&mut self, turn: &Turn, opening: Opening, rerun: bool) -> Result<(), Exit> {
         let now = chrono::Utc::now();
         self.relay.begin_call(turn.model_calls());
+        self.showing = Showing::default();
         if rerun {
             self.stream(turn, Kind::Restart, render::restarted(&turn.request.request_id, now), 0).await;
         }
@@ -139,7 +141,7 @@ impl Run<'_> {
         mut stream: ChatStream,
         mut preamble: Preamble,
     ) -> Result<Result<(ModelReply, Vec<String>), ModelError>, Exit> {
-        let (mut cutter, mut text) = (Cutter::default(), String::new());
+        let mut cutter = Cutter::default();
         loop {
             let deltas = match self.meanwhile(turn, &mut preamble, stream.next()).await? {
                 Ok(Some(deltas)) => deltas,
@@ -150,30 +152,21 @@ impl Run<'_> {
             preamble = None;
             for delta in deltas {
                 match delta {
-                    Delta::Text(new) => {
-                        let new = cutter.push(&new);
-                        self.say(turn, &new).await;
-                        text.push_str(&new);
-                    }
-                    Delta::Reasoning(thought) => {
-                        let frame = render::reasoning(&turn.request.request_id, &thought, chrono::Utc::now());
-                        self.stream(turn, Kind::Reasoning, frame, 0).await;
-                    }
+                    Delta::Text(new) => self.answer(turn, &cutter.push(&new)).await,
+                    Delta::Reasoning(thought) => self.say(turn, Voice::Reasoning, &thought).await,
                 }
             }
         }
         let (rest, suggestions) = cutter.finish();
-        self.say(turn, &rest).await;
-        text.push_str(&rest);
+        self.answer(turn, &rest).await;
+        let text = self.showing.text().to_string();
         Ok(Ok((ModelReply { text, ..stream.into_reply() }, suggestions)))
     }
 
-    /// Shows new text of the answer.
-    async fn say(&mut self, turn: &Turn, text: &str) {
-        if !text.is_empty() {
-            let frame = render::token(&turn.request.request_id, text, chrono::Utc::now());
-            self.stream(turn, Kind::Token, frame, text.len()).await;
-        }
+    /// New text of the answer.
+    async fn answer(&mut self, turn: &Turn, text: &str) {
+        self.showing.say(text);
+        self.say(turn, Voice::Token, text).await;
     }
 
     /// Waits for the model, and shows the sentence for the meantime if that comes first.
@@ -190,8 +183,7 @@ impl Run<'_> {
             Either::Right((said, _)) => {
                 *preamble = None;
                 if let Ok(Some(Said { text, usage })) = said {
-                    let frame = render::preamble(&turn.request.request_id, &text, chrono::Utc::now());
-                    self.stream(turn, Kind::Preamble, frame, 0).await;
+                    self.say(turn, Voice::Preamble, &text).await;
                     self.preamble = Some(text);
                     self.side_usage = add(self.side_usage, usage);
                 }
@@ -210,6 +202,7 @@ impl Run<'_> {
             });
             requested(call, found.as_ref().map(|(tool, _)| tool), confirm, &self.state.supports)
         });
+        let shown = self.showing.shown(&reply.text);
         let event = Event::TurnModelReplied(ModelReplied {
             turn: self.turn_id,
             epoch: self.epoch,
@@ -220,6 +213,7 @@ impl Run<'_> {
             model: reply.model,
             response_id: reply.response_id,
             grounding,
+            shown,
         });
         self.record_and_show(turn, event).await
     }

@@ -26,6 +26,7 @@ use crate::{
         Command, Conversation, Event, Refusal, Step, Turn,
         event::{FailureReason, TurnReleased, Usage},
         next_step,
+        shown::{Showing, Voice},
     },
     ids, limits,
     live::relay::Relay,
@@ -64,6 +65,8 @@ pub(super) struct Run<'a> {
     pub profile: Profile,
     /// What the visitor was told for the meantime, until it is recorded.
     pub preamble: Option<String>,
+    /// How the model call that runs is being shown, until it is recorded.
+    pub showing: Showing,
     /// What small questions to models cost, until it is recorded.
     pub side_usage: Option<Usage>,
     item: u64,
@@ -168,6 +171,7 @@ async fn drive(
         relay,
         profile,
         preamble: None,
+        showing: Showing::default(),
         side_usage: None,
         item,
         message,
@@ -182,6 +186,9 @@ async fn drive(
         Err(Exit::TooLarge { max }) => run.end_too_large(max).await,
         Err(exit) => exit,
     };
+    if matches!(exit, Exit::Done) {
+        run.let_go().await;
+    }
     naming.end(worker, key, &run.state, turn_id);
     exit
 }
@@ -220,22 +227,41 @@ impl Run<'_> {
 
     /// Appends what happened, if the turn is still this worker's.
     pub async fn record(&mut self, event: Event) -> Result<Event, Exit> {
+        let decider = self.decider();
+        let mut command = Command::Record { turn: self.turn_id, epoch: self.epoch, event };
+        loop {
+            let asked_at = Instant::now();
+            match self.worker.conversations.execute(&self.key, self.state.clone(), &command, &decider).await {
+                Ok(executed) => {
+                    self.held_at = asked_at;
+                    self.state = executed.state;
+                    if executed.recorded.event.shown().is_some() {
+                        self.showing = Showing::default();
+                    }
+                    return Ok(executed.recorded.event);
+                }
+                Err(ExecuteError::Refused(refusal)) => return Err(self.lost(refusal).await),
+                Err(ExecuteError::Append(AppendError::TooLarge { max })) => {
+                    // What happened matters more than how it was shown.
+                    let is_smaller = match &mut command {
+                        Command::Record { event, .. } => event.empty_shown(),
+                        _ => false,
+                    };
+                    if !is_smaller {
+                        return Err(Exit::TooLarge { max });
+                    }
+                }
+                // Nothing is left that the turn could go on with.
+                Err(ExecuteError::Append(AppendError::Erased)) => return Err(Exit::Done),
+                Err(error) => return Err(Exit::Unavailable(error.to_string())),
+            }
+        }
+    }
+
+    fn decider(&mut self) -> Decider {
         let decider = Decider { source: self.worker.source(), event_id: ids::event_id(self.nonce, self.decisions) };
         self.decisions += 1;
-        let command = Command::Record { turn: self.turn_id, epoch: self.epoch, event };
-        let asked_at = Instant::now();
-        match self.worker.conversations.execute(&self.key, self.state.clone(), &command, &decider).await {
-            Ok(executed) => {
-                self.held_at = asked_at;
-                self.state = executed.state;
-                Ok(executed.recorded.event)
-            }
-            Err(ExecuteError::Refused(refusal)) => Err(self.lost(refusal).await),
-            Err(ExecuteError::Append(AppendError::TooLarge { max })) => Err(Exit::TooLarge { max }),
-            // Nothing is left that the turn could go on with.
-            Err(ExecuteError::Append(AppendError::Erased)) => Err(Exit::Done),
-            Err(error) => Err(Exit::Unavailable(error.to_string())),
-        }
+        decider
     }
 
     /// Appends what happened and shows it to the client.
@@ -245,6 +271,21 @@ impl Run<'_> {
             self.relay.publish(kind, frame, 0).await;
         }
         Ok(())
+    }
+
+    /// Shows a piece of what a model call says, and takes down that it did, unless the client wants no stream.
+    pub async fn say(&mut self, turn: &Turn, voice: Voice, text: &str) {
+        if text.is_empty() || !turn.request.stream {
+            return;
+        }
+        let (request_id, now) = (&turn.request.request_id, chrono::Utc::now());
+        self.showing.frame(voice, text, now);
+        let (kind, frame, text_bytes) = match voice {
+            Voice::Token => (Kind::Token, render::token(request_id, text, now), text.len()),
+            Voice::Reasoning => (Kind::Reasoning, render::reasoning(request_id, text, now), 0),
+            Voice::Preamble => (Kind::Preamble, render::preamble(request_id, text, now), 0),
+        };
+        self.relay.publish(kind, frame, text_bytes).await;
     }
 
     /// Publishes a `stream_*` frame, unless the client wants none.
@@ -276,10 +317,27 @@ impl Run<'_> {
     /// Gives the turn back. The log is told first: giving back what another worker holds by now would take it away from that
     /// worker, and a claim that was given back does not count against the turn.
     async fn release(&mut self) -> Exit {
-        let released = TurnReleased { turn: self.turn_id, epoch: self.epoch };
+        let released = self.released();
         match self.record(Event::TurnReleased(released)).await {
             Ok(_) => Exit::HandOver,
             Err(exit) => exit,
+        }
+    }
+
+    fn released(&self) -> TurnReleased {
+        TurnReleased { turn: self.turn_id, epoch: self.epoch, shown: self.showing.shown("") }
+    }
+
+    /// The turn was cancelled while the model spoke: what its client had been shown by then goes into the log after it. Nothing
+    /// depends on it, so it is tried once, and after everything that costs others.
+    async fn let_go(&mut self) {
+        let released = self.released();
+        if released.shown.is_none() {
+            return;
+        }
+        let (decider, command) = (self.decider(), Command::LetGo(released));
+        if let Err(error) = self.worker.conversations.execute(&self.key, self.state.clone(), &command, &decider).await {
+            tracing::debug!(turn = %self.turn_id, %error, "what had been shown of a turn is not in the log");
         }
     }
 

@@ -250,7 +250,7 @@ fn event(turn: TurnNo, epoch: Seq, what: What, state: Option<&Turn>) -> Event {
             },
             deadline: time(1),
         }),
-        What::Released => Event::TurnReleased(TurnReleased { turn: id, epoch }),
+        What::Released => Event::TurnReleased(TurnReleased { turn: id, epoch, shown: None }),
         What::Completed => Event::TurnCompleted(completed(id, epoch, turn)),
         What::GivenUp => Event::TurnFailed(TurnFailed {
             turn: id,
@@ -258,6 +258,7 @@ fn event(turn: TurnNo, epoch: Seq, what: What, state: Option<&Turn>) -> Event {
             request_id: request_id(turn),
             reason: FailureReason::Poison,
             detail: String::new(),
+            shown: None,
         }),
     }
 }
@@ -282,6 +283,7 @@ fn model_replied(turn: Uuid, epoch: Seq, reply: Reply, model_call: u32) -> Model
         model: None,
         response_id: None,
         grounding: Vec::new(),
+        shown: None,
     }
 }
 
@@ -303,5 +305,6 @@ fn completed(turn: Uuid, epoch: Seq, number: TurnNo) -> TurnCompleted {
         response_id: None,
         user: somebody(),
         agent: somebody(),
+        shown: None,
     }
 }

@@ -31,6 +31,7 @@ mod outages;
 mod permissions;
 mod privacy;
 mod races;
+mod replay;
 mod returning;
 mod slow_reader;
 mod streaming;

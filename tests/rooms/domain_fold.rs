@@ -2,12 +2,14 @@
 
 use turnstream::{
     domain::{
-        Conversation, Digest, Event, Outcome, Recorded,
+        Command, Conversation, Digest, Event, Outcome, Recorded, Refusal,
         conversation::Body,
+        decide,
         event::{
-            Citation, Content, Image, ModelReplied, Resolution, ToolReturned, TurnRequested, TurnResumed, TurnStarted,
-            Usage,
+            Citation, Content, Image, ModelReplied, Resolution, ToolReturned, TurnCancelled, TurnCompleted,
+            TurnReleased, TurnRequested, TurnResumed, TurnStarted, Usage,
         },
+        shown::{Showing, Shown, Voice},
     },
     limits,
 };
@@ -235,4 +237,52 @@ fn the_memory_of_a_fold_counts_what_can_be_large() {
     }
     let state = with_turns(1, "q", &large).state;
     assert!(state.memory_bytes() > LARGE_BYTES);
+}
+
+/// How a model call was shown.
+fn shown() -> Option<Shown> {
+    let mut showing = Showing::default();
+    showing.say("one ");
+    showing.frame(Voice::Token, "one ", second(1));
+    showing.shown("")
+}
+
+#[test]
+fn what_was_shown_of_a_cancelled_turn_is_recorded_once_it_is_over_and_changes_nothing() {
+    let mut story = Story::given([opened(), requested(10)]).and_claimed();
+    let epoch = story.state.last_seq;
+    let released = TurnReleased { turn: id(10), epoch, shown: shown() };
+    let let_go = Command::LetGo(released.clone());
+    assert_eq!(decide(&story.state, &let_go), Err(Refusal::NoTurn), "the turn is active");
+    story.happens(Event::TurnCancelled(TurnCancelled { turn: id(10), request_id: "request-10".into(), by: id(3) }));
+    assert_eq!(decide(&story.state, &let_go), Ok(Event::TurnReleased(released)));
+    // The next turn may have begun by then.
+    story.happens(requested(11));
+    let story = story.and_claimed();
+    let event = decide(&story.state, &let_go).unwrap();
+    let mut after = story.state.clone();
+    after.evolve(&recorded(story.state.last_seq + 1, event));
+    let (last_seq, last_digest) = (after.last_seq, after.last_digest);
+    assert_eq!(after, Conversation { last_seq, last_digest, ..story.state.clone() });
+
+    let mut ended = Story::given([opened(), requested(10)]).and_claimed();
+    ended.happens(completed(10, ended.state.last_seq, "done"));
+    assert_eq!(decide(&ended.state, &let_go), Err(Refusal::NoTurn), "it was not cancelled");
+}
+
+#[test]
+fn the_fold_keeps_nothing_of_how_an_answer_was_shown() {
+    let with = |shown: Option<Shown>| {
+        let mut story = Story::given([opened(), requested(10)]).and_claimed();
+        let epoch = story.state.last_seq;
+        let Event::TurnModelReplied(reply) = replied(10, epoch, vec![call("look")]) else { panic!() };
+        story.happens(Event::TurnModelReplied(ModelReplied { shown: shown.clone(), ..reply }));
+        story.happens(called(10, epoch, "look"));
+        story.happens(returned(10, epoch, "look"));
+        let running = story.state.clone();
+        let Event::TurnCompleted(end) = completed(10, epoch, "done") else { panic!() };
+        story.happens(Event::TurnCompleted(TurnCompleted { shown, ..end }));
+        (running, story.state)
+    };
+    assert_eq!(with(shown()), with(None));
 }

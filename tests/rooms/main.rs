@@ -3,7 +3,9 @@
 mod domain;
 mod domain_fold;
 mod domain_random;
+mod frames;
 mod fuzz;
+mod golden;
 mod hostile_documents;
 mod knowledge;
 mod lists;

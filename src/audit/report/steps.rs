@@ -75,7 +75,7 @@ fn step(f: &mut Formatter<'_>, known: &Step) -> fmt::Result {
             let how = if *is_takeover { "takes the turn over from another one" } else { "takes the turn" };
             line(f, format_args!("Worker <code>{worker}</code> {how}. Epoch {}", known.seq))?;
         }
-        What::Released { epoch } => line(f, format_args!("The worker gives the turn back. Epoch {epoch}"))?,
+        What::Released { epoch } => line(f, format_args!("The worker lets go of the turn. Epoch {epoch}"))?,
         What::ModelReplied(replied) => model_replied(f, replied)?,
         What::ToolCalled(call) => tool_called(f, call)?,
         What::ToolReturned { result, retries } => tool_returned(f, result, *retries)?,

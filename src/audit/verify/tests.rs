@@ -27,7 +27,7 @@ fn log(conversations: u128, events: u64) -> Vec<RawMessage> {
 fn log_since(old: u64, conversations: u128, events: u64) -> Vec<RawMessage> {
     let mut tails: HashMap<u128, (u64, Digest)> = HashMap::new();
     let event = |seq: u64| match seq % 2 {
-        0 => Event::TurnReleased(TurnReleased { turn: Uuid::from_u128(seq.into()), epoch: seq }),
+        0 => Event::TurnReleased(TurnReleased { turn: Uuid::from_u128(seq.into()), epoch: seq, shown: None }),
         _ => Event::TurnStarted(TurnStarted { turn: Uuid::from_u128(seq.into()), worker: Uuid::nil(), item: seq }),
     };
     let store = |seq: u64| {

@@ -7,10 +7,9 @@
 use std::sync::Arc;
 
 use chrono::{Duration, Utc};
-use serde_json::json;
 use uuid::Uuid;
 
-use super::{Connection, answer, session, session_not_found};
+use super::{Connection, session, session_not_found};
 use crate::{
     auth::{Principal, Role},
     domain::{
@@ -28,6 +27,7 @@ use crate::{
     wire::{
         actions::{BadFrame, Request, invalid},
         frames::ErrorCode,
+        render,
         stored::SessionRecord,
     },
 };
@@ -168,7 +168,7 @@ fn asker(principal: &Principal) -> Asker {
 }
 
 fn accept(connection: &mut Connection, request: &Request) {
-    answer(connection, request, 202, "Processing your request...", json!({}));
+    connection.out.push(render::accepted(request.request_id.as_deref(), Utc::now()));
 }
 
 /// The checks of the frame, in the protocol's order.

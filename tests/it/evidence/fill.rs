@@ -38,7 +38,7 @@ async fn grow(log: &NatsLog, key: &ConversationKey, round: u64, events: u64) {
                 title: format!("“Round” {round},\n {n}"), by: None
             }),
             1 => Event::TurnStarted(TurnStarted { turn, worker: Uuid::nil(), item: seq }),
-            _ => Event::TurnReleased(TurnReleased { turn, epoch: seq }),
+            _ => Event::TurnReleased(TurnReleased { turn, epoch: seq, shown: None }),
         };
         let new = NewEvent {
             id: format!("{}-{round}-{n}", key.conversation),

@@ -110,7 +110,7 @@ pub fn idempotent(name: &str) -> CallRequested {
 }
 
 pub fn released(n: u64, epoch: u64) -> Event {
-    Event::TurnReleased(TurnReleased { turn: id(n), epoch })
+    Event::TurnReleased(TurnReleased { turn: id(n), epoch, shown: None })
 }
 
 pub fn replied(n: u64, epoch: u64, calls: Vec<CallRequested>) -> Event {
@@ -124,6 +124,7 @@ pub fn replied(n: u64, epoch: u64, calls: Vec<CallRequested>) -> Event {
         model: None,
         response_id: None,
         grounding: Vec::new(),
+        shown: None,
     })
 }
 
@@ -169,6 +170,7 @@ pub fn completed(n: u64, epoch: u64, text: &str) -> Event {
         response_id: None,
         user: user(),
         agent: agent(),
+        shown: None,
     })
 }
 
@@ -179,5 +181,6 @@ pub fn failed(n: u64, epoch: u64) -> Event {
         request_id: format!("request-{n}"),
         reason: FailureReason::Model,
         detail: "no answer".into(),
+        shown: None,
     })
 }

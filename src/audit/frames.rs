@@ -1,0 +1,258 @@
+//! Events as the frames that a client was shown, with the time of each: those of one that watched the conversation from its
+//! beginning and lost nothing on the way.
+//!
+//! Not among them is what the log does not know: answers to actions other than `send_message`, keepalives, and what a worker had
+//! streamed that died before it could say so. [`Watcher::gaps`] counts the last.
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        Conversation, Event, Recorded, Turn,
+        event::{Resolution, TurnRequested},
+        shown::{Piece, Voice},
+    },
+    wire::render,
+};
+
+/// Something that a client saw or did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moment {
+    pub at: DateTime<Utc>,
+    pub what: What,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    /// The visitor sent a message.
+    Asked { name: String, message: String },
+    /// Somebody, or a deadline, answered the prompt that was pending.
+    Decided(Resolution),
+    /// A frame was shown.
+    Frame(Bytes),
+}
+
+/// Watches a conversation's events go by.
+#[derive(Default)]
+pub struct Watcher {
+    /// Only the turns of this session.
+    session: Option<Uuid>,
+    state: Conversation,
+    call: Call,
+    held: Option<Held>,
+    gaps: u64,
+}
+
+/// What was shown of the model call that the turn is at, by workers that did not finish it.
+#[derive(Default)]
+struct Call {
+    has_text: bool,
+    /// The call began anew, so a client that has seen text of it is shown no more.
+    is_muted: bool,
+}
+
+/// The end of a turn that was cancelled while it ran: its worker may still say what it had shown before.
+struct Held {
+    turn: Uuid,
+    request: TurnRequested,
+    cancelled_at: DateTime<Utc>,
+    /// The client was shown nothing more of the model call.
+    is_muted: bool,
+    /// The end, and what came after it.
+    moments: Vec<Moment>,
+}
+
+impl Watcher {
+    /// A client that is shown every turn, or those of one session.
+    pub fn new(session: Option<Uuid>) -> Self {
+        Self { session, ..Self::default() }
+    }
+
+    /// The next event: what was seen until it, as far as that is certain now.
+    pub fn take(&mut self, recorded: &Recorded) -> Vec<Moment> {
+        let before = self.state.turn.clone();
+        self.state.evolve(recorded);
+        let moments = match (&recorded.event, before) {
+            (Event::TurnRequested(e), _) => self.requested(e, recorded),
+            (Event::TurnReleased(e), _) if self.held.as_ref().is_some_and(|held| held.turn == e.turn) => {
+                return self.let_go(recorded);
+            }
+            (event, Some(turn)) if event.turn() == Some(turn.request.turn) && self.shows(&turn) => {
+                self.of_turn(&turn, recorded)
+            }
+            _ => vec![],
+        };
+        match &mut self.held {
+            Some(held) if !matches!(recorded.event, Event::TurnCancelled(_)) => {
+                held.moments.extend(moments);
+                vec![]
+            }
+            _ => moments,
+        }
+    }
+
+    /// There are no more events for now: what was waited with.
+    pub fn rest(&mut self) -> Vec<Moment> {
+        self.held.take().map(|held| held.moments).unwrap_or_default()
+    }
+
+    /// How many model calls may have been shown otherwise, because the log does not hold all of it.
+    pub fn gaps(&self) -> u64 {
+        self.gaps
+    }
+
+    /// The state after the events that were taken.
+    pub fn state(&self) -> &Conversation {
+        &self.state
+    }
+
+    fn shows(&self, turn: &Turn) -> bool {
+        self.session.is_none_or(|session| session == turn.request.session)
+    }
+
+    fn requested(&mut self, e: &TurnRequested, recorded: &Recorded) -> Vec<Moment> {
+        // One that came too late, or twice, is no turn.
+        let begun = self.state.turn.as_ref().filter(|turn| turn.requested_seq == recorded.seq && self.shows(turn));
+        if begun.is_none() {
+            return vec![];
+        }
+        self.call = Call::default();
+        let asked = What::Asked { name: e.user.name.clone(), message: e.message.clone() };
+        let accepted = What::Frame(render::accepted(Some(&e.request_id), recorded.time));
+        vec![Moment { at: recorded.time, what: asked }, Moment { at: recorded.time, what: accepted }]
+    }
+
+    /// An event of the active turn, which was as given before it.
+    fn of_turn(&mut self, turn: &Turn, recorded: &Recorded) -> Vec<Moment> {
+        let (request, event) = (&turn.request, &recorded.event);
+        if epoch(event).is_some_and(|epoch| !turn.held_under(epoch)) {
+            return vec![];
+        }
+        let at = recorded.time;
+        let mut moments = self.said(request, event, at);
+        match event {
+            Event::TurnStarted(e) if e.item == turn.item => {
+                let died = turn.epoch.is_some();
+                self.gaps += u64::from(died && request.stream);
+                if self.call.has_text {
+                    self.call = Call { has_text: false, is_muted: true };
+                    moments.push(frame(at, render::restarted(&request.request_id, at)));
+                }
+            }
+            Event::TurnToolCalled(e) if request.stream => {
+                // One that waited for a person was shown with its prompt.
+                let call = turn.call(&e.call).map(|call| &call.request).filter(|call| !call.waits());
+                moments.extend(
+                    call.map(|call| frame(at, render::tool_call(&request.request_id, &call.name, &call.arguments, at))),
+                );
+            }
+            Event::TurnResumed(e) => moments.push(Moment { at, what: What::Decided(e.resolution) }),
+            _ => {}
+        }
+        let rendered = render::render(&request.request_id, request.stream, event, at);
+        moments.extend(rendered.into_iter().map(|(_, bytes)| frame(at, bytes)));
+        match event {
+            Event::TurnCancelled(_) => self.cancelled(turn, at, moments),
+            _ => moments,
+        }
+    }
+
+    /// What the model said, if the event ends a model call.
+    fn said(&mut self, request: &TurnRequested, event: &Event, at: DateTime<Utc>) -> Vec<Moment> {
+        let (own, preamble) = match event {
+            Event::TurnModelReplied(e) => (e.text.clone(), e.preamble.as_ref()),
+            Event::TurnCompleted(e) => (e.call.map(|_| e.response.text()).unwrap_or_default(), e.preamble.as_ref()),
+            Event::TurnFailed(_) | Event::TurnReleased(_) => (String::new(), None),
+            _ => return vec![],
+        };
+        let is_muted = self.call.is_muted;
+        let pieces = match event.shown() {
+            Some(shown) => {
+                self.gaps += u64::from(shown.cut);
+                shown.pieces(&own)
+            }
+            // An event that is older than this, or of a client that wanted no stream: what can be told of it.
+            None if request.stream => {
+                let preamble = preamble.map(|text| Piece { voice: Voice::Preamble, text: text.clone(), at });
+                let text = Some(own).filter(|text| !text.is_empty());
+                self.gaps += u64::from(text.is_some());
+                let text = text.map(|text| Piece { voice: Voice::Token, text, at });
+                preamble.into_iter().chain(text).collect()
+            }
+            None => vec![],
+        };
+        match event {
+            Event::TurnReleased(_) => {
+                self.call.has_text |= !is_muted && pieces.iter().any(|piece| piece.voice == Voice::Token);
+            }
+            _ => self.call = Call::default(),
+        }
+        if is_muted || !request.stream { vec![] } else { frames(&request.request_id, &pieces) }
+    }
+
+    /// A turn ends while a worker may be at work for it.
+    fn cancelled(&mut self, turn: &Turn, at: DateTime<Utc>, mut moments: Vec<Moment>) -> Vec<Moment> {
+        // The worker of an earlier one has had the time of a whole turn to say it.
+        let mut before = self.rest();
+        if turn.epoch.is_some() && turn.park.is_none() && turn.request.stream {
+            let request = turn.request.clone();
+            let is_muted = self.call.is_muted;
+            self.held = Some(Held { turn: request.turn, request, cancelled_at: at, is_muted, moments });
+        } else {
+            before.append(&mut moments);
+        }
+        before
+    }
+
+    /// The worker of a cancelled turn says what it had shown.
+    fn let_go(&mut self, recorded: &Recorded) -> Vec<Moment> {
+        let Some(held) = self.held.take() else { return vec![] };
+        let shown = recorded.event.shown().filter(|_| !held.is_muted);
+        self.gaps += u64::from(shown.is_some_and(|shown| shown.cut));
+        let mut pieces = shown.map(|shown| shown.pieces("")).unwrap_or_default();
+        // What went out after the end was not shown any more.
+        pieces.retain(|piece| piece.at <= held.cancelled_at);
+        let mut moments = frames(&held.request.request_id, &pieces);
+        moments.extend(held.moments);
+        moments
+    }
+}
+
+/// The epoch under which a worker says that something happened.
+fn epoch(event: &Event) -> Option<u64> {
+    match event {
+        Event::TurnReleased(e) => Some(e.epoch),
+        Event::TurnModelReplied(e) => Some(e.epoch),
+        Event::TurnToolCalled(e) => Some(e.epoch),
+        Event::TurnToolReturned(e) => Some(e.epoch),
+        Event::TurnParked(e) => Some(e.epoch),
+        Event::TurnCompleted(e) => Some(e.epoch),
+        Event::TurnFailed(e) => Some(e.epoch),
+        Event::SessionOpened(_)
+        | Event::SessionIdentified(_)
+        | Event::ConversationRenamed(_)
+        | Event::TurnRequested(_)
+        | Event::TurnStarted(_)
+        | Event::TurnResumed(_)
+        | Event::TurnCancelled(_)
+        | Event::Erased(_) => None,
+    }
+}
+
+fn frames(request_id: &str, pieces: &[Piece]) -> Vec<Moment> {
+    let frames = pieces.iter().map(|Piece { voice, text, at }| {
+        let bytes = match voice {
+            Voice::Token => render::token(request_id, text, *at),
+            Voice::Reasoning => render::reasoning(request_id, text, *at),
+            Voice::Preamble => render::preamble(request_id, text, *at),
+        };
+        frame(*at, bytes)
+    });
+    frames.collect()
+}
+
+fn frame(at: DateTime<Utc>, bytes: Bytes) -> Moment {
+    Moment { at, what: What::Frame(bytes) }
+}

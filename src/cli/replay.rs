@@ -1,0 +1,271 @@
+//! `turnstream replay`: what happened, from the log alone.
+
+use std::{
+    collections::BTreeMap,
+    io::{IsTerminal, Write, stdout},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use clap::{ArgGroup, Args, ValueEnum};
+use indicatif::ProgressBar;
+use uuid::Uuid;
+
+use crate::{
+    app,
+    audit::{
+        frames::{Moment, Watcher, What},
+        open::{Opened, Opener},
+        pace::Speed,
+        page,
+        redact::Redaction,
+        replay::{self, OfSession, Point},
+        scan::{self, Scan},
+        timeline::Timeline,
+    },
+    config::Config,
+    domain::Conversation,
+    log::nats::NatsLog,
+};
+
+/// How often a replay that follows looks for what is new.
+const FOLLOW_EVERY_MS: u64 = 250;
+
+/// Tell what happened, from the log: in a conversation, a session, an organisation, or since a point in time.
+#[derive(Args)]
+#[command(group(ArgGroup::new("whose").required(true).multiple(true).args(["conversation", "session", "org", "since"])))]
+pub struct Replay {
+    /// The conversation's id.
+    conversation: Option<Uuid>,
+    /// Only this session: its own events, and those of the turns that it asked for.
+    #[arg(long, conflicts_with = "conversation")]
+    session: Option<Uuid>,
+    /// Every conversation of this organisation.
+    #[arg(long, conflicts_with_all = ["conversation", "session"])]
+    org: Option<String>,
+    #[arg(long, value_enum, default_value = "timeline")]
+    format: Format,
+    /// Begin at this sequence, or at this time (RFC 3339).
+    #[arg(long, value_name = "SEQ|TIME")]
+    since: Option<Point>,
+    /// Stop at this sequence, or at this time (RFC 3339).
+    #[arg(long, value_name = "SEQ|TIME")]
+    until: Option<Point>,
+    /// Print the state that the events add up to, instead of the events; of several conversations, each under its id.
+    #[arg(long, conflicts_with_all = ["follow", "session", "since", "serve", "format"])]
+    state: bool,
+    /// Go on with what happens from now on.
+    #[arg(long)]
+    follow: bool,
+    /// How fast frames come: `original`, `full`, or so many times as fast [default: full; on the page, original].
+    #[arg(long)]
+    speed: Option<Speed>,
+    /// Show a conversation on a page at this loopback address, as its client saw it.
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["follow", "format"])]
+    serve: Option<SocketAddr>,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Format {
+    /// A line of words for each event.
+    Timeline,
+    /// Each stored message as a line of JSON: sequence, time, subject, headers, payload.
+    Ndjson,
+    /// Each event as a CloudEvent in JSON, a line each.
+    Cloudevents,
+    /// The frames that a client was shown, a line each.
+    Frames,
+}
+
+/// Replays what was asked for.
+pub async fn replay(args: Replay, config: &Config) -> anyhow::Result<()> {
+    let is_of_one = args.conversation.is_some() || args.session.is_some();
+    let as_frames = args.format == Format::Frames || args.serve.is_some();
+    ensure!(is_of_one || !as_frames, "frames are of one conversation or session: name it");
+    ensure!(as_frames || args.speed.is_none(), "--speed is for --format frames and --serve");
+    let bus = app::connect(config, "auditor").await?;
+    let log = app::log(config, &bus).await?;
+    let redaction = Redaction::new(config.privacy.redact.clone());
+    let mut reader = Reader::open(&args, log, redaction, &config.regions.home).await?;
+    let replayed = match (args.serve, args.format) {
+        _ if args.state => states(&mut reader, is_of_one).await,
+        (Some(address), _) => serve(&mut reader, &args, address).await,
+        (None, Format::Frames) => frames(&mut reader, &args).await,
+        (None, format) => events(&mut reader, format, is_of_one, args.session).await,
+    };
+    replayed?;
+    ensure!(reader.has_read, "there is {} in the region `{}`", reader.nothing, config.regions.home);
+    Ok(())
+}
+
+/// Reads the events that a replay is about.
+struct Reader {
+    scan: Scan,
+    opener: Opener,
+    bar: ProgressBar,
+    since: Option<Point>,
+    until: Option<Point>,
+    follows: bool,
+    has_read: bool,
+    /// What there is when there is nothing.
+    nothing: String,
+}
+
+impl Reader {
+    async fn open(args: &Replay, log: NatsLog, redaction: Redaction, region: &str) -> anyhow::Result<Self> {
+        let conversation = match (args.conversation, args.session) {
+            (None, Some(session)) => {
+                let found = scan::conversation_of(&log, region, session).await?;
+                Some(found.with_context(|| format!("there is no session {session} in the region `{region}`"))?)
+            }
+            (conversation, _) => conversation,
+        };
+        let (mut scan, nothing) = match (&args.org, conversation) {
+            (Some(org), _) => (Scan::of_org(log.clone(), region, org), format!("no conversation of `{org}`")),
+            (None, Some(id)) => (Scan::new(log.clone(), region, conversation), format!("no conversation {id}")),
+            (None, None) => (Scan::new(log.clone(), region, None), "nothing since then".to_string()),
+        };
+        // What is told of one conversation may begin in the middle, but is understood only from its beginning.
+        match &args.since {
+            Some(Point::Seq(seq)) if conversation.is_none() => scan.begin_at(*seq),
+            Some(Point::Time(time)) if conversation.is_none() => scan.begin_at_time(*time).await?,
+            _ => {}
+        }
+        // Lines that come between would tear the bar apart.
+        let bar = match stdout().is_terminal() && !args.state || args.follow {
+            true => ProgressBar::hidden(),
+            false => ProgressBar::new(scan.last().await?),
+        };
+        let (since, until) = (args.since.clone(), args.until.clone());
+        let opener = Opener::new(log, redaction);
+        Ok(Self { scan, opener, bar, since, until, follows: args.follow, has_read: false, nothing })
+    }
+
+    /// The next event that there is. `None`: there are no more now.
+    async fn next(&mut self) -> anyhow::Result<Option<Opened>> {
+        let next = self.scan.next().await?;
+        let next = next.filter(|message| self.until.as_ref().is_none_or(|until| until.ends_with(message)));
+        let Some(message) = next else {
+            self.bar.finish_and_clear();
+            return Ok(None);
+        };
+        self.has_read = true;
+        self.bar.set_position(message.seq);
+        Ok(Some(self.opener.open(message).await?))
+    }
+
+    /// Waits until there may be more. False: there is nothing to wait for.
+    async fn wait(&self) -> bool {
+        if self.follows && self.until.is_none() {
+            tokio::time::sleep(Duration::from_millis(FOLLOW_EVERY_MS)).await;
+        }
+        self.follows && self.until.is_none()
+    }
+
+    /// Whether an event is to be told; those before it are only read.
+    fn tells(&self, opened: &Opened) -> bool {
+        self.since.as_ref().is_none_or(|since| since.begins_with(&opened.message))
+    }
+}
+
+/// Prints events, in the order of the log.
+async fn events(reader: &mut Reader, format: Format, is_of_one: bool, session: Option<Uuid>) -> anyhow::Result<()> {
+    let mut timeline = if is_of_one { Timeline::default() } else { Timeline::of_several() };
+    let (mut of_session, mut out) = (session.map(OfSession::new), stdout());
+    loop {
+        let Some(opened) = reader.next().await? else {
+            if reader.wait().await {
+                continue;
+            }
+            return Ok(());
+        };
+        let tells = reader.tells(&opened);
+        let Opened { stored, message } = opened;
+        let line = match format {
+            Format::Ndjson => replay::raw(&message).to_string(),
+            Format::Cloudevents => replay::cloud_event(&message).to_string(),
+            Format::Timeline | Format::Frames => timeline.line(&stored),
+        };
+        if of_session.as_mut().is_none_or(|of| of.includes(&stored.recorded.event)) && tells {
+            writeln!(out, "{line}")?;
+        }
+    }
+}
+
+/// Prints what the events add up to.
+async fn states(reader: &mut Reader, is_of_one: bool) -> anyhow::Result<()> {
+    let mut states: BTreeMap<Uuid, Conversation> = BTreeMap::new();
+    while let Some(Opened { stored, .. }) = reader.next().await? {
+        states.entry(stored.envelope.conversation).or_default().evolve(&stored.recorded);
+    }
+    let written = match states.values().next() {
+        Some(state) if is_of_one => replay::canonical(state)?,
+        _ => replay::canonical(&states)?,
+    };
+    if !states.is_empty() {
+        writeln!(stdout(), "{written}")?;
+    }
+    Ok(())
+}
+
+/// Prints the frames that a client was shown.
+async fn frames(reader: &mut Reader, args: &Replay) -> anyhow::Result<()> {
+    let mut watcher = Watcher::new(args.session);
+    let (speed, mut before, mut out) = (args.speed.unwrap_or(Speed::Full), None, stdout());
+    loop {
+        let (moments, is_over) = match reader.next().await? {
+            Some(opened) => {
+                let moments = watcher.take(&opened.stored.recorded);
+                (if reader.tells(&opened) { moments } else { vec![] }, false)
+            }
+            None => {
+                let rest = watcher.rest();
+                (rest, !reader.wait().await)
+            }
+        };
+        for Moment { at, what } in moments {
+            let What::Frame(frame) = what else { continue };
+            tokio::time::sleep(speed.between(before.replace(at), at)).await;
+            out.write_all(&frame)?;
+            out.write_all(b"\n")?;
+        }
+        if is_over {
+            tell_gaps(&watcher);
+            return Ok(());
+        }
+    }
+}
+
+/// Shows on a page what a client saw, until the process is stopped.
+async fn serve(reader: &mut Reader, args: &Replay, address: SocketAddr) -> anyhow::Result<()> {
+    if !address.ip().is_loopback() {
+        bail!("who reaches the page reads the conversation, so it is served at a loopback address only");
+    }
+    let (mut watcher, mut moments) = (Watcher::new(args.session), vec![]);
+    while let Some(opened) = reader.next().await? {
+        let seen = watcher.take(&opened.stored.recorded);
+        moments.extend(if reader.tells(&opened) { seen } else { vec![] });
+    }
+    moments.extend(watcher.rest());
+    if !reader.has_read {
+        return Ok(());
+    }
+    tell_gaps(&watcher);
+    let stop = app::StopSignal::new()?;
+    let listener =
+        tokio::net::TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
+    println!("showing the replay on http://{}", listener.local_addr()?);
+    tokio::select! {
+        served = page::serve(listener, moments, args.speed.unwrap_or(Speed::Times(1.0))) => served?,
+        () = stop.wait() => {}
+    }
+    Ok(())
+}
+
+fn tell_gaps(watcher: &Watcher) {
+    if watcher.gaps() > 0 {
+        let gaps = watcher.gaps();
+        eprintln!("{gaps} model calls may have been shown otherwise: the log does not hold how they were");
+    }
+}

@@ -1,0 +1,303 @@
+//! How a model call was shown to its client: where the text was cut into frames, when each went out, and what was said
+//! beside the answer. With it a replay gives the frames that a client saw, not only the text that they add up to.
+//!
+//! Invariant: a frame costs its writer a few bytes in buffers that grow, and nothing else, for it is taken down while the model
+//! is being relayed.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use chrono::{DateTime, TimeDelta, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::event::Event;
+use crate::limits;
+
+/// Bits of a frame's first number that say its kind; the others are its length.
+const KIND_BITS: u32 = 2;
+
+/// The frames of a model call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Shown {
+    /// When the first frame went out, in whole milliseconds.
+    pub at: DateTime<Utc>,
+    /// Base64 of two numbers a frame, each in LEB128: its bytes of text times 4 plus its kind (0 = token, 1 = reasoning, 2 =
+    /// preamble), and the milliseconds since the frame before it.
+    pub frames: String,
+    /// The text of the reasoning and preamble frames, one after the other.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub aside: String,
+    /// What the token frames said after the text that the event itself holds.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub rest: String,
+    /// More was shown than is kept here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
+}
+
+/// What kind of frame text of a model call is shown in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Voice {
+    Token,
+    Reasoning,
+    Preamble,
+}
+
+/// One frame of a model call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    pub voice: Voice,
+    pub text: String,
+    pub at: DateTime<Utc>,
+}
+
+/// Takes down the frames of the model call that runs.
+#[derive(Debug, Default)]
+pub struct Showing {
+    /// The text of the answer so far, shown or not.
+    text: String,
+    aside: String,
+    packed: Vec<u8>,
+    first_ms: i64,
+    last_ms: i64,
+    /// No more frames beside the answer are kept.
+    aside_is_full: bool,
+    cut: bool,
+}
+
+impl Voice {
+    const ALL: [Self; 3] = [Self::Token, Self::Reasoning, Self::Preamble];
+}
+
+impl Showing {
+    /// The text of the answer so far.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// More text of the answer, whether or not its client wants to be shown it as it comes.
+    pub fn say(&mut self, text: &str) {
+        self.text.push_str(text);
+    }
+
+    /// A frame went out. The text of a token is given to [`Showing::say`] too.
+    pub fn frame(&mut self, voice: Voice, text: &str, now: DateTime<Utc>) {
+        if voice != Voice::Token {
+            self.aside_is_full |= self.aside.len() + text.len() > limits::SHOWN_ASIDE_MAX_BYTES;
+            if self.aside_is_full {
+                self.cut = true;
+                return;
+            }
+        }
+        if self.packed.len() >= limits::SHOWN_FRAMES_MAX_BYTES {
+            self.cut = true;
+            return;
+        }
+        if voice != Voice::Token {
+            self.aside.push_str(text);
+        }
+        let now_ms = now.timestamp_millis();
+        if self.packed.is_empty() {
+            (self.first_ms, self.last_ms) = (now_ms, now_ms);
+        }
+        // A clock that was set back makes no frame earlier than the one before it.
+        let since = u64::try_from(now_ms - self.last_ms).unwrap_or(0);
+        self.last_ms = self.last_ms.max(now_ms);
+        push_number(&mut self.packed, (text.len() as u64) << KIND_BITS | voice as u64);
+        push_number(&mut self.packed, since);
+    }
+
+    /// What is kept of it with an event that holds this text itself. `None`: nothing was shown.
+    pub fn shown(&self, own: &str) -> Option<Shown> {
+        if self.packed.is_empty() {
+            return None;
+        }
+        let rest = self.text.strip_prefix(own).unwrap_or(&self.text);
+        let kept = &rest[..rest.floor_char_boundary(limits::SHOWN_REST_MAX_BYTES)];
+        Some(Shown {
+            at: DateTime::from_timestamp_millis(self.first_ms).unwrap_or_default(),
+            frames: BASE64_STANDARD.encode(&self.packed),
+            aside: self.aside.clone(),
+            rest: kept.to_string(),
+            cut: self.cut || kept.len() < rest.len(),
+        })
+    }
+}
+
+impl Shown {
+    /// The same with nothing in it, for an event that would be too large otherwise.
+    pub fn emptied(&self) -> Self {
+        Self { at: self.at, frames: String::new(), aside: String::new(), rest: String::new(), cut: true }
+    }
+
+    /// The frames in their order, for the event's own text. Text that no frame covers comes in one more at the end.
+    pub fn pieces(&self, own: &str) -> Vec<Piece> {
+        let text = format!("{own}{}", self.rest);
+        let (mut text, mut aside) = (text.as_str(), self.aside.as_str());
+        let (mut pieces, mut at) = (Vec::new(), self.at);
+        let packed = BASE64_STANDARD.decode(&self.frames).unwrap_or_default();
+        let mut packed = packed.as_slice();
+        while let Some((voice, length, since)) = next_frame(&mut packed) {
+            let source = if voice == Voice::Token { &mut text } else { &mut aside };
+            let Some((taken, others)) = source.split_at_checked(length) else { break };
+            *source = others;
+            at = at.checked_add_signed(since).unwrap_or(at);
+            pieces.push(Piece { voice, text: taken.to_string(), at });
+        }
+        if !text.is_empty() {
+            pieces.push(Piece { voice: Voice::Token, text: text.to_string(), at });
+        }
+        pieces
+    }
+}
+
+impl Event {
+    /// How a model call was shown that this event ends.
+    pub fn shown(&self) -> Option<&Shown> {
+        match self {
+            Event::TurnModelReplied(e) => e.shown.as_ref(),
+            Event::TurnReleased(e) => e.shown.as_ref(),
+            Event::TurnCompleted(e) => e.shown.as_ref(),
+            Event::TurnFailed(e) => e.shown.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Leaves out how a model call was shown. False: there is nothing to leave out.
+    pub fn empty_shown(&mut self) -> bool {
+        let shown = match self {
+            Event::TurnModelReplied(e) => &mut e.shown,
+            Event::TurnReleased(e) => &mut e.shown,
+            Event::TurnCompleted(e) => &mut e.shown,
+            Event::TurnFailed(e) => &mut e.shown,
+            _ => return false,
+        };
+        let emptied = shown.as_ref().map(Shown::emptied).filter(|emptied| Some(emptied) != shown.as_ref());
+        let is_less = emptied.is_some();
+        *shown = emptied.or(shown.take());
+        is_less
+    }
+}
+
+fn next_frame(packed: &mut &[u8]) -> Option<(Voice, usize, TimeDelta)> {
+    let (head, since) = (take_number(packed)?, take_number(packed)?);
+    let voice = Voice::ALL.get((head & ((1 << KIND_BITS) - 1)) as usize)?;
+    let since = i64::try_from(since).ok().and_then(TimeDelta::try_milliseconds)?;
+    Some((*voice, usize::try_from(head >> KIND_BITS).ok()?, since))
+}
+
+/// Appends a number in LEB128: seven bits a byte, the lowest first, the eighth says that more follow.
+fn push_number(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+fn take_number(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..u64::BITS).step_by(7) {
+        let (byte, others) = bytes.split_first()?;
+        *bytes = others;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(1_764_000_000_000 + ms).unwrap()
+    }
+
+    fn piece(voice: Voice, text: &str, ms: i64) -> Piece {
+        Piece { voice, text: text.into(), at: at(ms) }
+    }
+
+    fn token(showing: &mut Showing, text: &str, ms: i64) {
+        showing.say(text);
+        showing.frame(Voice::Token, text, at(ms));
+    }
+
+    #[test]
+    fn frames_come_back_as_they_went_out() {
+        let mut showing = Showing::default();
+        showing.frame(Voice::Preamble, "One moment.", at(0));
+        showing.frame(Voice::Reasoning, "hm, ", at(200));
+        showing.frame(Voice::Reasoning, "漢字", at(205));
+        token(&mut showing, "It is ", 90_000);
+        token(&mut showing, "4.", 89_000);
+        token(&mut showing, " \n", 90_001);
+        let shown = showing.shown("It is 4.").unwrap();
+        assert_eq!((shown.rest.as_str(), shown.cut), (" \n", false));
+        let expected = [
+            piece(Voice::Preamble, "One moment.", 0),
+            piece(Voice::Reasoning, "hm, ", 200),
+            piece(Voice::Reasoning, "漢字", 205),
+            piece(Voice::Token, "It is ", 90_000),
+            piece(Voice::Token, "4.", 90_000),
+            piece(Voice::Token, " \n", 90_001),
+        ];
+        assert_eq!(shown.pieces("It is 4."), expected);
+        // The event that brought no answer holds the same text beside it.
+        assert_eq!(showing.shown("").unwrap().pieces(""), expected);
+    }
+
+    #[test]
+    fn an_ordinary_token_takes_few_bytes() {
+        let mut showing = Showing::default();
+        for n in 0..8_192 {
+            token(&mut showing, " word", n * 23);
+        }
+        let shown = showing.shown(showing.text()).unwrap();
+        let bytes = serde_json::to_vec(&shown).unwrap().len();
+        assert!(bytes * 10 < 8_192 * 28, "{bytes} bytes");
+        assert_eq!(shown.pieces(showing.text()).len(), 8_192);
+    }
+
+    #[test]
+    fn what_is_too_much_is_left_out_and_said() {
+        let mut showing = Showing::default();
+        showing.frame(Voice::Reasoning, &"x".repeat(limits::SHOWN_ASIDE_MAX_BYTES), at(0));
+        showing.frame(Voice::Reasoning, "y", at(1));
+        token(&mut showing, &"é".repeat(limits::SHOWN_REST_MAX_BYTES), 2);
+        let shown = showing.shown("").unwrap();
+        assert!(shown.cut && shown.aside.len() == limits::SHOWN_ASIDE_MAX_BYTES);
+        assert_eq!(shown.rest.len(), limits::SHOWN_REST_MAX_BYTES);
+        // The token frame is longer than what is left of it.
+        let lengths: Vec<_> = shown.pieces("").iter().map(|piece| (piece.voice, piece.text.len())).collect();
+        assert_eq!(lengths, [(Voice::Reasoning, shown.aside.len()), (Voice::Token, shown.rest.len())]);
+
+        let mut showing = Showing::default();
+        while !showing.cut {
+            token(&mut showing, "a", 0);
+        }
+        token(&mut showing, "the rest", 0);
+        let pieces = showing.shown(showing.text()).unwrap().pieces(showing.text());
+        assert_eq!(pieces.len(), limits::SHOWN_FRAMES_MAX_BYTES / 2 + 1);
+        assert_eq!(pieces.last().unwrap().text, "athe rest");
+    }
+
+    #[test]
+    fn frames_that_are_none_hide_no_text() {
+        let shown = |packed: &[u8]| Shown {
+            at: at(0),
+            frames: BASE64_STANDARD.encode(packed),
+            aside: String::new(),
+            rest: String::new(),
+            cut: false,
+        };
+        let whole = [piece(Voice::Token, "é", 0)];
+        for packed in [&[][..], &[4, 0], &[3, 0], &[0xff; 30], &[0x80], &[8], &[0xff, 0xff, 0xff, 0xff, 0x7f, 0]] {
+            assert_eq!(shown(packed).pieces("é"), whole, "{packed:?}");
+        }
+        assert_eq!(Shown { frames: "no base64".into(), ..shown(&[]) }.pieces("é"), whole);
+        assert_eq!(shown(&[8, 0]).emptied().pieces("é"), whole);
+    }
+}

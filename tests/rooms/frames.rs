@@ -1,0 +1,147 @@
+//! What a client saw, told from events alone: the order where several things happen at once, and what is not told.
+
+use serde_json::Value;
+use turnstream::{
+    audit::frames::{Watcher, What},
+    domain::{
+        Event,
+        event::{ModelReplied, TurnCancelled, TurnFailed, TurnReleased, TurnRequested, TurnStarted},
+        shown::{Showing, Shown, Voice},
+    },
+};
+
+use crate::support::samples::*;
+
+/// A call that said these words, a frame each, in the seconds from this one on.
+fn said(from: u64, words: &[&str]) -> Option<Shown> {
+    let mut showing = Showing::default();
+    for (n, word) in (from..).zip(words) {
+        showing.say(word);
+        showing.frame(Voice::Token, word, second(n));
+    }
+    showing.shown("")
+}
+
+fn started(turn: u64, item: u64) -> Event {
+    Event::TurnStarted(TurnStarted { turn: id(turn), worker: id(7), item })
+}
+
+fn cancelled(turn: u64) -> Event {
+    Event::TurnCancelled(TurnCancelled { turn: id(turn), request_id: format!("request-{turn}"), by: id(3) })
+}
+
+fn let_go(turn: u64, epoch: u64, shown: Option<Shown>) -> Event {
+    Event::TurnReleased(TurnReleased { turn: id(turn), epoch, shown })
+}
+
+/// What a frame is, in a word or its text.
+fn word(frame: &[u8]) -> String {
+    let frame: Value = serde_json::from_slice(frame).unwrap();
+    let text = frame["token"].as_str().or(frame["node"].as_str()).or(frame["type"].as_str());
+    text.unwrap().trim().to_owned()
+}
+
+fn words(moments: Vec<turnstream::audit::frames::Moment>) -> Vec<String> {
+    let frames = moments.into_iter().filter_map(|moment| match moment.what {
+        What::Frame(frame) => Some(word(&frame)),
+        What::Asked { .. } | What::Decided(_) => None,
+    });
+    frames.collect()
+}
+
+/// What was seen of these events, which have the sequences from 1 on and a second each.
+fn seen(events: Vec<Event>) -> (Vec<String>, u64) {
+    let mut watcher = Watcher::new(None);
+    let mut moments = Vec::new();
+    for (seq, event) in (1..).zip(events) {
+        moments.extend(watcher.take(&recorded(seq, event)));
+    }
+    moments.extend(watcher.rest());
+    (words(moments), watcher.gaps())
+}
+
+const ACCEPTED: &str = "immediate_response";
+const ANSWER: &str = "eventual_response";
+
+#[test]
+fn what_a_cancelled_turn_had_shown_comes_before_its_end_and_nothing_after_it() {
+    // Cancelled in second 4; the next turn begins before the worker has said what it had shown.
+    let shown = said(3, &["one ", "two ", "three "]);
+    let events = vec![
+        opened(),
+        requested(10),
+        started(10, 2),
+        cancelled(10),
+        requested(11),
+        let_go(10, 3, shown),
+        started(11, 5),
+        completed(11, 7, "fine"),
+    ];
+    let (words, gaps) = seen(events);
+    assert_eq!(words, [ACCEPTED, "one", "two", "cancelled", ACCEPTED, "fine", ANSWER]);
+    assert_eq!(gaps, 1, "the second turn is older than the field");
+}
+
+#[test]
+fn a_cancelled_turn_whose_worker_says_nothing_ends_all_the_same() {
+    let events = vec![opened(), requested(10), started(10, 2), cancelled(10), requested(11), cancelled(11)];
+    assert_eq!(seen(events).0, [ACCEPTED, "cancelled", ACCEPTED, "cancelled"]);
+    // Who follows the log gets the end when nothing more comes, and the late word no more.
+    let mut watcher = Watcher::new(None);
+    for (seq, event) in (1..).zip([opened(), requested(10), started(10, 2)]) {
+        watcher.take(&recorded(seq, event));
+    }
+    assert!(watcher.take(&recorded(4, cancelled(10))).is_empty());
+    assert_eq!(words(watcher.rest()), ["cancelled"]);
+    assert!(watcher.take(&recorded(5, let_go(10, 3, said(3, &["one "])))).is_empty());
+    assert!(watcher.rest().is_empty());
+}
+
+#[test]
+fn a_call_that_begins_anew_is_marked_and_not_shown_again_until_it_is_over() {
+    let Event::TurnModelReplied(reply) = replied(10, 7, vec![call("look")]) else { panic!() };
+    let reply = ModelReplied { shown: said(8, &["Let me ", "look."]), ..reply };
+    let events = vec![
+        opened(),
+        requested(10),
+        started(10, 2),
+        let_go(10, 3, said(3, &["Let "])),
+        started(10, 2),
+        let_go(10, 5, said(6, &["Let me "])),
+        started(10, 2),
+        Event::TurnModelReplied(reply),
+        called(10, 7, "look"),
+        returned(10, 7, "look"),
+        completed(10, 7, "fine"),
+    ];
+    // The second run of the first call is muted, so its third run marks nothing.
+    assert_eq!(seen(events).0, [ACCEPTED, "Let", "turn_restarted", "tool", "tool", "fine", ANSWER]);
+}
+
+#[test]
+fn a_worker_that_died_leaves_a_gap_and_one_that_is_fenced_says_nothing() {
+    let Event::TurnFailed(failure) = failed(10, 3) else { panic!() };
+    let failure = |epoch| Event::TurnFailed(TurnFailed { epoch, shown: said(4, &["half "]), ..failure.clone() });
+    let events = vec![opened(), requested(10), started(10, 2), started(10, 2), failure(3), failure(4)];
+    assert_eq!(seen(events), (["immediate_response", "half", "error"].map(str::to_owned).to_vec(), 1));
+}
+
+#[test]
+fn one_session_sees_its_own_turns_and_a_void_request_is_none() {
+    let other = |n: u64| Event::TurnRequested(TurnRequested { session: id(4), ..request(n) });
+    let late = |n: u64| Event::TurnRequested(TurnRequested { not_after: second(1), ..request(n) });
+    let events = [opened(), late(9), requested(10), cancelled(10), other(11), cancelled(11)];
+    let of = |session: Option<u64>| {
+        let mut watcher = Watcher::new(session.map(id));
+        let mut moments = Vec::new();
+        for (seq, event) in (1..).zip(events.clone()) {
+            moments.extend(watcher.take(&recorded(seq, event)));
+        }
+        moments.extend(watcher.rest());
+        words(moments)
+    };
+    assert_eq!(of(Some(3)), [ACCEPTED, "cancelled"]);
+    assert_eq!(of(Some(4)), [ACCEPTED, "cancelled"]);
+    assert_eq!(of(Some(5)), [""; 0]);
+    assert_eq!(of(None).len(), 4);
+}
