@@ -71,6 +71,14 @@ pub fn events_of(region: &str, conversation: Option<Uuid>) -> String {
     }
 }
 
+/// `>`: all that a stream has.
+pub const EVERYTHING: &str = ">";
+
+/// Whether a subject is that of an event of a conversation.
+pub fn is_event(subject: &str) -> bool {
+    subject.starts_with("chat.")
+}
+
 /// `chat.{region}.{org}.>`: all events of an organisation. Readers: auditors.
 pub fn events_of_org(region: &str, org: &str) -> String {
     format!("chat.{region}.{}.>", encode_token(org))

@@ -23,9 +23,12 @@ use self::{
     part::{Part, PartWriter},
 };
 use super::{open::Opener, replay::Point, scan::Scan};
-use crate::log::{
-    ReadError,
-    nats::{NatsLog, RawMessage},
+use crate::{
+    limits,
+    log::{
+        ReadError,
+        nats::{NatsLog, RawMessage},
+    },
 };
 
 /// What is written.
@@ -61,9 +64,8 @@ pub struct Options {
     pub zstd: bool,
     /// Opens sealed payloads, where their key is still there, and hides what auditors are not shown.
     pub opener: Option<Opener>,
-    /// Events, and bytes before compression, of a part.
-    pub part_events: u64,
-    pub part_bytes: u64,
+    /// Events of a part, if they shall be other than usual.
+    pub part_events: Option<u64>,
 }
 
 /// Why an export ended early.
@@ -110,6 +112,7 @@ impl Options {
         };
         let mut scan = self.scan(log, manifest.scanned).await?;
         let end = scan.last().await?;
+        let part_events = self.part_events.unwrap_or(limits::EXPORT_PART_EVENTS);
         let mut writer: Option<PartWriter> = None;
         while let Some(message) = scan.next_until(end).await? {
             progress.at(message.seq, end);
@@ -121,7 +124,7 @@ impl Options {
                 None => PartWriter::new(&manifest.next_part(folder), self.form, self.zstd).map_err(file)?,
             };
             self.push(&mut part, &message).await?;
-            if part.events < self.part_events && part.bytes < self.part_bytes {
+            if part.events < part_events && part.bytes < limits::EXPORT_PART_BYTES {
                 writer = Some(part);
                 continue;
             }
@@ -168,16 +171,17 @@ impl Options {
 
     async fn scan(&self, log: &NatsLog, scanned: u64) -> Result<Scan, ReadError> {
         let log = log.clone();
-        let scan = match (&self.filter.org, self.filter.conversation) {
+        let mut scan = match (&self.filter.org, self.filter.conversation) {
             (Some(org), None) => Scan::of_org(log, &self.region, org),
             (_, conversation) => Scan::new(log, &self.region, conversation),
         };
         match &self.since {
-            _ if scanned > 0 => Ok(scan.starting_at(scanned + 1)),
-            Some(Point::Seq(seq)) => Ok(scan.starting_at(*seq)),
-            Some(Point::Time(time)) => scan.starting_when(*time).await,
-            None => Ok(scan),
+            _ if scanned > 0 => scan.begin_at(scanned + 1),
+            Some(Point::Seq(seq)) => scan.begin_at(*seq),
+            Some(Point::Time(time)) => scan.begin_at_time(*time).await?,
+            None => {}
         }
+        Ok(scan)
     }
 }
 

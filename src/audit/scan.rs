@@ -28,6 +28,9 @@ pub struct Scan {
     log: NatsLog,
     stream: String,
     filter: String,
+    /// What the server is asked for. To look for all events of a region costs it four times what it costs to give everything that
+    /// the stream has, session records too, where there are many subjects.
+    asked: String,
     from: u64,
     read: VecDeque<RawMessage>,
     /// The next batch, which is read while this one is looked at.
@@ -37,7 +40,11 @@ pub struct Scan {
 impl Scan {
     /// From the first event on; of one conversation, or of all.
     pub fn new(log: NatsLog, region: &str, conversation: Option<Uuid>) -> Self {
-        Self::over(log, subjects::stream_name(CHAT, region), subjects::events_of(region, conversation))
+        let scan = Self::over(log, subjects::stream_name(CHAT, region), subjects::events_of(region, conversation));
+        match conversation {
+            Some(_) => scan,
+            None => Self { asked: subjects::EVERYTHING.into(), ..scan },
+        }
     }
 
     /// The events of an organisation.
@@ -51,20 +58,22 @@ impl Scan {
     }
 
     fn over(log: NatsLog, stream: String, filter: String) -> Self {
-        Self { log, stream, filter, from: 1, read: VecDeque::new(), ahead: None }
+        Self { log, stream, asked: filter.clone(), filter, from: 1, read: VecDeque::new(), ahead: None }
     }
 
     /// From this sequence on.
-    pub fn starting_at(mut self, seq: u64) -> Self {
-        self.from = seq.max(1);
-        self
+    pub fn begin_at(&mut self, seq: u64) {
+        self.from = seq;
+        self.read.clear();
+        self.ahead = None;
     }
 
-    /// From the first one on that was stored at this time or later. One that comes only later than this call is not missed.
-    pub async fn starting_when(self, time: DateTime<Utc>) -> Result<Self, ReadError> {
+    /// From the first event on that was stored at this time or later. One that comes only later than this call is not missed.
+    pub async fn begin_at_time(&mut self, time: DateTime<Utc>) -> Result<(), ReadError> {
         let last = self.last().await?;
         let first = self.log.first_since(&self.stream, &self.filter, time).await?;
-        Ok(self.starting_at(first.map_or(last + 1, |message| message.seq)))
+        self.begin_at(first.map_or(last + 1, |message| message.seq));
+        Ok(())
     }
 
     /// Of one conversation of an organisation.
@@ -74,15 +83,19 @@ impl Scan {
 
     /// The next event. `None`: there are no more now.
     pub async fn next(&mut self) -> Result<Option<RawMessage>, ReadError> {
-        if self.read.is_empty() {
+        while self.read.is_empty() {
             let batch = match self.ahead.take() {
                 Some(ahead) => ahead.await.unwrap_or_else(|error| Err(ReadError::Unavailable(error.to_string()))),
                 None => self.fetch().await,
             };
-            let (messages, more) = batch?;
-            self.from = messages.last().map_or(self.from, |last| last.seq + 1);
-            if more && !messages.is_empty() {
+            let (mut messages, more) = batch?;
+            let Some(last) = messages.last() else { return Ok(None) };
+            self.from = last.seq + 1;
+            if more {
                 self.ahead = Some(AbortOnDropHandle::new(tokio::spawn(self.fetch())));
+            }
+            if self.asked != self.filter {
+                messages.retain(|message| subjects::is_event(&message.subject));
             }
             self.read = messages.into();
         }
@@ -114,11 +127,11 @@ impl Scan {
 
     /// Reads a batch, again while the server does not answer.
     fn fetch(&self) -> impl Future<Output = Batch> + Send + 'static {
-        let (log, stream, filter, from) = (self.log.clone(), self.stream.clone(), self.filter.clone(), self.from);
+        let (log, stream, asked, from) = (self.log.clone(), self.stream.clone(), self.asked.clone(), self.from);
         async move {
             let mut backoff = Backoff::new(limits::READ_DEADLINE_MS);
             loop {
-                match log.next_of(&stream, &filter, from).await {
+                match log.next_of(&stream, &asked, from).await {
                     Err(_) if backoff.pause().await => {}
                     batch => return batch,
                 }
@@ -129,7 +142,7 @@ impl Scan {
 
 /// The conversation of a session. `None`: there is no such session, or it was erased.
 pub async fn conversation_of(log: &NatsLog, region: &str, session: Uuid) -> Result<Option<Uuid>, ReadError> {
-    let query = serde_json::json!({ "last_by_subj": subjects::session(region, session) });
+    let query = json!({ "last_by_subj": subjects::session(region, session) });
     let Some(message) = log.get(&subjects::stream_name(CHAT, region), &query, Via::Leader).await? else {
         return Ok(None);
     };

@@ -58,7 +58,8 @@ impl Sealer {
     pub async fn seal(&mut self, progress: impl Fn(u64, u64)) -> Result<Option<Checkpoint>, SealError> {
         self.catch_up().await?;
         let covered = self.chain.last().map_or(0, |last| last.covers);
-        let mut scan = Scan::new(self.log.clone(), &self.region, None).starting_at(covered + 1);
+        let mut scan = Scan::new(self.log.clone(), &self.region, None);
+        scan.begin_at(covered + 1);
         let end = scan.last().await?;
         if end == covered {
             return Ok(None);
@@ -98,7 +99,8 @@ impl Sealer {
 
     /// Reads the checkpoints that another sealer may have written.
     async fn catch_up(&mut self) -> Result<(), SealError> {
-        let mut scan = Scan::checkpoints(self.log.clone(), &self.region).starting_at(self.at + 1);
+        let mut scan = Scan::checkpoints(self.log.clone(), &self.region);
+        scan.begin_at(self.at + 1);
         let end = scan.last().await?;
         while let Some(message) = scan.next_until(end).await? {
             self.at = message.seq;

@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    num::NonZeroU64,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -22,7 +23,6 @@ use crate::{
         replay::Point,
     },
     config::Config,
-    limits,
     log::nats::NatsLog,
 };
 
@@ -60,8 +60,8 @@ pub struct Export {
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
     /// Events of a part.
-    #[arg(long, default_value_t = limits::EXPORT_PART_EVENTS, hide = true)]
-    part_events: u64,
+    #[arg(long, hide = true)]
+    part_events: Option<NonZeroU64>,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -169,8 +169,7 @@ impl Export {
             until: self.until.clone(),
             zstd: self.zstd,
             opener,
-            part_events: self.part_events.max(1),
-            part_bytes: limits::EXPORT_PART_BYTES,
+            part_events: self.part_events.map(NonZeroU64::get),
         }
     }
 }

@@ -121,17 +121,17 @@ impl Reader {
             }
             (conversation, _) => conversation,
         };
-        let (scan, nothing) = match (&args.org, conversation) {
+        let (mut scan, nothing) = match (&args.org, conversation) {
             (Some(org), _) => (Scan::of_org(log.clone(), region, org), format!("no conversation of `{org}`")),
             (None, Some(id)) => (Scan::new(log.clone(), region, conversation), format!("no conversation {id}")),
             (None, None) => (Scan::new(log.clone(), region, None), "nothing since then".to_string()),
         };
         // What is told of one conversation may begin in the middle, but is understood only from its beginning.
-        let scan = match &args.since {
-            Some(Point::Seq(seq)) if conversation.is_none() => scan.starting_at(*seq),
-            Some(Point::Time(time)) if conversation.is_none() => scan.starting_when(*time).await?,
-            _ => scan,
-        };
+        match &args.since {
+            Some(Point::Seq(seq)) if conversation.is_none() => scan.begin_at(*seq),
+            Some(Point::Time(time)) if conversation.is_none() => scan.begin_at_time(*time).await?,
+            _ => {}
+        }
         // Lines that come between would tear the bar apart.
         let bar = match stdout().is_terminal() && !args.state || args.follow {
             true => ProgressBar::hidden(),
