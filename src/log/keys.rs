@@ -1,8 +1,8 @@
 //! Keys of conversations, in the bucket KEYS, and what they seal and open.
 //!
 //! Contract: a key is written once, before anything that it seals, and no publish replaces it; destroying it leaves a mark, so
-//! that "destroyed" is told from "not there yet". What was sealed with a destroyed key is erased: it reads as `None`, never as
-//! an error. Without master keys a log writes clear payloads, and reads clear ones only.
+//! that "destroyed" is told from "not there". What was sealed with a destroyed key is erased: it reads as `None`, never as
+//! an error; a key that is missing is one. Without master keys a log writes clear payloads, and reads clear ones only.
 
 use std::{fmt::Display, sync::Arc, time::Duration};
 
@@ -141,7 +141,12 @@ impl NatsLog {
             Some(Known::Key(key)) if key.is_of(&sealed) => {
                 key.open(place, &sealed).map(Some).map_err(|error| ReadError::Sealed(error.to_string()))
             }
-            _ => Ok(None),
+            Some(Known::Destroyed) => Ok(None),
+            // Not there, or not the one that sealed it: it is being destroyed at this moment, or the bucket was lost. To take that
+            // for erased would be to erase it.
+            Some(Known::Key(_)) | None => {
+                Err(ReadError::Unavailable(format!("the key of {} is not there", sealed.conversation)))
+            }
         }
     }
 

@@ -138,7 +138,7 @@ pub async fn erase(
             reason: reason.clone(),
         };
         ledger.add(Entry { at: Utc::now(), by: by.clone(), deed }, &found.people).await?;
-        let requested = Requested { erasure, conversations: part, extent: *extent, by: by.clone() };
+        let requested = Requested { erasure, conversations: part, extent: *extent, by: by.clone(), keys: 0 };
         let part = requested.carry_out(log, ledger, found, &progress).await?;
         done.conversations += part.conversations;
         done.keys += part.keys;
@@ -152,12 +152,14 @@ pub async fn complete_open(log: &NatsLog, ledger: &mut Ledger, region: &str) -> 
     let open = ledger.open();
     for entry in &open {
         let Deed::EraseRequested { erasure, conversations, extent, .. } = &entry.deed else { continue };
-        let mut found = Found::default();
+        let (mut found, mut keys) = (Found::default(), 0);
         for id in conversations {
+            // A key may have been deleted and its mark not been left: then nothing can be read before it is.
+            keys += destroy_keys(log, *id, *extent).await?;
             found.add(Found::in_conversation(log, region, *id).await?);
         }
         let (conversations, by) = (conversations.clone(), entry.by.clone());
-        let requested = Requested { erasure: *erasure, conversations, extent: *extent, by };
+        let requested = Requested { erasure: *erasure, conversations, extent: *extent, by, keys };
         requested.carry_out(log, ledger, &found, &|| {}).await?;
     }
     Ok(!open.is_empty())
@@ -169,6 +171,8 @@ struct Requested {
     conversations: BTreeSet<Uuid>,
     extent: Extent,
     by: String,
+    /// Keys that are destroyed already.
+    keys: u64,
 }
 
 impl Requested {
@@ -179,11 +183,11 @@ impl Requested {
         found: &Found,
         progress: &impl Fn(),
     ) -> Result<Erased, LedgerError> {
-        let Self { erasure, conversations, extent, by } = self;
+        let Self { erasure, conversations, extent, by, keys } = self;
         let destroyed = stream::iter(&conversations)
             .map(|id| async move { destroy(log, *id, found.keys.get(id), extent).await.inspect(|_| progress()) })
             .buffer_unordered(limits::ERASE_PARALLEL);
-        let keys = destroyed.try_fold(0, |sum, keys| async move { Ok(sum + keys) }).await?;
+        let keys = destroyed.try_fold(keys, |sum, keys| async move { Ok(sum + keys) }).await?;
         let clear_events = conversations.iter().filter_map(|id| found.clear_events.get(id)).sum();
         let deed = Deed::EraseCompleted { erasure, keys_destroyed: keys, clear_events };
         ledger.add(Entry { at: Utc::now(), by, deed }, &BTreeMap::new()).await?;
@@ -199,15 +203,20 @@ async fn destroy(
     key: Option<&ConversationKey>,
     extent: Extent,
 ) -> Result<u64, AppendError> {
-    let mut keys = 0;
-    for class in extent.classes() {
-        keys += u64::from(log.destroy_key(conversation, class).await?);
-    }
+    let keys = destroy_keys(log, conversation, extent).await?;
     if let Some(key) = key.filter(|_| extent == Extent::All) {
         let live = subjects::stream_name(LIVE, &key.region);
         log.purge(&live, &subjects::live_all(&key.region, conversation)).await?;
         forget(log, key).await?;
     }
     log.tell_erased(conversation).await?;
+    Ok(keys)
+}
+
+async fn destroy_keys(log: &NatsLog, conversation: Uuid, extent: Extent) -> Result<u64, AppendError> {
+    let mut keys = 0;
+    for class in extent.classes() {
+        keys += u64::from(log.destroy_key(conversation, class).await?);
+    }
     Ok(keys)
 }

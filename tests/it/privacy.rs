@@ -323,6 +323,12 @@ async fn an_erasure_that_was_requested_is_completed_by_the_next_one() {
     let log = jetstream::new(stage.nats.client().await);
     let published = log.publish("audit.local.privacy.erase_requested", requested.to_string().into()).await.unwrap();
     published.await.unwrap();
+    // It had deleted the key, and left no mark: until there is one that is no erasure.
+    let bucket = log.get_stream("KV_KEYS").await.unwrap();
+    let key = bucket.get_last_raw_message_by_subject(&format!("$KV.KEYS.{}.said", first.conversation)).await.unwrap();
+    bucket.delete_message(key.sequence).await.unwrap();
+    let (replayed, said) = run(&stage, &["replay", &first.conversation], &[]).await;
+    assert!(!replayed && said.contains("is not there"), "{said}");
     let erase = ["erase", "--conversation", &second.conversation, "--reason", "asked"];
     let (erased, said) = run(&stage, &erase, &[]).await;
     assert!(erased && said.contains("completed an earlier erasure"), "{said}");
