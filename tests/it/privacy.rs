@@ -19,9 +19,9 @@ use crate::support::{
 /// What every planted secret begins with.
 const PLANTED: &str = "planted-secret-";
 const CONVERSATIONS: usize = 10;
-/// What is planted in each conversation.
-const WHERE: [&str; 11] =
-    ["name", "metadata", "browser", "message", "argument", "result", "reasoning", "answer", "title", "file", "content"];
+/// What is planted anew in each conversation; what the tool returns is the same in all.
+const IN_EACH: [&str; 10] =
+    ["name", "metadata", "browser", "message", "argument", "reasoning", "answer", "title", "file", "content"];
 const EMAIL: &str = "Planted-Secret-Person@Example.org";
 
 fn secret(place: &str, n: usize) -> String {
@@ -212,7 +212,7 @@ async fn of_an_erased_person_nothing_is_left_that_can_be_read() {
     assert_eq!(files_with(store, PLANTED), Vec::<String>::new());
     let left: Vec<&String> = keys.iter().filter(|key| !files_with(store, key).is_empty()).collect();
     assert_eq!(left.len(), 2, "the keys of the one who stays");
-    assert!(WHERE.len() * CONVERSATIONS >= 100);
+    assert!(IN_EACH.len() * CONVERSATIONS >= 100);
 }
 
 #[tokio::test]
