@@ -50,9 +50,10 @@ impl World {
         }
     }
 
-    /// Whether every visitor that still has turns to take got a frame after this.
-    pub fn all_heard_since(&self, moment: Instant) -> bool {
-        self.heard_at.lock().unwrap().iter().flatten().all(|at| *at > moment)
+    /// The visitors that still have turns to take and got no frame after this.
+    pub fn not_heard_since(&self, moment: Instant) -> Vec<usize> {
+        let heard_at = self.heard_at.lock().unwrap();
+        (0..heard_at.len()).filter(|visitor| heard_at[*visitor].is_some_and(|at| at <= moment)).collect()
     }
 }
 
