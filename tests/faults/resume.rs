@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::support::{
     WAIT_MAX,
-    client::{Client, Speaks, cursor},
+    client::{Client, Speaks, cursor, message_action},
     frames::{answer_text, code, is_terminal, kind, kinds, streamed, tool_activity},
     gateway::{Gate, Reply},
     provider::{Provider, Tool},
@@ -96,6 +96,33 @@ async fn before_any_worker_took_it() {
     let _worker = stage.worker().await;
     gate.open();
     expect_whole(&before, &client.turn("r1").await, WORDS);
+}
+
+/// The client had the 202 and nothing else of a turn that is over when it comes back.
+#[tokio::test]
+async fn after_a_turn_of_which_only_the_acceptance_came() {
+    let stage = Stage::start().await;
+    let edge = stage.edge().await;
+    stage.gateway.script(Reply::tokens(tokens(WORDS)));
+    let mut client = resuming(&edge.address).await;
+    let session = client.open_session().await;
+    let accepted = client.request(message_action(&session, "r1", "count")).await.unwrap();
+    let seq = accepted["seq"].as_str().expect("the first frame of a turn has a cursor");
+    drop(client);
+    let mut other = resuming(&edge.address).await;
+    other.resume_session(&session, None).await.unwrap();
+    let _worker = stage.worker().await;
+    other.turn("r1").await;
+
+    for lost in [false, true] {
+        if lost {
+            forget_frames(&stage, 1).await;
+        }
+        let mut client = resuming(&edge.address).await;
+        let resumed = client.resume_session(&session, Some(seq)).await.unwrap();
+        assert_eq!(resumed["data"]["turn"], Value::Null);
+        expect_whole(&[], &client.turn("r1").await, WORDS);
+    }
 }
 
 #[tokio::test]

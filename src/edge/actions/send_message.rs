@@ -91,12 +91,12 @@ async fn ask(
     let decider = edge.decider_with_id(turn.simple().to_string());
     match edge.conversations.execute(key, state, &command, &decider).await {
         Ok(executed) if executed.state.turn.as_ref().is_some_and(|active| active.request.turn == turn) => {
-            accept(connection, request);
+            accept(connection, request, turn);
             Ok(())
         }
         Ok(_) => Err(too_late()),
         Err(ExecuteError::Refused(Refusal::AlreadyActive)) => {
-            accept(connection, request);
+            accept(connection, request, turn);
             let state = edge.conversations.load(key, Freshness::AtLeast(0)).await?;
             if let Some(active) = state.turn.as_ref().filter(|active| active.request.turn == turn) {
                 connection.attach(key, active).await;
@@ -104,7 +104,7 @@ async fn ask(
             Ok(())
         }
         Err(ExecuteError::Refused(Refusal::AlreadyFinished)) => {
-            accept(connection, request);
+            accept(connection, request, turn);
             let state = edge.conversations.load(key, Freshness::AtLeast(0)).await?;
             connection.show_end(key, &state, turn).await;
             Ok(())
@@ -167,8 +167,9 @@ fn asker(principal: &Principal) -> Asker {
     Asker { user: principal.user.clone(), groups, is_admin: principal.role == Role::Admin }
 }
 
-fn accept(connection: &mut Connection, request: &Request) {
-    connection.out.push(render::accepted(request.request_id.as_deref(), Utc::now()));
+/// The first frame of the turn: with its cursor a client that sees nothing more of it on this connection gets all of it on another.
+fn accept(connection: &mut Connection, request: &Request, turn: Uuid) {
+    connection.push(turn, render::accepted(request.request_id.as_deref(), Utc::now()));
 }
 
 /// The checks of the frame, in the protocol's order.

@@ -126,6 +126,9 @@ impl Visitor {
         turn.session.clone_from(session);
         if !turn.accepted {
             let answer = client.request(message_action(session, &turn.request_id, &turn.message)).await?;
+            if let Some(seq) = answer["seq"].as_str() {
+                self.seq = Some(seq.to_owned());
+            }
             match kind(&answer) {
                 "immediate_response" => turn.accepted = true,
                 _ if code(&answer) == "AGENT_ERROR" => turn.ends.push(answer),
