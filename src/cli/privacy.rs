@@ -29,12 +29,8 @@ use crate::{
 pub struct Erase {
     #[command(flatten)]
     whose: Whose,
-    /// Why: it is recorded.
-    #[arg(long)]
-    reason: String,
-    /// Who wants it: it is recorded.
-    #[arg(long, env = "USER", default_value = "unknown")]
-    by: String,
+    #[command(flatten)]
+    why: Why,
     /// Only say what would be erased.
     #[arg(long)]
     dry_run: bool,
@@ -50,6 +46,17 @@ pub struct Whose {
     /// Every conversation of a person: their e-mail address, or their id at the issuer of tokens.
     #[arg(long)]
     user: Option<String>,
+}
+
+/// What is recorded of whoever erases or holds.
+#[derive(Args)]
+pub struct Why {
+    /// Why.
+    #[arg(long)]
+    reason: String,
+    /// Who wants it.
+    #[arg(long, env = "USER", default_value = "unknown")]
+    by: String,
 }
 
 impl Whose {
@@ -71,23 +78,15 @@ pub enum Hold {
     Place {
         #[command(flatten)]
         whose: Whose,
-        /// Why: it is recorded.
-        #[arg(long)]
-        reason: String,
-        /// Who wants it: it is recorded.
-        #[arg(long, env = "USER", default_value = "unknown")]
-        by: String,
+        #[command(flatten)]
+        why: Why,
     },
     /// Lift a hold.
     Lift {
         /// Its id.
         hold: Uuid,
-        /// Why: it is recorded.
-        #[arg(long)]
-        reason: String,
-        /// Who wants it: it is recorded.
-        #[arg(long, env = "USER", default_value = "unknown")]
-        by: String,
+        #[command(flatten)]
+        why: Why,
     },
     /// List the holds that are in force.
     List,
@@ -170,7 +169,7 @@ pub async fn erase(args: Erase, config: &Config) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    let order = Order { person, conversations, extent: Extent::All, reason: args.reason, by: args.by };
+    let order = Order { person, conversations, extent: Extent::All, reason: args.why.reason, by: args.why.by };
     let erased = place.carry_out(&found, &order).await?;
     println!("erased {} conversations: {} keys destroyed", erased.conversations, erased.keys);
     if erased.clear_events > 0 {
@@ -186,12 +185,12 @@ pub async fn erase(args: Erase, config: &Config) -> anyhow::Result<()> {
 pub async fn hold(command: Hold, config: &Config) -> anyhow::Result<()> {
     let mut place = Place::open(config).await?;
     let (by, deed) = match command {
-        Hold::Place { whose, reason, by } => {
+        Hold::Place { whose, why: Why { reason, by } } => {
             let hold = ids::new_random();
             println!("{hold}");
             (by, Deed::HoldPlaced { hold, on: whose.held()?, reason })
         }
-        Hold::Lift { hold, reason, by } => {
+        Hold::Lift { hold, why: Why { reason, by } } => {
             if !place.ledger.holds().any(|(id, _, _)| *id == hold) {
                 bail!("there is no hold {hold}");
             }

@@ -133,7 +133,11 @@ impl Index {
         let state = self.conversations.load(key, Freshness::AtLeast(seq)).await?;
         let Some(entry) = Entry::of(key.conversation, &state) else { return Ok(()) };
         let subject = entry.subject(key);
-        let entry = entry.seal(&self.log).await?;
+        let entry = match entry.seal(&self.log).await {
+            // It was erased after this process had read it: nothing of it is listed.
+            Err(AppendError::Erased) => return Ok(()),
+            sealed => sealed?,
+        };
         let mut backoff = Backoff::new(limits::APPEND_DEADLINE_MS);
         loop {
             let there = self.there(key).await?;
