@@ -19,9 +19,10 @@ use crate::support::{
 /// What every planted secret begins with.
 const PLANTED: &str = "planted-secret-";
 const CONVERSATIONS: usize = 10;
-/// What is planted anew in each conversation; what the tool returns is the same in all.
-const IN_EACH: [&str; 10] =
-    ["name", "metadata", "browser", "message", "argument", "reasoning", "answer", "title", "file", "content"];
+/// What is planted anew in the events of each conversation. What the tool returns is the same in all, and the content of a file is
+/// in no event.
+const IN_EACH: [&str; 9] =
+    ["name", "metadata", "browser", "message", "argument", "reasoning", "answer", "title", "file"];
 const EMAIL: &str = "Planted-Secret-Person@Example.org";
 
 fn secret(place: &str, n: usize) -> String {
@@ -170,6 +171,12 @@ async fn of_an_erased_person_nothing_is_left_that_can_be_read() {
     wait_for_list(&mut client, CONVERSATIONS + 1).await;
     let keys = wrapped_keys(&stage).await;
     assert_eq!(keys.len(), 2 * (CONVERSATIONS + 1));
+    assert!((IN_EACH.len() + 1) * CONVERSATIONS >= 100);
+    for (n, session) in sessions.iter().enumerate() {
+        let (_, told) = run(&stage, &["replay", &session.conversation, "--format", "ndjson"], &[]).await;
+        let lacking: Vec<_> = IN_EACH.iter().filter(|place| !told.contains(&secret(place, n))).collect();
+        assert!(lacking.is_empty() && told.contains(result), "{lacking:?} was not planted: {told}");
+    }
     // What was taken out before must not tell either.
     let taken_out = tempfile::tempdir().unwrap();
     take_out(&stage, taken_out.path()).await;
@@ -212,7 +219,6 @@ async fn of_an_erased_person_nothing_is_left_that_can_be_read() {
     assert_eq!(files_with(store, PLANTED), Vec::<String>::new());
     let left: Vec<&String> = keys.iter().filter(|key| !files_with(store, key).is_empty()).collect();
     assert_eq!(left.len(), 2, "the keys of the one who stays");
-    assert!(IN_EACH.len() * CONVERSATIONS >= 100);
 }
 
 #[tokio::test]
