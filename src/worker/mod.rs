@@ -51,6 +51,7 @@ use crate::{
     limits,
     lists::keep::{Index, Keeper},
     log::{load::Conversations, nats::NatsLog, objects::Objects},
+    otp::{allowance::Allowance, challenge::Challenges},
     subjects,
     tools::{self, Registry},
 };
@@ -77,6 +78,8 @@ pub struct Settings {
     /// Whether somebody limits the tokens of organisations.
     pub counts_tokens: bool,
     pub mcp: tools::Mcp,
+    /// How many one-time passwords may be sent.
+    pub codes: Allowance,
 }
 
 /// A worker process's shared parts.
@@ -91,6 +94,7 @@ pub struct Worker {
     pub(crate) tools: Registry,
     pub(crate) agents: agents::Store,
     pub(crate) knowledge: Arc<dyn Retrieve>,
+    pub(crate) challenges: Challenges,
     /// Without a key for an organisation this worker fails its turns, and advertises that it can't answer them.
     pub(crate) gateways: Gateways,
     pub(crate) settings: Settings,
@@ -110,6 +114,7 @@ impl Worker {
             objects: Objects::new(log.clone()),
             images: Arc::new(Semaphore::new(limits::IMAGES_BYTES)),
             agents: agents::Store::new(log.clone()),
+            challenges: Challenges::new(log.clone(), client.clone(), settings.codes.clone()),
             log,
             client,
             knowledge,
