@@ -100,7 +100,8 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
         quotas: config.quotas.clone(),
         skills: Skills(config.skills.clone()),
         access: config.access.clone(),
-        is_loopback: edge::access::is_loopback_address(config.bind),
+        // What comes through a proxy comes from other machines, whatever the address.
+        is_loopback: edge::access::is_loopback_address(config.bind) && config.quotas.proxies == 0,
         model: config.model.clone(),
         fetch: config.web.allow.clone(),
     };

@@ -188,7 +188,9 @@ pub async fn run() -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(args).await,
         Command::Spec { folder } => spec::write(&folder).with_context(|| format!("can't write {}", folder.display())),
         Command::Config { command: Configuration::Check } => {
-            println!("{}", load()?);
+            let config = load()?;
+            println!("{config}");
+            config.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
             Ok(())
         }
         Command::Dev { listen, store } => {

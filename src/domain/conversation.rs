@@ -16,7 +16,7 @@ use super::{
         EmailProof, Event, ModelReplied, OtpPurpose, Participant, Prompt, Response, SessionIdentified, SessionOpened,
         StepJudged, ToolReturned, TurnRequested, TurnResumed, kind,
     },
-    interaction::{Contact, Form},
+    interaction::{self, Contact, Form},
     session::Known,
     title,
     turn::{Call, CallResult, Park, Reply, Turn},
@@ -268,7 +268,8 @@ impl Conversation {
         let Some(email) = email else { return };
         let is_proved = matches!(e.email_proof, Some(EmailProof::Token | EmailProof::Context | EmailProof::Challenge));
         let known = self.know(e.session);
-        known.contact.email = Some(email.to_string());
+        // What is no address reaches nobody, and is passed to nobody.
+        known.contact.email = interaction::email(email);
         // A token is shown again by who comes again; the others are proof in the session alone.
         if matches!(e.email_proof, Some(EmailProof::Context | EmailProof::Challenge)) {
             known.proved = owner_of(email);

@@ -192,7 +192,7 @@ pub struct SessionIdentified {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phone: Option<String>,
     /// What the password was for; absent in events from before, which were for tools.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "OtpPurpose::is_tool")]
     pub purpose: OtpPurpose,
 }
 

@@ -22,7 +22,7 @@ use super::{
     views::{Verdict, Views},
 };
 use crate::{
-    auth::{self, Principal, REFERENCE_ORG},
+    auth::{Principal, REFERENCE_ORG},
     domain::{Conversation, Event, Turn, event::TurnRequested},
     limits,
     live::{
@@ -54,7 +54,7 @@ pub struct Connection {
     /// Organisations that it has opened sessions for by the word of a widget's policy, the last one last.
     admitted: Vec<String>,
     /// The session by which it reached each conversation, the newest last.
-    reached: VecDeque<Arc<SessionRecord>>,
+    pub(super) reached: VecDeque<Arc<SessionRecord>>,
     /// The session that this connection opened last.
     pub session: Option<Uuid>,
     /// Where it comes from, as far as that is counted.
@@ -208,61 +208,6 @@ impl Connection {
         let is_visitor =
             |principal: &&Principal| principal.org != org && self.admitted.iter().any(|known| known == org);
         self.principal.as_ref().filter(|principal| !is_visitor(principal))
-    }
-
-    /// The client has named a session that is its to use.
-    pub fn reaches(&mut self, record: &Arc<SessionRecord>) {
-        self.has_session = true;
-        self.reached.retain(|known| known.conversation != record.conversation);
-        self.reached.push_back(record.clone());
-        if self.reached.len() > limits::REACHED_MAX {
-            self.reached.pop_front();
-        }
-    }
-
-    /// The session of this conversation that the client has named.
-    pub fn reached_by(&self, conversation: Uuid) -> Option<&Arc<SessionRecord>> {
-        self.reached.iter().find(|record| record.conversation == conversation)
-    }
-
-    /// Whether the client has named a session of this conversation.
-    pub fn has_reached(&self, conversation: Uuid) -> bool {
-        self.reached_by(conversation).is_some()
-    }
-
-    /// Looks again whether the client may watch a conversation, and stops if not: it has got an owner since. A client that
-    /// waits for an answer there is told that its session is gone.
-    async fn look_again(&mut self, conversation: Uuid) -> bool {
-        let Some(key) = self.views.key(conversation).cloned() else { return false };
-        if !self.edge.auth.is_on() {
-            return true;
-        }
-        let state = match self.edge.conversations.load(&key, Freshness::AtLeast(0)).await {
-            Ok(state) => state,
-            Err(error) => {
-                tracing::warn!(%error, %conversation, "who owns a conversation can't be read now; its frames are held back");
-                return false;
-            }
-        };
-        let principal = self.principal_in(&key.org);
-        let may = match self.reached_by(conversation) {
-            Some(record) => self.edge.is_within(&state, record, principal),
-            None => auth::may_reach(principal, &key.org, state.owner.as_deref(), None),
-        };
-        if may {
-            return true;
-        }
-        self.edge.hub.unwatch(conversation, &self.listener);
-        self.reached.retain(|record| record.conversation != conversation);
-        for (turn, request_id) in self.views.forget(conversation) {
-            if request_id.is_empty() {
-                continue;
-            }
-            let message = "this conversation belongs to somebody else now";
-            let frame = frames::error(Some(&request_id), ErrorCode::SessionNotFound, message, Utc::now());
-            self.push_end(turn, frame);
-        }
-        false
     }
 
     /// The client has opened this session: it is the connection's now, and hosts may reach the connection by it.
@@ -500,6 +445,10 @@ impl Connection {
             // A copy that does not know the turn may be behind; only the leader can say that there is none.
             if loaded.as_ref().is_ok_and(|state| !active(state) && state.finished_turn(turn).is_none()) {
                 loaded = self.edge.conversations.load(&key, Freshness::Leader).await;
+            }
+            // A word of an owner can be lost, too.
+            if !self.look_again(key.conversation).await {
+                continue;
             }
             match loaded {
                 Ok(state) => match state.turn.as_ref().filter(|_| active(&state)) {

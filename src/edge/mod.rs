@@ -23,6 +23,7 @@ mod internal;
 mod pages;
 pub mod push;
 mod quota;
+mod reached;
 pub mod server;
 pub mod sessions;
 pub mod skills;

@@ -58,9 +58,10 @@ pub fn routes(
 ) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
     let guard = {
         let edge = edge.clone();
-        warp::header::headers_cloned()
-            .and_then(move |headers: HeaderMap| {
-                let admitted = edge.admits(&headers).map_err(warp::reject::custom);
+        warp::path::full()
+            .and(warp::header::headers_cloned())
+            .and_then(move |path: warp::path::FullPath, headers: HeaderMap| {
+                let admitted = edge.admits(path.as_str(), &headers).map_err(warp::reject::custom);
                 async move { admitted }
             })
             .untuple_one()

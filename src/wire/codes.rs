@@ -19,7 +19,8 @@ use serde::Serialize;
 /// | `AGENT_ERROR` | yes, as a new message | the message is in the history |
 /// | `STORAGE_ERROR` | yes, with the same requestId | unknown; the same requestId can't have it twice |
 /// | `INTERNAL_ERROR` | perhaps | unknown |
-/// | `UNAUTHENTICATED`, `INVALID_TOKEN`, `MISSING_ROLE`, `FORBIDDEN`, `NOT_FOUND`: only over HTTP | no | no |
+/// | `INVALID_TOKEN` | with another token, on a new connection | no |
+/// | `UNAUTHENTICATED`, `MISSING_ROLE`, `FORBIDDEN`, `NOT_FOUND`: only over HTTP | no | no |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ErrorCode {

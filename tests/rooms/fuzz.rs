@@ -284,7 +284,7 @@ fn subjects_of_all_kinds() {
         }
         let token = subjects::encode_token(&text);
         assert!(!token.contains(['.', '*', '>', ' ', '\t', '\r', '\n']), "{token:?}");
-        if !text.is_empty() {
+        if !text.is_empty() && !token.starts_with("==") {
             assert_eq!(subjects::decode_token(&token), Some(text));
         }
     });

@@ -11,7 +11,7 @@ use std::{
 const ROOMS: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("ids", &[]),
-    ("subjects", &[]),
+    ("subjects", &["limits"]),
     ("secrets", &["limits", "subjects"]),
     ("sealing", &[]),
     ("model", &[]),
@@ -86,6 +86,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "config",
             "extract",
             "fetch",
+            "otp",
             "auth",
             "secrets",
             "model",

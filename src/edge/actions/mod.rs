@@ -22,7 +22,7 @@ use std::sync::Arc;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use uuid::Uuid;
 
-use super::connection::Connection;
+use super::{access::Page, connection::Connection};
 use crate::{
     auth,
     domain::{Command, Conversation, Refusal, Turn},
@@ -93,7 +93,11 @@ async fn session(
     let Some(record) = edge.sessions.find(id, is_theirs).await? else { return Ok(None) };
     let Some(key) = edge.key(&record.org, record.conversation) else { return Ok(None) };
     let principal = connection.principal_in(&record.org);
-    if !edge.may_use(&record, &key, principal, connection.origin.as_deref()).await? {
+    let page = match connection.reached_by(record.conversation) {
+        Some(known) if known.session == record.session => Page::Admitted,
+        _ => Page::Of(connection.origin.as_deref()),
+    };
+    if !edge.may_use(&record, &key, principal, page).await? {
         return Ok(None);
     }
     connection.reaches(&record);
