@@ -1,5 +1,6 @@
 //! The roles of a process: the only place that wires rooms together, starts them and stops them.
 
+mod callers;
 mod health;
 
 use std::{
@@ -98,6 +99,7 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
         agent_name: config.agent_name.clone(),
         quotas: config.quotas.clone(),
         skills: Skills(config.skills.clone()),
+        passwords: callers::passwords(config, bus).await?,
     };
     let auth = Arc::new(Verifier::new(&config.auth)?);
     if config.auth.mode == AuthMode::Trusted {
@@ -210,6 +212,8 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
         builtins: builtins(&config.web, Reader::of_this_program()?),
         counts_tokens: config.quotas.org_tokens.is_set(),
         mcp: Mcp::new(&config.mcp.servers),
+        tools: callers::tools(config, bus).await?,
+        passwords: callers::passwords(config, bus).await?,
     };
     streams::check(&bus.client, &config.regions.home).await?;
     let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -256,7 +260,7 @@ async fn knowledge(
         knowledge::demo::seed(&store, REFERENCE_ORG).await.context("the demo documents were not written")?;
     }
     if config.retrieval == Retrieval::Nats {
-        return Ok(Arc::new(Remote::new(bus.client.clone())));
+        return Ok(Arc::new(Remote::new(callers::retrieval(config, bus).await?)));
     }
     let index = Arc::new(Index::new()?);
     let (caught_up, mut has_caught_up) = watch::channel(false);

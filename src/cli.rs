@@ -17,6 +17,7 @@ use indicatif::ProgressBar;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    agents::AuthLevel,
     app, bench,
     config::{Config, Nats},
     dev,
@@ -326,7 +327,8 @@ async fn list_tools() -> anyhow::Result<()> {
     let mut discovery = tools::discovery::Discovery::new(bus.client).await?;
     let (mcp, stop) = (tools::Mcp::new(&config.mcp.servers), CancellationToken::new());
     let running = tokio::spawn(mcp.clone().run(stop.clone()));
-    let (mut found, ()) = tokio::join!(discovery.first(), mcp.first());
+    let ((mut found, refused), ()) = tokio::join!(discovery.first(), mcp.first());
+    found.retain(|tool| !tool.contested);
     found.extend(mcp.offered());
     stop.cancel();
     running.await?;
@@ -338,7 +340,18 @@ async fn list_tools() -> anyhow::Result<()> {
         notes.extend(tool.org.map(|org| format!("only for {org}")));
         notes.extend(tool.confirm.then(|| "waits for approval".to_string()));
         notes.extend(tool.idempotent.then(|| "idempotent".to_string()));
+        notes.extend(match tool.level {
+            AuthLevel::None => None,
+            AuthLevel::EndUser => Some("for visitors who proved who they are".to_string()),
+            AuthLevel::Admin => Some("for administrators".to_string()),
+        });
+        if let tools::Place::Endpoint { subject } = &tool.place {
+            notes.push(format!("at {subject}"));
+        }
         println!("{}\n    {}\n    {}", tool.name, tool.description, notes.join(", "));
+    }
+    for tools::claims::Refused { service, tool, why } in refused {
+        println!("refused: {tool} of the service {service}: {why}");
     }
     Ok(())
 }

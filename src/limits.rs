@@ -244,8 +244,26 @@ pub const TOOLS_QUIET_MS: u64 = 250;
 /// Time for one tool call when its provider names none, and the most that a provider may name.
 pub const TOOL_TIMEOUT_MS: u64 = 30_000;
 pub const TOOL_TIMEOUT_MAX_MS: u64 = 300_000;
+/// How long a call of a service may wait for room on its connection, beyond its own time.
+pub const CALL_GRACE_MS: u64 = 500;
+/// Longest id of a call that goes out as it is; of a longer one, a hash does.
+pub const CALL_ID_MAX_BYTES: usize = 128;
 /// Tools offered to the model at once.
 pub const TOOLS_MAX: usize = 128;
+/// Tools of one service: no service can take the room of all others.
+pub const TOOLS_PER_SERVICE: usize = 32;
+/// Instances of services, and names and subjects of tools, that one worker remembers.
+pub const SERVICES_MAX: usize = 4_096;
+pub const TOOL_CLAIMS_MAX: usize = 16_384;
+/// How long a name or a subject stays with a service that is away: longer than an outage, shorter than a move is planned for.
+pub const TOOL_HELD_SECS: u64 = 3_600;
+/// Largest schema of a service's tool, and the most of its description that is passed on: both are paid for with every request.
+pub const TOOL_SCHEMA_MAX_BYTES: usize = 32 * 1024;
+pub const TOOL_DESCRIPTION_MAX_BYTES: usize = 4 * 1024;
+/// Refusals of tools that are logged, each once: a hostile service must not fill a disk.
+pub const TOOL_REFUSALS_TOLD: usize = 1_000;
+/// Longest description of a call that a person can be asked to approve: they would have to read it.
+pub const APPROVAL_MAX_BYTES: usize = 32 * 1024;
 /// Longest name of a tool that models' interfaces take.
 pub const TOOL_NAME_MAX_CHARS: usize = 64;
 

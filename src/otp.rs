@@ -7,11 +7,11 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, Request, client::RequestErrorKind};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
+    calls::{Call, CallError, Caller},
     domain::{
         event::{OtpChannel, OtpSent},
         interaction::Contact,
@@ -68,32 +68,40 @@ pub fn channels(contact: &Contact) -> Vec<OtpChannel> {
 
 /// Has a password sent to a session's visitor.
 pub async fn send(
-    client: &Client,
+    caller: &Caller,
     org: &str,
     conversation: Uuid,
     session: Uuid,
     contact: &Contact,
 ) -> Result<OtpSent, OtpError> {
     let (email, phone) = (contact.email.as_deref(), contact.phone.as_deref());
-    ask(client, org, "send", &Send { session, conversation, email, phone }).await
+    ask(caller, org, "send", &Send { session, conversation, email, phone }).await
 }
 
 /// Has a password checked.
-pub async fn verify(client: &Client, org: &str, session: Uuid, code: &str) -> Result<Verdict, OtpError> {
-    ask(client, org, "verify", &Verify { session, code }).await
+pub async fn verify(caller: &Caller, org: &str, session: Uuid, code: &str) -> Result<Verdict, OtpError> {
+    ask(caller, org, "verify", &Verify { session, code }).await
 }
 
 async fn ask<T: for<'a> Deserialize<'a>>(
-    client: &Client,
+    caller: &Caller,
     org: &str,
     verb: &str,
     question: &impl Serialize,
 ) -> Result<T, OtpError> {
     let payload = serde_json::to_vec(question).expect("questions are maps with string keys");
-    let request = Request::new().payload(payload.into()).timeout(Some(Duration::from_millis(limits::OTP_MS)));
-    let reply = match client.send_request(subjects::otp(org, verb), request).await {
+    let call = Call {
+        subject: subjects::otp(org, verb),
+        headers: vec![
+            ("Turnstream-Call-Id", Uuid::new_v4().to_string()),
+            ("Turnstream-Org", subjects::encode_token(org)),
+        ],
+        payload: payload.into(),
+        timeout: Duration::from_millis(limits::OTP_MS),
+    };
+    let reply = match caller.call(call).await {
         Ok(reply) => reply,
-        Err(error) if error.kind() == RequestErrorKind::NoResponders => return Err(OtpError::NoService),
+        Err(CallError::NoService) => return Err(OtpError::NoService),
         Err(error) => return Err(OtpError::Failed(error.to_string())),
     };
     if let Some(error) = reply.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error")) {

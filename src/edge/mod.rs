@@ -38,6 +38,7 @@ use uuid::Uuid;
 use crate::{
     agents::Agents,
     auth::{Verifier, widget::Widgets},
+    calls::Caller,
     config::{Quotas, Regions},
     ids, limits,
     lists::{Lists, keep::Index},
@@ -60,6 +61,8 @@ pub struct Settings {
     pub agent_name: String,
     pub quotas: Quotas,
     pub skills: skills::Skills,
+    /// Calls the host's services for one-time passwords.
+    pub passwords: Caller,
 }
 
 /// An edge process's shared parts.

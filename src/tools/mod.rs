@@ -1,7 +1,8 @@
 //! Tools: what the model may call.
 //!
 //! - [`registry`]: which tools there are now, as a list in a fixed order.
-//! - [`discovery`]: finds the endpoints of NATS micro services that are tools.
+//! - [`discovery`]: finds the endpoints of NATS micro services that are tools.   - [`claims`]: which of them count.
+//! - [`canonical`]: a call's arguments in the one form that is shown and sent.
 //! - [`call`]: calls one tool and makes a result of whatever happens.
 //! - [`builtin`]: the built-in tools: [`fetch_url`], [`web_search`], [`github_search`], [`history`], [`interactions`].
 //! - [`mcp`]: tools of MCP servers.
@@ -9,6 +10,8 @@
 
 pub mod builtin;
 pub mod call;
+pub mod canonical;
+pub mod claims;
 pub mod demo;
 pub mod discovery;
 pub mod fetch_url;

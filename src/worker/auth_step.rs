@@ -45,7 +45,7 @@ impl Run<'_> {
         refused: Refused,
         sends: bool,
     ) -> impl Future<Output = (CallRequested, ToolResult)> + Send + use<> {
-        let client = self.worker.client.clone();
+        let caller = self.worker.settings.passwords.clone();
         let (org, conversation, session) = (self.key.org.clone(), self.key.conversation, turn.request.session);
         async move {
             let Refused { demand, description, contact } = refused;
@@ -59,7 +59,7 @@ impl Run<'_> {
                 Demand::ProveIdentity if !sends => {
                     ToolResult::error("Not done: the visitor has to prove who they are first.")
                 }
-                Demand::ProveIdentity => match otp::send(&client, &org, conversation, session, &contact).await {
+                Demand::ProveIdentity => match otp::send(&caller, &org, conversation, session, &contact).await {
                     Ok(sent) => {
                         let text = told(sent.channel);
                         let otp = OtpChallenge { description, channels, sent: Some(sent) };

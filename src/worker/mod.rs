@@ -46,7 +46,9 @@ use uuid::Uuid;
 use gateways::Gateways;
 
 use crate::{
-    agents, ids,
+    agents,
+    calls::Caller,
+    ids,
     knowledge::Retrieve,
     limits,
     lists::keep::{Index, Keeper},
@@ -77,6 +79,9 @@ pub struct Settings {
     /// Whether somebody limits the tokens of organisations.
     pub counts_tokens: bool,
     pub mcp: tools::Mcp,
+    /// Call the tools, and the host's services for one-time passwords.
+    pub tools: Caller,
+    pub passwords: Caller,
 }
 
 /// A worker process's shared parts.
@@ -105,7 +110,12 @@ impl Worker {
         let client = log.client();
         Self {
             id: ids::new_random(),
-            tools: Registry::new(client.clone(), knowledge.clone(), settings.builtins.clone(), settings.mcp.clone()),
+            tools: Registry::new(
+                settings.tools.clone(),
+                knowledge.clone(),
+                settings.builtins.clone(),
+                settings.mcp.clone(),
+            ),
             conversations: Conversations::over_nats(log.clone()),
             objects: Objects::new(log.clone()),
             images: Arc::new(Semaphore::new(limits::IMAGES_BYTES)),
@@ -134,7 +144,7 @@ impl Worker {
         side.spawn(self.settings.mcp.clone().run(stop_mcp.clone()));
         match tools::discovery::Discovery::new(self.client.clone()).await {
             Ok(mut discovery) => {
-                self.tools.set_discovered(discovery.first().await);
+                self.tools.set_discovered(discovery.first().await.0);
                 let run = tools::discovery::run(self.tools.clone(), discovery);
                 side.spawn(shutdown.clone().run_until_cancelled_owned(run));
             }

@@ -16,8 +16,8 @@ use crate::{
         Event, Turn,
         event::{Ask, CallRequested, Prompt, Resolution, ToolCalled, ToolReturned, TurnParked},
     },
-    ids,
-    tools::{CallContext, ToolResult, interactions},
+    ids, limits,
+    tools::{CallContext, ToolResult, canonical::Arguments, interactions},
     wire::{live::Kind, render},
 };
 
@@ -82,9 +82,8 @@ impl Run<'_> {
         };
         async move {
             let result = match found {
-                // Its provider came, or asked for approvals, after the model's reply was recorded: nobody was asked.
                 Some((tool, rule)) if profile.needs_approval(&tool, &rule) && !call.confirm => {
-                    ToolResult::error("The tool was not available. It was not called; it is now.")
+                    ToolResult::error(not_asked(&call))
                 }
                 Some((tool, _)) => worker.tools.call(&tool, &call.arguments, &context).await,
                 None => ToolResult::error(format!("There is no tool `{}`.", call.name)),
@@ -157,5 +156,17 @@ impl Run<'_> {
             self.relay.publish(kind, frame, 0).await;
         }
         Err(Exit::Done)
+    }
+}
+
+/// Why nobody was asked to approve a call that needs it.
+fn not_asked(call: &CallRequested) -> &'static str {
+    if Arguments::parse(&call.arguments).is_none() {
+        return "The arguments are not a JSON object.";
+    }
+    match call.description.len() > limits::APPROVAL_MAX_BYTES {
+        true => "Not done: a person has to approve this, and the arguments are too long to be read.",
+        // Its provider came, or asked for approvals, after the model's reply was recorded.
+        false => "The tool was not available. It was not called; it is now.",
     }
 }

@@ -34,7 +34,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     if !state.known(record.session).is_some_and(|known| known.otp_sent) {
         return not_accepted(connection, request_id, Some(OtpError::NotFound), 0, "There is no code to enter.");
     }
-    let verdict = otp::verify(&edge.client, &key.org, record.session, code).await.map_err(|error| {
+    let verdict = otp::verify(&edge.settings.passwords, &key.org, record.session, code).await.map_err(|error| {
         tracing::warn!(%error, session = %record.session, "a one-time password could not be checked");
         let message = "the code can't be checked now, please try again".into();
         BadFrame { code: ErrorCode::InternalError, message }

@@ -74,7 +74,7 @@ pub(super) async fn request(asked: &Asked) -> Result<Value, BadFrame> {
     put(asked, &record, &proof).await?;
     let contact = Contact { email: Some(email), ..Contact::default() };
     let edge = &asked.edge;
-    let sent = otp::send(&edge.client, &asked.org, record.conversation, record.session, &contact).await;
+    let sent = otp::send(&edge.settings.passwords, &asked.org, record.conversation, record.session, &contact).await;
     let sent = sent.map_err(|error| {
         tracing::warn!(%error, session = %record.session, "a one-time password could not be sent");
         BadFrame { code: ErrorCode::OtpSendFailed, message: "the code could not be sent".into() }
@@ -97,7 +97,7 @@ pub(super) async fn verify(asked: &Asked) -> Result<Value, BadFrame> {
     let Some(proof) = pending else {
         return Ok(json!({ "event": "otp_invalid", "error": "NOT_FOUND", "attemptsRemaining": 0 }));
     };
-    let verdict = otp::verify(&asked.edge.client, &asked.org, record.session, code).await.map_err(|error| {
+    let verdict = otp::verify(&asked.edge.settings.passwords, &asked.org, record.session, code).await.map_err(|error| {
         tracing::warn!(%error, session = %record.session, "a one-time password could not be checked");
         BadFrame { code: ErrorCode::InternalError, message: "the code can't be checked now, please try again".into() }
     })?;
