@@ -115,14 +115,14 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
     let edge = Edge::new(log, auth, widgets, agents, settings, CancellationToken::new());
     let edge = Arc::new(edge);
     let health = Health::start(bus, &config.regions.home, None).await?;
-    if let Err(error) = edge.workers.read(bus.client.clone()).await {
+    if let Err(error) = edge.workers.read(&edge.log).await {
         tracing::warn!(%error, "the workers' advertisements can't be read yet");
     }
     let address = SocketAddr::new(config.bind, config.port);
     let listener = server::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
     let address = listener.local_addr()?;
     let (listening, tasks) = (CancellationToken::new(), TaskTracker::new());
-    tasks.spawn(listening.clone().run_until_cancelled_owned(edge.workers.clone().watch(bus.client.clone())));
+    tasks.spawn(listening.clone().run_until_cancelled_owned(edge.workers.clone().follow(edge.log.clone())));
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.agents.clone().follow()));
     tasks.spawn(listening.clone().run_until_cancelled_owned(health.clone().watch_streams()));
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.clone().forget_erased()));
@@ -358,7 +358,7 @@ impl Embed for Embedding {
 /// Ingests what administrators ask for, until the process is told to stop.
 pub async fn serve_ingest(config: &Config, args: IngestArgs) -> anyhow::Result<()> {
     let bus = connect(config, "ingester").await?;
-    streams::check(&bus.client, &config.regions.home).await?;
+    streams::check_kept(&bus.client, &config.regions.home).await?;
     let ingest = start_ingest(config, &bus, &args.token_env)?;
     let stop = StopSignal::new()?;
     println!("serving connectors");
@@ -374,7 +374,7 @@ pub async fn serve_ingest(config: &Config, args: IngestArgs) -> anyhow::Result<(
 pub async fn ingest(config: &Config, args: IngestArgs) -> anyhow::Result<bool> {
     let plan = args.plan().map_err(anyhow::Error::msg)?;
     let bus = connect(config, "ingest").await?;
-    streams::check(&bus.client, &config.regions.home).await?;
+    streams::check_kept(&bus.client, &config.regions.home).await?;
     let ingest = start_ingest(config, &bus, &args.token_env)?;
     let tell = |report: &ingest::Report| match args.json {
         true => println!("{}", serde_json::json!(report)),

@@ -235,6 +235,8 @@ pub const EDGE_DRAIN_MS: u64 = 3_000;
 /// A worker's advertisement: how often it is renewed, and after what silence it no longer counts.
 pub const PRESENCE_EVERY_MS: u64 = 3_000;
 pub const PRESENCE_TTL_SECS: u64 = 10;
+/// How often edges look which workers there are.
+pub const WORKERS_EVERY_MS: u64 = 500;
 
 /// How often tool providers are asked to describe themselves: well below the promised second.
 pub const TOOLS_EVERY_MS: u64 = 500;

@@ -321,6 +321,14 @@ pub fn stream_api(verb: &str, stream: &str) -> String {
     format!("$JS.API.STREAM.{verb}.{stream}")
 }
 
+/// `$JS.API.>`: all that JetStream can be asked.
+pub const STREAMS_ALL: &str = "$JS.API.>";
+
+/// `$JS.API.CONSUMER.{verb}.{stream}`: what a stream's consumers can be asked, with the consumer's name as a next token.
+pub fn consumer_api(verb: &str, stream: &str) -> String {
+    format!("$JS.API.CONSUMER.{verb}.{stream}")
+}
+
 /// Creates or updates a durable consumer.
 pub fn consumer_create(stream: &str, consumer: &str) -> String {
     format!("$JS.API.CONSUMER.CREATE.{stream}.{consumer}")

@@ -127,24 +127,18 @@ impl Objects {
             options: Options { max_chunk_size: limits::OBJECT_CHUNK_BYTES },
         };
         let payload = serde_json::to_vec(&info).expect("texts and numbers always serialise");
-        let headers = [("Nats-Expected-Last-Subject-Sequence", expected), ("Nats-Rollup", "sub")];
+        let headers = [("Nats-Expected-Last-Subject-Sequence", expected)];
         let subject = subjects::object_info(&object.bucket, &object.name);
         match self.log.put(&subject, &nuid.simple().to_string(), &headers, payload.into()).await {
-            Err(AppendError::Conflict) => self.give_way(object, nuid, &chunks_subject).await,
+            Err(AppendError::Conflict) => self.give_way(object, nuid).await,
             written => Ok(written?),
         }
     }
 
-    /// Another writer, or an earlier try of this one, has described the object: what of this one's chunks nobody needs goes.
-    async fn give_way(&self, object: &Object, nuid: Uuid, chunks: &str) -> Result<(), PutError> {
+    /// Another writer, or an earlier try of this one, has described the object. This one's chunks go when they are too old.
+    async fn give_way(&self, object: &Object, nuid: Uuid) -> Result<(), PutError> {
         match self.info(object, Via::Leader).await? {
-            Some((info, _)) if info.nuid == nuid => Ok(()),
-            Some((info, _)) if info.is(object) => {
-                if let Err(error) = self.log.purge(&stream(&object.bucket), chunks).await {
-                    tracing::warn!(%error, "chunks that nobody needs stay until they are too old");
-                }
-                Ok(())
-            }
+            Some((info, _)) if info.nuid == nuid || info.is(object) => Ok(()),
             Some(_) | None => Err(AppendError::Conflict.into()),
         }
     }

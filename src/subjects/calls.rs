@@ -66,6 +66,17 @@ pub fn retrieve(org: &str) -> String {
     format!("{RETRIEVE_CALLS}{}", encode_token(org))
 }
 
+/// A subscription of providers, for the services of one organisation alone.
+pub fn of_one_org(subscription: &str, org: &str) -> String {
+    let token = encode_token(org);
+    match subscription {
+        "tool.>" => tools_of_org(org),
+        "otp.*.*" => format!("{OTP_CALLS}{token}.*"),
+        "retrieve.*" => format!("{RETRIEVE_CALLS}{token}"),
+        other => other.into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

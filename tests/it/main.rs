@@ -30,6 +30,7 @@ mod organisations;
 mod outages;
 mod permissions;
 mod privacy;
+mod providers;
 mod races;
 mod replay;
 mod returning;

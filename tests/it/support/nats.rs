@@ -7,6 +7,22 @@ use tokio::process::Command;
 
 use super::processes::Process;
 
+/// All roles of `ops/nats`.
+pub const ROLES: [&str; 12] = [
+    "edge",
+    "worker",
+    "ingester",
+    "tool_caller",
+    "otp_caller",
+    "retrieve_caller",
+    "tool_provider",
+    "otp_provider",
+    "retrieve_provider",
+    "auditor",
+    "eraser",
+    "administrator",
+];
+
 /// A nats-server with JetStream in a folder of its own; it ends with the value.
 pub struct NatsServer {
     pub process: Process,
@@ -58,7 +74,7 @@ async fn run(store: &TempDir, port: &str) -> (Process, String) {
 /// may do everything.
 pub fn users() -> String {
     let mut users = include_str!("../../../ops/nats/users.conf").to_owned();
-    for role in ["edge", "worker", "ingester", "provider", "auditor", "eraser", "administrator"] {
+    for role in ROLES {
         users = users.replace(&format!("$TURNSTREAM_{}_PASSWORD", role.to_uppercase()), role);
     }
     users.replace("    users: [\n", "    users: [\n      { user: test, password: test }\n") + "no_auth_user: test\n"
