@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use super::without_password;
+use super::each_without_secrets;
 
 /// How NATS is reached: the names that the `nats` CLI and the client libraries use.
 #[derive(Clone, Default)]
@@ -83,7 +83,7 @@ fn without_user(url: &str) -> String {
 impl fmt::Display for Nats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let set = |present: bool| if present { "set" } else { "unset" };
-        writeln!(f, "NATS_URL={}", self.url.as_deref().map_or("unset".into(), without_password))?;
+        writeln!(f, "NATS_URL={}", self.url.as_deref().map_or("unset".into(), each_without_secrets))?;
         writeln!(f, "NATS_CREDS={}", set(self.creds.is_some()))?;
         for (kind, login) in [("TOOL", &self.tool), ("OTP", &self.otp), ("RETRIEVE", &self.retrieve)] {
             match login {
