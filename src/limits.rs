@@ -42,6 +42,8 @@ pub const ATTACHMENT_NAME_MAX_CHARS: usize = 255;
 pub const OBJECT_CHUNK_BYTES: usize = 128 * 1024;
 /// An object that is older than this is written again when it comes again: half of the 30 days that the stream keeps it.
 pub const OBJECT_FRESH_SECS: i64 = 15 * 24 * 3600;
+/// How long after its last chunk an upload may be joined: half of the time in which the stream knows chunks that it has.
+pub const OBJECT_UPLOAD_SECS: i64 = 60;
 /// Longest user message, from the protocol.
 pub const MESSAGE_MAX_CHARS: usize = 10_000;
 /// Longest requestId: it is stored with the turn and echoed in every frame of it.
@@ -283,6 +285,10 @@ pub const TOOL_SCHEMA_MAX_BYTES: usize = 32 * 1024;
 pub const TOOL_DESCRIPTION_MAX_BYTES: usize = 4 * 1024;
 /// Refusals of tools that are logged, each once: a hostile service must not fill a disk.
 pub const TOOL_REFUSALS_TOLD: usize = 1_000;
+/// Files that one worker holds for running tools, a piece of one in an answer (messages have 1 MiB), and answers at once.
+pub const FILES_LENT_BYTES: usize = 4 * ATTACHMENTS_MAX_BYTES;
+pub const FILE_PIECE_BYTES: usize = 512 * 1024;
+pub const FILES_PARALLEL: usize = 16;
 /// Longest description of a call that a person can be asked to approve: they would have to read it.
 pub const APPROVAL_MAX_BYTES: usize = 32 * 1024;
 /// Longest name of a tool that models' interfaces take.

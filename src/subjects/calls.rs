@@ -1,5 +1,7 @@
 //! Subjects of services that others provide: tools, one-time passwords, an organisation's own search.
 
+use uuid::Uuid;
+
 use super::{decode_token, encode_token};
 
 /// Beginning of tools' subjects. Publishers: workers' connections for tool calls. Subscribers: NATS micro services. Not kept.
@@ -64,6 +66,13 @@ pub fn otp(org: &str, verb: &str) -> String {
 /// micro service. Not kept.
 pub fn retrieve(org: &str) -> String {
     format!("{RETRIEVE_CALLS}{}", encode_token(org))
+}
+
+/// `file.{process}.{token}`: a piece of a file that came with a call, asked for by the tool that is called; without a token, all
+/// that a worker lends. Publishers: services of tools. Subscriber: the worker that calls, which answers at inboxes alone.
+pub fn file(process: Uuid, token: Option<Uuid>) -> String {
+    let token = token.map_or_else(|| "*".to_string(), |token| token.to_string());
+    format!("file.{process}.{token}")
 }
 
 /// A subscription of providers, for the services of one organisation alone.

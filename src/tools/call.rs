@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{
     builtin::History,
     canonical::Arguments,
+    files::ReadFiles,
     registry::{Place, Registry, Tool},
 };
 use crate::{
@@ -29,8 +30,9 @@ pub struct CallContext {
     pub user: Uuid,
     /// Who looks for knowledge.
     pub reader: Reader,
-    /// What came with the message, for tools alone.
+    /// What came with the message, for tools alone, and what reads it.
     pub files: Vec<File>,
+    pub reader_of_files: Arc<dyn ReadFiles>,
     /// The conversation's messages.
     pub history: Arc<dyn History>,
     /// The form that the model asked for in words.
@@ -112,8 +114,10 @@ impl Registry {
             ("Turnstream-User", context.user.to_string()),
             ("Turnstream-Epoch", context.epoch.to_string()),
         ];
+        // They are lent until the call is over.
+        let loan = self.lender.lend(&context.files, &context.reader_of_files);
         if !context.files.is_empty() {
-            headers.push(("Turnstream-Files", ascii(&json!(context.files).to_string())));
+            headers.push(("Turnstream-Files", ascii(&loan.told.to_string())));
         }
         headers.extend(context.settings.as_ref().map(|settings| ("Turnstream-Settings", ascii(settings))));
         let payload = arguments.to_string().into();

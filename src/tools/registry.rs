@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     builtin::{Builtin, Builtins},
+    files::Lender,
     mcp::Mcp,
 };
 use crate::{agents::AuthLevel, calls::Caller, knowledge::Retrieve, limits};
@@ -81,6 +82,7 @@ impl Tool {
 #[derive(Clone)]
 pub struct Registry {
     pub(super) caller: Caller,
+    pub(super) lender: Lender,
     pub(super) knowledge: Arc<dyn Retrieve>,
     pub(super) builtins: Builtins,
     pub(super) mcp: Mcp,
@@ -90,7 +92,13 @@ pub struct Registry {
 impl Registry {
     /// A registry with the built-in tools; [`super::discovery::run`] and [`Mcp::run`] add the others.
     pub fn new(caller: Caller, knowledge: Arc<dyn Retrieve>, builtins: Builtins, mcp: Mcp) -> Self {
-        Self { caller, knowledge, builtins, mcp, discovered: Arc::default() }
+        let lender = Lender::new(caller.client().clone());
+        Self { caller, lender, knowledge, builtins, mcp, discovered: Arc::default() }
+    }
+
+    /// Gives running tools the files of their calls, until the future is dropped.
+    pub async fn lend(self) {
+        self.lender.serve().await;
     }
 
     /// The tools that an organisation may use in a conversation and that an agent may use, ordered by name.

@@ -142,6 +142,7 @@ impl Worker {
         // Servers stay until the turns that may call them are over.
         let stop_mcp = CancellationToken::new();
         side.spawn(self.settings.mcp.clone().run(stop_mcp.clone()));
+        side.spawn(stop_mcp.clone().run_until_cancelled_owned(self.tools.clone().lend()));
         match tools::discovery::Discovery::new(self.client.clone()).await {
             Ok(mut discovery) => {
                 self.tools.set_discovered(discovery.first().await.0);

@@ -6,6 +6,7 @@ use futures_util::{StreamExt, future::Either, stream::FuturesUnordered};
 use serde_json::{Map, Value};
 
 use super::{
+    attachments::Attached,
     auth_step::is_password_sent,
     history::Older,
     profile::Demand,
@@ -75,6 +76,7 @@ impl Run<'_> {
             user: turn.request.user.id,
             reader: self.profile.reader(&self.key, turn),
             files: turn.request.files.clone(),
+            reader_of_files: Arc::new(Attached(self.worker.clone())),
             asked: self.state.asked.clone(),
             settings: settings.map(|settings| Value::Object(settings).to_string()),
             history: Arc::new(Older { worker: self.worker.clone(), key: self.key.clone() }),

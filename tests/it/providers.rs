@@ -289,3 +289,62 @@ async fn an_id_of_a_call_that_would_end_its_header_is_sent_as_a_hash() {
     let id = &provider.calls()[0].id;
     assert!(id.bytes().all(|b| b.is_ascii_graphic()), "{id:?}");
 }
+
+/// Messages that nobody of the product has written, in every bucket and stream, before it starts.
+#[tokio::test]
+async fn stray_messages_keep_nobody_from_starting_or_going_on() {
+    let stage = Stage::start().await;
+    let (edge, mut first) = tokio::join!(stage.edge(), stage.worker());
+    let mut client = Client::connect(&edge).await;
+    let session = client.open_session().await;
+    assert_eq!(answer_text(&client.ask(&session, "r1", "hello").await), "ok");
+    first.kill().await;
+
+    let writer = stage.nats.client().await;
+    let (id, now) = ("018f0000-0000-8000-8000-000000000001", "2026-11-27T00:00:00Z");
+    let forged_key = json!({"master": "0123456789abcdef", "key": "AAAA"}).to_string();
+    let forged_seal = "AQAYjwAAAAAAgICAgAAAAAAAAQEBAQEBAQEBAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg==";
+    let entry = json!({"conversation": id, "lastSeq": 1, "createdAt": now, "updatedAt": now, "messageCount": 1,
+        "sealed": forged_seal});
+    let owner = "=";
+    let listed = format!("$KV.INDEX.reference-org.{owner}.20261127.{id}");
+    let strays = [
+        ("$KV.KEYS.stray".to_owned(), "junk".to_owned()),
+        (format!("$KV.KEYS.{id}.said"), forged_key),
+        (format!("$KV.KEYS.{id}.tools"), "junk".into()),
+        (format!("$KV.KEYS.{id}.else.more"), "junk".into()),
+        ("$KV.AGENTS.stray".into(), "junk".into()),
+        ("$KV.AGENTS.reference-org.stray".into(), "junk".into()),
+        ("$KV.AGENTS.a.b.c".into(), "{}".into()),
+        ("$KV.SETTINGS.reference-org.connector.stray".into(), "junk".into()),
+        ("$KV.WORKERS.stray".into(), "junk".into()),
+        ("$KV.WORKERS.local.default.stray".into(), "junk".into()),
+        ("$KV.EDGES.local.stray".into(), "junk".into()),
+        ("$KV.TURNS.reference-org.stray".into(), "junk".into()),
+        (format!("$KV.CONVERSATIONS.local.reference-org.{id}"), "junk".into()),
+        (listed, entry.to_string()),
+        ("$KV.INDEX.reference-org.=.20261127.stray".into(), "junk".into()),
+        ("session.local.stray".into(), "junk".into()),
+        ("chat.local.reference-org.stray.turn.requested.default".into(), "junk".into()),
+        (format!("chat.local.reference-org.{id}.turn.requested.default"), "junk".into()),
+        (format!("chat.local.reference-org.{id}.turn.completed"), "junk".into()),
+        ("due.local.stray.stray".into(), "junk".into()),
+        ("kb.reference-org.stray.stray".into(), "junk".into()),
+        ("audit.local.privacy.erase_requested".into(), "junk".into()),
+        ("ingest.reference-org.stray".into(), "junk".into()),
+    ];
+    let streams = async_nats::jetstream::new(writer);
+    for (subject, payload) in &strays {
+        let stored = streams.publish(subject.clone(), payload.clone().into()).await.unwrap().await;
+        assert!(stored.is_ok(), "{subject}: {stored:?}");
+    }
+
+    let _worker = stage.worker().await;
+    let (_edge, mut other, fresh) = visitor(&stage).await;
+    assert_eq!(answer_text(&other.ask(&fresh, "r1", "are you there?").await), "ok");
+    assert_eq!(answer_text(&client.ask(&session, "r2", "and you?").await), "ok");
+    let list = other.request(json!({"action": "list_conversations"})).await;
+    assert_eq!(list["type"], "immediate_response", "{list}");
+    let mut hold = stage.run("hold list", &["hold", "list"], &[]);
+    assert!(hold.ended().await.success(), "{}", hold.output());
+}

@@ -9,6 +9,7 @@ use async_nats::{
 };
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tokio::{sync::watch, task::AbortHandle, time::timeout};
 use turnstream::{
     calls::is_signed,
@@ -30,6 +31,8 @@ enum Behaviour {
     /// Answers when the test says so.
     Held(watch::Receiver<bool>, &'static str),
     Silent,
+    /// Reads the files that came with the call, and answers with their SHA-256.
+    Reads,
 }
 
 impl Tool {
@@ -46,6 +49,11 @@ impl Tool {
     /// Takes calls and answers none.
     pub fn is_silent(name: &'static str) -> Self {
         Self { behaviour: Behaviour::Silent, ..Self::answers(name, "") }
+    }
+
+    /// Reads the files that came with the call, and answers with their SHA-256.
+    pub fn reads_files(name: &'static str) -> Self {
+        Self { behaviour: Behaviour::Reads, ..Self::answers(name, "") }
     }
 
     /// Answers when the sender says `true`.
@@ -112,7 +120,7 @@ impl Provider {
             metadata.insert("parameters".to_owned(), parameters.to_string());
             metadata.extend(tool.metadata.iter().map(|(name, value)| (name.to_string(), value.to_string())));
             let endpoint = service.endpoint_builder().name(tool.name).metadata(metadata).add(&subject).await.unwrap();
-            endpoints.push((subject, tokio::spawn(serve(endpoint, tool, calls.clone())).abort_handle()));
+            endpoints.push((subject, tokio::spawn(serve(client.clone(), endpoint, tool, calls.clone())).abort_handle()));
         }
         is_known(&client, &nats.client().await).await;
         Self { service, calls, endpoints }
@@ -167,7 +175,7 @@ pub fn public_key() -> PublicKey {
     SigningKey::read(std::path::Path::new(file)).unwrap().public()
 }
 
-async fn serve(mut endpoint: Endpoint, tool: Tool, calls: watch::Sender<Vec<Call>>) {
+async fn serve(client: Client, mut endpoint: Endpoint, tool: Tool, calls: watch::Sender<Vec<Call>>) {
     let key = public_key();
     while let Some(request) = endpoint.next().await {
         let header = |name: &str| Some(request.message.headers.as_ref()?.get(name)?.to_string());
@@ -177,7 +185,7 @@ async fn serve(mut endpoint: Endpoint, tool: Tool, calls: watch::Sender<Vec<Call
         let settings = header("Turnstream-Settings");
         let text = String::from_utf8_lossy(&request.message.payload).into_owned();
         let signed = is_signed(&request.message, &key, chrono::Utc::now());
-        calls.send_modify(|calls| calls.push(Call { tool: tool.name, id, arguments, files, settings, text, signed }));
+        calls.send_modify(|calls| calls.push(Call { tool: tool.name, id, arguments, files: files.clone(), settings, text, signed }));
         match &tool.behaviour {
             Behaviour::Answer(text) => request.respond(Ok((*text).into())).await.unwrap(),
             Behaviour::Fail(code, text) => {
@@ -186,6 +194,36 @@ async fn serve(mut endpoint: Endpoint, tool: Tool, calls: watch::Sender<Vec<Call
             }
             Behaviour::Held(released, text) => drop(tokio::spawn(respond_later(request, released.clone(), text))),
             Behaviour::Silent => {}
+            Behaviour::Reads => {
+                let mut found = Vec::new();
+                for file in files.as_array().unwrap() {
+                    let content = read_file(&client, file["object"]["read"].as_str().unwrap()).await.unwrap();
+                    found.push(sha256(&content));
+                }
+                request.respond(Ok(found.join(" ").into())).await.unwrap();
+            }
+        }
+    }
+}
+
+/// The SHA-256 of a content, in hexadecimal digits.
+pub fn sha256(content: &[u8]) -> String {
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Reads a file that came with a call, piece by piece.
+pub async fn read_file(client: &Client, subject: &str) -> Result<Vec<u8>, String> {
+    let mut content = Vec::new();
+    loop {
+        let asked = client.request(subject.to_owned(), json!({"offset": content.len()}).to_string().into());
+        let piece = asked.await.map_err(|error| error.to_string())?;
+        let headers = piece.headers.unwrap_or_default();
+        if let Some(error) = headers.get("Nats-Service-Error") {
+            return Err(error.to_string());
+        }
+        content.extend_from_slice(&piece.payload);
+        if content.len() >= headers.get("Turnstream-Size").unwrap().as_str().parse().unwrap() {
+            return Ok(content);
         }
     }
 }
