@@ -231,7 +231,9 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
     let health = Health::start(bus, &config.regions.home, Some(worker.clone())).await?;
     if config.seed_kb {
         // Before the worker looks for tools for the first time.
-        let tool = tools::demo::start(bus.client.clone()).await.map_err(anyhow::Error::from_boxed)?;
+        let tool = tools::demo::start(bus.client.clone(), callers::public_key(config)?)
+            .await
+            .map_err(anyhow::Error::from_boxed)?;
         tasks.spawn(shutdown.clone().run_until_cancelled_owned(tool.serve()));
     }
     tasks.spawn(worker.run(shutdown.clone()));

@@ -177,8 +177,7 @@ mod tests {
     fn the_signed_text_is_that_of_the_specification() {
         let headers = [("Turnstream-Org", "acme".to_string()), ("Turnstream-Call-Id", "a-1".into())];
         let hash = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
-        let expected =
-            format!("turnstream call 1\ntool.a\nTurnstream-Call-Id:a-1\nTurnstream-Org:acme\n{hash}\n");
+        let expected = format!("turnstream call 1\ntool.a\nTurnstream-Call-Id:a-1\nTurnstream-Org:acme\n{hash}\n");
         assert_eq!(statement("tool.a", &headers, b"{}"), expected);
     }
 

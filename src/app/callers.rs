@@ -9,7 +9,7 @@ use crate::{
     calls::Caller,
     config::{Config, Login},
     log::bus::Bus,
-    signing::SigningKey,
+    signing::{PublicKey, SigningKey},
     subjects,
 };
 
@@ -28,6 +28,15 @@ pub(super) async fn retrieval(config: &Config, bus: &Bus) -> anyhow::Result<Call
     caller(config, bus, config.nats.retrieve.as_ref(), "retrieve_caller", subjects::RETRIEVE_CALLS).await
 }
 
+/// The key that calls of this process can be verified with.
+pub(super) fn public_key(config: &Config) -> anyhow::Result<Option<PublicKey>> {
+    Ok(signer(config)?.map(|key| key.public()))
+}
+
+fn signer(config: &Config) -> anyhow::Result<Option<SigningKey>> {
+    config.call_key.as_deref().map(SigningKey::read).transpose().context("SMOOTH_AGENT_CALL_KEY_FILE")
+}
+
 async fn caller(
     config: &Config,
     bus: &Bus,
@@ -35,7 +44,7 @@ async fn caller(
     role: &str,
     beginning: &'static str,
 ) -> anyhow::Result<Caller> {
-    let key = config.call_key.as_deref().map(SigningKey::read).transpose().context("SMOOTH_AGENT_CALL_KEY_FILE")?;
+    let key = signer(config)?;
     if key.is_none() && config.nats.has_user() {
         tracing::warn!(
             calls = beginning,

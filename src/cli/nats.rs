@@ -19,6 +19,9 @@ pub enum NatsCommand {
         /// Make the providers' users one for each of these organisations, which then serve it alone; may be given again.
         #[arg(long)]
         org: Vec<String>,
+        /// Part the users by accounts, which are a wall where permissions are none.
+        #[arg(long)]
+        accounts: bool,
     },
     /// Compare what the configured user may do with its role, try what it may not, and tell what it reaches beyond its subjects;
     /// exit code 1 if anything differs.
@@ -46,8 +49,15 @@ pub enum NatsCommand {
 /// Does what was asked.
 pub async fn run(command: NatsCommand) -> anyhow::Result<()> {
     match command {
-        NatsCommand::Config { org } => {
-            print!("{}", permissions::server_config(&super::load()?.regions.home, &org));
+        NatsCommand::Config { org, accounts } => {
+            let region = super::load()?.regions.home;
+            print!(
+                "{}",
+                match accounts {
+                    true => permissions::accounts::server_config(&region, &org),
+                    false => permissions::server_config(&region, &org),
+                }
+            );
             Ok(())
         }
         NatsCommand::Check { role, org } => check(&role, &org).await,

@@ -51,7 +51,10 @@ pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Nats {
 fn login(text: &dyn Fn(&str) -> Option<String>, kind: &str) -> Option<Login> {
     let of = |what: &str| text(&format!("NATS_{kind}_{what}"));
     let password = of("USER").map(|user| Login::Password { user, password: of("PASSWORD").unwrap_or_default() });
-    of("CREDS").map(|path| Login::Creds(path.into())).or_else(|| of("NKEY").map(|path| Login::Nkey(path.into()))).or(password)
+    of("CREDS")
+        .map(|path| Login::Creds(path.into()))
+        .or_else(|| of("NKEY").map(|path| Login::Nkey(path.into())))
+        .or(password)
 }
 
 impl Nats {

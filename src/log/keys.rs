@@ -144,9 +144,7 @@ impl NatsLog {
             Some(Known::Destroyed) => Ok(None),
             // Not there, or not the one that sealed it: it is being destroyed at this moment, or the bucket was lost. To take that
             // for erased would be to erase it.
-            Some(Known::Key(_)) | None => {
-                Err(ReadError::NoKey(sealed.conversation))
-            }
+            Some(Known::Key(_)) | None => Err(ReadError::NoKey(sealed.conversation)),
         }
     }
 

@@ -139,7 +139,8 @@ impl Objects {
     /// takes each chunk of it once; where an upload was given up long ago, a new one begins anew.
     async fn nuid(&self, object: &Object, expected: &str) -> Result<Uuid, ReadError> {
         let hash: [u8; 32] = Sha256::digest(format!("{}\n{expected}", object.name)).into();
-        let shared = uuid::Builder::from_custom_bytes(hash[..16].try_into().expect("sixteen of thirty-two")).into_uuid();
+        let shared =
+            uuid::Builder::from_custom_bytes(hash[..16].try_into().expect("sixteen of thirty-two")).into_uuid();
         let query = json!({ "last_by_subj": subjects::object_chunks(&object.bucket, shared) });
         let last = self.log.get(&stream(&object.bucket), &query, Via::Leader).await?;
         let fresh = Utc::now() - TimeDelta::seconds(limits::OBJECT_UPLOAD_SECS);

@@ -3,8 +3,10 @@
 //! `ops/nats/permissions.json` is the one place where permissions are written; it is built into the program. It is written for
 //! the region `local`, like the definitions under `streams/`.
 //!
+//! - [`accounts`]: users parted by accounts.
 //! - [`reach`]: what a role can reach beyond the subjects that it may name.
 
+pub mod accounts;
 pub mod reach;
 
 use std::{
@@ -16,7 +18,10 @@ use async_nats::{Client, HeaderMap};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{log::{bus::Bus, streams}, subjects};
+use crate::{
+    log::{bus::Bus, streams},
+    subjects,
+};
 
 const PERMISSIONS: &str = include_str!("../../ops/nats/permissions.json");
 /// How long a server's complaints are waited for, after everything that it was asked.
@@ -85,7 +90,10 @@ fn user(name: &str, role: &Role) -> String {
     });
     let variable = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
     let password = format!("$TURNSTREAM_{}_PASSWORD", name.chars().map(variable).collect::<String>());
-    format!("      # {}\n      {{ user: {name:?}, password: {password}, permissions: {permissions} }}", one_line(&role.what))
+    format!(
+        "      # {}\n      {{ user: {name:?}, password: {password}, permissions: {permissions} }}",
+        one_line(&role.what)
+    )
 }
 
 fn one_line(text: &str) -> String {
@@ -270,10 +278,7 @@ mod tests {
     #[test]
     fn every_role_has_a_reply_inbox_and_belongs_to_its_region() {
         for (name, role) in roles("eu") {
-            assert!(
-                role.subscribe.iter().any(|subject| subject.starts_with(&subjects::inbox_prefix(""))),
-                "{name}"
-            );
+            assert!(role.subscribe.iter().any(|subject| subject.starts_with(&subjects::inbox_prefix(""))), "{name}");
             let text = serde_json::to_string(&role).unwrap();
             assert!(!text.contains("local"), "{name}: {text}");
         }

@@ -20,15 +20,24 @@ pub struct Reach {
 
 /// What JetStream may be asked of a stream, what that is called, and what it leads to.
 const OF_STREAMS: [(&str, &str, &str); 7] = [
-    ("CREATE", "create", "a definition says which subjects the stream takes, and may have its messages published on others"),
-    ("UPDATE", "update", "a definition says which subjects the stream takes, and may have its messages published on others"),
+    (
+        "CREATE",
+        "create",
+        "a definition says which subjects the stream takes, and may have its messages published on others",
+    ),
+    (
+        "UPDATE",
+        "update",
+        "a definition says which subjects the stream takes, and may have its messages published on others",
+    ),
     ("DELETE", "delete", "the stream and everything in it"),
     ("PURGE", "purge", "everything in the stream"),
     ("MSG.DELETE", "delete from", "any message of the stream"),
     ("RESTORE", "restore", "the stream gets any content"),
     ("SNAPSHOT", "copy", "everything in the stream, delivered to any subject"),
 ];
-const CONSUMER: &str = "a push consumer has the stream's messages delivered to any literal subject, and no permission is asked for it";
+const CONSUMER: &str =
+    "a push consumer has the stream's messages delivered to any literal subject, and no permission is asked for it";
 const TAKE: &str = "its messages are given to one who asks: to this role, instead of the process that they are for";
 const DELETE: &str = "the consumer, and what it has not delivered yet";
 const ROLL_UP: &str = "a header of a publish takes away everything else that the stream has";
@@ -54,7 +63,9 @@ pub fn of(role: &Role, roles: &Roles, streams: &[Definition]) -> Vec<Reach> {
             }
             None => {
                 for (verb, name, why) in OF_STREAMS {
-                    found.extend(may(&subjects::stream_api(verb, stream)).then(|| reach(format!("{name} {stream}"), why)));
+                    found.extend(
+                        may(&subjects::stream_api(verb, stream)).then(|| reach(format!("{name} {stream}"), why)),
+                    );
                 }
                 let creates = ["CREATE", "DURABLE.CREATE"].into_iter().any(|verb| {
                     let api = subjects::consumer_api(verb, stream);
@@ -69,7 +80,8 @@ pub fn of(role: &Role, roles: &Roles, streams: &[Definition]) -> Vec<Reach> {
     }
     let is_answered = may(subjects::STREAMS_ALL) || streams.iter().flat_map(taken).any(may);
     found.extend(is_answered.then(|| reach("replies".into(), REPLIES)));
-    let answering = roles.iter().filter(|(_, other)| other.answers && other.subscribe.iter().any(|subject| may(subject)));
+    let answering =
+        roles.iter().filter(|(_, other)| other.answers && other.subscribe.iter().any(|subject| may(subject)));
     // Every role may ask what micro services there are; they answer at its own inbox.
     let answering = answering.filter(|(_, other)| *other != role);
     found.extend(answering.map(|(name, _)| reach(format!("answers of {name}"), ANSWERS)));
@@ -128,7 +140,10 @@ mod tests {
             }
         }
         for (role, wanted) in [
-            ("auditor", vec!["consumer on CHAT_local", "delete consumer CHAT_local > default", "take CHAT_local > default"]),
+            (
+                "auditor",
+                vec!["consumer on CHAT_local", "delete consumer CHAT_local > default", "take CHAT_local > default"],
+            ),
             ("provider", vec!["roll up OBJ_ATTACHMENTS", "consumer on OBJ_ATTACHMENTS", "replies"]),
             ("edge", vec!["consumer on KV_WORKERS", "purge OBJ_ATTACHMENTS", "roll up KV_SETTINGS", "replies"]),
             ("worker", vec!["answers of provider", "purge KNOWLEDGE"]),

@@ -97,8 +97,24 @@ mod tests {
         }
         let long = format!("tool.{}", "a".repeat(CALL_SUBJECT_MAX_BYTES));
         for subject in [
-            "tool", "tool.", "tool.>", "tool.*", "tool.a.>", "tool.a*", "tool..a", "tool.a.", "tool.a b", "tool.a\r\nPUB x",
-            "tool.ü", "tools.a", "chat.local.x", "$JS.API.STREAM.PURGE.KNOWLEDGE", "$KV.KEYS.a", "otp.acme.send", "", &long,
+            "tool",
+            "tool.",
+            "tool.>",
+            "tool.*",
+            "tool.a.>",
+            "tool.a*",
+            "tool..a",
+            "tool.a.",
+            "tool.a b",
+            "tool.a\r\nPUB x",
+            "tool.ü",
+            "tools.a",
+            "chat.local.x",
+            "$JS.API.STREAM.PURGE.KNOWLEDGE",
+            "$KV.KEYS.a",
+            "otp.acme.send",
+            "",
+            &long,
         ] {
             assert!(!is_call(TOOL_CALLS, subject), "{subject}");
         }

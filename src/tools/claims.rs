@@ -166,7 +166,8 @@ impl Claims {
                 rank = of_name.rank;
             }
         }
-        let mut tool = Tool { org, confirm: guard.confirm, level: guard.level, contested: why.is_some(), ..tool.clone() };
+        let mut tool =
+            Tool { org, confirm: guard.confirm, level: guard.level, contested: why.is_some(), ..tool.clone() };
         tool.idempotent = guard.idempotent;
         for seen_by in [None, tool.org.clone()] {
             if let Some(named) = self.named.get(&(seen_by, tool.name.clone())) {

@@ -132,7 +132,8 @@ impl Discovery {
         declared.truncate(2 * limits::TOOLS_PER_SERVICE);
         malformed.truncate(limits::TOOLS_PER_SERVICE);
         self.heard += 1;
-        let instance = self.instances.entry(key).or_insert_with(|| Instance { order: self.heard, ..Instance::default() });
+        let instance =
+            self.instances.entry(key).or_insert_with(|| Instance { order: self.heard, ..Instance::default() });
         let is_new = instance.heard_at.is_none() || instance.declared != declared || instance.malformed != malformed;
         (instance.declared, instance.malformed, instance.heard_at) = (declared, malformed, Some(Instant::now()));
         if is_new { Heard::News } else { Heard::Same }
@@ -197,7 +198,8 @@ pub async fn run(registry: Registry, mut discovery: Discovery) {
 /// The tool that an endpoint declares, or what is wrong with it; `None`: it declares none.
 fn tool(endpoint: Endpoint) -> Option<Result<Tool, String>> {
     let metadata = endpoint.metadata?;
-    (metadata.get("tool").map(String::as_str) == Some("true")).then(|| declared(endpoint.name, endpoint.subject, &metadata))
+    (metadata.get("tool").map(String::as_str) == Some("true"))
+        .then(|| declared(endpoint.name, endpoint.subject, &metadata))
 }
 
 fn declared(name: String, subject: String, metadata: &HashMap<String, String>) -> Result<Tool, String> {
@@ -261,7 +263,8 @@ mod tests {
 
     #[test]
     fn a_subject_that_is_not_a_tools_is_refused() {
-        for subject in ["$JS.API.STREAM.PURGE.KNOWLEDGE", "chat.local.a.b.turn.cancelled", "tool.>", "$KV.KEYS.x", "t"] {
+        for subject in ["$JS.API.STREAM.PURGE.KNOWLEDGE", "chat.local.a.b.turn.cancelled", "tool.>", "$KV.KEYS.x", "t"]
+        {
             assert!(declared(subject, &[("tool", "true")]).unwrap().is_err(), "{subject}");
         }
     }

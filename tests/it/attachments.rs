@@ -132,7 +132,8 @@ async fn a_tool_reads_the_files_of_its_call_and_no_others() {
     let mut client = Client::connect(&edge).await;
     let session = client.open_session().await;
     let contents = [content(FIVE_MIB, 3), content(7, 4)];
-    let files: Vec<Value> = contents.iter().map(|sent| json!({"name": "a", "url": data_url("text/plain", sent)})).collect();
+    let files: Vec<Value> =
+        contents.iter().map(|sent| json!({"name": "a", "url": data_url("text/plain", sent)})).collect();
     stage.gateway.script(Reply::tool_call("read_it", json!({})));
     client.send(&with(&session, "r1", json!({ "files": files }))).await;
     let turn = client.turn("r1").await;

@@ -111,7 +111,11 @@ async fn a_service_has_the_worker_publish_nowhere_but_below_its_tools() {
     assert_eq!(answer_text(&client.ask(&session, "r1", "go").await), "ok");
     assert_eq!(offered(&stage.gateway.requests()[0]), Vec::<String>::new());
     assert!(results_for_the_model(&stage).iter().all(|result| result.contains("There is no tool")));
-    assert_eq!((messages(&stage, "KNOWLEDGE").await, messages(&stage, "KV_KEYS").await), (1, 2), "two of the conversation");
+    assert_eq!(
+        (messages(&stage, "KNOWLEDGE").await, messages(&stage, "KV_KEYS").await),
+        (1, 2),
+        "two of the conversation"
+    );
     let said = list_tools(&stage).await;
     assert_eq!(said.matches("refused: t").count(), subjects.len(), "{said}");
     schema::log(&stage.nats).await;
@@ -170,7 +174,9 @@ async fn tools_of_a_flood_push_nobody_out() {
         (0..count).map(name).map(|(name, subject)| endpoint(&name, &subject, json!({}))).collect::<Vec<_>>()
     };
     let mut impostors = vec![Impostor::start(&stage, "one", many("one", 200)).await];
-    for service in ["s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "s12", "s13", "s14", "s15"] {
+    for service in
+        ["s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "s12", "s13", "s14", "s15"]
+    {
         impostors.push(Impostor::start(&stage, service, many(service, 8)).await);
     }
     worker.line(|line| line.contains("tools of NATS services") && line.contains("a_s15_007")).await;
@@ -241,10 +247,7 @@ async fn what_is_approved_is_shown_whole_and_called_as_it_was_shown() {
     client.begin(&session, "r1", "pay").await;
     let prompt = client.turn_until("r1", "write_confirmation_required").await.pop().unwrap();
     let shown = find(&prompt, "actionDescription").unwrap();
-    assert_eq!(
-        shown,
-        format!(r#"Pay: note "a\u{{202e}}b\nc", order 12345678901234567890123, sum 5000, why {long}"#)
-    );
+    assert_eq!(shown, format!(r#"Pay: note "a\u{{202e}}b\nc", order 12345678901234567890123, sum 5000, why {long}"#));
     client.confirm(&session, true).await;
     assert_eq!(answer_text(&client.turn("r1").await), "ok");
     let canonical =
@@ -260,9 +263,11 @@ async fn what_is_approved_is_shown_whole_and_called_as_it_was_shown() {
 /// The first text of this name, wherever it is.
 fn find(value: &Value, name: &str) -> Option<String> {
     match value {
-        Value::Object(map) => {
-            map.get(name).and_then(Value::as_str).map(str::to_owned).or_else(|| map.values().find_map(|v| find(v, name)))
-        }
+        Value::Object(map) => map
+            .get(name)
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+            .or_else(|| map.values().find_map(|v| find(v, name))),
         _ => None,
     }
 }

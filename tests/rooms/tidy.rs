@@ -34,7 +34,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("agents", &["limits", "ids", "subjects", "domain", "log"]),
     ("audit", &["limits", "subjects", "domain", "signing", "wire", "log", "agents"]),
     ("privacy", &["limits", "ids", "subjects", "sealing", "config", "domain", "live", "log", "lists", "audit"]),
-    ("tools", &["limits", "subjects", "config", "domain", "signing", "calls", "fetch", "extract", "knowledge", "agents"]),
+    (
+        "tools",
+        &["limits", "subjects", "config", "domain", "signing", "calls", "fetch", "extract", "knowledge", "agents"],
+    ),
     ("ingest", &["limits", "subjects", "fetch", "extract", "knowledge"]),
     (
         "admin",

@@ -97,10 +97,14 @@ pub(super) async fn verify(asked: &Asked) -> Result<Value, BadFrame> {
     let Some(proof) = pending else {
         return Ok(json!({ "event": "otp_invalid", "error": "NOT_FOUND", "attemptsRemaining": 0 }));
     };
-    let verdict = otp::verify(&asked.edge.settings.passwords, &asked.org, record.session, code).await.map_err(|error| {
-        tracing::warn!(%error, session = %record.session, "a one-time password could not be checked");
-        BadFrame { code: ErrorCode::InternalError, message: "the code can't be checked now, please try again".into() }
-    })?;
+    let verdict =
+        otp::verify(&asked.edge.settings.passwords, &asked.org, record.session, code).await.map_err(|error| {
+            tracing::warn!(%error, session = %record.session, "a one-time password could not be checked");
+            BadFrame {
+                code: ErrorCode::InternalError,
+                message: "the code can't be checked now, please try again".into(),
+            }
+        })?;
     if !verdict.verified {
         let mut answer = json!({ "event": "otp_invalid", "attemptsRemaining": verdict.attempts_remaining });
         if let Some(error) = verdict.error {

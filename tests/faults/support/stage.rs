@@ -2,7 +2,13 @@
 
 use tokio::process::Command;
 
-use super::{gateway::FakeGateway, nats::NatsServer, processes::Process, roles::{callers, user_of}, sealed::MASTER_KEY};
+use super::{
+    gateway::FakeGateway,
+    nats::NatsServer,
+    processes::Process,
+    roles::{callers, user_of},
+    sealed::MASTER_KEY,
+};
 
 /// Where the product's processes find what they need.
 #[derive(Clone)]

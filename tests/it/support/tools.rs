@@ -120,7 +120,8 @@ impl Provider {
             metadata.insert("parameters".to_owned(), parameters.to_string());
             metadata.extend(tool.metadata.iter().map(|(name, value)| (name.to_string(), value.to_string())));
             let endpoint = service.endpoint_builder().name(tool.name).metadata(metadata).add(&subject).await.unwrap();
-            endpoints.push((subject, tokio::spawn(serve(client.clone(), endpoint, tool, calls.clone())).abort_handle()));
+            endpoints
+                .push((subject, tokio::spawn(serve(client.clone(), endpoint, tool, calls.clone())).abort_handle()));
         }
         is_known(&client, &nats.client().await).await;
         Self { service, calls, endpoints }
@@ -185,7 +186,9 @@ async fn serve(client: Client, mut endpoint: Endpoint, tool: Tool, calls: watch:
         let settings = header("Turnstream-Settings");
         let text = String::from_utf8_lossy(&request.message.payload).into_owned();
         let signed = is_signed(&request.message, &key, chrono::Utc::now());
-        calls.send_modify(|calls| calls.push(Call { tool: tool.name, id, arguments, files: files.clone(), settings, text, signed }));
+        calls.send_modify(|calls| {
+            calls.push(Call { tool: tool.name, id, arguments, files: files.clone(), settings, text, signed })
+        });
         match &tool.behaviour {
             Behaviour::Answer(text) => request.respond(Ok((*text).into())).await.unwrap(),
             Behaviour::Fail(code, text) => {
