@@ -13,8 +13,8 @@ use uuid::Uuid;
 use super::{
     digest::Digest,
     event::{
-        Event, ModelReplied, Participant, Prompt, Response, SessionOpened, StepJudged, ToolReturned, TurnRequested,
-        TurnResumed, kind,
+        EmailProof, Event, ModelReplied, OtpPurpose, Participant, Prompt, Response, SessionIdentified, SessionOpened,
+        StepJudged, ToolReturned, TurnRequested, TurnResumed, kind,
     },
     interaction::{Contact, Form},
     session::Known,
@@ -47,7 +47,7 @@ pub struct Conversation {
     /// What was said in it was erased: there is nothing to read, and nobody may go on with it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub erased: bool,
-    /// E-mail address of the first user who gave or proved one, trimmed and in lower case: the conversation is theirs.
+    /// E-mail address of the first user who proved one, trimmed and in lower case: the conversation is theirs.
     pub owner: Option<String>,
     /// The agent of the session that was opened last.
     pub agent_id: Option<String>,
@@ -182,19 +182,13 @@ impl Conversation {
         match &recorded.event {
             Event::SessionOpened(e) => {
                 self.created_at.get_or_insert(recorded.time);
-                if self.owner.is_none() {
-                    self.owner = e.user_email.as_deref().and_then(owner_of);
-                }
                 if let Some(supports) = &e.supports {
                     self.supports = supports.clone();
                 }
                 self.open_session(e);
             }
             Event::SessionIdentified(e) => {
-                if let Some(known) = self.known_mut(e.session) {
-                    known.otp_sent = false;
-                    known.verified = true;
-                }
+                self.identify(e);
             }
             Event::ConversationRenamed(e) => self.title = Some(e.title.clone()),
             Event::TurnRequested(e) => self.request(e, recorded),
@@ -271,9 +265,42 @@ impl Conversation {
     fn open_session(&mut self, e: &SessionOpened) {
         self.agent_id = Some(e.agent_id.clone());
         let email = e.user_email.as_deref().map(str::trim).filter(|email| !email.is_empty());
-        if let Some(email) = email {
-            self.know(e.session).contact.email = Some(email.to_string());
+        let Some(email) = email else { return };
+        let is_proved = matches!(e.email_proof, Some(EmailProof::Token | EmailProof::Context | EmailProof::Challenge));
+        let known = self.know(e.session);
+        known.contact.email = Some(email.to_string());
+        // A token is shown again by who comes again; the others are proof in the session alone.
+        if matches!(e.email_proof, Some(EmailProof::Context | EmailProof::Challenge)) {
+            known.proved = owner_of(email);
         }
+        // Before proofs were told apart, the first address owned.
+        if self.owner.is_none() && (is_proved || e.email_proof.is_none()) {
+            self.owner = owner_of(email);
+        }
+    }
+
+    /// A session's user met a challenge. Of the session's contact that remains which the password was sent to: the rest was
+    /// only told.
+    fn identify(&mut self, e: &SessionIdentified) {
+        let address = e.email.as_deref().and_then(owner_of);
+        if self.owner.is_none() {
+            self.owner = address.clone();
+        }
+        if e.purpose == OtpPurpose::Restore {
+            self.know(e.session).proved = address;
+            return;
+        }
+        let Some(known) = self.known_mut(e.session) else { return };
+        (known.otp_sent, known.challenge, known.verified) = (false, None, true);
+        if e.email.is_some() || e.phone.is_some() {
+            (known.contact.email, known.contact.phone) = (e.email.clone(), e.phone.clone());
+            known.proved = address.or(known.proved.take());
+        }
+    }
+
+    /// The address that a session proved, if it did.
+    pub fn proved_by(&self, session: Uuid) -> Option<&str> {
+        self.known(session)?.proved.as_deref()
     }
 
     /// What is known of a session beyond its opening, if anything is.
@@ -302,8 +329,9 @@ impl Conversation {
         if let Some((form, values)) = self.asked.take_if(|_| e.values.is_some()).zip(e.values.as_ref()) {
             self.learn_contact(session, &form, values);
         }
-        if e.otp.as_ref().is_some_and(|otp| otp.sent.is_some()) {
-            self.know(session).otp_sent = true;
+        if let Some(otp) = e.otp.as_ref().filter(|otp| otp.sent.is_some()) {
+            let known = self.know(session);
+            (known.otp_sent, known.challenge) = (true, otp.challenge);
         }
     }
 
@@ -329,6 +357,7 @@ impl Conversation {
             if reachable(&known.contact) != before {
                 known.verified = false;
                 known.otp_sent = false;
+                known.challenge = None;
             }
         }
     }

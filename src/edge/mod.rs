@@ -43,6 +43,7 @@ use crate::{
     auth::{Verifier, widget::Widgets},
     calls::Caller,
     config::{Access, Quotas, Regions},
+    fetch::Policy,
     ids,
     lists::{Lists, keep::Index},
     live::hub::Hub,
@@ -52,6 +53,7 @@ use crate::{
         objects::Objects,
         presence::Presence,
     },
+    otp::{allowance::Allowance, challenge::Challenges},
     subjects::{self, ConversationKey},
     wire::presence::{EDGES, EdgeAdvertisement},
 };
@@ -71,6 +73,8 @@ pub struct Settings {
     pub is_loopback: bool,
     /// The default model of turns, which messages may name.
     pub model: String,
+    /// Which addresses the URLs of attachments may lead to.
+    pub fetch: Policy,
 }
 
 /// An edge process's shared parts.
@@ -90,6 +94,7 @@ pub struct Edge {
     pub(crate) agents: Agents,
     pub(crate) widgets: Widgets,
     pub(crate) quota: quota::Quota,
+    pub(crate) challenges: Challenges,
     pub(crate) log: NatsLog,
     pub(crate) settings: Settings,
     /// Cancelled when the edge stops: every connection then closes with 1012.
@@ -108,7 +113,9 @@ impl Edge {
     ) -> Self {
         let client = log.client();
         let id = ids::new_random();
+        let allowance = Allowance { address: settings.quotas.address_codes, org: settings.quotas.org_codes.clone() };
         Self {
+            challenges: Challenges::new(log.clone(), settings.passwords.clone(), allowance),
             id,
             quota: quota::Quota::new(settings.quotas.clone(), log.clone(), id),
             conversations: Conversations::over_nats(log.clone()),

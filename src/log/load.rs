@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Version of the cached form; another version is ignored and written over.
-pub const FOLD_VERSION: u32 = 5;
+pub const FOLD_VERSION: u32 = 6;
 const BUCKET: &str = "CONVERSATIONS";
 /// How long before a request's `not_after` its acknowledgement no longer tells that it was stored in time: more than clocks
 /// differ, and less than an ordinary append leaves.
@@ -433,6 +433,7 @@ mod tests {
             pool: "default".into(),
             user: person.clone(),
             agent: person,
+            source: None,
             asker: None,
             agent_config: None,
             skill: None,

@@ -53,6 +53,7 @@ use crate::{
     limits,
     lists::keep::{Index, Keeper},
     log::{load::Conversations, nats::NatsLog, objects::Objects},
+    otp::{allowance::Allowance, challenge::Challenges},
     subjects,
     tools::{self, Registry},
 };
@@ -82,6 +83,8 @@ pub struct Settings {
     /// Call the tools, and the host's services for one-time passwords.
     pub tools: Caller,
     pub passwords: Caller,
+    /// How many one-time passwords may be sent.
+    pub codes: Allowance,
 }
 
 /// A worker process's shared parts.
@@ -96,6 +99,7 @@ pub struct Worker {
     pub(crate) tools: Registry,
     pub(crate) agents: agents::Store,
     pub(crate) knowledge: Arc<dyn Retrieve>,
+    pub(crate) challenges: Challenges,
     /// Without a key for an organisation this worker fails its turns, and advertises that it can't answer them.
     pub(crate) gateways: Gateways,
     pub(crate) settings: Settings,
@@ -120,6 +124,7 @@ impl Worker {
             objects: Objects::new(log.clone()),
             images: Arc::new(Semaphore::new(limits::IMAGES_BYTES)),
             agents: agents::Store::new(log.clone()),
+            challenges: Challenges::new(log.clone(), settings.passwords.clone(), settings.codes.clone()),
             log,
             client,
             knowledge,

@@ -29,7 +29,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("log", &["limits", "subjects", "sealing", "config", "domain", "wire"]),
     ("lists", &["limits", "subjects", "domain", "wire", "log"]),
     ("knowledge", &["limits", "subjects", "model", "domain", "calls"]),
-    ("otp", &["limits", "subjects", "domain", "calls"]),
+    ("otp", &["limits", "subjects", "config", "domain", "log", "calls"]),
     ("permissions", &["subjects", "log"]),
     ("agents", &["limits", "ids", "subjects", "domain", "log"]),
     ("audit", &["limits", "subjects", "domain", "signing", "wire", "log", "agents"]),
@@ -38,7 +38,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "tools",
         &["limits", "subjects", "config", "domain", "signing", "calls", "fetch", "extract", "knowledge", "agents"],
     ),
-    ("ingest", &["limits", "subjects", "fetch", "extract", "knowledge"]),
+    ("ingest", &["limits", "subjects", "secrets", "fetch", "extract", "knowledge"]),
     (
         "admin",
         &[
@@ -60,8 +60,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "edge",
         &[
-            "limits", "ids", "subjects", "config", "extract", "domain", "auth", "wire", "lists", "live", "log", "otp",
-            "agents", "calls",
+            "limits", "ids", "subjects", "config", "extract", "fetch", "domain", "auth", "wire", "lists", "live",
+            "log", "otp", "agents", "calls",
         ],
     ),
     (

@@ -53,6 +53,7 @@ pub fn session() -> SessionOpened {
         agent: agent(),
         supports: None,
         user_email: None,
+        email_proof: None,
         browser_fingerprint: None,
         metadata: None,
     }
@@ -77,6 +78,7 @@ pub fn request(n: u64) -> TurnRequested {
         pool: POOL.into(),
         user: user(),
         agent: agent(),
+        source: None,
         asker: None,
         agent_config: None,
         skill: None,
