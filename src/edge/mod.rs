@@ -166,6 +166,13 @@ impl Edge {
         Presence { log: self.log.clone(), process: self.id, subject, payload: Box::new(move || payload.clone()) }
     }
 
+    /// Has the fold of a conversation kept for the next reader where it has grown by some events: sessions that are opened and
+    /// never ask for a turn would otherwise be read one by one, again and again.
+    pub(crate) fn save_fold(&self, key: &ConversationKey) {
+        let (conversations, key) = (self.conversations.clone(), key.clone());
+        tokio::spawn(async move { conversations.save(&key).await });
+    }
+
     /// Where a conversation's log is, or `None` when its id names no region of this deployment.
     pub(crate) fn key(&self, org: &str, conversation: Uuid) -> Option<ConversationKey> {
         let region = self.settings.regions.name(ids::region_number(conversation)?)?;
