@@ -1,5 +1,6 @@
 //! The roles of a process: the only place that wires rooms together, starts them and stops them.
 
+mod callers;
 mod health;
 
 use std::{
@@ -99,6 +100,7 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
         agent_name: config.agent_name.clone(),
         quotas: config.quotas.clone(),
         skills: Skills(config.skills.clone()),
+        passwords: callers::passwords(config, bus).await?,
         access: config.access.clone(),
         // What comes through a proxy comes from other machines, whatever the address.
         is_loopback: edge::access::is_loopback_address(config.bind) && config.quotas.proxies == 0,
@@ -122,14 +124,14 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
     let edge = Edge::new(log, auth, widgets, agents, settings, CancellationToken::new());
     let edge = Arc::new(edge);
     let health = Health::start(bus, &config.regions.home, None).await?;
-    if let Err(error) = edge.workers.read(bus.client.clone()).await {
+    if let Err(error) = edge.workers.read(&edge.log).await {
         tracing::warn!(%error, "the workers' advertisements can't be read yet");
     }
     let address = SocketAddr::new(config.bind, config.port);
     let listener = server::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
     let address = listener.local_addr()?;
     let (listening, tasks) = (CancellationToken::new(), TaskTracker::new());
-    tasks.spawn(listening.clone().run_until_cancelled_owned(edge.workers.clone().watch(bus.client.clone())));
+    tasks.spawn(listening.clone().run_until_cancelled_owned(edge.workers.clone().follow(edge.log.clone())));
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.agents.clone().follow()));
     tasks.spawn(listening.clone().run_until_cancelled_owned(health.clone().watch_streams()));
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.clone().forget_erased()));
@@ -220,6 +222,8 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
         builtins: builtins(&config.web, Reader::of_this_program()?),
         counts_tokens: config.quotas.org_tokens.is_set(),
         mcp: Mcp::new(&config.mcp.servers),
+        tools: callers::tools(config, bus).await?,
+        passwords: callers::passwords(config, bus).await?,
         codes: Allowance { address: config.quotas.address_codes, org: config.quotas.org_codes.clone() },
     };
     streams::check(&bus.client, &config.regions.home).await?;
@@ -231,7 +235,9 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
     let health = Health::start(bus, &config.regions.home, Some(worker.clone())).await?;
     if config.seed_kb {
         // Before the worker looks for tools for the first time.
-        let tool = tools::demo::start(bus.client.clone()).await.map_err(anyhow::Error::from_boxed)?;
+        let tool = tools::demo::start(bus.client.clone(), callers::public_key(config)?)
+            .await
+            .map_err(anyhow::Error::from_boxed)?;
         tasks.spawn(shutdown.clone().run_until_cancelled_owned(tool.serve()));
     }
     tasks.spawn(worker.run(shutdown.clone()));
@@ -267,7 +273,7 @@ async fn knowledge(
         knowledge::demo::seed(&store, REFERENCE_ORG).await.context("the demo documents were not written")?;
     }
     if config.retrieval == Retrieval::Nats {
-        return Ok(Arc::new(Remote::new(bus.client.clone())));
+        return Ok(Arc::new(Remote::new(callers::retrieval(config, bus).await?)));
     }
     let index = Arc::new(Index::new()?);
     let (caught_up, mut has_caught_up) = watch::channel(false);
@@ -365,7 +371,7 @@ impl Embed for Embedding {
 /// Ingests what administrators ask for, until the process is told to stop.
 pub async fn serve_ingest(config: &Config, args: IngestArgs) -> anyhow::Result<()> {
     let bus = connect(config, "ingester").await?;
-    streams::check(&bus.client, &config.regions.home).await?;
+    streams::check_kept(&bus.client, &config.regions.home).await?;
     let ingest = start_ingest(config, &bus, &args.token_env)?;
     let stop = StopSignal::new()?;
     println!("serving connectors");
@@ -381,7 +387,7 @@ pub async fn serve_ingest(config: &Config, args: IngestArgs) -> anyhow::Result<(
 pub async fn ingest(config: &Config, args: IngestArgs) -> anyhow::Result<bool> {
     let plan = args.plan().map_err(anyhow::Error::msg)?;
     let bus = connect(config, "ingest").await?;
-    streams::check(&bus.client, &config.regions.home).await?;
+    streams::check_kept(&bus.client, &config.regions.home).await?;
     let ingest = start_ingest(config, &bus, &args.token_env)?;
     let tell = |report: &ingest::Report| match args.json {
         true => println!("{}", serde_json::json!(report)),

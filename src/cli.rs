@@ -3,6 +3,7 @@
 mod agent;
 mod audit;
 mod export;
+mod nats;
 mod privacy;
 mod replay;
 mod report;
@@ -17,13 +18,14 @@ use indicatif::ProgressBar;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    agents::AuthLevel,
     app, bench,
     config::{Config, Nats},
     dev,
     ingest::IngestArgs,
     knowledge,
     model::Gateway,
-    permissions, spec, tools,
+    spec, tools,
 };
 
 /// A server for AI-agent conversations, event-sourced over NATS JetStream.
@@ -95,7 +97,7 @@ enum Command {
     /// Look at what each role may do on NATS.
     Nats {
         #[command(subcommand)]
-        command: NatsCommand,
+        command: nats::NatsCommand,
     },
     /// Measure: a load generator with a built-in fake gateway.
     Bench(bench::BenchArgs),
@@ -130,17 +132,6 @@ struct Replicas {
     /// Copies of what is kept in files: 1, or 3 in a cluster of three or more servers.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=5))]
     replicas: Option<u32>,
-}
-
-#[derive(Subcommand)]
-enum NatsCommand {
-    /// Print the users of every role for a server's configuration, each with just what it needs.
-    Config,
-    /// Compare what the configured user may do with its role, and try what it may not; exit code 1 if anything differs.
-    Check {
-        /// edge, worker, ingester, provider, auditor, eraser or administrator
-        role: String,
-    },
 }
 
 #[derive(Subcommand)]
@@ -230,7 +221,7 @@ pub async fn run() -> anyhow::Result<()> {
         Command::Erase(args) => privacy::erase(args, &load()?).await,
         Command::Hold { command } => privacy::hold(command, &load()?).await,
         Command::Retain(args) => privacy::retain(args, &load()?).await,
-        Command::Nats { command } => nats(command).await,
+        Command::Nats { command } => nats::run(command).await,
         Command::Streams { command } => streams(command).await,
         Command::Tools { command: Tools::List } => list_tools().await,
     }
@@ -273,25 +264,6 @@ async fn streams(command: Streams) -> anyhow::Result<()> {
     }
 }
 
-async fn nats(command: NatsCommand) -> anyhow::Result<()> {
-    let config = load()?;
-    let region = &config.regions.home;
-    let NatsCommand::Check { role } = command else {
-        print!("{}", permissions::server_config(region));
-        return Ok(());
-    };
-    let bus = app::connect(&config, &role).await?;
-    let differences = permissions::check(&bus, &role, region).await?;
-    for difference in &differences {
-        println!("{difference}");
-    }
-    if !differences.is_empty() {
-        anyhow::bail!("the user is not what the role `{role}` needs");
-    }
-    println!("{role}: may do what it needs, and nothing else");
-    Ok(())
-}
-
 async fn measure_knowledge(command: Knowledge) -> anyhow::Result<()> {
     let Knowledge::Bench { documents, dimensions, seed, gateway, embedding_model, json } = command;
     let embedder = match gateway.zip(embedding_model) {
@@ -328,7 +300,8 @@ async fn list_tools() -> anyhow::Result<()> {
     let mut discovery = tools::discovery::Discovery::new(bus.client).await?;
     let (mcp, stop) = (tools::Mcp::new(&config.mcp.servers), CancellationToken::new());
     let running = tokio::spawn(mcp.clone().run(stop.clone()));
-    let (mut found, ()) = tokio::join!(discovery.first(), mcp.first());
+    let ((mut found, refused), ()) = tokio::join!(discovery.first(), mcp.first());
+    found.retain(|tool| !tool.contested);
     found.extend(mcp.offered());
     stop.cancel();
     running.await?;
@@ -340,7 +313,18 @@ async fn list_tools() -> anyhow::Result<()> {
         notes.extend(tool.org.map(|org| format!("only for {org}")));
         notes.extend(tool.confirm.then(|| "waits for approval".to_string()));
         notes.extend(tool.idempotent.then(|| "idempotent".to_string()));
+        notes.extend(match tool.level {
+            AuthLevel::None => None,
+            AuthLevel::EndUser => Some("for visitors who proved who they are".to_string()),
+            AuthLevel::Admin => Some("for administrators".to_string()),
+        });
+        if let tools::Place::Endpoint { subject } = &tool.place {
+            notes.push(format!("at {subject}"));
+        }
         println!("{}\n    {}\n    {}", tool.name, tool.description, notes.join(", "));
+    }
+    for tools::claims::Refused { service, tool, why } in refused {
+        println!("refused: {tool} of the service {service}: {why}");
     }
     Ok(())
 }

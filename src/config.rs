@@ -5,6 +5,7 @@
 mod access;
 mod auth;
 mod mcp;
+mod nats;
 mod privacy;
 mod quota;
 mod urls;
@@ -16,6 +17,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
 pub use access::Access;
 pub use auth::{Auth, AuthMode};
 pub use mcp::{Mcp, McpLink, McpServer, Which};
+pub use nats::{Login, Nats};
 pub use privacy::Privacy;
 pub use quota::{PerOrg, Quotas};
 pub use urls::{each_without_secrets, without_secrets};
@@ -49,6 +51,7 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_RETAIN_TOOLS_DAYS",
     "SMOOTH_AGENT_REDACT_ARGUMENTS",
     "SMOOTH_AGENT_AUDIT_KEY_FILE",
+    "SMOOTH_AGENT_CALL_KEY_FILE",
     "SMOOTH_SKILLS_DIR",
     "SMOOTH_AGENT_REGION",
     "SMOOTH_AGENT_REGIONS",
@@ -143,26 +146,14 @@ pub struct Config {
     pub privacy: Privacy,
     /// The file of the key that checkpoints are signed with.
     pub audit_key: Option<PathBuf>,
+    /// The file of the key that calls of services are signed with.
+    pub call_key: Option<PathBuf>,
     pub access: Access,
     pub auth: Auth,
     pub widgets: Widgets,
     pub quotas: Quotas,
     pub web: Web,
     pub mcp: Mcp,
-}
-
-/// How NATS is reached: the names that the `nats` CLI and the client libraries use.
-#[derive(Clone, Default)]
-pub struct Nats {
-    pub url: Option<String>,
-    pub creds: Option<PathBuf>,
-    pub nkey: Option<PathBuf>,
-    pub ca: Option<PathBuf>,
-    pub cert: Option<PathBuf>,
-    pub key: Option<PathBuf>,
-    pub user: Option<String>,
-    pub password: Option<String>,
-    pub token: Option<String>,
 }
 
 /// An OpenAI-compatible endpoint and its key.
@@ -261,17 +252,7 @@ impl Config {
             bind: parsed(&text, "SMOOTH_AGENT_BIND", "an IP address", || IpAddr::from([127, 0, 0, 1]))?,
             port: parsed(&text, "SMOOTH_AGENT_PORT", "a port number", || 8787)?,
             health_port: optional(&text, "SMOOTH_AGENT_HEALTH_PORT", "a port number")?,
-            nats: Nats {
-                url: text("NATS_URL"),
-                creds: text("NATS_CREDS").map(PathBuf::from),
-                nkey: text("NATS_NKEY").map(PathBuf::from),
-                ca: text("NATS_CA").map(PathBuf::from),
-                cert: text("NATS_CERT").map(PathBuf::from),
-                key: text("NATS_KEY").map(PathBuf::from),
-                user: text("NATS_USER"),
-                password: text("NATS_PASSWORD"),
-                token: text("NATS_TOKEN"),
-            },
+            nats: nats::read(&text),
             regions: regions(text("SMOOTH_AGENT_REGION"), text("SMOOTH_AGENT_REGIONS"))?,
             pool: token(&text, "SMOOTH_AGENT_POOL", "default")?,
             agent_name: text("SMOOTH_AGENT_AGENT_NAME").unwrap_or_else(|| "smooth-agent".into()),
@@ -295,6 +276,7 @@ impl Config {
             skills: folder(text("SMOOTH_SKILLS_DIR"), "SMOOTH_SKILLS_DIR")?,
             privacy: privacy::read(&text)?,
             audit_key: text("SMOOTH_AGENT_AUDIT_KEY_FILE").map(PathBuf::from),
+            call_key: text("SMOOTH_AGENT_CALL_KEY_FILE").map(PathBuf::from),
             access: access::read(&text)?,
             auth: auth::read(&text)?,
             widgets: widget::read(&text)?,
@@ -472,9 +454,8 @@ impl fmt::Display for Config {
         writeln!(f, "{}", self.quotas)?;
         writeln!(f, "{}", self.web)?;
         writeln!(f, "{}", self.mcp)?;
-        writeln!(f, "NATS_URL={}", self.nats.url.as_deref().map_or("unset".into(), each_without_secrets))?;
-        writeln!(f, "NATS_CREDS={}", set(self.nats.creds.is_some()))?;
-        write!(f, "NATS_TOKEN={}", set(self.nats.token.is_some()))
+        writeln!(f, "SMOOTH_AGENT_CALL_KEY_FILE={}", set(self.call_key.is_some()))?;
+        write!(f, "{}", self.nats)
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
     app,
     config::{self, Config, GatewayConfig},
     demo,
+    signing::SigningKey,
 };
 
 /// How long a nats-server may take to start and to stop.
@@ -37,12 +38,26 @@ pub async fn run(mut config: Config, store: PathBuf) -> anyhow::Result<()> {
     };
     if let Some(server) = &server {
         config.nats.url = Some(server.url.clone());
+        config.call_key = Some(call_key(config.call_key, &store)?);
     }
     let result = run_on(config).await;
     if let Some(server) = server {
         server.stop().await;
     }
     result
+}
+
+/// The key that calls are signed with: the one that is configured, else one beside the server's files.
+fn call_key(configured: Option<PathBuf>, store: &Path) -> anyhow::Result<PathBuf> {
+    if let Some(path) = configured {
+        return Ok(path);
+    }
+    let (private, public) = (store.join("call-key.pem"), store.join("call-key.pub.pem"));
+    if !private.exists() {
+        SigningKey::generate(&private, &public)?;
+    }
+    println!("calls of tools are signed; public key {}", public.display());
+    Ok(private)
 }
 
 async fn run_on(mut config: Config) -> anyhow::Result<()> {

@@ -44,6 +44,8 @@ pub const ATTACHMENT_NAME_MAX_CHARS: usize = 255;
 pub const OBJECT_CHUNK_BYTES: usize = 128 * 1024;
 /// An object that is older than this is written again when it comes again: half of the 30 days that the stream keeps it.
 pub const OBJECT_FRESH_SECS: i64 = 15 * 24 * 3600;
+/// How long after its last chunk an upload may be joined: half of the time in which the stream knows chunks that it has.
+pub const OBJECT_UPLOAD_SECS: i64 = 60;
 /// Longest user message, from the protocol.
 pub const MESSAGE_MAX_CHARS: usize = 10_000;
 /// Longest requestId: it is stored with the turn and echoed in every frame of it.
@@ -267,6 +269,8 @@ pub const EDGE_DRAIN_MS: u64 = 3_000;
 /// A worker's advertisement: how often it is renewed, and after what silence it no longer counts.
 pub const PRESENCE_EVERY_MS: u64 = 3_000;
 pub const PRESENCE_TTL_SECS: u64 = 10;
+/// How often edges look which workers there are.
+pub const WORKERS_EVERY_MS: u64 = 500;
 
 /// How often tool providers are asked to describe themselves: well below the promised second.
 pub const TOOLS_EVERY_MS: u64 = 500;
@@ -276,8 +280,30 @@ pub const TOOLS_QUIET_MS: u64 = 250;
 /// Time for one tool call when its provider names none, and the most that a provider may name.
 pub const TOOL_TIMEOUT_MS: u64 = 30_000;
 pub const TOOL_TIMEOUT_MAX_MS: u64 = 300_000;
+/// How long a call of a service may wait for room on its connection, beyond its own time.
+pub const CALL_GRACE_MS: u64 = 500;
+/// Longest id of a call that goes out as it is; of a longer one, a hash does.
+pub const CALL_ID_MAX_BYTES: usize = 128;
 /// Tools offered to the model at once.
 pub const TOOLS_MAX: usize = 128;
+/// Tools of one service: no service can take the room of all others.
+pub const TOOLS_PER_SERVICE: usize = 32;
+/// Instances of services, and names and subjects of tools, that one worker remembers.
+pub const SERVICES_MAX: usize = 4_096;
+pub const TOOL_CLAIMS_MAX: usize = 16_384;
+/// How long a name or a subject stays with a service that is away: longer than an outage, shorter than a move is planned for.
+pub const TOOL_HELD_SECS: u64 = 3_600;
+/// Largest schema of a service's tool, and the most of its description that is passed on: both are paid for with every request.
+pub const TOOL_SCHEMA_MAX_BYTES: usize = 32 * 1024;
+pub const TOOL_DESCRIPTION_MAX_BYTES: usize = 4 * 1024;
+/// Refusals of tools that are logged, each once: a hostile service must not fill a disk.
+pub const TOOL_REFUSALS_TOLD: usize = 1_000;
+/// Files that one worker holds for running tools, a piece of one in an answer (messages have 1 MiB), and answers at once.
+pub const FILES_LENT_BYTES: usize = 4 * ATTACHMENTS_MAX_BYTES;
+pub const FILE_PIECE_BYTES: usize = 512 * 1024;
+pub const FILES_PARALLEL: usize = 16;
+/// Longest description of a call that a person can be asked to approve: they would have to read it.
+pub const APPROVAL_MAX_BYTES: usize = 32 * 1024;
 /// Longest name of a tool that models' interfaces take.
 pub const TOOL_NAME_MAX_CHARS: usize = 64;
 

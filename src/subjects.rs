@@ -5,6 +5,7 @@
 
 mod audit;
 mod buckets;
+mod calls;
 
 use std::net::IpAddr;
 
@@ -14,6 +15,7 @@ use uuid::Uuid;
 
 pub use audit::*;
 pub use buckets::*;
+pub use calls::*;
 
 /// Names one conversation's place in the log: its region's name, its organisation, its id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -318,12 +320,6 @@ fn counted(whose: Counted) -> String {
     }
 }
 
-/// `retrieve.{org}`: asks an organisation's own search for passages. Publishers: workers told to use it. Subscriber: a NATS
-/// micro service. Not kept.
-pub fn retrieve(org: &str) -> String {
-    format!("retrieve.{}", encode_token(org))
-}
-
 /// `erased.{conversation}`: its keys are destroyed; whoever remembers it forgets it. Publisher: who erases. Subscribers: edges
 /// and workers. Not kept.
 pub fn erased(conversation: Uuid) -> String {
@@ -336,12 +332,6 @@ pub const ERASED_ALL: &str = "erased.*";
 fn hash(text: &str) -> String {
     let digest = Sha256::digest(text.as_bytes());
     digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// `otp.{org}.{verb}`: asks the host's service to send a one-time password to a session's visitor (`send`, by a worker) or to
-/// check one (`verify`, by an edge). Answered by a NATS micro service; not kept.
-pub fn otp(org: &str, verb: &str) -> String {
-    format!("otp.{}.{verb}", encode_token(org))
 }
 
 /// Direct get from any replica of a stream. Readers: edges and workers.
@@ -357,6 +347,14 @@ pub fn leader_get(stream: &str) -> String {
 /// Stream and consumer administration, used by `streams apply`, `streams diff` and the check at start.
 pub fn stream_api(verb: &str, stream: &str) -> String {
     format!("$JS.API.STREAM.{verb}.{stream}")
+}
+
+/// `$JS.API.>`: all that JetStream can be asked.
+pub const STREAMS_ALL: &str = "$JS.API.>";
+
+/// `$JS.API.CONSUMER.{verb}.{stream}`: what a stream's consumers can be asked, with the consumer's name as a next token.
+pub fn consumer_api(verb: &str, stream: &str) -> String {
+    format!("$JS.API.CONSUMER.{verb}.{stream}")
 }
 
 /// Creates or updates a durable consumer.
@@ -376,17 +374,6 @@ pub fn inbox_prefix(role: &str) -> String {
 
 /// `$SYS.REQ.USER.INFO`: asks the server what the connection's user may do. For `turnstream nats check`.
 pub const USER_INFO: &str = "$SYS.REQ.USER.INFO";
-
-/// `$SRV.INFO`: asks every NATS micro service to describe itself.
-pub const SERVICES_INFO: &str = "$SRV.INFO";
-
-/// `$SRV.PING.{name}.{id}`: asks one instance of a micro service for a sign of life.
-pub fn service_ping(name: &str, id: &str) -> String {
-    format!("$SRV.PING.{name}.{id}")
-}
-
-/// Subject of the demo tool's endpoint.
-pub const DEMO_REFUND: &str = "tool.demo.issue_refund";
 
 /// Name of a region's stream or of a name with the region in it: `CHAT_local`.
 pub fn stream_name(base: &str, region: &str) -> String {

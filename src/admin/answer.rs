@@ -103,7 +103,7 @@ impl Refusal {
 impl From<ReadError> for Refusal {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::Unavailable(_) => Self::storage(&error),
+            ReadError::Unavailable(_) | ReadError::NoKey(_) => Self::storage(&error),
             ReadError::Malformed { .. } | ReadError::Sealed(_) => Self::internal(&error),
         }
     }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::limits;
+use crate::{limits, subjects};
 
 /// How an agent answers. Everything may be left out; the settings of edges and workers then hold.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -98,6 +98,10 @@ pub struct ToolRule {
     /// Waits for approval.
     #[serde(default)]
     pub confirm: bool,
+    /// The NATS subject that the tool has: no tool of this name at another subject is offered or called, and no other service
+    /// can take its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// Told to the tool with each call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<Map<String, Value>>,
@@ -206,6 +210,10 @@ impl AgentConfig {
         demand(self.skills.iter().flatten().all(is_said), "skills: a blank entry");
         demand(self.tools.iter().flatten().all(|rule| is_said(&rule.name)), "tools: a rule without a name");
         for rule in self.tools.iter().flatten() {
+            let is_tool = |subject: &String| subjects::is_call(subjects::TOOL_CALLS, subject);
+            let is_pinned = rule.subject.as_ref().is_none_or(|subject| is_tool(subject) && !rule.name.ends_with('*'));
+            let wanted = format!("tools: the subject of `{}` is a literal one below tool., of one tool", rule.name);
+            demand(is_pinned, &wanted);
             let bytes = rule.settings.as_ref().map_or(0, |settings| Value::Object(settings.clone()).to_string().len());
             let max = limits::TOOL_SETTINGS_MAX_BYTES;
             demand(bytes <= max, &format!("tools: the settings of `{}` are larger than {max} bytes", rule.name));

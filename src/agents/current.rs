@@ -60,12 +60,18 @@ impl Agents {
         !self.current.read().expect("no panic happens under this lock").widgets.is_empty()
     }
 
-    /// Reads everything that is there now.
+    /// Reads everything that is there now: at first what holds, without the versions before it.
     pub async fn catch_up(&self) -> Result<(), ReadError> {
         loop {
             let read_to = self.current.read().expect("no panic happens under this lock").read_to;
-            match self.store.after(read_to).await? {
-                Some((seq, entry)) => self.take(seq, entry),
+            let first = if read_to == 0 { self.store.current().await? } else { None };
+            let next = match first {
+                Some((0, _)) => return Ok(()),
+                None => self.store.after(read_to).await?,
+                some => some,
+            };
+            match next {
+                Some((seq, entries)) => self.take(seq, entries),
                 None => return Ok(()),
             }
         }
@@ -98,22 +104,33 @@ impl Agents {
         Ok(())
     }
 
-    fn take(&self, seq: u64, entry: Option<Entry>) {
+    fn take(&self, seq: u64, entries: Vec<Entry>) {
         let mut known = self.current.write().expect("no panic happens under this lock");
+        // At first there may be thousands.
+        match known.read_to {
+            0 => tracing::info!(agents = entries.len(), "agents' configurations"),
+            _ => entries.iter().for_each(|Entry { org, agent, revision, config, .. }| {
+                tracing::info!(org, agent, revision, removed = config.is_none(), "an agent's configuration");
+            }),
+        }
         known.read_to = seq;
-        let Some(Entry { org, agent, revision, config, .. }) = entry else { return };
-        tracing::info!(org, agent, revision, removed = config.is_none(), "an agent's configuration");
-        let widgets = known.widgets.entry(agent.clone()).or_default();
+        entries.into_iter().for_each(|entry| known.take(entry));
+    }
+}
+
+impl Known {
+    fn take(&mut self, Entry { org, agent, revision, config, .. }: Entry) {
+        let widgets = self.widgets.entry(agent.clone()).or_default();
         widgets.retain(|_, other| *other != org);
         if config.as_ref().is_some_and(|config| config.widget.is_some()) {
             widgets.insert(revision, org.clone());
         }
         if widgets.is_empty() {
-            known.widgets.remove(&agent);
+            self.widgets.remove(&agent);
         }
         match config {
-            Some(config) => known.entries.insert((org, agent), (revision, config)),
-            None => known.entries.remove(&(org, agent)),
+            Some(config) => self.entries.insert((org, agent), (revision, config)),
+            None => self.entries.remove(&(org, agent)),
         };
     }
 }

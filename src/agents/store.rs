@@ -12,6 +12,7 @@ use crate::{
     ids, limits,
     log::{
         AppendError, ReadError, Via,
+        batch::Lasts,
         nats::{NatsLog, RawMessage},
     },
     subjects,
@@ -97,11 +98,24 @@ impl Store {
         self.log.put(&subject, &id, &[(OPERATION, "DEL")], "".into()).await.map_err(PutError::Append)
     }
 
-    /// The next message of the bucket after a sequence.
-    pub async fn after(&self, seq: u64) -> Result<Option<(u64, Option<Entry>)>, ReadError> {
-        let query = json!({ "seq": seq + 1, "next_by_subj": subjects::AGENTS_ALL });
-        let message = self.log.get(STREAM, &query, Via::Replica).await?;
-        Ok(message.map(|message| (message.seq, self.entry(&message))))
+    /// The next messages of the bucket after a sequence, in one request: where the last of them stands, and what they say. `None`:
+    /// there are none.
+    pub async fn after(&self, seq: u64) -> Result<Option<(u64, Vec<Entry>)>, ReadError> {
+        let (messages, _) = self.log.next_of(STREAM, subjects::AGENTS_ALL, seq + 1).await?;
+        let Some(last) = messages.last().map(|message| message.seq) else { return Ok(None) };
+        Ok(Some((last, messages.iter().filter_map(|message| self.entry(message)).collect())))
+    }
+
+    /// What holds now, in one request: where the newest of it stands, and what it says. `None`: it is too much for one request.
+    pub async fn current(&self) -> Result<Option<(u64, Vec<Entry>)>, ReadError> {
+        let Lasts::All(messages) = self.log.last_of(STREAM, &[subjects::AGENTS_ALL.into()]).await? else {
+            return Ok(None);
+        };
+        // The one before a version that can't be read holds, so then all of them are read.
+        let own = messages.iter().filter(|message| subjects::parse_agent(&message.subject).is_some());
+        let entries: Option<Vec<Entry>> = own.map(|message| self.entry(message)).collect();
+        let last = messages.iter().map(|message| message.seq).max().unwrap_or(0);
+        Ok(entries.map(|entries| (last, entries)))
     }
 
     /// The sequence of the bucket's last message, 0 = there is none.
@@ -113,11 +127,9 @@ impl Store {
     /// Every current entry, by organisation and agent.
     pub async fn list(&self) -> Result<Vec<Entry>, ReadError> {
         let (mut entries, mut seq) = (HashMap::new(), 0);
-        while let Some((next, entry)) = self.after(seq).await? {
+        while let Some((next, some)) = self.after(seq).await? {
             seq = next;
-            if let Some(entry) = entry {
-                entries.insert((entry.org.clone(), entry.agent.clone()), entry);
-            }
+            entries.extend(some.into_iter().map(|entry| ((entry.org.clone(), entry.agent.clone()), entry)));
         }
         let mut entries: Vec<Entry> = entries.into_values().filter(|entry| entry.config.is_some()).collect();
         entries.sort_by(|a, b| (&a.org, &a.agent).cmp(&(&b.org, &b.agent)));

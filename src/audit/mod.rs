@@ -14,7 +14,6 @@ pub mod changes;
 pub mod checkpoint;
 pub mod export;
 pub mod frames;
-pub mod keys;
 pub mod lanes;
 pub mod open;
 pub mod pace;
@@ -30,3 +29,5 @@ pub mod tree;
 pub mod verify;
 pub mod view;
 pub mod walk;
+
+pub use crate::signing as keys;

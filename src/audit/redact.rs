@@ -1,92 +1,203 @@
-//! What auditors are not shown: arguments of tools that an operator named.
+//! What auditors are not shown: arguments of tools that an operator named, wherever they come up again.
+//!
+//! A name counts at any depth of the arguments, also within texts that are JSON themselves, and in a tool's result. A value that
+//! was hidden once is hidden in every later text of its conversation: models and tools repeat what they were given.
+
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::{
-    domain::{
-        Event,
-        event::{CallRequested, Prompt},
-    },
-    wire::stored,
+use crate::domain::{
+    Event,
+    event::{CallRequested, Prompt},
 };
 
 /// What stands in the place of an argument.
 const HIDDEN: &str = "[redacted]";
+/// Shortest value that is looked for in texts: shorter ones are found in everything.
+const VALUE_MIN_CHARS: usize = 4;
+/// Values of one conversation that are remembered, and how deep arguments are looked through.
+const VALUES_MAX: usize = 1_000;
+const DEPTH_MAX: usize = 64;
 
 /// Arguments that are not shown: the tool's name or `*`, and the argument's.
 #[derive(Clone, Debug, Default)]
 pub struct Redaction(Vec<(String, String)>);
+
+/// Values that were hidden in a conversation so far.
+pub type Hidden = BTreeSet<String>;
 
 impl Redaction {
     pub fn new(rules: Vec<(String, String)>) -> Self {
         Self(rules)
     }
 
+    /// Whether nothing is hidden.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The event as it may be shown. A call's description, which quotes its arguments, is hidden with them.
-    pub fn event(&self, event: Event) -> Event {
+    pub fn event(&self, event: Event, known: &mut Hidden) -> Event {
+        if self.is_empty() {
+            return event;
+        }
+        let before = event.clone();
+        let mut event = self.arguments(event, known);
+        texts(&mut event, |text| scrub(text, known));
+        // Frames are cut out of the texts by their bytes, which are others now.
+        if event != before {
+            event.empty_shown();
+        }
+        event
+    }
+
+    fn arguments(&self, event: Event, known: &mut Hidden) -> Event {
         match event {
             Event::TurnModelReplied(mut e) => {
-                e.calls.iter_mut().for_each(|call| self.call(call));
+                e.calls.iter_mut().for_each(|call| self.call(call, known));
                 Event::TurnModelReplied(e)
             }
             Event::TurnParked(mut e) => {
                 match &mut e.prompt {
                     Prompt::Approval { tool, arguments, description, .. } => {
-                        if self.hide(tool, arguments) {
+                        if self.hide(tool, arguments, known) {
                             *description = HIDDEN.into();
                         }
                     }
-                    Prompt::Interaction { tool, arguments, .. } => drop(self.hide(tool, arguments)),
+                    Prompt::Interaction { tool, arguments, .. } => drop(self.hide(tool, arguments, known)),
                 }
                 Event::TurnParked(e)
+            }
+            Event::TurnToolReturned(mut e) => {
+                let names = self.names(&e.name);
+                if let Ok(mut result) = serde_json::from_str(&e.result)
+                    && hide_in(&mut result, &names, known, DEPTH_MAX)
+                {
+                    e.result = result.to_string();
+                }
+                Event::TurnToolReturned(e)
             }
             event => event,
         }
     }
 
-    /// The payload of an event of this stored name as it may be shown; one that can't be read is shown as it is.
-    pub fn payload(&self, kind: &str, payload: Value) -> Value {
-        if self.0.is_empty() {
-            return payload;
-        }
-        match stored::decode_payload(kind, payload.to_string().as_bytes()) {
-            Ok(event @ (Event::TurnModelReplied(_) | Event::TurnParked(_))) => {
-                let shown = stored::encode_payload(&self.event(event));
-                serde_json::from_slice(&shown).expect("an event's payload is JSON")
-            }
-            _ => payload,
-        }
-    }
-
-    fn call(&self, call: &mut CallRequested) {
-        if self.hide(&call.name, &mut call.arguments) {
+    fn call(&self, call: &mut CallRequested, known: &mut Hidden) {
+        if self.hide(&call.name, &mut call.arguments, known) {
             call.description = HIDDEN.into();
         }
     }
 
+    /// The names that are hidden in what a tool is given.
+    fn names(&self, tool: &str) -> Vec<&str> {
+        self.0.iter().filter(|(of, _)| of == "*" || of == tool).map(|(_, name)| name.as_str()).collect()
+    }
+
     /// Hides arguments in the model's text. True: something was hidden. Text that is no JSON object is hidden whole where a
     /// rule is on the tool, for nobody knows what is in it.
-    fn hide(&self, tool: &str, arguments: &mut String) -> bool {
-        let mut names =
-            self.0.iter().filter(|(of, _)| of == "*" || of == tool).map(|(_, name)| name.as_str()).peekable();
-        if names.peek().is_none() {
+    fn hide(&self, tool: &str, arguments: &mut String, known: &mut Hidden) -> bool {
+        let names = self.names(tool);
+        if names.is_empty() {
             return false;
         }
-        let Ok(Value::Object(mut given)) = serde_json::from_str(arguments) else {
+        let Ok(mut given @ Value::Object(_)) = serde_json::from_str(arguments) else {
             *arguments = HIDDEN.into();
             return true;
         };
-        let mut hidden = false;
-        for name in names {
-            if let Some(value) = given.get_mut(name) {
-                *value = HIDDEN.into();
-                hidden = true;
-            }
-        }
+        let hidden = hide_in(&mut given, &names, known, DEPTH_MAX);
         if hidden {
-            *arguments = Value::Object(given).to_string();
+            *arguments = given.to_string();
         }
         hidden
+    }
+}
+
+/// Hides what has one of these names, at any depth. What lies too deep is hidden whole.
+fn hide_in(value: &mut Value, names: &[&str], known: &mut Hidden, depth: usize) -> bool {
+    let Some(depth) = depth.checked_sub(1) else {
+        *value = HIDDEN.into();
+        return true;
+    };
+    match value {
+        Value::Object(map) => {
+            let mut hidden = false;
+            for (name, value) in map.iter_mut() {
+                if names.contains(&name.as_str()) {
+                    remember(value, known, depth);
+                    *value = HIDDEN.into();
+                    hidden = true;
+                } else {
+                    hidden |= hide_in(value, names, known, depth);
+                }
+            }
+            hidden
+        }
+        Value::Array(list) => list.iter_mut().fold(false, |hidden, value| hide_in(value, names, known, depth) | hidden),
+        Value::String(text) if text.trim_start().starts_with(['{', '[']) => {
+            let Ok(mut inner) = serde_json::from_str(text) else { return false };
+            let hidden = hide_in(&mut inner, names, known, depth);
+            if hidden {
+                *text = inner.to_string();
+            }
+            hidden
+        }
+        _ => false,
+    }
+}
+
+/// Remembers the texts and numbers in a hidden value.
+fn remember(value: &Value, known: &mut Hidden, depth: usize) {
+    let Some(depth) = depth.checked_sub(1) else { return };
+    match value {
+        Value::String(text) => keep(text.trim().to_string(), known),
+        Value::Number(number) => keep(number.to_string(), known),
+        Value::Array(list) => list.iter().for_each(|value| remember(value, known, depth)),
+        Value::Object(map) => map.values().for_each(|value| remember(value, known, depth)),
+        Value::Null | Value::Bool(_) => {}
+    }
+}
+
+fn keep(text: String, known: &mut Hidden) {
+    if text.chars().count() >= VALUE_MIN_CHARS && known.len() < VALUES_MAX {
+        known.insert(text);
+    }
+}
+
+/// Hides values in a text, longer ones first.
+fn scrub(text: &mut String, known: &Hidden) {
+    let mut found: Vec<&String> = known.iter().filter(|value| text.contains(value.as_str())).collect();
+    found.sort_by_key(|value| std::cmp::Reverse(value.len()));
+    for value in found {
+        *text = text.replace(value.as_str(), HIDDEN);
+    }
+}
+
+/// Everything in an event that a model, a tool or a person wrote, but for what a visitor said of their own accord.
+fn texts(event: &mut Event, change: impl Fn(&mut String)) {
+    match event {
+        Event::TurnModelReplied(e) => {
+            change(&mut e.text);
+            e.preamble.iter_mut().for_each(&change);
+            for call in &mut e.calls {
+                change(&mut call.arguments);
+                change(&mut call.description);
+            }
+        }
+        Event::TurnToolReturned(e) => change(&mut e.result),
+        Event::TurnParked(e) => match &mut e.prompt {
+            Prompt::Approval { arguments, description, .. } => {
+                change(arguments);
+                change(description);
+            }
+            Prompt::Interaction { arguments, .. } => change(arguments),
+        },
+        Event::TurnCompleted(e) => {
+            let response = &mut e.response;
+            response.response_parts.iter_mut().chain(&mut response.suggested_next_actions).for_each(&change);
+            change(&mut response.request_summary);
+            e.preamble.iter_mut().for_each(&change);
+        }
+        _ => {}
     }
 }
 
@@ -94,13 +205,16 @@ impl Redaction {
 mod tests {
     use super::*;
 
+    fn redaction() -> Redaction {
+        let rules = [("charge", "card"), ("*", "password")].map(|(tool, name)| (tool.to_string(), name.to_string()));
+        Redaction::new(rules.into())
+    }
+
     #[test]
     fn what_a_rule_names_is_hidden_and_nothing_else() {
-        let rules = [("charge", "card"), ("*", "password")].map(|(tool, name)| (tool.to_string(), name.to_string()));
-        let redaction = Redaction::new(rules.into());
         let hide = |tool, arguments: &str| {
             let mut arguments = arguments.to_string();
-            (redaction.hide(tool, &mut arguments), arguments)
+            (redaction().hide(tool, &mut arguments, &mut Hidden::new()), arguments)
         };
         assert_eq!(hide("charge", r#"{"card":"4111","sum":5}"#), (true, r#"{"card":"[redacted]","sum":5}"#.into()));
         assert_eq!(hide("log_in", r#"{"password":{"a":1}}"#), (true, r#"{"password":"[redacted]"}"#.into()));
@@ -108,5 +222,25 @@ mod tests {
             assert_eq!(hide("look_up", shown), (false, shown.into()));
         }
         assert_eq!(hide("charge", "4111"), (true, "[redacted]".into()));
+        for nested in [
+            r#"{"pay":{"with":[{"card":"4111 1111"}]}}"#,
+            r#"{"body":"{\"x\":{\"card\":\"4111 1111\"}}"}"#,
+            r#"{"card":["4111 1111",{"a":"4111 1111"}]}"#,
+        ] {
+            let (hidden, text) = hide("charge", nested);
+            assert!(hidden && !text.contains("4111"), "{text}");
+        }
+        let deep = format!(r#"{{"a":{}"card"{}}}"#, r#"{"a":"#.repeat(90), "}".repeat(90));
+        assert!(hide("charge", &deep).0, "what lies too deep to be looked at is not shown");
+    }
+
+    #[test]
+    fn a_value_that_was_hidden_once_is_hidden_wherever_it_is_repeated() {
+        let mut known = Hidden::new();
+        let mut arguments = r#"{"x":{"card":"4111 1111","cvc":12}}"#.to_string();
+        redaction().hide("charge", &mut arguments, &mut known);
+        let mut text = "I have charged 4111 1111 now.".to_string();
+        scrub(&mut text, &known);
+        assert_eq!(text, "I have charged [redacted] now.");
     }
 }

@@ -94,11 +94,11 @@ impl FieldKey {
     /// The value in its canonical form, or what is wrong with it.
     fn check(self, value: &str) -> Result<String, &'static str> {
         match self {
-            Self::Name if value.chars().count() > limits::NAME_MAX_CHARS => Err("This name is too long."),
-            Self::Name if value.chars().any(title::is_hidden) => Err("A name holds no hidden characters."),
+            Self::Name if value.chars().count() > limits::NAME_MAX_CHARS => Err("is too long"),
+            Self::Name if value.chars().any(title::is_hidden) => Err("must not hold hidden characters"),
             Self::Name => Ok(value.to_string()),
-            Self::Email => email(value).ok_or("This is not an e-mail address."),
-            Self::Phone => phone(value).ok_or("This is not a phone number; begin with + and the country's code."),
+            Self::Email => email(value).ok_or("must be a valid email address"),
+            Self::Phone => phone(value).ok_or("must be a valid phone number, with + and the country code"),
         }
     }
 }
@@ -209,21 +209,21 @@ impl Question {
     fn answer(&self, given: &Value) -> Result<Value, String> {
         let other = given["other"].as_str().map(str::trim).filter(|other| !other.is_empty());
         if other.is_some_and(|other| other.chars().count() > limits::NAME_MAX_CHARS) {
-            return Err(format!("At most {} characters, please.", limits::NAME_MAX_CHARS));
+            return Err(format!("must be at most {} characters", limits::NAME_MAX_CHARS));
         }
         let mut picked: Vec<&str> = Vec::new();
         for label in given["options"].as_array().into_iter().flatten() {
             let label = label.as_str().map(str::trim).unwrap_or_default();
             if !self.options.iter().any(|choice| choice.label == label) {
-                return Err("That is not one of the options.".into());
+                return Err("must be one of the options".into());
             }
             if !picked.contains(&label) {
                 picked.push(label);
             }
         }
         match picked.len() + usize::from(other.is_some()) {
-            0 => Err("Please pick an option.".into()),
-            2.. if !self.multi_select => Err("Please pick one option only.".into()),
+            0 => Err("is required".into()),
+            2.. if !self.multi_select => Err("must be one option only".into()),
             _ => {
                 let mut answer = json!({ "header": self.header, "options": picked });
                 if let Some(other) = other {
@@ -248,19 +248,19 @@ fn check_fields(fields: &[Field], values: &Map<String, Value>) -> (Map<String, V
     for Field { key, required, .. } in fields {
         let mut wrong = |message: &str| errors.push(FieldError { field: key.name().into(), message: message.into() });
         match values.get(key.name()) {
-            None | Some(Value::Null) if *required => wrong("This is required."),
+            None | Some(Value::Null) if *required => wrong("is required"),
             None | Some(Value::Null) => {}
             Some(Value::String(text)) if text.trim().is_empty() && !*required => {}
-            Some(Value::String(text)) if text.trim().is_empty() => wrong("This is required."),
+            Some(Value::String(text)) if text.trim().is_empty() => wrong("is required"),
             Some(Value::String(text)) => match key.check(text.trim()) {
                 Ok(value) => drop(checked.insert(key.name().into(), value.into())),
                 Err(message) => wrong(message),
             },
-            Some(_) => wrong("This must be a text."),
+            Some(_) => wrong("must be text"),
         }
     }
     if checked.is_empty() && errors.is_empty() {
-        errors.push(FieldError { field: "values".into(), message: "Please fill in at least one field.".into() });
+        errors.push(FieldError { field: "values".into(), message: "must hold at least one field".into() });
     }
     (checked, errors)
 }
@@ -272,8 +272,8 @@ fn check_answers(questions: &[Question], values: &Map<String, Value>) -> (Map<St
     for question in questions {
         let mut of_question = given.iter().filter(|answer| header(answer) == question.header);
         let answer = match (of_question.next(), of_question.next()) {
-            (None, _) => Err("Please answer this question.".to_string()),
-            (Some(_), Some(_)) => Err("This question is answered twice.".to_string()),
+            (None, _) => Err("is required".to_string()),
+            (Some(_), Some(_)) => Err("must be answered once".to_string()),
             (Some(answer), None) => question.answer(answer),
         };
         match answer {
@@ -284,7 +284,7 @@ fn check_answers(questions: &[Question], values: &Map<String, Value>) -> (Map<St
     let is_asked = |answer: &&&Value| questions.iter().any(|question| question.header == header(answer));
     for stray in given.iter().filter(|answer| !is_asked(answer)) {
         let field = Some(header(stray)).filter(|header| !header.is_empty()).unwrap_or_else(|| "values".into());
-        errors.push(FieldError { field, message: "There is no such question.".into() });
+        errors.push(FieldError { field, message: "must be a question of this form".into() });
     }
     (Map::from_iter([("answers".to_string(), Value::from(answers))]), errors)
 }

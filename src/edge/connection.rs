@@ -250,7 +250,7 @@ impl Connection {
 
     /// Shows a frame if it is the next one.
     async fn show_in_order(&mut self, frame: &LiveFrame) -> Verdict {
-        let LiveFrame { mark, conversation, payload } = frame;
+        let LiveFrame { mark, conversation, payload, .. } = frame;
         if self.views.owes_something(frame)
             && !self.say_missed(mark.turn, mark.calls_before(), mark.chunks_before()).await
             && mark.kind == Kind::Terminal
@@ -358,7 +358,7 @@ impl Connection {
     async fn repair(&mut self, frame: LiveFrame) {
         if let Some(key) = self.views.key(frame.conversation).cloned() {
             tracing::debug!(turn = %frame.mark.turn, n = frame.mark.n, "frames are missing; reading the LIVE stream");
-            self.replay(&key, frame.mark.turn).await;
+            self.replay(&key, frame.mark.turn, frame.session).await;
         }
         if self.show_in_order(&frame).await == Verdict::Gap {
             self.views.skip_to(frame.mark);
@@ -367,8 +367,8 @@ impl Connection {
     }
 
     /// Shows what the LIVE stream has of a turn and was not shown yet.
-    pub async fn replay(&mut self, key: &ConversationKey, turn: Uuid) {
-        for missed in replay::frames(&self.edge.client, key).await {
+    pub async fn replay(&mut self, key: &ConversationKey, turn: Uuid, session: Option<Uuid>) {
+        for missed in replay::frames(&self.edge.client, key, session).await {
             if missed.mark.turn == turn {
                 self.show_in_order(&missed).await;
             }
@@ -403,7 +403,7 @@ impl Connection {
         let id = turn.request.turn;
         self.views.open(key, id, &turn.request.request_id, turn.epoch);
         if turn.park.is_none() || self.views.resumes {
-            self.replay(key, id).await;
+            self.replay(key, id, Some(turn.request.session)).await;
         }
         self.show_prompt(turn).await;
     }

@@ -42,6 +42,7 @@ use uuid::Uuid;
 use crate::{
     agents::Agents,
     auth::{Verifier, widget::Widgets},
+    calls::Caller,
     config::{Access, Quotas, Regions},
     fetch::Policy,
     ids,
@@ -66,6 +67,8 @@ pub struct Settings {
     pub agent_name: String,
     pub quotas: Quotas,
     pub skills: skills::Skills,
+    /// Calls the host's services for one-time passwords.
+    pub passwords: Caller,
     pub access: Access,
     /// The edge is reached from its own machine only.
     pub is_loopback: bool,
@@ -113,7 +116,7 @@ impl Edge {
         let id = ids::new_random();
         let allowance = Allowance { address: settings.quotas.address_codes, org: settings.quotas.org_codes.clone() };
         Self {
-            challenges: Challenges::new(log.clone(), client.clone(), allowance),
+            challenges: Challenges::new(log.clone(), settings.passwords.clone(), allowance),
             id,
             quota: quota::Quota::new(settings.quotas.clone(), log.clone(), id),
             conversations: Conversations::over_nats(log.clone()),
@@ -162,6 +165,13 @@ impl Edge {
         let subject = subjects::kv(EDGES, &subjects::edge_key(&self.settings.regions.home, self.id));
         let payload = Bytes::from(payload);
         Presence { log: self.log.clone(), process: self.id, subject, payload: Box::new(move || payload.clone()) }
+    }
+
+    /// Has the fold of a conversation kept for the next reader where it has grown by some events: sessions that are opened and
+    /// never ask for a turn would otherwise be read one by one, again and again.
+    pub(crate) fn save_fold(&self, key: &ConversationKey) {
+        let (conversations, key) = (self.conversations.clone(), key.clone());
+        tokio::spawn(async move { conversations.save(&key).await });
     }
 
     /// Where a conversation's log is, or `None` when its id names no region of this deployment.

@@ -1,4 +1,4 @@
-//! Whether anybody can answer: the workers' advertisements, watched.
+//! Whether anybody can answer: the workers' advertisements, looked at again and again.
 //!
 //! An edge holds no gateway keys. It can still tell a visitor at once that no answer will come, when workers are there and
 //! none of them has a key. With no worker at all a turn is accepted and waits.
@@ -9,19 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::{
-    Client,
-    jetstream::{
-        self,
-        kv::{Entry, Operation},
-    },
-};
-use futures_util::StreamExt;
-use tokio::time::timeout;
-
 use crate::{
-    limits, subjects,
-    wire::presence::{Advertisement, BUCKET},
+    limits,
+    log::{
+        ReadError,
+        nats::{NatsLog, RawMessage},
+    },
+    subjects,
+    wire::presence::{Advertisement, BUCKET, STREAM},
 };
 
 /// What is known of a pool's workers.
@@ -37,6 +32,8 @@ pub enum Outlook {
 
 struct Seen {
     advertisement: Advertisement,
+    /// Sequence of its message in the bucket, and when that was read first.
+    seq: u64,
     at: Instant,
 }
 
@@ -58,50 +55,44 @@ impl Workers {
         if answers { Outlook::Answers } else { Outlook::NoKey }
     }
 
-    /// Reads the advertisements that are there, so that an edge knows them before it accepts clients.
-    pub async fn read(&self, client: Client) -> Result<(), async_nats::Error> {
-        let bucket = jetstream::new(client).get_key_value(BUCKET).await?;
-        let mut keys = bucket.keys().await?;
-        while let Some(key) = keys.next().await {
-            if let Some(entry) = bucket.entry(key?).await? {
-                self.take(entry);
-            }
+    /// Reads the advertisements that are there: a request or two, and no consumer.
+    pub async fn read(&self, log: &NatsLog) -> Result<(), ReadError> {
+        let (mut there, mut from, mut more) = (Vec::new(), 1, true);
+        while more {
+            let messages;
+            (messages, more) = log.next_of(STREAM, &subjects::kv(BUCKET, ">"), from).await?;
+            from = messages.last().map_or(from, |last| last.seq + 1);
+            more &= !messages.is_empty();
+            there.extend(messages);
         }
+        self.take(there);
         Ok(())
     }
 
-    /// Keeps the advertisements current until the future is dropped. One watch serves the whole edge.
-    pub async fn watch(self, client: Client) {
-        let context = jetstream::new(client);
+    /// Keeps the advertisements current until the future is dropped.
+    pub async fn follow(self, log: NatsLog) {
         loop {
-            if let Err(error) = self.follow(&context).await {
+            tokio::time::sleep(Duration::from_millis(limits::WORKERS_EVERY_MS)).await;
+            if let Err(error) = self.read(&log).await {
                 tracing::warn!(%error, "the workers' advertisements can't be read; trying again");
             }
-            tokio::time::sleep(Duration::from_millis(limits::RETRY_MAX_MS)).await;
         }
     }
 
-    async fn follow(&self, context: &jetstream::Context) -> Result<(), async_nats::Error> {
-        let bucket = context.get_key_value(BUCKET).await?;
-        let mut changes = bucket.watch_with_history(">").await?;
-        // A watch goes on after the sequence that it saw last, and sees nothing on a bucket that a restarted server has
-        // forgotten and that begins anew. Workers are never silent for so long, so silence is reason to watch afresh.
-        let silence = Duration::from_secs(limits::PRESENCE_TTL_SECS);
-        while let Ok(Some(change)) = timeout(silence, changes.next()).await {
-            self.take(change?);
-        }
-        Ok(())
-    }
-
-    fn take(&self, entry: Entry) {
+    /// These are all that there are. One that says nothing, or nothing that can be read, is none.
+    fn take(&self, messages: Vec<RawMessage>) {
         let mut seen = self.0.lock().expect("no panic happens under this lock");
-        match (entry.operation, serde_json::from_slice(&entry.value)) {
-            (Operation::Put, Ok(advertisement)) => {
-                seen.insert(entry.key, Seen { advertisement, at: Instant::now() });
-            }
-            (Operation::Put, Err(error)) => tracing::warn!(%error, key = entry.key, "a malformed advertisement"),
-            (Operation::Delete | Operation::Purge, _) => {
-                seen.remove(&entry.key);
+        let mut before = std::mem::take(&mut *seen);
+        for message in messages {
+            let Some(key) = subjects::kv_key(BUCKET, &message.subject) else { continue };
+            match before.remove(key).filter(|known| known.seq == message.seq) {
+                Some(known) => drop(seen.insert(key.to_string(), known)),
+                // A withdrawn or expired entry has an empty payload.
+                None => {
+                    if let Ok(advertisement) = serde_json::from_slice(&message.payload) {
+                        seen.insert(key.to_string(), Seen { advertisement, seq: message.seq, at: Instant::now() });
+                    }
+                }
             }
         }
     }
@@ -116,7 +107,7 @@ mod tests {
         for (key, orgs) in list {
             let orgs = orgs.iter().map(|org| org.to_string()).collect();
             let advertisement = Advertisement { version: "1".into(), orgs };
-            workers.0.lock().unwrap().insert(key.to_string(), Seen { advertisement, at: Instant::now() });
+            workers.0.lock().unwrap().insert(key.to_string(), Seen { advertisement, seq: 1, at: Instant::now() });
         }
         workers
     }
@@ -129,5 +120,26 @@ mod tests {
         assert_eq!(outlook(&[("eu.default.1", &[])]), Outlook::NoKey);
         assert_eq!(outlook(&[("eu.default.1", &["other"])]), Outlook::NoKey);
         assert_eq!(outlook(&[("eu.default.1", &[]), ("eu.default.2", &["acme"])]), Outlook::Answers);
+    }
+
+    #[test]
+    fn a_stray_entry_costs_nothing_but_itself() {
+        let message = |subject: &str, seq, payload: &'static str| RawMessage {
+            subject: subject.into(),
+            seq,
+            stored_at: chrono::Utc::now(),
+            headers: HashMap::new(),
+            payload: payload.into(),
+        };
+        let workers = Workers::default();
+        let good = message("$KV.WORKERS.eu.default.1", 3, r#"{"version":"1","orgs":["*"]}"#);
+        workers.take(vec![
+            message("$KV.WORKERS.eu.default.2", 1, "not json"),
+            message("$KV.WORKERS.a b.ü", 2, r#"{"version":"1","orgs":["*"]}"#),
+            good.clone(),
+        ]);
+        assert_eq!(workers.outlook("eu", "default", "acme"), Outlook::Answers);
+        workers.take(vec![message("$KV.WORKERS.eu.default.1", 4, "")]);
+        assert_eq!(workers.outlook("eu", "default", "acme"), Outlook::Nobody);
     }
 }

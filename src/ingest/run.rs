@@ -99,10 +99,11 @@ impl Ingest {
         let mut report = Report::new(args, plan);
         let listing = self.list(plan).await;
         let bar = progress(listing.items.len());
-        let ones = listing.items.iter().map(|item| async {
-            let outcome = self.one(args, plan, item, there.get(&item.id)).await;
+        let ids: Vec<String> = listing.items.iter().map(|item| id_of(item, plan, &there)).collect();
+        let ones = listing.items.iter().zip(&ids).map(|(item, id)| async {
+            let outcome = self.one(args, plan, item, id, there.get(id)).await;
             bar.inc(1);
-            (item.id.clone(), outcome)
+            (id.clone(), outcome)
         });
         let mut outcomes = stream::iter(ones).buffer_unordered(limits::INGEST_PARALLEL);
         while let Some((id, outcome)) = outcomes.next().await {
@@ -115,7 +116,7 @@ impl Ingest {
         }
         drop(outcomes);
         bar.finish_and_clear();
-        self.prune(args, plan, &listing, &there, &mut report).await?;
+        self.prune(args, plan, (&listing, &ids), &there, &mut report).await?;
         for (what, why) in listing.failures {
             report.fail(what, why);
         }
@@ -154,11 +155,9 @@ impl Ingest {
         args: &IngestArgs,
         plan: &Plan,
         item: &Item,
+        id: &str,
         head: Option<&Document>,
     ) -> Result<Outcome, StoreError> {
-        if let Some(other) = head.filter(|head| head.source != plan.source) {
-            return Ok(Outcome::Failed(format!("the source `{}` has a document of this name", other.source)));
-        }
         let is_current = |hash: &str| head.is_some_and(|head| head.hash == hash);
         let known = item.content.as_ref().map(|content| self.hash(args, plan, item, content.as_bytes()));
         if known.as_ref().is_some_and(|hash| is_current(hash)) {
@@ -173,7 +172,7 @@ impl Ingest {
             return Ok(Outcome::Unchanged);
         }
         let (document, chunks) = match self.make(args, plan, item, form, bytes, hash).await {
-            Ok(made) => made,
+            Ok((document, chunks)) => (NewDocument { id: id.into(), ..document }, chunks),
             Err(why) => return Ok(Outcome::Failed(why)),
         };
         if !args.dry_run {
@@ -256,11 +255,11 @@ impl Ingest {
         &self,
         args: &IngestArgs,
         plan: &Plan,
-        listing: &Listing,
+        (listing, ids): (&Listing, &[String]),
         there: &HashMap<String, Document>,
         report: &mut Report,
     ) -> Result<(), StoreError> {
-        let listed: HashSet<&str> = listing.items.iter().map(|item| item.id.as_str()).collect();
+        let listed: HashSet<&str> = ids.iter().map(String::as_str).collect();
         let ours = there.values().filter(|head| head.source == plan.source);
         let gone: Vec<&Document> = ours.filter(|head| !listed.contains(head.id.as_str())).collect();
         let doubt = match plan.prune {
@@ -283,6 +282,17 @@ impl Ingest {
             report.counts.deleted += 1;
         }
         Ok(())
+    }
+}
+
+/// The id of a source's item: its path or URL, which is enough while no other source has a document of that name; else with
+/// the source before it. It stays what it was when the document came.
+fn id_of(item: &Item, plan: &Plan, there: &HashMap<String, Document>) -> String {
+    let is_ours = |id: &str| there.get(id).is_some_and(|head| head.source == plan.source);
+    let with_source = format!("{}:{}", plan.source, item.id);
+    match there.contains_key(&item.id) && !is_ours(&item.id) || is_ours(&with_source) {
+        true => with_source,
+        false => item.id.clone(),
     }
 }
 

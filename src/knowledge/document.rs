@@ -14,7 +14,8 @@ use uuid::Uuid;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Document {
-    /// Its path relative to the ingested folder, or its URL. Unique in its organisation.
+    /// Its path relative to the ingested folder, or its URL; where another source has that one, with its own source before it.
+    /// Unique in its organisation.
     pub id: String,
     pub title: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]

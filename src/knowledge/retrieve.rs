@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::Client;
 use futures_util::{FutureExt, future::BoxFuture};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
@@ -12,7 +11,12 @@ use super::{
     passage::Passage,
     reader::Reader,
 };
-use crate::{limits, model::Gateway, subjects};
+use crate::{
+    calls::{Call, Caller},
+    limits,
+    model::Gateway,
+    subjects,
+};
 
 /// Whoever finds passages.
 pub trait Retrieve: Send + Sync {
@@ -145,7 +149,7 @@ impl Retrieve for Local {
 
 /// An organisation's own search engine: a NATS micro service on [`subjects::retrieve`].
 pub struct Remote {
-    client: Client,
+    caller: Caller,
 }
 
 /// What a search service is asked.
@@ -163,18 +167,23 @@ struct Answer {
 }
 
 impl Remote {
-    pub fn new(client: Client) -> Self {
-        Self { client }
+    pub fn new(caller: Caller) -> Self {
+        Self { caller }
     }
 
     async fn ask(&self, query: &str, reader: &Reader, limit: usize) -> Result<Vec<Passage>, RetrieveError> {
         let payload = serde_json::to_vec(&Request { query, limit, reader }).map_err(RetrieveError::Answer)?;
-        let asked = self.client.request(subjects::retrieve(&reader.org), payload.into());
-        let service = |cause: String| RetrieveError::Service(cause);
-        let reply = match timeout(Duration::from_millis(limits::RETRIEVE_MS), asked).await {
-            Ok(reply) => reply.map_err(|error| service(error.to_string()))?,
-            Err(_) => return Err(service("no answer in time".into())),
+        let call = Call {
+            subject: subjects::retrieve(&reader.org),
+            headers: vec![
+                ("Turnstream-Call-Id", uuid::Uuid::new_v4().to_string()),
+                ("Turnstream-Org", subjects::encode_token(&reader.org)),
+            ],
+            payload: payload.into(),
+            timeout: Duration::from_millis(limits::RETRIEVE_MS),
         };
+        let service = |cause: String| RetrieveError::Service(cause);
+        let reply = self.caller.call(call).await.map_err(|error| service(error.to_string()))?;
         if let Some(error) = reply.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error")) {
             return Err(service(error.to_string()));
         }

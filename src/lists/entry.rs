@@ -84,8 +84,20 @@ impl Entry {
     pub(super) async fn open(self, log: &NatsLog) -> Result<Option<Self>, ReadError> {
         let Some(sealed) = &self.sealed else { return Ok(Some(self)) };
         let malformed = |cause: &dyn std::fmt::Display| ReadError::Sealed(format!("an entry of the index: {cause}"));
-        let sealed = BASE64_STANDARD.decode(sealed).map_err(|error| malformed(&error))?;
-        let Some(clear) = log.open(BUCKET, sealed.into()).await? else { return Ok(None) };
+        let Ok(sealed) = BASE64_STANDARD.decode(sealed) else {
+            tracing::warn!(conversation = %self.conversation, "an entry of the index is malformed");
+            return Ok(None);
+        };
+        let clear = match log.open(BUCKET, sealed.into()).await {
+            Ok(Some(clear)) => clear,
+            Ok(None) => return Ok(None),
+            // An entry that nobody of this deployment has sealed is missing in the list, and hides no other.
+            Err(error @ (ReadError::Sealed(_) | ReadError::NoKey(_))) => {
+                tracing::warn!(%error, conversation = %self.conversation, "an entry of the index can't be opened");
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
         let Names { title, owner } = serde_json::from_slice(&clear).map_err(|error| malformed(&error))?;
         Ok(Some(Self { title, owner, sealed: None, ..self }))
     }

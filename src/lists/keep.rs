@@ -5,18 +5,25 @@
 //! written once. Nothing here is on the way of a token or of a new session: it is what ends a turn or lets it wait, and few
 //! conversations at a time.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use async_nats::{
     Client,
     jetstream::{self, Message, consumer::PullConsumer},
 };
+use chrono::NaiveDate;
 use futures_util::{FutureExt, StreamExt, stream};
 use uuid::Uuid;
 
 use super::{BUCKET, Entry, STREAM};
 use crate::{
-    domain::event::{Event, TurnCompleted, kind},
+    domain::{
+        Conversation,
+        event::{Event, TurnCompleted, kind},
+    },
     limits,
     log::{
         AppendError, ReadError,
@@ -138,9 +145,10 @@ impl Index {
             Err(AppendError::Erased) => return Ok(()),
             sealed => sealed?,
         };
+        let places = places(key, &state);
         let mut backoff = Backoff::new(limits::APPEND_DEADLINE_MS);
         loop {
-            let there = self.there(key).await?;
+            let there = self.there(key, &state, &places).await?;
             let at_its_place = there.iter().find(|message| message.subject == subject);
             let known = at_its_place.and_then(Entry::read);
             if known.as_ref().is_some_and(|known| known.last_seq >= entry.last_seq) {
@@ -151,7 +159,7 @@ impl Index {
             let payload = serde_json::to_vec(&entry).expect("an entry is a map with string keys");
             match self.log.put_at(&subject, &id, &expected.to_string(), payload.into()).await {
                 // Another worker that knows less may have written another place meanwhile.
-                Ok(_) if known.is_none() => return self.clear(self.there(key).await?).await,
+                Ok(_) if known.is_none() => return self.clear(self.there(key, &state, &places).await?).await,
                 Ok(_) => return Ok(()),
                 Err(AppendError::Conflict) if backoff.pause().await => {}
                 Err(error) => return Err(error.into()),
@@ -159,8 +167,19 @@ impl Index {
         }
     }
 
-    async fn there(&self, key: &ConversationKey) -> Result<Vec<RawMessage>, ReadError> {
-        there(&self.log, key).await
+    /// What the bucket has of a conversation: looked for where it can be, by exact subjects. To look for it everywhere costs the
+    /// server a walk over all that the organisation has.
+    async fn there(
+        &self,
+        key: &ConversationKey,
+        state: &Conversation,
+        places: &[String],
+    ) -> Result<Vec<RawMessage>, ReadError> {
+        match self.log.last_of(STREAM, places).await? {
+            // A long conversation has an entry; where it is nowhere near, the index was behind by all that the fold keeps.
+            Lasts::All(found) if !found.is_empty() || state.older.is_empty() => Ok(found),
+            Lasts::All(_) | Lasts::TooMany => there(&self.log, key).await,
+        }
     }
 
     /// Takes away all entries but the one that knows most: the conversation has moved to another day, or got an owner.
@@ -174,6 +193,19 @@ impl Index {
         }
         Ok(())
     }
+}
+
+/// Where the bucket can have a conversation: under nobody or its owner, on the days on which something was said.
+fn places(key: &ConversationKey, state: &Conversation) -> Vec<String> {
+    let said = state.messages.iter().map(|message| message.at);
+    let days: BTreeSet<NaiveDate> =
+        said.chain(state.created_at).chain(state.updated_at).map(|at| at.date_naive()).collect();
+    let owners: BTreeSet<Option<&str>> = BTreeSet::from([None, state.owner.as_deref()]);
+    let of_day = |day| {
+        let of_owner = move |owner: &Option<&str>| subjects::index_key(&key.org, *owner, day, key.conversation);
+        owners.iter().map(of_owner).collect::<Vec<_>>()
+    };
+    days.into_iter().flat_map(of_day).map(|place| subjects::kv(BUCKET, &place)).collect()
 }
 
 /// Takes a conversation that was erased out of all lists.

@@ -32,6 +32,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct LiveFrame {
     pub conversation: Uuid,
+    /// The session that asked for the turn.
+    pub session: Option<Uuid>,
     pub mark: Mark,
     pub payload: Bytes,
 }
@@ -40,7 +42,8 @@ impl LiveFrame {
     /// The frame in a message of a live subject, if it is one.
     pub fn of(conversation: Uuid, message: Message) -> Option<Self> {
         let mark = Mark::parse(message.headers.as_ref()?.get(HEADER)?.as_str())?;
-        Some(Self { conversation, mark, payload: message.payload })
+        let session = subjects::parse_last_id(&message.subject);
+        Some(Self { conversation, session, mark, payload: message.payload })
     }
 }
 
@@ -196,7 +199,7 @@ mod tests {
     fn frame(bytes: usize) -> LiveFrame {
         let mark =
             Mark { turn: Uuid::nil(), epoch: 1, n: 0, kind: Kind::Chunk, call: 0, offset: 0, length: 0, chunks: 0 };
-        LiveFrame { conversation: Uuid::nil(), mark, payload: vec![b'x'; bytes].into() }
+        LiveFrame { conversation: Uuid::nil(), session: None, mark, payload: vec![b'x'; bytes].into() }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use async_nats::Client;
 use futures_util::StreamExt;
 use serde_json::json;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::hub::LiveFrame;
 use crate::{
@@ -21,10 +22,11 @@ pub const LIVE: &str = "LIVE";
 /// Frames asked for at once.
 const BATCH: usize = 1_000;
 
-/// The frames of a conversation in the order of their publishing; what did not come in time is missing.
-pub async fn frames(client: &Client, key: &ConversationKey) -> Vec<LiveFrame> {
+/// The frames of a conversation in the order of their publishing; what did not come in time is missing. With the session that
+/// asked for them the server looks at one subject, without it at all that the stream has.
+pub async fn frames(client: &Client, key: &ConversationKey, session: Option<Uuid>) -> Vec<LiveFrame> {
     let mut found = Vec::new();
-    let read = read(client, key, &mut found);
+    let read = read(client, key, session, &mut found);
     if timeout(Duration::from_millis(limits::REPAIR_MS), read).await.is_err() {
         tracing::debug!(conversation = %key.conversation, "the LIVE stream did not answer in time");
     }
@@ -32,9 +34,12 @@ pub async fn frames(client: &Client, key: &ConversationKey) -> Vec<LiveFrame> {
 }
 
 /// Reads batches until one is not full.
-async fn read(client: &Client, key: &ConversationKey, found: &mut Vec<LiveFrame>) {
+async fn read(client: &Client, key: &ConversationKey, session: Option<Uuid>, found: &mut Vec<LiveFrame>) {
     let subject = subjects::direct_get(&subjects::stream_name(LIVE, &key.region));
-    let filter = subjects::live_all(&key.region, key.conversation);
+    let filter = match session {
+        Some(session) => subjects::live(&key.region, key.conversation, session),
+        None => subjects::live_all(&key.region, key.conversation),
+    };
     let mut from = 1;
     loop {
         let inbox = client.new_inbox();

@@ -20,6 +20,7 @@ pub mod streams;
 use std::future::Future;
 
 use chrono::{DateTime, Utc};
+use uuid::Uuid;
 
 use crate::{
     domain::{Digest, Event, Recorded},
@@ -113,6 +114,9 @@ pub enum ReadError {
     /// It is there, and this process can't open it.
     #[error("sealed: {0}")]
     Sealed(String),
+    /// The key is not there: it is being destroyed, or it never was.
+    #[error("the log did not answer: the key of {0} is not there")]
+    NoKey(Uuid),
 }
 
 /// An append-only log of conversations.

@@ -105,7 +105,7 @@ impl Objects {
 
     /// Writes the chunks, then what makes them an object: of several writers at the same time one does.
     async fn write(&self, object: &Object, content: Bytes, expected: &str) -> Result<(), PutError> {
-        let nuid = Uuid::new_v4();
+        let nuid = self.nuid(object, expected).await?;
         let chunks_subject = subjects::object_chunks(&object.bucket, nuid);
         let mut chunks = 0;
         let mut rest = content;
@@ -127,24 +127,30 @@ impl Objects {
             options: Options { max_chunk_size: limits::OBJECT_CHUNK_BYTES },
         };
         let payload = serde_json::to_vec(&info).expect("texts and numbers always serialise");
-        let headers = [("Nats-Expected-Last-Subject-Sequence", expected), ("Nats-Rollup", "sub")];
+        let headers = [("Nats-Expected-Last-Subject-Sequence", expected)];
         let subject = subjects::object_info(&object.bucket, &object.name);
         match self.log.put(&subject, &nuid.simple().to_string(), &headers, payload.into()).await {
-            Err(AppendError::Conflict) => self.give_way(object, nuid, &chunks_subject).await,
+            Err(AppendError::Conflict) => self.give_way(object, nuid).await,
             written => Ok(written?),
         }
     }
 
-    /// Another writer, or an earlier try of this one, has described the object: what of this one's chunks nobody needs goes.
-    async fn give_way(&self, object: &Object, nuid: Uuid, chunks: &str) -> Result<(), PutError> {
+    /// The id under which an object's chunks are written. Writers of the same content at the same time have one id, and the server
+    /// takes each chunk of it once; where an upload was given up long ago, a new one begins anew.
+    async fn nuid(&self, object: &Object, expected: &str) -> Result<Uuid, ReadError> {
+        let hash: [u8; 32] = Sha256::digest(format!("{}\n{expected}", object.name)).into();
+        let shared =
+            uuid::Builder::from_custom_bytes(hash[..16].try_into().expect("sixteen of thirty-two")).into_uuid();
+        let query = json!({ "last_by_subj": subjects::object_chunks(&object.bucket, shared) });
+        let last = self.log.get(&stream(&object.bucket), &query, Via::Leader).await?;
+        let fresh = Utc::now() - TimeDelta::seconds(limits::OBJECT_UPLOAD_SECS);
+        Ok(if last.is_none_or(|chunk| chunk.stored_at > fresh) { shared } else { Uuid::new_v4() })
+    }
+
+    /// Another writer, or an earlier try of this one, has described the object. This one's chunks go when they are too old.
+    async fn give_way(&self, object: &Object, nuid: Uuid) -> Result<(), PutError> {
         match self.info(object, Via::Leader).await? {
-            Some((info, _)) if info.nuid == nuid => Ok(()),
-            Some((info, _)) if info.is(object) => {
-                if let Err(error) = self.log.purge(&stream(&object.bucket), chunks).await {
-                    tracing::warn!(%error, "chunks that nobody needs stay until they are too old");
-                }
-                Ok(())
-            }
+            Some((info, _)) if info.nuid == nuid || info.is(object) => Ok(()),
             Some(_) | None => Err(AppendError::Conflict.into()),
         }
     }

@@ -73,8 +73,10 @@ const CONSUMERS: [(&str, &str); 4] = [
 const BEGINNING: [&str; 2] = ["deliver_policy", "opt_start_time"];
 
 /// Fields that an operator may set otherwise: they change cost or durability, not what the program may rely on.
-const OPERATORS_CHOICE: [&str; 8] = [
+const OPERATORS_CHOICE: [&str; 9] = [
     "description",
+    // Nothing of this program needs rollups but SCHED, whose schedules force them; streams of older versions allow them.
+    "allow_rollup_hdrs",
     "num_replicas",
     "max_bytes",
     "max_msg_size",
@@ -176,6 +178,10 @@ impl Definition {
         Ok(differences)
     }
 
+    fn is_in_memory(&self) -> bool {
+        self.config.get("storage").is_some_and(|kept| kept == "memory")
+    }
+
     /// Whether this is a worker pool's consumer: others begin with the first event there is.
     fn is_of_work_items(&self) -> bool {
         let resumed = format!(".{}.", kind::TURN_RESUMED);
@@ -184,19 +190,22 @@ impl Definition {
     }
 }
 
+/// As [`check`], for a process that has no use for what is kept in memory, and no right to make it.
+pub async fn check_kept(client: &Client, region: &str) -> Result<(), StreamsError> {
+    for definition in definitions(region, None).iter().filter(|definition| !definition.is_in_memory()) {
+        refuse_dangerous(definition, &definition.differences(client).await?)?;
+    }
+    Ok(())
+}
+
 /// Refuses to go on when something is missing or differs in a way that could lose or hide events.
 ///
 /// Where everything that is kept in files is there, a missing stream that is kept in memory is created again: a single
 /// server forgets those, definition and all, when it restarts. Nothing is lost by that which a restart had not taken already.
 /// In a cluster such a stream is away while its one server is: everything goes on without it, so that is no reason to refuse.
 pub async fn check(client: &Client, region: &str) -> Result<(), StreamsError> {
-    let in_memory = |definition: &Definition| definition.config.get("storage").is_some_and(|kept| kept == "memory");
-    let (forgettable, kept): (Vec<_>, Vec<_>) = definitions(region, None).into_iter().partition(in_memory);
-    for definition in &kept {
-        let differences = definition.differences(client).await?;
-        refuse_dangerous(definition, &differences)?;
-    }
-    for definition in &forgettable {
+    check_kept(client, region).await?;
+    for definition in definitions(region, None).iter().filter(|definition| definition.is_in_memory()) {
         let mut differences = match definition.differences(client).await {
             Ok(differences) => differences,
             Err(error) => {

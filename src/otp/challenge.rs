@@ -7,7 +7,6 @@
 //! This holds with a service that keeps one password a session, too: the password that it keeps is then of the current
 //! challenge or of none, for a challenge is not replaced while its sending is under way.
 
-use async_nats::Client;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -19,6 +18,7 @@ use super::{
     ask, flow,
 };
 use crate::{
+    calls::Caller,
     domain::{
         event::{OtpChannel, OtpPurpose, OtpSent},
         interaction::Contact,
@@ -36,7 +36,7 @@ const STREAM: &str = "KV_RESTORE";
 #[derive(Clone)]
 pub struct Challenges {
     log: NatsLog,
-    client: Client,
+    caller: Caller,
     allowance: Allowance,
 }
 
@@ -115,8 +115,8 @@ enum State {
 }
 
 impl Challenges {
-    pub fn new(log: NatsLog, client: Client, allowance: Allowance) -> Self {
-        Self { log, client, allowance }
+    pub fn new(log: NatsLog, caller: Caller, allowance: Allowance) -> Self {
+        Self { log, caller, allowance }
     }
 
     /// Has a password sent, as the session's only challenge. Returns where it went and the challenge's id.
@@ -133,7 +133,7 @@ impl Challenges {
         let (email, phone) = (contact.email.as_deref(), contact.phone.as_deref());
         let (purpose, conversation) = (who.purpose, who.conversation);
         let question = Send { challenge, purpose, flow: flow(purpose), session, conversation, email, phone };
-        let sent: Result<OtpSent, OtpError> = ask(&self.client, who.asker.org, "send", &question).await;
+        let sent: Result<OtpSent, OtpError> = ask(&self.caller, who.asker.org, "send", &question).await;
         let (state, address) = match &sent {
             Ok(OtpSent { channel: OtpChannel::Email, .. }) => (State::Sent, Proved { phone: None, ..stored.address }),
             Ok(OtpSent { channel: OtpChannel::Sms, .. }) => (State::Sent, Proved { email: None, ..stored.address }),
@@ -174,7 +174,7 @@ impl Challenges {
         let (email, phone) = (email.as_deref(), phone.as_deref());
         let (session, purpose) = (who.asker.session, who.purpose);
         let question = Verify { challenge, purpose, flow: flow(purpose), session, code, email, phone };
-        let verdict: Verdict = ask(&self.client, who.asker.org, "verify", &question).await?;
+        let verdict: Verdict = ask(&self.caller, who.asker.org, "verify", &question).await?;
         if verdict.challenge.is_some_and(|named| named != challenge) {
             tracing::warn!(%session, "the service for one-time passwords answered about another challenge");
             return Ok(Entered::Replaced);

@@ -14,11 +14,11 @@ pub mod challenge;
 
 use std::time::Duration;
 
-use async_nats::{Client, Request, client::RequestErrorKind};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
+    calls::{Call, CallError, Caller},
     domain::{
         event::{OtpChannel, OtpPurpose},
         interaction::Contact,
@@ -99,16 +99,25 @@ pub fn channels(contact: &Contact) -> Vec<OtpChannel> {
 }
 
 async fn ask<T: for<'a> Deserialize<'a>>(
-    client: &Client,
+    caller: &Caller,
     org: &str,
     verb: &str,
     question: &impl Serialize,
 ) -> Result<T, OtpError> {
     let payload = serde_json::to_vec(question).expect("questions are maps with string keys");
-    let request = Request::new().payload(payload.into()).timeout(Some(Duration::from_millis(limits::OTP_MS)));
-    let reply = match client.send_request(subjects::otp(org, verb), request).await {
+    let call = Call {
+        subject: subjects::otp(org, verb),
+        headers: vec![
+            ("Turnstream-Call-Id", Uuid::new_v4().to_string()),
+            ("Turnstream-Org", subjects::encode_token(org)),
+        ],
+        payload: payload.into(),
+        timeout: Duration::from_millis(limits::OTP_MS),
+    };
+    let reply = match caller.call(call).await {
         Ok(reply) => reply,
-        Err(error) if error.kind() == RequestErrorKind::NoResponders => return Err(OtpError::NoService),
+        Err(CallError::NoService) => return Err(OtpError::NoService),
+        Err(error) if error.is_not_sent() => return Err(OtpError::Refused(error.to_string())),
         Err(error) => return Err(OtpError::Failed(error.to_string())),
     };
     if let Some(error) = reply.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error")) {

@@ -214,7 +214,14 @@ impl Ledger {
             let (messages, more) = self.log.next_of(&stream, &all, self.last_seq + 1).await?;
             for message in &messages {
                 self.last_seq = message.seq;
-                self.take(serde_json::from_slice(&message.payload)?);
+                match (serde_json::from_slice(&message.payload), subjects::parse_audit_privacy(&message.subject)) {
+                    (Ok(entry), _) => self.take(entry),
+                    // It may be a hold on anything, so nothing is erased until people have looked at it.
+                    (Err(error), Some(Privacy::HoldPlaced)) => return Err(error.into()),
+                    (Err(error), _) => {
+                        tracing::error!(%error, seq = message.seq, "an entry of the ledger is malformed; it is void");
+                    }
+                }
             }
             if !more {
                 return Ok(());

@@ -125,3 +125,8 @@ pub fn parse_agent(subject: &str) -> Option<(String, String)> {
 pub fn kv(bucket: &str, key: &str) -> String {
     format!("$KV.{bucket}.{key}")
 }
+
+/// The key in a subject of a bucket.
+pub fn kv_key<'a>(bucket: &str, subject: &'a str) -> Option<&'a str> {
+    subject.strip_prefix("$KV.")?.strip_prefix(bucket)?.strip_prefix('.')
+}

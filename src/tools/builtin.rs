@@ -12,7 +12,7 @@ use super::{
     registry::{Offer, Place, Tool},
     web_search::WebSearch,
 };
-use crate::limits;
+use crate::{agents::AuthLevel, limits};
 
 /// A built-in tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,10 @@ pub type Page<'a> = Pin<Box<dyn Future<Output = Result<(Vec<Said>, bool), String
 pub trait History: Send + Sync {
     fn page(&self, before: Option<u64>, limit: usize) -> Page<'_>;
 }
+
+/// Names that no service can have, as these tools come and go with a conversation.
+pub const RESERVED: [&str; 5] =
+    ["knowledge_search", "conversation_history", "request_identity_intake", "request_choices", "submit_interaction"];
 
 impl Builtins {
     /// The configured tools that an offer has room for.
@@ -185,6 +189,8 @@ impl Builtin {
             org: None,
             confirm: false,
             idempotent: true,
+            level: AuthLevel::None,
+            contested: false,
             timeout: Duration::from_millis(limits::TOOL_TIMEOUT_MS),
             place: Place::Builtin(self),
         }

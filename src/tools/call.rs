@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use async_nats::{HeaderMap, Request, client::RequestErrorKind};
-use chrono::{SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::{
     builtin::History,
+    canonical::Arguments,
+    files::ReadFiles,
     registry::{Place, Registry, Tool},
 };
 use crate::{
+    calls::{Call, CallError, plain},
     domain::{
         event::{Citation, File, OtpChallenge},
         interaction::Form,
@@ -29,8 +30,9 @@ pub struct CallContext {
     pub user: Uuid,
     /// Who looks for knowledge.
     pub reader: Reader,
-    /// What came with the message, for tools alone.
+    /// What came with the message, for tools alone, and what reads it.
     pub files: Vec<File>,
+    pub reader_of_files: Arc<dyn ReadFiles>,
     /// The conversation's messages.
     pub history: Arc<dyn History>,
     /// The form that the model asked for in words.
@@ -70,15 +72,17 @@ impl ToolResult {
 }
 
 impl Registry {
-    /// Calls a tool with the model's JSON text as arguments.
+    /// Calls a tool with the model's JSON text as arguments, in its canonical form.
     pub async fn call(&self, tool: &Tool, arguments: &str, context: &CallContext) -> ToolResult {
-        let arguments = if arguments.trim().is_empty() { "{}" } else { arguments };
-        let Ok(parsed) = serde_json::from_str::<Map<String, Value>>(arguments) else {
+        let canonical = Arguments::parse(arguments).map(|arguments| (arguments.is_exact(), arguments.text()));
+        let parsed = canonical.as_ref().map(|(_, text)| serde_json::from_str::<Map<String, Value>>(text));
+        let (Some((is_exact, arguments)), Some(Ok(parsed))) = (&canonical, parsed) else {
             return ToolResult::error("The arguments are not a JSON object.");
         };
         let mut result = match &tool.place {
             Place::Knowledge => self.knowledge_search(&Value::Object(parsed), &context.reader).await,
             Place::Builtin(builtin) => self.builtins.call(*builtin, &Value::Object(parsed), context).await,
+            Place::Mcp { .. } if !is_exact => ToolResult::error("A number in the arguments has too many digits."),
             Place::Mcp { server, tool: name } => self.mcp.call(tool, (server, name), parsed, context).await,
             Place::Endpoint { subject } => self.request(tool, subject, arguments, context).await,
         };
@@ -103,22 +107,22 @@ impl Registry {
     }
 
     async fn request(&self, tool: &Tool, subject: &str, arguments: &str, context: &CallContext) -> ToolResult {
-        let mut headers = HeaderMap::new();
-        headers.insert("Turnstream-Call-Id", context.call_id.as_str());
-        headers.insert("Turnstream-Org", crate::subjects::encode_token(&context.org));
-        headers.insert("Turnstream-Conversation", context.conversation.to_string());
-        headers.insert("Turnstream-User", context.user.to_string());
-        headers.insert("Turnstream-Epoch", context.epoch.to_string());
+        let mut headers = vec![
+            ("Turnstream-Call-Id", plain(&context.call_id)),
+            ("Turnstream-Org", crate::subjects::encode_token(&context.org)),
+            ("Turnstream-Conversation", context.conversation.to_string()),
+            ("Turnstream-User", context.user.to_string()),
+            ("Turnstream-Epoch", context.epoch.to_string()),
+        ];
+        // They are lent until the call is over.
+        let loan = self.lender.lend(&context.files, &context.reader_of_files);
         if !context.files.is_empty() {
-            headers.insert("Turnstream-Files", ascii(&json!(context.files)));
+            headers.push(("Turnstream-Files", ascii(&loan.told.to_string())));
         }
-        if let Some(settings) = &context.settings {
-            headers.insert("Turnstream-Settings", settings.as_str());
-        }
-        let expires = Utc::now() + tool.timeout;
-        headers.insert("Turnstream-Expires", expires.to_rfc3339_opts(SecondsFormat::Millis, true));
-        let request = Request::new().payload(arguments.to_string().into()).headers(headers).timeout(Some(tool.timeout));
-        match self.client.send_request(subject.to_string(), request).await {
+        headers.extend(context.settings.as_ref().map(|settings| ("Turnstream-Settings", ascii(settings))));
+        let payload = arguments.to_string().into();
+        let call = Call { subject: subject.into(), headers, payload, timeout: tool.timeout };
+        match self.caller.call(call).await {
             Ok(reply) => {
                 let header = |name| reply.headers.as_ref().and_then(|h| h.get(name)).map(|v| v.to_string());
                 let text = String::from_utf8_lossy(&reply.payload).into_owned();
@@ -128,8 +132,10 @@ impl Registry {
                     (error, _) => ToolResult::error(format!("{}: {text}", error.unwrap_or_default())),
                 }
             }
-            Err(error) if error.kind() == RequestErrorKind::NoResponders => {
-                ToolResult::error("The tool is not available now.")
+            Err(CallError::NoService) => ToolResult::error("The tool is not available now."),
+            Err(error) if error.is_not_sent() => {
+                tracing::warn!(tool = tool.name, %error, "a tool was not called");
+                ToolResult::error("The tool can't be called. It was not called.")
             }
             Err(error) if tool.idempotent => {
                 tracing::warn!(tool = tool.name, %error, "a tool call failed");
@@ -144,9 +150,9 @@ impl Registry {
 }
 
 /// JSON in ASCII letters, as headers need it.
-fn ascii(value: &Value) -> String {
+fn ascii(json: &str) -> String {
     let mut text = String::new();
-    for letter in value.to_string().chars() {
+    for letter in json.chars() {
         match letter {
             ' '..='~' => text.push(letter),
             _ => letter.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}"))),
@@ -164,42 +170,14 @@ fn cut(text: &mut String) {
     }
 }
 
-/// A tool's name and arguments in words that a visitor understands.
-pub fn describe(name: &str, arguments: &str) -> String {
-    let words = name.replace(['_', '-'], " ");
-    let mut letters = words.chars();
-    let title: String = letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect();
-    let fields: Vec<String> = match serde_json::from_str::<Value>(arguments) {
-        Ok(Value::Object(map)) => map.iter().map(|(name, value)| field(name, value)).collect(),
-        _ => vec![],
-    };
-    if fields.is_empty() { title } else { format!("{title}: {}", fields.join(", ")) }
-}
-
-fn field(name: &str, value: &Value) -> String {
-    const LONGEST: usize = 120;
-    let mut text = value.as_str().map_or_else(|| value.to_string(), str::to_string);
-    if let Some((end, _)) = text.char_indices().nth(LONGEST) {
-        text.truncate(end);
-        text.push('…');
-    }
-    format!("{} {text}", name.replace(['_', '-'], " "))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_call_is_described_in_words() {
-        assert_eq!(describe("issue_refund", r#"{"order_id":"ORD-1234"}"#), "Issue refund: order id ORD-1234");
-        assert_eq!(describe("restart", "not json"), "Restart");
-    }
-
-    #[test]
     fn a_header_holds_json_in_ascii() {
         let value = json!([{ "name": "Zoë 🦀\n.pdf" }]);
-        let text = ascii(&value);
+        let text = ascii(&value.to_string());
         assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text}");
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
     }

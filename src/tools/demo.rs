@@ -6,19 +6,22 @@ use async_nats::{
     Client,
     service::{Service, ServiceExt, endpoint::Endpoint, error::Error as ServiceError},
 };
+use chrono::Utc;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use crate::subjects;
+use crate::{calls::is_signed, signing::PublicKey, subjects};
 
 /// The tool's service and its endpoint; both end when dropped.
 pub struct DemoTool {
     _service: Service,
     calls: Endpoint,
+    /// Calls must be signed with it.
+    key: Option<PublicKey>,
 }
 
 /// Starts the service. Who looks for tools through the same connection afterwards finds it.
-pub async fn start(client: Client) -> Result<DemoTool, async_nats::Error> {
+pub async fn start(client: Client, key: Option<PublicKey>) -> Result<DemoTool, async_nats::Error> {
     let service = client
         .service_builder()
         .description("Demo tools of Turnstream")
@@ -38,14 +41,19 @@ pub async fn start(client: Client) -> Result<DemoTool, async_nats::Error> {
         ("parameters".to_string(), parameters.to_string()),
     ]);
     let calls = service.endpoint_builder().name("issue_refund").metadata(metadata).add(subjects::DEMO_REFUND).await?;
-    Ok(DemoTool { _service: service, calls })
+    Ok(DemoTool { _service: service, calls, key })
 }
 
 impl DemoTool {
     /// Serves calls until the future is dropped.
     pub async fn serve(mut self) {
         while let Some(call) = self.calls.next().await {
-            if let Err(error) = call.respond(refund(&call.message.payload)).await {
+            let is_genuine = self.key.as_ref().is_none_or(|key| is_signed(&call.message, key, Utc::now()));
+            let answer = match is_genuine {
+                true => refund(&call.message.payload),
+                false => Err(ServiceError { code: 403, status: "the call is not signed by Turnstream".into() }),
+            };
+            if let Err(error) = call.respond(answer).await {
                 tracing::warn!(%error, "the demo tool could not answer");
             }
         }

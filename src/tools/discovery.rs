@@ -3,16 +3,25 @@
 //! Contract of [`run`]: a tool is in the registry within a second of its service's start, and gone within about a second of
 //! its end. (1) Ask all services to describe themselves, (2) take the answers as they come, (3) ask the server about the
 //! instances that stayed silent: only one that nobody serves any more is gone, a slow one is not, (4) wait for the next round.
+//! Anybody who may answer can say anything, so what a service says of itself is checked here, and held to what was said before by
+//! [`super::claims`].
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use async_nats::{Client, Request, Subscriber, client::RequestErrorKind};
 use futures_util::{StreamExt, future::join_all};
 use serde::Deserialize;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
-use super::registry::{Place, Registry, Tool};
-use crate::{limits, subjects};
+use super::{
+    builtin::RESERVED,
+    claims::{self, Claims, Declared, Refused},
+    registry::{Place, Registry, Tool},
+};
+use crate::{agents::AuthLevel, limits, subjects};
 
 /// What an instance of a micro service says of itself.
 #[derive(Deserialize)]
@@ -37,11 +46,30 @@ pub struct Discovery {
     inbox: String,
     answers: Subscriber,
     instances: HashMap<(String, String), Instance>,
+    claims: Claims,
+    /// Instances that were heard of so far.
+    heard: u64,
+    /// What was refused and is in the log already.
+    told: HashSet<Refused>,
 }
 
+#[derive(Default)]
 struct Instance {
-    tools: Vec<Tool>,
-    heard_at: Instant,
+    declared: Vec<Declared>,
+    malformed: Vec<Refused>,
+    /// The older, the smaller.
+    order: u64,
+    heard_at: Option<Instant>,
+}
+
+/// What came of an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    /// The server says that there is no service at all.
+    Nobody,
+    Same,
+    /// The instance says something else than before.
+    News,
 }
 
 impl Discovery {
@@ -49,17 +77,19 @@ impl Discovery {
     pub async fn new(client: Client) -> Result<Self, async_nats::SubscribeError> {
         let inbox = client.new_inbox();
         let answers = client.subscribe(inbox.clone()).await?;
-        Ok(Self { client, inbox, answers, instances: HashMap::new() })
+        let (instances, claims, told) = (HashMap::new(), Claims::default(), HashSet::new());
+        Ok(Self { client, inbox, answers, instances, claims, heard: 0, told })
     }
 
     /// Asks for the first time, and waits until the answers have ceased: a worker that takes work before it knows the
-    /// tools would refuse calls that a person has approved.
-    pub async fn first(&mut self) -> Vec<Tool> {
+    /// tools would refuse calls that a person has approved. Returns what counts, and what does not.
+    pub async fn first(&mut self) -> (Vec<Tool>, Vec<Refused>) {
         let end = Instant::now() + Duration::from_millis(limits::TOOLS_FIRST_MS);
         self.ask().await;
-        if let Ok(Some(true)) = timeout_at(end, self.take_one()).await {
+        let is_there = |heard: Option<Heard>| heard.is_some_and(|heard| heard != Heard::Nobody);
+        if timeout_at(end, self.take_one()).await.is_ok_and(is_there) {
             let quiet = Instant::now() + Duration::from_millis(limits::TOOLS_QUIET_MS);
-            while let Ok(Some(true)) = timeout_at(quiet.min(end), self.take_one()).await {}
+            while timeout_at(quiet.min(end), self.take_one()).await.is_ok_and(is_there) {}
         }
         self.tools()
     }
@@ -71,24 +101,50 @@ impl Discovery {
         }
     }
 
-    /// Takes one answer. False: the server says that there is no service at all. `None`: the subscription has ended.
-    async fn take_one(&mut self) -> Option<bool> {
+    /// Takes one answer. `None`: the subscription has ended.
+    async fn take_one(&mut self) -> Option<Heard> {
         let message = self.answers.next().await?;
         if message.status.is_some() {
-            return Some(false);
+            return Some(Heard::Nobody);
         }
-        if let Ok(info) = serde_json::from_slice::<Info>(&message.payload) {
-            let tools = info.endpoints.into_iter().filter_map(tool).collect();
-            self.instances.insert((info.name, info.id), Instance { tools, heard_at: Instant::now() });
+        Some(serde_json::from_slice::<Info>(&message.payload).map_or(Heard::Same, |info| self.take(info)))
+    }
+
+    fn take(&mut self, info: Info) -> Heard {
+        // They become parts of a subject that this process publishes to.
+        if !subjects::is_token(&info.name) || !subjects::is_token(&info.id) {
+            return Heard::Same;
         }
-        Some(true)
+        let key = (info.name.clone(), info.id);
+        if !self.instances.contains_key(&key) && self.instances.len() >= limits::SERVICES_MAX {
+            return Heard::Same;
+        }
+        let (mut declared, mut malformed) = (Vec::new(), Vec::new());
+        for endpoint in info.endpoints {
+            let name = endpoint.name.clone();
+            match tool(endpoint) {
+                Some(Ok(tool)) => declared.push(Declared { service: info.name.clone(), tool }),
+                Some(Err(why)) => malformed.push(Refused { service: info.name.clone(), tool: name, why }),
+                None => {}
+            }
+        }
+        // What is too much is named once, and not kept.
+        declared.truncate(2 * limits::TOOLS_PER_SERVICE);
+        malformed.truncate(limits::TOOLS_PER_SERVICE);
+        self.heard += 1;
+        let instance =
+            self.instances.entry(key).or_insert_with(|| Instance { order: self.heard, ..Instance::default() });
+        let is_new = instance.heard_at.is_none() || instance.declared != declared || instance.malformed != malformed;
+        (instance.declared, instance.malformed, instance.heard_at) = (declared, malformed, Some(Instant::now()));
+        if is_new { Heard::News } else { Heard::Same }
     }
 
     /// Forgets the silent instances that nobody serves any more.
     async fn forget_the_gone(&mut self) {
         let patience = Duration::from_millis(limits::TOOLS_EVERY_MS);
         // Longer than a round, so that who answers each time is not asked twice.
-        let silent = self.instances.iter().filter(|(_, instance)| instance.heard_at.elapsed() > patience * 3 / 2);
+        let is_silent = |instance: &Instance| instance.heard_at.is_none_or(|at| at.elapsed() > patience * 3 / 2);
+        let silent = self.instances.iter().filter(|(_, instance)| is_silent(instance));
         let checks = silent.map(|((name, id), _)| {
             let request = Request::new().timeout(Some(patience));
             let asked = self.client.send_request(subjects::service_ping(name, id), request);
@@ -102,12 +158,20 @@ impl Discovery {
         }
     }
 
-    /// The tools of all instances, ordered by name.
-    fn tools(&self) -> Vec<Tool> {
-        let mut tools: Vec<Tool> = self.instances.values().flat_map(|instance| instance.tools.clone()).collect();
-        tools.sort_by(|a, b| (&a.name, &a.org).cmp(&(&b.name, &b.org)));
-        tools.dedup_by(|a, b| a.name == b.name && a.org == b.org);
-        tools
+    /// The tools of all instances that count, and what does not count. What is refused for the first time is logged.
+    fn tools(&mut self) -> (Vec<Tool>, Vec<Refused>) {
+        let mut instances: Vec<&Instance> = self.instances.values().collect();
+        instances.sort_by_key(|instance| instance.order);
+        let declared: Vec<Declared> = instances.iter().flat_map(|instance| instance.declared.clone()).collect();
+        let (tools, mut refused) = self.claims.settle(std::time::Instant::now(), &declared);
+        refused.extend(instances.iter().flat_map(|instance| instance.malformed.clone()));
+        for refused in &refused {
+            if self.told.len() < limits::TOOL_REFUSALS_TOLD && self.told.insert(refused.clone()) {
+                let Refused { service, tool, why } = refused;
+                tracing::warn!(service, tool, why, "a tool of a NATS service is refused");
+            }
+        }
+        (tools, refused)
     }
 }
 
@@ -121,40 +185,57 @@ pub async fn run(registry: Registry, mut discovery: Discovery) {
                 discovery.forget_the_gone().await;
                 discovery.ask().await;
             }
-            answer = discovery.take_one() => if answer.is_none() {
-                return tracing::error!("the subscription to tool providers' answers has ended");
+            answer = discovery.take_one() => match answer {
+                None => return tracing::error!("the subscription to tool providers' answers has ended"),
+                Some(Heard::News) => {}
+                Some(Heard::Same | Heard::Nobody) => continue,
             },
         }
-        registry.set_discovered(discovery.tools());
+        registry.set_discovered(discovery.tools().0);
     }
 }
 
-/// The tool that an endpoint declares; a malformed declaration is reported and left out.
-fn tool(endpoint: Endpoint) -> Option<Tool> {
+/// The tool that an endpoint declares, or what is wrong with it; `None`: it declares none.
+fn tool(endpoint: Endpoint) -> Option<Result<Tool, String>> {
     let metadata = endpoint.metadata?;
+    (metadata.get("tool").map(String::as_str) == Some("true"))
+        .then(|| declared(endpoint.name, endpoint.subject, &metadata))
+}
+
+fn declared(name: String, subject: String, metadata: &HashMap<String, String>) -> Result<Tool, String> {
     let is = |name: &str| metadata.get(name).is_some_and(|value| value == "true");
-    if !is("tool") {
-        return None;
+    if !subjects::is_token(&name) {
+        return Err("its name is not 1 to 64 letters, digits, - and _".into());
     }
-    let name = endpoint.name;
-    let legal = name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if RESERVED.contains(&name.as_str()) {
+        return Err("its name is that of a built-in tool".into());
+    }
     let parameters = match metadata.get("parameters") {
+        Some(text) if text.len() > limits::TOOL_SCHEMA_MAX_BYTES => return Err("its `parameters` are too large".into()),
         Some(text) => serde_json::from_str(text).ok().filter(serde_json::Value::is_object),
         None => Some(serde_json::json!({ "type": "object", "properties": {} })),
     };
+    let parameters = parameters.ok_or("its `parameters` are not a JSON object")?;
     let timeout_ms = metadata.get("timeout_ms").map_or(Some(limits::TOOL_TIMEOUT_MS), |text| text.parse().ok());
-    let (true, Some(parameters), Some(timeout_ms)) = (legal, parameters, timeout_ms) else {
-        tracing::warn!(tool = name, "a tool's name, `parameters` or `timeout_ms` is malformed; it is not offered");
-        return None;
+    let timeout_ms = timeout_ms.ok_or("its `timeout_ms` is not a number")?;
+    let level = match metadata.get("auth_level").map(String::as_str) {
+        None | Some("none") => AuthLevel::None,
+        Some("end_user") => AuthLevel::EndUser,
+        Some("admin") => AuthLevel::Admin,
+        Some(_) => return Err("its `auth_level` is not none, end_user or admin".into()),
     };
-    Some(Tool {
-        description: metadata.get("description").cloned().unwrap_or_default(),
+    let mut description = metadata.get("description").cloned().unwrap_or_default();
+    description.truncate(description.floor_char_boundary(limits::TOOL_DESCRIPTION_MAX_BYTES));
+    Ok(Tool {
+        description,
         parameters,
-        org: metadata.get("org").cloned(),
+        org: claims::org_of(&subject, metadata.get("org").cloned())?,
         confirm: is("confirm"),
         idempotent: is("idempotent"),
+        level,
         timeout: Duration::from_millis(timeout_ms.min(limits::TOOL_TIMEOUT_MAX_MS)),
-        place: Place::Endpoint { subject: endpoint.subject },
+        contested: false,
+        place: Place::Endpoint { subject },
         name,
     })
 }
@@ -163,18 +244,28 @@ fn tool(endpoint: Endpoint) -> Option<Tool> {
 mod tests {
     use super::*;
 
-    fn declared(metadata: &[(&str, &str)]) -> Option<Tool> {
+    fn declared(subject: &str, metadata: &[(&str, &str)]) -> Option<Result<Tool, String>> {
         let metadata = metadata.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-        tool(Endpoint { name: "t".into(), subject: "s".into(), metadata: Some(metadata) })
+        tool(Endpoint { name: "t".into(), subject: subject.into(), metadata: Some(metadata) })
     }
 
     #[test]
     fn only_what_is_declared_as_a_tool_is_one() {
-        assert_eq!(declared(&[("description", "d")]), None);
-        assert_eq!(declared(&[("tool", "true"), ("parameters", "[]")]), None);
-        assert_eq!(declared(&[("tool", "true"), ("timeout_ms", "soon")]), None);
-        let tool = declared(&[("tool", "true"), ("confirm", "true"), ("timeout_ms", "99999999")]).unwrap();
-        assert!(tool.confirm && !tool.idempotent);
+        assert_eq!(declared("tool.t", &[("description", "d")]), None);
+        for wrong in [("parameters", "[]"), ("timeout_ms", "soon"), ("auth_level", "root")] {
+            assert!(declared("tool.t", &[("tool", "true"), wrong]).unwrap().is_err(), "{wrong:?}");
+        }
+        let metadata = [("tool", "true"), ("confirm", "true"), ("timeout_ms", "99999999"), ("auth_level", "admin")];
+        let tool = declared("tool.t", &metadata).unwrap().unwrap();
+        assert!(tool.confirm && !tool.idempotent && tool.level == AuthLevel::Admin);
         assert_eq!(tool.timeout, Duration::from_millis(limits::TOOL_TIMEOUT_MAX_MS));
+    }
+
+    #[test]
+    fn a_subject_that_is_not_a_tools_is_refused() {
+        for subject in ["$JS.API.STREAM.PURGE.KNOWLEDGE", "chat.local.a.b.turn.cancelled", "tool.>", "$KV.KEYS.x", "t"]
+        {
+            assert!(declared(subject, &[("tool", "true")]).unwrap().is_err(), "{subject}");
+        }
     }
 }

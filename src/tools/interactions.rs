@@ -74,7 +74,7 @@ pub fn answer(resolution: Resolution, values: Option<&Map<String, Value>>) -> To
 }
 
 fn problems(errors: &[FieldError]) -> String {
-    let lines: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
+    let lines: Vec<String> = errors.iter().map(|error| format!("{}: {}.", error.field, error.message)).collect();
     format!("Ask the visitor again. {}", lines.join(" "))
 }
 

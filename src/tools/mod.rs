@@ -1,17 +1,22 @@
 //! Tools: what the model may call.
 //!
 //! - [`registry`]: which tools there are now, as a list in a fixed order.
-//! - [`discovery`]: finds the endpoints of NATS micro services that are tools.
+//! - [`discovery`]: finds the endpoints of NATS micro services that are tools.   - [`claims`]: which of them count.
+//! - [`canonical`]: a call's arguments in the one form that is shown and sent.
 //! - [`call`]: calls one tool and makes a result of whatever happens.
+//! - [`files`]: gives a tool the files that came with its call.
 //! - [`builtin`]: the built-in tools: [`fetch_url`], [`web_search`], [`github_search`], [`history`], [`interactions`].
 //! - [`mcp`]: tools of MCP servers.
 //! - [`demo`]: the write tool of `SMOOTH_AGENT_SEED_KB`, itself a NATS micro service.
 
 pub mod builtin;
 pub mod call;
+pub mod canonical;
+pub mod claims;
 pub mod demo;
 pub mod discovery;
 pub mod fetch_url;
+pub mod files;
 pub mod github_search;
 pub mod history;
 pub mod interactions;
@@ -21,5 +26,6 @@ pub mod web_search;
 
 pub use builtin::{Builtins, History, Page, Said};
 pub use call::{CallContext, ToolResult};
+pub use files::ReadFiles;
 pub use mcp::Mcp;
 pub use registry::{Offer, Place, Registry, Tool};

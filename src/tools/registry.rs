@@ -1,18 +1,19 @@
 //! The tools that there are: built-in ones, those that discovery found last, those of MCP servers.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, RwLock},
     time::Duration,
 };
 
-use async_nats::Client;
 use serde_json::{Value, json};
 
 use super::{
     builtin::{Builtin, Builtins},
+    files::Lender,
     mcp::Mcp,
 };
-use crate::{knowledge::Retrieve, limits};
+use crate::{agents::AuthLevel, calls::Caller, knowledge::Retrieve, limits};
 
 /// A tool that can be offered to the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,7 +28,11 @@ pub struct Tool {
     pub confirm: bool,
     /// May be called again with the same idempotency key.
     pub idempotent: bool,
+    /// What a visitor has to prove before it is called for them, by its service's own word.
+    pub level: AuthLevel,
     pub timeout: Duration,
+    /// Another service has its name or its subject: it is a tool only where an agent's configuration pins it.
+    pub contested: bool,
     pub place: Place,
 }
 
@@ -76,7 +81,8 @@ impl Tool {
 /// The tools of a worker.
 #[derive(Clone)]
 pub struct Registry {
-    pub(super) client: Client,
+    pub(super) caller: Caller,
+    pub(super) lender: Lender,
     pub(super) knowledge: Arc<dyn Retrieve>,
     pub(super) builtins: Builtins,
     pub(super) mcp: Mcp,
@@ -85,29 +91,39 @@ pub struct Registry {
 
 impl Registry {
     /// A registry with the built-in tools; [`super::discovery::run`] and [`Mcp::run`] add the others.
-    pub fn new(client: Client, knowledge: Arc<dyn Retrieve>, builtins: Builtins, mcp: Mcp) -> Self {
-        Self { client, knowledge, builtins, mcp, discovered: Arc::default() }
+    pub fn new(caller: Caller, knowledge: Arc<dyn Retrieve>, builtins: Builtins, mcp: Mcp) -> Self {
+        let lender = Lender::new(caller.client().clone());
+        Self { caller, lender, knowledge, builtins, mcp, discovered: Arc::default() }
     }
 
-    /// The tools that an organisation may use in a conversation, ordered by name.
-    pub fn offered(&self, org: &str, offer: &Offer) -> Vec<Tool> {
-        let discovered = self.discovered();
+    /// Gives running tools the files of their calls, until the future is dropped.
+    pub async fn lend(self) {
+        self.lender.serve().await;
+    }
+
+    /// The tools that an organisation may use in a conversation and that an agent may use, ordered by name.
+    ///
+    /// Of equal names the first counts, and there is an end to how many are offered: first what is built in, then what is the
+    /// organisation's own, then what is for all; services before MCP servers, and what was known first before what came later.
+    pub fn offered(&self, org: &str, offer: &Offer, may_use: impl Fn(&Tool) -> bool) -> Vec<Tool> {
+        let (discovered, mcp) = (self.discovered(), self.mcp.offered());
+        let others = || discovered.iter().chain(&mcp).filter(|tool| tool.is_for(org));
         // Where there is nothing to find, searching is not offered.
         let mut tools = if self.knowledge.is_empty(org) { vec![] } else { vec![knowledge_search()] };
         tools.extend(self.builtins.offered(offer));
-        tools.extend(discovered.iter().filter(|tool| tool.is_for(org)).cloned());
-        tools.extend(self.mcp.offered().into_iter().filter(|tool| tool.is_for(org)));
-        // Of equal names the first counts: what is built in before NATS services, and those before MCP servers.
-        tools.sort_by(|a, b| a.name.cmp(&b.name));
-        tools.dedup_by(|a, b| a.name == b.name);
+        tools.extend(others().filter(|tool| tool.org.is_some()).cloned());
+        tools.extend(others().filter(|tool| tool.org.is_none()).cloned());
+        let mut names = HashSet::new();
+        tools.retain(|tool| may_use(tool) && names.insert(tool.name.clone()));
         tools.truncate(limits::TOOLS_MAX);
+        tools.sort_by(|a, b| a.name.cmp(&b.name));
         tools
     }
 
     /// One of them by name, or one whose MCP server is away now: its call says so.
-    pub fn find(&self, org: &str, name: &str) -> Option<Tool> {
-        let offered = self.offered(org, &Offer::ALL).into_iter().find(|tool| tool.name == name);
-        offered.or_else(|| self.mcp.missing(org, name))
+    pub fn find(&self, org: &str, name: &str, may_use: impl Fn(&Tool) -> bool) -> Option<Tool> {
+        let offered = self.offered(org, &Offer::ALL, &may_use).into_iter().find(|tool| tool.name == name);
+        offered.or_else(|| self.mcp.missing(org, name).filter(may_use))
     }
 
     fn discovered(&self) -> Arc<Vec<Tool>> {
@@ -117,7 +133,9 @@ impl Registry {
     /// Replaces what discovery found before.
     pub fn set_discovered(&self, tools: Vec<Tool>) {
         if tools != *self.discovered() {
-            let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_str()).collect();
+            let offered = tools.iter().filter(|tool| !tool.contested);
+            let mut names: Vec<&str> = offered.map(|tool| tool.name.as_str()).collect();
+            names.sort_unstable();
             tracing::info!(tools = names.join(" "), "tools of NATS services");
             *self.discovered.write().expect("no panic happens under this lock") = Arc::new(tools);
         }
@@ -136,7 +154,20 @@ fn knowledge_search() -> Tool {
         org: None,
         confirm: false,
         idempotent: true,
+        level: AuthLevel::None,
         timeout: Duration::from_millis(limits::TOOL_TIMEOUT_MS),
+        contested: false,
         place: Place::Knowledge,
+    }
+}
+
+impl Tool {
+    /// Whether an agent's rule lets it be this tool: one that names a subject wants the tool there and no other.
+    pub fn fits_pin(&self, subject: Option<&str>) -> bool {
+        match (subject, &self.place) {
+            (Some(pinned), Place::Endpoint { subject }) => pinned == subject,
+            (Some(_), _) => false,
+            (None, _) => !self.contested,
+        }
     }
 }

@@ -4,8 +4,9 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The bucket of advertisements.
+/// The bucket of advertisements, and the stream behind it.
 pub const BUCKET: &str = "WORKERS";
+pub const STREAM: &str = "KV_WORKERS";
 
 /// What a worker says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,15 +1,19 @@
 //! Pictures that came with the message of a turn, for the model. Files never reach it.
 
+use std::sync::Arc;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Worker;
 use crate::{
-    domain::event::{Content, Image},
+    domain::event::{Content, Image, Object},
     limits,
     log::ReadError,
     model::{ChatMessage, ChatRequest, ImageUrl},
+    tools::ReadFiles,
 };
 
 /// Said to the model where a picture can't be shown: the store keeps it for a while only.
@@ -50,6 +54,15 @@ pub(super) async fn show(
             if shown.is_empty() { ChatMessage::User(text) } else { ChatMessage::Picture { text, images: shown } };
     }
     Ok(room)
+}
+
+/// What came with messages, for tools.
+pub(super) struct Attached(pub Arc<Worker>);
+
+impl ReadFiles for Attached {
+    fn read<'a>(&'a self, object: &'a Object) -> BoxFuture<'a, Result<Option<Bytes>, String>> {
+        Box::pin(async move { self.0.objects.get(object).await.map_err(|error| error.to_string()) })
+    }
 }
 
 /// A content as a URL. Megabytes of it are made where no tokens wait.

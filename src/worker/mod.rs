@@ -46,7 +46,9 @@ use uuid::Uuid;
 use gateways::Gateways;
 
 use crate::{
-    agents, ids,
+    agents,
+    calls::Caller,
+    ids,
     knowledge::Retrieve,
     limits,
     lists::keep::{Index, Keeper},
@@ -78,6 +80,9 @@ pub struct Settings {
     /// Whether somebody limits the tokens of organisations.
     pub counts_tokens: bool,
     pub mcp: tools::Mcp,
+    /// Call the tools, and the host's services for one-time passwords.
+    pub tools: Caller,
+    pub passwords: Caller,
     /// How many one-time passwords may be sent.
     pub codes: Allowance,
 }
@@ -109,12 +114,17 @@ impl Worker {
         let client = log.client();
         Self {
             id: ids::new_random(),
-            tools: Registry::new(client.clone(), knowledge.clone(), settings.builtins.clone(), settings.mcp.clone()),
+            tools: Registry::new(
+                settings.tools.clone(),
+                knowledge.clone(),
+                settings.builtins.clone(),
+                settings.mcp.clone(),
+            ),
             conversations: Conversations::over_nats(log.clone()),
             objects: Objects::new(log.clone()),
             images: Arc::new(Semaphore::new(limits::IMAGES_BYTES)),
             agents: agents::Store::new(log.clone()),
-            challenges: Challenges::new(log.clone(), client.clone(), settings.codes.clone()),
+            challenges: Challenges::new(log.clone(), settings.passwords.clone(), settings.codes.clone()),
             log,
             client,
             knowledge,
@@ -137,9 +147,10 @@ impl Worker {
         // Servers stay until the turns that may call them are over.
         let stop_mcp = CancellationToken::new();
         side.spawn(self.settings.mcp.clone().run(stop_mcp.clone()));
+        side.spawn(stop_mcp.clone().run_until_cancelled_owned(self.tools.clone().lend()));
         match tools::discovery::Discovery::new(self.client.clone()).await {
             Ok(mut discovery) => {
-                self.tools.set_discovered(discovery.first().await);
+                self.tools.set_discovered(discovery.first().await.0);
                 let run = tools::discovery::run(self.tools.clone(), discovery);
                 side.spawn(shutdown.clone().run_until_cancelled_owned(run));
             }

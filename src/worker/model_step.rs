@@ -24,7 +24,11 @@ use crate::{
     log::ReadError,
     model::{ChatStream, Delta, ModelError, ModelReply, ToolCall},
     subjects::ConversationKey,
-    tools::{Place, Tool, call::describe, interactions},
+    tools::{
+        Place, Tool,
+        canonical::{Arguments, describe},
+        interactions,
+    },
     wire::{live::Kind, render},
 };
 
@@ -222,19 +226,23 @@ impl Run<'_> {
 /// What the log keeps of a call. A tool that is not known now may be there when it is called, so only one that is known to
 /// bear repetition counts as such.
 fn requested(call: ToolCall, tool: Option<&Tool>, confirm: bool, supports: &[String]) -> CallRequested {
-    let arguments: Value = serde_json::from_str(&call.arguments).unwrap_or_default();
+    // What is kept is what is shown to a person and what the tool gets; text that is no object is refused when it is called.
+    let canonical = Arguments::parse(&call.arguments).map(|arguments| arguments.text());
+    let arguments: Value = canonical.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let ask = match tool.map(|tool| &tool.place) {
         Some(Place::Builtin(builtin)) => interactions::ask(*builtin, &arguments, supports).ok(),
         _ => None,
     };
+    let description = describe(&call.name, &call.arguments);
     CallRequested {
         ask,
-        confirm,
+        // A person can't approve what they can't read; such a call is refused instead.
+        confirm: confirm && canonical.is_some() && description.len() <= limits::APPROVAL_MAX_BYTES,
         idempotent: tool.is_some_and(|tool| tool.idempotent),
-        description: describe(&call.name, &call.arguments),
+        description,
         id: call.id,
         name: call.name,
-        arguments: call.arguments,
+        arguments: canonical.unwrap_or(call.arguments),
     }
 }
 

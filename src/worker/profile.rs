@@ -131,15 +131,18 @@ impl Profile {
             interactions: self.agent.interactions.unwrap_or(true),
             asked_in_words: state.asked.is_some(),
         };
-        let mut tools = self.worker.tools.offered(&key.org, &offer);
-        tools.retain(|tool| self.agent.tool_rule(&tool.name).is_some());
-        tools
+        self.worker.tools.offered(&key.org, &offer, |tool| self.may_use(tool))
+    }
+
+    /// Whether the agent's configuration lets it use this tool, there where it is.
+    fn may_use(&self, tool: &Tool) -> bool {
+        self.agent.tool_rule(&tool.name).is_some_and(|rule| tool.fits_pin(rule.subject.as_deref()))
     }
 
     /// A tool that the agent may use, with what holds for it.
     pub fn tool(&self, key: &ConversationKey, name: &str) -> Option<(Tool, ToolRule)> {
         let rule = self.agent.tool_rule(name)?;
-        let tool = self.worker.tools.find(&key.org, name)?;
+        let tool = self.worker.tools.find(&key.org, name, |tool| self.may_use(tool))?;
         let is_off = tool.asks_visitors() && self.agent.interactions == Some(false);
         (!is_off).then_some((tool, rule))
     }
@@ -160,9 +163,11 @@ impl Profile {
         let is_gated = self.worker.settings.auth_tools.iter().any(|pattern| pattern == "*" || name.contains(pattern));
         let asker = turn.request.asker.as_ref();
         let is_verified = || state.known(turn.request.session).is_some_and(|known| known.verified);
-        match rule.auth_level {
-            AuthLevel::EndUser if is_gated && asker.is_none() && !is_verified() => Some(Demand::ProveIdentity),
-            AuthLevel::Admin if is_gated && !asker.is_some_and(|asker| asker.is_admin) => Some(Demand::BeAdministrator),
+        // What the tool's own service demands holds wherever the tool is.
+        let level = if is_gated { rule.auth_level.max(tool.level) } else { tool.level };
+        match level {
+            AuthLevel::EndUser if asker.is_none() && !is_verified() => Some(Demand::ProveIdentity),
+            AuthLevel::Admin if !asker.is_some_and(|asker| asker.is_admin) => Some(Demand::BeAdministrator),
             AuthLevel::None | AuthLevel::EndUser | AuthLevel::Admin => None,
         }
     }

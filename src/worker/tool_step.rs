@@ -6,6 +6,7 @@ use futures_util::{StreamExt, future::Either, stream::FuturesUnordered};
 use serde_json::{Map, Value};
 
 use super::{
+    attachments::Attached,
     auth_step::is_password_sent,
     history::Older,
     profile::Demand,
@@ -16,8 +17,8 @@ use crate::{
         Event, Turn,
         event::{Ask, CallRequested, Prompt, Resolution, ToolCalled, ToolReturned, TurnParked},
     },
-    ids,
-    tools::{CallContext, ToolResult, interactions},
+    ids, limits,
+    tools::{CallContext, ToolResult, canonical::Arguments, interactions},
     wire::{live::Kind, render},
 };
 
@@ -75,6 +76,7 @@ impl Run<'_> {
             user: turn.request.user.id,
             reader: self.profile.reader(&self.key, turn),
             files: turn.request.files.clone(),
+            reader_of_files: Arc::new(Attached(self.worker.clone())),
             asked: self.state.asked.clone(),
             settings: settings.map(|settings| Value::Object(settings).to_string()),
             history: Arc::new(Older { worker: self.worker.clone(), key: self.key.clone() }),
@@ -82,9 +84,8 @@ impl Run<'_> {
         };
         async move {
             let result = match found {
-                // Its provider came, or asked for approvals, after the model's reply was recorded: nobody was asked.
                 Some((tool, rule)) if profile.needs_approval(&tool, &rule) && !call.confirm => {
-                    ToolResult::error("The tool was not available. It was not called; it is now.")
+                    ToolResult::error(not_asked(&call))
                 }
                 Some((tool, _)) => worker.tools.call(&tool, &call.arguments, &context).await,
                 None => ToolResult::error(format!("There is no tool `{}`.", call.name)),
@@ -157,5 +158,17 @@ impl Run<'_> {
             self.relay.publish(kind, frame, 0).await;
         }
         Err(Exit::Done)
+    }
+}
+
+/// Why nobody was asked to approve a call that needs it.
+fn not_asked(call: &CallRequested) -> &'static str {
+    if Arguments::parse(&call.arguments).is_none() {
+        return "The arguments are not a JSON object.";
+    }
+    match call.description.len() > limits::APPROVAL_MAX_BYTES {
+        true => "Not done: a person has to approve this, and the arguments are too long to be read.",
+        // Its provider came, or asked for approvals, after the model's reply was recorded.
+        false => "The tool was not available. It was not called; it is now.",
     }
 }

@@ -8,11 +8,11 @@ use tokio::io::AsyncReadExt;
 use crate::support::{
     Edge, Stage,
     client::{Client, Session, message_frame},
-    frames::{answer_text, code},
+    frames::{answer_text, code, tool_activity},
     gateway::Reply,
     processes::Process,
     sealed,
-    tools::{Provider, Tool},
+    tools::{Provider, Tool, client_as, read_file, sha256},
 };
 
 /// A picture of one pixel.
@@ -101,7 +101,8 @@ async fn a_file_of_5_mib_travels_is_kept_once_and_is_readable_by_a_tool() {
     let calls = provider.calls();
     let [first, second] = [&calls[0].files[0], &calls[1].files[0]];
     assert_eq!((&first["name"], &second["name"]), (&json!("a bill.pdf"), &json!("Zoë's second.pdf")));
-    assert_eq!((&first["mimeType"], &first["object"]), (&json!("application/pdf"), &second["object"]));
+    assert_eq!((&first["mimeType"], &second["mimeType"]), (&json!("application/pdf"), &json!("application/pdf")));
+    assert_eq!(first["object"]["digest"], second["object"]["digest"]);
     let object = &first["object"];
     assert_eq!((&object["bucket"], &object["size"]), (&json!("ATTACHMENTS"), &json!(FIVE_MIB)));
     let mut read = Vec::new();
@@ -119,6 +120,32 @@ async fn a_file_of_5_mib_travels_is_kept_once_and_is_readable_by_a_tool() {
             "{text:.2000}"
         );
     }
+}
+
+/// Contents are sealed here; the tool is given what was sent, and only while it is called.
+#[tokio::test]
+async fn a_tool_reads_the_files_of_its_call_and_no_others() {
+    let stage = Stage::start().await;
+    let provider = Provider::start(&stage.nats, vec![Tool::reads_files("read_it")]).await;
+    let (edge, mut worker) = tokio::join!(stage.edge(), stage.worker());
+    worker.line(|line| line.contains("tools of NATS services") && line.contains("read_it")).await;
+    let mut client = Client::connect(&edge).await;
+    let session = client.open_session().await;
+    let contents = [content(FIVE_MIB, 3), content(7, 4)];
+    let files: Vec<Value> =
+        contents.iter().map(|sent| json!({"name": "a", "url": data_url("text/plain", sent)})).collect();
+    stage.gateway.script(Reply::tool_call("read_it", json!({})));
+    client.send(&with(&session, "r1", json!({ "files": files }))).await;
+    let turn = client.turn("r1").await;
+    let hashes: Vec<String> = contents.iter().map(|sent| sha256(sent)).collect();
+    assert_eq!(tool_activity(&turn)[1], format!("result {}", hashes.join(" ")));
+    let object = &provider.calls()[0].files[0]["object"];
+    assert_eq!(object["key"], Value::Null, "no key leaves the worker");
+    let tool = client_as(&stage.nats, "tool_provider").await;
+    let late = read_file(&tool, object["read"].as_str().unwrap()).await;
+    assert!(late.as_ref().is_err_and(|why| why.contains("its call is over")), "{late:?}");
+    let bucket = jetstream::new(tool).get_object_store("ATTACHMENTS").await;
+    assert!(bucket.is_err(), "the store is nobody's who provides tools");
 }
 
 /// Writers of the same content at the same instant, on two edges: one of them writes it.

@@ -208,9 +208,14 @@ async fn one_bad_file_fails_alone_and_with_its_reason() {
     let failures: Vec<&str> =
         summary["failures"].as_array().unwrap().iter().map(|failure| failure["id"].as_str().unwrap()).collect();
     assert_eq!(failures, ["a.pdf", "b.md", "c.txt", "d.md", "e.md"]);
-    // A name that another source has is not taken over.
-    let (summary, content) = ingest(&stage, &[path, "--source", "other"], &[]).await;
-    assert!(!content && counts(&summary) == [0, 0, 0, 0, 10], "{summary}");
+    // A name that another source has is another document, which stays the same one.
+    for expected in [[5, 0, 0, 0, 5], [0, 0, 5, 0, 5]] {
+        let (summary, content) = ingest(&stage, &[path, "--source", "other"], &[]).await;
+        assert!(!content && counts(&summary) == expected, "{summary}");
+    }
+    let heads = heads(&stage).await;
+    let others = heads.iter().filter(|(id, head)| id.starts_with("other:") && head.source == "other");
+    assert_eq!((heads.len(), others.count()), (10, 5));
 }
 
 #[tokio::test]

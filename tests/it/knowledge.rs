@@ -10,7 +10,10 @@ use std::{
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
-use turnstream::knowledge::{Acl, NewChunk, NewDocument, Store};
+use turnstream::{
+    calls::is_signed,
+    knowledge::{Acl, NewChunk, NewDocument, Store},
+};
 
 use crate::{
     identity::{self, SECRET, token},
@@ -19,6 +22,7 @@ use crate::{
         client::Client,
         frames::{answer, answer_text},
         gateway::Reply,
+        tools::{client_as, is_known, public_key},
     },
 };
 
@@ -176,12 +180,13 @@ async fn restricted_text_reaches_no_model_and_no_citation() {
 #[tokio::test]
 async fn an_organisations_own_search_answers_instead() {
     let stage = Stage::start().await;
-    let client = stage.nats.client().await;
+    let client = client_as(&stage.nats, "retrieve_provider").await;
     let mut asked = client.subscribe("retrieve.*").await.unwrap();
-    client.flush().await.unwrap();
+    is_known(&client, &stage.nats.client().await).await;
     let service = tokio::spawn(async move {
         let mut requests = Vec::new();
         while let Some(request) = asked.next().await {
+            assert!(is_signed(&request, &public_key(), chrono::Utc::now()), "a call that nobody has signed");
             let query: Value = serde_json::from_slice(&request.payload).unwrap();
             let answer = match requests.len() {
                 0 => json!({"passages": [{

@@ -34,6 +34,7 @@ mod outsiders;
 mod owners;
 mod permissions;
 mod privacy;
+mod providers;
 mod races;
 mod replay;
 mod returning;

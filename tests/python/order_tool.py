@@ -9,6 +9,8 @@ import nats
 from nats.micro import add_service
 from nats.micro.request import ServiceError
 
+from turnstream_calls import Verifier, genuine
+
 ORDERS = {"ORD-7": "on its way", "ORD-8": "being packed"}
 PARAMETERS = {"type": "object", "properties": {"order_id": {"type": "string"}}, "required": ["order_id"]}
 METADATA = {
@@ -28,12 +30,13 @@ async def order_status(request):
 
 
 async def main():
+    verifier = Verifier.from_environment()
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    async with await nats.connect(os.environ["NATS_URL"]) as connection:
+    async with await nats.connect(os.environ["NATS_URL"], inbox_prefix=b"_INBOX.tool_provider") as connection:
         async with await add_service(connection, name="orders", version="1.0.0") as service:
             await service.add_endpoint(
-                name="order_status", subject="tool.order_status", handler=order_status, metadata=METADATA
+                name="order_status", subject="tool.order_status", handler=genuine(verifier, order_status), metadata=METADATA
             )
             await connection.flush()
             print("ready", flush=True)

@@ -16,7 +16,7 @@ STOP_TIMEOUT_S = 30
 # Names that would change what `dev` does; the tests want its defaults: the demo model, a NATS of its own.
 FOREIGN_NAMES = ("SMOOTH_", "SMOOAI_", "AUTH_", "WIDGET_", "NATS_")
 # What the program says on stdout when it is ready, and the attribute that the address goes to.
-READY_LINES = {"listening on ": "http", "nats ": "nats"}
+READY_LINES = {"listening on ": "http", "nats ": "nats", "calls of tools are signed; public key ": "call_key"}
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Product:
 
     http: str
     nats: str
+    call_key: str
 
     @property
     def ws(self):

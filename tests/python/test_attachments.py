@@ -23,7 +23,7 @@ async def answer_to(socket, action, wanted):
 
 
 async def test_a_tool_in_python_reads_a_file_of_5_mib(product):
-    with serving("file_tool.py", product.nats):
+    with serving("file_tool.py", product):
         async with connected(product) as client:
             await ask_until(client, "describe_files", {}, offered, "the tool was not offered")
         async with connect(product.ws, max_size=None) as socket:

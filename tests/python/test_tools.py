@@ -9,7 +9,9 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import nats
 from published import connected, final_text, open_session, play, streamed_text, tool_chunks
+from turnstream_calls import Verifier
 
 START_TIMEOUT_S = 20
 STOP_TIMEOUT_S = 10
@@ -18,9 +20,9 @@ DISCOVERY_DEADLINE_S = 10
 
 
 @contextmanager
-def serving(provider, nats_url):
+def serving(provider, product):
     """A provider, serving; it is stopped on leaving, or earlier by `terminate()`."""
-    environment = {**os.environ, "NATS_URL": nats_url}
+    environment = {**os.environ, "NATS_URL": product.nats, "TURNSTREAM_CALL_KEYS": product.call_key}
     command = [sys.executable, Path(__file__).with_name(provider)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     try:
@@ -62,7 +64,7 @@ def offered(events):
 
 async def test_a_tool_is_offered_and_called_while_its_provider_runs(product):
     async with connected(product) as client:
-        with serving("order_tool.py", product.nats) as provider:
+        with serving("order_tool.py", product) as provider:
             tool, order = "order_status", {"order_id": "ORD-7"}
             events = await ask_until(client, tool, order, offered, "the tool was not offered")
             check_result(events)
@@ -71,6 +73,43 @@ async def test_a_tool_is_offered_and_called_while_its_provider_runs(product):
             provider.wait(STOP_TIMEOUT_S)
             # A call in the moment before discovery notices is an error result, which `ask` sees end well too.
             await ask_until(client, tool, order, lambda events: not offered(events), "the tool was still offered")
+
+
+async def test_a_call_that_nobody_has_signed_is_refused(product):
+    with serving("order_tool.py", product):
+        async with await nats.connect(product.nats) as connection:
+            forged = {"Turnstream-Call-Id": "x", "Turnstream-Expires": "2999-01-01T00:00:00.000Z"}
+            for headers in (None, forged, {**forged, "Turnstream-Signature": "AAAA"}):
+                answer = await connection.request("tool.order_status", b'{"order_id": "ORD-7"}', headers=headers)
+                assert answer.headers["Nats-Service-Error-Code"] == "403"
+
+
+async def test_a_signature_counts_for_one_call_once(product):
+    seen = []
+    with serving("order_tool.py", product):
+        async with await nats.connect(product.nats) as connection:
+            listener = await connection.subscribe("tool.order_status", cb=lambda message: keep(seen, message))
+            async with connected(product) as client:
+                await ask_until(client, "order_status", {"order_id": "ORD-7"}, offered, "the tool was not offered")
+            call = seen[-1]
+            verifier = Verifier(Path(product.call_key).read_bytes())
+            assert verifier.is_genuine(call.subject, call.headers, call.data)
+            assert not verifier.is_genuine(call.subject, call.headers, call.data)
+            for subject, headers, payload in (
+                ("tool.other", call.headers, call.data),
+                (call.subject, {**call.headers, "Turnstream-Org": "other"}, call.data),
+                (call.subject, {**call.headers, "turnstream-org": "other"}, call.data),
+                (call.subject, call.headers, b"{}"),
+            ):
+                verifier = Verifier(Path(product.call_key).read_bytes())
+                assert not verifier.is_genuine(subject, headers, payload)
+            again = await connection.request(call.subject, call.data, headers=call.headers)
+            assert again.headers["Nats-Service-Error-Code"] == "403"
+            await listener.unsubscribe()
+
+
+async def keep(seen, message):
+    seen.append(message)
 
 
 def check_result(events):

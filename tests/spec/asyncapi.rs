@@ -174,6 +174,8 @@ fn every_subject_of_the_program_is_covered() {
         (subjects::retrieve("an org."), "retrieve"),
         (subjects::object_info("ATTACHMENTS", "an org./0"), "objects.info"),
         (subjects::object_chunks("ATTACHMENTS", id), "objects.chunks"),
+        (subjects::file(id, Some(id)), "file"),
+        (subjects::file(id, None), "file"),
         (subjects::otp("an org.", "send"), "otp.send"),
         (subjects::otp("an org.", "verify"), "otp.verify"),
         (subjects::kv("AGENTS", &subjects::agent_key("an org.", "an agent")), "kv.agents"),

@@ -51,6 +51,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let opened = proved_for(connection, with_agent(connection, &key.org, opened), (&key, &state), key.org == org);
     let (resumed, was_nobodys) = (state.exists(), state.owner.is_none());
     let executed = edge.conversations.execute(&key, state, &Command::Open(opened.clone()), &edge.decider()).await?;
+    edge.save_fold(&key);
     let record = SessionRecord {
         session: opened.session,
         org: key.org.clone(),

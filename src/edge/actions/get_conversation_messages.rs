@@ -26,6 +26,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let (_, key) = session(connection, id).await?.ok_or_else(session_not_found)?;
     let conversations = &connection.edge.conversations;
     let state = conversations.load(&key, Freshness::AtLeast(0)).await?;
+    connection.edge.save_fold(&key);
     let (messages, mut has_more) = conversations.messages(&key, &state, before, limit).await?;
     let mut page = Vec::with_capacity(messages.len());
     let mut bytes = 0;

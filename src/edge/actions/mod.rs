@@ -157,7 +157,7 @@ impl From<ReadError> for BadFrame {
     fn from(error: ReadError) -> Self {
         tracing::warn!(%error, "reading the log failed");
         match error {
-            ReadError::Unavailable(_) => BadFrame {
+            ReadError::Unavailable(_) | ReadError::NoKey(_) => BadFrame {
                 code: ErrorCode::StorageError,
                 message: "the storage is not available, please try again".into(),
             },

@@ -10,7 +10,7 @@ fn key() -> ConversationKey {
 
 fn frame(turn: Uuid, epoch: u64, n: u64, kind: Kind, call: u32) -> LiveFrame {
     let mark = Mark { turn, epoch, n, kind, call, offset: n, length: 1, chunks: n };
-    LiveFrame { conversation: key().conversation, mark, payload: Default::default() }
+    LiveFrame { conversation: key().conversation, session: None, mark, payload: Default::default() }
 }
 
 /// Tool activity that is not the turn's first.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::super::registry::{Place, Tool};
-use crate::{config::McpServer, limits};
+use crate::{agents::AuthLevel, config::McpServer, limits};
 
 /// The tools of a server, ordered by name. One that can't be offered is reported and left out.
 pub fn tools(settings: &McpServer, listed: Vec<rmcp::model::Tool>) -> Vec<Tool> {
@@ -47,6 +47,8 @@ fn offered(settings: &McpServer, tool: rmcp::model::Tool) -> Option<Tool> {
         org: settings.org.clone(),
         confirm: settings.confirm.includes(&tool.name),
         idempotent,
+        level: AuthLevel::None,
+        contested: false,
         timeout: settings.timeout.unwrap_or(Duration::from_millis(limits::TOOL_TIMEOUT_MS)).min(most),
         place: Place::Mcp { server: settings.name.clone(), tool: tool.name.into_owned() },
         name,

@@ -2,7 +2,13 @@
 
 use tokio::process::Command;
 
-use super::{gateway::FakeGateway, nats::NatsServer, processes::Process, roles::user_of, sealed::MASTER_KEY};
+use super::{
+    gateway::FakeGateway,
+    nats::NatsServer,
+    processes::Process,
+    roles::{callers, user_of},
+    sealed::MASTER_KEY,
+};
 
 /// Where the product's processes find what they need.
 #[derive(Clone)]
@@ -48,6 +54,9 @@ impl Product {
         command.args(arguments).env_clear().env("NATS_URL", &self.nats_url).env("NO_COLOR", "1");
         let user = user_of(arguments[0]);
         command.env("NATS_USER", user).env("NATS_PASSWORD", user);
+        if ["edge", "worker"].contains(&arguments[0]) {
+            command.envs(callers());
+        }
         command.envs(self.seals.then_some(("SMOOTH_AGENT_MASTER_KEY", MASTER_KEY)));
         command.envs(variables.iter().copied());
         Process::spawn(title, command)

@@ -103,6 +103,9 @@ impl Stage {
         command.args(arguments).env_clear().env("NATS_URL", self.nats.url()).env("NO_COLOR", "1");
         let user = roles::user_of(arguments[0]);
         command.env("NATS_USER", user).env("NATS_PASSWORD", user);
+        if ["edge", "worker"].contains(&arguments[0]) {
+            command.envs(roles::callers());
+        }
         command.env("SMOOTH_AGENT_MASTER_KEY", sealed::MASTER_KEY);
         command.envs(variables.iter().copied());
         Process::spawn(title, command)

@@ -7,6 +7,25 @@ use tokio::process::Command;
 
 use super::processes::Process;
 
+/// All roles of `ops/nats`.
+pub const ROLES: [&str; 12] = [
+    "edge",
+    "worker",
+    "ingester",
+    "tool_caller",
+    "otp_caller",
+    "retrieve_caller",
+    "tool_provider",
+    "otp_provider",
+    "retrieve_provider",
+    "auditor",
+    "eraser",
+    "administrator",
+];
+
+/// The file of a server's users, in the folder of its store.
+const USERS: &str = "users.conf";
+
 /// A nats-server with JetStream in a folder of its own; it ends with the value.
 pub struct NatsServer {
     pub process: Process,
@@ -18,7 +37,13 @@ pub struct NatsServer {
 impl NatsServer {
     /// Starts a server on a free port; it accepts connections when this returns.
     pub async fn start() -> Self {
+        Self::start_with(&users()).await
+    }
+
+    /// Starts a server with these users.
+    pub async fn start_with(users: &str) -> Self {
         let store = tempfile::tempdir().unwrap();
+        std::fs::write(store.path().join(USERS), users).unwrap();
         let (process, port) = run(&store, "-1").await;
         Self { process, port, store }
     }
@@ -45,7 +70,7 @@ impl NatsServer {
 
 async fn run(store: &TempDir, port: &str) -> (Process, String) {
     let config = store.path().join("server.conf");
-    std::fs::write(&config, format!("jetstream {{ store_dir: {:?} }}\n{}", store.path(), users())).unwrap();
+    std::fs::write(&config, format!("jetstream {{ store_dir: {:?} }}\ninclude {USERS}\n", store.path())).unwrap();
     let mut command = Command::new(binary());
     command.args(["--addr", "127.0.0.1", "--port", port, "--config"]).arg(config);
     let mut process = Process::spawn("nats-server", command);
@@ -57,11 +82,20 @@ async fn run(store: &TempDir, port: &str) -> (Process, String) {
 /// The product's users as `ops/nats` has them, each with its name as password; whoever names no user is the test itself, which
 /// may do everything.
 pub fn users() -> String {
-    let mut users = include_str!("../../../ops/nats/users.conf").to_owned();
-    for role in ["edge", "worker", "ingester", "provider", "auditor", "eraser", "administrator"] {
+    with_passwords(
+        include_str!("../../../ops/nats/users.conf"),
+        "  TURNSTREAM {\n    jetstream: enabled\n    users: [\n",
+    )
+}
+
+/// Users with their passwords, and the test's own after this place in the text.
+pub fn with_passwords(users: &str, place: &str) -> String {
+    let mut users = users.to_owned();
+    for role in ROLES {
         users = users.replace(&format!("$TURNSTREAM_{}_PASSWORD", role.to_uppercase()), role);
     }
-    users.replace("    users: [\n", "    users: [\n      { user: test, password: test }\n") + "no_auth_user: test\n"
+    assert!(users.contains(place));
+    users.replacen(place, &format!("{place}      {{ user: test, password: test }}\n"), 1) + "no_auth_user: test\n"
 }
 
 /// `NATS_SERVER`, else what `ops/nats-server` finds or fetches.

@@ -17,7 +17,13 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{WAIT_MAX, nats::NatsServer};
+use turnstream::calls::is_signed;
+
+use super::{
+    WAIT_MAX,
+    nats::NatsServer,
+    tools::{client_as, is_known, public_key},
+};
 
 /// The code that the service takes.
 pub const CODE: &str = "424242";
@@ -33,15 +39,19 @@ pub struct OtpService {
 impl OtpService {
     /// A service for an organisation; `delivers` false: sending fails.
     pub async fn start(nats: &NatsServer, org: &str, delivers: bool) -> Self {
-        let client = nats.client().await;
+        let client = client_as(nats, "otp_provider").await;
         let service = client.service_builder().start("test-otp", "1.0.0").await.unwrap();
         let sent = watch::Sender::new(Vec::new());
         let mut sends = service.endpoint(format!("otp.{org}.send")).await.unwrap();
         let mut verifies = service.endpoint(format!("otp.{org}.verify")).await.unwrap();
-        client.flush().await.unwrap();
+        is_known(&client, &nats.client().await).await;
         let record = sent.clone();
         let sending = tokio::spawn(async move {
             while let Some(request) = sends.next().await {
+                assert!(
+                    is_signed(&request.message, &public_key(), chrono::Utc::now()),
+                    "a call that nobody has signed"
+                );
                 let question: Value = serde_json::from_slice(&request.message.payload).unwrap();
                 let answer = json!({ "channel": "email", "maskedDestination": "a**@example.org" });
                 record.send_modify(|sent| sent.push(question));
@@ -55,6 +65,10 @@ impl OtpService {
         let verifying = tokio::spawn(async move {
             let mut left = ATTEMPTS;
             while let Some(request) = verifies.next().await {
+                assert!(
+                    is_signed(&request.message, &public_key(), chrono::Utc::now()),
+                    "a call that nobody has signed"
+                );
                 let question: Value = serde_json::from_slice(&request.message.payload).unwrap();
                 let answer = if left > 0 && question["code"] == CODE {
                     json!({ "verified": true })
@@ -88,11 +102,11 @@ pub struct OldOtpService {
 
 impl OldOtpService {
     pub async fn start(nats: &NatsServer, org: &str) -> Self {
-        let client = nats.client().await;
+        let client = client_as(nats, "otp_provider").await;
         let service = client.service_builder().start("old-otp", "1.0.0").await.unwrap();
         let mut sends = service.endpoint(format!("otp.{org}.send")).await.unwrap();
         let mut verifies = service.endpoint(format!("otp.{org}.verify")).await.unwrap();
-        client.flush().await.unwrap();
+        is_known(&client, &nats.client().await).await;
         let sent = watch::Sender::new(Vec::new());
         let (delivers, permits) = (Arc::new(AtomicBool::new(true)), Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)));
         let kept: Arc<Mutex<HashMap<String, String>>> = Arc::default();

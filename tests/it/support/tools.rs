@@ -1,6 +1,6 @@
 //! Tool providers: NATS micro services that count and record their calls.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use async_nats::{
     Client,
@@ -9,7 +9,12 @@ use async_nats::{
 };
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tokio::{sync::watch, task::AbortHandle, time::timeout};
+use turnstream::{
+    calls::is_signed,
+    signing::{PublicKey, SigningKey},
+};
 
 use super::{WAIT_MAX, nats::NatsServer};
 
@@ -26,6 +31,8 @@ enum Behaviour {
     /// Answers when the test says so.
     Held(watch::Receiver<bool>, &'static str),
     Silent,
+    /// Reads the files that came with the call, and answers with their SHA-256.
+    Reads,
 }
 
 impl Tool {
@@ -42,6 +49,11 @@ impl Tool {
     /// Takes calls and answers none.
     pub fn is_silent(name: &'static str) -> Self {
         Self { behaviour: Behaviour::Silent, ..Self::answers(name, "") }
+    }
+
+    /// Reads the files that came with the call, and answers with their SHA-256.
+    pub fn reads_files(name: &'static str) -> Self {
+        Self { behaviour: Behaviour::Reads, ..Self::answers(name, "") }
     }
 
     /// Answers when the sender says `true`.
@@ -68,6 +80,10 @@ pub struct Call {
     pub files: Value,
     /// What the agent's configuration tells the tool.
     pub settings: Option<String>,
+    /// The payload as it came.
+    pub text: String,
+    /// The worker's key has signed the call.
+    pub signed: bool,
 }
 
 /// The names of the tools in a request, without those that every conversation has for asking its visitor.
@@ -88,8 +104,13 @@ pub struct Provider {
 impl Provider {
     /// Starts a service with these tools; it is known to the server when this returns.
     pub async fn start(nats: &NatsServer, tools: Vec<Tool>) -> Self {
-        let client = nats.client().await;
-        let service = client.service_builder().start("test-tools", "1.0.0").await.unwrap();
+        Self::named(nats, "test-tools", tools).await
+    }
+
+    /// Starts a service of this name.
+    pub async fn named(nats: &NatsServer, service: &str, tools: Vec<Tool>) -> Self {
+        let client = client_as(nats, "tool_provider").await;
+        let service = client.service_builder().start(service, "1.0.0").await.unwrap();
         let calls = watch::Sender::new(Vec::new());
         let mut endpoints = Vec::new();
         for tool in tools {
@@ -99,10 +120,10 @@ impl Provider {
             metadata.insert("parameters".to_owned(), parameters.to_string());
             metadata.extend(tool.metadata.iter().map(|(name, value)| (name.to_string(), value.to_string())));
             let endpoint = service.endpoint_builder().name(tool.name).metadata(metadata).add(&subject).await.unwrap();
-            endpoints.push((subject, tokio::spawn(serve(endpoint, tool, calls.clone())).abort_handle()));
+            endpoints
+                .push((subject, tokio::spawn(serve(client.clone(), endpoint, tool, calls.clone())).abort_handle()));
         }
-        // The server takes what a connection sends in order: this answer proves that it knows the endpoints.
-        client.request(format!("$SRV.PING.{}", service.info().await.name), "".into()).await.unwrap();
+        is_known(&client, &nats.client().await).await;
         Self { service, calls, endpoints }
     }
 
@@ -135,14 +156,39 @@ async fn nobody_serves(client: &Client, subject: &str) -> bool {
     answer.is_err_and(|error| error.kind() == RequestErrorKind::NoResponders)
 }
 
-async fn serve(mut endpoint: Endpoint, tool: Tool, calls: watch::Sender<Vec<Call>>) {
+/// A client with a role of `ops/nats`.
+pub async fn client_as(nats: &NatsServer, role: &str) -> Client {
+    let options = async_nats::ConnectOptions::with_user_and_password(role.to_owned(), role.to_owned());
+    options.custom_inbox_prefix(format!("_INBOX.{role}")).connect(nats.url()).await.unwrap()
+}
+
+/// Waits until the server knows everything that a client has subscribed to: it takes what a connection sends in order.
+pub async fn is_known(client: &Client, asking: &Client) {
+    let last = client.new_inbox();
+    let _subscribed = client.subscribe(last.clone()).await.unwrap();
+    let ask = || asking.send_request(last.clone(), async_nats::Request::new().timeout(Some(Duration::from_millis(50))));
+    while ask().await.is_err_and(|error| error.kind() == RequestErrorKind::NoResponders) {}
+}
+
+/// The key that the product's calls are signed with.
+pub fn public_key() -> PublicKey {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/keys/ed25519.pem");
+    SigningKey::read(std::path::Path::new(file)).unwrap().public()
+}
+
+async fn serve(client: Client, mut endpoint: Endpoint, tool: Tool, calls: watch::Sender<Vec<Call>>) {
+    let key = public_key();
     while let Some(request) = endpoint.next().await {
         let header = |name: &str| Some(request.message.headers.as_ref()?.get(name)?.to_string());
-        let id = header("Turnstream-Call-Id").expect("a call has an id");
+        let id = header("Turnstream-Call-Id").unwrap_or_default();
         let files = header("Turnstream-Files").map_or(Value::Null, |files| serde_json::from_str(&files).unwrap());
-        let arguments = serde_json::from_slice(&request.message.payload).expect("arguments are JSON");
+        let arguments = serde_json::from_slice(&request.message.payload).unwrap_or_default();
         let settings = header("Turnstream-Settings");
-        calls.send_modify(|calls| calls.push(Call { tool: tool.name, id, arguments, files, settings }));
+        let text = String::from_utf8_lossy(&request.message.payload).into_owned();
+        let signed = is_signed(&request.message, &key, chrono::Utc::now());
+        calls.send_modify(|calls| {
+            calls.push(Call { tool: tool.name, id, arguments, files: files.clone(), settings, text, signed })
+        });
         match &tool.behaviour {
             Behaviour::Answer(text) => request.respond(Ok((*text).into())).await.unwrap(),
             Behaviour::Fail(code, text) => {
@@ -151,6 +197,36 @@ async fn serve(mut endpoint: Endpoint, tool: Tool, calls: watch::Sender<Vec<Call
             }
             Behaviour::Held(released, text) => drop(tokio::spawn(respond_later(request, released.clone(), text))),
             Behaviour::Silent => {}
+            Behaviour::Reads => {
+                let mut found = Vec::new();
+                for file in files.as_array().unwrap() {
+                    let content = read_file(&client, file["object"]["read"].as_str().unwrap()).await.unwrap();
+                    found.push(sha256(&content));
+                }
+                request.respond(Ok(found.join(" ").into())).await.unwrap();
+            }
+        }
+    }
+}
+
+/// The SHA-256 of a content, in hexadecimal digits.
+pub fn sha256(content: &[u8]) -> String {
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Reads a file that came with a call, piece by piece.
+pub async fn read_file(client: &Client, subject: &str) -> Result<Vec<u8>, String> {
+    let mut content = Vec::new();
+    loop {
+        let asked = client.request(subject.to_owned(), json!({"offset": content.len()}).to_string().into());
+        let piece = asked.await.map_err(|error| error.to_string())?;
+        let headers = piece.headers.unwrap_or_default();
+        if let Some(error) = headers.get("Nats-Service-Error") {
+            return Err(error.to_string());
+        }
+        content.extend_from_slice(&piece.payload);
+        if content.len() >= headers.get("Turnstream-Size").unwrap().as_str().parse().unwrap() {
+            return Ok(content);
         }
     }
 }

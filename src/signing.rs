@@ -1,4 +1,5 @@
-//! The keys that checkpoints are signed with: Ed25519, in the files that every other program takes (PKCS#8 and SPKI, PEM).
+//! Ed25519 keys, in the files that every other program takes (PKCS#8 and SPKI, PEM). Checkpoints of the log and calls of
+//! services are signed with them.
 
 use std::{
     fs::{self, OpenOptions},
@@ -90,7 +91,7 @@ impl PublicKey {
         pem(PUBLIC_LABEL, &[PUBLIC_HEAD.as_slice(), &self.0].concat())
     }
 
-    /// Its name in checkpoints: SHA-256 over its 32 bytes.
+    /// Its name in what it has signed: SHA-256 over its 32 bytes.
     pub fn id(&self) -> Digest {
         Digest(Sha256::digest(self.0).into())
     }

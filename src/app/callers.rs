@@ -1,0 +1,71 @@
+//! The connections that services of others are called over: each of a user that may do nothing else.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use super::connect;
+use crate::{
+    calls::Caller,
+    config::{Config, Login},
+    log::bus::Bus,
+    signing::{PublicKey, SigningKey},
+    subjects,
+};
+
+/// Calls tools.
+pub(super) async fn tools(config: &Config, bus: &Bus) -> anyhow::Result<Caller> {
+    caller(config, bus, config.nats.tool.as_ref(), "tool_caller", subjects::TOOL_CALLS).await
+}
+
+/// Calls the host's services for one-time passwords.
+pub(super) async fn passwords(config: &Config, bus: &Bus) -> anyhow::Result<Caller> {
+    caller(config, bus, config.nats.otp.as_ref(), "otp_caller", subjects::OTP_CALLS).await
+}
+
+/// Calls organisations' own searches.
+pub(super) async fn retrieval(config: &Config, bus: &Bus) -> anyhow::Result<Caller> {
+    caller(config, bus, config.nats.retrieve.as_ref(), "retrieve_caller", subjects::RETRIEVE_CALLS).await
+}
+
+/// The key that calls of this process can be verified with.
+pub(super) fn public_key(config: &Config) -> anyhow::Result<Option<PublicKey>> {
+    Ok(signer(config)?.map(|key| key.public()))
+}
+
+fn signer(config: &Config) -> anyhow::Result<Option<SigningKey>> {
+    config.call_key.as_deref().map(SigningKey::read).transpose().context("SMOOTH_AGENT_CALL_KEY_FILE")
+}
+
+async fn caller(
+    config: &Config,
+    bus: &Bus,
+    login: Option<&Login>,
+    role: &str,
+    beginning: &'static str,
+) -> anyhow::Result<Caller> {
+    let key = signer(config)?;
+    if key.is_none() && config.nats.has_user() {
+        tracing::warn!(
+            calls = beginning,
+            "calls of services are not signed: set SMOOTH_AGENT_CALL_KEY_FILE (`turnstream nats key` makes one)"
+        );
+    }
+    let client = match login {
+        Some(login) => {
+            let config = Config { nats: config.nats.with(login), ..config.clone() };
+            connect(&config, role).await.with_context(|| format!("as {role}"))?.client
+        }
+        None => {
+            if config.nats.has_user() {
+                tracing::warn!(
+                    calls = beginning,
+                    "services are called as the process's own user, which then needs the right to: give them one of their own \
+                     (NATS_TOOL_USER, NATS_OTP_USER, NATS_RETRIEVE_USER)"
+                );
+            }
+            bus.client.clone()
+        }
+    };
+    Ok(Caller::new(client, key.map(Arc::new), beginning))
+}

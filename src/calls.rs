@@ -1,0 +1,200 @@
+//! Calls of services that others provide: signed, to literal subjects of one kind, over a connection that may do nothing else.
+//!
+//! A subject that a provider chose is where this process publishes with its own rights, so the subject is checked here, at each
+//! call, and the connection's user may publish to subjects of that kind alone. The signature tells a provider that a call comes
+//! from a process that holds the key: permissions can't, since any answer of the JetStream API can be sent to any subject.
+
+use std::{fmt::Write, sync::Arc, time::Duration};
+
+use async_nats::{Client, HeaderMap, Message, Request, client::RequestErrorKind};
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
+use sha2::{Digest as _, Sha256};
+use tokio::time::timeout;
+
+use crate::{
+    limits,
+    signing::{PublicKey, SigningKey},
+    subjects,
+};
+
+/// Beginning of the headers that a signature covers.
+const OWN: &str = "Turnstream-";
+/// Until when the call may be carried out.
+pub const EXPIRES: &str = "Turnstream-Expires";
+/// Which key has signed: SHA-256 over the public key.
+pub const KEY: &str = "Turnstream-Key";
+/// Ed25519 over [`statement`], in base64.
+pub const SIGNATURE: &str = "Turnstream-Signature";
+
+/// Calls services of one kind. Clones share the connection.
+#[derive(Clone)]
+pub struct Caller {
+    client: Client,
+    signer: Option<Arc<SigningKey>>,
+    beginning: &'static str,
+}
+
+/// A call before it is signed.
+pub struct Call {
+    pub subject: String,
+    /// Names begin with `Turnstream-`.
+    pub headers: Vec<(&'static str, String)>,
+    pub payload: Bytes,
+    pub timeout: Duration,
+}
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum CallError {
+    #[error("the subject is not a literal one below `{0}`")]
+    Subject(&'static str),
+    #[error("the value of the header `{0}` can't be sent")]
+    Header(&'static str),
+    #[error("no service listens there")]
+    NoService,
+    /// It may have been carried out.
+    #[error("{0}")]
+    NoAnswer(String),
+}
+
+impl CallError {
+    /// Whether nothing has reached a service.
+    pub fn is_not_sent(&self) -> bool {
+        !matches!(self, Self::NoAnswer(_))
+    }
+}
+
+impl Caller {
+    /// A caller of subjects below `beginning`. Without a key, calls are not signed.
+    pub fn new(client: Client, signer: Option<Arc<SigningKey>>, beginning: &'static str) -> Self {
+        Self { client, signer, beginning }
+    }
+
+    /// The connection that calls go out over.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Makes a call and waits for its answer, no longer than the call's time in all.
+    pub async fn call(&self, call: Call) -> Result<Message, CallError> {
+        if !subjects::is_call(self.beginning, &call.subject) {
+            return Err(CallError::Subject(self.beginning));
+        }
+        let expires = Utc::now() + call.timeout;
+        let headers = self.headers(&call, expires)?;
+        let request = Request::new().payload(call.payload).headers(headers).timeout(Some(call.timeout));
+        // The library's own timeout begins only when there is room in its queue.
+        let patience = call.timeout + Duration::from_millis(limits::CALL_GRACE_MS);
+        match timeout(patience, self.client.send_request(call.subject, request)).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => Err(CallError::NoService),
+            Ok(Err(error)) => Err(CallError::NoAnswer(error.to_string())),
+            Err(_) => Err(CallError::NoAnswer("NATS takes no request".into())),
+        }
+    }
+
+    fn headers(&self, call: &Call, expires: DateTime<Utc>) -> Result<HeaderMap, CallError> {
+        let mut pairs = call.headers.clone();
+        pairs.push((EXPIRES, expires.to_rfc3339_opts(SecondsFormat::Millis, true)));
+        if let Some(signer) = &self.signer {
+            pairs.push((KEY, signer.public().id().to_string()));
+        }
+        if let Some((name, _)) = pairs.iter().find(|(name, value)| !is_sendable(value) || !name.starts_with(OWN)) {
+            return Err(CallError::Header(name));
+        }
+        if let Some(signer) = &self.signer {
+            let signature = signer.sign(&statement(&call.subject, &pairs, &call.payload));
+            pairs.push((SIGNATURE, signature));
+        }
+        let mut headers = HeaderMap::new();
+        pairs.iter().for_each(|(name, value)| headers.insert(*name, value.as_str()));
+        Ok(headers)
+    }
+}
+
+/// The text that is signed: a first line with its version, the subject, `name:value` of each header of this program in the order
+/// of their names, the payload's SHA-256; each line ended by a line feed.
+fn statement(subject: &str, headers: &[(&'static str, String)], payload: &[u8]) -> String {
+    let mut headers: Vec<_> = headers.iter().collect();
+    headers.sort();
+    let mut text = format!("turnstream call 1\n{subject}\n");
+    for (name, value) in headers {
+        text.push_str(&format!("{name}:{value}\n"));
+    }
+    Sha256::digest(payload).iter().for_each(|byte| {
+        let _ = write!(text, "{byte:02x}");
+    });
+    text.push('\n');
+    text
+}
+
+/// Whether a header comes out as it went in, in every client library: printable ASCII without white space at its ends.
+fn is_sendable(value: &str) -> bool {
+    value.bytes().all(|b| (b' '..=b'~').contains(&b)) && value.trim() == value
+}
+
+/// Any text as part of a header's value: itself where it is short and plain, else a hash of it, which begins with `=`.
+pub fn plain(text: &str) -> String {
+    let is_plain = (1..=limits::CALL_ID_MAX_BYTES).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_graphic())
+        && !text.starts_with('=');
+    match is_plain {
+        true => text.into(),
+        false => {
+            let hash = Sha256::digest(text.as_bytes());
+            hash[..16].iter().fold("=".to_string(), |text, byte| format!("{text}{byte:02x}"))
+        }
+    }
+}
+
+/// Whether a message is a call that the key has signed and that may still be carried out.
+pub fn is_signed(message: &Message, key: &PublicKey, now: DateTime<Utc>) -> bool {
+    let Some(headers) = &message.headers else { return false };
+    let one = |name: &str| headers.get_all(name).map(|value| value.as_str()).collect::<Vec<_>>();
+    let [signature] = one(SIGNATURE)[..] else { return false };
+    let mut lines: Vec<(String, String)> = Vec::new();
+    for (name, values) in headers.iter().map(|(name, values)| (name.to_string(), values)) {
+        if name == SIGNATURE || !name.to_ascii_lowercase().starts_with("turnstream-") {
+            continue;
+        }
+        let [value] = &values[..] else { return false };
+        lines.push((name, value.as_str().to_string()));
+    }
+    lines.sort();
+    let head: String = lines.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
+    let payload: String = Sha256::digest(&message.payload).iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = format!("turnstream call 1\n{}\n{head}{payload}\n", message.subject);
+    let expires = one(EXPIRES).first().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
+    key.signed(&text, signature) && expires.is_some_and(|expires| expires > now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_signed_text_is_that_of_the_specification() {
+        let headers = [("Turnstream-Org", "acme".to_string()), ("Turnstream-Call-Id", "a-1".into())];
+        let hash = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+        let expected = format!("turnstream call 1\ntool.a\nTurnstream-Call-Id:a-1\nTurnstream-Org:acme\n{hash}\n");
+        assert_eq!(statement("tool.a", &headers, b"{}"), expected);
+    }
+
+    #[test]
+    fn a_value_that_would_end_its_header_is_not_sent() {
+        for value in ["a\r\nX: y", "a\n", "a\u{0}", "ü", " a", "a\t"] {
+            assert!(!is_sendable(value), "{value:?}");
+        }
+        assert!(is_sendable("{\"a\": \"b c\"}") && is_sendable(""));
+    }
+
+    #[test]
+    fn any_id_becomes_plain_and_stays_told_apart() {
+        assert_eq!(plain("call_1:functions.x"), "call_1:functions.x");
+        let odd = ["a\r\nb", "a\nb", "", "=1", "ü", &"a".repeat(limits::CALL_ID_MAX_BYTES + 1)].map(plain);
+        let apart: std::collections::HashSet<_> = odd.iter().collect();
+        assert_eq!(apart.len(), odd.len());
+        assert!(odd.iter().all(|id| is_sendable(id) && id.len() == 33), "{odd:?}");
+    }
+}

@@ -1,0 +1,123 @@
+//! `turnstream nats`: who may do what on NATS, and the key that calls of services are signed with.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Subcommand;
+
+use crate::{
+    app,
+    log::streams,
+    permissions::{self, Roles, reach},
+    signing::SigningKey,
+};
+
+#[derive(Subcommand)]
+pub enum NatsCommand {
+    /// Print the users of every role for a server's configuration, each with just what it needs.
+    Config {
+        /// Make the providers' users one for each of these organisations, which then serve it alone; may be given again.
+        #[arg(long)]
+        org: Vec<String>,
+        /// Part the users by accounts, which are a wall where permissions are none.
+        #[arg(long)]
+        accounts: bool,
+    },
+    /// Compare what the configured user may do with its role, try what it may not, and tell what it reaches beyond its subjects;
+    /// exit code 1 if anything differs.
+    Check {
+        /// A role of `ops/nats`: edge, worker, ingester, tool_caller, otp_caller, retrieve_caller, tool_provider, otp_provider,
+        /// retrieve_provider, auditor, eraser or administrator.
+        role: String,
+        /// The organisations that the users were made for.
+        #[arg(long)]
+        org: Vec<String>,
+    },
+    /// Tell what each role of a list reaches beyond its subjects, without a server; exit code 1 if it is not accepted there.
+    Reach {
+        /// The list [default: the one that is built in].
+        file: Option<PathBuf>,
+    },
+    /// Make a key that calls of services are signed with.
+    Key {
+        /// Where the private key goes; the public one goes to the same name with `.pub`.
+        #[arg(default_value = "call-key.pem")]
+        file: PathBuf,
+    },
+}
+
+/// Does what was asked.
+pub async fn run(command: NatsCommand) -> anyhow::Result<()> {
+    match command {
+        NatsCommand::Config { org, accounts } => {
+            let region = super::load()?.regions.home;
+            print!(
+                "{}",
+                match accounts {
+                    true => permissions::accounts::server_config(&region, &org),
+                    false => permissions::server_config(&region, &org),
+                }
+            );
+            Ok(())
+        }
+        NatsCommand::Check { role, org } => check(&role, &org).await,
+        NatsCommand::Reach { file } => tell_reach(file.as_deref()),
+        NatsCommand::Key { file } => {
+            let mut public = file.clone().into_os_string();
+            public.push(".pub");
+            let public = PathBuf::from(public);
+            let key = SigningKey::generate(&file, &public)?;
+            println!("{}: the private key, for the processes that call", file.display());
+            println!("{}: the public key, for those that are called; it is named {}", public.display(), key.id());
+            Ok(())
+        }
+    }
+}
+
+async fn check(role: &str, orgs: &[String]) -> anyhow::Result<()> {
+    let config = super::load()?;
+    // Users of one organisation have the inbox of their role.
+    let inbox = role.split('-').next().unwrap_or(role);
+    let bus = app::connect(&config, inbox).await?;
+    let checked = permissions::check(&bus, role, &config.regions.home, orgs).await?;
+    for accepted in &checked.accepted {
+        println!("{role}: {accepted}");
+    }
+    for wrong in &checked.wrong {
+        println!("{wrong}");
+    }
+    if !checked.wrong.is_empty() {
+        anyhow::bail!("the user is not what the role `{role}` needs");
+    }
+    println!("{role}: may do what it needs, and nothing else");
+    Ok(())
+}
+
+fn tell_reach(file: Option<&Path>) -> anyhow::Result<()> {
+    let region = super::load()?.regions.home;
+    let roles: Roles = match file {
+        None => permissions::roles(&region),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            serde_json::from_str(&text).with_context(|| path.display().to_string())?
+        }
+    };
+    let streams = streams::definitions(&region, None);
+    let mut open = 0;
+    for (name, role) in &roles {
+        for reach::Reach { id, why } in reach::of(role, &roles, &streams) {
+            match role.accepts.get(&id) {
+                Some(reason) => println!("{name}: reaches `{id}` ({why}). Accepted: {reason}"),
+                None => {
+                    open += 1;
+                    println!("{name}: OPEN: reaches `{id}`: {why}");
+                }
+            }
+        }
+    }
+    if open > 0 {
+        anyhow::bail!("{open} ways are open that no role accepts");
+    }
+    println!("no role reaches more than it accepts");
+    Ok(())
+}

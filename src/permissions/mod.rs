@@ -1,0 +1,332 @@
+//! What each role may do on NATS: the users of `ops/nats`, their form for a server's configuration, and whether a server has them.
+//!
+//! `ops/nats/permissions.json` is the one place where permissions are written; it is built into the program. It is written for
+//! the region `local`, like the definitions under `streams/`.
+//!
+//! - [`accounts`]: users parted by accounts.
+//! - [`reach`]: what a role can reach beyond the subjects that it may name.
+
+pub mod accounts;
+pub mod reach;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use async_nats::{Client, HeaderMap};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    log::{bus::Bus, streams},
+    subjects,
+};
+
+const PERMISSIONS: &str = include_str!("../../ops/nats/permissions.json");
+/// How long a server's complaints are waited for, after everything that it was asked.
+const COMPLAINTS_MS: u64 = 2_000;
+/// Tries between two looks at the complaints: the client library drops what it is not asked for in time.
+const TRIES_AT_ONCE: usize = 24;
+/// A sequence that no stream has: a message that expects it is never stored.
+const NEVER: &str = "9007199254740991";
+
+/// What a role may do.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Role {
+    /// What the role is for.
+    pub what: String,
+    pub publish: Vec<String>,
+    pub subscribe: Vec<String>,
+    /// May answer requests, wherever the answer goes.
+    #[serde(default)]
+    pub answers: bool,
+    /// What it reaches beyond its subjects ([`reach`]), each with the reason why it has to.
+    #[serde(default)]
+    pub accepts: BTreeMap<String, String>,
+}
+
+/// Roles by name.
+pub type Roles = BTreeMap<String, Role>;
+
+/// The roles whose users may be one for each organisation.
+const OF_ORGS: [&str; 3] = ["tool_provider", "otp_provider", "retrieve_provider"];
+
+/// The roles of a region.
+pub fn roles(region: &str) -> Roles {
+    let text = PERMISSIONS.replace("_local", &format!("_{region}")).replace(".local.", &format!(".{region}."));
+    serde_json::from_str(&text).expect("the file holds roles; a test reads it")
+}
+
+/// The roles of a region; where there are organisations, each has providers of its own, which serve it alone.
+pub fn roles_of(region: &str, orgs: &[String]) -> Roles {
+    let mut all = roles(region);
+    for name in OF_ORGS.iter().filter(|_| !orgs.is_empty()) {
+        let Some(role) = all.remove(*name) else { continue };
+        for org in orgs {
+            let subscribe = role.subscribe.iter().map(|subject| subjects::of_one_org(subject, org)).collect();
+            let what = format!("{} Of the organisation {org}.", role.what);
+            all.insert(format!("{name}-{}", subjects::encode_token(org)), Role { what, subscribe, ..role.clone() });
+        }
+    }
+    all
+}
+
+/// The users as a part of a server's configuration. Passwords come from the server's environment.
+pub fn server_config(region: &str, orgs: &[String]) -> String {
+    let users: Vec<String> = roles_of(region, orgs).iter().map(|(name, role)| user(name, role)).collect();
+    format!(
+        "# The users of Turnstream, one a role; written by `turnstream nats config`. Include it in the server's configuration,\n\
+         # with JetStream on, and give the server the passwords in its environment.\n\
+         accounts {{\n  TURNSTREAM {{\n    jetstream: enabled\n    users: [\n{}\n    ]\n  }}\n}}\n",
+        users.join("\n")
+    )
+}
+
+fn user(name: &str, role: &Role) -> String {
+    let permissions = serde_json::json!({
+        "publish": { "allow": role.publish }, "subscribe": { "allow": role.subscribe },
+        "allow_responses": role.answers,
+    });
+    let variable = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+    let password = format!("$TURNSTREAM_{}_PASSWORD", name.chars().map(variable).collect::<String>());
+    format!(
+        "      # {}\n      {{ user: {name:?}, password: {password}, permissions: {permissions} }}",
+        one_line(&role.what)
+    )
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// What a check has found.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// What differs from the role, or is reached and not accepted; none = all is well.
+    pub wrong: Vec<String>,
+    /// What the role reaches and has to, with the reasons.
+    pub accepted: Vec<String>,
+}
+
+/// Whether a connection has just the permissions of a role, and what it reaches with them.
+pub async fn check(bus: &Bus, name: &str, region: &str, orgs: &[String]) -> anyhow::Result<Checked> {
+    let roles = roles_of(region, orgs);
+    let role = roles.get(name).ok_or_else(|| anyhow::anyhow!("there is no role `{name}`"))?;
+    let mut checked = Checked::default();
+    // Who may not ask the server is held to trying.
+    if !role.publish.iter().any(|subject| subject == subjects::USER_INFO) {
+        let own = tries(&role.publish, &role.subscribe);
+        let refused = not_passed(bus, &own).await?;
+        checked.wrong.extend(refused.into_iter().map(|what| format!("the {what}, which it needs, is refused")));
+    } else {
+        let actual = match permissions_of(&bus.client).await {
+            Ok(actual) => actual,
+            // A user of another role does not even get replies.
+            Err(error) => return Err(bus.refusals().pop().map_or(error, anyhow::Error::msg)),
+        };
+        let actual = compare(&actual, role, &mut checked.wrong);
+        let reached = reach::of(&actual, &roles, &streams::definitions(region, None));
+        for reach::Reach { id, why } in reached {
+            match role.accepts.get(&id) {
+                Some(reason) => checked.accepted.push(format!("reaches `{id}` ({why}). Accepted: {reason}")),
+                None => checked.wrong.push(format!("reaches `{id}`: {why}")),
+            }
+        }
+    }
+    checked.wrong.extend(refused(bus, role, &roles).await?);
+    Ok(checked)
+}
+
+/// What the server lets a user do, as a role; where it differs from what it should be is told.
+fn compare(actual: &Value, role: &Role, wrong: &mut Vec<String>) -> Role {
+    let mut found = Role { publish: vec![], subscribe: vec![], ..role.clone() };
+    let lists = [("publish", &role.publish, &mut found.publish), ("subscribe", &role.subscribe, &mut found.subscribe)];
+    for (verb, wanted, found) in lists {
+        // No list means that everything is allowed.
+        let Some(allowed) = actual[verb]["allow"].as_array() else {
+            wrong.push(format!("may {verb} on every subject"));
+            found.push(subjects::EVERYTHING.into());
+            continue;
+        };
+        found.extend(allowed.iter().filter_map(Value::as_str).map(String::from));
+        let missing = wanted.iter().filter(|subject| !found.contains(subject));
+        wrong.extend(missing.map(|subject| format!("may not {verb} on {subject}, which it needs")));
+        let more = found.iter().filter(|subject| !wanted.contains(subject));
+        wrong.extend(more.map(|subject| format!("may {verb} on {subject}, which it does not need")));
+    }
+    found
+}
+
+/// What the server says of the connection's user.
+async fn permissions_of(client: &Client) -> anyhow::Result<Value> {
+    let reply = client.request(subjects::USER_INFO, "".into()).await?;
+    let reply: Value = serde_json::from_slice(&reply.payload)?;
+    Ok(reply["data"]["permissions"].clone())
+}
+
+/// Tries what other roles may do and this one may not. Nothing comes of it where the server does not refuse it: a message
+/// that would be stored expects what never is.
+async fn refused(bus: &Bus, role: &Role, roles: &Roles) -> anyhow::Result<Vec<String>> {
+    let of_others = |pick: fn(&Role) -> &Vec<String>| {
+        let all: Vec<String> = roles.values().flat_map(pick).map(|subject| example(subject)).collect();
+        let mut foreign: Vec<String> =
+            all.into_iter().filter(|subject| !pick(role).iter().any(|own| covers(own, subject))).collect();
+        foreign.sort();
+        foreign.dedup();
+        foreign
+    };
+    let tries = tries(&of_others(|role| &role.publish), &of_others(|role| &role.subscribe));
+    let mut open = Vec::new();
+    for some in tries.chunks(TRIES_AT_ONCE) {
+        open.extend(not_refused(bus, some).await?);
+    }
+    Ok(open.into_iter().map(|what| format!("{what} is not refused")).collect())
+}
+
+/// Those tries that the server refuses.
+async fn not_passed(bus: &Bus, tries: &[(Try, String)]) -> anyhow::Result<Vec<String>> {
+    let mut refused = Vec::new();
+    for some in tries.chunks(TRIES_AT_ONCE) {
+        let passed = not_refused(bus, some).await?;
+        refused.extend(some.iter().map(words).filter(|what| !passed.contains(what)));
+    }
+    Ok(refused)
+}
+
+/// A try of each subject.
+fn tries(publish: &[String], subscribe: &[String]) -> Vec<(Try, String)> {
+    let published = publish.iter().map(|subject| (Try::Publish, example(subject)));
+    let subscribed = subscribe.iter().map(|subject| (Try::Subscribe, subject.clone()));
+    published.chain(subscribed).collect()
+}
+
+/// Something that a role may not do.
+#[derive(Clone, Copy)]
+enum Try {
+    Publish,
+    Subscribe,
+}
+
+/// Makes some tries; returns those that the server lets pass.
+async fn not_refused(bus: &Bus, tries: &[(Try, String)]) -> anyhow::Result<Vec<String>> {
+    let mut subscriptions = Vec::new();
+    for (what, subject) in tries {
+        match what {
+            Try::Publish => {
+                let mut headers = HeaderMap::new();
+                headers.insert("Nats-Expected-Last-Sequence", NEVER);
+                bus.client.publish_with_headers(subject.clone(), headers, "".into()).await?;
+            }
+            Try::Subscribe => subscriptions.push(bus.client.subscribe(subject.clone()).await?),
+        }
+    }
+    bus.client.flush().await?;
+    let mut open: Vec<String> = tries.iter().map(words).collect();
+    let begun = Instant::now();
+    while !open.is_empty() && begun.elapsed() < Duration::from_millis(COMPLAINTS_MS) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let refusals: Vec<String> = bus.refusals().iter().map(|refusal| refusal.to_lowercase()).collect();
+        open.retain(|refusal| !refusals.iter().any(|said| said.contains(refusal)));
+    }
+    Ok(open)
+}
+
+/// A try as the server names it when it refuses it.
+fn words((what, subject): &(Try, String)) -> String {
+    match what {
+        Try::Publish => format!("publish to \"{}\"", subject.to_lowercase()),
+        Try::Subscribe => format!("subscription to \"{}\"", subject.to_lowercase()),
+    }
+}
+
+/// A subject that a pattern covers.
+fn example(pattern: &str) -> String {
+    pattern.split('.').map(|token| if ["*", ">"].contains(&token) { "x" } else { token }).collect::<Vec<_>>().join(".")
+}
+
+/// Whether a pattern covers a subject.
+fn covers(pattern: &str, subject: &str) -> bool {
+    let mut tokens = subject.split('.');
+    for wanted in pattern.split('.') {
+        match (wanted, tokens.next()) {
+            (">", Some(_)) => return true,
+            ("*", Some(_)) => {}
+            (wanted, Some(token)) if wanted == token => {}
+            _ => return false,
+        }
+    }
+    tokens.next().is_none()
+}
+
+/// Whether some subject is covered by both patterns.
+fn overlaps(a: &str, b: &str) -> bool {
+    let (mut a, mut b) = (a.split('.'), b.split('.'));
+    loop {
+        match (a.next(), b.next()) {
+            (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
+            (Some(a), Some(b)) if a == b || a == "*" || b == "*" => {}
+            (a, b) => return a.is_none() && b.is_none(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_role_has_a_reply_inbox_and_belongs_to_its_region() {
+        for (name, role) in roles("eu") {
+            assert!(role.subscribe.iter().any(|subject| subject.starts_with(&subjects::inbox_prefix(""))), "{name}");
+            let text = serde_json::to_string(&role).unwrap();
+            assert!(!text.contains("local"), "{name}: {text}");
+        }
+    }
+
+    #[test]
+    fn the_committed_configuration_is_that_of_the_roles() {
+        let committed = include_str!("../../ops/nats/users.conf");
+        assert!(committed == server_config("local", &[]), "run `turnstream nats config > ops/nats/users.conf`");
+    }
+
+    #[test]
+    fn providers_of_an_organisation_hear_nothing_of_another() {
+        let roles = roles_of("local", &["acme inc".into()]);
+        assert!(!roles.contains_key("tool_provider"));
+        let subscribe = |name: &str| roles[name].subscribe[0].clone();
+        assert_eq!(subscribe("tool_provider-acme=20inc"), subjects::tools_of_org("acme inc"));
+        assert_eq!(subscribe("otp_provider-acme=20inc"), subjects::otp("acme inc", "*"));
+        assert_eq!(subscribe("retrieve_provider-acme=20inc"), subjects::retrieve("acme inc"));
+        assert!(server_config("local", &["acme inc".into()]).contains("$TURNSTREAM_TOOL_PROVIDER_ACME_20INC_PASSWORD"));
+    }
+
+    #[test]
+    fn patterns_overlap_where_one_subject_fits_both() {
+        for (a, b, expected) in [
+            ("a.*", "*.b", true),
+            ("a.>", "a.b.c", true),
+            ("a.*", "a.b.c", false),
+            ("a.>", "a", false),
+            ("a.b", "a.c", false),
+            ("a", "a", true),
+        ] {
+            assert_eq!((overlaps(a, b), overlaps(b, a)), (expected, expected), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn patterns_cover_what_they_say() {
+        for (pattern, subject, expected) in [
+            ("a.*.c", "a.b.c", true),
+            ("a.*", "a.b.c", false),
+            ("a.>", "a.b.c", true),
+            ("a.>", "a", false),
+            ("a.b", "a.b", true),
+            ("a.b", "a.c", false),
+        ] {
+            assert_eq!(covers(pattern, subject), expected, "{pattern} {subject}");
+            assert!(covers(pattern, &example(pattern)));
+        }
+    }
+}

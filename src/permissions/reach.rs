@@ -1,0 +1,158 @@
+//! What a role can reach on NATS, which is more than the subjects that it may name.
+//!
+//! A server checks the subject of a message and nothing that is said in it: a push consumer delivers to any subject, every answer
+//! of JetStream goes to any reply subject, a header rolls a stream up, a name in an API subject can be another's consumer. Each
+//! such way is found here from a role's lists and the definitions of the streams. What a role needs all the same stands in
+//! `accepts` of `permissions.json`, with its reason.
+
+use serde_json::Value;
+
+use super::{Role, Roles, overlaps};
+use crate::{log::streams::Definition, subjects};
+
+/// Something that a role reaches.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reach {
+    /// As `accepts` names it: `consumer on CHAT_local`.
+    pub id: String,
+    pub why: &'static str,
+}
+
+/// What JetStream may be asked of a stream, what that is called, and what it leads to.
+const OF_STREAMS: [(&str, &str, &str); 7] = [
+    (
+        "CREATE",
+        "create",
+        "a definition says which subjects the stream takes, and may have its messages published on others",
+    ),
+    (
+        "UPDATE",
+        "update",
+        "a definition says which subjects the stream takes, and may have its messages published on others",
+    ),
+    ("DELETE", "delete", "the stream and everything in it"),
+    ("PURGE", "purge", "everything in the stream"),
+    ("MSG.DELETE", "delete from", "any message of the stream"),
+    ("RESTORE", "restore", "the stream gets any content"),
+    ("SNAPSHOT", "copy", "everything in the stream, delivered to any subject"),
+];
+const CONSUMER: &str =
+    "a push consumer has the stream's messages delivered to any literal subject, and no permission is asked for it";
+const TAKE: &str = "its messages are given to one who asks: to this role, instead of the process that they are for";
+const DELETE: &str = "the consumer, and what it has not delivered yet";
+const ROLL_UP: &str = "a header of a publish takes away everything else that the stream has";
+const REPLIES: &str = "answers of streams and of JetStream go to any reply subject, with stored messages in them, their headers \
+    too: a tool's, a password service's (both see that no signature is there), a stream's, JetStream's own API";
+const ANSWERS: &str = "it answers on any subject that a request names";
+const EVERYTHING: &str = "all of JetStream's administration";
+
+/// Everything that a role reaches beside the subjects that it may name, in the order of its ids.
+pub fn of(role: &Role, roles: &Roles, streams: &[Definition]) -> Vec<Reach> {
+    let may = |subject: &str| role.publish.iter().any(|allowed| overlaps(allowed, subject));
+    if role.publish.iter().any(|allowed| allowed == subjects::STREAMS_ALL) {
+        return vec![reach("everything".into(), EVERYTHING)];
+    }
+    let mut found = Vec::new();
+    for definition in streams {
+        let stream = &definition.stream;
+        match &definition.consumer {
+            Some(consumer) => {
+                let of = |verb| may(&format!("{}.{consumer}", subjects::consumer_api(verb, stream)));
+                found.extend(of("MSG.NEXT").then(|| reach(format!("take {stream} > {consumer}"), TAKE)));
+                found.extend(of("DELETE").then(|| reach(format!("delete consumer {stream} > {consumer}"), DELETE)));
+            }
+            None => {
+                for (verb, name, why) in OF_STREAMS {
+                    found.extend(
+                        may(&subjects::stream_api(verb, stream)).then(|| reach(format!("{name} {stream}"), why)),
+                    );
+                }
+                let creates = ["CREATE", "DURABLE.CREATE"].into_iter().any(|verb| {
+                    let api = subjects::consumer_api(verb, stream);
+                    may(&api) || may(&format!("{api}.>"))
+                });
+                found.extend(creates.then(|| reach(format!("consumer on {stream}"), CONSUMER)));
+                let rolls_up = definition.config.get("allow_rollup_hdrs") == Some(&Value::Bool(true));
+                let rolls_up = rolls_up && taken(definition).any(|subject| may(subject));
+                found.extend(rolls_up.then(|| reach(format!("roll up {stream}"), ROLL_UP)));
+            }
+        }
+    }
+    let is_answered = may(subjects::STREAMS_ALL) || streams.iter().flat_map(taken).any(may);
+    found.extend(is_answered.then(|| reach("replies".into(), REPLIES)));
+    let answering =
+        roles.iter().filter(|(_, other)| other.answers && other.subscribe.iter().any(|subject| may(subject)));
+    // Every role may ask what micro services there are; they answer at its own inbox.
+    let answering = answering.filter(|(_, other)| *other != role);
+    found.extend(answering.map(|(name, _)| reach(format!("answers of {name}"), ANSWERS)));
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// What a role reaches and nobody has accepted.
+pub fn open(role: &Role, roles: &Roles, streams: &[Definition]) -> Vec<Reach> {
+    of(role, roles, streams).into_iter().filter(|reach| !role.accepts.contains_key(&reach.id)).collect()
+}
+
+fn reach(id: String, why: &'static str) -> Reach {
+    Reach { id, why }
+}
+
+/// The subjects that a stream takes.
+fn taken(definition: &Definition) -> impl Iterator<Item = &str> {
+    definition.config.get("subjects").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{log::streams, permissions};
+
+    /// The permissions before roles were held to what they reach.
+    const BEFORE: &str = include_str!("../../tests/data/permissions.before.json");
+
+    fn ids(found: Vec<Reach>) -> Vec<String> {
+        found.into_iter().map(|reach| reach.id).collect()
+    }
+
+    #[test]
+    fn no_role_reaches_more_than_it_says() {
+        let (roles, streams) = (permissions::roles("local"), streams::definitions("local", None));
+        for (name, role) in &roles {
+            assert_eq!(ids(open(role, &roles, &streams)), Vec::<String>::new(), "{name}");
+            let reached = ids(of(role, &roles, &streams));
+            let unused: Vec<_> = role.accepts.keys().filter(|id| !reached.contains(id)).collect();
+            assert_eq!(unused, Vec::<&String>::new(), "{name} accepts something that it does not reach");
+        }
+        for provider in ["tool_provider", "otp_provider", "retrieve_provider"] {
+            assert_eq!(ids(of(&roles[provider], &roles, &streams)), Vec::<String>::new(), "{provider}");
+        }
+    }
+
+    #[test]
+    fn the_ways_that_were_open_are_found() {
+        let roles: Roles = serde_json::from_str(BEFORE).unwrap();
+        let mut streams = streams::definitions("local", None);
+        for definition in &mut streams {
+            if definition.stream.starts_with("KV_") || definition.stream.starts_with("OBJ_") {
+                definition.config.insert("allow_rollup_hdrs".into(), true.into());
+            }
+        }
+        for (role, wanted) in [
+            (
+                "auditor",
+                vec!["consumer on CHAT_local", "delete consumer CHAT_local > default", "take CHAT_local > default"],
+            ),
+            ("provider", vec!["roll up OBJ_ATTACHMENTS", "consumer on OBJ_ATTACHMENTS", "replies"]),
+            ("edge", vec!["consumer on KV_WORKERS", "purge OBJ_ATTACHMENTS", "roll up KV_SETTINGS", "replies"]),
+            ("worker", vec!["answers of provider", "purge KNOWLEDGE"]),
+            ("eraser", vec!["roll up KV_INDEX", "replies"]),
+            ("ingester", vec!["create LIVE_local", "replies"]),
+        ] {
+            let open = ids(open(&roles[role], &roles, &streams));
+            let missed: Vec<_> = wanted.iter().filter(|id| !open.contains(&id.to_string())).collect();
+            assert!(missed.is_empty(), "{role}: {missed:?} not in {open:?}");
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Which declarations of services count: whose a name and a subject are, and what guards them.
+//!
+//! Contract: a name or a subject stays with the service that declared it first, for as long as that is there and an hour more. A
+//! guard (approval, level, organisation, no repetition) is the strictest that was ever declared for the subject, or for the name
+//! as one organisation sees it, by any service; no registration makes it weaker. A worker that restarts begins anew, so a tool
+//! that matters is pinned in the agent's configuration, which counts before all of this.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use super::registry::{Place, Tool};
+use crate::{agents::AuthLevel, limits, subjects};
+
+/// A tool as an instance of a service declares it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Declared {
+    pub service: String,
+    pub tool: Tool,
+}
+
+/// A declaration that does not count, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Refused {
+    pub service: String,
+    pub tool: String,
+    pub why: String,
+}
+
+/// Who may use a tool.
+#[derive(Clone, Debug, PartialEq)]
+enum Whose {
+    All,
+    Org(String),
+    /// Two organisations claim it.
+    Nobody,
+}
+
+/// What was declared most strictly.
+#[derive(Clone, Debug)]
+struct Guard {
+    confirm: bool,
+    level: AuthLevel,
+    idempotent: bool,
+    whose: Whose,
+}
+
+/// The service that something belongs to.
+#[derive(Clone, Debug)]
+struct Holder {
+    service: String,
+    /// The subject behind a name.
+    subject: String,
+    seen: Instant,
+    /// The older, the smaller.
+    rank: u64,
+}
+
+/// A tool's name as one organisation sees it; `None` = all.
+type Name = (Option<String>, String);
+
+/// What was declared so far.
+#[derive(Default)]
+pub struct Claims {
+    names: HashMap<Name, Holder>,
+    subjects: HashMap<String, Holder>,
+    guards: HashMap<String, Guard>,
+    named: HashMap<Name, Guard>,
+    next: u64,
+}
+
+impl Claims {
+    /// The tools that count, those that were known first before others, and what is refused.
+    pub fn settle(&mut self, now: Instant, declared: &[Declared]) -> (Vec<Tool>, Vec<Refused>) {
+        self.forget(now);
+        declared.iter().for_each(|declared| self.tighten(declared));
+        // Those that hold something already say so before others can ask for it.
+        let present: HashSet<(&str, &str)> = declared.iter().map(|d| (d.service.as_str(), subject(&d.tool))).collect();
+        for holder in self.names.values_mut().chain(self.subjects.values_mut()) {
+            if present.contains(&(holder.service.as_str(), holder.subject.as_str())) {
+                holder.seen = now;
+            }
+        }
+        let (mut tools, mut refused) = (Vec::new(), HashSet::new());
+        let mut taken: HashMap<&str, HashSet<Name>> = HashMap::new();
+        for declared in declared {
+            let of_service = taken.entry(&declared.service).or_default();
+            let why = match self.claim(now, declared, of_service, &present) {
+                Ok((rank, tool, why)) => {
+                    tools.push((rank, tool));
+                    why
+                }
+                Err(why) => Some(why),
+            };
+            let (service, tool) = (declared.service.clone(), declared.tool.name.clone());
+            refused.extend(why.map(|why| Refused { service, tool, why }));
+        }
+        tools.sort_by_key(|(rank, _)| *rank);
+        let mut seen = HashSet::new();
+        let tools = tools.into_iter().map(|(_, tool)| tool);
+        // Instances of one service say the same thing; the first of them is heard.
+        let tools = tools.filter(|tool| seen.insert((tool.name.clone(), tool.org.clone(), subject(tool).to_string())));
+        let tools = tools.collect();
+        let mut refused: Vec<Refused> = refused.into_iter().collect();
+        refused.sort_by(|a, b| (&a.service, &a.tool, &a.why).cmp(&(&b.service, &b.tool, &b.why)));
+        (tools, refused)
+    }
+
+    /// Takes a declaration's guards in, whether it counts otherwise or not.
+    fn tighten(&mut self, Declared { tool, .. }: &Declared) {
+        let whose = tool.org.clone().map_or(Whose::All, Whose::Org);
+        let guard = Guard { confirm: tool.confirm, level: tool.level, idempotent: tool.idempotent, whose };
+        let room = self.guards.len() < limits::TOOL_CLAIMS_MAX;
+        match self.guards.get_mut(subject(tool)) {
+            Some(known) => known.tighten(&guard),
+            None if room => drop(self.guards.insert(subject(tool).into(), guard.clone())),
+            None => {}
+        }
+        let (name, room) = ((tool.org.clone(), tool.name.clone()), self.named.len() < limits::TOOL_CLAIMS_MAX);
+        match self.named.get_mut(&name) {
+            Some(known) => known.tighten(&guard),
+            None if room => drop(self.named.insert(name, guard)),
+            None => {}
+        }
+    }
+
+    /// The tool with what guards it, and its rank; or why it is not offered. With both, it is offered where it is pinned.
+    fn claim(
+        &mut self,
+        now: Instant,
+        Declared { service, tool }: &Declared,
+        of_service: &mut HashSet<Name>,
+        present: &HashSet<(&str, &str)>,
+    ) -> Result<(u64, Tool, Option<String>), String> {
+        let at = subject(tool).to_string();
+        let guard = self.guards.get(&at).cloned().ok_or("too many subjects are known")?;
+        let org = match guard.whose {
+            Whose::All => None,
+            Whose::Org(org) => Some(org),
+            Whose::Nobody => return Err(format!("two organisations claim the subject {at}")),
+        };
+        let name: Name = (org.clone(), tool.name.clone());
+        of_service.insert(name.clone());
+        if of_service.len() > limits::TOOLS_PER_SERVICE {
+            return Err(format!("a service has at most {} tools", limits::TOOLS_PER_SERVICE));
+        }
+        if self.names.len().max(self.subjects.len()) >= limits::TOOL_CLAIMS_MAX {
+            return Err("too many tools are known".into());
+        }
+        self.next += 1;
+        let holder = Holder { service: service.clone(), subject: at.clone(), seen: now, rank: self.next };
+        let of_subject = self.subjects.entry(at.clone()).or_insert_with(|| holder.clone());
+        let mut why = (of_subject.service != *service)
+            .then(|| format!("the subject {at} belongs to the service `{}`", of_subject.service));
+        let mut rank = self.next;
+        if why.is_none() {
+            let of_name = self.names.entry(name).or_insert_with(|| holder);
+            if of_name.service != *service {
+                why = Some(format!("the name belongs to the service `{}`", of_name.service));
+            } else if of_name.subject != at && present.contains(&(service.as_str(), of_name.subject.as_str())) {
+                why = Some(format!("the service has this tool at {}", of_name.subject));
+            } else {
+                // The service may have moved its tool.
+                of_name.subject = at;
+                rank = of_name.rank;
+            }
+        }
+        let mut tool =
+            Tool { org, confirm: guard.confirm, level: guard.level, contested: why.is_some(), ..tool.clone() };
+        tool.idempotent = guard.idempotent;
+        for seen_by in [None, tool.org.clone()] {
+            if let Some(named) = self.named.get(&(seen_by, tool.name.clone())) {
+                tool.confirm |= named.confirm;
+                tool.level = tool.level.max(named.level);
+            }
+        }
+        Ok((rank, tool, why))
+    }
+
+    /// Forgets who has what, where they are long away. Guards stay.
+    fn forget(&mut self, now: Instant) {
+        let held = Duration::from_secs(limits::TOOL_HELD_SECS);
+        let is_held = |holder: &Holder| now.saturating_duration_since(holder.seen) < held;
+        self.names.retain(|_, holder| is_held(holder));
+        self.subjects.retain(|_, holder| is_held(holder));
+    }
+}
+
+impl Guard {
+    fn tighten(&mut self, other: &Self) {
+        self.confirm |= other.confirm;
+        self.level = self.level.max(other.level);
+        self.idempotent &= other.idempotent;
+        self.whose = match (&self.whose, &other.whose) {
+            (Whose::All, whose) | (whose, Whose::All) => whose.clone(),
+            (Whose::Org(a), Whose::Org(b)) if a == b => self.whose.clone(),
+            _ => Whose::Nobody,
+        };
+    }
+}
+
+fn subject(tool: &Tool) -> &str {
+    match &tool.place {
+        Place::Endpoint { subject } => subject,
+        Place::Knowledge | Place::Builtin(_) | Place::Mcp { .. } => "",
+    }
+}
+
+/// Why a subject can't be a tool's, or whose it is.
+pub fn org_of(subject: &str, declared: Option<String>) -> Result<Option<String>, String> {
+    if !subjects::is_call(subjects::TOOL_CALLS, subject) {
+        return Err(format!("its subject is not a literal one below `{}`", subjects::TOOL_CALLS));
+    }
+    match subjects::org_of_tool(subject) {
+        None => Ok(declared),
+        Some(Ok(org)) if declared.as_ref().is_none_or(|declared| *declared == org) => Ok(Some(org)),
+        Some(_) => Err("its subject belongs to another organisation".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A tool of a service; with `confirm`, `admin`, `org …` in its marks.
+    fn declared(service: &str, name: &str, subject: &str, marks: &str) -> Declared {
+        let org = marks.split_once("org ").map(|(_, org)| org.to_string());
+        let tool = Tool {
+            name: name.into(),
+            description: String::new(),
+            parameters: json!({}),
+            org: org_of(subject, org).unwrap(),
+            confirm: marks.contains("confirm"),
+            idempotent: marks.contains("idempotent"),
+            level: if marks.contains("admin") { AuthLevel::Admin } else { AuthLevel::None },
+            timeout: Duration::from_secs(1),
+            contested: false,
+            place: Place::Endpoint { subject: subject.into() },
+        };
+        Declared { service: service.into(), tool }
+    }
+
+    /// The tools that are offered without a pin, as `name@subject` with their guards.
+    fn offered(tools: &[Tool]) -> Vec<String> {
+        let plain = tools.iter().filter(|tool| !tool.contested);
+        let guards = |tool: &Tool| if tool.confirm { "!" } else { "" };
+        plain.map(|tool| format!("{}@{}{}", tool.name, subject(tool), guards(tool))).collect()
+    }
+
+    #[test]
+    fn a_guard_never_gets_weaker_whoever_comes_first_or_second() {
+        let legit = declared("orders", "refund", "tool.refund", "confirm admin org acme");
+        for evil in [
+            declared("evil", "refund", "tool.refund", "idempotent"),
+            declared("orders", "refund", "tool.refund", "idempotent"),
+            declared("evil", "harmless", "tool.refund", "idempotent"),
+        ] {
+            for both in [[legit.clone(), evil.clone()], [evil.clone(), legit.clone()]] {
+                let (tools, _) = Claims::default().settle(Instant::now(), &both);
+                for tool in &tools {
+                    assert!(tool.confirm && tool.level == AuthLevel::Admin && !tool.idempotent, "{tool:?}");
+                    assert_eq!(tool.org.as_deref(), Some("acme"));
+                }
+            }
+            let mut claims = Claims::default();
+            claims.settle(Instant::now(), &[legit.clone()]);
+            let (tools, _) = claims.settle(Instant::now(), &[evil]);
+            assert!(tools.iter().all(|tool| tool.confirm && tool.level == AuthLevel::Admin), "the first one is away");
+        }
+    }
+
+    #[test]
+    fn a_name_and_a_subject_stay_with_their_service() {
+        let mut claims = Claims::default();
+        let legit = declared("orders", "refund", "tool.refund", "");
+        let now = Instant::now();
+        claims.settle(now, &[legit.clone()]);
+        let thieves =
+            [declared("evil", "refund", "tool.evil", ""), declared("evil", "alias", "tool.refund", ""), legit.clone()];
+        let (tools, refused) = claims.settle(now, &thieves);
+        assert_eq!(offered(&tools), ["refund@tool.refund"]);
+        assert_eq!(refused.len(), 2, "{refused:?}");
+        assert!(refused.iter().all(|refused| refused.why.contains("`orders`")), "{refused:?}");
+        assert!(offered(&claims.settle(now, &thieves[..2]).0).is_empty(), "a moment's absence gives nothing away");
+        let later = now + Duration::from_secs(limits::TOOL_HELD_SECS + 1);
+        assert_eq!(offered(&claims.settle(later, &thieves[..1]).0), ["refund@tool.evil"]);
+    }
+
+    #[test]
+    fn a_service_has_a_bounded_number_of_tools_and_the_elder_come_first() {
+        let mut claims = Claims::default();
+        let elder = declared("zz", "z", "tool.z", "");
+        claims.settle(Instant::now(), &[elder.clone()]);
+        let many = (0..200).map(|n| declared("many", &format!("a{n:03}"), &format!("tool.many.{n}"), ""));
+        let all: Vec<Declared> = many.chain([elder]).collect();
+        let (tools, refused) = claims.settle(Instant::now(), &all);
+        assert_eq!((tools[0].name.as_str(), tools.len()), ("z", 1 + limits::TOOLS_PER_SERVICE));
+        assert_eq!(refused.len(), 200 - limits::TOOLS_PER_SERVICE);
+    }
+
+    #[test]
+    fn two_organisations_on_one_subject_have_nothing() {
+        let both = [declared("a", "x", "tool.x", "org acme"), declared("b", "x", "tool.x", "org globex")];
+        let (tools, refused) = Claims::default().settle(Instant::now(), &both);
+        assert!(tools.is_empty() && refused.len() == 2, "{tools:?}");
+        assert!(org_of("tool.org.acme.x", Some("globex".into())).is_err());
+        assert_eq!(org_of("tool.org.acme.x", None), Ok(Some("acme".into())));
+        assert!(org_of("$KV.KEYS.x", None).is_err() && org_of("tool.>", None).is_err());
+    }
+}
