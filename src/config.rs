@@ -30,6 +30,8 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_MODEL_SILENCE_SECS",
     "SMOOTH_AGENT_HUMAN_WAIT_SECS",
     "SMOOTH_AGENT_TURN_LIMIT_SECS",
+    "SMOOTH_AGENT_TURN_CAP_SECS",
+    "SMOOTH_AGENT_DRAIN_SECS",
     "SMOOTH_AGENT_SEED_KB",
     "SMOOTH_AGENT_EMBEDDING_MODEL",
     "SMOOTH_AGENT_RERANK",
@@ -107,8 +109,12 @@ pub struct Config {
     pub model_silence_secs: u32,
     /// How long a person may take to decide; an approval then counts as declined.
     pub human_wait_secs: u32,
-    /// How long a turn may take in all, queued and waiting times included.
+    /// How long a turn may go without progress, queued times included and waits for people not.
     pub turn_limit_secs: u32,
+    /// How long a turn may take in all, waits for people included.
+    pub turn_cap_secs: u32,
+    /// How long a stopping edge lets the turns of its connections run.
+    pub drain_secs: u32,
     pub seed_kb: bool,
     /// The model that embeds passages and queries; without one only words count.
     pub embedding_model: Option<String>,
@@ -261,6 +267,8 @@ impl Config {
             max_iterations: at_least_one(&text, "SMOOTH_AGENT_MAX_ITERATIONS", 20)?,
             max_tokens: at_least_one(&text, "SMOOTH_AGENT_MAX_TOKENS", 8192)?,
             turn_limit_secs: at_least_one(&text, "SMOOTH_AGENT_TURN_LIMIT_SECS", 3600)?,
+            turn_cap_secs: at_least_one(&text, "SMOOTH_AGENT_TURN_CAP_SECS", 7 * 24 * 3600)?,
+            drain_secs: parsed(&text, "SMOOTH_AGENT_DRAIN_SECS", "a number of seconds", || 30)?,
             human_wait_secs: at_least_one(&text, "SMOOTH_AGENT_HUMAN_WAIT_SECS", 300)?,
             model_silence_secs: at_least_one(&text, "SMOOTH_AGENT_MODEL_SILENCE_SECS", 60)?,
             seed_kb: text("SMOOTH_AGENT_SEED_KB").is_some_and(|value| is_yes(&value)),
@@ -424,6 +432,8 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOTH_AGENT_MODEL_SILENCE_SECS={}", self.model_silence_secs)?;
         writeln!(f, "SMOOTH_AGENT_HUMAN_WAIT_SECS={}", self.human_wait_secs)?;
         writeln!(f, "SMOOTH_AGENT_TURN_LIMIT_SECS={}", self.turn_limit_secs)?;
+        writeln!(f, "SMOOTH_AGENT_TURN_CAP_SECS={}", self.turn_cap_secs)?;
+        writeln!(f, "SMOOTH_AGENT_DRAIN_SECS={}", self.drain_secs)?;
         writeln!(f, "SMOOTH_AGENT_SEED_KB={}", self.seed_kb)?;
         writeln!(f, "SMOOTH_AGENT_EMBEDDING_MODEL={}", self.embedding_model.as_deref().unwrap_or("unset"))?;
         writeln!(f, "SMOOTH_AGENT_RERANK={}", self.rerank.map_or("unset", |by| name_of(&RerankBy::NAMES, &by)))?;

@@ -8,6 +8,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 use url::Url;
 
 use crate::{
@@ -88,6 +89,12 @@ impl Attachments {
         self.images.is_empty() && self.files.is_empty()
     }
 
+    /// What tells these attachments from others: SHA-256 of the content or URL of each.
+    pub fn digests(&self) -> Vec<[u8; 32]> {
+        let sources = self.images.iter().map(|(source, _)| source).chain(self.files.iter().map(|(source, ..)| source));
+        sources.map(Source::digest).collect()
+    }
+
     /// Stores what came with the message, and tells where everything is.
     pub async fn store(self, objects: &Objects, key: &ConversationKey) -> Result<(Vec<Image>, Vec<File>), BadFrame> {
         let (mut images, mut files) = (Vec::new(), Vec::new());
@@ -106,6 +113,13 @@ impl Source {
         match self {
             Self::Url(_) => 0,
             Self::Inline { content, .. } => content.len(),
+        }
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        match self {
+            Self::Url(url) => Sha256::digest(url).into(),
+            Self::Inline { content, .. } => Sha256::digest(content).into(),
         }
     }
 

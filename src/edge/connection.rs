@@ -3,7 +3,7 @@
 //! Contract of [`serve`]: actions are served one after the other, in the order of the frames, while the frames of running
 //! turns wait in a bounded queue; so an action's answer always precedes the frames that it causes. One task, one `select!`:
 //! (1) take an action and answer it; or take the live frames that are there; or a host's event; or, while a turn is open, look
-//! after silent ones; or stop; (2) write everything in one go; (3) close when the client does not keep up.
+//! after silent ones; or drain; or stop; (2) write everything in one go; (3) close when the client does not keep up.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::{
-    Edge, actions,
+    Edge, actions, ending,
     push::Registration,
     quota::{Minute, Place},
     socket::{Close, Incoming, Socket},
@@ -27,7 +27,7 @@ use crate::{
         hub::{Listener, LiveFrame, Queue},
         replay,
     },
-    log::load::Freshness,
+    log::{ReadError, load::Freshness},
     subjects::{ConversationKey, PushTo},
     wire::{
         actions::invalid,
@@ -79,10 +79,20 @@ pub struct Caller {
     pub resumes: bool,
 }
 
+/// Why a conversation is not followed.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    #[error("the connection follows as many conversations as it may")]
+    TooMany,
+    #[error("{0}")]
+    Read(#[from] ReadError),
+}
+
 /// Serves a client until it leaves, stops reading, or the edge stops.
 pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
     let (listener, mut live) = Listener::new();
-    let (shutdown, lagging) = (edge.shutdown.clone(), listener.lagging().clone());
+    let (draining, shutdown) = (edge.draining.clone(), edge.shutdown.clone());
+    let lagging = listener.lagging().clone();
     let Caller { principal, origin, address, place, resumes } = caller;
     let views = Views::new(resumes);
     let (mut registration, mut pushes) = edge.pushes.register();
@@ -106,7 +116,7 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
         has_session: false,
         out: Vec::new(),
     };
-    let mut check_at = Instant::now();
+    let (mut check_at, mut drains) = (Instant::now(), false);
     let why = loop {
         tokio::select! {
             message = socket.read() => match message {
@@ -125,6 +135,7 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
                 connection.look_after_silent_turns().await;
                 check_at = Instant::now() + Duration::from_millis(limits::SILENCE_CHECK_MS / 4);
             }
+            () = draining.cancelled(), if !drains => drains = true,
             () = shutdown.cancelled() => break Some(Close::Restart),
         }
         let written = async {
@@ -133,14 +144,26 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
         match lagging.run_until_cancelled(written).await {
             Some(Ok(())) => {}
             None => break Some(Close::TooSlow),
-            Some(Err(())) => return connection.leave(),
+            Some(Err(())) => return,
+        }
+        if drains && connection.views.is_idle() {
+            break Some(Close::Restart);
         }
         if socket.is_swollen() {
             socket = socket.shrunk().await;
         }
     };
-    connection.leave();
+    drop(connection);
     socket.close(why).await;
+}
+
+impl Drop for Connection {
+    /// Stops watching everything, also when the connection's task has panicked.
+    fn drop(&mut self) {
+        for conversation in self.views.watched() {
+            self.edge.hub.unwatch(conversation, &self.listener);
+        }
+    }
 }
 
 impl Connection {
@@ -180,13 +203,6 @@ impl Connection {
         self.registration.belongs_to(&record.org);
         self.registration.called(PushTo::Session, &record.org, &record.session.to_string());
         self.registration.called(PushTo::Agent, &record.org, &record.agent_id);
-    }
-
-    /// Stops watching everything.
-    fn leave(&mut self) {
-        for conversation in self.views.watched() {
-            self.edge.hub.unwatch(conversation, &self.listener);
-        }
     }
 
     /// Takes a live frame and those that are there already, up to one write.
@@ -350,7 +366,10 @@ impl Connection {
     }
 
     /// Subscribes to a conversation's frames; `all` = of every turn.
-    pub async fn watch(&mut self, key: &ConversationKey, all: bool) -> Result<(), async_nats::SubscribeError> {
+    pub async fn watch(&mut self, key: &ConversationKey, all: bool) -> Result<(), WatchError> {
+        if !self.views.may_watch(key.conversation) {
+            return Err(WatchError::TooMany);
+        }
         if self.views.watch(key, all) {
             self.edge.hub.watch(key, &self.listener).await?;
         }
@@ -407,7 +426,11 @@ impl Connection {
             }
             match loaded {
                 Ok(state) => match state.turn.as_ref().filter(|_| active(&state)) {
-                    Some(active) => self.show_prompt(active).await,
+                    Some(active) => match ending::end_if_abandoned(&self.edge, &key, &state).await {
+                        Ok(Some(frame)) => self.push_end(turn, frame),
+                        Ok(None) => self.show_prompt(active).await,
+                        Err(error) => tracing::warn!(%error, %turn, "a turn without a worker can't be ended now"),
+                    },
                     None => self.show_end(&key, &state, turn).await,
                 },
                 Err(error) => tracing::debug!(%error, %turn, "a silent turn can't be checked now"),

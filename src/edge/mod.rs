@@ -6,7 +6,7 @@
 //! - [`admission`]: whether a session may be opened.   - [`quota`]: how much is used.
 //! - [`internal`]: what widgets ask over plain HTTP.   - [`push`]: hosts' events for clients.
 //! - [`actions`]: one file an action.        - [`sessions`]: session records. - [`workers`]: whether anybody can answer.
-//! - [`attachments`]: what comes with a message. - [`intake`]: what a client's bytes may cost before they are a message.
+//! - [`ending`]: ends turns from outside.   - [`attachments`]: what comes with a message. - [`intake`]: what a client's bytes may cost before they are a message.
 //! - [`skills`]: instructions that a client may name.   - [`pages`]: the chat page and the auditors' page.
 //!
 //! Invariant: this room never imports `worker` or `model`.
@@ -15,6 +15,7 @@ pub mod actions;
 mod admission;
 mod attachments;
 pub mod connection;
+mod ending;
 mod intake;
 mod internal;
 mod pages;
@@ -27,10 +28,11 @@ mod socket;
 mod views;
 pub mod workers;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_nats::Client;
 use bytes::Bytes;
+use chrono::TimeDelta;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -59,6 +61,8 @@ pub struct Settings {
     pub pool: String,
     pub agent_name: String,
     pub quotas: Quotas,
+    /// How long a turn may stand still before it is given up.
+    pub turn_limit: Duration,
     pub skills: skills::Skills,
 }
 
@@ -81,6 +85,8 @@ pub struct Edge {
     pub(crate) quota: quota::Quota,
     pub(crate) log: NatsLog,
     pub(crate) settings: Settings,
+    /// Cancelled when the edge begins to stop: a connection closes with 1012 when no turn runs on it.
+    pub(crate) draining: CancellationToken,
     /// Cancelled when the edge stops: every connection then closes with 1012.
     pub(crate) shutdown: CancellationToken,
     pub(crate) connections: TaskTracker,
@@ -114,6 +120,7 @@ impl Edge {
             log: log.clone(),
             client,
             settings,
+            draining: CancellationToken::new(),
             shutdown,
             connections: TaskTracker::new(),
         }
@@ -136,7 +143,7 @@ impl Edge {
             conversations.forget(conversation);
             sessions.sessions.forget(conversation);
         };
-        self.log.forget_erased(forget).await;
+        self.log.forget_erased(&self.settings.regions.home, forget).await;
     }
 
     /// What says that this edge is there.
@@ -154,13 +161,14 @@ impl Edge {
         Some(ConversationKey { region: region.to_string(), org: org.to_string(), conversation })
     }
 
-    /// A new decision of this edge.
+    /// A new decision of this edge, for somebody who waits for its answer.
     pub(crate) fn decider(&self) -> Decider {
         self.decider_with_id(ids::event_id(ids::new_random(), 0))
     }
 
     /// A decision whose event id the caller derives.
     pub(crate) fn decider_with_id(&self, event_id: String) -> Decider {
-        Decider { source: format!("turnstream/{}/edge/{}", self.settings.regions.home, self.id), event_id }
+        let not_after = Some(self.log.now() + TimeDelta::milliseconds(limits::ACT_NOT_AFTER_MS));
+        Decider { source: format!("turnstream/{}/edge/{}", self.settings.regions.home, self.id), event_id, not_after }
     }
 }

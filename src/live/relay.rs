@@ -8,6 +8,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::{
+    log::bus::soon,
     subjects::{self, ConversationKey},
     wire::live::{HEADER, Kind, Mark},
 };
@@ -52,7 +53,7 @@ pub async fn publish_terminal(client: &Client, key: &ConversationKey, session: U
 async fn publish(client: &Client, subject: &str, mark: Mark, payload: Bytes) {
     let mut headers = HeaderMap::new();
     headers.insert(HEADER, mark.to_string());
-    if let Err(error) = client.publish_with_headers(subject.to_string(), headers, payload).await {
-        tracing::warn!(%error, %mark, "a frame was not published");
+    if let Err(error) = soon(client.publish_with_headers(subject.to_string(), headers, payload)).await {
+        tracing::warn!(error, %mark, "a frame was not published");
     }
 }

@@ -214,7 +214,14 @@ impl Ledger {
             let (messages, more) = self.log.next_of(&stream, &all, self.last_seq + 1).await?;
             for message in &messages {
                 self.last_seq = message.seq;
-                self.take(serde_json::from_slice(&message.payload)?);
+                match serde_json::from_slice(&message.payload) {
+                    Ok(entry) => self.take(entry),
+                    // A hold that can't be read may be on anything; what else can't be read names nothing to do.
+                    Err(error) if subjects::parse_audit_privacy(&message.subject) == Some(Privacy::HoldPlaced) => {
+                        return Err(error.into());
+                    }
+                    Err(error) => tracing::warn!(%error, seq = message.seq, "an entry of the ledger can't be read"),
+                }
             }
             if !more {
                 return Ok(());

@@ -23,8 +23,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("extract", &["limits"]),
     ("wire", &["limits", "domain"]),
     ("auth", &["limits", "config", "domain"]),
-    ("live", &["limits", "subjects", "wire"]),
     ("log", &["limits", "subjects", "sealing", "config", "domain", "wire"]),
+    ("live", &["limits", "subjects", "wire", "log"]),
     ("lists", &["limits", "subjects", "domain", "wire", "log"]),
     ("knowledge", &["limits", "subjects", "model", "domain"]),
     ("otp", &["limits", "subjects", "domain"]),
@@ -81,6 +81,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "app",
         &[
+            "limits",
             "admin",
             "audit",
             "config",
@@ -108,6 +109,9 @@ const ROOMS: &[(&str, &[&str])] = &[
             "auth",
             "log",
             "permissions",
+            "subjects",
+            "wire",
+            "live",
             "audit",
             "privacy",
             "domain",
@@ -129,8 +133,6 @@ const ROOMS: &[(&str, &[&str])] = &[
 const NATS_FILES: &[&str] = &[
     "src/admin/mod.rs",
     "src/admin/publish.rs",
-    "src/edge/actions/mod.rs",
-    "src/edge/connection.rs",
     "src/edge/mod.rs",
     "src/edge/push.rs",
     "src/edge/workers.rs",

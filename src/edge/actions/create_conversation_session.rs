@@ -116,6 +116,7 @@ fn read(
         user_email: fields.text("userEmail")?.map(cut),
         browser_fingerprint: fields.text("browserFingerprint")?.map(cut),
         metadata,
+        not_after: None,
     };
     Ok((opened, fields.text("conversationId")?.and_then(|id| id.parse().ok())))
 }

@@ -44,7 +44,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
         let message = if verdict.message.is_empty() { "This code is not right." } else { verdict.message.as_str() };
         return not_accepted(connection, request_id, error, verdict.attempts_remaining, message);
     }
-    let identified = SessionIdentified { session: record.session, method: IdentificationMethod::Otp };
+    let identified = SessionIdentified { session: record.session, method: IdentificationMethod::Otp, not_after: None };
     match edge.conversations.execute(&key, state, &Command::Identify(identified), &edge.decider()).await {
         Ok(_) => {}
         // The contact has changed meanwhile: the password was sent to another one.

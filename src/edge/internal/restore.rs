@@ -162,6 +162,7 @@ async fn open(asked: &Asked, by: &SessionRecord, email: &str, conversation: Uuid
         user_email: Some(email.to_string()),
         browser_fingerprint: None,
         metadata: None,
+        not_after: None,
     };
     let executed = edge.conversations.execute(&key, state, &Command::Open(opened.clone()), &edge.decider()).await?;
     let record = SessionRecord {

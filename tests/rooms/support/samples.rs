@@ -55,6 +55,7 @@ pub fn session() -> SessionOpened {
         user_email: None,
         browser_fingerprint: None,
         metadata: None,
+        not_after: None,
     }
 }
 
