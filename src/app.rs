@@ -106,7 +106,13 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
         quotas: config.quotas.clone(),
         turn_limit: Duration::from_secs(config.turn_limit_secs.into()),
         skills: Skills(config.skills.clone()),
+        access: config.access.clone(),
+        is_loopback: edge::access::is_loopback_address(config.bind),
+        model: config.model.clone(),
     };
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
     let auth = Arc::new(Verifier::new(&config.auth)?);
     if config.auth.mode == AuthMode::Trusted {
         tracing::warn!(
@@ -160,13 +166,14 @@ impl RunningEdge {
 
 /// Which pages may open sessions.
 fn widgets(config: &config::Widgets, agents: &Agents) -> anyhow::Result<Widgets> {
-    let agents = agents.clone();
-    let known = widget::Source::Known(Arc::new(move |agent| {
+    let (agents, any) = (agents.clone(), agents.clone());
+    let lookup = Arc::new(move |agent: &str| {
         let (org, policy) = agents.widget(agent)?;
         let organization_id = policy.organization_id.or(Some(org));
         let WidgetPolicy { allowed_origins, public_key, .. } = policy;
         Some(widget::WidgetPolicy { allowed_origins, public_key, organization_id })
-    }));
+    });
+    let known = widget::Source::Known { lookup, any: Arc::new(move || any.have_widgets()) };
     let file = config.file.as_deref().map(widget::Source::file).transpose()?;
     let service = config.service.as_ref().map(widget::Service::new).transpose()?.map(widget::Source::Service);
     if config.strict && file.is_none() && service.is_none() {
@@ -240,7 +247,7 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
     tasks.spawn(shutdown.clone().run_until_cancelled_owned(health.clone().watch_streams()));
     if let Some(port) = config.health_port {
         let listener = TcpListener::bind((config.bind, port)).await.context("SMOOTH_AGENT_HEALTH_PORT")?;
-        let routes = server::probes(health.clone().probe()).recover(server::not_found);
+        let routes = server::probes(health.clone().probe()).recover(server::refused);
         tasks.spawn(server::listen(listener, routes, shutdown.clone()));
     }
     tasks.close();

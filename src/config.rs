@@ -2,6 +2,7 @@
 //!
 //! The `SMOOTH_AGENT_*` names are shared by every server of this protocol; the `NATS_*` names are the NATS ecosystem's.
 
+mod access;
 mod auth;
 mod mcp;
 mod privacy;
@@ -11,6 +12,7 @@ mod widget;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
 
+pub use access::Access;
 pub use auth::{Auth, AuthMode};
 pub use mcp::{Mcp, McpLink, McpServer, Which};
 pub use privacy::Privacy;
@@ -68,6 +70,12 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_LIMIT_ADDRESS_CONNECTIONS",
     "SMOOTH_AGENT_LIMIT_ADDRESS_SESSIONS",
     "SMOOTH_AGENT_PROXIES",
+    "SMOOTH_AGENT_ALLOWED_ORIGINS",
+    "SMOOTH_AGENT_ALLOWED_HOSTS",
+    "SMOOTH_AGENT_EVERYBODY_SEES_ALL",
+    "SMOOTH_AGENT_MODELS",
+    "SMOOTH_AGENT_PING_SECS",
+    "SMOOTH_AGENT_SESSION_WAIT_SECS",
     "SMOOTH_AGENT_MCP_CONFIG",
     "SMOOTH_AGENT_AUTH_MODE",
     "SMOOTH_AGENT_AUTH_STRICT",
@@ -135,6 +143,7 @@ pub struct Config {
     pub privacy: Privacy,
     /// The file of the key that checkpoints are signed with.
     pub audit_key: Option<PathBuf>,
+    pub access: Access,
     pub auth: Auth,
     pub widgets: Widgets,
     pub quotas: Quotas,
@@ -234,7 +243,12 @@ impl Config {
             (Some(url), key) if url.starts_with("http://") || url.starts_with("https://") => {
                 Some(GatewayConfig { url, key })
             }
-            (Some(url), _) => return Err(wrong("SMOOAI_GATEWAY_URL", format!("`{url}` is not an http or https URL"))),
+            (Some(url), _) => {
+                return Err(wrong(
+                    "SMOOAI_GATEWAY_URL",
+                    format!("`{}` is not an http or https URL", without_secrets(&url)),
+                ));
+            }
             (None, Some(_)) => {
                 return Err(wrong(
                     "SMOOAI_GATEWAY_URL",
@@ -283,12 +297,19 @@ impl Config {
             skills: folder(text("SMOOTH_SKILLS_DIR"), "SMOOTH_SKILLS_DIR")?,
             privacy: privacy::read(&text)?,
             audit_key: text("SMOOTH_AGENT_AUDIT_KEY_FILE").map(PathBuf::from),
+            access: access::read(&text)?,
             auth: auth::read(&text)?,
             widgets: widget::read(&text)?,
             quotas: quota::read(&text)?,
             web: web::read(&text)?,
             mcp: mcp::read(&text, source)?,
         })
+    }
+
+    /// What is valid and unsafe, in words that say why.
+    pub fn warnings(&self) -> Vec<String> {
+        let tokens = matches!(self.auth.mode, AuthMode::Jwt | AuthMode::Smoo | AuthMode::Trusted);
+        access::warnings(&self.access, self.bind, tokens, self.auth.mode == AuthMode::None)
     }
 
     /// Names in the environment that look like ours and are not.
@@ -423,7 +444,11 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOTH_AGENT_REGIONS={}", table.join(","))?;
         writeln!(f, "SMOOTH_AGENT_POOL={}", self.pool)?;
         writeln!(f, "SMOOTH_AGENT_AGENT_NAME={}", self.agent_name)?;
-        writeln!(f, "SMOOAI_GATEWAY_URL={}", self.gateway.as_ref().map_or("unset", |g| g.url.as_str()))?;
+        writeln!(
+            f,
+            "SMOOAI_GATEWAY_URL={}",
+            self.gateway.as_ref().map_or("unset".into(), |g| without_secrets(&g.url))
+        )?;
         writeln!(f, "SMOOAI_GATEWAY_KEY={}", set(self.gateway.as_ref().is_some_and(|g| g.key.is_some())))?;
         writeln!(f, "SMOOTH_AGENT_MODEL={}", self.model)?;
         writeln!(f, "SMOOTH_AGENT_TITLE_MODEL={}", self.title_model.as_deref().unwrap_or("unset"))?;
@@ -445,23 +470,39 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOTH_AGENT_SECRETS_DIR={}", set(self.secrets.is_some()))?;
         writeln!(f, "SMOOTH_SKILLS_DIR={}", self.skills.as_ref().map_or("unset".into(), |p| p.display().to_string()))?;
         writeln!(f, "{}", self.privacy)?;
+        writeln!(f, "{}", self.access)?;
         writeln!(f, "{}", self.auth)?;
         writeln!(f, "{}", self.widgets)?;
         writeln!(f, "{}", self.quotas)?;
         writeln!(f, "{}", self.web)?;
         writeln!(f, "{}", self.mcp)?;
-        writeln!(f, "NATS_URL={}", self.nats.url.as_deref().map_or("unset".into(), without_password))?;
+        writeln!(f, "NATS_URL={}", self.nats.url.as_deref().map_or("unset".into(), each_without_secrets))?;
         writeln!(f, "NATS_CREDS={}", set(self.nats.creds.is_some()))?;
         write!(f, "NATS_TOKEN={}", set(self.nats.token.is_some()))
     }
 }
 
-/// A NATS URL without the user information that it may carry.
-fn without_password(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if at > scheme => format!("{}***{}", &url[..scheme + 3], &url[at..]),
-        _ => url.to_string(),
-    }
+/// A URL without what may be secret in it: user and password, the values of its query, its fragment. What is no URL may be
+/// one with a typing error, so of that nothing but its end is kept.
+pub fn without_secrets(url: &str) -> String {
+    let (address, rest) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
+    let address = match (address.find("://"), address.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => format!("{}***{}", &address[..scheme + 3], &address[at..]),
+        (None, Some(at)) => format!("***{}", &address[at..]),
+        _ => address.to_string(),
+    };
+    let Some(query) = rest.strip_prefix('?') else { return address };
+    let (query, _) = query.split_once('#').unwrap_or((query, ""));
+    let names = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((name, _)) => format!("{name}=***"),
+        None => "***".to_string(),
+    });
+    format!("{address}?{}", names.collect::<Vec<_>>().join("&"))
+}
+
+/// Several URLs, separated by commas, each without its secrets.
+pub fn each_without_secrets(urls: &str) -> String {
+    urls.split(',').map(|url| without_secrets(url.trim())).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     app,
-    config::{Config, GatewayConfig},
+    config::{self, Config, GatewayConfig},
     demo,
 };
 
@@ -60,7 +60,7 @@ async fn run_on(mut config: Config) -> anyhow::Result<()> {
     let worker = app::start_worker(&config, &bus).await?;
     let edge = app::start_edge(&config, &bus).await?;
     let stop = app::StopSignal::new()?;
-    println!("nats {}", config.nats.url.as_deref().unwrap_or_default());
+    println!("nats {}", config::each_without_secrets(config.nats.url.as_deref().unwrap_or_default()));
     println!("listening on http://{}", edge.address);
     stop.wait().await;
     // The worker goes on with the turns that the edge's clients wait for.

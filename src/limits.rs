@@ -4,10 +4,18 @@
 pub const CLIENT_FRAME_MAX_BYTES: usize = 256 * 1024;
 /// Largest client frame: attachments of [`ATTACHMENTS_MAX_BYTES`] in base64, and a message.
 pub const LARGE_FRAME_MAX_BYTES: usize = ATTACHMENTS_MAX_BYTES / 3 * 4 + CLIENT_FRAME_MAX_BYTES;
-/// Bytes of large frames that one edge holds at once; who comes later waits. While a frame is read it takes this twice.
+/// Bytes of large frames that one edge holds at once; what comes beyond them waits. While a frame is read it takes this twice.
 pub const LARGE_FRAMES_BYTES: usize = 4 * LARGE_FRAME_MAX_BYTES;
 /// How long a client may take to send a large frame, waiting included: 8 MiB over 2 Mbit/s.
 pub const LARGE_FRAME_MS: u64 = 60_000;
+/// The least that must come of a large frame in so much time: 100 kbit/s, a tenth of a slow phone's.
+pub const LARGE_FRAME_PACE_BYTES: u64 = 64 * 1024;
+pub const LARGE_FRAME_PACE_MS: u64 = 5_000;
+/// How long a client may take to send any other frame.
+pub const SMALL_FRAME_MS: u64 = 20_000;
+/// Bytes of unfinished other frames that one edge holds at once, beyond the first of each: an ordinary message never waits.
+pub const SMALL_FRAMES_BYTES: usize = 16 * 1024 * 1024;
+pub const FRAME_FREE_BYTES: usize = 16 * 1024;
 /// Largest attachment, and all of one message: pictures of cameras and ordinary documents. They are held in memory.
 pub const ATTACHMENT_MAX_BYTES: usize = 8 * 1024 * 1024;
 pub const ATTACHMENTS_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -46,8 +54,15 @@ pub const REQUEST_ID_MAX_BYTES: usize = 256;
 pub const TOKEN_MAX_BYTES: usize = 8 * 1024;
 /// How much the clocks of an issuer and of this server may differ.
 pub const CLOCK_SKEW_SECS: u64 = 30;
-/// How long an issuer's keys count without being read again, and how often they are read for tokens that name unknown ones.
+/// Longest organisation and user of a token: they become parts of subjects, of which a server takes 4 KiB in all.
+pub const ORG_MAX_BYTES: usize = 128;
+pub const USER_MAX_BYTES: usize = 256;
+/// Longest token of a subject. Every name that is bounded at its entrance is shorter.
+pub const SUBJECT_TOKEN_MAX_BYTES: usize = 2_500;
+/// How long an issuer's keys count without being read again; after how long nobody gets one before they were; and how often they
+/// are read for tokens that name unknown ones.
 pub const JWKS_FRESH_SECS: u64 = 300;
+pub const JWKS_STALE_SECS: u64 = 1_200;
 pub const JWKS_RETRY_MS: u64 = 10_000;
 /// How long an issuer may take to tell its keys, and how large the answer may be.
 pub const JWKS_TIMEOUT_MS: u64 = 5_000;
@@ -58,6 +73,8 @@ pub const CONTEXT_AGE_MAX_SECS: u64 = 60;
 pub const WIDGET_POLICY_MS: u64 = 5_000;
 pub const WIDGET_POLICY_MAX_BYTES: usize = 64 * 1024;
 pub const WIDGET_POLICIES_CACHED: u64 = 10_000;
+/// How long the last policy of a service holds while the service fails: an outage that takes longer is noticed.
+pub const WIDGET_POLICY_HOLDS_SECS: u64 = 3_600;
 /// Groups of a principal that are kept with its requests.
 pub const GROUPS_MAX: usize = 256;
 /// Longest name or e-mail of a participant that is kept.
@@ -208,6 +225,8 @@ pub const HEAD_MAX_BYTES: usize = 16 * 1024;
 pub const HEADERS_MAX: usize = 100;
 /// How long a client may take to send the head of its HTTP request.
 pub const HEAD_READ_MS: u64 = 10_000;
+/// Pings that a client may leave unanswered.
+pub const PINGS_MISSED: u32 = 2;
 /// How long a closing handshake may take.
 pub const CLOSE_WAIT_MS: u64 = 1_000;
 /// NATS subscription queue of one live subject; beyond it async-nats drops, which the frame numbers show.

@@ -363,7 +363,8 @@ pub fn stream_name(base: &str, region: &str) -> String {
 }
 
 /// One legal subject token for any text, reversible: letters, digits, `-` and `_` stand for themselves, every other byte
-/// is `=` and two hexadecimal digits; the empty text is `=`.
+/// is `=` and two hexadecimal digits; the empty text is `=`. A text that is too long for a subject has a token that leads back
+/// to no text: a server closes the connection of who sends it a longer line than it takes.
 pub fn encode_token(text: &str) -> String {
     if text.is_empty() {
         return "=".into();
@@ -376,7 +377,7 @@ pub fn encode_token(text: &str) -> String {
             token.push_str(&format!("={byte:02X}"));
         }
     }
-    token
+    if token.len() > crate::limits::SUBJECT_TOKEN_MAX_BYTES { format!("=={}", hash(text)) } else { token }
 }
 
 /// The text behind a token of [`encode_token`], or `None` when the token is not one.

@@ -42,7 +42,7 @@ pub struct Me {
 
 impl From<&Principal> for Me {
     fn from(principal: &Principal) -> Self {
-        let Principal { user, org, role, groups, email, name } = principal.clone();
+        let Principal { user, org, role, groups, email, name, expires_at: _ } = principal.clone();
         Self { user_id: user, org_id: org, role, display_name: name, email, groups }
     }
 }

@@ -55,6 +55,11 @@ impl Agents {
         Some((org.clone(), config.widget.clone()?))
     }
 
+    /// Whether any agent has a widget's policy.
+    pub fn have_widgets(&self) -> bool {
+        !self.current.read().expect("no panic happens under this lock").widgets.is_empty()
+    }
+
     /// Reads everything that is there now.
     pub async fn catch_up(&self) -> Result<(), ReadError> {
         loop {

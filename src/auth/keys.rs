@@ -2,18 +2,24 @@
 //!
 //! Published keys are kept for some minutes. A token that names an unknown key has them read again, at most every few
 //! seconds, so a key that was rotated in is known at once and made-up ones cost the issuer nothing. While the issuer does not
-//! answer, the keys that are known count.
+//! answer, the keys that are known count; nobody who shows one of them waits for the issuer.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
 
 use jsonwebtoken::{
     Algorithm, DecodingKey,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse},
 };
 use reqwest::Client;
-use tokio::sync::Mutex;
+use tokio::sync::watch;
 
-use crate::{config::Auth, limits};
+use crate::{
+    config::{Auth, without_secrets},
+    limits,
+};
 
 /// A key with the one algorithm that it is for.
 #[derive(Clone)]
@@ -43,10 +49,15 @@ pub enum Keys {
 }
 
 /// The keys of an issuer.
-pub struct Published {
+#[derive(Clone)]
+pub struct Published(Arc<Inner>);
+
+struct Inner {
     url: String,
     client: Client,
     known: Mutex<Known>,
+    /// Counts the readings that have ended: those that wait for keys wait for the next one.
+    ended: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -54,6 +65,10 @@ struct Known {
     keys: Vec<(Option<String>, Key)>,
     read_at: Option<Instant>,
     tried_at: Option<Instant>,
+    /// A reading is under way.
+    reading: bool,
+    /// Why the last reading brought nothing.
+    failure: Option<String>,
 }
 
 impl Keys {
@@ -79,7 +94,15 @@ impl Keys {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| KeyError::Client(error.to_string()))?;
-        Ok(Self::Published(Published { url, client, known: Mutex::default() }))
+        let inner = Inner { url, client, known: Mutex::default(), ended: watch::Sender::new(0) };
+        Ok(Self::Published(Published(Arc::new(inner))))
+    }
+
+    #[cfg(test)]
+    pub fn forget_when_read(&self) {
+        if let Self::Published(published) = self {
+            published.0.lock().tried_at = None;
+        }
     }
 
     /// The key that a token names, or the only one.
@@ -93,25 +116,58 @@ impl Keys {
 }
 
 impl Published {
+    /// A key that is known and fresh is given at once, and so is one that is known while the keys are read again. One that is
+    /// not known is waited for, by all that want it together.
     async fn find(&self, id: Option<&str>) -> Result<Key, KeyError> {
-        let mut known = self.known.lock().await;
-        let fresh = known.read_at.is_some_and(|at| at.elapsed() < Duration::from_secs(limits::JWKS_FRESH_SECS));
-        if let Some(key) = known.find(id).filter(|_| fresh) {
-            return Ok(key);
+        let mut ended = self.0.ended.subscribe();
+        let reading = {
+            let mut known = self.0.lock();
+            let fresh = known.read_at.is_some_and(|at| at.elapsed() < Duration::from_secs(limits::JWKS_FRESH_SECS));
+            let found = known.find(id);
+            let wanted = found.is_none() || !fresh;
+            let tried = known.tried_at.is_some_and(|at| at.elapsed() < Duration::from_millis(limits::JWKS_RETRY_MS));
+            if wanted && !known.reading && !tried {
+                known.reading = true;
+                known.tried_at = Some(Instant::now());
+                // A task of its own: the client that asked may leave.
+                tokio::spawn(self.clone().read_again());
+            }
+            // Keys that nobody has asked for in a long time may have been taken away since.
+            let stale = known.read_at.is_none_or(|at| at.elapsed() > Duration::from_secs(limits::JWKS_STALE_SECS));
+            match found {
+                Some(key) if !stale || !known.reading => return Ok(key),
+                _ => known.reading,
+            }
+        };
+        if reading {
+            // The sender lives as long as this value.
+            let _ = ended.changed().await;
         }
-        if known.tried_at.is_some_and(|at| at.elapsed() < Duration::from_millis(limits::JWKS_RETRY_MS)) {
-            return known.find(id).ok_or(KeyError::Unknown);
-        }
-        // Under the lock: of many connections that come at once, one asks.
-        known.tried_at = Some(Instant::now());
-        match self.read().await {
-            Ok(keys) => (known.keys, known.read_at) = (keys, Some(Instant::now())),
+        let known = self.0.lock();
+        let missing = || known.failure.clone().map_or(KeyError::Unknown, KeyError::Unavailable);
+        known.find(id).ok_or_else(missing)
+    }
+
+    async fn read_again(self) {
+        let read = self.0.read().await;
+        let mut known = self.0.lock();
+        known.reading = false;
+        match read {
+            Ok(keys) => (known.keys, known.read_at, known.failure) = (keys, Some(Instant::now()), None),
             Err(error) => {
-                tracing::warn!(%error, url = self.url, "the issuer's keys can't be read; those that are known count");
-                return known.find(id).ok_or(error);
+                let url = without_secrets(&self.0.url);
+                tracing::warn!(%error, url, "the issuer's keys can't be read; those that are known count");
+                known.failure = Some(error.to_string());
             }
         }
-        known.find(id).ok_or(KeyError::Unknown)
+        drop(known);
+        self.0.ended.send_modify(|count| *count += 1);
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().expect("no panic happens under this lock")
     }
 
     async fn read(&self) -> Result<Vec<(Option<String>, Key)>, KeyError> {
@@ -128,6 +184,13 @@ impl Published {
         let set: JwkSet =
             serde_json::from_slice(&body).map_err(|_| KeyError::Unavailable("the answer is no key set".into()))?;
         Ok(set.keys.iter().filter_map(|jwk| Some((jwk.common.key_id.clone(), key(jwk)?))).collect())
+    }
+}
+
+impl KeyError {
+    /// Whether the same token may hold later.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
     }
 }
 

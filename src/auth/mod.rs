@@ -28,6 +28,8 @@ pub struct Principal {
     pub groups: Vec<String>,
     pub email: Option<String>,
     pub name: Option<String>,
+    /// When the token's word ends, in seconds of the Unix clock.
+    pub expires_at: Option<i64>,
 }
 
 /// What a principal may do, least first.

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
+    sync::Semaphore,
 };
 
 use super::{Principal, Role, TokenError, Verifier, may_reach};
@@ -77,11 +78,15 @@ async fn a_valid_token_tells_who_it_is() {
         groups: vec!["sales".into()],
         email: Some("ada@example.org".into()),
         name: None,
+        expires_at: None,
     };
-    assert_eq!(verify(&with_secret(), &hs256(&claims(json!({})))).await.unwrap(), ada);
+    let timeless = |principal: Principal| Principal { expires_at: None, ..principal };
+    let verified = verify(&with_secret(), &hs256(&claims(json!({})))).await.unwrap();
+    assert!(verified.expires_at.is_some_and(|at| (at - now() - 600).abs() < 60));
+    assert_eq!(timeless(verified), ada);
     let plain = claims(json!({"org": null, "org_id": "acme", "groups": null, "email": null, "role": "Admin"}));
     let expected = Principal { role: Role::Admin, groups: vec![], email: None, ..ada };
-    assert_eq!(verify(&with_secret(), &hs256(&plain)).await.unwrap(), expected);
+    assert_eq!(timeless(verify(&with_secret(), &hs256(&plain)).await.unwrap()), expected);
 }
 
 #[tokio::test]
@@ -115,6 +120,10 @@ async fn claims_decide() {
         (json!({"role": "user"}), true),
         (json!({"groups": "sales"}), false),
         (json!({"groups": [1]}), false),
+        (json!({"org": "o".repeat(limits::ORG_MAX_BYTES)}), true),
+        (json!({"org": "o".repeat(limits::ORG_MAX_BYTES + 1)}), false),
+        (json!({"org": null, "org_id": "ö".repeat(limits::ORG_MAX_BYTES)}), false),
+        (json!({"sub": "s".repeat(limits::USER_MAX_BYTES + 1)}), false),
     ];
     for (changes, expected) in cases {
         let verified = verify(&named, &hs256(&claims(changes.clone()))).await;
@@ -192,6 +201,8 @@ struct Issuer {
     url: String,
     keys: Arc<Mutex<Value>>,
     asked: Arc<AtomicUsize>,
+    /// A permit is one answer; without one, it keeps its askers waiting.
+    answers: Arc<Semaphore>,
 }
 
 impl Issuer {
@@ -199,13 +210,15 @@ impl Issuer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (keys, asked) = (Arc::new(Mutex::new(keys)), Arc::new(AtomicUsize::new(0)));
-        let (published, count) = (keys.clone(), asked.clone());
+        let answers = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        let (published, count, leave) = (keys.clone(), asked.clone(), answers.clone());
         tokio::spawn(async move {
             while let Ok((mut socket, _)) = listener.accept().await {
                 let mut head = [0; 4096];
                 let length = socket.read(&mut head).await.unwrap_or(0);
                 let is_right = head[..length].starts_with(b"GET /.well-known/jwks.json ");
                 count.fetch_add(1, Ordering::Relaxed);
+                leave.acquire().await.unwrap().forget();
                 let body = json!({"keys": *published.lock().unwrap()}).to_string();
                 let status = if is_right { "200 OK" } else { "404 Not Found" };
                 let answer =
@@ -213,7 +226,7 @@ impl Issuer {
                 let _ = socket.write_all(answer.as_bytes()).await;
             }
         });
-        Self { url, keys, asked }
+        Self { url, keys, asked, answers }
     }
 }
 
@@ -267,6 +280,51 @@ async fn an_issuer_publishes_its_keys_and_rotates_them() {
 }
 
 #[tokio::test]
+async fn a_token_of_a_known_key_never_waits_for_a_slow_issuer() {
+    let rsa = EncodingKey::from_rsa_pem(RSA.as_bytes()).unwrap();
+    let p256 = EncodingKey::from_ec_pem(P256.as_bytes()).unwrap();
+    let issuer = Issuer::start(json!([published(&rsa, Algorithm::RS256, "a")])).await;
+    let jwks_url = Some(format!("{}/.well-known/jwks.json", issuer.url));
+    let verifier = Arc::new(verifier(&Auth { mode: AuthMode::Jwt, jwks_url, ..Auth::default() }));
+    let good = signed_by(&rsa, Algorithm::RS256, Some("a"));
+    verifier.verify(&good).await.unwrap();
+    verifier.forget_when_keys_were_read();
+    issuer.answers.forget_permits(Semaphore::MAX_PERMITS);
+
+    let unknown = signed_by(&p256, Algorithm::ES256, Some("b"));
+    let waiting = tokio::spawn({
+        let verifier = verifier.clone();
+        async move { verifier.verify(&unknown).await.map(drop) }
+    });
+    while issuer.asked.load(Ordering::Relaxed) < 2 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..3 {
+        verifier.verify(&good).await.expect("its key is known");
+    }
+    assert!(!waiting.is_finished(), "the issuer has not answered yet");
+    issuer.answers.add_permits(1);
+    assert!(matches!(waiting.await.unwrap(), Err(TokenError::Key(_))));
+}
+
+#[tokio::test]
+async fn extensions_that_must_be_understood_are_refused() {
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let signed = |header: Value| {
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let message = format!("{}.{}", part(&header), part(&claims(json!({}))));
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256).unwrap();
+        format!("{message}.{signature}")
+    };
+    let plain = json!({"alg": "HS256", "typ": "JWT"});
+    verify(&with_secret(), &signed(plain)).await.expect("nothing is critical in it");
+    for critical in [json!(["exp"]), json!(["b64"]), json!([]), Value::Null] {
+        let token = signed(json!({"alg": "HS256", "typ": "JWT", "b64": true, "crit": critical}));
+        assert!(verify(&with_secret(), &token).await.is_err(), "{critical}");
+    }
+}
+
+#[tokio::test]
 async fn an_issuers_keys_are_where_issuers_keep_them() {
     let p256 = EncodingKey::from_ec_pem(P256.as_bytes()).unwrap();
     let issuer = Issuer::start(json!([published(&p256, Algorithm::ES256, "a")])).await;
@@ -295,6 +353,7 @@ fn principal(org: &str, email: Option<&str>) -> Principal {
         groups: vec![],
         email: email.map(str::to_string),
         name: None,
+        expires_at: None,
     }
 }
 

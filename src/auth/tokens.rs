@@ -26,8 +26,12 @@ pub enum TokenError {
     Malformed,
     #[error("the token was refused: {0:?}")]
     Refused(jsonwebtoken::errors::ErrorKind),
-    #[error("the claim `{0}` is missing, blank or unknown")]
+    #[error("the claim `{0}` is missing, blank, too long or unknown")]
     Claim(&'static str),
+    #[error("the token's header has an extension that must be understood and is not")]
+    Critical,
+    #[error("the token has expired")]
+    Expired,
     #[error("{0}")]
     Key(#[from] KeyError),
 }
@@ -43,18 +47,22 @@ struct Claims {
     groups: Vec<String>,
     email: Option<String>,
     name: Option<String>,
+    exp: Option<f64>,
 }
 
 impl Claims {
     fn principal(self) -> Result<Principal, TokenError> {
         let there = |claim: Option<String>| claim.filter(|text| !text.trim().is_empty());
+        let at_most = |bytes: usize| move |text: &String| text.len() <= bytes;
+        let org = there(self.org).or(there(self.org_id)).filter(at_most(limits::ORG_MAX_BYTES));
         Ok(Principal {
-            user: there(self.sub).ok_or(TokenError::Claim("sub"))?,
-            org: there(self.org).or(there(self.org_id)).ok_or(TokenError::Claim("org"))?,
+            user: there(self.sub).filter(at_most(limits::USER_MAX_BYTES)).ok_or(TokenError::Claim("sub"))?,
+            org: org.ok_or(TokenError::Claim("org"))?,
             role: self.role.as_deref().and_then(Role::parse).ok_or(TokenError::Claim("role"))?,
             groups: self.groups,
             email: there(self.email),
             name: there(self.name),
+            expires_at: self.exp.map(|at| at as i64),
         })
     }
 }
@@ -77,6 +85,11 @@ impl Verifier {
         Ok(Self { mode: config.mode, keys, issuer, audience, strict: config.strict, dev_org: config.dev_org.clone() })
     }
 
+    #[cfg(test)]
+    pub fn forget_when_keys_were_read(&self) {
+        self.keys.forget_when_read();
+    }
+
     /// Whether a conversation is its owner's only: connections can prove who they are.
     pub fn is_on(&self) -> bool {
         matches!(self.mode, AuthMode::Jwt | AuthMode::Smoo | AuthMode::Trusted)
@@ -85,6 +98,11 @@ impl Verifier {
     /// Whether a connection without a valid token is refused.
     pub fn is_strict(&self) -> bool {
         self.strict
+    }
+
+    /// Whether only a header may bring a token: a proxy in front writes it, and an address is written by anybody.
+    pub fn trusts_headers_alone(&self) -> bool {
+        self.mode == AuthMode::Trusted
     }
 
     /// Who administrates with this token. Where nothing is verified, any token stands for an administrator; where nothing was
@@ -98,6 +116,7 @@ impl Verifier {
                 groups: vec![],
                 email: None,
                 name: None,
+                expires_at: None,
             }),
             _ => self.verify(token).await,
         }
@@ -112,7 +131,11 @@ impl Verifier {
             AuthMode::Off | AuthMode::None => Err(TokenError::NotAccepted),
             AuthMode::Trusted => {
                 let claims = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| TokenError::Malformed)?;
-                serde_json::from_slice::<Claims>(&claims).map_err(|_| TokenError::Malformed)?.principal()
+                let claims =
+                    serde_json::from_slice::<Claims>(&claims).map_err(|_| TokenError::Malformed)?.principal()?;
+                let now = chrono::Utc::now().timestamp();
+                let is_over = |at: i64| at.saturating_add(limits::CLOCK_SKEW_SECS as i64) < now;
+                if claims.expires_at.is_some_and(is_over) { Err(TokenError::Expired) } else { Ok(claims) }
             }
             AuthMode::Jwt | AuthMode::Smoo => self.verify_signed(token).await,
         }
@@ -120,6 +143,9 @@ impl Verifier {
 
     async fn verify_signed(&self, token: &str) -> Result<Principal, TokenError> {
         let header = decode_header(token).map_err(|_| TokenError::Malformed)?;
+        if has_critical(token) {
+            return Err(TokenError::Critical);
+        }
         let Key { algorithm, key } = self.keys.find(header.kid.as_deref()).await?;
         let mut validation = Validation::new(algorithm);
         validation.leeway = limits::CLOCK_SKEW_SECS;
@@ -140,4 +166,12 @@ impl Verifier {
         let decoded = decode::<Claims>(token, &key, &validation);
         decoded.map_err(|error| TokenError::Refused(error.into_kind()))?.claims.principal()
     }
+}
+
+/// Whether a token's header lists extensions that whoever reads it must understand (`crit`, RFC 7515 §4.1.11). None are.
+fn has_critical(token: &str) -> bool {
+    let header = token.split('.').next().and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+    let header =
+        header.and_then(|header| serde_json::from_slice::<serde_json::Map<_, serde_json::Value>>(&header).ok());
+    header.is_none_or(|header| header.contains_key("crit"))
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{ConfigError, is_yes, name_of, one_of, without_password, wrong};
+use super::{ConfigError, is_yes, name_of, one_of, without_secrets, wrong};
 
 /// As long as the hash that it keys: a shorter secret can be guessed from one token.
 const HS256_SECRET_MIN_BYTES: usize = 32;
@@ -103,8 +103,8 @@ impl fmt::Display for Auth {
         writeln!(f, "AUTH_DEV_ORG_ID={}", self.dev_org)?;
         writeln!(f, "AUTH_JWT_HS256_SECRET={}", set(self.hs256_secret.is_some()))?;
         writeln!(f, "AUTH_JWT_RS256_PUBLIC_KEY={}", set(self.rs256_public_key.is_some()))?;
-        writeln!(f, "AUTH_JWT_JWKS_URL={}", self.jwks_url.as_deref().map_or("unset".into(), without_password))?;
-        writeln!(f, "AUTH_JWT_ISSUER={}", self.issuer.as_deref().unwrap_or("unset"))?;
+        writeln!(f, "AUTH_JWT_JWKS_URL={}", self.jwks_url.as_deref().map_or("unset".into(), without_secrets))?;
+        writeln!(f, "AUTH_JWT_ISSUER={}", self.issuer.as_deref().map_or("unset".into(), without_secrets))?;
         write!(f, "AUTH_JWT_AUDIENCE={}", self.audience.as_deref().unwrap_or("unset"))
     }
 }

@@ -36,6 +36,9 @@ fn bad_values_name_what_to_set() {
         ("SMOOTH_AGENT_AUTH_MODE", "jwt"),
         ("SMOOTH_AGENT_AUTH_MODE", "smoo"),
         ("SMOOTH_AGENT_AUTH_STRICT", "yes"),
+        ("SMOOTH_AGENT_ALLOWED_ORIGINS", "shop.example"),
+        ("SMOOTH_AGENT_EVERYBODY_SEES_ALL", "perhaps"),
+        ("SMOOTH_AGENT_PING_SECS", "often"),
         ("AUTH_JWT_HS256_SECRET", "short"),
         ("AUTH_JWT_JWKS_URL", "keys.json"),
         ("AUTH_JWT_ISSUER", "somebody"),
@@ -53,17 +56,43 @@ fn bad_values_name_what_to_set() {
 #[test]
 fn secrets_do_not_print() {
     let config = read(&[
-        ("SMOOAI_GATEWAY_URL", "http://g/v1"),
+        ("SMOOAI_GATEWAY_URL", "http://user:secret@g/v1?api-key=secret"),
         ("SMOOAI_GATEWAY_KEY", "sk-secret"),
-        ("NATS_URL", "nats://user:secret@host:4222"),
+        ("NATS_URL", "nats://user:secret@host:4222,user:secret@other:4222, nats://secret@third"),
+        ("SMOOTH_AGENT_WEB_SEARCH_URL", "https://search.example/s?key=secret&secret#secret"),
+        ("SMOOTH_AGENT_GITHUB_URL", "https://secret@github.example/"),
+        ("AUTH_JWT_JWKS_URL", "https://keys.example/jwks?token=secret"),
+        ("AUTH_JWT_ISSUER", "https://user:secret@issuer.example"),
         ("NATS_TOKEN", "secret"),
         ("SMOOTH_AGENT_WEB_SEARCH_KEY", "secret"),
         ("SMOOTH_AGENT_GITHUB_TOKEN", "secret"),
-        ("WIDGET_AUTH_URL", "https://user:secret@policies.example"),
+        ("WIDGET_AUTH_URL", "https://user:secret@policies.example?key=secret"),
         ("WIDGET_AUTH_BEARER", "secret"),
         ("AUTH_JWT_HS256_SECRET", "a secret that is as long as it has to be"),
     ]);
     assert!(!config.unwrap().to_string().contains("secret"));
+}
+
+#[test]
+fn a_url_that_is_refused_is_named_without_its_secrets() {
+    for name in ["SMOOAI_GATEWAY_URL", "SMOOTH_AGENT_WEB_SEARCH_URL", "SMOOTH_AGENT_GITHUB_URL", "WIDGET_AUTH_URL"] {
+        for url in ["ftp://user:secret@host/v1?key=secret", "user:secret@host"] {
+            let error = read(&[(name, url)]).err().expect("it is no web address");
+            assert_eq!(error.name, name);
+            assert!(!error.to_string().contains("secret") && error.to_string().contains("host"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn unsafe_settings_are_warned_of() {
+    let warnings = |values: &[(&str, &str)]| read(values).unwrap().warnings().join("\n");
+    assert_eq!(warnings(&[]), "");
+    for (name, value) in [("SMOOTH_AGENT_EVERYBODY_SEES_ALL", "true"), ("SMOOTH_AGENT_BIND", "0.0.0.0")] {
+        assert!(warnings(&[(name, value)]).contains(name), "{name}");
+    }
+    let open = [("SMOOTH_AGENT_BIND", "::"), ("SMOOTH_AGENT_AUTH_MODE", "none")];
+    assert!(warnings(&open).contains("administrates"));
 }
 
 #[test]

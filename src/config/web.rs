@@ -4,7 +4,7 @@ use std::fmt;
 
 use url::Url;
 
-use super::{ConfigError, is_yes, wrong};
+use super::{ConfigError, is_yes, without_secrets, wrong};
 use crate::fetch::Policy;
 
 /// GitHub's own API.
@@ -50,7 +50,7 @@ fn url(text: &dyn Fn(&str) -> Option<String>, name: &'static str) -> Result<Opti
         Url::parse(&value)
             .ok()
             .filter(is_web)
-            .ok_or_else(|| wrong(name, format!("`{value}` is not an http or https URL")))
+            .ok_or_else(|| wrong(name, format!("`{}` is not an http or https URL", without_secrets(&value))))
     };
     text(name).map(parse).transpose()
 }
@@ -60,10 +60,11 @@ impl fmt::Display for Web {
         let set = |present: bool| if present { "set" } else { "unset" };
         writeln!(f, "SMOOTH_AGENT_FETCH={}", self.fetch)?;
         writeln!(f, "SMOOTH_AGENT_FETCH_ALLOW={}", self.allow)?;
-        writeln!(f, "SMOOTH_AGENT_WEB_SEARCH_URL={}", self.search_url.as_ref().map_or("unset", Url::as_str))?;
+        let search_url = self.search_url.as_ref().map_or("unset".into(), |url| without_secrets(url.as_str()));
+        writeln!(f, "SMOOTH_AGENT_WEB_SEARCH_URL={search_url}")?;
         writeln!(f, "SMOOTH_AGENT_WEB_SEARCH_KEY={}", set(self.search_key.is_some()))?;
         writeln!(f, "SMOOTH_AGENT_GITHUB_SEARCH={}", self.github_search)?;
-        writeln!(f, "SMOOTH_AGENT_GITHUB_URL={}", self.github_url)?;
+        writeln!(f, "SMOOTH_AGENT_GITHUB_URL={}", without_secrets(self.github_url.as_str()))?;
         write!(f, "SMOOTH_AGENT_GITHUB_TOKEN={}", set(self.github_token.is_some()))
     }
 }

@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf};
 
 use url::Url;
 
-use super::{ConfigError, is_yes, parsed, without_password, wrong};
+use super::{ConfigError, is_yes, parsed, without_secrets, wrong};
 
 /// Where policies come from, and what happens without one.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -29,7 +29,7 @@ pub fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Widgets, ConfigErro
     let is_web = |url: &Url| ["http", "https"].contains(&url.scheme()) && !url.cannot_be_a_base();
     let url = |value: String| {
         let url = Url::parse(&value).ok().filter(is_web);
-        url.ok_or_else(|| wrong(URL, format!("`{}` is not an http or https URL", without_password(&value))))
+        url.ok_or_else(|| wrong(URL, format!("`{}` is not an http or https URL", without_secrets(&value))))
     };
     let (bearer, ttl_secs) = (text("WIDGET_AUTH_BEARER"), parsed(text, "WIDGET_AUTH_TTL_SECS", "a number", || 60)?);
     let service = text(URL).map(url).transpose()?.map(|url| WidgetService { url, bearer, ttl_secs });
@@ -41,7 +41,7 @@ impl fmt::Display for Widgets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.file.as_ref().map_or("unset".into(), |file| file.display().to_string());
         writeln!(f, "WIDGET_AUTH_FILE={file}")?;
-        let url = self.service.as_ref().map_or("unset".into(), |service| without_password(service.url.as_str()));
+        let url = self.service.as_ref().map_or("unset".into(), |service| without_secrets(service.url.as_str()));
         writeln!(f, "WIDGET_AUTH_URL={url}")?;
         let has_bearer = self.service.as_ref().is_some_and(|service| service.bearer.is_some());
         writeln!(f, "WIDGET_AUTH_BEARER={}", if has_bearer { "set" } else { "unset" })?;

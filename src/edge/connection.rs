@@ -3,7 +3,8 @@
 //! Contract of [`serve`]: actions are served one after the other, in the order of the frames, while the frames of running
 //! turns wait in a bounded queue; so an action's answer always precedes the frames that it causes. One task, one `select!`:
 //! (1) take an action and answer it; or take the live frames that are there; or a host's event; or, while a turn is open, look
-//! after silent ones; or drain; or stop; (2) write everything in one go; (3) close when the client does not keep up.
+//! after silent ones; or drain; or stop, or see that one of the connection's times is over; (2) write everything in one go; (3) close
+//! when the client does not keep up.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -17,6 +18,7 @@ use super::{
     push::Registration,
     quota::{Minute, Place},
     socket::{Close, Incoming, Socket},
+    times::{Over, Times},
     views::{Verdict, Views},
 };
 use crate::{
@@ -93,6 +95,7 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
     let (listener, mut live) = Listener::new();
     let (draining, shutdown) = (edge.draining.clone(), edge.shutdown.clone());
     let lagging = listener.lagging().clone();
+    let mut times = Times::new(&edge, caller.principal.as_ref());
     let Caller { principal, origin, address, place, resumes } = caller;
     let views = Views::new(resumes);
     let (mut registration, mut pushes) = edge.pushes.register();
@@ -116,11 +119,12 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
         has_session: false,
         out: Vec::new(),
     };
-    let (mut check_at, mut drains) = (Instant::now(), false);
+    let (mut check_at, mut drains, mut pings) = (Instant::now(), false, false);
     let why = loop {
         tokio::select! {
             message = socket.read() => match message {
                 Incoming::Text(text) => {
+                    times.acted(connection.principal.is_some());
                     actions::dispatch(&mut connection, text).await;
                     if connection.has_session {
                         socket.allow_large();
@@ -136,10 +140,21 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
                 check_at = Instant::now() + Duration::from_millis(limits::SILENCE_CHECK_MS / 4);
             }
             () = draining.cancelled(), if !drains => drains = true,
+            over = times.next(connection.has_session) => match over {
+                Over::Pause if times.is_silent(socket.heard_at()) => break Some(Close::Silent),
+                Over::Pause => pings = true,
+                Over::Session => break Some(Close::NoSession),
+                Over::Token => {
+                    connection.out.push(token_error("the token has expired"));
+                    socket.write(&mut connection.out).await;
+                    break Some(Close::Expired);
+                }
+            },
             () = shutdown.cancelled() => break Some(Close::Restart),
         }
         let written = async {
-            if connection.out.is_empty() || socket.write(&mut connection.out).await { Ok(()) } else { Err(()) }
+            let writes = connection.out.is_empty() || socket.write(&mut connection.out).await;
+            if writes && (!std::mem::take(&mut pings) || socket.ping().await) { Ok(()) } else { Err(()) }
         };
         match lagging.run_until_cancelled(written).await {
             Some(Ok(())) => {}
@@ -164,6 +179,22 @@ impl Drop for Connection {
             self.edge.hub.unwatch(conversation, &self.listener);
         }
     }
+}
+
+/// Tells a client that its token does not hold, and closes. It holds its place among the connections meanwhile.
+pub async fn refuse(mut socket: Socket, why: Close, place: Place) {
+    let words = match why {
+        Close::Unverified => "tokens can't be verified now, please try again",
+        _ => "the token is not valid",
+    };
+    if socket.write(&mut vec![token_error(words)]).await {
+        socket.close(Some(why)).await;
+    }
+    drop(place);
+}
+
+fn token_error(words: &str) -> Bytes {
+    frames::error(None, ErrorCode::InvalidToken, words, Utc::now())
 }
 
 impl Connection {

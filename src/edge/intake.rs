@@ -1,8 +1,8 @@
 //! What a client's bytes may cost before they are a message.
 //!
 //! The WebSocket library has one limit for the life of a connection, so it is kept here: the stream under it reads the heads of
-//! frames on their way. A large message is read only on a connection that may send one, only while the process has room for
-//! it, and only for so long.
+//! frames on their way. A message is read for so long only, and while the process has room for what has come of it; a large one
+//! only on a connection that may send it, and at a least pace.
 
 use std::{
     fmt,
@@ -17,11 +17,10 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
 };
-use tokio_util::sync::PollSemaphore;
 
+use super::budget::{Budget, Share};
 use crate::limits;
 
 /// Why a message is not read.
@@ -35,12 +34,49 @@ impl fmt::Display for Excess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TooLarge => "the message is too large",
-            Self::TooLate => "a large message takes too long",
+            Self::TooLate => "the message takes too long",
         })
     }
 }
 
 impl std::error::Error for Excess {}
+
+/// Memory for the unfinished messages of a process.
+#[derive(Clone)]
+pub struct Rooms {
+    /// Of ordinary messages, as far as one is longer than [`limits::FRAME_FREE_BYTES`].
+    small: Arc<Budget>,
+    /// Of messages with attachments.
+    large: Arc<Budget>,
+}
+
+impl Default for Rooms {
+    fn default() -> Self {
+        Self {
+            small: Budget::new(limits::SMALL_FRAMES_BYTES, limits::CLIENT_FRAME_MAX_BYTES),
+            large: Budget::new(limits::LARGE_FRAMES_BYTES, limits::LARGE_FRAME_MAX_BYTES),
+        }
+    }
+}
+
+/// How long a message may take.
+#[derive(Clone, Copy)]
+struct Patience {
+    small: Duration,
+    large: Duration,
+    /// The time in which [`limits::LARGE_FRAME_PACE_BYTES`] of a large message must come.
+    pace: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            small: Duration::from_millis(limits::SMALL_FRAME_MS),
+            large: Duration::from_millis(limits::LARGE_FRAME_MS),
+            pace: Duration::from_millis(limits::LARGE_FRAME_PACE_MS),
+        }
+    }
+}
 
 /// A stream that reads the heads of WebSocket frames on their way.
 pub struct Intake<S> {
@@ -50,26 +86,37 @@ pub struct Intake<S> {
     heads: Heads,
     /// The largest message that may come now.
     most: usize,
-    /// How long a large message may take.
-    patience: Duration,
-    room: PollSemaphore,
-    /// Room for the large message that is coming, and until when it must have come.
-    held: Option<OwnedSemaphorePermit>,
-    deadline: Option<Pin<Box<Sleep>>>,
+    patience: Patience,
+    rooms: Rooms,
+    /// The message that is coming, with the memory that it takes and its time.
+    coming: Option<Coming>,
+    /// When bytes came last.
+    heard_at: Instant,
+}
+
+struct Coming {
+    share: Share,
+    is_large: bool,
+    deadline: Pin<Box<Sleep>>,
+    /// When the pace of a large message is looked at next, and how much of it had come when it was looked at last.
+    pace: Pin<Box<Sleep>>,
+    seen: u64,
+    /// Whether it has waited for room since then, which is not its client's fault.
+    waited: bool,
 }
 
 impl<S> Intake<S> {
-    /// `room`: bytes of large messages that the process may hold.
-    pub fn new(stream: S, early: Bytes, room: Arc<Semaphore>) -> Self {
+    /// A stream that was taken over with the bytes of it that were read before.
+    pub fn new(stream: S, early: Bytes, rooms: Rooms) -> Self {
         Self {
             stream,
             early,
             heads: Heads::default(),
             most: limits::CLIENT_FRAME_MAX_BYTES,
-            patience: Duration::from_millis(limits::LARGE_FRAME_MS),
-            room: PollSemaphore::new(room),
-            held: None,
-            deadline: None,
+            patience: Patience::default(),
+            rooms,
+            coming: None,
+            heard_at: Instant::now(),
         }
     }
 
@@ -84,44 +131,73 @@ impl<S> Intake<S> {
         self.most = limits::LARGE_FRAME_MAX_BYTES;
     }
 
-    /// Waits until the announced message may be read.
-    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// When the client sent its last byte.
+    pub fn heard_at(&self) -> Instant {
+        self.heard_at
+    }
+
+    /// Waits until so many bytes more of the message that is coming may be read.
+    fn poll_room(&mut self, more: usize, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(announced) = self.heads.message else {
-            self.held = None;
-            self.deadline = None;
+            self.coming = None;
             return Poll::Ready(Ok(()));
         };
         if announced > self.most as u64 {
             return Poll::Ready(Err(io::Error::other(Excess::TooLarge)));
         }
-        let announced = announced as usize;
-        if announced <= limits::CLIENT_FRAME_MAX_BYTES {
-            return Poll::Ready(Ok(()));
-        }
-        let patience = self.patience;
-        if self.deadline.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(context).is_ready() {
+        let (announced, come) = (announced as usize, self.heads.come as usize);
+        let is_large = announced > limits::CLIENT_FRAME_MAX_BYTES;
+        let (patience, rooms) = (self.patience, &self.rooms);
+        // A message in parts may become a large one.
+        let coming = match self.coming.take().filter(|coming| coming.is_large == is_large) {
+            Some(coming) => coming,
+            None => Coming {
+                share: if is_large { rooms.large.share() } else { rooms.small.share() },
+                is_large,
+                deadline: Box::pin(sleep(if is_large { patience.large } else { patience.small })),
+                pace: Box::pin(sleep(patience.pace)),
+                seen: self.heads.come,
+                waited: false,
+            },
+        };
+        let coming = self.coming.insert(coming);
+        if coming.is_late(self.heads.come, patience.pace, context) {
             return Poll::Ready(Err(io::Error::other(Excess::TooLate)));
         }
-        let held = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        if held < announced {
-            let more = (announced - held) as u32;
-            match (ready!(self.room.poll_acquire_many(context, more)), &mut self.held) {
-                (Some(permit), Some(held)) => held.merge(permit),
-                (permit, held) => *held = permit,
-            }
+        let wanted = (come + more).min(announced);
+        let wanted = if is_large { wanted } else { wanted.saturating_sub(limits::FRAME_FREE_BYTES) };
+        let room = coming.share.poll_reach(wanted, context);
+        coming.waited |= room.is_pending();
+        room.map(Ok)
+    }
+}
+
+impl Coming {
+    /// Whether the message has taken too long, or too little of it came since this was asked last.
+    fn is_late(&mut self, come: u64, pace: Duration, context: &mut Context<'_>) -> bool {
+        if self.deadline.as_mut().poll(context).is_ready() {
+            return true;
         }
-        Poll::Ready(Ok(()))
+        while self.is_large && self.pace.as_mut().poll(context).is_ready() {
+            if !self.waited && come - self.seen < limits::LARGE_FRAME_PACE_BYTES {
+                return true;
+            }
+            (self.seen, self.waited) = (come, false);
+            self.pace.as_mut().reset(Instant::now() + pace);
+        }
+        false
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Intake<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_room(context))?;
         // Nothing is read beyond the end of a large message, so that its buffer can be given up.
-        let most = match (&self.held, usize::try_from(self.heads.payload)) {
-            (Some(_), Ok(rest @ 1..)) => rest.min(buf.remaining()),
+        let is_large = self.heads.message.is_some_and(|announced| announced > limits::CLIENT_FRAME_MAX_BYTES as u64);
+        let most = match (is_large, usize::try_from(self.heads.payload)) {
+            (true, Ok(rest @ 1..)) => rest.min(buf.remaining()),
             _ => buf.remaining(),
         };
+        ready!(self.poll_room(most, context))?;
         let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
         if self.early.is_empty() {
             ready!(Pin::new(&mut self.stream).poll_read(context, &mut part))?;
@@ -131,6 +207,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Intake<S> {
             self.early.advance(early);
         }
         self.heads.pass(part.filled());
+        if !part.filled().is_empty() {
+            self.heard_at = Instant::now();
+        }
         let length = part.filled().len();
         buf.advance(length);
         Poll::Ready(Ok(()))
@@ -160,6 +239,8 @@ struct Heads {
     payload: u64,
     /// Size of the message that is coming, as far as its frames were announced; `None` between messages.
     message: Option<u64>,
+    /// Bytes of it that have come.
+    come: u64,
     /// Whether the current frame is its message's last one, or a control frame.
     ends: bool,
     is_control: bool,
@@ -173,6 +254,7 @@ impl Heads {
             if self.payload > 0 {
                 let passed = self.payload.min(bytes.len() as u64);
                 self.payload -= passed;
+                self.come += if self.is_control { 0 } else { passed };
                 bytes = &bytes[passed as usize..];
             } else {
                 self.head.push(bytes[0]);
@@ -183,7 +265,7 @@ impl Heads {
             if self.payload == 0 && self.head.is_empty() && (self.ends || self.is_control) {
                 self.ended += 1;
                 if !self.is_control {
-                    self.message = None;
+                    (self.message, self.come) = (None, 0);
                 }
             }
         }
@@ -217,6 +299,9 @@ impl Heads {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     /// A frame as a client sends it, with a mask of zeros.
@@ -250,41 +335,82 @@ mod tests {
         }
     }
 
+    const LARGE: usize = limits::CLIENT_FRAME_MAX_BYTES + 1;
+
+    fn excess(error: io::Error) -> Excess {
+        *error.get_ref().unwrap().downcast_ref::<Excess>().unwrap()
+    }
+
+    fn rooms(small: usize, large: usize) -> Rooms {
+        Rooms { small: Budget::new(small, small / 4), large: Budget::new(large, large / 4) }
+    }
+
+    /// A connection whose client has sent the head of a message of this size.
+    async fn announced(size: usize, rooms: &Rooms) -> (tokio::io::DuplexStream, Intake<tokio::io::DuplexStream>) {
+        let (client, server) = tokio::io::duplex(8 * size);
+        let whole = frame(0x81, size);
+        let head = Bytes::from(whole).slice(..if size > 0xffff { 14 } else { 8 });
+        let mut intake = Intake::new(server, head.clone(), rooms.clone());
+        intake.read_exact(&mut vec![0; head.len()]).await.unwrap();
+        (client, intake)
+    }
+
     #[tokio::test]
-    async fn a_large_message_needs_leave_room_and_time() {
-        use futures_util::FutureExt;
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let size = limits::CLIENT_FRAME_MAX_BYTES + 1;
-        let excess = |error: io::Error| *error.get_ref().unwrap().downcast_ref::<Excess>().unwrap();
-        let room = Arc::new(Semaphore::new(size));
-        let mut read = [0; 14];
-        let (mut client, server) = tokio::io::duplex(size);
-        let announced = |server| {
-            let head = Bytes::from(frame(0x81, size)).slice(..14);
-            Intake::new(server, head, room.clone())
-        };
+    async fn a_large_message_needs_leave() {
+        let (_client, mut refused) = announced(LARGE, &Rooms::default()).await;
+        assert_eq!(excess(refused.read(&mut [0; 14]).await.unwrap_err()), Excess::TooLarge);
+    }
 
-        let mut refused = announced(tokio::io::duplex(1).1);
-        refused.read_exact(&mut read).await.unwrap();
-        assert_eq!(excess(refused.read(&mut read).await.unwrap_err()), Excess::TooLarge);
+    #[tokio::test]
+    async fn what_is_announced_takes_no_room_and_what_comes_does() {
+        let rooms = rooms(1, 4 * LARGE);
+        let mut idle = Vec::new();
+        for _ in 0..20 {
+            let (client, mut intake) = announced(LARGE, &rooms).await;
+            intake.allow_large();
+            assert!(intake.read(&mut [0; 100]).now_or_never().is_none(), "nothing has come");
+            idle.push((client, intake));
+        }
+        let (mut client, mut busy) = announced(LARGE, &rooms).await;
+        busy.allow_large();
+        client.write_all(&vec![0; LARGE]).await.unwrap();
+        busy.read_exact(&mut vec![0; LARGE]).await.unwrap();
+        assert!(rooms.large.free() <= 3 * LARGE, "until the message was served");
+        assert!(busy.read(&mut [0; 100]).now_or_never().is_none(), "nothing more comes");
+        drop(idle);
+        assert_eq!(rooms.large.free(), 4 * LARGE);
+    }
 
-        let mut first = announced(server);
-        first.allow_large();
-        first.read_exact(&mut read).await.unwrap();
-        client.write_all(&vec![0; size]).await.unwrap();
-        first.read_exact(&mut vec![0; size]).await.unwrap();
-        assert_eq!(room.available_permits(), 0, "until the message was served");
+    #[tokio::test]
+    async fn a_message_has_its_time_and_a_large_one_its_pace() {
+        const HOUR: Duration = Duration::from_secs(3_600);
+        for (size, patience) in [
+            (1_000, Patience { small: Duration::ZERO, large: HOUR, pace: HOUR }),
+            (LARGE, Patience { small: HOUR, large: Duration::ZERO, pace: HOUR }),
+            (LARGE, Patience { small: HOUR, large: HOUR, pace: Duration::ZERO }),
+        ] {
+            let (_client, mut slow) = announced(size, &Rooms::default()).await;
+            slow.allow_large();
+            slow.patience = patience;
+            assert_eq!(excess(slow.read(&mut [0; 14]).await.unwrap_err()), Excess::TooLate, "{size}");
+        }
+    }
 
-        let mut second = announced(tokio::io::duplex(1).1);
-        second.allow_large();
-        second.read_exact(&mut read).await.unwrap();
-        assert!(second.read(&mut read).now_or_never().is_none(), "there is no room");
-        second.deadline = None;
-        second.patience = Duration::ZERO;
-        assert_eq!(excess(second.read(&mut read).await.unwrap_err()), Excess::TooLate);
-        drop(second);
-
-        assert!(first.read(&mut read).now_or_never().is_none(), "nothing more comes");
-        assert_eq!(room.available_permits(), size);
+    #[tokio::test]
+    async fn unfinished_messages_share_a_budget() {
+        let size = 3 * limits::FRAME_FREE_BYTES;
+        let rooms = rooms(4 * size, 1);
+        let mut waiting = 0;
+        let mut open = Vec::new();
+        for _ in 0..12 {
+            let (mut client, mut intake) = announced(size, &rooms).await;
+            client.write_all(&vec![0; size - 1]).await.unwrap();
+            waiting += usize::from(intake.read_exact(&mut vec![0; size - 1]).now_or_never().is_none());
+            open.push((client, intake));
+        }
+        assert!((1..12).contains(&waiting), "{waiting} of 12 wait for room");
+        let (mut client, mut short) = announced(limits::FRAME_FREE_BYTES, &rooms).await;
+        client.write_all(&vec![0; limits::FRAME_FREE_BYTES]).await.unwrap();
+        short.read_exact(&mut vec![0; limits::FRAME_FREE_BYTES]).await.expect("a short message waits for nobody");
     }
 }

@@ -2,20 +2,24 @@
 //!
 //! An edge has sockets, subscriptions and caches, and nothing that another edge could not rebuild from the log.
 //!
-//! - [`server`]: listening, routes, drain.   - [`connection`]: one client.   - [`views`]: what a client has been shown.
-//! - [`admission`]: whether a session may be opened.   - [`quota`]: how much is used.
+//! - [`server`]: listening, routes, drain.   - [`handshake`]: who comes.   - [`connection`]: one client.   - [`views`]: what a client has been shown.
+//! - [`access`]: what visitors without proof may do. - [`admission`]: whether a session may be opened.   - [`quota`]: how much is used.
 //! - [`internal`]: what widgets ask over plain HTTP.   - [`push`]: hosts' events for clients.
 //! - [`actions`]: one file an action.        - [`sessions`]: session records. - [`workers`]: whether anybody can answer.
-//! - [`ending`]: ends turns from outside.   - [`attachments`]: what comes with a message. - [`intake`]: what a client's bytes may cost before they are a message.
+//! - [`ending`]: ends turns from outside.   - [`attachments`]: what comes with a message.
+//! - [`intake`], [`budget`]: what a client's bytes may cost before they are a message.
 //! - [`skills`]: instructions that a client may name.   - [`pages`]: the chat page and the auditors' page.
 //!
 //! Invariant: this room never imports `worker` or `model`.
 
+pub mod access;
 pub mod actions;
 mod admission;
 mod attachments;
+mod budget;
 pub mod connection;
 mod ending;
+mod handshake;
 mod intake;
 mod internal;
 mod pages;
@@ -25,6 +29,7 @@ pub mod server;
 pub mod sessions;
 pub mod skills;
 mod socket;
+mod times;
 mod views;
 pub mod workers;
 
@@ -33,14 +38,13 @@ use std::{sync::Arc, time::Duration};
 use async_nats::Client;
 use bytes::Bytes;
 use chrono::TimeDelta;
-use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
     agents::Agents,
     auth::{Verifier, widget::Widgets},
-    config::{Quotas, Regions},
+    config::{Access, Quotas, Regions},
     ids, limits,
     lists::{Lists, keep::Index},
     live::hub::Hub,
@@ -64,6 +68,11 @@ pub struct Settings {
     /// How long a turn may stand still before it is given up.
     pub turn_limit: Duration,
     pub skills: skills::Skills,
+    pub access: Access,
+    /// The edge is reached from its own machine only.
+    pub is_loopback: bool,
+    /// The default model of turns, which messages may name.
+    pub model: String,
 }
 
 /// An edge process's shared parts.
@@ -75,8 +84,8 @@ pub struct Edge {
     pub(crate) lists: Lists,
     pub(crate) hub: Hub,
     pub(crate) objects: Objects,
-    /// Room for frames with attachments, in bytes.
-    pub(crate) large_frames: Arc<Semaphore>,
+    /// Memory for unfinished frames.
+    pub(crate) rooms: intake::Rooms,
     pub(crate) workers: workers::Workers,
     pub(crate) pushes: push::Pushes,
     pub(crate) auth: Arc<Verifier>,
@@ -109,7 +118,7 @@ impl Edge {
             conversations: Conversations::over_nats(log.clone()),
             lists: Lists::new(log.clone()),
             objects: Objects::new(log.clone()),
-            large_frames: Arc::new(Semaphore::new(limits::LARGE_FRAMES_BYTES)),
+            rooms: intake::Rooms::default(),
             sessions: sessions::Sessions::new(log.clone(), settings.regions.clone()),
             hub: Hub::new(client.clone()),
             workers: workers::Workers::default(),

@@ -8,13 +8,14 @@
 pub mod connections;
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt, stream};
 use uuid::Uuid;
+use warp::http::HeaderMap;
 
 use connections::Connections;
 pub use connections::Place;
@@ -79,22 +80,45 @@ impl Minute {
     }
 }
 
+/// An entry of `X-Forwarded-For`: an address, with or without a port.
+fn forwarded(entry: &str) -> Option<IpAddr> {
+    let entry = entry.trim_matches('"');
+    let bracketed = || entry.strip_prefix('[')?.split_once(']').map(|(address, _)| address)?.parse().ok();
+    let with_port = || entry.parse::<SocketAddr>().ok().map(|address| address.ip());
+    entry.parse().ok().or_else(with_port).or_else(bracketed)
+}
+
+/// What an address counts for: of IPv6 the network, for one client has all of its addresses.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(address) if address.to_ipv4_mapped().is_none() => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+        }
+        address => address.to_canonical(),
+    }
+}
+
 impl Quota {
     pub fn new(limits: Quotas, log: NatsLog, edge: Uuid) -> Self {
         Self { limits, connections: Connections::new(log.clone(), edge), log }
     }
 
     /// The address that a connection counts for: the one that the outermost known proxy saw. Of IPv6 the network counts.
-    pub fn address(&self, peer: IpAddr, forwarded: Option<&str>) -> IpAddr {
-        let hops = self.limits.proxies.checked_sub(1);
-        let seen = hops.and_then(|hops| forwarded?.split(',').rev().nth(hops)?.trim().parse().ok());
-        match seen.unwrap_or(peer) {
-            IpAddr::V6(address) if address.to_ipv4_mapped().is_none() => {
-                let [a, b, c, d, ..] = address.segments();
-                IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-            }
-            address => address.to_canonical(),
+    /// `None`: a proxy wrote something that is no address, so nobody can tell for whom it counts.
+    pub fn address(&self, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
+        let Some(hops) = self.limits.proxies.checked_sub(1) else { return Some(network(peer)) };
+        // Several header lines are one list, in their order.
+        let lines = headers.get_all("x-forwarded-for").iter();
+        let list = lines.map(|line| line.to_str().ok()).collect::<Option<Vec<_>>>()?.join(",");
+        let entries: Vec<&str> = list.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
+        if entries.is_empty() {
+            // Somebody inside has connected without the proxy.
+            return Some(network(peer));
         }
+        // Who comes through fewer proxies than there are counts for the first of them.
+        let at = entries.len().saturating_sub(1 + hops);
+        forwarded(entries[at]).map(network)
     }
 
     /// Counts a connection, if there may be one more.

@@ -1,7 +1,6 @@
 //! Listening for clients: the accept loop, the routes, the drain.
 
 use std::{
-    collections::HashMap,
     convert::Infallible,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -9,35 +8,30 @@ use std::{
 };
 
 use hyper::{
-    Request,
+    Method, Request,
     body::Incoming,
     service::{Service, service_fn},
-    upgrade::OnUpgrade,
 };
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
 use tokio::net::TcpListener;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
-use warp::{Filter, Reply, filters::BoxedFilter, http::StatusCode, reply::Response};
+use warp::{
+    Filter, Reply,
+    filters::BoxedFilter,
+    http::{HeaderMap, StatusCode},
+    reject::{MethodNotAllowed, Reject},
+    reply::Response,
+};
 
-use super::{
-    Edge,
-    connection::{self, Caller},
-    internal, pages,
-    quota::{Place, QuotaError},
-    socket::Socket,
-};
-use crate::{
-    auth::{Principal, REFERENCE_ORG},
-    limits,
-};
+use super::{Edge, access::Outside, handshake, internal, pages};
+use crate::limits;
 
 /// The address at the other end of a connection.
 #[derive(Clone, Copy)]
-struct Peer(IpAddr);
+pub struct Peer(pub IpAddr);
 
 /// Answers `/ready`: `Ok`, or what is wrong.
 pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -51,135 +45,58 @@ pub fn probes(ready: Readiness) -> impl Filter<Extract = (impl Reply,), Error = 
             warp::reply::with_status(format!("not ready: {cause}"), StatusCode::SERVICE_UNAVAILABLE).into_response()
         }
     });
-    health.or(ready).unify()
+    let either = warp::path!("health").or(warp::path!("ready")).unify();
+    let options = either.and(warp::options()).map(|| allowed(StatusCode::NO_CONTENT));
+    health.or(ready).unify().or(options).unify()
 }
 
-/// Everything that an edge serves.
-/// `admin` is the administrators' part of it.
+/// Everything that an edge serves. `admin` is the administrators' part of it.
 pub fn routes(
     edge: Arc<Edge>,
     ready: Readiness,
     admin: BoxedFilter<(Response,)>,
 ) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
-    let internal = internal::routes(edge.clone());
-    let socket = warp::path!("ws")
-        .and(warp::get())
-        .and(warp::header::exact_ignore_case("upgrade", "websocket"))
-        .and(warp::header::exact("sec-websocket-version", "13"))
-        .and(warp::header::<String>("sec-websocket-key"))
-        .and(warp::ext::get::<OnUpgrade>())
-        .and(warp::header::optional::<String>("authorization"))
-        .and(warp::header::optional::<String>("origin"))
-        .and(warp::header::optional::<String>("x-forwarded-for"))
-        .and(warp::ext::get::<Peer>())
-        .and(query())
-        .then(
-            move |key: String,
-                  upgrade,
-                  authorization: Option<String>,
-                  origin,
-                  forwarded: Option<String>,
-                  peer: Peer,
-                  query: HashMap<String, String>| {
-                let edge = edge.clone();
-                async move {
-                    let resumes = query.get("v").is_some_and(|version| version == "resume");
-                    let bearer = authorization.as_deref().and_then(bearer);
-                    match principal(&edge, bearer.or(query.get("token").map(String::as_str))).await {
-                        Ok(principal) => {
-                            let address = edge.quota.address(peer.0, forwarded.as_deref());
-                            match place(&edge, principal.as_ref(), address).await {
-                                Ok(place) => {
-                                    open(edge, &key, upgrade, Caller { principal, origin, address, place, resumes })
-                                }
-                                Err(refusal) => refusal,
-                            }
-                        }
-                        Err(refusal) => refusal,
-                    }
-                }
-            },
-        );
-    let refused = |_: warp::Rejection| async {
-        Ok::<_, warp::Rejection>((warp::reply::with_status(
-            "a WebSocket handshake is expected",
-            StatusCode::UPGRADE_REQUIRED,
-        )
-        .into_response(),))
+    let guard = {
+        let edge = edge.clone();
+        warp::header::headers_cloned()
+            .and_then(move |headers: HeaderMap| {
+                let admitted = edge.admits(&headers).map_err(warp::reject::custom);
+                async move { admitted }
+            })
+            .untuple_one()
     };
-    let refusal = warp::path!("ws").and_then(|| async { Err::<warp::reply::Response, _>(warp::reject::reject()) });
-    probes(ready).or(pages::routes()).or(admin).or(internal).or(socket).or(refusal.or_else(refused)).recover(not_found)
+    let served = pages::routes().or(admin).unify().or(internal::routes(edge.clone())).unify();
+    let served = served.or(handshake::route(edge)).unify().or(options()).unify();
+    // Probes come with the names and addresses of balancers.
+    probes(ready).or(guard.and(served)).recover(refused)
 }
 
-/// The answer to a path that is not there.
-pub async fn not_found(_: warp::Rejection) -> Result<warp::reply::Response, Infallible> {
-    Ok(StatusCode::NOT_FOUND.into_response())
-}
+impl Reject for Outside {}
 
-/// The parameters of `/ws`: `v=resume` asks for the resume extension, `token` carries a browser's token.
-fn query() -> impl Filter<Extract = (HashMap<String, String>,), Error = Infallible> + Clone {
-    warp::query::<HashMap<String, String>>().or(warp::any().map(HashMap::new)).unify()
-}
-
-fn bearer(authorization: &str) -> Option<&str> {
-    let (scheme, token) = authorization.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-/// Who a token stands for. Without a valid one a client is anonymous, or is refused where the server is strict.
-async fn principal(edge: &Edge, token: Option<&str>) -> Result<Option<Principal>, warp::reply::Response> {
-    let verified = match token.filter(|token| !token.is_empty()) {
-        Some(token) if edge.auth.is_on() => edge.auth.verify(token).await.map(Some),
-        _ => Ok(None),
-    };
-    match verified {
-        Ok(None) | Err(_) if edge.auth.is_strict() => {
-            let refusal = warp::reply::with_status("a valid token is needed", StatusCode::UNAUTHORIZED);
-            Err(warp::reply::with_header(refusal, "www-authenticate", "Bearer").into_response())
-        }
-        Ok(principal) => Ok(principal),
-        Err(error) => {
-            tracing::debug!(%error, "a client's token was not accepted; it is anonymous");
-            Ok(None)
-        }
-    }
-}
-
-/// A connection's place among those that are counted.
-async fn place(edge: &Edge, principal: Option<&Principal>, address: IpAddr) -> Result<Place, warp::reply::Response> {
-    let org = principal.map_or(REFERENCE_ORG, |principal| &principal.org);
-    edge.quota.connect(org, address).await.map_err(|error| match error {
-        QuotaError::Limited(seconds) => {
-            let refusal = warp::reply::with_status("too many connections", StatusCode::TOO_MANY_REQUESTS);
-            warp::reply::with_header(refusal, "retry-after", seconds).into_response()
-        }
-        error => {
-            tracing::warn!(%error, "connections can't be counted now");
-            StatusCode::SERVICE_UNAVAILABLE.into_response()
+/// What may be asked of a path that is there: `OPTIONS`.
+fn options() -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
+    const PATHS: [&str; 3] = ["/", "/audit", "/ws"];
+    warp::options().and(warp::path::full()).and_then(|path: warp::path::FullPath| async move {
+        match PATHS.contains(&path.as_str()) {
+            true => Ok(allowed(StatusCode::NO_CONTENT)),
+            false => Err(warp::reject::not_found()),
         }
     })
 }
 
-/// Answers the handshake and serves the connection once it is upgraded.
-fn open(edge: Arc<Edge>, key: &str, upgrade: OnUpgrade, caller: Caller) -> warp::reply::Response {
-    let tracker = edge.connections.clone();
-    tracker.spawn(async move {
-        let socket = match upgrade.await {
-            Ok(upgraded) => Socket::new(upgraded, edge.large_frames.clone()).await,
-            Err(error) => Err(std::io::Error::other(error)),
-        };
-        match socket {
-            Ok(socket) => connection::serve(edge, socket, caller).await,
-            Err(error) => tracing::debug!(%error, "a handshake was not completed"),
-        }
-    });
-    let response = warp::http::Response::builder()
-        .status(StatusCode::SWITCHING_PROTOCOLS)
-        .header("connection", "upgrade")
-        .header("upgrade", "websocket")
-        .header("sec-websocket-accept", derive_accept_key(key.as_bytes()))
-        .body("");
-    response.map_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response(), Reply::into_response)
+fn allowed(status: StatusCode) -> Response {
+    warp::reply::with_header(status, "allow", "GET, HEAD, OPTIONS").into_response()
+}
+
+/// The answer to what is not served: a path that is not there, a method that its path does not have, a page of elsewhere.
+pub async fn refused(rejection: warp::Rejection) -> Result<Response, Infallible> {
+    Ok(if let Some(outside) = rejection.find::<Outside>() {
+        warp::reply::with_status(outside.words(), StatusCode::FORBIDDEN).into_response()
+    } else if rejection.find::<MethodNotAllowed>().is_some() {
+        allowed(StatusCode::METHOD_NOT_ALLOWED)
+    } else {
+        StatusCode::NOT_FOUND.into_response()
+    })
 }
 
 /// Accepts connections until `shutdown`.
@@ -208,6 +125,10 @@ where
         let routes = TowerToHyperService::new(warp::service(routes.clone()));
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(Peer(address.ip()));
+            // What answers GET answers HEAD: the server leaves the body out, for it knows what was asked.
+            if request.method() == Method::HEAD && request.uri().path() != "/ws" {
+                *request.method_mut() = Method::GET;
+            }
             routes.call(request)
         });
         tokio::spawn(async move {

@@ -3,7 +3,7 @@
 //! The upgrade is done here rather than by warp, whose WebSocket allocates 128 KiB of read buffer for every connection and
 //! copies every outgoing frame into a new string.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -12,7 +12,6 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::Semaphore,
     time::{Instant, timeout, timeout_at},
 };
 use tokio_tungstenite::{
@@ -23,8 +22,11 @@ use tokio_tungstenite::{
     },
 };
 
-use super::intake::{Excess, Intake};
+use super::intake::{Excess, Intake, Rooms};
 use crate::limits;
+
+/// The close code that tells a client that it needs another token: trying again with the same one is no use.
+const TOKEN_CLOSE_CODE: u16 = 4401;
 
 /// Why a connection is closed by this side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +38,18 @@ pub enum Close {
     Restart,
     /// The client does not read fast enough; a new connection starts from the log.
     TooSlow,
-    /// The client does not send a large frame fast enough.
+    /// The client does not send a frame fast enough.
     TooLate,
+    /// The client does not answer pings.
+    Silent,
+    /// The client has opened no session for too long.
+    NoSession,
+    /// The client's token does not hold.
+    BadToken,
+    /// The client's token has expired.
+    Expired,
+    /// Tokens can't be verified now.
+    Unverified,
 }
 
 impl Close {
@@ -49,6 +61,11 @@ impl Close {
             Close::Restart => (CloseCode::Restart, "the server restarts"),
             Close::TooSlow => (CloseCode::Again, "too many frames waited for this client"),
             Close::TooLate => (CloseCode::Policy, "the frame took too long"),
+            Close::Silent => (CloseCode::Policy, "pings are not answered"),
+            Close::NoSession => (CloseCode::Policy, "no session was opened"),
+            Close::BadToken => (CloseCode::Library(TOKEN_CLOSE_CODE), "the token is not valid"),
+            Close::Expired => (CloseCode::Library(TOKEN_CLOSE_CODE), "the token has expired"),
+            Close::Unverified => (CloseCode::Again, "tokens can't be verified now"),
         };
         CloseFrame { code, reason: Utf8Bytes::from_static(reason) }
     }
@@ -72,12 +89,12 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Takes over the TCP connection of an accepted upgrade. `room`: bytes of large frames that the process may hold.
-    pub async fn new(upgraded: Upgraded, room: Arc<Semaphore>) -> io::Result<Self> {
+    /// Takes over the TCP connection of an accepted upgrade. `rooms`: memory for the unfinished frames of the process.
+    pub async fn new(upgraded: Upgraded, rooms: Rooms) -> io::Result<Self> {
         let parts = upgraded
             .downcast::<TokioIo<TcpStream>>()
             .map_err(|_| io::Error::other("the upgraded connection is not the TCP connection that was accepted"))?;
-        let intake = Intake::new(parts.io.into_inner(), parts.read_buf, room);
+        let intake = Intake::new(parts.io.into_inner(), parts.read_buf, rooms);
         Ok(Self { inner: websocket(intake).await, read: 0, is_swollen: false })
     }
 
@@ -99,6 +116,17 @@ impl Socket {
     /// Lets the client send frames with attachments from now on.
     pub fn allow_large(&mut self) {
         self.inner.get_mut().allow_large();
+    }
+
+    /// When the client sent its last byte.
+    pub fn heard_at(&self) -> Instant {
+        self.inner.get_ref().heard_at()
+    }
+
+    /// Asks the client whether it is there. False: it is gone.
+    pub async fn ping(&mut self) -> bool {
+        let ping = self.inner.send(Message::Ping(Bytes::new()));
+        matches!(timeout(Duration::from_millis(limits::SOCKET_WRITE_MS), ping).await, Ok(Ok(())))
     }
 
     /// The next message; control pings are answered on the way. Cancel-safe.

@@ -3,11 +3,11 @@
 //! - [`policy`]: what a policy says.   - [`origin`]: pages.   - [`context`]: a host's word about who its user is.
 //! - [`source`]: where policies come from.
 //!
-//! A policy is looked up by the agent's id, which any visitor may name; so a policy that can't be had is as one that is not
-//! there, and whoever wants that to close the door turns strictness on.
+//! A policy is looked up by the agent's id, which any visitor may name. While its source fails, the last policy that it gave
+//! holds for a bounded time; an agent of which it gave none counts as having no policy, and strictness refuses those.
 
 mod context;
-mod origin;
+pub mod origin;
 mod policy;
 mod source;
 
@@ -48,6 +48,19 @@ impl Widgets {
     /// The first source that has a policy for an agent says it. `strict`: an agent without a policy is refused.
     pub fn new(sources: Vec<Source>, strict: bool) -> Self {
         Self { sources, strict }
+    }
+
+    /// Whether policies decide at all.
+    pub fn is_configured(&self) -> bool {
+        self.strict || self.sources.iter().any(Source::is_configured)
+    }
+
+    /// Whether a page of this origin may use sessions of this agent.
+    pub async fn allows(&self, agent: &str, origin: Option<&str>) -> bool {
+        match self.policy(agent).await {
+            Some(policy) => origin::is_allowed(&policy.allowed_origins, origin),
+            None => !self.strict,
+        }
     }
 
     /// Whether a session with this agent may be opened from a page of this origin. `agent` is `None` when none was named;

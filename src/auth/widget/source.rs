@@ -14,8 +14,11 @@ pub type Lookup = Arc<dyn Fn(&str) -> Option<WidgetPolicy> + Send + Sync>;
 
 /// A source of policies.
 pub enum Source {
-    /// What the process knows already: agents' configuration.
-    Known(Lookup),
+    /// What the process knows already: agents' configuration; `any`: whether it holds a policy at all.
+    Known {
+        lookup: Lookup,
+        any: Arc<dyn Fn() -> bool + Send + Sync>,
+    },
     File(HashMap<String, WidgetPolicy>),
     Service(Service),
 }
@@ -39,22 +42,32 @@ impl Source {
         Ok(Self::File(serde_json::from_slice(&text).map_err(|error| SourceError::Json(shown, error))?))
     }
 
+    /// Whether policies may come from here.
+    pub fn is_configured(&self) -> bool {
+        match self {
+            Self::Known { any, .. } => any(),
+            Self::File(_) | Self::Service(_) => true,
+        }
+    }
+
     /// The policy for an agent.
     pub async fn policy(&self, agent: &str) -> Option<WidgetPolicy> {
         match self {
-            Self::Known(lookup) => lookup(agent),
+            Self::Known { lookup, .. } => lookup(agent),
             Self::File(policies) => policies.get(agent).cloned(),
             Self::Service(service) => service.policy(agent).await,
         }
     }
 }
 
-/// Policies over HTTP: `GET {url}/{agent}`. A policy, and that there is none, are kept for a while; a failure is not.
+/// Policies over HTTP: `GET {url}/{agent}`. A policy, and that there is none, are kept for a while; a failure is not. The last
+/// answer is kept for longer, and holds while the service fails.
 pub struct Service {
     client: Client,
     url: Url,
     bearer: Option<String>,
     known: Cache<String, Option<WidgetPolicy>>,
+    last: Cache<String, Option<WidgetPolicy>>,
 }
 
 /// Why the service gave no answer that counts. It holds nothing of the answer.
@@ -77,16 +90,33 @@ impl Service {
             .map_err(|error| SourceError::Client(error.to_string()))?;
         let known = Cache::builder().max_capacity(limits::WIDGET_POLICIES_CACHED);
         let known = known.time_to_live(Duration::from_secs(config.ttl_secs.into())).build();
-        Ok(Self { client, url: config.url.clone(), bearer: config.bearer.clone(), known })
+        let last = Cache::builder().max_capacity(limits::WIDGET_POLICIES_CACHED);
+        let last = last.time_to_live(Duration::from_secs(limits::WIDGET_POLICY_HOLDS_SECS)).build();
+        Ok(Self { client, url: config.url.clone(), bearer: config.bearer.clone(), known, last })
     }
 
     /// Of many sessions that are opened at once, one asks.
     async fn policy(&self, agent: &str) -> Option<WidgetPolicy> {
-        let asked = self.known.try_get_with_by_ref(agent, self.ask(agent)).await;
-        asked.unwrap_or_else(|error| {
-            tracing::warn!(%error, agent, "the service of widget policies gave no answer; the agent counts as having none");
-            None
-        })
+        let asked = self.known.try_get_with_by_ref(agent, self.ask_and_keep(agent)).await;
+        match asked {
+            Ok(policy) => policy,
+            Err(error) => {
+                let last = self.last.get(agent).await;
+                let held = last.is_some();
+                tracing::warn!(%error, agent, held, "the service of widget policies gave no answer; the last one holds, if any");
+                last.flatten()
+            }
+        }
+    }
+
+    async fn ask_and_keep(&self, agent: &str) -> Result<Option<WidgetPolicy>, Failure> {
+        let answer = self.ask(agent).await?;
+        // Anybody may name agents that are not there; they must not push out those that are.
+        match &answer {
+            Some(_) => self.last.insert(agent.to_string(), answer.clone()).await,
+            None => self.last.invalidate(agent).await,
+        }
+        Ok(answer)
     }
 
     async fn ask(&self, agent: &str) -> Result<Option<WidgetPolicy>, Failure> {

@@ -153,7 +153,13 @@ async fn an_agent_without_a_policy_is_refused_where_that_is_wanted() {
 async fn the_first_source_that_knows_an_agent_counts() {
     let known = |agent: &str| (agent == "shop").then(|| allowing(&["https://first.example"]));
     let second = HashMap::from([("shop".into(), allowing(&["*"])), ("other".into(), allowing(&["*"]))]);
-    let widgets = Widgets::new(vec![Source::Known(std::sync::Arc::new(known)), Source::File(second)], true);
+    let widgets = Widgets::new(
+        vec![
+            Source::Known { lookup: std::sync::Arc::new(known), any: std::sync::Arc::new(|| true) },
+            Source::File(second),
+        ],
+        true,
+    );
     assert_eq!(widgets.admit(Some("shop"), None, None, NOW).await, Err(WidgetRefusal::Origin));
     assert!(widgets.admit(Some("other"), None, None, NOW).await.is_ok());
 }

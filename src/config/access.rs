@@ -1,0 +1,87 @@
+//! What visitors without proof of who they are may do, and from which pages.
+
+use std::{fmt, net::IpAddr};
+
+use super::{ConfigError, parsed, patterns, wrong};
+
+/// What visitors may do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Access {
+    /// Origins of pages that may connect to an edge on a loopback address, beyond those of loopback addresses.
+    pub origins: Vec<String>,
+    /// Names that such an edge may be called by, beyond those of loopback addresses.
+    pub hosts: Vec<String>,
+    /// Whether everybody sees all conversations of the organisation; `None`: only on a loopback address, without tokens and
+    /// without policies of widgets.
+    pub everybody_sees_all: Option<bool>,
+    /// Models that a message may name, beyond those of its agent; `*` = any.
+    pub models: Vec<String>,
+    /// How often a silent client is asked whether it is there.
+    pub ping_secs: u32,
+    /// How long a connection may last without a session.
+    pub session_wait_secs: u32,
+}
+
+/// Reads the names that are about visitors.
+pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Access, ConfigError> {
+    const ORIGINS: &str = "SMOOTH_AGENT_ALLOWED_ORIGINS";
+    let list = |name: &str| {
+        let list = text(name).unwrap_or_default();
+        list.split(',').map(|entry| entry.trim().to_string()).filter(|entry| !entry.is_empty()).collect::<Vec<_>>()
+    };
+    let origins = list(ORIGINS);
+    let is_origin =
+        |origin: &&String| *origin == "*" || origin.starts_with("http://") || origin.starts_with("https://");
+    if let Some(wrong_one) = origins.iter().find(|origin| !is_origin(origin)) {
+        return Err(wrong(ORIGINS, format!("`{wrong_one}` is not an origin such as https://shop.example")));
+    }
+    let everybody_sees_all = match text("SMOOTH_AGENT_EVERYBODY_SEES_ALL").map(|value| value.to_ascii_lowercase()) {
+        None => None,
+        Some(value) if ["1", "true", "yes"].contains(&value.as_str()) => Some(true),
+        Some(value) if ["0", "false", "no"].contains(&value.as_str()) => Some(false),
+        Some(value) => {
+            return Err(wrong("SMOOTH_AGENT_EVERYBODY_SEES_ALL", format!("`{value}` is neither true nor false")));
+        }
+    };
+    Ok(Access {
+        origins,
+        hosts: patterns(text("SMOOTH_AGENT_ALLOWED_HOSTS")),
+        everybody_sees_all,
+        models: list("SMOOTH_AGENT_MODELS"),
+        ping_secs: parsed(text, "SMOOTH_AGENT_PING_SECS", "a number of seconds", || 25)?,
+        session_wait_secs: parsed(text, "SMOOTH_AGENT_SESSION_WAIT_SECS", "a number of seconds", || 60)?,
+    })
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "SMOOTH_AGENT_ALLOWED_ORIGINS={}", self.origins.join(","))?;
+        writeln!(f, "SMOOTH_AGENT_ALLOWED_HOSTS={}", self.hosts.join(","))?;
+        let sees_all = self.everybody_sees_all.map_or("unset".into(), |sees_all| sees_all.to_string());
+        writeln!(f, "SMOOTH_AGENT_EVERYBODY_SEES_ALL={sees_all}")?;
+        writeln!(f, "SMOOTH_AGENT_MODELS={}", self.models.join(","))?;
+        writeln!(f, "SMOOTH_AGENT_PING_SECS={}", self.ping_secs)?;
+        write!(f, "SMOOTH_AGENT_SESSION_WAIT_SECS={}", self.session_wait_secs)
+    }
+}
+
+/// Warnings about settings that are valid and unsafe together; `config check` prints them, and an edge logs them.
+pub(super) fn warnings(access: &Access, bind: IpAddr, tokens: bool, administrates: bool) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if access.everybody_sees_all == Some(true) {
+        warnings.push(
+            "SMOOTH_AGENT_EVERYBODY_SEES_ALL: any visitor lists and reads every conversation of its organisation"
+                .into(),
+        );
+    }
+    if !bind.is_loopback() && !tokens {
+        warnings.push(format!(
+            "SMOOTH_AGENT_BIND={bind} is reachable from other machines and no tokens are verified: visitors are anonymous, \
+             and whoever knows the id of a session may use it"
+        ));
+    }
+    if administrates && !bind.is_loopback() {
+        warnings.push("SMOOTH_AGENT_AUTH_MODE=none: whoever reaches this port administrates AUTH_DEV_ORG_ID".into());
+    }
+    warnings
+}

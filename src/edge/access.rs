@@ -1,0 +1,141 @@
+//! What clients may do that have not proved who they are, and which pages may reach an edge at all.
+//!
+//! Where policies of widgets are configured, or other machines reach the edge, a visitor reaches a conversation only by a
+//! session of it. An edge on a loopback address that verifies nothing serves its own machine: pages of other origins, and
+//! names that were made to lead here, stay out.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use url::{Host, Url};
+use warp::http::{HeaderMap, HeaderValue, header};
+
+use super::Edge;
+use crate::auth::widget::origin;
+
+/// Why a request is not served, in words for who wrote the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outside {
+    Origin,
+    Host,
+}
+
+impl Outside {
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Origin => {
+                "pages of this origin may not connect: set SMOOTH_AGENT_ALLOWED_ORIGINS, tokens or widget policies"
+            }
+            Self::Host => {
+                "this server is not known by this name: set SMOOTH_AGENT_ALLOWED_HOSTS, tokens or widget policies"
+            }
+        }
+    }
+}
+
+impl Edge {
+    /// Whether everybody sees all conversations of the organisation.
+    pub fn shows_all(&self) -> bool {
+        let is_private = self.settings.is_loopback && !self.widgets.is_configured();
+        !self.auth.is_on() && self.settings.access.everybody_sees_all.unwrap_or(is_private)
+    }
+
+    /// Whether a visitor without proof needs a session of a conversation to reach it, rather than its id alone.
+    pub fn wants_sessions(&self) -> bool {
+        if self.settings.access.everybody_sees_all == Some(true) && !self.auth.is_on() {
+            return false;
+        }
+        self.widgets.is_configured() || (!self.auth.is_on() && !self.shows_all())
+    }
+
+    /// Whether a request comes from where this edge serves.
+    pub fn admits(&self, headers: &HeaderMap) -> Result<(), Outside> {
+        if !self.settings.is_loopback || self.auth.is_on() || self.widgets.is_configured() {
+            return Ok(());
+        }
+        let access = &self.settings.access;
+        let text = |value: &HeaderValue| value.to_str().map(str::to_owned).unwrap_or_default();
+        let mut hosts = headers.get_all(header::HOST).iter().map(text);
+        let is_known = |host: &String| is_loopback(host) || access.hosts.iter().any(|known| is_named(host, known));
+        match (hosts.next(), hosts.next()) {
+            (Some(host), None) if is_known(&host) => {}
+            _ => return Err(Outside::Host),
+        }
+        let may = |origin: String| {
+            let own = origin::parse(&origin).is_some_and(|url| url.host().is_some_and(|host| is_loopback_host(&host)));
+            own || origin::is_allowed(&access.origins, Some(&origin))
+        };
+        match headers.get_all(header::ORIGIN).iter().map(text).all(may) {
+            true => Ok(()),
+            false => Err(Outside::Origin),
+        }
+    }
+}
+
+/// The host of a `Host` header, with or without a port.
+fn host_of(authority: &str) -> Option<Url> {
+    let url = Url::parse(&format!("http://{authority}/")).ok()?;
+    let is_bare = url.username().is_empty() && url.password().is_none() && url.path() == "/" && url.query().is_none();
+    is_bare.then_some(url)
+}
+
+fn is_loopback(authority: &str) -> bool {
+    host_of(authority).and_then(|url| Some(is_loopback_host(&url.host()?))).unwrap_or(false)
+}
+
+/// Whether a `Host` header names this host, whatever the port; with one, this port too.
+fn is_named(authority: &str, known: &str) -> bool {
+    let Some(url) = host_of(authority) else { return false };
+    let name = url.host_str().unwrap_or_default();
+    known == name || url.port().is_some_and(|port| known == format!("{name}:{port}"))
+}
+
+fn is_loopback_host(host: &Host<&str>) -> bool {
+    match host {
+        Host::Domain(name) => {
+            let name = name.strip_suffix('.').unwrap_or(name);
+            name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost")
+        }
+        Host::Ipv4(address) => is_loopback_address(IpAddr::V4(*address)),
+        Host::Ipv6(address) => is_loopback_address(IpAddr::V6(*address)),
+    }
+}
+
+/// Whether an address is reached from its own machine only.
+pub fn is_loopback_address(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => Ipv4Addr::is_loopback(&address),
+        IpAddr::V6(address) => Ipv6Addr::is_loopback(&address),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loopback_name_is_told_from_one_that_looks_like_it() {
+        for host in
+            ["localhost", "localhost:8787", "LOCALHOST.:1", "app.localhost", "127.0.0.1:80", "127.8.9.1", "[::1]:8787"]
+        {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "evil.example#localhost",
+            "10.0.0.1",
+            "localhost@evil.example",
+            "evil.example/localhost",
+            "[::2]",
+            "0.0.0.0",
+            "localhost:port",
+            "notlocalhost",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
+        assert!(is_named("Dev.Example:8787", "dev.example") && is_named("dev.example:8787", "dev.example:8787"));
+        assert!(!is_named("dev.example:1", "dev.example:8787") && !is_named("x.dev.example", "dev.example"));
+    }
+}
