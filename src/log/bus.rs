@@ -185,6 +185,14 @@ mod tests {
     use super::new_enough;
 
     #[test]
+    fn refusals_of_subscriptions_are_told_from_those_of_publishes() {
+        use async_nats::{Event, ServerError};
+        let said = |text: &str| Event::ServerError(ServerError::Other(text.into())).to_string();
+        assert!(super::is_subscription(&said("Permissions Violation for Subscription to \"stop.local.>\"")));
+        assert!(!super::is_subscription(&said("Permissions Violation for Publish to \"subscription.to\"")));
+    }
+
+    #[test]
     fn server_versions_are_compared_as_numbers() {
         for (version, expected) in
             [("2.9.0", false), ("2.11.4", false), ("2.12.0", true), ("2.15.1", true), ("3.0.0-RC.1", true), ("", false)]

@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 async fn run(stage: &Stage, arguments: &[&str]) -> (bool, String) {
-    let mut process = stage.run("command", arguments, &[]);
+    let mut process = stage.run("command", arguments, &[("RUST_LOG", "off")]);
     let success = process.ended().await.success();
     (success, process.output())
 }
