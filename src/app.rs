@@ -47,6 +47,7 @@ use crate::{
         streams,
     },
     model::{Gateway, Timeouts},
+    otp::allowance::Allowance,
     secrets::Secrets,
     tools::{self, Builtins, Mcp, fetch_url::FetchUrl, github_search::GitHubSearch, web_search::WebSearch},
     worker::{self, Worker, gateways::Gateways},
@@ -109,6 +110,7 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
         access: config.access.clone(),
         is_loopback: edge::access::is_loopback_address(config.bind),
         model: config.model.clone(),
+        fetch: config.web.allow.clone(),
     };
     for warning in config.warnings() {
         tracing::warn!("{warning}");
@@ -230,6 +232,7 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
         counts_tokens: config.quotas.org_tokens.is_set(),
         counts_turns: config.quotas.org_turns.is_set(),
         mcp: Mcp::new(&config.mcp.servers),
+        codes: Allowance { address: config.quotas.address_codes, org: config.quotas.org_codes.clone() },
     };
     streams::check(&bus.client, &config.regions.home).await?;
     let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());

@@ -41,6 +41,8 @@ pub const ERASE_PARALLEL: usize = 16;
 pub const ATTACHMENTS_MAX: usize = 8;
 /// Longest URL of an attachment, and name of a file: both are stored with the message and go out with every tool call.
 pub const ATTACHMENT_URL_MAX_BYTES: usize = 2_048;
+/// How long the name in an attachment's URL may take to be looked up.
+pub const ATTACHMENT_LOOKUP_MS: u64 = 1_000;
 pub const ATTACHMENT_NAME_MAX_CHARS: usize = 255;
 /// Chunk of an object, as the client libraries cut them.
 pub const OBJECT_CHUNK_BYTES: usize = 128 * 1024;
@@ -102,6 +104,16 @@ pub const AGENT_VERSIONS_CACHED: u64 = 1_000;
 pub const SKILL_MAX_BYTES: usize = 64 * 1024;
 /// How long the host's service for one-time passwords may take.
 pub const OTP_MS: u64 = 10_000;
+/// How much later a service may still send the password of a request that was given up: until then no other one is asked for.
+pub const OTP_LATE_MS: u64 = 5_000;
+/// One-time passwords in an hour: of a session, and of those who come from one group of addresses to one mailbox or number. Then
+/// those that a mailbox or number gets from everybody, in a time so short that strangers can't keep its owner out for long.
+pub const CODES_SESSION_MAX: u64 = 5;
+pub const CODES_PAIR_MAX: u64 = 5;
+pub const CODES_CONTACT_MAX: u64 = 10;
+pub const CODES_CONTACT_SECS: i64 = 600;
+/// How often a password may be entered: the service may allow fewer.
+pub const CODE_TRIES_MAX: u64 = 5;
 /// Longest one-time password that is passed on.
 pub const OTP_CODE_MAX_BYTES: usize = 64;
 /// How long the judge of a workflow may take before its step counts as not done.
@@ -195,11 +207,10 @@ pub const CLOCK_OFFSET_MAX_MS: i64 = 5_000;
 /// Largest body of a widget's request, and how long it may take to come.
 pub const INTERNAL_BODY_MAX_BYTES: usize = 16 * 1024;
 pub const INTERNAL_BODY_MS: u64 = 10_000;
-/// One-time passwords that one session may ask for in an hour, and that one mailbox gets in an hour.
-pub const RESTORE_CODES_MAX: u32 = 5;
-pub const MAILBOX_CODES_MAX: i64 = 10;
 /// Conversations that are opened for a visitor who has proved an address.
 pub const RESTORED_MAX: usize = 10;
+/// Addresses whose writing one edge counts at once.
+pub const ADDRESSES_COUNTED: u64 = 100_000;
 /// When a client that was refused may try again: a connection, and a turn of an organisation that has as many as it may.
 pub const CONNECTION_RETRY_SECS: u64 = 30;
 pub const TURN_RETRY_SECS: u64 = 5;
@@ -210,6 +221,8 @@ pub const QUOTA_PARALLEL: usize = 16;
 
 /// Conversations that one connection watches at once: each is a subscription for as long as the connection lives.
 pub const CONNECTION_WATCHED: usize = 500;
+/// Conversations that a connection is known to have reached by a session: more than a client has open.
+pub const REACHED_MAX: usize = 64;
 /// Frames that may wait for one connection. One is about 300 bytes; a socket that is 512 behind does not read.
 pub const CONNECTION_QUEUE_FRAMES: usize = 512;
 /// Bytes of frames that may wait for one connection: a flat-out model makes few large frames.

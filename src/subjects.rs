@@ -250,8 +250,21 @@ pub fn parse_last_id(subject: &str) -> Option<Uuid> {
 pub enum Counted<'a> {
     Org(&'a str),
     Address(IpAddr),
-    /// An e-mail address.
-    Mailbox(&'a str),
+}
+
+/// What one-time passwords are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codes<'a> {
+    Session(Uuid),
+    /// A group of clients' addresses.
+    Source(&'a str),
+    /// Such a group, and the address or number that a password is sent to.
+    Pair(&'a str, &'a str),
+    /// The address or number alone.
+    Contact(&'a str),
+    Org(&'a str),
+    /// Of one challenge, how often a password was entered.
+    Tries(Uuid),
 }
 
 /// `count.org.{org}.messages.{minute}`: messages that ask for a turn. Publishers: edges. Stream: COUNTERS.
@@ -269,9 +282,25 @@ pub fn count_sessions(address: IpAddr, minute: i64) -> String {
     format!("{}.sessions.{minute}", counted(Counted::Address(address)))
 }
 
-/// `count.mailbox.{mailbox}.codes.{hour}`: passwords that were sent to an e-mail address. Publishers: edges. Stream: COUNTERS.
-pub fn count_codes(email: &str, hour: i64) -> String {
-    format!("{}.codes.{hour}", counted(Counted::Mailbox(email)))
+/// `count.codes.{kind}.{whose}.{window}`: one-time passwords that were sent, or entered, by windows of time. Publishers: edges
+/// and workers. Stream: COUNTERS.
+pub fn count_codes(codes: Codes, window: i64) -> String {
+    // An address says who somebody is, and subjects are shown by monitoring.
+    let (kind, whose) = match codes {
+        Codes::Session(session) => ("session", session.to_string()),
+        Codes::Source(source) => ("source", encode_token(source)),
+        Codes::Pair(source, contact) => ("pair", hash(&format!("{source} {contact}"))),
+        Codes::Contact(contact) => ("contact", hash(contact)),
+        Codes::Org(org) => ("org", encode_token(org)),
+        Codes::Tries(challenge) => ("tries", challenge.to_string()),
+    };
+    format!("count.codes.{kind}.{whose}.{window}")
+}
+
+/// The group of addresses that a client's is in: a part of its hash that some hundred addresses share, so that what holds it
+/// does not say where a person was.
+pub fn source_of(address: IpAddr) -> String {
+    hash(&address.to_string())[..6].to_string()
 }
 
 fn counted(whose: Counted) -> String {
@@ -283,7 +312,6 @@ fn whose_token(whose: Counted) -> String {
         Counted::Org(org) => format!("org.{}", encode_token(org)),
         // An address says who somebody is, and subjects are shown by monitoring.
         Counted::Address(address) => format!("address.{}", hash(&address.to_string())),
-        Counted::Mailbox(email) => format!("mailbox.{}", hash(email)),
     }
 }
 

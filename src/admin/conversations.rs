@@ -81,8 +81,9 @@ pub async fn messages(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     if !state.exists() {
         return Err(Refusal::not_found());
     }
+    // As if it were not there: another answer would tell that it is.
     if !may_review(&asked.principal, state.owner.as_deref()) {
-        return Err(Refusal::forbidden());
+        return Err(Refusal::not_found());
     }
     let (found, mut more) = admin.conversations.messages_after(&key, &state, after, limit).await?;
     let (mut messages, mut bytes, mut last) = (Vec::new(), 0, None);

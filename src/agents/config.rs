@@ -27,6 +27,10 @@ pub struct AgentConfig {
     /// The model, unless a message names another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// Models that a message may name beside that one: names, or the beginning of names and `*`. Left out: those of the edges'
+    /// settings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub models: Option<Vec<String>>,
     /// The name of the organisation's secret that holds its key for the gateway. Left out: the workers' own key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway_key: Option<String>,

@@ -54,14 +54,15 @@ impl Role {
 }
 
 /// Whether a connection may reach a conversation of this organisation and owner: the one check of every action that names a
-/// session or a conversation.
+/// session or a conversation. `proved` is the address that the session proved by which the conversation is reached.
 ///
-/// A conversation without an owner is reachable by whoever knows its id, or anonymous visitors would be locked out of their
-/// own; but not by somebody of another organisation.
-pub fn may_reach(principal: Option<&Principal>, org: &str, owner: Option<&str>) -> bool {
+/// A conversation without an owner is reachable by its id, or anonymous visitors would be locked out of their own; but not from
+/// another organisation.
+pub fn may_reach(principal: Option<&Principal>, org: &str, owner: Option<&str>, proved: Option<&str>) -> bool {
     match (principal, owner) {
         (Some(principal), _) if principal.org != org => false,
         (_, None) => true,
+        (_, Some(owner)) if proved == Some(owner) => true,
         (None, Some(_)) => false,
         (Some(principal), Some(owner)) => principal.email.as_deref().and_then(owner_of).as_deref() == Some(owner),
     }

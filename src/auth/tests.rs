@@ -376,7 +376,10 @@ fn a_conversation_is_its_owners() {
         (&None, owned, false),
         (&None, None, true),
     ] {
-        assert_eq!(may_reach(who.as_ref(), "acme", owner), expected, "{who:?} and {owner:?}");
+        assert_eq!(may_reach(who.as_ref(), "acme", owner, None), expected, "{who:?} and {owner:?}");
+        let proved = may_reach(who.as_ref(), "acme", owner, owned);
+        assert_eq!(proved, expected || who != &other_ada, "{who:?} and {owner:?} by a session that proved it");
+        assert_eq!(may_reach(who.as_ref(), "acme", owner, Some("eve@example.org")), expected, "{who:?} and {owner:?}");
     }
 }
 

@@ -9,11 +9,20 @@ const SESSION_MESSAGES_MAX: u64 = 25;
 /// Turns of an organisation that can be counted in one request.
 const ORG_TURNS_MAX: u64 = 500;
 
+/// One-time passwords of an organisation in an hour, where nothing is set.
+const ORG_CODES: u64 = 1_000;
+
 /// What may be used. What is not limited costs nothing to count.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quotas {
     /// Messages a minute over one connection; 0 = any number.
     pub connection_messages: u64,
+    /// Sessions, names and requests of pages a minute, over one connection and from one address; 0 = any number.
+    pub connection_writes: u64,
+    pub address_writes: u64,
+    /// One-time passwords an hour on behalf of one group of addresses, and of an organisation.
+    pub address_codes: u64,
+    pub org_codes: PerOrg,
     /// Messages a minute in one conversation, over all its sessions.
     pub session_messages: PerOrg,
     /// Messages a minute, turns at once, tokens a day, connections of an organisation, on all edges together.
@@ -67,6 +76,13 @@ pub fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Quotas, ConfigError
     let number = |name: &'static str| super::optional(text, name, "a number");
     let quotas = Quotas {
         connection_messages: parsed(text, "SMOOTH_AGENT_LIMIT_CONNECTION_MESSAGES", "a number", || 3_000)?,
+        connection_writes: parsed(text, "SMOOTH_AGENT_LIMIT_CONNECTION_WRITES", "a number", || 600)?,
+        address_writes: parsed(text, "SMOOTH_AGENT_LIMIT_ADDRESS_WRITES", "a number", || 6_000)?,
+        address_codes: parsed(text, "SMOOTH_AGENT_LIMIT_ADDRESS_CODES", "a number", || 30)?,
+        org_codes: match per_org(text, "SMOOTH_AGENT_LIMIT_ORG_CODES")? {
+            unset if !unset.is_set() => PerOrg { all: Some(ORG_CODES), ..unset },
+            set => set,
+        },
         session_messages: per_org(text, "SMOOTH_AGENT_LIMIT_SESSION_MESSAGES")?,
         org_messages: per_org(text, "SMOOTH_AGENT_LIMIT_ORG_MESSAGES")?,
         org_turns: per_org(text, "SMOOTH_AGENT_LIMIT_ORG_TURNS")?,
@@ -114,6 +130,10 @@ impl fmt::Display for Quotas {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |number: &Option<u64>| number.map_or("unset".into(), |number| number.to_string());
         writeln!(f, "SMOOTH_AGENT_LIMIT_CONNECTION_MESSAGES={}", self.connection_messages)?;
+        writeln!(f, "SMOOTH_AGENT_LIMIT_CONNECTION_WRITES={}", self.connection_writes)?;
+        writeln!(f, "SMOOTH_AGENT_LIMIT_ADDRESS_WRITES={}", self.address_writes)?;
+        writeln!(f, "SMOOTH_AGENT_LIMIT_ADDRESS_CODES={}", self.address_codes)?;
+        writeln!(f, "SMOOTH_AGENT_LIMIT_ORG_CODES={}", self.org_codes)?;
         writeln!(f, "SMOOTH_AGENT_LIMIT_SESSION_MESSAGES={}", self.session_messages)?;
         writeln!(f, "SMOOTH_AGENT_LIMIT_ORG_MESSAGES={}", self.org_messages)?;
         writeln!(f, "SMOOTH_AGENT_LIMIT_ORG_TURNS={}", self.org_turns)?;

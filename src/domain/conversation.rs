@@ -13,8 +13,8 @@ use uuid::Uuid;
 use super::{
     digest::Digest,
     event::{
-        Cause, Event, ModelReplied, Participant, Prompt, Response, SessionOpened, StepJudged, ToolReturned,
-        TurnRequested, TurnResumed, kind,
+        Cause, EmailProof, Event, ModelReplied, OtpPurpose, Participant, Prompt, Response, SessionIdentified,
+        SessionOpened, StepJudged, ToolReturned, TurnRequested, TurnResumed, kind,
     },
     interaction::{Contact, Form},
     session::Known,
@@ -50,7 +50,7 @@ pub struct Conversation {
     /// It holds an event that this program does not know and that nobody may go on without: it can be read, not added to.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
-    /// E-mail address of the first user who gave or proved one, trimmed and in lower case: the conversation is theirs.
+    /// E-mail address of the first user who proved one, trimmed and in lower case: the conversation is theirs.
     pub owner: Option<String>,
     /// The agent of the session that was opened last.
     pub agent_id: Option<String>,
@@ -195,19 +195,13 @@ impl Conversation {
         match &recorded.event {
             Event::SessionOpened(e) => {
                 self.created_at.get_or_insert(recorded.time);
-                if self.owner.is_none() {
-                    self.owner = e.user_email.as_deref().and_then(owner_of);
-                }
                 if let Some(supports) = &e.supports {
                     self.supports = supports.clone();
                 }
                 self.open_session(e);
             }
             Event::SessionIdentified(e) => {
-                if let Some(known) = self.known_mut(e.session).filter(|known| known.otp_sent) {
-                    known.otp_sent = false;
-                    known.verified = true;
-                }
+                self.identify(e);
             }
             Event::ConversationRenamed(e) => self.title = Some(e.title.clone()),
             Event::TurnRequested(e) => self.request(e, recorded),
@@ -293,8 +287,7 @@ impl Conversation {
         turn.claims = 0;
         let session = turn.request.session;
         if let Some(known) = self.known_mut(session) {
-            known.otp_sent = false;
-            known.verified = false;
+            (known.otp_sent, known.challenge, known.verified) = (false, None, false);
         }
     }
 
@@ -321,9 +314,47 @@ impl Conversation {
     fn open_session(&mut self, e: &SessionOpened) {
         self.agent_id = Some(e.agent_id.clone());
         let email = e.user_email.as_deref().map(str::trim).filter(|email| !email.is_empty());
-        if let Some(email) = email {
-            self.know(e.session).contact.email = Some(email.to_string());
+        let Some(email) = email else { return };
+        let is_proved = matches!(e.email_proof, Some(EmailProof::Token | EmailProof::Context | EmailProof::Challenge));
+        let known = self.know(e.session);
+        known.contact.email = Some(email.to_string());
+        // A token is shown again by who comes again; the others are proof in the session alone.
+        if matches!(e.email_proof, Some(EmailProof::Context | EmailProof::Challenge)) {
+            known.proved = owner_of(email);
         }
+        // Before proofs were told apart, the first address owned.
+        if self.owner.is_none() && (is_proved || e.email_proof.is_none()) {
+            self.owner = owner_of(email);
+        }
+    }
+
+    /// A session's user met a challenge. Of the session's contact that remains which the password was sent to: the rest was
+    /// only told.
+    fn identify(&mut self, e: &SessionIdentified) {
+        let address = e.email.as_deref().and_then(owner_of);
+        if self.owner.is_none() {
+            self.owner = address.clone();
+        }
+        if e.purpose == OtpPurpose::Restore {
+            self.know(e.session).proved = address;
+            return;
+        }
+        // An event from before names no address: it proves what was known then, if nothing of that was erased.
+        let names_address = e.email.is_some() || e.phone.is_some();
+        if !names_address && self.known(e.session).is_none_or(|known| !known.otp_sent) {
+            return;
+        }
+        let known = self.know(e.session);
+        (known.otp_sent, known.challenge, known.verified) = (false, None, true);
+        if names_address {
+            (known.contact.email, known.contact.phone) = (e.email.clone(), e.phone.clone());
+            known.proved = address.or(known.proved.take());
+        }
+    }
+
+    /// The address that a session proved, if it did.
+    pub fn proved_by(&self, session: Uuid) -> Option<&str> {
+        self.known(session)?.proved.as_deref()
     }
 
     /// What is known of a session beyond its opening, if anything is.
@@ -352,8 +383,9 @@ impl Conversation {
         if let Some((form, values)) = self.asked.take_if(|_| e.values.is_some()).zip(e.values.as_ref()) {
             self.learn_contact(session, &form, values);
         }
-        if e.otp.as_ref().is_some_and(|otp| otp.sent.is_some()) {
-            self.know(session).otp_sent = true;
+        if let Some(otp) = e.otp.as_ref().filter(|otp| otp.sent.is_some()) {
+            let known = self.know(session);
+            (known.otp_sent, known.challenge) = (true, otp.challenge);
         }
     }
 
@@ -379,6 +411,7 @@ impl Conversation {
             if reachable(&known.contact) != before {
                 known.verified = false;
                 known.otp_sent = false;
+                known.challenge = None;
             }
         }
     }

@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::{
     conversation::{Conversation, Outcome},
     event::{
-        CancelReason, ConversationRenamed, Event, Prompt, Resolution, SessionIdentified, SessionOpened, TurnCancelled,
-        TurnReleased, TurnRequested, TurnResumed, TurnStarted,
+        CancelReason, ConversationRenamed, Event, OtpPurpose, Prompt, Resolution, SessionIdentified, SessionOpened,
+        TurnCancelled, TurnReleased, TurnRequested, TurnResumed, TurnStarted,
     },
     turn::{Park, Turn},
 };
@@ -114,7 +114,14 @@ pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal>
             resumed(state, *park, Answer { resolution, values: values.clone(), by: Some(*by) })
         }
         Command::Identify(identified) => match state.known(identified.session) {
-            Some(known) if known.otp_sent => Ok(Event::SessionIdentified(identified.clone())),
+            // A password proves the address of its own challenge and no later one.
+            Some(known) if known.otp_sent && known.challenge == identified.challenge => {
+                Ok(Event::SessionIdentified(identified.clone()))
+            }
+            // What is restored is asked for outside of turns, so the fold does not know the challenge.
+            _ if identified.purpose == OtpPurpose::Restore && state.exists() => {
+                Ok(Event::SessionIdentified(identified.clone()))
+            }
             _ => Err(Refusal::NotPending),
         },
         Command::Expire { park } => {

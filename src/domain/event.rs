@@ -15,7 +15,7 @@ use uuid::Uuid;
 pub use super::{
     answer::{Citation, ResolutionStatus, Response, Usage},
     request::{AgentVersion, Asker, Content, File, Image, Object, Skill},
-    session::{IdentificationMethod, OtpChallenge, OtpChannel, OtpSent},
+    session::{EmailProof, IdentificationMethod, OtpChallenge, OtpChannel, OtpPurpose, OtpSent},
 };
 pub use ends::*;
 pub use void::*;
@@ -175,6 +175,9 @@ pub struct SessionOpened {
     pub supports: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_email: Option<String>,
+    /// How the address was proved. Absent in events from before, whose address owned the conversation however it was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email_proof: Option<EmailProof>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub browser_fingerprint: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -201,6 +204,17 @@ pub struct ConversationRenamed {
 pub struct SessionIdentified {
     pub session: Uuid,
     pub method: IdentificationMethod,
+    /// The challenge that was met, and the address or number that its password was sent to. Absent in events from before, which
+    /// proved the contact that the session had then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phone: Option<String>,
+    /// What the password was for; absent in events from before, which were for tools.
+    #[serde(default)]
+    pub purpose: OtpPurpose,
     /// Stored after this moment the event is void.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<DateTime<Utc>>,
@@ -227,6 +241,9 @@ pub struct TurnRequested {
     pub pool: String,
     pub user: Participant,
     pub agent: Participant,
+    /// The group of some hundred addresses that the client's is in, for counting what is sent on its behalf.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// Who asks, if the connection proved it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asker: Option<Asker>,

@@ -290,7 +290,7 @@ fn check_answers(questions: &[Question], values: &Map<String, Value>) -> (Map<St
 }
 
 /// The address with its domain in lower case, if it has the shape of one.
-fn email(text: &str) -> Option<String> {
+pub fn email(text: &str) -> Option<String> {
     let (local, domain) = text.split_once('@')?;
     let domain = domain.to_lowercase();
     let is_plain = |part: &str| !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || c.is_control());

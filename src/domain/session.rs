@@ -18,11 +18,17 @@ pub struct Known {
     pub otp_sent: bool,
     /// The visitor proved to be reachable at the contact.
     pub verified: bool,
+    /// The challenge whose password was sent last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<Uuid>,
+    /// The e-mail address that the session proved, in the form of owners: it may do what the owner may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proved: Option<String>,
 }
 
 impl Known {
     pub fn new(session: Uuid) -> Self {
-        Self { session, contact: Contact::default(), otp_sent: false, verified: false }
+        Self { session, contact: Contact::default(), otp_sent: false, verified: false, challenge: None, proved: None }
     }
 }
 
@@ -34,6 +40,31 @@ pub enum IdentificationMethod {
     Otp,
 }
 
+/// What a one-time password is for. A proof for one purpose is none for another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OtpPurpose {
+    /// A tool that is called only for users who proved who they are.
+    #[default]
+    Tool,
+    /// The conversations of an address, on another device.
+    Restore,
+}
+
+/// How it is known that a session's e-mail address is its user's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EmailProof {
+    /// It is not: the client said so.
+    Told,
+    /// A verified token names it.
+    Token,
+    /// The host's signed word about its user names it.
+    Context,
+    /// A one-time password that was sent there was entered.
+    Challenge,
+}
+
 /// A one-time password was asked for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -42,6 +73,9 @@ pub struct OtpChallenge {
     pub description: String,
     /// Where a password could be sent, e-mail first.
     pub channels: Vec<OtpChannel>,
+    /// The id of the challenge whose password was sent; absent in events from before challenges, which prove nothing any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<Uuid>,
     /// Where it was sent; absent = it could not be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent: Option<OtpSent>,

@@ -4,13 +4,26 @@
 //! session of it. An edge on a loopback address that verifies nothing serves its own machine: pages of other origins, and
 //! names that were made to lead here, stay out.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use url::{Host, Url};
 use warp::http::{HeaderMap, HeaderValue, header};
 
 use super::Edge;
-use crate::auth::widget::origin;
+use crate::{
+    auth::{self, Principal, widget::origin},
+    domain::{Command, Conversation, event::SessionIdentified},
+    live::relay::publish_owner,
+    log::{
+        ReadError,
+        load::{ExecuteError, Freshness},
+    },
+    subjects::ConversationKey,
+    wire::stored::SessionRecord,
+};
 
 /// Why a request is not served, in words for who wrote the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +52,63 @@ impl Edge {
         !self.auth.is_on() && self.settings.access.everybody_sees_all.unwrap_or(is_private)
     }
 
-    /// Whether a visitor without proof needs a session of a conversation to reach it, rather than its id alone.
+    /// Whether a visitor needs a session of a conversation to reach it, rather than its id alone. Where tokens are on, ids are
+    /// shown to owners only.
     pub fn wants_sessions(&self) -> bool {
-        if self.settings.access.everybody_sees_all == Some(true) && !self.auth.is_on() {
-            return false;
+        !self.auth.is_on() && !self.shows_all()
+    }
+
+    /// Whether a client may use a session that it names: it has proved who it is, or its page is one of those that the agent's
+    /// policy admits; and the conversation has got no owner since, but for one who the client or the session has proved to be.
+    pub(super) async fn may_use(
+        &self,
+        record: &SessionRecord,
+        key: &ConversationKey,
+        principal: Option<&Principal>,
+        origin: Option<&str>,
+    ) -> Result<bool, ReadError> {
+        if principal.is_none() && self.widgets.is_configured() && !self.widgets.allows(&record.agent_id, origin).await {
+            return Ok(false);
         }
-        self.widgets.is_configured() || (!self.auth.is_on() && !self.shows_all())
+        // An owner never changes.
+        if !self.auth.is_on() || record.owner.is_some() {
+            return Ok(true);
+        }
+        let state = self.conversations.load(key, Freshness::AtLeast(0)).await?;
+        Ok(self.is_within(&state, record, principal))
+    }
+
+    /// Whether a client may still use a session of a conversation in this state.
+    pub(super) fn is_within(
+        &self,
+        state: &Conversation,
+        record: &SessionRecord,
+        principal: Option<&Principal>,
+    ) -> bool {
+        let proved = record.proved.as_deref().or_else(|| state.proved_by(record.session));
+        !self.auth.is_on() || auth::may_reach(principal, &record.org, state.owner.as_deref(), proved)
+    }
+
+    /// Writes down that a session's user proved an address. When that makes an owner, the lists learn it, and connections that
+    /// watch the conversation look again whether they may.
+    pub(super) async fn identify(
+        &self,
+        key: &ConversationKey,
+        state: Arc<Conversation>,
+        identified: SessionIdentified,
+    ) -> Result<(), ExecuteError> {
+        let had_owner = state.owner.is_some();
+        let executed = self.conversations.execute(key, state, &Command::Identify(identified), &self.decider()).await?;
+        if !had_owner && executed.state.owner.is_some() {
+            self.owner_came(key, executed.recorded.seq).await;
+        }
+        Ok(())
+    }
+
+    /// A conversation has got an owner.
+    pub(super) async fn owner_came(&self, key: &ConversationKey, seq: u64) {
+        self.list_under_owner(key, seq);
+        publish_owner(&self.client, key).await;
     }
 
     /// Whether a request comes from where this edge serves.

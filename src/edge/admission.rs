@@ -23,8 +23,23 @@ use crate::{
 const BUCKET: &str = "ONCE";
 const STREAM: &str = "KV_ONCE";
 
-/// Admits a session that a frame asks for. Returns the organisation that it belongs to.
-pub async fn admit(connection: &mut Connection, fields: &Fields) -> Result<String, BadFrame> {
+/// What a session that is admitted begins with.
+pub struct Session {
+    pub org: String,
+    /// The host's user, if the host has proved who it is.
+    pub user: Option<String>,
+}
+
+/// Counts something that a client has written for ever, which is not a message.
+pub fn admit_write(connection: &mut Connection) -> Result<(), BadFrame> {
+    let (quota, address) = (connection.edge.quota.clone(), connection.address);
+    let counted = quota.write(address, &mut connection.written);
+    counted.map_err(|error| limited(connection, error))
+}
+
+/// Admits a session that a frame asks for.
+pub async fn admit(connection: &mut Connection, fields: &Fields) -> Result<Session, BadFrame> {
+    admit_write(connection)?;
     let edge = connection.edge.clone();
     let opened = edge.quota.open_session(connection.address).await;
     opened.map_err(|error| limited(connection, error))?;
@@ -35,11 +50,22 @@ pub async fn admit(connection: &mut Connection, fields: &Fields) -> Result<Strin
         connection.belongs_to(org);
     }
     let org = connection.org().to_string();
-    if let Some(proof) = admitted.proof {
-        use_once(connection, &proof).await?;
-        connection.registration.called(PushTo::User, &org, &proof.user);
+    let Some(proof) = admitted.proof else { return Ok(Session { org, user: None }) };
+    use_once(connection, &proof).await?;
+    connection.registration.called(PushTo::User, &org, &proof.user);
+    Ok(Session { org, user: Some(proof.user) })
+}
+
+/// A refusal of something that came outside of a connection.
+pub fn too_much(error: QuotaError) -> BadFrame {
+    match error {
+        QuotaError::Limited(seconds) => BadFrame {
+            code: ErrorCode::RateLimited,
+            message: format!("this is too much at once, please try again in {seconds} s"),
+        },
+        QuotaError::Read(error) => error.into(),
+        QuotaError::Write(error) => error.into(),
     }
-    Ok(org)
 }
 
 /// Admits a message that asks for a turn.
@@ -50,15 +76,10 @@ pub async fn admit_message(connection: &mut Connection, key: &ConversationKey, t
 }
 
 fn limited(connection: &mut Connection, error: QuotaError) -> BadFrame {
-    match error {
-        QuotaError::Limited(seconds) => {
-            connection.retry_after_secs = Some(seconds);
-            let message = format!("this is too much at once, please try again in {seconds} s");
-            BadFrame { code: ErrorCode::RateLimited, message }
-        }
-        QuotaError::Read(error) => error.into(),
-        QuotaError::Write(error) => error.into(),
+    if let QuotaError::Limited(seconds) = error {
+        connection.retry_after_secs = Some(seconds);
     }
+    too_much(error)
 }
 
 async fn use_once(connection: &Connection, proof: &Proof) -> Result<(), BadFrame> {

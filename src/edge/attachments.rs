@@ -1,7 +1,9 @@
 //! Images and files of a message: what is allowed, and where their content goes.
 //!
-//! An http or https URL is kept as it is; nobody fetches it here. A `data:` URL is decoded and its content put into the object
+//! An http or https URL is kept as it is, if it leads to the public internet; nobody fetches it here, but models and tools do. A `data:` URL is decoded and its content put into the object
 //! store, so that neither an event nor a fold ever holds it. Kinds go by the type that the client declares; nothing is guessed.
+
+use std::time::Duration;
 
 use base64::{
     Engine, alphabet,
@@ -9,13 +11,15 @@ use base64::{
 };
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use url::Url;
+use tokio::{net::lookup_host, time::timeout};
+use url::{Host, Url};
 
 use crate::{
     domain::{
         event::{Content, File, Image},
         title,
     },
+    fetch::{self, Policy},
     limits,
     log::objects::{Objects, PutError},
     subjects::ConversationKey,
@@ -93,6 +97,30 @@ impl Attachments {
     pub fn digests(&self) -> Vec<[u8; 32]> {
         let sources = self.images.iter().map(|(source, _)| source).chain(self.files.iter().map(|(source, ..)| source));
         sources.map(Source::digest).collect()
+    }
+
+    /// Whether every URL leads where the fetch guard lets this product go. A name is looked up; one that can't be looked up here
+    /// leads nowhere from here, and is left to whoever fetches it.
+    pub async fn check_urls(&self, policy: &Policy) -> Result<(), BadFrame> {
+        let images = self.images.iter().enumerate().map(|(n, (source, _))| (format!("image {}", n + 1), source));
+        let files = self.files.iter().map(|(source, name, _)| (name.clone(), source));
+        for (title, source) in images.chain(files) {
+            let Source::Url(url) = source else { continue };
+            let refused = |why: String| invalid(format!("{title}: {why}"));
+            let url = policy.check(url).map_err(|why| refused(why.to_string()))?;
+            let (Some(Host::Domain(name)), Some(port), false) =
+                (url.host(), url.port_or_known_default(), policy.lists(&url))
+            else {
+                continue;
+            };
+            let wait = Duration::from_millis(limits::ATTACHMENT_LOOKUP_MS);
+            if let Ok(Ok(mut addresses)) = timeout(wait, lookup_host((name, port))).await
+                && addresses.any(|address| !fetch::is_public(address.ip()))
+            {
+                return Err(refused(format!("the host `{name}` is not on the public internet")));
+            }
+        }
+        Ok(())
     }
 
     /// Stores what came with the message, and tells where everything is.

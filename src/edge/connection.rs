@@ -6,7 +6,7 @@
 //! after silent ones; or drain; or stop, or see that one of the connection's times is over; (2) write everything in one go; (3) close
 //! when the client does not keep up.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chrono::Utc;
@@ -22,7 +22,7 @@ use super::{
     views::{Verdict, Views},
 };
 use crate::{
-    auth::{Principal, REFERENCE_ORG},
+    auth::{self, Principal, REFERENCE_ORG},
     domain::{Conversation, Event, Turn, event::TurnRequested},
     limits,
     live::{
@@ -53,12 +53,15 @@ pub struct Connection {
     pub origin: Option<String>,
     /// Organisations that it has opened sessions for by the word of a widget's policy, the last one last.
     admitted: Vec<String>,
+    /// The session by which it reached each conversation, the newest last.
+    reached: VecDeque<Arc<SessionRecord>>,
     /// The session that this connection opened last.
     pub session: Option<Uuid>,
     /// Where it comes from, as far as that is counted.
     pub address: IpAddr,
-    /// What it has used.
+    /// Messages that it has sent, and sessions and names that it has written.
     pub used: Minute,
+    pub written: Minute,
     /// When what was refused last may be tried again.
     pub retry_after_secs: Option<u64>,
     /// Holds the place among the connections that are counted.
@@ -111,9 +114,11 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
         principal,
         origin,
         admitted: Vec::new(),
+        reached: VecDeque::new(),
         session: None,
         address,
         used: Minute::default(),
+        written: Minute::default(),
         retry_after_secs: None,
         _place: place,
         has_session: false,
@@ -228,6 +233,61 @@ impl Connection {
         self.principal.as_ref().filter(|principal| !is_visitor(principal))
     }
 
+    /// The client has named a session that is its to use.
+    pub fn reaches(&mut self, record: &Arc<SessionRecord>) {
+        self.has_session = true;
+        self.reached.retain(|known| known.conversation != record.conversation);
+        self.reached.push_back(record.clone());
+        if self.reached.len() > limits::REACHED_MAX {
+            self.reached.pop_front();
+        }
+    }
+
+    /// The session of this conversation that the client has named.
+    pub fn reached_by(&self, conversation: Uuid) -> Option<&Arc<SessionRecord>> {
+        self.reached.iter().find(|record| record.conversation == conversation)
+    }
+
+    /// Whether the client has named a session of this conversation.
+    pub fn has_reached(&self, conversation: Uuid) -> bool {
+        self.reached_by(conversation).is_some()
+    }
+
+    /// Looks again whether the client may watch a conversation, and stops if not: it has got an owner since. A client that
+    /// waits for an answer there is told that its session is gone.
+    async fn look_again(&mut self, conversation: Uuid) -> bool {
+        let Some(key) = self.views.key(conversation).cloned() else { return false };
+        if !self.edge.auth.is_on() {
+            return true;
+        }
+        let state = match self.edge.conversations.load(&key, Freshness::AtLeast(0)).await {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::warn!(%error, %conversation, "who owns a conversation can't be read now; its frames are held back");
+                return false;
+            }
+        };
+        let principal = self.principal_in(&key.org);
+        let may = match self.reached_by(conversation) {
+            Some(record) => self.edge.is_within(&state, record, principal),
+            None => auth::may_reach(principal, &key.org, state.owner.as_deref(), None),
+        };
+        if may {
+            return true;
+        }
+        self.edge.hub.unwatch(conversation, &self.listener);
+        self.reached.retain(|record| record.conversation != conversation);
+        for (turn, request_id) in self.views.forget(conversation) {
+            if request_id.is_empty() {
+                continue;
+            }
+            let message = "this conversation belongs to somebody else now";
+            let frame = frames::error(Some(&request_id), ErrorCode::SessionNotFound, message, Utc::now());
+            self.push_end(turn, frame);
+        }
+        false
+    }
+
     /// The client has opened this session: it is the connection's now, and hosts may reach the connection by it.
     pub fn opened(&mut self, record: &SessionRecord) {
         self.session = Some(record.session);
@@ -249,6 +309,11 @@ impl Connection {
     }
 
     async fn show(&mut self, frame: LiveFrame) {
+        // Of a turn that somebody else began, nothing is shown before it is clear that its watcher still may.
+        let is_news = frame.mark.kind == Kind::Owner || self.views.is_strange(&frame);
+        if is_news && (!self.look_again(frame.conversation).await || frame.mark.kind == Kind::Owner) {
+            return;
+        }
         if self.show_in_order(&frame).await == Verdict::Gap {
             self.repair(frame).await;
         }

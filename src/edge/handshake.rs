@@ -138,20 +138,16 @@ impl Query {
     }
 }
 
-/// The token that a client shows: in a header, or as a parameter. Two that differ are refused. In the mode `trusted` the
-/// header alone counts, which the proxy in front writes, for anybody can write an address.
+/// The token that a client shows: in a header, or else as a parameter. In the mode `trusted` the header alone counts, which the
+/// proxy in front writes: an address is written by anybody.
 fn token(edge: &Edge, headers: &HeaderMap, query: &Query) -> Result<Option<String>, &'static str> {
     let mut bearers = headers.get_all(header::AUTHORIZATION).iter().map(bearer);
     let (first, second) = (bearers.next(), bearers.next());
     if second.is_some() {
         return Err("`Authorization` is there more than once");
     }
-    let in_header = first.flatten();
     let in_query = query.token.as_deref().filter(|token| !token.is_empty() && !edge.auth.trusts_headers_alone());
-    match (in_header, in_query) {
-        (Some(header), Some(query)) if header != query => Err("two different tokens are given"),
-        (header, query) => Ok(header.or(query.map(str::to_owned))),
-    }
+    Ok(first.flatten().or(in_query.map(str::to_owned)))
 }
 
 fn bearer(authorization: &HeaderValue) -> Option<String> {

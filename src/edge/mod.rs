@@ -45,6 +45,7 @@ use crate::{
     agents::Agents,
     auth::{Verifier, widget::Widgets},
     config::{Access, Quotas, Regions},
+    fetch::Policy,
     ids, limits,
     lists::{Lists, keep::Index},
     live::hub::Hub,
@@ -54,6 +55,7 @@ use crate::{
         objects::Objects,
         presence::Presence,
     },
+    otp::{allowance::Allowance, challenge::Challenges},
     subjects::{self, ConversationKey},
     wire::presence::{EDGES, EdgeAdvertisement},
 };
@@ -73,6 +75,8 @@ pub struct Settings {
     pub is_loopback: bool,
     /// The default model of turns, which messages may name.
     pub model: String,
+    /// Which addresses the URLs of attachments may lead to.
+    pub fetch: Policy,
 }
 
 /// An edge process's shared parts.
@@ -92,6 +96,7 @@ pub struct Edge {
     pub(crate) agents: Agents,
     pub(crate) widgets: Widgets,
     pub(crate) quota: quota::Quota,
+    pub(crate) challenges: Challenges,
     pub(crate) log: NatsLog,
     pub(crate) settings: Settings,
     /// Cancelled when the edge begins to stop: a connection closes with 1012 when no turn runs on it.
@@ -112,7 +117,9 @@ impl Edge {
     ) -> Self {
         let client = log.client();
         let id = ids::new_random();
+        let allowance = Allowance { address: settings.quotas.address_codes, org: settings.quotas.org_codes.clone() };
         Self {
+            challenges: Challenges::new(log.clone(), client.clone(), allowance),
             id,
             quota: quota::Quota::new(settings.quotas.clone(), log.clone(), id),
             conversations: Conversations::over_nats(log.clone()),

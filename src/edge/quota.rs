@@ -9,11 +9,13 @@ pub mod connections;
 
 use std::{
     net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt, stream};
+use moka::sync::Cache;
 use uuid::Uuid;
 use warp::http::HeaderMap;
 
@@ -50,6 +52,8 @@ pub struct Quota {
     limits: Quotas,
     log: NatsLog,
     connections: Connections,
+    /// What each address has had written in the last minute.
+    written: Cache<IpAddr, Arc<Mutex<Minute>>>,
 }
 
 /// A minute's messages over one connection.
@@ -101,7 +105,9 @@ fn network(address: IpAddr) -> IpAddr {
 
 impl Quota {
     pub fn new(limits: Quotas, log: NatsLog, edge: Uuid) -> Self {
-        Self { limits, connections: Connections::new(log.clone(), edge), log }
+        let written = Cache::builder().max_capacity(limits::ADDRESSES_COUNTED);
+        let written = written.time_to_idle(Duration::from_secs(120)).build();
+        Self { limits, connections: Connections::new(log.clone(), edge), log, written }
     }
 
     /// The address that a connection counts for: the one that the outermost known proxy saw. Of IPv6 the network counts.
@@ -146,16 +152,17 @@ impl Quota {
         self.count_in_minute(&subjects::count_sessions(address, minute(now)), max, now).await
     }
 
-    /// Counts a password that is sent to an e-mail address: nobody shall be flooded with letters.
-    pub async fn send_code(&self, email: &str) -> Result<(), QuotaError> {
-        let now = Utc::now();
-        let subject = subjects::count_codes(email, now.timestamp().div_euclid(3_600));
-        match self.log.count(&subject, 1, &new_id()).await? {
-            Some(count) if count > limits::MAILBOX_CODES_MAX => {
-                Err(QuotaError::Limited((3_600 - now.timestamp().rem_euclid(3_600)) as u64))
-            }
-            _ => Ok(()),
-        }
+    /// Counts something that a connection has written for ever, if it and its address may have one more.
+    pub fn write(&self, address: IpAddr, written: &mut Minute) -> Result<(), QuotaError> {
+        written.take(self.limits.connection_writes)?;
+        self.write_from(address)
+    }
+
+    /// The same of what comes outside of connections. Counted by this edge for itself: a limit that is there to stop floods is
+    /// not worth a request to the log's server for each session.
+    pub fn write_from(&self, address: IpAddr) -> Result<(), QuotaError> {
+        let written = self.written.get_with(address, Arc::default);
+        written.lock().expect("no panic happens under this lock").take(self.limits.address_writes)
     }
 
     /// Counts a message that asks for a turn, if there may be one more. `used` is what its connection has used.
@@ -316,6 +323,24 @@ fn new_id() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_of_a_proxy_is_an_address_or_nothing() {
+        for (entry, expected) in [
+            ("203.0.113.7", Some("203.0.113.7")),
+            ("203.0.113.7:4711", Some("203.0.113.7")),
+            ("[2001:db8::1]:4711", Some("2001:db8::1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("\"[2001:db8::1]:80\"", Some("2001:db8::1")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("unknown", None),
+            ("_hidden", None),
+            ("203.0.113.7:port", None),
+            ("203.0.113", None),
+        ] {
+            assert_eq!(forwarded(entry), expected.map(|address| address.parse().unwrap()), "{entry}");
+        }
+    }
 
     #[test]
     fn a_minute_holds_so_many_messages() {

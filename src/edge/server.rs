@@ -76,12 +76,10 @@ impl Reject for Outside {}
 /// What may be asked of a path that is there: `OPTIONS`.
 fn options() -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
     const PATHS: [&str; 3] = ["/", "/audit", "/ws"];
-    warp::options().and(warp::path::full()).and_then(|path: warp::path::FullPath| async move {
-        match PATHS.contains(&path.as_str()) {
-            true => Ok(allowed(StatusCode::NO_CONTENT)),
-            false => Err(warp::reject::not_found()),
-        }
-    })
+    let is_there = warp::path::full().and_then(|path: warp::path::FullPath| async move {
+        PATHS.contains(&path.as_str()).then_some(()).ok_or_else(warp::reject::not_found)
+    });
+    is_there.untuple_one().and(warp::options()).map(|| allowed(StatusCode::NO_CONTENT))
 }
 
 fn allowed(status: StatusCode) -> Response {

@@ -157,6 +157,23 @@ impl Views {
         self.conversations.get(&conversation).is_some_and(|watched| watched.all)
     }
 
+    /// Whether a frame is the first one of a turn that began elsewhere.
+    pub fn is_strange(&self, frame: &LiveFrame) -> bool {
+        !self.turns.contains_key(&frame.mark.turn)
+            && !self.ended.contains(&frame.mark.turn)
+            && self.watches_all(frame.conversation)
+    }
+
+    /// Stops watching a conversation. Returns the turns of it that are open, with the ids of their requests.
+    pub fn forget(&mut self, conversation: Uuid) -> Vec<(Uuid, String)> {
+        self.conversations.remove(&conversation);
+        let of_it = |view: &View| view.key.conversation == conversation;
+        let open = self.turns.extract_if(|_, view| of_it(view)).map(|(turn, view)| (turn, view.request_id));
+        let open: Vec<_> = open.collect();
+        open.iter().for_each(|(turn, _)| self.remember_ended(*turn));
+        open
+    }
+
     /// Whether the turn was shown to its end here.
     pub fn has_ended(&self, turn: Uuid) -> bool {
         self.ended.contains(&turn)
@@ -190,11 +207,15 @@ impl Views {
 
     /// Closes a turn whose terminal frame was shown. Returns its conversation if nothing else of it is watched.
     pub fn end(&mut self, turn: Uuid) -> Option<Uuid> {
+        self.remember_ended(turn);
+        self.close(turn)
+    }
+
+    fn remember_ended(&mut self, turn: Uuid) {
         self.ended.push_back(turn);
         if self.ended.len() > ENDED_MAX {
             self.ended.pop_front();
         }
-        self.close(turn)
     }
 
     /// The key of a watched conversation.
@@ -205,7 +226,7 @@ impl Views {
     /// Judges a frame, and counts it as shown when the verdict is to show or drop it.
     pub fn judge(&mut self, frame: &LiveFrame) -> Verdict {
         let mark = frame.mark;
-        if self.ended.contains(&mark.turn) {
+        if self.ended.contains(&mark.turn) || mark.kind == Kind::Owner {
             return Verdict::Drop;
         }
         if !self.turns.contains_key(&mark.turn) {
@@ -342,6 +363,7 @@ impl View {
             }
             Kind::Chunk | Kind::Notice if !self.take_chunk(mark.chunks) => Verdict::Drop,
             Kind::Chunk | Kind::Notice | Kind::Terminal => Verdict::Show,
+            Kind::Owner => Verdict::Drop,
         }
     }
 }

@@ -61,6 +61,9 @@ pub struct IngestArgs {
     /// Name of the environment variable that holds the token for GitHub's API.
     #[arg(long, value_name = "NAME", default_value = "GITHUB_TOKEN")]
     pub token_env: String,
+    /// The folder that nothing is read outside of.
+    #[arg(skip)]
+    within: Option<PathBuf>,
 }
 
 /// What is to be done, understood.
@@ -99,17 +102,28 @@ impl IngestArgs {
             files: None,
             secrets: None,
             token_env: String::new(),
+            within: None,
         }
+    }
+
+    /// The same, and no file outside of this folder is read.
+    pub fn within(self, folder: PathBuf) -> Self {
+        Self { within: Some(folder), ..self }
     }
 
     /// What the arguments mean. The error says which one is wrong.
     pub fn plan(&self) -> Result<Plan, String> {
         let mut origins: Vec<Origin> = self.from.iter().map(|from| Origin::parse(from)).collect::<Result<_, _>>()?;
+        for origin in &mut origins {
+            if let Origin::Path { within, .. } = origin {
+                within.clone_from(&self.within);
+            }
+        }
         for text in &self.sitemap {
             let url = Url::parse(text).map_err(|_| format!("--sitemap {text}: this is not a URL"))?;
             origins.push(Origin::Sitemap(url));
         }
-        if self.watch && !origins.iter().all(|origin| matches!(origin, Origin::Path(_))) {
+        if self.watch && !origins.iter().all(|origin| matches!(origin, Origin::Path { .. })) {
             return Err("--watch watches files and folders only".into());
         }
         let source = match (&self.source, origins.as_slice()) {

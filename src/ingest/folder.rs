@@ -1,24 +1,39 @@
 //! Files and folders.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use walkdir::{DirEntry, WalkDir};
 
 use super::origin::{Item, Listing, Place};
 use crate::{extract::Form, limits};
 
-/// The documents below a folder, or one file. Hidden files and folders are left out, circles of links are reported.
-pub fn list(root: &Path) -> Listing {
+/// Why a file or folder that a link leads to is not read.
+pub const OUTSIDE: &str = "the link leads out of the folder";
+
+/// The documents below a folder, or one file. Hidden files and folders are left out, circles of links are reported, and so are
+/// links that lead out of the folder `within`.
+pub fn list(root: &Path, within: Option<&Path>) -> Listing {
     if root.is_file() {
         let name = root.file_name().unwrap_or_default().to_string_lossy().into_owned();
         return match Form::of_name(&name) {
-            Some(_) => Listing { items: vec![item(name, root)], ..Listing::default() },
+            Some(_) => Listing { items: vec![item(name, root, within)], ..Listing::default() },
             None => Listing::failed(&name, "its form is not understood"),
         };
     }
     let mut listing = Listing::default();
+    let mut outside = Vec::new();
     let visible = |entry: &DirEntry| entry.depth() == 0 || !entry.file_name().to_string_lossy().starts_with('.');
-    for entry in WalkDir::new(root).follow_links(true).sort_by_file_name().into_iter().filter_entry(visible) {
+    let mut may_enter = |entry: &DirEntry| {
+        if !visible(entry) {
+            return false;
+        }
+        let is_outside = entry.path_is_symlink() && within.is_some_and(|within| inside(entry.path(), within).is_none());
+        if is_outside {
+            outside.push((id(root, entry.path()), OUTSIDE.to_string()));
+        }
+        !is_outside
+    };
+    for entry in WalkDir::new(root).follow_links(true).sort_by_file_name().into_iter().filter_entry(&mut may_enter) {
         let entry = match entry {
             Ok(entry) => entry,
             Err(error) => {
@@ -34,8 +49,9 @@ pub fn list(root: &Path) -> Listing {
             listing.failures.push((id(root, root), format!("it holds more than {} files", limits::INGEST_ITEMS_MAX)));
             break;
         }
-        listing.items.push(item(id(root, entry.path()), entry.path()));
+        listing.items.push(item(id(root, entry.path()), entry.path(), within));
     }
+    listing.failures.extend(outside);
     listing
 }
 
@@ -47,8 +63,14 @@ fn said(error: &walkdir::Error) -> String {
     }
 }
 
-fn item(id: String, path: &Path) -> Item {
-    Item { id, url: None, content: None, place: Place::File(path.to_path_buf()) }
+/// Where a path leads, if that is inside of a folder. The folder's own path must be free of links.
+pub fn inside(path: &Path, within: &Path) -> Option<PathBuf> {
+    path.canonicalize().ok().filter(|found| found.starts_with(within))
+}
+
+fn item(id: String, path: &Path, within: Option<&Path>) -> Item {
+    let place = Place::File { path: path.to_path_buf(), within: within.map(Path::to_path_buf) };
+    Item { id, url: None, content: None, place }
 }
 
 /// A path relative to the root, with `/` on every system.

@@ -10,7 +10,11 @@ use crate::{extract::Form, limits};
 /// One thing that is ingested.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Origin {
-    Path(PathBuf),
+    /// A file or folder; `within`: a folder that nothing is read outside of, whatever links say.
+    Path {
+        path: PathBuf,
+        within: Option<PathBuf>,
+    },
     Page(Url),
     Sitemap(Url),
     GitHub(github::Repository),
@@ -30,7 +34,10 @@ pub struct Item {
 /// Where an item is read.
 #[derive(Clone, Debug)]
 pub enum Place {
-    File(PathBuf),
+    File {
+        path: PathBuf,
+        within: Option<PathBuf>,
+    },
     Page(String),
     /// A raw blob of GitHub's API.
     Blob(String),
@@ -55,7 +62,7 @@ impl Origin {
             return Url::parse(text).map(Self::Page).map_err(|_| format!("{text}: this is not a URL"));
         }
         match Path::new(text) {
-            path if path.exists() => Ok(Self::Path(path.to_path_buf())),
+            path if path.exists() => Ok(Self::Path { path: path.to_path_buf(), within: None }),
             _ => Err(format!("{text}: there is no such file or folder")),
         }
     }
@@ -64,7 +71,9 @@ impl Origin {
     pub fn name(&self) -> String {
         match self {
             // Whole: two folders of one name are two sources, or the second would delete what the first one brought.
-            Self::Path(path) => path.canonicalize().unwrap_or_else(|_| path.clone()).to_string_lossy().into_owned(),
+            Self::Path { path, .. } => {
+                path.canonicalize().unwrap_or_else(|_| path.clone()).to_string_lossy().into_owned()
+            }
             Self::Page(url) => url.host_str().unwrap_or("web").to_string(),
             Self::Sitemap(url) => url.to_string(),
             Self::GitHub(repository) => format!("github:{}", repository.name()),
@@ -74,7 +83,7 @@ impl Origin {
     /// Whether it lists all documents of its source, so that what is missing is gone.
     pub fn is_complete(&self) -> bool {
         match self {
-            Self::Path(path) => path.is_dir(),
+            Self::Path { path, .. } => path.is_dir(),
             Self::Page(_) => false,
             Self::Sitemap(_) | Self::GitHub(_) => true,
         }
@@ -83,9 +92,9 @@ impl Origin {
     /// Looks what there is.
     pub async fn list(&self, web: &Web) -> Listing {
         match self {
-            Self::Path(path) => {
-                let path = path.clone();
-                let listed = tokio::task::spawn_blocking(move || folder::list(&path)).await;
+            Self::Path { path, within } => {
+                let (path, within) = (path.clone(), within.clone());
+                let listed = tokio::task::spawn_blocking(move || folder::list(&path, within.as_deref())).await;
                 listed.unwrap_or_else(|error| Listing::failed("the folder", error))
             }
             Self::Page(url) => Listing { items: vec![web::item(url.clone())], ..Listing::default() },
@@ -105,8 +114,13 @@ impl Listing {
 /// Reads an item: its form and bytes.
 pub async fn load(item: &Item, web: &Web) -> Result<(Form, Vec<u8>), String> {
     match &item.place {
-        Place::File(path) => {
+        Place::File { path, within } => {
             let form = Form::of_name(&item.id).ok_or("its form is not understood")?;
+            // A link may have come since the file was listed.
+            let path = &match within {
+                Some(within) => folder::inside(path, within).ok_or(folder::OUTSIDE)?,
+                None => path.clone(),
+            };
             let length = tokio::fs::metadata(path).await.map_err(|error| error.to_string())?.len();
             if length > limits::DOCUMENT_MAX_BYTES as u64 {
                 return Err(format!("it is larger than {} bytes", limits::DOCUMENT_MAX_BYTES));

@@ -23,10 +23,12 @@ use super::{Ingest, IngestArgs};
 use crate::{
     knowledge::{
         StoreError,
-        connector::{Connector, ConnectorKind, IngestItem},
+        connector::{Connector, ConnectorKind, IngestItem, is_secret_name},
         runs::{RunCounts, RunEvent},
     },
-    limits, subjects,
+    limits,
+    secrets::Secrets,
+    subjects,
 };
 
 /// The stream of items, and its consumer; see `streams/`.
@@ -104,7 +106,12 @@ fn arguments(item: &IngestItem, places: &Places) -> Result<IngestArgs, String> {
         ConnectorKind::Github { owner, repo } => from.push(format!("github:{owner}/{repo}")),
         ConnectorKind::Web { url } if is_sitemap(url) => sitemap.push(url.clone()),
         ConnectorKind::Web { url } => from.push(url.clone()),
-        ConnectorKind::File { path } => from.push(inside(places, &item.org, path)?),
+        ConnectorKind::File { path } => {
+            let (root, path) = inside(places, &item.org, path)?;
+            let args =
+                IngestArgs::of_connector(vec![path], vec![], item.org.clone(), item.connector.source(), set.clone());
+            return Ok(args.within(root));
+        }
     }
     Ok(IngestArgs::of_connector(from, sitemap, item.org.clone(), item.connector.source(), set.clone()))
 }
@@ -113,28 +120,30 @@ fn is_sitemap(url: &str) -> bool {
     url::Url::parse(url).is_ok_and(|url| url.path().ends_with(".xml"))
 }
 
-/// The path below the organisation's folder. Links may not lead out of it.
-fn inside(places: &Places, org: &str, path: &str) -> Result<String, String> {
+/// The organisation's folder, and the path below it. Links may not lead out of it.
+fn inside(places: &Places, org: &str, path: &str) -> Result<(PathBuf, String), String> {
     const CLOSED: &str = "this ingester was given no folder of files";
     let gone = |_| format!("{path}: there is no such file or folder");
     let root = places.files.as_ref().ok_or(CLOSED)?.join(subjects::encode_token(org));
     let root = root.canonicalize().map_err(gone)?;
     let found = root.join(Path::new(path)).canonicalize().map_err(gone)?;
     match found.starts_with(&root) {
-        true => Ok(found.to_string_lossy().into_owned()),
+        true => Ok((root, found.to_string_lossy().into_owned())),
         false => Err(format!("{path}: there is no such file or folder")),
     }
 }
 
-/// The secret that a connector names.
+/// The secret that a connector names. Its name is checked again: an item may come from elsewhere than the API.
 async fn secret(item: &IngestItem, places: &Places) -> Result<Option<String>, String> {
-    let Some(name) = &item.connector.secret_name else { return Ok(None) };
-    let folder = places.secrets.as_ref().ok_or("this ingester was given no secrets")?;
-    let file = folder.join(subjects::encode_token(&item.org)).join(name);
-    match tokio::fs::read_to_string(&file).await {
-        Ok(secret) => Ok(Some(secret.trim().to_string())),
-        Err(_) => Err(format!("this ingester has no secret `{name}` for the organisation")),
+    let Some(name) = item.connector.secret_name.as_deref() else { return Ok(None) };
+    if !is_secret_name(name) {
+        return Err("the connector's `secretName` is not the name of a secret".into());
     }
+    if places.secrets.is_none() {
+        return Err("this ingester was given no secrets".into());
+    }
+    let secret = Secrets::new(places.secrets.clone()).find(&item.org, name).await;
+    secret.map(Some).ok_or_else(|| format!("this ingester has no secret `{name}` for the organisation"))
 }
 
 async fn consumer(client: &Client) -> PullConsumer {

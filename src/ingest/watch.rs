@@ -45,7 +45,7 @@ async fn look(ingest: &Ingest, plan: &Plan) -> Look {
     let mut found = Look::new();
     for origin in &plan.origins {
         for item in origin.list(&ingest.web).await.items {
-            if let Place::File(path) = &item.place {
+            if let Place::File { path, .. } = &item.place {
                 let metadata = tokio::fs::metadata(path).await.ok();
                 let times = metadata.map_or((0, None), |known| (known.len(), known.modified().ok()));
                 found.insert(path.display().to_string(), times);

@@ -50,6 +50,14 @@ pub async fn publish_terminal(client: &Client, key: &ConversationKey, session: U
     publish(client, &subject, mark, payload).await;
 }
 
+/// Tells the connections that watch a conversation that it has got an owner: not every one of them may go on.
+pub async fn publish_owner(client: &Client, key: &ConversationKey) {
+    let subject = subjects::live(&key.region, key.conversation, Uuid::nil());
+    let turn = Uuid::nil();
+    let mark = Mark { turn, epoch: u64::MAX, n: 0, kind: Kind::Owner, call: 0, offset: 0, length: 0, chunks: 0 };
+    publish(client, &subject, mark, Bytes::new()).await;
+}
+
 async fn publish(client: &Client, subject: &str, mark: Mark, payload: Bytes) {
     let mut headers = HeaderMap::new();
     headers.insert(HEADER, mark.to_string());

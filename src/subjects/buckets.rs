@@ -33,6 +33,11 @@ pub fn restore_key(session: Uuid) -> String {
     session.to_string()
 }
 
+/// Key of a session's challenge in the bucket RESTORE.
+pub fn challenge_key(session: Uuid) -> String {
+    format!("challenge.{session}")
+}
+
 /// Key of something that may be used once in the bucket ONCE; `id` is a hash.
 pub fn once_key(id: &str) -> String {
     encode_token(id)

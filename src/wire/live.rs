@@ -41,12 +41,15 @@ pub enum Kind {
     Prompt,
     /// A worker asks the model again: what was shown of this model call is void.
     Restart,
+    /// No frame for clients, and of no turn: the conversation has got an owner, so connections look again whether they may
+    /// watch it. Edges of the version before drop it.
+    Owner,
     /// The turn's last frame. Whoever stored the terminal event publishes it, so it may come from outside the epoch's count.
     Terminal,
 }
 
 impl Kind {
-    const ALL: [(Kind, &'static str); 8] = [
+    const ALL: [(Kind, &'static str); 9] = [
         (Kind::Token, "token"),
         (Kind::Reasoning, "reasoning"),
         (Kind::Preamble, "preamble"),
@@ -54,6 +57,7 @@ impl Kind {
         (Kind::Notice, "notice"),
         (Kind::Prompt, "prompt"),
         (Kind::Restart, "restart"),
+        (Kind::Owner, "owner"),
         (Kind::Terminal, "terminal"),
     ];
 
@@ -84,6 +88,7 @@ impl Mark {
         match self.kind {
             Kind::Token | Kind::Reasoning | Kind::Preamble | Kind::Restart => self.call,
             Kind::Chunk | Kind::Notice | Kind::Prompt => self.call.saturating_add(1),
+            Kind::Owner => 0,
             Kind::Terminal => u32::MAX,
         }
     }

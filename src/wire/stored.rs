@@ -229,6 +229,9 @@ pub struct SessionRecord {
     /// The conversation's owner when the session was opened, see [`Conversation::owner`](crate::domain::Conversation).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    /// The address that was proved when the session was opened, in the form of owners: the session may do what its owner may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proved: Option<String>,
     pub user: crate::domain::event::Participant,
     pub agent: crate::domain::event::Participant,
     pub created_at: DateTime<Utc>,

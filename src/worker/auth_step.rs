@@ -3,14 +3,20 @@
 //! The turn does not wait: the tool is refused, a password is sent, and the model tells its visitor. When they have entered it
 //! they send their message again.
 
+use uuid::Uuid;
+
 use super::{profile::Demand, run::Run};
 use crate::{
     domain::{
         Call, Turn,
-        event::{CallRequested, OtpChallenge, OtpChannel},
+        event::{CallRequested, OtpChallenge, OtpChannel, OtpPurpose, OtpSent},
         interaction::Contact,
     },
-    otp::{self, OtpError},
+    otp::{
+        self, OtpError,
+        allowance::Asker,
+        challenge::{Challenged, SendError},
+    },
     tools::ToolResult,
 };
 
@@ -45,8 +51,9 @@ impl Run<'_> {
         refused: Refused,
         sends: bool,
     ) -> impl Future<Output = (CallRequested, ToolResult)> + Send + use<> {
-        let client = self.worker.client.clone();
+        let challenges = self.worker.challenges.clone();
         let (org, conversation, session) = (self.key.org.clone(), self.key.conversation, turn.request.session);
+        let source = turn.request.source.clone();
         async move {
             let Refused { demand, description, contact } = refused;
             let channels = otp::channels(&contact);
@@ -59,24 +66,42 @@ impl Run<'_> {
                 Demand::ProveIdentity if !sends => {
                     ToolResult::error("Not done: the visitor has to prove who they are first.")
                 }
-                Demand::ProveIdentity => match otp::send(&client, &org, conversation, session, &contact).await {
-                    Ok(sent) => {
-                        let text = told(sent.channel);
-                        let otp = OtpChallenge { description, channels, sent: Some(sent) };
-                        ToolResult { otp: Some(otp), ..ToolResult::error(text) }
-                    }
-                    Err(OtpError::NoService) => ToolResult::error(
-                        "Not done: the visitor has to prove who they are, which is not possible here.",
-                    ),
-                    Err(OtpError::Failed(cause)) => {
-                        tracing::warn!(cause, %session, "a one-time password was not sent");
-                        let otp = OtpChallenge { description, channels, sent: None };
-                        let text = "Not done: the visitor has to prove who they are, and no code could be sent now.";
-                        ToolResult { otp: Some(otp), ..ToolResult::error(text) }
-                    }
-                },
+                Demand::ProveIdentity => {
+                    let asker = Asker { org: &org, session, source: source.as_deref() };
+                    let challenged = Challenged { asker, conversation, purpose: OtpPurpose::Tool };
+                    sent(challenges.send(&challenged, &contact).await, description, channels, session)
+                }
             };
             (call, result)
+        }
+    }
+}
+
+/// What the model is told of a password that was to be sent, and the visitor.
+fn sent(
+    sent: Result<(OtpSent, Uuid), SendError>,
+    description: String,
+    channels: Vec<OtpChannel>,
+    session: Uuid,
+) -> ToolResult {
+    match sent {
+        Ok((sent, challenge)) => {
+            let text = told(sent.channel);
+            let otp = OtpChallenge { description, channels, challenge: Some(challenge), sent: Some(sent) };
+            ToolResult { otp: Some(otp), ..ToolResult::error(text) }
+        }
+        Err(SendError::Service(OtpError::NoService)) => {
+            ToolResult::error("Not done: the visitor has to prove who they are, which is not possible here.")
+        }
+        Err(SendError::Later(_)) => ToolResult::error(
+            "Not done: the visitor has to prove who they are, and no further code may be sent now. They may enter the one that \
+             they have got, or try again later.",
+        ),
+        Err(cause) => {
+            tracing::warn!(%cause, %session, "a one-time password was not sent");
+            let otp = OtpChallenge { description, channels, challenge: None, sent: None };
+            let text = "Not done: the visitor has to prove who they are, and no code could be sent now.";
+            ToolResult { otp: Some(otp), ..ToolResult::error(text) }
         }
     }
 }

@@ -53,6 +53,7 @@ use crate::{
     limits,
     lists::keep::{Index, Keeper},
     log::{bus::soon, load::Conversations, nats::NatsLog, objects::Objects},
+    otp::{allowance::Allowance, challenge::Challenges},
     subjects,
     tools::{self, Registry},
 };
@@ -83,6 +84,8 @@ pub struct Settings {
     /// Whether somebody limits the turns of organisations.
     pub counts_turns: bool,
     pub mcp: tools::Mcp,
+    /// How many one-time passwords may be sent.
+    pub codes: Allowance,
 }
 
 /// A worker process's shared parts.
@@ -97,6 +100,7 @@ pub struct Worker {
     pub(crate) tools: Registry,
     pub(crate) agents: agents::Store,
     pub(crate) knowledge: Arc<dyn Retrieve>,
+    pub(crate) challenges: Challenges,
     /// Without a key for an organisation this worker fails its turns, and advertises that it can't answer them.
     pub(crate) gateways: Gateways,
     pub(crate) settings: Settings,
@@ -116,6 +120,7 @@ impl Worker {
             objects: Objects::new(log.clone()),
             images: Arc::new(Semaphore::new(limits::IMAGES_BYTES)),
             agents: agents::Store::new(log.clone()),
+            challenges: Challenges::new(log.clone(), client.clone(), settings.codes.clone()),
             log,
             client,
             knowledge,

@@ -255,3 +255,41 @@ async fn an_agent_of_a_pool_is_answered_by_that_pools_workers() {
         assert_eq!(stage.gateway.requests().last().unwrap()["model"], model);
     }
 }
+
+/// A visitor does not choose what the deployment pays for.
+#[tokio::test]
+async fn a_message_names_only_models_that_its_agent_allows() {
+    let stage = Stage::start().await;
+    let listed = [("SMOOTH_AGENT_MODELS", "gpt-small,claude-*")];
+    stage.agent("reference-org", "fixed", &json!({"model": "m-1"})).await;
+    stage.agent("reference-org", "free", &json!({"model": "m-1", "models": ["m-2", "fast-*"]})).await;
+    stage.agent("reference-org", "any", &json!({"models": ["*"]})).await;
+    let (edge, listing, _worker) = tokio::join!(stage.edge(), stage.edge_with(&listed), stage.worker());
+    for (edge, agent, model, expected) in [
+        (&edge, "plain", "claude-haiku-4-5", ""),
+        (&edge, "plain", "the-most-expensive", "VALIDATION_ERROR"),
+        (&edge, "fixed", "m-1", ""),
+        (&edge, "fixed", "claude-haiku-4-5", "VALIDATION_ERROR"),
+        (&edge, "free", "m-2", ""),
+        (&edge, "free", "fast-1", ""),
+        (&edge, "free", "slow-1", "VALIDATION_ERROR"),
+        (&edge, "any", "whatever", ""),
+        (&listing, "plain", "gpt-small", ""),
+        (&listing, "plain", "claude-opus", ""),
+        (&listing, "plain", "gpt-large", "VALIDATION_ERROR"),
+        (&listing, "free", "claude-opus", "VALIDATION_ERROR"),
+    ] {
+        let mut client = Client::connect(edge).await;
+        let opened = client.request(json!({"action": "create_conversation_session", "agentId": agent})).await;
+        let session = opened["data"]["sessionId"].clone();
+        let message = json!({
+            "action": "send_message", "requestId": "r", "sessionId": session, "message": "hi", "model": model,
+        });
+        let answer = client.request(message).await;
+        assert_eq!(code(&answer), expected, "{agent} {model}: {answer:#}");
+        if expected.is_empty() {
+            client.turn("r").await;
+            assert_eq!(stage.gateway.requests().last().unwrap()["model"], model, "{agent}");
+        }
+    }
+}

@@ -238,3 +238,43 @@ async fn large_frames_are_for_those_with_a_session() {
     known.send_bytes(b"\x81\xff\x00\x00\x00\x00\x02\x00\x00\x00\0\0\0\0").await;
     assert_eq!(known.close_code().await, Some(1009), "32 MiB");
 }
+
+/// What only the deployment's own network reaches is nothing that a visitor may have fetched.
+#[tokio::test]
+async fn an_attachment_leads_to_the_public_internet() {
+    let stage = Stage::start().await;
+    let allow = [("SMOOTH_AGENT_FETCH_ALLOW", "10.0.0.9:8080")];
+    let (edge, allowing, _worker) = tokio::join!(stage.edge(), stage.edge_with(&allow), stage.worker());
+    let mut client = Client::connect(&edge).await;
+    let session = client.open_session().await;
+    for (n, url) in [
+        "http://127.0.0.1/a.png",
+        "http://169.254.169.254/latest/meta-data/",
+        "https://10.0.0.9:8080/a.png",
+        "http://[::1]/a.png",
+        "http://[::ffff:10.0.0.1]/a.png",
+        "http://0x7f.1/a.png",
+        "http://2130706433/a.png",
+        "http://localhost/a.png",
+        "http://metadata.internal/a.png",
+        "http://intranet/a.png",
+        "https://user:secret@example.com/a.png",
+        "https://example.com:6379/a.png",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for (kind, entry) in [("images", json!({"url": url})), ("files", json!({"url": url, "name": "a.txt"}))] {
+            let mut message = json!({"action": "send_message", "sessionId": session.id, "message": "look"});
+            message["requestId"] = json!(format!("{kind}-{n}"));
+            message[kind] = json!([entry]);
+            assert_eq!(code(&client.request(message).await), "VALIDATION_ERROR", "{kind} {url}");
+        }
+    }
+    let mut client = Client::connect(&allowing).await;
+    let listed = json!([{"url": "https://10.0.0.9:8080/a.png"}]);
+    let message = json!({
+        "action": "send_message", "requestId": "r", "sessionId": session.id, "message": "look", "images": listed,
+    });
+    assert_eq!(client.request(message).await["status"], 202);
+}

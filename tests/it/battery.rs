@@ -5,6 +5,7 @@
 //! what does not exist.
 
 mod admins;
+mod origins;
 mod pages;
 mod strangers;
 mod tokens;
@@ -186,6 +187,7 @@ async fn everybody_reaches_what_is_theirs_and_learns_nothing_of_the_rest() {
     assert!(provider.calls().is_empty(), "a stranger had a tool called");
     admins::run(&world, &mut battery).await;
     strangers::owner(&world, &mut battery).await;
+    origins::run(&world.stage, &path, &mut battery).await;
 
     let log = [world.mild.process.output(), world.strict.process.output(), worker.output()].concat();
     for said in [PLANTED, &world.approval.id, &world.form.id] {

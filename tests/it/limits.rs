@@ -11,7 +11,7 @@ use crate::{
         client::{Client, Session},
         frames::{answer_text, code, kind},
         gateway::{Gate, Reply},
-        http::send,
+        http::{call, send},
         tools::{Provider, Tool},
     },
 };
@@ -185,12 +185,79 @@ async fn an_address_has_so_many_connections_on_all_edges() {
     drop(one);
     as_soon_as_may_be(&b, "203.0.113.7").await.ping().await;
 
-    // Of IPv6 a network is one address; and who names none, or nonsense, is known by the socket.
+    // Of IPv6 a network is one address; who names none is known by the socket, and nonsense is refused.
     let (_x, _y) = (from(&b, "2001:db8:1:2::1").await.unwrap(), from(&b, "2001:db8:1:2:3::4").await.unwrap());
     assert_eq!(from(&b, "2001:db8:1:2:ffff::9").await.err(), Some(429));
     from(&b, "2001:db8:1:3::1").await.unwrap();
-    let (_v, _w) = (from(&b, "nonsense").await.unwrap(), Client::connect(&b).await);
+    let (_v, _w) = (from(&b, "").await.unwrap(), Client::connect(&b).await);
     assert_eq!(from(&b, "").await.err(), Some(429));
+    for nonsense in ["nonsense", "203.0.113.9, unknown", "203.0.113.9:port", "203.0.113"] {
+        assert_eq!(from(&b, nonsense).await.err(), Some(400), "{nonsense}");
+    }
+}
+
+/// What a proxy adds is a line of its own or a part of one, with a port or without.
+#[tokio::test]
+async fn an_address_is_the_one_that_the_proxy_saw_however_it_is_written() {
+    let stage = Stage::start().await;
+    let limits = [("SMOOTH_AGENT_LIMIT_ADDRESS_CONNECTIONS", "1"), ("SMOOTH_AGENT_PROXIES", "1")];
+    let edge = stage.edge_with(&limits).await;
+    let lines = async |lines: &[&str]| {
+        let mut handshake = handshake(&edge, "", None);
+        for line in lines {
+            handshake.headers_mut().append("x-forwarded-for", line.parse().unwrap());
+        }
+        Client::try_connect(handshake).await
+    };
+    let _one = lines(&["198.51.100.1", "203.0.113.7"]).await.unwrap();
+    for same in [
+        &["203.0.113.7"][..],
+        &["198.51.100.9", "203.0.113.7:4711"],
+        &["198.51.100.9, 198.51.100.8", "198.51.100.7, 203.0.113.7"],
+        &["203.0.113.8", "\"203.0.113.7:1\""],
+    ] {
+        assert_eq!(lines(same).await.err(), Some(429), "{same:?}");
+    }
+    let _two = lines(&["203.0.113.7", "[2001:db8::7]:80"]).await.unwrap();
+    assert_eq!(lines(&["2001:db8::8"]).await.err(), Some(429));
+}
+
+/// What is written for ever is counted without any setting; a flood is stopped, on every connection of its address.
+#[tokio::test]
+async fn sessions_names_and_requests_of_pages_are_counted() {
+    let stage = Stage::start().await;
+    let edge = stage.edge_with(&[("SMOOTH_AGENT_LIMIT_ADDRESS_WRITES", "900")]).await;
+    let mut client = Client::connect(&edge).await;
+    let session = client.open_session().await;
+    let rename = json!({"action": "rename_conversation", "conversationId": session.conversation, "title": "x"});
+    let mut named = 0;
+    let refused = loop {
+        let answer = client.request(rename.clone()).await;
+        if answer["status"] != 200 {
+            break answer;
+        }
+        named += 1;
+        assert!(named < 3_000, "nobody counts");
+    };
+    expect_limited(&refused);
+    assert!(named >= 500, "an ordinary client is far below the limit: {named}");
+    // The address's other connections have what is left of the address's own limit.
+    let mut written = 0;
+    let mut others = Vec::new();
+    while written < 3_000 {
+        let mut other = Client::connect(&edge).await;
+        let opened = other.request(json!({"action": "create_conversation_session"})).await;
+        if opened["status"] != 200 {
+            expect_limited(&opened);
+            break;
+        }
+        written += 1;
+        others.push(other);
+    }
+    assert!((1..1_000).contains(&written), "{written}");
+    let probe = json!({"agentId": "shop", "browserFingerprint": "f"});
+    let (status, _) = call(&edge, "POST", "/internal/resume-by-fingerprint", None, Some(&probe)).await;
+    assert_eq!(status, 429);
 }
 
 #[tokio::test]

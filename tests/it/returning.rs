@@ -16,6 +16,8 @@ use crate::{
 };
 
 const PAGE: (&str, &str) = ("origin", "https://shop.example");
+/// What an edge that verifies nothing is told so that the page may ask it.
+const OPEN: [(&str, &str); 1] = [("SMOOTH_AGENT_ALLOWED_ORIGINS", PAGE.1)];
 
 /// A request of a page.
 async fn ask(edge: &Edge, path: &str, body: Value) -> (u16, Value) {
@@ -55,7 +57,7 @@ async fn known(edge: &Edge, fingerprint: &str) -> Value {
 #[tokio::test]
 async fn a_browser_that_comes_back_finds_its_last_session() {
     let stage = Stage::start().await;
-    let (a, b, _worker) = tokio::join!(stage.edge(), stage.edge(), stage.worker());
+    let (a, b, _worker) = tokio::join!(stage.edge_with(&OPEN), stage.edge_with(&OPEN), stage.worker());
     let mut client = Client::connect(&a).await;
     assert_eq!(probe(&b, "shop", "f-1").await, json!({"resumable": false, "reason": "no_prior_visit"}));
     let session = open(&mut client, json!({"browserFingerprint": "f-1"})).await;
@@ -211,7 +213,7 @@ async fn who_proves_an_address_gets_its_conversations_back() {
 #[tokio::test]
 async fn nobody_is_flooded_with_codes() {
     let stage = Stage::start().await;
-    let edge = stage.edge().await;
+    let edge = stage.edge_with(&OPEN).await;
     let mut client = Client::connect(&edge).await;
     let session = open(&mut client, json!({})).await;
     let email = json!({"email": "ada@example.org"});

@@ -369,6 +369,10 @@ fn a_proof_for_an_erased_contact_counts_no_more() {
         session: id(3),
         method: IdentificationMethod::Otp,
         not_after: None,
+        challenge: None,
+        email: None,
+        phone: None,
+        purpose: Default::default(),
     });
     let mut erased = story.state.clone();
     story.happens(replied(10, story.epoch(), vec![call("pay")]));

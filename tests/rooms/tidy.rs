@@ -27,13 +27,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("live", &["limits", "subjects", "wire", "log"]),
     ("lists", &["limits", "subjects", "domain", "wire", "log"]),
     ("knowledge", &["limits", "subjects", "model", "domain"]),
-    ("otp", &["limits", "subjects", "domain"]),
+    ("otp", &["limits", "subjects", "config", "domain", "log"]),
     ("permissions", &["subjects", "log"]),
     ("agents", &["limits", "ids", "subjects", "domain", "log"]),
     ("audit", &["limits", "subjects", "domain", "wire", "log", "agents"]),
     ("privacy", &["limits", "ids", "subjects", "sealing", "config", "domain", "live", "log", "lists", "audit"]),
     ("tools", &["limits", "subjects", "config", "domain", "fetch", "extract", "knowledge"]),
-    ("ingest", &["limits", "subjects", "fetch", "extract", "knowledge"]),
+    ("ingest", &["limits", "subjects", "secrets", "fetch", "extract", "knowledge"]),
     (
         "admin",
         &[
@@ -55,8 +55,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "edge",
         &[
-            "limits", "ids", "subjects", "config", "extract", "domain", "auth", "wire", "lists", "live", "log", "otp",
-            "agents",
+            "limits", "ids", "subjects", "config", "extract", "fetch", "domain", "auth", "wire", "lists", "live",
+            "log", "otp", "agents",
         ],
     ),
     (
@@ -153,7 +153,8 @@ const NATS_FILES: &[&str] = &[
     "src/log/counters.rs",
     "src/log/nats.rs",
     "src/log/streams.rs",
-    "src/otp.rs",
+    "src/otp/mod.rs",
+    "src/otp/challenge.rs",
     "src/permissions.rs",
     "src/tools/call.rs",
     "src/tools/demo.rs",

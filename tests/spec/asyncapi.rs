@@ -151,7 +151,7 @@ fn every_subject_of_the_program_is_covered() {
         (subjects::count_tokens("an org.", day), "count"),
         (subjects::count_sessions([127, 0, 0, 1].into(), 30_000_000), "count"),
         (subjects::kv("TURNS", &subjects::turn_note_key("an org.", Some(id))), "kv.turns"),
-        (subjects::count_codes("a@b.c", 500_000), "count"),
+        (subjects::count_codes(subjects::Codes::Contact("a@b.c"), 3_000_000), "count"),
         (subjects::kv("VISITORS", &subjects::visitor_key("an org.", "support", "f-1")), "kv.visitors"),
         (subjects::kv("RESTORE", &subjects::restore_key(id)), "kv.restore"),
         (subjects::kv("ONCE", &subjects::once_key("0a1b")), "kv.once"),

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use chrono::Utc;
 use uuid::Uuid;
 
-use super::{Connection, answer, may_reach};
+use super::{Connection, answer, may_reach, session};
 use crate::{
     auth::Principal,
     domain::{
         Command, Conversation,
-        event::{Participant, SessionOpened},
-        title,
+        event::{EmailProof, Participant, SessionOpened},
+        interaction, title,
     },
     edge::{admission, internal::visitors},
     ids, limits,
@@ -32,9 +32,11 @@ const RESUME_CAPABILITY: &str = "resume";
 pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Result<(), BadFrame> {
     let edge = connection.edge.clone();
     let (opened, wanted) = read(&request.fields, &edge.settings.agent_name, &edge.settings.regions)?;
-    let org = admission::admit(connection, &request.fields).await?;
+    let admission::Session { org, user } = admission::admit(connection, &request.fields).await?;
     let known = connection.principal.as_ref().filter(|principal| principal.org == org);
-    let opened = with_principal(opened, known);
+    let opened = with_principal(with_context(opened, user), known);
+    // A session of the conversation that the frame names beside it shows that the client has been there.
+    session(connection, request.fields.session()).await?;
     let (key, state, opened) = match resumable(connection, wanted).await? {
         // A session lives where its conversation does.
         Some((key, state)) => {
@@ -55,13 +57,14 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
         conversation: key.conversation,
         agent_id: opened.agent_id,
         owner: executed.state.owner.clone(),
+        proved: executed.state.proved_by(opened.session).map(str::to_string),
         user: opened.user,
         agent: opened.agent,
         created_at: executed.recorded.time,
     };
     let record = edge.sessions.add(&key.region, record).await?;
     connection.opened(&record);
-    connection.has_session = true;
+    connection.reaches(&record);
     connection.views.resumes |= executed.state.supports.iter().any(|capability| capability == RESUME_CAPABILITY);
     if resumed {
         connection.watch(&key, true).await?;
@@ -76,7 +79,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     };
     answer(connection, request, 200, "Session created", created);
     if resumed && was_nobodys && record.owner.is_some() {
-        edge.list_under_owner(&key, executed.recorded.seq);
+        edge.owner_came(&key, executed.recorded.seq).await;
     }
     visitors::remember(&edge, &record, opened.browser_fingerprint);
     if let Some(turn) = executed.state.turn.as_ref().filter(|_| resumed) {
@@ -114,6 +117,7 @@ fn read(
         agent: Participant { id: ids::new_random(), name: agent_name.to_string() },
         supports,
         user_email: fields.text("userEmail")?.map(cut),
+        email_proof: Some(EmailProof::Told),
         browser_fingerprint: fields.text("browserFingerprint")?.map(cut),
         metadata,
         not_after: None,
@@ -130,11 +134,19 @@ fn with_agent(connection: &Connection, org: &str, mut opened: SessionOpened) -> 
     opened
 }
 
+/// The host's word about its user proves an address if the user's id is one.
+fn with_context(mut opened: SessionOpened, user: Option<String>) -> SessionOpened {
+    if let Some(email) = user.as_deref().and_then(interaction::email) {
+        (opened.user_email, opened.email_proof) = (Some(email), Some(EmailProof::Context));
+    }
+    opened
+}
+
 /// What was proved beats what the frame says.
 fn with_principal(mut opened: SessionOpened, principal: Option<&Principal>) -> SessionOpened {
     if let Some(principal) = principal {
         if let Some(email) = &principal.email {
-            opened.user_email = Some(cut(email));
+            (opened.user_email, opened.email_proof) = (Some(cut(email)), Some(EmailProof::Token));
         }
         if let Some(name) = principal.name.as_deref().and_then(shown_name) {
             opened.user.name = name;
@@ -163,7 +175,10 @@ pub(super) async fn resumable(
     let conversations = &connection.edge.conversations;
     let of_nobody = || ids::new_homed(ids::region_number(id).unwrap_or_default());
     for key in connection.orgs().filter_map(|org| connection.edge.key(org, id)) {
-        let is_theirs = |state: &Conversation| may_reach(connection, &key.org, state.owner.as_deref());
+        // To know its id is not enough everywhere. It is asked for all the same, so that the time tells nothing.
+        let needs_session = connection.edge.wants_sessions() && connection.principal_in(&key.org).is_none();
+        let is_shown = !needs_session || connection.has_reached(id);
+        let is_theirs = |state: &Conversation| is_shown && may_reach(connection, &key, state);
         // An owner never changes, so what is known here need not be asked for again.
         let is_others = conversations.cached(&key).is_some_and(|state| state.exists() && !is_theirs(&state));
         let conversation = if is_others { of_nobody() } else { id };

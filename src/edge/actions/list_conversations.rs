@@ -1,7 +1,7 @@
 //! `list_conversations`: a page of the caller's conversations, newest first.
 //!
-//! With tokens on they are those of the caller's e-mail address; a caller without one has none. With tokens off everybody
-//! sees all of the organisation.
+//! With tokens on they are those of the caller's e-mail address; a caller without one has none. With tokens off, and where
+//! nobody but this machine is served, everybody sees all of the organisation.
 
 use uuid::Uuid;
 
@@ -26,10 +26,10 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let query = request.fields.text("query")?.map(|query| query.trim().to_lowercase()).unwrap_or_default();
     let limit = request.fields.clamped_limit(DEFAULT_LIMIT, MAX_LIMIT);
     let owner = connection.principal.as_ref().and_then(|principal| owner_of(principal.email.as_deref()?));
-    let whose = match (connection.edge.auth.is_on(), &owner) {
-        (false, _) => Some(Whose::Everybody),
-        (true, Some(owner)) => Some(Whose::Owner(owner)),
-        (true, None) => None,
+    let whose = match &owner {
+        _ if connection.edge.shows_all() => Some(Whose::Everybody),
+        Some(owner) => Some(Whose::Owner(owner)),
+        None => None,
     };
     // An owner is one in the organisation that has proved it.
     let own = connection.principal.as_ref().map(|principal| principal.org.as_str());

@@ -85,11 +85,19 @@ async fn session(
     id: Option<Uuid>,
 ) -> Result<Option<(Arc<SessionRecord>, ConversationKey)>, BadFrame> {
     let Some(id) = id else { return Ok(None) };
-    let is_theirs = |record: &SessionRecord| may_reach(connection, &record.org, record.owner.as_deref());
-    let Some(record) = connection.edge.sessions.find(id, is_theirs).await? else { return Ok(None) };
-    connection.has_session = true;
-    let key = connection.edge.key(&record.org, record.conversation);
-    Ok(key.map(|key| (record, key)))
+    let edge = connection.edge.clone();
+    let is_theirs = |record: &SessionRecord| {
+        let principal = connection.principal_in(&record.org);
+        !edge.auth.is_on() || auth::may_reach(principal, &record.org, record.owner.as_deref(), record.proved.as_deref())
+    };
+    let Some(record) = edge.sessions.find(id, is_theirs).await? else { return Ok(None) };
+    let Some(key) = edge.key(&record.org, record.conversation) else { return Ok(None) };
+    let principal = connection.principal_in(&record.org);
+    if !edge.may_use(&record, &key, principal, connection.origin.as_deref()).await? {
+        return Ok(None);
+    }
+    connection.reaches(&record);
+    Ok(Some((record, key)))
 }
 
 /// Ends the wait of a parked turn, whose frames the connection watches from then on. False: nothing waits for it any more.
@@ -110,9 +118,13 @@ async fn end_wait(
     }
 }
 
-/// Whether a conversation of this organisation and owner is the caller's to reach.
-fn may_reach(connection: &Connection, org: &str, owner: Option<&str>) -> bool {
-    !connection.edge.auth.is_on() || auth::may_reach(connection.principal_in(org), org, owner)
+/// Whether a conversation is the caller's to reach, by who they are or by a session that they have named.
+fn may_reach(connection: &Connection, key: &ConversationKey, state: &Conversation) -> bool {
+    let principal = connection.principal_in(&key.org);
+    match connection.reached_by(key.conversation) {
+        Some(record) => connection.edge.is_within(state, record, principal),
+        None => !connection.edge.auth.is_on() || auth::may_reach(principal, &key.org, state.owner.as_deref(), None),
+    }
 }
 
 fn session_view(record: &SessionRecord) -> SessionView<'_> {

@@ -28,7 +28,7 @@ use crate::{
     },
     ids, limits,
     log::load::{ExecuteError, Freshness},
-    subjects::ConversationKey,
+    subjects::{self, ConversationKey},
     wire::{
         actions::{BadFrame, Request, invalid},
         frames::ErrorCode,
@@ -225,6 +225,7 @@ fn command(
         pool,
         user: record.user.clone(),
         agent: record.agent.clone(),
+        source: Some(subjects::source_of(connection.address)),
         asker: connection.principal.as_ref().filter(|principal| principal.org == record.org).map(asker),
         agent_config,
         skill: asked.skill,
@@ -264,7 +265,11 @@ async fn check(
     };
     let stream = fields.bool_or("stream", true)?;
     let model = fields.text("model")?.filter(|model| !model.trim().is_empty()).map(str::to_string);
+    if let (Some(model), Some((record, key))) = (&model, session) {
+        may_name(connection, record, key, model)?;
+    }
     let attachments = attachments?;
+    attachments.check_urls(&connection.edge.settings.fetch).await?;
     let skill = match fields.text("skill")?.filter(|name| !name.trim().is_empty()) {
         Some(name) => Some(skill(connection, session, name).await?),
         None => None,
@@ -273,6 +278,28 @@ async fn check(
         return Err(session_not_found());
     }
     Ok(Asked { request_id, message, stream, model, attachments, skill })
+}
+
+/// Whether a message may name a model: the agent's own, one that its configuration lists, or else one that the settings list.
+fn may_name(
+    connection: &Connection,
+    record: &SessionRecord,
+    key: &ConversationKey,
+    model: &str,
+) -> Result<(), BadFrame> {
+    let settings = &connection.edge.settings;
+    let agent = connection.edge.agents.find(&key.org, &record.agent_id);
+    let (own, listed) = agent.as_ref().map_or((None, None), |(_, agent)| (agent.model.as_ref(), agent.models.as_ref()));
+    let own = own.unwrap_or(&settings.model);
+    let listed = listed.unwrap_or(&settings.access.models);
+    let fits = |entry: &String| match entry.strip_suffix('*') {
+        Some(beginning) => model.starts_with(beginning),
+        None => entry == model,
+    };
+    match model == own || listed.iter().any(fits) {
+        true => Ok(()),
+        false => Err(invalid("`model` is not one that may be asked for here")),
+    }
 }
 
 /// The skill that a message names, if its agent may be told to use it.

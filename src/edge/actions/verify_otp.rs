@@ -8,16 +8,21 @@ use chrono::Utc;
 use super::{Connection, session, session_not_found};
 use crate::{
     domain::{
-        Command,
-        event::{IdentificationMethod, SessionIdentified},
+        Conversation,
+        event::{IdentificationMethod, OtpPurpose, SessionIdentified},
     },
+    edge::internal::restore::not_checked,
     limits,
     log::load::{ExecuteError, Freshness},
-    otp,
+    otp::{
+        allowance::Asker,
+        challenge::{Challenged, Entered, Proved},
+    },
     wire::{
         actions::{BadFrame, Request, invalid},
-        frames::{ErrorCode, Frame, Nested},
+        frames::{Frame, Nested},
         prompts::{OtpError, OtpInvalidData, OtpVerifiedData},
+        stored::SessionRecord,
     },
 };
 
@@ -31,30 +36,53 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let (record, key) = session(connection, id).await?.ok_or_else(session_not_found)?;
     let edge = connection.edge.clone();
     let state = edge.conversations.load(&key, Freshness::Leader).await?;
-    if !state.known(record.session).is_some_and(|known| known.otp_sent) {
-        return not_accepted(connection, request_id, Some(OtpError::NotFound), 0, "There is no code to enter.");
-    }
-    let verdict = otp::verify(&edge.client, &key.org, record.session, code).await.map_err(|error| {
-        tracing::warn!(%error, session = %record.session, "a one-time password could not be checked");
-        let message = "the code can't be checked now, please try again".into();
-        BadFrame { code: ErrorCode::InternalError, message }
-    })?;
-    if !verdict.verified {
-        let error = verdict.error.as_deref().and_then(OtpError::parse);
-        let message = if verdict.message.is_empty() { "This code is not right." } else { verdict.message.as_str() };
-        return not_accepted(connection, request_id, error, verdict.attempts_remaining, message);
-    }
-    let identified = SessionIdentified { session: record.session, method: IdentificationMethod::Otp, not_after: None };
-    match edge.conversations.execute(&key, state, &Command::Identify(identified), &edge.decider()).await {
-        Ok(_) => {}
-        // The contact has changed meanwhile: the password was sent to another one.
-        Err(ExecuteError::Refused(_)) => {
-            return not_accepted(connection, request_id, Some(OtpError::Expired), 0, "Please ask for a new code.");
+    let asker = Asker { org: &key.org, session: record.session, source: None };
+    let challenged = Challenged { asker, conversation: record.conversation, purpose: OtpPurpose::Tool };
+    let entered = edge.challenges.enter(&challenged, code, |proved| is_meant(&state, &record, proved)).await;
+    let proved = match entered.map_err(|error| not_checked(error, &record))? {
+        Entered::Proved(proved) => proved,
+        Entered::NoChallenge => {
+            return not_accepted(connection, request_id, Some(OtpError::NotFound), 0, "There is no code to enter.");
         }
+        Entered::Replaced => return expired(connection, request_id),
+        Entered::Wrong(verdict) => {
+            let error = verdict.error.as_deref().and_then(OtpError::parse);
+            let message = if verdict.message.is_empty() { "This code is not right." } else { verdict.message.as_str() };
+            return not_accepted(connection, request_id, error, verdict.attempts_remaining, message);
+        }
+    };
+    let identified = SessionIdentified {
+        session: record.session,
+        method: IdentificationMethod::Otp,
+        challenge: Some(proved.challenge),
+        email: proved.email,
+        phone: proved.phone,
+        purpose: OtpPurpose::Tool,
+        not_after: None,
+    };
+    match edge.identify(&key, state, identified).await {
+        Ok(()) => {}
+        // The contact has changed meanwhile: the password was sent to another one.
+        Err(ExecuteError::Refused(_)) => return expired(connection, request_id),
         Err(error) => return Err(error.into()),
     }
     let data = Nested { request_id, data: OtpVerifiedData { message: "Thank you, that worked." } };
     push(connection, Frame::OtpVerified { request_id, timestamp: Utc::now().timestamp_millis(), data })
+}
+
+/// Whether a challenge is the one that the session's turn has shown, for the contact that the session still has.
+fn is_meant(state: &Conversation, record: &SessionRecord, proved: &Proved) -> bool {
+    let Some(known) = state.known(record.session).filter(|known| known.otp_sent) else { return false };
+    let is_contact = match (&proved.email, &proved.phone) {
+        (Some(email), None) => known.contact.email.as_ref() == Some(email),
+        (None, Some(phone)) => known.contact.phone.as_ref() == Some(phone),
+        _ => false,
+    };
+    is_contact && known.challenge == Some(proved.challenge)
+}
+
+fn expired(connection: &mut Connection, request_id: &str) -> Result<(), BadFrame> {
+    not_accepted(connection, request_id, Some(OtpError::Expired), 0, "Please ask for a new code.")
 }
 
 fn not_accepted(

@@ -6,7 +6,7 @@
 //! word is verified and not used up, since a widget sends the same one with each of its requests. Any page may read the
 //! answers (`*`): what a page may not have is refused, not hidden, and no cookies are involved.
 
-mod restore;
+pub mod restore;
 pub mod visitors;
 
 use std::{sync::Arc, time::Duration};
@@ -19,16 +19,16 @@ use tokio::time::timeout;
 use warp::{
     Filter,
     filters::BoxedFilter,
-    http::{Method, StatusCode, response::Builder},
+    http::{HeaderMap, Method, StatusCode, response::Builder},
     path::Tail,
     reply::Response,
 };
 
-use super::{Edge, admission};
+use super::{Edge, admission, server::Peer};
 use crate::{
     auth::{self, REFERENCE_ORG},
     limits,
-    subjects::ConversationKey,
+    subjects::{self, ConversationKey},
     wire::{
         actions::{BadFrame, Fields, invalid},
         frames::{self, ErrorCode},
@@ -42,6 +42,9 @@ struct Asked {
     org: String,
     agent: String,
     fields: Fields,
+    origin: Option<String>,
+    /// The group of addresses that the page's visitor is in.
+    source: String,
 }
 
 /// The routes below `/internal`.
@@ -49,15 +52,16 @@ pub fn routes(edge: Arc<Edge>) -> BoxedFilter<(Response,)> {
     warp::path("internal")
         .and(warp::path::tail())
         .and(warp::method())
-        .and(warp::header::optional::<String>("origin"))
+        .and(warp::header::headers_cloned())
+        .and(warp::ext::get::<Peer>())
         .and(warp::body::stream())
-        .then(move |path: Tail, method: Method, origin, body| {
+        .then(move |path: Tail, method: Method, headers: HeaderMap, peer: Peer, body| {
             let edge = edge.clone();
             async move {
                 if method == Method::OPTIONS {
                     return respond(StatusCode::NO_CONTENT, Bytes::new());
                 }
-                match serve(edge, path.as_str(), &method, origin, body).await {
+                match serve(edge, path.as_str(), &method, (&headers, peer), body).await {
                     Ok(answer) => respond(StatusCode::OK, answer.to_string().into()),
                     Err(bad) => respond(status(bad.code), frames::error(None, bad.code, &bad.message, Utc::now())),
                 }
@@ -70,20 +74,23 @@ async fn serve(
     edge: Arc<Edge>,
     path: &str,
     method: &Method,
-    origin: Option<String>,
+    (headers, peer): (&HeaderMap, Peer),
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
 ) -> Result<Value, BadFrame> {
     let is_known = ["resume-by-fingerprint", "identity/request-otp", "identity/verify-otp", "identity/resolve"];
     if method != Method::POST || !is_known.contains(&path) {
         return Err(BadFrame { code: ErrorCode::NotFound, message: "there is no such thing".into() });
     }
+    let origin = headers.get("origin").map(|origin| origin.to_str().unwrap_or_default().to_string());
+    let address = edge.quota.address(peer.0, headers).ok_or_else(|| invalid("`X-Forwarded-For` can't be read"))?;
+    edge.quota.write_from(address).map_err(admission::too_much)?;
     let taken = timeout(Duration::from_millis(limits::INTERNAL_BODY_MS), take(body)).await;
     let fields = Fields::of(taken.map_err(|_| invalid("the body did not come in time"))??);
     let agent = fields.required_text("agentId")?.to_string();
     let context = fields.raw("authContext");
     let admitted = edge.widgets.admit(Some(&agent), origin.as_deref(), context, Utc::now().timestamp()).await;
     let org = admitted.map_err(admission::refused)?.org.unwrap_or_else(|| REFERENCE_ORG.to_string());
-    let asked = Asked { edge, org, agent, fields };
+    let asked = Asked { edge, org, agent, fields, origin, source: subjects::source_of(address) };
     match path {
         "resume-by-fingerprint" => visitors::resume(&asked).await,
         "identity/request-otp" => restore::request(&asked).await,
@@ -93,20 +100,26 @@ async fn serve(
 }
 
 impl Asked {
-    /// The session that the request names. One of another organisation, or of somebody who has proved more than an anonymous
-    /// visitor can, is as one that is not there.
+    /// The session that the request names. One of another organisation, of an agent whose policy leaves the page out, or of
+    /// somebody who has proved more than an anonymous visitor can, is as one that is not there.
     async fn session(&self) -> Result<(Arc<SessionRecord>, ConversationKey), BadFrame> {
-        let not_found = || BadFrame { code: ErrorCode::SessionNotFound, message: "there is no such session".into() };
-        let id = self.fields.required_session()?.ok_or_else(not_found)?;
-        let is_theirs = |record: &SessionRecord| record.org == self.org && self.may_reach(record.owner.as_deref());
-        let record = self.edge.sessions.find(id, is_theirs).await?.ok_or_else(not_found)?;
-        let key = self.edge.key(&record.org, record.conversation).ok_or_else(not_found)?;
-        Ok((record, key))
+        let id = self.fields.required_session()?.ok_or_else(session_not_found)?;
+        let is_theirs = |record: &SessionRecord| {
+            record.org == self.org && self.may_reach(record.owner.as_deref(), record.proved.as_deref())
+        };
+        let record = self.edge.sessions.find(id, is_theirs).await?.ok_or_else(session_not_found)?;
+        let key = self.edge.key(&record.org, record.conversation).ok_or_else(session_not_found)?;
+        let may = self.edge.may_use(&record, &key, None, self.origin.as_deref()).await?;
+        may.then_some((record, key)).ok_or_else(session_not_found)
     }
 
-    fn may_reach(&self, owner: Option<&str>) -> bool {
-        !self.edge.auth.is_on() || auth::may_reach(None, &self.org, owner)
+    fn may_reach(&self, owner: Option<&str>, proved: Option<&str>) -> bool {
+        !self.edge.auth.is_on() || auth::may_reach(None, &self.org, owner, proved)
     }
+}
+
+fn session_not_found() -> BadFrame {
+    BadFrame { code: ErrorCode::SessionNotFound, message: "there is no such session".into() }
 }
 
 async fn take(body: impl Stream<Item = Result<impl Buf, warp::Error>>) -> Result<Map<String, Value>, BadFrame> {

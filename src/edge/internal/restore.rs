@@ -1,9 +1,9 @@
 //! `identity/request-otp`, `identity/verify-otp`, `identity/resolve`: a visitor on another device gets their conversations back
 //! by proving that an e-mail address is theirs.
 //!
-//! The host's service sends a password to the address and checks it. What is being proved, and then is, is kept for a while
-//! under the session that asked; it is worth nothing for another session or another address. Each conversation is opened in a
-//! session of its own, which whoever knows its id may use: the visitor has proved whose it is, and has no token to show.
+//! The host's service sends a password to the address and checks it. What is proved is kept for a while under the session that
+//! asked; it is worth nothing for another session or another address. Each conversation is opened in a session of its own, whose
+//! id is enough to use it: the visitor has proved whose it is, and has no token to show.
 
 use std::collections::BTreeMap;
 
@@ -12,20 +12,25 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Asked;
+use super::{Asked, session_not_found};
 use crate::{
     domain::{
         Command,
         conversation::owner_of,
-        event::{OtpChannel, Participant, SessionOpened},
+        event::{
+            EmailProof, IdentificationMethod, OtpChannel, OtpPurpose, Participant, SessionIdentified, SessionOpened,
+        },
         interaction::Contact,
     },
-    edge::quota::QuotaError,
     ids, limits,
     lists::{Entry, read::Wanted},
     log::{ReadError, Via, load::Freshness},
-    otp,
-    subjects::{self, Whose},
+    otp::{
+        Verdict,
+        allowance::Asker,
+        challenge::{Challenged, EnterError, Entered, Proved, SendError},
+    },
+    subjects::{self, ConversationKey, Whose},
     wire::{
         actions::{BadFrame, invalid},
         frames::{ErrorCode, shown_time},
@@ -37,14 +42,15 @@ use crate::{
 const BUCKET: &str = "RESTORE";
 const STREAM: &str = "KV_RESTORE";
 
-/// What a session proves.
+/// What a session has proved.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Proof {
     /// In the form of owners.
     email: String,
-    /// How many passwords were sent.
-    sent: u32,
+    /// The challenge that proved it; there is none in what was stored before challenges, which proves nothing any more.
+    #[serde(default)]
+    challenge: Option<Uuid>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     verified_at: Option<DateTime<Utc>>,
     /// The sessions that were opened for it, by conversation: asking again opens no others.
@@ -60,30 +66,30 @@ pub(super) async fn request(asked: &Asked) -> Result<Value, BadFrame> {
         Some(_) => return Err(invalid("`channel` is email: an address can only be proved by a letter to it")),
     }
     let (record, _) = asked.session().await?;
-    let sent = find(asked, record.session).await?.map_or(0, |proof| proof.sent);
-    if sent >= limits::RESTORE_CODES_MAX {
-        return Err(too_many());
-    }
-    asked.edge.quota.send_code(&email).await.map_err(|error| match error {
-        QuotaError::Limited(_) => too_many(),
-        QuotaError::Read(error) => error.into(),
-        QuotaError::Write(error) => error.into(),
-    })?;
-    let proof = Proof { email: email.clone(), sent: sent + 1, verified_at: None, opened: BTreeMap::new() };
-    // Before it is sent, so that no password is out that proves an earlier address.
-    put(asked, &record, &proof).await?;
     let contact = Contact { email: Some(email), ..Contact::default() };
-    let edge = &asked.edge;
-    let sent = otp::send(&edge.client, &asked.org, record.conversation, record.session, &contact).await;
-    let sent = sent.map_err(|error| {
-        tracing::warn!(%error, session = %record.session, "a one-time password could not be sent");
-        BadFrame { code: ErrorCode::OtpSendFailed, message: "the code could not be sent".into() }
+    let sent = asked.edge.challenges.send(&challenged(asked, &record), &contact).await;
+    let (sent, _) = sent.map_err(|error| match error {
+        SendError::Later(seconds) => BadFrame {
+            code: ErrorCode::RateLimited,
+            message: format!("too many codes were sent, please try again in {seconds} s"),
+        },
+        SendError::Read(error) => error.into(),
+        SendError::Write(error) => error.into(),
+        SendError::Service(error) => {
+            tracing::warn!(%error, session = %record.session, "a one-time password could not be sent");
+            BadFrame { code: ErrorCode::OtpSendFailed, message: "the code could not be sent".into() }
+        }
     })?;
-    let channel = match sent.channel {
-        OtpChannel::Email => "email",
-        OtpChannel::Sms => "sms",
-    };
-    Ok(json!({ "event": "otp_sent", "channel": channel, "maskedDestination": sent.masked_destination }))
+    if sent.channel != OtpChannel::Email {
+        tracing::warn!(session = %record.session, "the service for one-time passwords sent one elsewhere than asked");
+        return Err(BadFrame { code: ErrorCode::OtpSendFailed, message: "the code could not be sent".into() });
+    }
+    Ok(json!({ "event": "otp_sent", "channel": "email", "maskedDestination": sent.masked_destination }))
+}
+
+fn challenged<'a>(asked: &'a Asked, record: &SessionRecord) -> Challenged<'a> {
+    let asker = Asker { org: &asked.org, session: record.session, source: Some(&asked.source) };
+    Challenged { asker, conversation: record.conversation, purpose: OtpPurpose::Restore }
 }
 
 /// Has a password checked.
@@ -92,31 +98,66 @@ pub(super) async fn verify(asked: &Asked) -> Result<Value, BadFrame> {
     if code.len() > limits::OTP_CODE_MAX_BYTES {
         return Err(invalid("`code` is too long"));
     }
-    let (record, _) = asked.session().await?;
-    let pending = find(asked, record.session).await?.filter(|proof| proof.email == email);
-    let Some(proof) = pending else {
-        return Ok(json!({ "event": "otp_invalid", "error": "NOT_FOUND", "attemptsRemaining": 0 }));
-    };
-    let verdict = otp::verify(&asked.edge.client, &asked.org, record.session, code).await.map_err(|error| {
-        tracing::warn!(%error, session = %record.session, "a one-time password could not be checked");
-        BadFrame { code: ErrorCode::InternalError, message: "the code can't be checked now, please try again".into() }
-    })?;
-    if !verdict.verified {
-        let mut answer = json!({ "event": "otp_invalid", "attemptsRemaining": verdict.attempts_remaining });
-        if let Some(error) = verdict.error {
-            answer["error"] = error.into();
+    let (record, key) = asked.session().await?;
+    let is_meant = |proved: &Proved| proved.email.as_deref() == Some(&email);
+    let entered = asked.edge.challenges.enter(&challenged(asked, &record), code, is_meant).await;
+    let refused = |error: &str, left: u32| json!({ "event": "otp_invalid", "error": error, "attemptsRemaining": left });
+    let proved = match entered.map_err(|error| not_checked(error, &record))? {
+        Entered::Proved(proved) => proved,
+        Entered::NoChallenge => return Ok(refused("NOT_FOUND", 0)),
+        Entered::Replaced => return Ok(refused("EXPIRED", 0)),
+        Entered::Wrong(Verdict { error: Some(error), attempts_remaining, .. }) => {
+            return Ok(refused(&error, attempts_remaining));
         }
-        return Ok(answer);
-    }
-    put(asked, &record, &Proof { verified_at: Some(Utc::now()), ..proof }).await?;
+        Entered::Wrong(Verdict { attempts_remaining, .. }) => {
+            return Ok(json!({ "event": "otp_invalid", "attemptsRemaining": attempts_remaining }));
+        }
+    };
+    own(asked, &record, &key, &proved).await?;
+    let (challenge, verified_at) = (Some(proved.challenge), Some(Utc::now()));
+    put(asked, &record, &Proof { email, challenge, verified_at, opened: BTreeMap::new() }).await?;
     Ok(json!({ "event": "otp_verified" }))
+}
+
+/// The session's own conversation is the address's from now on, unless it is somebody's already.
+async fn own(asked: &Asked, record: &SessionRecord, key: &ConversationKey, proved: &Proved) -> Result<(), BadFrame> {
+    let edge = &asked.edge;
+    let state = edge.conversations.load(key, Freshness::Leader).await?;
+    if !state.exists() {
+        return Err(session_not_found());
+    }
+    let identified = SessionIdentified {
+        session: record.session,
+        method: IdentificationMethod::Otp,
+        challenge: Some(proved.challenge),
+        email: proved.email.clone(),
+        phone: None,
+        purpose: OtpPurpose::Restore,
+        not_after: None,
+    };
+    edge.identify(key, state, identified).await?;
+    Ok(())
+}
+
+/// What is said when the service did not check a password.
+pub(in crate::edge) fn not_checked(error: EnterError, record: &SessionRecord) -> BadFrame {
+    match error {
+        EnterError::Read(error) => error.into(),
+        EnterError::Write(error) => error.into(),
+        EnterError::Service(error) => {
+            tracing::warn!(%error, session = %record.session, "a one-time password could not be checked");
+            let message = "the code can't be checked now, please try again".into();
+            BadFrame { code: ErrorCode::InternalError, message }
+        }
+    }
 }
 
 /// The conversations of the address that the session has proved, each with a session that it goes on in.
 pub(super) async fn resolve(asked: &Asked) -> Result<Value, BadFrame> {
     let email = email(asked)?;
     let (record, _) = asked.session().await?;
-    let proved = find(asked, record.session).await?.filter(|proof| proof.email == email && proof.verified_at.is_some());
+    let holds = |proof: &Proof| proof.email == email && proof.verified_at.is_some() && proof.challenge.is_some();
+    let proved = find(asked, record.session).await?.filter(holds);
     let Some(mut proof) = proved else { return Ok(json!({ "resolved": false, "conversations": [] })) };
     let known = proof.opened.len();
     let fits = |entry: &Entry| entry.conversation != record.conversation;
@@ -160,6 +201,7 @@ async fn open(asked: &Asked, by: &SessionRecord, email: &str, conversation: Uuid
         agent: Participant { id: ids::new_random(), name: by.agent.name.clone() },
         supports: None,
         user_email: Some(email.to_string()),
+        email_proof: Some(EmailProof::Challenge),
         browser_fingerprint: None,
         metadata: None,
         not_after: None,
@@ -170,8 +212,9 @@ async fn open(asked: &Asked, by: &SessionRecord, email: &str, conversation: Uuid
         org: key.org.clone(),
         conversation,
         agent_id: opened.agent_id,
-        // Reachable by who knows its id.
-        owner: None,
+        owner: Some(email.to_string()),
+        // Reachable by this session's id: its visitor has no token to show.
+        proved: Some(email.to_string()),
         user: opened.user,
         agent: opened.agent,
         created_at: executed.recorded.time,
@@ -184,10 +227,6 @@ fn email(asked: &Asked) -> Result<String, BadFrame> {
     let text = asked.fields.required_text("email")?;
     let is_one = |email: &String| email.chars().count() <= limits::NAME_MAX_CHARS && email.contains('@');
     owner_of(text).filter(is_one).ok_or_else(|| invalid("`email` is not an e-mail address"))
-}
-
-fn too_many() -> BadFrame {
-    BadFrame { code: ErrorCode::RateLimited, message: "too many codes were sent, please try again later".into() }
 }
 
 async fn find(asked: &Asked, session: Uuid) -> Result<Option<Proof>, ReadError> {

@@ -1,7 +1,7 @@
 //! `resume-by-fingerprint`: the last session of a browser that comes back.
 //!
-//! A fingerprint is no proof of who somebody is. So it leads back only to what an anonymous visitor may reach: where tokens
-//! are on, never to a conversation that has got an owner.
+//! A fingerprint is no proof of who somebody is. So it leads back only to what an anonymous visitor may reach: never to a session
+//! that has proved something, and where tokens are on, never to a conversation that has got an owner.
 
 use std::sync::Arc;
 
@@ -45,7 +45,10 @@ pub(super) async fn resume(asked: &Asked) -> Result<Value, BadFrame> {
     let Some(key) = key else { return not_resumable("session_gone") };
     // The conversation may have got its owner after the session was opened.
     let state = asked.edge.conversations.load(&key, Freshness::AtLeast(0)).await?;
-    if !asked.may_reach(state.owner.as_deref()) || !asked.may_reach(record.owner.as_deref()) {
+    let has_proved =
+        record.proved.is_some() || state.known(session).is_some_and(|known| known.verified || known.proved.is_some());
+    let reaches = |owner: Option<&str>| asked.may_reach(owner, None);
+    if has_proved || !reaches(state.owner.as_deref()) || !reaches(record.owner.as_deref()) {
         return not_resumable("identified");
     }
     Ok(json!({

@@ -21,13 +21,12 @@ fn strangers() -> Vec<(&'static str, String)> {
         ("an administrator", of(json!({"sub": "root", "email": "root@acme.example", "role": "admin"}))),
         ("her address elsewhere", of(json!({"org": "globex"}))),
         ("an administrator elsewhere", of(json!({"sub": "root", "org": "globex", "role": "admin"}))),
-        ("a false token", of(json!({"exp": 1}))),
         ("an anonymous visitor", String::new()),
     ]
 }
 
 /// Actions that name a session, and the outcome for one that is not there.
-fn of_session() -> Vec<(Value, &'static str)> {
+pub(super) fn of_session() -> Vec<(Value, &'static str)> {
     let act = |name: &str, fields: Value| {
         let mut action = json!({"action": name});
         action.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());

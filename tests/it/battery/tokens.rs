@@ -154,6 +154,13 @@ pub(super) async fn run(world: &World, battery: &mut Battery) {
         battery.expect("administrators' tokens", name, &got, admin);
 
         let mut client = Client::try_connect(handshake(&world.mild, &query, None)).await.unwrap();
+        if admin != GOOD && !token.is_empty() {
+            // A token that does not hold makes nobody of its bearer: it is said, and the connection is closed.
+            let said = client.next().await;
+            battery.expect("sessions by token", name, code(&said), BAD);
+            battery.expect("sessions by token", name, &format!("{:?}", client.close_code().await), "Some(4401)");
+            continue;
+        }
         let answers = ask(&mut client, json!({"action": "get_session", "sessionId": world.approval.id})).await;
         let wanted = if admin == GOOD { GOOD } else { "SESSION_NOT_FOUND" };
         battery.expect("sessions by token", name, &outcome(&answers), wanted);

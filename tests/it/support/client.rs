@@ -93,7 +93,10 @@ impl Client {
     }
 
     async fn read(&mut self) -> Value {
+        // A ping of the server is no frame.
+        let deadline = Instant::now() + WAIT_MAX;
         loop {
+            assert!(Instant::now() < deadline, "no frame came in time; so far: {:#?}", self.seen);
             match self.message().await {
                 Some(Ok(Message::Text(text))) => {
                     let frame: Value = serde_json::from_str(&text).expect("a frame is JSON");
@@ -109,7 +112,8 @@ impl Client {
         }
     }
 
-    async fn message(&mut self) -> Option<Result<Message, tokio_tungstenite::tungstenite::Error>> {
+    /// The next message of any kind.
+    pub async fn message(&mut self) -> Option<Result<Message, tokio_tungstenite::tungstenite::Error>> {
         let next = timeout(WAIT_MAX, self.socket.next()).await;
         next.unwrap_or_else(|_| panic!("nothing came in time; so far: {:#?}", self.seen))
     }

@@ -4,8 +4,13 @@ use std::sync::OnceLock;
 
 use reqwest::{Client, Method, Response};
 use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 
-use super::Edge;
+use super::{Edge, WAIT_MAX};
 
 fn client() -> &'static Client {
     static CLIENT: OnceLock<Client> = OnceLock::new();
@@ -39,4 +44,25 @@ pub async fn call(edge: &Edge, method: &str, path: &str, token: Option<&str>, bo
         status,
         if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}")) },
     )
+}
+
+/// A WebSocket that was opened by hand, and that nobody reads or answers for.
+pub struct RawSocket(TcpStream);
+
+/// Opens one.
+pub async fn raw_handshake(edge: &Edge) -> RawSocket {
+    let mut stream = TcpStream::connect(&edge.address).await.unwrap();
+    let request = "GET /ws HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                   sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    RawSocket(stream)
+}
+
+impl RawSocket {
+    /// All that comes until the server ends the connection; pings are not answered.
+    pub async fn read_until_closed(mut self) -> String {
+        let mut said = Vec::new();
+        timeout(WAIT_MAX, self.0.read_to_end(&mut said)).await.expect("the server ends the connection").unwrap();
+        String::from_utf8_lossy(&said).into_owned()
+    }
 }

@@ -1,12 +1,23 @@
 //! The host's service for one-time passwords: a NATS micro service with one code.
 
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
 use async_nats::service::{Service, ServiceExt, error::Error as ServiceError};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::nats::NatsServer;
+use super::{WAIT_MAX, nats::NatsServer};
 
 /// The code that the service takes.
 pub const CODE: &str = "424242";
@@ -61,5 +72,78 @@ impl OtpService {
     /// What was asked to be sent so far.
     pub fn sent(&self) -> Vec<Value> {
         self.sent.borrow().clone()
+    }
+}
+
+/// A service of the version before challenges: it keeps the last password of each session, and knows nothing else.
+pub struct OldOtpService {
+    _service: Service,
+    _endpoints: [AbortOnDropHandle<()>; 2],
+    sent: watch::Sender<Vec<(Value, String)>>,
+    /// False: the service refuses to send.
+    pub delivers: Arc<AtomicBool>,
+    /// A permit is one send; without one it keeps its asker waiting.
+    pub sends: Arc<Semaphore>,
+}
+
+impl OldOtpService {
+    pub async fn start(nats: &NatsServer, org: &str) -> Self {
+        let client = nats.client().await;
+        let service = client.service_builder().start("old-otp", "1.0.0").await.unwrap();
+        let mut sends = service.endpoint(format!("otp.{org}.send")).await.unwrap();
+        let mut verifies = service.endpoint(format!("otp.{org}.verify")).await.unwrap();
+        client.flush().await.unwrap();
+        let sent = watch::Sender::new(Vec::new());
+        let (delivers, permits) = (Arc::new(AtomicBool::new(true)), Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)));
+        let kept: Arc<Mutex<HashMap<String, String>>> = Arc::default();
+        let (record, may, leave, codes) = (sent.clone(), delivers.clone(), permits.clone(), kept.clone());
+        let sending = tokio::spawn(async move {
+            while let Some(request) = sends.next().await {
+                let question: Value = serde_json::from_slice(&request.message.payload).unwrap();
+                let (record, may, leave, codes) = (record.clone(), may.clone(), leave.clone(), codes.clone());
+                tokio::spawn(async move {
+                    let code = format!("{}", 100_000 + record.borrow().len());
+                    record.send_modify(|sent| sent.push((question.clone(), code.clone())));
+                    leave.acquire().await.unwrap().forget();
+                    if !may.load(Ordering::SeqCst) {
+                        let refused = ServiceError { code: 502, status: "the mail server is down".into() };
+                        return request.respond(Err(refused)).await.unwrap();
+                    }
+                    codes.lock().unwrap().insert(question["session"].to_string(), code);
+                    let channel = if question["email"].is_string() { "email" } else { "sms" };
+                    let answer = json!({ "channel": channel, "maskedDestination": "***" });
+                    request.respond(Ok(answer.to_string().into())).await.unwrap();
+                });
+            }
+        });
+        let verifying = tokio::spawn(async move {
+            while let Some(request) = verifies.next().await {
+                let question: Value = serde_json::from_slice(&request.message.payload).unwrap();
+                let known = kept.lock().unwrap().get(&question["session"].to_string()).cloned();
+                let verified = known.is_some() && question["code"].as_str() == known.as_deref();
+                let answer = json!({ "verified": verified, "attemptsRemaining": 3, "error": "INVALID_CODE" });
+                request.respond(Ok(answer.to_string().into())).await.unwrap();
+            }
+        });
+        let endpoints = [sending, verifying].map(AbortOnDropHandle::new);
+        Self { _service: service, _endpoints: endpoints, sent, delivers, sends: permits }
+    }
+
+    /// The passwords that went to an address or number, oldest first.
+    pub fn codes_to(&self, address: &str) -> Vec<String> {
+        let is_its = |question: &Value| question["email"] == address || question["phone"] == address;
+        self.sent.borrow().iter().filter(|(question, _)| is_its(question)).map(|(_, code)| code.clone()).collect()
+    }
+
+    /// Waits until so many passwords were asked for, and gives the questions.
+    pub async fn asked(&self, count: usize) -> Vec<Value> {
+        let mut sent = self.sent.subscribe();
+        let sent = timeout(WAIT_MAX, sent.wait_for(|sent| sent.len() >= count)).await.unwrap().unwrap();
+        sent.iter().map(|(question, _)| question.clone()).collect()
+    }
+
+    /// How many were asked for so far.
+    pub fn count(&self) -> usize {
+        self.sent.borrow().len()
     }
 }

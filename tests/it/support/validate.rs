@@ -285,6 +285,7 @@ fn error_code(code: &Value) -> Checked {
         "AGENT_NOT_AUTHORIZED",
         "ORIGIN_NOT_ALLOWED",
         "AUTH_CONTEXT_INVALID",
+        "INVALID_TOKEN",
         "UNSUPPORTED_ACTION",
         "SESSION_NOT_FOUND",
         "CONVERSATION_NOT_FOUND",

@@ -1,9 +1,16 @@
 //! One-time passwords: a NATS service that the host provides sends and checks them.
 //!
-//! Contract of the service: endpoints on `otp.{org}.send` and `otp.{org}.verify`. `send` gets `{session, conversation, email?,
-//! phone?}` and answers `{channel: email|sms, maskedDestination}`, or with the services API's error headers when nothing
-//! could be sent. `verify` gets `{session, code}` and answers `{verified: true}`, or `{verified: false, attemptsRemaining,
-//! error?, message}`; 0 attempts = locked. It counts the attempts and forgets old passwords; codes are never logged here.
+//! - [`challenge`]: which password proves which address.   - [`allowance`]: how many may be sent.
+//!
+//! Contract of the service: endpoints on `otp.{org}.send` and `otp.{org}.verify`. `send` gets `{challenge, purpose, flow, session,
+//! conversation, email?, phone?}` and answers `{channel: email|sms, maskedDestination}`, or with the services API's error headers
+//! when nothing could be sent. `verify` gets `{challenge, purpose, flow, session, code}` and the `email` or `phone` that the password
+//! was sent to, and answers `{verified: true}`, or `{verified: false, attemptsRemaining, error?, message}`; 0 attempts = locked. A
+//! service keeps one password for each challenge and forgets old ones; an answer that names a `challenge` counts for that one
+//! alone. Codes are never logged here.
+
+pub mod allowance;
+pub mod challenge;
 
 use std::time::Duration;
 
@@ -13,7 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        event::{OtpChannel, OtpSent},
+        event::{OtpChannel, OtpPurpose},
         interaction::Contact,
     },
     limits, subjects,
@@ -25,6 +32,10 @@ pub enum OtpError {
     /// The host provides none.
     #[error("there is no service for one-time passwords")]
     NoService,
+    /// The service says that it did not do it.
+    #[error("the service refused: {0}")]
+    Refused(String),
+    /// It may have done it.
     #[error("{0}")]
     Failed(String),
 }
@@ -41,10 +52,16 @@ pub struct Verdict {
     pub error: Option<String>,
     #[serde(default)]
     pub message: String,
+    /// The challenge that the answer is about; a service of the version before names none.
+    #[serde(default)]
+    pub challenge: Option<Uuid>,
 }
 
 #[derive(Serialize)]
 struct Send<'a> {
+    challenge: Uuid,
+    purpose: OtpPurpose,
+    flow: &'static str,
     session: Uuid,
     conversation: Uuid,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,8 +72,23 @@ struct Send<'a> {
 
 #[derive(Serialize)]
 struct Verify<'a> {
+    challenge: Uuid,
+    purpose: OtpPurpose,
+    flow: &'static str,
     session: Uuid,
     code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phone: Option<&'a str>,
+}
+
+/// Where a password comes from and goes back to: the socket of the conversation, or a page's requests over HTTP.
+fn flow(purpose: OtpPurpose) -> &'static str {
+    match purpose {
+        OtpPurpose::Tool => "socket",
+        OtpPurpose::Restore => "http",
+    }
 }
 
 /// Where a password can be sent, e-mail first.
@@ -64,23 +96,6 @@ pub fn channels(contact: &Contact) -> Vec<OtpChannel> {
     let email = contact.email.as_ref().map(|_| OtpChannel::Email);
     let sms = contact.phone.as_ref().map(|_| OtpChannel::Sms);
     email.into_iter().chain(sms).collect()
-}
-
-/// Has a password sent to a session's visitor.
-pub async fn send(
-    client: &Client,
-    org: &str,
-    conversation: Uuid,
-    session: Uuid,
-    contact: &Contact,
-) -> Result<OtpSent, OtpError> {
-    let (email, phone) = (contact.email.as_deref(), contact.phone.as_deref());
-    ask(client, org, "send", &Send { session, conversation, email, phone }).await
-}
-
-/// Has a password checked.
-pub async fn verify(client: &Client, org: &str, session: Uuid, code: &str) -> Result<Verdict, OtpError> {
-    ask(client, org, "verify", &Verify { session, code }).await
 }
 
 async fn ask<T: for<'a> Deserialize<'a>>(
@@ -97,7 +112,7 @@ async fn ask<T: for<'a> Deserialize<'a>>(
         Err(error) => return Err(OtpError::Failed(error.to_string())),
     };
     if let Some(error) = reply.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error")) {
-        return Err(OtpError::Failed(error.to_string()));
+        return Err(OtpError::Refused(error.to_string()));
     }
     // What the service said may hold an address, so only the kind of the mistake is told.
     serde_json::from_slice(&reply.payload)

@@ -1,0 +1,225 @@
+//! Which password proves which address.
+//!
+//! Every password that is sent is a challenge of its own, with an id that the host's service is told when it sends and when it
+//! verifies. A session has one challenge at a time, whoever asked for it: a new one voids the one before it *before* anything
+//! is sent. A password proves the address of the current challenge, and only after the service has said that it was sent. The
+//! challenge is used up by compare-and-swap, so a proof is given once, and never for a challenge that was replaced meanwhile.
+//! This holds with a service that keeps one password a session, too: the password that it keeps is then of the current
+//! challenge or of none, for a challenge is not replaced while its sending is under way.
+
+use async_nats::Client;
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{
+    OtpError, Send, Verdict, Verify,
+    allowance::{self, Allowance, Asker, Refused},
+    ask, flow,
+};
+use crate::{
+    domain::{
+        event::{OtpChannel, OtpPurpose, OtpSent},
+        interaction::Contact,
+    },
+    limits,
+    log::{AppendError, ReadError, Via, nats::NatsLog},
+    subjects,
+};
+
+/// The bucket of challenges, and the stream behind it, which forgets them after an hour.
+const BUCKET: &str = "RESTORE";
+const STREAM: &str = "KV_RESTORE";
+
+/// The challenges of a process: its log, and the connection by which it asks hosts' services.
+#[derive(Clone)]
+pub struct Challenges {
+    log: NatsLog,
+    client: Client,
+    allowance: Allowance,
+}
+
+/// Who is challenged, and for what.
+pub struct Challenged<'a> {
+    pub asker: Asker<'a>,
+    pub conversation: Uuid,
+    pub purpose: OtpPurpose,
+}
+
+/// The address or number that a password was sent to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Proved {
+    pub challenge: Uuid,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phone: Option<String>,
+}
+
+/// Why no password was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    #[error("{0}")]
+    Service(#[from] OtpError),
+    /// Another one is on its way, or too many were sent.
+    #[error("another password may be sent in {0} s")]
+    Later(u64),
+    #[error("{0}")]
+    Write(#[from] AppendError),
+    #[error("{0}")]
+    Read(#[from] ReadError),
+}
+
+/// What came of an entered password.
+pub enum Entered {
+    Proved(Proved),
+    /// Nothing was sent that it could prove.
+    NoChallenge,
+    /// The challenge was replaced, or used, while the password was being checked.
+    Replaced,
+    Wrong(Verdict),
+}
+
+/// Why a password was not checked.
+#[derive(Debug, thiserror::Error)]
+pub enum EnterError {
+    #[error("{0}")]
+    Service(#[from] OtpError),
+    #[error("{0}")]
+    Write(#[from] AppendError),
+    #[error("{0}")]
+    Read(#[from] ReadError),
+}
+
+/// A session's challenge as it is stored.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Stored {
+    #[serde(flatten)]
+    address: Proved,
+    purpose: OtpPurpose,
+    state: State,
+    at: DateTime<Utc>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    /// The service was asked to send the password and has not answered.
+    Sending,
+    Sent,
+    /// Nothing was sent, as far as is known.
+    Failed,
+    Used,
+}
+
+impl Challenges {
+    pub fn new(log: NatsLog, client: Client, allowance: Allowance) -> Self {
+        Self { log, client, allowance }
+    }
+
+    /// Has a password sent, as the session's only challenge. Returns where it went and the challenge's id.
+    pub async fn send(&self, who: &Challenged<'_>, contact: &Contact) -> Result<(OtpSent, Uuid), SendError> {
+        allowance::take(&self.log, &self.allowance, &who.asker, contact).await.map_err(|refused| match refused {
+            Refused::TooMany(seconds) => SendError::Later(seconds),
+            Refused::Uncounted(error) => SendError::Write(error),
+        })?;
+        let challenge = Uuid::new_v4();
+        let address = Proved { challenge, email: contact.email.clone(), phone: contact.phone.clone() };
+        let stored = Stored { address, purpose: who.purpose, state: State::Sending, at: Utc::now() };
+        let seq = self.replace(who, &stored).await?;
+        let session = who.asker.session;
+        let (email, phone) = (contact.email.as_deref(), contact.phone.as_deref());
+        let (purpose, conversation) = (who.purpose, who.conversation);
+        let question = Send { challenge, purpose, flow: flow(purpose), session, conversation, email, phone };
+        let sent: Result<OtpSent, OtpError> = ask(&self.client, who.asker.org, "send", &question).await;
+        let (state, address) = match &sent {
+            Ok(OtpSent { channel: OtpChannel::Email, .. }) => (State::Sent, Proved { phone: None, ..stored.address }),
+            Ok(OtpSent { channel: OtpChannel::Sms, .. }) => (State::Sent, Proved { email: None, ..stored.address }),
+            // What was asked and not answered may still be sent, so this challenge keeps its place for a while.
+            Err(OtpError::Failed(_)) => (State::Sending, stored.address),
+            Err(OtpError::NoService | OtpError::Refused(_)) => (State::Failed, stored.address),
+        };
+        if sent.is_ok() && address.email.is_none() && address.phone.is_none() {
+            return Err(OtpError::Failed("it named a channel that it was given no address for".into()).into());
+        }
+        self.put(who, seq, &Stored { address, state, at: Utc::now(), ..stored }).await?;
+        Ok((sent?, challenge))
+    }
+
+    /// Checks a password that was entered for a purpose; `is_meant` says whether the current challenge is the one that it was
+    /// entered for.
+    pub async fn enter(
+        &self,
+        who: &Challenged<'_>,
+        code: &str,
+        is_meant: impl Fn(&Proved) -> bool,
+    ) -> Result<Entered, EnterError> {
+        let Some((seq, stored)) = self.find(who.asker.session).await? else { return Ok(Entered::NoChallenge) };
+        if stored.state != State::Sent || stored.purpose != who.purpose || !is_meant(&stored.address) {
+            return Ok(Entered::NoChallenge);
+        }
+        let challenge = stored.address.challenge;
+        if !allowance::try_once(&self.log, challenge).await? {
+            return Ok(Entered::Wrong(Verdict {
+                verified: false,
+                attempts_remaining: 0,
+                error: Some("MAX_ATTEMPTS".into()),
+                message: "Too many codes were entered. Please ask for a new one.".into(),
+                challenge: Some(challenge),
+            }));
+        }
+        let Proved { email, phone, .. } = &stored.address;
+        let (email, phone) = (email.as_deref(), phone.as_deref());
+        let (session, purpose) = (who.asker.session, who.purpose);
+        let question = Verify { challenge, purpose, flow: flow(purpose), session, code, email, phone };
+        let verdict: Verdict = ask(&self.client, who.asker.org, "verify", &question).await?;
+        if verdict.challenge.is_some_and(|named| named != challenge) {
+            tracing::warn!(%session, "the service for one-time passwords answered about another challenge");
+            return Ok(Entered::Replaced);
+        }
+        if !verdict.verified {
+            return Ok(Entered::Wrong(verdict));
+        }
+        let address = stored.address.clone();
+        match self.put(who, seq, &Stored { state: State::Used, ..stored }).await {
+            Ok(_) => Ok(Entered::Proved(address)),
+            Err(AppendError::Conflict) => Ok(Entered::Replaced),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes a challenge the session's only one, unless the sending of another is under way.
+    async fn replace(&self, who: &Challenged<'_>, stored: &Stored) -> Result<u64, SendError> {
+        let current = self.find(who.asker.session).await?;
+        let under_way = TimeDelta::milliseconds((limits::OTP_MS + limits::OTP_LATE_MS) as i64);
+        if let Some((_, Stored { state: State::Sending, at, .. })) = &current {
+            let left = (*at + under_way - Utc::now()).num_seconds();
+            if left > 0 {
+                return Err(SendError::Later(left as u64));
+            }
+        }
+        match self.put(who, current.map_or(0, |(seq, _)| seq), stored).await {
+            Ok(seq) => Ok(seq),
+            Err(AppendError::Conflict) => Err(SendError::Later(1)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn find(&self, session: Uuid) -> Result<Option<(u64, Stored)>, ReadError> {
+        let query = json!({ "last_by_subj": subjects::kv(BUCKET, &subjects::challenge_key(session)) });
+        // It may have been written a moment ago, elsewhere.
+        let Some(message) = self.log.get(STREAM, &query, Via::Leader).await? else { return Ok(None) };
+        let seq = message.seq;
+        let opened = self.log.opened(message).await?;
+        Ok(opened.and_then(|message| Some((seq, serde_json::from_slice(&message.payload).ok()?))))
+    }
+
+    async fn put(&self, who: &Challenged<'_>, expected: u64, stored: &Stored) -> Result<u64, AppendError> {
+        let subject = subjects::kv(BUCKET, &subjects::challenge_key(who.asker.session));
+        let payload = serde_json::to_vec(stored).expect("a challenge is a map with string keys");
+        let payload = self.log.seal(who.conversation, &subject, payload.into()).await?;
+        self.log.put_at(&subject, &format!("challenge-{}", Uuid::new_v4()), &expected.to_string(), payload).await
+    }
+}
