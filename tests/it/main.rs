@@ -45,5 +45,6 @@ mod streaming;
 mod superseded;
 mod support;
 mod tool_calls;
+mod upgrade;
 mod viewer;
 mod widgets;

@@ -18,7 +18,11 @@ pub struct NatsServer {
 impl NatsServer {
     /// Starts a server on a free port; it accepts connections when this returns.
     pub async fn start() -> Self {
-        let store = tempfile::tempdir().unwrap();
+        Self::start_on(tempfile::tempdir().unwrap()).await
+    }
+
+    /// Starts a server on what another one has stored.
+    pub async fn start_on(store: TempDir) -> Self {
         let (process, port) = run(&store, "-1").await;
         Self { process, port, store }
     }
