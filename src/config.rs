@@ -7,10 +7,13 @@ mod auth;
 mod mcp;
 mod privacy;
 mod quota;
+mod values;
 mod web;
 mod widget;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
+
+use values::{at_least_one, name_of, one_of, optional, parsed};
 
 pub use access::Access;
 pub use auth::{Auth, AuthMode};
@@ -346,49 +349,6 @@ fn is_unknown(name: &str) -> bool {
 
 fn wrong(name: &'static str, problem: String) -> ConfigError {
     ConfigError { name, problem }
-}
-
-fn optional<T: std::str::FromStr>(
-    text: &dyn Fn(&str) -> Option<String>,
-    name: &'static str,
-    what: &str,
-) -> Result<Option<T>, ConfigError> {
-    text(name).map(|value| value.parse().map_err(|_| wrong(name, format!("`{value}` is not {what}")))).transpose()
-}
-
-fn parsed<T: std::str::FromStr>(
-    text: &dyn Fn(&str) -> Option<String>,
-    name: &'static str,
-    what: &str,
-    default: impl FnOnce() -> T,
-) -> Result<T, ConfigError> {
-    Ok(optional(text, name, what)?.unwrap_or_else(default))
-}
-
-/// One of a few names, in any case.
-fn one_of<T: Copy>(
-    text: &dyn Fn(&str) -> Option<String>,
-    name: &'static str,
-    names: &[(&str, T)],
-) -> Result<Option<T>, ConfigError> {
-    let Some(value) = text(name) else { return Ok(None) };
-    let known = names.iter().find(|(known, _)| value.eq_ignore_ascii_case(known));
-    let all: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
-    known
-        .map(|(_, value)| Some(*value))
-        .ok_or_else(|| wrong(name, format!("`{value}` is not one of {}", all.join(", "))))
-}
-
-/// The name of a value, for printing.
-fn name_of<T: PartialEq>(names: &[(&'static str, T)], value: &T) -> &'static str {
-    names.iter().find(|(_, known)| known == value).map_or("unset", |(name, _)| name)
-}
-
-fn at_least_one(text: &dyn Fn(&str) -> Option<String>, name: &'static str, default: u32) -> Result<u32, ConfigError> {
-    match parsed(text, name, "a number from 1", || default)? {
-        0 => Err(wrong(name, "must be at least 1".into())),
-        n => Ok(n),
-    }
 }
 
 /// A value that becomes part of a subject: letters, digits, `-` and `_`.

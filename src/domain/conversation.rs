@@ -3,6 +3,8 @@
 //! Invariants: `last_seq` only grows; at most one turn is active; nothing of a turn changes after its terminal event. The
 //! fold is bounded: recent messages are kept with their text, of the older ones only where they are in the stream.
 
+mod erased;
+
 use std::collections::VecDeque;
 
 use chrono::{DateTime, Utc};
@@ -14,7 +16,7 @@ use super::{
     digest::Digest,
     event::{
         Cause, EmailProof, Event, ModelReplied, OtpPurpose, Participant, Prompt, Response, SessionIdentified,
-        SessionOpened, StepJudged, ToolReturned, TurnRequested, TurnResumed, kind,
+        SessionOpened, StepJudged, ToolReturned, TurnRequested, TurnResumed,
     },
     interaction::{Contact, Form},
     session::Known,
@@ -255,39 +257,6 @@ impl Conversation {
             Event::TurnCancelled(e) => self.finish(e.turn, recorded.seq, Outcome::Cancelled),
             Event::Erased(kind) => self.take_erased(kind, recorded),
             Event::Unreadable(e) => self.read_only |= e.cause == Cause::Critical,
-        }
-    }
-
-    /// Takes an event whose content was erased: what it meant for the turn that was active then.
-    ///
-    /// An event was appended on the state before it and nothing else, so it was valid there, and the kind tells what it did;
-    /// which call, prompt or answer it was is gone. What it may have proved of a visitor counts no more.
-    fn take_erased(&mut self, kind: &'static str, recorded: &Recorded) {
-        self.erased |= kind == kind::SESSION_OPENED;
-        let Some(turn) = &mut self.turn else { return };
-        match kind {
-            kind::TURN_MODEL_REPLIED => turn.replies.push(Reply { text: String::new(), calls: Vec::new() }),
-            kind::TURN_PARKED => {
-                turn.park = turn.epoch.map(|_| Park::erased(recorded.time));
-                return;
-            }
-            kind::TURN_TOOL_CALLED => {
-                turn.progress_at = recorded.time;
-                return;
-            }
-            kind::TURN_RESUMED => {
-                turn.park = None;
-                turn.item = recorded.seq;
-                turn.epoch = None;
-            }
-            kind::TURN_TOOL_RETURNED => {}
-            _ => return,
-        }
-        turn.progress_at = recorded.time;
-        turn.claims = 0;
-        let session = turn.request.session;
-        if let Some(known) = self.known_mut(session) {
-            (known.otp_sent, known.challenge, known.verified) = (false, None, false);
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
 const ROOMS: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("ids", &[]),
-    ("subjects", &[]),
+    ("subjects", &["limits"]),
     ("secrets", &["limits", "subjects"]),
     ("sealing", &[]),
     ("model", &[]),
@@ -82,6 +82,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "app",
         &[
             "limits",
+            "otp",
             "admin",
             "audit",
             "config",

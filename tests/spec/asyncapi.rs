@@ -153,7 +153,9 @@ fn every_subject_of_the_program_is_covered() {
         (subjects::kv("TURNS", &subjects::turn_note_key("an org.", Some(id))), "kv.turns"),
         (subjects::count_codes(subjects::Codes::Contact("a@b.c"), 3_000_000), "count"),
         (subjects::kv("VISITORS", &subjects::visitor_key("an org.", "support", "f-1")), "kv.visitors"),
+        (subjects::count_codes(subjects::Codes::Tries(id), 0), "count"),
         (subjects::kv("RESTORE", &subjects::restore_key(id)), "kv.restore"),
+        (subjects::kv("RESTORE", &subjects::challenge_key(id)), "kv.challenge"),
         (subjects::kv("ONCE", &subjects::once_key("0a1b")), "kv.once"),
         (subjects::kv("EDGES", &subjects::edge_key(region, id)), "kv.edges"),
         (subjects::kv("SETTINGS", &subjects::connector_key("an org.", Some(id))), "kv.settings"),
@@ -220,6 +222,7 @@ fn headers_and_payloads_of_the_program_fit() {
         Kind::Notice,
         Kind::Prompt,
         Kind::Restart,
+        Kind::Owner,
         Kind::Terminal,
     ] {
         let mark =

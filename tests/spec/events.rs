@@ -213,9 +213,12 @@ fn the_samples_fold_to_a_conversation() {
 
 #[test]
 fn the_session_record_is_written_again_as_it_was() {
-    let sample = Sample::of(&json_file("spec/samples/session.json"));
-    assert_valid(&definition(&json_file("spec/events.schema.json"), "session"), &sample.payload, "the session record");
-    let record: SessionRecord = serde_json::from_value(sample.payload.clone()).unwrap();
-    assert_eq!(serde_json::to_value(&record).unwrap(), sample.payload);
-    assert_eq!(turnstream::subjects::session("local", record.session), sample.subject);
+    let schema = definition(&json_file("spec/events.schema.json"), "session");
+    for name in ["session", "session.proved"] {
+        let sample = Sample::of(&json_file(&format!("spec/samples/{name}.json")));
+        assert_valid(&schema, &sample.payload, name);
+        let record: SessionRecord = serde_json::from_value(sample.payload.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&record).unwrap(), sample.payload, "{name}");
+        assert_eq!(turnstream::subjects::session("local", record.session), sample.subject, "{name}");
+    }
 }
