@@ -13,6 +13,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
+    limits,
     live::hub::LiveFrame,
     subjects::ConversationKey,
     wire::live::{Cursor, Kind, Mark},
@@ -49,6 +50,8 @@ pub struct View {
     behind: bool,
     /// The epoch under which the turn parked that was last shown as a prompt.
     pub prompted: Option<u64>,
+    /// The turn was asked for on this connection, so its client knows what its frames are about.
+    asked_here: bool,
     pub heard_at: Instant,
     pub sent_at: Instant,
 }
@@ -84,6 +87,11 @@ impl Views {
         new
     }
 
+    /// Whether one more conversation may be watched, or this one is already.
+    pub fn may_watch(&self, conversation: Uuid) -> bool {
+        self.conversations.len() < limits::CONNECTION_WATCHED || self.conversations.contains_key(&conversation)
+    }
+
     /// Opens a turn, unless it is open or has ended.
     pub fn open(&mut self, key: &ConversationKey, turn: Uuid, request_id: &str, epoch: Option<u64>) {
         if self.ended.contains(&turn) {
@@ -102,6 +110,7 @@ impl Views {
             muted_call: None,
             behind: false,
             prompted: None,
+            asked_here: false,
             heard_at: now,
             sent_at: now,
         });
@@ -124,6 +133,23 @@ impl Views {
     /// The open turn with this id.
     pub fn get_mut(&mut self, turn: Uuid) -> Option<&mut View> {
         self.turns.get_mut(&turn)
+    }
+
+    /// The client has asked for a turn on this connection.
+    pub fn asked_here(&mut self, turn: Uuid) {
+        if let Some(view) = self.turns.get_mut(&turn) {
+            view.asked_here = true;
+        }
+    }
+
+    /// Whether the client has asked for a turn, which is open, on this connection.
+    pub fn was_asked_here(&self, turn: Uuid) -> bool {
+        self.turns.get(&turn).is_some_and(|view| view.asked_here)
+    }
+
+    /// Whether the turn is being shown here.
+    pub fn is_open(&self, turn: Uuid) -> bool {
+        self.turns.contains_key(&turn)
     }
 
     /// Whether the connection watches a conversation as a whole.

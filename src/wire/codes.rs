@@ -9,6 +9,7 @@ use serde::Serialize;
 /// |---|---|---|
 /// | `VALIDATION_ERROR`, `UNSUPPORTED_ACTION` | no: mend the frame | no |
 /// | `SESSION_NOT_FOUND`, `CONVERSATION_NOT_FOUND` | no: open a session | no |
+/// | `CONVERSATION_READ_ONLY` | no: a newer version has written to it what this one must not go on without | no |
 /// | `TURN_IN_PROGRESS` | yes, after the turn | no |
 /// | `NO_PENDING_CONFIRMATION`, `NO_PENDING_INTERACTION`, `INTERACTION_MISMATCH` | no | no |
 /// | `SKILL_NOT_FOUND`, `LLM_UNAVAILABLE` | no: configuration | no |
@@ -28,6 +29,7 @@ pub enum ErrorCode {
     UnsupportedAction,
     SessionNotFound,
     ConversationNotFound,
+    ConversationReadOnly,
     TurnInProgress,
     NoPendingConfirmation,
     NoPendingInteraction,

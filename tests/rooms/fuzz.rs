@@ -324,7 +324,7 @@ fn stored_events_and_what_is_folded_of_them() {
             look_at(&state, seq);
             if let Some(turn) = event.turn() {
                 for command in [
-                    Command::Claim { item: seq, worker: Uuid::nil() },
+                    Command::Claim { item: seq, worker: Uuid::nil(), over: None },
                     Command::Cancel { turn, by: Uuid::nil() },
                     Command::Record { turn, epoch: seq, event },
                 ] {

@@ -142,8 +142,11 @@ fn every_subject_of_the_program_is_covered() {
         (subjects::push_all(region), "push"),
         (subjects::ingest_item("an org.", id), "ingest"),
         (subjects::ingest_runs("an org."), "knowledge.runs"),
-        (subjects::count_connections(Counted::Org("an org."), Some(id)), "count"),
-        (subjects::count_connections(Counted::Address([127, 0, 0, 1].into()), None), "count"),
+        (subjects::kv("TURNS", &subjects::connections_key(Counted::Org("an org."), Some(id))), "kv.turns.connections"),
+        (
+            subjects::kv("TURNS", &subjects::connections_key(Counted::Address([127, 0, 0, 1].into()), None)),
+            "kv.turns.connections",
+        ),
         (subjects::count_messages("an org.", 30_000_000), "count"),
         (subjects::count_tokens("an org.", day), "count"),
         (subjects::count_sessions([127, 0, 0, 1].into(), 30_000_000), "count"),

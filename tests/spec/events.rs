@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use turnstream::{
-    domain::{Conversation, Digest, Event, Recorded, event::TurnStarted},
+    domain::{
+        Conversation, Digest, Event, Recorded,
+        event::{TurnRequested, TurnStarted},
+    },
     ids,
     subjects::ConversationKey,
     wire::stored::{self, DecodeError, Envelope, SessionRecord},
@@ -165,7 +168,16 @@ fn a_reader_refuses_what_it_cannot_know() {
 #[test]
 fn a_requested_turn_has_the_id_that_its_request_makes() {
     let (envelope, Event::TurnRequested(requested)) = sample("turn.requested").decode().unwrap() else { panic!() };
-    assert_eq!(requested.turn, ids::turn_id(envelope.conversation, requested.session, &requested.request_id));
+    // The oldest sample is of a version that left the message out.
+    let earlier = ids::turn_id_without_message(envelope.conversation, requested.session, &requested.request_id);
+    assert_eq!(requested.turn, earlier);
+    assert_eq!(envelope.id, requested.turn.simple().to_string());
+    let (envelope, Event::TurnRequested(requested)) = sample("turn.requested.with_its_message").decode().unwrap()
+    else {
+        panic!()
+    };
+    let TurnRequested { session, request_id, message, .. } = &requested;
+    assert_eq!(requested.turn, ids::turn_id(envelope.conversation, *session, request_id, message, &[]));
     assert_eq!(envelope.id, requested.turn.simple().to_string());
 }
 

@@ -121,6 +121,7 @@ fn read(
         email_proof: Some(EmailProof::Told),
         browser_fingerprint: fields.text("browserFingerprint")?.map(cut),
         metadata,
+        not_after: None,
     };
     Ok((opened, fields.text("conversationId")?.and_then(|id| id.parse().ok())))
 }

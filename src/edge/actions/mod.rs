@@ -22,7 +22,10 @@ use std::sync::Arc;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use uuid::Uuid;
 
-use super::{access::Page, connection::Connection};
+use super::{
+    access::Page,
+    connection::{Connection, WatchError},
+};
 use crate::{
     auth,
     domain::{Command, Conversation, Refusal, Turn},
@@ -161,7 +164,7 @@ impl From<ReadError> for BadFrame {
                 code: ErrorCode::StorageError,
                 message: "the storage is not available, please try again".into(),
             },
-            ReadError::Malformed { .. } | ReadError::Sealed(_) => broken(),
+            ReadError::Sealed(_) => broken(),
         }
     }
 }
@@ -176,6 +179,10 @@ impl From<ExecuteError> for BadFrame {
             ExecuteError::Append(AppendError::Erased) => {
                 BadFrame { code: ErrorCode::ConversationNotFound, message: "this conversation was erased".into() }
             }
+            ExecuteError::Refused(Refusal::ReadOnly) => BadFrame {
+                code: ErrorCode::ConversationReadOnly,
+                message: "this conversation can only be read here: it was gone on with by a newer version".into(),
+            },
             error if error.is_storage() => ReadError::Unavailable(error.to_string()).into(),
             error => {
                 tracing::error!(%error, "an action was refused without an answer of its own");
@@ -191,8 +198,14 @@ impl From<AppendError> for BadFrame {
     }
 }
 
-impl From<async_nats::SubscribeError> for BadFrame {
-    fn from(error: async_nats::SubscribeError) -> Self {
-        ReadError::Unavailable(error.to_string()).into()
+impl From<WatchError> for BadFrame {
+    fn from(error: WatchError) -> Self {
+        match error {
+            WatchError::TooMany => BadFrame {
+                code: ErrorCode::RateLimited,
+                message: "this connection follows too many conversations; open another one".into(),
+            },
+            WatchError::Read(error) => error.into(),
+        }
     }
 }
