@@ -48,6 +48,10 @@ pub const CANCELLED_PARKED: Sight = Sight("a parked turn is cancelled", |_, s| {
         && did(&s.log, |what| matches!(what, What::Parked(_)))
         && wrote(&s.log, |word| matches!(word, Word::Cancel { .. }))
 });
+pub const SUPERSEDED: Sight = Sight("a turn gives way to the next one, which is answered", |_, s| {
+    let gave_way = wrote(&s.log, |word| matches!(word, Word::Supersede { .. }));
+    gave_way && s.accepted == 0b11 && s.log.facts().active().is_none() && did(&s.log, |what| what == What::Completed)
+});
 pub const CANCELLED_AT_TOOLS: Sight = Sight("a turn is cancelled between intent and result", |_, s| {
     did(&s.log, |what| what == What::Replied(Reply::Once))
         && did(&s.log, |what| matches!(what, What::Called(_)))

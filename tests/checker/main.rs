@@ -110,6 +110,11 @@ fn cancels() {
 }
 
 #[test]
+fn supersessions() {
+    explore(worlds::supersessions());
+}
+
+#[test]
 fn successions() {
     explore(worlds::successions());
 }

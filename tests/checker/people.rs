@@ -20,6 +20,8 @@ pub enum Deed {
     Approve,
     Decline,
     Cancel,
+    /// Ends a turn that waits, before a new message.
+    Supersede,
     /// Opens another session on the conversation.
     Open,
 }
@@ -63,7 +65,7 @@ pub struct View {
 /// The views under which a deed may differ.
 pub fn views(rules: &Rules, state: &State, deed: Deed) -> Vec<View> {
     let stale = match deed {
-        Deed::Send(_) => true,
+        Deed::Send(_) | Deed::Supersede => true,
         Deed::Open => false,
         Deed::Approve | Deed::Decline | Deed::Cancel => rules.server.mutation == Some(Mutation::StalePeople),
     };
@@ -95,7 +97,7 @@ pub fn is_possible(state: &State, deed: Deed) -> bool {
     let facts = state.log.facts();
     match deed {
         Deed::Send(_) | Deed::Open => true,
-        Deed::Approve | Deed::Decline => facts.parks().next().is_some(),
+        Deed::Approve | Deed::Decline | Deed::Supersede => facts.parks().next().is_some(),
         Deed::Cancel => state.log.last() > 0,
     }
 }
@@ -116,6 +118,10 @@ pub fn begin(state: &mut State, n: u8, deed: Deed, view: View) -> Edge {
                 None => return Edge::Idle,
             }
         }
+        Deed::Supersede => match fold.turn.as_ref().and_then(|turn| turn.park.as_ref()) {
+            Some(park) => (Id::Deed(n), Word::Supersede { park: words::park_epoch(park.id) }, None),
+            None => return Edge::Idle,
+        },
         Deed::Approve | Deed::Decline => {
             let seen = view.shown.or(pending_now).unwrap_or(0);
             match confirmed(&state.log, fold, view) {

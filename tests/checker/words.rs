@@ -62,6 +62,10 @@ pub enum Word {
     Cancel {
         turn: TurnNo,
     },
+    /// Ends the turn that waits at this park, for a new message.
+    Supersede {
+        park: Seq,
+    },
 }
 
 /// What a worker did.
@@ -191,6 +195,7 @@ impl Word {
             Word::Confirm { park, approved, .. } => Command::Confirm { park: park_id(park), approved, by: session() },
             Word::Expire { park } => Command::Expire { park: park_id(park) },
             Word::Cancel { turn } => Command::Cancel { turn: turn_id(turn), by: session() },
+            Word::Supersede { park } => Command::Supersede { park: park_id(park), by: session() },
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     coverage::*,
     model::World,
-    people::Deed::{Approve, Cancel, Decline, Open, Send},
+    people::Deed::{Approve, Cancel, Decline, Open, Send, Supersede},
     state::Faults,
     words::Reply,
 };
@@ -72,6 +72,19 @@ pub fn cancels() -> World {
         faults: Faults { crashes: 1, pauses: 1, ..NO_FAULTS },
         window: true,
         sights: &[ANSWERED, APPROVED, CANCELLED_PARKED, CANCELLED_AT_TOOLS],
+    }
+}
+
+/// A turn that waits gives way to a new message, while its person decides, its deadline comes or its worker is lost.
+pub fn supersessions() -> World {
+    World {
+        name: "supersessions",
+        deeds: &[Send(0), Supersede, Approve, Send(1)],
+        replies: &[Reply::Answer, Reply::Gated],
+        max_model_calls: 1,
+        faults: Faults { crashes: 1, ..NO_FAULTS },
+        window: true,
+        sights: &[ANSWERED, APPROVED, SUPERSEDED],
     }
 }
 
