@@ -39,6 +39,7 @@ use crate::{
         retrieve::{Local, Models, Remote, Rerank},
         runs::Runs,
     },
+    limits,
     log::{
         backoff::Backoff,
         bus::{Bus, ConnectError},
@@ -79,6 +80,7 @@ pub async fn log(config: &Config, bus: &Bus) -> anyhow::Result<NatsLog> {
         Some(masters) => NatsLog::sealing(bus.client.clone(), Keys::new(masters.clone())),
         None => NatsLog::new(bus.client.clone()),
     };
+    let log = log.over(bus);
     log.check_keys().await.context("there are conversations that can't be opened")?;
     Ok(log)
 }
@@ -88,8 +90,13 @@ pub struct RunningEdge {
     pub address: SocketAddr,
     edge: Arc<Edge>,
     readiness: Arc<Health>,
+    /// Cancelled first: nothing more is accepted.
+    accepting: CancellationToken,
+    /// Cancelled when the connections are closed.
     listening: CancellationToken,
     tasks: TaskTracker,
+    /// How long turns may go on after the first.
+    drain: Duration,
 }
 
 /// Starts an edge; it accepts connections when this returns.
@@ -99,10 +106,12 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
         pool: config.pool.clone(),
         agent_name: config.agent_name.clone(),
         quotas: config.quotas.clone(),
+        turn_limit: Duration::from_secs(config.turn_limit_secs.into()),
         skills: Skills(config.skills.clone()),
         passwords: callers::passwords(config, bus).await?,
         access: config.access.clone(),
-        is_loopback: edge::access::is_loopback_address(config.bind),
+        // What comes through a proxy comes from other machines, whatever the address.
+        is_loopback: edge::access::is_loopback_address(config.bind) && config.quotas.proxies == 0,
         model: config.model.clone(),
         fetch: config.web.allow.clone(),
     };
@@ -122,14 +131,15 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
     let widgets = widgets(&config.widgets, &agents)?;
     let edge = Edge::new(log, auth, widgets, agents, settings, CancellationToken::new());
     let edge = Arc::new(edge);
-    let health = Health::start(bus, &config.regions.home, None).await?;
+    let health = Health::start(bus, &config.regions.home, &config.pool, None).await?;
     if let Err(error) = edge.workers.read(&edge.log).await {
         tracing::warn!(%error, "the workers' advertisements can't be read yet");
     }
     let address = SocketAddr::new(config.bind, config.port);
     let listener = server::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
     let address = listener.local_addr()?;
-    let (listening, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let (accepting, listening, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+    tasks.spawn(listening.clone().run_until_cancelled_owned(edge.quota.clone().keep()));
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.workers.clone().follow(edge.log.clone())));
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.agents.clone().follow()));
     tasks.spawn(listening.clone().run_until_cancelled_owned(health.clone().watch_streams()));
@@ -142,18 +152,20 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
     let serve = edge.pushes.clone().serve(bus.client.clone(), pushed, edge.id);
     tasks.spawn(listening.clone().run_until_cancelled_owned(serve));
     let routes = server::routes(edge.clone(), health.clone().probe(), admin::routes(administration(config, &edge)));
-    tasks.spawn(server::listen(listener, routes, listening.clone()));
+    tasks.spawn(server::listen(listener, routes, accepting.clone()));
     tasks.close();
-    Ok(RunningEdge { address, edge, readiness: health, listening, tasks })
+    let drain = Duration::from_secs(config.drain_secs.into());
+    Ok(RunningEdge { address, edge, readiness: health, accepting, listening, tasks, drain })
 }
 
 impl RunningEdge {
-    /// Turns `/ready` red, accepts nothing more, closes the connections with 1012.
+    /// Turns `/ready` red, accepts nothing more, lets running turns finish for a while, closes the connections with 1012.
     pub async fn stop(self) {
         self.readiness.draining.store(true, Ordering::Relaxed);
+        self.accepting.cancel();
+        server::drain(&self.edge, self.drain).await;
         self.listening.cancel();
-        server::drain(&self.edge).await;
-        self.tasks.wait().await;
+        end(&self.tasks).await;
     }
 }
 
@@ -214,12 +226,14 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
         max_tokens: config.max_tokens,
         human_wait_secs: config.human_wait_secs,
         turn_limit_secs: config.turn_limit_secs,
+        turn_cap_secs: config.turn_cap_secs,
         confirm_tools: config.confirm_tools.clone(),
         auth_tools: config.auth_tools.clone(),
         preamble_model: config.preamble_model.clone(),
         judge_model: config.judge_model.clone(),
         builtins: builtins(&config.web, Reader::of_this_program()?),
         counts_tokens: config.quotas.org_tokens.is_set(),
+        counts_turns: config.quotas.org_turns.is_set(),
         mcp: Mcp::new(&config.mcp.servers),
         tools: callers::tools(config, bus).await?,
         passwords: callers::passwords(config, bus).await?,
@@ -231,7 +245,7 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
     let has_own_key = gateway.is_some();
     let gateways = Gateways { gateway: gateway.or(gateway_without_key(config)?), has_own_key, secrets };
     let worker = Arc::new(Worker::new(log(config, bus).await?, knowledge, gateways, settings));
-    let health = Health::start(bus, &config.regions.home, Some(worker.clone())).await?;
+    let health = Health::start(bus, &config.regions.home, &config.pool, Some(worker.clone())).await?;
     if config.seed_kb {
         // Before the worker looks for tools for the first time.
         let tool = tools::demo::start(bus.client.clone(), callers::public_key(config)?)
@@ -255,7 +269,15 @@ impl RunningWorker {
     pub async fn stop(self) {
         self.readiness.draining.store(true, Ordering::Relaxed);
         self.shutdown.cancel();
-        self.tasks.wait().await;
+        end(&self.tasks).await;
+    }
+}
+
+/// Waits for a process's tasks, but not for ever: NATS may be away, and takes nothing then.
+async fn end(tasks: &TaskTracker) {
+    let longest = Duration::from_millis(limits::WORKER_DRAIN_MS + limits::WORKER_END_MS + limits::NATS_CALL_MS);
+    if tokio::time::timeout(longest, tasks.wait()).await.is_err() {
+        tracing::warn!(tasks = tasks.len(), "some tasks did not end in time");
     }
 }
 
@@ -454,12 +476,21 @@ impl StopSignal {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    /// Returns when the process is asked to stop.
+    /// Returns when the process is asked to stop. Who asks a second time does not want to wait: the process then ends at once.
     pub async fn wait(mut self) {
+        self.next().await;
+        tracing::info!("stopping");
+        tokio::spawn(async move {
+            self.next().await;
+            tracing::warn!("asked to stop a second time; ending at once");
+            std::process::exit(1);
+        });
+    }
+
+    async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
-        tracing::info!("stopping");
     }
 }

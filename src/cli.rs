@@ -8,6 +8,7 @@ mod privacy;
 mod replay;
 mod report;
 mod seal;
+mod turn;
 mod verify;
 
 use std::{net::IpAddr, path::PathBuf};
@@ -94,6 +95,7 @@ enum Command {
         command: privacy::Hold,
     },
     Retain(privacy::Retain),
+    EndTurn(turn::EndTurn),
     /// Look at what each role may do on NATS.
     Nats {
         #[command(subcommand)]
@@ -179,7 +181,9 @@ pub async fn run() -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(args).await,
         Command::Spec { folder } => spec::write(&folder).with_context(|| format!("can't write {}", folder.display())),
         Command::Config { command: Configuration::Check } => {
-            println!("{}", load()?);
+            let config = load()?;
+            println!("{config}");
+            config.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
             Ok(())
         }
         Command::Dev { listen, store } => {
@@ -219,6 +223,7 @@ pub async fn run() -> anyhow::Result<()> {
         Command::Erase(args) => privacy::erase(args, &load()?).await,
         Command::Hold { command } => privacy::hold(command, &load()?).await,
         Command::Retain(args) => privacy::retain(args, &load()?).await,
+        Command::EndTurn(args) => turn::end_turn(args, &load()?).await,
         Command::Nats { command } => nats::run(command).await,
         Command::Streams { command } => streams(command).await,
         Command::Tools { command: Tools::List } => list_tools().await,

@@ -8,10 +8,14 @@ mod mcp;
 mod nats;
 mod privacy;
 mod quota;
+mod urls;
+mod values;
 mod web;
 mod widget;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
+
+use values::{at_least_one, name_of, one_of, optional, parsed};
 
 pub use access::Access;
 pub use auth::{Auth, AuthMode};
@@ -19,6 +23,7 @@ pub use mcp::{Mcp, McpLink, McpServer, Which};
 pub use nats::{Login, Nats};
 pub use privacy::Privacy;
 pub use quota::{PerOrg, Quotas};
+pub use urls::{each_without_secrets, without_secrets};
 pub use web::Web;
 pub use widget::{WidgetService, Widgets};
 
@@ -34,6 +39,8 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_MODEL_SILENCE_SECS",
     "SMOOTH_AGENT_HUMAN_WAIT_SECS",
     "SMOOTH_AGENT_TURN_LIMIT_SECS",
+    "SMOOTH_AGENT_TURN_CAP_SECS",
+    "SMOOTH_AGENT_DRAIN_SECS",
     "SMOOTH_AGENT_SEED_KB",
     "SMOOTH_AGENT_EMBEDDING_MODEL",
     "SMOOTH_AGENT_RERANK",
@@ -122,8 +129,12 @@ pub struct Config {
     pub model_silence_secs: u32,
     /// How long a person may take to decide; an approval then counts as declined.
     pub human_wait_secs: u32,
-    /// How long a turn may take in all, queued and waiting times included.
+    /// How long a turn may go without progress, queued times included and waits for people not.
     pub turn_limit_secs: u32,
+    /// How long a turn may take in all, waits for people included.
+    pub turn_cap_secs: u32,
+    /// How long a stopping edge lets the turns of its connections run.
+    pub drain_secs: u32,
     pub seed_kb: bool,
     /// The model that embeds passages and queries; without one only words count.
     pub embedding_model: Option<String>,
@@ -260,6 +271,8 @@ impl Config {
             max_iterations: at_least_one(&text, "SMOOTH_AGENT_MAX_ITERATIONS", 20)?,
             max_tokens: at_least_one(&text, "SMOOTH_AGENT_MAX_TOKENS", 8192)?,
             turn_limit_secs: at_least_one(&text, "SMOOTH_AGENT_TURN_LIMIT_SECS", 3600)?,
+            turn_cap_secs: at_least_one(&text, "SMOOTH_AGENT_TURN_CAP_SECS", 7 * 24 * 3600)?,
+            drain_secs: parsed(&text, "SMOOTH_AGENT_DRAIN_SECS", "a number of seconds", || 30)?,
             human_wait_secs: at_least_one(&text, "SMOOTH_AGENT_HUMAN_WAIT_SECS", 300)?,
             model_silence_secs: at_least_one(&text, "SMOOTH_AGENT_MODEL_SILENCE_SECS", 60)?,
             seed_kb: text("SMOOTH_AGENT_SEED_KB").is_some_and(|value| is_yes(&value)),
@@ -320,49 +333,6 @@ fn is_unknown(name: &str) -> bool {
 
 fn wrong(name: &'static str, problem: String) -> ConfigError {
     ConfigError { name, problem }
-}
-
-fn optional<T: std::str::FromStr>(
-    text: &dyn Fn(&str) -> Option<String>,
-    name: &'static str,
-    what: &str,
-) -> Result<Option<T>, ConfigError> {
-    text(name).map(|value| value.parse().map_err(|_| wrong(name, format!("`{value}` is not {what}")))).transpose()
-}
-
-fn parsed<T: std::str::FromStr>(
-    text: &dyn Fn(&str) -> Option<String>,
-    name: &'static str,
-    what: &str,
-    default: impl FnOnce() -> T,
-) -> Result<T, ConfigError> {
-    Ok(optional(text, name, what)?.unwrap_or_else(default))
-}
-
-/// One of a few names, in any case.
-fn one_of<T: Copy>(
-    text: &dyn Fn(&str) -> Option<String>,
-    name: &'static str,
-    names: &[(&str, T)],
-) -> Result<Option<T>, ConfigError> {
-    let Some(value) = text(name) else { return Ok(None) };
-    let known = names.iter().find(|(known, _)| value.eq_ignore_ascii_case(known));
-    let all: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
-    known
-        .map(|(_, value)| Some(*value))
-        .ok_or_else(|| wrong(name, format!("`{value}` is not one of {}", all.join(", "))))
-}
-
-/// The name of a value, for printing.
-fn name_of<T: PartialEq>(names: &[(&'static str, T)], value: &T) -> &'static str {
-    names.iter().find(|(_, known)| known == value).map_or("unset", |(name, _)| name)
-}
-
-fn at_least_one(text: &dyn Fn(&str) -> Option<String>, name: &'static str, default: u32) -> Result<u32, ConfigError> {
-    match parsed(text, name, "a number from 1", || default)? {
-        0 => Err(wrong(name, "must be at least 1".into())),
-        n => Ok(n),
-    }
 }
 
 /// A value that becomes part of a subject: letters, digits, `-` and `_`.
@@ -435,6 +405,8 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOTH_AGENT_MODEL_SILENCE_SECS={}", self.model_silence_secs)?;
         writeln!(f, "SMOOTH_AGENT_HUMAN_WAIT_SECS={}", self.human_wait_secs)?;
         writeln!(f, "SMOOTH_AGENT_TURN_LIMIT_SECS={}", self.turn_limit_secs)?;
+        writeln!(f, "SMOOTH_AGENT_TURN_CAP_SECS={}", self.turn_cap_secs)?;
+        writeln!(f, "SMOOTH_AGENT_DRAIN_SECS={}", self.drain_secs)?;
         writeln!(f, "SMOOTH_AGENT_SEED_KB={}", self.seed_kb)?;
         writeln!(f, "SMOOTH_AGENT_EMBEDDING_MODEL={}", self.embedding_model.as_deref().unwrap_or("unset"))?;
         writeln!(f, "SMOOTH_AGENT_RERANK={}", self.rerank.map_or("unset", |by| name_of(&RerankBy::NAMES, &by)))?;
@@ -455,29 +427,6 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOTH_AGENT_CALL_KEY_FILE={}", set(self.call_key.is_some()))?;
         write!(f, "{}", self.nats)
     }
-}
-
-/// A URL without what may be secret in it: user and password, the values of its query, its fragment. What is no URL may be
-/// one with a typing error, so of that nothing but its end is kept.
-pub fn without_secrets(url: &str) -> String {
-    let (address, rest) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
-    let address = match (address.find("://"), address.rfind('@')) {
-        (Some(scheme), Some(at)) if at > scheme => format!("{}***{}", &address[..scheme + 3], &address[at..]),
-        (None, Some(at)) => format!("***{}", &address[at..]),
-        _ => address.to_string(),
-    };
-    let Some(query) = rest.strip_prefix('?') else { return address };
-    let (query, _) = query.split_once('#').unwrap_or((query, ""));
-    let names = query.split('&').map(|pair| match pair.split_once('=') {
-        Some((name, _)) => format!("{name}=***"),
-        None => "***".to_string(),
-    });
-    format!("{address}?{}", names.collect::<Vec<_>>().join("&"))
-}
-
-/// Several URLs, separated by commas, each without its secrets.
-pub fn each_without_secrets(urls: &str) -> String {
-    urls.split(',').map(|url| without_secrets(url.trim())).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

@@ -78,7 +78,9 @@ async fn run_on(mut config: Config) -> anyhow::Result<()> {
     println!("nats {}", config::each_without_secrets(config.nats.url.as_deref().unwrap_or_default()));
     println!("listening on http://{}", edge.address);
     stop.wait().await;
-    tokio::join!(edge.stop(), worker.stop());
+    // The worker goes on with the turns that the edge's clients wait for.
+    edge.stop().await;
+    worker.stop().await;
     stop_demo.cancel();
     demo.wait().await;
     Ok(())

@@ -23,16 +23,30 @@ pub fn new_random() -> Uuid {
     Uuid::new_v4()
 }
 
-/// The id of the turn that `request_id` asks for on a session.
+/// The id of the turn that `request_id` asks for on a session with this message and attachments, which are named by SHA-256 of
+/// their content or URL.
 ///
-/// It is a hash, so a client that sends the same request again, to any edge and at any time, names the same turn.
-pub fn turn_id(conversation: Uuid, session: Uuid, request_id: &str) -> Uuid {
-    let digest = Sha256::new()
-        .chain_update(b"turn")
-        .chain_update(conversation.as_bytes())
-        .chain_update(session.as_bytes())
-        .chain_update(request_id.as_bytes())
-        .finalize();
+/// It is a hash, so a client that sends the same request again, to any edge and at any time, names the same turn; and one
+/// that uses a requestId again for something else names another.
+pub fn turn_id(conversation: Uuid, session: Uuid, request_id: &str, message: &str, attachments: &[[u8; 32]]) -> Uuid {
+    // No text holds this byte, so what stands before and after it can't be taken for each other.
+    const BETWEEN: [u8; 1] = [0xff];
+    let hash = of_request(conversation, session, request_id).chain_update(BETWEEN).chain_update(message);
+    named(attachments.iter().fold(hash, |hash, digest| hash.chain_update(BETWEEN).chain_update(digest)))
+}
+
+/// The id that earlier versions gave to the turn of a request, whatever it asked for.
+pub fn turn_id_without_message(conversation: Uuid, session: Uuid, request_id: &str) -> Uuid {
+    named(of_request(conversation, session, request_id))
+}
+
+fn of_request(conversation: Uuid, session: Uuid, request_id: &str) -> Sha256 {
+    let hash = Sha256::new().chain_update(b"turn").chain_update(conversation.as_bytes());
+    hash.chain_update(session.as_bytes()).chain_update(request_id)
+}
+
+fn named(hash: Sha256) -> Uuid {
+    let digest = hash.finalize();
     let mut bytes = [0u8; 16];
     bytes.copy_from_slice(&digest[..16]);
     Uuid::new_v8(bytes)
@@ -59,8 +73,18 @@ mod tests {
     #[test]
     fn a_turn_id_depends_on_all_its_parts() {
         let (c, s) = (new_homed(0), new_homed(0));
-        assert_eq!(turn_id(c, s, "r1"), turn_id(c, s, "r1"));
-        assert_ne!(turn_id(c, s, "r1"), turn_id(c, s, "r2"));
-        assert_ne!(turn_id(c, s, "r1"), turn_id(s, c, "r1"));
+        let of = |c, s, request, message, attachments: &[[u8; 32]]| turn_id(c, s, request, message, attachments);
+        let id = of(c, s, "r1", "hello", &[]);
+        assert_eq!(id, of(c, s, "r1", "hello", &[]));
+        for other in [
+            of(c, s, "r2", "hello", &[]),
+            of(s, c, "r1", "hello", &[]),
+            of(c, s, "r1", "hallo", &[]),
+            of(c, s, "r1h", "ello", &[]),
+            of(c, s, "r1", "hello", &[[1; 32]]),
+            turn_id_without_message(c, s, "r1"),
+        ] {
+            assert_ne!(id, other);
+        }
     }
 }

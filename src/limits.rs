@@ -26,10 +26,14 @@ pub const IMAGES_BYTES: usize = 4 * ATTACHMENTS_MAX_BYTES;
 pub const OBJECT_MAX_BYTES: usize = ATTACHMENT_MAX_BYTES + 16;
 /// Sealed entries of a list that are opened at a time: each may need its conversation's key read.
 pub const LIST_OPEN_PARALLEL: usize = 32;
-/// How long a process goes on with a conversation's key that it has read: when it is not told that the key was destroyed, it
-/// learns it after so long. And how many keys it keeps, of about 700 bytes each.
-pub const KEYS_FRESH_SECS: u64 = 300;
+/// How long a process goes on with a conversation's key that it has read: when it hears nothing of an erasure, what was erased
+/// is readable for so long at most. And how many keys it keeps, of about 700 bytes each.
+pub const KEYS_FRESH_SECS: u64 = 5;
 pub const KEYS_CACHED: u64 = 50_000;
+/// How often a process looks for new entries of the ledger of erasures: the word on core NATS is faster, and can be missed.
+pub const ERASURES_EVERY_MS: u64 = 2_000;
+/// How long a process goes on with clear text that it has read, of folds and of session records.
+pub const CLEAR_TEXT_SECS: u64 = 600;
 /// Conversations that one entry of the ledger of erasures names, of 40 bytes each; and how many are erased at a time.
 pub const ERASE_BATCH: usize = 5_000;
 pub const ERASE_PARALLEL: usize = 16;
@@ -173,6 +177,11 @@ pub const MODEL_MESSAGES: usize = 50;
 pub const FOLDS_CACHED_BYTES: u64 = 48 * 1024 * 1024;
 /// Sessions whose record one edge keeps in memory.
 pub const SESSIONS_CACHED: u64 = 200_000;
+/// Cached folds larger than this are compressed, and larger than that they are not cached: the bucket takes 512 KiB.
+pub const FOLD_PLAIN_MAX_BYTES: usize = 128 * 1024;
+pub const FOLD_CACHED_MAX_BYTES: usize = 480 * 1024;
+/// Largest fold, as JSON, that is read from the bucket: a running turn with large results.
+pub const FOLD_READ_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Events since the last cached fold after which a worker writes it again.
 pub const FOLD_CACHE_EVERY_EVENTS: u64 = 12;
 
@@ -188,8 +197,14 @@ pub const READ_TRY_MS: u64 = 2_000;
 pub const READ_DEADLINE_MS: u64 = 10_000;
 /// How often a decision is taken again after a lost race before the caller is told that storage is busy.
 pub const DECIDE_TRIES: u32 = 50;
-/// A `turn.requested` that is stored later than this after its making folds to nothing: its client was told of an error.
-pub const REQUEST_NOT_AFTER_MS: i64 = 15_000;
+/// An event that a person's act makes and that is stored later than this folds to nothing: its client is told of an error, and
+/// not before that time is over. As long as an append is tried.
+pub const ACT_NOT_AFTER_MS: i64 = 12_000;
+/// How much longer the client waits for that error: what the measured offset of the server's clock may be wrong by.
+pub const ACT_DOUBT_MS: i64 = 500;
+/// Largest difference between the clocks of a process and of the log's server: beyond it the process is not ready, for the
+/// times that it writes are wrong.
+pub const CLOCK_OFFSET_MAX_MS: i64 = 5_000;
 
 /// Largest body of a widget's request, and how long it may take to come.
 pub const INTERNAL_BODY_MAX_BYTES: usize = 16 * 1024;
@@ -201,9 +216,13 @@ pub const ADDRESSES_COUNTED: u64 = 100_000;
 /// When a client that was refused may try again: a connection, and a turn of an organisation that has as many as it may.
 pub const CONNECTION_RETRY_SECS: u64 = 30;
 pub const TURN_RETRY_SECS: u64 = 5;
+/// How long a number of connections counts that an edge has said; it says it again after a third of that.
+pub const CONNECTIONS_TTL_SECS: u64 = 60;
 /// Conversations that are looked at at once when it is counted which turns run.
 pub const QUOTA_PARALLEL: usize = 16;
 
+/// Conversations that one connection watches at once: each is a subscription for as long as the connection lives.
+pub const CONNECTION_WATCHED: usize = 500;
 /// Conversations that a connection is known to have reached by a session: more than a client has open.
 pub const REACHED_MAX: usize = 64;
 /// Frames that may wait for one connection. One is about 300 bytes; a socket that is 512 behind does not read.
@@ -239,6 +258,8 @@ pub const READ_BATCH: usize = 1_000;
 /// Events of the index's consumer that are asked for in one pull, and conversations that are brought up to date at once.
 pub const INDEX_BATCH: usize = 256;
 pub const INDEX_PARALLEL: usize = 8;
+/// How long a counter is sure to know what it was told under an id: its stream's window is two minutes.
+pub const COUNTED_ONCE_SECS: i64 = 100;
 /// Entries that are looked at for one page of a list that is filtered, before the page is given as it is.
 pub const LIST_SCAN_MAX: usize = 5_000;
 /// Conversations of one day that are listed, the newest ones: they are sorted in memory.
@@ -259,18 +280,32 @@ pub const PROGRESS_MS: u64 = 2_000;
 /// How long a worker relies on what the log said about whose a turn is: less than the consumer's `ack_wait` (6 s), after which
 /// another one may have it.
 pub const LEASE_MS: u64 = 4_000;
+/// The consumer's `ack_wait`: a delivery that is older is another worker's by now.
+pub const ACK_WAIT_MS: u64 = 6_000;
+/// When an item that needs a newer worker is offered again.
+pub const NEWER_RETRY_MS: u64 = 5_000;
 /// Claims of a turn without a step in between, after which it is given up as poison.
 pub const CLAIMS_MAX: u32 = 5;
 /// How long a stopping worker lets its turns finish before it hands them over.
 pub const WORKER_DRAIN_MS: u64 = 5_000;
-/// How long a stopping edge waits for its connections to close.
+/// How long a worker that has handed its turns over waits for them and for its other tasks: a log that does not answer holds none
+/// of them longer.
+pub const WORKER_END_MS: u64 = 15_000;
+/// How long a stopping edge waits for its connections to close, after the time that it gives their turns.
 pub const EDGE_DRAIN_MS: u64 = 3_000;
+/// How long one call of the NATS library may take: with many commands waiting it takes none, and has no timeout of its own.
+pub const NATS_CALL_MS: u64 = 5_000;
+/// How long a publish counts that the server has refused. One that is needed is tried, and refused, again.
+pub const REFUSAL_SECS: u64 = 60;
 
 /// A worker's advertisement: how often it is renewed, and after what silence it no longer counts.
 pub const PRESENCE_EVERY_MS: u64 = 3_000;
 pub const PRESENCE_TTL_SECS: u64 = 10;
 /// How often edges look which workers there are.
 pub const WORKERS_EVERY_MS: u64 = 500;
+
+/// How long an edge goes on with what it was told of a pool, whether there is one.
+pub const POOL_FRESH_SECS: u64 = 10;
 
 /// How often tool providers are asked to describe themselves: well below the promised second.
 pub const TOOLS_EVERY_MS: u64 = 500;

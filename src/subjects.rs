@@ -269,13 +269,6 @@ pub enum Codes<'a> {
     Tries(Uuid),
 }
 
-/// `count.{org|address}.{whose}.connections.{edge}`: connections that an edge has; without an edge, those of all edges.
-/// Publishers and readers: edges. Stream: COUNTERS.
-pub fn count_connections(whose: Counted, edge: Option<Uuid>) -> String {
-    let edge = edge.map_or_else(|| "*".to_string(), |edge| edge.to_string());
-    format!("{}.connections.{edge}", counted(whose))
-}
-
 /// `count.org.{org}.messages.{minute}`: messages that ask for a turn. Publishers: edges. Stream: COUNTERS.
 pub fn count_messages(org: &str, minute: i64) -> String {
     format!("{}.messages.{minute}", counted(Counted::Org(org)))
@@ -313,10 +306,14 @@ pub fn source_of(address: IpAddr) -> String {
 }
 
 fn counted(whose: Counted) -> String {
+    format!("count.{}", whose_token(whose))
+}
+
+fn whose_token(whose: Counted) -> String {
     match whose {
-        Counted::Org(org) => format!("count.org.{}", encode_token(org)),
+        Counted::Org(org) => format!("org.{}", encode_token(org)),
         // An address says who somebody is, and subjects are shown by monitoring.
-        Counted::Address(address) => format!("count.address.{}", hash(&address.to_string())),
+        Counted::Address(address) => format!("address.{}", hash(&address.to_string())),
     }
 }
 

@@ -104,7 +104,7 @@ impl From<ReadError> for Refusal {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Unavailable(_) | ReadError::NoKey(_) => Self::storage(&error),
-            ReadError::Malformed { .. } | ReadError::Sealed(_) => Self::internal(&error),
+            ReadError::Sealed(_) => Self::internal(&error),
         }
     }
 }

@@ -8,8 +8,11 @@ use std::{
     time::Duration,
 };
 
+use chrono::TimeDelta;
+
 use crate::{
     edge::server,
+    limits,
     log::{bus::Bus, streams},
     worker::Worker,
 };
@@ -21,17 +24,34 @@ const STREAMS_CHECK_EVERY_MS: u64 = 5_000;
 pub(super) struct Health {
     bus: Bus,
     region: String,
+    pool: String,
     worker: Option<Arc<Worker>>,
     pub draining: AtomicBool,
     streams: AtomicBool,
+    has_pool: AtomicBool,
 }
 
 impl Health {
     /// Refuses to start on streams that are missing or dangerously different.
-    pub async fn start(bus: &Bus, region: &str, worker: Option<Arc<Worker>>) -> anyhow::Result<Arc<Self>> {
+    pub async fn start(bus: &Bus, region: &str, pool: &str, worker: Option<Arc<Worker>>) -> anyhow::Result<Arc<Self>> {
         streams::check(&bus.client, region).await?;
-        let (draining, streams) = (AtomicBool::new(false), AtomicBool::new(true));
-        Ok(Arc::new(Self { bus: bus.clone(), region: region.to_string(), worker, draining, streams }))
+        let (region, pool) = (region.to_string(), pool.to_string());
+        let [draining, streams, has_pool] = [false, true, true].map(AtomicBool::new);
+        let health = Self { bus: bus.clone(), region, pool, worker, draining, streams, has_pool };
+        health.look().await;
+        Ok(Arc::new(health))
+    }
+
+    /// Looks at what a process relies on beside the streams: the server's clock, the pool, what it may do.
+    async fn look(&self) {
+        if let Err(error) = streams::measure(&self.bus.client, &self.region, &self.bus.clock).await {
+            tracing::warn!(%error, "the server's clock can't be read now");
+        }
+        match streams::has_pool(&self.bus.client, &self.region, &self.pool).await {
+            Ok(has_pool) => self.has_pool.store(has_pool, Ordering::Relaxed),
+            Err(error) => tracing::warn!(%error, pool = self.pool, "whether there is such a pool can't be told now"),
+        }
+        self.bus.try_refused_again().await;
     }
 
     /// Notices a stream or consumer that was deleted or recreated otherwise while the process runs.
@@ -43,6 +63,7 @@ impl Health {
                 tracing::error!(%error, "the streams are not as they must be");
             }
             self.streams.store(checked.is_ok(), Ordering::Relaxed);
+            self.look().await;
         }
     }
 
@@ -56,6 +77,15 @@ impl Health {
             }
             if !self.streams.load(Ordering::Relaxed) {
                 return Err("the streams are not as they must be".into());
+            }
+            let offset = self.bus.clock.offset();
+            if offset.abs() > TimeDelta::milliseconds(limits::CLOCK_OFFSET_MAX_MS) {
+                let seconds = offset.as_seconds_f64().abs();
+                let which = if offset > TimeDelta::zero() { "behind" } else { "ahead of" };
+                return Err(format!("the clock is {seconds:.1} s {which} that of the NATS server"));
+            }
+            if !self.has_pool.load(Ordering::Relaxed) {
+                return Err(format!("there is no worker pool `{}`", self.pool));
             }
             match &self.worker {
                 Some(worker) if !worker.is_pulling() => Err("the consumer of work items does not answer".into()),

@@ -237,7 +237,8 @@ fn epoch(event: &Event) -> Option<u64> {
         | Event::TurnStarted(_)
         | Event::TurnResumed(_)
         | Event::TurnCancelled(_)
-        | Event::Erased(_) => None,
+        | Event::Erased(_)
+        | Event::Unreadable(_) => None,
     }
 }
 

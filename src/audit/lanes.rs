@@ -132,7 +132,8 @@ impl<'a> Lanes<'a> {
             Event::SessionOpened(_)
             | Event::SessionIdentified(_)
             | Event::ConversationRenamed(_)
-            | Event::Erased(_) => {}
+            | Event::Erased(_)
+            | Event::Unreadable(_) => {}
         }
     }
 

@@ -30,8 +30,10 @@ pub async fn see(opener: &Opener, messages: Vec<RawMessage>) -> Result<Vec<Seen>
     for message in messages {
         let digest = digest_of(&message);
         seen.push(match opener.open(message.clone()).await {
-            Ok(opened) => Seen { raw: opened.message, digest, event: Ok(opened.stored) },
-            Err(ReadError::Malformed { cause, .. }) => Seen { raw: message, digest, event: Err(cause.to_string()) },
+            Ok(opened) => match &opened.stored.recorded.event {
+                Event::Unreadable(e) => Seen { raw: opened.message, digest, event: Err(e.detail.clone()) },
+                _ => Seen { raw: opened.message, digest, event: Ok(opened.stored) },
+            },
             Err(error) => return Err(error),
         });
     }

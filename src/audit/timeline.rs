@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{
     domain::{
         Event,
-        event::{Prompt, Resolution},
+        event::{CancelReason, Prompt, Resolution},
     },
     log::Stored,
 };
@@ -94,8 +94,14 @@ pub fn words(event: &Event) -> String {
             format!("{} answers {}{sources}{}", e.agent.name, quoted(&e.response.text()), cost.unwrap_or_default())
         }
         Event::TurnFailed(e) => format!("the turn fails ({:?}): {}", e.reason, excerpt(&e.detail)),
-        Event::TurnCancelled(e) => format!("session {} cancels the turn", e.by),
+        Event::TurnCancelled(e) => match e.reason {
+            None | Some(CancelReason::Other) => format!("session {} cancels the turn", e.by),
+            Some(CancelReason::Superseded) => format!("session {} sends a new message instead of an answer", e.by),
+            Some(CancelReason::NoWorker) => "the turn ends: no worker was there to take it".into(),
+            Some(CancelReason::Operator) => "an operator ends the turn".into(),
+        },
         Event::Erased(kind) => format!("{kind}, whose content was erased"),
+        Event::Unreadable(e) => format!("{} can't be read and is passed over: {}", quoted(&e.name), excerpt(&e.detail)),
     }
 }
 

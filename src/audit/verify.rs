@@ -33,6 +33,8 @@ pub struct Link {
     /// Sequence and digest of the one before; or what is wrong with it.
     prev: Result<(u64, Option<Digest>), String>,
     has_digest: bool,
+    /// Why this program can't read it, though it may well follow from the one before.
+    unreadable: Option<String>,
 }
 
 impl Link {
@@ -41,7 +43,8 @@ impl Link {
         let key = ConversationKey::parse_event(&subject);
         let prev = before(&subject, key.as_ref(), header);
         let digest = stored::digest(&subject, header, payload);
-        Self { seq, subject, key, digest, prev, has_digest: header(stored::CE_PREVDIGEST).is_some() }
+        let unreadable = unreadable(header, payload);
+        Self { seq, subject, key, digest, prev, has_digest: header(stored::CE_PREVDIGEST).is_some(), unreadable }
     }
 
     /// Looks at a message of a stream.
@@ -60,17 +63,33 @@ impl Link {
 fn before<'a>(
     subject: &str,
     key: Option<&ConversationKey>,
-    header: impl Fn(&str) -> Option<&'a str>,
+    header: impl Fn(&str) -> Option<&'a str> + Copy,
 ) -> Result<(u64, Option<Digest>), String> {
     let key = key.ok_or("the subject is not an event's")?;
-    let (envelope, kind) = stored::decode_headers(header).map_err(|error| error.to_string())?;
+    let link = stored::link(header).ok_or("it does not say which event is before it")?;
+    // What can't be read may be of a kind that puts its events elsewhere.
+    let Ok((envelope, kind)) = stored::decode_headers(header) else { return Ok(link) };
     // A work item's pool follows its event's name.
     let after = subject.strip_prefix(&key.event(kind));
     if envelope.conversation != key.conversation || !after.is_some_and(|pool| pool.is_empty() || pool.starts_with('.'))
     {
         return Err("it is on the subject of another event".into());
     }
-    Ok((envelope.prev, envelope.prev_digest))
+    Ok(link)
+}
+
+/// Why an event can't be read, as far as that shows without a key.
+fn unreadable<'a>(header: impl Fn(&str) -> Option<&'a str>, payload: &[u8]) -> Option<String> {
+    match stored::decode_headers(header) {
+        Ok((_, kind)) if is_sealed(payload) => stored::erased(kind).err(),
+        Ok((_, kind)) => stored::decode_payload(kind, payload).err(),
+        Err(error) => Some(error),
+    }
+    .map(|error| error.to_string())
+}
+
+fn is_sealed(payload: &[u8]) -> bool {
+    payload.first() == Some(&1)
 }
 
 /// Where a conversation stands.
@@ -116,8 +135,12 @@ impl Verifier {
     /// Takes what the next event of the log says.
     pub fn follow(&mut self, link: Link) {
         self.report.events += 1;
-        if let Err(problem) = self.check(&link) {
-            self.report.found(Break { seq: link.seq, subject: link.subject, problem });
+        match (self.check(&link), link.unreadable) {
+            (Err(problem), _) => self.report.found(Break { seq: link.seq, subject: link.subject, problem }),
+            (Ok(()), Some(problem)) => {
+                self.report.cannot_read(Break { seq: link.seq, subject: link.subject, problem });
+            }
+            (Ok(()), None) => {}
         }
         self.last = self.last.max(link.seq);
         self.report.unsealed += 1;

@@ -46,6 +46,8 @@ struct Claims {
     #[serde(default)]
     groups: Vec<String>,
     email: Option<String>,
+    /// OpenID Connect: whether the issuer has seen that the address is the user's. Some issuers write it as a text.
+    email_verified: Option<serde_json::Value>,
     name: Option<String>,
     exp: Option<f64>,
 }
@@ -53,6 +55,7 @@ struct Claims {
 impl Claims {
     fn principal(self) -> Result<Principal, TokenError> {
         let there = |claim: Option<String>| claim.filter(|text| !text.trim().is_empty());
+        let is_unverified = self.email_verified.is_some_and(|word| word == false || word == "false");
         let at_most = |bytes: usize| move |text: &String| text.len() <= bytes;
         let org = there(self.org).or(there(self.org_id)).filter(at_most(limits::ORG_MAX_BYTES));
         Ok(Principal {
@@ -60,7 +63,7 @@ impl Claims {
             org: org.ok_or(TokenError::Claim("org"))?,
             role: self.role.as_deref().and_then(Role::parse).ok_or(TokenError::Claim("role"))?,
             groups: self.groups,
-            email: there(self.email),
+            email: there(self.email).filter(|_| !is_unverified),
             name: there(self.name),
             expires_at: self.exp.map(|at| at as i64),
         })

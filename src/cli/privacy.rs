@@ -16,7 +16,7 @@ use crate::{
     log::nats::NatsLog,
     privacy::{
         erase::{self, Erased, Found, Order},
-        ledger::{Deed, Entry, Extent, Held, Ledger},
+        ledger::{Deed, Entry, Extent, Held, Ledger, LedgerError},
         person::Person,
         retain,
     },
@@ -169,6 +169,11 @@ pub async fn erase(args: Erase, config: &Config) -> anyhow::Result<()> {
         }
         return Ok(());
     }
+    for (conversation, cause) in &found.closed {
+        eprintln!(
+            "{conversation}: something in it can't be opened, so whether it is this person's is not known: {cause}"
+        );
+    }
     let order = Order { person, conversations, extent: Extent::All, reason: args.why.reason, by: args.why.by };
     let erased = place.carry_out(&found, &order).await?;
     println!("erased {} conversations: {} keys destroyed", erased.conversations, erased.keys);
@@ -214,8 +219,12 @@ pub async fn retain(args: Retain, config: &Config) -> anyhow::Result<()> {
     let mut place = Place::open(config).await?;
     let sweeps = async {
         loop {
-            sweep(&mut place, config, args.as_of.unwrap_or_else(Utc::now), args.dry_run).await?;
-            let Some(every) = args.every else { return anyhow::Ok(()) };
+            let swept = sweep(&mut place, config, args.as_of.unwrap_or_else(Utc::now), args.dry_run).await;
+            let Some(every) = args.every else { return swept };
+            // What did not go well now goes better the next time.
+            if let Err(error) = swept {
+                eprintln!("this sweep did not get through: {error:#}");
+            }
             tokio::time::sleep(Duration::from_secs(every)).await;
         }
     };
@@ -231,19 +240,38 @@ async fn sweep(place: &mut Place, config: &Config, at: DateTime<Utc>, dry_run: b
     }
     let due = retain::due(&place.log, &place.region, &config.privacy, at).await?;
     for extent in [Extent::All, Extent::Tools] {
-        let (mut found, mut held) = (Found::default(), 0);
+        let (mut found, mut held, mut busy) = (Found::default(), 0, 0);
         for due in due.iter().filter(|due| due.extent == extent) {
-            let one = place.found(Some(due.conversation)).await?;
-            match place.ledger.hold_on(due.conversation, one.people.get(&due.conversation)) {
-                Some(_) => held += 1,
-                None => found.add(one),
+            let id = due.conversation;
+            let one = place.found(Some(id)).await?;
+            if place.ledger.hold_on(id, one.people.get(&id)).is_some() {
+                held += 1;
+            } else if extent == Extent::Tools && one.active.contains_key(&id) {
+                // What its turn was told and asked is needed until it ends.
+                busy += 1;
+            } else {
+                found.add(one);
             }
         }
-        let conversations: BTreeSet<Uuid> = found.keys.keys().copied().collect();
-        println!("{extent}: {} conversations due, {held} of them held", conversations.len() + held);
-        if !dry_run && !conversations.is_empty() {
+        for (conversation, cause) in &found.closed {
+            eprintln!("{conversation}: something in it can't be opened, and is erased all the same: {cause}");
+        }
+        let mut conversations: BTreeSet<Uuid> = found.keys.keys().copied().collect();
+        let due = conversations.len() + held + busy;
+        println!("{extent}: {due} conversations due, {held} of them held, {busy} with a turn that has not ended");
+        while !dry_run && !conversations.is_empty() {
             let (reason, by) = ("kept long enough".to_string(), "retention".to_string());
-            place.carry_out(&found, &Order { person: None, conversations, extent, reason, by }).await?;
+            let order = Order { person: None, conversations: conversations.clone(), extent, reason, by };
+            match place.carry_out(&found, &order).await {
+                Ok(_) => break,
+                // A hold was placed meanwhile: the others are due all the same.
+                Err(error) => match error.downcast_ref::<LedgerError>() {
+                    Some(LedgerError::Held { conversation, .. }) if conversations.remove(conversation) => {
+                        println!("{conversation} is held by now");
+                    }
+                    _ => return Err(error),
+                },
+            }
         }
     }
     Ok(())

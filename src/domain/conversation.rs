@@ -3,6 +3,8 @@
 //! Invariants: `last_seq` only grows; at most one turn is active; nothing of a turn changes after its terminal event. The
 //! fold is bounded: recent messages are kept with their text, of the older ones only where they are in the stream.
 
+mod erased;
+
 use std::collections::VecDeque;
 
 use chrono::{DateTime, Utc};
@@ -13,10 +15,10 @@ use uuid::Uuid;
 use super::{
     digest::Digest,
     event::{
-        EmailProof, Event, ModelReplied, OtpPurpose, Participant, Prompt, Response, SessionIdentified, SessionOpened,
-        StepJudged, ToolReturned, TurnRequested, TurnResumed, kind,
+        Cause, EmailProof, Event, ModelReplied, OtpPurpose, Participant, Prompt, Response, SessionIdentified,
+        SessionOpened, StepJudged, ToolReturned, TurnRequested, TurnResumed,
     },
-    interaction::{Contact, Form},
+    interaction::{self, Contact, Form},
     session::Known,
     title,
     turn::{Call, CallResult, Park, Reply, Turn},
@@ -47,6 +49,9 @@ pub struct Conversation {
     /// What was said in it was erased: there is nothing to read, and nobody may go on with it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub erased: bool,
+    /// It holds an event that this program does not know and that nobody may go on without: it can be read, not added to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
     /// E-mail address of the first user who proved one, trimmed and in lower case: the conversation is theirs.
     pub owner: Option<String>,
     /// The agent of the session that was opened last.
@@ -137,6 +142,8 @@ impl Message {
 pub struct FinishedTurn {
     pub id: Uuid,
     pub request_id: String,
+    /// Sequence of the request.
+    pub requested_seq: u64,
     /// Sequence of the terminal event.
     pub terminal_seq: u64,
     pub outcome: Outcome,
@@ -152,7 +159,7 @@ pub enum Outcome {
 impl Conversation {
     /// Whether the conversation has been started, and not erased.
     pub fn exists(&self) -> bool {
-        self.last_seq > 0 && !self.erased
+        self.created_at.is_some() && !self.erased
     }
 
     /// What it is called.
@@ -169,6 +176,11 @@ impl Conversation {
         FIXED_BYTES + messages + turn + finished + self.older.len() * size_of::<u64>()
     }
 
+    /// The turn with this id, while it is active.
+    pub fn active(&self, id: Uuid) -> Option<&Turn> {
+        self.turn.as_ref().filter(|turn| turn.request.turn == id)
+    }
+
     /// The finished turn with this id, if it is recent.
     pub fn finished_turn(&self, id: Uuid) -> Option<&FinishedTurn> {
         self.finished.iter().rev().find(|turn| turn.id == id)
@@ -179,6 +191,9 @@ impl Conversation {
         assert!(recorded.seq > self.last_seq, "events are folded in the order of their chain");
         self.last_seq = recorded.seq;
         self.last_digest = recorded.digest;
+        if recorded.event.is_void_at(recorded.stored_at) {
+            return;
+        }
         match &recorded.event {
             Event::SessionOpened(e) => {
                 self.created_at.get_or_insert(recorded.time);
@@ -207,17 +222,18 @@ impl Conversation {
                 if self.is_held(e.turn, e.epoch) {
                     let in_words = e.calls.iter().filter_map(|call| call.ask.as_ref()).rfind(|ask| !ask.parks);
                     self.asked = in_words.map(|ask| ask.form.clone()).or(self.asked.take());
-                    self.on_turn(e.turn, |turn| reply(turn, e));
+                    self.on_turn(e.turn, |turn| reply(turn, e, recorded.time));
                 }
             }
             Event::TurnToolCalled(e) => self.on_held_turn(e.turn, e.epoch, |turn| {
                 if let Some(call) = open_call(turn, &e.call) {
                     call.called = true;
+                    turn.progress_at = recorded.time;
                 }
             }),
             Event::TurnToolReturned(e) if self.is_held(e.turn, e.epoch) => {
                 self.learn_from_tool(e);
-                self.on_turn(e.turn, |turn| tool_returned(turn, e));
+                self.on_turn(e.turn, |turn| tool_returned(turn, e, recorded.time));
             }
             Event::TurnToolReturned(_) => {}
             Event::TurnParked(e) => self.on_held_turn(e.turn, e.epoch, |turn| {
@@ -225,7 +241,7 @@ impl Conversation {
             }),
             Event::TurnResumed(e) => {
                 self.learn_from_form(e);
-                self.on_turn(e.turn, |turn| resume(turn, e, recorded.seq));
+                self.on_turn(e.turn, |turn| resume(turn, e, recorded));
             }
             Event::TurnCompleted(e) if self.is_held(e.turn, e.epoch) => {
                 if let Some(judged) = &e.workflow {
@@ -239,18 +255,20 @@ impl Conversation {
             }
             Event::TurnCompleted(_) | Event::TurnFailed(_) => {}
             Event::TurnCancelled(e) => self.finish(e.turn, recorded.seq, Outcome::Cancelled),
-            Event::Erased(kind) => self.erased |= *kind == kind::SESSION_OPENED,
+            Event::Erased(kind) => self.take_erased(kind, recorded),
+            Event::Unreadable(e) => self.read_only |= e.cause == Cause::Critical,
         }
     }
 
     fn request(&mut self, e: &TurnRequested, recorded: &Recorded) {
-        if self.turn.is_some() || self.finished_turn(e.turn).is_some() || e.is_void_at(recorded.stored_at) {
+        if self.turn.is_some() || self.finished_turn(e.turn).is_some() {
             return;
         }
         self.turn = Some(Turn {
             request: e.clone(),
             requested_seq: recorded.seq,
             requested_at: recorded.time,
+            progress_at: recorded.time,
             item: recorded.seq,
             epoch: None,
             claims: 0,
@@ -268,7 +286,8 @@ impl Conversation {
         let Some(email) = email else { return };
         let is_proved = matches!(e.email_proof, Some(EmailProof::Token | EmailProof::Context | EmailProof::Challenge));
         let known = self.know(e.session);
-        known.contact.email = Some(email.to_string());
+        // What is no address reaches nobody, and is passed to nobody.
+        known.contact.email = interaction::email(email);
         // A token is shown again by who comes again; the others are proof in the session alone.
         if matches!(e.email_proof, Some(EmailProof::Context | EmailProof::Challenge)) {
             known.proved = owner_of(email);
@@ -290,9 +309,14 @@ impl Conversation {
             self.know(e.session).proved = address;
             return;
         }
-        let Some(known) = self.known_mut(e.session) else { return };
+        // An event from before names no address: it proves what was known then, if nothing of that was erased.
+        let names_address = e.email.is_some() || e.phone.is_some();
+        if !names_address && self.known(e.session).is_none_or(|known| !known.otp_sent) {
+            return;
+        }
+        let known = self.know(e.session);
         (known.otp_sent, known.challenge, known.verified) = (false, None, true);
-        if e.email.is_some() || e.phone.is_some() {
+        if names_address {
             (known.contact.email, known.contact.phone) = (e.email.clone(), e.phone.clone());
             known.proved = address.or(known.proved.take());
         }
@@ -364,7 +388,8 @@ impl Conversation {
 
     fn finish(&mut self, id: Uuid, terminal_seq: u64, outcome: Outcome) {
         if let Some(turn) = self.turn.take_if(|turn| turn.request.turn == id) {
-            self.finished.push_back(FinishedTurn { id, request_id: turn.request.request_id, terminal_seq, outcome });
+            let (request_id, requested_seq) = (turn.request.request_id, turn.requested_seq);
+            self.finished.push_back(FinishedTurn { id, request_id, requested_seq, terminal_seq, outcome });
             if self.finished.len() > limits::FOLD_REQUESTS {
                 self.finished.pop_front();
             }
@@ -433,7 +458,7 @@ fn open_call<'a>(turn: &'a mut Turn, id: &str) -> Option<&'a mut Call> {
     turn.replies.last_mut()?.calls.iter_mut().find(|call| call.request.id == id && call.result.is_none())
 }
 
-fn reply(turn: &mut Turn, e: &ModelReplied) {
+fn reply(turn: &mut Turn, e: &ModelReplied, at: DateTime<Utc>) {
     let calls = e.calls.iter().map(|request| Call {
         request: request.clone(),
         called: false,
@@ -448,24 +473,27 @@ fn reply(turn: &mut Turn, e: &ModelReplied) {
     };
     turn.citations.extend(e.grounding.iter().cloned());
     turn.claims = 0;
+    turn.progress_at = at;
 }
 
-fn tool_returned(turn: &mut Turn, e: &ToolReturned) {
+fn tool_returned(turn: &mut Turn, e: &ToolReturned, at: DateTime<Utc>) {
     if let Some(call) = open_call(turn, &e.call) {
         let notices = u8::from(e.otp.is_some()) + u8::from(e.otp.as_ref().is_some_and(|otp| otp.sent.is_some()));
         call.result = Some(CallResult { is_error: e.is_error, text: e.result.clone(), notices });
         turn.citations.extend(e.grounding.iter().cloned());
         turn.claims = 0;
+        turn.progress_at = at;
     }
 }
 
-fn resume(turn: &mut Turn, e: &TurnResumed, seq: u64) {
+fn resume(turn: &mut Turn, e: &TurnResumed, recorded: &Recorded) {
     if let Some(park) = turn.park.take_if(|park| park.id == e.park) {
         if let Some(call) = open_call(turn, park.prompt.call()) {
             call.decision = Some(e.resolution);
             call.values = e.values.clone();
         }
-        turn.item = seq;
+        turn.item = recorded.seq;
+        turn.progress_at = recorded.time;
         turn.epoch = None;
         turn.claims = 0;
     }

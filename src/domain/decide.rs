@@ -9,9 +9,10 @@ use uuid::Uuid;
 use super::{
     conversation::{Conversation, Outcome},
     event::{
-        ConversationRenamed, Event, OtpPurpose, Prompt, Resolution, SessionIdentified, SessionOpened, TurnCancelled,
-        TurnReleased, TurnRequested, TurnResumed, TurnStarted,
+        CancelReason, ConversationRenamed, Event, OtpPurpose, Prompt, Resolution, SessionIdentified, SessionOpened,
+        TurnCancelled, TurnReleased, TurnRequested, TurnResumed, TurnStarted,
     },
+    turn::{Park, Turn},
 };
 
 /// What somebody wants to happen.
@@ -25,8 +26,9 @@ pub enum Command {
     Entitle { title: String },
     /// Ask for a turn.
     Request(TurnRequested),
-    /// Claim the work item with this sequence.
-    Claim { item: u64, worker: Uuid },
+    /// Claim the work item with this sequence, over the claim that the worker found when it looked: a claim that came
+    /// since is another worker's, and healthy.
+    Claim { item: u64, worker: Uuid, over: Option<u64> },
     /// Record what a worker did in the turn that it holds under this epoch.
     Record { turn: Uuid, epoch: u64, event: Event },
     /// Record what the worker of a turn that was cancelled had shown.
@@ -41,6 +43,12 @@ pub enum Command {
     Expire { park: Uuid },
     /// Stop this turn.
     Cancel { turn: Uuid, by: Uuid },
+    /// End the turn that waits at this park, for its visitor has sent a new message.
+    Supersede { park: Uuid, by: Uuid },
+    /// End this turn, which no worker has taken and none will.
+    Abandon { turn: Uuid },
+    /// End this turn, wherever it stands, by an operator's word.
+    End { turn: Uuid },
 }
 
 /// Why a command changes nothing.
@@ -48,6 +56,9 @@ pub enum Command {
 pub enum Refusal {
     #[error("there is no such conversation")]
     NoConversation,
+    /// It holds an event that this program must not go on without.
+    #[error("the conversation is read-only: a newer program has written something that this one does not know")]
+    ReadOnly,
     #[error("the conversation has a name")]
     AlreadyNamed,
     #[error("another turn is active")]
@@ -68,6 +79,7 @@ pub enum Refusal {
 /// The event that makes the command true, or why it can't be.
 pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal> {
     match command {
+        _ if state.read_only => Err(Refusal::ReadOnly),
         Command::Open(opened) => Ok(Event::SessionOpened(opened.clone())),
         Command::Rename { .. } | Command::Entitle { .. } if !state.exists() => Err(Refusal::NoConversation),
         Command::Rename { title, by } => renamed(title, *by),
@@ -79,8 +91,8 @@ pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal>
             Some(_) => Err(Refusal::TurnInProgress),
             None => Ok(Event::TurnRequested(request.clone())),
         },
-        Command::Claim { item, worker } => match &state.turn {
-            Some(turn) if turn.item == *item && turn.park.is_none() => {
+        Command::Claim { item, worker, over } => match &state.turn {
+            Some(turn) if turn.item == *item && turn.park.is_none() && turn.epoch == *over => {
                 Ok(Event::TurnStarted(TurnStarted { turn: turn.request.turn, worker: *worker, item: *item }))
             }
             _ => Err(Refusal::Superseded),
@@ -115,18 +127,28 @@ pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal>
         Command::Expire { park } => {
             resumed(state, *park, Answer { resolution: Resolution::Expired, values: None, by: None })
         }
-        Command::Cancel { turn, by } => match &state.turn {
-            Some(active) if active.request.turn == *turn => {
-                let request_id = active.request.request_id.clone();
-                Ok(Event::TurnCancelled(TurnCancelled { turn: *turn, request_id, by: *by }))
-            }
-            _ => Err(Refusal::NoTurn),
-        },
+        Command::Cancel { turn, by } => cancelled(state.active(*turn), *by, None),
+        Command::Supersede { park, by } => {
+            let waits = |turn: &&Turn| turn.park.as_ref().is_some_and(|pending| pending.id == *park);
+            cancelled(state.turn.as_ref().filter(waits), *by, Some(CancelReason::Superseded))
+        }
+        Command::Abandon { turn } => {
+            let queued = state.active(*turn).filter(|turn| turn.epoch.is_none() && turn.park.is_none());
+            cancelled(queued, Uuid::nil(), Some(CancelReason::NoWorker))
+        }
+        Command::End { turn } => cancelled(state.active(*turn), Uuid::nil(), Some(CancelReason::Operator)),
     }
 }
 
+/// The end of a turn that somebody else than its worker ends.
+fn cancelled(turn: Option<&Turn>, by: Uuid, reason: Option<CancelReason>) -> Result<Event, Refusal> {
+    let TurnRequested { turn, request_id, .. } = &turn.ok_or(Refusal::NoTurn)?.request;
+    let (turn, request_id) = (*turn, request_id.clone());
+    Ok(Event::TurnCancelled(TurnCancelled { turn, request_id, by, reason, not_after: None }))
+}
+
 fn renamed(title: &str, by: Option<Uuid>) -> Result<Event, Refusal> {
-    Ok(Event::ConversationRenamed(ConversationRenamed { title: title.to_string(), by }))
+    Ok(Event::ConversationRenamed(ConversationRenamed { title: title.to_string(), by, not_after: None }))
 }
 
 /// How a wait ends.
@@ -138,7 +160,10 @@ struct Answer {
 
 fn resumed(state: &Conversation, park: Uuid, answer: Answer) -> Result<Event, Refusal> {
     let pending = state.turn.as_ref().and_then(|turn| Some((turn, turn.park.as_ref()?)));
-    let (turn, pending) = pending.filter(|(_, pending)| pending.id == park).ok_or(Refusal::NotPending)?;
+    // Of a park whose prompt was erased the id is gone, too; its deadline still ends it.
+    let is_it =
+        |pending: &Park| pending.id == park || (pending.id.is_nil() && answer.resolution == Resolution::Expired);
+    let (turn, pending) = pending.filter(|(_, pending)| is_it(pending)).ok_or(Refusal::NotPending)?;
     let fits = match (&pending.prompt, answer.resolution) {
         (_, Resolution::Expired | Resolution::Declined) => true,
         (Prompt::Approval { .. }, resolution) => resolution == Resolution::Approved,
@@ -149,10 +174,11 @@ fn resumed(state: &Conversation, park: Uuid, answer: Answer) -> Result<Event, Re
     }
     Ok(Event::TurnResumed(TurnResumed {
         turn: turn.request.turn,
-        park,
+        park: pending.id,
         resolution: answer.resolution,
         values: answer.values,
         by: answer.by,
         pool: turn.request.pool.clone(),
+        not_after: None,
     }))
 }

@@ -3,6 +3,9 @@
 //! The stored names are the constants in [`kind`]; they are never derived from Rust names and never reused. The JSON form
 //! of the payloads is pinned by golden samples under `spec/`.
 
+mod ends;
+mod void;
+
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,6 +17,9 @@ pub use super::{
     request::{AgentVersion, Asker, Content, File, Image, Object, Skill},
     session::{EmailProof, IdentificationMethod, OtpChallenge, OtpChannel, OtpPurpose, OtpSent},
 };
+pub use ends::*;
+pub use void::*;
+
 use super::{interaction::Form, shown::Shown};
 
 /// Stored names: the last two tokens of an event's subject, and the end of its CloudEvents type.
@@ -81,11 +87,18 @@ pub enum Event {
     TurnCompleted(TurnCompleted),
     /// The turn ended without an answer. Written by the worker. Terminal.
     TurnFailed(TurnFailed),
-    /// The turn was stopped by its user. Written by an edge. Terminal.
+    /// The turn was stopped: by its user, by a newer message, for want of a worker, or by an operator. Written by an edge, or by
+    /// the command that ends a turn. Terminal.
     TurnCancelled(TurnCancelled),
     /// An event of this stored name whose content was erased: that it happened is all that is known. Never written.
     Erased(&'static str),
+    /// An event that this program can't read. It keeps its place in the chain and changes nothing, unless it is critical:
+    /// then the conversation is read-only for this program. Never written.
+    Unreadable(Unreadable),
 }
+
+/// Name of [`Event::Unreadable`], which is no stored name.
+const UNREADABLE: &str = "unreadable";
 
 impl Event {
     /// The stored name.
@@ -106,6 +119,7 @@ impl Event {
             Event::TurnFailed(_) => kind::TURN_FAILED,
             Event::TurnCancelled(_) => kind::TURN_CANCELLED,
             Event::Erased(kind) => kind,
+            Event::Unreadable(_) => UNREADABLE,
         }
     }
 
@@ -115,7 +129,8 @@ impl Event {
             Event::SessionOpened(_)
             | Event::SessionIdentified(_)
             | Event::ConversationRenamed(_)
-            | Event::Erased(_) => None,
+            | Event::Erased(_)
+            | Event::Unreadable(_) => None,
             Event::TurnRequested(e) => Some(e.turn),
             Event::TurnStarted(e) => Some(e.turn),
             Event::TurnReleased(e) => Some(e.turn),
@@ -167,6 +182,9 @@ pub struct SessionOpened {
     pub browser_fingerprint: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Map<String, Value>>,
+    /// Stored after this moment the event is void: its client has been told of an error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<DateTime<Utc>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -176,6 +194,9 @@ pub struct ConversationRenamed {
     /// The session that it was named in; absent = a model named it, or somebody without a session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Uuid>,
+    /// Stored after this moment the event is void; absent = a model named it, or the event is older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<DateTime<Utc>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -192,14 +213,17 @@ pub struct SessionIdentified {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phone: Option<String>,
     /// What the password was for; absent in events from before, which were for tools.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "OtpPurpose::is_tool")]
     pub purpose: OtpPurpose,
+    /// Stored after this moment the event is void.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<DateTime<Utc>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TurnRequested {
-    /// Hash of conversation, session and requestId.
+    /// Hash of conversation, session, requestId and message; of events of earlier versions without the message.
     pub turn: Uuid,
     pub session: Uuid,
     pub request_id: String,
@@ -231,13 +255,6 @@ pub struct TurnRequested {
     pub skill: Option<Skill>,
     /// Stored after this moment the event is void: its client has been told of an error.
     pub not_after: DateTime<Utc>,
-}
-
-impl TurnRequested {
-    /// Whether the event, stored at this moment, folds to nothing.
-    pub fn is_void_at(&self, stored_at: DateTime<Utc>) -> bool {
-        stored_at > self.not_after
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -390,6 +407,10 @@ pub struct TurnResumed {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Uuid>,
     pub pool: String,
+    /// Stored after this moment the event is void and the turn waits on; absent = a deadline decided, or the event is older
+    /// than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<DateTime<Utc>>,
 }
 
 /// How a wait for a person ended.
@@ -402,94 +423,4 @@ pub enum Resolution {
     Declined,
     /// Nobody decided in time; an approval then counts as declined.
     Expired,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct TurnCompleted {
-    pub turn: Uuid,
-    pub epoch: u64,
-    pub request_id: String,
-    pub message_id: Uuid,
-    pub response: Response,
-    /// Index of the model call whose streamed text is the answer; absent when the answer is not one call's text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub call: Option<u32>,
-    pub needs_escalation: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub escalation_reason: Option<String>,
-    /// What the judge of the agent's workflow said of the answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workflow: Option<StepJudged>,
-    /// What the visitor was told while the answer was awaited, when this is the turn's first model call.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub preamble: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub citations: Vec<Citation>,
-    /// Over all model calls of the turn.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub usage: Option<Usage>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub response_id: Option<String>,
-    pub user: Participant,
-    pub agent: Participant,
-    /// How the last model call was shown.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shown: Option<Shown>,
-}
-
-/// A step of an agent's workflow, judged after an answer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct StepJudged {
-    pub step: String,
-    pub done: bool,
-    /// The step that the conversation is at from now on; absent = the workflow is over.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<String>,
-    /// The judge's words, for operators.
-    pub reason: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct TurnFailed {
-    pub turn: Uuid,
-    pub epoch: u64,
-    pub request_id: String,
-    pub reason: FailureReason,
-    /// For operators; never shown to a client.
-    pub detail: String,
-    /// How far the model call that failed had been shown.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shown: Option<Shown>,
-}
-
-/// Why a turn failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum FailureReason {
-    /// The model could not be reached, refused, or answered with something that is no answer.
-    Model,
-    /// What happened is larger than an event may be.
-    TooLarge,
-    /// The agent's configuration that the turn names can't be found.
-    NoConfiguration,
-    /// No worker of the pool has a key for the gateway.
-    NoGatewayKey,
-    /// The turn was claimed again and again without getting further.
-    Poison,
-    /// The turn was not over within its overall limit, queued and waiting times included.
-    Expired,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct TurnCancelled {
-    pub turn: Uuid,
-    pub request_id: String,
-    /// The session that asked for it.
-    pub by: Uuid,
 }

@@ -293,7 +293,9 @@ fn check_answers(questions: &[Question], values: &Map<String, Value>) -> (Map<St
 pub fn email(text: &str) -> Option<String> {
     let (local, domain) = text.split_once('@')?;
     let domain = domain.to_lowercase();
-    let is_plain = |part: &str| !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || c.is_control());
+    // Commas and the like would make several addresses of one, to some programs.
+    let is_odd = |c: char| c.is_whitespace() || c.is_control() || ",;<>()\"".contains(c);
+    let is_plain = |part: &str| !part.is_empty() && !part.contains(is_odd);
     let has_dot = domain.contains('.') && domain.split('.').all(|label| !label.is_empty());
     let is_address = is_plain(local) && is_plain(&domain) && !domain.contains('@') && has_dot;
     (is_address && text.len() <= EMAIL_MAX_BYTES).then(|| format!("{local}@{domain}"))

@@ -51,6 +51,13 @@ pub enum OtpPurpose {
     Restore,
 }
 
+impl OtpPurpose {
+    /// Whether it is for a tool, which is not written down.
+    pub fn is_tool(&self) -> bool {
+        *self == Self::Tool
+    }
+}
+
 /// How it is known that a session's e-mail address is its user's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

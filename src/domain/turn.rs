@@ -17,6 +17,8 @@ pub struct Turn {
     pub request: TurnRequested,
     pub requested_seq: u64,
     pub requested_at: DateTime<Utc>,
+    /// When the last event was made that brought the turn further: a step, or the end of a wait.
+    pub progress_at: DateTime<Utc>,
     /// The last `turn.requested` or `turn.resumed`: the only work item that may drive the turn.
     pub item: u64,
     /// Sequence of the last `turn.started`; fences workers that lost the turn.
@@ -62,6 +64,16 @@ pub struct Park {
     pub id: Uuid,
     pub prompt: Prompt,
     pub deadline: DateTime<Utc>,
+}
+
+impl Park {
+    /// A wait whose prompt was erased: its deadline ends it, whichever park that deadline names.
+    pub fn erased(at: DateTime<Utc>) -> Self {
+        let nothing = String::new;
+        let prompt =
+            Prompt::Approval { call: nothing(), tool: nothing(), arguments: nothing(), description: nothing() };
+        Self { id: Uuid::nil(), prompt, deadline: at }
+    }
 }
 
 impl Turn {

@@ -25,6 +25,22 @@ use crate::{
     wire::stored::SessionRecord,
 };
 
+/// The page that a client runs in.
+#[derive(Clone, Copy)]
+pub enum Page<'a> {
+    /// By its origin, if it has one.
+    Of(Option<&'a str>),
+    /// Admitted to the same session before, on the same connection.
+    Admitted,
+}
+
+/// What a visitor wants of a conversation that it names by its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    Join,
+    Rename,
+}
+
 /// Why a request is not served, in words for who wrote the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outside {
@@ -52,10 +68,14 @@ impl Edge {
         !self.auth.is_on() && self.settings.access.everybody_sees_all.unwrap_or(is_private)
     }
 
-    /// Whether a visitor needs a session of a conversation to reach it, rather than its id alone. Where tokens are on, ids are
-    /// shown to owners only.
-    pub fn wants_sessions(&self) -> bool {
-        !self.auth.is_on() && !self.shows_all()
+    /// Whether a visitor needs a session of a conversation for something, rather than the conversation's id alone. Where tokens
+    /// are on, ids are shown to owners only, and clients of the protocol join by them.
+    pub fn wants_sessions(&self, wish: Wish) -> bool {
+        match (self.auth.is_on(), wish) {
+            (false, _) => !self.shows_all(),
+            (true, Wish::Rename) => self.widgets.is_configured(),
+            (true, Wish::Join) => false,
+        }
     }
 
     /// Whether a client may use a session that it names: it has proved who it is, or its page is one of those that the agent's
@@ -65,9 +85,13 @@ impl Edge {
         record: &SessionRecord,
         key: &ConversationKey,
         principal: Option<&Principal>,
-        origin: Option<&str>,
+        page: Page<'_>,
     ) -> Result<bool, ReadError> {
-        if principal.is_none() && self.widgets.is_configured() && !self.widgets.allows(&record.agent_id, origin).await {
+        // What a connection has been admitted to is not asked of the policies' source again with every frame.
+        if let (None, Page::Of(origin)) = (principal, page)
+            && self.widgets.is_configured()
+            && !self.widgets.allows(&record.agent_id, origin).await
+        {
             return Ok(false);
         }
         // An owner never changes.
@@ -112,8 +136,10 @@ impl Edge {
     }
 
     /// Whether a request comes from where this edge serves.
-    pub fn admits(&self, headers: &HeaderMap) -> Result<(), Outside> {
-        if !self.settings.is_loopback || self.auth.is_on() || self.widgets.is_configured() {
+    pub fn admits(&self, path: &str, headers: &HeaderMap) -> Result<(), Outside> {
+        // Policies say which pages may use agents, and nothing of who administrates.
+        let decided = self.widgets.is_configured() && !path.starts_with("/admin");
+        if !self.settings.is_loopback || self.auth.is_on() || decided {
             return Ok(());
         }
         let access = &self.settings.access;

@@ -5,12 +5,13 @@
 //! refused on every edge from then on. The bucket forgets it when it would be too old anyway.
 
 use chrono::Utc;
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{connection::Connection, quota::QuotaError};
 use crate::{
     auth::widget::{Proof, WidgetRefusal},
-    log::AppendError,
+    log::{AppendError, Via},
     subjects::{self, ConversationKey, PushTo},
     wire::{
         actions::{BadFrame, Fields},
@@ -20,6 +21,7 @@ use crate::{
 
 /// The bucket of what was used.
 const BUCKET: &str = "ONCE";
+const STREAM: &str = "KV_ONCE";
 
 /// What a session that is admitted begins with.
 pub struct Session {
@@ -83,9 +85,17 @@ fn limited(connection: &mut Connection, error: QuotaError) -> BadFrame {
 async fn use_once(connection: &Connection, proof: &Proof) -> Result<(), BadFrame> {
     let subject = subjects::kv(BUCKET, &subjects::once_key(&proof.id));
     let id = format!("once-{}", Uuid::new_v4());
-    match connection.edge.log.put_at(&subject, &id, "0", "".into()).await {
-        Ok(_) => Ok(()),
-        Err(AppendError::Conflict) => Err(refused(WidgetRefusal::Context)),
+    let log = &connection.edge.log;
+    match log.put_first(&subject, &id, id.clone().into()).await {
+        Ok(()) => Ok(()),
+        // It may be this very use, whose first try was stored and not answered.
+        Err(AppendError::Conflict) => {
+            let used = log.get(STREAM, &json!({ "last_by_subj": subject }), Via::Leader).await?;
+            match used.is_some_and(|used| used.payload == id) {
+                true => Ok(()),
+                false => Err(refused(WidgetRefusal::Context)),
+            }
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -10,6 +10,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 use tokio::{net::lookup_host, time::timeout};
 use url::{Host, Url};
 
@@ -92,6 +93,12 @@ impl Attachments {
         self.images.is_empty() && self.files.is_empty()
     }
 
+    /// What tells these attachments from others: SHA-256 of the content or URL of each.
+    pub fn digests(&self) -> Vec<[u8; 32]> {
+        let sources = self.images.iter().map(|(source, _)| source).chain(self.files.iter().map(|(source, ..)| source));
+        sources.map(Source::digest).collect()
+    }
+
     /// Whether every URL leads where the fetch guard lets this product go. A name is looked up; one that can't be looked up here
     /// leads nowhere from here, and is left to whoever fetches it.
     pub async fn check_urls(&self, policy: &Policy) -> Result<(), BadFrame> {
@@ -134,6 +141,13 @@ impl Source {
         match self {
             Self::Url(_) => 0,
             Self::Inline { content, .. } => content.len(),
+        }
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        match self {
+            Self::Url(url) => Sha256::digest(url).into(),
+            Self::Inline { content, .. } => Sha256::digest(content).into(),
         }
     }
 

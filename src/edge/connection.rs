@@ -3,8 +3,10 @@
 //! Contract of [`serve`]: actions are served one after the other, in the order of the frames, while the frames of running
 //! turns wait in a bounded queue; so an action's answer always precedes the frames that it causes. One task, one `select!`:
 //! (1) take an action and answer it; or take the live frames that are there; or a host's event; or, while a turn is open, look
-//! after silent ones; or stop, or see that one of the connection's times is over; (2) write everything in one go; (3) close when
-//! the client does not keep up.
+//! after silent ones; or drain; or stop, or see that one of the connection's times is over; (2) write everything in one go; (3) close
+//! when the client does not keep up.
+
+mod missed;
 
 use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 
@@ -14,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::{
-    Edge, actions,
+    Edge, actions, ending,
     push::Registration,
     quota::{Minute, Place},
     socket::{Close, Incoming, Socket},
@@ -22,20 +24,20 @@ use super::{
     views::{Verdict, Views},
 };
 use crate::{
-    auth::{self, Principal, REFERENCE_ORG},
-    domain::{Conversation, Event, Turn, event::TurnRequested},
+    auth::{Principal, REFERENCE_ORG},
+    domain::{Conversation, Turn, event::TurnRequested},
     limits,
     live::{
         hub::{Listener, LiveFrame, Queue},
         replay,
     },
-    log::load::Freshness,
+    log::{ReadError, load::Freshness},
     subjects::{ConversationKey, PushTo},
     wire::{
         actions::invalid,
         frames::{self, ErrorCode},
         live::{Cursor, Kind},
-        render::{self, Streamed},
+        render,
         stored::SessionRecord,
     },
 };
@@ -54,7 +56,7 @@ pub struct Connection {
     /// Organisations that it has opened sessions for by the word of a widget's policy, the last one last.
     admitted: Vec<String>,
     /// The session by which it reached each conversation, the newest last.
-    reached: VecDeque<Arc<SessionRecord>>,
+    pub(super) reached: VecDeque<Arc<SessionRecord>>,
     /// The session that this connection opened last.
     pub session: Option<Uuid>,
     /// Where it comes from, as far as that is counted.
@@ -84,10 +86,20 @@ pub struct Caller {
     pub resumes: bool,
 }
 
+/// Why a conversation is not followed.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    #[error("the connection follows as many conversations as it may")]
+    TooMany,
+    #[error("{0}")]
+    Read(#[from] ReadError),
+}
+
 /// Serves a client until it leaves, stops reading, or the edge stops.
 pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
     let (listener, mut live) = Listener::new();
-    let (shutdown, lagging) = (edge.shutdown.clone(), listener.lagging().clone());
+    let (draining, shutdown) = (edge.draining.clone(), edge.shutdown.clone());
+    let lagging = listener.lagging().clone();
     let mut times = Times::new(&edge, caller.principal.as_ref());
     let Caller { principal, origin, address, place, resumes } = caller;
     let views = Views::new(resumes);
@@ -114,7 +126,7 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
         has_session: false,
         out: Vec::new(),
     };
-    let (mut check_at, mut pings) = (Instant::now(), false);
+    let (mut check_at, mut drains, mut pings) = (Instant::now(), false, false);
     let why = loop {
         tokio::select! {
             message = socket.read() => match message {
@@ -134,6 +146,7 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
                 connection.look_after_silent_turns().await;
                 check_at = Instant::now() + Duration::from_millis(limits::SILENCE_CHECK_MS / 4);
             }
+            () = draining.cancelled(), if !drains => drains = true,
             over = times.next(connection.has_session) => match over {
                 Over::Pause if times.is_silent(socket.heard_at()) => break Some(Close::Silent),
                 Over::Pause => pings = true,
@@ -153,14 +166,26 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
         match lagging.run_until_cancelled(written).await {
             Some(Ok(())) => {}
             None => break Some(Close::TooSlow),
-            Some(Err(())) => return connection.leave(),
+            Some(Err(())) => return,
+        }
+        if drains && connection.views.is_idle() {
+            break Some(Close::Restart);
         }
         if socket.is_swollen() {
             socket = socket.shrunk().await;
         }
     };
-    connection.leave();
+    drop(connection);
     socket.close(why).await;
+}
+
+impl Drop for Connection {
+    /// Stops watching everything, also when the connection's task has panicked.
+    fn drop(&mut self) {
+        for conversation in self.views.watched() {
+            self.edge.hub.unwatch(conversation, &self.listener);
+        }
+    }
 }
 
 /// Tells a client that its token does not hold, and closes. It holds its place among the connections meanwhile.
@@ -210,74 +235,12 @@ impl Connection {
         self.principal.as_ref().filter(|principal| !is_visitor(principal))
     }
 
-    /// The client has named a session that is its to use.
-    pub fn reaches(&mut self, record: &Arc<SessionRecord>) {
-        self.has_session = true;
-        self.reached.retain(|known| known.conversation != record.conversation);
-        self.reached.push_back(record.clone());
-        if self.reached.len() > limits::REACHED_MAX {
-            self.reached.pop_front();
-        }
-    }
-
-    /// The session of this conversation that the client has named.
-    pub fn reached_by(&self, conversation: Uuid) -> Option<&Arc<SessionRecord>> {
-        self.reached.iter().find(|record| record.conversation == conversation)
-    }
-
-    /// Whether the client has named a session of this conversation.
-    pub fn has_reached(&self, conversation: Uuid) -> bool {
-        self.reached_by(conversation).is_some()
-    }
-
-    /// Looks again whether the client may watch a conversation, and stops if not: it has got an owner since. A client that
-    /// waits for an answer there is told that its session is gone.
-    async fn look_again(&mut self, conversation: Uuid) -> bool {
-        let Some(key) = self.views.key(conversation).cloned() else { return false };
-        if !self.edge.auth.is_on() {
-            return true;
-        }
-        let state = match self.edge.conversations.load(&key, Freshness::AtLeast(0)).await {
-            Ok(state) => state,
-            Err(error) => {
-                tracing::warn!(%error, %conversation, "who owns a conversation can't be read now; its frames are held back");
-                return false;
-            }
-        };
-        let principal = self.principal_in(&key.org);
-        let may = match self.reached_by(conversation) {
-            Some(record) => self.edge.is_within(&state, record, principal),
-            None => auth::may_reach(principal, &key.org, state.owner.as_deref(), None),
-        };
-        if may {
-            return true;
-        }
-        self.edge.hub.unwatch(conversation, &self.listener);
-        self.reached.retain(|record| record.conversation != conversation);
-        for (turn, request_id) in self.views.forget(conversation) {
-            if request_id.is_empty() {
-                continue;
-            }
-            let message = "this conversation belongs to somebody else now";
-            let frame = frames::error(Some(&request_id), ErrorCode::SessionNotFound, message, Utc::now());
-            self.push_end(turn, frame);
-        }
-        false
-    }
-
     /// The client has opened this session: it is the connection's now, and hosts may reach the connection by it.
     pub fn opened(&mut self, record: &SessionRecord) {
         self.session = Some(record.session);
         self.registration.belongs_to(&record.org);
         self.registration.called(PushTo::Session, &record.org, &record.session.to_string());
         self.registration.called(PushTo::Agent, &record.org, &record.agent_id);
-    }
-
-    /// Stops watching everything.
-    fn leave(&mut self) {
-        for conversation in self.views.watched() {
-            self.edge.hub.unwatch(conversation, &self.listener);
-        }
     }
 
     /// Takes a live frame and those that are there already, up to one write.
@@ -346,69 +309,6 @@ impl Connection {
         }
     }
 
-    /// A client that resumes is owed every byte of the model's text and all tool activity: what was not shown of the first
-    /// `calls` model calls, as far as they are over, and of the first `chunks` frames of tool activity is said from the log.
-    /// False: the log can't be read now.
-    async fn say_missed(&mut self, turn: Uuid, calls: u32, chunks: u64) -> bool {
-        let Some(view) = self.views.get_mut(turn) else { return true };
-        view.set_behind(true);
-        let key = view.key.clone();
-        let state = match self.edge.conversations.load(&key, Freshness::Leader).await {
-            Ok(state) => state,
-            Err(error) => {
-                tracing::warn!(%error, %turn, "what a client missed can't be read now");
-                return false;
-            }
-        };
-        let last = match (state.finished_turn(turn), &state.turn) {
-            (Some(finished), _) => finished.terminal_seq,
-            (None, Some(active)) if active.request.turn == turn => state.last_seq,
-            (None, _) => return true,
-        };
-        match self.edge.conversations.events_of_turn(&key, turn, last).await {
-            Ok(events) => self.say_streamed(turn, &events, calls, chunks),
-            Err(error) => {
-                tracing::warn!(%error, %turn, "what a client missed can't be read now");
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Says what was not shown yet; `events` are all of the turn so far.
-    fn say_streamed(&mut self, turn: Uuid, events: &[Event], calls: u32, chunks: u64) {
-        let Some(Event::TurnRequested(request)) = events.first() else { return };
-        for streamed in render::streamed(&request.request_id, request.stream, events, Utc::now()) {
-            match streamed {
-                Streamed::Text { call, epoch, text } if call < calls => {
-                    self.say_text(turn, &request.request_id, (call, epoch), &text);
-                }
-                Streamed::Chunk { n, frame } if n < chunks => {
-                    if self.views.get_mut(turn).is_some_and(|view| view.take_chunk(n)) {
-                        self.push(turn, frame);
-                    }
-                }
-                Streamed::Text { .. } | Streamed::Chunk { .. } => {}
-            }
-        }
-        if let Some(view) = self.views.get_mut(turn) {
-            view.set_behind(false);
-        }
-    }
-
-    /// Says what was not shown of the text of a model call, which is of this epoch.
-    fn say_text(&mut self, turn: Uuid, request_id: &str, (call, epoch): (u32, u64), text: &str) {
-        let Some(view) = self.views.get_mut(turn) else { return };
-        if view.void_text(call, epoch) {
-            self.push(turn, render::restarted(request_id, Utc::now()));
-        }
-        let Some(view) = self.views.get_mut(turn) else { return };
-        let rest = view.take_text(call, epoch, text);
-        if !rest.is_empty() {
-            self.push(turn, render::token(request_id, rest, Utc::now()));
-        }
-    }
-
     /// Frames before this one were lost: takes them from the LIVE stream, else goes on without.
     async fn repair(&mut self, frame: LiveFrame) {
         if let Some(key) = self.views.key(frame.conversation).cloned() {
@@ -446,7 +346,10 @@ impl Connection {
     }
 
     /// Subscribes to a conversation's frames; `all` = of every turn.
-    pub async fn watch(&mut self, key: &ConversationKey, all: bool) -> Result<(), async_nats::SubscribeError> {
+    pub async fn watch(&mut self, key: &ConversationKey, all: bool) -> Result<(), WatchError> {
+        if !self.views.may_watch(key.conversation) {
+            return Err(WatchError::TooMany);
+        }
         if self.views.watch(key, all) {
             self.edge.hub.watch(key, &self.listener).await?;
         }
@@ -501,9 +404,17 @@ impl Connection {
             if loaded.as_ref().is_ok_and(|state| !active(state) && state.finished_turn(turn).is_none()) {
                 loaded = self.edge.conversations.load(&key, Freshness::Leader).await;
             }
+            // A word of an owner can be lost, too.
+            if !self.look_again(key.conversation).await {
+                continue;
+            }
             match loaded {
                 Ok(state) => match state.turn.as_ref().filter(|_| active(&state)) {
-                    Some(active) => self.show_prompt(active).await,
+                    Some(active) => match ending::end_if_abandoned(&self.edge, &key, &state).await {
+                        Ok(Some(frame)) => self.push_end(turn, frame),
+                        Ok(None) => self.show_prompt(active).await,
+                        Err(error) => tracing::warn!(%error, %turn, "a turn without a worker can't be ended now"),
+                    },
                     None => self.show_end(&key, &state, turn).await,
                 },
                 Err(error) => tracing::debug!(%error, %turn, "a silent turn can't be checked now"),

@@ -6,7 +6,8 @@
 //! - [`access`]: what visitors without proof may do. - [`admission`]: whether a session may be opened.   - [`quota`]: how much is used.
 //! - [`internal`]: what widgets ask over plain HTTP.   - [`push`]: hosts' events for clients.
 //! - [`actions`]: one file an action.        - [`sessions`]: session records. - [`workers`]: whether anybody can answer.
-//! - [`attachments`]: what comes with a message. - [`intake`], [`budget`]: what a client's bytes may cost before they are a message.
+//! - [`ending`]: ends turns from outside.   - [`attachments`]: what comes with a message.
+//! - [`intake`], [`budget`]: what a client's bytes may cost before they are a message.
 //! - [`skills`]: instructions that a client may name.   - [`pages`]: the chat page and the auditors' page.
 //!
 //! Invariant: this room never imports `worker` or `model`.
@@ -17,12 +18,14 @@ mod admission;
 mod attachments;
 mod budget;
 pub mod connection;
+mod ending;
 mod handshake;
 mod intake;
 mod internal;
 mod pages;
 pub mod push;
 mod quota;
+mod reached;
 pub mod server;
 pub mod sessions;
 pub mod skills;
@@ -31,10 +34,11 @@ mod times;
 mod views;
 pub mod workers;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_nats::Client;
 use bytes::Bytes;
+use chrono::TimeDelta;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -44,7 +48,7 @@ use crate::{
     calls::Caller,
     config::{Access, Quotas, Regions},
     fetch::Policy,
-    ids,
+    ids, limits,
     lists::{Lists, keep::Index},
     live::hub::Hub,
     log::{
@@ -65,6 +69,8 @@ pub struct Settings {
     pub pool: String,
     pub agent_name: String,
     pub quotas: Quotas,
+    /// How long a turn may stand still before it is given up.
+    pub turn_limit: Duration,
     pub skills: skills::Skills,
     /// Calls the host's services for one-time passwords.
     pub passwords: Caller,
@@ -97,6 +103,8 @@ pub struct Edge {
     pub(crate) challenges: Challenges,
     pub(crate) log: NatsLog,
     pub(crate) settings: Settings,
+    /// Cancelled when the edge begins to stop: a connection closes with 1012 when no turn runs on it.
+    pub(crate) draining: CancellationToken,
     /// Cancelled when the edge stops: every connection then closes with 1012.
     pub(crate) shutdown: CancellationToken,
     pub(crate) connections: TaskTracker,
@@ -132,6 +140,7 @@ impl Edge {
             log: log.clone(),
             client,
             settings,
+            draining: CancellationToken::new(),
             shutdown,
             connections: TaskTracker::new(),
         }
@@ -154,7 +163,7 @@ impl Edge {
             conversations.forget(conversation);
             sessions.sessions.forget(conversation);
         };
-        self.log.forget_erased(forget).await;
+        self.log.forget_erased(&self.settings.regions.home, forget).await;
     }
 
     /// What says that this edge is there.
@@ -179,13 +188,14 @@ impl Edge {
         Some(ConversationKey { region: region.to_string(), org: org.to_string(), conversation })
     }
 
-    /// A new decision of this edge.
+    /// A new decision of this edge, for somebody who waits for its answer.
     pub(crate) fn decider(&self) -> Decider {
         self.decider_with_id(ids::event_id(ids::new_random(), 0))
     }
 
     /// A decision whose event id the caller derives.
     pub(crate) fn decider_with_id(&self, event_id: String) -> Decider {
-        Decider { source: format!("turnstream/{}/edge/{}", self.settings.regions.home, self.id), event_id }
+        let not_after = Some(self.log.now() + TimeDelta::milliseconds(limits::ACT_NOT_AFTER_MS));
+        Decider { source: format!("turnstream/{}/edge/{}", self.settings.regions.home, self.id), event_id, not_after }
     }
 }

@@ -32,6 +32,16 @@ struct Table {
     targets: HashMap<Target, HashSet<Uuid>>,
 }
 
+impl Table {
+    fn take_out(&mut self, target: &Target, connection: Uuid) {
+        let Some(ids) = self.targets.get_mut(target) else { return };
+        ids.remove(&connection);
+        if ids.is_empty() {
+            self.targets.remove(target);
+        }
+    }
+}
+
 /// A connection's place in the table; dropping it takes the connection out.
 pub struct Registration {
     pushes: Pushes,
@@ -85,6 +95,14 @@ impl Registration {
         }
     }
 
+    /// The connection may not be called so any more.
+    pub fn no_longer_called(&mut self, to: PushTo, org: &str, id: &str) {
+        let target = (to, org.to_string(), id.to_string());
+        if self.targets.remove(&target) {
+            self.pushes.0.lock().expect("no panic happens under this lock").take_out(&target, self.id);
+        }
+    }
+
     /// The connection is of this organisation, too.
     pub fn belongs_to(&mut self, org: &str) {
         self.called(PushTo::Connection, org, &self.id.to_string());
@@ -96,14 +114,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut table = self.pushes.0.lock().expect("no panic happens under this lock");
         table.connections.remove(&self.id);
-        for target in &self.targets {
-            if let Some(ids) = table.targets.get_mut(target) {
-                ids.remove(&self.id);
-                if ids.is_empty() {
-                    table.targets.remove(target);
-                }
-            }
-        }
+        self.targets.iter().for_each(|target| table.take_out(target, self.id));
     }
 }
 

@@ -1,9 +1,11 @@
 //! How much connections, sessions and organisations use, counted over all edges.
 //!
 //! Messages are counted by the minute, tokens by the day: counters of the log's server, whose subjects hold minute and day.
-//! Connections are counted by each edge for itself; what an edge counted that is no longer there does not count. Turns that
-//! run are not counted up and down, which a crash would falsify: each message leaves a note of its conversation, and when
-//! there are as many notes as turns are allowed, the log says which of them still run.
+//! Connections are counted by each edge for itself ([`connections`]). Turns that run are not counted up and down, which a crash
+//! would falsify: each message leaves a note of its conversation, which the turn's end takes away; and when there are as many
+//! notes as turns are allowed, the log says which of them still run.
+
+pub mod connections;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -17,25 +19,21 @@ use moka::sync::Cache;
 use uuid::Uuid;
 use warp::http::HeaderMap;
 
+use connections::Connections;
+pub use connections::Place;
+
 use crate::{
     config::Quotas,
     domain::{Conversation, conversation::Body},
     limits,
     log::{
         AppendError, ReadError,
-        batch::Lasts,
         load::{Conversations, Freshness},
-        nats::{NatsLog, RawMessage},
-        presence,
+        nats::NatsLog,
+        notes::Note,
     },
     subjects::{self, ConversationKey, Counted},
 };
-
-/// The bucket of notes about turns, and the stream behind it.
-const TURNS: &str = "TURNS";
-const TURNS_STREAM: &str = "KV_TURNS";
-/// How many seconds the mark of a note that was taken away stays: longer than any reader takes.
-const GONE_SECS: &str = "60";
 
 /// Why something is not done now.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +51,7 @@ pub enum QuotaError {
 pub struct Quota {
     limits: Quotas,
     log: NatsLog,
-    edge: Uuid,
+    connections: Connections,
     /// What each address has had written in the last minute.
     written: Cache<IpAddr, Arc<Mutex<Minute>>>,
 }
@@ -105,30 +103,11 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A connection that is counted for as long as the value lives.
-pub struct Place {
-    quota: Quota,
-    subjects: Vec<String>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        for subject in std::mem::take(&mut self.subjects) {
-            let log = self.quota.log.clone();
-            tokio::spawn(async move {
-                if let Err(error) = log.count(&subject, -1, &new_id()).await {
-                    tracing::warn!(%error, "a connection that has ended is still counted");
-                }
-            });
-        }
-    }
-}
-
 impl Quota {
     pub fn new(limits: Quotas, log: NatsLog, edge: Uuid) -> Self {
         let written = Cache::builder().max_capacity(limits::ADDRESSES_COUNTED);
         let written = written.time_to_idle(Duration::from_secs(120)).build();
-        Self { limits, log, edge, written }
+        Self { limits, connections: Connections::new(log.clone(), edge), log, written }
     }
 
     /// The address that a connection counts for: the one that the outermost known proxy saw. Of IPv6 the network counts.
@@ -152,22 +131,18 @@ impl Quota {
     pub async fn connect(&self, org: &str, address: IpAddr) -> Result<Place, QuotaError> {
         let of_org = self.limits.org_connections.of(org).map(|max| (Counted::Org(org), max));
         let of_address = self.limits.address_connections.map(|max| (Counted::Address(address), max));
-        let mut place = Place { quota: self.clone(), subjects: Vec::new() };
+        let mut place = self.connections.place();
         for (whose, max) in of_org.into_iter().chain(of_address) {
-            let subject = subjects::count_connections(whose, Some(self.edge));
-            let own = self.log.count(&subject, 1, &new_id()).await?;
-            place.subjects.push(subject);
-            let alive = presence::edges(&self.log).await?;
-            let others = self.log.counted(&subjects::count_connections(whose, None)).await?.into_iter();
-            let others = others.filter(|(subject, _)| {
-                subjects::parse_last_id(subject).is_some_and(|edge| edge != self.edge && alive.contains(&edge))
-            });
-            let total = own.unwrap_or_default() + others.map(|(_, count)| count).sum::<i64>();
-            if total > max as i64 {
+            if self.connections.add(&mut place, whose).await? > max {
                 return Err(QuotaError::Limited(limits::CONNECTION_RETRY_SECS));
             }
         }
         Ok(place)
+    }
+
+    /// Keeps what is counted of connections current for other edges.
+    pub async fn keep(self) {
+        self.connections.keep().await;
     }
 
     /// Counts a session, if its address may open one more in this minute.
@@ -206,7 +181,9 @@ impl Quota {
             None => conversations.load(key, Freshness::AtLeast(0)).await?,
         };
         // A request that comes again asks for nothing new, and one that comes while a turn is active is refused for that.
-        if state.turn.is_some() || state.finished_turn(turn).is_some() {
+        // That one which waits for a person may give way.
+        let stands = state.turn.as_ref().is_some_and(|active| active.request.turn == turn || active.park.is_none());
+        if stands || state.finished_turn(turn).is_some() {
             return Ok(());
         }
         used.take(self.limits.connection_messages)?;
@@ -238,6 +215,9 @@ impl Quota {
     }
 
     /// Notes that a conversation begins a turn, if no more of the organisation's run than may.
+    ///
+    /// The note comes first, so that two edges see each other's. Before a turn is refused, notes of turns that do not run are
+    /// taken away; so they cost the next one nothing.
     async fn begin_turn(
         &self,
         conversations: &Conversations<NatsLog>,
@@ -245,35 +225,55 @@ impl Quota {
         turn: Uuid,
         max: usize,
     ) -> Result<(), QuotaError> {
-        let subject =
-            |conversation: Option<Uuid>| subjects::kv(TURNS, &subjects::turn_note_key(&key.org, conversation));
-        let own = subject(Some(key.conversation));
-        self.log.put(&own, &new_id(), &[], turn.to_string().into()).await?;
-        let Lasts::All(mut notes) = self.log.last_of(TURNS_STREAM, &[subject(None)]).await? else {
-            return Err(QuotaError::Limited(limits::TURN_RETRY_SECS));
-        };
-        notes.retain(|note| !note.headers.contains_key("KV-Operation") && note.subject != own);
-        if notes.len() < max {
-            return Ok(());
+        self.log.note_turn(&key.org, key.conversation, turn).await?;
+        let admitted = self.is_room(conversations, key, max).await;
+        if !matches!(admitted, Ok(true)) {
+            // It does not begin.
+            self.log.drop_note(&key.org, key.conversation, turn).await?;
         }
-        let checked = stream::iter(notes).map(|note| async {
+        if admitted? { Ok(()) } else { Err(QuotaError::Limited(limits::TURN_RETRY_SECS)) }
+    }
+
+    async fn is_room(
+        &self,
+        conversations: &Conversations<NatsLog>,
+        key: &ConversationKey,
+        max: usize,
+    ) -> Result<bool, QuotaError> {
+        let mut notes = self.log.notes_of_turns(&key.org).await?;
+        notes.retain(|note| note.conversation != key.conversation);
+        if notes.len() < max {
+            return Ok(true);
+        }
+        let checked = stream::iter(notes).map(|note| async move {
             let runs = self.is_running(conversations, key, &note).await;
             (note, runs)
         });
-        let checked: Vec<_> = checked.buffer_unordered(limits::QUOTA_PARALLEL).collect().await;
+        let mut checked = std::pin::pin!(checked.buffer_unordered(limits::QUOTA_PARALLEL));
         let mut running = 0;
-        for (note, runs) in checked {
+        while let Some((note, runs)) = checked.next().await {
             match runs? {
                 true => running += 1,
-                false => self.forget(&note.subject, note.seq).await?,
+                false => self.log.drop_note_at(&key.org, note.conversation, note.seq).await?,
+            }
+            if running >= max {
+                return Ok(false);
             }
         }
-        if running < max {
-            return Ok(());
+        Ok(true)
+    }
+
+    /// Takes the note of a conversation away whose turn this edge has ended.
+    pub fn end_turn(&self, key: &ConversationKey, turn: Uuid) {
+        if self.limits.org_turns.of(&key.org).is_none() {
+            return;
         }
-        // It does not begin.
-        self.log.put(&own, &new_id(), &[("KV-Operation", "DEL"), ("Nats-TTL", GONE_SECS)], "".into()).await?;
-        Err(QuotaError::Limited(limits::TURN_RETRY_SECS))
+        let (log, key) = (self.log.clone(), key.clone());
+        tokio::spawn(async move {
+            if let Err(error) = log.drop_note(&key.org, key.conversation, turn).await {
+                tracing::debug!(%error, "the note of a turn that ended stays until it is in the way");
+            }
+        });
     }
 
     /// Whether a note is about a turn that runs: one that waits for a person does not, and one whose request another edge may
@@ -282,30 +282,17 @@ impl Quota {
         &self,
         conversations: &Conversations<NatsLog>,
         key: &ConversationKey,
-        note: &RawMessage,
+        note: &Note,
     ) -> Result<bool, ReadError> {
-        let conversation = subjects::parse_last_id(&note.subject).unwrap_or_default();
-        let key = ConversationKey { conversation, ..key.clone() };
+        let key = ConversationKey { conversation: note.conversation, ..key.clone() };
         let state = conversations.load(&key, Freshness::AtLeast(0)).await?;
-        let turn = std::str::from_utf8(&note.payload).ok().and_then(|turn| turn.parse().ok()).unwrap_or_default();
         Ok(match &state.turn {
             Some(turn) => turn.park.is_none(),
             None => {
-                let age = Utc::now() - note.stored_at;
-                state.finished_turn(turn).is_none() && age < TimeDelta::milliseconds(limits::REQUEST_NOT_AFTER_MS)
+                let age = self.log.now() - note.stored_at;
+                state.finished_turn(note.turn).is_none() && age < TimeDelta::milliseconds(limits::ACT_NOT_AFTER_MS)
             }
         })
-    }
-
-    /// Takes a note away, unless it was renewed.
-    async fn forget(&self, subject: &str, seq: u64) -> Result<(), AppendError> {
-        let expected = seq.to_string();
-        let gone =
-            [("KV-Operation", "DEL"), ("Nats-TTL", GONE_SECS), ("Nats-Expected-Last-Subject-Sequence", &expected)];
-        match self.log.put(subject, &new_id(), &gone, "".into()).await {
-            Ok(()) | Err(AppendError::Conflict) => Ok(()),
-            Err(error) => Err(error),
-        }
     }
 }
 

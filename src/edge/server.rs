@@ -58,9 +58,10 @@ pub fn routes(
 ) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
     let guard = {
         let edge = edge.clone();
-        warp::header::headers_cloned()
-            .and_then(move |headers: HeaderMap| {
-                let admitted = edge.admits(&headers).map_err(warp::reject::custom);
+        warp::path::full()
+            .and(warp::header::headers_cloned())
+            .and_then(move |path: warp::path::FullPath, headers: HeaderMap| {
+                let admitted = edge.admits(path.as_str(), &headers).map_err(warp::reject::custom);
                 async move { admitted }
             })
             .untuple_one()
@@ -145,10 +146,15 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Closes every connection with 1012 and waits for them, for a while.
-pub async fn drain(edge: &Edge) {
-    edge.shutdown.cancel();
+/// Closes every connection with 1012: at once where no turn runs, else when the turns are over or the time for them is. Then waits
+/// for the connections to close, for a while.
+pub async fn drain(edge: &Edge, for_turns: Duration) {
+    edge.draining.cancel();
     edge.connections.close();
+    if tokio::time::timeout(for_turns, edge.connections.wait()).await.is_ok() {
+        return;
+    }
+    edge.shutdown.cancel();
     let wait = edge.connections.wait();
     if tokio::time::timeout(Duration::from_millis(limits::EDGE_DRAIN_MS), wait).await.is_err() {
         tracing::warn!(connections = edge.connections.len(), "some connections did not close in time");

@@ -1,6 +1,6 @@
 //! Session records: looked up by id, kept in memory, never changed once written.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use moka::sync::Cache;
 use serde_json::json;
@@ -10,10 +10,10 @@ use crate::{
     config::Regions,
     ids, limits,
     log::{
-        AppendError, ReadError, Via,
+        AppendError, EventLog, ReadError, Via,
         nats::{CHAT, NatsLog},
     },
-    subjects,
+    subjects::{self, ConversationKey},
     wire::stored::SessionRecord,
 };
 
@@ -22,11 +22,15 @@ pub struct Sessions {
     log: NatsLog,
     regions: Regions,
     known: Cache<Uuid, Arc<SessionRecord>>,
+    /// The known sessions of a conversation, so that it is forgotten without a look at the others.
+    of_conversation: Cache<Uuid, Vec<Uuid>>,
 }
 
 impl Sessions {
     pub fn new(log: NatsLog, regions: Regions) -> Self {
-        Self { log, regions, known: Cache::new(limits::SESSIONS_CACHED) }
+        let fresh = Duration::from_secs(limits::CLEAR_TEXT_SECS);
+        let known = Cache::builder().max_capacity(limits::SESSIONS_CACHED).time_to_live(fresh).build();
+        Self { log, regions, known, of_conversation: Cache::new(limits::SESSIONS_CACHED) }
     }
 
     /// The session with this id, if it is the caller's.
@@ -39,23 +43,32 @@ impl Sessions {
         is_theirs: impl Fn(&SessionRecord) -> bool,
     ) -> Result<Option<Arc<SessionRecord>>, ReadError> {
         let known = self.known.get(&id);
-        if let Some(record) = known.as_ref().filter(|record| is_theirs(record)) {
-            return Ok(Some(record.clone()));
-        }
         let Some(number) = ids::region_number(id) else { return Ok(None) };
         let Some(region) = self.regions.name(number) else { return Ok(None) };
+        if let Some(record) = known.as_ref().filter(|record| is_theirs(record)) {
+            let (region, org) = (region.to_string(), record.org.clone());
+            let key = ConversationKey { region, org, conversation: record.conversation };
+            if !self.log.standing(&key).await?.said_erased {
+                return Ok(Some(record.clone()));
+            }
+            self.forget(record.conversation);
+        }
         let stream = subjects::stream_name(CHAT, region);
         let mut asked = if known.is_some() { ids::new_homed(number) } else { id };
         for via in [Via::Replica, Via::Leader] {
             let query = json!({ "last_by_subj": subjects::session(region, asked) });
             let Some(message) = self.log.get(&stream, &query, via).await? else { continue };
-            let seq = message.seq;
             // What was erased is not there.
             let Some(message) = self.log.opened(message).await? else { return Ok(None) };
-            let record: SessionRecord = serde_json::from_slice(&message.payload)
-                .map_err(|cause| ReadError::Malformed { seq, cause: cause.into() })?;
+            let record: SessionRecord = match serde_json::from_slice(&message.payload) {
+                Ok(record) => record,
+                Err(error) => {
+                    tracing::error!(%error, session = %id, seq = message.seq, "a session record is malformed");
+                    return Ok(None);
+                }
+            };
             let record = Arc::new(record);
-            self.known.insert(id, record.clone());
+            self.keep(id, record.clone());
             if is_theirs(&record) {
                 return Ok(Some(record));
             }
@@ -66,9 +79,18 @@ impl Sessions {
 
     /// Forgets the sessions of a conversation that was erased.
     pub fn forget(&self, conversation: Uuid) {
-        let of_it: Vec<Uuid> =
-            self.known.iter().filter(|(_, known)| known.conversation == conversation).map(|(id, _)| *id).collect();
+        let of_it = self.of_conversation.remove(&conversation).unwrap_or_default();
         of_it.iter().for_each(|session| self.known.invalidate(session));
+    }
+
+    fn keep(&self, id: Uuid, record: Arc<SessionRecord>) {
+        self.of_conversation.entry(record.conversation).and_upsert_with(|entry| {
+            let mut sessions = entry.map(|entry| entry.into_value()).unwrap_or_default();
+            sessions.retain(|known| *known != id && self.known.contains_key(known));
+            sessions.push(id);
+            sessions
+        });
+        self.known.insert(id, record);
     }
 
     /// Writes a new session's record, after its `session.opened` is in the log.
@@ -78,7 +100,7 @@ impl Sessions {
         let payload = self.log.seal(record.conversation, &subject, payload.into()).await?;
         self.log.put(&subject, &id, &[], payload).await?;
         let record = Arc::new(record);
-        self.known.insert(record.session, record.clone());
+        self.keep(record.session, record.clone());
         Ok(record)
     }
 }

@@ -13,6 +13,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
+    limits,
     live::hub::LiveFrame,
     subjects::ConversationKey,
     wire::live::{Cursor, Kind, Mark},
@@ -49,6 +50,8 @@ pub struct View {
     behind: bool,
     /// The epoch under which the turn parked that was last shown as a prompt.
     pub prompted: Option<u64>,
+    /// The turn was asked for on this connection, so its client knows what its frames are about.
+    asked_here: bool,
     pub heard_at: Instant,
     pub sent_at: Instant,
 }
@@ -84,6 +87,11 @@ impl Views {
         new
     }
 
+    /// Whether one more conversation may be watched, or this one is already.
+    pub fn may_watch(&self, conversation: Uuid) -> bool {
+        self.conversations.len() < limits::CONNECTION_WATCHED || self.conversations.contains_key(&conversation)
+    }
+
     /// Opens a turn, unless it is open or has ended.
     pub fn open(&mut self, key: &ConversationKey, turn: Uuid, request_id: &str, epoch: Option<u64>) {
         if self.ended.contains(&turn) {
@@ -102,6 +110,7 @@ impl Views {
             muted_call: None,
             behind: false,
             prompted: None,
+            asked_here: false,
             heard_at: now,
             sent_at: now,
         });
@@ -124,6 +133,23 @@ impl Views {
     /// The open turn with this id.
     pub fn get_mut(&mut self, turn: Uuid) -> Option<&mut View> {
         self.turns.get_mut(&turn)
+    }
+
+    /// The client has asked for a turn on this connection.
+    pub fn asked_here(&mut self, turn: Uuid) {
+        if let Some(view) = self.turns.get_mut(&turn) {
+            view.asked_here = true;
+        }
+    }
+
+    /// Whether the client has asked for a turn, which is open, on this connection.
+    pub fn was_asked_here(&self, turn: Uuid) -> bool {
+        self.turns.get(&turn).is_some_and(|view| view.asked_here)
+    }
+
+    /// Whether the turn is being shown here.
+    pub fn is_open(&self, turn: Uuid) -> bool {
+        self.turns.contains_key(&turn)
     }
 
     /// Whether the connection watches a conversation as a whole.
@@ -343,177 +369,4 @@ impl View {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TURN: Uuid = Uuid::from_u128(1);
-
-    fn key() -> ConversationKey {
-        ConversationKey { region: "r".into(), org: "o".into(), conversation: Uuid::from_u128(9) }
-    }
-
-    fn frame(turn: Uuid, epoch: u64, n: u64, kind: Kind, call: u32) -> LiveFrame {
-        let mark = Mark { turn, epoch, n, kind, call, offset: n, length: 1, chunks: n };
-        LiveFrame { conversation: key().conversation, session: None, mark, payload: Default::default() }
-    }
-
-    /// Tool activity that is not the turn's first.
-    fn chunk(epoch: u64, n: u64, chunks: u64) -> LiveFrame {
-        let mut chunk = frame(TURN, epoch, n, Kind::Chunk, 0);
-        chunk.mark.chunks = chunks;
-        chunk
-    }
-
-    fn open() -> Views {
-        let mut views = Views::default();
-        views.watch(&key(), false);
-        views.open(&key(), TURN, "r1", None);
-        views
-    }
-
-    #[test]
-    fn frames_are_shown_once_in_order_and_a_gap_is_noticed() {
-        let mut views = open();
-        let mut judge = |n| views.judge(&frame(TURN, 5, n, Kind::Token, 0));
-        assert_eq!(
-            [judge(0), judge(1), judge(1), judge(3)],
-            [Verdict::Show, Verdict::Show, Verdict::Drop, Verdict::Gap]
-        );
-        assert_eq!([judge(2), judge(3)], [Verdict::Show, Verdict::Show]);
-    }
-
-    #[test]
-    fn a_second_run_shows_a_marker_and_no_second_text() {
-        let mut views = open();
-        let mut judge = |epoch, n, kind| views.judge(&frame(TURN, epoch, n, kind, 0));
-        assert_eq!(judge(5, 0, Kind::Token), Verdict::Show);
-        assert_eq!(judge(8, 0, Kind::Restart), Verdict::Show);
-        assert_eq!(judge(5, 1, Kind::Token), Verdict::Drop, "the old worker is fenced");
-        assert_eq!(judge(8, 1, Kind::Token), Verdict::Drop);
-        assert_eq!(judge(8, 2, Kind::Terminal), Verdict::Show);
-    }
-
-    #[test]
-    fn a_client_that_resumes_gets_the_second_runs_text() {
-        let mut views = open();
-        views.resumes = true;
-        let mut judge = |epoch, n, kind| views.judge(&frame(TURN, epoch, n, kind, 0));
-        assert_eq!(judge(5, 0, Kind::Token), Verdict::Show);
-        assert_eq!([judge(8, 0, Kind::Restart), judge(8, 1, Kind::Token)], [Verdict::Show, Verdict::Show]);
-    }
-
-    #[test]
-    fn a_cursor_takes_a_view_up_where_it_was() {
-        let mut views = open();
-        assert_eq!(views.judge(&frame(TURN, 5, 0, Kind::Token, 0)), Verdict::Show);
-        let cursor = views.get_mut(TURN).unwrap().cursor(TURN);
-        let mut later = Views::new(true);
-        later.open_at(&key(), "r1", cursor);
-        assert_eq!(later.judge(&frame(TURN, 5, 0, Kind::Token, 0)), Verdict::Drop);
-        assert_eq!(later.judge(&frame(TURN, 5, 1, Kind::Token, 0)), Verdict::Show);
-    }
-
-    #[test]
-    fn text_that_was_said_from_the_log_is_not_shown_again() {
-        let mut views = open();
-        views.resumes = true;
-        assert_eq!(views.judge(&frame(TURN, 5, 0, Kind::Token, 0)), Verdict::Show);
-        let view = views.get_mut(TURN).unwrap();
-        assert_eq!((view.take_text(0, 5, "a b"), view.take_text(0, 5, "a b")), (" b", ""));
-        let mut judge = |n, call| views.judge(&frame(TURN, 5, n, Kind::Token, call));
-        assert_eq!([judge(1, 0), judge(2, 0), judge(3, 1)], [Verdict::Drop, Verdict::Drop, Verdict::Show]);
-    }
-
-    #[test]
-    fn tool_activity_that_was_said_from_the_log_is_not_shown_again() {
-        let mut views = open();
-        views.resumes = true;
-        assert_eq!(views.judge(&frame(TURN, 5, 0, Kind::Chunk, 0)), Verdict::Show);
-        let view = views.get_mut(TURN).unwrap();
-        assert_eq!([view.take_chunk(0), view.take_chunk(1), view.take_chunk(1)], [false, true, false]);
-        let mut judge = |n| views.judge(&frame(TURN, 5, n, Kind::Chunk, 0));
-        assert_eq!([judge(1), judge(2)], [Verdict::Drop, Verdict::Show]);
-        let mut later = Views::new(true);
-        later.open_at(&key(), "r1", views.get_mut(TURN).unwrap().cursor(TURN));
-        assert!(!later.get_mut(TURN).unwrap().take_chunk(2), "the cursor tells");
-    }
-
-    #[test]
-    fn a_first_frame_that_does_not_begin_the_turn_is_preceded_by_what_the_log_has() {
-        let owes = |kind, call| {
-            let mut views = open();
-            views.resumes = true;
-            views.owes_something(&frame(TURN, 8, 0, kind, call))
-        };
-        assert_eq!([owes(Kind::Token, 0), owes(Kind::Restart, 0)], [false, false]);
-        assert_eq!([owes(Kind::Token, 1), owes(Kind::Restart, 1), owes(Kind::Chunk, 0)], [true, true, true]);
-        assert!(owes(Kind::Terminal, 0));
-    }
-
-    #[test]
-    fn what_was_shown_of_another_run_is_void() {
-        let mut views = open();
-        assert_eq!(views.judge(&frame(TURN, 5, 0, Kind::Token, 0)), Verdict::Show);
-        let view = views.get_mut(TURN).unwrap();
-        assert!(!view.void_text(0, 5) && !view.void_text(1, 8));
-        assert!(view.void_text(0, 8));
-        assert_eq!(view.take_text(0, 8, "another"), "another");
-    }
-
-    #[test]
-    fn a_second_run_before_any_text_is_an_ordinary_one() {
-        let mut views = open();
-        let mut judge = |n, kind| views.judge(&frame(TURN, 8, n, kind, 0));
-        assert_eq!([judge(0, Kind::Restart), judge(1, Kind::Token)], [Verdict::Drop, Verdict::Show]);
-    }
-
-    #[test]
-    fn text_after_a_resumed_park_is_shown() {
-        let mut views = open();
-        let mut judge = |epoch, n, kind, call| views.judge(&frame(TURN, epoch, n, kind, call));
-        assert_eq!(judge(5, 0, Kind::Token, 0), Verdict::Show);
-        assert_eq!(judge(5, 1, Kind::Prompt, 0), Verdict::Show);
-        assert_eq!(judge(9, 0, Kind::Chunk, 0), Verdict::Show);
-        assert_eq!(judge(9, 1, Kind::Token, 1), Verdict::Show);
-    }
-
-    #[test]
-    fn a_prompt_that_was_shown_from_the_log_is_not_shown_again_nor_is_its_tool_call() {
-        let mut views = open();
-        let view = views.get_mut(TURN).unwrap();
-        view.prompted = Some(5);
-        assert!(view.take_chunk(1));
-        let mut judge = |epoch, n, kind| views.judge(&frame(TURN, epoch, n, kind, 0));
-        assert_eq!([judge(5, 0, Kind::Prompt), judge(5, 1, Kind::Chunk)], [Verdict::Drop, Verdict::Drop]);
-        assert_eq!(views.judge(&chunk(9, 0, 2)), Verdict::Show);
-    }
-
-    #[test]
-    fn an_ended_turn_opens_no_more() {
-        let mut views = open();
-        assert_eq!(views.end(TURN), Some(key().conversation));
-        views.watch(&key(), true);
-        assert_eq!(views.judge(&frame(TURN, 9, 0, Kind::Token, 0)), Verdict::Drop);
-    }
-
-    #[test]
-    fn other_turns_are_shown_only_where_the_conversation_is_watched() {
-        let other = Uuid::from_u128(2);
-        let mut views = open();
-        assert_eq!(views.judge(&frame(other, 5, 0, Kind::Token, 0)), Verdict::Drop);
-        views.watch(&key(), true);
-        assert_eq!(views.judge(&frame(other, 5, 0, Kind::Token, 0)), Verdict::Show);
-        assert_eq!(views.close(TURN), None, "the conversation stays watched");
-    }
-
-    #[test]
-    fn after_a_lost_frame_the_call_is_muted_and_the_rest_goes_on() {
-        let mut views = open();
-        let late = frame(TURN, 5, 7, Kind::Token, 0);
-        assert_eq!(views.judge(&late), Verdict::Gap);
-        views.skip_to(late.mark);
-        assert_eq!(views.judge(&late), Verdict::Drop);
-        assert_eq!(views.judge(&frame(TURN, 5, 8, Kind::Chunk, 0)), Verdict::Show);
-        assert_eq!(views.judge(&frame(TURN, 5, 9, Kind::Token, 1)), Verdict::Show);
-    }
-}
+mod tests;

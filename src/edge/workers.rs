@@ -9,11 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_nats::Client;
+use tokio::time::timeout;
+
 use crate::{
     limits,
     log::{
         ReadError,
         nats::{NatsLog, RawMessage},
+        streams,
     },
     subjects,
     wire::presence::{Advertisement, BUCKET, STREAM},
@@ -37,14 +41,35 @@ struct Seen {
     at: Instant,
 }
 
-/// The advertisements, by key.
-#[derive(Clone, Default)]
-pub struct Workers(Arc<Mutex<HashMap<String, Seen>>>);
+/// What an edge knows of workers.
+#[derive(Clone)]
+pub struct Workers {
+    /// The advertisements, by key.
+    seen: Arc<Mutex<HashMap<String, Seen>>>,
+    pools: Arc<Mutex<HashMap<(String, String), Pool>>>,
+    /// Since when this edge looks.
+    since: Instant,
+}
+
+/// What is known of a pool.
+#[derive(Clone, Copy, Default)]
+struct Pool {
+    /// When a worker of it advertised itself last.
+    worker_at: Option<Instant>,
+    /// When it was asked whether there is such a pool, and whether there was.
+    asked: Option<(Instant, bool)>,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self { seen: Arc::default(), pools: Arc::default(), since: Instant::now() }
+    }
+}
 
 impl Workers {
     /// What to expect for an organisation's turn.
     pub fn outlook(&self, region: &str, pool: &str, org: &str) -> Outlook {
-        let seen = self.0.lock().expect("no panic happens under this lock");
+        let seen = self.seen.lock().expect("no panic happens under this lock");
         let ttl = Duration::from_secs(limits::PRESENCE_TTL_SECS);
         let of_pool = |key: &str| subjects::parse_worker_key(key) == Some((region, pool));
         let mut there = seen.iter().filter(|(key, seen)| of_pool(key) && seen.at.elapsed() < ttl).peekable();
@@ -53,6 +78,31 @@ impl Workers {
         }
         let answers = there.any(|(_, seen)| seen.advertisement.orgs.iter().any(|o| o == "*" || o == org));
         if answers { Outlook::Answers } else { Outlook::NoKey }
+    }
+
+    /// Whether no worker of a pool has been there for so long, as far as this edge has looked.
+    pub fn has_had_none(&self, region: &str, pool: &str, long: Duration) -> bool {
+        let last = self.pool(region, pool).worker_at.map_or(self.since, |at| at.max(self.since));
+        last.elapsed() >= long + Duration::from_secs(limits::PRESENCE_TTL_SECS)
+    }
+
+    /// Whether there is such a pool: that nobody is there may change, that nobody can find work there does not. Unknown counts as
+    /// yes.
+    pub async fn has_pool(&self, client: &Client, region: &str, pool: &str) -> bool {
+        let fresh = Duration::from_secs(limits::POOL_FRESH_SECS);
+        if let Some((_, there)) = self.pool(region, pool).asked.filter(|(at, _)| at.elapsed() < fresh) {
+            return there;
+        }
+        let asked = timeout(Duration::from_millis(limits::READ_TRY_MS), streams::has_pool(client, region, pool)).await;
+        let Ok(Ok(there)) = asked else { return true };
+        let mut pools = self.pools.lock().expect("no panic happens under this lock");
+        pools.entry((region.to_string(), pool.to_string())).or_default().asked = Some((Instant::now(), there));
+        there
+    }
+
+    fn pool(&self, region: &str, pool: &str) -> Pool {
+        let pools = self.pools.lock().expect("no panic happens under this lock");
+        pools.get(&(region.to_string(), pool.to_string())).copied().unwrap_or_default()
     }
 
     /// Reads the advertisements that are there: a request or two, and no consumer.
@@ -81,7 +131,7 @@ impl Workers {
 
     /// These are all that there are. One that says nothing, or nothing that can be read, is none.
     fn take(&self, messages: Vec<RawMessage>) {
-        let mut seen = self.0.lock().expect("no panic happens under this lock");
+        let mut seen = self.seen.lock().expect("no panic happens under this lock");
         let mut before = std::mem::take(&mut *seen);
         for message in messages {
             let Some(key) = subjects::kv_key(BUCKET, &message.subject) else { continue };
@@ -90,6 +140,11 @@ impl Workers {
                 // A withdrawn or expired entry has an empty payload.
                 None => {
                     if let Ok(advertisement) = serde_json::from_slice(&message.payload) {
+                        if let Some((region, pool)) = subjects::parse_worker_key(key) {
+                            let mut pools = self.pools.lock().expect("no panic happens under this lock");
+                            let pool = pools.entry((region.to_string(), pool.to_string())).or_default();
+                            pool.worker_at = Some(Instant::now());
+                        }
                         seen.insert(key.to_string(), Seen { advertisement, seq: message.seq, at: Instant::now() });
                     }
                 }
@@ -107,7 +162,7 @@ mod tests {
         for (key, orgs) in list {
             let orgs = orgs.iter().map(|org| org.to_string()).collect();
             let advertisement = Advertisement { version: "1".into(), orgs };
-            workers.0.lock().unwrap().insert(key.to_string(), Seen { advertisement, seq: 1, at: Instant::now() });
+            workers.seen.lock().unwrap().insert(key.to_string(), Seen { advertisement, seq: 1, at: Instant::now() });
         }
         workers
     }

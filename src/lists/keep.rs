@@ -14,7 +14,7 @@ use async_nats::{
     Client,
     jetstream::{self, Message, consumer::PullConsumer},
 };
-use chrono::NaiveDate;
+use chrono::{NaiveDate, TimeDelta};
 use futures_util::{FutureExt, StreamExt, stream};
 use uuid::Uuid;
 
@@ -29,6 +29,7 @@ use crate::{
         AppendError, ReadError,
         backoff::Backoff,
         batch::Lasts,
+        bus::soon,
         load::{Conversations, Freshness},
         nats::{CHAT, NatsLog, RawMessage},
     },
@@ -80,8 +81,14 @@ impl Keeper {
         let stream = subjects::stream_name(CHAT, &self.region);
         loop {
             let consumer = self.consumer(&stream).await;
-            while let Ok(mut events) = batch(&consumer).await {
-                while let Some(Ok(first)) = events.next().await {
+            loop {
+                let mut connected = self.index.log.connected();
+                let Ok(mut events) = batch(&consumer).await else { break };
+                while let Some(Ok(first)) = tokio::select! {
+                    biased;
+                    event = events.next() => event,
+                    _ = connected.changed() => None,
+                } {
                     let mut there = vec![first];
                     while let Some(Some(Ok(event))) = events.next().now_or_never() {
                         there.push(event);
@@ -96,10 +103,10 @@ impl Keeper {
     async fn consumer(&self, stream: &str) -> PullConsumer {
         let context = jetstream::new(self.client.clone());
         loop {
-            match context.get_consumer_from_stream(CONSUMER, stream).await {
+            match soon(context.get_consumer_from_stream(CONSUMER, stream)).await {
                 Ok(consumer) => return consumer,
                 Err(error) => {
-                    tracing::warn!(%error, stream, consumer = CONSUMER, "the consumer does not answer");
+                    tracing::warn!(error, stream, consumer = CONSUMER, "the consumer does not answer");
                     tokio::time::sleep(Duration::from_millis(limits::RETRY_MAX_MS)).await;
                 }
             }
@@ -122,7 +129,13 @@ impl Keeper {
     async fn count_tokens(&self, key: &ConversationKey, due: &Due) -> Result<(), KeepError> {
         let completed = key.event(kind::TURN_COMPLETED);
         for message in due.messages.iter().filter(|message| *message.subject == *completed) {
-            let Ok(seq) = message.info().map(|info| info.stream_sequence) else { continue };
+            let Ok((seq, delivered)) = message.info().map(|info| (info.stream_sequence, info.delivered)) else {
+                continue;
+            };
+            // The counter knows what it was told for two minutes; later the entry of the index tells, which follows the count.
+            if delivered > 1 && self.was_counted(key, seq).await? {
+                continue;
+            }
             let recorded = self.index.conversations.event_at(key, seq).await?;
             let Event::TurnCompleted(TurnCompleted { usage: Some(usage), .. }) = &recorded.event else { continue };
             let tokens = usage.prompt_tokens + usage.completion_tokens;
@@ -131,6 +144,18 @@ impl Keeper {
             self.index.log.count(&subject, i64::try_from(tokens).unwrap_or(i64::MAX), &id).await?;
         }
         Ok(())
+    }
+}
+
+impl Keeper {
+    /// Whether an event that comes again after a while was counted: the index knows it.
+    async fn was_counted(&self, key: &ConversationKey, seq: u64) -> Result<bool, KeepError> {
+        let stored_at = self.index.conversations.event_at(key, seq).await?.stored_at;
+        if self.index.log.now() - stored_at < TimeDelta::seconds(limits::COUNTED_ONCE_SECS) {
+            return Ok(false);
+        }
+        let known = there(&self.index.log, key).await?.iter().filter_map(Entry::read).map(|entry| entry.last_seq).max();
+        Ok(known.is_some_and(|last_seq| last_seq >= seq))
     }
 }
 
@@ -252,13 +277,13 @@ fn by_conversation(messages: Vec<Message>) -> HashMap<ConversationKey, Due> {
 
 async fn ack(messages: Vec<Message>) {
     for message in messages {
-        if let Err(error) = message.ack().await {
-            tracing::debug!(%error, "an ack was not sent; the event comes again");
+        if let Err(error) = soon(message.ack()).await {
+            tracing::debug!(error, "an ack was not sent; the event comes again");
         }
     }
 }
 
-async fn batch(consumer: &PullConsumer) -> Result<jetstream::consumer::pull::Batch, async_nats::Error> {
+async fn batch(consumer: &PullConsumer) -> Result<jetstream::consumer::pull::Batch, String> {
     let expires = Duration::from_millis(limits::PULL_EXPIRES_MS);
-    Ok(consumer.batch().max_messages(limits::INDEX_BATCH).expires(expires).messages().await?)
+    soon(consumer.batch().max_messages(limits::INDEX_BATCH).expires(expires).messages()).await
 }

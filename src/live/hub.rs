@@ -15,7 +15,7 @@ use std::{
     },
 };
 
-use async_nats::{Client, Message, SubscribeError, Subscriber};
+use async_nats::{Client, Message, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::{sync::mpsc, task::AbortHandle};
@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use crate::{
     limits,
+    log::{ReadError, bus::soon},
     subjects::{self, ConversationKey},
     wire::live::{HEADER, Mark},
 };
@@ -134,16 +135,20 @@ impl Hub {
     }
 
     /// Sends the conversation's frames to this listener too.
-    pub async fn watch(&self, key: &ConversationKey, listener: &Listener) -> Result<(), SubscribeError> {
-        if self.join(key.conversation, listener) {
+    pub async fn watch(&self, key: &ConversationKey, listener: &Listener) -> Result<(), ReadError> {
+        let conversation = key.conversation;
+        if join(&self.lock(), conversation, listener) {
             return Ok(());
         }
-        let subscriber = self.client.subscribe(subjects::live_all(&key.region, key.conversation)).await?;
-        // Another connection may have subscribed meanwhile; then this subscription is dropped again.
-        if !self.join(key.conversation, listener) {
+        let subscriber = soon(self.client.subscribe(subjects::live_all(&key.region, conversation))).await;
+        let subscriber = subscriber.map_err(ReadError::Unavailable)?;
+        // Another connection may have subscribed meanwhile; then this subscription is dropped again. Nothing may come between
+        // the look and the entry, or one of two subscriptions would have a task that nobody ends.
+        let mut watched = self.lock();
+        if !join(&watched, conversation, listener) {
             let listeners: Listeners = Arc::new(Mutex::new(vec![listener.clone()]));
-            let task = tokio::spawn(relay(key.conversation, subscriber, listeners.clone())).abort_handle();
-            self.lock().insert(key.conversation, Watched { listeners, task });
+            let task = tokio::spawn(relay(conversation, subscriber, listeners.clone())).abort_handle();
+            watched.insert(conversation, Watched { listeners, task });
         }
         Ok(())
     }
@@ -166,19 +171,19 @@ impl Hub {
         self.lock().len()
     }
 
-    fn join(&self, conversation: Uuid, listener: &Listener) -> bool {
-        let watched = self.lock();
-        let Some(entry) = watched.get(&conversation) else { return false };
-        let mut listeners = entry.listeners.lock().expect("no panic happens under this lock");
-        if listeners.iter().all(|other| other.id != listener.id) {
-            listeners.push(listener.clone());
-        }
-        true
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, Watched>> {
         self.watched.lock().expect("no panic happens under this lock")
     }
+}
+
+/// Adds a listener to a subscription that is there.
+fn join(watched: &HashMap<Uuid, Watched>, conversation: Uuid, listener: &Listener) -> bool {
+    let Some(entry) = watched.get(&conversation) else { return false };
+    let mut listeners = entry.listeners.lock().expect("no panic happens under this lock");
+    if listeners.iter().all(|other| other.id != listener.id) {
+        listeners.push(listener.clone());
+    }
+    true
 }
 
 async fn relay(conversation: Uuid, mut subscriber: Subscriber, listeners: Listeners) {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::{
+    log::bus::soon,
     subjects::{self, ConversationKey},
     wire::live::{HEADER, Kind, Mark},
 };
@@ -60,7 +61,7 @@ pub async fn publish_owner(client: &Client, key: &ConversationKey) {
 async fn publish(client: &Client, subject: &str, mark: Mark, payload: Bytes) {
     let mut headers = HeaderMap::new();
     headers.insert(HEADER, mark.to_string());
-    if let Err(error) = client.publish_with_headers(subject.to_string(), headers, payload).await {
-        tracing::warn!(%error, %mark, "a frame was not published");
+    if let Err(error) = soon(client.publish_with_headers(subject.to_string(), headers, payload)).await {
+        tracing::warn!(error, %mark, "a frame was not published");
     }
 }

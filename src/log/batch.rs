@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::{
     ReadError,
+    bus::soon,
     nats::{NatsLog, RawMessage, direct_answer},
 };
 use crate::{limits, subjects};
@@ -73,9 +74,9 @@ impl NatsLog {
     async fn batch(&self, stream: &str, query: &Value) -> Result<Batch, ReadError> {
         let unavailable = |cause: &dyn std::fmt::Display| ReadError::Unavailable(cause.to_string());
         let inbox = self.client.new_inbox();
-        let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| unavailable(&error))?;
+        let mut answers = soon(self.client.subscribe(inbox.clone())).await.map_err(|error| unavailable(&error))?;
         let asked = self.client.publish_with_reply(subjects::direct_get(stream), inbox, query.to_string().into());
-        asked.await.map_err(|error| unavailable(&error))?;
+        soon(asked).await.map_err(|error| unavailable(&error))?;
         let mut batch = Batch { messages: Vec::new(), more: false, too_many: false };
         // A server that dies takes its answers with it, so the wait is for each of them and short.
         let each = Duration::from_millis(limits::READ_TRY_MS);

@@ -1,13 +1,18 @@
 //! The connection to NATS: made once per process, with what happens to it made visible.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
+    fmt::Display,
     path::Path,
     sync::{Arc, Mutex},
-    time::Duration,
+    task::Poll,
+    time::{Duration, Instant},
 };
 
 use async_nats::{Client, ConnectOptions, Event};
+use tokio::{sync::watch, time::timeout};
+
+use super::clock::Clock;
 
 use crate::{config::Nats, limits, subjects};
 
@@ -30,36 +35,80 @@ pub enum ConnectError {
 /// Refusals that are remembered: one is enough to be unwell, and a check wants all of its own.
 const REFUSALS_KEPT: usize = 1_000;
 
-/// A connection, and what the server has refused it.
+/// What a server has refused, in its words, and when it did so last.
+type Refused = Arc<Mutex<BTreeMap<String, Instant>>>;
+
+/// A connection, and what is known of its server.
 #[derive(Clone)]
 pub struct Bus {
     pub client: Client,
-    refused: Arc<Mutex<BTreeSet<String>>>,
+    /// The server's clock, as it was measured last.
+    pub clock: Clock,
+    /// Counts the connections that were made.
+    pub connections: Arc<watch::Sender<u64>>,
+    refused: Refused,
+}
+
+/// Waits for a call of the library, which may never begin when many wait already, but not for long.
+pub async fn soon<T, E: Display>(call: impl IntoFuture<Output = Result<T, E>>) -> Result<T, String> {
+    within(limits::NATS_CALL_MS, call).await
+}
+
+/// Waits for a call of the library for so long. One that is done at once costs no timer.
+pub async fn within<T, E: Display>(ms: u64, call: impl IntoFuture<Output = Result<T, E>>) -> Result<T, String> {
+    let mut call = std::pin::pin!(call.into_future());
+    let done = match futures_util::poll!(&mut call) {
+        Poll::Ready(done) => done,
+        Poll::Pending => timeout(Duration::from_millis(ms), call).await.map_err(|_| "no answer in time".to_string())?,
+    };
+    done.map_err(|error| error.to_string())
 }
 
 impl Bus {
     /// Connects in this role and checks the server's version. Reconnects for ever afterwards.
     pub async fn connect(config: &Nats, name: &str) -> Result<Self, ConnectError> {
         let url = config.url.as_deref().ok_or(ConnectError::NoUrl)?;
-        let refused = Arc::default();
-        let client =
-            options(config, name, Arc::clone(&refused)).await?.connect(url.split(',').collect::<Vec<_>>()).await?;
+        let (refused, connections) = (Refused::default(), Arc::<watch::Sender<u64>>::default());
+        let options = options(config, name, refused.clone(), connections.clone()).await?;
+        let client = options.connect(url.split(',').collect::<Vec<_>>()).await?;
         let version = client.server_info().version;
         if !new_enough(&version) {
             return Err(ConnectError::TooOld(version));
         }
-        Ok(Self { client, refused })
+        Ok(Self { client, clock: Clock::default(), connections, refused })
     }
 
-    /// Connected, and nothing was denied: a process without a permission that it needs is not ready.
+    /// Connected, and nothing is denied: a process without a permission that it needs is not ready.
     pub fn healthy(&self) -> bool {
-        self.client.connection_state() == async_nats::connection::State::Connected && self.refusals().is_empty()
+        let refused = self.refused.lock().expect("no panic happens under this lock");
+        self.client.connection_state() == async_nats::connection::State::Connected
+            && !refused.iter().any(|(refusal, at)| is_subscription(refusal) || is_fresh(*at))
     }
 
     /// What the server has refused, in its words.
     pub fn refusals(&self) -> Vec<String> {
-        self.refused.lock().expect("no panic happens under this lock").iter().cloned().collect()
+        self.refused.lock().expect("no panic happens under this lock").keys().cloned().collect()
     }
+
+    /// A subscription that was refused is not tried again by itself. After a while the connection is made anew, and all
+    /// subscriptions with it: what is allowed by then is heard from then on, what is not is refused again.
+    pub async fn try_refused_again(&self) {
+        let is_due = {
+            let refused = self.refused.lock().expect("no panic happens under this lock");
+            refused.iter().any(|(refusal, at)| is_subscription(refusal) && !is_fresh(*at))
+        };
+        if is_due && let Err(error) = soon(self.client.force_reconnect()).await {
+            tracing::warn!(error, "the connection to NATS can't be made anew");
+        }
+    }
+}
+
+fn is_subscription(refusal: &str) -> bool {
+    refusal.to_lowercase().contains("subscription to")
+}
+
+fn is_fresh(at: Instant) -> bool {
+    at.elapsed() < Duration::from_secs(limits::REFUSAL_SECS)
 }
 
 fn new_enough(version: &str) -> bool {
@@ -70,7 +119,8 @@ fn new_enough(version: &str) -> bool {
 async fn options(
     config: &Nats,
     name: &str,
-    refused: Arc<Mutex<BTreeSet<String>>>,
+    refused: Refused,
+    connections: Arc<watch::Sender<u64>>,
 ) -> Result<ConnectOptions, ConnectError> {
     // Replies come to an inbox that only this role may listen at.
     let mut options = ConnectOptions::new()
@@ -86,8 +136,13 @@ async fn options(
             {
                 let mut refused = refused.lock().expect("no panic happens under this lock");
                 if refused.len() < REFUSALS_KEPT {
-                    refused.insert(event.to_string());
+                    refused.insert(event.to_string(), Instant::now());
                 }
+            }
+            if matches!(event, Event::Connected) {
+                let mut refused = refused.lock().expect("no panic happens under this lock");
+                refused.retain(|refusal, _| !is_subscription(refusal));
+                connections.send_modify(|made| *made += 1);
             }
             async move {
                 match event {
@@ -128,6 +183,14 @@ async fn read(path: &Path) -> Result<String, ConnectError> {
 #[cfg(test)]
 mod tests {
     use super::new_enough;
+
+    #[test]
+    fn refusals_of_subscriptions_are_told_from_those_of_publishes() {
+        use async_nats::{Event, ServerError};
+        let said = |text: &str| Event::ServerError(ServerError::Other(text.into())).to_string();
+        assert!(super::is_subscription(&said("Permissions Violation for Subscription to \"stop.local.>\"")));
+        assert!(!super::is_subscription(&said("Permissions Violation for Publish to \"subscription.to\"")));
+    }
 
     #[test]
     fn server_versions_are_compared_as_numbers() {

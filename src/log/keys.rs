@@ -4,7 +4,7 @@
 //! that "destroyed" is told from "not there". What was sealed with a destroyed key is erased: it reads as `None`, never as
 //! an error; a key that is missing is one. Without master keys a log writes clear payloads, and reads clear ones only.
 
-use std::{fmt::Display, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt::Display, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -15,8 +15,9 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    AppendError, ReadError, Via,
+    AppendError, ReadError, Standing, Via,
     backoff::Backoff,
+    bus::soon,
     nats::{NatsLog, RawMessage},
 };
 use crate::{
@@ -46,7 +47,28 @@ type Sealer = (Class, Arc<DataKey>);
 enum Known {
     Key(Arc<DataKey>),
     Destroyed,
+    /// There is none.
+    Absent,
 }
+
+/// What the payload of an event is.
+pub(super) enum Opened {
+    Clear(Bytes),
+    /// Its key was destroyed.
+    Erased,
+    /// It was sealed for another place, or with a key that is none of its conversation's.
+    Foreign,
+}
+
+/// What an entry of the ledger says of an erasure: that it was requested names the conversations, that it is completed does not.
+#[derive(Deserialize)]
+struct Erasure {
+    erasure: Uuid,
+    conversations: Option<Vec<Uuid>>,
+}
+
+/// Base name of the stream of the ledger.
+const AUDIT: &str = "AUDIT";
 
 /// An entry of the bucket.
 #[derive(Debug, Serialize, Deserialize)]
@@ -82,7 +104,7 @@ impl Keys {
 /// The class of an event's payload. `None`: it holds ids and nothing else, and stays clear.
 pub fn class_of(event: &Event) -> Option<Class> {
     match event {
-        Event::TurnStarted(_) | Event::Erased(_) => None,
+        Event::TurnStarted(_) | Event::Erased(_) | Event::Unreadable(_) => None,
         Event::TurnReleased(e) => e.shown.as_ref().map(|_| Class::Said),
         Event::TurnModelReplied(_)
         | Event::TurnToolCalled(_)
@@ -125,26 +147,54 @@ impl NatsLog {
         Ok(key.seal(conversation, class, place, &clear))
     }
 
+    /// The payload of an event of a conversation. What nobody could have sealed there is told from what can't be opened now.
+    pub(super) async fn open_event(
+        &self,
+        place: &str,
+        conversation: Uuid,
+        payload: Bytes,
+    ) -> Result<Opened, ReadError> {
+        let Some(sealed) = Sealed::parse(&payload) else { return Ok(Opened::Clear(payload)) };
+        if sealed.conversation != conversation {
+            return Ok(Opened::Foreign);
+        }
+        // Without a master key a sealed payload is an error of this process, not of the payload.
+        let Some(keys) = &self.keys else { return Err(no_master()) };
+        match self.key_of(keys, &sealed).await? {
+            Known::Key(key) if key.is_of(&sealed) => {
+                Ok(key.open(place, &sealed).map_or(Opened::Foreign, Opened::Clear))
+            }
+            Known::Key(_) => Ok(Opened::Foreign),
+            Known::Destroyed => Ok(Opened::Erased),
+            Known::Absent => Err(absent(conversation)),
+        }
+    }
+
+    /// What of a conversation was erased, by keys that were looked at a moment ago at the latest.
+    pub(super) async fn standing_of(&self, conversation: Uuid) -> Result<Standing, ReadError> {
+        let Some(keys) = &self.keys else { return Ok(Standing::default()) };
+        let is_destroyed = async |class| {
+            let known = self.find_key(keys, (conversation, class)).await?;
+            Ok::<_, ReadError>(matches!(known, Known::Destroyed))
+        };
+        let (said, tools) = tokio::join!(is_destroyed(Class::Said), is_destroyed(Class::Tools));
+        Ok(Standing { said_erased: said?, tools_erased: tools? })
+    }
+
     /// What was stored at a place, in the clear. `None`: it is erased.
     pub async fn open(&self, place: &str, payload: Bytes) -> Result<Option<Bytes>, ReadError> {
         let Some(sealed) = Sealed::parse(&payload) else { return Ok(Some(payload)) };
         let Some(keys) = &self.keys else {
             return Err(no_master());
         };
-        let whose = (sealed.conversation, sealed.class);
-        let mut known = self.find_key(keys, whose).await?;
-        if matches!(&known, Some(Known::Key(key)) if !key.is_of(&sealed)) {
-            keys.known.invalidate(&whose);
-            known = self.find_key(keys, whose).await?;
-        }
-        match known {
-            Some(Known::Key(key)) if key.is_of(&sealed) => {
+        match self.key_of(keys, &sealed).await? {
+            Known::Key(key) if key.is_of(&sealed) => {
                 key.open(place, &sealed).map(Some).map_err(|error| ReadError::Sealed(error.to_string()))
             }
-            Some(Known::Destroyed) => Ok(None),
+            Known::Destroyed => Ok(None),
             // Not there, or not the one that sealed it: it is being destroyed at this moment, or the bucket was lost. To take that
             // for erased would be to erase it.
-            Some(Known::Key(_)) | None => Err(ReadError::NoKey(sealed.conversation)),
+            Known::Key(_) | Known::Absent => Err(absent(sealed.conversation)),
         }
     }
 
@@ -172,41 +222,105 @@ impl NatsLog {
         }
     }
 
-    /// Forgets the keys of what is erased while the process runs; `forget` forgets what else it knows of a conversation. A word
-    /// that does not arrive costs time: a key that was read long ago is read again.
-    pub async fn forget_erased(&self, forget: impl Fn(Uuid)) {
-        loop {
-            match self.client.subscribe(subjects::ERASED_ALL).await {
-                Ok(mut erased) => {
-                    while let Some(message) = erased.next().await {
-                        let Some(conversation) = subjects::parse_last_id(&message.subject) else { continue };
-                        self.forget_keys(conversation);
-                        forget(conversation);
+    /// Forgets the keys of what is erased while the process runs; `forget` forgets what else it knows of a conversation.
+    ///
+    /// The word on core NATS is fast and can be missed; the ledger of erasures, read from where it was read last, can't.
+    pub async fn forget_erased(&self, region: &str, forget: impl Fn(Uuid)) {
+        let forget = |conversation| {
+            self.forget_keys(conversation);
+            forget(conversation);
+        };
+        let word = async {
+            loop {
+                match soon(self.client.subscribe(subjects::ERASED_ALL)).await {
+                    Ok(mut erased) => {
+                        while let Some(message) = erased.next().await {
+                            subjects::parse_last_id(&message.subject).into_iter().for_each(&forget);
+                        }
                     }
+                    Err(error) => tracing::warn!(error, "what is erased is not heard of at once"),
                 }
-                Err(error) => tracing::warn!(%error, "what is erased is not heard of"),
+                tokio::time::sleep(Duration::from_millis(limits::RETRY_MAX_MS)).await;
             }
-            tokio::time::sleep(Duration::from_millis(limits::RETRY_MAX_MS)).await;
+        };
+        tokio::join!(word, self.follow_ledger(region, &forget));
+    }
+
+    async fn follow_ledger(&self, region: &str, forget: &impl Fn(Uuid)) {
+        // What is not sealed can't be erased.
+        if self.keys.is_none() {
+            return;
+        }
+        let (stream, subject) = (subjects::stream_name(AUDIT, region), subjects::audit_privacy_all(region));
+        let (mut from, mut open) = (None, HashMap::new());
+        loop {
+            match self.next_erasures(&stream, &subject, from, &mut open).await {
+                Ok((next, conversations)) => {
+                    from = Some(next);
+                    conversations.into_iter().for_each(forget);
+                }
+                Err(error) => tracing::debug!(%error, "the ledger of erasures can't be read now"),
+            }
+            tokio::time::sleep(Duration::from_millis(limits::ERASURES_EVERY_MS)).await;
         }
     }
 
-    /// Fails when there are sealed conversations and this process can open none of those that are looked at. A stray or forged
-    /// entry costs its own conversation an error, never a start.
-    pub async fn check_keys(&self) -> Result<(), ReadError> {
-        let (entries, _) = self.next_of(STREAM, &subjects::keys_of(None), 1).await?;
-        let mut unreadable = Ok(());
-        for entry in &entries {
-            let Some((conversation, class)) = subjects::parse_key_of(&entry.subject) else { continue };
-            let Some((class, _)) = Class::ALL.iter().find(|(_, name)| *name == class) else { continue };
-            // One that says nothing which this program has written says nothing of its master key.
-            let Ok(Kept::Key(_)) = serde_json::from_slice(&entry.payload) else { continue };
-            match self.keys.as_ref().map(|keys| keys.read(entry, (conversation, *class))) {
-                Some(Ok(_)) => return Ok(()),
-                Some(Err(error)) => unreadable = Err(error),
-                None => unreadable = Err(no_master()),
+    /// The conversations of erasures that were begun or completed from a place in the ledger on, and the next place. Without a
+    /// place: from its end on, since a process that begins knows nothing yet.
+    async fn next_erasures(
+        &self,
+        stream: &str,
+        subject: &str,
+        from: Option<u64>,
+        open: &mut HashMap<Uuid, Vec<Uuid>>,
+    ) -> Result<(u64, Vec<Uuid>), ReadError> {
+        let Some(mut from) = from else {
+            let last = self.get(stream, &json!({ "last_by_subj": subject }), Via::Leader).await?;
+            return Ok((last.map_or(1, |last| last.seq + 1), Vec::new()));
+        };
+        let (mut conversations, mut more) = (Vec::new(), true);
+        while more {
+            let messages;
+            (messages, more) = self.next_of(stream, subject, from).await?;
+            more &= !messages.is_empty();
+            for message in messages {
+                from = message.seq + 1;
+                // Entries of other kinds, and such as can't be read, name no erasure.
+                let Ok(Erasure { erasure, conversations: named }) = serde_json::from_slice(&message.payload) else {
+                    continue;
+                };
+                conversations.extend(match named {
+                    Some(named) => open.entry(erasure).or_insert(named).clone(),
+                    None => open.remove(&erasure).unwrap_or_default(),
+                });
             }
         }
-        unreadable
+        Ok((from, conversations))
+    }
+
+    /// Fails when there are sealed conversations that this process can't open: none of the first keys can be unwrapped. A stray
+    /// entry among them costs only itself.
+    pub async fn check_keys(&self) -> Result<(), ReadError> {
+        let mut backoff = Backoff::new(limits::READ_DEADLINE_MS);
+        let entries = loop {
+            match self.next_of(STREAM, &subjects::keys_of(None), 1).await {
+                Ok((entries, _)) => break entries,
+                Err(_) if backoff.pause().await => {}
+                Err(error) => return Err(error),
+            }
+        };
+        let whole = entries.iter().filter(|entry| serde_json::from_slice::<Kept>(&entry.payload).is_ok());
+        let mut refused = None;
+        for entry in whole {
+            let Some((conversation, class)) = subjects::parse_key_of(&entry.subject) else { continue };
+            let Some((class, _)) = Class::ALL.iter().find(|(_, name)| *name == class) else { continue };
+            let Some(keys) = &self.keys else { return Err(no_master()) };
+            match keys.read(entry, (conversation, *class)) {
+                Ok(_) => return Ok(()),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        refused.map_or(Ok(()), Err)
     }
 
     /// Destroys a key: deletes its message with the bytes overwritten, and leaves a mark. False: it was destroyed before, or was
@@ -239,17 +353,16 @@ impl NatsLog {
 
     /// Has every process forget a conversation whose keys are destroyed.
     pub async fn tell_erased(&self, conversation: Uuid) -> Result<(), AppendError> {
-        let unheard = |error: String| AppendError::Unavailable(error);
-        let told = self.client.publish(subjects::erased(conversation), "".into()).await;
-        told.map_err(|error| unheard(error.to_string()))?;
-        self.client.flush().await.map_err(|error| unheard(error.to_string()))
+        let unheard = AppendError::Unavailable;
+        soon(self.client.publish(subjects::erased(conversation), "".into())).await.map_err(unheard)?;
+        soon(self.client.flush()).await.map_err(unheard)
     }
 
     async fn key_to_seal(&self, keys: &Keys, conversation: Uuid, class: Class) -> Result<Sealer, AppendError> {
         match self.find_key(keys, (conversation, class)).await.map_err(unavailable)? {
-            Some(Known::Key(key)) => Ok((class, key)),
-            Some(Known::Destroyed) => self.instead_of(keys, conversation, class).await,
-            None => self.make_key(keys, conversation, class).await,
+            Known::Key(key) => Ok((class, key)),
+            Known::Destroyed => self.instead_of(keys, conversation, class).await,
+            Known::Absent => self.make_key(keys, conversation, class).await,
         }
     }
 
@@ -274,36 +387,53 @@ impl NatsLog {
                 Ok((class, key))
             }
             Err(AppendError::Conflict) => {
+                keys.known.invalidate(&(conversation, class));
                 match self.find_key(keys, (conversation, class)).await.map_err(unavailable)? {
-                    Some(Known::Key(key)) => Ok((class, key)),
-                    Some(Known::Destroyed) => self.instead_of(keys, conversation, class).await,
-                    None => Err(AppendError::Unavailable("a conversation's key is being destroyed".into())),
+                    Known::Key(key) => Ok((class, key)),
+                    Known::Destroyed => self.instead_of(keys, conversation, class).await,
+                    Known::Absent => Err(AppendError::Unavailable("a conversation's key is being destroyed".into())),
                 }
             }
             Err(error) => Err(error),
         }
     }
 
-    /// A key as this process knows it, else as the bucket has it, whose leader has the last word.
-    async fn find_key(&self, keys: &Keys, whose: (Uuid, Class)) -> Result<Option<Known>, ReadError> {
+    /// The key that something was sealed with. That another one is there, or none, is asked again before it is believed.
+    async fn key_of(&self, keys: &Keys, sealed: &Sealed<'_>) -> Result<Known, ReadError> {
+        let whose = (sealed.conversation, sealed.class);
+        match self.find_key(keys, whose).await? {
+            Known::Key(key) if !key.is_of(sealed) => {}
+            Known::Absent => {}
+            known => return Ok(known),
+        }
+        keys.known.invalidate(&whose);
+        self.find_key(keys, whose).await
+    }
+
+    /// A key as this process has seen it a moment ago, else as the bucket's leader has it: a replica that lags behind would
+    /// bring back one that was destroyed.
+    async fn find_key(&self, keys: &Keys, whose: (Uuid, Class)) -> Result<Known, ReadError> {
         if let Some(known) = keys.known.get(&whose) {
-            return Ok(Some(known));
+            return Ok(known);
         }
         let (conversation, class) = whose;
         let query = json!({ "last_by_subj": subjects::key_of(conversation, class.name()) });
-        for via in [Via::Replica, Via::Leader] {
-            let Some(message) = self.get(STREAM, &query, via).await? else { continue };
-            let known = keys.read(&message, whose)?;
-            keys.known.insert(whose, known.clone());
-            return Ok(Some(known));
-        }
-        Ok(None)
+        let known = match self.get(STREAM, &query, Via::Leader).await? {
+            Some(message) => keys.read(&message, whose)?,
+            None => Known::Absent,
+        };
+        keys.known.insert(whose, known.clone());
+        Ok(known)
     }
 }
 
 /// Whether an entry of the bucket holds a key.
 pub fn is_there(message: &RawMessage) -> bool {
     !matches!(serde_json::from_slice(&message.payload), Ok(Kept::Destroyed { .. }))
+}
+
+fn absent(conversation: Uuid) -> ReadError {
+    ReadError::NoKey(conversation)
 }
 
 fn no_master() -> ReadError {

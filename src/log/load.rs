@@ -4,27 +4,31 @@
 //! the caller knows of. A load is one request when nothing is newer than the cache; it never scans the stream. Deleting
 //! every cache changes no answer.
 
-use std::sync::Arc;
+mod chain;
+mod history;
+mod snapshot;
 
-use chrono::{DateTime, Utc};
+use std::{sync::Arc, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
 use moka::sync::Cache;
-use serde::{Deserialize, Serialize};
-use serde_json::json;
 use uuid::Uuid;
+
+use chain::Chain;
+use snapshot::Cached;
 
 use super::{AppendError, Appended, EventLog, NewEvent, ReadError, Stored, Via, backoff::Backoff, nats::NatsLog};
 use crate::{
-    domain::{Command, Conversation, Event, Message, Recorded, Refusal, decide},
+    domain::{Command, Conversation, Event, Recorded, Refusal, decide},
     limits,
-    subjects::{self, ConversationKey},
+    subjects::ConversationKey,
 };
 
 /// Version of the cached form; another version is ignored and written over.
-pub const FOLD_VERSION: u32 = 6;
-const BUCKET: &str = "CONVERSATIONS";
-/// How long before a request's `not_after` its acknowledgement no longer tells that it was stored in time: more than clocks
-/// differ, and less than an ordinary append leaves.
-const REQUEST_DOUBT: chrono::TimeDelta = chrono::TimeDelta::milliseconds(limits::REQUEST_NOT_AFTER_MS / 2);
+pub const FOLD_VERSION: u32 = 7;
+/// How long before an event's `not_after` its acknowledgement no longer tells that it was stored in time: more than the clocks
+/// differ by what is known of them, and less than an ordinary append leaves.
+const DOUBT: TimeDelta = TimeDelta::milliseconds(limits::ACT_NOT_AFTER_MS / 2);
 
 /// How current a load must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,12 +50,15 @@ pub enum ExecuteError {
     Read(#[from] ReadError),
     #[error("the conversation changed too often meanwhile")]
     Contended,
+    /// The event is not in the log, or came there too late to count.
+    #[error("it was not stored in time")]
+    TooLate,
 }
 
 impl ExecuteError {
     /// The storage did not do its part, so the outcome is not known.
     pub fn is_storage(&self) -> bool {
-        matches!(self, Self::Append(AppendError::Unavailable(_)) | Self::Read(_) | Self::Contended)
+        matches!(self, Self::Append(AppendError::Unavailable(_)) | Self::Read(_) | Self::Contended | Self::TooLate)
     }
 }
 
@@ -68,20 +75,8 @@ pub struct Executed {
 pub struct Decider {
     pub source: String,
     pub event_id: String,
-}
-
-#[derive(Clone)]
-struct Cached {
-    state: Arc<Conversation>,
-    /// Revision of the fold's entry in the bucket, and the events that came after it.
-    revision: u64,
-    newer_events: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct CachedForm<T> {
-    version: u32,
-    state: T,
+    /// For what a person does: until when it must be stored to count. After that the person is told that it failed.
+    pub not_after: Option<DateTime<Utc>>,
 }
 
 /// The conversations of a log.
@@ -89,7 +84,9 @@ struct CachedForm<T> {
 pub struct Conversations<L> {
     log: L,
     bucket: Option<NatsLog>,
-    memory: Cache<ConversationKey, Cached>,
+    /// By conversation, so that one is forgotten without a look at the others; its key is beside it, for an id says nothing of
+    /// the organisation.
+    memory: Cache<Uuid, (ConversationKey, Cached)>,
 }
 
 impl Conversations<NatsLog> {
@@ -102,22 +99,27 @@ impl Conversations<NatsLog> {
 impl<L: EventLog> Conversations<L> {
     /// Conversations of any log, with folds cached in memory.
     pub fn new(log: L) -> Self {
-        let weight =
-            |_: &ConversationKey, cached: &Cached| u32::try_from(cached.state.memory_bytes()).unwrap_or(u32::MAX);
-        let memory = Cache::builder().weigher(weight).max_capacity(limits::FOLDS_CACHED_BYTES).build();
+        let weight = |_: &Uuid, (_, cached): &(ConversationKey, Cached)| {
+            u32::try_from(cached.state.memory_bytes()).unwrap_or(u32::MAX)
+        };
+        let memory = Cache::builder().weigher(weight).max_capacity(limits::FOLDS_CACHED_BYTES);
+        let memory = memory.time_to_live(Duration::from_secs(limits::CLEAR_TEXT_SECS)).build();
         Self { log, bucket: None, memory }
     }
 
     /// The fold as this process knows it, which may be behind: for decisions that an append will check.
     pub fn cached(&self, key: &ConversationKey) -> Option<Arc<Conversation>> {
-        self.memory.get(key).map(|cached| cached.state)
+        self.known(key).map(|cached| cached.state)
+    }
+
+    fn known(&self, key: &ConversationKey) -> Option<Cached> {
+        let (_, cached) = self.memory.get(&key.conversation).filter(|(of, _)| of == key)?;
+        (cached.since.elapsed() < Duration::from_secs(limits::CLEAR_TEXT_SECS)).then_some(cached)
     }
 
     /// Forgets a conversation that was erased.
     pub fn forget(&self, conversation: Uuid) {
-        let of_it: Vec<_> =
-            self.memory.iter().filter(|(key, _)| key.conversation == conversation).map(|(key, _)| key).collect();
-        of_it.iter().for_each(|key| self.memory.invalidate(&**key));
+        self.memory.invalidate(&conversation);
     }
 
     /// The fold of a conversation; one that does not exist has `last_seq` 0.
@@ -139,64 +141,54 @@ impl<L: EventLog> Conversations<L> {
 
     /// One load through one copy. `None`: the copy lacks a link of the chain.
     async fn try_load(&self, key: &ConversationKey, via: Via) -> Result<Option<Arc<Conversation>>, ReadError> {
-        let (cached, mut last) = match self.memory.get(key) {
-            Some(cached) => (cached, self.log.last(key, via).await?),
-            None => {
-                let (cached, last) = tokio::join!(self.read_bucket(key), self.log.last(key, via));
-                (cached, last?)
+        let known = async {
+            match self.known(key) {
+                Some(cached) => cached,
+                None => self.read_bucket(key).await,
             }
         };
-        let base = cached.state.last_seq;
-        if last_seq(&last) < base {
+        let (cached, last, standing) = tokio::join!(known, self.log.last(key, via), self.log.standing(key));
+        let (mut last, standing) = (last?, standing?);
+        // A fold that was made before an erasure holds what was erased.
+        let erased_since = cached.standing != standing;
+        let mut cached = if erased_since { Cached { standing, ..Cached::nothing(cached.revision) } } else { cached };
+        if last_seq(&last) < cached.state.last_seq {
             // The copy lags behind the cache, or the cache is not of this log. The leader knows.
             last = self.log.last(key, Via::Leader).await?;
         }
-        if last_seq(&last) == base {
-            return Ok(Some(cached.state));
+        let Some(last) = last else { return Ok(Some(Arc::default())) };
+        if cached.ends_with(&last) {
+            return Ok(Some(self.keep(key, cached)));
         }
-        let Some(chain) = self.walk_back(key, Vec::from_iter(last), base, via).await? else { return Ok(None) };
-        if chain.last().is_some_and(|oldest| oldest.envelope.prev == base) {
-            return Ok(Some(self.advance(key, cached, chain)));
-        }
-        // The chain ends before the cached state or passes it by, so the cache is not of this log: fold from the beginning.
-        self.memory.invalidate(key);
-        let cached = Cached { state: Arc::default(), newer_events: 0, ..cached };
-        Ok(self.walk_back(key, chain, 0, via).await?.map(|chain| self.advance(key, cached, chain)))
-    }
-
-    /// Extends a chain (newest event first) down to `base`, or `None` when the copy lacks one of its events.
-    async fn walk_back(
-        &self,
-        key: &ConversationKey,
-        mut chain: Vec<Stored>,
-        base: u64,
-        via: Via,
-    ) -> Result<Option<Vec<Stored>>, ReadError> {
-        while let Some(prev) = chain.last().map(|stored| stored.envelope.prev).filter(|prev| *prev > base) {
-            match self.log.at(key, prev, via).await? {
-                Some(stored) => chain.push(stored),
-                None => return Ok(None),
+        loop {
+            // Boxed, as what is rare below: a load is in every future of this program.
+            match Box::pin(self.chain(key, last.clone(), &cached, via)).await? {
+                Chain::Whole(chain) => return Ok(Some(self.advance(key, cached, chain))),
+                Chain::Lacking => return Ok(None),
+                Chain::Elsewhere => {
+                    self.memory.invalidate(&key.conversation);
+                    cached = Cached { standing, ..Cached::nothing(cached.revision) };
+                }
             }
         }
-        Ok(Some(chain))
     }
 
-    /// Folds a chain (newest event first) on top of a cached state.
+    /// Folds a chain on top of a cached state.
     fn advance(&self, key: &ConversationKey, cached: Cached, chain: Vec<Stored>) -> Arc<Conversation> {
         let mut state = (*cached.state).clone();
         let newer_events = cached.newer_events + chain.len() as u64;
-        for stored in chain.iter().rev() {
+        for stored in &chain {
             state.evolve(&stored.recorded);
         }
-        self.keep(key, Cached { state: Arc::new(state), revision: cached.revision, newer_events })
+        self.keep(key, Cached { state: Arc::new(state), newer_events, ..cached })
     }
 
     /// Keeps a fold in memory unless a newer one is there.
     fn keep(&self, key: &ConversationKey, cached: Cached) -> Arc<Conversation> {
         let state = cached.state.clone();
-        self.memory.entry_by_ref(key).and_upsert_with(|entry| match entry {
-            Some(entry) if entry.value().state.last_seq > cached.state.last_seq => entry.into_value(),
-            _ => cached,
+        self.memory.entry(key.conversation).and_upsert_with(|entry| match entry.map(|entry| entry.into_value()) {
+            Some((of, known)) if of == *key && known.state.last_seq > cached.state.last_seq => (of, known),
+            _ => (key.clone(), cached),
         });
         state
     }
@@ -215,6 +207,9 @@ impl<L: EventLog> Conversations<L> {
         let mut decider = decider.clone();
         for _ in 0..limits::DECIDE_TRIES {
             let event = match decide(&state, command) {
+                Ok(_) if decider.not_after.is_some_and(|not_after| self.log.now() > not_after) => {
+                    return Err(ExecuteError::TooLate);
+                }
                 Ok(event) => event,
                 Err(refusal) if confirmed => return Err(refusal.into()),
                 Err(_) => {
@@ -248,73 +243,63 @@ impl<L: EventLog> Conversations<L> {
         &self,
         key: &ConversationKey,
         state: &Arc<Conversation>,
-        event: Event,
+        mut event: Event,
         decider: &Decider,
     ) -> Result<Executed, ExecuteError> {
-        let time = micros(Utc::now());
+        if let Some(not_after) = decider.not_after {
+            event.set_not_after(not_after);
+        }
+        let time = micros(self.log.now());
         let (id, source) = (decider.event_id.clone(), decider.source.clone());
         let new = NewEvent { id, source, time, prev_digest: state.last_digest, event };
         let previous = state.last_seq;
-        let Appended { seq, digest } = self.log.append(key, previous, &new).await?;
-        let stored_at = Utc::now();
-        let recorded = match &new.event {
-            // Only the log can tell whether it took the request in time: its ack may have been slow.
-            Event::TurnRequested(request) if stored_at + REQUEST_DOUBT > request.not_after => {
-                self.event_at(key, seq).await?
-            }
+        let Appended { seq, digest } = match self.log.append(key, previous, &new).await {
+            Err(AppendError::Unavailable(cause)) => Box::pin(self.came_in_time(key, &new, previous, cause)).await?,
+            appended => appended?,
+        };
+        let stored_at = self.log.now();
+        let recorded = match new.event.not_after() {
+            // Only the log can tell whether it took the event in time: its ack may have been slow.
+            Some(not_after) if stored_at + DOUBT > not_after => self.event_at(key, seq).await?,
             _ => Recorded { seq, time, stored_at, digest, event: new.event },
         };
         let mut next = (**state).clone();
         next.evolve(&recorded);
-        let known = self.memory.get(key);
-        let (revision, newer_events) = known.map_or((0, 0), |cached| (cached.revision, cached.newer_events));
-        let state = self.keep(key, Cached { state: Arc::new(next), revision, newer_events: newer_events + 1 });
-        Ok(Executed { recorded, previous, state })
+        let known = self.known(key).unwrap_or_else(|| Cached::nothing(0));
+        let newer_events = known.newer_events + 1;
+        let is_void = recorded.event.is_void_at(recorded.stored_at);
+        let state = self.keep(key, Cached { state: Arc::new(next), newer_events, ..known });
+        if is_void { Err(ExecuteError::TooLate) } else { Ok(Executed { recorded, previous, state }) }
     }
 
-    /// The newest messages before `before` (a sequence; `None` = all), newest first, and whether there are older ones.
-    pub async fn messages(
+    /// The log has not answered. What a person did may still be stored until its time is over, so nobody says before then that
+    /// it failed; and what was stored in time counts, whenever that is found out.
+    async fn came_in_time(
         &self,
         key: &ConversationKey,
-        state: &Conversation,
-        before: Option<u64>,
-        limit: usize,
-    ) -> Result<(Vec<Message>, bool), ReadError> {
-        let before = before.unwrap_or(u64::MAX);
-        let recent = state.messages.iter().rev().filter(|message| message.seq < before);
-        let mut page: Vec<Message> = recent.take(limit).cloned().collect();
-        let older: Vec<u64> = state.older.iter().rev().filter(|seq| **seq < before).copied().collect();
-        let missing = limit - page.len();
-        let reads = older.iter().take(missing).map(|seq| self.message_at(key, *seq));
-        for message in futures_util::future::try_join_all(reads).await? {
-            page.push(message);
+        new: &NewEvent,
+        previous: u64,
+        cause: String,
+    ) -> Result<Appended, ExecuteError> {
+        let Some(not_after) = new.event.not_after() else { return Err(AppendError::Unavailable(cause).into()) };
+        let left = not_after + TimeDelta::milliseconds(limits::ACT_DOUBT_MS) - self.log.now();
+        tokio::time::sleep(left.to_std().unwrap_or_default()).await;
+        let own = |stored: &Stored| stored.envelope.id == new.id && stored.envelope.prev == previous;
+        let found = async {
+            let mut event = self.log.last(key, Via::Leader).await?;
+            while let Some(stored) = event.filter(|stored| stored.recorded.seq > previous) {
+                if own(&stored) {
+                    return Ok(Some(stored.recorded));
+                }
+                event = self.log.at(key, stored.envelope.prev, Via::Leader).await?;
+            }
+            Ok::<_, ReadError>(None)
+        };
+        match tokio::time::timeout(Duration::from_millis(limits::READ_TRY_MS), found).await {
+            Ok(Ok(Some(Recorded { seq, digest, .. }))) => Ok(Appended { seq, digest }),
+            Ok(Ok(None)) => Err(ExecuteError::TooLate),
+            Ok(Err(_)) | Err(_) => Err(AppendError::Unavailable(cause).into()),
         }
-        let oldest = page.last().map_or(before, |message| message.seq);
-        let more = state.messages.front().is_some_and(|message| message.seq < oldest)
-            || state.older.front().is_some_and(|seq| *seq < oldest);
-        Ok((page, more))
-    }
-
-    /// The oldest messages after `after` (a sequence), oldest first, and whether there are newer ones.
-    pub async fn messages_after(
-        &self,
-        key: &ConversationKey,
-        state: &Conversation,
-        after: u64,
-        limit: usize,
-    ) -> Result<(Vec<Message>, bool), ReadError> {
-        let older = state.older.iter().copied().filter(|seq| *seq > after);
-        let recent = state.messages.iter().filter(|message| message.seq > after);
-        let more = older.clone().count() + recent.clone().count() > limit;
-        let mut page =
-            futures_util::future::try_join_all(older.take(limit).map(|seq| self.message_at(key, seq))).await?;
-        page.extend(recent.take(limit - page.len()).cloned());
-        Ok((page, more))
-    }
-
-    async fn message_at(&self, key: &ConversationKey, seq: u64) -> Result<Message, ReadError> {
-        let event = self.event_at(key, seq).await?;
-        Message::of(&event).ok_or_else(|| ReadError::Unavailable(format!("event {seq} holds no message")))
     }
 
     /// An event that is known to be there.
@@ -331,7 +316,7 @@ impl<L: EventLog> Conversations<L> {
     ) -> Result<Vec<Event>, ReadError> {
         let mut events = Vec::new();
         while seq > 0 {
-            let Stored { envelope, recorded } = self.stored_at(key, seq).await?;
+            let Stored { envelope, recorded, .. } = self.stored_at(key, seq).await?;
             seq = envelope.prev;
             if recorded.event.turn() == Some(turn) {
                 let first = matches!(recorded.event, Event::TurnRequested(_));
@@ -352,50 +337,6 @@ impl<L: EventLog> Conversations<L> {
             }
         }
         Err(ReadError::Unavailable(format!("event {seq} is not readable")))
-    }
-
-    async fn read_bucket(&self, key: &ConversationKey) -> Cached {
-        let empty = Cached { state: Arc::default(), revision: 0, newer_events: 0 };
-        let Some(bucket) = &self.bucket else { return empty };
-        let subject = subjects::kv(BUCKET, &subjects::fold_key(key));
-        // A cache that can't be read costs time, not answers.
-        match bucket.get(&format!("KV_{BUCKET}"), &json!({ "last_by_subj": subject }), Via::Replica).await {
-            Ok(Some(message)) => {
-                let revision = message.seq;
-                let opened = bucket.opened(message).await.ok().flatten();
-                match opened.map(|message| serde_json::from_slice::<CachedForm<Conversation>>(&message.payload)) {
-                    Some(Ok(form)) if form.version == FOLD_VERSION => {
-                        Cached { state: Arc::new(form.state), revision, newer_events: 0 }
-                    }
-                    _ => Cached { revision, ..empty },
-                }
-            }
-            Ok(None) | Err(_) => empty,
-        }
-    }
-
-    /// Writes the fold to the bucket when it has grown by some events. A lost race means that somebody wrote a newer one.
-    pub async fn save(&self, key: &ConversationKey) {
-        let Some(bucket) = &self.bucket else { return };
-        let Some(cached) = self.memory.get(key).filter(|c| c.newer_events >= limits::FOLD_CACHE_EVERY_EVENTS) else {
-            return;
-        };
-        let form = CachedForm { version: FOLD_VERSION, state: &*cached.state };
-        let Ok(payload) = serde_json::to_vec(&form) else { return };
-        let subject = subjects::kv(BUCKET, &subjects::fold_key(key));
-        let id = format!("fold-{}-{}", key.conversation, cached.state.last_seq);
-        let expected = cached.revision.to_string();
-        let Ok(payload) = bucket.seal(key.conversation, &subject, payload.into()).await else { return };
-        let revision = match bucket.put_at(&subject, &id, &expected, payload).await {
-            Ok(revision) => revision,
-            // Somebody else wrote it: take their revision from the bucket.
-            Err(AppendError::Conflict) => self.read_bucket(key).await.revision,
-            Err(error) => return tracing::debug!(%error, "the fold was not cached"),
-        };
-        self.memory.entry_by_ref(key).and_compute_with(|entry| match entry {
-            Some(entry) => moka::ops::compute::Op::Put(Cached { revision, newer_events: 0, ..entry.into_value() }),
-            None => moka::ops::compute::Op::Nop,
-        });
     }
 }
 
@@ -446,12 +387,14 @@ mod tests {
         let conversations = Conversations::new(MemoryLog::default());
         let (turn, conversation) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let key = ConversationKey { region: "r".into(), org: "o".into(), conversation };
-        let decider = Decider { source: "test".into(), event_id: turn.simple().to_string() };
+        let decider = Decider { source: "test".into(), event_id: turn.simple().to_string(), not_after: None };
         let execute = async |command: Command, state| conversations.execute(&key, state, &command, &decider).await;
 
         for seq in 1..=2 {
-            let late = execute(request(turn, -1), conversations.cached(&key).unwrap_or_default()).await.unwrap();
-            assert_eq!((late.recorded.seq, &late.state.turn), (seq, &None), "void, however often");
+            let late = execute(request(turn, -1), conversations.cached(&key).unwrap_or_default()).await;
+            assert!(matches!(late, Err(ExecuteError::TooLate)));
+            let state = conversations.cached(&key).unwrap();
+            assert_eq!((state.last_seq, &state.turn), (seq, &None), "void, however often");
         }
         let state = conversations.cached(&key).unwrap();
         let accepted = execute(request(turn, 60), state.clone()).await.unwrap();

@@ -37,7 +37,7 @@ impl EventLog for MemoryLog {
         let envelope = event.envelope(key, expected);
         let digest = envelope.digest(&event.subject(key), &event.event);
         let recorded = Recorded { seq, time: event.time, stored_at: Utc::now(), digest, event: event.event.clone() };
-        events.push((key.clone(), Stored { envelope, recorded }));
+        events.push((key.clone(), Stored { envelope, is_linked: true, recorded }));
         Ok(Appended { seq, digest })
     }
 
@@ -47,5 +47,10 @@ impl EventLog for MemoryLog {
 
     async fn at(&self, key: &ConversationKey, seq: u64, _via: Via) -> Result<Option<Stored>, ReadError> {
         Ok(self.find(|(k, stored)| k == key && stored.recorded.seq == seq))
+    }
+
+    async fn after(&self, key: &ConversationKey, seq: u64) -> Result<Vec<Stored>, ReadError> {
+        let events = self.events.lock().expect("no panic happens under this lock");
+        Ok(events.iter().filter(|(k, s)| k == key && s.recorded.seq > seq).map(|(_, stored)| stored.clone()).collect())
     }
 }

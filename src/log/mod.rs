@@ -7,12 +7,14 @@
 pub mod backoff;
 pub mod batch;
 pub mod bus;
+pub mod clock;
 pub mod count;
 pub mod counters;
 pub mod keys;
 pub mod load;
 pub mod memory;
 pub mod nats;
+pub mod notes;
 pub mod objects;
 pub mod presence;
 pub mod streams;
@@ -20,12 +22,13 @@ pub mod streams;
 use std::future::Future;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
     domain::{Digest, Event, Recorded},
     subjects::ConversationKey,
-    wire::stored::{DecodeError, Envelope},
+    wire::stored::Envelope,
 };
 
 /// An event to append: `id` is kept over retries of the same decision.
@@ -65,6 +68,8 @@ impl NewEvent {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
     pub envelope: Envelope,
+    /// Whether it says which event is before it. One that does not has 0 there.
+    pub is_linked: bool,
     pub recorded: Recorded,
 }
 
@@ -73,6 +78,13 @@ pub struct Stored {
 pub struct Appended {
     pub seq: u64,
     pub digest: Digest,
+}
+
+/// What of a conversation was erased: what was read before that counts no more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    pub said_erased: bool,
+    pub tools_erased: bool,
 }
 
 /// Which copy of the log answers a read.
@@ -109,8 +121,6 @@ pub enum AppendError {
 pub enum ReadError {
     #[error("the log did not answer: {0}")]
     Unavailable(String),
-    #[error("stored event {seq}: {cause}")]
-    Malformed { seq: u64, cause: DecodeError },
     /// It is there, and this process can't open it.
     #[error("sealed: {0}")]
     Sealed(String),
@@ -142,4 +152,18 @@ pub trait EventLog: Send + Sync + 'static {
         seq: u64,
         via: Via,
     ) -> impl Future<Output = Result<Option<Stored>, ReadError>> + Send;
+
+    /// The conversation's events after this sequence, in the order of the log, whatever they say of each other. Costs a read
+    /// of the log from there on, so it is for chains that are broken.
+    fn after(&self, key: &ConversationKey, seq: u64) -> impl Future<Output = Result<Vec<Stored>, ReadError>> + Send;
+
+    /// What of the conversation was erased.
+    fn standing(&self, _key: &ConversationKey) -> impl Future<Output = Result<Standing, ReadError>> + Send {
+        std::future::ready(Ok(Standing::default()))
+    }
+
+    /// The log's time, which judges what came too late.
+    fn now(&self) -> DateTime<Utc> {
+        Utc::now()
+    }
 }

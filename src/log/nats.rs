@@ -4,24 +4,27 @@
 //! id. The raw API is used instead of the client library's typed one, because the answer must be told apart by the server's
 //! error codes, of which the library names only some.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use async_nats::{Client, HeaderMap, Message, Request, client::RequestErrorKind, header};
+use async_nats::{Client, HeaderMap, Message, Request, header};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::{
-    AppendError, Appended, EventLog, NewEvent, ReadError, Stored, Via,
+    AppendError, Appended, EventLog, NewEvent, ReadError, Standing, Stored, Via,
     backoff::Backoff,
-    keys::{self, Keys},
+    bus::{self, Bus, soon},
+    clock::Clock,
+    keys::{self, Keys, Opened},
 };
 use crate::{
-    domain::Recorded,
+    domain::{Event, Recorded},
     limits,
     subjects::{self, ConversationKey},
-    wire::stored::{self, DecodeError},
+    wire::stored::{self, DecodeError, Envelope},
 };
 
 /// Base name of the stream that holds conversations.
@@ -37,6 +40,8 @@ const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
 pub struct NatsLog {
     pub(super) client: Client,
     pub(super) keys: Option<Keys>,
+    clock: Clock,
+    connections: Arc<watch::Sender<u64>>,
 }
 
 /// What one try of a publish came to.
@@ -82,12 +87,27 @@ pub struct RawMessage {
 impl NatsLog {
     /// A log whose payloads are clear.
     pub fn new(client: Client) -> Self {
-        Self { client, keys: None }
+        Self { client, keys: None, clock: Clock::default(), connections: Arc::default() }
     }
 
     /// A log whose payloads are sealed.
     pub fn sealing(client: Client, keys: Keys) -> Self {
-        Self { client, keys: Some(keys) }
+        Self { keys: Some(keys), ..Self::new(client) }
+    }
+
+    /// The same log, with what the connection knows of its server.
+    pub fn over(self, bus: &Bus) -> Self {
+        Self { clock: bus.clock.clone(), connections: bus.connections.clone(), ..self }
+    }
+
+    /// Changes with every connection to a server from now on. What was asked for on an earlier one is not answered any more.
+    pub fn connected(&self) -> watch::Receiver<u64> {
+        self.connections.subscribe()
+    }
+
+    /// The time of the log's server, which judges what came too late.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
     }
 
     /// The connection under it.
@@ -101,9 +121,9 @@ impl NatsLog {
             .headers(headers)
             .payload(payload)
             .timeout(Some(Duration::from_millis(limits::APPEND_TRY_MS)));
-        let reply = match self.client.send_request(subject.to_string(), request).await {
+        let reply = match soon(self.client.send_request(subject.to_string(), request)).await {
             Ok(reply) => reply,
-            Err(error) => return Try::Again(error.to_string()),
+            Err(error) => return Try::Again(error),
         };
         match serde_json::from_slice::<PubAck>(&reply.payload) {
             Ok(PubAck { error: Some(error), .. }) if WRONG_LAST_SEQUENCE.contains(&error.err_code) => Try::Conflict,
@@ -163,8 +183,8 @@ impl NatsLog {
         let request =
             Request::new().payload(query.into()).timeout(Some(Duration::from_millis(limits::APPEND_DEADLINE_MS)));
         let unavailable = |cause: String| AppendError::Unavailable(cause);
-        let reply = self.client.send_request(subjects::stream_api("PURGE", stream), request).await;
-        let reply = reply.map_err(|error| unavailable(error.to_string()))?;
+        let reply = within_append(self.client.send_request(subjects::stream_api("PURGE", stream), request)).await;
+        let reply = reply.map_err(unavailable)?;
         let answer: PubAck = serde_json::from_slice(&reply.payload).map_err(|error| unavailable(error.to_string()))?;
         let failed = answer.error.filter(|error| error.err_code != NO_STREAM);
         failed.map_or(Ok(()), |error| Err(unavailable(error.description)))
@@ -176,8 +196,8 @@ impl NatsLog {
         let query = json!({ "seq": seq, "no_erase": false }).to_string();
         let request =
             Request::new().payload(query.into()).timeout(Some(Duration::from_millis(limits::APPEND_DEADLINE_MS)));
-        let reply = self.client.send_request(subjects::stream_api("MSG.DELETE", stream), request).await;
-        let reply = reply.map_err(|error| unavailable(error.to_string()))?;
+        let reply = within_append(self.client.send_request(subjects::stream_api("MSG.DELETE", stream), request)).await;
+        let reply = reply.map_err(unavailable)?;
         let answer: PubAck = serde_json::from_slice(&reply.payload).map_err(|error| unavailable(error.to_string()))?;
         answer.error.map_or(Ok(()), |error| Err(unavailable(error.description)))
     }
@@ -198,11 +218,10 @@ impl NatsLog {
         loop {
             let request =
                 Request::new().payload(payload.clone()).timeout(Some(Duration::from_millis(limits::READ_TRY_MS)));
-            let answer = match self.client.send_request(subject.clone(), request).await {
+            let answer = match soon(self.client.send_request(subject.clone(), request)).await {
                 Ok(reply) if via == Via::Replica => direct_answer(reply),
                 Ok(reply) => leader_answer(&reply.payload),
-                Err(error) if error.kind() == RequestErrorKind::NoResponders => Err("nobody serves the stream".into()),
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(error),
             };
             match answer {
                 Ok(message) => return Ok(message),
@@ -292,6 +311,29 @@ impl EventLog for NatsLog {
         let own = message.filter(|m| ConversationKey::parse_event(&m.subject).as_ref() == Some(key));
         self.decode_if_there(own).await
     }
+
+    async fn after(&self, key: &ConversationKey, seq: u64) -> Result<Vec<Stored>, ReadError> {
+        let (stream, subject) = (subjects::stream_name(CHAT, &key.region), key.all_events());
+        let (mut found, mut from, mut more) = (Vec::new(), seq + 1, true);
+        while more {
+            let messages;
+            (messages, more) = self.next_of(&stream, &subject, from).await?;
+            more &= !messages.is_empty();
+            for message in messages {
+                from = message.seq + 1;
+                found.push(self.decode(message).await?);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn standing(&self, key: &ConversationKey) -> Result<Standing, ReadError> {
+        self.standing_of(key.conversation).await
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
 }
 
 impl NatsLog {
@@ -302,24 +344,62 @@ impl NatsLog {
         }
     }
 
-    /// The event in a stored message.
+    /// The event in a stored message, whatever is in it: what can't be read is an event that says so. Fails only when it
+    /// can't be found out.
     pub async fn decode(&self, message: RawMessage) -> Result<Stored, ReadError> {
         let RawMessage { subject, seq, stored_at, headers, payload } = message;
         let header = |name: &str| headers.get(name).map(String::as_str);
-        let malformed = |cause| ReadError::Malformed { seq, cause };
-        let (envelope, kind) = stored::decode_headers(header).map_err(malformed)?;
-        // A chain that does not lead back would be walked for ever.
-        if envelope.prev >= seq {
-            return Err(malformed(DecodeError::Header(stored::CE_PREV)));
-        }
+        let key = ConversationKey::parse_event(&subject);
         let digest = stored::digest(&subject, header, &payload);
-        let event = match self.open(&subject, payload).await? {
-            Some(clear) => stored::decode_payload(kind, &clear),
-            None => stored::erased(kind),
+        // A chain that does not lead back would be walked for ever.
+        let link = stored::link(header).filter(|(prev, _)| *prev < seq);
+        let (envelope, event) = match envelope_at(key.as_ref(), &subject, header) {
+            Ok((mut envelope, kind)) => {
+                envelope.prev = link.map_or(0, |(prev, _)| prev);
+                let event = match self.open_event(&subject, envelope.conversation, payload).await? {
+                    Opened::Clear(clear) => stored::decode_payload(kind, &clear),
+                    Opened::Erased => stored::erased(kind),
+                    Opened::Foreign => Err(DecodeError::Place),
+                };
+                (envelope, event)
+            }
+            Err(error) => {
+                let (prev, prev_digest) = link.unwrap_or_default();
+                let conversation = key.map_or_else(uuid::Uuid::nil, |key| key.conversation);
+                let text = |name| header(name).unwrap_or_default().to_string();
+                let (id, source) = (text(stored::CE_ID), text(stored::CE_SOURCE));
+                (Envelope { id, source, time: stored_at, conversation, prev, prev_digest }, Err(error))
+            }
         };
-        let event = event.map_err(malformed)?;
+        let event = event.unwrap_or_else(|error| {
+            tracing::debug!(seq, subject, %error, "an event can't be read and is passed over");
+            Event::Unreadable(stored::unreadable(header, &error))
+        });
         let recorded = Recorded { seq, time: envelope.time, stored_at, digest, event };
-        Ok(Stored { envelope, recorded })
+        Ok(Stored { envelope, is_linked: link.is_some(), recorded })
+    }
+}
+
+/// A call whose own timeout is that of an append, held to it as a whole.
+async fn within_append<T>(
+    call: impl Future<Output = Result<T, async_nats::client::RequestError>>,
+) -> Result<T, String> {
+    bus::within(limits::APPEND_DEADLINE_MS + limits::NATS_CALL_MS, call).await
+}
+
+/// The envelope of a message, and its event's name, which are those of its subject.
+fn envelope_at<'a>(
+    key: Option<&ConversationKey>,
+    subject: &str,
+    header: impl Fn(&str) -> Option<&'a str>,
+) -> Result<(Envelope, &'a str), DecodeError> {
+    let (envelope, kind) = stored::decode_headers(header)?;
+    // A work item's pool follows its event's name.
+    let after = key.and_then(|key| subject.strip_prefix(key.event(kind).as_str()));
+    let is_own = after.is_some_and(|pool| pool.is_empty() || pool.starts_with('.'));
+    match key {
+        Some(key) if is_own && key.conversation == envelope.conversation => Ok((envelope, kind)),
+        _ => Err(DecodeError::Place),
     }
 }
 

@@ -9,7 +9,12 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{ReadError, batch::Lasts, nats::NatsLog};
+use super::{
+    ReadError,
+    batch::Lasts,
+    nats::{NatsLog, RawMessage},
+    notes,
+};
 use crate::{
     limits, subjects,
     wire::presence::{EDGES, EDGES_STREAM},
@@ -50,6 +55,23 @@ impl Presence {
         if let Err(error) = put {
             tracing::warn!(%error, subject = self.subject, "the process could not advertise itself");
         }
+    }
+}
+
+/// The bucket of what counts now: notes of turns, and numbers that edges say of themselves.
+pub const NUMBERS: &str = "TURNS";
+
+/// Numbers that edges have said, by edge.
+pub async fn numbers(log: &NatsLog, subject: &str) -> Result<Vec<(Uuid, u64)>, ReadError> {
+    match log.last_of(notes::STREAM, &[subject.to_string()]).await? {
+        Lasts::All(messages) => {
+            let number = |message: &RawMessage| {
+                let number = std::str::from_utf8(&message.payload).ok()?.parse().ok()?;
+                Some((subjects::parse_last_id(&message.subject)?, number))
+            };
+            Ok(messages.iter().filter_map(number).collect())
+        }
+        Lasts::TooMany => Err(ReadError::Unavailable(format!("too many numbers fit {subject}"))),
     }
 }
 

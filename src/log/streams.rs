@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{backoff::Backoff, nats::CHAT};
+use super::{backoff::Backoff, bus::soon, clock::Clock, nats::CHAT};
 use crate::{domain::event::kind, limits, subjects};
 
 /// One definition for one region.
@@ -69,6 +69,12 @@ const CONSUMERS: [(&str, &str); 4] = [
     ("SCHED_local", include_str!("../../streams/SCHED.due.json")),
 ];
 
+/// How often the server's time is asked for at once: a slow answer tells little.
+const CLOCK_QUESTIONS: usize = 3;
+
+/// Lists of subjects, of which a newer version may have more: this one goes on with what it knows of.
+const GROWING: [&str; 2] = ["subjects", "filter_subjects"];
+
 /// Where a consumer began: chosen when it is created, and never changed afterwards.
 const BEGINNING: [&str; 2] = ["deliver_policy", "opt_start_time"];
 
@@ -114,6 +120,31 @@ pub async fn has_pool(client: &Client, region: &str, pool: &str) -> Result<bool,
     Ok(ask(client, &title, subjects::consumer_info(&stream, pool), "").await?.is_some())
 }
 
+/// Measures how far the clock of the conversations' server differs: of some answers, by the one that came fastest.
+pub async fn measure(client: &Client, region: &str, clock: &Clock) -> Result<(), StreamsError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        ts: DateTime<Utc>,
+    }
+    let title = subjects::stream_name(CHAT, region);
+    let unavailable = |cause: String| StreamsError::Unavailable { what: title.clone(), cause };
+    let mut fastest = None;
+    for _ in 0..CLOCK_QUESTIONS {
+        let asked = Utc::now();
+        let reply = soon(client.request(subjects::stream_api("INFO", &title), "".into())).await;
+        let arrived = Utc::now();
+        let answer: Answer =
+            serde_json::from_slice(&reply.map_err(unavailable)?.payload).map_err(|e| unavailable(e.to_string()))?;
+        if fastest.is_none_or(|(asked_then, _, arrived_then)| arrived - asked < arrived_then - asked_then) {
+            fastest = Some((asked, answer.ts, arrived));
+        }
+    }
+    if let Some((asked, server, arrived)) = fastest {
+        clock.take(asked, server, arrived);
+    }
+    Ok(())
+}
+
 impl Definition {
     /// The definition's name for people: `CHAT_local` or `CHAT_local > default`.
     pub fn title(&self) -> String {
@@ -156,6 +187,16 @@ impl Definition {
             Some(actual) => {
                 let kept = BEGINNING.iter().filter_map(|name| Some((name.to_string(), actual.get(*name)?.clone())));
                 config.extend(kept);
+                // What a newer version, or an operator, has added is not taken back.
+                for name in GROWING {
+                    let (Some(Value::Array(defined)), Some(Value::Array(found))) =
+                        (config.get_mut(name), actual.get(name))
+                    else {
+                        continue;
+                    };
+                    let more: Vec<Value> = found.iter().filter(|subject| !defined.contains(subject)).cloned().collect();
+                    defined.extend(more);
+                }
             }
             None if self.is_of_work_items() => {
                 config.insert("deliver_policy".into(), "by_start_time".into());
@@ -237,13 +278,19 @@ fn refuse_dangerous(definition: &Definition, differences: &[Difference]) -> Resu
     Ok(())
 }
 
+/// Whether a list of subjects has all that is defined, and more.
+fn is_superset(name: &str, found: &Value, defined: &Value) -> bool {
+    let (Some(found), Some(defined)) = (found.as_array(), defined.as_array()) else { return false };
+    GROWING.contains(&name) && defined.iter().all(|subject| found.contains(subject))
+}
+
 fn differences(defined: &Map<String, Value>, actual: &Map<String, Value>) -> Vec<Difference> {
     // The server leaves out fields that are false, 0 or empty.
     let unset =
         |value: &Value| matches!(value, Value::Null | Value::Bool(false)) || value == &Value::from(0) || value == "";
     let differ = |(name, value): (&String, &Value)| {
         let found = actual.get(name).cloned().unwrap_or(Value::Null);
-        let same = found == *value || (unset(&found) && unset(value));
+        let same = found == *value || (unset(&found) && unset(value)) || is_superset(name, &found, value);
         (!same).then(|| Difference::Field { name: name.clone(), defined: value.clone(), actual: found })
     };
     defined.iter().filter(|(name, _)| !BEGINNING.contains(&name.as_str())).filter_map(differ).collect()
@@ -270,10 +317,10 @@ async fn ask(
     let unavailable = |cause: String| StreamsError::Unavailable { what: what.to_string(), cause };
     let mut backoff = Backoff::new(limits::READ_DEADLINE_MS);
     loop {
-        let reply = match client.request(subject.clone(), payload.to_string().into()).await {
+        let reply = match soon(client.request(subject.clone(), payload.to_string().into())).await {
             Ok(reply) => reply,
             Err(_) if backoff.pause().await => continue,
-            Err(error) => return Err(unavailable(error.to_string())),
+            Err(error) => return Err(unavailable(error)),
         };
         let answer: Answer = serde_json::from_slice(&reply.payload).map_err(|e| unavailable(e.to_string()))?;
         return match answer.error {
@@ -299,6 +346,19 @@ mod tests {
                 assert_eq!(definition.config["num_replicas"], 3, "{}", definition.title());
             }
         }
+    }
+
+    #[test]
+    fn more_subjects_than_are_defined_are_no_difference() {
+        let map = |value: Value| value.as_object().cloned().unwrap_or_default();
+        for name in GROWING {
+            let defined = map(serde_json::json!({ name: ["a.*", "b.>"] }));
+            let found = |subjects: &[&str]| differences(&defined, &map(serde_json::json!({ name: subjects })));
+            assert_eq!([found(&["a.*", "b.>"]), found(&["c", "b.>", "a.*"])], [vec![], vec![]]);
+            assert_eq!([found(&["a.*"]).len(), found(&[]).len(), found(&["a.>", "b.>"]).len()], [1, 1, 1]);
+        }
+        let ordered = map(serde_json::json!({ "sources": [1] }));
+        assert_eq!(differences(&ordered, &map(serde_json::json!({ "sources": [1, 2] }))).len(), 1);
     }
 
     #[test]

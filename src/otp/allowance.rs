@@ -45,7 +45,9 @@ pub enum Refused {
 /// Counts a password that is about to be sent, if it may be.
 pub async fn take(log: &NatsLog, allowance: &Allowance, asker: &Asker<'_>, contact: &Contact) -> Result<(), Refused> {
     let now = Utc::now();
-    let addresses: Vec<&str> = [&contact.email, &contact.phone].into_iter().flatten().map(String::as_str).collect();
+    // However an address is written, it is one mailbox.
+    let one = |address: &String| address.trim().to_lowercase();
+    let addresses: Vec<String> = [&contact.email, &contact.phone].into_iter().flatten().map(one).collect();
     count(log, Codes::Session(asker.session), limits::CODES_SESSION_MAX, HOUR_SECS, now).await?;
     if let Some(source) = asker.source {
         count(log, Codes::Source(source), allowance.address, HOUR_SECS, now).await?;
@@ -54,11 +56,12 @@ pub async fn take(log: &NatsLog, allowance: &Allowance, asker: &Asker<'_>, conta
         let pair = Codes::Pair(asker.source.unwrap_or_default(), address);
         count(log, pair, limits::CODES_PAIR_MAX, HOUR_SECS, now).await?;
     }
-    if let Some(max) = allowance.org.of(asker.org) {
-        count(log, Codes::Org(asker.org), max, HOUR_SECS, now).await?;
-    }
     for address in &addresses {
         count(log, Codes::Contact(address), limits::CODES_CONTACT_MAX, limits::CODES_CONTACT_SECS, now).await?;
+    }
+    // Last, so that what is refused for another reason uses nothing of it up.
+    if let Some(max) = allowance.org.of(asker.org) {
+        count(log, Codes::Org(asker.org), max, HOUR_SECS, now).await?;
     }
     Ok(())
 }

@@ -16,6 +16,10 @@ use crate::{
         scan::Scan,
         walk::{self, Bounds, Whole},
     },
+    domain::{
+        Event, Recorded,
+        event::{TurnCancelled, TurnCompleted, TurnFailed},
+    },
     ids, limits,
     lists::keep::forget,
     live::replay::LIVE,
@@ -38,6 +42,10 @@ pub struct Found {
     pub clear_events: BTreeMap<Uuid, u64>,
     /// Conversations of which something is left to erase.
     pub readable: BTreeSet<Uuid>,
+    /// Conversations with a turn that has not ended.
+    pub active: BTreeMap<Uuid, Uuid>,
+    /// Conversations in which something can't be opened now, and why.
+    pub closed: BTreeMap<Uuid, String>,
 }
 
 /// What is to be erased, and why.
@@ -90,13 +98,41 @@ impl Found {
         let Some(key) = ConversationKey::parse_event(&message.subject) else { return Ok(()) };
         let (id, is_sealed) = (key.conversation, Sealed::parse(&message.payload).is_some());
         self.keys.entry(id).or_insert(key);
-        let event = log.decode(message).await?.recorded.event;
-        self.people.entry(id).or_default().extend(Person::all_of(&event));
-        if class_of(&event).is_some() {
+        let recorded = match log.decode(message).await {
+            Ok(stored) => stored.recorded,
+            // One that can't be opened costs nobody else.
+            Err(ReadError::Sealed(cause)) => {
+                self.closed.entry(id).or_insert(cause);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let event = &recorded.event;
+        self.people.entry(id).or_default().extend(Person::all_of(event));
+        self.follow_turn(id, &recorded);
+        // What can't be read may say anything.
+        if class_of(event).is_some() || matches!(event, Event::Unreadable(_)) {
             self.readable.insert(id);
             *self.clear_events.entry(id).or_default() += u64::from(!is_sealed);
         }
         Ok(())
+    }
+
+    fn follow_turn(&mut self, id: Uuid, recorded: &Recorded) {
+        if recorded.event.is_void_at(recorded.stored_at) {
+            return;
+        }
+        match &recorded.event {
+            Event::TurnRequested(e) => drop(self.active.entry(id).or_insert(e.turn)),
+            Event::TurnCompleted(TurnCompleted { turn, .. })
+            | Event::TurnFailed(TurnFailed { turn, .. })
+            | Event::TurnCancelled(TurnCancelled { turn, .. })
+                if self.active.get(&id) == Some(turn) =>
+            {
+                self.active.remove(&id);
+            }
+            _ => {}
+        }
     }
 
     /// What is in these and in others.
@@ -105,6 +141,8 @@ impl Found {
         self.keys.extend(others.keys);
         self.clear_events.extend(others.clear_events);
         self.readable.extend(others.readable);
+        self.active.extend(others.active);
+        self.closed.extend(others.closed);
     }
 
     /// The conversations that a person is in.
@@ -204,6 +242,9 @@ async fn destroy(
     extent: Extent,
 ) -> Result<u64, AppendError> {
     let keys = destroy_keys(log, conversation, extent).await?;
+    if let Some(key) = key {
+        log.forget_fold(key).await?;
+    }
     if let Some(key) = key.filter(|_| extent == Extent::All) {
         let live = subjects::stream_name(LIVE, &key.region);
         log.purge(&live, &subjects::live_all(&key.region, conversation)).await?;

@@ -3,7 +3,7 @@
 use chrono::NaiveDate;
 use uuid::Uuid;
 
-use super::{ConversationKey, decode_token, encode_token, hash};
+use super::{ConversationKey, Counted, decode_token, encode_token, hash, whose_token};
 
 /// Key of an edge's advertisement in the bucket EDGES: `{region}.{edge}`.
 pub fn edge_key(region: &str, edge: Uuid) -> String {
@@ -14,6 +14,13 @@ pub fn edge_key(region: &str, edge: Uuid) -> String {
 pub fn turn_note_key(org: &str, conversation: Option<Uuid>) -> String {
     let conversation = conversation.map_or_else(|| "*".to_string(), |conversation| conversation.to_string());
     format!("{}.{conversation}", encode_token(org))
+}
+
+/// Key of a number in the bucket TURNS, how many connections an edge has: `connections.{org|address}.{whose}.{edge}`; without an
+/// edge, those of all edges.
+pub fn connections_key(whose: Counted, edge: Option<Uuid>) -> String {
+    let edge = edge.map_or_else(|| "*".to_string(), |edge| edge.to_string());
+    format!("connections.{}.{edge}", whose_token(whose))
 }
 
 /// Key of a browser in the bucket VISITORS: `{org}.{visitor}`, where the visitor is a hash of agent and fingerprint.

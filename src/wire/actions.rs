@@ -272,6 +272,9 @@ pub struct CreateConversationSession {
     /// Where the agent has a policy: the host's word about its user, `{userId, signature, timestamp}`, which must hold.
     pub auth_context: Option<Value>,
     pub conversation_id: Option<String>,
+    /// A session of that conversation, which shows that the client has been there. A visitor without a token needs it where the
+    /// conversation's id alone opens nothing.
+    pub session_id: Option<String>,
 }
 
 /// `get_session`.

@@ -9,6 +9,7 @@ use serde::Serialize;
 /// |---|---|---|
 /// | `VALIDATION_ERROR`, `UNSUPPORTED_ACTION` | no: mend the frame | no |
 /// | `SESSION_NOT_FOUND`, `CONVERSATION_NOT_FOUND` | no: open a session | no |
+/// | `CONVERSATION_READ_ONLY` | no: a newer version has written to it what this one must not go on without | no |
 /// | `TURN_IN_PROGRESS` | yes, after the turn | no |
 /// | `NO_PENDING_CONFIRMATION`, `NO_PENDING_INTERACTION`, `INTERACTION_MISMATCH` | no | no |
 /// | `SKILL_NOT_FOUND`, `LLM_UNAVAILABLE` | no: configuration | no |
@@ -19,7 +20,8 @@ use serde::Serialize;
 /// | `AGENT_ERROR` | yes, as a new message | the message is in the history |
 /// | `STORAGE_ERROR` | yes, with the same requestId | unknown; the same requestId can't have it twice |
 /// | `INTERNAL_ERROR` | perhaps | unknown |
-/// | `UNAUTHENTICATED`, `INVALID_TOKEN`, `MISSING_ROLE`, `FORBIDDEN`, `NOT_FOUND`: only over HTTP | no | no |
+/// | `INVALID_TOKEN` | with another token, on a new connection | no |
+/// | `UNAUTHENTICATED`, `MISSING_ROLE`, `FORBIDDEN`, `NOT_FOUND`: only over HTTP | no | no |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ErrorCode {
@@ -27,6 +29,7 @@ pub enum ErrorCode {
     UnsupportedAction,
     SessionNotFound,
     ConversationNotFound,
+    ConversationReadOnly,
     TurnInProgress,
     NoPendingConfirmation,
     NoPendingInteraction,

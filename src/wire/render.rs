@@ -15,7 +15,9 @@ use super::{
     live::Kind,
     prompts::{ConfirmationData, InteractionData, OtpRequiredData, OtpSentData},
 };
-use crate::domain::event::{CallRequested, Event, FailureReason, Prompt, ToolReturned, TurnCompleted, TurnFailed};
+use crate::domain::event::{
+    CallRequested, CancelReason, Event, FailureReason, Prompt, ToolReturned, TurnCancelled, TurnCompleted, TurnFailed,
+};
 
 /// The level of authentication that a one-time password gives.
 const OTP_LEVEL: &str = "end_user";
@@ -32,7 +34,7 @@ pub fn render(request_id: &str, stream: bool, event: &Event, now: DateTime<Utc>)
         Event::TurnToolReturned(e) => tool_returned(request_id, stream, e, now),
         Event::TurnCompleted(e) => vec![(Kind::Terminal, completed(e, now))],
         Event::TurnFailed(e) => vec![(Kind::Terminal, failed(e, now))],
-        Event::TurnCancelled(e) => vec![(Kind::Terminal, cancelled(&e.request_id, now))],
+        Event::TurnCancelled(e) => vec![(Kind::Terminal, cancelled(e, now))],
         Event::TurnToolCalled(_)
         | Event::SessionOpened(_)
         | Event::SessionIdentified(_)
@@ -42,7 +44,8 @@ pub fn render(request_id: &str, stream: bool, event: &Event, now: DateTime<Utc>)
         | Event::TurnReleased(_)
         | Event::TurnModelReplied(_)
         | Event::TurnResumed(_)
-        | Event::Erased(_) => Vec::new(),
+        | Event::Erased(_)
+        | Event::Unreadable(_) => Vec::new(),
     }
 }
 
@@ -211,7 +214,9 @@ fn completed(e: &TurnCompleted, now: DateTime<Utc>) -> Bytes {
 
 fn failed(e: &TurnFailed, now: DateTime<Utc>) -> Bytes {
     let (code, message) = match e.reason {
-        FailureReason::Model => (ErrorCode::AgentError, "The assistant could not answer. Please try again."),
+        FailureReason::Model | FailureReason::Other => {
+            (ErrorCode::AgentError, "The assistant could not answer. Please try again.")
+        }
         FailureReason::TooLarge => (ErrorCode::AgentError, "The assistant's answer was too long."),
         FailureReason::NoConfiguration | FailureReason::NoGatewayKey => {
             (ErrorCode::AgentError, "The assistant is not set up to answer.")
@@ -222,7 +227,14 @@ fn failed(e: &TurnFailed, now: DateTime<Utc>) -> Bytes {
     error(Some(&e.request_id), code, message, now)
 }
 
-fn cancelled(request_id: &str, now: DateTime<Utc>) -> Bytes {
+fn cancelled(e: &TurnCancelled, now: DateTime<Utc>) -> Bytes {
+    let request_id = &e.request_id;
+    let failed = |message| error(Some(request_id), ErrorCode::AgentError, message, now);
+    match e.reason {
+        None | Some(CancelReason::Superseded | CancelReason::Other) => {}
+        Some(CancelReason::NoWorker) => return failed("Nobody was there to answer this message. Please try again."),
+        Some(CancelReason::Operator) => return failed("This message could not be answered."),
+    }
     let data = CancelledData { request_id, status: 499 };
     Frame::Cancelled { request_id, timestamp: now.timestamp_millis(), status: 499, data }.to_bytes()
 }

@@ -1,7 +1,8 @@
 //! Events as stored messages: CloudEvents 1.0 attributes in headers (binary mode), JSON payload.
 //!
 //! Header names, event types and payload field names are a contract with every reader of the log; golden samples under
-//! `spec/samples/events` pin them. A reader must refuse a schema version that it does not know rather than guess.
+//! `spec/samples/events` pin them. A reader guesses at nothing: what it does not know folds to nothing, or closes the conversation
+//! for writing where its writer marked it as critical.
 
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -11,7 +12,7 @@ use uuid::Uuid;
 
 use crate::domain::{
     Digest,
-    event::{Event, kind},
+    event::{Cause, Event, Unreadable, kind},
 };
 
 pub const CE_ID: &str = "ce-id";
@@ -33,6 +34,9 @@ pub const MSG_ID: &str = "Nats-Msg-Id";
 /// Prefix of `ce-type`: the rest is the event's stored name.
 pub const TYPE_PREFIX: &str = "turnstream.";
 pub const SCHEMA_VERSION: &str = "1";
+/// End of a schema version that marks its event as critical: a reader that does not know the version or the type must not add
+/// to the conversation.
+const CRITICAL: char = '!';
 
 /// The envelope of an event, as its writer made it.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,6 +91,8 @@ pub enum DecodeError {
     Type(String),
     #[error("payload: {0}")]
     Payload(#[from] serde_json::Error),
+    #[error("it is on the subject of another event")]
+    Place,
 }
 
 /// The headers and the payload of a stored event.
@@ -117,7 +123,7 @@ pub fn decode<'a>(header: impl Fn(&str) -> Option<&'a str>, payload: &[u8]) -> R
 pub fn decode_headers<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Result<(Envelope, &'a str), DecodeError> {
     let required = |name: &'static str| header(name).ok_or(DecodeError::Header(name));
     let version = required(CE_SCHEMAVERSION)?;
-    if version != SCHEMA_VERSION {
+    if version.strip_suffix(CRITICAL).unwrap_or(version) != SCHEMA_VERSION {
         return Err(DecodeError::Version(version.to_string()));
     }
     let time = DateTime::parse_from_rfc3339(required(CE_TIME)?).map_err(|_| DecodeError::Header(CE_TIME))?;
@@ -135,6 +141,27 @@ pub fn decode_headers<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Result<(E
     let event_type = required(CE_TYPE)?;
     let name = event_type.strip_prefix(TYPE_PREFIX).ok_or_else(|| DecodeError::Type(event_type.to_string()))?;
     Ok((envelope, name))
+}
+
+/// What an event says of the one before it: all that following the chain needs. `None`: it does not say.
+pub fn link<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Option<(u64, Option<Digest>)> {
+    let prev = header(CE_PREV)?.parse().ok()?;
+    match header(CE_PREVDIGEST) {
+        Some(text) => Some((prev, Some(Digest::parse(text)?))),
+        None => Some((prev, None)),
+    }
+}
+
+/// A stored message that can't be read as an event, given why.
+pub fn unreadable<'a>(header: impl Fn(&str) -> Option<&'a str>, error: &DecodeError) -> Unreadable {
+    let name = header(CE_TYPE).unwrap_or_default();
+    let is_critical = header(CE_SCHEMAVERSION).is_some_and(|version| version.ends_with(CRITICAL));
+    let cause = match error {
+        DecodeError::Version(_) | DecodeError::Type(_) if is_critical => Cause::Critical,
+        DecodeError::Version(_) | DecodeError::Type(_) => Cause::Unknown,
+        DecodeError::Header(_) | DecodeError::Payload(_) | DecodeError::Place => Cause::Malformed,
+    };
+    Unreadable { name: name.strip_prefix(TYPE_PREFIX).unwrap_or(name).to_string(), cause, detail: error.to_string() }
 }
 
 /// The JSON payload of an event.
@@ -157,7 +184,7 @@ pub fn encode_payload(event: &Event) -> Bytes {
         Event::TurnCompleted(e) => json(e),
         Event::TurnFailed(e) => json(e),
         Event::TurnCancelled(e) => json(e),
-        Event::Erased(_) => Bytes::from_static(b"{}"),
+        Event::Erased(_) | Event::Unreadable(_) => Bytes::from_static(b"{}"),
     }
 }
 

@@ -12,11 +12,12 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-use super::{Worker, run};
+use super::{Worker, lease::Lease, run};
 use crate::{
     domain::{Command, Refusal},
     ids, limits,
     log::{
+        bus::soon,
         load::{Decider, ExecuteError, Freshness},
         nats::CHAT,
     },
@@ -55,11 +56,21 @@ pub async fn pull_items(
         while !shutdown.is_cancelled() {
             let Ok(first) = free.clone().acquire_owned().await else { return };
             let wanted = limits::PULL_BATCH.min(free.available_permits() + 1);
-            let Ok(mut batch) = batch(&consumer, wanted).await else { break };
+            let (pulled, mut connected) = (Lease::begin(), worker.log.connected());
+            let Some(asked) = shutdown.run_until_cancelled(batch(&consumer, wanted)).await else { return };
+            let Ok(mut batch) = asked else { break };
             worker.pulling.store(true, Ordering::Relaxed);
             let mut permit = Some(first);
             loop {
-                let message = match shutdown.run_until_cancelled(batch.next()).await {
+                // A server that was away knows nothing of what it was asked for before.
+                let next = async {
+                    tokio::select! {
+                        biased;
+                        message = batch.next() => message,
+                        _ = connected.changed() => None,
+                    }
+                };
+                let message = match shutdown.run_until_cancelled(next).await {
                     Some(Some(Ok(message))) => message,
                     Some(Some(Err(error))) => {
                         tracing::warn!(%error, "pulling work items failed");
@@ -74,7 +85,7 @@ pub async fn pull_items(
                 };
                 let (worker, hand_over) = (worker.clone(), hand_over.clone());
                 turns.spawn(async move {
-                    run::handle(worker, message, hand_over).await;
+                    run::handle(worker, message, pulled, hand_over).await;
                     drop(permit);
                 });
             }
@@ -91,8 +102,14 @@ pub async fn pull_deadlines(worker: Arc<Worker>) {
     let stream = subjects::stream_name(SCHED, &worker.settings.region);
     loop {
         let consumer = consumer(&worker, &stream, DUE_CONSUMER).await;
-        while let Ok(mut batch) = batch(&consumer, limits::PULL_BATCH).await {
-            while let Some(Ok(message)) = batch.next().await {
+        loop {
+            let mut connected = worker.log.connected();
+            let Ok(mut batch) = batch(&consumer, limits::PULL_BATCH).await else { break };
+            while let Some(Ok(message)) = tokio::select! {
+                biased;
+                message = batch.next() => message,
+                _ = connected.changed() => None,
+            } {
                 let done = match serde_json::from_slice::<Deadline>(&message.payload) {
                     Ok(deadline) => expire(&worker, &deadline).await,
                     Err(error) => {
@@ -100,8 +117,8 @@ pub async fn pull_deadlines(worker: Arc<Worker>) {
                         true
                     }
                 };
-                if done && let Err(error) = message.ack().await {
-                    tracing::debug!(%error, "a deadline's ack was not sent; it comes again");
+                if done && let Err(error) = soon(message.ack()).await {
+                    tracing::debug!(error, "a deadline's ack was not sent; it comes again");
                 }
             }
         }
@@ -115,7 +132,7 @@ async fn expire(worker: &Worker, deadline: &Deadline) -> bool {
         org: deadline.org.clone(),
         conversation: deadline.conversation,
     };
-    let decider = Decider { source: worker.source(), event_id: ids::event_id(ids::new_random(), 0) };
+    let decider = Decider { source: worker.source(), event_id: ids::event_id(ids::new_random(), 0), not_after: None };
     let command = Command::Expire { park: deadline.park };
     let result = match worker.conversations.load(&key, Freshness::AtLeast(0)).await {
         Ok(state) => worker.conversations.execute(&key, state, &command, &decider).await,
@@ -134,20 +151,17 @@ async fn expire(worker: &Worker, deadline: &Deadline) -> bool {
 async fn consumer(worker: &Worker, stream: &str, name: &str) -> PullConsumer {
     let context = jetstream::new(worker.client.clone());
     loop {
-        match context.get_consumer_from_stream(name, stream).await {
+        match soon(context.get_consumer_from_stream(name, stream)).await {
             Ok(consumer) => return consumer,
             Err(error) => {
-                tracing::warn!(%error, stream, consumer = name, "the consumer does not answer");
+                tracing::warn!(error, stream, consumer = name, "the consumer does not answer");
                 tokio::time::sleep(Duration::from_millis(limits::RETRY_MAX_MS)).await;
             }
         }
     }
 }
 
-async fn batch(
-    consumer: &PullConsumer,
-    messages: usize,
-) -> Result<jetstream::consumer::pull::Batch, async_nats::Error> {
+async fn batch(consumer: &PullConsumer, messages: usize) -> Result<jetstream::consumer::pull::Batch, String> {
     let expires = Duration::from_millis(limits::PULL_EXPIRES_MS);
-    Ok(consumer.batch().max_messages(messages).expires(expires).messages().await?)
+    soon(consumer.batch().max_messages(messages).expires(expires).messages()).await
 }

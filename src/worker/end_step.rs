@@ -150,13 +150,20 @@ impl Run<'_> {
         self.bury(turn, FailureReason::Poison, "poison", &detail).await
     }
 
-    /// Ends the turn if it has taken longer than a turn may.
+    /// Ends the turn if it has got no further for longer than a turn may, or has taken longer than any turn may.
     pub(super) async fn end_if_too_old(&mut self, turn: &Turn) -> Result<(), Exit> {
-        let limit = chrono::Duration::seconds(self.worker.settings.turn_limit_secs.into());
-        if Utc::now() <= turn.requested_at + limit {
+        let settings = &self.worker.settings;
+        let (limit, cap) = (settings.turn_limit_secs, settings.turn_cap_secs);
+        let is_over = |since: DateTime<Utc>, seconds: u32| {
+            self.worker.log.now() > since + chrono::Duration::seconds(seconds.into())
+        };
+        let detail = if is_over(turn.progress_at, limit) {
+            format!("no further for {limit} s")
+        } else if is_over(turn.requested_at, cap) {
+            format!("not over within {cap} s")
+        } else {
             return Ok(());
-        }
-        let detail = format!("not over within {} s", limit.num_seconds());
+        };
         self.bury(turn, FailureReason::Expired, "expired", &detail).await
     }
 

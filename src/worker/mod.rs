@@ -5,6 +5,7 @@
 //!
 //! - [`consumer`]: finds work items and due deadlines.
 //! - [`run`]: one item from claim to exit; the steps are in [`model_step`], [`tool_step`], [`auth_step`] and [`end_step`].
+//! - [`lease`]: how long a delivered item is this worker's.
 //! - [`gateways`]: which key is used for whom.   - [`profile`]: what holds for a turn.   - [`prompt`]: what the model is given.
 //! - [`attachments`]: pictures that came with the message.   - [`title`]: names a conversation after its first turn.
 //! - [`suggested`]: suggested replies, cut out of the text.   - [`side`]: small questions to a model.
@@ -18,6 +19,7 @@ pub mod consumer;
 mod end_step;
 pub mod gateways;
 mod history;
+mod lease;
 mod model_step;
 pub mod presence;
 mod profile;
@@ -52,7 +54,7 @@ use crate::{
     knowledge::Retrieve,
     limits,
     lists::keep::{Index, Keeper},
-    log::{load::Conversations, nats::NatsLog, objects::Objects},
+    log::{bus::soon, load::Conversations, nats::NatsLog, objects::Objects},
     otp::{allowance::Allowance, challenge::Challenges},
     subjects,
     tools::{self, Registry},
@@ -69,7 +71,9 @@ pub struct Settings {
     pub max_iterations: u32,
     pub max_tokens: u32,
     pub human_wait_secs: u32,
+    /// How long a turn may go without progress, and how long it may take in all; waits for people count only in the latter.
     pub turn_limit_secs: u32,
+    pub turn_cap_secs: u32,
     /// Lower-cased parts of tool names that wait for approval.
     pub confirm_tools: Vec<String>,
     /// Lower-cased parts of names of tools that are called only for those whom the agent's configuration demands; `*` = all.
@@ -79,6 +83,8 @@ pub struct Settings {
     pub builtins: tools::Builtins,
     /// Whether somebody limits the tokens of organisations.
     pub counts_tokens: bool,
+    /// Whether somebody limits the turns of organisations.
+    pub counts_turns: bool,
     pub mcp: tools::Mcp,
     /// Call the tools, and the host's services for one-time passwords.
     pub tools: Caller,
@@ -159,7 +165,8 @@ impl Worker {
         shutdown.run_until_cancelled(self.settings.mcp.first()).await;
         side.spawn(shutdown.clone().run_until_cancelled_owned(listen_for_stops(self.clone())));
         let (log, conversations) = (self.log.clone(), self.conversations.clone());
-        let forget = async move { log.forget_erased(|conversation| conversations.forget(conversation)).await };
+        let region = self.settings.region.clone();
+        let forget = async move { log.forget_erased(&region, |conversation| conversations.forget(conversation)).await };
         side.spawn(shutdown.clone().run_until_cancelled_owned(forget));
         side.spawn(shutdown.clone().run_until_cancelled_owned(consumer::pull_deadlines(self.clone())));
         side.spawn(shutdown.clone().run_until_cancelled_owned(self.keeper().run()));
@@ -170,12 +177,17 @@ impl Worker {
         if tokio::time::timeout(Duration::from_millis(limits::WORKER_DRAIN_MS), turns.wait()).await.is_err() {
             tracing::info!(turns = turns.len(), "handing over running turns");
             hand_over.cancel();
-            turns.wait().await;
         }
-        stop_mcp.cancel();
-        side.wait().await;
-        if let Err(error) = self.client.flush().await {
-            tracing::warn!(%error, "the last messages may not have reached NATS");
+        let ended = async {
+            turns.wait().await;
+            stop_mcp.cancel();
+            side.wait().await;
+        };
+        if tokio::time::timeout(Duration::from_millis(limits::WORKER_END_MS), ended).await.is_err() {
+            tracing::warn!(turns = turns.len(), "some turns could not be handed over in time; their items come again");
+        }
+        if let Err(error) = soon(self.client.flush()).await {
+            tracing::warn!(error, "the last messages may not have reached NATS");
         }
     }
 
@@ -216,9 +228,9 @@ impl Worker {
 
 /// Wakes running turns at stop hints. Hints are only hints: a turn looks at the log at every tick anyway.
 async fn listen_for_stops(worker: Arc<Worker>) {
-    let mut hints = match worker.client.subscribe(subjects::stop_all(&worker.settings.region)).await {
+    let mut hints = match soon(worker.client.subscribe(subjects::stop_all(&worker.settings.region))).await {
         Ok(hints) => hints,
-        Err(error) => return tracing::error!(%error, "no stop hints; cancels take effect at the next look at the log"),
+        Err(error) => return tracing::error!(error, "no stop hints; cancels take effect at the next look at the log"),
     };
     while let Some(hint) = hints.next().await {
         if let Some(conversation) = subjects::parse_stop(&hint.subject) {

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Worker, model_step::Opening, profile::Profile, title::Naming};
+use super::{Worker, lease::Lease, model_step::Opening, profile::Profile, title::Naming};
 use crate::{
     domain::{
         Command, Conversation, Event, Refusal, Step, Turn,
@@ -32,6 +32,7 @@ use crate::{
     live::relay::Relay,
     log::{
         AppendError,
+        bus::soon,
         load::{Decider, ExecuteError, Freshness},
     },
     subjects::{self, ConversationKey},
@@ -52,6 +53,8 @@ pub(super) enum Exit {
     Unavailable(String),
     /// This worker stops; another one shall take the turn at once.
     HandOver,
+    /// The conversation holds something that only a newer worker understands; the item is for that one.
+    Newer,
 }
 
 /// A turn that this worker holds.
@@ -81,16 +84,30 @@ pub(super) struct Run<'a> {
 }
 
 /// Handles one delivered work item.
-pub(super) async fn handle(worker: Arc<Worker>, message: Message, hand_over: CancellationToken) {
+///
+/// `pulled` began when the item was asked for. A progress ack at once gives the load all the time that there is.
+pub(super) async fn handle(worker: Arc<Worker>, message: Message, pulled: Lease, hand_over: CancellationToken) {
+    if !pulled.holds() {
+        return tracing::warn!(subject = %message.subject, "a work item was delivered too long ago; it is left alone");
+    }
+    let lease = Lease::begin();
+    answer(&message, AckKind::Progress).await;
     let Some((key, item)) = ConversationKey::parse_event(&message.subject).zip(sequence(&message)) else {
         tracing::error!(subject = %message.subject, "a work item is not an event");
         return answer(&message, AckKind::Term).await;
     };
     let stop = worker.watch_stops(key.conversation);
-    let exit = drive(&worker, &key, item, &message, stop.clone(), hand_over).await;
+    let exit = Box::pin(drive(&worker, &key, item, (&message, lease), stop.clone(), hand_over)).await;
     worker.unwatch_stops(key.conversation, &stop);
     match exit {
-        Exit::Done => answer(&message, AckKind::Ack).await,
+        Exit::Done => {
+            answer(&message, AckKind::Ack).await;
+            drop_note(&worker, &key).await;
+        }
+        Exit::Newer => {
+            let later = Duration::from_millis(limits::NEWER_RETRY_MS);
+            answer(&message, AckKind::Nak(Some(later))).await;
+        }
         Exit::HandOver => answer(&message, AckKind::Nak(None)).await,
         Exit::Fenced => tracing::info!(conversation = %key.conversation, item, "another worker took the turn over"),
         // Not even the turn's failure could be recorded, and another worker could not either.
@@ -104,13 +121,25 @@ pub(super) async fn handle(worker: Arc<Worker>, message: Message, hand_over: Can
     worker.conversations.save(&key).await;
 }
 
+/// The turn of the item has ended, so it counts no more.
+async fn drop_note(worker: &Worker, key: &ConversationKey) {
+    if !worker.settings.counts_turns {
+        return;
+    }
+    let Some(state) = worker.conversations.cached(key).filter(|state| state.turn.is_none()) else { return };
+    let Some(turn) = state.finished.back() else { return };
+    if let Err(error) = worker.log.drop_note(&key.org, key.conversation, turn.id).await {
+        tracing::debug!(%error, "the note of a turn that ended stays until it is in the way");
+    }
+}
+
 fn sequence(message: &Message) -> Option<u64> {
     message.info().ok().map(|info| info.stream_sequence)
 }
 
 async fn answer(message: &Message, kind: AckKind) {
-    if let Err(error) = message.ack_with(kind).await {
-        tracing::debug!(%error, "an ack was not sent; the item comes again");
+    if let Err(error) = soon(message.ack_with(kind)).await {
+        tracing::debug!(error, "an ack was not sent; the item comes again");
     }
 }
 
@@ -118,32 +147,43 @@ async fn drive(
     worker: &Arc<Worker>,
     key: &ConversationKey,
     item: u64,
-    message: &Message,
+    (message, mut lease): (&Message, Lease),
     stop: Arc<Notify>,
     hand_over: CancellationToken,
 ) -> Exit {
-    let state = match worker.conversations.load(key, Freshness::AtLeast(item)).await {
-        Ok(state) => state,
-        Err(error) => return Exit::Unavailable(error.to_string()),
+    let load = Box::pin(worker.conversations.load(key, Freshness::AtLeast(item)));
+    let state = match kept(message, &mut lease, load).await {
+        Some(Ok(state)) => state,
+        Some(Err(error)) => return Exit::Unavailable(error.to_string()),
+        None => return Exit::Fenced,
     };
+    if state.read_only {
+        return Exit::Newer;
+    }
     let Some(turn) = state.turn.as_ref().filter(|turn| turn.item == item) else { return Exit::Done };
     if turn.park.is_some() {
         return super::end_step::show_park_again(worker, key, turn).await;
     }
     let (turn_id, session, looked_at) = (turn.request.turn, turn.request.session, state.last_seq);
-    let profile = match Profile::of(worker, key, turn).await {
-        Ok(profile) => profile,
-        Err(error) => return Exit::Unavailable(error.to_string()),
+    let over = turn.epoch;
+    let profile = match kept(message, &mut lease, Box::pin(Profile::of(worker, key, turn))).await {
+        Some(Ok(profile)) => profile,
+        Some(Err(error)) => return Exit::Unavailable(error.to_string()),
+        None => return Exit::Fenced,
     };
     let opening = match next_step(turn, profile.max_iterations()) {
         Step::CallModel if !profile.is_missing => Opening::start(worker, key, &profile, &state).await,
         _ => Opening::none(),
     };
+    // What was delivered too long ago is another worker's by now, whether it has claimed it yet or not.
+    if !lease.holds() {
+        return Exit::Fenced;
+    }
     let naming = Naming::begin(&profile, &state);
     let nonce = ids::new_random();
-    let decider = Decider { source: worker.source(), event_id: ids::event_id(nonce, 0) };
+    let decider = Decider { source: worker.source(), event_id: ids::event_id(nonce, 0), not_after: None };
     let held_at = Instant::now();
-    let claim = Command::Claim { item, worker: worker.id };
+    let claim = Command::Claim { item, worker: worker.id, over };
     let executed = match worker.conversations.execute(key, state, &claim, &decider).await {
         Ok(executed) => executed,
         Err(ExecuteError::Refused(_)) => return lost(worker, key, item).await,
@@ -182,7 +222,7 @@ async fn drive(
         decisions: 1,
         held_at,
     };
-    let exit = match run.steps(opening, rerun).await {
+    let exit = match Box::pin(run.steps(opening, rerun)).await {
         Err(Exit::TooLarge { max }) => run.end_too_large(max).await,
         Err(exit) => exit,
     };
@@ -191,6 +231,26 @@ async fn drive(
     }
     naming.end(worker, key, &run.state, turn_id);
     exit
+}
+
+/// Waits for something before the claim, and keeps the item meanwhile. `None`: too long has passed, and it is another worker's.
+async fn kept<T>(message: &Message, lease: &mut Lease, work: impl Future<Output = T>) -> Option<T> {
+    let every = Duration::from_millis(limits::PROGRESS_MS);
+    let mut progress = interval_at(tokio::time::Instant::now() + every, every);
+    progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return lease.holds().then_some(done),
+            _ = progress.tick() => {
+                if !lease.holds() {
+                    return None;
+                }
+                *lease = Lease::begin();
+                answer(message, AckKind::Progress).await;
+            }
+        }
+    }
 }
 
 impl Run<'_> {
@@ -259,7 +319,8 @@ impl Run<'_> {
     }
 
     fn decider(&mut self) -> Decider {
-        let decider = Decider { source: self.worker.source(), event_id: ids::event_id(self.nonce, self.decisions) };
+        let (source, event_id) = (self.worker.source(), ids::event_id(self.nonce, self.decisions));
+        let decider = Decider { source, event_id, not_after: None };
         self.decisions += 1;
         decider
     }

@@ -61,7 +61,8 @@ impl Naming {
         let (worker, key) = (worker.clone(), key.clone());
         tokio::spawn(async move {
             let Ok(Some(title)) = asked.await else { return };
-            let decider = Decider { source: worker.source(), event_id: ids::event_id(ids::new_random(), 0) };
+            let decider =
+                Decider { source: worker.source(), event_id: ids::event_id(ids::new_random(), 0), not_after: None };
             let named = match worker.conversations.load(&key, Freshness::AtLeast(0)).await {
                 Ok(state) => {
                     worker.conversations.execute(&key, state, &Command::Entitle { title }, &decider).await.map(drop)

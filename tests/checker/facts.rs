@@ -88,7 +88,8 @@ impl Facts {
             Event::SessionOpened(_)
             | Event::SessionIdentified(_)
             | Event::ConversationRenamed(_)
-            | Event::Erased(_) => {}
+            | Event::Erased(_)
+            | Event::Unreadable(_) => {}
             Event::TurnRequested(e) if recorded.stored_at > e.not_after => self.void_requests += 1,
             Event::TurnRequested(e) => {
                 let turn = words::turn_no(e.turn);

@@ -1,6 +1,6 @@
 //! What people do, through edges: `edge::actions::{send_message, confirm_tool_action, cancel}`; and the deadlines.
 
-use turnstream::domain::{Conversation, Event, Recorded};
+use turnstream::domain::{Conversation, Recorded};
 use uuid::Uuid;
 
 use crate::{
@@ -166,7 +166,7 @@ fn own_fold(rules: &Rules, state: &mut State, at: Seq, seq: Seq) {
     let trusts_clock = rules.server.mutation == Some(Mutation::OwnClock);
     let stored = state.log.at(seq).last_recorded().expect("the event was stored");
     let stored_at = words::time(state.hour);
-    if matches!(&stored.event, Event::TurnRequested(e) if e.is_void_at(stored_at)) && !trusts_clock {
+    if stored.event.is_void_at(stored_at) && !trusts_clock {
         return;
     }
     let mut own = state.log.at(at).fold().clone();

@@ -39,8 +39,10 @@ pub enum Word {
         turn: TurnNo,
         made: u8,
     },
+    /// `over` is the claim that the worker has seen.
     Claim {
         item: Seq,
+        over: Option<Seq>,
     },
     Record {
         turn: TurnNo,
@@ -126,7 +128,7 @@ pub fn number_of(call: &CallRequested) -> CallNo {
 
 /// The turns' ids, as the product makes them.
 static TURNS: LazyLock<Vec<Uuid>> = LazyLock::new(|| {
-    (0..TURNS_MAX).map(|turn| ids::turn_id(Uuid::from_u128(1), session(), &request_id(turn))).collect()
+    (0..TURNS_MAX).map(|turn| ids::turn_id(Uuid::from_u128(1), session(), &request_id(turn), "?", &[])).collect()
 });
 
 pub fn turn_id(turn: TurnNo) -> Uuid {
@@ -178,9 +180,10 @@ impl Word {
                 email_proof: None,
                 browser_fingerprint: None,
                 metadata: None,
+                not_after: None,
             }),
             Word::Request { turn, made } => Command::Request(request(turn, made)),
-            Word::Claim { item } => Command::Claim { item, worker: Uuid::from_u128(4) },
+            Word::Claim { item, over } => Command::Claim { item, worker: Uuid::from_u128(4), over },
             Word::Record { turn, epoch, what } => {
                 let event = event(turn, epoch, what, state.turn.as_ref());
                 Command::Record { turn: turn_id(turn), epoch, event }
@@ -210,7 +213,7 @@ fn request(turn: TurnNo, made: u8) -> TurnRequested {
         asker: None,
         agent_config: None,
         skill: None,
-        not_after: time(made) + Duration::milliseconds(limits::REQUEST_NOT_AFTER_MS),
+        not_after: time(made) + Duration::milliseconds(limits::ACT_NOT_AFTER_MS),
     }
 }
 

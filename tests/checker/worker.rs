@@ -117,12 +117,13 @@ pub fn deliver(rules: &Rules, state: &mut State, item: Seq) -> Run {
     let fold = state.log.fold();
     let Some(turn) = fold.turn.as_ref().filter(|turn| turn.item == item) else { return Run::Busy(driver) };
     driver.turn = words::turn_no(turn.request.turn);
+    let over = turn.epoch;
     if let Some(park) = &turn.park {
         driver.phase = Phase::Scheduling(words::park_epoch(park.id));
         return Run::Busy(driver);
     }
     let log = state.log.clone();
-    driver.append(rules, &log, Word::Claim { item }, Then::Claimed)
+    driver.append(rules, &log, Word::Claim { item, over }, Then::Claimed)
 }
 
 impl Driver {

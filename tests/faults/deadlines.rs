@@ -94,3 +94,32 @@ async fn a_turn_that_nobody_took_in_time_fails_and_is_noted() {
     assert!(stage.gateway.requests().len() <= 1, "the request that was opened with the claim is all");
     schema::log(&stage.nats).await;
 }
+
+/// A person takes longer than a turn may stand still: the limit is on progress, and waits for people have deadlines of their own.
+#[tokio::test]
+async fn a_turn_is_not_ended_because_a_person_took_long() {
+    let stage = Stage::start().await;
+    let provider = provider(&stage).await;
+    let edge = stage.edge().await;
+    let _worker = stage.product.worker(&[("SMOOTH_AGENT_TURN_LIMIT_SECS", "2")]).await;
+    let (mut client, session) = parked(&stage, &edge.address).await;
+    tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+    client.confirm(&session, true).await.unwrap();
+    assert_eq!(answer_text(&client.turn("r1").await), "then not");
+    assert_eq!(provider.calls("restart").len(), 1);
+    schema::log(&stage.nats).await;
+}
+
+/// All of a turn has a limit, too, which is generous and counts waits.
+#[tokio::test]
+async fn a_turn_has_a_limit_in_all() {
+    let stage = Stage::start().await;
+    let provider = provider(&stage).await;
+    let edge = stage.edge().await;
+    let _worker = stage.product.worker(&[("SMOOTH_AGENT_TURN_CAP_SECS", "2")]).await;
+    let (mut client, session) = parked(&stage, &edge.address).await;
+    tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+    client.confirm(&session, true).await.unwrap();
+    assert_eq!(code(client.turn("r1").await.last().unwrap()), "AGENT_ERROR");
+    assert!(provider.calls("restart").is_empty());
+}

@@ -265,6 +265,35 @@ async fn large_frames_are_for_those_with_a_session() {
     assert_eq!(known.close_code().await, Some(1009), "32 MiB");
 }
 
+/// Room is taken by bytes that came, not by what a head announces.
+#[tokio::test]
+async fn announced_frames_that_never_come_delay_nobody() {
+    let s = scene().await;
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        let mut client = Client::connect(&s.edge).await;
+        client.open_session().await;
+        client.ping().await;
+        let head = [&b"\x81\xff"[..], &(20u64 << 20).to_be_bytes(), &[0; 4], b"{"].concat();
+        client.send_bytes(&head).await;
+        idle.push(client);
+    }
+    // Unfinished frames of ordinary size, from many connections.
+    for _ in 0..100 {
+        let mut client = Client::connect(&s.edge).await;
+        let head = [&b"\x81\xff"[..], &(255u64 << 10).to_be_bytes(), &[0; 4]].concat();
+        client.send_bytes(&[head, vec![b' '; 200 << 10]].concat()).await;
+        idle.push(client);
+    }
+    let mut client = Client::connect(&s.edge).await;
+    let session = client.open_session().await;
+    for n in 0..2 {
+        let large = json!({ "action": "ping", "requestId": format!("p{n}"), "x": "x".repeat(15 << 20) });
+        assert_eq!(client.request(large).await["type"], "pong");
+    }
+    assert_eq!(client.request(json!({ "action": "get_session", "sessionId": session.id })).await["status"], 200);
+}
+
 /// What only the deployment's own network reaches is nothing that a visitor may have fetched.
 #[tokio::test]
 async fn an_attachment_leads_to_the_public_internet() {

@@ -156,7 +156,6 @@ async fn restricted_text_reaches_no_model_and_no_citation() {
         ("ada elsewhere", with(json!({"sub": "ada", "org": "globex"})), marks("globex", &["public", "ada"])),
         ("an admin", with(json!({"sub": "root", "role": "admin"})), marks("acme", &["public"])),
         ("nowhere", with(json!({"sub": "ada", "org": "initech"})), BTreeSet::new()),
-        ("forged", Some(format!("{}x", self::token(json!({"sub": "ada"})))), marks("reference-org", &["public"])),
     ] {
         let query = token.map_or_else(String::new, |token| format!("?token={token}"));
         let mut client = Client::try_connect(identity::handshake(&edge, &query, None)).await.unwrap();

@@ -301,3 +301,66 @@ async fn an_address_opens_so_many_sessions_in_a_minute() {
     assert!(opened >= 5);
     from(&a, "203.0.113.8").await.unwrap().open_session().await;
 }
+
+#[tokio::test]
+async fn notes_of_turns_that_are_over_lock_nobody_out_and_leave_nothing() {
+    const NOTES: usize = 1_200;
+    let stage = Stage::start().await;
+    let limit = [("SMOOTH_AGENT_LIMIT_ORG_TURNS", "2")];
+    let (edge, _worker) = tokio::join!(stage.edge_with(&limit), stage.worker_with(&limit));
+    let nats = stage.nats.client().await;
+    let key = |conversation| turnstream::subjects::turn_note_key(turnstream::auth::REFERENCE_ORG, Some(conversation));
+    for _ in 0..NOTES {
+        let (conversation, turn) = (turnstream::ids::new_homed(0), turnstream::ids::new_random().to_string());
+        nats.publish(turnstream::subjects::kv("TURNS", &key(conversation)), turn.into()).await.unwrap();
+    }
+    nats.flush().await.unwrap();
+    let mut client = Client::connect(&edge).await;
+    let session = client.open_session().await;
+    let (began, mut n) = (Instant::now(), 0);
+    // Notes as young as these may be of turns whose requests are on their way; they are in the way for as long as that may take.
+    loop {
+        n += 1;
+        let answer = client.say(&session, &format!("r{n}"), "hello").await;
+        if answer["status"] == 202 {
+            break;
+        }
+        expect_limited(&answer);
+        assert!(began.elapsed() < WAIT_MAX, "notes lock the organisation out");
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    }
+    assert_eq!(answer_text(&client.turn(&format!("r{n}")).await), "ok");
+    // They were taken away on the way, and so is the note of the turn that has ended.
+    let streams = async_nats::jetstream::new(nats);
+    let began = Instant::now();
+    while streams.get_stream("KV_TURNS").await.unwrap().cached_info().state.messages > 0 {
+        assert!(began.elapsed() < WAIT_MAX, "notes stay");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn handshakes_that_failed_while_nats_was_away_are_not_counted() {
+    let mut stage = Stage::start().await;
+    let limits = [("SMOOTH_AGENT_LIMIT_ADDRESS_CONNECTIONS", "3"), ("SMOOTH_AGENT_PROXIES", "1")];
+    let edge = stage.edge_with(&limits).await;
+    let _one = from(&edge, "203.0.113.7").await.unwrap();
+    stage.nats.kill().await;
+    let refused = futures_util::future::join_all((0..5).map(|_| from(&edge, "203.0.113.7"))).await;
+    assert!(refused.into_iter().all(|refused| refused.err() == Some(503)));
+    stage.nats.restart().await;
+    let _two = retried(&edge, "203.0.113.7").await;
+    let _three = retried(&edge, "203.0.113.7").await;
+    assert_eq!(from(&edge, "203.0.113.7").await.err(), Some(429));
+}
+
+/// Connects as soon as the edge has its connection to NATS again.
+async fn retried(edge: &Edge, address: &str) -> Client {
+    let began = Instant::now();
+    loop {
+        match from(edge, address).await {
+            Ok(client) => return client,
+            Err(status) => assert!(status == 503 && began.elapsed() < WAIT_MAX, "{status}"),
+        }
+    }
+}

@@ -14,7 +14,10 @@ use turnstream::{
     limits,
 };
 
-use crate::{domain::Story, support::samples::*};
+use crate::{
+    domain::{PARK, Story, ask, claim, record},
+    support::samples::*,
+};
 
 /// A conversation with this many finished turns, whose messages are this long.
 fn with_turns(turns: u64, question: &str, answer: &str) -> Story {
@@ -120,7 +123,15 @@ fn usage_and_documents_add_up_over_a_turn() {
 /// Every event that speaks of turn `n`, under this epoch.
 fn events_of(n: u64, epoch: u64) -> Vec<Event> {
     let resolution = Resolution::Approved;
-    let resumed = TurnResumed { turn: id(n), park: id(50), resolution, values: None, by: None, pool: POOL.into() };
+    let resumed = TurnResumed {
+        turn: id(n),
+        park: id(50),
+        resolution,
+        values: None,
+        by: None,
+        pool: POOL.into(),
+        not_after: None,
+    };
     let started = TurnStarted { turn: id(n), worker: id(7), item: 6 };
     vec![
         Event::TurnStarted(started),
@@ -210,7 +221,13 @@ fn a_chain_is_folded_in_its_order() {
 
 #[test]
 fn outcomes_are_told_apart() {
-    let cancelled = turnstream::domain::event::TurnCancelled { turn: id(10), request_id: "r".into(), by: id(3) };
+    let cancelled = turnstream::domain::event::TurnCancelled {
+        turn: id(10),
+        request_id: "r".into(),
+        by: id(3),
+        reason: None,
+        not_after: None,
+    };
     let ends = [
         (completed(10, 9, "x"), Outcome::Completed, 2),
         (failed(10, 9), Outcome::Failed, 1),
@@ -254,7 +271,13 @@ fn what_was_shown_of_a_cancelled_turn_is_recorded_once_it_is_over_and_changes_no
     let released = TurnReleased { turn: id(10), epoch, shown: shown() };
     let let_go = Command::LetGo(released.clone());
     assert_eq!(decide(&story.state, &let_go), Err(Refusal::NoTurn), "the turn is active");
-    story.happens(Event::TurnCancelled(TurnCancelled { turn: id(10), request_id: "request-10".into(), by: id(3) }));
+    story.happens(Event::TurnCancelled(TurnCancelled {
+        turn: id(10),
+        request_id: "request-10".into(),
+        by: id(3),
+        reason: None,
+        not_after: None,
+    }));
     assert_eq!(decide(&story.state, &let_go), Ok(Event::TurnReleased(released)));
     // The next turn may have begun by then.
     story.happens(requested(11));
@@ -285,4 +308,105 @@ fn the_fold_keeps_nothing_of_how_an_answer_was_shown() {
         (running, story.state)
     };
     assert_eq!(with(shown()), with(None));
+}
+
+#[test]
+fn an_event_that_was_stored_too_late_changes_nothing() {
+    let late = |event: &Event, seq| {
+        let mut recorded = recorded(seq, event.clone());
+        recorded.event.set_not_after(recorded.stored_at - chrono::Duration::milliseconds(1));
+        recorded
+    };
+    let mut story = Story::parked();
+    let before = story.state.clone();
+    let acts = [
+        opened(),
+        Event::ConversationRenamed(turnstream::domain::event::ConversationRenamed {
+            title: "Late".into(),
+            by: Some(id(3)),
+            not_after: None,
+        }),
+        story.when(&Command::Confirm { park: id(PARK), approved: true, by: id(3) }).unwrap(),
+        story.when(&Command::Cancel { turn: id(10), by: id(3) }).unwrap(),
+        story.when(&Command::Supersede { park: id(PARK), by: id(4) }).unwrap(),
+    ];
+    for act in acts {
+        let recorded = late(&act, story.state.last_seq + 1);
+        story.state.evolve(&recorded);
+        let there = Conversation { last_seq: recorded.seq, last_digest: recorded.digest, ..before.clone() };
+        assert_eq!(story.state, there, "{act:?}");
+    }
+    let mut nothing = Conversation::default();
+    nothing.evolve(&late(&opened(), 1));
+    assert!(!nothing.exists());
+}
+
+#[test]
+fn progress_is_a_step_or_the_end_of_a_wait() {
+    let mut story = Story::parked();
+    let called = story.turn().progress_at;
+    assert_eq!(called, recorded(story.epoch() + 3, opened()).time, "the model's reply, not that the turn waits");
+    story.does(&Command::Confirm { park: id(PARK), approved: true, by: id(3) });
+    let resumed = story.turn().progress_at;
+    assert!(resumed > called);
+    let story = story.and_claimed();
+    assert_eq!(story.turn().progress_at, resumed, "a claim brings nothing further");
+}
+
+#[test]
+fn a_proof_for_an_erased_contact_counts_no_more() {
+    use turnstream::domain::event::{IdentificationMethod, SessionIdentified, kind};
+    let mut story = Story::claimed();
+    let mut sent = match returned(10, story.epoch(), "pay") {
+        Event::TurnToolReturned(returned) => returned,
+        _ => unreachable!(),
+    };
+    sent.otp = serde_json::from_value(serde_json::json!({
+        "description": "pay", "channels": ["email"], "sent": { "channel": "email", "maskedDestination": "a***" },
+    }))
+    .unwrap();
+    let identified = Event::SessionIdentified(SessionIdentified {
+        session: id(3),
+        method: IdentificationMethod::Otp,
+        not_after: None,
+        challenge: None,
+        email: None,
+        phone: None,
+        purpose: Default::default(),
+    });
+    let mut erased = story.state.clone();
+    story.happens(replied(10, story.epoch(), vec![call("pay")]));
+    story.happens(Event::TurnToolReturned(sent));
+    story.happens(identified.clone());
+    assert!(story.state.known(id(3)).unwrap().verified);
+    for event in [Event::Erased(kind::TURN_MODEL_REPLIED), Event::Erased(kind::TURN_TOOL_RETURNED), identified] {
+        let seq = erased.last_seq + 1;
+        erased.evolve(&recorded(seq, event));
+    }
+    assert!(erased.known(id(3)).is_none_or(|known| !known.verified));
+}
+
+#[test]
+fn a_claim_is_over_the_one_that_its_worker_has_seen() {
+    let story = Story::claimed();
+    let (item, epoch) = (story.turn().item, story.epoch());
+    // A worker that was asleep since before the claim, and one that found it lapsed.
+    assert_eq!(story.when(&claim(item, None)), Err(Refusal::Superseded));
+    assert!(story.when(&claim(item, Some(epoch))).is_ok());
+}
+
+#[test]
+fn a_record_names_its_turn_and_epoch() {
+    let story = Story::claimed();
+    assert_eq!(story.when(&record(11, 9, completed(11, 9, "x"))), Err(Refusal::Superseded));
+    assert_eq!(story.when(&record(10, 8, completed(10, 8, "x"))), Err(Refusal::Superseded));
+    let unclaimed = Story::given([opened(), requested(10)]);
+    assert_eq!(unclaimed.when(&record(10, 0, completed(10, 0, "x"))), Err(Refusal::Superseded));
+}
+
+#[test]
+fn one_turn_at_a_time() {
+    for story in [Story::given([opened(), requested(10)]), Story::claimed(), Story::parked()] {
+        assert_eq!(story.when(&ask(11)), Err(Refusal::TurnInProgress));
+    }
 }

@@ -8,6 +8,7 @@ use turnstream::domain::{
     event::{CallRequested, Resolution, Response, TurnResumed, TurnStarted, Usage},
     next_step,
 };
+use turnstream::{log::keys::class_of, sealing::Class};
 use uuid::Uuid;
 
 use crate::support::samples::*;
@@ -88,7 +89,11 @@ impl World {
         Some(match what {
             Move::Open => Command::Open(session()),
             Move::Ask { turn } => Command::Request(request(*turn)),
-            Move::Claim { back: n } => Command::Claim { item: back(&self.items, *n)?, worker: id(7) },
+            Move::Claim { back: n } => Command::Claim {
+                item: back(&self.items, *n)?,
+                worker: id(7),
+                over: self.state.turn.as_ref().and_then(|turn| turn.epoch),
+            },
             Move::Step { back: n, wants_tools, fails } => {
                 let (turn, epoch) = back(&self.claims, *n)?;
                 let event = if *fails { failed(number(turn), epoch) } else { self.outcome(turn, epoch, wants_tools)? };
@@ -197,6 +202,61 @@ fn survives_the_cache(state: &Conversation) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// What of a fold stays when the class of tools is erased: all but what was asked of people and tools, and what they proved by it.
+fn structure(mut state: Conversation) -> Conversation {
+    state.asked = None;
+    state.sessions.clear();
+    state
+}
+
+/// The event as it is read when the keys of a class are destroyed.
+fn erased(recorded: &Recorded, class: Class) -> Recorded {
+    let is_of = class_of(&recorded.event).is_some_and(|of| of == class || class == Class::Said);
+    let event = if is_of { Event::Erased(recorded.event.kind()) } else { recorded.event.clone() };
+    Recorded { event, ..recorded.clone() }
+}
+
+/// The fold of a log of which the class of tools was erased up to some event, begun from a cache or not, is that of the log
+/// itself but for the texts.
+fn erasing_tools_changes_texts_alone(history: &[Recorded]) -> Result<(), TestCaseError> {
+    let mut whole = Conversation::default();
+    for (end, recorded) in history.iter().enumerate() {
+        whole.evolve(recorded);
+        // Conversations with a turn that has not ended are not erased, and are not stuck if they were all the same.
+        for cached in [0, end / 2, end] {
+            let mut state = Conversation::default();
+            history[..cached].iter().for_each(|recorded| state.evolve(recorded));
+            history[cached..=end].iter().for_each(|recorded| state.evolve(&erased(recorded, Class::Tools)));
+            match &whole.turn {
+                None => prop_assert_eq!(structure(state), structure(whole.clone())),
+                Some(turn) => is_not_stuck(&state, turn)?,
+            }
+        }
+        let mut nothing = Conversation::default();
+        history[..=end].iter().for_each(|recorded| nothing.evolve(&erased(recorded, Class::Said)));
+        prop_assert!(!nothing.exists() && nothing.messages.is_empty() && nothing.turn.is_none());
+    }
+    Ok(())
+}
+
+/// A turn whose steps were erased while it was active goes on as it would have: its item and claim drive it, and where it waits
+/// its deadline ends the wait.
+fn is_not_stuck(state: &Conversation, turn: &Turn) -> Result<(), TestCaseError> {
+    let is = state.turn.as_ref().expect("the turn is active");
+    prop_assert_eq!(
+        (is.item, is.epoch, is.claims, is.park.is_some()),
+        (turn.item, turn.epoch, turn.claims, turn.park.is_some())
+    );
+    if let Some(park) = &turn.park {
+        let ended = decide(state, &Command::Expire { park: park.id });
+        prop_assert!(ended.is_ok());
+    } else {
+        let claimed = decide(state, &Command::Claim { item: turn.item, worker: id(7), over: turn.epoch });
+        prop_assert!(claimed.is_ok());
+    }
+    step_is_safe(is)
+}
+
 proptest! {
     #[test]
     fn whatever_is_decided_holds_together(moves in prop::collection::vec(any_move(), 1..80)) {
@@ -230,6 +290,7 @@ proptest! {
         }
         prop_assert!(world.terminals.values().all(|ends| *ends == 1));
         prop_assert!(world.begun.values().all(|times| *times == 1), "begun twice: {:?}", world.begun);
+        erasing_tools_changes_texts_alone(&history)?;
         let mut again = Conversation::default();
         history.iter().for_each(|recorded| again.evolve(recorded));
         prop_assert_eq!(again, world.state, "the fold is a function of the events");
@@ -300,6 +361,7 @@ fn resumed(turn: u64, park: u64, approved: bool) -> Event {
         values: None,
         by: None,
         pool: POOL.into(),
+        not_after: None,
     })
 }
 

@@ -27,7 +27,13 @@ fn started(turn: u64, item: u64) -> Event {
 }
 
 fn cancelled(turn: u64) -> Event {
-    Event::TurnCancelled(TurnCancelled { turn: id(turn), request_id: format!("request-{turn}"), by: id(3) })
+    Event::TurnCancelled(TurnCancelled {
+        turn: id(turn),
+        request_id: format!("request-{turn}"),
+        by: id(3),
+        reason: None,
+        not_after: None,
+    })
 }
 
 fn let_go(turn: u64, epoch: u64, shown: Option<Shown>) -> Event {

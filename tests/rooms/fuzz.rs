@@ -284,7 +284,7 @@ fn subjects_of_all_kinds() {
         }
         let token = subjects::encode_token(&text);
         assert!(!token.contains(['.', '*', '>', ' ', '\t', '\r', '\n']), "{token:?}");
-        if !text.is_empty() {
+        if !text.is_empty() && !token.starts_with("==") {
             assert_eq!(subjects::decode_token(&token), Some(text));
         }
     });
@@ -324,7 +324,7 @@ fn stored_events_and_what_is_folded_of_them() {
             look_at(&state, seq);
             if let Some(turn) = event.turn() {
                 for command in [
-                    Command::Claim { item: seq, worker: Uuid::nil() },
+                    Command::Claim { item: seq, worker: Uuid::nil(), over: None },
                     Command::Cancel { turn, by: Uuid::nil() },
                     Command::Record { turn, epoch: seq, event },
                 ] {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use turnstream::{
-    domain::{Command, Conversation, Digest, Event, Message, Refusal, event::TurnRequested},
+    domain::{Command, Conversation, Event, Message, Refusal, event::TurnRequested},
     limits,
     log::{
         EventLog, NewEvent, ReadError, Via,
@@ -23,21 +23,20 @@ use crate::support::{
 const ANY: Freshness = Freshness::AtLeast(0);
 
 pub fn decider() -> Decider {
-    Decider { source: "/test".into(), event_id: turnstream::ids::event_id(turnstream::ids::new_random(), 0) }
+    Decider {
+        source: "/test".into(),
+        event_id: turnstream::ids::event_id(turnstream::ids::new_random(), 0),
+        not_after: None,
+    }
 }
 
 /// Appends an event as another process would, behind the caches of the one under test.
 pub async fn append(log: &impl EventLog, key: &ConversationKey, event: Event) -> u64 {
-    let expected = log.last(key, Via::Leader).await.unwrap().map_or(0, |last| last.recorded.seq);
-    let Decider { source, event_id } = decider();
-    log.append(
-        key,
-        expected,
-        &NewEvent { id: event_id, source, time: second(1), prev_digest: Digest::default(), event },
-    )
-    .await
-    .unwrap()
-    .seq
+    let last = log.last(key, Via::Leader).await.unwrap();
+    let (expected, prev_digest) = last.map_or_else(Default::default, |last| (last.recorded.seq, last.recorded.digest));
+    let Decider { source, event_id, .. } = decider();
+    let new = NewEvent { id: event_id, source, time: second(1), prev_digest, event };
+    log.append(key, expected, &new).await.unwrap().seq
 }
 
 /// Appends this many turns with a question and an answer each.
@@ -93,6 +92,7 @@ async fn a_conversation_that_is_not_there_is_empty() {
 #[tokio::test]
 async fn the_same_id_in_another_organisation_is_another_conversation() {
     let (spy, key) = (Spy::default(), new_key("acme"));
+    append(&spy, &key, opened()).await;
     append_turns(&spy, &key, 10..11).await;
     let conversations = Conversations::new(spy);
     assert!(conversations.load(&key, ANY).await.unwrap().exists());
@@ -120,13 +120,14 @@ async fn what_memory_knows_and_the_log_does_not_is_let_go() {
 #[tokio::test]
 async fn a_load_waits_for_what_the_caller_knows_of() {
     let (spy, key) = (Spy::default(), new_key("acme"));
+    append(&spy, &key, opened()).await;
     append_turns(&spy, &key, 10..11).await;
-    spy.replicas_see(2);
+    spy.replicas_see(3);
     let conversations = Conversations::new(spy.clone());
-    assert_eq!(conversations.load(&key, ANY).await.unwrap().last_seq, 2);
-    assert_eq!(conversations.load(&key, Freshness::AtLeast(3)).await.unwrap().last_seq, 3);
-    // What this process has seen it does not forget because a replica has not.
     assert_eq!(conversations.load(&key, ANY).await.unwrap().last_seq, 3);
+    assert_eq!(conversations.load(&key, Freshness::AtLeast(4)).await.unwrap().last_seq, 4);
+    // What this process has seen it does not forget because a replica has not.
+    assert_eq!(conversations.load(&key, ANY).await.unwrap().last_seq, 4);
 }
 
 #[tokio::test]
@@ -181,7 +182,13 @@ async fn a_refusal_is_confirmed_by_the_leader() {
     assert_eq!(spy.reads(), [Seen::Last(Via::Leader)]);
     // Another process ends the turn; a replica that lags must not make this one refuse the next.
     spy.replicas_see(busy.last_seq);
-    let cancelled = turnstream::domain::event::TurnCancelled { turn: id(10), request_id: "r".into(), by: id(3) };
+    let cancelled = turnstream::domain::event::TurnCancelled {
+        turn: id(10),
+        request_id: "r".into(),
+        by: id(3),
+        reason: None,
+        not_after: None,
+    };
     append(&spy, &key, Event::TurnCancelled(cancelled)).await;
     let accepted = conversations.execute(&key, busy, &Command::Request(request(11)), &decider()).await.unwrap();
     assert_eq!(accepted.state.turn.as_ref().unwrap().request.turn, id(11));

@@ -167,25 +167,3 @@ async fn two_organisations_do_not_share_an_entry() {
     let elsewhere = ConversationKey { org: "other".into(), ..key };
     assert!(!Conversations::over_nats(log).load(&elsewhere, ANY).await.unwrap().exists());
 }
-
-#[tokio::test]
-async fn an_event_of_a_newer_schema_is_refused_and_not_guessed() {
-    let server = Server::start().await;
-    let (log, key) = (server.log(), new_key("acme"));
-    let envelope = turnstream::wire::stored::Envelope {
-        id: "newer".into(),
-        source: "/test".into(),
-        time: second(1),
-        conversation: key.conversation,
-        prev: 0,
-        prev_digest: None,
-    };
-    let (headers, payload) = turnstream::wire::stored::encode(&envelope, &opened());
-    let headers = headers.iter().map(|(name, value)| (*name, if *name == "ce-schemaversion" { "2" } else { value }));
-    let headers: Vec<_> = headers.filter(|(name, _)| *name != "Nats-Msg-Id").collect();
-    log.put(&key.event("session.opened"), "newer", &headers, payload).await.unwrap();
-    for freshness in [ANY, Freshness::Leader] {
-        let loaded = Conversations::over_nats(log.clone()).load(&key, freshness).await;
-        assert!(matches!(loaded, Err(turnstream::log::ReadError::Malformed { seq: 1, .. })), "{loaded:?}");
-    }
-}

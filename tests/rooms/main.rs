@@ -1,5 +1,6 @@
 //! Tests of the inner rooms: the pure core, the log's contract, loading, and the house rules of the source itself.
 
+mod acts;
 mod domain;
 mod domain_fold;
 mod domain_random;
@@ -12,6 +13,7 @@ mod lists;
 mod load;
 mod load_bucket;
 mod log_contract;
+mod strays;
 mod streams;
 mod support;
 mod tidy;

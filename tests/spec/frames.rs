@@ -66,6 +66,7 @@ fn rendered() -> BTreeMap<&'static str, Bytes> {
         ("keepalive", frames::keepalive(REQUEST, now())),
         ("error.of_a_turn", of("turn.failed")),
         ("error.without_request", frames::error(None, ErrorCode::ValidationError, "`action` is missing", now())),
+        ("error.invalid_token", frames::error(None, ErrorCode::InvalidToken, "the token is not valid", now())),
     ]);
     all.extend(answers());
     all

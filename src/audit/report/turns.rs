@@ -128,7 +128,8 @@ impl<'a> Telling<'a> {
             | Event::SessionIdentified(_)
             | Event::ConversationRenamed(_)
             | Event::TurnRequested(_)
-            | Event::Erased(_) => return None,
+            | Event::Erased(_)
+            | Event::Unreadable(_) => return None,
         })
     }
 
@@ -170,7 +171,8 @@ impl<'a> Telling<'a> {
             | Event::SessionIdentified(_)
             | Event::ConversationRenamed(_)
             | Event::TurnRequested(_)
-            | Event::Erased(_) => {}
+            | Event::Erased(_)
+            | Event::Unreadable(_) => {}
         }
     }
 

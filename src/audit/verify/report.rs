@@ -9,6 +9,9 @@ use crate::{
     domain::Digest,
 };
 
+/// Events that are named one by one.
+const UNREADABLE_NAMED: usize = 100;
+
 /// What was found.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -26,6 +29,10 @@ pub struct Report {
     pub unsealed: u64,
     /// What is no fault and worth knowing.
     pub notes: Vec<String>,
+    /// Events that follow from those before them and that this program can't read: they change nothing.
+    pub unreadable: u64,
+    /// The first of them.
+    pub unreadable_events: Vec<Break>,
     pub broken: u64,
     /// The first event that breaks its chain, or conversation that is not as a checkpoint knows it.
     pub first: Option<Break>,
@@ -54,6 +61,14 @@ impl Report {
     pub fn found(&mut self, found: Break) {
         self.broken += 1;
         self.first.get_or_insert(found);
+    }
+
+    /// Adds an event that can't be read.
+    pub fn cannot_read(&mut self, event: Break) {
+        self.unreadable += 1;
+        if self.unreadable_events.len() < UNREADABLE_NAMED {
+            self.unreadable_events.push(event);
+        }
     }
 
     /// Adds what is wrong with the log as a whole.
@@ -98,6 +113,12 @@ impl fmt::Display for Report {
         }
         if self.unsealed > 0 {
             writeln!(f, "{} events are not covered by a checkpoint", self.unsealed)?;
+        }
+        for Break { seq, subject, problem } in &self.unreadable_events {
+            writeln!(f, "event {seq} on {subject} can't be read, and changes nothing: {problem}")?;
+        }
+        if self.unreadable > self.unreadable_events.len() as u64 {
+            writeln!(f, "{} events in all can't be read", self.unreadable)?;
         }
         for note in &self.notes {
             writeln!(f, "note: {note}")?;

@@ -15,7 +15,7 @@ use crate::{
         event::{EmailProof, Participant, SessionOpened},
         interaction, title,
     },
-    edge::{admission, internal::visitors},
+    edge::{access::Wish, admission, internal::visitors},
     ids, limits,
     log::load::Freshness,
     subjects::ConversationKey,
@@ -37,7 +37,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let opened = with_principal(with_context(opened, user), known);
     // A session of the conversation that the frame names beside it shows that the client has been there.
     session(connection, request.fields.session()).await?;
-    let (key, state, opened) = match resumable(connection, wanted).await? {
+    let (key, state, opened) = match resumable(connection, wanted, Wish::Join).await? {
         // A session lives where its conversation does.
         Some((key, state)) => {
             // So does its agent, unless the client names another.
@@ -48,7 +48,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
         }
         None => (new_conversation(connection, &org)?, Arc::default(), opened),
     };
-    let opened = with_agent(connection, &key.org, opened);
+    let opened = proved_for(connection, with_agent(connection, &key.org, opened), (&key, &state), key.org == org);
     let (resumed, was_nobodys) = (state.exists(), state.owner.is_none());
     let executed = edge.conversations.execute(&key, state, &Command::Open(opened.clone()), &edge.decider()).await?;
     edge.save_fold(&key);
@@ -121,6 +121,7 @@ fn read(
         email_proof: Some(EmailProof::Told),
         browser_fingerprint: fields.text("browserFingerprint")?.map(cut),
         metadata,
+        not_after: None,
     };
     Ok((opened, fields.text("conversationId")?.and_then(|id| id.parse().ok())))
 }
@@ -130,6 +131,26 @@ fn with_agent(connection: &Connection, org: &str, mut opened: SessionOpened) -> 
     let configured = connection.edge.agents.find(org, &opened.agent_id);
     if let Some(name) = configured.and_then(|(_, config)| shown_name(config.name.as_deref()?)) {
         opened.agent.name = name;
+    }
+    opened
+}
+
+/// What was proved in one organisation is no proof in another. And who joins from a session that has proved the owner's address
+/// goes on as the owner: the new session has shown the same.
+fn proved_for(
+    connection: &Connection,
+    mut opened: SessionOpened,
+    (key, state): (&ConversationKey, &Conversation),
+    is_same_org: bool,
+) -> SessionOpened {
+    if !is_same_org {
+        opened.email_proof = Some(EmailProof::Told);
+    }
+    let from = connection.reached_by(key.conversation);
+    let proved = from.and_then(|record| record.proved.as_deref().or_else(|| state.proved_by(record.session)));
+    if opened.email_proof == Some(EmailProof::Told) && proved.is_some() && proved == state.owner.as_deref() {
+        opened.user_email = proved.map(str::to_string);
+        opened.email_proof = Some(EmailProof::Challenge);
     }
     opened
 }
@@ -170,14 +191,15 @@ fn cut(text: &str) -> String {
 pub(super) async fn resumable(
     connection: &Connection,
     wanted: Option<Uuid>,
+    wish: Wish,
 ) -> Result<Option<(ConversationKey, Arc<Conversation>)>, BadFrame> {
     let Some(id) = wanted else { return Ok(None) };
     let conversations = &connection.edge.conversations;
     let of_nobody = || ids::new_homed(ids::region_number(id).unwrap_or_default());
     for key in connection.orgs().filter_map(|org| connection.edge.key(org, id)) {
         // To know its id is not enough everywhere. It is asked for all the same, so that the time tells nothing.
-        let needs_session = connection.edge.wants_sessions() && connection.principal_in(&key.org).is_none();
-        let is_shown = !needs_session || connection.has_reached(id);
+        let is_anonymous = connection.principal_in(&key.org).is_none();
+        let is_shown = !is_anonymous || connection.has_reached(id) || !connection.edge.wants_sessions(wish);
         let is_theirs = |state: &Conversation| is_shown && may_reach(connection, &key, state);
         // An owner never changes, so what is known here need not be asked for again.
         let is_others = conversations.cached(&key).is_some_and(|state| state.exists() && !is_theirs(&state));
@@ -185,7 +207,7 @@ pub(super) async fn resumable(
         let mut asked = ConversationKey { conversation, ..key.clone() };
         for freshness in [Freshness::AtLeast(0), Freshness::Leader] {
             let state = conversations.load(&asked, freshness).await?;
-            if state.exists() && is_theirs(&state) {
+            if state.exists() && is_theirs(&state) && is_of_page(connection, &key, &state).await {
                 return Ok(Some((key, state)));
             }
             if state.exists() {
@@ -194,6 +216,18 @@ pub(super) async fn resumable(
         }
     }
     Ok(None)
+}
+
+/// Whether the client's page may use the agent of a conversation that it names by its id.
+async fn is_of_page(connection: &Connection, key: &ConversationKey, state: &Conversation) -> bool {
+    let edge = &connection.edge;
+    if connection.principal_in(&key.org).is_some() || !edge.widgets.is_configured() {
+        return true;
+    }
+    match &state.agent_id {
+        Some(agent) => edge.widgets.allows(agent, connection.origin.as_deref()).await,
+        None => false,
+    }
 }
 
 fn new_conversation(connection: &Connection, org: &str) -> Result<ConversationKey, BadFrame> {

@@ -22,7 +22,10 @@ use std::sync::Arc;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use uuid::Uuid;
 
-use super::connection::Connection;
+use super::{
+    access::Page,
+    connection::{Connection, WatchError},
+};
 use crate::{
     auth,
     domain::{Command, Conversation, Refusal, Turn},
@@ -93,7 +96,11 @@ async fn session(
     let Some(record) = edge.sessions.find(id, is_theirs).await? else { return Ok(None) };
     let Some(key) = edge.key(&record.org, record.conversation) else { return Ok(None) };
     let principal = connection.principal_in(&record.org);
-    if !edge.may_use(&record, &key, principal, connection.origin.as_deref()).await? {
+    let page = match connection.reached_by(record.conversation) {
+        Some(known) if known.session == record.session => Page::Admitted,
+        _ => Page::Of(connection.origin.as_deref()),
+    };
+    if !edge.may_use(&record, &key, principal, page).await? {
         return Ok(None);
     }
     connection.reaches(&record);
@@ -157,7 +164,7 @@ impl From<ReadError> for BadFrame {
                 code: ErrorCode::StorageError,
                 message: "the storage is not available, please try again".into(),
             },
-            ReadError::Malformed { .. } | ReadError::Sealed(_) => broken(),
+            ReadError::Sealed(_) => broken(),
         }
     }
 }
@@ -172,6 +179,10 @@ impl From<ExecuteError> for BadFrame {
             ExecuteError::Append(AppendError::Erased) => {
                 BadFrame { code: ErrorCode::ConversationNotFound, message: "this conversation was erased".into() }
             }
+            ExecuteError::Refused(Refusal::ReadOnly) => BadFrame {
+                code: ErrorCode::ConversationReadOnly,
+                message: "this conversation can only be read here: it was gone on with by a newer version".into(),
+            },
             error if error.is_storage() => ReadError::Unavailable(error.to_string()).into(),
             error => {
                 tracing::error!(%error, "an action was refused without an answer of its own");
@@ -187,8 +198,14 @@ impl From<AppendError> for BadFrame {
     }
 }
 
-impl From<async_nats::SubscribeError> for BadFrame {
-    fn from(error: async_nats::SubscribeError) -> Self {
-        ReadError::Unavailable(error.to_string()).into()
+impl From<WatchError> for BadFrame {
+    fn from(error: WatchError) -> Self {
+        match error {
+            WatchError::TooMany => BadFrame {
+                code: ErrorCode::RateLimited,
+                message: "this connection follows too many conversations; open another one".into(),
+            },
+            WatchError::Read(error) => error.into(),
+        }
     }
 }

@@ -3,7 +3,7 @@
 use super::{Connection, answer, create_conversation_session::resumable};
 use crate::{
     domain::{Command, title},
-    edge::admission,
+    edge::{access::Wish, admission},
     log::load::ExecuteError,
     wire::{
         actions::{BadFrame, Request, invalid},
@@ -16,7 +16,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let title = title::clean(request.fields.required_text("title")?);
     let title = title.ok_or_else(|| invalid("nothing is left of `title`"))?;
     admission::admit_write(connection)?;
-    let (key, state) = resumable(connection, id).await?.ok_or_else(not_found)?;
+    let (key, state) = resumable(connection, id, Wish::Rename).await?.ok_or_else(not_found)?;
     let command = Command::Rename { title: title.clone(), by: connection.session };
     match connection.edge.conversations.execute(&key, state, &command, &connection.edge.decider()).await {
         Ok(_) => {}

@@ -1,24 +1,29 @@
 //! `send_message`: asks for a turn.
 //!
 //! The 202 is sent when `turn.requested` is in the log. The connection watches the conversation before it appends, so no
-//! frame of the turn is missed; they wait in its queue until the 202 is out. The same requestId on the same session is the
-//! same turn, on any edge and at any time: a client may retry as it likes.
+//! frame of the turn is missed; they wait in its queue until the 202 is out. The same requestId with the same message on the
+//! same session is the same turn, on any edge and at any time: a client may retry as it likes.
+//!
+//! A turn that is active stands against another message, but for two kinds: one that waits for a person, where the client can't
+//! have seen the prompt (it is no client of the resume extension, and has not asked for the turn on this connection, so its
+//! library drops the prompt), gives way; and so does one that no worker was there for.
 
 use std::sync::Arc;
 
-use chrono::{Duration, Utc};
+use chrono::Utc;
 use uuid::Uuid;
 
 use super::{Connection, session, session_not_found};
 use crate::{
     auth::{Principal, Role},
     domain::{
-        Command, Conversation, Refusal,
+        Command, Conversation, Refusal, Turn,
         event::{AgentVersion, Asker, File, Image, Skill, TurnRequested},
     },
     edge::{
         admission,
         attachments::{self, Attachments},
+        ending,
         workers::Outlook,
     },
     ids, limits,
@@ -50,22 +55,19 @@ pub(super) async fn serve(connection: &mut Connection, request: &mut Request) ->
         Err(bad) => return Err(in_progress_first(connection, &found, request).await?.unwrap_or(bad)),
     };
     let (record, key) = found.ok_or_else(session_not_found)?;
-    let turn = ids::turn_id(key.conversation, record.session, &asked.request_id);
+    let turn = turn_of(connection, &key, record.session, &asked).await?;
     let agent = connection.edge.agents.find(&key.org, &record.agent_id);
     let pool = agent.as_ref().and_then(|(_, config)| config.pool.clone());
     let pool = pool.unwrap_or_else(|| connection.edge.settings.pool.clone());
-    if connection.edge.workers.outlook(&key.region, &pool, &key.org) == Outlook::NoKey {
+    if let Some(unavailable) = unavailable(connection, &key, &pool).await {
         let found = Some((record, key));
-        let unavailable = BadFrame {
-            code: ErrorCode::LlmUnavailable,
-            message: "no model is configured, so messages can't be answered".into(),
-        };
         return Err(in_progress_first(connection, &found, request).await?.unwrap_or(unavailable));
     }
     admission::admit_message(connection, &key, turn).await?;
     let attachments = store(connection, &key, turn, std::mem::take(&mut asked.attachments)).await?;
     connection.watch(&key, false).await?;
     connection.views.open(&key, turn, &asked.request_id, None);
+    connection.views.asked_here(turn);
     let command = command(connection, &record, asked, attachments, turn, pool, agent.map(|(version, _)| version));
     let accepted = ask(connection, request, &key, turn, command).await;
     if accepted.is_err() {
@@ -89,12 +91,19 @@ async fn ask(
     };
     // The event's id is the turn's: a retry on another edge is recognised by the log itself.
     let decider = edge.decider_with_id(turn.simple().to_string());
-    match edge.conversations.execute(key, state, &command, &decider).await {
-        Ok(executed) if executed.state.turn.as_ref().is_some_and(|active| active.request.turn == turn) => {
+    let mut executed = edge.conversations.execute(key, state, &command, &decider).await;
+    if matches!(executed, Err(ExecuteError::Refused(Refusal::TurnInProgress)))
+        && make_way(connection, request, key).await?
+    {
+        let state = edge.conversations.load(key, Freshness::AtLeast(0)).await?;
+        executed = edge.conversations.execute(key, state, &command, &decider).await;
+    }
+    match executed {
+        Ok(_) => {
             accept(connection, request, turn);
             Ok(())
         }
-        Ok(_) => Err(too_late()),
+        Err(ExecuteError::TooLate) => Err(too_late()),
         Err(ExecuteError::Refused(Refusal::AlreadyActive)) => {
             accept(connection, request, turn);
             let state = edge.conversations.load(key, Freshness::AtLeast(0)).await?;
@@ -109,9 +118,70 @@ async fn ask(
             connection.show_end(key, &state, turn).await;
             Ok(())
         }
-        Err(ExecuteError::Refused(_)) => Err(turn_in_progress()),
+        Err(ExecuteError::Refused(Refusal::TurnInProgress)) => Err(turn_in_progress()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The turn that a request names. One that an earlier version has stored has an id without the message in it.
+async fn turn_of(
+    connection: &Connection,
+    key: &ConversationKey,
+    session: Uuid,
+    asked: &Asked,
+) -> Result<Uuid, BadFrame> {
+    let Asked { request_id, message, attachments, .. } = asked;
+    let conversations = &connection.edge.conversations;
+    let state = match conversations.cached(key) {
+        Some(state) => state,
+        None => conversations.load(key, Freshness::AtLeast(0)).await?,
+    };
+    let earlier = ids::turn_id_without_message(key.conversation, session, request_id);
+    let is_active = state.active(earlier).is_some_and(|turn| turn.request.message == *message);
+    let is_finished = state.finished_turn(earlier).is_some_and(|turn| {
+        state.messages.iter().any(|known| known.seq == turn.requested_seq && known.text() == *message)
+    });
+    if is_active || is_finished {
+        return Ok(earlier);
+    }
+    Ok(ids::turn_id(key.conversation, session, request_id, message, &attachments.digests()))
+}
+
+/// Why no answer can come: workers are there and none has a key, or there is no such pool of workers.
+async fn unavailable(connection: &Connection, key: &ConversationKey, pool: &str) -> Option<BadFrame> {
+    let edge = &connection.edge;
+    let message = match edge.workers.outlook(&key.region, pool, &key.org) {
+        Outlook::Answers => return None,
+        Outlook::NoKey => "no model is configured, so messages can't be answered",
+        Outlook::Nobody if edge.workers.has_pool(&edge.client, &key.region, pool).await => return None,
+        Outlook::Nobody => "there are no workers for this agent, so messages can't be answered",
+    };
+    Some(BadFrame { code: ErrorCode::LlmUnavailable, message: message.into() })
+}
+
+/// Ends the turn that stands against a message, if it is one that gives way. False: it stays.
+async fn make_way(connection: &mut Connection, request: &Request, key: &ConversationKey) -> Result<bool, BadFrame> {
+    let edge = connection.edge.clone();
+    let state = edge.conversations.load(key, Freshness::AtLeast(0)).await?;
+    let Some(turn) = state.turn.clone() else { return Ok(true) };
+    let frame = match turn.park.as_ref().filter(|_| gives_way(connection, &turn)) {
+        Some(park) => {
+            let Some(by) = request.fields.session() else { return Ok(false) };
+            let command = Command::Supersede { park: park.id, by };
+            ending::end(&edge, key, state, &turn, &command).await?
+        }
+        None => ending::end_if_abandoned(&edge, key, &state).await?,
+    };
+    let Some(frame) = frame else { return Ok(false) };
+    if connection.views.is_open(turn.request.turn) {
+        connection.push_end(turn.request.turn, frame);
+    }
+    Ok(true)
+}
+
+/// Whether a turn waits for a person who can't have seen the prompt on this connection.
+fn gives_way(connection: &Connection, turn: &Turn) -> bool {
+    turn.park.is_some() && !connection.views.resumes && !connection.views.was_asked_here(turn.request.turn)
 }
 
 /// Stores what came with a message, unless another turn stands against it.
@@ -126,7 +196,7 @@ async fn store(
     }
     let edge = &connection.edge;
     let state = edge.conversations.load(key, Freshness::AtLeast(0)).await?;
-    if state.turn.as_ref().is_some_and(|active| active.request.turn != turn) {
+    if state.turn.as_ref().is_some_and(|active| active.request.turn != turn && !gives_way(connection, active)) {
         return Err(turn_in_progress());
     }
     attachments.store(&edge.objects, key).await
@@ -159,7 +229,8 @@ fn command(
         asker: connection.principal.as_ref().filter(|principal| principal.org == record.org).map(asker),
         agent_config,
         skill: asked.skill,
-        not_after: Utc::now() + Duration::milliseconds(limits::REQUEST_NOT_AFTER_MS),
+        // Its decision says when.
+        not_after: Utc::now(),
     })
 }
 
@@ -246,7 +317,7 @@ async fn skill(
 }
 
 /// "A turn is in progress" precedes every other complaint about a message to a known session, but never stands against the
-/// turn's own requestId.
+/// turn's own requestId and message.
 async fn in_progress_first(
     connection: &Connection,
     found: &Option<(Arc<SessionRecord>, ConversationKey)>,
@@ -254,7 +325,12 @@ async fn in_progress_first(
 ) -> Result<Option<BadFrame>, BadFrame> {
     let Some((_, key)) = found else { return Ok(None) };
     let state: Arc<Conversation> = connection.edge.conversations.load(key, Freshness::AtLeast(0)).await?;
-    let other = state.turn.as_ref().filter(|turn| Some(&turn.request.request_id) != request.request_id.as_ref());
+    let message = request.fields.text("message").ok().flatten();
+    let is_own = |turn: &Turn| {
+        Some(&turn.request.request_id) == request.request_id.as_ref()
+            && message.is_none_or(|message| message == turn.request.message)
+    };
+    let other = state.turn.as_ref().filter(|turn| !is_own(turn) && !gives_way(connection, turn));
     Ok(other.map(|_| turn_in_progress()))
 }
 

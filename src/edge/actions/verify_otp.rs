@@ -58,6 +58,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
         email: proved.email,
         phone: proved.phone,
         purpose: OtpPurpose::Tool,
+        not_after: None,
     };
     match edge.identify(&key, state, identified).await {
         Ok(()) => {}

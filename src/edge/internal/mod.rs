@@ -24,7 +24,7 @@ use warp::{
     reply::Response,
 };
 
-use super::{Edge, admission, server::Peer};
+use super::{Edge, access::Page, admission, server::Peer};
 use crate::{
     auth::{self, REFERENCE_ORG},
     limits,
@@ -109,7 +109,7 @@ impl Asked {
         };
         let record = self.edge.sessions.find(id, is_theirs).await?.ok_or_else(session_not_found)?;
         let key = self.edge.key(&record.org, record.conversation).ok_or_else(session_not_found)?;
-        let may = self.edge.may_use(&record, &key, None, self.origin.as_deref()).await?;
+        let may = self.edge.may_use(&record, &key, None, Page::Of(self.origin.as_deref())).await?;
         may.then_some((record, key)).ok_or_else(session_not_found)
     }
 

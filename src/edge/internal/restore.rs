@@ -133,6 +133,7 @@ async fn own(asked: &Asked, record: &SessionRecord, key: &ConversationKey, prove
         email: proved.email.clone(),
         phone: None,
         purpose: OtpPurpose::Restore,
+        not_after: None,
     };
     edge.identify(key, state, identified).await?;
     Ok(())
@@ -203,6 +204,7 @@ async fn open(asked: &Asked, by: &SessionRecord, email: &str, conversation: Uuid
         email_proof: Some(EmailProof::Challenge),
         browser_fingerprint: None,
         metadata: None,
+        not_after: None,
     };
     let executed = edge.conversations.execute(&key, state, &Command::Open(opened.clone()), &edge.decider()).await?;
     let record = SessionRecord {

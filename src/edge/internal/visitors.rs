@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::Asked;
 use crate::{
+    domain::session::Known,
     edge::Edge,
     limits,
     log::{ReadError, Via, load::Freshness},
@@ -45,8 +46,8 @@ pub(super) async fn resume(asked: &Asked) -> Result<Value, BadFrame> {
     let Some(key) = key else { return not_resumable("session_gone") };
     // The conversation may have got its owner after the session was opened.
     let state = asked.edge.conversations.load(&key, Freshness::AtLeast(0)).await?;
-    let has_proved =
-        record.proved.is_some() || state.known(session).is_some_and(|known| known.verified || known.proved.is_some());
+    let proved = |known: &Known| known.verified || known.proved.is_some();
+    let has_proved = record.proved.is_some() || state.sessions.iter().any(proved);
     let reaches = |owner: Option<&str>| asked.may_reach(owner, None);
     if has_proved || !reaches(state.owner.as_deref()) || !reaches(record.owner.as_deref()) {
         return not_resumable("identified");

@@ -53,7 +53,7 @@ impl Log {
     pub fn violations(&self) -> Vec<String> {
         let mut violations = Vec::new();
         let (mut ids, mut tails) = (HashSet::new(), HashMap::new());
-        for Stored { envelope, recorded } in &self.events {
+        for Stored { envelope, recorded, .. } in &self.events {
             if !ids.insert(&envelope.id) {
                 violations.push(format!("event id {} is there twice", envelope.id));
             }
@@ -81,7 +81,7 @@ impl Log {
             |stored: &&Stored| matches!(&stored.recorded.event, Event::TurnRequested(e) if Some(e.turn) == turn);
         let conversation = self.events.iter().find(requested).map(|stored| stored.envelope.conversation);
         let of_conversation = self.events.iter().filter(|stored| Some(stored.envelope.conversation) == conversation);
-        let lines = of_conversation.map(|Stored { envelope, recorded }| {
+        let lines = of_conversation.map(|Stored { envelope, recorded, .. }| {
             let (seq, prev, at) = (recorded.seq, envelope.prev, recorded.time.format("%T%.3f"));
             let stored_at = recorded.stored_at.format("%T%.3f");
             format!("  {seq} after {prev}, made {at}, stored {stored_at}, {}: {:?}", envelope.source, recorded.event)

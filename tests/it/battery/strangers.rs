@@ -160,7 +160,8 @@ pub(super) async fn owner(world: &World, battery: &mut Battery) {
     let approval = json!(world.approval.id);
     let spelled = tokens::signed(json!({"sub": "ada-2", "email": " ADA@acme.example "}));
     for (edge, token) in [(&world.strict, tokens::ada()), (&world.mild, spelled)] {
-        let mut ada = connect(edge, &token).await;
+        // A client that is shown what waits, so that what waits stays.
+        let mut ada = connect_with(edge, &token, "&v=resume").await;
         for (action, wanted) in [
             (json!({"action": "get_session", "sessionId": approval}), "200"),
             (json!({"action": "get_conversation_messages", "sessionId": approval}), "200"),

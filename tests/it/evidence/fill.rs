@@ -35,7 +35,9 @@ async fn grow(log: &NatsLog, key: &ConversationKey, round: u64, events: u64) {
         let turn = Uuid::from_u128(u128::from(round * 1_000 + n));
         let event = match n % 3 {
             0 => Event::ConversationRenamed(ConversationRenamed {
-                title: format!("“Round” {round},\n {n}"), by: None
+                title: format!("“Round” {round},\n {n}"),
+                by: None,
+                not_after: None,
             }),
             1 => Event::TurnStarted(TurnStarted { turn, worker: Uuid::nil(), item: seq }),
             _ => Event::TurnReleased(TurnReleased { turn, epoch: seq, shown: None }),

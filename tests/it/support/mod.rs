@@ -43,8 +43,20 @@ pub struct Edge {
 impl Stage {
     pub async fn start() -> Self {
         let stage = Self::without_streams().await;
-        let mut applied = stage.run("streams apply", &["streams", "apply"], &[]);
+        stage.apply_streams().await;
+        stage
+    }
+
+    async fn apply_streams(&self) {
+        let mut applied = self.run("streams apply", &["streams", "apply"], &[]);
         assert!(applied.ended().await.success(), "{}", applied.output());
+    }
+
+    /// A stage whose server has a store already, with the streams of this version.
+    pub async fn on(store: tempfile::TempDir) -> Self {
+        let (nats, gateway) = tokio::join!(NatsServer::start_on(store), FakeGateway::start());
+        let stage = Self { nats, gateway };
+        stage.apply_streams().await;
         stage
     }
 

@@ -3,7 +3,7 @@
 /// The user that a command of the product connects as.
 pub fn user_of(command: &str) -> &'static str {
     match command {
-        "edge" => "edge",
+        "edge" | "end-turn" => "edge",
         "worker" => "worker",
         "ingest" => "ingester",
         "dev" => "test",

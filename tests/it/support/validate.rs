@@ -289,6 +289,7 @@ fn error_code(code: &Value) -> Checked {
         "UNSUPPORTED_ACTION",
         "SESSION_NOT_FOUND",
         "CONVERSATION_NOT_FOUND",
+        "CONVERSATION_READ_ONLY",
         "TURN_IN_PROGRESS",
         "NO_PENDING_CONFIRMATION",
         "NO_PENDING_INTERACTION",

@@ -56,6 +56,7 @@ pub fn session() -> SessionOpened {
         email_proof: None,
         browser_fingerprint: None,
         metadata: None,
+        not_after: None,
     }
 }
 

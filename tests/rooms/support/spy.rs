@@ -13,6 +13,7 @@ use turnstream::{
 pub enum Seen {
     Last(Via),
     At(Via),
+    After,
 }
 
 #[derive(Clone, Default)]
@@ -25,6 +26,8 @@ struct Inner {
     /// Replicas have events only up to this sequence.
     replicated: Option<u64>,
     clock: Option<DateTime<Utc>>,
+    /// Appends are stored, and nobody is told.
+    appends_unheard: bool,
 }
 
 impl Spy {
@@ -45,6 +48,11 @@ impl Spy {
     /// The time at which the log says that it took its events.
     pub fn events_are_stored_at(&self, time: DateTime<Utc>) {
         self.0.lock().unwrap().clock = Some(time);
+    }
+
+    /// From now on the log takes appends and does not answer.
+    pub fn answers_to_appends_are_lost(&self) {
+        self.0.lock().unwrap().appends_unheard = true;
     }
 
     /// Puts another log in the place of this one.
@@ -82,8 +90,12 @@ impl Spy {
 
 impl EventLog for Spy {
     async fn append(&self, key: &ConversationKey, expected: u64, event: &NewEvent) -> Result<Appended, AppendError> {
-        let log = self.0.lock().unwrap().log.clone();
-        log.append(key, expected, event).await
+        let (log, unheard) = {
+            let inner = self.0.lock().unwrap();
+            (inner.log.clone(), inner.appends_unheard)
+        };
+        let appended = log.append(key, expected, event).await;
+        if unheard { Err(AppendError::Unavailable("the answer is lost".into())) } else { appended }
     }
 
     async fn last(&self, key: &ConversationKey, via: Via) -> Result<Option<Stored>, ReadError> {
@@ -97,5 +109,15 @@ impl EventLog for Spy {
         let stored = log.at(key, seq, via).await?;
         let found = self.newest(&log, key, stored, via).await?;
         Ok(found.filter(|stored| stored.recorded.seq == seq))
+    }
+
+    async fn after(&self, key: &ConversationKey, seq: u64) -> Result<Vec<Stored>, ReadError> {
+        let log = self.read(Seen::After);
+        let clock = self.0.lock().unwrap().clock;
+        let mut events = log.after(key, seq).await?;
+        for stored in &mut events {
+            stored.recorded.stored_at = clock.unwrap_or(stored.recorded.stored_at);
+        }
+        Ok(events)
     }
 }

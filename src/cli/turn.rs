@@ -1,0 +1,63 @@
+//! `turnstream end-turn`: ends a turn that nothing else ends.
+
+use anyhow::{Context, bail};
+use chrono::Utc;
+use clap::Args;
+use uuid::Uuid;
+
+use crate::{
+    app,
+    audit::walk,
+    config::Config,
+    domain::Command,
+    ids,
+    live::relay::publish_terminal,
+    log::{
+        bus::soon,
+        load::{Conversations, Decider, Freshness},
+    },
+    subjects,
+    wire::render::render,
+};
+
+/// End the turn that a conversation is at, whatever it is at, so that its visitor can go on.
+///
+/// For a turn whose end is not in the log and never will be: because what its worker wrote can't be read, or a person's answer is
+/// lost. A turn that runs is stopped, too. Needs the permissions of an edge.
+#[derive(Args)]
+pub struct EndTurn {
+    /// The conversation's id.
+    conversation: Uuid,
+    /// Only if it is this turn.
+    #[arg(long)]
+    turn: Option<Uuid>,
+}
+
+/// Ends the turn and tells the clients and the worker.
+pub async fn end_turn(args: EndTurn, config: &Config) -> anyhow::Result<()> {
+    let bus = app::connect(config, "edge").await?;
+    let log = app::log(config, &bus).await?;
+    let region = &config.regions.home;
+    let key = walk::find(&log, region, args.conversation).await?;
+    let key =
+        key.with_context(|| format!("there is no conversation {} in the region `{region}`", args.conversation))?;
+    let conversations = Conversations::over_nats(log);
+    let state = conversations.load(&key, Freshness::Leader).await?;
+    let Some(turn) = state.turn.clone() else { bail!("the conversation is at no turn") };
+    let id = turn.request.turn;
+    if args.turn.is_some_and(|wanted| wanted != id) {
+        bail!("the conversation is at another turn: {id}");
+    }
+    let (source, event_id) = (format!("turnstream/{region}/operator"), ids::event_id(ids::new_random(), 0));
+    let decider = Decider { source, event_id, not_after: None };
+    let executed = conversations.execute(&key, state, &Command::End { turn: id }, &decider).await?;
+    if let Err(error) = soon(bus.client.publish(subjects::stop(region, key.conversation), "".into())).await {
+        eprintln!("the turn's worker notices later: {error}");
+    }
+    for (_, frame) in render(&turn.request.request_id, false, &executed.recorded.event, Utc::now()) {
+        publish_terminal(&bus.client, &key, turn.request.session, id, frame).await;
+    }
+    soon(bus.client.flush()).await.map_err(anyhow::Error::msg)?;
+    println!("turn {id} has ended");
+    Ok(())
+}

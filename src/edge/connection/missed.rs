@@ -1,0 +1,76 @@
+//! What a client of the resume extension has missed, said from the log.
+
+use chrono::Utc;
+use uuid::Uuid;
+
+use super::Connection;
+use crate::{
+    domain::Event,
+    log::load::Freshness,
+    wire::render::{self, Streamed},
+};
+
+impl Connection {
+    /// A client that resumes is owed every byte of the model's text and all tool activity: what was not shown of the first
+    /// `calls` model calls, as far as they are over, and of the first `chunks` frames of tool activity is said from the log.
+    /// False: the log can't be read now.
+    pub(super) async fn say_missed(&mut self, turn: Uuid, calls: u32, chunks: u64) -> bool {
+        let Some(view) = self.views.get_mut(turn) else { return true };
+        view.set_behind(true);
+        let key = view.key.clone();
+        let state = match self.edge.conversations.load(&key, Freshness::Leader).await {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::warn!(%error, %turn, "what a client missed can't be read now");
+                return false;
+            }
+        };
+        let last = match (state.finished_turn(turn), &state.turn) {
+            (Some(finished), _) => finished.terminal_seq,
+            (None, Some(active)) if active.request.turn == turn => state.last_seq,
+            (None, _) => return true,
+        };
+        match self.edge.conversations.events_of_turn(&key, turn, last).await {
+            Ok(events) => self.say_streamed(turn, &events, calls, chunks),
+            Err(error) => {
+                tracing::warn!(%error, %turn, "what a client missed can't be read now");
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Says what was not shown yet; `events` are all of the turn so far.
+    fn say_streamed(&mut self, turn: Uuid, events: &[Event], calls: u32, chunks: u64) {
+        let Some(Event::TurnRequested(request)) = events.first() else { return };
+        for streamed in render::streamed(&request.request_id, request.stream, events, Utc::now()) {
+            match streamed {
+                Streamed::Text { call, epoch, text } if call < calls => {
+                    self.say_text(turn, &request.request_id, (call, epoch), &text);
+                }
+                Streamed::Chunk { n, frame } if n < chunks => {
+                    if self.views.get_mut(turn).is_some_and(|view| view.take_chunk(n)) {
+                        self.push(turn, frame);
+                    }
+                }
+                Streamed::Text { .. } | Streamed::Chunk { .. } => {}
+            }
+        }
+        if let Some(view) = self.views.get_mut(turn) {
+            view.set_behind(false);
+        }
+    }
+
+    /// Says what was not shown of the text of a model call, which is of this epoch.
+    fn say_text(&mut self, turn: Uuid, request_id: &str, (call, epoch): (u32, u64), text: &str) {
+        let Some(view) = self.views.get_mut(turn) else { return };
+        if view.void_text(call, epoch) {
+            self.push(turn, render::restarted(request_id, Utc::now()));
+        }
+        let Some(view) = self.views.get_mut(turn) else { return };
+        let rest = view.take_text(call, epoch, text);
+        if !rest.is_empty() {
+            self.push(turn, render::token(request_id, rest, Utc::now()));
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Ends turns from outside their workers: for their users, for newer messages, for want of a worker.
+//!
+//! The edge writes the terminal event itself, so it works whether the turn runs, waits or has no worker at all. The worker is told
+//! to look at the log; the clients that watch are told by the same frame.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::{TimeDelta, Utc};
+
+use super::Edge;
+use crate::{
+    domain::{Command, Conversation, Turn},
+    live::relay::publish_terminal,
+    log::{bus::soon, load::ExecuteError},
+    subjects::{self, ConversationKey},
+    wire::render::render,
+};
+
+/// Ends a turn by a command, if that still can be done, and tells whoever watches. Returns the turn's last frame.
+pub(super) async fn end(
+    edge: &Edge,
+    key: &ConversationKey,
+    state: Arc<Conversation>,
+    turn: &Turn,
+    command: &Command,
+) -> Result<Option<Bytes>, ExecuteError> {
+    let executed = match edge.conversations.execute(key, state, command, &edge.decider()).await {
+        Ok(executed) => executed,
+        Err(ExecuteError::Refused(_)) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if let Err(error) = soon(edge.client.publish(subjects::stop(&key.region, key.conversation), "".into())).await {
+        tracing::warn!(error, "no stop hint; the worker notices at its next look at the log");
+    }
+    edge.quota.end_turn(key, turn.request.turn);
+    let frames = render(&turn.request.request_id, false, &executed.recorded.event, Utc::now());
+    let Some((_, frame)) = frames.into_iter().next_back() else { return Ok(None) };
+    publish_terminal(&edge.client, key, turn.request.session, turn.request.turn, frame.clone()).await;
+    Ok(Some(frame))
+}
+
+/// Ends the turn of a conversation that is queued and that nobody will take: for as long as a turn may stand still, no worker of
+/// its pool has been there. Returns its last frame, if it was ended.
+pub(super) async fn end_if_abandoned(
+    edge: &Edge,
+    key: &ConversationKey,
+    state: &Arc<Conversation>,
+) -> Result<Option<Bytes>, ExecuteError> {
+    let Some(turn) = state.turn.as_ref().filter(|turn| turn.epoch.is_none() && turn.park.is_none()) else {
+        return Ok(None);
+    };
+    let limit = edge.settings.turn_limit;
+    let is_overdue = edge.log.now() > turn.progress_at + TimeDelta::from_std(limit).unwrap_or(TimeDelta::MAX);
+    if !is_overdue || !edge.workers.has_had_none(&key.region, &turn.request.pool, limit) {
+        return Ok(None);
+    }
+    tracing::warn!(turn = %turn.request.turn, pool = turn.request.pool, "no worker was there for a turn; it is ended");
+    end(edge, key, state.clone(), turn, &Command::Abandon { turn: turn.request.turn }).await
+}

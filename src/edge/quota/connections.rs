@@ -1,0 +1,150 @@
+//! Connections, counted over all edges.
+//!
+//! Contract: an edge says how many connections it has, as a number and not as a change, and says it again while that holds; so
+//! nothing that was said too often, too late or not at all counts for longer than the number lives. Numbers of edges that are no
+//! longer there do not count.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::{QuotaError, new_id};
+use crate::{
+    limits,
+    log::{AppendError, nats::NatsLog, presence},
+    subjects::{self, Counted},
+};
+
+/// The connections that an edge has.
+#[derive(Clone)]
+pub struct Connections {
+    log: NatsLog,
+    edge: Uuid,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    /// By the subject of the number.
+    numbers: Mutex<HashMap<String, Number>>,
+    changed: Notify,
+}
+
+struct Number {
+    connections: u64,
+    /// What was said last; `None` = nothing that is known to have arrived.
+    said: Option<u64>,
+}
+
+/// A connection that is counted for as long as the value lives.
+pub struct Place {
+    counts: Arc<Counts>,
+    subjects: Vec<String>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        for subject in &self.subjects {
+            self.counts.change(subject, |number| number.connections = number.connections.saturating_sub(1));
+        }
+        self.counts.changed.notify_one();
+    }
+}
+
+impl Counts {
+    fn change<T>(&self, subject: &str, change: impl FnOnce(&mut Number) -> T) -> T {
+        let mut numbers = self.numbers.lock().expect("no panic happens under this lock");
+        change(numbers.entry(subject.to_string()).or_insert(Number { connections: 0, said: None }))
+    }
+
+    /// The numbers that others know otherwise, or all of them.
+    fn to_say(&self, all: bool) -> Vec<(String, u64)> {
+        let mut numbers = self.numbers.lock().expect("no panic happens under this lock");
+        numbers.retain(|_, number| number.connections > 0 || number.said != Some(0));
+        let due = numbers.iter().filter(|(_, number)| all || number.said != Some(number.connections));
+        due.map(|(subject, number)| (subject.clone(), number.connections)).collect()
+    }
+}
+
+impl Connections {
+    pub fn new(log: NatsLog, edge: Uuid) -> Self {
+        Self { log, edge, counts: Arc::default() }
+    }
+
+    /// A place that nothing is counted for yet.
+    pub fn place(&self) -> Place {
+        Place { counts: self.counts.clone(), subjects: Vec::new() }
+    }
+
+    /// Counts a place; returns how many there are on all edges then.
+    pub async fn add(&self, place: &mut Place, whose: Counted<'_>) -> Result<u64, QuotaError> {
+        let subject = subjects::kv(presence::NUMBERS, &subjects::connections_key(whose, Some(self.edge)));
+        let own = self.counts.change(&subject, |number| {
+            number.connections += 1;
+            number.connections
+        });
+        place.subjects.push(subject.clone());
+        self.say(&subject, own).await?;
+        let alive = presence::edges(&self.log).await?;
+        let all = subjects::kv(presence::NUMBERS, &subjects::connections_key(whose, None));
+        let others = presence::numbers(&self.log, &all).await?.into_iter();
+        let others = others.filter(|(edge, _)| *edge != self.edge && alive.contains(edge));
+        Ok(own + others.map(|(_, connections)| connections).sum::<u64>())
+    }
+
+    async fn say(&self, subject: &str, connections: u64) -> Result<(), AppendError> {
+        let lifetime = limits::CONNECTIONS_TTL_SECS.to_string();
+        let said = self.log.put(subject, &new_id(), &[("Nats-TTL", &lifetime)], connections.to_string().into()).await;
+        self.counts.change(subject, |number| number.said = said.is_ok().then_some(connections));
+        said
+    }
+
+    /// Says what has changed, and everything from time to time, until the future is dropped.
+    pub async fn keep(&self) {
+        let every = Duration::from_secs(limits::CONNECTIONS_TTL_SECS / 3);
+        let mut renewed = tokio::time::Instant::now();
+        loop {
+            let is_due = tokio::time::timeout_at(renewed + every, self.counts.changed.notified()).await.is_err();
+            if is_due {
+                renewed = tokio::time::Instant::now();
+            }
+            for (subject, connections) in self.counts.to_say(is_due) {
+                if let Err(error) = self.say(&subject, connections).await {
+                    tracing::warn!(%error, "other edges do not know yet how many connections there are");
+                    self.counts.changed.notify_one();
+                    tokio::time::sleep(Duration::from_millis(limits::RETRY_MAX_MS)).await;
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_counts_for_as_long_as_it_lives() {
+        let counts = Arc::<Counts>::default();
+        let place = |subject: &str| {
+            counts.change(subject, |number| number.connections += 1);
+            Place { counts: counts.clone(), subjects: vec![subject.to_string()] }
+        };
+        let (first, second) = (place("a"), place("a"));
+        assert_eq!(counts.to_say(false), [("a".to_string(), 2)]);
+        counts.change("a", |number| number.said = Some(2));
+        assert_eq!(counts.to_say(false), []);
+        assert_eq!(counts.to_say(true), [("a".to_string(), 2)], "a number is said again before it expires");
+        drop(first);
+        drop(second);
+        assert_eq!(counts.to_say(false), [("a".to_string(), 0)]);
+        counts.change("a", |number| number.said = Some(0));
+        assert_eq!(counts.to_say(true), [], "what is nothing is forgotten");
+    }
+}

@@ -1,0 +1,153 @@
+//! Folds as they are cached: in memory, and in the bucket CONVERSATIONS.
+
+use std::{sync::Arc, time::Instant};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{Conversations, FOLD_VERSION};
+use crate::{
+    domain::Conversation,
+    limits,
+    log::{AppendError, EventLog, Standing, Stored, Via, nats::NatsLog},
+    subjects::{self, ConversationKey},
+};
+
+const BUCKET: &str = "CONVERSATIONS";
+
+/// A fold, and what is known of how it was made.
+#[derive(Clone)]
+pub(super) struct Cached {
+    pub state: Arc<Conversation>,
+    /// What was erased when the fold was made.
+    pub standing: Standing,
+    /// Revision of the fold's entry in the bucket, and the events that came after it.
+    pub revision: u64,
+    pub newer_events: u64,
+    /// When the clear text in it was read.
+    pub since: Instant,
+}
+
+impl Cached {
+    /// Nothing, where the bucket's entry has this revision.
+    pub fn nothing(revision: u64) -> Self {
+        let (state, standing) = (Arc::default(), Standing::default());
+        Self { state, standing, revision, newer_events: 0, since: Instant::now() }
+    }
+
+    /// Whether a stored event is the one that the fold ends with. The sequence alone does not tell: a log that was restored
+    /// without its tail gives the same sequences to other events.
+    pub fn ends_with(&self, stored: &Stored) -> bool {
+        stored.recorded.seq == self.state.last_seq && stored.recorded.digest == self.state.last_digest
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct CachedForm<T> {
+    version: u32,
+    #[serde(default)]
+    standing: Standing,
+    state: T,
+}
+
+impl<L: EventLog> Conversations<L> {
+    pub(super) async fn read_bucket(&self, key: &ConversationKey) -> Cached {
+        let Some(bucket) = &self.bucket else { return Cached::nothing(0) };
+        let subject = subjects::kv(BUCKET, &subjects::fold_key(key));
+        // A cache that can't be read costs time, not answers.
+        match bucket.get(&format!("KV_{BUCKET}"), &json!({ "last_by_subj": subject }), Via::Replica).await {
+            Ok(Some(message)) => {
+                let revision = message.seq;
+                let opened = bucket.opened(message).await.ok().flatten();
+                match opened.and_then(|message| unpacked(&message.payload)) {
+                    Some(CachedForm { version: FOLD_VERSION, standing, state }) => {
+                        Cached { state: Arc::new(state), standing, ..Cached::nothing(revision) }
+                    }
+                    _ => Cached::nothing(revision),
+                }
+            }
+            Ok(None) | Err(_) => Cached::nothing(0),
+        }
+    }
+
+    /// Writes the fold to the bucket when it has grown by some events. A lost race means that somebody wrote a newer one.
+    pub async fn save(&self, key: &ConversationKey) {
+        let Some(bucket) = &self.bucket else { return };
+        let Some(cached) = self.known(key).filter(|c| c.newer_events >= limits::FOLD_CACHE_EVERY_EVENTS) else {
+            return;
+        };
+        let form = CachedForm { version: FOLD_VERSION, standing: cached.standing, state: &*cached.state };
+        let Some(payload) = packed(&form).filter(|payload| payload.len() <= limits::FOLD_CACHED_MAX_BYTES) else {
+            return tracing::warn!(conversation = %key.conversation, "the fold is too large to be cached");
+        };
+        let subject = subjects::kv(BUCKET, &subjects::fold_key(key));
+        let id = format!("fold-{}-{}", key.conversation, cached.state.last_seq);
+        let expected = cached.revision.to_string();
+        let Ok(payload) = bucket.seal(key.conversation, &subject, payload.into()).await else { return };
+        let revision = match bucket.put_at(&subject, &id, &expected, payload).await {
+            Ok(revision) => revision,
+            // Somebody else wrote it: take their revision from the bucket.
+            Err(AppendError::Conflict) => self.read_bucket(key).await.revision,
+            Err(error) => return tracing::debug!(%error, "the fold was not cached"),
+        };
+        self.memory.entry(key.conversation).and_compute_with(|entry| {
+            match entry.map(|entry| entry.into_value()).filter(|(of, _)| of == key) {
+                Some((of, known)) => moka::ops::compute::Op::Put((of, Cached { revision, newer_events: 0, ..known })),
+                None => moka::ops::compute::Op::Nop,
+            }
+        });
+    }
+}
+
+impl NatsLog {
+    /// Takes the cached fold of a conversation away of which something was erased.
+    pub async fn forget_fold(&self, key: &ConversationKey) -> Result<(), AppendError> {
+        let subject = subjects::kv(BUCKET, &subjects::fold_key(key));
+        let there = self.get(&format!("KV_{BUCKET}"), &json!({ "last_by_subj": subject }), Via::Leader).await;
+        match there.map_err(|error| AppendError::Unavailable(error.to_string()))? {
+            Some(fold) if !fold.payload.is_empty() => {
+                let id = format!("fold-gone-{}", Uuid::new_v4().simple());
+                self.put(&subject, &id, &[("KV-Operation", "DEL")], "".into()).await
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// Beginning of what is compressed; JSON never begins so.
+const COMPRESSED: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// A fold for the bucket. Most of a large one is text, of which compression leaves a third or less.
+fn packed(form: &impl Serialize) -> Option<Vec<u8>> {
+    let plain = serde_json::to_vec(form).ok()?;
+    match plain.len() > limits::FOLD_PLAIN_MAX_BYTES {
+        true => zstd::bulk::compress(&plain, zstd::DEFAULT_COMPRESSION_LEVEL).ok(),
+        false => Some(plain),
+    }
+}
+
+fn unpacked(payload: &[u8]) -> Option<CachedForm<Conversation>> {
+    if payload.starts_with(&COMPRESSED) {
+        let plain = zstd::bulk::decompress(payload, limits::FOLD_READ_MAX_BYTES).ok()?;
+        return serde_json::from_slice(&plain).ok();
+    }
+    serde_json::from_slice(payload).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_fold_is_cached_and_read_as_it_was() {
+        for chars in [10, 2_000_000] {
+            let state = Conversation { title: Some("a title ".repeat(chars / 8)), ..Conversation::default() };
+            let form = CachedForm { version: FOLD_VERSION, standing: Standing::default(), state: &state };
+            let packed = packed(&form).unwrap();
+            assert!(packed.len() <= limits::FOLD_CACHED_MAX_BYTES);
+            assert_eq!(unpacked(&packed).unwrap().state, state);
+        }
+        assert!(unpacked(&COMPRESSED).is_none() && unpacked(b"").is_none());
+    }
+}

@@ -1,0 +1,157 @@
+//! What a new message does to a turn that is active: which turn a request names, and which turn gives way.
+
+use serde_json::{Value, json};
+use turnstream::log::{EventLog, Via};
+
+use crate::{
+    identity::handshake,
+    support::{
+        Edge, Stage,
+        client::{Client, Session},
+        frames::{answer_text, code, kind, kinds},
+        gateway::{Gate, Reply},
+        sealed,
+        tools::{Provider, Tool},
+    },
+};
+
+/// A turn `r1` of this client that waits for approval.
+async fn parked(stage: &Stage, client: &mut Client) -> Session {
+    stage.gateway.script(Reply::tool_call("restart", json!({})));
+    let session = client.open_session().await;
+    client.begin(&session, "r1", "restart it").await;
+    client.turn_until("r1", "stream_chunk").await;
+    session
+}
+
+async fn gated_tool(stage: &Stage) -> Provider {
+    Provider::start(&stage.nats, vec![Tool::answers("restart", "done").with("confirm", "true")]).await
+}
+
+async fn resuming(edge: &Edge) -> Client {
+    Client::try_connect(handshake(edge, "?v=resume", None)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_visitor_who_reloads_during_an_approval_goes_on_with_a_new_message() {
+    let stage = Stage::start().await;
+    let provider = gated_tool(&stage).await;
+    let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
+    let mut before = Client::connect(&edge).await;
+    let session = parked(&stage, &mut before).await;
+
+    // A page that was loaded anew, with the session that it had kept, and with a session on the same conversation.
+    let mut reloaded = Client::connect(&edge).await;
+    assert_eq!(answer_text(&reloaded.ask(&session, "n1", "hello?").await), "ok");
+    // Who still shows the old turn sees its one end.
+    assert_eq!(kinds(&before.turn("r1").await), ["cancelled"]);
+    before.ping().await;
+    assert_eq!(before.terminals("r1"), 1);
+    assert_eq!(code(&before.confirm(&session, true).await), "NO_PENDING_CONFIRMATION");
+    assert!(provider.calls().is_empty(), "what was not approved is not done");
+    assert_eq!(reloaded.history(&session).await, ["restart it", "hello?", "ok"]);
+
+    let log = sealed::log(stage.nats.client().await);
+    let kinds_of = events(&log, &session).await;
+    assert!(kinds_of.contains(&"turn.cancelled".into()), "{kinds_of:?}");
+    crate::support::schema::log(&stage.nats).await;
+}
+
+/// The names of a conversation's events, the newest first.
+async fn events(log: &turnstream::log::nats::NatsLog, session: &Session) -> Vec<String> {
+    let conversation = session.conversation.parse().unwrap();
+    let org = turnstream::auth::REFERENCE_ORG.to_string();
+    let key = turnstream::subjects::ConversationKey { region: "local".into(), org, conversation };
+    let (mut kinds, mut next) = (Vec::new(), log.last(&key, Via::Leader).await.unwrap());
+    while let Some(stored) = next {
+        kinds.push(stored.recorded.event.kind().to_string());
+        next = match stored.envelope.prev {
+            0 => None,
+            prev => log.at(&key, prev, Via::Leader).await.unwrap(),
+        };
+    }
+    kinds
+}
+
+#[tokio::test]
+async fn a_turn_stays_for_who_can_answer_it_and_while_it_runs() {
+    let stage = Stage::start().await;
+    let _provider = gated_tool(&stage).await;
+    let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
+    let mut asking = Client::connect(&edge).await;
+    let session = parked(&stage, &mut asking).await;
+    // Its own connection was shown the prompt; a client of the resume extension is shown it.
+    assert_eq!(code(&asking.say(&session, "r2", "hello?").await), "TURN_IN_PROGRESS");
+    let mut resumed = resuming(&edge).await;
+    assert_eq!(code(&resumed.say(&session, "r2", "hello?").await), "TURN_IN_PROGRESS");
+    // A frame that is no message ends nothing.
+    let mut reloaded = Client::connect(&edge).await;
+    let bad = reloaded.request(json!({"action": "send_message", "sessionId": session.id, "message": ""})).await;
+    assert_eq!(code(&bad), "VALIDATION_ERROR");
+    asking.confirm(&session, true).await;
+    assert_eq!(answer_text(&asking.turn("r1").await), "ok");
+
+    let gate = Gate::new();
+    stage.gateway.script(Reply::gated(vec!["done".into()], &gate));
+    asking.begin(&session, "r3", "count").await;
+    assert_eq!(code(&reloaded.say(&session, "n1", "hello?").await), "TURN_IN_PROGRESS");
+    gate.open();
+    assert_eq!(answer_text(&asking.turn("r3").await), "done");
+}
+
+#[tokio::test]
+async fn a_request_id_that_comes_again_with_another_message_is_another_turn() {
+    let stage = Stage::start().await;
+    let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
+    let (mut first, mut second) = tokio::join!(Client::connect(&edge), Client::connect(&edge));
+    let session = first.open_session().await;
+    let gate = Gate::new();
+    stage.gateway.script(Reply::gated(vec!["one".into()], &gate));
+    first.begin(&session, "1", "the first").await;
+    // While it runs: the same message is the same turn, another one must wait.
+    assert_eq!(code(&second.say(&session, "1", "the second").await), "TURN_IN_PROGRESS");
+    assert_eq!(second.say(&session, "1", "the first").await["status"], 202);
+    gate.open();
+    for client in [&mut first, &mut second] {
+        assert_eq!(answer_text(&client.turn("1").await), "one");
+    }
+    // Afterwards: a turn of its own, and a client that counts from 1 on each connection gets its own answers.
+    stage.gateway.script(Reply::text("two"));
+    let mut third = Client::connect(&edge).await;
+    assert_eq!(answer_text(&third.ask(&session, "1", "the second").await), "two");
+    for (message, answer) in [("the first", "one"), ("the second", "two")] {
+        assert_eq!(answer_text(&third.ask(&session, "1", message).await), answer);
+    }
+    let with_picture = |url: &str| -> Value {
+        json!({"action": "send_message", "requestId": "2", "sessionId": session.id, "message": "look",
+            "images": [{ "url": url }]})
+    };
+    for (url, answer) in
+        [("https://e.example/1", "a cat"), ("https://e.example/2", "a dog"), ("https://e.example/1", "a cat")]
+    {
+        stage.gateway.script(Reply::text(answer));
+        third.send(&with_picture(url)).await;
+        let accepted = third.answer("2").await;
+        assert_eq!(accepted["status"], 202, "{accepted}");
+        assert_eq!(answer_text(&third.turn("2").await), answer);
+    }
+    assert_eq!(stage.gateway.requests().len(), 4);
+}
+
+#[tokio::test]
+async fn a_turn_that_no_worker_is_there_for_is_ended() {
+    let stage = Stage::start().await;
+    let edge = stage.edge_with(&[("SMOOTH_AGENT_TURN_LIMIT_SECS", "1")]).await;
+    let (mut client, mut gone) = tokio::join!(Client::connect(&edge), Client::connect(&edge));
+    let (session, abandoned) = (client.open_session().await, gone.open_session().await);
+    client.begin(&session, "r1", "is anybody there?").await;
+    gone.begin(&abandoned, "r1", "hello").await;
+    drop(gone);
+    let end = client.turn("r1").await;
+    assert_eq!((kind(end.last().unwrap()), code(end.last().unwrap())), ("error", "AGENT_ERROR"));
+    // One that nobody watches gives way to the next message.
+    client.begin(&abandoned, "r2", "hello again").await;
+    let _worker = stage.worker().await;
+    assert_eq!(answer_text(&client.turn("r2").await), "ok");
+    assert_eq!(answer_text(&client.ask(&session, "r3", "now?").await), "ok");
+}

@@ -1,0 +1,171 @@
+//! What a person does while the log does not answer: it counts if it was stored in time, and else never; and what was erased is
+//! read by nobody, whatever a process had cached.
+
+use std::sync::Arc;
+
+use chrono::{TimeDelta, Utc};
+use turnstream::{
+    domain::{
+        Command, Event,
+        event::{TurnStarted, kind},
+    },
+    log::{
+        EventLog,
+        load::{Conversations, Decider, ExecuteError, Freshness},
+    },
+    sealing::Class,
+    subjects::{self, Privacy},
+};
+
+use crate::{
+    load::{append, decider},
+    support::{samples::*, server::Server, spy::Spy},
+};
+
+const ANY: Freshness = Freshness::AtLeast(0);
+const PARK: u64 = 50;
+
+/// Somebody who waits for the answer so long.
+fn person(millis: i64) -> Decider {
+    Decider { not_after: Some(Utc::now() + TimeDelta::milliseconds(millis)), ..decider() }
+}
+
+/// A conversation whose turn 10 waits for an approval.
+async fn parked(log: &impl EventLog) -> turnstream::subjects::ConversationKey {
+    let key = new_key("acme");
+    append(log, &key, opened()).await;
+    let item = append(log, &key, requested(10)).await;
+    let epoch = append(log, &key, Event::TurnStarted(TurnStarted { turn: id(10), worker: id(7), item })).await;
+    append(log, &key, replied(10, epoch, vec![gated("pay")])).await;
+    append(log, &key, crate::support::samples::parked(10, epoch, "pay", PARK)).await;
+    key
+}
+
+fn acts() -> Vec<Command> {
+    vec![
+        Command::Open(session()),
+        Command::Rename { title: "A name".into(), by: Some(id(3)) },
+        Command::Confirm { park: id(PARK), approved: true, by: id(3) },
+        Command::Cancel { turn: id(10), by: id(3) },
+        Command::Supersede { park: id(PARK), by: id(4) },
+    ]
+}
+
+#[tokio::test]
+async fn what_is_stored_after_its_person_was_told_of_an_error_counts_for_nothing() {
+    for act in acts() {
+        let spy = Spy::default();
+        let key = parked(&spy).await;
+        let conversations = Conversations::new(spy.clone());
+        let state = conversations.load(&key, ANY).await.unwrap();
+        // The log takes it, long after, and nobody hears of it.
+        spy.events_are_stored_at(Utc::now() + TimeDelta::seconds(60));
+        spy.answers_to_appends_are_lost();
+        let told = conversations.execute(&key, state.clone(), &act, &person(50)).await;
+        assert!(matches!(told, Err(ExecuteError::TooLate)), "{act:?}");
+        let after = Conversations::new(spy).load(&key, ANY).await.unwrap();
+        assert_eq!(
+            (&after.turn, &after.title, &after.sessions),
+            (&state.turn, &state.title, &state.sessions),
+            "{act:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_was_stored_in_time_counts_although_nobody_heard_of_it() {
+    for act in acts() {
+        let spy = Spy::default();
+        let key = parked(&spy).await;
+        let conversations = Conversations::new(spy.clone());
+        let state = conversations.load(&key, ANY).await.unwrap();
+        spy.answers_to_appends_are_lost();
+        let executed = conversations.execute(&key, state, &act, &person(50)).await.unwrap();
+        assert_eq!(*executed.state, *Conversations::new(spy).load(&key, ANY).await.unwrap(), "{act:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_erased_is_read_by_no_process_that_had_it() {
+    let server = Server::start().await;
+    let log = server.sealing_log();
+    for class in [Class::Said, Class::Tools] {
+        let key = parked(&log).await;
+        let (knows, new) =
+            (Conversations::over_nats(server.sealing_log()), Conversations::over_nats(server.sealing_log()));
+        assert!(knows.load(&key, ANY).await.unwrap().exists());
+        // Nobody tells the processes; they look whether the keys live.
+        server.sealing_log().destroy_key(key.conversation, class).await.unwrap();
+        let read = async |conversations: &Conversations<_>| {
+            let state = conversations.load(&key, ANY).await.unwrap();
+            (
+                state.erased,
+                state.turn.as_ref().is_some_and(|turn| turn.replies.iter().any(|reply| !reply.calls.is_empty())),
+            )
+        };
+        let erased = (class == Class::Said, false);
+        assert_eq!(read(&new).await, erased);
+        let mut tries = 0;
+        while read(&knows).await != erased {
+            tries += 1;
+            assert!(tries < 600, "what was erased is read for ever");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_erasure_is_learnt_from_the_ledger_when_the_word_is_missed() {
+    let server = Server::start().await;
+    let (log, conversation) = (server.sealing_log(), id(77));
+    let (forgotten, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let following = log.clone();
+    let task = tokio::spawn(async move {
+        following.forget_erased(REGION, |conversation| forgotten.send(conversation).unwrap_or_default()).await;
+    });
+    let entry = |deed: serde_json::Value| {
+        let mut entry = serde_json::json!({ "at": Utc::now(), "by": "test", "erasure": id(1) });
+        entry.as_object_mut().unwrap().extend(deed.as_object().unwrap().clone());
+        entry.to_string()
+    };
+    let put = async |what, id: &str, payload: String| {
+        log.put(&subjects::audit_privacy(REGION, what), id, &[], payload.into()).await.unwrap();
+    };
+    // Until the process has found the end of the ledger, an entry may be of the time before it.
+    let mut n = 0;
+    let first = loop {
+        let requested = serde_json::json!({
+            "deed": "erase_requested", "conversations": [conversation], "extent": "all", "reason": "asked",
+        });
+        put(Privacy::EraseRequested, &format!("requested-{n}"), entry(requested)).await;
+        put(Privacy::HoldLifted, &format!("stray-{n}"), "not an entry".into()).await;
+        n += 1;
+        match tokio::time::timeout(std::time::Duration::from_secs(3), heard.recv()).await {
+            Ok(first) => break first,
+            Err(_) => assert!(n < 10, "nothing is learnt from the ledger"),
+        }
+    };
+    assert_eq!(first, Some(conversation));
+    let completed = serde_json::json!({ "deed": "erase_completed", "keysDestroyed": 1, "clearEvents": 0 });
+    put(Privacy::EraseCompleted, "completed", entry(completed)).await;
+    let again = tokio::time::timeout(std::time::Duration::from_secs(30), heard.recv()).await;
+    assert_eq!(again.expect("the end of an erasure is learnt"), Some(conversation));
+    task.abort();
+}
+
+#[tokio::test]
+async fn an_erased_conversation_is_known_by_its_kinds_alone() {
+    let server = Server::start().await;
+    let log = server.sealing_log();
+    let key = parked(&log).await;
+    log.destroy_key(key.conversation, Class::Tools).await.unwrap();
+    let fresh = server.sealing_log();
+    let last = fresh.last(&key, turnstream::log::Via::Leader).await.unwrap().unwrap();
+    assert_eq!(last.recorded.event, Event::Erased(kind::TURN_PARKED));
+    // The turn that waited there ends when its deadline comes.
+    let conversations = Conversations::over_nats(fresh);
+    let state: Arc<_> = conversations.load(&key, ANY).await.unwrap();
+    let resumed = conversations.execute(&key, state, &Command::Expire { park: id(PARK) }, &decider()).await.unwrap();
+    assert!(resumed.state.turn.as_ref().unwrap().park.is_none());
+    assert_eq!(*Conversations::over_nats(server.sealing_log()).load(&key, ANY).await.unwrap(), *resumed.state);
+}
