@@ -41,8 +41,9 @@ pub const ERASE_PARALLEL: usize = 16;
 pub const ATTACHMENTS_MAX: usize = 8;
 /// Longest URL of an attachment, and name of a file: both are stored with the message and go out with every tool call.
 pub const ATTACHMENT_URL_MAX_BYTES: usize = 2_048;
-/// How long the name in an attachment's URL may take to be looked up.
-pub const ATTACHMENT_LOOKUP_MS: u64 = 1_000;
+/// How long the name in an attachment's URL may take to be looked up, and how many may be at once.
+pub const ATTACHMENT_LOOKUP_MS: u64 = 2_000;
+pub const ATTACHMENT_LOOKUPS: usize = 16;
 pub const ATTACHMENT_NAME_MAX_CHARS: usize = 255;
 /// Chunk of an object, as the client libraries cut them.
 pub const OBJECT_CHUNK_BYTES: usize = 128 * 1024;

@@ -11,7 +11,7 @@ use base64::{
 };
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use tokio::{net::lookup_host, time::timeout};
+use tokio::{net::lookup_host, sync::Semaphore, time::timeout};
 use url::{Host, Url};
 
 use crate::{
@@ -99,8 +99,8 @@ impl Attachments {
         sources.map(Source::digest).collect()
     }
 
-    /// Whether every URL leads where the fetch guard lets this product go. A name is looked up; one that can't be looked up here
-    /// leads nowhere from here, and is left to whoever fetches it.
+    /// Whether every URL leads where the fetch guard lets this product go. A name is looked up; one that is not known here is left
+    /// to the program that fetches it.
     pub async fn check_urls(&self, policy: &Policy) -> Result<(), BadFrame> {
         let images = self.images.iter().enumerate().map(|(n, (source, _))| (format!("image {}", n + 1), source));
         let files = self.files.iter().map(|(source, name, _)| (name.clone(), source));
@@ -113,11 +113,10 @@ impl Attachments {
             else {
                 continue;
             };
-            let wait = Duration::from_millis(limits::ATTACHMENT_LOOKUP_MS);
-            if let Ok(Ok(mut addresses)) = timeout(wait, lookup_host((name, port))).await
-                && addresses.any(|address| !fetch::is_public(address.ip()))
-            {
-                return Err(refused(format!("the host `{name}` is not on the public internet")));
+            match is_public(name.to_string(), port).await {
+                Some(true) => {}
+                Some(false) => return Err(refused(format!("the host `{name}` is not on the public internet"))),
+                None => return Err(refused(format!("the host `{name}` can't be looked up now, please try again"))),
             }
         }
         Ok(())
@@ -134,6 +133,22 @@ impl Attachments {
         }
         Ok((images, files))
     }
+}
+
+/// Lookups at once. One that nobody waits for any more still holds a thread until it ends.
+static LOOKUPS: Semaphore = Semaphore::const_new(limits::ATTACHMENT_LOOKUPS);
+
+/// Whether a name leads to public addresses alone, or nowhere. `None`: that can't be told in time.
+async fn is_public(name: String, port: u16) -> Option<bool> {
+    let wait = Duration::from_millis(limits::ATTACHMENT_LOOKUP_MS);
+    let leave = timeout(wait, LOOKUPS.acquire()).await.ok()?.ok()?;
+    let looked_up = tokio::spawn(async move {
+        let addresses = lookup_host((name, port)).await;
+        drop(leave);
+        addresses.map(|addresses| addresses.map(|address| address.ip()).collect::<Vec<_>>())
+    });
+    let addresses = timeout(wait, looked_up).await.ok()?.ok()?;
+    Some(addresses.map_or(true, |addresses| addresses.into_iter().all(fetch::is_public)))
 }
 
 impl Source {

@@ -1,8 +1,7 @@
 //! Files of a message for the tool that is called with them: each under a subject of its own, for as long as the call runs.
 //!
 //! A service of tools has no rights on the object store, which holds everybody's attachments. The subject that it is told is a
-//! capability: nothing else leads to the file, and it leads nowhere when the call is over. What is given out is clear, so no key
-//! of a conversation leaves this process.
+//! capability: nothing else leads to the file, and it leads nowhere when the call is over. What is given out is clear, so no service has to know how contents are sealed.
 
 use std::{
     collections::HashMap,
@@ -77,7 +76,6 @@ impl Lender {
                 self.lent.lock().expect("no panic happens under this lock").insert(token, Arc::new(lent));
                 loan.tokens.push(token);
                 if let Some(object) = told["object"].as_object_mut() {
-                    object.remove("key");
                     object.insert("read".into(), subjects::file(self.process, Some(token)).into());
                 }
             }

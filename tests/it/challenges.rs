@@ -267,3 +267,29 @@ async fn a_proved_address_owns_and_its_session_goes_on() {
     let mut owner = Client::try_connect(handshake(&world.edge, &format!("?token={owner}"), None)).await.unwrap();
     assert_eq!(owner.resume(&world.session.conversation).await.conversation, world.session.conversation);
 }
+
+/// A session that is joined from one that has proved the owner's address goes on as the owner, with nothing else to show.
+#[tokio::test]
+async fn a_session_joined_from_a_proved_one_goes_on() {
+    let mut world = World::start().await;
+    world.by_tool().await;
+    let own = world.otp.codes_to(OWN).pop().unwrap();
+    assert_eq!(kind(&world.enters(&own).await), "otp_verified");
+    let mut page = Client::connect(&world.edge).await;
+    let fields = json!({
+        "action": "create_conversation_session",
+        "conversationId": world.session.conversation,
+        "sessionId": world.session.id,
+    });
+    let joined = page.request(fields).await;
+    let text = |name: &str| joined["data"][name].as_str().unwrap_or_else(|| panic!("{joined:#}")).to_owned();
+    let second = Session { id: text("sessionId"), conversation: text("conversationId") };
+    assert_eq!(second.conversation, world.session.conversation);
+    drop(page);
+    let mut later = Client::connect(&world.edge).await;
+    assert_eq!(answer_text(&later.ask(&second, "r", "it is me").await), "ok");
+    // What it has not proved itself, it may not have done.
+    world.stage.gateway.script(Reply::tool_call("change_address", "{}"));
+    let turn = later.ask(&second, "t", "change my address").await;
+    assert!(tool_activity(&turn)[1].starts_with("error Not done"), "{turn:#?}");
+}

@@ -150,3 +150,27 @@ async fn a_hosts_word_owns_and_its_session_goes_on() {
     let joined = open(&mut stranger, json!({"agentId": "shop", "conversationId": own.conversation})).await;
     assert_ne!(joined.conversation, own.conversation);
 }
+
+/// What one organisation's host says of its users proves nothing in another organisation.
+#[tokio::test]
+async fn a_proof_of_one_organisation_owns_nothing_in_another() {
+    let stage = Stage::start().await;
+    let (_folder, path) = crate::widgets::policies();
+    let variables = [("WIDGET_AUTH_FILE", path.as_str()), WITH_TOKENS[0]];
+    let (edge, _worker) = tokio::join!(stage.edge_with(&variables), stage.worker());
+    // A conversation of reference-org, and the word of the host of the organisation `shop` about the victim.
+    let mut page = crate::widgets::on_page(&edge, Some("https://shop.example"), "").await;
+    let own = open(&mut page, json!({"agentId": "other"})).await;
+    assert_eq!(answer_text(&page.ask(&own, "r1", "a trap").await), "ok");
+    let forged = json!({
+        "agentId": "shop", "authContext": crate::widgets::context(VICTIM, 1),
+        "conversationId": own.conversation, "sessionId": own.id,
+    });
+    let joined = open(&mut page, forged).await;
+    let listed = listed(&mut victim(&edge).await).await;
+    assert!(!listed.contains(&own.conversation), "{listed:?}");
+    // It has no owner, so the visitor who began it goes on.
+    let mut back = crate::widgets::on_page(&edge, Some("https://shop.example"), "").await;
+    assert_eq!(answer_text(&back.ask(&own, "r2", "still mine").await), "ok");
+    assert!(!joined.id.is_empty());
+}

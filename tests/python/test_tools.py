@@ -86,9 +86,13 @@ async def test_a_call_that_nobody_has_signed_is_refused(product):
 
 async def test_a_signature_counts_for_one_call_once(product):
     seen = []
+
+    async def keep(message):
+        seen.append(message)
+
     with serving("order_tool.py", product):
         async with await nats.connect(product.nats) as connection:
-            listener = await connection.subscribe("tool.order_status", cb=lambda message: keep(seen, message))
+            listener = await connection.subscribe("tool.order_status", cb=keep)
             async with connected(product) as client:
                 await ask_until(client, "order_status", {"order_id": "ORD-7"}, offered, "the tool was not offered")
             call = seen[-1]
@@ -106,10 +110,6 @@ async def test_a_signature_counts_for_one_call_once(product):
             again = await connection.request(call.subject, call.data, headers=call.headers)
             assert again.headers["Nats-Service-Error-Code"] == "403"
             await listener.unsubscribe()
-
-
-async def keep(seen, message):
-    seen.append(message)
 
 
 def check_result(events):

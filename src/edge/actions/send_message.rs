@@ -196,6 +196,11 @@ async fn store(
     }
     let edge = &connection.edge;
     let state = edge.conversations.load(key, Freshness::AtLeast(0)).await?;
+    // A request that comes again was not counted again, and has stored what came with it.
+    let is_known = state.turn.as_ref().is_some_and(|active| active.request.turn == turn);
+    if is_known || state.finished_turn(turn).is_some() {
+        return Ok((vec![], vec![]));
+    }
     if state.turn.as_ref().is_some_and(|active| active.request.turn != turn && !gives_way(connection, active)) {
         return Err(turn_in_progress());
     }
@@ -269,7 +274,6 @@ async fn check(
         may_name(connection, record, key, model)?;
     }
     let attachments = attachments?;
-    attachments.check_urls(&connection.edge.settings.fetch).await?;
     let skill = match fields.text("skill")?.filter(|name| !name.trim().is_empty()) {
         Some(name) => Some(skill(connection, session, name).await?),
         None => None,
@@ -277,6 +281,7 @@ async fn check(
     if session.is_none() {
         return Err(session_not_found());
     }
+    attachments.check_urls(&connection.edge.settings.fetch).await?;
     Ok(Asked { request_id, message, stream, model, attachments, skill })
 }
 
