@@ -180,7 +180,12 @@ fn widgets(config: &config::Widgets, agents: &Agents) -> anyhow::Result<Widgets>
     });
     let known = widget::Source::Known { lookup, any: Arc::new(move || any.have_widgets()) };
     let file = config.file.as_deref().map(widget::Source::file).transpose()?;
-    let service = config.service.as_ref().map(widget::Service::new).transpose()?.map(widget::Source::Service);
+    let service = config
+        .service
+        .as_ref()
+        .map(widget::Service::new)
+        .transpose()?
+        .map(|service| widget::Source::Service(Box::new(service)));
     if config.strict && file.is_none() && service.is_none() {
         tracing::warn!("WIDGET_AUTH_STRICT is on and no policies are configured: nobody can open a session");
     }

@@ -53,7 +53,7 @@ async fn shake_hands(
     upgrade: Option<OnUpgrade>,
     Peer(peer): Peer,
 ) -> Result<Response, Response> {
-    let key = key(method, headers)?;
+    let key = key(method, headers).map_err(|refused| *refused)?;
     let upgrade = upgrade.ok_or_else(|| refusal(StatusCode::BAD_REQUEST, "this connection can't be upgraded"))?;
     let query = Query::read(query).map_err(|words| refusal(StatusCode::BAD_REQUEST, words))?;
     let token = token(edge, headers, &query).map_err(|words| refusal(StatusCode::BAD_REQUEST, words))?;
@@ -76,13 +76,10 @@ async fn shake_hands(
 }
 
 /// The key of a handshake, or what is wrong with the request.
-fn key(method: &Method, headers: &HeaderMap) -> Result<String, Response> {
+fn key(method: &Method, headers: &HeaderMap) -> Result<String, Box<Response>> {
     if method != Method::GET {
-        return Err(with(
-            refusal(StatusCode::METHOD_NOT_ALLOWED, "a handshake is a GET"),
-            header::ALLOW,
-            "GET, OPTIONS",
-        ));
+        let refused = refusal(StatusCode::METHOD_NOT_ALLOWED, "a handshake is a GET");
+        return Err(with(refused, header::ALLOW, "GET, OPTIONS").into());
     }
     let has = |name: header::HeaderName, word: &str| {
         let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
@@ -90,19 +87,19 @@ fn key(method: &Method, headers: &HeaderMap) -> Result<String, Response> {
     };
     if !has(header::UPGRADE, "websocket") {
         let refused = refusal(StatusCode::UPGRADE_REQUIRED, "a WebSocket handshake is expected");
-        return Err(with(with(refused, header::UPGRADE, "websocket"), header::CONNECTION, "upgrade"));
+        return Err(with(with(refused, header::UPGRADE, "websocket"), header::CONNECTION, "upgrade").into());
     }
     if !has(header::CONNECTION, "upgrade") {
-        return Err(refusal(StatusCode::BAD_REQUEST, "`Connection: upgrade` is missing"));
+        return Err(refusal(StatusCode::BAD_REQUEST, "`Connection: upgrade` is missing").into());
     }
     if !has(header::SEC_WEBSOCKET_VERSION, "13") {
         let refused = refusal(StatusCode::UPGRADE_REQUIRED, "version 13 of the WebSocket protocol is expected");
-        return Err(with(refused, header::SEC_WEBSOCKET_VERSION, "13"));
+        return Err(with(refused, header::SEC_WEBSOCKET_VERSION, "13").into());
     }
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
     match (keys.next().and_then(|key| key.to_str().ok()), keys.next()) {
         (Some(key), None) if is_key(key) => Ok(key.to_string()),
-        _ => Err(refusal(StatusCode::BAD_REQUEST, "`Sec-WebSocket-Key` must be 16 bytes in base64, once")),
+        _ => Err(refusal(StatusCode::BAD_REQUEST, "`Sec-WebSocket-Key` must be 16 bytes in base64, once").into()),
     }
 }
 

@@ -266,7 +266,7 @@ mod tests {
                 }
             }
             let mut claims = Claims::default();
-            claims.settle(Instant::now(), &[legit.clone()]);
+            claims.settle(Instant::now(), std::slice::from_ref(&legit));
             let (tools, _) = claims.settle(Instant::now(), &[evil]);
             assert!(tools.iter().all(|tool| tool.confirm && tool.level == AuthLevel::Admin), "the first one is away");
         }
@@ -277,7 +277,7 @@ mod tests {
         let mut claims = Claims::default();
         let legit = declared("orders", "refund", "tool.refund", "");
         let now = Instant::now();
-        claims.settle(now, &[legit.clone()]);
+        claims.settle(now, std::slice::from_ref(&legit));
         let thieves =
             [declared("evil", "refund", "tool.evil", ""), declared("evil", "alias", "tool.refund", ""), legit.clone()];
         let (tools, refused) = claims.settle(now, &thieves);
@@ -293,7 +293,7 @@ mod tests {
     fn a_service_has_a_bounded_number_of_tools_and_the_elder_come_first() {
         let mut claims = Claims::default();
         let elder = declared("zz", "z", "tool.z", "");
-        claims.settle(Instant::now(), &[elder.clone()]);
+        claims.settle(Instant::now(), std::slice::from_ref(&elder));
         let many = (0..200).map(|n| declared("many", &format!("a{n:03}"), &format!("tool.many.{n}"), ""));
         let all: Vec<Declared> = many.chain([elder]).collect();
         let (tools, refused) = claims.settle(Instant::now(), &all);

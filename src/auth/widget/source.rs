@@ -20,7 +20,7 @@ pub enum Source {
         any: Arc<dyn Fn() -> bool + Send + Sync>,
     },
     File(HashMap<String, WidgetPolicy>),
-    Service(Service),
+    Service(Box<Service>),
 }
 
 /// Why a source can't be used.

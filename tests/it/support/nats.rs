@@ -40,17 +40,13 @@ impl NatsServer {
         Self::start_on(tempfile::tempdir().unwrap()).await
     }
 
-    /// Starts a server with these users.
-    pub async fn start_with(users: &str) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), users).await
-    }
-
     /// Starts a server on what another one has stored.
     pub async fn start_on(store: TempDir) -> Self {
         Self::start_in(store, &users()).await
     }
 
-    async fn start_in(store: TempDir, users: &str) -> Self {
+    /// The same, with these users.
+    pub async fn start_in(store: TempDir, users: &str) -> Self {
         std::fs::write(store.path().join(USERS), users).unwrap();
         let (process, port) = run(&store, "-1").await;
         Self { process, port, store }
