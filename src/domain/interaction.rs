@@ -222,7 +222,7 @@ impl Question {
             }
         }
         match picked.len() + usize::from(other.is_some()) {
-            0 => Err("is required".into()),
+            0 => Err("this field is required".into()),
             2.. if !self.multi_select => Err("must be one option only".into()),
             _ => {
                 let mut answer = json!({ "header": self.header, "options": picked });
@@ -248,10 +248,10 @@ fn check_fields(fields: &[Field], values: &Map<String, Value>) -> (Map<String, V
     for Field { key, required, .. } in fields {
         let mut wrong = |message: &str| errors.push(FieldError { field: key.name().into(), message: message.into() });
         match values.get(key.name()) {
-            None | Some(Value::Null) if *required => wrong("is required"),
+            None | Some(Value::Null) if *required => wrong("this field is required"),
             None | Some(Value::Null) => {}
             Some(Value::String(text)) if text.trim().is_empty() && !*required => {}
-            Some(Value::String(text)) if text.trim().is_empty() => wrong("is required"),
+            Some(Value::String(text)) if text.trim().is_empty() => wrong("this field is required"),
             Some(Value::String(text)) => match key.check(text.trim()) {
                 Ok(value) => drop(checked.insert(key.name().into(), value.into())),
                 Err(message) => wrong(message),
@@ -272,7 +272,7 @@ fn check_answers(questions: &[Question], values: &Map<String, Value>) -> (Map<St
     for question in questions {
         let mut of_question = given.iter().filter(|answer| header(answer) == question.header);
         let answer = match (of_question.next(), of_question.next()) {
-            (None, _) => Err("is required".to_string()),
+            (None, _) => Err("this field is required".to_string()),
             (Some(_), Some(_)) => Err("must be answered once".to_string()),
             (Some(answer), None) => question.answer(answer),
         };

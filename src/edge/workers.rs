@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::Client;
 use tokio::time::timeout;
 
 use crate::{
@@ -88,12 +87,13 @@ impl Workers {
 
     /// Whether there is such a pool: that nobody is there may change, that nobody can find work there does not. Unknown counts as
     /// yes.
-    pub async fn has_pool(&self, client: &Client, region: &str, pool: &str) -> bool {
+    pub async fn has_pool(&self, log: &NatsLog, region: &str, pool: &str) -> bool {
         let fresh = Duration::from_secs(limits::POOL_FRESH_SECS);
         if let Some((_, there)) = self.pool(region, pool).asked.filter(|(at, _)| at.elapsed() < fresh) {
             return there;
         }
-        let asked = timeout(Duration::from_millis(limits::READ_TRY_MS), streams::has_pool(client, region, pool)).await;
+        let asked =
+            timeout(Duration::from_millis(limits::READ_TRY_MS), streams::has_pool(&log.client(), region, pool)).await;
         let Ok(Ok(there)) = asked else { return true };
         let mut pools = self.pools.lock().expect("no panic happens under this lock");
         pools.entry((region.to_string(), pool.to_string())).or_default().asked = Some((Instant::now(), there));

@@ -42,7 +42,6 @@ async fn expect_gone(client: &mut Client, session: &Session) {
         (json!({"action": "send_message", "message": "let me in"}), "SESSION_NOT_FOUND"),
         (json!({"action": "confirm_tool_action", "approved": true}), "NO_PENDING_CONFIRMATION"),
         (json!({"action": "verify_otp", "code": "1"}), "SESSION_NOT_FOUND"),
-        (json!({"action": "resume_session"}), "SESSION_NOT_FOUND"),
     ] {
         let mut action = action;
         action["sessionId"] = json!(session.id);

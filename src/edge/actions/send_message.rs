@@ -153,7 +153,7 @@ async fn unavailable(connection: &Connection, key: &ConversationKey, pool: &str)
     let message = match edge.workers.outlook(&key.region, pool, &key.org) {
         Outlook::Answers => return None,
         Outlook::NoKey => "no model is configured, so messages can't be answered",
-        Outlook::Nobody if edge.workers.has_pool(&edge.client, &key.region, pool).await => return None,
+        Outlook::Nobody if edge.workers.has_pool(&edge.log, &key.region, pool).await => return None,
         Outlook::Nobody => "there are no workers for this agent, so messages can't be answered",
     };
     Some(BadFrame { code: ErrorCode::LlmUnavailable, message: message.into() })
