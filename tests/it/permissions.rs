@@ -71,7 +71,8 @@ async fn roles_are_held_to_what_they_reach() {
 #[tokio::test]
 async fn accounts_part_what_permissions_can_not() {
     let users = with_passwords(include_str!("../../ops/nats/accounts.conf"), "    users: [\n");
-    let (nats, gateway) = tokio::join!(NatsServer::start_with(&users), FakeGateway::start());
+    let (nats, gateway) =
+        tokio::join!(NatsServer::start_in(tempfile::tempdir().unwrap(), &users), FakeGateway::start());
     let stage = Stage { nats, gateway };
     let mut applied = stage.run("streams apply", &["streams", "apply"], &[]);
     assert!(applied.ended().await.success(), "{}", applied.output());

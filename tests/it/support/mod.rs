@@ -54,7 +54,7 @@ impl Stage {
 
     /// A stage whose server has a store already, with the streams of this version.
     pub async fn on(store: tempfile::TempDir) -> Self {
-        let (nats, gateway) = tokio::join!(NatsServer::start_on(store), FakeGateway::start());
+        let (nats, gateway) = tokio::join!(NatsServer::start_in(store, &nats::users()), FakeGateway::start());
         let stage = Self { nats, gateway };
         stage.apply_streams().await;
         stage

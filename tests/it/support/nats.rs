@@ -37,20 +37,11 @@ pub struct NatsServer {
 impl NatsServer {
     /// Starts a server on a free port; it accepts connections when this returns.
     pub async fn start() -> Self {
-        Self::start_on(tempfile::tempdir().unwrap()).await
+        Self::start_in(tempfile::tempdir().unwrap(), &users()).await
     }
 
-    /// Starts a server with these users.
-    pub async fn start_with(users: &str) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), users).await
-    }
-
-    /// Starts a server on what another one has stored.
-    pub async fn start_on(store: TempDir) -> Self {
-        Self::start_in(store, &users()).await
-    }
-
-    async fn start_in(store: TempDir, users: &str) -> Self {
+    /// Starts a server with these users, on a store that may be another one's.
+    pub async fn start_in(store: TempDir, users: &str) -> Self {
         std::fs::write(store.path().join(USERS), users).unwrap();
         let (process, port) = run(&store, "-1").await;
         Self { process, port, store }
