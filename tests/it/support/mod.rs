@@ -54,7 +54,8 @@ impl Stage {
 
     /// A stage whose server has a store already, with the streams of this version.
     pub async fn on(store: tempfile::TempDir) -> Self {
-        let (nats, gateway) = tokio::join!(NatsServer::start_in(store, &nats::users()), FakeGateway::start());
+        let users = nats::users();
+        let (nats, gateway) = tokio::join!(NatsServer::start_in(store, &users), FakeGateway::start());
         let stage = Self { nats, gateway };
         stage.apply_streams().await;
         stage
