@@ -123,7 +123,8 @@ impl Provider {
             endpoints
                 .push((subject, tokio::spawn(serve(client.clone(), endpoint, tool, calls.clone())).abort_handle()));
         }
-        is_known(&client, &nats.client().await).await;
+        // Of the same account, where accounts part the users.
+        is_known(&client, &client_as(nats, "tool_caller").await).await;
         Self { service, calls, endpoints }
     }
 
