@@ -73,7 +73,7 @@ pub fn of(role: &Role, roles: &Roles, streams: &[Definition]) -> Vec<Reach> {
                 });
                 found.extend(creates.then(|| reach(format!("consumer on {stream}"), CONSUMER)));
                 let rolls_up = definition.config.get("allow_rollup_hdrs") == Some(&Value::Bool(true));
-                let rolls_up = rolls_up && taken(definition).any(|subject| may(subject));
+                let rolls_up = rolls_up && taken(definition).any(&may);
                 found.extend(rolls_up.then(|| reach(format!("roll up {stream}"), ROLL_UP)));
             }
         }
