@@ -2,6 +2,7 @@
 
 mod callers;
 mod health;
+mod stop;
 
 use std::{
     net::SocketAddr,
@@ -12,12 +13,8 @@ use std::{
 use anyhow::{Context, bail};
 use chrono::{TimeDelta, Utc};
 use health::Health;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
-    time::Instant,
-};
+pub use stop::StopSignal;
+use tokio::{net::TcpListener, sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use warp::Filter;
 
@@ -467,35 +464,4 @@ pub async fn diff_streams(bus: &Bus, region: &str, replicas: Option<u32>) -> any
     }
     println!("no differences");
     Ok(())
-}
-
-/// The signals that ask a process to stop: ctrl-c and SIGTERM. From its making on none of them is lost, so it is made before
-/// the process says that it is there.
-pub struct StopSignal {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl StopSignal {
-    pub fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    /// Returns when the process is asked to stop. Who asks a second time does not want to wait: the process then ends at once.
-    pub async fn wait(mut self) {
-        self.next().await;
-        tracing::info!("stopping");
-        tokio::spawn(async move {
-            self.next().await;
-            tracing::warn!("asked to stop a second time; ending at once");
-            std::process::exit(1);
-        });
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }
