@@ -48,6 +48,8 @@ impl Product {
             .env("AUTH_JWT_HS256_SECRET", Uuid::new_v4().to_string())
             // It does what no visitor may.
             .env("SMOOTH_AGENT_LIMIT_CONNECTION_MESSAGES", "0")
+            .env("SMOOTH_AGENT_LIMIT_CONNECTION_WRITES", "0")
+            .env("SMOOTH_AGENT_LIMIT_ADDRESS_WRITES", "0")
             .env("RUST_LOG", "warn")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
