@@ -174,6 +174,8 @@ pub const FOLD_OLDER: usize = 20_000;
 /// Messages of a conversation that are given to the model, from the protocol.
 pub const MODEL_MESSAGES: usize = 50;
 
+/// Locks for conversations that are read for the first time: so many that two rarely share one.
+pub const COLD_LOADS: usize = 1_024;
 /// Memory for the folds that one process keeps.
 pub const FOLDS_CACHED_BYTES: u64 = 48 * 1024 * 1024;
 /// Sessions whose record one edge keeps in memory.

@@ -12,6 +12,10 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use moka::sync::Cache;
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::timeout,
+};
 use uuid::Uuid;
 
 use chain::Chain;
@@ -87,6 +91,9 @@ pub struct Conversations<L> {
     /// By conversation, so that one is forgotten without a look at the others; its key is beside it, for an id says nothing of
     /// the organisation.
     memory: Cache<Uuid, (ConversationKey, Cached)>,
+    /// Who reads a conversation that this process does not know holds its lock: the others wait, and find it known. Many
+    /// conversations share a lock.
+    cold: Arc<Vec<Mutex<()>>>,
 }
 
 impl Conversations<NatsLog> {
@@ -104,7 +111,8 @@ impl<L: EventLog> Conversations<L> {
         };
         let memory = Cache::builder().weigher(weight).max_capacity(limits::FOLDS_CACHED_BYTES);
         let memory = memory.time_to_live(Duration::from_secs(limits::CLEAR_TEXT_SECS)).build();
-        Self { log, bucket: None, memory }
+        let cold = (0..limits::COLD_LOADS).map(|_| Mutex::new(())).collect();
+        Self { log, bucket: None, memory, cold: Arc::new(cold) }
     }
 
     /// The fold as this process knows it, which may be behind: for decisions that an append will check.
@@ -128,6 +136,7 @@ impl<L: EventLog> Conversations<L> {
             Freshness::AtLeast(seq) => (Via::Replica, seq),
             Freshness::Leader => (Via::Leader, 0),
         };
+        let _alone = self.alone(key).await;
         let mut backoff = Backoff::new(limits::READ_DEADLINE_MS);
         loop {
             match self.try_load(key, via).await? {
@@ -137,6 +146,17 @@ impl<L: EventLog> Conversations<L> {
                 _ => return Err(ReadError::Unavailable(format!("event {needed} is not readable"))),
             }
         }
+    }
+
+    /// Waits until nobody else reads a conversation that is not known here. Held until it is; nothing, when it is known.
+    async fn alone(&self, key: &ConversationKey) -> Option<MutexGuard<'_, ()>> {
+        if self.known(key).is_some() {
+            return None;
+        }
+        let lock = &self.cold[key.conversation.as_u128() as usize % self.cold.len()];
+        // While the log does not answer, nobody waits here for longer than for the log itself.
+        let alone = timeout(Duration::from_millis(limits::READ_DEADLINE_MS), lock.lock()).await.ok()?;
+        self.known(key).is_none().then_some(alone)
     }
 
     /// One load through one copy. `None`: the copy lacks a link of the chain.
@@ -295,7 +315,7 @@ impl<L: EventLog> Conversations<L> {
             }
             Ok::<_, ReadError>(None)
         };
-        match tokio::time::timeout(Duration::from_millis(limits::READ_TRY_MS), found).await {
+        match timeout(Duration::from_millis(limits::READ_TRY_MS), found).await {
             Ok(Ok(Some(Recorded { seq, digest, .. }))) => Ok(Appended { seq, digest }),
             Ok(Ok(None)) => Err(ExecuteError::TooLate),
             Ok(Err(_)) | Err(_) => Err(AppendError::Unavailable(cause).into()),

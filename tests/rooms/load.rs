@@ -81,6 +81,21 @@ async fn a_load_is_the_fold_whatever_was_in_memory() {
 }
 
 #[tokio::test]
+async fn a_conversation_that_many_want_at_once_is_read_once() {
+    let (spy, key) = (Spy::default(), new_key("acme"));
+    append_turns(&spy, &key, 10..40).await;
+    let expected = fold(&spy, &key).await;
+    let conversations = Conversations::new(spy.clone());
+    spy.forget_reads();
+    let loads = (0..50).map(|_| conversations.load(&key, ANY));
+    for loaded in futures_util::future::join_all(loads).await {
+        assert_eq!(*loaded.unwrap(), expected);
+    }
+    let links = spy.reads().iter().filter(|read| matches!(read, Seen::At(_))).count();
+    assert_eq!(links, 3 * 30 - 1, "the chain of three events a turn was followed once");
+}
+
+#[tokio::test]
 async fn a_conversation_that_is_not_there_is_empty() {
     let conversations = Conversations::new(MemoryLog::default());
     for freshness in [ANY, Freshness::Leader] {

@@ -106,6 +106,8 @@ impl EventLog for Spy {
 
     async fn at(&self, key: &ConversationKey, seq: u64, via: Via) -> Result<Option<Stored>, ReadError> {
         let log = self.read(Seen::At(via));
+        // As a real log does, it lets others go on meanwhile.
+        tokio::task::yield_now().await;
         let stored = log.at(key, seq, via).await?;
         let found = self.newest(&log, key, stored, via).await?;
         Ok(found.filter(|stored| stored.recorded.seq == seq))
