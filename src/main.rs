@@ -53,7 +53,7 @@ fn log_filter() -> EnvFilter {
     let asked = std::env::var("RUST_LOG").unwrap_or_default();
     // `nats check` tries what must be refused, so it says itself what was not.
     let is_check = std::env::args().skip(1).take(2).eq(["nats", "check"]);
-    let usual = if is_check { "error,turnstream::log::bus=off" } else { "info,async_nats=warn" };
+    let usual = if is_check { "error" } else { "info,async_nats=warn" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
     match "rmcp=off".parse() {
         Ok(silent) if !asked.contains("rmcp") => filter.add_directive(silent),
