@@ -92,7 +92,10 @@ pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal>
             None => Ok(Event::TurnRequested(request.clone())),
         },
         Command::Claim { item, worker, over } => match &state.turn {
-            Some(turn) if turn.item == *item && turn.park.is_none() && turn.epoch == *over => {
+            // A turn that was handed over is nobody's, whoever had it when it was looked at.
+            Some(turn)
+                if turn.item == *item && turn.park.is_none() && (turn.epoch.is_none() || turn.epoch == *over) =>
+            {
                 Ok(Event::TurnStarted(TurnStarted { turn: turn.request.turn, worker: *worker, item: *item }))
             }
             _ => Err(Refusal::Superseded),

@@ -285,7 +285,9 @@ impl<L: EventLog> Conversations<L> {
         };
         let mut next = (**state).clone();
         next.evolve(&recorded);
-        let known = self.known(key).unwrap_or_else(|| Cached::nothing(0));
+        // Only the fold that was decided on tells what was erased when it was made; another one may have been made since.
+        let known = self.known(key).filter(|known| Arc::ptr_eq(&known.state, state));
+        let known = known.unwrap_or_else(|| Cached::nothing(0));
         let newer_events = known.newer_events + 1;
         let is_void = recorded.event.is_void_at(recorded.stored_at);
         let state = self.keep(key, Cached { state: Arc::new(next), newer_events, ..known });

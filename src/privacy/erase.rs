@@ -101,8 +101,8 @@ impl Found {
         let recorded = match log.decode(message).await {
             Ok(stored) => stored.recorded,
             // One that can't be opened costs nobody else.
-            Err(ReadError::Sealed(cause)) => {
-                self.closed.entry(id).or_insert(cause);
+            Err(error @ (ReadError::Sealed(_) | ReadError::NoKey(_))) => {
+                self.closed.entry(id).or_insert(error.to_string());
                 return Ok(());
             }
             Err(error) => return Err(error),

@@ -86,7 +86,7 @@ impl Claims {
         let mut taken: HashMap<&str, HashSet<Name>> = HashMap::new();
         for declared in declared {
             let of_service = taken.entry(&declared.service).or_default();
-            let why = match self.claim(now, declared, of_service, &present) {
+            let why = match self.claim(now, declared, of_service) {
                 Ok((rank, tool, why)) => {
                     tools.push((rank, tool));
                     why
@@ -131,7 +131,6 @@ impl Claims {
         now: Instant,
         Declared { service, tool }: &Declared,
         of_service: &mut HashSet<Name>,
-        present: &HashSet<(&str, &str)>,
     ) -> Result<(u64, Tool, Option<String>), String> {
         let at = subject(tool).to_string();
         let guard = self.guards.get(&at).cloned().ok_or("too many subjects are known")?;
@@ -145,7 +144,9 @@ impl Claims {
         if of_service.len() > limits::TOOLS_PER_SERVICE {
             return Err(format!("a service has at most {} tools", limits::TOOLS_PER_SERVICE));
         }
-        if self.names.len().max(self.subjects.len()) >= limits::TOOL_CLAIMS_MAX {
+        // What is held stays, however many come.
+        let is_held = self.names.contains_key(&name) && self.subjects.contains_key(&at);
+        if !is_held && self.names.len().max(self.subjects.len()) >= limits::TOOL_CLAIMS_MAX {
             return Err("too many tools are known".into());
         }
         self.next += 1;
@@ -158,11 +159,11 @@ impl Claims {
             let of_name = self.names.entry(name).or_insert_with(|| holder);
             if of_name.service != *service {
                 why = Some(format!("the name belongs to the service `{}`", of_name.service));
-            } else if of_name.subject != at && present.contains(&(service.as_str(), of_name.subject.as_str())) {
+            } else if of_name.subject != at {
+                // Anybody may call a service by another one's name, so a tool moves only where it is pinned, or when its old
+                // place has been gone for as long as a name is held.
                 why = Some(format!("the service has this tool at {}", of_name.subject));
             } else {
-                // The service may have moved its tool.
-                of_name.subject = at;
                 rank = of_name.rank;
             }
         }
@@ -287,6 +288,31 @@ mod tests {
         assert!(offered(&claims.settle(now, &thieves[..2]).0).is_empty(), "a moment's absence gives nothing away");
         let later = now + Duration::from_secs(limits::TOOL_HELD_SECS + 1);
         assert_eq!(offered(&claims.settle(later, &thieves[..1]).0), ["refund@tool.evil"]);
+    }
+
+    #[test]
+    fn whoever_takes_a_services_name_has_its_tools_no_sooner() {
+        let mut claims = Claims::default();
+        let legit = declared("orders", "refund", "tool.refund", "");
+        let evil = declared("orders", "refund", "tool.evil", "");
+        let now = Instant::now();
+        claims.settle(now, std::slice::from_ref(&legit));
+        assert!(offered(&claims.settle(now, std::slice::from_ref(&evil)).0).is_empty(), "the elder restarts");
+        assert_eq!(offered(&claims.settle(now, &[evil, legit]).0), ["refund@tool.refund"]);
+    }
+
+    #[test]
+    fn a_flood_of_tools_takes_nothing_from_those_that_are_known() {
+        let mut claims = Claims::default();
+        let elder = declared("orders", "refund", "tool.refund", "");
+        let now = Instant::now();
+        claims.settle(now, std::slice::from_ref(&elder));
+        let flood = (0..limits::TOOL_CLAIMS_MAX + 100).map(|n| {
+            declared(&format!("s{}", n / limits::TOOLS_PER_SERVICE), &format!("t{n}"), &format!("tool.f.{n}"), "")
+        });
+        let all: Vec<Declared> = flood.chain([elder]).collect();
+        assert_eq!(claims.settle(now, &all).0[0].name, "refund");
+        assert_eq!(claims.settle(now, &all).0[0].name, "refund");
     }
 
     #[test]

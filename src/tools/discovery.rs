@@ -210,6 +210,9 @@ fn declared(name: String, subject: String, metadata: &HashMap<String, String>) -
     if RESERVED.contains(&name.as_str()) {
         return Err("its name is that of a built-in tool".into());
     }
+    if metadata.get("org").is_some_and(|org| org.len() > limits::ORG_MAX_BYTES) {
+        return Err("its `org` is too long".into());
+    }
     let parameters = match metadata.get("parameters") {
         Some(text) if text.len() > limits::TOOL_SCHEMA_MAX_BYTES => return Err("its `parameters` are too large".into()),
         Some(text) => serde_json::from_str(text).ok().filter(serde_json::Value::is_object),
@@ -252,7 +255,8 @@ mod tests {
     #[test]
     fn only_what_is_declared_as_a_tool_is_one() {
         assert_eq!(declared("tool.t", &[("description", "d")]), None);
-        for wrong in [("parameters", "[]"), ("timeout_ms", "soon"), ("auth_level", "root")] {
+        let long = "x".repeat(limits::ORG_MAX_BYTES + 1);
+        for wrong in [("parameters", "[]"), ("timeout_ms", "soon"), ("auth_level", "root"), ("org", &long)] {
             assert!(declared("tool.t", &[("tool", "true"), wrong]).unwrap().is_err(), "{wrong:?}");
         }
         let metadata = [("tool", "true"), ("confirm", "true"), ("timeout_ms", "99999999"), ("auth_level", "admin")];

@@ -17,6 +17,7 @@ use crate::{
     domain::{Command, Refusal},
     ids, limits,
     log::{
+        AppendError,
         bus::soon,
         load::{Decider, ExecuteError, Freshness},
         nats::CHAT,
@@ -140,6 +141,8 @@ async fn expire(worker: &Worker, deadline: &Deadline) -> bool {
     };
     match result {
         Ok(_) | Err(ExecuteError::Refused(Refusal::NotPending)) => true,
+        // Nobody can decide there any more.
+        Err(ExecuteError::Append(AppendError::Erased)) => true,
         Err(error) => {
             tracing::warn!(%error, conversation = %deadline.conversation, "a deadline could not be recorded yet");
             false

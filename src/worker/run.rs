@@ -172,7 +172,14 @@ async fn drive(
         None => return Exit::Fenced,
     };
     let opening = match next_step(turn, profile.max_iterations()) {
-        Step::CallModel if !profile.is_missing => Opening::start(worker, key, &profile, &state).await,
+        // What the prompt rests on may take seconds to be found.
+        Step::CallModel if !profile.is_missing => {
+            let opens = Box::pin(Opening::start(worker, key, &profile, &state));
+            match kept(message, &mut lease, opens).await {
+                Some(opening) => opening,
+                None => return Exit::Fenced,
+            }
+        }
         _ => Opening::none(),
     };
     // What was delivered too long ago is another worker's by now, whether it has claimed it yet or not.

@@ -32,6 +32,7 @@ impl<L: EventLog> Conversations<L> {
         via: Via,
     ) -> Result<Chain, ReadError> {
         let base = cached.state.last_seq;
+        let reaches = last.recorded.seq;
         let mut chain = vec![last];
         while let Some(oldest) = chain.last() {
             let (prev, digest) = (oldest.envelope.prev, oldest.envelope.prev_digest);
@@ -61,7 +62,13 @@ impl<L: EventLog> Conversations<L> {
                 None => break,
             }
         }
-        Box::pin(self.in_order(key, cached, via)).await
+        match Box::pin(self.in_order(key, cached, via)).await? {
+            // The copy that was read in order lags behind.
+            Chain::Whole(events) if events.last().is_none_or(|event| event.recorded.seq < reaches) => {
+                Ok(Chain::Lacking)
+            }
+            chain => Ok(chain),
+        }
     }
 
     /// The events after a fold's last one as the log has them, each held to what it says of the one before it.
