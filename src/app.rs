@@ -107,7 +107,7 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
         skills: Skills(config.skills.clone()),
         passwords: callers::passwords(config, bus).await?,
         access: config.access.clone(),
-        // What comes through a proxy comes from other machines, whatever the address.
+        // Requests through a proxy come from other machines, although the edge listens on a loopback address.
         is_loopback: edge::access::is_loopback_address(config.bind) && config.quotas.proxies == 0,
         model: config.model.clone(),
         fetch: config.web.allow.clone(),

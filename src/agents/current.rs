@@ -60,7 +60,7 @@ impl Agents {
         !self.current.read().expect("no panic happens under this lock").widgets.is_empty()
     }
 
-    /// Reads everything that is there now: at first what holds, without the versions before it.
+    /// Catches up with the bucket: the current versions first, without the ones before them.
     pub async fn catch_up(&self) -> Result<(), ReadError> {
         loop {
             let read_to = self.current.read().expect("no panic happens under this lock").read_to;

@@ -1,10 +1,10 @@
-//! What visitors without proof of who they are may do, and from which pages.
+//! The rights of visitors without proof of identity, and the pages that they may come from.
 
 use std::{fmt, net::IpAddr};
 
 use super::{ConfigError, parsed, patterns, wrong};
 
-/// What visitors may do.
+/// The settings of visitors' rights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Access {
     /// Origins of pages that may connect to an edge on a loopback address, beyond those of loopback addresses.

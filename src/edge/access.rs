@@ -1,4 +1,4 @@
-//! What clients may do that have not proved who they are, and which pages may reach an edge at all.
+//! The rights of clients without proof of identity, and the pages that may reach an edge.
 //!
 //! Where policies of widgets are configured, or other machines reach the edge, a visitor reaches a conversation only by a
 //! session of it. An edge on a loopback address that verifies nothing serves its own machine: pages of other origins, and
@@ -34,14 +34,14 @@ pub enum Page<'a> {
     Admitted,
 }
 
-/// What a visitor wants of a conversation that it names by its id.
+/// A visitor's request on a conversation that it names by its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
     Join,
     Rename,
 }
 
-/// Why a request is not served, in words for who wrote the page.
+/// The reason for refusing a request, in words for the author of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outside {
     Origin,

@@ -1,4 +1,4 @@
-//! The times of a connection: when its client is asked whether it is there, and by when it must have done something.
+//! The deadlines of a connection: the next ping, the time for opening a session, the end of the token.
 
 use std::time::Duration;
 

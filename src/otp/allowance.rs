@@ -42,7 +42,7 @@ pub enum Refused {
     Uncounted(#[from] AppendError),
 }
 
-/// Counts a password that is about to be sent, if it may be.
+/// Counts a password before it is sent, and refuses it beyond the limits.
 pub async fn take(log: &NatsLog, allowance: &Allowance, asker: &Asker<'_>, contact: &Contact) -> Result<(), Refused> {
     let now = Utc::now();
     // However an address is written, it is one mailbox.
