@@ -6,12 +6,16 @@
 //! `TURNSTREAM_SEED` repeats a run's choices, `TURNSTREAM_TURNS` sets its length; `ops/chaos` does the long run.
 
 mod breaker;
+mod bystander;
 pub mod model;
 pub mod report;
 pub mod visitor;
 
 use std::{
-    sync::{Arc, Mutex, atomic::AtomicUsize},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -20,12 +24,15 @@ use rand::{SeedableRng, rngs::StdRng};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
+    gateway::FakeGateway,
+    ground::Ground,
     log::Log,
     provider::{Provider, Tool},
-    stage::Stage,
+    stage::Product,
 };
 
 const VISITORS: usize = 8;
+/// Visitors go on until every kind of fault has come once.
 const TURNS: usize = 40;
 
 /// What the visitors and those who break things share.
@@ -38,6 +45,12 @@ pub struct World {
     heard_at: Mutex<Vec<Option<Instant>>>,
     /// Turns that have ended.
     ended: AtomicUsize,
+    /// Every kind of fault has come.
+    all_kinds: AtomicBool,
+    /// The turns of a full queue, each with its session and request.
+    queued: Mutex<Vec<(String, String)>>,
+    /// What those saw who broke things.
+    objections: Mutex<Vec<String>>,
 }
 
 impl World {
@@ -47,7 +60,15 @@ impl World {
             model_calls: Mutex::default(),
             heard_at: Mutex::new(vec![Some(Instant::now()); visitors]),
             ended: AtomicUsize::new(0),
+            all_kinds: AtomicBool::new(true),
+            queued: Mutex::default(),
+            objections: Mutex::default(),
         }
+    }
+
+    /// Takes note of a violation.
+    fn object(&self, violation: String) {
+        self.objections.lock().unwrap().push(violation);
     }
 
     /// The visitors that still have turns to take and got no frame after this.
@@ -70,25 +91,37 @@ fn setting(name: &str) -> Option<u64> {
 
 #[tokio::test]
 async fn turns_survive_everything() {
+    survive(1).await;
+}
+
+#[tokio::test]
+async fn turns_survive_everything_on_three_servers() {
+    survive(3).await;
+}
+
+async fn survive(servers: usize) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let seed = setting("TURNSTREAM_SEED").unwrap_or(now.as_secs());
     let turns = setting("TURNSTREAM_TURNS").map_or(TURNS, |turns| usize::try_from(turns).unwrap());
-    println!("seed {seed}, {turns} turns");
-    let stage = Stage::start().await;
-    let world = Arc::new(World::new(vec![], VISITORS));
+    println!("seed {seed}, {turns} turns, servers: {servers}");
+    let (ground, gateway) = tokio::join!(Ground::start(servers), FakeGateway::start());
+    let product = Product { nats_url: ground.url(), gateway_url: gateway.base_url(), seals: true };
+    product.apply_streams(&["--replicas", ground.copies()]).await;
+    let world = Arc::new(World { all_kinds: AtomicBool::new(false), ..World::new(vec![], VISITORS) });
     let takes = Duration::from_millis(100);
     let tools = vec![
         Tool { name: "lookup", metadata: &[("idempotent", "true")], takes },
         Tool { name: "charge", metadata: &[], takes },
         Tool { name: "refund", metadata: &[("confirm", "true")], takes },
     ];
-    let provider = Provider::start(&stage.nats.url(), tools).await;
+    let provider = Provider::start(&ground.url(), tools).await;
     let of_model = world.clone();
-    stage.gateway.respond_with(move |request| Some(model::answer(&of_model, request)));
+    gateway.respond_with(move |request| Some(model::answer(&of_model, request)));
 
     let begun = Instant::now();
     let done = CancellationToken::new();
-    let breaker = breaker::Breaker::start(stage, world.clone(), turns / 2, StdRng::seed_from_u64(seed)).await;
+    let rng = StdRng::seed_from_u64(seed);
+    let breaker = breaker::Breaker::start(ground, product, world.clone(), turns / 2, rng).await;
     let visits = (0..VISITORS).map(|n| {
         let turns = turns / VISITORS + usize::from(n < turns % VISITORS);
         visitor::visit(world.clone(), n, turns, StdRng::seed_from_u64(seed.wrapping_add((n as u64 + 1) << 32)))
@@ -98,9 +131,9 @@ async fn turns_survive_everything() {
         done.cancel();
         visits.into_iter().flatten().collect::<Vec<_>>()
     };
-    let (turns, (faults, stage)) = tokio::join!(visits, breaker.run(&done));
+    let (turns, (faults, ground)) = tokio::join!(visits, breaker.run(&done));
 
-    let log = Log::read(&stage.nats.client().await).await;
+    let log = Log::read(&ground.client().await).await;
     let report = report::Report::new(&turns, &faults, &log, &provider, &world, begun.elapsed());
     println!("{}", report.table());
     assert!(report.violations.is_empty(), "seed {seed}:\n{}", report.violations.join("\n"));

@@ -4,6 +4,7 @@
 //! that is printed.
 
 mod chaos;
+mod clocks;
 mod cluster;
 mod deadlines;
 mod outages;

@@ -31,7 +31,8 @@ impl Report {
         world: &World,
         took: Duration,
     ) -> Self {
-        let mut report = Self { violations: log.violations(), rows: Vec::new() };
+        let objections = world.objections.lock().unwrap().clone();
+        let mut report = Self { violations: [log.violations(), objections].concat(), rows: Vec::new() };
         report.row("turns", turns.len());
         report.row("seconds", took.as_secs());
         let mut kinds = BTreeMap::new();
@@ -42,6 +43,7 @@ impl Report {
         let lost = turns.iter().flat_map(|turn| &turn.losses).filter(|loss| !loss.own).count();
         report.row("connections lost to faults", lost);
         report.check_turns(turns, log);
+        report.check_queued(log, world);
         report.check_tools(log, provider);
         report.gaps(turns, faults, world);
         let violations = report.violations.len();
@@ -98,6 +100,19 @@ impl Report {
         self.row("turns with text missing or doubled", wrong_text);
         self.row("turns with tool activity missing or doubled", wrong_tools);
         self.row("refusals for want of storage", refused);
+    }
+
+    /// A turn of a full queue was accepted and nobody stayed for it: it has ended once.
+    fn check_queued(&mut self, log: &Log, world: &World) {
+        let queued = world.queued.lock().unwrap();
+        for (session, request_id) in queued.iter() {
+            let problems = match log.turn(session, request_id) {
+                Some(turn) => turn.violations(),
+                None => vec!["the log does not have it, and it was accepted".into()],
+            };
+            self.violations.extend(problems.into_iter().map(|problem| format!("{session} {request_id}: {problem}")));
+        }
+        self.row("turns of full queues", queued.len());
     }
 
     fn check_tools(&mut self, log: &Log, provider: &Provider) {

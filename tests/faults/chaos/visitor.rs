@@ -19,6 +19,8 @@ use crate::support::{
 const TOPICS: [&str; 6] = ["nothing", "nothing", "nothing", "lookup", "charge", "refund"];
 /// Between two tries of something that did not work.
 const RETRY_EVERY: Duration = Duration::from_millis(50);
+/// Before a turn that is only taken because not every kind of fault has come.
+const REST: Duration = Duration::from_millis(700);
 /// A turn that takes longer is lost.
 const TURN_MAX: Duration = Duration::from_secs(150);
 
@@ -56,11 +58,14 @@ pub struct Seen {
     text: String,
 }
 
-/// Takes its turns, one after the other.
+/// Takes its turns, one after the other, and goes on until every kind of fault has come.
 pub async fn visit(world: Arc<World>, number: usize, turns: usize, rng: StdRng) -> Vec<Seen> {
-    let mut visitor = Visitor { world, number, rng, client: None, session: None, seq: None };
+    let mut visitor = Visitor { world: world.clone(), number, rng, client: None, session: None, seq: None };
     let mut all: Vec<Seen> = Vec::new();
-    for n in 0..turns {
+    for n in (0..).take_while(|n| *n < turns || !world.all_kinds.load(Ordering::Relaxed)) {
+        if n >= turns {
+            sleep(REST).await;
+        }
         let topic = TOPICS[visitor.rng.random_range(0..TOPICS.len())];
         let mut turn = Seen::new(format!("r{n}"), format!("v{number}t{n} {topic}"));
         if timeout(TURN_MAX, visitor.take(&mut turn, all.last_mut())).await.is_err() {

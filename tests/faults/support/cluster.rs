@@ -38,7 +38,7 @@ impl Cluster {
             let (port, route) = (ports[n], ports[n + 3]);
             let text = format!(
                 "server_name: {name}\nlisten: 127.0.0.1:{port}\njetstream {{ store_dir: {folder:?} }}\n\
-                 cluster {{ name: faults, listen: 127.0.0.1:{route}, routes: [{}] }}\n",
+                 cluster {{ name: faults, listen: 127.0.0.1:{route}, routes: [{}], no_advertise: true }}\n",
                 routes.join(", ")
             ) + &nats::users();
             fs::write(&config, text).unwrap();
@@ -60,6 +60,14 @@ impl Cluster {
 
     pub fn names(&self) -> Vec<String> {
         self.members.iter().map(|member| member.name.clone()).collect()
+    }
+
+    /// Suspends a server for a while.
+    pub async fn nap(&mut self, name: &str, pause: Duration) {
+        let member = self.member(name);
+        member.process.signal(libc::SIGSTOP);
+        sleep(pause).await;
+        member.process.signal(libc::SIGCONT);
     }
 
     /// A client of the test's own.

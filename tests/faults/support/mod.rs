@@ -3,10 +3,13 @@
 
 pub mod client;
 pub mod cluster;
+pub mod ground;
+pub mod link;
 pub mod log;
 pub mod probe;
 pub mod provider;
 pub mod proxy;
+pub mod skew;
 pub mod stage;
 
 #[path = "../../it/support/frames.rs"]

@@ -40,13 +40,19 @@ impl Probe {
 
     /// Asks until the answer has this status.
     pub async fn until(&mut self, wanted: u16) {
-        let mut last = None;
+        self.until_said(wanted, "").await;
+    }
+
+    /// Asks until the answer has this status and says this.
+    pub async fn until_said(&mut self, wanted: u16, text: &str) {
+        let mut last = (0, String::new());
         let waited = timeout(WAIT_MAX, async {
-            while last.insert(self.ask().await).0 != wanted {
+            while last.0 != wanted || !last.1.contains(text) {
                 sleep(Duration::from_millis(20)).await;
+                last = self.ask().await;
             }
         });
         let in_time = waited.await.is_ok();
-        assert!(in_time, "{last:?}, not {wanted}");
+        assert!(in_time, "{last:?}, not {wanted} {text}");
     }
 }

@@ -1,4 +1,4 @@
-//! A way to the NATS server that can be cut, and on which answers can be held back.
+//! A way to the NATS server that can be cut, and on which requests or answers can be held back.
 //!
 //! Contract: bytes go both ways unchanged and in order. What a cut takes with it is lost; what is held back comes later.
 
@@ -35,6 +35,10 @@ struct Way {
     /// From this on answers are held back.
     trap: Mutex<Option<&'static str>>,
     held: watch::Sender<bool>,
+    /// Requests are held back.
+    stalled: watch::Sender<bool>,
+    /// New connections are refused.
+    away: watch::Sender<bool>,
 }
 
 impl Proxy {
@@ -43,8 +47,9 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let target = nats_url.trim_start_matches("nats://").to_owned();
-        let way = Way { target, cut: Mutex::default(), trap: Mutex::default(), held: watch::channel(false).0 };
-        let way = Arc::new(way);
+        let no = || watch::channel(false).0;
+        let (cut, trap) = (Mutex::default(), Mutex::default());
+        let way = Arc::new(Way { target, cut, trap, held: no(), stalled: no(), away: no() });
         let task = tokio::spawn(accept(listener, way.clone()));
         Self { port, way, task }
     }
@@ -64,6 +69,21 @@ impl Proxy {
             self.cut();
             tokio::time::sleep(every).await;
         }
+    }
+
+    /// Cuts, and lets nobody through until `back`.
+    pub fn leave(&self) {
+        self.way.away.send_replace(true);
+        self.cut();
+    }
+
+    pub fn back(&self) {
+        self.way.away.send_replace(false);
+    }
+
+    /// Holds requests back from now on, or lets them go.
+    pub fn stall(&self, stalled: bool) {
+        self.way.stalled.send_replace(stalled);
     }
 
     /// Holds all answers back as soon as somebody says this to the server.
@@ -104,6 +124,9 @@ async fn accept(listener: TcpListener, way: Arc<Way>) {
     loop {
         let Ok((client, _)) = listener.accept().await else { return };
         // A server that is away: the client sees its connection end.
+        if *way.away.borrow() {
+            continue;
+        }
         let Ok(server) = TcpStream::connect(&way.target).await else { continue };
         if client.set_nodelay(true).is_err() || server.set_nodelay(true).is_err() {
             continue;
@@ -124,10 +147,11 @@ async fn accept(listener: TcpListener, way: Arc<Way>) {
 }
 
 async fn ask(way: &Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
-    let mut buffer = vec![0; 64 * 1024];
+    let (mut buffer, mut stalled) = (vec![0; 64 * 1024], way.stalled.subscribe());
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
         way.listen(&buffer[..length]);
-        if to.write_all(&buffer[..length]).await.is_err() {
+        let passes = stalled.wait_for(|stalled| !stalled).await.is_ok();
+        if !passes || to.write_all(&buffer[..length]).await.is_err() {
             return;
         }
     }

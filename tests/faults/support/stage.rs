@@ -34,7 +34,12 @@ impl Product {
 
     /// An edge that accepts connections.
     pub async fn edge(&self) -> Edge {
-        let mut process = self.run("edge", &["edge", "--port", "0"], &[]);
+        self.edge_with(&[]).await
+    }
+
+    pub async fn edge_with(&self, variables: &[(&str, String)]) -> Edge {
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let mut process = self.run("edge", &["edge", "--port", "0"], &variables);
         let address = process.line_after("listening on http://").await;
         Edge { process, address }
     }
@@ -47,8 +52,13 @@ impl Product {
         process
     }
 
+    pub async fn worker_with(&self, variables: &[(&str, String)]) -> Process {
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        self.worker(&variables).await
+    }
+
     /// Runs the product. It sees no environment but what the test gives it.
-    fn run(&self, title: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
+    pub fn run(&self, title: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
         let binary = std::env::var("TURNSTREAM_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_turnstream").to_owned());
         let mut command = Command::new(binary);
         command.args(arguments).env_clear().env("NATS_URL", &self.nats_url).env("NO_COLOR", "1");

@@ -1,0 +1,25 @@
+//! Processes whose clock is wrong.
+
+use std::{path::PathBuf, process::Command, sync::OnceLock};
+
+use tempfile::TempDir;
+
+/// What a process needs in its environment for its clock to be off by so many seconds.
+pub fn by(seconds: i64) -> [(&'static str, String); 2] {
+    [("LD_PRELOAD", library().display().to_string()), ("SKEW_SECONDS", seconds.to_string())]
+}
+
+/// The library is compiled by the linker's driver, which every machine with Rust has.
+fn library() -> PathBuf {
+    static FOLDER: OnceLock<TempDir> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/support/skew.c");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-O1", source, "-ldl", "-o"]).arg(folder.path().join("skew.so"));
+        let made = compiler.output().expect("cc runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        folder
+    });
+    folder.path().join("skew.so")
+}
