@@ -31,7 +31,7 @@ pub struct BenchArgs {
     #[arg(long = "pid", value_name = "NAME=PID")]
     pub pids: Vec<NamedPid>,
 
-    /// Run only these scenarios. Repeatable; all of them by default.
+    /// Run only these scenarios. Repeatable; all of them but growth by default.
     #[arg(long = "scenario", value_name = "NAME")]
     pub scenarios: Vec<Scenario>,
 
@@ -39,9 +39,13 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 
-    /// Connections of ping, sessions, idle, history, and the sockets of slow-reader.
+    /// Connections of ping, sessions, idle, history, the sockets of slow-reader, and the herd of growth.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub connections: Option<usize>,
+
+    /// How many conversations growth makes in the end.
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = positive)]
+    pub conversations: usize,
 
     /// How long each measured window is.
     #[arg(long, value_name = "N", default_value = "10", value_parser = seconds)]
@@ -78,7 +82,8 @@ impl BenchArgs {
     /// The scenarios to run, in the order of the catalogue whatever order they were named in.
     pub fn chosen_scenarios(&self) -> Vec<Scenario> {
         let all = Scenario::value_variants().iter().copied();
-        all.filter(|scenario| self.scenarios.is_empty() || self.scenarios.contains(scenario)).collect()
+        let is_usual = |scenario: &Scenario| self.scenarios.is_empty() && *scenario != Scenario::Growth;
+        all.filter(|scenario| is_usual(scenario) || self.scenarios.contains(scenario)).collect()
     }
 
     /// The processes named by `--pid`.
@@ -112,6 +117,8 @@ pub enum Scenario {
     SlowReader,
     /// Whether the time of a refusal tells what is somebody else's from what does not exist.
     NotYours,
+    /// What a turn's end, a herd of resumes, a page and a list cost as conversations grow in number. It takes minutes.
+    Growth,
 }
 
 /// A process to watch, as `NAME=PID`.

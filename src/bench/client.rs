@@ -71,6 +71,8 @@ impl Answer {
 pub struct Client {
     socket: WebSocketStream<TcpStream>,
     next_request: u64,
+    /// The cursor of the last frame of a turn.
+    pub seq: Option<String>,
     /// What this connection's server did wrong so far.
     pub faults: FaultLog,
 }
@@ -105,7 +107,7 @@ impl Client {
         let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
         let handshake = client_async_with_config(url, stream, Some(config)).await;
         let (socket, _) = handshake.map_err(|error| failed(error.to_string()))?;
-        Ok(Client { socket, next_request: 0, faults: FaultLog::default() })
+        Ok(Client { socket, next_request: 0, seq: None, faults: FaultLog::default() })
     }
 
     /// Sends an action and waits for its answer.
@@ -137,12 +139,7 @@ impl Client {
     }
 
     pub async fn create_session(&mut self, agent: &str) -> Result<(SessionData, u64), Fault> {
-        self.create_session_of(agent, None).await
-    }
-
-    /// A session of whoever has this e-mail address.
-    pub async fn create_session_of(&mut self, agent: &str, email: Option<&str>) -> Result<(SessionData, u64), Fault> {
-        let create = Action::CreateConversationSession { agent_id: agent, user_name: "Bench", user_email: email };
+        let create = Action::CreateConversationSession { agent_id: agent, user_name: "Bench" };
         let answer = self.ask(create).await?;
         answer.must_be("immediate_response")?;
         let session: SessionData = answer.data()?;
@@ -182,6 +179,23 @@ impl Client {
             Err(fault) => turn.faults.push(fault),
         }
         Ok(turn)
+    }
+
+    /// Reads a turn until it has this many tokens, or has ended.
+    pub async fn read_tokens(&mut self, turn: &mut Turn, tokens: usize, limit: Duration) -> Result<(), Fault> {
+        let reading = async {
+            while turn.ended_ns.is_none() && turn.token_delays_ns.len() < tokens {
+                let (text, now_ns) = self.receive().await?;
+                let frame = parse(&text)?;
+                match frame.request_id == Some(turn.plan.id.to_string()) {
+                    true => turn.take(&frame, now_ns),
+                    false => self.unasked(&frame),
+                }
+                self.seq = frame.seq.or(self.seq.take());
+            }
+            Ok(())
+        };
+        timeout(limit, reading).await.unwrap_or(Err(Fault::NoTerminal))
     }
 
     /// Reads until every one of `turns` has ended; `Ok` also when `limit` is over before.

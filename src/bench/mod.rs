@@ -24,6 +24,7 @@ mod progress;
 mod report;
 mod scenarios;
 mod turn;
+mod users;
 mod wire;
 
 #[cfg(test)]
@@ -45,6 +46,7 @@ use self::gateway::{Gateway, GatewayLog};
 use self::procs::Watched;
 use self::product::Product;
 use self::report::Report;
+use self::users::Users;
 
 /// What every scenario works with.
 struct Bench {
@@ -52,17 +54,25 @@ struct Bench {
     targets: Vec<String>,
     watched: Vec<Watched>,
     gateway: Arc<GatewayLog>,
+    users: Users,
     /// The agent that all sessions ask for.
     agent: String,
     connections_made: AtomicUsize,
 }
 
 impl Bench {
-    fn new(args: BenchArgs, targets: Vec<String>, watched: Vec<Watched>, gateway: &Gateway) -> Bench {
+    fn new(
+        args: BenchArgs,
+        targets: Vec<String>,
+        watched: Vec<Watched>,
+        gateway: &Gateway,
+        secret: Option<String>,
+    ) -> Bench {
         Bench {
             args,
             targets,
             watched,
+            users: Users(secret),
             gateway: Arc::clone(&gateway.log),
             agent: Uuid::new_v4().to_string(),
             connections_made: AtomicUsize::new(0),
@@ -71,8 +81,19 @@ impl Bench {
 
     /// Connects to the next edge in turn.
     async fn connect(&self, window: Window) -> Result<Client, Fault> {
+        Client::connect(self.target(), window).await
+    }
+
+    /// Connects as one of many users, with the resume extension.
+    async fn connect_as(&self, user: usize) -> Result<Client, Fault> {
+        let token = self.users.token(user).map(|token| format!("&token={token}")).unwrap_or_default();
+        Client::connect(&format!("{}?v=resume{token}", self.target()), Window::Normal).await
+    }
+
+    /// The next edge in turn.
+    fn target(&self) -> &str {
         let number = self.connections_made.fetch_add(1, Ordering::Relaxed);
-        Client::connect(&self.targets[number % self.targets.len()], window).await
+        &self.targets[number % self.targets.len()]
     }
 }
 
@@ -105,7 +126,8 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
         watched.extend(product.watched());
         targets.push(product.url());
     }
-    let bench = Bench::new(args, targets, watched, &gateway);
+    let secret = product.as_ref().map(|product| product.secret.clone());
+    let bench = Bench::new(args, targets, watched, &gateway, secret);
     let measured = tokio::select! {
         outcomes = scenarios::run_all(&bench) => Ok(outcomes),
         () = interrupts.wait() => Err(anyhow::anyhow!("interrupted")),

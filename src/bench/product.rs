@@ -28,6 +28,8 @@ pub struct Product {
     pid: u32,
     port: u16,
     store: PathBuf,
+    /// What its users' tokens are signed with.
+    pub secret: String,
 }
 
 impl Product {
@@ -36,6 +38,7 @@ impl Product {
         let program = std::env::current_exe().context("where is this executable?")?;
         let port = free_port().await.context("no free port")?;
         let store = std::env::temp_dir().join(format!("turnstream-bench-{}", Uuid::new_v4()));
+        let secret = Uuid::new_v4().to_string();
         let mut command = Command::new(&program);
         command
             .arg("dev")
@@ -45,7 +48,7 @@ impl Product {
             .env("SMOOAI_GATEWAY_URL", format!("http://{gateway}/v1"))
             .env("SMOOAI_GATEWAY_KEY", "bench")
             // With tokens on, what has an owner is out of strangers' reach.
-            .env("AUTH_JWT_HS256_SECRET", Uuid::new_v4().to_string())
+            .env("AUTH_JWT_HS256_SECRET", &secret)
             // It does what no visitor may.
             .env("SMOOTH_AGENT_LIMIT_CONNECTION_MESSAGES", "0")
             .env("SMOOTH_AGENT_LIMIT_CONNECTION_WRITES", "0")
@@ -57,7 +60,7 @@ impl Product {
             .kill_on_drop(true);
         let child = command.spawn().with_context(|| format!("cannot run {}", program.display()))?;
         let pid = child.id().context("the product ended at once")?;
-        let mut product = Product { child, pid, port, store };
+        let mut product = Product { child, pid, port, store, secret };
         match product.wait_until_ready().await {
             Ok(()) => Ok(product),
             Err(error) => {

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 /// What a client asks for.
@@ -16,8 +16,6 @@ pub enum Action<'a> {
     CreateConversationSession {
         agent_id: &'a str,
         user_name: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        user_email: Option<&'a str>,
     },
     RenameConversation {
         conversation_id: &'a str,
@@ -33,6 +31,14 @@ pub enum Action<'a> {
     SendMessage {
         session_id: &'a str,
         message: &'a str,
+    },
+    ListConversations {
+        limit: u32,
+    },
+    ResumeSession {
+        session_id: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        seq: Option<&'a str>,
     },
 }
 
@@ -59,6 +65,8 @@ pub struct Frame<'a> {
     #[serde(rename = "requestId")]
     pub request_id: Option<String>,
     pub status: Option<u16>,
+    /// The cursor of a frame of a turn, on connections of the resume extension.
+    pub seq: Option<String>,
     pub token: Option<String>,
     #[serde(borrow)]
     pub data: Option<&'a RawValue>,
@@ -94,6 +102,12 @@ pub struct PageData {
 pub struct MessageData {
     pub id: String,
     pub direction: String,
+}
+
+/// `data` of a list of conversations.
+#[derive(Deserialize)]
+pub struct ListData {
+    pub conversations: Vec<IgnoredAny>,
 }
 
 /// `data` of an `eventual_response`.

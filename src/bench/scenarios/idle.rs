@@ -60,7 +60,7 @@ async fn open(bench: &Bench) -> Result<Client, Fault> {
     Ok(client)
 }
 
-async fn wait_until_quiet(bench: &Bench) {
+pub async fn wait_until_quiet(bench: &Bench) {
     let give_up = Instant::now() + QUIET_TIMEOUT;
     let mut before_ms = procs::total_cpu_ms(&bench.watched);
     while Instant::now() < give_up {

@@ -5,6 +5,7 @@
 
 mod closed_loop;
 mod flat_out;
+mod growth;
 mod history;
 mod idle;
 mod not_yours;
@@ -40,6 +41,7 @@ pub async fn run_all(bench: &Bench) -> Vec<Outcome> {
             Scenario::History => ("history", history::run(bench).await),
             Scenario::SlowReader => ("slow-reader", slow_reader::run(bench).await),
             Scenario::NotYours => ("not-yours", not_yours::run(bench).await),
+            Scenario::Growth => ("growth", growth::run(bench).await),
         };
         outcomes.extend(result.unwrap_or_else(|error| vec![Outcome::failed(name, &error)]));
     }

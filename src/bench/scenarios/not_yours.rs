@@ -1,15 +1,15 @@
 //! not-yours: one client asks for what is somebody else's and for what does not exist, in turn, many times.
 //!
 //! Contract: every answer is the same refusal, so that the time is all that could tell one from the other. How well it does is
-//! the share of pairs that a guess by the time gets right; 50 % is a coin. A server that shows everybody everything, because
-//! nobody proves who they are there, has nothing to be measured.
+//! the share of pairs that a guess by the time gets right; 50 % is a coin. A server whose users' tokens can't be made, or that shows
+//! everybody everything, has nothing to be measured.
 
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::super::Bench;
-use super::super::client::{Client, Window};
+use super::super::client::Client;
 use super::super::clock::now_ns;
 use super::super::fault::{Fault, FaultLog};
 use super::super::procs;
@@ -29,9 +29,9 @@ const WARM_UP: usize = 200;
 /// Asks in one client's name until the time is up.
 pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
     let failed = |fault: Fault| anyhow::anyhow!("{fault}");
-    let mut client = bench.connect(Window::Normal).await.map_err(failed)?;
-    let owned = client.create_session_of(&bench.agent, Some("owner@bench.example")).await;
-    let (others, _) = owned.map_err(failed)?;
+    let mut owner = bench.connect_as(0).await.map_err(failed)?;
+    let (others, _) = owner.create_session(&bench.agent).await.map_err(failed)?;
+    let mut client = bench.connect_as(1).await.map_err(failed)?;
     if client.ask(Action::GetSession { session_id: &others.session_id }).await.is_ok() {
         return Ok(vec![]);
     }
@@ -71,6 +71,7 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
         outcome.figure(&format!("{action} told apart, %"), told_apart(times) * 100.0);
     }
     faults.merge(client.close().await);
+    faults.merge(owner.close().await);
     outcome.faults(faults);
     Ok(vec![outcome])
 }

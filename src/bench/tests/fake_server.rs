@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -32,6 +33,19 @@ pub enum Mischief {
     ShortHistory,
 }
 
+/// What survives a connection.
+#[derive(Default)]
+struct Session {
+    messages: usize,
+    /// The frames of its turns; a cursor is how many there were.
+    frames: Vec<Value>,
+    /// Who watches it.
+    out: Option<Out>,
+}
+
+type Out = UnboundedSender<Option<Value>>;
+type Sessions = Arc<Mutex<HashMap<String, Session>>>;
+
 /// Warm-up turns stay correct, so that each fault is found where it is looked for.
 const MISCHIEF_FROM_TOKENS: u32 = 10;
 
@@ -39,15 +53,16 @@ const MISCHIEF_FROM_TOKENS: u32 = 10;
 pub async fn start(gateway: SocketAddr, mischief: Mischief) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let sessions = Sessions::default();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(stream, gateway, mischief));
+            tokio::spawn(serve(stream, gateway, mischief, sessions.clone()));
         }
     });
     format!("ws://{address}/ws")
 }
 
-async fn serve(stream: TcpStream, gateway: SocketAddr, mischief: Mischief) {
+async fn serve(stream: TcpStream, gateway: SocketAddr, mischief: Mischief, sessions: Sessions) {
     stream.set_nodelay(true).unwrap();
     let (mut sink, mut source) = accept_async(stream).await.unwrap().split();
     let (out, mut outgoing) = unbounded_channel::<Option<Value>>();
@@ -59,19 +74,54 @@ async fn serve(stream: TcpStream, gateway: SocketAddr, mischief: Mischief) {
         }
         let _ = sink.close().await;
     });
-    let mut messages: HashMap<String, usize> = HashMap::new();
     while let Some(Ok(Message::Text(text))) = source.next().await {
         let action: Value = serde_json::from_str(&text).unwrap();
         let session = action["sessionId"].as_str().unwrap_or_default().to_owned();
         if action["action"] == "send_message" {
-            *messages.entry(session).or_default() += 2;
-            tokio::spawn(turn(action, gateway, mischief, out.clone()));
+            let watch = Session { messages: 2, frames: Vec::new(), out: Some(out.clone()) };
+            sessions.lock().unwrap().entry(session.clone()).or_default().go_on(watch);
+            let show = Show { session, sessions: sessions.clone(), to: out.clone() };
+            tokio::spawn(turn(action, gateway, mischief, show));
             continue;
         }
-        let count = messages.get(&session).copied().unwrap_or_default();
-        out.send(Some(answer(&action, count, mischief))).unwrap();
+        let mut sessions = sessions.lock().unwrap();
+        let messages = sessions.get(&session).map_or(0, |session| session.messages);
+        out.send(Some(answer(&action, messages, mischief))).unwrap();
+        if action["action"] == "resume_session"
+            && let Some(resumed) = sessions.get_mut(&session)
+        {
+            resumed.out = Some(out.clone());
+            let seen = action["seq"].as_str().map_or(0, |seq| seq.parse().unwrap());
+            resumed.frames[seen..].iter().for_each(|frame| out.send(Some(frame.clone())).unwrap());
+        }
     }
     let _ = out.send(None);
+}
+
+impl Session {
+    fn go_on(&mut self, watched: Session) {
+        self.messages += watched.messages;
+        self.out = watched.out;
+    }
+}
+
+/// Where a turn's frames go: to the session's last connection.
+struct Show {
+    session: String,
+    sessions: Sessions,
+    /// The connection of the message.
+    to: Out,
+}
+
+impl Show {
+    fn frame(&self, mut frame: Value) {
+        let mut sessions = self.sessions.lock().unwrap();
+        let session = sessions.entry(self.session.clone()).or_default();
+        frame["seq"] = json!((session.frames.len() + 1).to_string());
+        session.frames.push(frame.clone());
+        // The client may be gone, which is its right.
+        let _ = session.out.as_ref().map(|out| out.send(Some(frame)));
+    }
 }
 
 fn answer(action: &Value, messages: usize, mischief: Mischief) -> Value {
@@ -83,6 +133,8 @@ fn answer(action: &Value, messages: usize, mischief: Mischief) -> Value {
     match action["action"].as_str().unwrap() {
         "ping" => json!({"type": "pong", "requestId": action["requestId"], "data": {}}),
         "create_conversation_session" => ok(session(&Uuid::new_v4().to_string())),
+        "resume_session" => ok(json!({})),
+        "list_conversations" => ok(json!({"conversations": vec![json!({}); 20]})),
         "get_session" => ok(session(action["sessionId"].as_str().unwrap())),
         "get_conversation_messages" => ok(page(messages, action, mischief)),
         other => panic!("the bench has no business with {other}"),
@@ -101,7 +153,7 @@ fn page(messages: usize, action: &Value, mischief: Mischief) -> Value {
 }
 
 /// One turn: asks the gateway, relays its tokens as they come, ends.
-async fn turn(action: Value, gateway: SocketAddr, mischief: Mischief, out: UnboundedSender<Option<Value>>) {
+async fn turn(action: Value, gateway: SocketAddr, mischief: Mischief, out: Show) {
     let message = action["message"].as_str().unwrap();
     let is_warm_up = Plan::find(message).unwrap().tokens < MISCHIEF_FROM_TOKENS;
     let mischief = if is_warm_up { Mischief::None } else { mischief };
@@ -109,20 +161,19 @@ async fn turn(action: Value, gateway: SocketAddr, mischief: Mischief, out: Unbou
     let mut accepted = frame("immediate_response");
     accepted["status"] = json!(202);
     if mischief != Mischief::LateAccept {
-        out.send(Some(accepted.clone())).unwrap();
+        out.frame(accepted.clone());
     }
     if mischief == Mischief::HangUp {
-        return out.send(None).unwrap();
+        return out.to.send(None).unwrap();
     }
     let show = |text: String| {
         let mut token = frame("stream_token");
         token["token"] = json!(text);
-        // The client may be gone, which is its right.
-        let _ = out.send(Some(token));
+        out.frame(token);
     };
     let mut text = relay(gateway, message, mischief, show).await;
     if mischief == Mischief::LateAccept {
-        out.send(Some(accepted)).unwrap();
+        out.frame(accepted);
     }
     if mischief == Mischief::OtherReply {
         text.push_str(" and more");
@@ -138,7 +189,7 @@ async fn turn(action: Value, gateway: SocketAddr, mischief: Mischief, out: Unbou
         _ => vec![reply],
     };
     for terminal in terminals {
-        let _ = out.send(Some(terminal));
+        out.frame(terminal);
     }
 }
 
