@@ -38,6 +38,17 @@ pub struct Document {
     pub pieces: Vec<Piece>,
 }
 
+/// Why there is nothing to show of a document.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum Failure {
+    /// It is nothing that can be read.
+    #[error("{0}")]
+    Document(String),
+    /// Its reader could not be started, took too long or did not live.
+    #[error("{0}")]
+    Reader(String),
+}
+
 /// A reader of documents. Clones share its bounds.
 #[derive(Clone)]
 pub struct Reader {
@@ -60,23 +71,26 @@ impl Reader {
     }
 
     /// Reads a document and cuts it, or says why not.
-    pub async fn read(&self, form: Form, content: Vec<u8>) -> Result<Document, String> {
+    pub async fn read(&self, form: Form, content: Vec<u8>) -> Result<Document, Failure> {
         if content.len() > limits::DOCUMENT_MAX_BYTES {
-            return Err(ExtractError::TooLarge(limits::DOCUMENT_MAX_BYTES).to_string());
+            return Err(Failure::Document(ExtractError::TooLarge(limits::DOCUMENT_MAX_BYTES).to_string()));
         }
-        if matches!(form, Form::Plain | Form::Markdown) && content.len() <= limits::READ_HERE_MAX_BYTES {
+        if matches!(form, Form::Plain | Form::Table | Form::Markdown) && content.len() <= limits::READ_HERE_MAX_BYTES {
             let here = tokio::task::spawn_blocking(move || read_here(form, &content));
-            return here.await.unwrap_or_else(|_| Err("its reader gave up".into()));
+            let here = here.await.map_err(|_| Failure::Reader("its reader gave up".into()))?;
+            return here.map_err(Failure::Document);
         }
-        let _turn = self.turns.acquire().await.map_err(|_| "nobody reads any more".to_string())?;
+        let _turn = self.turns.acquire().await.map_err(|_| Failure::Reader("nobody reads any more".into()))?;
         let read = timeout(Duration::from_millis(limits::READER_MS), self.ask_child(form, &content)).await;
         let answer = match read {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(format!("its reader can't be started: {error}")),
-            Err(_) => return Err("it takes too long to read".into()),
+            Ok(Err(error)) => return Err(Failure::Reader(format!("its reader can't be started: {error}"))),
+            Err(_) => return Err(Failure::Reader("it takes too long to read".into())),
         };
-        serde_json::from_slice(&answer)
-            .unwrap_or_else(|_| Err("its reader gave up: too large or too deep inside".into()))
+        match serde_json::from_slice::<Result<Document, String>>(&answer) {
+            Ok(read) => read.map_err(Failure::Document),
+            Err(_) => Err(Failure::Reader("its reader gave up: too large or too deep inside".into())),
+        }
     }
 
     /// The child's whole answer, or what there is of it when the child did not live to its end.

@@ -1,7 +1,8 @@
 //! Cuts a text into passages at its own seams: sections, paragraphs, sentences.
 
-use std::{iter::Peekable, vec::IntoIter};
+use std::{iter::Peekable, ops::Range, vec::IntoIter};
 
+use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 use serde::{Deserialize, Serialize};
 use text_splitter::{MarkdownSplitter, TextSplitter};
 
@@ -19,24 +20,91 @@ pub struct Piece {
 /// A line that opens a section.
 pub struct Heading {
     at: usize,
-    level: usize,
+    level: HeadingLevel,
     pub text: String,
+}
+
+/// A table in a Markdown text.
+struct Table {
+    /// Of its rows, without the header.
+    rows: Range<usize>,
+    /// The header and the line below it; empty where they are longer than a passage has room for.
+    header: String,
+}
+
+/// What is where in a Markdown text.
+pub struct Outline {
+    pub headings: Vec<Heading>,
+    tables: Vec<Table>,
+}
+
+impl Outline {
+    pub fn of(markdown: &str) -> Self {
+        let mut outline = Self { headings: Vec::new(), tables: Vec::new() };
+        let mut heading: Option<Heading> = None;
+        for (event, range) in Parser::new_ext(markdown, Options::ENABLE_TABLES).into_offset_iter() {
+            match (event, &mut heading) {
+                (Event::Start(Tag::Heading { level, .. }), _) => {
+                    heading = Some(Heading { at: range.start, level, text: String::new() });
+                }
+                (Event::End(TagEnd::Heading(_)), _) => {
+                    outline.headings.extend(heading.take().map(|h| Heading { text: h.text.trim().to_string(), ..h }));
+                }
+                (Event::Text(text) | Event::Code(text), Some(heading)) => heading.text.push_str(&text),
+                (Event::SoftBreak | Event::HardBreak, Some(heading)) => heading.text.push(' '),
+                (Event::Start(Tag::Table(_)), _) => {
+                    let lines: usize = markdown[range.clone()].split_inclusive('\n').take(2).map(str::len).sum();
+                    let header = &markdown[range.start..range.start + lines];
+                    let fits = header.len() <= limits::TABLE_HEADER_MAX_BYTES;
+                    let header = if fits { header.trim_end().to_string() } else { String::new() };
+                    outline.tables.push(Table { rows: range.start + lines..range.end, header });
+                }
+                _ => {}
+            }
+        }
+        outline
+    }
 }
 
 /// The passages of a text, in order.
 pub fn pieces(form: Form, text: &str) -> Vec<Piece> {
-    let size = limits::PASSAGE_CHARS;
-    if matches!(form, Form::Plain | Form::Pdf) {
-        let splitter = TextSplitter::new(size);
-        let chunks = portions(text).into_iter().flat_map(|(_, portion)| splitter.chunks(portion));
-        return chunks.map(|chunk| Piece { headings: vec![], text: chunk.to_string() }).collect();
+    match form {
+        Form::Plain | Form::Pdf => plain(text),
+        Form::Table => table(text),
+        Form::Markdown | Form::Html => markdown(text),
     }
-    let mut path = Path::new(headings(text));
-    let splitter = MarkdownSplitter::new(size);
+}
+
+fn plain(text: &str) -> Vec<Piece> {
+    let splitter = TextSplitter::new(limits::PASSAGE_CHARS);
+    let chunks = portions(text).into_iter().flat_map(|(_, portion)| splitter.chunks(portion));
+    chunks.map(|chunk| Piece { headings: vec![], text: chunk.to_string() }).collect()
+}
+
+/// Each passage after the first begins with the table's first line, which tells what its rows hold.
+fn table(text: &str) -> Vec<Piece> {
+    let mut pieces = plain(text);
+    let header = text.lines().next().unwrap_or_default();
+    if header.len() <= limits::TABLE_HEADER_MAX_BYTES {
+        pieces.iter_mut().skip(1).for_each(|piece| piece.text = format!("{header}\n{}", piece.text));
+    }
+    pieces
+}
+
+fn markdown(text: &str) -> Vec<Piece> {
+    let Outline { headings, tables } = Outline::of(text);
+    let (mut path, mut tables) = (Path::new(headings), tables.into_iter().peekable());
+    let splitter = MarkdownSplitter::new(limits::PASSAGE_CHARS);
     let portions = portions(text).into_iter();
     let chunks =
         portions.flat_map(|(from, portion)| splitter.chunk_indices(portion).map(move |(at, chunk)| (from + at, chunk)));
-    let all: Vec<Piece> = chunks.map(|(at, chunk)| Piece { headings: path.at(at), text: chunk.to_string() }).collect();
+    let mut all: Vec<Piece> = Vec::new();
+    for (at, chunk) in chunks {
+        while tables.next_if(|table| table.rows.end <= at).is_some() {}
+        let cut = tables.peek().filter(|table| table.rows.start <= at && !table.header.is_empty());
+        let text = cut.map_or_else(|| chunk.to_string(), |table| format!("{}\n{chunk}", table.header));
+        all.push(Piece { headings: path.at(at), text });
+    }
     // A heading that stands alone says nothing that the headings of the next passage do not say, unless it is all there is.
     match all.iter().all(|piece| is_heading_only(&piece.text)) {
         true => all,
@@ -45,7 +113,12 @@ pub fn pieces(form: Form, text: &str) -> Vec<Piece> {
 }
 
 fn is_heading_only(text: &str) -> bool {
-    text.lines().all(|line| line.trim().is_empty() || heading(line).is_some())
+    text.lines().all(|line| line.trim().is_empty() || is_heading(line))
+}
+
+fn is_heading(line: &str) -> bool {
+    let rest = line.trim_start_matches('#');
+    (1..=6).contains(&(line.len() - rest.len())) && rest.starts_with([' ', '\t'])
 }
 
 /// A text in portions that the splitter can be given, each with its offset: what it needs for one grows faster than the text.
@@ -84,32 +157,4 @@ impl Path {
         }
         self.open.iter().map(|heading| heading.text.clone()).collect()
     }
-}
-
-/// The `#` headings of a Markdown text, those in code blocks left out.
-pub fn headings(markdown: &str) -> Vec<Heading> {
-    let mut found = Vec::new();
-    let mut fence: Option<&str> = None;
-    let mut at = 0;
-    for line in markdown.split_inclusive('\n') {
-        let start = line.trim_start();
-        let mark = ["```", "~~~"].into_iter().find(|mark| start.starts_with(mark));
-        match (fence, mark) {
-            (None, Some(mark)) => fence = Some(mark),
-            (Some(open), Some(mark)) if open == mark => fence = None,
-            (None, None) => {
-                found.extend(heading(line).map(|(level, text)| Heading { at, level, text: text.to_string() }));
-            }
-            _ => {}
-        }
-        at += line.len();
-    }
-    found
-}
-
-fn heading(line: &str) -> Option<(usize, &str)> {
-    let level = line.bytes().take_while(|byte| *byte == b'#').count();
-    let rest = line.get(level..)?;
-    let legal = (1..=6).contains(&level) && rest.starts_with([' ', '\t']);
-    legal.then(|| (level, rest.trim().trim_end_matches('#').trim()))
 }

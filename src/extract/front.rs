@@ -1,5 +1,6 @@
-//! Front matter: a block between two `---` lines at a file's head. A small part of YAML, read strictly: what decides who may
-//! read a document is understood or refused, never guessed.
+//! Front matter: a block at a file's head that a line `---` opens and a line `---` or `...` closes. A small part of YAML, read
+//! strictly: text that decides who may read a document is understood or refused, never guessed. So is text that looks as if it
+//! should decide that.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,33 +14,99 @@ pub struct Front {
     pub acl: Option<Vec<String>>,
 }
 
-/// The front matter and the text after it. A file without a complete block is all text.
+/// What may stand before a key that is written in another form.
+const OPENERS: &[char] = &['{', ',', '/', '*', '<', '!', '-', ' ', '\t'];
+/// How many lines that say something make a file's head.
+const HEAD_LINES: usize = 12;
+
+/// The front matter and the text after it. Lines end with a line feed here. A file whose first line opens no block is all text.
 pub fn split(text: &str) -> Result<(Front, &str), String> {
-    let Some(rest) = text.strip_prefix("---\n").or_else(|| text.strip_prefix("---\r\n")) else {
+    let mut lines = text.split_inclusive('\n');
+    let Some(opening) = lines.by_ref().find(|line| !blank(line)) else { return Ok((Front::default(), text)) };
+    if !is_fence(opening) {
+        let opening = trimmed(opening);
+        if opens_another_form(opening) {
+            return Err(format!("the line `{opening}` opens none that is understood: write `---`"));
+        }
+        refuse_readers(text)?;
         return Ok((Front::default(), text));
-    };
-    let mut at = 0;
+    }
+    let from = opening.as_ptr() as usize - text.as_ptr() as usize + opening.len();
+    let (rest, mut at) = (&text[from..], 0);
     for line in rest.split_inclusive('\n') {
-        if line.trim_end() == "---" {
+        if is_fence(line) || trimmed(line) == "..." {
             return Ok((read(&rest[..at])?, &rest[at + line.len()..]));
         }
         at += line.len();
     }
-    Ok((Front::default(), text))
+    Err("a line `---` opens it, and no such line ends it".into())
+}
+
+/// Refuses a text that has no front matter but says at its head who may read it: in a file of another form, or without the line
+/// that opens it. A heading ends the head.
+pub fn refuse_readers(text: &str) -> Result<(), String> {
+    let head = text.lines().filter(|line| !blank(line)).take(HEAD_LINES).take_while(|line| !line.starts_with("# "));
+    for line in head {
+        let key = line.split([':', '=']).next().filter(|key| key.len() < line.len());
+        if key.is_some_and(|key| names_readers(key.trim_start_matches(OPENERS))) {
+            return Err(format!(
+                "the line `{}` is in none, which a line `---` opens in a Markdown file",
+                trimmed(line)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// `+++`, `---yaml`, three dashes that an editor has made another mark of, and the like.
+fn opens_another_form(line: &str) -> bool {
+    let rest = line
+        .trim_start_matches(['-', '\u{2010}', '\u{2011}', '\u{2012}', '\u{2013}', '\u{2014}', '\u{2015}', '\u{2212}']);
+    let dashes = &line[..line.len() - rest.len()];
+    let is_word = !rest.is_empty() && rest.trim().chars().all(char::is_alphabetic);
+    let is_foreign = ["+++", ";;;", "%YAML"].iter().any(|mark| line.starts_with(mark));
+    is_foreign || !dashes.is_ascii() && rest.is_empty() || dashes == "---" && (is_word || rest.contains(':'))
+}
+
+fn is_fence(line: &str) -> bool {
+    let line = trimmed(line);
+    line == "---"
+        || line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.trim_start().starts_with('#') && rest.starts_with([' ', '\t']))
+}
+
+fn blank(line: &str) -> bool {
+    trimmed(line).is_empty()
+}
+
+/// Without what can't be seen at both ends.
+fn trimmed(line: &str) -> &str {
+    line.trim_matches(|c: char| {
+        c.is_whitespace() || c.is_control() || matches!(c, '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2060}')
+    })
+}
+
+/// Whether a key means the readers, or was meant to.
+fn names_readers(key: &str) -> bool {
+    let key = trimmed(key).trim_matches(['"', '\'', '`']).to_lowercase();
+    let mut letters: Vec<char> = key.chars().collect();
+    letters.sort_unstable();
+    letters == ['a', 'c', 'l'] || key == "acls"
 }
 
 /// Top-level keys, each with the lines that are indented (or list items) below it. Keys that mean nothing here may hold
 /// anything.
 fn read(block: &str) -> Result<Front, String> {
     let mut entries: Vec<(String, String, Vec<String>)> = Vec::new();
-    for line in block.lines().filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#')) {
+    for line in block.lines().filter(|line| !blank(line) && !line.trim_start().starts_with('#')) {
         let below = line.starts_with([' ', '\t', '-']);
         match (below, entries.last_mut(), line.split_once(':')) {
             (true, Some(entry), _) => entry.2.push(line.trim().to_string()),
             (false, _, Some((key, value))) => {
-                entries.push((key.trim().to_lowercase(), value.trim().to_string(), vec![]));
+                entries.push((plain_key(key)?, value.trim().to_string(), vec![]));
             }
-            _ => return Err(format!("the line `{line}` is no `key: value`")),
+            _ => return Err(format!("the line `{}` is no `key: value`", trimmed(line))),
         }
     }
     let mut front = Front::default();
@@ -49,7 +116,17 @@ fn read(block: &str) -> Result<Front, String> {
             "url" => front.url.replace(one(&key, &value, &below)?).is_some(),
             "set" => front.set.replace(one(&key, &value, &below)?).is_some(),
             "acl" => front.acl.replace(readers(&value, &below)?).is_some(),
-            _ => false,
+            other if names_readers(other) => return Err(format!("`{other}` means nothing; `acl` does")),
+            other => {
+                let inner = below.iter().map(String::as_str).chain([value.as_str()]);
+                let says = inner
+                    .filter_map(|line| line.split_once(':'))
+                    .any(|(key, _)| names_readers(key.trim_start_matches(OPENERS)));
+                if says {
+                    return Err(format!("it says who may read it below `{other}`, which means nothing"));
+                }
+                false
+            }
         };
         if again {
             return Err(format!("`{key}` is there twice"));
@@ -58,8 +135,19 @@ fn read(block: &str) -> Result<Front, String> {
     Ok(front)
 }
 
+/// A key as people write them; anything else may be more of YAML than is read here.
+fn plain_key(key: &str) -> Result<String, String> {
+    let key = trimmed(key);
+    let inner = ['"', '\''].into_iter().find_map(|quote| key.strip_prefix(quote)?.strip_suffix(quote)).unwrap_or(key);
+    let is_plain = |c: char| c.is_alphanumeric() || "_-. /@$()+,;%~=".contains(c);
+    match !inner.is_empty() && inner.chars().all(is_plain) {
+        true => Ok(inner.to_lowercase()),
+        false => Err(format!("`{key}` is no key")),
+    }
+}
+
 fn one(key: &str, value: &str, below: &[String]) -> Result<String, String> {
-    let value = unquoted(value);
+    let value = unquoted(value)?;
     if value.is_empty() || value.starts_with(['[', '{', '|', '>', '&', '*']) || !below.is_empty() {
         return Err(format!("`{key}` is one line of text"));
     }
@@ -77,8 +165,8 @@ fn readers(value: &str, below: &[String]) -> Result<Vec<String>, String> {
     for line in below {
         if let Some(item) = line.strip_prefix("- ") {
             found.push(match kind {
-                Some(kind) => format!("{kind}:{}", unquoted(item)),
-                None => unquoted(item),
+                Some(kind) => format!("{kind}:{}", unquoted(item)?),
+                None => unquoted(item)?,
             });
             continue;
         }
@@ -102,18 +190,23 @@ fn list(value: &str) -> Result<Vec<String>, String> {
         Some(rest) => rest.strip_suffix(']').ok_or("a list ends with `]`")?,
         None => value,
     };
-    let items: Vec<String> = inner.split(',').map(unquoted).filter(|item| !item.is_empty()).collect();
+    let items: Result<Vec<String>, String> = inner.split(',').map(unquoted).collect();
+    let items: Vec<String> = items?.into_iter().filter(|item| !item.is_empty()).collect();
     if items.is_empty() { Err("a list is empty".into()) } else { Ok(items) }
 }
 
-fn unquoted(value: &str) -> String {
+fn unquoted(value: &str) -> Result<String, String> {
     let value = value.trim();
     for quote in ['"', '\''] {
         if let Some(rest) = value.strip_prefix(quote) {
-            return rest.split(quote).next().unwrap_or_default().to_string();
+            let (inner, after) = rest.split_once(quote).ok_or_else(|| format!("`{value}` has no second quote"))?;
+            return match without_comment(after.trim_start()).is_empty() {
+                true => Ok(inner.to_string()),
+                false => Err(format!("`{value}` goes on after its quote")),
+            };
         }
     }
-    without_comment(value).to_string()
+    Ok(without_comment(value).to_string())
 }
 
 fn without_comment(value: &str) -> &str {

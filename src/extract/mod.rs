@@ -8,6 +8,7 @@
 
 pub mod apart;
 mod cut;
+mod decode;
 mod front;
 mod html;
 mod pdf;
@@ -16,6 +17,7 @@ mod tests;
 
 pub use apart::Reader;
 pub use cut::{Piece, pieces};
+pub use decode::to_utf8;
 pub use front::Front;
 
 use serde::{Deserialize, Serialize};
@@ -27,13 +29,20 @@ use crate::limits;
 pub enum Form {
     Markdown,
     Plain,
+    /// A table, whose first line says what the others hold.
+    Table,
     Html,
     Pdf,
 }
 
 impl Form {
-    const NAMES: [(&str, Self); 4] =
-        [("markdown", Self::Markdown), ("plain", Self::Plain), ("html", Self::Html), ("pdf", Self::Pdf)];
+    const NAMES: [(&str, Self); 5] = [
+        ("markdown", Self::Markdown),
+        ("plain", Self::Plain),
+        ("table", Self::Table),
+        ("html", Self::Html),
+        ("pdf", Self::Pdf),
+    ];
 
     /// The name that a reader is started with.
     fn name(self) -> &'static str {
@@ -49,7 +58,8 @@ impl Form {
         let (_, ending) = name.rsplit('/').next()?.rsplit_once('.')?;
         match ending.to_ascii_lowercase().as_str() {
             "md" | "markdown" | "mdx" => Some(Self::Markdown),
-            "txt" | "text" | "rst" | "adoc" | "csv" | "log" => Some(Self::Plain),
+            "txt" | "text" | "rst" | "adoc" | "log" => Some(Self::Plain),
+            "csv" | "tsv" => Some(Self::Table),
             "html" | "htm" | "xhtml" => Some(Self::Html),
             "pdf" => Some(Self::Pdf),
             _ => None,
@@ -62,6 +72,7 @@ impl Form {
             "text/html" | "application/xhtml+xml" => Some(Self::Html),
             "text/markdown" => Some(Self::Markdown),
             "application/pdf" => Some(Self::Pdf),
+            "text/csv" | "text/tab-separated-values" => Some(Self::Table),
             "application/json" | "application/xml" => Some(Self::Plain),
             other if other.starts_with("text/") || other.ends_with("+json") || other.ends_with("+xml") => {
                 Some(Self::Plain)
@@ -77,14 +88,14 @@ pub struct Extracted {
     pub front: Front,
     /// From front matter, a page's title or the first heading.
     pub title: Option<String>,
-    /// Markdown, or plain text of [`Form::Plain`] and [`Form::Pdf`].
+    /// Markdown, or plain text of the other forms. Lines end with a line feed.
     pub text: String,
 }
 
 /// Why a document has no text.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum ExtractError {
-    #[error("it is not UTF-8 text")]
+    #[error("it is not text in UTF-8, in UTF-16 with a byte order mark, or in an encoding that it declares")]
     NotText,
     #[error("it is larger than {0} bytes")]
     TooLarge(usize),
@@ -103,29 +114,37 @@ pub fn extract(form: Form, bytes: &[u8]) -> Result<Extracted, ExtractError> {
     if bytes.len() > limits::DOCUMENT_MAX_BYTES {
         return Err(ExtractError::TooLarge(limits::DOCUMENT_MAX_BYTES));
     }
+    let front_failed = ExtractError::Front;
     let extracted = match form {
-        Form::Pdf => Extracted { text: pdf::text(bytes)?, ..Extracted::default() },
+        Form::Pdf => Extracted { text: with_line_feeds(&pdf::text(bytes)?), ..Extracted::default() },
         Form::Html => {
-            let page = html::page(utf8(bytes)?)?;
+            let html = decode::page(bytes)?;
+            front::refuse_readers(&with_line_feeds(&html)).map_err(front_failed)?;
+            let page = html::page(&html)?;
             let title = page.title.or_else(|| first_heading(&page.markdown));
-            Extracted { title, text: page.markdown, ..Extracted::default() }
+            Extracted { title, text: with_line_feeds(&page.markdown), ..Extracted::default() }
         }
-        Form::Plain => Extracted { text: utf8(bytes)?.to_string(), ..Extracted::default() },
+        Form::Plain | Form::Table => {
+            let text = with_line_feeds(&decode::text(bytes)?);
+            front::refuse_readers(&text).map_err(front_failed)?;
+            Extracted { text, ..Extracted::default() }
+        }
         Form::Markdown => {
-            let (front, text) = front::split(utf8(bytes)?).map_err(ExtractError::Front)?;
+            let text = with_line_feeds(&decode::text(bytes)?);
+            let (front, text) = front::split(&text).map_err(front_failed)?;
             let title = front.title.clone().or_else(|| first_heading(text));
             Extracted { front, title, text: text.to_string() }
         }
     };
-    let text: String = extracted.text.replace("\r\n", "\n").replace('\0', "");
+    let text = extracted.text.replace('\0', "");
     if text.trim().is_empty() { Err(ExtractError::Empty) } else { Ok(Extracted { text, ..extracted }) }
 }
 
-fn utf8(bytes: &[u8]) -> Result<&str, ExtractError> {
-    let text = std::str::from_utf8(bytes).map_err(|_| ExtractError::NotText)?;
-    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
+/// A text whose lines end as they do here, wherever it was written.
+fn with_line_feeds(text: &str) -> String {
+    text.replace("\r\n", "\n").replace('\r', "\n")
 }
 
 fn first_heading(markdown: &str) -> Option<String> {
-    cut::headings(markdown).into_iter().map(|heading| heading.text).find(|text| !text.is_empty())
+    cut::Outline::of(markdown).headings.into_iter().map(|heading| heading.text).find(|text| !text.is_empty())
 }

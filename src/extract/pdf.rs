@@ -3,6 +3,8 @@
 
 use std::{panic, thread};
 
+use pdf_extract::{Document, PlainTextOutput, output_doc};
+
 use super::ExtractError;
 
 /// Deep objects need more than a thread's usual stack.
@@ -14,13 +16,28 @@ pub fn text(bytes: &[u8]) -> Result<String, ExtractError> {
     if !bytes[..bytes.len().min(1024)].windows(5).any(|window| window == b"%PDF-") {
         return Err(failed("it does not begin like one"));
     }
-    let read = || panic::catch_unwind(|| pdf_extract::extract_text_from_mem(bytes));
+    let read = || panic::catch_unwind(|| read(bytes));
     thread::scope(|scope| {
         let reader = thread::Builder::new().name("pdf".into()).stack_size(STACK_BYTES).spawn_scoped(scope, read);
         match reader.map_err(|error| failed(&error.to_string()))?.join() {
             Ok(Ok(Ok(text))) => Ok(text),
-            Ok(Ok(Err(error))) => Err(failed(&error.to_string())),
+            Ok(Ok(Err(error))) => Err(failed(&error)),
             Ok(Err(_)) | Err(_) => Err(failed("the reader gave up")),
         }
     })
+}
+
+fn read(bytes: &[u8]) -> Result<String, String> {
+    let mut document = Document::load_mem(bytes).map_err(|error| error.to_string())?;
+    if document.is_encrypted() {
+        // One that only restricts what may be done with it opens without a password, and is decrypted as it is loaded. With the
+        // mark still there it would be decrypted once more.
+        if document.encryption_state.is_none() {
+            return Err("it is locked with a password".into());
+        }
+        document.trailer.remove(b"Encrypt");
+    }
+    let mut text = String::new();
+    output_doc(&document, &mut PlainTextOutput::new(&mut text)).map_err(|error| error.to_string())?;
+    Ok(text)
 }

@@ -51,7 +51,6 @@ fn front_matter_says_title_set_and_readers() {
     ] {
         assert!(matches!(read(&format!("---\n{block}\n---\nx")), Err(ExtractError::Front(_))), "{block}");
     }
-    assert_eq!(read("---\nno end\n# H").unwrap().title.as_deref(), Some("H"));
     assert_eq!(read("text\n```\n# no\n```\n## Yes ##\n").unwrap().title.as_deref(), Some("Yes"));
 }
 
@@ -69,6 +68,110 @@ fn passages_keep_to_the_limit_and_know_their_headings() {
     assert!(found.iter().filter(|piece| piece.text.contains("sentence")).all(|piece| piece.text.ends_with('.')));
     assert_eq!(pieces(Form::Plain, "# not a heading").len(), 1);
     assert_eq!(pieces(Form::Markdown, "# All there is").len(), 1);
+}
+
+/// Every way of writing it that is understood says who may read, every other one is refused: none makes a document public.
+#[test]
+fn front_matter_is_understood_or_refused() {
+    let read = |text: &str| extract(Form::Markdown, text.as_bytes());
+    let hr = Some(vec!["group:hr".to_string()]);
+    for text in [
+        "---\nacl: group:hr\n---\nx",
+        "--- \nacl: group:hr\n---\t\nx",
+        "---\nacl: group:hr\n...\nx",
+        "---\nacl: group:hr\n---",
+        "\n\n---\nacl: group:hr\n---\nx",
+        "---\r\nacl: group:hr\r\n---\r\nx",
+        "---\racl: group:hr\r---\rx",
+        "\u{feff}\u{feff}---\nacl: group:hr\n---\nx",
+        "\u{200b}---\nacl: group:hr\n---\nx",
+        "---\n\"acl\": group:hr\n---\nx",
+        "---\nACL : 'group:hr'  # only they\n---\nx",
+        "--- # of this page\nacl: group:hr\n---\nx",
+        "---\nacl:group:hr\n---\nx",
+        "---\nacl:\n- group:hr\n---\nx",
+    ] {
+        let found = read(text);
+        assert!(
+            found == Err(ExtractError::Empty) || found.as_ref().is_ok_and(|f| f.front.acl == hr),
+            "{text:?}: {found:?}"
+        );
+    }
+    for text in [
+        "---\nacl: group:hr\n# H\nx",
+        "---\nacl: group:hr",
+        "---yaml\nacl: group:hr\n---\nx",
+        "--- acl: group:hr\n---\nx",
+        "+++\nacl = \"group:hr\"\n+++\nx",
+        ";;;\n{\"acl\": \"group:hr\"}\n;;;\nx",
+        "{\"acl\": \"group:hr\"}\nx",
+        "%YAML 1.2\n---\nacl: group:hr\n---\nx",
+        "—\nacl: group:hr\n—\nx",
+        "–--\nacl: group:hr\n---\nx",
+        "acl: group:hr\n---\nx",
+        "<!-- acl: group:hr -->\nx",
+        "Title: Pay\nACL: group:hr\n\nx",
+        "---\n{acl: group:hr}\n---\nx",
+        "---\n? acl\n: group:hr\n---\nx",
+        "---\n<<: *base\n---\nx",
+        "---\nmeta:\n  acl: group:hr\n---\nx",
+        "---\nmeta: {acl: group:hr}\n---\nx",
+        "---\nacls: group:hr\n---\nx",
+        "---\nalc: group:hr\n---\nx",
+        "---\na\u{200b}cl: group:hr\n---\nx",
+        "---\nacl: \"group:hr\n---\nx",
+        "---\nacl: 'group:hr' or public\n---\nx",
+    ] {
+        assert!(matches!(read(text), Err(ExtractError::Front(_))), "{text:?}: {:?}", read(text));
+    }
+    for (form, text) in [
+        (Form::Plain, "---\nacl: group:hr\n---\nx"),
+        (Form::Table, "acl: group:hr\na,b"),
+        (Form::Html, "---\nacl: group:hr\n---\n<p>x"),
+        (Form::Html, "<!--\n acl: group:hr\n-->\n<p>x"),
+    ] {
+        assert!(matches!(extract(form, text.as_bytes()), Err(ExtractError::Front(_))), "{form:?} {text:?}");
+    }
+    for text in
+        ["# H\n\nacl: this word means a list of readers", "Balance: 7\nPlace = here", "----\nx", "- a\n- b", "x --- y"]
+    {
+        assert_eq!(read(text).map(|found| found.front), Ok(Front::default()), "{text:?}");
+    }
+}
+
+#[test]
+fn titles_are_headings_and_nothing_else() {
+    let title = |text: &str| extract(Form::Markdown, text.as_bytes()).unwrap().title;
+    for text in [
+        "````\n```\n# no\n```\n````\n# Yes\n",
+        "~~~sh\n# no\n```\n# no\n~~~\n# Yes\n",
+        "```sh\n# no\n~~~\n# no\n```\n# Yes\n",
+        "- list\n\n  ```\n  # no\n  ```\n\n# Yes\n",
+        "    # no\n\n# Yes\n",
+        "<!--\n# no\n-->\n\n# Yes\n",
+        "#no\n\nYes\n===\n",
+        "# *Yes*\n",
+    ] {
+        assert_eq!(title(text).as_deref(), Some("Yes"), "{text:?}");
+    }
+}
+
+#[test]
+fn rows_of_a_table_keep_its_header() {
+    let rows: String = (0..80).map(|n| format!("| item {n} | {n} euro and some words |\n")).collect();
+    let text = format!("# Prices\n\nBefore.\n\n| item | price |\n|---|---|\n{rows}\nAfter the table.\n");
+    let found = pieces(Form::Markdown, &text);
+    let with_rows = found.iter().filter(|piece| piece.text.contains("euro"));
+    assert!(with_rows.clone().count() > 2);
+    for piece in with_rows {
+        assert_eq!(piece.text.matches("| item | price |\n|---|---|").count(), 1, "{}", piece.text);
+    }
+    assert!(!found.last().unwrap().text.contains("euro") || found.last().unwrap().text.contains("After"));
+    let csv = "item,price\n".to_string() + &rows.replace(" | ", ",");
+    let found = pieces(Form::Table, &csv);
+    assert!(found.len() > 2 && found.iter().all(|piece| piece.text.matches("item,price").count() == 1));
+    let wide = format!("| {} |\n|---|\n{}", "x".repeat(500), rows);
+    assert!(pieces(Form::Markdown, &wide).iter().all(|piece| piece.text.chars().count() <= limits::PASSAGE_CHARS));
 }
 
 /// A PDF of one page with a line of text, as small as they get.
@@ -114,6 +217,20 @@ fn a_pdf_is_read_and_garbage_is_survived() {
         extract(Form::Plain, &vec![b'x'; limits::DOCUMENT_MAX_BYTES + 1]),
         Err(ExtractError::TooLarge(_))
     ));
+}
+
+/// Files that anybody may read and nobody change: `tests/data/pdf`, made by pypdf with an owner's password.
+#[test]
+fn a_pdf_with_permissions_only_is_read() {
+    for file in [
+        &include_bytes!("../../tests/data/pdf/RC4-128.pdf")[..],
+        include_bytes!("../../tests/data/pdf/AES-128.pdf"),
+        include_bytes!("../../tests/data/pdf/AES-256.pdf"),
+    ] {
+        assert!(extract(Form::Pdf, file).unwrap().text.contains("Returns within 17 days"));
+    }
+    let locked = extract(Form::Pdf, include_bytes!("../../tests/data/pdf/locked.pdf"));
+    assert!(matches!(locked, Err(ExtractError::Pdf(why)) if why.contains("password")));
 }
 
 #[test]

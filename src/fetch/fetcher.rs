@@ -52,6 +52,8 @@ pub struct Fetched {
     pub url: Url,
     /// Lower case, without parameters; empty = the server names none.
     pub content_type: String,
+    /// The encoding of text, as the server names it.
+    pub charset: Option<String>,
     pub body: Vec<u8>,
 }
 
@@ -184,7 +186,9 @@ async fn body(url: Url, response: Response) -> Result<Fetched, FetchError> {
         return Err(FetchError::Compressed);
     }
     let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let content_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let mut parts = content_type.split(';').map(|part| part.trim().to_ascii_lowercase());
+    let content_type = parts.next().unwrap_or_default();
+    let charset = parts.find_map(|part| part.strip_prefix("charset=").map(|name| name.trim_matches('"').to_string()));
     let mut body = Vec::new();
     let mut parts = response.bytes_stream();
     while let Some(part) = parts.next().await {
@@ -194,5 +198,5 @@ async fn body(url: Url, response: Response) -> Result<Fetched, FetchError> {
         }
         body.extend_from_slice(&part);
     }
-    Ok(Fetched { url, content_type, body })
+    Ok(Fetched { url, content_type, charset, body })
 }

@@ -10,7 +10,7 @@ use crate::{extract::Form, limits};
 /// Why a file or folder that a link leads to is not read.
 pub const OUTSIDE: &str = "the link leads out of the folder";
 
-/// The documents below a folder, or one file. Hidden files and folders are left out, circles of links are reported, and so are
+/// The documents below a folder, or one file. Hidden files and folders are left out, links back to a folder above are noted; failures are
 /// links that lead out of the folder `within`.
 pub fn list(root: &Path, within: Option<&Path>) -> Listing {
     if root.is_file() {
@@ -36,6 +36,12 @@ pub fn list(root: &Path, within: Option<&Path>) -> Listing {
     for entry in WalkDir::new(root).follow_links(true).sort_by_file_name().into_iter().filter_entry(&mut may_enter) {
         let entry = match entry {
             Ok(entry) => entry,
+            // All that is there is listed by way of the folder itself.
+            Err(error) if error.loop_ancestor().is_some() => {
+                let path = id(root, error.path().unwrap_or(root));
+                listing.notes.push(format!("{path}: the link leads back to a folder above it, and was not followed"));
+                continue;
+            }
             Err(error) => {
                 let path = error.path().unwrap_or(root);
                 listing.failures.push((id(root, path), said(&error)));
@@ -56,11 +62,7 @@ pub fn list(root: &Path, within: Option<&Path>) -> Listing {
 }
 
 fn said(error: &walkdir::Error) -> String {
-    match (error.loop_ancestor(), error.io_error()) {
-        (Some(_), _) => "the link leads back to a folder above it".into(),
-        (None, Some(error)) => error.to_string(),
-        (None, None) => "it can't be read".into(),
-    }
+    error.io_error().map_or_else(|| "it can't be read".into(), ToString::to_string)
 }
 
 /// Where a path leads, if that is inside of a folder. The folder's own path must be free of links.

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use url::Url;
 
 use super::{folder, github, run::Web, web};
-use crate::{extract::Form, limits};
+use crate::{
+    extract::{Form, to_utf8},
+    limits,
+};
 
 /// One thing that is ingested.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +52,8 @@ pub struct Listing {
     pub items: Vec<Item>,
     /// What could not be looked at. Then what is not listed may still be there.
     pub failures: Vec<(String, String)>,
+    /// What was left out, and is no reason to doubt the rest.
+    pub notes: Vec<String>,
     pub cursor: Option<String>,
 }
 
@@ -111,37 +116,55 @@ impl Listing {
     }
 }
 
+/// Why an item can't be read.
+pub enum Unread {
+    /// It could not be looked at: it may be as it was.
+    Away(String),
+    /// It is there, and it is nothing that can be taken in.
+    Refused(String),
+}
+
 /// Reads an item: its form and bytes.
-pub async fn load(item: &Item, web: &Web) -> Result<(Form, Vec<u8>), String> {
+pub async fn load(item: &Item, web: &Web) -> Result<(Form, Vec<u8>), Unread> {
+    let not_understood = || Unread::Refused("its form is not understood".into());
     match &item.place {
         Place::File { path, within } => {
-            let form = Form::of_name(&item.id).ok_or("its form is not understood")?;
+            let form = Form::of_name(&item.id).ok_or_else(not_understood)?;
             // A link may have come since the file was listed.
             let path = &match within {
-                Some(within) => folder::inside(path, within).ok_or(folder::OUTSIDE)?,
+                Some(within) => folder::inside(path, within).ok_or_else(|| Unread::Refused(folder::OUTSIDE.into()))?,
                 None => path.clone(),
             };
-            let length = tokio::fs::metadata(path).await.map_err(|error| error.to_string())?.len();
+            let away = |error: std::io::Error| Unread::Away(error.to_string());
+            let length = tokio::fs::metadata(path).await.map_err(away)?.len();
             if length > limits::DOCUMENT_MAX_BYTES as u64 {
-                return Err(format!("it is larger than {} bytes", limits::DOCUMENT_MAX_BYTES));
+                return Err(Unread::Refused(format!("it is larger than {} bytes", limits::DOCUMENT_MAX_BYTES)));
             }
-            Ok((form, tokio::fs::read(path).await.map_err(|error| error.to_string())?))
+            Ok((form, tokio::fs::read(path).await.map_err(away)?))
         }
         Place::Page(url) => {
-            let fetched = web.fetcher.fetch(url, &Default::default()).await.map_err(|error| error.to_string())?;
+            let fetched = web.fetcher.fetch(url, &Default::default()).await;
+            let fetched = fetched.map_err(|error| Unread::Away(error.to_string()))?;
             let by_name = || Form::of_name(fetched.url.path());
             let form = match fetched.content_type.as_str() {
                 // What servers say of Markdown and of files that they don't know.
                 "" | "text/plain" | "application/octet-stream" => by_name().or(Some(Form::Plain)),
                 named => Form::of_content_type(named),
             };
-            let form = form.ok_or_else(|| format!("the content type `{}` is not understood", fetched.content_type))?;
-            Ok((form, fetched.body))
+            let unknown = || Unread::Refused(format!("the content type `{}` is not understood", fetched.content_type));
+            let form = form.ok_or_else(unknown)?;
+            match fetched.charset.filter(|_| form != Form::Pdf) {
+                Some(charset) => {
+                    let unknown = || Unread::Refused(format!("the encoding `{charset}` is not known"));
+                    Ok((form, to_utf8(&fetched.body, &charset).ok_or_else(unknown)?))
+                }
+                None => Ok((form, fetched.body)),
+            }
         }
         Place::Blob(url) => {
-            let form = Form::of_name(&item.id).ok_or("its form is not understood")?;
+            let form = Form::of_name(&item.id).ok_or_else(not_understood)?;
             let fetched = web.fetcher.fetch(url, &web.github_headers(true)).await;
-            Ok((form, fetched.map_err(|error| error.to_string())?.body))
+            Ok((form, fetched.map_err(|error| Unread::Away(error.to_string()))?.body))
         }
     }
 }

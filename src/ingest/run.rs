@@ -19,11 +19,11 @@ use uuid::Uuid;
 
 use super::{
     args::{IngestArgs, Plan, Prune, parse_acl},
-    origin::{Item, Listing, load},
+    origin::{Item, Listing, Unread, load},
     report::Report,
 };
 use crate::{
-    extract::{self, Form, Reader},
+    extract::{self, Form, Reader, apart::Failure},
     fetch::Fetcher,
     knowledge::{
         Document, NewChunk, NewDocument, Store, StoreError,
@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Part of every document's hash: another number makes every document be read anew.
-const MAKING: u32 = 1;
+const MAKING: u32 = 2;
 /// Failures that are kept with a run's event.
 const ERRORS_KEPT: usize = 20;
 
@@ -81,6 +81,16 @@ enum Outcome {
     Updated,
     Unchanged,
     Failed(String),
+    /// It is there and can't be taken in, and what was taken of it before is gone: nobody has said who may read it now.
+    Withdrawn(String),
+}
+
+/// Why a document is not written.
+enum Unmade {
+    /// Something else is at fault, so its earlier version stays.
+    Later(String),
+    /// Its content, or who may read it, is not what it was.
+    Refused(String),
 }
 
 impl Ingest {
@@ -112,6 +122,10 @@ impl Ingest {
                 Outcome::Updated => report.counts.updated += 1,
                 Outcome::Unchanged => report.counts.unchanged += 1,
                 Outcome::Failed(why) => report.fail(id, why),
+                Outcome::Withdrawn(why) => {
+                    report.counts.deleted += 1;
+                    report.fail(id, format!("{why}; its earlier version was taken out"));
+                }
             }
         }
         drop(outcomes);
@@ -120,6 +134,7 @@ impl Ingest {
         for (what, why) in listing.failures {
             report.fail(what, why);
         }
+        report.notes.extend(listing.notes);
         report.failures.sort();
         if !args.dry_run {
             let errors = report.failures.iter().take(ERRORS_KEPT).map(|failure| failure.to_string()).collect();
@@ -137,6 +152,7 @@ impl Ingest {
         for origin in &plan.origins {
             let listing = origin.list(&self.web).await;
             all.failures.extend(listing.failures);
+            all.notes.extend(listing.notes);
             all.cursor = all.cursor.or(listing.cursor);
             for item in listing.items {
                 if seen.insert(item.id.clone()) {
@@ -165,25 +181,36 @@ impl Ingest {
         }
         let (form, bytes) = match load(item, &self.web).await {
             Ok(loaded) => loaded,
-            Err(why) => return Ok(Outcome::Failed(why)),
+            Err(Unread::Away(why)) => return Ok(Outcome::Failed(why)),
+            Err(Unread::Refused(why)) => return self.withdraw(args, head, why).await,
         };
         let hash = known.unwrap_or_else(|| self.hash(args, plan, item, &Sha256::digest(&bytes)));
         if is_current(&hash) {
             return Ok(Outcome::Unchanged);
         }
-        let (document, chunks) = match self.make(args, plan, item, form, bytes, hash).await {
+        let (document, chunks) = match self.make(args, plan, item, form, bytes, hash, head).await {
             Ok((document, chunks)) => (NewDocument { id: id.into(), ..document }, chunks),
-            Err(why) => return Ok(Outcome::Failed(why)),
+            Err(Unmade::Later(why)) => return Ok(Outcome::Failed(why)),
+            Err(Unmade::Refused(why)) => return self.withdraw(args, head, why).await,
         };
         if !args.dry_run {
             match self.store.put(&args.org, document, chunks).await {
                 Err(error @ (StoreError::TooLarge { .. } | StoreError::Refused(_))) => {
-                    return Ok(Outcome::Failed(error.to_string()));
+                    return self.withdraw(args, head, error.to_string()).await;
                 }
                 written => written?,
             }
         }
         Ok(if head.is_some() { Outcome::Updated } else { Outcome::Added })
+    }
+
+    /// Takes out the earlier version of a document that can't be taken in.
+    async fn withdraw(&self, args: &IngestArgs, head: Option<&Document>, why: String) -> Result<Outcome, StoreError> {
+        let Some(head) = head else { return Ok(Outcome::Failed(why)) };
+        if !args.dry_run {
+            self.store.delete(&args.org, head.clone()).await?;
+        }
+        Ok(Outcome::Withdrawn(why))
     }
 
     /// Of everything that makes a document what it is.
@@ -203,13 +230,21 @@ impl Ingest {
         form: Form,
         bytes: Vec<u8>,
         hash: String,
-    ) -> Result<(NewDocument, Vec<NewChunk>), String> {
-        let extract::apart::Document { extracted, pieces } = self.reader.read(form, bytes).await?;
+        head: Option<&Document>,
+    ) -> Result<(NewDocument, Vec<NewChunk>), Unmade> {
+        let extract::apart::Document { extracted, pieces } = match self.reader.read(form, bytes).await {
+            Ok(read) => read,
+            // A document that says itself who may read it has said nothing yet.
+            Err(Failure::Reader(why)) if form != Form::Markdown => return Err(Unmade::Later(why)),
+            Err(Failure::Reader(why) | Failure::Document(why)) => return Err(Unmade::Refused(why)),
+        };
         if pieces.is_empty() {
-            return Err(extract::ExtractError::Empty.to_string());
+            return Err(Unmade::Refused(extract::ExtractError::Empty.to_string()));
         }
         let acl = match &extracted.front.acl {
-            Some(entries) => parse_acl(entries).map_err(|why| format!("its front matter's acl: {why}"))?,
+            Some(entries) => {
+                parse_acl(entries).map_err(|why| Unmade::Refused(format!("its front matter's acl: {why}")))?
+            }
             None => plan.acl.clone(),
         };
         let mut chunks: Vec<NewChunk> = pieces
@@ -217,7 +252,10 @@ impl Ingest {
             .map(|piece| NewChunk { headings: piece.headings, text: piece.text, vector: None })
             .collect();
         if !args.dry_run {
-            self.embed_all(&mut chunks).await?;
+            // Whom the earlier version is for is not whom this one is for.
+            let is_for_others = head.is_some_and(|head| head.acl != acl);
+            let unmade = |why| if is_for_others { Unmade::Refused(why) } else { Unmade::Later(why) };
+            self.embed_all(&mut chunks).await.map_err(unmade)?;
         }
         let document = NewDocument {
             id: item.id.clone(),

@@ -182,15 +182,71 @@ async fn a_source_that_has_lost_everything_or_can_not_be_looked_at_deletes_nothi
     let other = empty.path().to_str().unwrap();
     let (summary, _) = ingest(&stage, &[other, "--source", "docs"], &[]).await;
     assert!(counts(&summary)[3] == 0 && summary["notes"][0].as_str().unwrap().contains("--prune"), "{summary}");
-    // A circle of links is a part that was not looked at.
-    symlink(folder.path(), folder.path().join("guide/again")).unwrap();
+    // A folder that is not there any more is a part that was not looked at.
+    symlink(folder.path().join("gone"), folder.path().join("guide/away")).unwrap();
     fs::remove_file(folder.path().join("notes.txt")).unwrap();
     let (summary, content) = ingest(&stage, &[path, "--source", "docs"], &[]).await;
     assert!(!content && counts(&summary) == [0, 0, 4, 0, 1], "{summary}");
-    assert!(summary["failures"][0]["id"].as_str().unwrap().contains("guide/again"));
+    assert!(summary["failures"][0]["id"].as_str().unwrap().contains("guide/away"));
     assert_eq!(heads(&stage).await.len(), 5);
+    // All that a circle of links leads to is listed without it.
+    fs::remove_file(folder.path().join("guide/away")).unwrap();
+    symlink(folder.path(), folder.path().join("guide/again")).unwrap();
+    let (summary, content) = ingest(&stage, &[path, "--source", "docs"], &[]).await;
+    assert!(content && counts(&summary) == [0, 0, 4, 1, 0], "{summary}");
+    assert!(summary["notes"][0].as_str().unwrap().contains("guide/again"), "{summary}");
     let (summary, _) = ingest(&stage, &[other, "--source", "docs", "--prune"], &[]).await;
-    assert_eq!((counts(&summary), heads(&stage).await.len()), ([0, 0, 0, 5, 0], 0));
+    assert_eq!((counts(&summary), heads(&stage).await.len()), ([0, 0, 0, 4, 0], 0));
+}
+
+/// Nobody may read on in what a document said before it was emptied, or before its readers became unclear.
+#[tokio::test]
+async fn what_can_not_be_read_any_more_does_not_stay_in_its_earlier_version() {
+    let stage = Stage::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    for name in ["empty.md", "acl.md", "open.md", "text.txt", "large.txt", "stays.md"] {
+        write(folder.path(), name, format!("# {name}\n\nfor everybody"));
+    }
+    assert_eq!(counts(&ingest(&stage, &[path, "--source", "docs"], &[]).await.0), [6, 0, 0, 0, 0]);
+    write(folder.path(), "empty.md", " \n");
+    write(folder.path(), "acl.md", "---\nacl: everybody\n---\nfor few");
+    write(folder.path(), "open.md", "---\nacl: group:hr\n\nfor few");
+    write(folder.path(), "text.txt", [0xfe, 0xdc, 0xba]);
+    fs::File::create(folder.path().join("large.txt")).unwrap().set_len(1 << 30).unwrap();
+    let dry = ingest(&stage, &[path, "--source", "docs", "--dry-run"], &[]).await.0;
+    assert_eq!((counts(&dry), heads(&stage).await.len()), ([0, 0, 1, 5, 5], 6), "{dry}");
+    let (summary, content) = ingest(&stage, &[path, "--source", "docs"], &[]).await;
+    assert!(!content && counts(&summary) == [0, 0, 1, 5, 5], "{summary}");
+    assert!(summary["failures"].to_string().matches("its earlier version was taken out").count() == 5, "{summary}");
+    assert_eq!(heads(&stage).await.keys().collect::<Vec<_>>(), ["stays.md"]);
+    // It is there again as soon as it can be read.
+    write(folder.path(), "acl.md", "---\nacl: group:hr\n---\nfor few");
+    let (summary, _) = ingest(&stage, &[path, "--source", "docs"], &[]).await;
+    assert_eq!(counts(&summary), [1, 0, 1, 0, 4], "{summary}");
+}
+
+/// While the passages of a document for fewer readers can't be embedded, its earlier version is nobody's either.
+#[tokio::test]
+async fn a_document_for_fewer_readers_takes_its_earlier_version_with_it() {
+    let stage = Stage::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    for name in ["few.md", "all.md"] {
+        write(folder.path(), name, "for everybody");
+    }
+    assert_eq!(counts(&ingest(&stage, &[path, "--source", "docs"], &[]).await.0), [2, 0, 0, 0, 0]);
+    write(folder.path(), "few.md", "---\nacl: group:hr\n---\nfor few");
+    write(folder.path(), "all.md", "for everybody, still");
+    // No gateway is there.
+    let variables = [
+        ("SMOOTH_AGENT_EMBEDDING_MODEL", "model"),
+        ("SMOOAI_GATEWAY_URL", "http://127.0.0.1:9/v1"),
+        ("SMOOAI_GATEWAY_KEY", "key"),
+    ];
+    let (summary, content) = ingest(&stage, &[path, "--source", "docs"], &variables).await;
+    assert!(!content && counts(&summary) == [0, 0, 0, 1, 2], "{summary}");
+    assert_eq!(heads(&stage).await.keys().collect::<Vec<_>>(), ["all.md"]);
 }
 
 #[tokio::test]

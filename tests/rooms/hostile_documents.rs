@@ -13,7 +13,10 @@ async fn read(form: Form, content: impl Into<Vec<u8>>) -> Result<Document, Strin
 
 /// Reads with less time than there is: the answer to an attack is the same, only sooner.
 async fn within(cpu_secs: u64, form: Form, content: impl Into<Vec<u8>>) -> Result<Document, String> {
-    Reader::of(env!("CARGO_BIN_EXE_turnstream").into(), cpu_secs).read(form, content.into()).await
+    Reader::of(env!("CARGO_BIN_EXE_turnstream").into(), cpu_secs)
+        .read(form, content.into())
+        .await
+        .map_err(|failure| failure.to_string())
 }
 
 /// A PDF with one page, this content stream, and something more in its font.
