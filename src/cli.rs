@@ -161,6 +161,12 @@ enum Knowledge {
         /// The embedding model to ask the gateway for.
         #[arg(long, value_name = "NAME")]
         embedding_model: Option<String>,
+
+        /// A folder with a labelled set of one's own: `documents`, and `questions.jsonl` with `question`, `language` and
+        /// `relevant` (a document's path below `documents`: 2 for one that answers, 1 for one that helps). Without it, a small
+        /// built-in set.
+        #[arg(long, value_name = "FOLDER")]
+        questions: Option<PathBuf>,
         /// Print JSON instead of tables.
         #[arg(long)]
         json: bool,
@@ -268,12 +274,12 @@ async fn streams(command: Streams) -> anyhow::Result<()> {
 }
 
 async fn measure_knowledge(command: Knowledge) -> anyhow::Result<()> {
-    let Knowledge::Bench { documents, dimensions, seed, gateway, embedding_model, json } = command;
+    let Knowledge::Bench { documents, dimensions, seed, gateway, embedding_model, questions, json } = command;
     let embedder = match gateway.zip(embedding_model) {
         Some((url, model)) => Some((Gateway::new(&url, std::env::var("SMOOAI_GATEWAY_KEY").ok())?, model)),
         None => None,
     };
-    let options = knowledge::bench::Options { documents: documents as usize, dimensions, seed, embedder };
+    let options = knowledge::bench::Options { documents: documents as usize, dimensions, seed, embedder, questions };
     let store = std::env::temp_dir().join(format!("turnstream-bench-{}", std::process::id()));
     let server = dev::NatsServer::start(&store).await?;
     let config = Config { nats: Nats { url: Some(server.url.clone()), ..Nats::default() }, ..load()? };

@@ -16,6 +16,7 @@ impl Users {
     pub fn token(&self, number: usize) -> Option<String> {
         let key = EncodingKey::from_secret(self.0.as_deref()?.as_bytes());
         let (sub, email) = (format!("user-{number}"), format!("user-{number}@bench.example"));
-        encode(&Header::default(), &json!({"sub": sub, "email": email, "org": ORGANISATION, "exp": EXPIRES}), &key).ok()
+        let claims = json!({"sub": sub, "email": email, "org": ORGANISATION, "role": "basic", "exp": EXPIRES});
+        encode(&Header::default(), &claims, &key).ok()
     }
 }

@@ -10,15 +10,13 @@ use std::{
 use tantivy::TantivyError;
 
 use super::{
+    fusion::fuse,
     passage::Passage,
     reader::Reader,
     shelf::{Change, Key, Whole},
     text::{Hit, TextIndex},
 };
 use crate::limits;
-
-/// The constant of reciprocal rank fusion, from its authors: how much less the first ranks count than they could.
-const FUSION: f64 = 60.0;
 
 /// The index.
 ///
@@ -101,14 +99,12 @@ impl Index {
 
     /// The passages that fit best of those that the reader may read, best first.
     ///
-    /// Their score is that of the fusion as a share of the best possible: 1 = first in every ranking that was asked.
+    /// Their score is from 0 to 1, which is the first in every ranking that was asked.
     pub fn search(&self, query: &Query, reader: &Reader, limit: usize) -> Result<Vec<Passage>, TantivyError> {
-        let mut rankings = vec![self.text.search(query.text, reader, limits::CANDIDATES)?];
+        let words = self.text.search(query.text, reader, limits::CANDIDATES)?;
         let documents = self.read();
-        if let Some(vector) = query.vector {
-            rankings.push(documents.nearest(vector, reader, limits::CANDIDATES));
-        }
-        let mut fused = fuse(&rankings);
+        let near = query.vector.map(|vector| documents.nearest(vector, reader, limits::CANDIDATES)).unwrap_or_default();
+        let mut fused = fuse(&words, &near);
         if query.rerank {
             let best = limits::RERANKED.min(fused.len());
             self.rerank(&documents, query.text, &mut fused[..best]);
@@ -157,7 +153,7 @@ impl Documents {
 
     /// The passages whose vectors are nearest to this one. Every readable vector is looked at: exact, and fast enough for
     /// what one process should hold.
-    fn nearest(&self, vector: &[f32], reader: &Reader, limit: usize) -> Vec<Hit> {
+    fn nearest(&self, vector: &[f32], reader: &Reader, limit: usize) -> Vec<(Hit, f32)> {
         let wanted = unit(vector);
         let mut found: Vec<(f32, &Key, usize)> = Vec::new();
         for key in self.by_org.get(&reader.org).into_iter().flatten() {
@@ -176,7 +172,7 @@ impl Documents {
         }
         found.sort_by(nearer);
         let near = found.into_iter().filter(|(likeness, ..)| *likeness > 0.0);
-        near.map(|(_, key, chunk)| Hit { key: key.clone(), chunk }).collect()
+        near.map(|(likeness, key, chunk)| (Hit { key: key.clone(), chunk }, likeness)).collect()
     }
 }
 
@@ -210,16 +206,4 @@ fn product(a: &[f32], b: &[f32]) -> f32 {
         }
     }
     sums.iter().sum::<f32>() + rest
-}
-
-/// Reciprocal rank fusion.
-fn fuse(rankings: &[Vec<Hit>]) -> Vec<(Hit, f64)> {
-    let mut scores: HashMap<&Hit, f64> = HashMap::new();
-    for (rank, hit) in rankings.iter().flat_map(|ranking| ranking.iter().enumerate()) {
-        *scores.entry(hit).or_default() += 1.0 / (FUSION + 1.0 + rank as f64);
-    }
-    let best = rankings.iter().filter(|ranking| !ranking.is_empty()).count() as f64 / (FUSION + 1.0);
-    let mut fused: Vec<(Hit, f64)> = scores.into_iter().map(|(hit, score)| (hit.clone(), score / best)).collect();
-    fused.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    fused
 }

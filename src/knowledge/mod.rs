@@ -5,7 +5,7 @@
 //!
 //! - [`document`]: the stored forms.   - [`store`]: writing and listing.   - [`read`]: reading on, from any place.
 //! - [`connector`]: where documents come from.   - [`runs`]: what ingest did.
-//! - [`shelf`]: the fold.   - [`text`], [`index`]: words, vectors, fusion.   - [`follow`]: keeps the index current.
+//! - [`shelf`]: the fold.   - [`words`], [`text`], [`fusion`], [`index`]: words, vectors, both.   - [`follow`]: keeps the index current.
 //! - [`bench`]: what it costs, and how well it finds.
 //! - [`reader`]: who may read what.   - [`retrieve`]: the trait behind which all of it stands.   - [`passage`]: what is found.
 
@@ -14,6 +14,7 @@ pub mod connector;
 pub mod demo;
 pub mod document;
 pub mod follow;
+pub mod fusion;
 pub mod index;
 pub mod passage;
 pub mod read;
@@ -23,6 +24,7 @@ pub mod runs;
 pub mod shelf;
 pub mod store;
 pub mod text;
+pub mod words;
 
 pub use document::{Acl, Document, NewChunk, NewDocument};
 pub use index::Index;

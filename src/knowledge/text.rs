@@ -1,4 +1,4 @@
-//! The text index: BM25 over stemmed words, in memory, filtered by who may read before anything is ranked.
+//! The text index: BM25 over words, in memory, filtered by who may read before anything is ranked.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -7,22 +7,17 @@ use tantivy::{
     collector::TopDocs,
     query::{BooleanQuery, BoostQuery, ConstScoreQuery, Occur, Query, TermQuery, TermSetQuery},
     schema::{FAST, Field, INDEXED, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing, TextOptions, Value},
-    tokenizer::{
-        AsciiFoldingFilter, Language, LowerCaser, RemoveLongFilter, SimpleTokenizer, Stemmer, StopWordFilter,
-        TextAnalyzer,
-    },
+    tokenizer::{PreTokenizedString, Token},
 };
 
 use super::{
     document::Acl,
     reader::Reader,
     shelf::{Key, Whole},
+    words::{Kind, Word, Words},
 };
 use crate::limits;
 
-const ANALYZER: &str = "words";
-/// A longer word is no word.
-const WORD_MAX_BYTES: usize = 64;
 /// What a word in the title, or in a heading above the passage, counts against one in the passage.
 const TITLE_WEIGHT: f32 = 2.0;
 const HEADINGS_WEIGHT: f32 = 1.5;
@@ -51,7 +46,7 @@ struct Fields {
 /// The index.
 pub struct TextIndex {
     fields: Fields,
-    analyzer: TextAnalyzer,
+    words: Words,
     writer: Mutex<IndexWriter>,
     reader: IndexReader,
 }
@@ -59,8 +54,7 @@ pub struct TextIndex {
 impl TextIndex {
     pub fn new() -> Result<Self, TantivyError> {
         let mut schema = Schema::builder();
-        let indexing =
-            TextFieldIndexing::default().set_tokenizer(ANALYZER).set_index_option(IndexRecordOption::WithFreqs);
+        let indexing = TextFieldIndexing::default().set_index_option(IndexRecordOption::WithFreqs);
         let words = TextOptions::default().set_indexing_options(indexing);
         let fields = Fields {
             org: schema.add_text_field("org", STRING | STORED),
@@ -73,11 +67,9 @@ impl TextIndex {
             text: schema.add_text_field("text", words),
         };
         let index = Index::create_in_ram(schema.build());
-        let analyzer = analyzer();
-        index.tokenizers().register(ANALYZER, analyzer.clone());
         let writer = index.writer_with_num_threads(1, limits::INDEX_WRITER_BYTES)?;
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
-        Ok(Self { fields, analyzer, writer: Mutex::new(writer), reader })
+        Ok(Self { fields, words: Words::new(), writer: Mutex::new(writer), reader })
     }
 
     /// Takes a document in, in place of its earlier version. It can be found after the next [`Self::commit`].
@@ -93,11 +85,11 @@ impl TextIndex {
             for reader in readers_of(&whole.head.acl) {
                 entry.add_text(self.fields.readers, reader);
             }
-            entry.add_text(self.fields.title, &whole.head.title);
+            entry.add_pre_tokenized_text(self.fields.title, self.taken_apart(&whole.head.title));
             for heading in &chunk.headings {
-                entry.add_text(self.fields.headings, heading);
+                entry.add_pre_tokenized_text(self.fields.headings, self.taken_apart(heading));
             }
-            entry.add_text(self.fields.text, &chunk.text);
+            entry.add_pre_tokenized_text(self.fields.text, self.taken_apart(&chunk.text));
             writer.add_document(entry)?;
         }
         Ok(())
@@ -124,33 +116,51 @@ impl TextIndex {
         self.writer.lock().expect("no panic happens under this lock")
     }
 
-    /// The passages that fit best of those that the reader may read, best first.
-    pub fn search(&self, query: &str, reader: &Reader, limit: usize) -> Result<Vec<Hit>, TantivyError> {
-        let words = self.words(query);
+    fn taken_apart(&self, text: &str) -> PreTokenizedString {
+        let words = self.words.of(text).into_iter().enumerate();
+        let tokens = words.map(|(position, word)| Token { position, text: word.text, ..Token::default() });
+        // Nothing of the text itself is kept: passages are shown from the documents.
+        PreTokenizedString { text: String::new(), tokens: tokens.collect() }
+    }
+
+    /// The passages that fit best of those that the reader may read, best first. The score of each is the share of the
+    /// question that it holds, rare words counted more: 1 is a passage of usual length with all of its words.
+    pub fn search(&self, query: &str, reader: &Reader, limit: usize) -> Result<Vec<(Hit, f32)>, TantivyError> {
+        let words = self.words.different(query);
         if words.is_empty() {
             return Ok(vec![]);
         }
         let searcher = self.reader.searcher();
+        let passages = searcher.num_docs() as f32;
+        let mut whole = 0.0;
+        for word in &words {
+            let holders = searcher.doc_freq(&Term::from_field_text(self.fields.text, &word.text))? as f32;
+            // Neighbours of two words are in no passage, and no passage is the worse for it.
+            if holders == 0.0 && word.kind == Kind::Pair {
+                continue;
+            }
+            whole += word.kind.weight() * (1.0 + (passages - holders + 0.5).max(0.0) / (holders + 0.5)).ln();
+        }
         let found = searcher.search(&self.query(&words, reader), &TopDocs::with_limit(limit).order_by_score())?;
         let mut hits = Vec::with_capacity(found.len());
-        for (_, address) in found {
+        for (score, address) in found {
             let entry: TantivyDocument = searcher.doc(address)?;
             let text = |field| entry.get_first(field).and_then(|value| value.as_str().map(str::to_string));
             let (Some(org), Some(token)) = (text(self.fields.org), text(self.fields.token)) else { continue };
             let chunk = entry.get_first(self.fields.chunk).and_then(|value| value.as_u64()).unwrap_or_default();
             let token = token.split(' ').next().unwrap_or_default().to_string();
-            hits.push(Hit { key: Key { org, token }, chunk: chunk as usize });
+            hits.push((Hit { key: Key { org, token }, chunk: chunk as usize }, score / whole.max(f32::MIN_POSITIVE)));
         }
         Ok(hits)
     }
 
-    fn query(&self, words: &[String], reader: &Reader) -> BooleanQuery {
+    fn query(&self, words: &[Word], reader: &Reader) -> BooleanQuery {
         let Fields { org, set, readers, title, headings, text, .. } = self.fields;
         let mut any: Vec<(Occur, Box<dyn Query>)> = Vec::new();
         for word in words {
             for (field, weight) in [(title, TITLE_WEIGHT), (headings, HEADINGS_WEIGHT), (text, 1.0)] {
-                let of_word = TermQuery::new(Term::from_field_text(field, word), IndexRecordOption::WithFreqs);
-                any.push((Occur::Should, Box::new(BoostQuery::new(Box::new(of_word), weight))));
+                let of_word = TermQuery::new(Term::from_field_text(field, &word.text), IndexRecordOption::WithFreqs);
+                any.push((Occur::Should, Box::new(BoostQuery::new(Box::new(of_word), weight * word.kind.weight()))));
             }
         }
         // What filters does not count.
@@ -169,28 +179,9 @@ impl TextIndex {
         BooleanQuery::new(all)
     }
 
-    /// The stems of a text's words that carry meaning, each once.
+    /// The different words of a text.
     pub fn words(&self, text: &str) -> Vec<String> {
-        let mut analyzer = self.analyzer.clone();
-        let mut stream = analyzer.token_stream(text);
-        let mut words: Vec<String> = Vec::new();
-        stream.process(&mut |token| {
-            if !words.contains(&token.text) {
-                words.push(token.text.clone());
-            }
-        });
-        words
-    }
-}
-
-fn analyzer() -> TextAnalyzer {
-    let words = TextAnalyzer::builder(SimpleTokenizer::default())
-        .filter(RemoveLongFilter::limit(WORD_MAX_BYTES))
-        .filter(LowerCaser)
-        .filter(AsciiFoldingFilter);
-    match StopWordFilter::new(Language::English) {
-        Some(common) => words.filter(common).filter(Stemmer::new(Language::English)).build(),
-        None => words.filter(Stemmer::new(Language::English)).build(),
+        self.words.different(text).into_iter().map(|word| word.text).collect()
     }
 }
 

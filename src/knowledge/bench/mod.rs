@@ -1,12 +1,12 @@
 //! `turnstream knowledge bench`: what the local index costs, and how well it finds.
 //!
 //! - [`load`]: many made-up documents through the real stream into a fresh index.
-//! - [`quality`]: a small labelled set of questions, by every way of ranking.
+//! - [`quality`]: a labelled set of questions, by every way of ranking.
 
 mod load;
 mod quality;
 
-use std::fmt::Write;
+use std::{fmt::Write, path::PathBuf};
 
 use async_nats::Client;
 use serde::Serialize;
@@ -21,6 +21,8 @@ pub struct Options {
     pub seed: u64,
     /// A gateway with an embedding model for the questions; without one, a made-up embedding that knows only letters.
     pub embedder: Option<(Gateway, String)>,
+    /// A labelled set in a folder; without one, the built-in set.
+    pub questions: Option<PathBuf>,
 }
 
 /// What came of it.
@@ -37,7 +39,11 @@ pub async fn run(client: Client, options: &Options, progress: impl Fn()) -> anyh
         Some((_, model)) => model.clone(),
         None => "letter trigrams (built in; no model of meaning)".into(),
     };
-    let quality = quality::measure(options.embedder.as_ref()).await?;
+    let set = match &options.questions {
+        Some(folder) => quality::Set::read(folder)?,
+        None => quality::Set::built_in()?,
+    };
+    let quality = quality::measure(options.embedder.as_ref(), &set).await?;
     let load = load::measure(client, options, progress).await?;
     Ok(Report { load, quality, embedding })
 }
@@ -69,10 +75,16 @@ impl Report {
         ] {
             let _ = writeln!(table, "  {name:40} {value}");
         }
-        let _ =
-            writeln!(table, "\nembedding: {}\n  {:30} {:>9} {:>9}", self.embedding, "ranking", "recall@3", "nDCG@10");
-        for quality in &self.quality {
-            let _ = writeln!(table, "  {:30} {:>9.3} {:>9.3}", quality.ranking, quality.recall, quality.ndcg);
+        let _ = writeln!(table, "\nembedding: {}", self.embedding);
+        for of_ranking in self.quality.chunk_by(|a, b| a.ranking == b.ranking) {
+            let _ = writeln!(
+                table,
+                "\n  {:30} {:>9} {:>9} {:>9}",
+                of_ranking[0].ranking, "questions", "recall@3", "nDCG@10"
+            );
+            for quality::Figures { of, questions, recall, ndcg, .. } in of_ranking {
+                let _ = writeln!(table, "    {of:28} {questions:>9} {recall:>9.3} {ndcg:>9.3}");
+            }
         }
         table
     }

@@ -1,13 +1,14 @@
 """A model gateway that serves `/embeddings`, and nothing else, on 127.0.0.1: a real embedding without a network.
 
-    python tests/python/retrieval/gateway.py [PORT]
+    python tests/python/retrieval/gateway.py [PORT] [--record FILE]
 
-It prints its address when it listens.
+It prints its address when it listens. A record holds the vector of every text that it is asked for, in their order: 384 whole
+numbers from -127 to 127 each, for tests that are to run without the model.
 """
 
+import argparse
 import base64
 import json
-import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from minilm import NAME, MiniLm
@@ -25,6 +26,7 @@ class Refusal(Exception):
 class Gateway(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     model = None
+    record = None
 
     def do_POST(self):
         try:
@@ -57,6 +59,11 @@ class Gateway(BaseHTTPRequestHandler):
         if not isinstance(texts, list) or not 0 < len(texts) <= TEXTS_MAX or not all(isinstance(t, str) for t in texts):
             raise Refusal(400, f"`input` is a text, or a list of at most {TEXTS_MAX}")
         vectors = [self.model.embed(text) for text in texts]
+        if self.record:
+            for vector in vectors:
+                # How long a vector is does not count.
+                self.record.write((vector / abs(vector).max() * 127).round().astype("i1").tobytes())
+            self.record.flush()
         if asked.get("encoding_format") == "base64":
             vectors = [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]
         else:
@@ -69,8 +76,12 @@ class Gateway(BaseHTTPRequestHandler):
 
 
 def main():
-    Gateway.model = MiniLm()
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 0
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("port", nargs="?", type=int, default=0)
+    parser.add_argument("--record", type=argparse.FileType("wb"), metavar="FILE")
+    arguments = parser.parse_args()
+    Gateway.model, Gateway.record = MiniLm(), arguments.record
+    port = arguments.port
     server = ThreadingHTTPServer(("127.0.0.1", port), Gateway)
     print(f"http://127.0.0.1:{server.server_port}/v1", flush=True)
     try:
