@@ -141,6 +141,7 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.agents.clone().follow()));
     tasks.spawn(listening.clone().run_until_cancelled_owned(health.clone().watch_streams()));
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.clone().forget_erased()));
+    tasks.spawn(listening.clone().run_until_cancelled_owned(edge.clone().end_abandoned()));
     let pushed = Pushes::subscribe(&bus.client, &config.regions.home).await?;
     let presence = edge.presence();
     // Hosts wait for the answers of the edges that they know, so this one is known before it has clients.
