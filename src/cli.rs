@@ -7,6 +7,7 @@ mod nats;
 mod privacy;
 mod replay;
 mod report;
+mod retain;
 mod seal;
 mod turn;
 mod verify;
@@ -94,7 +95,7 @@ enum Command {
         #[command(subcommand)]
         command: privacy::Hold,
     },
-    Retain(privacy::Retain),
+    Retain(retain::Retain),
     EndTurn(turn::EndTurn),
     /// Look at what each role may do on NATS.
     Nats {
@@ -222,7 +223,7 @@ pub async fn run() -> anyhow::Result<()> {
         Command::Audit { command } => audit::audit(command).await,
         Command::Erase(args) => privacy::erase(args, &load()?).await,
         Command::Hold { command } => privacy::hold(command, &load()?).await,
-        Command::Retain(args) => privacy::retain(args, &load()?).await,
+        Command::Retain(args) => retain::retain(args, &load()?).await,
         Command::EndTurn(args) => turn::end_turn(args, &load()?).await,
         Command::Nats { command } => nats::run(command).await,
         Command::Streams { command } => streams(command).await,

@@ -37,6 +37,12 @@ pub const CLEAR_TEXT_SECS: u64 = 600;
 /// Conversations that one entry of the ledger of erasures names, of 40 bytes each; and how many are erased at a time.
 pub const ERASE_BATCH: usize = 5_000;
 pub const ERASE_PARALLEL: usize = 16;
+/// Conversations that a retention sweep reads before it erases them: what is in them is held meanwhile. And conversations whose last
+/// events are asked for at once; the server gives the last event of each kind.
+pub const RETAIN_BATCH: usize = 500;
+pub const RETAIN_LOOKUP: usize = 64;
+/// Conversations whose keys are asked for at once: each has one for each class.
+pub const RETAIN_KEYS: usize = 400;
 /// Images, and files, of one message.
 pub const ATTACHMENTS_MAX: usize = 8;
 /// Longest URL of an attachment, and name of a file: both are stored with the message and go out with every tool call.

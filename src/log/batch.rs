@@ -39,6 +39,14 @@ impl NatsLog {
         Ok(if batch.more || batch.too_many { Lasts::TooMany } else { Lasts::All(batch.messages) })
     }
 
+    /// As [`NatsLog::last_of`], of large messages: more of them than a process holds with ease are too many.
+    pub async fn last_of_large(&self, stream: &str, subjects: &[String]) -> Result<Lasts, ReadError> {
+        let query =
+            json!({ "multi_last": subjects, "batch": limits::READ_BATCH, "max_bytes": limits::READ_BATCH_BYTES });
+        let batch = self.batch(stream, &query).await?;
+        Ok(if batch.more || batch.too_many { Lasts::TooMany } else { Lasts::All(batch.messages) })
+    }
+
     /// Some messages from a sequence on, in the order of the stream, and whether there are more.
     pub async fn next_of(&self, stream: &str, subject: &str, from: u64) -> Result<(Vec<RawMessage>, bool), ReadError> {
         let query = json!({ "next_by_subj": subject, "seq": from, "batch": limits::READ_BATCH, "max_bytes": limits::READ_BATCH_BYTES });
@@ -75,8 +83,9 @@ impl NatsLog {
         let unavailable = |cause: &dyn std::fmt::Display| ReadError::Unavailable(cause.to_string());
         let inbox = self.client.new_inbox();
         let mut answers = soon(self.client.subscribe(inbox.clone())).await.map_err(|error| unavailable(&error))?;
-        let asked = self.client.publish_with_reply(subjects::direct_get(stream), inbox, query.to_string().into());
-        soon(asked).await.map_err(|error| unavailable(&error))?;
+        let (subject, query) = (subjects::direct_get(stream), query.to_string());
+        let asked = soon(self.client.publish_with_reply(subject, inbox, query.into())).await;
+        asked.map_err(|error| unavailable(&error))?;
         let mut batch = Batch { messages: Vec::new(), more: false, too_many: false };
         // A server that dies takes its answers with it, so the wait is for each of them and short.
         let each = Duration::from_millis(limits::READ_TRY_MS);

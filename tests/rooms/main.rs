@@ -13,6 +13,7 @@ mod lists;
 mod load;
 mod load_bucket;
 mod log_contract;
+mod retain;
 mod strays;
 mod streams;
 mod support;
