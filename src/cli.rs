@@ -301,7 +301,7 @@ async fn measure_knowledge(command: Knowledge) -> anyhow::Result<()> {
 async fn list_tools() -> anyhow::Result<()> {
     let config = load()?;
     let bus = app::connect(&config, "tools").await?;
-    let mut discovery = tools::discovery::Discovery::new(bus.client).await?;
+    let mut discovery = tools::discovery::Discovery::new(bus.client).await.map_err(anyhow::Error::msg)?;
     let (mcp, stop) = (tools::Mcp::new(&config.mcp.servers), CancellationToken::new());
     let running = tokio::spawn(mcp.clone().run(stop.clone()));
     let ((mut found, refused), ()) = tokio::join!(discovery.first(), mcp.first());

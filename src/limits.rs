@@ -105,6 +105,10 @@ pub const TOOL_SETTINGS_MAX_BYTES: usize = 4 * 1024;
 pub const PERSONA_MAX_CHARS: usize = 20_000;
 /// How often edges look for changed configurations: well below the promised second.
 pub const AGENTS_EVERY_MS: u64 = 300;
+/// How far back an edge that starts reads the changes of configurations again, for a copy of their bucket may lag behind; and agents
+/// whose configurations are asked for at once.
+pub const AGENTS_LAG_SECS: i64 = 60;
+pub const AGENTS_LOOKUP: usize = 500;
 /// Longest secret.
 pub const SECRET_MAX_BYTES: u64 = 16 * 1024;
 /// Versions of configurations that one process keeps in memory.

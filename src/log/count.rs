@@ -1,4 +1,4 @@
-//! How many messages a stream holds on some subjects, from its index: no message is read.
+//! What a stream's index says of its subjects, and a consumer of what it has to give: no message is read.
 
 use std::collections::HashMap;
 
@@ -15,6 +15,9 @@ use crate::{limits, subjects};
 
 #[derive(Deserialize)]
 struct Info {
+    /// Of the subjects that fit; an answer names 100,000 of them at most.
+    #[serde(default)]
+    total: usize,
     state: State,
 }
 
@@ -50,13 +53,31 @@ impl NatsLog {
 
     /// The messages on the subjects that fit. A filter that thousands of subjects fit is counted in part.
     pub async fn count_of(&self, stream: &str, filter: &str) -> Result<u64, ReadError> {
-        let query = json!({ "subjects_filter": filter }).to_string();
+        Ok(self.info(stream, filter, 0).await?.state.subjects.values().sum())
+    }
+
+    /// The subjects that fit, however many they are.
+    pub async fn subjects_of(&self, stream: &str, filter: &str) -> Result<Vec<String>, ReadError> {
+        let mut found = Vec::new();
+        loop {
+            let info = self.info(stream, filter, found.len()).await?;
+            let before = found.len();
+            found.extend(info.state.subjects.into_keys());
+            if found.len() >= info.total || found.len() == before {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// What a stream says of its subjects, from the place in their order on.
+    async fn info(&self, stream: &str, filter: &str, offset: usize) -> Result<Info, ReadError> {
+        let query = json!({ "subjects_filter": filter, "offset": offset }).to_string();
         let mut backoff = Backoff::new(limits::READ_DEADLINE_MS);
         loop {
-            let asked = self.client.request(subjects::stream_api("INFO", stream), query.clone().into());
-            let cause = match within(limits::READ_TRY_MS, asked).await {
+            let subject = subjects::stream_api("INFO", stream);
+            let cause = match within(limits::READ_TRY_MS, self.client.request(subject, query.clone().into())).await {
                 Ok(reply) => match serde_json::from_slice::<Info>(&reply.payload) {
-                    Ok(info) => return Ok(info.state.subjects.values().sum()),
+                    Ok(info) => return Ok(info),
                     Err(error) => error.to_string(),
                 },
                 Err(cause) => cause,

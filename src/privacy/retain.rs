@@ -108,29 +108,16 @@ impl<'a> Overdue<'a> {
     /// Of the last event of each conversation: its organisation, its sequence and its time.
     async fn lasts(&self, ids: &[Uuid]) -> Result<HashMap<Uuid, (String, u64, DateTime<Utc>)>, ReadError> {
         let stream = subjects::stream_name(CHAT, self.region);
-        let mut found = HashMap::new();
-        let mut parts: Vec<&[Uuid]> = ids.chunks(limits::RETAIN_LOOKUP).collect();
-        while let Some(part) = parts.pop() {
-            let filters: Vec<String> = part.iter().map(|id| subjects::events_of(self.region, Some(*id))).collect();
-            let messages = match self.log.last_of_large(&stream, &filters).await? {
-                Lasts::All(messages) => messages,
-                Lasts::TooMany if part.len() > 1 => {
-                    parts.extend([&part[..part.len() / 2], &part[part.len() / 2..]]);
-                    continue;
-                }
-                Lasts::TooMany => {
-                    let query = json!({ "last_by_subj": filters[0] });
-                    self.log.get(&stream, &query, Via::Replica).await?.into_iter().collect()
-                }
-            };
-            for message in messages {
-                let Some(key) = ConversationKey::parse_event(&message.subject) else { continue };
-                let known = found.get(&key.conversation).map_or(0, |(_, seq, _)| *seq);
-                if known < message.seq {
-                    found.insert(key.conversation, (key.org, message.seq, message.stored_at));
-                }
+        let filters: Vec<String> = ids.iter().map(|id| subjects::events_of(self.region, Some(*id))).collect();
+        let mut found: HashMap<Uuid, (String, u64, DateTime<Utc>)> = HashMap::new();
+        let take = |message: RawMessage| {
+            let Some(key) = ConversationKey::parse_event(&message.subject) else { return };
+            let known = found.get(&key.conversation).map_or(0, |(_, seq, _)| *seq);
+            if known < message.seq {
+                found.insert(key.conversation, (key.org, message.seq, message.stored_at));
             }
-        }
+        };
+        self.log.last_of_many(&stream, &filters, limits::RETAIN_LOOKUP, take).await?;
         Ok(found)
     }
 }

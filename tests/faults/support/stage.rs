@@ -48,7 +48,7 @@ impl Product {
     }
 
     /// Runs the product. It sees no environment but what the test gives it.
-    fn run(&self, title: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
+    pub fn run(&self, title: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
         let binary = std::env::var("TURNSTREAM_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_turnstream").to_owned());
         let mut command = Command::new(binary);
         command.args(arguments).env_clear().env("NATS_URL", &self.nats_url).env("NO_COLOR", "1");
