@@ -194,7 +194,7 @@ impl<L: EventLog> Conversations<L> {
             match Box::pin(self.chain(key, last.clone(), &cached, via)).await? {
                 Chain::Folded(state, events) => {
                     let newer_events = cached.newer_events + events;
-                    return Ok(Some(self.keep(key, Cached { state: Arc::new(state), newer_events, ..cached })));
+                    return Ok(Some(self.keep(key, Cached { state, newer_events, ..cached })));
                 }
                 Chain::Lacking => return Ok(None),
                 Chain::Elsewhere => {

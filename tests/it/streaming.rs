@@ -1,17 +1,13 @@
 //! What the model says reaches the client as it was said.
 
-use futures_util::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 
-use crate::{
-    identity::handshake,
-    support::{
-        Stage,
-        client::{Client, message_frame},
-        frames::{answer, answer_text, kinds, streamed},
-        gateway::{Gate, Reply},
-        tools::{Provider, Tool},
-    },
+use crate::support::{
+    Stage,
+    client::{Client, message_frame},
+    frames::{answer, answer_text, kinds, streamed},
+    gateway::Reply,
+    tools::{Provider, Tool},
 };
 
 /// An event stream of the API: the deltas, a finish reason, the usage, the end.
@@ -139,49 +135,4 @@ async fn an_answer_that_was_given_before_a_tool_call_is_the_answer() {
     stage.gateway.script(Reply::tokens(Vec::new()));
     let turn = client.ask(&session, "r1", "how are things?").await;
     assert_eq!(answer_text(&turn), "All is well.");
-}
-
-/// The server looks at one subject of the stream of frames, whether the turn runs or has ended.
-#[tokio::test]
-async fn what_was_missed_is_asked_for_by_its_exact_subject() {
-    let stage = Stage::start().await;
-    let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
-    let nats = stage.nats.client().await;
-    let mut asked = nats.subscribe("$JS.API.DIRECT.GET.LIVE_local").await.unwrap();
-    nats.flush().await.unwrap();
-    let resuming = async || Client::try_connect(handshake(&edge, "?v=resume", None)).await.unwrap();
-    for ends_first in [false, true] {
-        let mut client = resuming().await;
-        let session = client.open_session().await;
-        let gate = Gate::new();
-        stage.gateway.script(Reply::gated(vec!["one ".into(), "two ".into(), "three".into()], &gate));
-        client.begin(&session, "r1", "count").await;
-        gate.release(1);
-        let begun = client.turn_until("r1", "stream_token").await;
-        let seq = begun.last().unwrap()["seq"].clone();
-        drop(client);
-        let mut client = resuming().await;
-        let resume = json!({ "action": "resume_session", "sessionId": session.id, "seq": seq });
-        if ends_first {
-            let mut ends =
-                nats.subscribe(format!("chat.local.*.{}.turn.completed", session.conversation)).await.unwrap();
-            nats.flush().await.unwrap();
-            gate.open();
-            ends.next().await.unwrap();
-        }
-        assert_eq!(client.request(resume).await["status"], 200);
-        gate.open();
-        let rest = client.turn("r1").await;
-        assert_eq!(streamed(&rest), "two three");
-        assert_eq!(answer_text(&rest), "one two three");
-        nats.flush().await.unwrap();
-        let mut subjects = Vec::new();
-        while let Some(Some(message)) = asked.next().now_or_never() {
-            let query: Value = serde_json::from_slice(&message.payload).unwrap();
-            subjects.push(query["next_by_subj"].as_str().unwrap().to_owned());
-        }
-        assert!(!subjects.is_empty());
-        let exact = format!("live.local.{}.{}", session.conversation, session.id);
-        assert!(subjects.iter().all(|subject| *subject == exact), "{subjects:?}");
-    }
 }

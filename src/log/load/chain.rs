@@ -4,6 +4,8 @@
 //! Contract: a load holds no more than [`limits::CHAIN_EVENTS`] events or [`limits::CHAIN_BYTES`] of a chain, or a batch of the
 //! log, however long the conversation is.
 
+use std::sync::Arc;
+
 use super::{Conversations, snapshot::Cached};
 use crate::{
     domain::{
@@ -18,7 +20,7 @@ use crate::{
 /// What leads from a fold to a conversation's last event.
 pub(super) enum Chain {
     /// The fold that it leads to, and how many events there are between them.
-    Folded(Conversation, u64),
+    Folded(Arc<Conversation>, u64),
     /// The copy that answered lacks an event.
     Lacking,
     /// The fold is not of this log.
@@ -55,7 +57,7 @@ impl<L: EventLog> Conversations<L> {
                 }
                 let (mut state, events) = ((*cached.state).clone(), chain.len() as u64);
                 chain.iter().rev().for_each(|stored| state.evolve(&stored.recorded));
-                return Ok(Chain::Folded(state, events));
+                return Ok(Chain::Folded(Arc::new(state), events));
             }
             if prev < base || chain.len() >= self.held || bytes >= limits::CHAIN_BYTES {
                 break;
@@ -101,7 +103,7 @@ impl<L: EventLog> Conversations<L> {
                 (before, count) = (seq, count + 1);
             }
         }
-        Ok(if count == 0 { Chain::Lacking } else { Chain::Folded(state, count) })
+        Ok(if count == 0 { Chain::Lacking } else { Chain::Folded(Arc::new(state), count) })
     }
 }
 
