@@ -141,7 +141,8 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.agents.clone().follow()));
     tasks.spawn(listening.clone().run_until_cancelled_owned(health.clone().watch_streams()));
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.clone().forget_erased()));
-    let pushed = Pushes::subscribe(&bus.client, &config.regions.home).await?;
+    tasks.spawn(listening.clone().run_until_cancelled_owned(edge.clone().end_abandoned()));
+    let pushed = Pushes::subscribe(&bus.client, &config.regions.home).await.map_err(anyhow::Error::msg)?;
     let presence = edge.presence();
     // Hosts wait for the answers of the edges that they know, so this one is known before it has clients.
     presence.renew(0).await;
@@ -400,7 +401,7 @@ pub async fn serve_ingest(config: &Config, args: IngestArgs) -> anyhow::Result<(
     println!("serving connectors");
     let places = ingest::serve::Places { files: args.files, secrets: args.secrets };
     tokio::select! {
-        () = ingest::serve::serve(bus.client.clone(), ingest, places) => {}
+        () = ingest::serve::serve(bus.clone(), ingest, places) => {}
         () = stop.wait() => {}
     }
     Ok(())

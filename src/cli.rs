@@ -7,6 +7,7 @@ mod nats;
 mod privacy;
 mod replay;
 mod report;
+mod retain;
 mod seal;
 mod turn;
 mod verify;
@@ -94,7 +95,7 @@ enum Command {
         #[command(subcommand)]
         command: privacy::Hold,
     },
-    Retain(privacy::Retain),
+    Retain(retain::Retain),
     EndTurn(turn::EndTurn),
     /// Look at what each role may do on NATS.
     Nats {
@@ -228,7 +229,7 @@ pub async fn run() -> anyhow::Result<()> {
         Command::Audit { command } => audit::audit(command).await,
         Command::Erase(args) => privacy::erase(args, &load()?).await,
         Command::Hold { command } => privacy::hold(command, &load()?).await,
-        Command::Retain(args) => privacy::retain(args, &load()?).await,
+        Command::Retain(args) => retain::retain(args, &load()?).await,
         Command::EndTurn(args) => turn::end_turn(args, &load()?).await,
         Command::Nats { command } => nats::run(command).await,
         Command::Streams { command } => streams(command).await,
@@ -306,7 +307,7 @@ async fn measure_knowledge(command: Knowledge) -> anyhow::Result<()> {
 async fn list_tools() -> anyhow::Result<()> {
     let config = load()?;
     let bus = app::connect(&config, "tools").await?;
-    let mut discovery = tools::discovery::Discovery::new(bus.client).await?;
+    let mut discovery = tools::discovery::Discovery::new(bus.client).await.map_err(anyhow::Error::msg)?;
     let (mcp, stop) = (tools::Mcp::new(&config.mcp.servers), CancellationToken::new());
     let running = tokio::spawn(mcp.clone().run(stop.clone()));
     let ((mut found, refused), ()) = tokio::join!(discovery.first(), mcp.first());

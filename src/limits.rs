@@ -37,6 +37,12 @@ pub const CLEAR_TEXT_SECS: u64 = 600;
 /// Conversations that one entry of the ledger of erasures names, of 40 bytes each; and how many are erased at a time.
 pub const ERASE_BATCH: usize = 5_000;
 pub const ERASE_PARALLEL: usize = 16;
+/// Conversations that a retention sweep reads before it erases them: what is in them is held meanwhile. And conversations whose last
+/// events are asked for at once; the server gives the last event of each kind.
+pub const RETAIN_BATCH: usize = 500;
+pub const RETAIN_LOOKUP: usize = 64;
+/// Conversations whose keys are asked for at once: each has one for each class.
+pub const RETAIN_KEYS: usize = 400;
 /// Images, and files, of one message.
 pub const ATTACHMENTS_MAX: usize = 8;
 /// Longest URL of an attachment, and name of a file: both are stored with the message and go out with every tool call.
@@ -99,6 +105,10 @@ pub const TOOL_SETTINGS_MAX_BYTES: usize = 4 * 1024;
 pub const PERSONA_MAX_CHARS: usize = 20_000;
 /// How often edges look for changed configurations: well below the promised second.
 pub const AGENTS_EVERY_MS: u64 = 300;
+/// How far back an edge that starts reads the changes of configurations again, for a copy of their bucket may lag behind; and agents
+/// whose configurations are asked for at once.
+pub const AGENTS_LAG_SECS: i64 = 60;
+pub const AGENTS_LOOKUP: usize = 500;
 /// Longest secret.
 pub const SECRET_MAX_BYTES: u64 = 16 * 1024;
 /// Versions of configurations that one process keeps in memory.
@@ -176,7 +186,12 @@ pub const MODEL_MESSAGES: usize = 50;
 
 /// Locks for conversations that are read for the first time: so many that two rarely share one.
 pub const COLD_LOADS: usize = 1_024;
-/// Memory for the folds that one process keeps.
+/// Events, and bytes of their payloads, of a chain that is followed back and held until it is folded: more than comes between two
+/// cached folds. A longer one is read in the log's order and folded as it comes.
+pub const CHAIN_EVENTS: usize = 1_000;
+pub const CHAIN_BYTES: usize = 8 * 1024 * 1024;
+/// Memory for the folds that one process keeps. One fold counts as a quarter of it at most: a running turn with large results may
+/// take more, and its worker holds them anyway.
 pub const FOLDS_CACHED_BYTES: u64 = 48 * 1024 * 1024;
 /// Sessions whose record one edge keeps in memory.
 pub const SESSIONS_CACHED: u64 = 200_000;
@@ -285,8 +300,16 @@ pub const PROGRESS_MS: u64 = 2_000;
 pub const LEASE_MS: u64 = 4_000;
 /// The consumer's `ack_wait`: a delivery that is older is another worker's by now.
 pub const ACK_WAIT_MS: u64 = 6_000;
-/// When an item that needs a newer worker is offered again.
-pub const NEWER_RETRY_MS: u64 = 5_000;
+/// When work is offered again that can't be done now for its conversation's sake, at first and at most: soon enough for a newer
+/// worker that is being started, and thousands of such conversations cost little.
+pub const PUT_OFF_FIRST_MS: u64 = 5_000;
+pub const PUT_OFF_MAX_MS: u64 = 300_000;
+/// How often an edge looks for turns whose pool has no worker, and how many of those that it could not look at it keeps for the
+/// next time.
+pub const ABANDONED_EVERY_MS: u64 = 5_000;
+pub const ABANDONED_AGAIN: usize = 1_000;
+/// Due deadlines that one worker serves at once.
+pub const DEADLINES_PARALLEL: usize = 16;
 /// Claims of a turn without a step in between, after which it is given up as poison.
 pub const CLAIMS_MAX: u32 = 5;
 /// How long a stopping worker lets its turns finish before it hands them over.

@@ -73,6 +73,11 @@ pub fn events_of(region: &str, conversation: Option<Uuid>) -> String {
     }
 }
 
+/// `chat.{region}.*.*.{entity}.{verb}.{pool}`: the work items of a pool. Readers: edges, while the pool has no worker.
+pub fn work_items(region: &str, entity_verb: &str, pool: &str) -> String {
+    format!("chat.{region}.*.*.{entity_verb}.{pool}")
+}
+
 /// `>`: all that a stream has.
 pub const EVERYTHING: &str = ">";
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     limits,
-    log::{ReadError, presence},
+    log::{ReadError, bus::soon, presence},
     subjects::{self, PushTo},
     wire::presence::Pushed,
 };
@@ -45,9 +45,9 @@ async fn deliver(admin: &Admin, subjects: Vec<String>, payload: Vec<u8>) -> Resu
     let unavailable = |cause: &dyn std::fmt::Display| ReadError::Unavailable(cause.to_string());
     let mut awaited = presence::edges(&admin.log).await?;
     let inbox = admin.client.new_inbox();
-    let mut answers = admin.client.subscribe(inbox.clone()).await.map_err(|error| unavailable(&error))?;
+    let mut answers = soon(admin.client.subscribe(inbox.clone())).await.map_err(|error| unavailable(&error))?;
     for subject in subjects {
-        let published = admin.client.publish_with_reply(subject, inbox.clone(), payload.clone().into()).await;
+        let published = soon(admin.client.publish_with_reply(subject, inbox.clone(), payload.clone().into())).await;
         published.map_err(|error| unavailable(&error))?;
     }
     let until = Instant::now() + Duration::from_millis(limits::PUSH_REPLIES_MS);

@@ -30,6 +30,8 @@ struct Known {
     /// The organisations that have a widget for an agent's name, with the revision that says so.
     widgets: HashMap<String, BTreeMap<u64, String>>,
     read_to: u64,
+    /// What held at first was read.
+    has_begun: bool,
 }
 
 impl Agents {
@@ -62,18 +64,23 @@ impl Agents {
 
     /// Catches up with the bucket: the current versions first, without the ones before them.
     pub async fn catch_up(&self) -> Result<(), ReadError> {
+        let has_begun = self.current.read().expect("no panic happens under this lock").has_begun;
+        if !has_begun {
+            let (seq, entries) = self.store.current().await?;
+            tracing::info!(agents = entries.len(), "agents' configurations");
+            self.take(seq, entries);
+        }
         loop {
             let read_to = self.current.read().expect("no panic happens under this lock").read_to;
-            let first = if read_to == 0 { self.store.current().await? } else { None };
-            let next = match first {
-                Some((0, _)) => return Ok(()),
-                None => self.store.after(read_to).await?,
-                some => some,
-            };
-            match next {
-                Some((seq, entries)) => self.take(seq, entries),
-                None => return Ok(()),
+            let Some((seq, mut entries)) = self.store.after(read_to).await? else { return Ok(()) };
+            {
+                let known = self.current.read().expect("no panic happens under this lock");
+                entries.retain(|entry| !known.has(entry));
             }
+            for Entry { org, agent, revision, config, .. } in &entries {
+                tracing::info!(org, agent, revision, removed = config.is_none(), "an agent's configuration");
+            }
+            self.take(seq, entries);
         }
     }
 
@@ -106,19 +113,18 @@ impl Agents {
 
     fn take(&self, seq: u64, entries: Vec<Entry>) {
         let mut known = self.current.write().expect("no panic happens under this lock");
-        // At first there may be thousands.
-        match known.read_to {
-            0 => tracing::info!(agents = entries.len(), "agents' configurations"),
-            _ => entries.iter().for_each(|Entry { org, agent, revision, config, .. }| {
-                tracing::info!(org, agent, revision, removed = config.is_none(), "an agent's configuration");
-            }),
-        }
-        known.read_to = seq;
+        (known.read_to, known.has_begun) = (seq, true);
         entries.into_iter().for_each(|entry| known.take(entry));
     }
 }
 
 impl Known {
+    /// Whether this version of an agent, or a later one, is known.
+    fn has(&self, entry: &Entry) -> bool {
+        let known = self.entries.get(&(entry.org.clone(), entry.agent.clone()));
+        known.is_some_and(|(revision, _)| *revision >= entry.revision)
+    }
+
     fn take(&mut self, Entry { org, agent, revision, config, .. }: Entry) {
         let widgets = self.widgets.entry(agent.clone()).or_default();
         widgets.retain(|_, other| *other != org);

@@ -1,8 +1,8 @@
 //! The bucket of configurations: its versions, read and written.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use moka::sync::Cache;
 use serde_json::json;
 
@@ -106,16 +106,47 @@ impl Store {
         Ok(Some((last, messages.iter().filter_map(|message| self.entry(message)).collect())))
     }
 
-    /// What holds now, in one request: where the newest of it stands, and what it says. `None`: it is too much for one request.
-    pub async fn current(&self) -> Result<Option<(u64, Vec<Entry>)>, ReadError> {
-        let Lasts::All(messages) = self.log.last_of(STREAM, &[subjects::AGENTS_ALL.into()]).await? else {
-            return Ok(None);
+    /// What holds now, without the versions before it: where the bucket was read to at least, and what it says.
+    pub async fn current(&self) -> Result<(u64, Vec<Entry>), ReadError> {
+        // A copy of the bucket may lag behind, so what came a moment ago is read again.
+        let recent = self.log.now() - TimeDelta::seconds(limits::AGENTS_LAG_SECS);
+        let read_to = match self.log.first_since(STREAM, subjects::AGENTS_ALL, recent).await? {
+            Some(first) => first.seq - 1,
+            None => self.last().await?,
         };
-        // The one before a version that can't be read holds, so then all of them are read.
-        let own = messages.iter().filter(|message| subjects::parse_agent(&message.subject).is_some());
-        let entries: Option<Vec<Entry>> = own.map(|message| self.entry(message)).collect();
-        let last = messages.iter().map(|message| message.seq).max().unwrap_or(0);
-        Ok(entries.map(|entries| (last, entries)))
+        let mut messages = Vec::new();
+        match self.log.last_of(STREAM, &[subjects::AGENTS_ALL.into()]).await? {
+            Lasts::All(all) => messages = all,
+            Lasts::TooMany => {
+                let all = self.log.subjects_of(STREAM, subjects::AGENTS_ALL).await?;
+                let take = |message| messages.push(message);
+                self.log.last_of_many(STREAM, &all, limits::AGENTS_LOOKUP, take).await?;
+            }
+        }
+        let mut entries = Vec::with_capacity(messages.len());
+        for message in &messages {
+            match self.entry(message) {
+                Some(entry) => entries.push(entry),
+                None => entries.extend(self.readable_before(message).await?),
+            }
+        }
+        Ok((read_to, entries))
+    }
+
+    /// The newest version of an agent that can be read, where the last one can't.
+    async fn readable_before(&self, last: &RawMessage) -> Result<Option<Entry>, ReadError> {
+        if subjects::parse_agent(&last.subject).is_none() {
+            return Ok(None);
+        }
+        let (mut found, mut from, mut more) = (None, 1, true);
+        while more {
+            let versions;
+            (versions, more) = self.log.next_of(STREAM, &last.subject, from).await?;
+            from = versions.last().map_or(from, |last| last.seq + 1);
+            more &= !versions.is_empty();
+            found = versions.iter().rev().find_map(|version| self.entry(version)).or(found);
+        }
+        Ok(found)
     }
 
     /// The sequence of the bucket's last message, 0 = there is none.
@@ -126,12 +157,8 @@ impl Store {
 
     /// Every current entry, by organisation and agent.
     pub async fn list(&self) -> Result<Vec<Entry>, ReadError> {
-        let (mut entries, mut seq) = (HashMap::new(), 0);
-        while let Some((next, some)) = self.after(seq).await? {
-            seq = next;
-            entries.extend(some.into_iter().map(|entry| ((entry.org.clone(), entry.agent.clone()), entry)));
-        }
-        let mut entries: Vec<Entry> = entries.into_values().filter(|entry| entry.config.is_some()).collect();
+        let (_, mut entries) = self.current().await?;
+        entries.retain(|entry| entry.config.is_some());
         entries.sort_by(|a, b| (&a.org, &a.agent).cmp(&(&b.org, &b.agent)));
         Ok(entries)
     }

@@ -1,9 +1,9 @@
-//! `turnstream erase`, `turnstream hold`, `turnstream retain`.
+//! `turnstream erase`, `turnstream hold`.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use anyhow::{Context, bail};
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 use uuid::Uuid;
@@ -16,9 +16,8 @@ use crate::{
     log::nats::NatsLog,
     privacy::{
         erase::{self, Erased, Found, Order},
-        ledger::{Deed, Entry, Extent, Held, Ledger, LedgerError},
+        ledger::{Deed, Entry, Extent, Held, Ledger},
         person::Person,
-        retain,
     },
 };
 
@@ -92,29 +91,15 @@ pub enum Hold {
     List,
 }
 
-/// Erase what has been kept long enough: SMOOTH_AGENT_RETAIN_DAYS, SMOOTH_AGENT_RETAIN_TOOLS_DAYS.
-#[derive(Args)]
-pub struct Retain {
-    /// Again and again, with so many seconds between; once, if left out.
-    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
-    every: Option<u64>,
-    /// What is due at this time (RFC 3339) instead of now: with --dry-run, what will be erased until then.
-    #[arg(long, value_name = "TIME", conflicts_with = "every")]
-    as_of: Option<DateTime<Utc>>,
-    /// Only say what would be erased.
-    #[arg(long, conflicts_with = "every")]
-    dry_run: bool,
-}
-
 /// What all of these work with.
-struct Place {
-    log: NatsLog,
-    ledger: Ledger,
-    region: String,
+pub(super) struct Place {
+    pub log: NatsLog,
+    pub ledger: Ledger,
+    pub region: String,
 }
 
 impl Place {
-    async fn open(config: &Config) -> anyhow::Result<Self> {
+    pub async fn open(config: &Config) -> anyhow::Result<Self> {
         let bus = app::connect(config, "eraser").await?;
         let log = app::log(config, &bus).await?;
         let region = config.regions.home.clone();
@@ -144,8 +129,12 @@ impl Place {
 /// Erases.
 pub async fn erase(args: Erase, config: &Config) -> anyhow::Result<()> {
     let mut place = Place::open(config).await?;
-    if !args.dry_run && erase::complete_open(&place.log, &mut place.ledger, &place.region).await? {
-        println!("completed an earlier erasure");
+    if !args.dry_run {
+        let completed = erase::complete_open(&place.log, &mut place.ledger, &place.region).await?;
+        say_failed(&completed);
+        if completed.conversations > 0 {
+            println!("completed an earlier erasure");
+        }
     }
     let held = args.whose.held()?;
     let found = place.found(args.whose.conversation).await?;
@@ -177,6 +166,10 @@ pub async fn erase(args: Erase, config: &Config) -> anyhow::Result<()> {
     let order = Order { person, conversations, extent: Extent::All, reason: args.why.reason, by: args.why.by };
     let erased = place.carry_out(&found, &order).await?;
     println!("erased {} conversations: {} keys destroyed", erased.conversations, erased.keys);
+    say_failed(&erased);
+    if !erased.failed.is_empty() {
+        bail!("{} conversations could not be erased yet; the next run tries again", erased.failed.len());
+    }
     if erased.clear_events > 0 {
         bail!(
             "{} events were stored in the clear, before payloads were sealed, and are still readable",
@@ -184,6 +177,12 @@ pub async fn erase(args: Erase, config: &Config) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+fn say_failed(erased: &Erased) {
+    for (conversation, cause) in &erased.failed {
+        eprintln!("{conversation} can't be erased now: {cause}");
+    }
 }
 
 /// Places, lifts and lists holds.
@@ -210,69 +209,5 @@ pub async fn hold(command: Hold, config: &Config) -> anyhow::Result<()> {
         }
     };
     place.ledger.add(Entry { at: Utc::now(), by, deed }, &Default::default()).await?;
-    Ok(())
-}
-
-/// Erases what has been kept long enough, once or again and again.
-pub async fn retain(args: Retain, config: &Config) -> anyhow::Result<()> {
-    let stop = app::StopSignal::new()?;
-    let mut place = Place::open(config).await?;
-    let sweeps = async {
-        loop {
-            let swept = sweep(&mut place, config, args.as_of.unwrap_or_else(Utc::now), args.dry_run).await;
-            let Some(every) = args.every else { return swept };
-            // What did not go well now goes better the next time.
-            if let Err(error) = swept {
-                eprintln!("this sweep did not get through: {error:#}");
-            }
-            tokio::time::sleep(Duration::from_secs(every)).await;
-        }
-    };
-    tokio::select! {
-        swept = sweeps => swept,
-        () = stop.wait() => Ok(()),
-    }
-}
-
-async fn sweep(place: &mut Place, config: &Config, at: DateTime<Utc>, dry_run: bool) -> anyhow::Result<()> {
-    if !dry_run {
-        erase::complete_open(&place.log, &mut place.ledger, &place.region).await?;
-    }
-    let due = retain::due(&place.log, &place.region, &config.privacy, at).await?;
-    for extent in [Extent::All, Extent::Tools] {
-        let (mut found, mut held, mut busy) = (Found::default(), 0, 0);
-        for due in due.iter().filter(|due| due.extent == extent) {
-            let id = due.conversation;
-            let one = place.found(Some(id)).await?;
-            if place.ledger.hold_on(id, one.people.get(&id)).is_some() {
-                held += 1;
-            } else if extent == Extent::Tools && one.active.contains_key(&id) {
-                // What its turn was told and asked is needed until it ends.
-                busy += 1;
-            } else {
-                found.add(one);
-            }
-        }
-        for (conversation, cause) in &found.closed {
-            eprintln!("{conversation}: something in it can't be opened, and is erased all the same: {cause}");
-        }
-        let mut conversations: BTreeSet<Uuid> = found.keys.keys().copied().collect();
-        let due = conversations.len() + held + busy;
-        println!("{extent}: {due} conversations due, {held} of them held, {busy} with a turn that has not ended");
-        while !dry_run && !conversations.is_empty() {
-            let (reason, by) = ("kept long enough".to_string(), "retention".to_string());
-            let order = Order { person: None, conversations: conversations.clone(), extent, reason, by };
-            match place.carry_out(&found, &order).await {
-                Ok(_) => break,
-                // A hold was placed meanwhile: the others are due all the same.
-                Err(error) => match error.downcast_ref::<LedgerError>() {
-                    Some(LedgerError::Held { conversation, .. }) if conversations.remove(conversation) => {
-                        println!("{conversation} is held by now");
-                    }
-                    _ => return Err(error),
-                },
-            }
-        }
-    }
     Ok(())
 }

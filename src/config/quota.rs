@@ -56,7 +56,7 @@ impl PerOrg {
     }
 
     /// The least that holds for anybody.
-    pub(super) fn min(&self) -> Option<u64> {
+    pub fn min(&self) -> Option<u64> {
         self.some.values().copied().chain(self.all).min()
     }
 

@@ -142,9 +142,10 @@ impl Message {
 pub struct FinishedTurn {
     pub id: Uuid,
     pub request_id: String,
-    /// Sequence of the request.
+    /// The session that asked for it.
+    pub session: Uuid,
+    /// Sequences of the request and of the terminal event.
     pub requested_seq: u64,
-    /// Sequence of the terminal event.
     pub terminal_seq: u64,
     pub outcome: Outcome,
 }
@@ -387,12 +388,11 @@ impl Conversation {
     }
 
     fn finish(&mut self, id: Uuid, terminal_seq: u64, outcome: Outcome) {
-        if let Some(turn) = self.turn.take_if(|turn| turn.request.turn == id) {
-            let (request_id, requested_seq) = (turn.request.request_id, turn.requested_seq);
-            self.finished.push_back(FinishedTurn { id, request_id, requested_seq, terminal_seq, outcome });
-            if self.finished.len() > limits::FOLD_REQUESTS {
-                self.finished.pop_front();
-            }
+        let Some(turn) = self.turn.take_if(|turn| turn.request.turn == id) else { return };
+        let Turn { request: TurnRequested { request_id, session, .. }, requested_seq, .. } = turn;
+        self.finished.push_back(FinishedTurn { id, request_id, session, requested_seq, terminal_seq, outcome });
+        if self.finished.len() > limits::FOLD_REQUESTS {
+            self.finished.pop_front();
         }
     }
 

@@ -311,9 +311,9 @@ impl Connection {
 
     /// Frames before this one were lost: takes them from the LIVE stream, else goes on without.
     async fn repair(&mut self, frame: LiveFrame) {
-        if let Some(key) = self.views.key(frame.conversation).cloned() {
+        if let Some((key, session)) = self.views.key(frame.conversation).cloned().zip(frame.session) {
             tracing::debug!(turn = %frame.mark.turn, n = frame.mark.n, "frames are missing; reading the LIVE stream");
-            self.replay(&key, frame.mark.turn, frame.session).await;
+            self.replay(&key, frame.mark.turn, session).await;
         }
         if self.show_in_order(&frame).await == Verdict::Gap {
             self.views.skip_to(frame.mark);
@@ -321,8 +321,8 @@ impl Connection {
         }
     }
 
-    /// Shows what the LIVE stream has of a turn and was not shown yet.
-    pub async fn replay(&mut self, key: &ConversationKey, turn: Uuid, session: Option<Uuid>) {
+    /// Shows what the LIVE stream has of a turn, which this session asked for, and was not shown yet.
+    pub async fn replay(&mut self, key: &ConversationKey, turn: Uuid, session: Uuid) {
         for missed in replay::frames(&self.edge.client, key, session).await {
             if missed.mark.turn == turn {
                 self.show_in_order(&missed).await;
@@ -350,9 +350,11 @@ impl Connection {
         if !self.views.may_watch(key.conversation) {
             return Err(WatchError::TooMany);
         }
-        if self.views.watch(key, all) {
+        if self.views.key(key.conversation).is_none() {
+            // Taken down only when it is so: a try that failed is made again by the client's next message.
             self.edge.hub.watch(key, &self.listener).await?;
         }
+        self.views.watch(key, all);
         Ok(())
     }
 
@@ -361,7 +363,7 @@ impl Connection {
         let id = turn.request.turn;
         self.views.open(key, id, &turn.request.request_id, turn.epoch);
         if turn.park.is_none() || self.views.resumes {
-            self.replay(key, id, Some(turn.request.session)).await;
+            self.replay(key, id, turn.request.session).await;
         }
         self.show_prompt(turn).await;
     }

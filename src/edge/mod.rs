@@ -6,12 +6,13 @@
 //! - [`access`]: what visitors without proof may do. - [`admission`]: whether a session may be opened.   - [`quota`]: how much is used.
 //! - [`internal`]: what widgets ask over plain HTTP.   - [`push`]: hosts' events for clients.
 //! - [`actions`]: one file an action.        - [`sessions`]: session records. - [`workers`]: whether anybody can answer.
-//! - [`ending`]: ends turns from outside.   - [`attachments`]: what comes with a message.
+//! - [`ending`]: ends turns from outside, [`abandoned`] those that no worker takes.   - [`attachments`]: what comes with a message.
 //! - [`intake`], [`budget`]: what a client's bytes may cost before they are a message.
 //! - [`skills`]: instructions that a client may name.   - [`pages`]: the chat page and the auditors' page.
 //!
 //! Invariant: this room never imports `worker` or `model`.
 
+mod abandoned;
 pub mod access;
 pub mod actions;
 mod admission;
@@ -164,6 +165,11 @@ impl Edge {
             sessions.sessions.forget(conversation);
         };
         self.log.forget_erased(&self.settings.regions.home, forget).await;
+    }
+
+    /// Ends turns that nobody takes, whoever watches them.
+    pub async fn end_abandoned(self: Arc<Self>) {
+        abandoned::Sweep::default().run(&self).await;
     }
 
     /// What says that this edge is there.

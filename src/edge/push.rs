@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use async_nats::{Client, SubscribeError, Subscriber};
+use async_nats::{Client, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     limits,
+    log::bus::soon,
     subjects::{self, PushTo},
     wire::presence::Pushed,
 };
@@ -67,8 +68,8 @@ impl Pushes {
     }
 
     /// The edge's subscription to the events of its region.
-    pub async fn subscribe(client: &Client, region: &str) -> Result<Subscriber, SubscribeError> {
-        client.subscribe(subjects::push_all(region)).await
+    pub async fn subscribe(client: &Client, region: &str) -> Result<Subscriber, String> {
+        soon(client.subscribe(subjects::push_all(region))).await
     }
 
     /// Gives out what comes, until the subscription ends. `edge` is who answers.
@@ -78,8 +79,8 @@ impl Pushes {
             let delivered = self.give(&target, &event.payload);
             let Some(reply) = event.reply else { continue };
             let pushed = serde_json::to_vec(&Pushed { edge, delivered }).expect("a map with string keys");
-            if let Err(error) = client.publish(reply, pushed.into()).await {
-                tracing::debug!(%error, "a host was not told to how many its event went");
+            if let Err(error) = soon(client.publish(reply, pushed.into())).await {
+                tracing::debug!(error, "a host was not told to how many its event went");
             }
         }
     }

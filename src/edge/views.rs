@@ -79,12 +79,10 @@ impl Views {
         Self { resumes, ..Self::default() }
     }
 
-    /// Watches a conversation; `all` = every turn of it. True when it was not watched before.
-    pub fn watch(&mut self, key: &ConversationKey, all: bool) -> bool {
-        let new = !self.conversations.contains_key(&key.conversation);
+    /// Watches a conversation; `all` = every turn of it.
+    pub fn watch(&mut self, key: &ConversationKey, all: bool) {
         let watched = self.conversations.entry(key.conversation).or_insert(Watched { key: key.clone(), all });
         watched.all |= all;
-        new
     }
 
     /// Whether one more conversation may be watched, or this one is already.

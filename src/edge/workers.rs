@@ -4,7 +4,7 @@
 //! none of them has a key. With no worker at all a turn is accepted and waits.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -83,6 +83,12 @@ impl Workers {
     pub fn has_had_none(&self, region: &str, pool: &str, long: Duration) -> bool {
         let last = self.pool(region, pool).worker_at.map_or(self.since, |at| at.max(self.since));
         last.elapsed() >= long + Duration::from_secs(limits::PRESENCE_TTL_SECS)
+    }
+
+    /// The pools of a region of which workers have been seen.
+    pub fn pools(&self, region: &str) -> BTreeSet<String> {
+        let pools = self.pools.lock().expect("no panic happens under this lock");
+        pools.keys().filter(|(of, _)| of == region).map(|(_, pool)| pool.clone()).collect()
     }
 
     /// Whether there is such a pool: that nobody is there may change, that nobody can find work there does not. Unknown counts as

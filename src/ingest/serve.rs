@@ -11,12 +11,8 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{
-    Client,
-    jetstream::{self, AckKind, Message, consumer::PullConsumer},
-};
+use async_nats::jetstream::{AckKind, Message};
 use chrono::Utc;
-use futures_util::StreamExt;
 use tokio::time::{interval, sleep};
 
 use super::{Ingest, IngestArgs};
@@ -27,6 +23,10 @@ use crate::{
         runs::{RunCounts, RunEvent},
     },
     limits,
+    log::{
+        bus::{Bus, soon},
+        pull::{self, Pull},
+    },
     secrets::Secrets,
     subjects,
 };
@@ -43,10 +43,10 @@ pub struct Places {
 }
 
 /// Serves items until the future is dropped.
-pub async fn serve(client: Client, mut ingest: Ingest, places: Places) {
+pub async fn serve(bus: Bus, mut ingest: Ingest, places: Places) {
     loop {
-        let consumer = consumer(&client).await;
-        while let Ok(mut items) = batch(&consumer).await {
+        let consumer = pull::consumer(&bus.client, STREAM, CONSUMER).await;
+        while let Ok(mut items) = Pull::begin(&consumer, 1, bus.connections.subscribe()).await {
             while let Some(Ok(message)) = items.next().await {
                 serve_item(&mut ingest, &places, message).await;
             }
@@ -146,26 +146,8 @@ async fn secret(item: &IngestItem, places: &Places) -> Result<Option<String>, St
     secret.map(Some).ok_or_else(|| format!("this ingester has no secret `{name}` for the organisation"))
 }
 
-async fn consumer(client: &Client) -> PullConsumer {
-    let context = jetstream::new(client.clone());
-    loop {
-        match context.get_consumer_from_stream(CONSUMER, STREAM).await {
-            Ok(consumer) => return consumer,
-            Err(error) => {
-                tracing::warn!(%error, stream = STREAM, consumer = CONSUMER, "the consumer does not answer");
-                sleep(Duration::from_millis(limits::RETRY_MAX_MS)).await;
-            }
-        }
-    }
-}
-
-async fn batch(consumer: &PullConsumer) -> Result<jetstream::consumer::pull::Batch, async_nats::Error> {
-    let expires = Duration::from_millis(limits::PULL_EXPIRES_MS);
-    Ok(consumer.batch().max_messages(1).expires(expires).messages().await?)
-}
-
 async fn answer(message: &Message, kind: AckKind) {
-    if let Err(error) = message.ack_with(kind).await {
-        tracing::debug!(%error, "an ack was not sent; the item comes again");
+    if let Err(error) = soon(message.ack_with(kind)).await {
+        tracing::debug!(error, "an ack was not sent; the item comes again");
     }
 }

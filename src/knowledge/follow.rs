@@ -18,7 +18,7 @@ use super::{
     shelf::Shelf,
     store::KNOWLEDGE,
 };
-use crate::{limits, subjects};
+use crate::{limits, log::bus::soon, subjects};
 
 /// Follows the stream until it is dropped. `caught_up` becomes true when everything that was there at the start is found.
 pub async fn run(client: Client, index: Arc<Index>, caught_up: watch::Sender<bool>) {
@@ -106,8 +106,8 @@ impl Follower {
             last_seq: u64,
         }
         let unavailable = |cause: String| ReadError::Unavailable(cause);
-        let asked = self.client.request(subjects::stream_api("INFO", KNOWLEDGE), "".into()).await;
-        let reply = asked.map_err(|error| unavailable(error.to_string()))?;
+        let asked = soon(self.client.request(subjects::stream_api("INFO", KNOWLEDGE), "".into())).await;
+        let reply = asked.map_err(unavailable)?;
         let info: Info = serde_json::from_slice(&reply.payload).map_err(|error| unavailable(error.to_string()))?;
         let made_anew = self.stream.as_ref().is_some_and(|(created, _)| *created != info.created);
         let emptied = info.state.messages == 0 && self.reading.read_to() > 0;

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::{Duration, timeout};
 
 use super::store::KNOWLEDGE;
-use crate::{limits, subjects};
+use crate::{limits, log::bus::soon, subjects};
 
 /// Messages asked for at once, and their bytes.
 const BATCH: usize = 1_000;
@@ -69,11 +69,12 @@ impl Reading {
     async fn read(&self) -> Result<Batch, ReadError> {
         let unavailable = |cause: &dyn std::fmt::Display| ReadError::Unavailable(cause.to_string());
         let inbox = self.client.new_inbox();
-        let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| unavailable(&error))?;
+        let mut answers = soon(self.client.subscribe(inbox.clone())).await.map_err(|error| unavailable(&error))?;
         let query =
             json!({ "batch": BATCH, "max_bytes": BATCH_MAX_BYTES, "seq": self.from, "next_by_subj": self.filter });
-        let asked = self.client.publish_with_reply(subjects::direct_get(KNOWLEDGE), inbox, query.to_string().into());
-        asked.await.map_err(|error| unavailable(&error))?;
+        let (subject, query) = (subjects::direct_get(KNOWLEDGE), query.to_string());
+        let asked = soon(self.client.publish_with_reply(subject, inbox, query.into())).await;
+        asked.map_err(|error| unavailable(&error))?;
         let mut messages: Vec<Stored> = Vec::new();
         // A server that dies takes its answers with it, so the wait is for each of them and short.
         let each = Duration::from_millis(limits::READ_TRY_MS);

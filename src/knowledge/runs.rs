@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::store::StoreError;
-use crate::subjects;
+use crate::{log::bus::soon, subjects};
 
 /// The stream that holds them.
 pub const STREAM: &str = "KNOWLEDGE_RUNS";
@@ -70,9 +70,8 @@ impl Runs {
     pub async fn record(&self, org: &str, source: &str, event: &RunEvent) -> Result<(), StoreError> {
         let payload = serde_json::to_vec(event).expect("an event is a map with string keys");
         let subject = subjects::ingest_run(org, source);
-        let unavailable = |error: &dyn std::fmt::Display| StoreError::Unavailable(error.to_string());
-        let published = jetstream::new(self.client.clone()).publish(subject, payload.into()).await;
-        published.map_err(|error| unavailable(&error))?.await.map_err(|error| unavailable(&error))?;
+        let published = soon(jetstream::new(self.client.clone()).publish(subject, payload.into())).await;
+        soon(published.map_err(StoreError::Unavailable)?).await.map_err(StoreError::Unavailable)?;
         Ok(())
     }
 }

@@ -17,7 +17,7 @@ use super::{
     document::{Chunk, Document, NewChunk, NewDocument, Vector},
     read::{ReadError, Reading},
 };
-use crate::{limits, subjects};
+use crate::{limits, log::bus::soon, subjects};
 
 /// Name of the stream that holds knowledge.
 pub const KNOWLEDGE: &str = "KNOWLEDGE";
@@ -191,8 +191,9 @@ impl Store {
             if n == 0 {
                 self.ask(subject, headers(1), payload.clone()).await?;
             } else {
-                let sent = self.client.publish_with_headers(subject.clone(), headers(n + 1), payload.clone()).await;
-                sent.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+                let (subject, payload) = (subject.clone(), payload.clone());
+                let sent = soon(self.client.publish_with_headers(subject, headers(n + 1), payload)).await;
+                sent.map_err(StoreError::Unavailable)?;
             }
         }
         let mut commit = headers(messages.len());
@@ -217,8 +218,7 @@ impl Store {
         let timeout = Some(Duration::from_millis(limits::APPEND_TRY_MS));
         let request = Request::new().headers(headers).payload(payload).timeout(timeout);
         let unavailable = |cause: String| StoreError::Unavailable(cause);
-        let reply =
-            self.client.send_request(subject.to_string(), request).await.map_err(|e| unavailable(e.to_string()))?;
+        let reply = soon(self.client.send_request(subject.to_string(), request)).await.map_err(unavailable)?;
         // An accepted message of an open batch is answered with nothing.
         if reply.payload.is_empty() {
             return Ok(0);

@@ -5,17 +5,14 @@
 //! written once. Nothing here is on the way of a token or of a new session: it is what ends a turn or lets it wait, and few
 //! conversations at a time.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Duration,
-};
+use std::collections::{BTreeSet, HashMap};
 
 use async_nats::{
     Client,
-    jetstream::{self, Message, consumer::PullConsumer},
+    jetstream::{AckKind, Message},
 };
 use chrono::{NaiveDate, TimeDelta};
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use uuid::Uuid;
 
 use super::{BUCKET, Entry, STREAM};
@@ -27,11 +24,12 @@ use crate::{
     limits,
     log::{
         AppendError, ReadError,
-        backoff::Backoff,
+        backoff::{self, Backoff},
         batch::Lasts,
         bus::soon,
         load::{Conversations, Freshness},
         nats::{CHAT, NatsLog, RawMessage},
+        pull::{self, Pull},
     },
     subjects::{self, ConversationKey},
 };
@@ -49,6 +47,12 @@ pub enum KeepError {
     Read(#[from] ReadError),
     #[error("{0}")]
     Write(#[from] AppendError),
+}
+
+impl KeepError {
+    fn is_of_conversation(&self) -> bool {
+        matches!(self, Self::Read(error) if error.is_of_conversation())
+    }
 }
 
 /// Keeps the index.
@@ -80,19 +84,11 @@ impl Keeper {
     pub async fn run(self) {
         let stream = subjects::stream_name(CHAT, &self.region);
         loop {
-            let consumer = self.consumer(&stream).await;
-            loop {
-                let mut connected = self.index.log.connected();
-                let Ok(mut events) = batch(&consumer).await else { break };
-                while let Some(Ok(first)) = tokio::select! {
-                    biased;
-                    event = events.next() => event,
-                    _ = connected.changed() => None,
-                } {
+            let consumer = pull::consumer(&self.client, &stream, CONSUMER).await;
+            while let Ok(mut events) = Pull::begin(&consumer, limits::INDEX_BATCH, self.index.log.connected()).await {
+                while let Some(Ok(first)) = events.next().await {
                     let mut there = vec![first];
-                    while let Some(Some(Ok(event))) = events.next().now_or_never() {
-                        there.push(event);
-                    }
+                    there.extend(std::iter::from_fn(|| events.next_now()));
                     let due = stream::iter(by_conversation(there));
                     due.for_each_concurrent(limits::INDEX_PARALLEL, |(key, due)| self.serve(key, due)).await;
                 }
@@ -100,29 +96,22 @@ impl Keeper {
         }
     }
 
-    async fn consumer(&self, stream: &str) -> PullConsumer {
-        let context = jetstream::new(self.client.clone());
-        loop {
-            match soon(context.get_consumer_from_stream(CONSUMER, stream)).await {
-                Ok(consumer) => return consumer,
-                Err(error) => {
-                    tracing::warn!(error, stream, consumer = CONSUMER, "the consumer does not answer");
-                    tokio::time::sleep(Duration::from_millis(limits::RETRY_MAX_MS)).await;
+    async fn serve(&self, key: ConversationKey, due: Due) {
+        let served = async {
+            if self.counts_tokens {
+                self.count_tokens(&key, &due).await?;
+            }
+            self.index.update(&key, due.last_seq).await
+        };
+        match served.await {
+            Ok(()) => ack(due.messages).await,
+            Err(error) => {
+                tracing::warn!(%error, conversation = %key.conversation, "the index is behind; its events come again");
+                if error.is_of_conversation() {
+                    put_off(due.messages).await;
                 }
             }
         }
-    }
-
-    async fn serve(&self, key: ConversationKey, due: Due) {
-        if self.counts_tokens
-            && let Err(error) = self.count_tokens(&key, &due).await
-        {
-            return tracing::warn!(%error, conversation = %key.conversation, "tokens are not counted; the events come again");
-        }
-        if let Err(error) = self.index.update(&key, due.last_seq).await {
-            return tracing::warn!(%error, conversation = %key.conversation, "the index is behind; its events come again");
-        }
-        ack(due.messages).await;
     }
 
     /// Counts the tokens of the turns that have ended, each once.
@@ -275,15 +264,20 @@ fn by_conversation(messages: Vec<Message>) -> HashMap<ConversationKey, Due> {
     all
 }
 
+/// Has events come again later, each time later than before: what can't be read now costs the others nothing meanwhile.
+async fn put_off(messages: Vec<Message>) {
+    for message in messages {
+        let delivered = message.info().map_or(1, |info| info.delivered);
+        if let Err(error) = soon(message.ack_with(AckKind::Nak(Some(backoff::put_off(delivered))))).await {
+            tracing::debug!(error, "an event was not put off; it comes again");
+        }
+    }
+}
+
 async fn ack(messages: Vec<Message>) {
     for message in messages {
         if let Err(error) = soon(message.ack()).await {
             tracing::debug!(error, "an ack was not sent; the event comes again");
         }
     }
-}
-
-async fn batch(consumer: &PullConsumer) -> Result<jetstream::consumer::pull::Batch, String> {
-    let expires = Duration::from_millis(limits::PULL_EXPIRES_MS);
-    soon(consumer.batch().max_messages(limits::INDEX_BATCH).expires(expires).messages()).await
 }

@@ -6,6 +6,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::limits;
 
+/// How long work is put off that was tried so often and can't be done now for its conversation's sake.
+pub fn put_off(tries: i64) -> Duration {
+    let doublings = tries.clamp(1, 32) - 1;
+    Duration::from_millis((limits::PUT_OFF_FIRST_MS << doublings).min(limits::PUT_OFF_MAX_MS))
+}
+
 /// Doubling pauses until a deadline.
 pub struct Backoff {
     deadline: Instant,
@@ -30,5 +36,18 @@ impl Backoff {
         sleep(pause).await;
         self.next = (self.next * 2).min(Duration::from_millis(limits::RETRY_MAX_MS));
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_put_off_for_longer_each_time_and_not_for_ever() {
+        let (first, most) =
+            (Duration::from_millis(limits::PUT_OFF_FIRST_MS), Duration::from_millis(limits::PUT_OFF_MAX_MS));
+        assert_eq!([i64::MIN, 0, 1, 2, 3].map(put_off), [first, first, first, 2 * first, 4 * first]);
+        assert_eq!([30, i64::MAX].map(put_off), [most, most]);
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{
-    ReadError,
+    ReadError, Via,
     bus::soon,
     nats::{NatsLog, RawMessage, direct_answer},
 };
@@ -37,6 +37,39 @@ impl NatsLog {
         let query = json!({ "multi_last": subjects, "batch": limits::READ_BATCH });
         let batch = self.batch(stream, &query).await?;
         Ok(if batch.more || batch.too_many { Lasts::TooMany } else { Lasts::All(batch.messages) })
+    }
+
+    /// As [`NatsLog::last_of`], of large messages: more of them than a process holds with ease are too many.
+    async fn last_of_large(&self, stream: &str, subjects: &[String]) -> Result<Lasts, ReadError> {
+        let query =
+            json!({ "multi_last": subjects, "batch": limits::READ_BATCH, "max_bytes": limits::READ_BATCH_BYTES });
+        let batch = self.batch(stream, &query).await?;
+        Ok(if batch.more || batch.too_many { Lasts::TooMany } else { Lasts::All(batch.messages) })
+    }
+
+    /// Gives `each` the last messages of many subjects, asked for so many at a time, or fewer where those are too large. Of a
+    /// filter that gives too much by itself, the very last one.
+    pub async fn last_of_many(
+        &self,
+        stream: &str,
+        filters: &[String],
+        at_once: usize,
+        mut each: impl FnMut(RawMessage),
+    ) -> Result<(), ReadError> {
+        let mut parts: Vec<&[String]> = filters.chunks(at_once).collect();
+        while let Some(part) = parts.pop() {
+            match self.last_of_large(stream, part).await? {
+                Lasts::All(messages) => messages.into_iter().for_each(&mut each),
+                Lasts::TooMany if part.len() > 1 => {
+                    parts.extend([&part[..part.len() / 2], &part[part.len() / 2..]]);
+                }
+                Lasts::TooMany => {
+                    let last = self.get(stream, &json!({ "last_by_subj": part[0] }), Via::Replica).await?;
+                    last.into_iter().for_each(&mut each);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Some messages from a sequence on, in the order of the stream, and whether there are more.
@@ -75,8 +108,9 @@ impl NatsLog {
         let unavailable = |cause: &dyn std::fmt::Display| ReadError::Unavailable(cause.to_string());
         let inbox = self.client.new_inbox();
         let mut answers = soon(self.client.subscribe(inbox.clone())).await.map_err(|error| unavailable(&error))?;
-        let asked = self.client.publish_with_reply(subjects::direct_get(stream), inbox, query.to_string().into());
-        soon(asked).await.map_err(|error| unavailable(&error))?;
+        let (subject, query) = (subjects::direct_get(stream), query.to_string());
+        let asked = soon(self.client.publish_with_reply(subject, inbox, query.into())).await;
+        asked.map_err(|error| unavailable(&error))?;
         let mut batch = Batch { messages: Vec::new(), more: false, too_many: false };
         // A server that dies takes its answers with it, so the wait is for each of them and short.
         let each = Duration::from_millis(limits::READ_TRY_MS);

@@ -1,16 +1,23 @@
-//! How many messages a stream holds on some subjects, from its index: no message is read.
+//! What a stream's index says of its subjects, and a consumer of what it has to give: no message is read.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde_json::json;
-use tokio::time::timeout;
 
-use super::{ReadError, backoff::Backoff, nats::NatsLog};
+use super::{
+    ReadError,
+    backoff::Backoff,
+    bus::{soon, within},
+    nats::NatsLog,
+};
 use crate::{limits, subjects};
 
 #[derive(Deserialize)]
 struct Info {
+    /// Of the subjects that fit; an answer names 100,000 of them at most.
+    #[serde(default)]
+    total: usize,
     state: State,
 }
 
@@ -21,20 +28,59 @@ struct State {
     subjects: HashMap<String, u64>,
 }
 
+#[derive(Deserialize)]
+struct ConsumerInfo {
+    ack_floor: Position,
+    num_ack_pending: u64,
+    num_pending: u64,
+}
+
+#[derive(Deserialize)]
+struct Position {
+    stream_seq: u64,
+}
+
 impl NatsLog {
+    /// The sequence from which on a consumer has messages that were not acknowledged. `None`: there is none, or no such consumer.
+    pub async fn unserved_from(&self, stream: &str, consumer: &str) -> Result<Option<u64>, ReadError> {
+        let reply = soon(self.client.request(subjects::consumer_info(stream, consumer), "".into())).await;
+        let reply = reply.map_err(ReadError::Unavailable)?;
+        // An answer without these is that of an error: the consumer is not there.
+        let info = serde_json::from_slice::<ConsumerInfo>(&reply.payload).ok();
+        let behind = info.filter(|info| info.num_ack_pending + info.num_pending > 0);
+        Ok(behind.map(|info| info.ack_floor.stream_seq + 1))
+    }
+
     /// The messages on the subjects that fit. A filter that thousands of subjects fit is counted in part.
     pub async fn count_of(&self, stream: &str, filter: &str) -> Result<u64, ReadError> {
-        let query = json!({ "subjects_filter": filter }).to_string();
+        Ok(self.info(stream, filter, 0).await?.state.subjects.values().sum())
+    }
+
+    /// The subjects that fit, however many they are.
+    pub async fn subjects_of(&self, stream: &str, filter: &str) -> Result<Vec<String>, ReadError> {
+        let mut found = Vec::new();
+        loop {
+            let info = self.info(stream, filter, found.len()).await?;
+            let before = found.len();
+            found.extend(info.state.subjects.into_keys());
+            if found.len() >= info.total || found.len() == before {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// What a stream says of its subjects, from the place in their order on.
+    async fn info(&self, stream: &str, filter: &str, offset: usize) -> Result<Info, ReadError> {
+        let query = json!({ "subjects_filter": filter, "offset": offset }).to_string();
         let mut backoff = Backoff::new(limits::READ_DEADLINE_MS);
         loop {
-            let asked = self.client.request(subjects::stream_api("INFO", stream), query.clone().into());
-            let cause = match timeout(Duration::from_millis(limits::READ_TRY_MS), asked).await {
-                Ok(Ok(reply)) => match serde_json::from_slice::<Info>(&reply.payload) {
-                    Ok(info) => return Ok(info.state.subjects.values().sum()),
+            let subject = subjects::stream_api("INFO", stream);
+            let cause = match within(limits::READ_TRY_MS, self.client.request(subject, query.clone().into())).await {
+                Ok(reply) => match serde_json::from_slice::<Info>(&reply.payload) {
+                    Ok(info) => return Ok(info),
                     Err(error) => error.to_string(),
                 },
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "no answer in time".into(),
+                Err(cause) => cause,
             };
             if !backoff.pause().await {
                 return Err(ReadError::Unavailable(cause));

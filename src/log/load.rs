@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Version of the cached form; another version is ignored and written over.
-pub const FOLD_VERSION: u32 = 7;
+pub const FOLD_VERSION: u32 = 8;
 /// How long before an event's `not_after` its acknowledgement no longer tells that it was stored in time: more than the clocks
 /// differ by what is known of them, and less than an ordinary append leaves.
 const DOUBT: TimeDelta = TimeDelta::milliseconds(limits::ACT_NOT_AFTER_MS / 2);
@@ -94,6 +94,8 @@ pub struct Conversations<L> {
     /// Who reads a conversation that this process does not know holds its lock: the others wait, and find it known. Many
     /// conversations share a lock.
     cold: Arc<Vec<Mutex<()>>>,
+    /// Events of a chain that are held before they are folded.
+    held: usize,
 }
 
 impl Conversations<NatsLog> {
@@ -106,13 +108,20 @@ impl Conversations<NatsLog> {
 impl<L: EventLog> Conversations<L> {
     /// Conversations of any log, with folds cached in memory.
     pub fn new(log: L) -> Self {
-        let weight = |_: &Uuid, (_, cached): &(ConversationKey, Cached)| {
-            u32::try_from(cached.state.memory_bytes()).unwrap_or(u32::MAX)
+        // One that weighs more than the whole cache would never be kept, and be read anew at each look.
+        let heaviest = u32::try_from(limits::FOLDS_CACHED_BYTES / 4).unwrap_or(u32::MAX);
+        let weight = move |_: &Uuid, (_, cached): &(ConversationKey, Cached)| {
+            u32::try_from(cached.state.memory_bytes()).unwrap_or(u32::MAX).min(heaviest)
         };
         let memory = Cache::builder().weigher(weight).max_capacity(limits::FOLDS_CACHED_BYTES);
         let memory = memory.time_to_live(Duration::from_secs(limits::CLEAR_TEXT_SECS)).build();
         let cold = (0..limits::COLD_LOADS).map(|_| Mutex::new(())).collect();
-        Self { log, bucket: None, memory, cold: Arc::new(cold) }
+        Self { log, bucket: None, memory, cold: Arc::new(cold), held: limits::CHAIN_EVENTS }
+    }
+
+    /// The same, with so many events of a chain held before they are folded.
+    pub fn holding(self, held: usize) -> Self {
+        Self { held, ..self }
     }
 
     /// The fold as this process knows it, which may be behind: for decisions that an append will check.
@@ -183,7 +192,10 @@ impl<L: EventLog> Conversations<L> {
         loop {
             // Boxed, as what is rare below: a load is in every future of this program.
             match Box::pin(self.chain(key, last.clone(), &cached, via)).await? {
-                Chain::Whole(chain) => return Ok(Some(self.advance(key, cached, chain))),
+                Chain::Folded(state, events) => {
+                    let newer_events = cached.newer_events + events;
+                    return Ok(Some(self.keep(key, Cached { state, newer_events, ..cached })));
+                }
                 Chain::Lacking => return Ok(None),
                 Chain::Elsewhere => {
                     self.memory.invalidate(&key.conversation);
@@ -191,16 +203,6 @@ impl<L: EventLog> Conversations<L> {
                 }
             }
         }
-    }
-
-    /// Folds a chain on top of a cached state.
-    fn advance(&self, key: &ConversationKey, cached: Cached, chain: Vec<Stored>) -> Arc<Conversation> {
-        let mut state = (*cached.state).clone();
-        let newer_events = cached.newer_events + chain.len() as u64;
-        for stored in &chain {
-            state.evolve(&stored.recorded);
-        }
-        self.keep(key, Cached { state: Arc::new(state), newer_events, ..cached })
     }
 
     /// Keeps a fold in memory unless a newer one is there.

@@ -22,7 +22,8 @@ impl MemoryLog {
 
 impl EventLog for MemoryLog {
     async fn append(&self, key: &ConversationKey, expected: u64, event: &NewEvent) -> Result<Appended, AppendError> {
-        if stored::encode_payload(&event.event).len() > limits::EVENT_MAX_BYTES {
+        let bytes = stored::encode_payload(&event.event).len();
+        if bytes > limits::EVENT_MAX_BYTES {
             return Err(AppendError::TooLarge { max: limits::EVENT_MAX_BYTES });
         }
         let mut events = self.events.lock().expect("no panic happens under this lock");
@@ -37,7 +38,7 @@ impl EventLog for MemoryLog {
         let envelope = event.envelope(key, expected);
         let digest = envelope.digest(&event.subject(key), &event.event);
         let recorded = Recorded { seq, time: event.time, stored_at: Utc::now(), digest, event: event.event.clone() };
-        events.push((key.clone(), Stored { envelope, is_linked: true, recorded }));
+        events.push((key.clone(), Stored { envelope, is_linked: true, bytes, recorded }));
         Ok(Appended { seq, digest })
     }
 
@@ -49,8 +50,11 @@ impl EventLog for MemoryLog {
         Ok(self.find(|(k, stored)| k == key && stored.recorded.seq == seq))
     }
 
-    async fn after(&self, key: &ConversationKey, seq: u64) -> Result<Vec<Stored>, ReadError> {
+    async fn after(&self, key: &ConversationKey, seq: u64) -> Result<(Vec<Stored>, bool), ReadError> {
         let events = self.events.lock().expect("no panic happens under this lock");
-        Ok(events.iter().filter(|(k, s)| k == key && s.recorded.seq > seq).map(|(_, stored)| stored.clone()).collect())
+        let mut later =
+            events.iter().filter(|(k, s)| k == key && s.recorded.seq > seq).map(|(_, stored)| stored.clone());
+        let found = later.by_ref().take(limits::READ_BATCH).collect();
+        Ok((found, later.next().is_some()))
     }
 }

@@ -17,6 +17,7 @@ pub mod nats;
 pub mod notes;
 pub mod objects;
 pub mod presence;
+pub mod pull;
 pub mod streams;
 
 use std::future::Future;
@@ -70,6 +71,8 @@ pub struct Stored {
     pub envelope: Envelope,
     /// Whether it says which event is before it. One that does not has 0 there.
     pub is_linked: bool,
+    /// Of its payload, as it is stored.
+    pub bytes: usize,
     pub recorded: Recorded,
 }
 
@@ -129,6 +132,13 @@ pub enum ReadError {
     NoKey(Uuid),
 }
 
+impl ReadError {
+    /// Whether the reason lies in what was to be read, so that others can be read all the same.
+    pub fn is_of_conversation(&self) -> bool {
+        matches!(self, Self::Sealed(_) | Self::NoKey(_))
+    }
+}
+
 /// An append-only log of conversations.
 pub trait EventLog: Send + Sync + 'static {
     /// Appends one event; it becomes the conversation's last, if `expected` is the sequence of its last one now (0: none).
@@ -153,9 +163,13 @@ pub trait EventLog: Send + Sync + 'static {
         via: Via,
     ) -> impl Future<Output = Result<Option<Stored>, ReadError>> + Send;
 
-    /// The conversation's events after this sequence, in the order of the log, whatever they say of each other. Costs a read
-    /// of the log from there on, so it is for chains that are broken.
-    fn after(&self, key: &ConversationKey, seq: u64) -> impl Future<Output = Result<Vec<Stored>, ReadError>> + Send;
+    /// The conversation's next events after this sequence, in the order of the log, whatever they say of each other, and whether
+    /// there are more. Costs a read of the log from there on, so it is for chains that are broken or very long.
+    fn after(
+        &self,
+        key: &ConversationKey,
+        seq: u64,
+    ) -> impl Future<Output = Result<(Vec<Stored>, bool), ReadError>> + Send;
 
     /// What of the conversation was erased.
     fn standing(&self, _key: &ConversationKey) -> impl Future<Output = Result<Standing, ReadError>> + Send {

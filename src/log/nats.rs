@@ -312,19 +312,15 @@ impl EventLog for NatsLog {
         self.decode_if_there(own).await
     }
 
-    async fn after(&self, key: &ConversationKey, seq: u64) -> Result<Vec<Stored>, ReadError> {
-        let (stream, subject) = (subjects::stream_name(CHAT, &key.region), key.all_events());
-        let (mut found, mut from, mut more) = (Vec::new(), seq + 1, true);
-        while more {
-            let messages;
-            (messages, more) = self.next_of(&stream, &subject, from).await?;
-            more &= !messages.is_empty();
-            for message in messages {
-                from = message.seq + 1;
-                found.push(self.decode(message).await?);
-            }
+    async fn after(&self, key: &ConversationKey, seq: u64) -> Result<(Vec<Stored>, bool), ReadError> {
+        let stream = subjects::stream_name(CHAT, &key.region);
+        let (messages, more) = self.next_of(&stream, &key.all_events(), seq + 1).await?;
+        let more = more && !messages.is_empty();
+        let mut found = Vec::with_capacity(messages.len());
+        for message in messages {
+            found.push(self.decode(message).await?);
         }
-        Ok(found)
+        Ok((found, more))
     }
 
     async fn standing(&self, key: &ConversationKey) -> Result<Standing, ReadError> {
@@ -349,7 +345,7 @@ impl NatsLog {
     pub async fn decode(&self, message: RawMessage) -> Result<Stored, ReadError> {
         let RawMessage { subject, seq, stored_at, headers, payload } = message;
         let header = |name: &str| headers.get(name).map(String::as_str);
-        let key = ConversationKey::parse_event(&subject);
+        let (key, bytes) = (ConversationKey::parse_event(&subject), payload.len());
         let digest = stored::digest(&subject, header, &payload);
         // A chain that does not lead back would be walked for ever.
         let link = stored::link(header).filter(|(prev, _)| *prev < seq);
@@ -376,7 +372,7 @@ impl NatsLog {
             Event::Unreadable(stored::unreadable(header, &error))
         });
         let recorded = Recorded { seq, time: envelope.time, stored_at, digest, event };
-        Ok(Stored { envelope, is_linked: link.is_some(), recorded })
+        Ok(Stored { envelope, is_linked: link.is_some(), bytes, recorded })
     }
 }
 

@@ -19,7 +19,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    log::{bus::Bus, streams},
+    log::{
+        bus::{Bus, soon},
+        streams,
+    },
     subjects,
 };
 
@@ -160,7 +163,7 @@ fn compare(actual: &Value, role: &Role, wrong: &mut Vec<String>) -> Role {
 
 /// What the server says of the connection's user.
 async fn permissions_of(client: &Client) -> anyhow::Result<Value> {
-    let reply = client.request(subjects::USER_INFO, "".into()).await?;
+    let reply = soon(client.request(subjects::USER_INFO, "".into())).await.map_err(anyhow::Error::msg)?;
     let reply: Value = serde_json::from_slice(&reply.payload)?;
     Ok(reply["data"]["permissions"].clone())
 }
@@ -216,12 +219,16 @@ async fn not_refused(bus: &Bus, tries: &[(Try, String)]) -> anyhow::Result<Vec<S
             Try::Publish => {
                 let mut headers = HeaderMap::new();
                 headers.insert("Nats-Expected-Last-Sequence", NEVER);
-                bus.client.publish_with_headers(subject.clone(), headers, "".into()).await?;
+                let sent = soon(bus.client.publish_with_headers(subject.clone(), headers, "".into())).await;
+                sent.map_err(anyhow::Error::msg)?;
             }
-            Try::Subscribe => subscriptions.push(bus.client.subscribe(subject.clone()).await?),
+            Try::Subscribe => {
+                let subscribed = soon(bus.client.subscribe(subject.clone())).await;
+                subscriptions.push(subscribed.map_err(anyhow::Error::msg)?);
+            }
         }
     }
-    bus.client.flush().await?;
+    soon(bus.client.flush()).await.map_err(anyhow::Error::msg)?;
     let mut open: Vec<String> = tries.iter().map(words).collect();
     let begun = Instant::now();
     while !open.is_empty() && begun.elapsed() < Duration::from_millis(COMPLAINTS_MS) {

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::Utc;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use chrono::{DateTime, Utc};
+use futures_util::{StreamExt, stream};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -46,6 +46,8 @@ pub struct Found {
     pub active: BTreeMap<Uuid, Uuid>,
     /// Conversations in which something can't be opened now, and why.
     pub closed: BTreeMap<Uuid, String>,
+    /// When the last event of each was stored.
+    pub last_at: BTreeMap<Uuid, DateTime<Utc>>,
 }
 
 /// What is to be erased, and why.
@@ -58,11 +60,22 @@ pub struct Order {
 }
 
 /// What was done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Erased {
     pub conversations: u64,
     pub keys: u64,
     pub clear_events: u64,
+    /// Conversations that could not be erased, and why: that they shall be is in the ledger.
+    pub failed: BTreeMap<Uuid, String>,
+}
+
+impl Erased {
+    fn add(&mut self, more: Self) {
+        self.conversations += more.conversations;
+        self.keys += more.keys;
+        self.clear_events += more.clear_events;
+        self.failed.extend(more.failed);
+    }
 }
 
 impl Found {
@@ -97,6 +110,8 @@ impl Found {
     async fn take(&mut self, log: &NatsLog, message: RawMessage) -> Result<(), ReadError> {
         let Some(key) = ConversationKey::parse_event(&message.subject) else { return Ok(()) };
         let (id, is_sealed) = (key.conversation, Sealed::parse(&message.payload).is_some());
+        let last_at = self.last_at.entry(id).or_insert(message.stored_at);
+        *last_at = message.stored_at.max(*last_at);
         self.keys.entry(id).or_insert(key);
         let recorded = match log.decode(message).await {
             Ok(stored) => stored.recorded,
@@ -143,6 +158,7 @@ impl Found {
         self.readable.extend(others.readable);
         self.active.extend(others.active);
         self.closed.extend(others.closed);
+        self.last_at.extend(others.last_at);
     }
 
     /// The conversations that a person is in.
@@ -176,60 +192,94 @@ pub async fn erase(
             reason: reason.clone(),
         };
         ledger.add(Entry { at: Utc::now(), by: by.clone(), deed }, &found.people).await?;
-        let requested = Requested { erasure, conversations: part, extent: *extent, by: by.clone(), keys: 0 };
-        let part = requested.carry_out(log, ledger, found, &progress).await?;
-        done.conversations += part.conversations;
-        done.keys += part.keys;
-        done.clear_events += part.clear_events;
+        let (person, reason) = (person.clone(), reason.clone());
+        let requested =
+            Requested { erasure, person, conversations: part, extent: *extent, reason, by: by.clone(), keys: 0 };
+        done.add(requested.carry_out(log, ledger, found, BTreeMap::new(), &progress).await?);
     }
     Ok(done)
 }
 
-/// Completes erasures that were requested by somebody who then died. True: there was something to complete.
-pub async fn complete_open(log: &NatsLog, ledger: &mut Ledger, region: &str) -> Result<bool, LedgerError> {
-    let open = ledger.open();
-    for entry in &open {
-        let Deed::EraseRequested { erasure, conversations, extent, .. } = &entry.deed else { continue };
-        let (mut found, mut keys) = (Found::default(), 0);
-        for id in conversations {
+/// Completes erasures that were requested by somebody who then died, or that could not be carried out in part.
+pub async fn complete_open(log: &NatsLog, ledger: &mut Ledger, region: &str) -> Result<Erased, LedgerError> {
+    let mut done = Erased::default();
+    for Entry { by, deed, .. } in ledger.open() {
+        let Deed::EraseRequested { erasure, person, conversations, extent, reason } = deed else { continue };
+        let (mut found, mut keys, mut failed) = (Found::default(), 0, BTreeMap::new());
+        for id in &conversations {
             // A key may have been deleted and its mark not been left: then nothing can be read before it is.
-            keys += destroy_keys(log, *id, *extent).await?;
-            found.add(Found::in_conversation(log, region, *id).await?);
+            let destroyed = destroy_keys(log, *id, extent).await.map_err(|error| error.to_string());
+            let one = match destroyed {
+                Ok(destroyed) => {
+                    keys += destroyed;
+                    Found::in_conversation(log, region, *id).await.map_err(|error| error.to_string())
+                }
+                Err(cause) => Err(cause),
+            };
+            match one {
+                Ok(one) => found.add(one),
+                Err(cause) => drop(failed.insert(*id, cause)),
+            }
         }
-        let (conversations, by) = (conversations.clone(), entry.by.clone());
-        let requested = Requested { erasure: *erasure, conversations, extent: *extent, by, keys };
-        requested.carry_out(log, ledger, &found, &|| {}).await?;
+        let requested = Requested { erasure, person, conversations, extent, reason, by, keys };
+        done.add(requested.carry_out(log, ledger, &found, failed, &|| {}).await?);
     }
-    Ok(!open.is_empty())
+    Ok(done)
 }
 
 /// An erasure that is in the ledger.
 struct Requested {
     erasure: Uuid,
+    person: Option<Person>,
     conversations: BTreeSet<Uuid>,
     extent: Extent,
+    reason: String,
     by: String,
     /// Keys that are destroyed already.
     keys: u64,
 }
 
 impl Requested {
+    /// Erases the conversations, but for those that have failed already. What fails stays in the ledger as an erasure of its own,
+    /// so that it holds up the completion of no other.
     async fn carry_out(
         self,
         log: &NatsLog,
         ledger: &mut Ledger,
         found: &Found,
+        mut failed: BTreeMap<Uuid, String>,
         progress: &impl Fn(),
     ) -> Result<Erased, LedgerError> {
-        let Self { erasure, conversations, extent, by, keys } = self;
-        let destroyed = stream::iter(&conversations)
-            .map(|id| async move { destroy(log, *id, found.keys.get(id), extent).await.inspect(|_| progress()) })
+        let Self { erasure, person, mut conversations, extent, reason, by, mut keys } = self;
+        let left: Vec<Uuid> = conversations.iter().filter(|id| !failed.contains_key(id)).copied().collect();
+        let mut destroyed = stream::iter(left)
+            .map(|id| async move { (id, destroy(log, id, found.keys.get(&id), extent).await) })
             .buffer_unordered(limits::ERASE_PARALLEL);
-        let keys = destroyed.try_fold(keys, |sum, keys| async move { Ok(sum + keys) }).await?;
+        while let Some((id, destroyed)) = destroyed.next().await {
+            match destroyed {
+                Ok(more) => keys += more,
+                Err(error) => drop(failed.insert(id, error.to_string())),
+            }
+            progress();
+        }
+        if failed.len() == conversations.len() {
+            return Ok(Erased { failed, ..Erased::default() });
+        }
+        if !failed.is_empty() {
+            let rest: BTreeSet<Uuid> = failed.keys().copied().collect();
+            conversations.retain(|id| !failed.contains_key(id));
+            let deed = Deed::EraseRequested { erasure: ids::new_random(), person, conversations: rest, extent, reason };
+            match ledger.add(Entry { at: Utc::now(), by: by.clone(), deed }, &found.people).await {
+                Ok(()) => {}
+                // It is not to be erased after all, and all of the erasure stays open until the hold is lifted.
+                Err(LedgerError::Held { .. }) => return Ok(Erased { failed, ..Erased::default() }),
+                Err(error) => return Err(error),
+            }
+        }
         let clear_events = conversations.iter().filter_map(|id| found.clear_events.get(id)).sum();
         let deed = Deed::EraseCompleted { erasure, keys_destroyed: keys, clear_events };
         ledger.add(Entry { at: Utc::now(), by, deed }, &BTreeMap::new()).await?;
-        Ok(Erased { conversations: conversations.len() as u64, keys, clear_events })
+        Ok(Erased { conversations: conversations.len() as u64, keys, clear_events, failed })
     }
 }
 

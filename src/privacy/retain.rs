@@ -1,9 +1,11 @@
 //! Which conversations have been kept long enough.
+//!
+//! They are found in the order of their keys, a batch at a time, and a batch takes a few requests however many there are. What was
+//! erased has no key, so a sweep that is interrupted goes on where it was.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -12,61 +14,135 @@ use crate::{
     config::Privacy,
     limits,
     log::{
-        ReadError, Via, keys,
-        nats::{CHAT, NatsLog},
+        ReadError, Via,
+        batch::Lasts,
+        keys,
+        nats::{CHAT, NatsLog, RawMessage},
     },
     sealing::Class,
     subjects::{self, ConversationKey},
 };
 
+/// The classes of which a conversation has keys, by name.
+pub(super) type Classes = BTreeSet<&'static str>;
+
 /// A conversation of which something is due, and how much.
-pub struct Due {
+pub(super) struct Due {
     pub conversation: Uuid,
     pub extent: Extent,
+    pub classes: Classes,
 }
 
-/// Conversations whose last event is older than their organisation keeps them.
-pub async fn due(log: &NatsLog, region: &str, privacy: &Privacy, now: DateTime<Utc>) -> Result<Vec<Due>, ReadError> {
-    let asked = stream::iter(with_keys(log).await?).map(|(conversation, classes)| async move {
-        let stream = subjects::stream_name(CHAT, region);
-        let query = json!({ "last_by_subj": subjects::events_of(region, Some(conversation)) });
-        let last = log.get(&stream, &query, Via::Replica).await?;
-        // Conversations of other regions are those regions' business.
-        let Some(last) = last else { return Ok(None) };
-        let Some(key) = ConversationKey::parse_event(&last.subject) else { return Ok(None) };
-        Ok(extent(privacy, &key.org, &classes, now - last.stored_at).map(|extent| Due { conversation, extent }))
-    });
-    let found: Vec<Option<Due>> = asked.buffer_unordered(limits::ERASE_PARALLEL).try_collect().await?;
-    Ok(found.into_iter().flatten().collect())
+/// The conversations of which something is due at a time.
+pub(super) struct Overdue<'a> {
+    log: &'a NatsLog,
+    region: &'a str,
+    privacy: &'a Privacy,
+    now: DateTime<Utc>,
+    /// Keys that are younger are of conversations of which nothing is due.
+    oldest: DateTime<Utc>,
+    from: u64,
+    more: bool,
+}
+
+impl<'a> Overdue<'a> {
+    pub fn new(log: &'a NatsLog, region: &'a str, privacy: &'a Privacy, now: DateTime<Utc>) -> Self {
+        let kept = [&privacy.retain_days, &privacy.retain_tools_days].into_iter().filter_map(|days| days.min()).min();
+        let oldest = kept.and_then(days).and_then(|kept| now.checked_sub_signed(kept));
+        Self { log, region, privacy, now, oldest: oldest.unwrap_or_default(), from: 1, more: oldest.is_some() }
+    }
+
+    /// How far the bucket of keys was read, and how far it goes.
+    pub async fn position(&self) -> Result<(u64, u64), ReadError> {
+        let last =
+            self.log.get(keys::STREAM, &json!({ "last_by_subj": subjects::keys_of(None) }), Via::Replica).await?;
+        Ok((self.from - 1, last.map_or(0, |last| last.seq)))
+    }
+
+    /// The next of them. `None`: there are no more.
+    pub async fn next(&mut self) -> Result<Option<Vec<Due>>, ReadError> {
+        if !self.more {
+            return Ok(None);
+        }
+        let (messages, more) = self.log.next_of(keys::STREAM, &subjects::keys_of(None), self.from).await?;
+        self.from = messages.last().map_or(self.from, |last| last.seq + 1);
+        let old: Vec<_> = messages.iter().take_while(|message| message.stored_at <= self.oldest).collect();
+        self.more = more && !messages.is_empty() && old.len() == messages.len();
+        let mut named: BTreeMap<Uuid, Classes> = BTreeMap::new();
+        old.iter().for_each(|message| take_key(message, &mut named));
+        let ids: Vec<Uuid> = named.keys().copied().collect();
+        let classes = self.classes(&ids).await?;
+        // Every conversation has a key of what was said, by which it is found once; what is left of one that has not is found by
+        // its other keys.
+        let said = Class::Said.name();
+        let is_found = |id: &Uuid| named[id].contains(said) || classes.get(id).is_some_and(|all| !all.contains(said));
+        let ids: Vec<Uuid> = ids.into_iter().filter(is_found).collect();
+        let lasts = self.lasts(&ids).await?;
+        let due = classes.into_iter().filter_map(|(conversation, classes)| {
+            // Conversations of other regions are those regions' business.
+            let (org, _, at) = lasts.get(&conversation)?;
+            let extent = extent(self.privacy, org, &classes, self.now - *at)?;
+            Some(Due { conversation, extent, classes })
+        });
+        Ok(Some(due.collect()))
+    }
+
+    /// Whether something is still due of a conversation whose last event is of this time.
+    pub fn is_due(&self, due: &Due, org: &str, last_at: DateTime<Utc>) -> bool {
+        extent(self.privacy, org, &due.classes, self.now - last_at) == Some(due.extent)
+    }
+
+    /// The classes of which these conversations have keys.
+    async fn classes(&self, ids: &[Uuid]) -> Result<BTreeMap<Uuid, Classes>, ReadError> {
+        let mut found = BTreeMap::new();
+        for some in ids.chunks(limits::RETAIN_KEYS) {
+            let filters: Vec<String> = some.iter().map(|id| subjects::keys_of(Some(*id))).collect();
+            match self.log.last_of(keys::STREAM, &filters).await? {
+                Lasts::All(messages) => messages.iter().for_each(|message| take_key(message, &mut found)),
+                Lasts::TooMany => return Err(ReadError::Unavailable("conversations have too many keys".into())),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Of the last event of each conversation: its organisation, its sequence and its time.
+    async fn lasts(&self, ids: &[Uuid]) -> Result<HashMap<Uuid, (String, u64, DateTime<Utc>)>, ReadError> {
+        let stream = subjects::stream_name(CHAT, self.region);
+        let filters: Vec<String> = ids.iter().map(|id| subjects::events_of(self.region, Some(*id))).collect();
+        let mut found: HashMap<Uuid, (String, u64, DateTime<Utc>)> = HashMap::new();
+        let take = |message: RawMessage| {
+            let Some(key) = ConversationKey::parse_event(&message.subject) else { return };
+            let known = found.get(&key.conversation).map_or(0, |(_, seq, _)| *seq);
+            if known < message.seq {
+                found.insert(key.conversation, (key.org, message.seq, message.stored_at));
+            }
+        };
+        self.log.last_of_many(&stream, &filters, limits::RETAIN_LOOKUP, take).await?;
+        Ok(found)
+    }
+}
+
+fn take_key(message: &RawMessage, found: &mut BTreeMap<Uuid, Classes>) {
+    if !keys::is_there(message) {
+        return;
+    }
+    let Some((conversation, class)) = subjects::parse_key_of(&message.subject) else { return };
+    let class = Class::ALL.iter().map(|(_, name)| *name).find(|name| *name == class);
+    found.entry(conversation).or_default().extend(class);
+}
+
+fn days(days: u64) -> Option<TimeDelta> {
+    TimeDelta::try_days(i64::try_from(days).ok()?)
 }
 
 /// How much of a conversation is due that has been silent for so long.
-fn extent(privacy: &Privacy, org: &str, classes: &BTreeSet<&'static str>, silent: TimeDelta) -> Option<Extent> {
-    let is_over = |days: Option<u64>| {
-        days.and_then(|days| TimeDelta::try_days(i64::try_from(days).ok()?)).is_some_and(|kept| silent >= kept)
-    };
+fn extent(privacy: &Privacy, org: &str, classes: &Classes, silent: TimeDelta) -> Option<Extent> {
+    let is_over = |kept: Option<u64>| kept.and_then(days).is_some_and(|kept| silent >= kept);
     if is_over(privacy.retain_days.of(org)) {
         return Some(Extent::All);
     }
     let has_tools = classes.contains(Class::Tools.name());
     (has_tools && is_over(privacy.retain_tools_days.of(org))).then_some(Extent::Tools)
-}
-
-/// The conversations that have keys, and of which classes.
-async fn with_keys(log: &NatsLog) -> Result<BTreeMap<Uuid, BTreeSet<&'static str>>, ReadError> {
-    let (mut found, mut from, mut more) = (BTreeMap::<Uuid, BTreeSet<_>>::new(), 1, true);
-    while more {
-        let messages;
-        (messages, more) = log.next_of(keys::STREAM, &subjects::keys_of(None), from).await?;
-        more &= !messages.is_empty();
-        from = messages.last().map_or(from, |last| last.seq + 1);
-        for message in messages.iter().filter(|message| keys::is_there(message)) {
-            let Some((conversation, class)) = subjects::parse_key_of(&message.subject) else { continue };
-            let class = Class::ALL.iter().map(|(_, name)| *name).find(|name| *name == class);
-            found.entry(conversation).or_default().extend(class);
-        }
-    }
-    Ok(found)
 }
 
 #[cfg(test)]

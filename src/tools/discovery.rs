@@ -14,14 +14,14 @@ use std::{
 use async_nats::{Client, Request, Subscriber, client::RequestErrorKind};
 use futures_util::{StreamExt, future::join_all};
 use serde::Deserialize;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 
 use super::{
     builtin::RESERVED,
     claims::{self, Claims, Declared, Refused},
     registry::{Place, Registry, Tool},
 };
-use crate::{agents::AuthLevel, limits, subjects};
+use crate::{agents::AuthLevel, limits, log::bus::soon, subjects};
 
 /// What an instance of a micro service says of itself.
 #[derive(Deserialize)]
@@ -74,9 +74,9 @@ enum Heard {
 
 impl Discovery {
     /// Nothing known yet.
-    pub async fn new(client: Client) -> Result<Self, async_nats::SubscribeError> {
+    pub async fn new(client: Client) -> Result<Self, String> {
         let inbox = client.new_inbox();
-        let answers = client.subscribe(inbox.clone()).await?;
+        let answers = soon(client.subscribe(inbox.clone())).await?;
         let (instances, claims, told) = (HashMap::new(), Claims::default(), HashSet::new());
         Ok(Self { client, inbox, answers, instances, claims, heard: 0, told })
     }
@@ -95,9 +95,9 @@ impl Discovery {
     }
 
     async fn ask(&self) {
-        let asked = self.client.publish_with_reply(subjects::SERVICES_INFO, self.inbox.clone(), "".into()).await;
+        let asked = soon(self.client.publish_with_reply(subjects::SERVICES_INFO, self.inbox.clone(), "".into())).await;
         if let Err(error) = asked {
-            tracing::debug!(%error, "tool providers could not be asked");
+            tracing::debug!(error, "tool providers could not be asked");
         }
     }
 
@@ -147,9 +147,12 @@ impl Discovery {
         let silent = self.instances.iter().filter(|(_, instance)| is_silent(instance));
         let checks = silent.map(|((name, id), _)| {
             let request = Request::new().timeout(Some(patience));
-            let asked = self.client.send_request(subjects::service_ping(name, id), request);
+            // What the library does not take in time says nothing of the service.
+            let asked = timeout(2 * patience, self.client.send_request(subjects::service_ping(name, id), request));
             async move {
-                let gone = asked.await.is_err_and(|error| error.kind() == RequestErrorKind::NoResponders);
+                let answer = asked.await;
+                let gone = answer
+                    .is_ok_and(|answer| answer.is_err_and(|error| error.kind() == RequestErrorKind::NoResponders));
                 gone.then(|| (name.clone(), id.clone()))
             }
         });

@@ -19,7 +19,9 @@ use uuid::Uuid;
 
 use crate::{
     domain::event::{Content, File, Object},
-    limits, subjects,
+    limits,
+    log::bus::soon,
+    subjects,
 };
 
 /// Reads an object's content; `None`: it is no longer there.
@@ -87,9 +89,9 @@ impl Lender {
 
     /// Answers tools until the future is dropped.
     pub async fn serve(self) {
-        let mut asked = match self.client.subscribe(subjects::file(self.process, None)).await {
+        let mut asked = match soon(self.client.subscribe(subjects::file(self.process, None))).await {
             Ok(asked) => asked,
-            Err(error) => return tracing::error!(%error, "tools can't read the files of their calls"),
+            Err(error) => return tracing::error!(error, "tools can't read the files of their calls"),
         };
         let at_once = Arc::new(Semaphore::new(limits::FILES_PARALLEL));
         while let Some(message) = asked.next().await {
@@ -119,8 +121,8 @@ impl Lender {
                 headers.insert("Nats-Service-Error-Code", code);
             }
         }
-        if let Err(error) = self.client.publish_with_headers(reply, headers, payload).await {
-            tracing::debug!(%error, "a tool was not given its file");
+        if let Err(error) = soon(self.client.publish_with_headers(reply, headers, payload)).await {
+            tracing::debug!(error, "a tool was not given its file");
         }
     }
 

@@ -1,12 +1,10 @@
 //! Finds work: the pool's durable consumer of work items, and the consumer of due deadlines.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::{Arc, atomic::Ordering};
 
-use async_nats::jetstream::{self, consumer::PullConsumer};
-use futures_util::StreamExt;
+use async_nats::jetstream;
+use chrono::{DateTime, SecondsFormat, Utc};
+use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -17,10 +15,11 @@ use crate::{
     domain::{Command, Refusal},
     ids, limits,
     log::{
-        AppendError,
+        AppendError, backoff,
         bus::soon,
         load::{Decider, ExecuteError, Freshness},
         nats::CHAT,
+        pull::{self, Pull},
     },
     subjects::{self, ConversationKey},
 };
@@ -31,10 +30,24 @@ const DUE_CONSUMER: &str = "due";
 
 /// Payload of a deadline's message.
 #[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Deadline {
     pub org: String,
     pub conversation: Uuid,
     pub park: Uuid,
+    /// How often it came due and could not be recorded.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub put_off: u32,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+impl Deadline {
+    fn key(&self, region: &str) -> ConversationKey {
+        ConversationKey { region: region.to_string(), org: self.org.clone(), conversation: self.conversation }
+    }
 }
 
 /// Pulls work items and runs each in a task of its own, until `shutdown`.
@@ -50,31 +63,22 @@ pub async fn pull_items(
     let free = Arc::new(Semaphore::new(limits::WORKER_TURNS));
     let stream = subjects::stream_name(CHAT, &worker.settings.region);
     while !shutdown.is_cancelled() {
-        let Some(consumer) = shutdown.run_until_cancelled(consumer(&worker, &stream, &worker.settings.pool)).await
-        else {
-            return;
-        };
+        let consumer = pull::consumer(&worker.client, &stream, &worker.settings.pool);
+        let Some(consumer) = shutdown.run_until_cancelled(consumer).await else { return };
         while !shutdown.is_cancelled() {
             let Ok(first) = free.clone().acquire_owned().await else { return };
             let wanted = limits::PULL_BATCH.min(free.available_permits() + 1);
-            let (pulled, mut connected) = (Lease::begin(), worker.log.connected());
-            let Some(asked) = shutdown.run_until_cancelled(batch(&consumer, wanted)).await else { return };
-            let Ok(mut batch) = asked else { break };
+            let pulled = Lease::begin();
+            let asked = Pull::begin(&consumer, wanted, worker.log.connected());
+            let Some(asked) = shutdown.run_until_cancelled(asked).await else { return };
+            let Ok(mut asked) = asked else { break };
             worker.pulling.store(true, Ordering::Relaxed);
             let mut permit = Some(first);
             loop {
-                // A server that was away knows nothing of what it was asked for before.
-                let next = async {
-                    tokio::select! {
-                        biased;
-                        message = batch.next() => message,
-                        _ = connected.changed() => None,
-                    }
-                };
-                let message = match shutdown.run_until_cancelled(next).await {
+                let message = match shutdown.run_until_cancelled(asked.next()).await {
                     Some(Some(Ok(message))) => message,
                     Some(Some(Err(error))) => {
-                        tracing::warn!(%error, "pulling work items failed");
+                        tracing::warn!(error, "pulling work items failed");
                         worker.pulling.store(false, Ordering::Relaxed);
                         break;
                     }
@@ -98,73 +102,77 @@ pub async fn pull_items(
     worker.pulling.store(false, Ordering::Relaxed);
 }
 
-/// Turns due deadlines into events.
+/// Turns due deadlines into events, some at a time: one that takes long holds up no other.
 pub async fn pull_deadlines(worker: Arc<Worker>) {
     let stream = subjects::stream_name(SCHED, &worker.settings.region);
     loop {
-        let consumer = consumer(&worker, &stream, DUE_CONSUMER).await;
-        loop {
-            let mut connected = worker.log.connected();
-            let Ok(mut batch) = batch(&consumer, limits::PULL_BATCH).await else { break };
-            while let Some(Ok(message)) = tokio::select! {
-                biased;
-                message = batch.next() => message,
-                _ = connected.changed() => None,
-            } {
-                let done = match serde_json::from_slice::<Deadline>(&message.payload) {
-                    Ok(deadline) => expire(&worker, &deadline).await,
-                    Err(error) => {
-                        tracing::error!(%error, subject = %message.subject, "a deadline is malformed");
-                        true
-                    }
-                };
-                if done && let Err(error) = soon(message.ack()).await {
-                    tracing::debug!(error, "a deadline's ack was not sent; it comes again");
-                }
-            }
+        let consumer = pull::consumer(&worker.client, &stream, DUE_CONSUMER).await;
+        while let Ok(due) = Pull::begin(&consumer, limits::PULL_BATCH, worker.log.connected()).await {
+            let due = stream::unfold(due, async |mut due| Some((due.next().await?.ok()?, due)));
+            let serve = |message| serve_deadline(&worker, message);
+            due.for_each_concurrent(limits::DEADLINES_PARALLEL, serve).await;
         }
     }
 }
 
-/// Whether the deadline is dealt with; if not, it is delivered again.
-async fn expire(worker: &Worker, deadline: &Deadline) -> bool {
-    let key = ConversationKey {
-        region: worker.settings.region.clone(),
-        org: deadline.org.clone(),
-        conversation: deadline.conversation,
-    };
-    let decider = Decider { source: worker.source(), event_id: ids::event_id(ids::new_random(), 0), not_after: None };
-    let command = Command::Expire { park: deadline.park };
-    let result = match worker.conversations.load(&key, Freshness::AtLeast(0)).await {
-        Ok(state) => worker.conversations.execute(&key, state, &command, &decider).await,
-        Err(error) => Err(error.into()),
-    };
-    match result {
-        Ok(_) | Err(ExecuteError::Refused(Refusal::NotPending)) => true,
-        // Nobody can decide there any more.
-        Err(ExecuteError::Append(AppendError::Erased)) => true,
+/// Serves a due deadline: records it, or puts it off and lets go of it. An unacknowledged message would hold one of the places
+/// that the consumer has for all deadlines.
+async fn serve_deadline(worker: &Worker, message: jetstream::Message) {
+    let done = match serde_json::from_slice::<Deadline>(&message.payload) {
+        Ok(deadline) => match expire(worker, &deadline).await {
+            Ok(()) => true,
+            Err(error) => put_off(worker, deadline, &error).await,
+        },
         Err(error) => {
-            tracing::warn!(%error, conversation = %deadline.conversation, "a deadline could not be recorded yet");
+            tracing::error!(%error, subject = %message.subject, "a deadline is malformed");
+            true
+        }
+    };
+    if done && let Err(error) = soon(message.ack()).await {
+        tracing::debug!(error, "a deadline's ack was not sent; it comes again");
+    }
+}
+
+/// Records that a wait is over, unless it is over already.
+async fn expire(worker: &Worker, deadline: &Deadline) -> Result<(), ExecuteError> {
+    let decider = Decider { source: worker.source(), event_id: ids::event_id(ids::new_random(), 0), not_after: None };
+    let (key, command) = (deadline.key(&worker.settings.region), Command::Expire { park: deadline.park });
+    let state = worker.conversations.load(&key, Freshness::AtLeast(0)).await?;
+    match worker.conversations.execute(&key, state, &command, &decider).await {
+        Ok(_) | Err(ExecuteError::Refused(Refusal::NotPending)) => Ok(()),
+        // Nobody can decide there any more.
+        Err(ExecuteError::Append(AppendError::Erased)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Schedules a deadline again that can't be recorded now, each time for later. False: it is not scheduled, and must be
+/// delivered again.
+async fn put_off(worker: &Worker, deadline: Deadline, cause: &ExecuteError) -> bool {
+    let next = Deadline { put_off: deadline.put_off.saturating_add(1), ..deadline };
+    let later = backoff::put_off(next.put_off.into());
+    tracing::warn!(%cause, conversation = %next.conversation, ?later, "a deadline is put off");
+    let at = worker.log.now() + later;
+    match schedule(worker, &next, at).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(%error, conversation = %next.conversation, "a deadline can't be put off; it comes again");
             false
         }
     }
 }
 
-/// The durable consumer, as soon as it answers.
-async fn consumer(worker: &Worker, stream: &str, name: &str) -> PullConsumer {
-    let context = jetstream::new(worker.client.clone());
-    loop {
-        match soon(context.get_consumer_from_stream(name, stream)).await {
-            Ok(consumer) => return consumer,
-            Err(error) => {
-                tracing::warn!(error, stream, consumer = name, "the consumer does not answer");
-                tokio::time::sleep(Duration::from_millis(limits::RETRY_MAX_MS)).await;
-            }
-        }
-    }
-}
-
-async fn batch(consumer: &PullConsumer, messages: usize) -> Result<jetstream::consumer::pull::Batch, String> {
-    let expires = Duration::from_millis(limits::PULL_EXPIRES_MS);
-    soon(consumer.batch().max_messages(messages).expires(expires).messages()).await
+/// Has the log's server send a deadline at a time.
+pub(super) async fn schedule(worker: &Worker, deadline: &Deadline, at: DateTime<Utc>) -> Result<(), AppendError> {
+    let Deadline { conversation, park, put_off, .. } = deadline;
+    let at = format!("@at {}", at.to_rfc3339_opts(SecondsFormat::Millis, true));
+    let target = subjects::due(&worker.settings.region, *conversation, *park);
+    let payload = serde_json::to_vec(deadline).expect("a deadline is a map with string keys");
+    let headers = [("Nats-Schedule", at.as_str()), ("Nats-Schedule-Target", target.as_str())];
+    let id = match put_off {
+        0 => format!("sched-{park}"),
+        _ => format!("sched-{park}-{put_off}"),
+    };
+    let subject = subjects::schedule(&worker.settings.region, *conversation, *park);
+    worker.log.put(&subject, &id, &headers, payload.into()).await
 }

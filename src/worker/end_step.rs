@@ -1,12 +1,12 @@
 //! The ways in which a worker ends with a turn: answered, failed, given up, parked.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::{
     Worker,
-    consumer::Deadline,
+    consumer::{self, Deadline},
     model_step::{Replied, add, usage},
     run::{Exit, Run},
     side::{self, Judged},
@@ -187,15 +187,10 @@ pub(super) async fn schedule(
     worker: &Worker,
     key: &ConversationKey,
     park: Uuid,
-    deadline: DateTime<Utc>,
+    at: DateTime<Utc>,
 ) -> Result<(), Exit> {
-    let at = format!("@at {}", deadline.to_rfc3339_opts(SecondsFormat::Millis, true));
-    let target = subjects::due(&key.region, key.conversation, park);
-    let payload = Deadline { org: key.org.clone(), conversation: key.conversation, park };
-    let payload = serde_json::to_vec(&payload).expect("a deadline is a map with string keys");
-    let headers = [("Nats-Schedule", at.as_str()), ("Nats-Schedule-Target", target.as_str())];
-    let subject = subjects::schedule(&key.region, key.conversation, park);
-    let put = worker.log.put(&subject, &format!("sched-{park}"), &headers, payload.into()).await;
+    let deadline = Deadline { org: key.org.clone(), conversation: key.conversation, park, put_off: 0 };
+    let put = consumer::schedule(worker, &deadline, at).await;
     put.map_err(|error| Exit::Unavailable(error.to_string()))
 }
 

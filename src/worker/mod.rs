@@ -160,7 +160,7 @@ impl Worker {
                 let run = tools::discovery::run(self.tools.clone(), discovery);
                 side.spawn(shutdown.clone().run_until_cancelled_owned(run));
             }
-            Err(error) => tracing::error!(%error, "tools of NATS services can't be found"),
+            Err(error) => tracing::error!(error, "tools of NATS services can't be found"),
         }
         shutdown.run_until_cancelled(self.settings.mcp.first()).await;
         side.spawn(shutdown.clone().run_until_cancelled_owned(listen_for_stops(self.clone())));

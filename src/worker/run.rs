@@ -32,6 +32,7 @@ use crate::{
     live::relay::Relay,
     log::{
         AppendError,
+        backoff::put_off,
         bus::soon,
         load::{Decider, ExecuteError, Freshness},
     },
@@ -53,8 +54,9 @@ pub(super) enum Exit {
     Unavailable(String),
     /// This worker stops; another one shall take the turn at once.
     HandOver,
-    /// The conversation holds something that only a newer worker understands; the item is for that one.
-    Newer,
+    /// The conversation can't be served by this worker: it holds something that only a newer one understands, or that this one
+    /// can't open. Others can all the same, so the item is put off, each time for longer.
+    NotNow,
 }
 
 /// A turn that this worker holds.
@@ -104,8 +106,9 @@ pub(super) async fn handle(worker: Arc<Worker>, message: Message, pulled: Lease,
             answer(&message, AckKind::Ack).await;
             drop_note(&worker, &key).await;
         }
-        Exit::Newer => {
-            let later = Duration::from_millis(limits::NEWER_RETRY_MS);
+        Exit::NotNow => {
+            let later = put_off(message.info().map_or(1, |info| info.delivered));
+            tracing::warn!(conversation = %key.conversation, item, ?later, "a turn can't be served now and is put off");
             answer(&message, AckKind::Nak(Some(later))).await;
         }
         Exit::HandOver => answer(&message, AckKind::Nak(None)).await,
@@ -154,11 +157,12 @@ async fn drive(
     let load = Box::pin(worker.conversations.load(key, Freshness::AtLeast(item)));
     let state = match kept(message, &mut lease, load).await {
         Some(Ok(state)) => state,
+        Some(Err(error)) if error.is_of_conversation() => return Exit::NotNow,
         Some(Err(error)) => return Exit::Unavailable(error.to_string()),
         None => return Exit::Fenced,
     };
     if state.read_only {
-        return Exit::Newer;
+        return Exit::NotNow;
     }
     let Some(turn) = state.turn.as_ref().filter(|turn| turn.item == item) else { return Exit::Done };
     if turn.park.is_some() {

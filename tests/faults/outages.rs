@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use hmac::{Hmac, KeyInit, Mac};
 use serde_json::json;
+use sha2::Sha256;
 use tokio::time::{sleep, timeout};
 
 use crate::support::{
@@ -13,7 +15,8 @@ use crate::support::{
     gateway::Reply,
     log::Log,
     probe::Probe,
-    stage::Stage,
+    proxy::Proxy,
+    stage::{Product, Stage},
 };
 
 #[tokio::test]
@@ -129,4 +132,38 @@ async fn a_202_around_an_outage_is_never_false() {
         let ended = client.seen.iter().filter(|frame| is_terminal(frame)).count();
         assert_eq!(ended, 12 + refused, "each turn ends once, each refusal is one");
     }
+}
+
+/// A host's word about its user counts once, and the acknowledgement of that one use is lost.
+#[tokio::test]
+async fn a_hosts_word_is_not_used_up_by_an_answer_that_is_lost() {
+    const KEY: &str = "the shop's key";
+    let stage = Stage::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("policies.json");
+    let shop = json!({ "allowed_origins": ["*"], "public_key": KEY, "organization_id": "shop" });
+    std::fs::write(&path, json!({ "shop": shop }).to_string()).unwrap();
+    let proxy = Proxy::start(&stage.nats.url()).await;
+    let through = Product { nats_url: proxy.url(), ..stage.product.clone() };
+    let policies = [("WIDGET_AUTH_FILE", path.to_str().unwrap())];
+    let mut edge = through.run("edge", &["edge", "--port", "0"], &policies);
+    let address = edge.line_after("listening on http://").await;
+    let mut client = Client::connect(&address, Speaks::Standard).await.unwrap();
+    let timestamp = chrono::Utc::now().timestamp();
+    let mut mac = Hmac::<Sha256>::new_from_slice(KEY.as_bytes()).unwrap();
+    mac.update(format!("ada@example.org:{timestamp}").as_bytes());
+    let signature: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let context = json!({ "userId": "ada@example.org", "timestamp": timestamp, "signature": signature });
+    let open = json!({ "action": "create_conversation_session", "agentId": "shop", "authContext": context });
+    proxy.hold_answers_after("$KV.ONCE.");
+    let lost = async {
+        proxy.holds().await;
+        proxy.cut();
+        proxy.let_go();
+    };
+    let (opened, ()) = tokio::join!(client.request(open.clone()), lost);
+    let opened = opened.unwrap();
+    assert_eq!(opened["status"], 200, "{opened}");
+    let again = client.request(open).await.unwrap();
+    assert_eq!(code(&again), "AUTH_CONTEXT_INVALID", "it counts once");
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream;
+use futures_util::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -224,6 +225,37 @@ async fn after_the_end() {
     let mut client = resuming(&b.address).await;
     client.resume_session(&session, Some(&cursor(&rest))).await.unwrap();
     expect_nothing_more(&mut client, 0).await;
+}
+
+/// The server looks at one subject of the stream of frames, whether the turn runs or has ended.
+#[tokio::test]
+async fn what_was_missed_is_asked_for_by_its_exact_subject() {
+    let stage = Stage::start().await;
+    let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
+    let nats = stage.nats.client().await;
+    let mut asked = nats.subscribe("$JS.API.DIRECT.GET.LIVE_local").await.unwrap();
+    for ends_first in [false, true] {
+        let gate = Gate::new();
+        let (mut client, session, before) = begun(&stage, &edge.address, &gate, 2).await;
+        if ends_first {
+            gate.open();
+            client.turn("r1").await;
+        }
+        drop(client);
+        let mut client = resuming(&edge.address).await;
+        client.resume_session(&session, Some(&cursor(&before))).await.unwrap();
+        gate.open();
+        expect_whole(&before, &client.turn("r1").await, WORDS);
+        let mut queries: Vec<Value> = Vec::new();
+        let first = timeout(WAIT_MAX, asked.next()).await.expect("the stream is asked").unwrap();
+        queries.push(serde_json::from_slice(&first.payload).unwrap());
+        while let Some(Some(message)) = asked.next().now_or_never() {
+            queries.push(serde_json::from_slice(&message.payload).unwrap());
+        }
+        let own = format!(".{session}");
+        let is_exact = |query: &Value| query["next_by_subj"].as_str().is_some_and(|subject| subject.ends_with(&own));
+        assert!(queries.iter().all(is_exact), "{queries:?}");
+    }
 }
 
 #[tokio::test]

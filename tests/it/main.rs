@@ -37,6 +37,7 @@ mod owners;
 mod permissions;
 mod privacy;
 mod providers;
+mod put_off;
 mod races;
 mod replay;
 mod returning;

@@ -34,6 +34,27 @@ async fn a_restart_of_nats_loses_no_conversation_and_no_approval() {
     assert_eq!(answer_text(&client.ask(&session, "r3", "thanks").await), "ok");
 }
 
+/// The server has forgotten what it was asked for, and a pull that nobody answers lasts for seconds.
+#[tokio::test]
+async fn work_is_asked_for_anew_as_soon_as_nats_is_back() {
+    let mut stage = Stage::start().await;
+    let (edge, mut worker) = tokio::join!(stage.edge(), stage.worker());
+    let mut client = Client::connect(&edge).await;
+    let session = client.open_session().await;
+    for round in 0..2 {
+        client.ask(&session, &format!("r{round}"), "hello").await;
+        stage.nats.kill().await;
+        stage.nats.restart().await;
+        for stream in ["CHAT_local", "SCHED_local"] {
+            let asks = |line: &str| line.contains("work is asked for anew") && line.contains(stream);
+            // Turns and the index are both of the stream of conversations.
+            let before = if stream == "CHAT_local" { 2 * round + 1 } else { round };
+            worker.nth_line(before, asks).await;
+        }
+    }
+    assert_eq!(answer_text(&client.ask(&session, "r9", "hello").await), "ok");
+}
+
 #[tokio::test]
 async fn a_turn_that_streams_while_nats_restarts_ends_once_with_its_whole_answer() {
     let mut stage = Stage::start().await;

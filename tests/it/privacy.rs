@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 use async_nats::jetstream;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use chrono::{TimeDelta, Utc};
+use futures_util::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -341,6 +342,45 @@ async fn an_erasure_that_was_requested_is_completed_by_the_next_one() {
     assert!(wrapped_keys(&stage).await.is_empty());
     let (_, said) = run(&stage, &erase, &[]).await;
     assert!(!said.contains("completed an earlier erasure"), "{said}");
+}
+
+/// A sweep that is killed between two batches: the next one goes on where it was.
+#[tokio::test]
+async fn a_sweep_that_was_killed_is_completed_by_the_next_one() {
+    const SESSIONS: usize = 12;
+    let stage = Stage::start().await;
+    let edge = stage.edge().await;
+    let mut client = Client::connect(&edge).await;
+    for _ in 0..SESSIONS {
+        client.open_session().await;
+    }
+    let nats = stage.nats.client().await;
+    let mut requests = nats.subscribe("audit.local.privacy.erase_requested").await.unwrap();
+    nats.flush().await.unwrap();
+    let (days, later) = ([("SMOOTH_AGENT_RETAIN_DAYS", "1")], (Utc::now() + TimeDelta::days(2)).to_rfc3339());
+    let sweep = ["retain", "--batch", "1", "--as-of", &later];
+    let mut killed = stage.run("retain", &sweep, &days);
+    let mut named = Vec::new();
+    let conversations = |message: async_nats::Message| -> Vec<String> {
+        let entry: Value = serde_json::from_slice(&message.payload).unwrap();
+        entry["conversations"].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect()
+    };
+    for _ in 0..3 {
+        named.extend(conversations(requests.next().await.unwrap()));
+    }
+    killed.kill().await;
+    let (swept, said) = run(&stage, &sweep, &days).await;
+    assert!(swept, "{said}");
+    assert!(wrapped_keys(&stage).await.is_empty());
+    // All of the requests are there by now.
+    nats.flush().await.unwrap();
+    while let Some(Some(message)) = requests.next().now_or_never() {
+        named.extend(conversations(message));
+    }
+    let distinct: std::collections::BTreeSet<_> = named.iter().collect();
+    assert_eq!((named.len(), distinct.len()), (SESSIONS, SESSIONS), "none of them twice");
+    let (swept, said) = run(&stage, &sweep, &days).await;
+    assert!(swept && said.contains("all: 0 conversations due"), "{said}");
 }
 
 /// What was stored before payloads were sealed can't be erased, and that is said.

@@ -23,7 +23,7 @@ fn key(session: &Session) -> ConversationKey {
 }
 
 /// Puts an event after the last one of a conversation whose chain is whole and whose content is not.
-async fn put_stray(stage: &Stage, session: &Session, kind: &str, version: &str, payload: &str) -> u64 {
+pub async fn put_stray(stage: &Stage, session: &Session, kind: &str, version: &str, payload: &str) -> u64 {
     use turnstream::{
         domain::Event,
         log::{EventLog, Via},

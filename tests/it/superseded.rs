@@ -1,7 +1,12 @@
 //! What a new message does to a turn that is active: which turn a request names, and which turn gives way.
 
+use futures_util::StreamExt;
 use serde_json::{Value, json};
-use turnstream::log::{EventLog, Via};
+use turnstream::{
+    domain::{Event, event::CancelReason},
+    log::{EventLog, Via},
+    subjects::ConversationKey,
+};
 
 use crate::{
     identity::handshake,
@@ -57,11 +62,14 @@ async fn a_visitor_who_reloads_during_an_approval_goes_on_with_a_new_message() {
     crate::support::schema::log(&stage.nats).await;
 }
 
+fn key(session: &Session) -> ConversationKey {
+    let org = turnstream::auth::REFERENCE_ORG.to_string();
+    ConversationKey { region: "local".into(), org, conversation: session.conversation.parse().unwrap() }
+}
+
 /// The names of a conversation's events, the newest first.
 async fn events(log: &turnstream::log::nats::NatsLog, session: &Session) -> Vec<String> {
-    let conversation = session.conversation.parse().unwrap();
-    let org = turnstream::auth::REFERENCE_ORG.to_string();
-    let key = turnstream::subjects::ConversationKey { region: "local".into(), org, conversation };
+    let key = key(session);
     let (mut kinds, mut next) = (Vec::new(), log.last(&key, Via::Leader).await.unwrap());
     while let Some(stored) = next {
         kinds.push(stored.recorded.event.kind().to_string());
@@ -154,4 +162,40 @@ async fn a_turn_that_no_worker_is_there_for_is_ended() {
     let _worker = stage.worker().await;
     assert_eq!(answer_text(&client.turn("r2").await), "ok");
     assert_eq!(answer_text(&client.ask(&session, "r3", "now?").await), "ok");
+}
+
+#[tokio::test]
+async fn a_turn_that_no_worker_takes_is_ended_though_nobody_watches() {
+    let stage = Stage::start().await;
+    let limit = [("SMOOTH_AGENT_TURN_LIMIT_SECS", "1")];
+    let (one, other, mut worker) = tokio::join!(stage.edge_with(&limit), stage.edge_with(&limit), stage.worker());
+    let mut client = Client::connect(&one).await;
+    let (session, claimed) = (client.open_session().await, client.open_session().await);
+    client.ask(&session, "r1", "hello").await;
+    stage.gateway.script(Reply::hang_after(vec!["one ".into()]));
+    client.begin(&claimed, "r1", "count").await;
+    client.turn_until("r1", "stream_token").await;
+    worker.kill().await;
+    let nats = stage.nats.client().await;
+    let ends = format!("chat.local.*.{}.turn.cancelled", session.conversation);
+    let mut ends = nats.subscribe(ends).await.unwrap();
+    nats.flush().await.unwrap();
+    client.begin(&session, "r2", "is anybody there?").await;
+    drop(client);
+    tokio::time::timeout(crate::support::WAIT_MAX, ends.next()).await.expect("the turn is ended").unwrap();
+    // A later one is ended, too, and each once, though both edges sweep.
+    let mut client = Client::connect(&other).await;
+    client.begin(&session, "r3", "hello again").await;
+    drop(client);
+    tokio::time::timeout(crate::support::WAIT_MAX, ends.next()).await.expect("the turn is ended").unwrap();
+    let log = sealed::log(nats.clone());
+    let kinds_of = events(&log, &session).await;
+    let ended = ["turn.cancelled", "turn.requested", "turn.cancelled", "turn.requested", "turn.completed"];
+    assert_eq!(kinds_of[..5], ended);
+    let last = log.last(&key(&session), Via::Leader).await.unwrap().unwrap().recorded.event;
+    let Event::TurnCancelled(ended) = last else { panic!("{last:?}") };
+    assert_eq!(ended.reason, Some(CancelReason::NoWorker));
+    let kinds_of = events(&log, &claimed).await;
+    assert_eq!(kinds_of[0], "turn.started", "one that a worker has claimed is not ended so");
+    crate::support::schema::log(&stage.nats).await;
 }

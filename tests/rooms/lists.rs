@@ -1,12 +1,29 @@
 //! Pages of lists that one request could not read.
 
+use std::time::Duration;
+
+use async_nats::jetstream::{self, AckKind, consumer::pull};
 use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::StreamExt;
 use turnstream::{
-    lists::{Entry, Lists, Page, Place, STREAM, read::Wanted},
-    subjects::{ConversationKey, Whose},
+    domain::{
+        Event,
+        event::{TurnStarted, Usage},
+    },
+    limits,
+    lists::{
+        Entry, Lists, Page, Place, STREAM,
+        keep::{CONSUMER, Index, Keeper},
+        read::Wanted,
+    },
+    log::load::Conversations,
+    subjects::{self, ConversationKey, Whose},
 };
 
-use crate::support::{samples::*, server::Server};
+use crate::{
+    load::append,
+    support::{WAIT_MAX, samples::*, server::Server},
+};
 
 const ORG: &str = "a large org.";
 const OWNER: &str = "ada@example.org";
@@ -69,4 +86,51 @@ async fn a_list_of_thousands_is_paged_from_the_newest_to_the_oldest() {
     assert_eq!(all(&lists, Whose::Owner("eve@example.org"), 7, "").await, [""; 0]);
     let found = lists.find(ORG, entries[2].conversation).await.unwrap();
     assert_eq!(found.as_ref(), Some(&entries[2]));
+}
+
+/// The server forgets after a while what it has counted under an id, and the event comes again after that: its worker had counted
+/// it, written the entry, and died before its acknowledgement.
+#[tokio::test]
+async fn tokens_are_not_counted_again_when_the_server_has_forgotten_their_id() {
+    let server = Server::start().await;
+    let context = jetstream::new(server.client.clone());
+    let counters = context.get_stream("COUNTERS").await.unwrap().cached_info().config.clone();
+    let forgetful = jetstream::stream::Config { duplicate_window: Duration::from_millis(100), ..counters };
+    context.update_stream(forgetful).await.unwrap();
+    let (log, key) = (server.log(), new_key(ORG));
+    append(&log, &key, opened()).await;
+    append(&log, &key, requested(10)).await;
+    let mut answered = completed(10, 3, "answer");
+    if let Event::TurnCompleted(completed) = &mut answered {
+        completed.usage = Some(Usage { prompt_tokens: 30, completion_tokens: 12, cost_usd: None });
+    }
+    let started = TurnStarted { turn: id(10), worker: id(7), item: 2 };
+    append(&log, &key, Event::TurnStarted(started)).await;
+    let seq = append(&log, &key, answered).await;
+
+    let stream = context.get_stream("CHAT_local").await.unwrap();
+    let mut consumer = stream.get_consumer::<pull::Config>(CONSUMER).await.unwrap();
+    let event = consumer.fetch().max_messages(1).messages().await.unwrap().next().await.unwrap().unwrap();
+    let subject = subjects::count_tokens(ORG, Utc::now().date_naive());
+    log.count(&subject, 42, &format!("tokens-{}-{seq}", key.conversation)).await.unwrap();
+    let index = Index { conversations: Conversations::over_nats(log.clone()), log: log.clone() };
+    index.update(&key, seq).await.unwrap();
+    // Until the id is forgotten: another count under it is one of its own.
+    let probe = format!("tokens-{}-{seq}", key.conversation);
+    while log.count(&subject, 0, &probe).await.unwrap().is_none() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    event.ack_with(AckKind::Nak(None)).await.unwrap();
+
+    let later = server.log_ahead(TimeDelta::seconds(2 * limits::COUNTED_ONCE_SECS)).await;
+    let index = Index { conversations: Conversations::over_nats(later.clone()), log: later.clone() };
+    let keeper = Keeper { client: later.client(), index, region: REGION.into(), counts_tokens: true };
+    let keeper = tokio::spawn(keeper.run());
+    let began = std::time::Instant::now();
+    while consumer.info().await.unwrap().ack_floor.stream_sequence < seq {
+        assert!(began.elapsed() < WAIT_MAX, "the event is acknowledged");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    keeper.abort();
+    assert_eq!(log.counted(&subject).await.unwrap(), [(subject.clone(), 42)]);
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use turnstream::{
     domain::{Command, Conversation, Event, Message, Refusal, event::TurnRequested},
     limits,
@@ -93,6 +94,121 @@ async fn a_conversation_that_many_want_at_once_is_read_once() {
     }
     let links = spy.reads().iter().filter(|read| matches!(read, Seen::At(_))).count();
     assert_eq!(links, 3 * 30 - 1, "the chain of three events a turn was followed once");
+}
+
+/// Reads of single events, and of batches.
+fn links_and_batches(spy: &Spy) -> (usize, usize) {
+    let count = |is: fn(&Seen) -> bool| spy.reads().iter().filter(|seen| is(seen)).count();
+    (count(|seen| matches!(seen, Seen::At(_))), count(|seen| *seen == Seen::After))
+}
+
+#[tokio::test]
+async fn a_long_conversation_is_folded_as_it_is_read() {
+    let (spy, key) = (Spy::default(), new_key("acme"));
+    append(&spy, &key, opened()).await;
+    // One event less than the chain may have, as many, one more; then some batches more.
+    for events in [limits::CHAIN_EVENTS, limits::CHAIN_EVENTS + 1, limits::READ_BATCH * 5 / 2] {
+        while spy.last(&key, Via::Leader).await.unwrap().unwrap().recorded.seq < events as u64 {
+            append(&spy, &key, opened()).await;
+        }
+        let conversations = Conversations::new(spy.clone());
+        spy.forget_reads();
+        let loaded = conversations.load(&key, ANY).await.unwrap();
+        let (links, batches) = links_and_batches(&spy);
+        let expected = match events > limits::CHAIN_EVENTS {
+            true => (limits::CHAIN_EVENTS - 1, events.div_ceil(limits::READ_BATCH)),
+            false => (events - 1, 0),
+        };
+        assert_eq!((links, batches), expected, "{events} events");
+        assert_eq!(*loaded, fold(&spy, &key).await, "{events} events");
+    }
+}
+
+#[tokio::test]
+async fn a_large_conversation_is_folded_as_it_is_read() {
+    let (spy, key) = (Spy::default(), new_key("acme"));
+    append_large_turn(&spy, &key, 10, 2 * limits::CHAIN_BYTES).await;
+    let conversations = Conversations::new(spy.clone());
+    spy.forget_reads();
+    let loaded = conversations.load(&key, ANY).await.unwrap();
+    let (links, batches) = links_and_batches(&spy);
+    let of_half = limits::CHAIN_BYTES / limits::TOOL_RESULT_MAX_BYTES;
+    assert!(links <= 3 * of_half + 3 && batches > 0, "{links} links of some {} were held", 6 * of_half);
+    assert_eq!(*loaded, fold(&spy, &key).await);
+}
+
+/// An event of any kind; those that fit nothing fold to nothing.
+fn any_event(random: &mut impl RngExt, last: u64) -> Event {
+    let (n, epoch) = (random.random_range(10..13), last.saturating_sub(random.random_range(0..3)));
+    match random.random_range(0..9) {
+        0 => opened(),
+        1 | 2 => requested(n),
+        3 => Event::TurnStarted(turnstream::domain::event::TurnStarted { turn: id(n), worker: id(7), item: last }),
+        4 => replied(n, epoch, vec![call("a"), gated("b")]),
+        5 => returned(n, epoch, "a"),
+        6 => parked(n, epoch, "b", 50),
+        7 => released(n, epoch),
+        _ => completed(n, epoch, "answer"),
+    }
+}
+
+#[tokio::test]
+async fn a_chain_is_folded_alike_whether_it_is_held_or_not() {
+    let seed = rand::random::<u64>();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    for _ in 0..100 {
+        let (spy, key) = (Spy::default(), new_key("acme"));
+        let mut last = append(&spy, &key, opened()).await;
+        let all: Vec<_> = [1, 2, 5, 1_000].map(|held| Conversations::new(spy.clone()).holding(held)).into();
+        for _ in 0..random.random_range(1..40) {
+            last = append(&spy, &key, any_event(&mut random, last)).await;
+            // Some of them know a part already.
+            for conversations in &all {
+                if random.random_bool(0.1) {
+                    conversations.load(&key, ANY).await.unwrap();
+                }
+            }
+        }
+        let expected = fold(&spy, &key).await;
+        for conversations in &all {
+            assert_eq!(*conversations.load(&key, Freshness::Leader).await.unwrap(), expected);
+        }
+    }
+}
+
+/// A turn that does not end, with so many bytes of tools' results.
+async fn append_large_turn(log: &impl EventLog, key: &ConversationKey, n: u64, bytes: usize) {
+    let item = append(log, key, requested(n)).await;
+    let started = turnstream::domain::event::TurnStarted { turn: id(n), worker: id(7), item };
+    let epoch = append(log, key, Event::TurnStarted(started)).await;
+    for k in 0..bytes.div_ceil(limits::TOOL_RESULT_MAX_BYTES) {
+        let name = format!("call-{k}");
+        append(log, key, replied(n, epoch, vec![call(&name)])).await;
+        append(log, key, called(n, epoch, &name)).await;
+        let mut result = returned(n, epoch, &name);
+        if let Event::TurnToolReturned(returned) = &mut result {
+            returned.result = "x".repeat(limits::TOOL_RESULT_MAX_BYTES);
+        }
+        append(log, key, result).await;
+    }
+}
+
+#[tokio::test]
+async fn a_fold_that_is_larger_than_the_cache_is_kept_all_the_same() {
+    let (spy, key) = (Spy::default(), new_key("acme"));
+    let bytes = limits::FOLDS_CACHED_BYTES as usize + limits::TOOL_RESULT_MAX_BYTES;
+    append_large_turn(&spy, &key, 10, bytes).await;
+    let conversations = Conversations::new(spy.clone());
+    let loaded = conversations.load(&key, ANY).await.unwrap();
+    assert!(loaded.memory_bytes() as u64 > limits::FOLDS_CACHED_BYTES);
+    // The cache has done what it does after a while.
+    for _ in 0..1_000 {
+        conversations.load(&new_key("acme"), ANY).await.unwrap();
+    }
+    spy.forget_reads();
+    assert_eq!(conversations.load(&key, ANY).await.unwrap().last_seq, loaded.last_seq);
+    assert_eq!(spy.reads(), [Seen::Last(Via::Replica)]);
 }
 
 #[tokio::test]

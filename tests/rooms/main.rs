@@ -1,6 +1,7 @@
 //! Tests of the inner rooms: the pure core, the log's contract, loading, and the house rules of the source itself.
 
 mod acts;
+mod agents;
 mod domain;
 mod domain_fold;
 mod domain_random;
@@ -8,11 +9,13 @@ mod frames;
 mod fuzz;
 mod golden;
 mod hostile_documents;
+mod hub;
 mod knowledge;
 mod lists;
 mod load;
 mod load_bucket;
 mod log_contract;
+mod retain;
 mod strays;
 mod streams;
 mod support;

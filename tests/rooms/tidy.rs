@@ -28,7 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("log", &["limits", "subjects", "sealing", "config", "domain", "wire"]),
     ("live", &["limits", "subjects", "wire", "log"]),
     ("lists", &["limits", "subjects", "domain", "wire", "log"]),
-    ("knowledge", &["limits", "subjects", "model", "domain", "calls"]),
+    ("knowledge", &["limits", "subjects", "model", "domain", "calls", "log"]),
     ("otp", &["limits", "subjects", "config", "domain", "log", "calls"]),
     ("permissions", &["subjects", "log"]),
     ("agents", &["limits", "ids", "subjects", "domain", "log"]),
@@ -36,9 +36,21 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("privacy", &["limits", "ids", "subjects", "sealing", "config", "domain", "live", "log", "lists", "audit"]),
     (
         "tools",
-        &["limits", "subjects", "config", "domain", "signing", "calls", "fetch", "extract", "knowledge", "agents"],
+        &[
+            "limits",
+            "subjects",
+            "config",
+            "domain",
+            "signing",
+            "calls",
+            "fetch",
+            "extract",
+            "log",
+            "knowledge",
+            "agents",
+        ],
     ),
-    ("ingest", &["limits", "subjects", "secrets", "fetch", "extract", "knowledge"]),
+    ("ingest", &["limits", "subjects", "secrets", "fetch", "extract", "log", "knowledge"]),
     (
         "admin",
         &[
@@ -163,6 +175,7 @@ const NATS_FILES: &[&str] = &[
     "src/log/bus.rs",
     "src/log/counters.rs",
     "src/log/nats.rs",
+    "src/log/pull.rs",
     "src/log/streams.rs",
     "src/permissions/mod.rs",
     "src/tools/demo.rs",
@@ -172,6 +185,30 @@ const NATS_FILES: &[&str] = &[
     "src/worker/mod.rs",
     "src/worker/run.rs",
 ];
+
+/// Calls of the NATS library that wait: for room in its queue, which has no time limit of its own, or for an answer.
+const WAITING_CALLS: &[&str] = &[
+    "client.subscribe(",
+    "client.queue_subscribe(",
+    "client.publish(",
+    "client.publish_with_reply(",
+    "client.publish_with_headers(",
+    "client.publish_with_reply_and_headers(",
+    "client.request(",
+    "client.send_request(",
+    "client.flush(",
+    "client.drain(",
+    "client.force_reconnect(",
+    ".get_consumer_from_stream(",
+    "jetstream::new(self.client.clone()).",
+    "batch().max_messages(",
+    "message.ack(",
+    "message.ack_with(",
+];
+/// The bounds in time that they may be given.
+const BOUNDS: &[&str] = &["soon(", "within(", "within_append(", "timeout("];
+/// What measures and shows, and serves nobody.
+const UNBOUNDED: &[&str] = &["src/knowledge/bench/", "src/tools/demo.rs"];
 
 /// First tokens of subjects, with what else may follow them in a text.
 const SUBJECT_TOKENS: &[(&str, &[&str])] = &[
@@ -383,6 +420,39 @@ fn the_nats_client_is_named_only_where_it_is_at_home() {
         gone.map(|path| path.to_string()).collect(),
         "these files no longer name `async_nats`; take them off the list",
     );
+}
+
+/// The calls in a text that have no bound in time.
+fn unbounded_calls(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for call in WAITING_CALLS {
+        for (at, _) in text.match_indices(call) {
+            let begins = text[..at].rfind([';', '{', '}']).map_or(0, |at| at + 1);
+            if !BOUNDS.iter().any(|bound| text[begins..at].contains(bound)) {
+                found.push(text[begins..at + call.len()].split_whitespace().collect::<Vec<_>>().join(" "));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_call_of_nats_has_a_bound_in_time() {
+    let is_serving =
+        |source: &&Source| !source.is_test() && !UNBOUNDED.iter().any(|path| source.path.starts_with(path));
+    let mut offenders = Vec::new();
+    for source in sources(&["src"]).iter().filter(is_serving) {
+        let calls = unbounded_calls(&source.product());
+        offenders.extend(calls.iter().map(|call| format!("{}: {call}", source.path)));
+    }
+    nobody(offenders, "a call of NATS waits for so long and no longer: wrap it in `soon` or `within`");
+}
+
+#[test]
+fn calls_without_a_bound_are_found() {
+    let bare = "let a = self.client.publish(x).await;\nif let Err(e) = message\n    .ack() {}";
+    assert_eq!(unbounded_calls(&bare.replace("message\n    .ack", "message.ack")).len(), 2);
+    assert!(unbounded_calls("match soon(\n  self.client.publish(x, y),\n).await {}").is_empty());
 }
 
 #[test]

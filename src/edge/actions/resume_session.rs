@@ -55,7 +55,7 @@ fn turn_state(turn: &Turn) -> TurnState {
 async fn catch_up_finished(connection: &mut Connection, key: &ConversationKey, state: &Conversation, cursor: Cursor) {
     let Some(finished) = state.finished_turn(cursor.turn) else { return };
     connection.views.open_at(key, &finished.request_id, cursor);
-    connection.replay(key, cursor.turn, None).await;
+    connection.replay(key, cursor.turn, finished.session).await;
     if !connection.views.has_ended(cursor.turn) {
         connection.show_end(key, state, cursor.turn).await;
     }

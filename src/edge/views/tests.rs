@@ -169,3 +169,16 @@ fn after_a_lost_frame_the_call_is_muted_and_the_rest_goes_on() {
     assert_eq!(views.judge(&frame(TURN, 5, 8, Kind::Chunk, 0)), Verdict::Show);
     assert_eq!(views.judge(&frame(TURN, 5, 9, Kind::Token, 1)), Verdict::Show);
 }
+
+#[test]
+fn a_connection_watches_so_many_conversations_and_no_more() {
+    let mut views = Views::default();
+    let key = |n: usize| ConversationKey { conversation: Uuid::from_u128(n as u128), ..key() };
+    for n in 0..limits::CONNECTION_WATCHED {
+        assert!(views.may_watch(key(n).conversation));
+        views.watch(&key(n), true);
+    }
+    assert!(!views.may_watch(key(limits::CONNECTION_WATCHED).conversation));
+    assert!(views.may_watch(key(0).conversation), "one that it watches already");
+    assert_eq!(views.watched().count(), limits::CONNECTION_WATCHED);
+}

@@ -1,29 +1,36 @@
 //! The way from a fold to a conversation's last event: what each event says of the one before it, and the order of the log where
-//! that leads astray.
+//! that leads astray or is very long.
+//!
+//! Contract: a load holds no more than [`limits::CHAIN_EVENTS`] events or [`limits::CHAIN_BYTES`] of a chain, or a batch of the
+//! log, however long the conversation is.
+
+use std::sync::Arc;
 
 use super::{Conversations, snapshot::Cached};
 use crate::{
     domain::{
-        Event,
+        Conversation, Event,
         event::{Cause, Unreadable, kind},
     },
+    limits,
     log::{EventLog, ReadError, Stored, Via},
     subjects::ConversationKey,
 };
 
 /// What leads from a fold to a conversation's last event.
 pub(super) enum Chain {
-    /// The events between them, oldest first.
-    Whole(Vec<Stored>),
-    /// The copy that answered lacks one of them.
+    /// The fold that it leads to, and how many events there are between them.
+    Folded(Arc<Conversation>, u64),
+    /// The copy that answered lacks an event.
     Lacking,
     /// The fold is not of this log.
     Elsewhere,
 }
 
 impl<L: EventLog> Conversations<L> {
-    /// The events from a fold's last one to the conversation's, found by following what each says of the one before it. Where
-    /// that leads astray, the log is read in its order instead: an event that nobody could follow costs no other.
+    /// Folds the events after a fold's last one up to the conversation's, found by following what each says of the one before
+    /// it. Where that leads astray, the log is read in its order instead: an event that nobody could follow costs no other. So
+    /// it is where that leads far.
     pub(super) async fn chain(
         &self,
         key: &ConversationKey,
@@ -33,6 +40,7 @@ impl<L: EventLog> Conversations<L> {
     ) -> Result<Chain, ReadError> {
         let base = cached.state.last_seq;
         let reaches = last.recorded.seq;
+        let mut bytes = last.bytes;
         let mut chain = vec![last];
         while let Some(oldest) = chain.last() {
             let (prev, digest) = (oldest.envelope.prev, oldest.envelope.prev_digest);
@@ -47,14 +55,16 @@ impl<L: EventLog> Conversations<L> {
                 if !follows {
                     break;
                 }
-                chain.reverse();
-                return Ok(Chain::Whole(chain));
+                let (mut state, events) = ((*cached.state).clone(), chain.len() as u64);
+                chain.iter().rev().for_each(|stored| state.evolve(&stored.recorded));
+                return Ok(Chain::Folded(Arc::new(state), events));
             }
-            if prev < base {
+            if prev < base || chain.len() >= self.held || bytes >= limits::CHAIN_BYTES {
                 break;
             }
             match self.log.at(key, prev, via).await? {
                 Some(older) if digest == Some(older.recorded.digest) || older.envelope.prev_digest.is_none() => {
+                    bytes += older.bytes;
                     chain.push(older);
                 }
                 Some(_) => break,
@@ -62,16 +72,16 @@ impl<L: EventLog> Conversations<L> {
                 None => break,
             }
         }
+        drop(chain);
         match Box::pin(self.in_order(key, cached, via)).await? {
             // The copy that was read in order lags behind.
-            Chain::Whole(events) if events.last().is_none_or(|event| event.recorded.seq < reaches) => {
-                Ok(Chain::Lacking)
-            }
+            Chain::Folded(state, _) if state.last_seq < reaches => Ok(Chain::Lacking),
             chain => Ok(chain),
         }
     }
 
-    /// The events after a fold's last one as the log has them, each held to what it says of the one before it.
+    /// Folds the events after a fold's last one as the log has them, batch by batch, each held to what it says of the one before
+    /// it.
     async fn in_order(&self, key: &ConversationKey, cached: &Cached, via: Via) -> Result<Chain, ReadError> {
         let base = cached.state.last_seq;
         if base > 0 {
@@ -81,18 +91,27 @@ impl<L: EventLog> Conversations<L> {
                 Some(_) | None => return Ok(Chain::Elsewhere),
             }
         }
-        let mut events = self.log.after(key, base).await?;
-        let mut before = base;
-        for stored in &mut events {
-            let (seq, prev) = (stored.recorded.seq, stored.envelope.prev);
-            // One that leads past an event that is there was not appended by the rule. One whose predecessor is gone was.
-            if (!stored.is_linked || prev < before) && !matches!(stored.recorded.event, Event::Unreadable(_)) {
-                let (name, detail) =
-                    (stored.recorded.event.kind().to_string(), format!("it does not follow event {before}"));
-                stored.recorded.event = Event::Unreadable(Unreadable { name, cause: Cause::Malformed, detail });
+        let mut state = (*cached.state).clone();
+        let (mut before, mut count, mut more) = (base, 0, true);
+        while more {
+            let events;
+            (events, more) = self.log.after(key, before).await?;
+            for mut stored in events {
+                let seq = stored.recorded.seq;
+                void_if_astray(&mut stored, before);
+                state.evolve(&stored.recorded);
+                (before, count) = (seq, count + 1);
             }
-            before = seq;
         }
-        Ok(if events.is_empty() { Chain::Lacking } else { Chain::Whole(events) })
+        Ok(if count == 0 { Chain::Lacking } else { Chain::Folded(Arc::new(state), count) })
+    }
+}
+
+/// An event that leads past one that is there was not appended by the rule, so it is void. One whose predecessor is gone was.
+fn void_if_astray(stored: &mut Stored, before: u64) {
+    let is_astray = !stored.is_linked || stored.envelope.prev < before;
+    if is_astray && !matches!(stored.recorded.event, Event::Unreadable(_)) {
+        let (name, detail) = (stored.recorded.event.kind().to_string(), format!("it does not follow event {before}"));
+        stored.recorded.event = Event::Unreadable(Unreadable { name, cause: Cause::Malformed, detail });
     }
 }

@@ -2,8 +2,10 @@
 
 use async_nats::Client;
 use chrono::Utc;
+use futures_util::StreamExt;
 use turnstream::{
-    log::{keys::Keys, nats::NatsLog, streams},
+    config::Nats,
+    log::{bus::Bus, keys::Keys, nats::NatsLog, streams},
     sealing::MasterKeys,
 };
 
@@ -28,8 +30,30 @@ impl Server {
         Self { nats, client }
     }
 
+    /// Waits until the server knows what a client has subscribed to, and the client has what was sent to it before.
+    pub async fn knows(&self, client: &Client) {
+        let inbox = client.new_inbox();
+        let mut answers = client.subscribe(inbox.clone()).await.unwrap();
+        client.publish(inbox, "".into()).await.unwrap();
+        answers.next().await.unwrap();
+    }
+
+    /// Another process's connection.
+    pub async fn another_client(&self) -> Client {
+        self.nats.client().await
+    }
+
     pub fn log(&self) -> NatsLog {
         NatsLog::new(self.client.clone())
+    }
+
+    /// A log of a process for which it is later by so much.
+    pub async fn log_ahead(&self, by: chrono::TimeDelta) -> NatsLog {
+        let nats = Nats { url: Some(self.nats.url()), ..Nats::default() };
+        let bus = Bus::connect(&nats, "test").await.unwrap();
+        let now = Utc::now();
+        bus.clock.take(now, now + by, now);
+        NatsLog::new(bus.client.clone()).over(&bus)
     }
 
     /// A log that seals what it stores, with a master key of the tests and caches of its own.

@@ -113,13 +113,13 @@ impl EventLog for Spy {
         Ok(found.filter(|stored| stored.recorded.seq == seq))
     }
 
-    async fn after(&self, key: &ConversationKey, seq: u64) -> Result<Vec<Stored>, ReadError> {
+    async fn after(&self, key: &ConversationKey, seq: u64) -> Result<(Vec<Stored>, bool), ReadError> {
         let log = self.read(Seen::After);
         let clock = self.0.lock().unwrap().clock;
-        let mut events = log.after(key, seq).await?;
+        let (mut events, more) = log.after(key, seq).await?;
         for stored in &mut events {
             stored.recorded.stored_at = clock.unwrap_or(stored.recorded.stored_at);
         }
-        Ok(events)
+        Ok((events, more))
     }
 }

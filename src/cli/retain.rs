@@ -1,0 +1,105 @@
+//! `turnstream retain`.
+
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
+
+use anyhow::bail;
+use chrono::{DateTime, Utc};
+use clap::Args;
+use indicatif::ProgressBar;
+
+use super::privacy::Place;
+use crate::{
+    app,
+    config::Config,
+    limits,
+    privacy::{
+        ledger::Extent,
+        sweep::{Sweep, Tally, Told},
+    },
+};
+
+/// How often a run without a terminal says how far it is.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
+/// Erase what has been kept long enough: SMOOTH_AGENT_RETAIN_DAYS, SMOOTH_AGENT_RETAIN_TOOLS_DAYS.
+///
+/// A run that was interrupted is completed by the next one. Exit code 1: some conversations, which are named, could not be erased.
+#[derive(Args)]
+pub struct Retain {
+    /// Again and again, with so many seconds between; once, if left out.
+    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
+    every: Option<u64>,
+    /// What is due at this time (RFC 3339) instead of now: with --dry-run, what will be erased until then.
+    #[arg(long, value_name = "TIME", conflicts_with = "every")]
+    as_of: Option<DateTime<Utc>>,
+    /// Only say what would be erased.
+    #[arg(long, conflicts_with = "every")]
+    dry_run: bool,
+    /// Conversations that are read and erased at a time.
+    #[arg(long, value_name = "N", default_value_t = limits::RETAIN_BATCH as u64, value_parser = clap::value_parser!(u64).range(1..=limits::ERASE_BATCH as u64))]
+    batch: u64,
+}
+
+/// Erases what has been kept long enough, once or again and again.
+pub async fn retain(args: Retain, config: &Config) -> anyhow::Result<()> {
+    let stop = app::StopSignal::new()?;
+    let mut place = Place::open(config).await?;
+    let sweeps = async {
+        loop {
+            let swept = sweep(&mut place, config, &args).await;
+            let Some(every) = args.every else { return swept };
+            // What did not go well now goes better the next time.
+            if let Err(error) = swept {
+                eprintln!("this sweep did not get through: {error:#}");
+            }
+            tokio::time::sleep(Duration::from_secs(every)).await;
+        }
+    };
+    tokio::select! {
+        swept = sweeps => swept,
+        () = stop.wait() => Ok(()),
+    }
+}
+
+async fn sweep(place: &mut Place, config: &Config, args: &Retain) -> anyhow::Result<()> {
+    let sweep = Sweep {
+        log: &place.log,
+        region: &place.region,
+        privacy: &config.privacy,
+        at: args.as_of.unwrap_or_else(Utc::now),
+        dry_run: args.dry_run,
+        batch: usize::try_from(args.batch).unwrap_or(limits::RETAIN_BATCH),
+    };
+    let (bar, said_at) = (ProgressBar::new(0), Cell::new(Instant::now()));
+    let told = |told| match told {
+        Told::Position { read, all } => {
+            bar.set_length(all);
+            bar.set_position(read);
+            if bar.is_hidden() && said_at.get().elapsed() >= SAY_EVERY {
+                eprintln!("looked at {read} of {all} keys");
+                said_at.set(Instant::now());
+            }
+        }
+        Told::Closed { conversation, cause } => bar.suspend(|| {
+            eprintln!("{conversation}: something in it can't be opened, and is erased all the same: {cause}");
+        }),
+        Told::HeldNow { conversation } => bar.suspend(|| println!("{conversation} is held by now")),
+        Told::Failed { conversation, cause } => {
+            bar.suspend(|| eprintln!("{conversation} can't be erased now: {cause}"));
+        }
+    };
+    let swept = sweep.run(&mut place.ledger, &told).await;
+    bar.finish_and_clear();
+    let swept = swept?;
+    for (extent, tally) in [(Extent::All, swept.all), (Extent::Tools, swept.tools)] {
+        let Tally { due, held, busy, .. } = tally;
+        println!("{extent}: {due} conversations due, {held} of them held, {busy} with a turn that has not ended");
+    }
+    match swept.failed() {
+        0 => Ok(()),
+        failed => bail!("{failed} conversations could not be erased; the next run tries again"),
+    }
+}

@@ -1,0 +1,72 @@
+//! Pulls from durable consumers, from which processes take their work.
+//!
+//! A server that was away knows nothing of the pulls that it was asked for before, and a pull that nobody answers ends only when
+//! its time is over. So a pull ends with the connection that it was made on, and is made anew on the next one.
+
+use std::time::Duration;
+
+use async_nats::{
+    Client,
+    jetstream::{
+        self, Message,
+        consumer::{PullConsumer, pull::Batch},
+    },
+};
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::watch;
+
+use super::bus::soon;
+use crate::limits;
+
+/// Messages that a consumer was asked for.
+pub struct Pull {
+    batch: Batch,
+    connected: watch::Receiver<u64>,
+    stream: String,
+}
+
+/// The durable consumer, as soon as it answers.
+pub async fn consumer(client: &Client, stream: &str, name: &str) -> PullConsumer {
+    let context = jetstream::new(client.clone());
+    loop {
+        match soon(context.get_consumer_from_stream(name, stream)).await {
+            Ok(consumer) => return consumer,
+            Err(error) => {
+                tracing::warn!(error, stream, consumer = name, "the consumer does not answer");
+                tokio::time::sleep(Duration::from_millis(limits::RETRY_MAX_MS)).await;
+            }
+        }
+    }
+}
+
+impl Pull {
+    /// Asks for so many messages. `connected` changes with every connection that is made.
+    pub async fn begin(
+        consumer: &PullConsumer,
+        messages: usize,
+        mut connected: watch::Receiver<u64>,
+    ) -> Result<Self, String> {
+        connected.mark_unchanged();
+        let stream = consumer.cached_info().stream_name.clone();
+        let expires = Duration::from_millis(limits::PULL_EXPIRES_MS);
+        let batch = soon(consumer.batch().max_messages(messages).expires(expires).messages()).await?;
+        Ok(Self { batch, connected, stream })
+    }
+
+    /// The next message; none when the pull is over or its connection is gone. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Result<Message, String>> {
+        tokio::select! {
+            biased;
+            message = self.batch.next() => message.map(|message| message.map_err(|error| error.to_string())),
+            _ = self.connected.changed() => {
+                tracing::info!(stream = self.stream, "a new connection: work is asked for anew");
+                None
+            }
+        }
+    }
+
+    /// The next message, if it is there already.
+    pub fn next_now(&mut self) -> Option<Message> {
+        self.batch.next().now_or_never().flatten()?.ok()
+    }
+}

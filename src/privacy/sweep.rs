@@ -1,0 +1,196 @@
+//! Erases what has been kept long enough, some conversations at a time.
+//!
+//! Contract: what is held in memory is that of one batch. A sweep that dies is completed by the next one, which erases nothing twice.
+//! A conversation that can't be erased costs no other: it is named, and tried again by the next sweep.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use futures_util::{StreamExt, stream};
+use uuid::Uuid;
+
+use super::{
+    erase::{self, Found, Order},
+    ledger::{Extent, Ledger, LedgerError},
+    retain::{Due, Overdue},
+};
+use crate::{
+    config::Privacy,
+    limits,
+    log::{ReadError, nats::NatsLog},
+    subjects::ConversationKey,
+};
+
+/// What a sweep does.
+pub struct Sweep<'a> {
+    pub log: &'a NatsLog,
+    pub region: &'a str,
+    pub privacy: &'a Privacy,
+    /// What is due at this time.
+    pub at: DateTime<Utc>,
+    /// Only count.
+    pub dry_run: bool,
+    /// Conversations that are read and erased at a time.
+    pub batch: usize,
+}
+
+/// What a sweep says while it goes on.
+pub enum Told {
+    /// Of so many keys, so many were looked at.
+    Position { read: u64, all: u64 },
+    /// Something in it can't be opened; it is erased all the same.
+    Closed { conversation: Uuid, cause: String },
+    /// A hold was placed on it meanwhile.
+    HeldNow { conversation: Uuid },
+    /// It can't be erased now.
+    Failed { conversation: Uuid, cause: String },
+}
+
+/// How many conversations there were of an extent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub due: u64,
+    pub held: u64,
+    /// With a turn that has not ended.
+    pub busy: u64,
+    pub failed: u64,
+    pub erased: u64,
+}
+
+/// What a sweep came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    pub all: Tally,
+    pub tools: Tally,
+    /// Conversations of earlier erasures that could not be completed.
+    pub still_open: u64,
+}
+
+impl Swept {
+    fn of(&mut self, extent: Extent) -> &mut Tally {
+        match extent {
+            Extent::All => &mut self.all,
+            Extent::Tools => &mut self.tools,
+        }
+    }
+
+    /// Conversations that could not be erased.
+    pub fn failed(&self) -> u64 {
+        self.all.failed + self.tools.failed + self.still_open
+    }
+}
+
+impl Sweep<'_> {
+    /// (1) Complete what an earlier one began; (2) find what is due, batch by batch; (3) erase it whenever there is a batch of it.
+    pub async fn run(&self, ledger: &mut Ledger, told: &impl Fn(Told)) -> Result<Swept, LedgerError> {
+        let (mut swept, mut still_open) = (Swept::default(), BTreeSet::new());
+        if !self.dry_run {
+            let completed = erase::complete_open(self.log, ledger, self.region).await?;
+            swept.still_open = completed.failed.len() as u64;
+            for (conversation, cause) in completed.failed {
+                still_open.insert(conversation);
+                told(Told::Failed { conversation, cause });
+            }
+        }
+        let mut overdue = Overdue::new(self.log, self.region, self.privacy, self.at);
+        let mut waiting: [(Extent, Vec<Due>); 2] = [(Extent::All, Vec::new()), (Extent::Tools, Vec::new())];
+        loop {
+            let next = overdue.next().await?;
+            let is_over = next.is_none();
+            for due in next.into_iter().flatten().filter(|due| !still_open.contains(&due.conversation)) {
+                let list = waiting.iter_mut().find(|(extent, _)| *extent == due.extent);
+                list.expect("there is a list for each extent").1.push(due);
+            }
+            for (extent, list) in &mut waiting {
+                while list.len() >= self.batch || (is_over && !list.is_empty()) {
+                    let batch = list.split_off(list.len().saturating_sub(self.batch));
+                    self.serve(ledger, (*extent, batch), &overdue, swept.of(*extent), told).await?;
+                }
+            }
+            let (read, all) = overdue.position().await?;
+            told(Told::Position { read, all });
+            if is_over {
+                return Ok(swept);
+            }
+        }
+    }
+
+    /// Reads a batch of conversations and erases those that may be.
+    async fn serve(
+        &self,
+        ledger: &mut Ledger,
+        (extent, batch): (Extent, Vec<Due>),
+        overdue: &Overdue<'_>,
+        tally: &mut Tally,
+        told: &impl Fn(Told),
+    ) -> Result<(), LedgerError> {
+        let read = stream::iter(&batch)
+            .map(|due| async move { (due, Found::in_conversation(self.log, self.region, due.conversation).await) });
+        let read: Vec<(&Due, Result<Found, ReadError>)> = read.buffer_unordered(limits::ERASE_PARALLEL).collect().await;
+        let mut found = Found::default();
+        for (due, one) in read {
+            let id = due.conversation;
+            let one = match one {
+                Ok(one) => one,
+                Err(error) => {
+                    (tally.due, tally.failed) = (tally.due + 1, tally.failed + 1);
+                    told(Told::Failed { conversation: id, cause: error.to_string() });
+                    continue;
+                }
+            };
+            // Something was said in it meanwhile, or a copy of the log did not know of it.
+            let is_due = |(key, at): (&ConversationKey, _)| overdue.is_due(due, &key.org, at);
+            if !one.keys.get(&id).zip(one.last_at.get(&id).copied()).is_some_and(is_due) {
+                continue;
+            }
+            tally.due += 1;
+            if ledger.hold_on(id, one.people.get(&id)).is_some() {
+                tally.held += 1;
+            } else if extent == Extent::Tools && one.active.contains_key(&id) {
+                // What its turn was told and asked is needed until it ends.
+                tally.busy += 1;
+            } else {
+                found.add(one);
+            }
+        }
+        for (conversation, cause) in std::mem::take(&mut found.closed) {
+            told(Told::Closed { conversation, cause });
+        }
+        if self.dry_run {
+            return Ok(());
+        }
+        self.erase(ledger, (extent, found), tally, told).await
+    }
+
+    async fn erase(
+        &self,
+        ledger: &mut Ledger,
+        (extent, found): (Extent, Found),
+        tally: &mut Tally,
+        told: &impl Fn(Told),
+    ) -> Result<(), LedgerError> {
+        let mut conversations: BTreeSet<Uuid> = found.keys.keys().copied().collect();
+        while !conversations.is_empty() {
+            let (reason, by) = ("kept long enough".to_string(), "retention".to_string());
+            let order = Order { person: None, conversations: conversations.clone(), extent, reason, by };
+            match erase::erase(self.log, ledger, &found, &order, || {}).await {
+                Ok(erased) => {
+                    tally.erased += erased.conversations;
+                    tally.failed += erased.failed.len() as u64;
+                    erased
+                        .failed
+                        .into_iter()
+                        .for_each(|(conversation, cause)| told(Told::Failed { conversation, cause }));
+                    break;
+                }
+                // The others are due all the same.
+                Err(LedgerError::Held { conversation, .. }) if conversations.remove(&conversation) => {
+                    tally.held += 1;
+                    told(Told::HeldNow { conversation });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
