@@ -139,7 +139,7 @@ struct Replicas {
 
 #[derive(Subcommand)]
 enum Tools {
-    /// List the tools that are offered now.
+    /// List the tools that are offered now, which ones are refused, and which are not offered as they are declared.
     List,
 }
 
@@ -310,9 +310,11 @@ async fn list_tools() -> anyhow::Result<()> {
     let mut discovery = tools::discovery::Discovery::new(bus.client).await.map_err(anyhow::Error::msg)?;
     let (mcp, stop) = (tools::Mcp::new(&config.mcp.servers), CancellationToken::new());
     let running = tokio::spawn(mcp.clone().run(stop.clone()));
-    let ((mut found, refused), ()) = tokio::join!(discovery.first(), mcp.first());
+    let (found, ()) = tokio::join!(discovery.first(), mcp.first());
+    let tools::discovery::Found { tools: mut found, refused, mut warnings } = found;
     found.retain(|tool| !tool.contested);
     found.extend(mcp.offered());
+    warnings.extend(mcp.warnings());
     stop.cancel();
     running.await?;
     if found.is_empty() {
@@ -335,6 +337,9 @@ async fn list_tools() -> anyhow::Result<()> {
     }
     for tools::claims::Refused { service, tool, why } in refused {
         println!("refused: {tool} of the service {service}: {why}");
+    }
+    for tools::claims::Refused { service, tool, why } in warnings {
+        println!("warning: {tool} of {service}: {why}");
     }
     Ok(())
 }

@@ -243,10 +243,15 @@ pub const QUOTA_PARALLEL: usize = 16;
 pub const CONNECTION_WATCHED: usize = 500;
 /// Conversations that a connection is known to have reached by a session: more than a client has open.
 pub const REACHED_MAX: usize = 64;
-/// Frames that may wait for one connection. One is about 300 bytes; a socket that is 512 behind does not read.
-pub const CONNECTION_QUEUE_FRAMES: usize = 512;
-/// Bytes of frames that may wait for one connection: a flat-out model makes few large frames.
+/// Bytes of frames that may always wait for one connection: 500 of a flat-out model's, or eight long results.
 pub const CONNECTION_QUEUE_BYTES: usize = 256 * 1024;
+/// Bytes that may wait for one connection while there is room: several turns with long answers at once, on a busy machine.
+pub const CONNECTION_QUEUE_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes that may wait for all connections of a process before those that hold more than their own share are closed.
+pub const QUEUES_BYTES: usize = 16 * 1024 * 1024;
+/// Largest result of a tool in a frame, as JSON text: eight of them are what always may wait for a connection. A control character
+/// takes six bytes there. The log keeps the whole.
+pub const SHOWN_RESULT_MAX_BYTES: usize = 32 * 1024;
 /// Frames that are written to a socket in one go.
 pub const WRITE_BATCH_BYTES: usize = 32 * 1024;
 /// How long one write to a socket may take before the client counts as gone.

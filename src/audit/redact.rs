@@ -177,10 +177,11 @@ fn texts(event: &mut Event, change: impl Fn(&mut String)) {
     match event {
         Event::TurnModelReplied(e) => {
             change(&mut e.text);
-            e.preamble.iter_mut().for_each(&change);
+            e.preamble.iter_mut().chain(&mut e.opaque).for_each(&change);
             for call in &mut e.calls {
                 change(&mut call.arguments);
                 change(&mut call.description);
+                call.opaque.iter_mut().for_each(&change);
             }
         }
         Event::TurnToolReturned(e) => change(&mut e.result),

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{
     domain::{
         Event,
-        event::{CancelReason, Prompt, Resolution},
+        event::{CancelReason, Ending, Prompt, ReplyEnd, Resolution},
     },
     log::Stored,
 };
@@ -64,7 +64,8 @@ pub fn words(event: &Event) -> String {
         Event::TurnModelReplied(e) => {
             let calls: Vec<String> = e.calls.iter().map(|c| format!("{}({})", c.name, excerpt(&c.arguments))).collect();
             let model = e.model.as_deref().unwrap_or("the model");
-            format!("{model} says {} and calls {}", quoted(&e.text), calls.join(", "))
+            let ended = ended(e.ended.as_ref());
+            format!("{model} says {} and calls {}{ended}", quoted(&e.text), calls.join(", "))
         }
         Event::TurnToolCalled(e) => format!("{} is called", e.name),
         Event::TurnToolReturned(e) => {
@@ -91,7 +92,8 @@ pub fn words(event: &Event) -> String {
             let sources: Vec<&str> = e.citations.iter().map(|citation| citation.title.as_str()).collect();
             let sources = if sources.is_empty() { String::new() } else { format!(", from {}", sources.join(", ")) };
             let cost = e.usage.and_then(|usage| usage.cost_usd).map(|cost| format!(", {cost} USD"));
-            format!("{} answers {}{sources}{}", e.agent.name, quoted(&e.response.text()), cost.unwrap_or_default())
+            let (answer, ended) = (quoted(&e.response.text()), ended(e.ended.as_ref()));
+            format!("{} answers {answer}{ended}{sources}{}", e.agent.name, cost.unwrap_or_default())
         }
         Event::TurnFailed(e) => format!("the turn fails ({:?}): {}", e.reason, excerpt(&e.detail)),
         Event::TurnCancelled(e) => match e.reason {
@@ -102,6 +104,14 @@ pub fn words(event: &Event) -> String {
         },
         Event::Erased(kind) => format!("{kind}, whose content was erased"),
         Event::Unreadable(e) => format!("{} can't be read and is passed over: {}", quoted(&e.name), excerpt(&e.detail)),
+    }
+}
+
+/// How a reply ended, unless it was whole.
+fn ended(ended: Option<&ReplyEnd>) -> String {
+    match ended.map(|ended| ended.ending) {
+        None | Some(Ending::Whole) => String::new(),
+        Some(ending) => format!(" [{}]", ending.words()),
     }
 }
 

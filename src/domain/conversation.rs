@@ -459,14 +459,7 @@ fn open_call<'a>(turn: &'a mut Turn, id: &str) -> Option<&'a mut Call> {
 }
 
 fn reply(turn: &mut Turn, e: &ModelReplied, at: DateTime<Utc>) {
-    let calls = e.calls.iter().map(|request| Call {
-        request: request.clone(),
-        called: false,
-        decision: None,
-        values: None,
-        result: None,
-    });
-    turn.replies.push(Reply { text: e.text.clone(), calls: calls.collect() });
+    turn.replies.push(Reply::of(e));
     turn.usage = match (turn.usage, e.usage) {
         (Some(a), Some(b)) => Some(a.plus(b)),
         (a, b) => a.or(b),

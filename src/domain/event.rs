@@ -3,6 +3,7 @@
 //! The stored names are the constants in [`kind`]; they are never derived from Rust names and never reused. The JSON form
 //! of the payloads is pinned by golden samples under `spec/`.
 
+mod ending;
 mod ends;
 mod void;
 
@@ -17,6 +18,7 @@ pub use super::{
     request::{AgentVersion, Asker, Content, File, Image, Object, Skill},
     session::{EmailProof, IdentificationMethod, OtpChallenge, OtpChannel, OtpPurpose, OtpSent},
 };
+pub use ending::*;
 pub use ends::*;
 pub use void::*;
 
@@ -293,6 +295,10 @@ pub struct CallRequested {
     /// The call asks the visitor something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ask: Option<Ask>,
+    /// Fields of the provider's that go back to it with the call: the JSON text of an object with their values as they came.
+    /// `function` holds those that stood in the function. Absent in events from before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opaque: Option<String>,
 }
 
 impl CallRequested {
@@ -328,6 +334,13 @@ pub struct ModelReplied {
     pub model: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_id: Option<String>,
+    /// How the reply ended; absent in events from before, whose replies all counted as whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<ReplyEnd>,
+    /// Fields of the provider's that go back to it with this message, reasoning among them: the JSON text of an object with their
+    /// values as they came. Absent in events from before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opaque: Option<String>,
     /// Documents that were put before the model in this call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grounding: Vec<Citation>,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::event::{CallRequested, Citation, Prompt, Resolution, TurnRequested, Usage};
+use super::event::{CallRequested, Citation, Ending, ModelReplied, Prompt, Resolution, TurnRequested, Usage};
 use crate::limits;
 
 /// A turn between `turn.requested` and its terminal event.
@@ -36,6 +36,26 @@ pub struct Turn {
 pub struct Reply {
     pub text: String,
     pub calls: Vec<Call>,
+    /// `None`: not known, and counted as whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ending>,
+    /// What the provider wants back with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opaque: Option<String>,
+}
+
+impl Reply {
+    pub fn of(e: &ModelReplied) -> Self {
+        let calls = e.calls.iter().map(|request| Call {
+            request: request.clone(),
+            called: false,
+            decision: None,
+            values: None,
+            result: None,
+        });
+        let ended = e.ended.as_ref().map(|ended| ended.ending);
+        Self { text: e.text.clone(), calls: calls.collect(), ended, opaque: e.opaque.clone() }
+    }
 }
 
 /// A tool call and how far it has come.
@@ -116,8 +136,13 @@ impl Turn {
     /// How much text the turn holds.
     pub fn text_bytes(&self) -> usize {
         let result = |call: &Call| call.result.as_ref().map_or(0, |result| result.text.len());
-        let call = |call: &Call| call.request.arguments.len() + call.request.description.len() + result(call);
-        let reply = |reply: &Reply| reply.text.len() + reply.calls.iter().map(call).sum::<usize>();
+        let opaque = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let call = |call: &Call| {
+            let CallRequested { arguments, description, .. } = &call.request;
+            arguments.len() + description.len() + opaque(&call.request.opaque) + result(call)
+        };
+        let reply =
+            |reply: &Reply| reply.text.len() + opaque(&reply.opaque) + reply.calls.iter().map(call).sum::<usize>();
         let images = self.request.images.iter().map(|image| image.content.text_bytes());
         let files = self.request.files.iter().map(|file| file.name.len() + file.content.text_bytes());
         let citations = self.citations.iter().map(|citation| citation.title.len() + citation.snippet.len());
@@ -144,6 +169,8 @@ pub enum Step {
     StateRefused(CallRequested, Resolution),
     /// State what a person answered to a form.
     StateAnswer(CallRequested, Resolution, Option<Map<String, Value>>),
+    /// State a result without calling: the reply that asks for it was not whole.
+    StateCut(CallRequested, Ending),
     /// State a result without calling: an earlier worker may or may not have called the tool.
     StateUnknown(CallRequested),
     /// Ask a person, and let go.
@@ -166,6 +193,10 @@ pub fn next_step(turn: &Turn, max_model_calls: u32) -> Step {
     }
     let calls = turn.replies.last().map_or(&[][..], |reply| &reply.calls);
     let open = || calls.iter().filter(|call| call.result.is_none());
+    let ending = turn.replies.last().and_then(|reply| reply.ended).filter(|ending| !ending.allows_calls());
+    if let Some((ending, call)) = ending.zip(open().next()) {
+        return Step::StateCut(call.request.clone(), ending);
+    }
     if let Some(call) = open().find(|call| call.called && !call.request.idempotent) {
         return Step::StateUnknown(call.request.clone());
     }

@@ -97,7 +97,7 @@ pub enum WatchError {
 
 /// Serves a client until it leaves, stops reading, or the edge stops.
 pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
-    let (listener, mut live) = Listener::new();
+    let (listener, mut live) = edge.hub.listener();
     let (draining, shutdown) = (edge.draining.clone(), edge.shutdown.clone());
     let lagging = listener.lagging().clone();
     let mut times = Times::new(&edge, caller.principal.as_ref());

@@ -4,6 +4,10 @@
 //! whose queue is full is marked as lagging and gets nothing more; its connection must then resynchronise or close. Frames
 //! are never dropped silently.
 //!
+//! A queue fills because its client does not read, or because this process has not come to it yet, which is no fault of the
+//! client's. So a queue may always hold [`limits::CONNECTION_QUEUE_BYTES`], and far more while all queues of the process together
+//! stay below [`limits::QUEUES_BYTES`]. A client that reads nothing is found out by its socket, which takes no more.
+//!
 //! A subscription has one task: (1) take the next message, (2) read its mark, (3) offer it to every listener. The task ends
 //! with its last listener.
 
@@ -52,29 +56,52 @@ impl LiveFrame {
 #[derive(Clone)]
 pub struct Listener {
     id: Uuid,
-    frames: mpsc::Sender<LiveFrame>,
-    waiting_bytes: Arc<AtomicUsize>,
+    frames: mpsc::UnboundedSender<LiveFrame>,
+    waiting: Waiting,
     lagging: CancellationToken,
 }
 
 /// The frames that wait for a connection.
 pub struct Queue {
-    frames: mpsc::Receiver<LiveFrame>,
-    waiting_bytes: Arc<AtomicUsize>,
+    frames: mpsc::UnboundedReceiver<LiveFrame>,
+    waiting: Waiting,
+}
+
+/// Bytes that wait in one queue, and in all of the process.
+#[derive(Clone)]
+struct Waiting {
+    own: Arc<AtomicUsize>,
+    all: Arc<AtomicUsize>,
+}
+
+impl Waiting {
+    /// Makes room for a frame. False: there is none.
+    fn take(&self, bytes: usize) -> bool {
+        // Counted before it is sent, so that the reader never takes away what was not added yet.
+        let own = self.own.fetch_add(bytes, Ordering::Relaxed);
+        let all = self.all.fetch_add(bytes, Ordering::Relaxed);
+        own < limits::CONNECTION_QUEUE_BYTES || (own < limits::CONNECTION_QUEUE_MAX_BYTES && all < limits::QUEUES_BYTES)
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.own.fetch_sub(bytes, Ordering::Relaxed);
+        self.all.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What a frame costs while it waits.
+fn cost(frame: &LiveFrame) -> usize {
+    frame.payload.len() + size_of::<LiveFrame>()
 }
 
 impl Listener {
-    /// A listener and the queue that it fills: bounded in frames, and in bytes but for its last frame.
-    pub fn new() -> (Self, Queue) {
-        let (sender, frames) = mpsc::channel(limits::CONNECTION_QUEUE_FRAMES);
-        let waiting_bytes = Arc::new(AtomicUsize::new(0));
-        let listener = Self {
-            id: Uuid::new_v4(),
-            frames: sender,
-            waiting_bytes: waiting_bytes.clone(),
-            lagging: CancellationToken::new(),
-        };
-        (listener, Queue { frames, waiting_bytes })
+    /// A listener and the queue that it fills, which is bounded but for its last frame; `all`: what waits in the process.
+    fn new(all: Arc<AtomicUsize>) -> (Self, Queue) {
+        let (sender, frames) = mpsc::unbounded_channel();
+        let waiting = Waiting { own: Arc::default(), all };
+        let (id, lagging) = (Uuid::new_v4(), CancellationToken::new());
+        let listener = Self { id, frames: sender, waiting: waiting.clone(), lagging };
+        (listener, Queue { frames, waiting })
     }
 
     /// Cancelled when a frame was withheld because the queue was full.
@@ -86,9 +113,8 @@ impl Listener {
         if self.lagging.is_cancelled() {
             return;
         }
-        // Counted before it is sent, so that the reader never takes away what was not added yet.
-        let before = self.waiting_bytes.fetch_add(frame.payload.len(), Ordering::Relaxed);
-        if before >= limits::CONNECTION_QUEUE_BYTES || self.frames.try_send(frame.clone()).is_err() {
+        if !self.waiting.take(cost(frame)) || self.frames.send(frame.clone()).is_err() {
+            self.waiting.give_back(cost(frame));
             self.lagging.cancel();
         }
     }
@@ -109,9 +135,17 @@ impl Queue {
 
     fn taken(&self, frame: Option<LiveFrame>) -> Option<LiveFrame> {
         if let Some(frame) = &frame {
-            self.waiting_bytes.fetch_sub(frame.payload.len(), Ordering::Relaxed);
+            self.waiting.give_back(cost(frame));
         }
         frame
+    }
+}
+
+impl Drop for Queue {
+    /// Frees what nobody will fetch.
+    fn drop(&mut self) {
+        self.frames.close();
+        while self.try_next().is_some() {}
     }
 }
 
@@ -127,11 +161,18 @@ struct Watched {
 pub struct Hub {
     client: Client,
     watched: Arc<Mutex<HashMap<Uuid, Watched>>>,
+    /// Bytes that wait for connections of this process.
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Hub {
     pub fn new(client: Client) -> Self {
-        Self { client, watched: Arc::default() }
+        Self { client, watched: Arc::default(), waiting: Arc::default() }
+    }
+
+    /// A listener for a connection, and the queue that it fills.
+    pub fn listener(&self) -> (Listener, Queue) {
+        Listener::new(self.waiting.clone())
     }
 
     /// Sends the conversation's frames to this listener too.
@@ -207,23 +248,50 @@ mod tests {
         LiveFrame { conversation: Uuid::nil(), session: None, mark, payload: vec![b'x'; bytes].into() }
     }
 
+    /// How many frames of so many bytes are taken before the listener lags.
+    fn fits(listener: &Listener, bytes: usize) -> usize {
+        let offered = (0..).take_while(|_| {
+            listener.offer(&frame(bytes));
+            !listener.lagging().is_cancelled()
+        });
+        offered.count()
+    }
+
     #[test]
-    fn a_queue_is_bounded_in_frames_and_in_bytes() {
-        for (bytes, fits) in [
-            (1, limits::CONNECTION_QUEUE_FRAMES),
-            (limits::CONNECTION_QUEUE_BYTES / 4, 4),
-            (limits::CONNECTION_QUEUE_BYTES * 2, 1),
-        ] {
-            let (listener, mut queue) = Listener::new();
-            for _ in 0..fits {
+    fn a_queue_is_bounded_but_for_its_last_frame() {
+        for bytes in [1, limits::CONNECTION_QUEUE_BYTES / 4, limits::CONNECTION_QUEUE_MAX_BYTES * 2] {
+            let each = cost(&frame(bytes));
+            let all = Arc::new(AtomicUsize::new(0));
+            let (listener, mut queue) = Listener::new(all.clone());
+            let most = limits::CONNECTION_QUEUE_MAX_BYTES.div_ceil(each);
+            for _ in 0..most {
                 listener.offer(&frame(bytes));
             }
-            assert!(!listener.lagging().is_cancelled(), "{fits} frames of {bytes} bytes");
+            assert!(!listener.lagging().is_cancelled(), "{most} frames of {bytes} bytes");
             assert!(queue.try_next().is_some());
+            assert_eq!(fits(&listener, bytes), 1, "what was taken makes room");
+            assert_eq!(all.load(Ordering::Relaxed), most * each);
+            drop(queue);
+            assert_eq!(all.load(Ordering::Relaxed), 0, "what nobody fetches is freed");
             listener.offer(&frame(bytes));
-            assert!(!listener.lagging().is_cancelled(), "what was taken makes room");
-            listener.offer(&frame(bytes));
-            assert!(listener.lagging().is_cancelled());
+            assert_eq!(all.load(Ordering::Relaxed), 0);
         }
+    }
+
+    #[test]
+    fn queues_that_hold_much_take_nothing_from_those_that_hold_little() {
+        let all = Arc::new(AtomicUsize::new(0));
+        let full: Vec<_> = std::iter::from_fn(|| {
+            let is_full = all.load(Ordering::Relaxed) >= limits::QUEUES_BYTES;
+            (!is_full).then(|| {
+                let pair = Listener::new(all.clone());
+                fits(&pair.0, limits::CONNECTION_QUEUE_BYTES);
+                pair
+            })
+        })
+        .collect();
+        assert!(full.len() >= limits::QUEUES_BYTES / limits::CONNECTION_QUEUE_MAX_BYTES);
+        let (other, _queue) = Listener::new(all.clone());
+        assert_eq!(fits(&other, limits::CONNECTION_QUEUE_BYTES / 4), 4);
     }
 }

@@ -1,89 +1,358 @@
 //! One chat completion chunk, as the gateway sends it, borrowed from the received bytes.
 //!
-//! Contract: only the fields that are used are looked at; a string is copied only when it holds
-//! escapes, because this is parsed once a token.
+//! Contract: a field of an unexpected form is read as well as it can be, or counts as absent; it never spoils the fields
+//! beside it. Only text that is no JSON object is no chunk. The chunk of a token, as gateways usually send it, is read without
+//! a copy, since this happens once a token; every other chunk is read field by field ([`fields`]).
 
-use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use std::{borrow::Cow, fmt};
+
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use std::borrow::Cow;
-use std::fmt;
 
-#[derive(serde::Deserialize)]
+/// A chunk, or a whole completion that was not streamed.
+#[derive(Default)]
 pub(super) struct Chunk<'a> {
-    #[serde(borrow, default)]
-    pub id: Text<'a>,
-    #[serde(borrow, default)]
-    pub model: Text<'a>,
-    #[serde(borrow, default)]
-    pub choices: Option<Vec<Choice<'a>>>,
-    #[serde(borrow, default)]
+    pub id: Cow<'a, str>,
+    pub model: Cow<'a, str>,
     pub usage: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    pub error: Option<&'a RawValue>,
+    pub error: Option<Cow<'a, str>>,
+    pub choice: Choice<'a>,
 }
 
-#[derive(serde::Deserialize)]
+/// The part of the answer that a chunk holds.
+#[derive(Default)]
 pub(super) struct Choice<'a> {
-    #[serde(default)]
+    pub content: Cow<'a, str>,
+    pub refusal: Cow<'a, str>,
+    /// Reasoning that the content itself holds, as parts.
+    pub thinking: Cow<'a, str>,
+    pub calls: Vec<CallFragment<'a>>,
+    /// Fields of the message that this program has no use for, in their order.
+    pub opaque: Fields<'a>,
+    pub finish_reason: Cow<'a, str>,
+}
+
+#[derive(Default)]
+pub(super) struct CallFragment<'a> {
     pub index: Option<u32>,
+    pub id: Cow<'a, str>,
+    pub name: Cow<'a, str>,
+    pub arguments: Cow<'a, str>,
+    /// Fields of the call, and of the function in it, that this program has no use for.
+    pub opaque: Fields<'a>,
+    pub function_opaque: Fields<'a>,
+}
+
+/// Fields of an object with their values as they were written.
+pub(super) type Fields<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
+
+/// Fields of a message that are no one's to give back: they are read here, or say something of the answer.
+const MESSAGE_FIELDS: [&str; 20] = [
+    "role",
+    "content",
+    "refusal",
+    "tool_calls",
+    "function_call",
+    "name",
+    "id",
+    "index",
+    "object",
+    "created",
+    "model",
+    "usage",
+    "error",
+    "finish_reason",
+    "stop_reason",
+    "logprobs",
+    "annotations",
+    "citations",
+    "audio",
+    "images",
+];
+
+impl<'a> Chunk<'a> {
+    /// Reads a chunk. The error says why it is none.
+    pub fn parse(json: &'a [u8]) -> Result<Self, serde_json::Error> {
+        match serde_json::from_slice::<Plain<'a>>(json) {
+            Ok(plain) => Ok(plain.into_chunk()),
+            Err(_) => Ok(Self::of(serde_json::from_slice::<Object<'a>>(json)?.0)),
+        }
+    }
+
+    fn of(mut chunk: Fields<'a>) -> Self {
+        let kind = take(&mut chunk, "object").or_else(|| take(&mut chunk, "type")).map(text).unwrap_or_default();
+        let error = take(&mut chunk, "error").filter(|raw| !is_empty(raw)).map(|raw| Cow::Borrowed(raw.get()));
+        let says_error = kind == "error" || (!has(&chunk, "choices") && has(&chunk, "message"));
+        let told = says_error.then(|| take(&mut chunk, "message").map_or(Cow::Borrowed("an error"), text));
+        let mut of_choice = take(&mut chunk, "choices").map(choice).unwrap_or_default();
+        // A usage stands at the top, in the choice, or in what a provider adds of its own.
+        let own = take(&mut chunk, "x_groq").map(fields).and_then(|mut own| take(&mut own, "usage"));
+        Self {
+            id: take(&mut chunk, "id").map(text).unwrap_or_default(),
+            model: take(&mut chunk, "model").map(text).unwrap_or_default(),
+            usage: take(&mut chunk, "usage").or_else(|| take(&mut of_choice, "usage")).or(own),
+            error: error.or(told).or_else(|| take(&mut of_choice, "error").map(|raw| Cow::Borrowed(raw.get()))),
+            choice: Choice::of(of_choice),
+        }
+    }
+}
+
+/// The one choice of a chunk. One is asked for, so whatever number it bears, it is that one.
+fn choice(choices: &RawValue) -> Fields<'_> {
+    let mut all: Vec<Fields<'_>> = match choices.get().as_bytes().first() {
+        Some(b'[') => list(choices).into_iter().map(fields).filter(|fields| !fields.is_empty()).collect(),
+        _ => vec![fields(choices)],
+    };
+    let is_first = |choice: &Fields<'_>| get(choice, "index").is_some_and(|index| number(index) == Some(0));
+    let at = all.iter().position(is_first).unwrap_or(0);
+    if all.is_empty() { Vec::new() } else { all.swap_remove(at) }
+}
+
+impl<'a> Choice<'a> {
+    fn of(mut choice: Fields<'a>) -> Self {
+        let finish_reason = take(&mut choice, "finish_reason").map(text).unwrap_or_default();
+        let completion = take(&mut choice, "text").map(text).unwrap_or_default();
+        let delta = take(&mut choice, "delta").filter(|raw| !is_empty(raw)).or_else(|| take(&mut choice, "message"));
+        let mut delta = delta.map(fields).unwrap_or_default();
+        let (content, thinking) = take(&mut delta, "content").map(content).unwrap_or((completion, Cow::default()));
+        let mut calls: Vec<CallFragment<'a>> = take(&mut delta, "tool_calls").map(calls).unwrap_or_default();
+        if let Some(function) = take(&mut delta, "function_call") {
+            calls.push(CallFragment::default().with_function(fields(function)));
+        }
+        let refusal = take(&mut delta, "refusal").map(text).unwrap_or_default();
+        delta.retain(|(name, value)| !MESSAGE_FIELDS.contains(&name.as_ref()) && value.get() != "null");
+        Self { content, refusal, thinking, calls, opaque: delta, finish_reason }
+    }
+}
+
+fn calls(raw: &RawValue) -> Vec<CallFragment<'_>> {
+    let all = match raw.get().as_bytes().first() {
+        Some(b'[') => list(raw),
+        _ => vec![raw],
+    };
+    all.into_iter().map(fields).filter(|fields| !fields.is_empty()).map(CallFragment::of).collect()
+}
+
+impl<'a> CallFragment<'a> {
+    fn of(mut call: Fields<'a>) -> Self {
+        let index = take(&mut call, "index").and_then(number);
+        let id = take(&mut call, "id").map(text).unwrap_or_default();
+        take(&mut call, "type");
+        let function = take(&mut call, "function").map(fields);
+        // Some put the function's fields beside the id.
+        let function = function.unwrap_or_else(|| {
+            let own = ["name", "arguments"].map(|name| take(&mut call, name).map(|raw| (Cow::Borrowed(name), raw)));
+            own.into_iter().flatten().collect()
+        });
+        call.retain(|(_, value)| !is_empty(value));
+        Self { index, id, opaque: call, ..Self::default() }.with_function(function)
+    }
+
+    fn with_function(self, mut function: Fields<'a>) -> Self {
+        let name = take(&mut function, "name").map(text).unwrap_or_default();
+        // A string is the model's JSON text, an object is it already.
+        let arguments = take(&mut function, "arguments").map(text).unwrap_or_default();
+        function.retain(|(_, value)| !is_empty(value));
+        Self { name, arguments, function_opaque: function, ..self }
+    }
+}
+
+/// The text of a content and its reasoning: a string, or parts of which some hold text.
+fn content(raw: &RawValue) -> (Cow<'_, str>, Cow<'_, str>) {
+    let parts = match raw.get().as_bytes().first() {
+        Some(b'[') => list(raw),
+        Some(b'{') => vec![raw],
+        _ => return (text(raw), Cow::default()),
+    };
+    let (mut said, mut thought) = (String::new(), String::new());
+    for part in parts {
+        if part.get().starts_with('"') {
+            said.push_str(&text(part));
+            continue;
+        }
+        let part = fields(part);
+        let kind = get(&part, "type").map(text).unwrap_or_default();
+        let is_thought = kind.contains("think") || kind.contains("reason");
+        for name in ["text", "refusal", "thinking", "content"] {
+            let Some(value) = get(&part, name) else { continue };
+            let (value, _) = content(value);
+            if is_thought { thought.push_str(&value) } else { said.push_str(&value) }
+        }
+    }
+    (said.into(), thought.into())
+}
+
+/// A value as text: of a string its content, of `null` nothing, of anything else its JSON.
+pub(super) fn text(raw: &RawValue) -> Cow<'_, str> {
+    match raw.get().as_bytes().first() {
+        Some(b'"') => match serde_json::from_str::<Text<'_>>(raw.get()) {
+            Ok(text) => text.0,
+            Err(_) => Cow::Owned(with_halves(raw.get())),
+        },
+        Some(b'n') | None => Cow::default(),
+        Some(_) => Cow::Borrowed(raw.get()),
+    }
+}
+
+/// The text of a JSON string that holds halves of characters: escapes of UTF-16 whose other half is in another chunk, or nowhere.
+fn with_halves(json: &str) -> String {
+    let mut units: Vec<u16> = Vec::new();
+    let mut rest = json.trim_matches('"');
+    while let Some(c) = rest.chars().next() {
+        let escape = rest.strip_prefix("\\u").and_then(|hex| u16::from_str_radix(hex.get(..4)?, 16).ok());
+        let (unit, taken) = match (escape, rest.get(..2)) {
+            (Some(unit), _) => (vec![unit], 6),
+            (None, Some("\\n")) => (vec![u16::from(b'\n')], 2),
+            (None, Some("\\r")) => (vec![u16::from(b'\r')], 2),
+            (None, Some("\\t")) => (vec![u16::from(b'\t')], 2),
+            (None, Some(two)) if two.starts_with('\\') => (two[1..].encode_utf16().collect(), 2),
+            _ => (c.to_string().encode_utf16().collect(), c.len_utf8()),
+        };
+        units.extend(unit);
+        rest = &rest[taken..];
+    }
+    String::from_utf16_lossy(&units)
+}
+
+/// The fields of an object; of anything else none.
+pub(super) fn fields(raw: &RawValue) -> Fields<'_> {
+    serde_json::from_str::<Object<'_>>(raw.get()).map(|object| object.0).unwrap_or_default()
+}
+
+pub(super) fn list(raw: &RawValue) -> Vec<&RawValue> {
+    serde_json::from_str(raw.get()).unwrap_or_default()
+}
+
+/// A small whole number, also as a string.
+fn number(raw: &RawValue) -> Option<u32> {
+    text(raw).trim().parse::<f64>().ok().filter(|n| *n >= 0.0 && *n <= f64::from(u32::MAX)).map(|n| n as u32)
+}
+
+/// Whether a value says nothing.
+pub(super) fn is_empty(raw: &RawValue) -> bool {
+    matches!(raw.get(), "null" | "\"\"" | "[]" | "{}" | "false")
+}
+
+fn has(fields: &Fields<'_>, name: &str) -> bool {
+    get(fields, name).is_some()
+}
+
+fn get<'a>(fields: &Fields<'a>, name: &str) -> Option<&'a RawValue> {
+    fields.iter().rfind(|(known, _)| known == name).map(|(_, value)| *value).filter(|value| value.get() != "null")
+}
+
+/// Takes a field out; of a name that is there twice the last one counts. `null` is absent.
+fn take<'a>(fields: &mut Fields<'a>, name: &str) -> Option<&'a RawValue> {
+    let value = get(fields, name);
+    fields.retain(|(known, _)| known != name);
+    value
+}
+
+/// An object's fields in their order.
+struct Object<'a>(Fields<'a>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor;
+
+        impl<'de> Visitor<'de> for ObjectVisitor {
+            type Value = Object<'de>;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(name) = map.next_key::<Text<'de>>()? {
+                    fields.push((name.0, map.next_value()?));
+                }
+                Ok(Object(fields))
+            }
+        }
+        deserializer.deserialize_map(ObjectVisitor)
+    }
+}
+
+/// A chunk that holds one choice with text, or with nothing, and no field that is read otherwise.
+#[derive(serde::Deserialize)]
+struct Plain<'a> {
     #[serde(borrow, default)]
-    pub delta: Option<ChoiceDelta<'a>>,
+    id: Text<'a>,
     #[serde(borrow, default)]
-    pub finish_reason: Text<'a>,
+    model: Text<'a>,
+    #[serde(borrow)]
+    choices: [PlainChoice<'a>; 1],
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
+    #[serde(default, rename = "error")]
+    _error: (),
+    #[serde(default, rename = "x_groq")]
+    _x_groq: (),
 }
 
 #[derive(serde::Deserialize)]
-pub(super) struct ChoiceDelta<'a> {
+struct PlainChoice<'a> {
+    #[serde(borrow)]
+    delta: PlainDelta<'a>,
     #[serde(borrow, default)]
-    pub content: Text<'a>,
+    finish_reason: Text<'a>,
+    #[serde(default, rename = "message")]
+    _message: (),
+    #[serde(default, rename = "usage")]
+    _usage: (),
+    #[serde(default, rename = "error")]
+    _error: (),
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlainDelta<'a> {
+    #[serde(default, rename = "role")]
+    _role: IgnoredAny,
+    #[serde(borrow, default)]
+    content: Text<'a>,
     #[serde(borrow, default)]
     reasoning_content: Option<&'a RawValue>,
     #[serde(borrow, default)]
     reasoning: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    pub tool_calls: Option<Vec<CallFragment<'a>>>,
+    #[serde(default, rename = "refusal")]
+    _refusal: (),
+    #[serde(default, rename = "tool_calls")]
+    _tool_calls: (),
+    #[serde(default, rename = "function_call")]
+    _function_call: (),
+    #[serde(default, rename = "audio")]
+    _audio: (),
+    #[serde(default, rename = "annotations")]
+    _annotations: (),
+    #[serde(default, rename = "provider_specific_fields")]
+    _provider_specific_fields: (),
 }
 
-#[derive(serde::Deserialize)]
-pub(super) struct CallFragment<'a> {
-    #[serde(default)]
-    pub index: Option<u32>,
-    #[serde(borrow, default)]
-    pub id: Text<'a>,
-    #[serde(borrow, default)]
-    pub function: Option<FunctionFragment<'a>>,
-}
-
-#[derive(serde::Deserialize, Default)]
-pub(super) struct FunctionFragment<'a> {
-    #[serde(borrow, default)]
-    pub name: Text<'a>,
-    #[serde(borrow, default)]
-    pub arguments: Text<'a>,
-}
-
-impl<'a> ChoiceDelta<'a> {
-    /// The reasoning text, from either of the two fields in use. Some gateways fill both with the
-    /// same text, so the second counts only without the first; a value that is no string is none.
-    pub fn reasoning(&self) -> Text<'a> {
-        let text = |raw: Option<&'a RawValue>| -> Text<'a> {
-            raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
-        };
-        let first = text(self.reasoning_content);
-        if first.as_str().is_empty() { text(self.reasoning) } else { first }
+impl<'a> Plain<'a> {
+    fn into_chunk(self) -> Chunk<'a> {
+        let [PlainChoice { delta, finish_reason, .. }] = self.choices;
+        let thoughts = [("reasoning_content", delta.reasoning_content), ("reasoning", delta.reasoning)];
+        let opaque = thoughts.into_iter().filter_map(|(name, raw)| Some((Cow::Borrowed(name), raw?)));
+        Chunk {
+            id: self.id.0,
+            model: self.model.0,
+            usage: self.usage,
+            error: None,
+            choice: Choice {
+                content: delta.content.0,
+                opaque: opaque.collect(),
+                finish_reason: finish_reason.0,
+                ..Choice::default()
+            },
+        }
     }
 }
 
 /// A string that may be absent or null, which both read as empty. (`Option<Cow<str>>` would always
 /// copy: serde borrows only a bare `Cow`.)
 #[derive(Default)]
-pub(super) struct Text<'a>(Cow<'a, str>);
-
-impl Text<'_> {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+struct Text<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -106,5 +375,105 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
             }
         }
         deserializer.deserialize_any(TextVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(delta: &str) -> String {
+        let json = format!(r#"{{"choices":[{{"delta":{delta}}}]}}"#);
+        let choice = Chunk::parse(json.as_bytes()).unwrap().choice;
+        format!("{}|{}|{}", choice.content, choice.thinking, choice.refusal)
+    }
+
+    #[test]
+    fn content_is_text_in_whatever_form_it_comes() {
+        for (delta, expected) in [
+            (r#"{"content":"a\nb"}"#, "a\nb||"),
+            (r#"{"content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}"#, "ab||"),
+            (r#"{"content":["a",{"type":"image_url","image_url":{"url":"x"}},{"text":"b"}]}"#, "ab||"),
+            (r#"{"content":{"type":"text","text":"a"}}"#, "a||"),
+            (
+                r#"{"content":[{"type":"thinking","thinking":[{"type":"text","text":"hm"}]},{"type":"text","text":"a"}]}"#,
+                "a|hm|",
+            ),
+            (r#"{"content":5}"#, "5||"),
+            (r#"{"content":null,"refusal":"no"}"#, "||no"),
+            (r#"{"content":[null,{"type":"refusal","refusal":"no"}]}"#, "no||"),
+            (r#"{"content":"a","content":"b"}"#, "b||"),
+            (r#"{"content":"a\ud83e b\n\"c\" é \u00e9"}"#, "a\u{fffd} b\n\"c\" é é||"),
+            ("null", "||"),
+            ("[]", "||"),
+            (r#""text""#, "||"),
+        ] {
+            assert_eq!(read(delta), expected, "{delta}");
+        }
+    }
+
+    #[test]
+    fn an_odd_field_spoils_nothing_beside_it() {
+        for odd in [
+            r#"{"id":7,"model":["m"],"usage":"much","choices":[{"index":3,"delta":{"content":"a","tool_calls":null}}]}"#,
+            r#"{"choices":[null,{"index":"0","delta":{"content":"a"},"finish_reason":null}],"created":"now"}"#,
+            r#"{"choices":{"delta":{"content":"a"}}}"#,
+            r#"{"choices":[{"index":-1,"delta":{"content":"a","tool_calls":[null,5],"function_call":null}}],"error":null}"#,
+            r#"{"choices":[{"delta":{},"message":{"role":"assistant","content":"a"}}]}"#,
+            r#"{"choices":[{"text":"a","index":0}]}"#,
+            r#"{"choices":[{"index":1,"delta":{"content":"b"}},{"index":0,"delta":{"content":"a"}}]}"#,
+        ] {
+            let chunk = Chunk::parse(odd.as_bytes()).unwrap();
+            assert_eq!(chunk.choice.content, "a", "{odd}");
+            assert!(chunk.error.is_none() && chunk.choice.calls.is_empty(), "{odd}");
+        }
+        assert_eq!(Chunk::parse(br#"{"id":7,"choices":[]}"#).unwrap().id, "7");
+        for none in ["", "{", "[1]", "x", "{\"choices\":[{\"delta\":{\"content\":\"a"] {
+            assert!(Chunk::parse(none.as_bytes()).is_err(), "{none}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_one_wherever_it_stands() {
+        for told in [
+            r#"{"error":{"message":"m"}}"#,
+            r#"{"error":"m"}"#,
+            r#"{"object":"error","message":"m","code":400}"#,
+            r#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#,
+            r#"{"message":"m"}"#,
+            r#"{"choices":[{"delta":{"content":""},"error":{"message":"m"},"finish_reason":"error"}]}"#,
+        ] {
+            let error = Chunk::parse(told.as_bytes()).unwrap().error;
+            assert!(error.is_some_and(|error| error.contains('m')), "{told}");
+        }
+        for none in [r#"{"error":{},"choices":[]}"#, r#"{"error":"","choices":[]}"#, r#"{"error":false}"#] {
+            assert!(Chunk::parse(none.as_bytes()).unwrap().error.is_none(), "{none}");
+        }
+    }
+
+    #[test]
+    fn a_usage_is_found_in_its_odd_places() {
+        for json in [
+            r#"{"choices":[{"delta":{"content":"a"}}],"usage":{"n":1}}"#,
+            r#"{"choices":[{"delta":{},"usage":{"n":1}}],"usage":null}"#,
+            r#"{"choices":[],"x_groq":{"id":"r","usage":{"n":1}}}"#,
+        ] {
+            assert_eq!(Chunk::parse(json.as_bytes()).unwrap().usage.unwrap().get(), r#"{"n":1}"#, "{json}");
+        }
+    }
+
+    #[test]
+    fn fields_without_a_use_here_are_kept_as_they_were_written() {
+        let json = r#"{"choices":[{"delta":{"reasoning_details":[{"b":1.50,"a":"\u00e9"}],"audio":null,"x":{},
+            "tool_calls":[{"index":"1","id":7,"type":"function","extra_content":{"google":{"thought_signature":"A+/="}},
+            "function":{"name":"f","arguments":{ "a" : 1 },"thought_signature":"S"}}]}}]}"#;
+        let choice = Chunk::parse(json.as_bytes()).unwrap().choice;
+        let kept = |fields: &Fields<'_>| fields.iter().map(|(name, raw)| format!("{name}={raw}")).collect::<Vec<_>>();
+        assert_eq!(kept(&choice.opaque), [r#"reasoning_details=[{"b":1.50,"a":"\u00e9"}]"#, "x={}"]);
+        let call = &choice.calls[0];
+        assert_eq!((call.index, call.id.as_ref(), call.name.as_ref()), (Some(1), "7", "f"));
+        assert_eq!(call.arguments, r#"{ "a" : 1 }"#);
+        assert_eq!(kept(&call.opaque), [r#"extra_content={"google":{"thought_signature":"A+/="}}"#]);
+        assert_eq!(kept(&call.function_opaque), [r#"thought_signature="S""#]);
     }
 }

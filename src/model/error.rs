@@ -35,6 +35,9 @@ pub enum ModelError {
     /// The gateway reported an error inside its stream.
     #[error("the model gateway reported an error while answering")]
     Reported { detail: String },
+    /// A content filter refused the request, or stopped the answer with an error.
+    #[error("the model gateway's content filter stopped the call")]
+    Filtered { detail: String },
     /// The stream went silent.
     #[error("the model's answer stalled")]
     Stalled { detail: String },
@@ -44,6 +47,22 @@ pub enum ModelError {
 }
 
 impl ModelError {
+    /// An error that the gateway reports in the place of an answer.
+    pub(super) fn reported(body: &[u8]) -> Self {
+        let detail = excerpt(body);
+        if is_filter(body) { Self::Filtered { detail } } else { Self::Reported { detail } }
+    }
+
+    /// A refusal with this status.
+    pub(super) fn refused(code: u16, body: &[u8]) -> Self {
+        let detail = excerpt(body);
+        if matches!(code, 400 | 403 | 422) && is_filter(body) {
+            Self::Filtered { detail }
+        } else {
+            Self::Status { code, detail }
+        }
+    }
+
     /// The cause, possibly in the gateway's own words: for logs, never for a client.
     pub fn detail(&self) -> &str {
         match self {
@@ -53,6 +72,7 @@ impl ModelError {
             | Self::Truncated { detail }
             | Self::NotTheApi { detail }
             | Self::Reported { detail }
+            | Self::Filtered { detail }
             | Self::Stalled { detail }
             | Self::TooLarge { detail } => detail,
         }
@@ -61,6 +81,19 @@ impl ModelError {
 
 /// The longest piece of foreign text kept in an error: enough to recognise the cause.
 const DETAIL_MAX_CHARS: usize = 300;
+
+/// Whether an error is a content filter's, by the words that providers have for it.
+fn is_filter(body: &[u8]) -> bool {
+    const WORDS: [&str; 5] = [
+        "content_filter",
+        "content management policy",
+        "content_policy_violation",
+        "responsibleaipolicy",
+        "data_inspection_failed",
+    ];
+    let body = String::from_utf8_lossy(body).to_lowercase();
+    WORDS.iter().any(|words| body.contains(words))
+}
 
 /// A bounded, one-line piece of what the gateway sent.
 pub(super) fn excerpt(bytes: &[u8]) -> String {

@@ -1,10 +1,11 @@
-//! The gateway client: one request, its retries, and the check that the answer is a stream.
+//! The gateway client: one request, its retries, and the check that the answer is one of the API's.
 //!
-//! Contract: [`Gateway::chat`] answers only with a stream that has really begun; as nothing of it
-//! was read yet, everything before that point may be tried again. The key goes into a header that
+//! Contract: [`Gateway::chat`] answers only with an answer that has really begun; as nothing of it
+//! was read yet, everything before that point may be tried again, in other words too if the gateway asks for them ([`Dialects`]). The key goes into a header that
 //! is marked sensitive and into nothing else; redirects are not followed, since they would take the
 //! request elsewhere.
 
+use super::dialect::Dialects;
 use super::error::{GatewayConfigError, ModelError, excerpt, transport_detail};
 use super::request::{self, ChatRequest};
 use super::retry::{RETRIES_MAX, backoff, is_retryable, retry_after};
@@ -24,6 +25,8 @@ const IDLE_TIMEOUT_MS: u64 = 60_000;
 const REPLY_TIMEOUT_MS: u64 = 900_000;
 /// The wait before the first retry; the next ones double it.
 const FIRST_RETRY_MS: u64 = 1_000;
+/// How often one request is said otherwise.
+const DIALECTS_MAX: u32 = 3;
 /// How long and how much of a refusal is read, for the log.
 const REFUSAL_TIMEOUT_MS: u64 = 2_000;
 const REFUSAL_MAX_BYTES: usize = 4 * 1024;
@@ -60,12 +63,14 @@ pub struct Gateway {
     base: Url,
     url: Url,
     timeouts: Timeouts,
+    dialects: Dialects,
 }
 
-/// A try that failed: for good, or to be repeated after the wait that the gateway named, if any.
+/// A try that failed: for good, to be repeated after the wait that the gateway named, if any, or perhaps to be said otherwise.
 enum Failure {
     Final(ModelError),
     Passing(ModelError, Option<Duration>),
+    Refused(u16, Vec<u8>),
 }
 
 impl Gateway {
@@ -88,7 +93,7 @@ impl Gateway {
             .map_err(GatewayConfigError::Client)?;
         let (base, url) = (endpoint_url(base_url, &[])?, endpoint_url(base_url, &["chat", "completions"])?);
         let authorization = key.map(|key| bearer(&key)).transpose()?;
-        Ok(Self { client, authorization, base, url, timeouts })
+        Ok(Self { client, authorization, base, url, timeouts, dialects: Dialects::default() })
     }
 
     /// The same gateway, asked with another key.
@@ -96,18 +101,35 @@ impl Gateway {
         Ok(Self { authorization: Some(bearer(key)?), ..self.clone() })
     }
 
-    /// Sends the request with retries; returns once the response head is accepted and it is an
-    /// event stream.
+    /// Sends the request with retries; returns once the response head is accepted.
     pub async fn chat(&self, request: &ChatRequest) -> Result<ChatStream, ModelError> {
-        let body = request::body(request);
-        let mut retry = 0;
+        let mut dialect = self.dialects.of(&request.model);
+        let mut body = request::body(request, dialect);
+        let (mut retry, mut said_otherwise) = (0, 0);
         loop {
             let (error, wait) = match self.attempt(body.clone()).await {
-                Ok(response) => return Ok(ChatStream::new(response, self.timeouts)),
+                Ok(response) => {
+                    if said_otherwise > 0 {
+                        self.dialects.learn(&request.model, dialect);
+                    }
+                    return Ok(ChatStream::new(response, self.timeouts));
+                }
+                Err(Failure::Refused(code, refusal)) => match dialect.after(code, &refusal) {
+                    Some(other) if said_otherwise < DIALECTS_MAX => {
+                        tracing::info!(model = request.model, ?other, "a model gateway wants its requests otherwise");
+                        (dialect, said_otherwise) = (other, said_otherwise + 1);
+                        body = request::body(request, dialect);
+                        continue;
+                    }
+                    _ if !is_retryable(code) => return Err(ModelError::refused(code, &refusal)),
+                    _ => (ModelError::refused(code, &refusal), None),
+                },
                 Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Passing(error, _)) if retry == RETRIES_MAX => return Err(error),
                 Err(Failure::Passing(error, wait)) => (error, wait),
             };
+            if retry == RETRIES_MAX {
+                return Err(error);
+            }
             let wait = wait.unwrap_or_else(|| backoff(self.timeouts.first_retry, retry));
             retry += 1;
             tracing::warn!(
@@ -133,7 +155,7 @@ impl Gateway {
             let mut response = sent.await.map_err(connect)?;
             if !response.status().is_success() {
                 let code = response.status().as_u16();
-                return Err(ModelError::Status { code, detail: refusal(response).await });
+                return Err(ModelError::refused(code, &refusal(response).await));
             }
             let mut answer = Vec::new();
             while let Some(part) = response.chunk().await.map_err(connect)? {
@@ -172,12 +194,14 @@ impl Gateway {
         let code = response.status().as_u16();
         if !response.status().is_success() {
             let wait = retry_after(response.headers());
-            let detail = refusal(response).await;
-            let error = ModelError::Status { code, detail };
-            return Err(if is_retryable(code) { Failure::Passing(error, wait) } else { Failure::Final(error) });
+            let body = refusal(response).await;
+            return Err(match wait.filter(|_| is_retryable(code)) {
+                Some(wait) => Failure::Passing(ModelError::refused(code, &body), Some(wait)),
+                None => Failure::Refused(code, body),
+            });
         }
-        if !is_event_stream(response.headers()) {
-            let detail = refusal(response).await;
+        if is_page(response.headers()) {
+            let detail = excerpt(&refusal(response).await);
             return Err(Failure::Final(ModelError::NotTheApi { detail }));
         }
         Ok(response)
@@ -200,14 +224,17 @@ fn endpoint_url(base_url: &str, path: &[&str]) -> Result<Url, GatewayConfigError
     Ok(url)
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
-    let media_type = content_type.and_then(|text| text.split(';').next());
-    media_type.is_some_and(|text| text.trim().eq_ignore_ascii_case("text/event-stream"))
+/// Whether an answer is a page for people, or something else that is no answer of the API's. Gateways give their streams odd
+/// types, or none; the first bytes tell then.
+fn is_page(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    media_type == "text/html"
+        || ["image/", "audio/", "video/", "multipart/"].iter().any(|kind| media_type.starts_with(kind))
 }
 
 /// The beginning of an answer that is not a stream, for the log.
-async fn refusal(mut response: Response) -> String {
+async fn refusal(mut response: Response) -> Vec<u8> {
     let mut body = Vec::new();
     let read = async {
         while let Ok(Some(bytes)) = response.chunk().await {
@@ -220,7 +247,7 @@ async fn refusal(mut response: Response) -> String {
     let limit = Duration::from_millis(REFUSAL_TIMEOUT_MS);
     // What has come by then is enough; a body that does not end is no reason to wait.
     let _ = tokio::time::timeout(limit, read).await;
-    excerpt(&body)
+    body
 }
 
 #[cfg(test)]

@@ -3,15 +3,22 @@
 //! Contract: [`Gateway::chat`] sends one request, retrying it while nothing has been streamed, and
 //! gives a [`ChatStream`]. Its deltas come in the order the model wrote them, none twice and none
 //! lost; a reply counts only when the gateway has ended it properly, so a cut connection, an error
-//! page or a stalled stream is an error and never a shorter answer. Dropping the stream aborts the
+//! page or a stalled stream is an error and never a shorter answer, and how it ended is part of it. Dropping the stream aborts the
 //! request. Everything a gateway can send is bounded in size and in time.
+//!
+//! Gateways differ in everything: what is decided of their oddities stands in `spec/guide/providers.md`. What goes out is in the
+//! one form that every back end takes ([`normal`]), but for the words that one has refused ([`dialect`]).
 //!
 //! Architecture invariant: this room knows nothing of conversations, turns or NATS; it imports
 //! nothing of the rest of the crate.
 
+mod calls;
 mod chunk;
+mod dialect;
 mod error;
 mod gateway;
+mod normal;
+mod opaque;
 mod reply;
 mod request;
 mod retry;
@@ -23,6 +30,6 @@ mod vectors;
 
 pub use error::{GatewayConfigError, ModelError};
 pub use gateway::{Gateway, Timeouts};
-pub use reply::{Delta, ModelReply, Usage};
+pub use reply::{Delta, Ending, ModelReply, Usage};
 pub use request::{ChatMessage, ChatRequest, ImageUrl, ToolCall, ToolSpec};
 pub use stream::ChatStream;

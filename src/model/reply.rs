@@ -4,14 +4,22 @@
 //! before it ("ha", "ha" is "haha"), and no id, token count or cost is made up, except the id of
 //! a tool call that came without one (see [`ToolCall`]).
 
-use super::chunk::{CallFragment, Choice, Chunk, FunctionFragment};
-use super::error::{ModelError, excerpt};
+use serde_json::value::RawValue;
+
+use super::calls::Calls;
+use super::chunk::{Choice, Chunk, text};
+use super::error::ModelError;
+use super::opaque::Opaque;
 use super::request::ToolCall;
 
-/// The most that text, reasoning and tool arguments of one reply may hold together.
+/// The most that text, reasoning, tool arguments and opaque fields of one reply may hold together.
 const REPLY_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// The most tool calls in one reply.
 const TOOL_CALLS_MAX: usize = 128;
+/// The longest finish reason that is kept: a word.
+const FINISH_REASON_MAX_CHARS: usize = 64;
+/// Fields with the model's reasoning as text, of which one is shown; some gateways fill two with the same text.
+const REASONING: [&str; 4] = ["reasoning_content", "reasoning", "reasoning_text", "thinking"];
 
 /// A piece of the answer while it is being written.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +36,68 @@ pub struct Usage {
     pub cost_usd: Option<f64>,
 }
 
-/// A whole reply. `tool_calls` are in the model's order; reasoning is streamed but not kept.
+/// How a reply ended, by its finish reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// The model had said all, or an unknown word says how it ended.
+    #[default]
+    Whole,
+    /// At a limit, or because something broke at the provider.
+    Cut,
+    /// A filter stopped it.
+    Filtered,
+    /// The model refused.
+    Refused,
+    /// The stream ended in order, and no finish reason was given.
+    Unmarked,
+}
+
+impl Ending {
+    /// Whether the calls of the reply may be made: only where it is sure that the model had finished.
+    pub fn is_whole(self) -> bool {
+        self == Self::Whole
+    }
+
+    fn of(finish_reason: Option<&str>) -> Self {
+        let Some(reason) = finish_reason else { return Self::Unmarked };
+        match reason.to_ascii_lowercase().as_str() {
+            "length"
+            | "max_tokens"
+            | "max_output_tokens"
+            | "model_length"
+            | "token_limit"
+            | "max_length"
+            | "incomplete"
+            | "model_context_window_exceeded"
+            | "context_length_exceeded"
+            | "error"
+            | "network_error"
+            | "abort"
+            | "aborted"
+            | "cancelled"
+            | "canceled"
+            | "insufficient_system_resource"
+            | "malformed_function_call"
+            | "unexpected_tool_call"
+            | "timeout" => Self::Cut,
+            "content_filter"
+            | "content_filtered"
+            | "safety"
+            | "sensitive"
+            | "blocklist"
+            | "prohibited_content"
+            | "spii"
+            | "recitation"
+            | "image_safety"
+            | "language"
+            | "guardrail_intervened" => Self::Filtered,
+            "refusal" => Self::Refused,
+            _ => Self::Whole,
+        }
+    }
+}
+
+/// A whole reply. `tool_calls` are in the model's order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ModelReply {
     pub text: String,
@@ -37,24 +106,22 @@ pub struct ModelReply {
     pub model: Option<String>,
     pub response_id: Option<String>,
     pub finish_reason: Option<String>,
+    pub ending: Ending,
+    /// What the provider wants back with this message: the JSON text of an object.
+    pub opaque: Option<String>,
 }
 
 /// Puts a reply together from its chunks.
 #[derive(Default)]
 pub(super) struct ReplyBuilder {
     reply: ModelReply,
-    calls: Vec<PartialCall>,
+    calls: Calls,
+    opaque: Opaque,
+    has_refused: bool,
     received_bytes: usize,
     /// The JSON of the last usage object: some gateways send a running one with every chunk.
     usage_json: String,
     header_cost_usd: Option<f64>,
-}
-
-struct PartialCall {
-    index: u32,
-    id: String,
-    name: String,
-    arguments: String,
 }
 
 impl ReplyBuilder {
@@ -63,89 +130,58 @@ impl ReplyBuilder {
     }
 
     /// Takes a chunk; what it adds to the answer goes to the end of `deltas`, merged into the last
-    /// one when that is of the same kind.
+    /// one when that is of the same kind. An error that comes when the reply had ended is too late to spoil it.
     pub fn take(&mut self, chunk: &Chunk<'_>, deltas: &mut Vec<Delta>) -> Result<(), ModelError> {
-        if let Some(error) = chunk.error {
-            let detail = excerpt(error.get().as_bytes());
-            return Err(ModelError::Reported { detail });
+        if let Some(error) = &chunk.error
+            && !self.has_finish_reason()
+        {
+            return Err(ModelError::reported(error.as_bytes()));
         }
-        keep_first(&mut self.reply.response_id, chunk.id.as_str());
-        keep_first(&mut self.reply.model, chunk.model.as_str());
-        if let Some(usage) = chunk.usage {
+        keep_first(&mut self.reply.response_id, &chunk.id);
+        keep_first(&mut self.reply.model, &chunk.model);
+        if let Some(usage) = chunk.usage.filter(|usage| counts(usage)) {
             self.usage_json.clear();
             self.usage_json.push_str(usage.get());
         }
-        let choices = chunk.choices.as_deref().unwrap_or_default();
-        for choice in choices.iter().filter(|c| c.index.unwrap_or(0) == 0) {
-            self.take_choice(choice, deltas)?;
-        }
-        Ok(())
+        self.take_choice(&chunk.choice, deltas)
     }
 
     fn take_choice(&mut self, choice: &Choice<'_>, deltas: &mut Vec<Delta>) -> Result<(), ModelError> {
-        if let Some(delta) = &choice.delta {
-            let reasoning = delta.reasoning();
-            let (reasoning, text) = (reasoning.as_str(), delta.content.as_str());
-            self.count(reasoning.len() + text.len())?;
-            if !reasoning.is_empty() {
-                match deltas.last_mut() {
-                    Some(Delta::Reasoning(last)) => last.push_str(reasoning),
-                    _ => deltas.push(Delta::Reasoning(reasoning.to_owned())),
-                }
-            }
-            if !text.is_empty() {
-                self.reply.text.push_str(text);
-                match deltas.last_mut() {
-                    Some(Delta::Text(last)) => last.push_str(text),
-                    _ => deltas.push(Delta::Text(text.to_owned())),
-                }
-            }
-            for fragment in delta.tool_calls.as_deref().unwrap_or_default() {
-                self.take_call(fragment)?;
+        self.count(choice.content.len() + choice.refusal.len() + choice.thinking.len())?;
+        let mut thoughts = REASONING.iter().filter_map(|name| {
+            let raw = choice.opaque.iter().find(|(known, _)| known == name).map(|(_, raw)| *raw)?;
+            raw.get().starts_with('"').then(|| text(raw)).filter(|text| !text.is_empty())
+        });
+        let thought = thoughts.next().unwrap_or_default();
+        push(deltas, Delta::Reasoning, if thought.is_empty() { &choice.thinking } else { &thought });
+        if !choice.opaque.is_empty() {
+            let bytes = self.opaque.take(&choice.opaque);
+            self.count(bytes)?;
+        }
+        for said in [&choice.content, &choice.refusal] {
+            self.reply.text.push_str(said);
+            push(deltas, Delta::Text, said);
+        }
+        self.has_refused |= !choice.refusal.is_empty();
+        for fragment in &choice.calls {
+            let bytes = self.calls.take(fragment);
+            self.count(bytes)?;
+            if self.calls.len() > TOOL_CALLS_MAX {
+                let detail = format!("more than {TOOL_CALLS_MAX} tool calls");
+                return Err(ModelError::TooLarge { detail });
             }
         }
-        keep_first(&mut self.reply.finish_reason, choice.finish_reason.as_str());
+        self.finish(&choice.finish_reason);
         Ok(())
     }
 
-    fn take_call(&mut self, fragment: &CallFragment<'_>) -> Result<(), ModelError> {
-        let empty = FunctionFragment::default();
-        let function = fragment.function.as_ref().unwrap_or(&empty);
-        let (id, name) = (fragment.id.as_str(), function.name.as_str());
-        let arguments = function.arguments.as_str();
-        self.count(id.len() + name.len() + arguments.len())?;
-
-        let at = match fragment.index {
-            Some(index) => self.calls.iter().rposition(|call| call.index == index),
-            None => self.calls.len().checked_sub(1),
-        };
-        // Gateways exist that number every parallel call 0, or not at all, so a fragment that
-        // brings another id together with a name begins a new call. The id alone does not: others
-        // make a new id for every fragment.
-        let at = at.filter(|at| {
-            let other_id = !id.is_empty() && !self.calls[*at].id.is_empty();
-            name.is_empty() || !other_id || self.calls[*at].id == id
-        });
-        if let Some(at) = at {
-            let call = &mut self.calls[at];
-            fill_once(&mut call.id, id);
-            fill_once(&mut call.name, name);
-            call.arguments.push_str(arguments);
-            return Ok(());
+    /// The last reason counts, but one that says that the reply is not whole stays.
+    fn finish(&mut self, reason: &str) {
+        let is_none = reason.is_empty() || reason.eq_ignore_ascii_case("null") || reason.eq_ignore_ascii_case("none");
+        let known = self.reply.finish_reason.as_deref();
+        if !is_none && known.is_none_or(|known| Ending::of(Some(known)) == Ending::Whole) {
+            self.reply.finish_reason = Some(reason.chars().take(FINISH_REASON_MAX_CHARS).collect());
         }
-        if self.calls.len() == TOOL_CALLS_MAX {
-            let detail = format!("more than {TOOL_CALLS_MAX} tool calls");
-            return Err(ModelError::TooLarge { detail });
-        }
-        let last = self.calls.iter().map(|call| call.index).max();
-        let next = last.map_or(0, |last| last.saturating_add(1));
-        self.calls.push(PartialCall {
-            index: fragment.index.unwrap_or(next),
-            id: id.to_owned(),
-            name: name.to_owned(),
-            arguments: arguments.to_owned(),
-        });
-        Ok(())
     }
 
     fn count(&mut self, bytes: usize) -> Result<(), ModelError> {
@@ -161,44 +197,60 @@ impl ReplyBuilder {
         self.reply.finish_reason.is_some()
     }
 
-    /// A call that no tool can be found for is no call.
-    pub fn check_calls(&self) -> Result<(), ModelError> {
-        if self.calls.iter().any(|call| call.name.is_empty()) {
-            let detail = "a tool call without a name".to_owned();
-            return Err(ModelError::NotTheApi { detail });
-        }
-        Ok(())
+    /// Whether anything was said or asked for.
+    pub fn has_content(&self) -> bool {
+        !self.reply.text.is_empty() || self.calls.len() > 0
     }
 
     pub fn into_reply(self) -> ModelReply {
-        let mut calls = self.calls;
-        calls.sort_by_key(|call| call.index);
+        let ending = match Ending::of(self.reply.finish_reason.as_deref()) {
+            Ending::Whole | Ending::Unmarked if self.has_refused => Ending::Refused,
+            ending => ending,
+        };
         ModelReply {
-            tool_calls: calls.into_iter().map(whole_call).collect(),
+            tool_calls: self.calls.whole(),
             usage: usage_of(&self.usage_json, self.header_cost_usd),
+            ending,
+            opaque: self.opaque.text(None),
             ..self.reply
         }
     }
 }
 
-fn whole_call(call: PartialCall) -> ToolCall {
-    let PartialCall { index, mut id, name, mut arguments } = call;
-    if id.is_empty() {
-        id = format!("call_{index}_{:016x}", rand::random::<u64>());
+/// Adds text to the last delta, or a delta of its own where that is of another kind.
+fn push(deltas: &mut Vec<Delta>, kind: fn(String) -> Delta, text: &str) {
+    if text.is_empty() {
+        return;
     }
-    if arguments.trim().is_empty() {
-        arguments = "{}".to_owned();
+    let new = kind(String::new());
+    match (deltas.last_mut(), &new) {
+        (Some(Delta::Text(last)), Delta::Text(_)) | (Some(Delta::Reasoning(last)), Delta::Reasoning(_)) => {
+            last.push_str(text);
+        }
+        _ => deltas.push(kind(text.to_owned())),
     }
-    ToolCall { id, name, arguments }
+}
+
+/// Whether a usage may hold counts: a later one without any does not take the place of one with them.
+fn counts(usage: &RawValue) -> bool {
+    usage.get().starts_with('{') && usage.get().contains("_tokens\"")
 }
 
 /// The usage, when the gateway gave both counts; the cost only when it gave one.
 fn usage_of(json: &str, header_cost_usd: Option<f64>) -> Option<Usage> {
     let usage: serde_json::Value = serde_json::from_str(json).ok()?;
+    let count = |names: [&str; 2]| {
+        let value = names.iter().find_map(|name| usage.get(name).filter(|value| !value.is_null()))?;
+        let whole = |n: f64| (n >= 0.0 && n.fract() == 0.0 && n < 1e15).then_some(n as u64);
+        match value {
+            serde_json::Value::String(text) => text.trim().parse().ok(),
+            value => value.as_u64().or_else(|| value.as_f64().and_then(whole)),
+        }
+    };
     let cost = |key: &str| usage.get(key)?.as_f64().filter(is_cost);
     Some(Usage {
-        prompt_tokens: usage.get("prompt_tokens")?.as_u64()?,
-        completion_tokens: usage.get("completion_tokens")?.as_u64()?,
+        prompt_tokens: count(["prompt_tokens", "input_tokens"])?,
+        completion_tokens: count(["completion_tokens", "output_tokens"])?,
         cost_usd: cost("cost").or_else(|| cost("cost_usd")).or(header_cost_usd),
     })
 }
@@ -213,12 +265,6 @@ fn keep_first(slot: &mut Option<String>, value: &str) {
     }
 }
 
-fn fill_once(slot: &mut String, value: &str) {
-    if slot.is_empty() {
-        slot.push_str(value);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,10 +273,9 @@ mod tests {
         let mut builder = ReplyBuilder::new(Some(0.5));
         let mut deltas = Vec::new();
         for json in chunks {
-            let chunk = serde_json::from_str(json).unwrap();
+            let chunk = Chunk::parse(json.as_bytes()).unwrap();
             builder.take(&chunk, &mut deltas)?;
         }
-        builder.check_calls()?;
         Ok((builder.into_reply(), deltas))
     }
 
@@ -252,7 +297,7 @@ mod tests {
             &text("ha"),
             &text("ha"),
             &text("h\u{fc}\n"),
-            r#"{"id":"r2","choices":[{"index":1,"delta":{"content":"other choice"}}]}"#,
+            r#"{"id":"r2","choices":[{"index":0,"delta":{}},{"index":1,"delta":{"content":"other choice"}}]}"#,
             r#"{"choices":[{"delta":{},"finish_reason":"stop"}],"usage":null}"#,
         ])
         .unwrap();
@@ -306,6 +351,9 @@ mod tests {
         assert_eq!(with(""), counted(Some(0.5)));
         assert_eq!(with(r#","cost":0.25"#), counted(Some(0.25)));
         assert_eq!(with(r#","cost":"much","cost_usd":1"#), counted(Some(1.0)));
+        assert_eq!(with(r#","completion_tokens":"4""#), counted(Some(0.5)));
+        let kept = [r#"{"choices":[],"usage":{"input_tokens":3.0,"output_tokens":"4"}}"#, r#"{"usage":{}}"#];
+        assert_eq!(build(&kept).unwrap().0.usage, Some(counted(Some(0.5))));
         assert_eq!(usage(r#"{"usage":{"prompt_tokens":3}}"#), None);
         assert_eq!(usage(r#"{"choices":null}"#), None);
         assert_eq!(ReplyBuilder::new(Some(f64::NAN)).header_cost_usd, None);
@@ -325,13 +373,58 @@ mod tests {
     }
 
     #[test]
-    fn errors_and_nameless_calls_fail_the_reply() {
+    fn an_error_fails_the_reply_that_has_not_ended() {
         let error = build(&[r#"{"error":{"message":"quota of org-7"}}"#]).unwrap_err();
         assert!(error.detail().contains("org-7"));
         assert!(!error.to_string().contains("org-7"));
-        assert!(matches!(
-            build(&[&calls(r#"{"index":0,"function":{"arguments":"{}"}}"#)]),
-            Err(ModelError::NotTheApi { .. })
-        ));
+        let end = r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#;
+        let (reply, _) = build(&[&text("whole"), end, r#"{"error":{"message":"late"}}"#]).unwrap();
+        assert_eq!((reply.text.as_str(), reply.ending), ("whole", Ending::Whole));
+    }
+
+    #[test]
+    fn how_a_reply_ended_is_told_by_its_finish_reason() {
+        let ending = |reason: &str| {
+            let end = format!(r#"{{"choices":[{{"delta":{{}},"finish_reason":{reason}}}]}}"#);
+            build(&[&text("t"), &end]).unwrap().0.ending
+        };
+        for (reasons, expected) in [
+            (&[r#""stop""#, r#""tool_calls""#, r#""end_turn""#, r#""new_word""#, "7"][..], Ending::Whole),
+            (&[r#""length""#, r#""MAX_TOKENS""#, r#""error""#], Ending::Cut),
+            (&[r#""content_filter""#, r#""SAFETY""#, r#""sensitive""#], Ending::Filtered),
+            (&[r#""refusal""#], Ending::Refused),
+            (&["null", r#""""#, r#""null""#], Ending::Unmarked),
+        ] {
+            for reason in reasons {
+                assert_eq!(ending(reason), expected, "{reason}");
+            }
+        }
+        let end = |reason: &str| format!(r#"{{"choices":[{{"delta":{{}},"finish_reason":"{reason}"}}]}}"#);
+        for (first, then, last) in
+            [("stop", "length", "length"), ("length", "stop", "length"), ("stop", "tool_calls", "tool_calls")]
+        {
+            let reply = build(&[&end(first), &end(then)]).unwrap().0;
+            assert_eq!(reply.finish_reason.as_deref(), Some(last));
+        }
+        let (reply, deltas) =
+            build(&[r#"{"choices":[{"delta":{"refusal":"I can't."},"finish_reason":"stop"}]}"#]).unwrap();
+        assert_eq!((reply.text.as_str(), reply.ending), ("I can't.", Ending::Refused));
+        assert_eq!(deltas, [Delta::Text("I can't.".into())]);
+    }
+
+    #[test]
+    fn opaque_fields_are_kept_with_the_message_and_its_calls() {
+        let (reply, deltas) = build(&[
+            r#"{"choices":[{"delta":{"reasoning_content":"I "}}]}"#,
+            r#"{"choices":[{"delta":{"reasoning_content":"see"}}]}"#,
+            &calls(r#"{"index":0,"id":"a","function":{"name":"f","arguments":"{}"}}"#),
+            &calls(r#"{"index":0,"extra_content":{"google":{"thought_signature":"S/=="}}}"#),
+            &calls(r#"{"index":0,"function":{"thought_signature":"T"}}"#),
+        ])
+        .unwrap();
+        assert_eq!(deltas, [Delta::Reasoning("I see".into())]);
+        assert_eq!(reply.opaque.as_deref(), Some(r#"{"reasoning_content":"I see"}"#));
+        let call = r#"{"extra_content":{"google":{"thought_signature":"S/=="}},"function":{"thought_signature":"T"}}"#;
+        assert_eq!(reply.tool_calls[0].opaque.as_deref(), Some(call));
     }
 }

@@ -1,12 +1,20 @@
 //! What is asked of the model, and its JSON form on the wire.
 //!
-//! Contract: tools and messages go out in the order given; no temperature is sent; usage is always
-//! asked for, since a gateway reports none for a stream unless told to.
+//! Contract: tools go out in the order given, messages in the form of [`super::normal`]; no temperature is sent; usage is always
+//! asked for, since a gateway reports none for a stream unless told to, except of a gateway that refuses to be asked
+//! ([`super::dialect`]). What a provider said of its own in a message or a call goes back with it as it came.
 
 use std::fmt;
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde_json::value::RawValue;
+
+use super::{
+    chunk::{Fields, fields},
+    dialect::Dialect,
+    normal,
+};
 
 /// One call of the model.
 #[derive(Debug, Clone)]
@@ -32,6 +40,8 @@ pub enum ChatMessage {
     Assistant {
         text: String,
         tool_calls: Vec<ToolCall>,
+        /// What the provider wants back with this message, see [`super::ModelReply`].
+        opaque: Option<String>,
     },
     Tool {
         call_id: String,
@@ -64,23 +74,28 @@ pub struct ToolSpec {
 
 /// A call that the model made. `arguments` is the model's own JSON text, not checked here; a call
 /// without any arguments has `{}`. `id` is the gateway's, or `call_{index}_{random}` where the
-/// gateway gave none, since the tool's result must refer to one.
-#[derive(Debug, Clone, PartialEq)]
+/// gateway gave none, since the tool's result must refer to one. `opaque` is what the provider wants back with the call: the JSON
+/// text of an object, in which `function` holds what belongs into the function.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ToolCall {
     pub id: String,
     pub name: String,
     pub arguments: String,
+    pub opaque: Option<String>,
 }
 
-/// The request body, serialised once and shared by all tries.
-pub(super) fn body(request: &ChatRequest) -> Bytes {
+/// The request body in a gateway's dialect, serialised once and shared by all tries.
+pub(super) fn body(request: &ChatRequest, dialect: Dialect) -> Bytes {
+    let messages = normal::messages(&request.messages, dialect.has_no_system);
+    let max_tokens = |wanted: bool| wanted.then_some(request.max_tokens);
     let wire = WireRequest {
         model: &request.model,
-        messages: request.messages.iter().map(wire_message).collect(),
+        messages: messages.iter().map(wire_message).collect(),
         tools: request.tools.iter().map(wire_tool).collect(),
-        max_tokens: request.max_tokens,
+        max_tokens: max_tokens(!dialect.max_completion_tokens),
+        max_completion_tokens: max_tokens(dialect.max_completion_tokens),
         stream: true,
-        stream_options: StreamOptions { include_usage: true },
+        stream_options: (!dialect.no_stream_options).then_some(StreamOptions { include_usage: true }),
         metadata: request.metadata.as_ref(),
     };
     let json = serde_json::to_vec(&wire).expect("strings and JSON values always serialise");
@@ -93,9 +108,13 @@ struct WireRequest<'a> {
     messages: Vec<WireMessage<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tools: Vec<WireTool<'a>>,
-    max_tokens: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_completion_tokens: Option<u32>,
     stream: bool,
-    stream_options: StreamOptions,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_options: Option<StreamOptions>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<&'a serde_json::Map<String, serde_json::Value>>,
 }
@@ -114,6 +133,35 @@ struct WireMessage<'a> {
     tool_calls: Vec<WireCall<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_call_id: Option<&'a str>,
+    #[serde(flatten)]
+    opaque: Given<'a>,
+}
+
+/// Fields that are given back as they came.
+#[derive(Default)]
+struct Given<'a>(Fields<'a>);
+
+impl<'a> Given<'a> {
+    fn of(opaque: Option<&'a String>) -> Self {
+        let raw = opaque.and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
+        Self(raw.map(fields).unwrap_or_default())
+    }
+
+    /// Takes the field out that belongs into the function.
+    fn take_function(&mut self) -> Given<'a> {
+        let at = self.0.iter().position(|(name, _)| name == "function");
+        Given(at.map(|at| fields(self.0.remove(at).1)).unwrap_or_default())
+    }
+}
+
+impl Serialize for Given<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
 }
 
 #[derive(Serialize)]
@@ -135,12 +183,16 @@ struct WireCall<'a> {
     id: &'a str,
     r#type: &'static str,
     function: WireCallFunction<'a>,
+    #[serde(flatten)]
+    opaque: Given<'a>,
 }
 
 #[derive(Serialize)]
 struct WireCallFunction<'a> {
     name: &'a str,
     arguments: &'a str,
+    #[serde(flatten)]
+    opaque: Given<'a>,
 }
 
 #[derive(Serialize)]
@@ -152,20 +204,29 @@ struct WireTool<'a> {
 #[derive(Serialize)]
 struct WireToolFunction<'a> {
     name: &'a str,
+    /// One without words is left out: some want a letter at least.
+    #[serde(skip_serializing_if = "str::is_empty")]
     description: &'a str,
     parameters: &'a serde_json::Value,
 }
 
 fn wire_message(message: &ChatMessage) -> WireMessage<'_> {
-    let with = |role, content| WireMessage { role, content: Some(content), tool_calls: Vec::new(), tool_call_id: None };
+    let with = |role, content| WireMessage {
+        role,
+        content: Some(content),
+        tool_calls: Vec::new(),
+        tool_call_id: None,
+        opaque: Given::default(),
+    };
     let plain = |role, text| with(role, Content::Text(text));
     match message {
         ChatMessage::System(text) => plain("system", text),
         ChatMessage::User(text) => plain("user", text),
         ChatMessage::Picture { text, images } => with("user", Content::Parts(parts(text, images))),
-        ChatMessage::Assistant { text, tool_calls } => WireMessage {
+        ChatMessage::Assistant { text, tool_calls, opaque } => WireMessage {
             content: (!text.is_empty() || tool_calls.is_empty()).then_some(Content::Text(text)),
             tool_calls: tool_calls.iter().map(wire_call).collect(),
+            opaque: Given::of(opaque.as_ref()),
             ..plain("assistant", text)
         },
         ChatMessage::Tool { call_id, content } => WireMessage { tool_call_id: Some(call_id), ..plain("tool", content) },
@@ -179,11 +240,9 @@ fn parts<'a>(text: &'a str, images: &'a [ImageUrl]) -> Vec<Part<'a>> {
 }
 
 fn wire_call(call: &ToolCall) -> WireCall<'_> {
-    WireCall {
-        id: &call.id,
-        r#type: "function",
-        function: WireCallFunction { name: &call.name, arguments: &call.arguments },
-    }
+    let mut opaque = Given::of(call.opaque.as_ref());
+    let function = WireCallFunction { name: &call.name, arguments: &call.arguments, opaque: opaque.take_function() };
+    WireCall { id: &call.id, r#type: "function", function, opaque }
 }
 
 fn wire_tool(tool: &ToolSpec) -> WireTool<'_> {
@@ -199,7 +258,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn sent(request: &ChatRequest) -> Value {
-        serde_json::from_slice(&body(request)).unwrap()
+        serde_json::from_slice(&body(request, Dialect::default())).unwrap()
     }
 
     #[test]
@@ -229,6 +288,7 @@ mod tests {
             model: "m".into(),
             messages: vec![
                 ChatMessage::Picture { text: "look".into(), images: vec![image(Some("low")), image(None)] },
+                ChatMessage::Assistant { text: "nice".into(), tool_calls: vec![], opaque: None },
                 ChatMessage::Picture { text: String::new(), images: vec![image(None)] },
             ],
             tools: vec![],
@@ -241,6 +301,7 @@ mod tests {
             value["messages"],
             json!([
                 {"role": "user", "content": [{"type": "text", "text": "look"}, low, part]},
+                {"role": "assistant", "content": "nice"},
                 {"role": "user", "content": [part]},
             ])
         );
@@ -248,13 +309,20 @@ mod tests {
 
     #[test]
     fn calls_and_their_results_take_the_api_shape() {
-        let call = ToolCall { id: "c1".into(), name: "f".into(), arguments: "{\"a\":1}".into() };
-        let value = sent(&ChatRequest {
+        let opaque = r#"{"extra_content":{"b":1.50,"a":"\u00e9"},"function":{"sig":"S"}}"#;
+        let call =
+            ToolCall { id: "c1".into(), name: "f".into(), arguments: "{\"a\":1}".into(), opaque: Some(opaque.into()) };
+        let request = ChatRequest {
             model: "m".into(),
             messages: vec![
-                ChatMessage::Assistant { text: String::new(), tool_calls: vec![call] },
+                ChatMessage::User("do it".into()),
+                ChatMessage::Assistant {
+                    text: String::new(),
+                    tool_calls: vec![call],
+                    opaque: Some(r#"{"reasoning_content":"hm"}"#.into()),
+                },
                 ChatMessage::Tool { call_id: "c1".into(), content: "done".into() },
-                ChatMessage::Assistant { text: "ok".into(), tool_calls: vec![] },
+                ChatMessage::Assistant { text: "ok".into(), tool_calls: vec![], opaque: None },
             ],
             tools: vec![
                 ToolSpec {
@@ -266,12 +334,17 @@ mod tests {
             ],
             max_tokens: 1,
             metadata: None,
-        });
+        };
+        let value = sent(&request);
+        let text = String::from_utf8(body(&request, Dialect::default()).to_vec()).unwrap();
+        assert!(text.contains(r#""extra_content":{"b":1.50,"a":"\u00e9"}"#), "as it came: {text}");
         assert_eq!(
             value["messages"],
             json!([
-                {"role": "assistant", "content": null, "tool_calls": [
-                    {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"a\":1}"}}]},
+                {"role": "user", "content": "do it"},
+                {"role": "assistant", "content": null, "reasoning_content": "hm", "tool_calls": [
+                    {"id": "c1", "type": "function", "extra_content": {"b": 1.5, "a": "é"},
+                     "function": {"name": "f", "arguments": "{\"a\":1}", "sig": "S"}}]},
                 {"role": "tool", "content": "done", "tool_call_id": "c1"},
                 {"role": "assistant", "content": "ok"},
             ])

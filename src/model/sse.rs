@@ -1,22 +1,43 @@
 //! Splits a byte stream into server-sent events.
 //!
-//! Contract: lines are cut on bytes (LF or CRLF), so a character split over packets stays whole;
-//! an event is the `data` of the lines up to an empty line, several joined by LF; comments and
-//! every other field are skipped. The result does not depend on how the bytes were packeted. One
-//! event is bounded.
+//! Contract: lines are cut on bytes (LF, CRLF, or CR alone), so a character split over packets stays whole;
+//! an event is the `data` of the lines up to an empty line, several joined by LF, and the type that it was given; a byte order
+//! mark before the first line, comments and every other field are skipped. The result does not depend on how the bytes were
+//! packeted. One event is bounded.
 
 /// The largest event, and so also the largest line, that a gateway may send.
 const EVENT_MAX_BYTES: usize = 1024 * 1024;
+/// The longest type of an event that is told apart from others.
+const EVENT_KIND_MAX_BYTES: usize = 64;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// An event or a line beyond [`EVENT_MAX_BYTES`].
 #[derive(Debug, PartialEq)]
 pub(super) struct EventTooLarge;
 
+/// An event; its type is empty where none was given.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct SseEvent<'a> {
+    pub kind: &'a [u8],
+    pub data: &'a [u8],
+}
+
 #[derive(Default)]
 pub(super) struct SseSplitter {
     /// The beginning of a line whose end has not arrived.
     line: Vec<u8>,
-    /// The data lines of the event that is being read, each followed by LF.
+    /// The last byte was a CR: an LF that follows is of the same line end.
+    after_cr: bool,
+    event: Event,
+}
+
+/// The event that is being read.
+#[derive(Default)]
+struct Event {
+    /// A line was read: no byte order mark can come any more.
+    has_begun: bool,
+    kind: Vec<u8>,
+    /// Its data lines, each followed by LF.
     data: Vec<u8>,
 }
 
@@ -26,25 +47,28 @@ impl SseSplitter {
     pub(super) fn push(
         &mut self,
         mut bytes: &[u8],
-        mut on_event: impl FnMut(&[u8]) -> bool,
+        mut on_event: impl FnMut(SseEvent<'_>) -> bool,
     ) -> Result<(), EventTooLarge> {
-        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
-            let (head, rest) = (&bytes[..end], &bytes[end + 1..]);
+        if std::mem::take(&mut self.after_cr) && bytes.first() == Some(&b'\n') {
+            bytes = &bytes[1..];
+        }
+        while let Some(end) = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
+            let (head, mut rest) = (&bytes[..end], &bytes[end + 1..]);
+            if bytes[end] == b'\r' {
+                self.after_cr = rest.is_empty();
+                rest = rest.strip_prefix(b"\n").unwrap_or(rest);
+            }
             bytes = rest;
             let event_ended = if self.line.is_empty() {
-                take_line(&mut self.data, head)?
+                self.event.take_line(head)?
             } else {
                 self.line.extend_from_slice(head);
-                let ended = take_line(&mut self.data, &self.line);
+                let ended = self.event.take_line(&self.line);
                 self.line.clear();
                 ended?
             };
-            if event_ended && !self.data.is_empty() {
-                let goes_on = on_event(&self.data[..self.data.len() - 1]);
-                self.data.clear();
-                if !goes_on {
-                    return Ok(());
-                }
+            if event_ended && !self.event.end(&mut on_event) {
+                return Ok(());
             }
         }
         self.line.extend_from_slice(bytes);
@@ -54,31 +78,51 @@ impl SseSplitter {
         Ok(())
     }
 
-    /// What the stream left unfinished when it ended: gateways exist that leave out the empty line
+    /// Hands over what the stream left unfinished when it ended: gateways exist that leave out the empty line
     /// after their last event. Half an event looks the same; the reader has to tell.
-    pub(super) fn finish(mut self) -> Option<Vec<u8>> {
-        take_line(&mut self.data, &self.line).ok()?;
-        self.data.pop().map(|_| self.data)
+    pub(super) fn finish(mut self, mut on_event: impl FnMut(SseEvent<'_>) -> bool) {
+        if self.event.take_line(&self.line).is_ok() {
+            self.event.end(&mut on_event);
+        }
     }
 }
 
-/// Adds one whole line to `data`; true when it is the empty line that ends an event.
-fn take_line(data: &mut Vec<u8>, line: &[u8]) -> Result<bool, EventTooLarge> {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    if line.is_empty() {
-        return Ok(true);
+impl Event {
+    /// Takes one whole line; true when it is the empty line that ends the event.
+    fn take_line(&mut self, mut line: &[u8]) -> Result<bool, EventTooLarge> {
+        if !std::mem::replace(&mut self.has_begun, true) {
+            line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
+        }
+        if line.is_empty() {
+            return Ok(true);
+        }
+        let value_of = |name: &[u8]| match line.strip_prefix(name) {
+            Some([b':', b' ', value @ ..]) | Some([b':', value @ ..]) => Some(value),
+            Some([]) => Some(&[][..]),
+            _ => None,
+        };
+        if let Some(kind) = value_of(b"event") {
+            self.kind = kind[..kind.len().min(EVENT_KIND_MAX_BYTES)].to_vec();
+        }
+        let Some(value) = value_of(b"data") else { return Ok(false) };
+        if self.data.len() + value.len() >= EVENT_MAX_BYTES {
+            return Err(EventTooLarge);
+        }
+        self.data.extend_from_slice(value);
+        self.data.push(b'\n');
+        Ok(false)
     }
-    let value = match line.strip_prefix(b"data") {
-        Some([b':', b' ', value @ ..]) | Some([b':', value @ ..]) => value,
-        Some([]) => &[],
-        _ => return Ok(false),
-    };
-    if data.len() + value.len() >= EVENT_MAX_BYTES {
-        return Err(EventTooLarge);
+
+    /// Hands over an event that has data, and begins anew.
+    fn end(&mut self, on_event: &mut impl FnMut(SseEvent<'_>) -> bool) -> bool {
+        let goes_on = match self.data.split_last() {
+            Some((_, data)) => on_event(SseEvent { kind: &self.kind, data }),
+            None => true,
+        };
+        self.kind.clear();
+        self.data.clear();
+        goes_on
     }
-    data.extend_from_slice(value);
-    data.push(b'\n');
-    Ok(false)
 }
 
 #[cfg(test)]
@@ -94,12 +138,12 @@ mod tests {
         for packet in packets {
             splitter
                 .push(packet, |event| {
-                    events.push(String::from_utf8(event.to_vec()).unwrap());
+                    events.push(String::from_utf8(event.data.to_vec()).unwrap());
                     true
                 })
                 .unwrap();
         }
-        assert_eq!(splitter.finish(), None);
+        splitter.finish(|_| panic!("nothing is unfinished"));
         events
     }
 
@@ -119,14 +163,51 @@ mod tests {
     }
 
     #[test]
+    fn line_ends_and_a_byte_order_mark_are_told_from_content() {
+        for lines in ["\n", "\r\n", "\r"] {
+            let stream = format!("\u{feff}data: Hel{lines}{lines}: c{lines}data: lo \u{feff}{lines}{lines}");
+            let bytes = stream.as_bytes();
+            for at in 0..=bytes.len() {
+                assert_eq!(split(&[&bytes[..at], &bytes[at..]]), ["Hel", "lo \u{feff}"], "{lines:?} split at {at}");
+            }
+            let single: Vec<&[u8]> = bytes.chunks(1).collect();
+            assert_eq!(split(&single), ["Hel", "lo \u{feff}"], "{lines:?}");
+        }
+        assert_eq!(split(&[b"data: a\n\ndata: b\r\rdata: c\r\n\r\n"]), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn an_event_has_the_type_that_it_was_given() {
+        let mut splitter = SseSplitter::default();
+        let mut kinds = Vec::new();
+        let stream = b"event: ping\ndata: 1\n\ndata: 2\n\nevent:error\n\nevent\ndata: 3\n\n";
+        splitter
+            .push(stream, |event| {
+                kinds.push(String::from_utf8(event.kind.to_vec()).unwrap());
+                true
+            })
+            .unwrap();
+        assert_eq!(kinds, ["ping", "", ""]);
+    }
+
+    fn rest(splitter: SseSplitter) -> Option<Vec<u8>> {
+        let mut rest = None;
+        splitter.finish(|event| {
+            rest = Some(event.data.to_vec());
+            true
+        });
+        rest
+    }
+
+    #[test]
     fn what_is_unfinished_at_the_end_is_given_apart() {
         let mut splitter = SseSplitter::default();
         splitter.push(b"data: [DONE]", |_| panic!("no event yet")).unwrap();
-        assert_eq!(splitter.finish().as_deref(), Some(&b"[DONE]"[..]));
+        assert_eq!(rest(splitter).as_deref(), Some(&b"[DONE]"[..]));
         let mut splitter = SseSplitter::default();
         splitter.push(b"data: a\nda", |_| panic!("no event yet")).unwrap();
-        assert_eq!(splitter.finish().as_deref(), Some(&b"a"[..]));
-        assert_eq!(SseSplitter::default().finish(), None);
+        assert_eq!(rest(splitter).as_deref(), Some(&b"a"[..]));
+        assert_eq!(rest(SseSplitter::default()), None);
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! A reply while it streams in.
 //!
 //! Contract: [`ChatStream::next`] waits for the network only when there is nothing to give, gives
-//! everything that has arrived together, and answers `None` only after a complete reply: a finish
-//! reason, and then `[DONE]` or a clean end of the body. What arrived before an error is given
+//! everything that has arrived together, and answers `None` only after a complete reply: one with a finish
+//! reason, however its stream ended then, or one with content and `[DONE]`. What arrived before an error is given
 //! before the error. It is cancel-safe: a dropped `next` loses nothing. Dropping the stream aborts
 //! the request.
+//!
+//! The cases that gateways differ in are decided in `spec/guide/providers.md`.
 
 use super::chunk::Chunk;
 use super::error::{ModelError, excerpt, transport_detail};
 use super::gateway::Timeouts;
 use super::reply::{Delta, ModelReply, ReplyBuilder};
-use super::sse::SseSplitter;
+use super::sse::{SseEvent, SseSplitter};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use reqwest::Response;
@@ -21,6 +23,10 @@ use tokio::time::Instant;
 const BATCH_MAX_BYTES: usize = 8 * 1024;
 /// How long the end of the body is waited for after `[DONE]`, aside, to reuse the connection.
 const DRAIN_TIMEOUT_MS: u64 = 1_000;
+/// How long the rest of a stream is waited for after the finish reason: the usage comes with it or just after it.
+const REST_TIMEOUT_MS: u64 = 5_000;
+/// The largest answer that is not streamed.
+const WHOLE_MAX_BYTES: usize = 8 * 1024 * 1024;
 /// The header in which LiteLLM reports what a call cost.
 const COST_HEADER: &str = "x-litellm-response-cost";
 
@@ -28,12 +34,22 @@ const COST_HEADER: &str = "x-litellm-response-cost";
 pub struct ChatStream {
     response: Option<Response>,
     splitter: SseSplitter,
+    form: Form,
     builder: ReplyBuilder,
     /// Parsed, but not yet given to the caller.
     deltas: Vec<Delta>,
     end: Option<Result<(), ModelError>>,
     idle: Duration,
     deadline: Instant,
+}
+
+/// What the body of an answer is.
+enum Form {
+    /// Not known before its first byte that says something; these came before it.
+    Unknown(Vec<u8>),
+    Events,
+    /// One completion as JSON, though a stream was asked for.
+    Whole(Vec<u8>),
 }
 
 impl ChatStream {
@@ -43,6 +59,7 @@ impl ChatStream {
         Self {
             response: Some(response),
             splitter: SseSplitter::default(),
+            form: Form::Unknown(Vec::new()),
             builder: ReplyBuilder::new(cost_usd),
             deltas: Vec::new(),
             end: None,
@@ -86,7 +103,9 @@ impl ChatStream {
         let Some(response) = self.response.as_mut() else {
             return Ok(None);
         };
-        let until = self.deadline.min(Instant::now() + self.idle);
+        let rest = Duration::from_millis(REST_TIMEOUT_MS);
+        let idle = if self.builder.has_finish_reason() { self.idle.min(rest) } else { self.idle };
+        let until = self.deadline.min(Instant::now() + idle);
         match tokio::time::timeout_at(until, response.chunk()).await {
             Ok(received) => received.map_err(cut_off),
             Err(_) if until == self.deadline => {
@@ -105,52 +124,87 @@ impl ChatStream {
     fn take(&mut self, received: Result<Option<Bytes>, ModelError>) {
         let result = match received {
             Ok(Some(bytes)) => self.take_bytes(&bytes),
-            Ok(None) => self.take_end_of_body().map(|()| true),
+            Ok(None) => self.take_end_of_body().map(|is_done| Some(if is_done { End::Marked } else { End::OfBody })),
             Err(error) => Err(error),
         };
         match result {
-            Ok(false) => {}
-            Ok(true) => {
-                self.end = Some(self.check_complete());
+            Ok(None) => {}
+            Ok(Some(end)) => {
+                self.end = Some(self.check_complete(end));
                 self.drain();
             }
             Err(error) => {
-                self.end = Some(Err(error));
+                self.end = Some(self.check_broken(error));
                 self.response = None;
             }
         }
     }
 
-    /// True when the end marker was among the bytes.
-    fn take_bytes(&mut self, bytes: &[u8]) -> Result<bool, ModelError> {
+    /// The end, when its marker was among the bytes.
+    fn take_bytes(&mut self, bytes: &[u8]) -> Result<Option<End>, ModelError> {
+        let mut head = Vec::new();
+        let bytes = match &mut self.form {
+            Form::Unknown(begun) => {
+                begun.extend_from_slice(bytes);
+                let Some(form) = form_of(begun) else {
+                    return if begun.len() > WHOLE_MAX_BYTES { Err(too_large()) } else { Ok(None) };
+                };
+                head.append(begun);
+                self.form = form;
+                head.as_slice()
+            }
+            Form::Events | Form::Whole(_) => bytes,
+        };
+        if let Form::Whole(whole) = &mut self.form {
+            whole.extend_from_slice(bytes);
+            let is_too_large = whole.len() > WHOLE_MAX_BYTES;
+            return if is_too_large { Err(too_large()) } else { Ok(None) };
+        }
         let (builder, deltas) = (&mut self.builder, &mut self.deltas);
         let mut taken = Ok(false);
         let pushed = self.splitter.push(bytes, |event| {
             taken = take_event(builder, deltas, event);
             matches!(taken, Ok(false))
         });
-        pushed.map_err(|_| ModelError::TooLarge { detail: "an event of the stream is too large".to_owned() })?;
-        taken
+        pushed.map_err(|_| too_large())?;
+        taken.map(|is_done| is_done.then_some(End::Marked))
     }
 
     /// The body ended by itself: a last event without its empty line still counts, half a one
-    /// means that the rest is missing.
-    fn take_end_of_body(&mut self) -> Result<(), ModelError> {
-        let Some(event) = std::mem::take(&mut self.splitter).finish() else {
-            return Ok(());
-        };
-        match take_event(&mut self.builder, &mut self.deltas, &event) {
+    /// means that the rest is missing. A whole completion is complete when it can be read. True: its end was marked.
+    fn take_end_of_body(&mut self) -> Result<bool, ModelError> {
+        let (builder, deltas) = (&mut self.builder, &mut self.deltas);
+        if let Form::Whole(whole) = &self.form {
+            return take_json(builder, deltas, whole.trim_ascii()).map(|()| true);
+        }
+        let mut taken = Ok(false);
+        std::mem::take(&mut self.splitter).finish(|event| {
+            taken = take_event(builder, deltas, event);
+            false
+        });
+        match taken {
             Err(ModelError::NotTheApi { detail }) => Err(ModelError::Truncated { detail }),
-            taken => taken.map(|_| ()),
+            taken => taken,
         }
     }
 
-    fn check_complete(&self) -> Result<(), ModelError> {
-        if !self.builder.has_finish_reason() {
+    /// Whether the reply is complete, now that its stream has ended in order.
+    fn check_complete(&self, end: End) -> Result<(), ModelError> {
+        let is_told = matches!(end, End::Marked) && self.builder.has_content();
+        if !self.builder.has_finish_reason() && !is_told {
             let detail = "the stream ended without a finish reason".to_owned();
             return Err(ModelError::Truncated { detail });
         }
-        self.builder.check_calls()
+        Ok(())
+    }
+
+    /// A stream that breaks after its finish reason has said all that it had to say.
+    fn check_broken(&self, error: ModelError) -> Result<(), ModelError> {
+        if !self.builder.has_finish_reason() {
+            return Err(error);
+        }
+        tracing::warn!(%error, detail = error.detail(), "a model's stream broke after its end; its reply counts");
+        Ok(())
     }
 
     /// Lets the connection return to the pool: it does so only when the body was read to its end,
@@ -174,21 +228,75 @@ impl ChatStream {
     }
 }
 
+/// What a body is that begins with these bytes. `None`: they do not tell yet.
+fn form_of(begun: &[u8]) -> Option<Form> {
+    const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+    let begun = begun.trim_ascii_start();
+    if begun.len() < BYTE_ORDER_MARK.len() && BYTE_ORDER_MARK.starts_with(begun) {
+        return None;
+    }
+    match begun.strip_prefix(BYTE_ORDER_MARK).unwrap_or(begun).trim_ascii_start().first() {
+        None => None,
+        Some(b'{') => Some(Form::Whole(Vec::new())),
+        Some(_) => Some(Form::Events),
+    }
+}
+
+/// How a stream ended in order.
+#[derive(Clone, Copy)]
+enum End {
+    Marked,
+    OfBody,
+}
+
 /// Takes one event; true for the end marker.
-fn take_event(builder: &mut ReplyBuilder, deltas: &mut Vec<Delta>, event: &[u8]) -> Result<bool, ModelError> {
-    let event = event.trim_ascii();
-    if event == b"[DONE]" {
+fn take_event(builder: &mut ReplyBuilder, deltas: &mut Vec<Delta>, event: SseEvent<'_>) -> Result<bool, ModelError> {
+    let mut data = event.data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(event.data).trim_ascii();
+    // A proxy that makes events of events.
+    while let Some(inner) = data.strip_prefix(b"data:") {
+        data = inner.trim_ascii_start();
+    }
+    if matches!(data, b"[DONE]" | b"\"[DONE]\"") {
         return Ok(true);
     }
-    if event.is_empty() {
+    let Err(error) = take_json(builder, deltas, data) else { return Ok(false) };
+    let ModelError::NotTheApi { .. } = error else { return Err(error) };
+    // Chunks without an empty line between them come as one event.
+    if data.contains(&b'\n') {
+        for line in data.split(|byte| *byte == b'\n') {
+            if take_event(builder, deltas, SseEvent { data: line, ..event })? {
+                return Ok(true);
+            }
+        }
         return Ok(false);
     }
-    let chunk: Chunk<'_> = serde_json::from_slice(event).map_err(|error| {
-        let detail = format!("{error}, in: {}", excerpt(event));
-        ModelError::NotTheApi { detail }
-    })?;
-    builder.take(&chunk, deltas)?;
-    Ok(false)
+    if event.kind == b"error" && !builder.has_finish_reason() {
+        return Err(ModelError::reported(data));
+    }
+    // A comment, a sign of life, a word of a proxy: what holds no part of the answer takes none of it away.
+    let is_aside = match data.first() {
+        Some(b'{') => false,
+        Some(b'<') => !matches!(event.kind, b"" | b"message"),
+        _ => true,
+    };
+    if is_aside || builder.has_finish_reason() { Ok(false) } else { Err(error) }
+}
+
+/// Takes the JSON text of a chunk, or of a whole completion.
+fn take_json(builder: &mut ReplyBuilder, deltas: &mut Vec<Delta>, json: &[u8]) -> Result<(), ModelError> {
+    let not_the_api = |error| ModelError::NotTheApi { detail: format!("{error}, in: {}", excerpt(json)) };
+    match Chunk::parse(json) {
+        Ok(chunk) => builder.take(&chunk, deltas),
+        Err(_) if std::str::from_utf8(json).is_err() => {
+            let text = String::from_utf8_lossy(json);
+            builder.take(&Chunk::parse(text.as_bytes()).map_err(not_the_api)?, deltas)
+        }
+        Err(error) => Err(not_the_api(error)),
+    }
+}
+
+fn too_large() -> ModelError {
+    ModelError::TooLarge { detail: "an event of the stream is too large".to_owned() }
 }
 
 fn cut_off(error: reqwest::Error) -> ModelError {

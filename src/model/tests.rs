@@ -186,7 +186,7 @@ async fn without_a_key_no_authorization_is_sent() {
 async fn passing_refusals_are_retried_until_an_answer_comes() {
     let server = serve(vec![
         status("429 Too Many Requests", "retry-after: 0.01\r\n", ""),
-        status("503 Service Unavailable", "", "busy"),
+        status("529 Overloaded", "retry-after-ms: 1\r\n", "busy"),
         Answer::Bytes(vec![]),
         stream(&[&token("ok"), FINISH, DONE].concat()),
     ])
@@ -240,12 +240,75 @@ async fn a_gateway_that_is_not_there_is_a_connect_error() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_event_stream_is_no_answer() {
-    for (kind, body) in [("text/html", "<html>Welcome</html>"), ("application/json", "{\"error\":\"no\"}")] {
+async fn a_body_that_is_no_answer_is_none() {
+    for (kind, body, is_page) in [
+        ("text/html", "<html>Welcome</html>", true),
+        ("text/event-stream", "<html>Welcome</html>", true),
+        ("application/json", "{\"error\":\"no\"}", false),
+        ("application/json", "{\"object\":\"error\",\"message\":\"no\"}", false),
+    ] {
         let server = serve(vec![status("200 OK", &format!("content-type: {kind}\r\n"), body)]).await;
         let error = ask(&server).await.unwrap_err();
-        assert!(matches!(error, ModelError::NotTheApi { .. }), "{error:?}");
-        assert_eq!(error.detail(), body);
+        match &error {
+            ModelError::NotTheApi { .. } | ModelError::Truncated { .. } => assert!(is_page, "{error:?}"),
+            ModelError::Reported { .. } => assert!(!is_page, "{error:?}"),
+            other => panic!("{other:?}"),
+        }
+        assert!(!error.detail().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_completion_that_is_not_streamed_is_a_reply() {
+    let body = r#"{"id":"r","choices":[{"message":{"role":"assistant","content":"hi","tool_calls":[{"id":"c","type":"function",
+        "function":{"name":"f","arguments":"{}"}}]},"finish_reason":"tool_calls"}],"usage":{"prompt_tokens":5,"completion_tokens":2}}"#;
+    for kind in ["content-type: application/json\r\n", "content-type: text/event-stream\r\n", ""] {
+        let server = serve(vec![status("200 OK", kind, body)]).await;
+        let (reply, deltas) = ask(&server).await.unwrap();
+        assert_eq!((texts(&deltas).as_str(), reply.tool_calls.len()), ("hi", 1));
+        assert_eq!(reply.usage.unwrap().prompt_tokens, 5);
+    }
+}
+
+/// The body of an answer in these pieces, which ends in order, or breaks.
+fn chunked(body: &[u8], piece: usize, breaks: bool) -> Answer {
+    let mut pieces = vec![CHUNKED_HEAD.as_bytes().to_vec()];
+    for piece in body.chunks(piece) {
+        pieces.push([format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat());
+    }
+    pieces.push(if breaks { b"ff\r\n".to_vec() } else { b"0\r\n\r\n".to_vec() });
+    Answer::Bytes(pieces)
+}
+
+#[tokio::test]
+async fn line_ends_marks_and_asides_take_nothing_from_the_text() {
+    let events = [
+        ": OPENROUTER PROCESSING\n\n",
+        "event: ping\ndata: alive\n\n",
+        "data: : comment\n\n",
+        "data:\n\n",
+        "data: data: {\"choices\":[]}\n\n",
+        "data: ping\n\n",
+        "data: 5\n\n",
+        &token("gr\u{fc}n "),
+        "event: something.new\ndata: {\"type\":\"x\",\"delta\":\"y\"}\n\n",
+        &token("\u{1f980}").trim_end().replace("data:", "id: 3\ndata:"),
+        "\n",
+        &token(" and"),
+        FINISH.trim_end(),
+        "\ndata: [DONE]\n\n",
+    ]
+    .concat();
+    for ends in ["\n", "\r\n", "\r"] {
+        for mark in ["", "\u{feff}"] {
+            let stream = format!("{mark}{}", events.replace('\n', ends));
+            for piece in [1, 2, 3, 5, 4096] {
+                let server = serve(vec![chunked(stream.as_bytes(), piece, false)]).await;
+                let (reply, deltas) = ask(&server).await.unwrap();
+                assert_eq!(reply.text, "gr\u{fc}n \u{1f980} and", "{ends:?} {mark:?} {piece}");
+                assert_eq!(texts(&deltas), reply.text);
+            }
+        }
     }
 }
 
@@ -253,22 +316,93 @@ async fn a_body_that_is_no_event_stream_is_no_answer() {
 async fn a_stream_without_its_end_is_truncated() {
     let hi = token("hi");
     let half = &FINISH[..FINISH.len() / 2];
-    for events in [hi.clone(), [&hi, DONE].concat(), [&hi, half].concat(), String::new()] {
+    for events in [hi.clone(), DONE.to_owned(), [&hi, half].concat(), String::new()] {
         let server = serve(vec![stream(&events)]).await;
         let error = ask(&server).await.unwrap_err();
         assert!(matches!(error, ModelError::Truncated { .. }), "{error:?}");
     }
-    let broken = [CHUNKED_HEAD, "ffff\r\n", &hi, FINISH].concat();
-    let server = serve(vec![Answer::Bytes(vec![broken.into_bytes()])]).await;
+    let server = serve(vec![chunked(hi.as_bytes(), 4096, true)]).await;
     let error = ask(&server).await.unwrap_err();
     assert!(matches!(error, ModelError::Truncated { .. }), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_finish_reason_and_a_clean_end_are_enough() {
-    for end in ["", "data: [DONE]"] {
-        let server = serve(vec![stream(&[&token("hi"), FINISH, end].concat())]).await;
-        assert_eq!(ask(&server).await.unwrap().0.text, "hi");
+async fn a_finish_reason_is_enough_however_the_stream_ends_then() {
+    let ended = [&token("hi"), FINISH].concat();
+    for end in [
+        "",
+        "data: [DONE]",
+        "data: {\"cho",
+        "data: {\"error\":{}}\n\n",
+        "data: {\"error\":\"late\"}\n\n",
+        "data: <html>\n\n",
+    ] {
+        for breaks in [false, true] {
+            let server = serve(vec![chunked([&ended, end].concat().as_bytes(), 4096, breaks)]).await;
+            let reply = ask(&server).await.unwrap().0;
+            assert_eq!((reply.text.as_str(), reply.ending), ("hi", Ending::Whole), "{end}");
+        }
+    }
+    let idle = Timeouts { idle: Duration::from_millis(50), ..quick() };
+    let server = serve(vec![Answer::Hold([STREAM_HEAD, &ended].concat().into_bytes())]).await;
+    assert_eq!(ask_with(&server, idle).await.unwrap().0.text, "hi");
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_text_cost_themselves_alone() {
+    let mut body = STREAM_HEAD.as_bytes().to_vec();
+    body.extend_from_slice(b"data: {\"choices\":[{\"delta\":{\"content\":\"a\xff\"}}]}\n\n");
+    body.extend_from_slice([&token("b"), FINISH, DONE].concat().as_bytes());
+    let server = serve(vec![Answer::Bytes(vec![body])]).await;
+    assert_eq!(ask(&server).await.unwrap().0.text, "a\u{fffd}b");
+}
+
+#[tokio::test]
+async fn a_content_filter_is_told_from_other_refusals() {
+    let filter = r#"{"error":{"code":"content_filter","message":"filtered by policy-7"}}"#;
+    let server = serve(vec![
+        status("400 Bad Request", "", filter),
+        stream(&format!("data: {filter}\n\n")),
+        status("400 Bad Request", "", "too long"),
+    ])
+    .await;
+    for is_filtered in [true, true, false] {
+        let error = ask(&server).await.unwrap_err();
+        assert_eq!(matches!(error, ModelError::Filtered { .. }), is_filtered, "{error:?}");
+        assert!(!error.to_string().contains("policy-7"));
+    }
+}
+
+#[tokio::test]
+async fn an_end_marker_ends_a_reply_that_gives_no_reason() {
+    let server = serve(vec![stream(&[&token("hi"), DONE].concat())]).await;
+    let reply = ask(&server).await.unwrap().0;
+    assert_eq!((reply.text.as_str(), reply.ending, reply.finish_reason), ("hi", Ending::Unmarked, None));
+}
+
+#[tokio::test]
+async fn a_gateway_that_wants_a_field_otherwise_gets_it_so_from_then_on() {
+    let refusal = |body: &str| status("400 Bad Request", "", body);
+    let ok = || stream(&[&token("ok"), FINISH, DONE].concat());
+    let server = serve(vec![
+        refusal("Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead."),
+        refusal("stream_options: Extra inputs are not permitted"),
+        ok(),
+        ok(),
+    ])
+    .await;
+    let gateway = Gateway::with_timeouts(&server.base_url, None, quick()).unwrap();
+    for gateway in [gateway.clone(), gateway.with_key("other").unwrap()] {
+        let mut stream = gateway.chat(&request()).await.unwrap();
+        while stream.next().await.unwrap().is_some() {}
+    }
+    let requests = server.requests.lock().unwrap();
+    let sent = |n: usize| serde_json::from_str::<Value>(requests[n].split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!((requests.len(), sent(0)["max_tokens"].as_u64()), (4, Some(8)));
+    assert!(sent(1)["max_tokens"].is_null() && !sent(1)["stream_options"].is_null());
+    for n in [2, 3] {
+        assert_eq!(sent(n)["max_completion_tokens"], 8);
+        assert!(sent(n)["max_tokens"].is_null() && sent(n)["stream_options"].is_null(), "request {n}");
     }
 }
 

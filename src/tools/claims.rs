@@ -4,9 +4,13 @@
 //! guard (approval, level, organisation, no repetition) is the strictest that was ever declared for the subject, or for the name
 //! as one organisation sees it, by any service; no registration makes it weaker. A worker that restarts begins anew, so a tool
 //! that matters is pinned in the agent's configuration, which counts before all of this.
+//!
+//! Where instances of one service declare a tool differently, every worker takes the declaration of the newest version, and of
+//! equal versions the one that comes first as text: never the one that happened to answer first. [`differing`] names such tools.
 
 use std::{
-    collections::{HashMap, HashSet},
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -17,7 +21,59 @@ use crate::{agents::AuthLevel, limits, subjects};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Declared {
     pub service: String,
+    /// The service's version, as it says itself.
+    pub version: String,
     pub tool: Tool,
+}
+
+impl Declared {
+    /// What the newest version comes first by.
+    fn newest_first(&self) -> impl Ord + use<> {
+        let numbers: Vec<u64> =
+            self.version.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0)).collect();
+        let Tool { name, description, parameters, timeout, .. } = &self.tool;
+        (Reverse(numbers), self.version.clone(), format!("{name} {description} {parameters} {timeout:?}"))
+    }
+}
+
+/// Tools whose declarations differ, and in what.
+pub fn differing(declared: &[Declared]) -> Vec<Refused> {
+    let mut named: BTreeMap<&str, Vec<&Declared>> = BTreeMap::new();
+    for one in declared {
+        named.entry(&one.tool.name).or_default().push(one);
+    }
+    let differ = |all: &[&Declared], of: fn(&Tool) -> String| all.iter().any(|one| of(&one.tool) != of(&all[0].tool));
+    let mut notices = Vec::new();
+    for (name, all) in named {
+        let guards: [(&str, fn(&Tool) -> String); 3] = [
+            ("confirm", |tool| tool.confirm.to_string()),
+            ("idempotent", |tool| tool.idempotent.to_string()),
+            ("auth_level", |tool| format!("{:?}", tool.level)),
+        ];
+        let contents: [(&str, fn(&Tool) -> String); 3] = [
+            ("parameters", |tool| tool.parameters.to_string()),
+            ("description", |tool| tool.description.clone()),
+            ("timeout_ms", |tool| format!("{:?}", tool.timeout)),
+        ];
+        let names = |of: &[(&str, fn(&Tool) -> String)]| {
+            let names = of.iter().filter(|(_, of)| differ(&all, *of)).map(|(name, _)| *name);
+            names.collect::<Vec<_>>().join(", ")
+        };
+        let words = [(names(&guards), "the strictest counts"), (names(&contents), "that of the newest version counts")];
+        let words =
+            words.iter().filter(|(names, _)| !names.is_empty()).map(|(names, rule)| format!("{names} ({rule})"));
+        let words: Vec<String> = words.collect();
+        if !words.is_empty() {
+            let services: BTreeSet<&str> = all.iter().map(|one| one.service.as_str()).collect();
+            let service = services.into_iter().collect::<Vec<_>>().join(", ");
+            notices.push(Refused {
+                service,
+                tool: name.into(),
+                why: format!("declared differently in {}", words.join("; ")),
+            });
+        }
+    }
+    notices
 }
 
 /// A declaration that does not count, and why.
@@ -88,7 +144,7 @@ impl Claims {
             let of_service = taken.entry(&declared.service).or_default();
             let why = match self.claim(now, declared, of_service) {
                 Ok((rank, tool, why)) => {
-                    tools.push((rank, tool));
+                    tools.push((rank, declared.newest_first(), tool));
                     why
                 }
                 Err(why) => Some(why),
@@ -96,10 +152,10 @@ impl Claims {
             let (service, tool) = (declared.service.clone(), declared.tool.name.clone());
             refused.extend(why.map(|why| Refused { service, tool, why }));
         }
-        tools.sort_by_key(|(rank, _)| *rank);
+        tools.sort_by(|(rank, newest, _), (other, next, _)| (rank, newest).cmp(&(other, next)));
         let mut seen = HashSet::new();
-        let tools = tools.into_iter().map(|(_, tool)| tool);
-        // Instances of one service say the same thing; the first of them is heard.
+        let tools = tools.into_iter().map(|(_, _, tool)| tool);
+        // Of what instances of one service say, one is heard.
         let tools = tools.filter(|tool| seen.insert((tool.name.clone(), tool.org.clone(), subject(tool).to_string())));
         let tools = tools.collect();
         let mut refused: Vec<Refused> = refused.into_iter().collect();
@@ -129,7 +185,7 @@ impl Claims {
     fn claim(
         &mut self,
         now: Instant,
-        Declared { service, tool }: &Declared,
+        Declared { service, tool, .. }: &Declared,
         of_service: &mut HashSet<Name>,
     ) -> Result<(u64, Tool, Option<String>), String> {
         let at = subject(tool).to_string();
@@ -174,6 +230,7 @@ impl Claims {
             if let Some(named) = self.named.get(&(seen_by, tool.name.clone())) {
                 tool.confirm |= named.confirm;
                 tool.level = tool.level.max(named.level);
+                tool.idempotent &= named.idempotent;
             }
         }
         Ok((rank, tool, why))
@@ -241,7 +298,35 @@ mod tests {
             contested: false,
             place: Place::Endpoint { subject: subject.into() },
         };
-        Declared { service: service.into(), tool }
+        Declared { service: service.into(), version: "1.0.0".into(), tool }
+    }
+
+    #[test]
+    fn declarations_that_differ_are_one_rule_whatever_their_order() {
+        let mut old = declared("orders", "refund", "tool.refund", "idempotent");
+        old.tool.description = "a".into();
+        let mut new = declared("orders", "refund", "tool.refund", "confirm");
+        (new.version, new.tool.description) = ("1.10.0".into(), "b".into());
+        let mut same = new.clone();
+        same.tool.description = "c".into();
+        let other = declared("billing", "refund", "tool.billing.refund", "admin");
+        let all = [old, new, same, other];
+        let orders = [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]];
+        for order in orders {
+            let mixed = order.map(|n| all[n].clone());
+            let mut claims = Claims::default();
+            claims.settle(Instant::now(), &all[..1]);
+            let (tools, _) = claims.settle(Instant::now(), &mixed);
+            let tool = tools.iter().find(|tool| !tool.contested).unwrap();
+            assert_eq!((tool.confirm, tool.idempotent, tool.level), (true, false, AuthLevel::Admin));
+            assert_eq!(tool.description, "b", "the newest version, then the first as text: {order:?}");
+            let [notice] = differing(&mixed).try_into().unwrap();
+            assert_eq!((notice.service.as_str(), notice.tool.as_str()), ("billing, orders", "refund"));
+            for word in ["confirm", "idempotent", "auth_level", "description"] {
+                assert!(notice.why.contains(word), "{notice:?}");
+            }
+        }
+        assert_eq!(differing(&[all[1].clone(), all[1].clone()]), []);
     }
 
     /// The tools that are offered without a pin, as `name@subject` with their guards.

@@ -20,6 +20,7 @@ use super::{
     builtin::RESERVED,
     claims::{self, Claims, Declared, Refused},
     registry::{Place, Registry, Tool},
+    schema::{self, Normal},
 };
 use crate::{agents::AuthLevel, limits, log::bus::soon, subjects};
 
@@ -28,6 +29,8 @@ use crate::{agents::AuthLevel, limits, log::bus::soon, subjects};
 struct Info {
     name: String,
     id: String,
+    #[serde(default)]
+    version: String,
     #[serde(default)]
     endpoints: Vec<Endpoint>,
 }
@@ -47,8 +50,9 @@ pub struct Discovery {
     answers: Subscriber,
     instances: HashMap<(String, String), Instance>,
     claims: Claims,
-    /// Instances that were heard of so far.
+    /// Instances that were heard of so far; those that answered first, in whatever order, are of one age.
     heard: u64,
+    is_first: bool,
     /// What was refused and is in the log already.
     told: HashSet<Refused>,
 }
@@ -57,9 +61,20 @@ pub struct Discovery {
 struct Instance {
     declared: Vec<Declared>,
     malformed: Vec<Refused>,
+    /// What a tool is offered without.
+    lost: Vec<Refused>,
     /// The older, the smaller.
     order: u64,
     heard_at: Option<Instant>,
+}
+
+/// What a look at all services found.
+pub struct Found {
+    pub tools: Vec<Tool>,
+    /// Declarations that do not count.
+    pub refused: Vec<Refused>,
+    /// Tools that are offered otherwise than one of their declarations says.
+    pub warnings: Vec<Refused>,
 }
 
 /// What came of an answer.
@@ -78,12 +93,12 @@ impl Discovery {
         let inbox = client.new_inbox();
         let answers = soon(client.subscribe(inbox.clone())).await?;
         let (instances, claims, told) = (HashMap::new(), Claims::default(), HashSet::new());
-        Ok(Self { client, inbox, answers, instances, claims, heard: 0, told })
+        Ok(Self { client, inbox, answers, instances, claims, heard: 0, is_first: true, told })
     }
 
     /// Asks for the first time, and waits until the answers have ceased: a worker that takes work before it knows the
-    /// tools would refuse calls that a person has approved. Returns what counts, and what does not.
-    pub async fn first(&mut self) -> (Vec<Tool>, Vec<Refused>) {
+    /// tools would refuse calls that a person has approved.
+    pub async fn first(&mut self) -> Found {
         let end = Instant::now() + Duration::from_millis(limits::TOOLS_FIRST_MS);
         self.ask().await;
         let is_there = |heard: Option<Heard>| heard.is_some_and(|heard| heard != Heard::Nobody);
@@ -91,6 +106,7 @@ impl Discovery {
             let quiet = Instant::now() + Duration::from_millis(limits::TOOLS_QUIET_MS);
             while timeout_at(quiet.min(end), self.take_one()).await.is_ok_and(is_there) {}
         }
+        self.is_first = false;
         self.tools()
     }
 
@@ -119,23 +135,30 @@ impl Discovery {
         if !self.instances.contains_key(&key) && self.instances.len() >= limits::SERVICES_MAX {
             return Heard::Same;
         }
-        let (mut declared, mut malformed) = (Vec::new(), Vec::new());
+        let (mut declared, mut malformed, mut lost) = (Vec::new(), Vec::new(), Vec::new());
         for endpoint in info.endpoints {
             let name = endpoint.name.clone();
+            let notice = |why| Refused { service: info.name.clone(), tool: name.clone(), why };
             match tool(endpoint) {
-                Some(Ok(tool)) => declared.push(Declared { service: info.name.clone(), tool }),
-                Some(Err(why)) => malformed.push(Refused { service: info.name.clone(), tool: name, why }),
+                Some(Ok((tool, without))) => {
+                    lost.extend(without.into_iter().map(notice));
+                    let version = info.version.chars().take(VERSION_MAX_CHARS).collect();
+                    declared.push(Declared { service: info.name.clone(), version, tool });
+                }
+                Some(Err(why)) => malformed.push(notice(why)),
                 None => {}
             }
         }
+        lost.truncate(limits::TOOLS_PER_SERVICE);
         // What is too much is named once, and not kept.
         declared.truncate(2 * limits::TOOLS_PER_SERVICE);
         malformed.truncate(limits::TOOLS_PER_SERVICE);
         self.heard += 1;
-        let instance =
-            self.instances.entry(key).or_insert_with(|| Instance { order: self.heard, ..Instance::default() });
+        let order = if self.is_first { 0 } else { self.heard };
+        let instance = self.instances.entry(key).or_insert_with(|| Instance { order, ..Instance::default() });
         let is_new = instance.heard_at.is_none() || instance.declared != declared || instance.malformed != malformed;
         (instance.declared, instance.malformed, instance.heard_at) = (declared, malformed, Some(Instant::now()));
+        instance.lost = lost;
         if is_new { Heard::News } else { Heard::Same }
     }
 
@@ -161,10 +184,12 @@ impl Discovery {
         }
     }
 
-    /// The tools of all instances that count, and what does not count. What is refused for the first time is logged.
-    fn tools(&mut self) -> (Vec<Tool>, Vec<Refused>) {
-        let mut instances: Vec<&Instance> = self.instances.values().collect();
-        instances.sort_by_key(|instance| instance.order);
+    /// The tools of all instances that count, and what is to be said of them. What is said for the first time is logged.
+    fn tools(&mut self) -> Found {
+        let mut instances: Vec<(&(String, String), &Instance)> = self.instances.iter().collect();
+        // Workers that start at any time hear them in any order; the names are the same for all.
+        instances.sort_by_key(|(key, instance)| (instance.order, *key));
+        let instances: Vec<&Instance> = instances.into_iter().map(|(_, instance)| instance).collect();
         let declared: Vec<Declared> = instances.iter().flat_map(|instance| instance.declared.clone()).collect();
         let (tools, mut refused) = self.claims.settle(std::time::Instant::now(), &declared);
         refused.extend(instances.iter().flat_map(|instance| instance.malformed.clone()));
@@ -174,7 +199,15 @@ impl Discovery {
                 tracing::warn!(service, tool, why, "a tool of a NATS service is refused");
             }
         }
-        (tools, refused)
+        let mut warnings = claims::differing(&declared);
+        warnings.extend(instances.iter().flat_map(|instance| instance.lost.clone()));
+        for warning in &warnings {
+            if self.told.len() < limits::TOOL_REFUSALS_TOLD && self.told.insert(warning.clone()) {
+                let Refused { service, tool, why } = warning;
+                tracing::warn!(service, tool, why, "a tool of a NATS service is not offered as it is declared");
+            }
+        }
+        Found { tools, refused, warnings }
     }
 }
 
@@ -194,18 +227,24 @@ pub async fn run(registry: Registry, mut discovery: Discovery) {
                 Some(Heard::Same | Heard::Nobody) => continue,
             },
         }
-        registry.set_discovered(discovery.tools().0);
+        registry.set_discovered(discovery.tools().tools);
     }
 }
 
+/// Longest version of a service that is kept.
+const VERSION_MAX_CHARS: usize = 64;
+
+/// A tool, and what it is offered without.
+type Offered = (Tool, Vec<String>);
+
 /// The tool that an endpoint declares, or what is wrong with it; `None`: it declares none.
-fn tool(endpoint: Endpoint) -> Option<Result<Tool, String>> {
+fn tool(endpoint: Endpoint) -> Option<Result<Offered, String>> {
     let metadata = endpoint.metadata?;
     (metadata.get("tool").map(String::as_str) == Some("true"))
         .then(|| declared(endpoint.name, endpoint.subject, &metadata))
 }
 
-fn declared(name: String, subject: String, metadata: &HashMap<String, String>) -> Result<Tool, String> {
+fn declared(name: String, subject: String, metadata: &HashMap<String, String>) -> Result<Offered, String> {
     let is = |name: &str| metadata.get(name).is_some_and(|value| value == "true");
     if !subjects::is_token(&name) {
         return Err("its name is not 1 to 64 letters, digits, - and _".into());
@@ -218,10 +257,13 @@ fn declared(name: String, subject: String, metadata: &HashMap<String, String>) -
     }
     let parameters = match metadata.get("parameters") {
         Some(text) if text.len() > limits::TOOL_SCHEMA_MAX_BYTES => return Err("its `parameters` are too large".into()),
-        Some(text) => serde_json::from_str(text).ok().filter(serde_json::Value::is_object),
-        None => Some(serde_json::json!({ "type": "object", "properties": {} })),
+        Some(text) => serde_json::from_str(text).map_err(|_| "its `parameters` are not JSON".to_string())?,
+        None => serde_json::Value::Null,
     };
-    let parameters = parameters.ok_or("its `parameters` are not a JSON object")?;
+    let Normal { schema: parameters, lost } = schema::normal(&parameters)?;
+    if parameters.to_string().len() > limits::TOOL_SCHEMA_MAX_BYTES {
+        return Err("its `parameters` are too large when their references are resolved".into());
+    }
     let timeout_ms = metadata.get("timeout_ms").map_or(Some(limits::TOOL_TIMEOUT_MS), |text| text.parse().ok());
     let timeout_ms = timeout_ms.ok_or("its `timeout_ms` is not a number")?;
     let level = match metadata.get("auth_level").map(String::as_str) {
@@ -232,7 +274,7 @@ fn declared(name: String, subject: String, metadata: &HashMap<String, String>) -
     };
     let mut description = metadata.get("description").cloned().unwrap_or_default();
     description.truncate(description.floor_char_boundary(limits::TOOL_DESCRIPTION_MAX_BYTES));
-    Ok(Tool {
+    let tool = Tool {
         description,
         parameters,
         org: claims::org_of(&subject, metadata.get("org").cloned())?,
@@ -243,14 +285,15 @@ fn declared(name: String, subject: String, metadata: &HashMap<String, String>) -
         contested: false,
         place: Place::Endpoint { subject },
         name,
-    })
+    };
+    Ok((tool, lost))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn declared(subject: &str, metadata: &[(&str, &str)]) -> Option<Result<Tool, String>> {
+    fn declared(subject: &str, metadata: &[(&str, &str)]) -> Option<Result<Offered, String>> {
         let metadata = metadata.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         tool(Endpoint { name: "t".into(), subject: subject.into(), metadata: Some(metadata) })
     }
@@ -259,11 +302,13 @@ mod tests {
     fn only_what_is_declared_as_a_tool_is_one() {
         assert_eq!(declared("tool.t", &[("description", "d")]), None);
         let long = "x".repeat(limits::ORG_MAX_BYTES + 1);
-        for wrong in [("parameters", "[]"), ("timeout_ms", "soon"), ("auth_level", "root"), ("org", &long)] {
+        for wrong in
+            [("parameters", "[]"), ("parameters", "{"), ("timeout_ms", "soon"), ("auth_level", "root"), ("org", &long)]
+        {
             assert!(declared("tool.t", &[("tool", "true"), wrong]).unwrap().is_err(), "{wrong:?}");
         }
         let metadata = [("tool", "true"), ("confirm", "true"), ("timeout_ms", "99999999"), ("auth_level", "admin")];
-        let tool = declared("tool.t", &metadata).unwrap().unwrap();
+        let (tool, _) = declared("tool.t", &metadata).unwrap().unwrap();
         assert!(tool.confirm && !tool.idempotent && tool.level == AuthLevel::Admin);
         assert_eq!(tool.timeout, Duration::from_millis(limits::TOOL_TIMEOUT_MAX_MS));
     }

@@ -1,7 +1,7 @@
 //! The tools that there are: built-in ones, those that discovery found last, those of MCP servers.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, RwLock},
     time::Duration,
 };
@@ -103,8 +103,9 @@ impl Registry {
 
     /// The tools that an organisation may use in a conversation and that an agent may use, ordered by name.
     ///
-    /// Of equal names the first counts, and there is an end to how many are offered: first what is built in, then what is the
-    /// organisation's own, then what is for all; services before MCP servers, and what was known first before what came later.
+    /// Of equal names the first counts, under the strictest guards of all ([`one_of_each`]), and there is an end to how many are
+    /// offered: first what is built in, then what is the organisation's own, then what is for all; services before MCP servers,
+    /// and what was known first before what came later.
     pub fn offered(&self, org: &str, offer: &Offer, may_use: impl Fn(&Tool) -> bool) -> Vec<Tool> {
         let (discovered, mcp) = (self.discovered(), self.mcp.offered());
         let others = || discovered.iter().chain(&mcp).filter(|tool| tool.is_for(org));
@@ -113,8 +114,8 @@ impl Registry {
         tools.extend(self.builtins.offered(offer));
         tools.extend(others().filter(|tool| tool.org.is_some()).cloned());
         tools.extend(others().filter(|tool| tool.org.is_none()).cloned());
-        let mut names = HashSet::new();
-        tools.retain(|tool| may_use(tool) && names.insert(tool.name.clone()));
+        tools.retain(may_use);
+        let mut tools = one_of_each(tools);
         tools.truncate(limits::TOOLS_MAX);
         tools.sort_by(|a, b| a.name.cmp(&b.name));
         tools
@@ -142,6 +143,22 @@ impl Registry {
     }
 }
 
+/// The first tool of each name, under the strictest guards that any of that name has.
+pub fn one_of_each(tools: Vec<Tool>) -> Vec<Tool> {
+    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut each: Vec<Tool> = Vec::new();
+    for tool in tools {
+        match places.get(&tool.name) {
+            Some(at) => each[*at].tighten(&tool),
+            None => {
+                places.insert(tool.name.clone(), each.len());
+                each.push(tool);
+            }
+        }
+    }
+    each
+}
+
 fn knowledge_search() -> Tool {
     Tool {
         name: "knowledge_search".into(),
@@ -162,6 +179,15 @@ fn knowledge_search() -> Tool {
 }
 
 impl Tool {
+    /// Takes the guards of another tool of this name in. What is built in is guarded by nobody else's word.
+    fn tighten(&mut self, other: &Self) {
+        if !matches!(self.place, Place::Knowledge | Place::Builtin(_)) {
+            self.confirm |= other.confirm;
+            self.idempotent &= other.idempotent;
+            self.level = self.level.max(other.level);
+        }
+    }
+
     /// Whether an agent's rule lets it be this tool: one that names a subject wants the tool there and no other.
     pub fn fits_pin(&self, subject: Option<&str>) -> bool {
         match (subject, &self.place) {
@@ -169,5 +195,29 @@ impl Tool {
             (Some(_), _) => false,
             (None, _) => !self.contested,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_equal_names_the_first_counts_under_the_strictest_guards() {
+        let at = |server: &str, confirm, idempotent, level| Tool {
+            name: "pay".into(),
+            place: Place::Mcp { server: server.into(), tool: "pay".into() },
+            confirm,
+            idempotent,
+            level,
+            ..knowledge_search()
+        };
+        let first = at("a", false, true, AuthLevel::EndUser);
+        let others = [at("b", true, true, AuthLevel::None), at("c", false, false, AuthLevel::None)];
+        let all = [vec![knowledge_search(), first], others.to_vec()].concat();
+        let built_in = Tool { confirm: true, idempotent: false, place: others[0].place.clone(), ..knowledge_search() };
+        let each = one_of_each([all, vec![built_in]].concat());
+        let expected = [knowledge_search(), at("a", true, false, AuthLevel::EndUser)];
+        assert_eq!(each, expected, "what is built in is guarded by nobody else's word");
     }
 }

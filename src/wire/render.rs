@@ -15,8 +15,12 @@ use super::{
     live::Kind,
     prompts::{ConfirmationData, InteractionData, OtpRequiredData, OtpSentData},
 };
-use crate::domain::event::{
-    CallRequested, CancelReason, Event, FailureReason, Prompt, ToolReturned, TurnCancelled, TurnCompleted, TurnFailed,
+use crate::{
+    domain::event::{
+        CallRequested, CancelReason, Event, FailureReason, Prompt, ToolReturned, TurnCancelled, TurnCompleted,
+        TurnFailed,
+    },
+    limits,
 };
 
 /// The level of authentication that a one-time password gives.
@@ -75,7 +79,8 @@ fn tool_returned(request_id: &str, stream: bool, e: &ToolReturned, now: DateTime
     let timestamp = now.timestamp_millis();
     let mut frames = Vec::new();
     if stream {
-        let result = RawResponse::ToolResult { name: &e.name, is_error: e.is_error, result: &e.result };
+        let text = shortened(&e.result);
+        let result = RawResponse::ToolResult { name: &e.name, is_error: e.is_error, result: &text };
         frames.push((Kind::Chunk, chunk(request_id, &e.name, result, now)));
     }
     let Some(otp) = &e.otp else { return frames };
@@ -99,6 +104,31 @@ fn tool_returned(request_id: &str, stream: bool, e: &ToolReturned, now: DateTime
         }
     }
     frames
+}
+
+/// A result as it is shown: one that is long as JSON text is cut, and says so.
+fn shortened(result: &str) -> Cow<'_, str> {
+    const MARK: &str = "\n[cut: the result is longer]";
+    // No character takes more than six bytes.
+    if result.len() <= limits::SHOWN_RESULT_MAX_BYTES / 6 {
+        return Cow::Borrowed(result);
+    }
+    let escaped = |c: char| match c {
+        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+        c if u32::from(c) < 0x20 => 6,
+        c => c.len_utf8(),
+    };
+    let (mut bytes, mut end) = (0, 0);
+    for (at, c) in result.char_indices() {
+        bytes += escaped(c);
+        if bytes > limits::SHOWN_RESULT_MAX_BYTES {
+            return Cow::Owned(format!("{}{MARK}", &result[..end]));
+        }
+        if bytes + MARK.len() < limits::SHOWN_RESULT_MAX_BYTES {
+            end = at + c.len_utf8();
+        }
+    }
+    Cow::Borrowed(result)
 }
 
 /// A message was accepted: the first frame of its turn.
@@ -217,6 +247,11 @@ fn failed(e: &TurnFailed, now: DateTime<Utc>) -> Bytes {
         FailureReason::Model | FailureReason::Other => {
             (ErrorCode::AgentError, "The assistant could not answer. Please try again.")
         }
+        FailureReason::Cut => (
+            ErrorCode::AgentError,
+            "The assistant's answer was cut off before it began. Please ask for something shorter.",
+        ),
+        FailureReason::Filtered => (ErrorCode::AgentError, "The assistant's answer was withheld by a content filter."),
         FailureReason::TooLarge => (ErrorCode::AgentError, "The assistant's answer was too long."),
         FailureReason::NoConfiguration | FailureReason::NoGatewayKey => {
             (ErrorCode::AgentError, "The assistant is not set up to answer.")
@@ -237,4 +272,35 @@ fn cancelled(e: &TurnCancelled, now: DateTime<Utc>) -> Bytes {
     }
     let data = CancelledData { request_id, status: 499 };
     Frame::Cancelled { request_id, timestamp: now.timestamp_millis(), status: 499, data }.to_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_is_cut_by_what_it_takes_in_a_frame_and_says_so() {
+        for (piece, times, is_cut) in [
+            ("a", 32 * 1024, false),
+            ("a", 33 * 1024, true),
+            ("\u{1}", 5 * 1024, false),
+            ("\u{1}", 64 * 1024, true),
+            ("\"", 16 * 1024, false),
+            ("\"\n", 16 * 1024, true),
+            ("é🦀", 64 * 1024, true),
+            ("", 1, false),
+        ] {
+            let whole = piece.repeat(times);
+            let shown = shortened(&whole);
+            assert_eq!(shown.ends_with("the result is longer]"), is_cut, "{times} times {piece:?}");
+            let json = serde_json::to_string(&shown).unwrap();
+            assert!(json.len() <= limits::SHOWN_RESULT_MAX_BYTES + 2, "{} bytes", json.len());
+            assert!(is_cut || shown == whole);
+            assert!(
+                !is_cut
+                    || (json.len() > limits::SHOWN_RESULT_MAX_BYTES - 64
+                        && whole.starts_with(shown.split("\n[cut").next().unwrap()))
+            );
+        }
+    }
 }

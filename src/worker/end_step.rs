@@ -7,14 +7,17 @@ use uuid::Uuid;
 use super::{
     Worker,
     consumer::{self, Deadline},
-    model_step::{Replied, add, usage},
+    model_step::{Replied, add, ended, notice, usage},
     run::{Exit, Run},
     side::{self, Judged},
 };
 use crate::{
     domain::{
         Event, Turn,
-        event::{Citation, FailureReason, Response, TurnCompleted, TurnFailed, TurnRequested, Usage},
+        event::{
+            Citation, Ending, FailureReason, ReplyEnd, ResolutionStatus, Response, TurnCompleted, TurnFailed,
+            TurnRequested, Usage,
+        },
     },
     ids, knowledge,
     live::relay::Relay,
@@ -31,6 +34,8 @@ struct Answer {
     usage: Option<Usage>,
     model: Option<String>,
     response_id: Option<String>,
+    /// How the reply ended that the answer is.
+    ended: Option<ReplyEnd>,
     suggestions: Vec<String>,
     judged: Option<Judged>,
 }
@@ -39,6 +44,7 @@ impl Run<'_> {
     /// The model answered without asking for tools.
     pub(super) async fn complete(&mut self, turn: &Turn, replied: Replied) -> Result<(), Exit> {
         let Replied { reply, suggestions, grounding } = replied;
+        let ended = ended(&reply);
         let (text, call) = match reply.text.trim() {
             // What was streamed before the last tool call is the answer then.
             "" => (turn.streamed_text(), None),
@@ -46,8 +52,18 @@ impl Run<'_> {
             _ => (reply.text.trim_end().to_string(), Some(turn.model_calls())),
         };
         if text.is_empty() {
-            return self.fail(turn, FailureReason::Model, "the model gave an empty answer").await;
+            let (reason, detail) = match ended.ending {
+                Ending::Cut => (FailureReason::Cut, "the model's answer was cut off before it said anything"),
+                Ending::Filtered => (FailureReason::Filtered, "a content filter left nothing of the model's answer"),
+                _ => (FailureReason::Model, "the model gave an empty answer"),
+            };
+            let word = ended.finish_reason.as_deref().unwrap_or("none");
+            return self.fail(turn, reason, &format!("{detail} (finish reason: {word})")).await;
         }
+        let text = match notice(ended.ending).filter(|_| call.is_none()) {
+            Some(notice) => format!("{text}\n\n{notice}"),
+            None => text,
+        };
         let judged = match self.profile.gateway.clone() {
             Some(gateway) => {
                 let (profile, state) = (self.profile.clone(), self.state.clone());
@@ -64,6 +80,7 @@ impl Run<'_> {
             usage: total,
             model: reply.model,
             response_id: reply.response_id,
+            ended: Some(ended),
             suggestions,
             judged,
         };
@@ -85,6 +102,7 @@ impl Run<'_> {
             usage: turn.usage,
             model: None,
             response_id: None,
+            ended: None,
             suggestions: vec![],
             judged: None,
         };
@@ -96,7 +114,10 @@ impl Run<'_> {
         let escalation_reason: Option<String> = escalation.flatten();
         // Text that is not one call's own is not what was shown of one.
         let shown = self.showing.shown(answer.call.map_or("", |_| &answer.text));
-        let response = Response { suggested_next_actions: answer.suggestions, ..Response::plain(answer.text) };
+        let mut response = Response { suggested_next_actions: answer.suggestions, ..Response::plain(answer.text) };
+        if answer.ended.as_ref().is_some_and(|ended| ended.ending == Ending::Filtered) {
+            response.resolution_status = ResolutionStatus::Blocked;
+        }
         let event = Event::TurnCompleted(TurnCompleted {
             turn: self.turn_id,
             epoch: self.epoch,
@@ -112,6 +133,7 @@ impl Run<'_> {
             usage: answer.usage,
             model: answer.model,
             response_id: answer.response_id,
+            ended: answer.ended,
             user: turn.request.user.clone(),
             agent: turn.request.agent.clone(),
             shown,

@@ -156,7 +156,7 @@ impl Worker {
         side.spawn(stop_mcp.clone().run_until_cancelled_owned(self.tools.clone().lend()));
         match tools::discovery::Discovery::new(self.client.clone()).await {
             Ok(mut discovery) => {
-                self.tools.set_discovered(discovery.first().await.0);
+                self.tools.set_discovered(discovery.first().await.tools);
                 let run = tools::discovery::run(self.tools.clone(), discovery);
                 side.spawn(shutdown.clone().run_until_cancelled_owned(run));
             }

@@ -17,12 +17,12 @@ use super::{
 use crate::{
     domain::{
         Conversation, Event, Turn,
-        event::{CallRequested, Citation, FailureReason, ModelReplied, Usage},
+        event::{CallRequested, Citation, Ending, FailureReason, ModelReplied, ReplyEnd, Usage},
         shown::{Showing, Voice},
     },
     limits,
     log::ReadError,
-    model::{ChatStream, Delta, ModelError, ModelReply, ToolCall},
+    model::{self, ChatStream, Delta, ModelError, ModelReply, ToolCall},
     subjects::ConversationKey,
     tools::{
         Place, Tool,
@@ -133,7 +133,11 @@ impl Run<'_> {
             Err(error) => {
                 // Its detail is in the log alone: gateways quote what they were sent.
                 tracing::warn!(turn = %self.turn_id, %error, "the model call failed");
-                self.fail(turn, FailureReason::Model, &format!("{error}: {}", error.detail())).await
+                let reason = match error {
+                    ModelError::Filtered { .. } => FailureReason::Filtered,
+                    _ => FailureReason::Model,
+                };
+                self.fail(turn, reason, &format!("{error}: {}", error.detail())).await
             }
         }
     }
@@ -163,8 +167,14 @@ impl Run<'_> {
         }
         let (rest, suggestions) = cutter.finish();
         self.answer(turn, &rest).await;
+        let reply = stream.into_reply();
+        // A text that is not whole says so in its last line, as part of what is streamed.
+        let is_answer = reply.tool_calls.is_empty() && !self.showing.text().trim().is_empty();
+        if let Some(notice) = notice(ended(&reply).ending).filter(|_| is_answer) {
+            self.answer(turn, &format!("\n\n{notice}")).await;
+        }
         let text = self.showing.text().to_string();
-        Ok(Ok((ModelReply { text, ..stream.into_reply() }, suggestions)))
+        Ok(Ok((ModelReply { text, ..reply }, suggestions)))
     }
 
     /// New text of the answer.
@@ -198,15 +208,25 @@ impl Run<'_> {
 
     async fn record_calls(&mut self, turn: &Turn, replied: Replied) -> Result<(), Exit> {
         let Replied { reply, grounding, .. } = replied;
+        let (ended, bytes) = (ended(&reply), reply_bytes(&reply));
         let calls = reply.tool_calls.into_iter().map(|call| {
             let found = self.profile.tool(&self.key, &call.name);
             // Nobody is asked to approve what would be refused.
             let confirm = found.as_ref().is_some_and(|(tool, rule)| {
                 self.profile.needs_approval(tool, rule) && self.profile.demands(&self.state, turn, tool, rule).is_none()
             });
-            requested(call, found.as_ref().map(|(tool, _)| tool), confirm, &self.state.supports)
+            let call = requested(call, found.as_ref().map(|(tool, _)| tool), confirm, &self.state.supports);
+            // What is not made asks nobody.
+            if ended.ending.allows_calls() { call } else { CallRequested { confirm: false, ask: None, ..call } }
         });
         let shown = self.showing.shown(&reply.text);
+        let opaque = reply.opaque.filter(|opaque| {
+            let fits = bytes + opaque.len() <= limits::REPLY_MAX_BYTES;
+            if !fits {
+                tracing::warn!(turn = %self.turn_id, bytes = opaque.len(), "reasoning is too large to go back to the model");
+            }
+            fits
+        });
         let event = Event::TurnModelReplied(ModelReplied {
             turn: self.turn_id,
             epoch: self.epoch,
@@ -216,6 +236,8 @@ impl Run<'_> {
             usage: add(reply.usage.map(usage), self.side_usage.take()),
             model: reply.model,
             response_id: reply.response_id,
+            ended: Some(ended.clone()),
+            opaque,
             grounding,
             shown,
         });
@@ -243,6 +265,7 @@ fn requested(call: ToolCall, tool: Option<&Tool>, confirm: bool, supports: &[Str
         id: call.id,
         name: call.name,
         arguments: canonical.unwrap_or(call.arguments),
+        opaque: call.opaque,
     }
 }
 
@@ -262,7 +285,30 @@ fn distinct(mut calls: Vec<CallRequested>, turn: &Turn) -> Vec<CallRequested> {
 }
 
 fn reply_bytes(reply: &ModelReply) -> usize {
-    reply.text.len() + reply.tool_calls.iter().map(|call| call.arguments.len() + call.name.len()).sum::<usize>()
+    let opaque = |call: &ToolCall| call.opaque.as_ref().map_or(0, String::len);
+    let call = |call: &ToolCall| call.arguments.len() + call.name.len() + opaque(call);
+    reply.text.len() + reply.tool_calls.iter().map(call).sum::<usize>()
+}
+
+/// How a reply ended, as the log keeps it.
+pub(super) fn ended(reply: &ModelReply) -> ReplyEnd {
+    let ending = match reply.ending {
+        model::Ending::Whole => Ending::Whole,
+        model::Ending::Cut => Ending::Cut,
+        model::Ending::Filtered => Ending::Filtered,
+        model::Ending::Refused => Ending::Refused,
+        model::Ending::Unmarked => Ending::Unmarked,
+    };
+    ReplyEnd { ending, finish_reason: reply.finish_reason.clone() }
+}
+
+/// The last line of an answer that is not whole.
+pub(super) fn notice(ending: Ending) -> Option<&'static str> {
+    match ending {
+        Ending::Cut => Some("(This answer was cut off before its end.)"),
+        Ending::Filtered => Some("(This answer was stopped by a content filter.)"),
+        Ending::Whole | Ending::Refused | Ending::Unmarked | Ending::Other => None,
+    }
 }
 
 /// Both reports together.
@@ -283,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_tool_that_is_not_known_does_not_bear_repetition() {
-        let call = ToolCall { id: "call-1".into(), name: "charge".into(), arguments: "{}".into() };
+        let call = ToolCall { id: "call-1".into(), name: "charge".into(), arguments: "{}".into(), opaque: None };
         assert!(!requested(call, None, false, &[]).idempotent);
     }
 }

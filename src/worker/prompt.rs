@@ -32,7 +32,7 @@ pub(super) async fn build(
     let mut messages = vec![ChatMessage::System(instructions(profile, state, turn, earlier.is_empty()))];
     messages.extend(earlier.iter().rev().map(|message| match &message.body {
         Body::User(text) => ChatMessage::User(text.clone()),
-        Body::Agent(_) => ChatMessage::Assistant { text: message.text(), tool_calls: vec![] },
+        Body::Agent(_) => ChatMessage::Assistant { text: message.text(), tool_calls: vec![], opaque: None },
     }));
     let passages = passages(worker, key, profile, turn).await;
     if !passages.is_empty() {
@@ -102,8 +102,13 @@ fn tool_exchange(turn: &Turn) -> Vec<ChatMessage> {
             id: call.request.id.clone(),
             name: call.request.name.clone(),
             arguments: call.request.arguments.clone(),
+            opaque: call.request.opaque.clone(),
         });
-        messages.push(ChatMessage::Assistant { text: reply.text.clone(), tool_calls: calls.collect() });
+        messages.push(ChatMessage::Assistant {
+            text: reply.text.clone(),
+            tool_calls: calls.collect(),
+            opaque: reply.opaque.clone(),
+        });
         messages.extend(reply.calls.iter().filter_map(|call| {
             let result = call.result.as_ref()?;
             let content = if result.is_error { format!("Error: {}", result.text) } else { result.text.clone() };

@@ -281,6 +281,7 @@ impl Run<'_> {
                 Step::StateAnswer(call, resolution, values) => {
                     self.state_answer(&turn, call, resolution, values).await?;
                 }
+                Step::StateCut(call, ending) => self.state_cut(&turn, call, ending).await?,
                 Step::StateUnknown(call) => self.state_unknown(&turn, call).await?,
                 Step::Park(call) => self.park(&turn, call).await?,
                 Step::Wait => return Err(Exit::Done),

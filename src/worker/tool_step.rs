@@ -15,7 +15,7 @@ use super::{
 use crate::{
     domain::{
         Event, Turn,
-        event::{Ask, CallRequested, Prompt, Resolution, ToolCalled, ToolReturned, TurnParked},
+        event::{Ask, CallRequested, Ending, Prompt, Resolution, ToolCalled, ToolReturned, TurnParked},
     },
     ids, limits,
     tools::{CallContext, ToolResult, canonical::Arguments, interactions},
@@ -119,6 +119,22 @@ impl Run<'_> {
         values: Option<Map<String, Value>>,
     ) -> Result<(), Exit> {
         self.record_result(turn, call, interactions::answer(resolution, values.as_ref())).await
+    }
+
+    /// The reply that asks for the call was not whole: what it asks for may be half of it.
+    pub(super) async fn state_cut(&mut self, turn: &Turn, call: CallRequested, ending: Ending) -> Result<(), Exit> {
+        let text = match ending {
+            Ending::Cut => {
+                "Not called: your reply was cut off at its length limit. If the call is still wanted, make it again, with \
+                 shorter arguments or in several calls."
+            }
+            Ending::Filtered => "Not called: your reply was stopped by a content filter.",
+            Ending::Refused => "Not called: your reply was a refusal. If the call is wanted, make it again.",
+            Ending::Unmarked | Ending::Other | Ending::Whole => {
+                "Not called: it is not known whether your reply was whole. If the call is still wanted, make it again."
+            }
+        };
+        self.record_result(turn, call, ToolResult::error(text)).await
     }
 
     /// An earlier worker logged the intent and then vanished.

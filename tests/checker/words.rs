@@ -282,6 +282,7 @@ fn model_replied(turn: Uuid, epoch: Seq, reply: Reply, model_call: u32) -> Model
         idempotent: *idempotent,
         description: String::new(),
         ask: None,
+        opaque: None,
     });
     ModelReplied {
         turn,
@@ -292,6 +293,8 @@ fn model_replied(turn: Uuid, epoch: Seq, reply: Reply, model_call: u32) -> Model
         usage: None,
         model: None,
         response_id: None,
+        ended: None,
+        opaque: None,
         grounding: Vec::new(),
         shown: None,
     }
@@ -313,6 +316,7 @@ fn completed(turn: Uuid, epoch: Seq, number: TurnNo) -> TurnCompleted {
         usage: None,
         model: None,
         response_id: None,
+        ended: None,
         user: somebody(),
         agent: somebody(),
         shown: None,

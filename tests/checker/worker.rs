@@ -289,7 +289,7 @@ impl Driver {
                 self.phase = Phase::Done;
                 return Run::Busy(self);
             }
-            Step::StateRefused(call, _) | Step::StateAnswer(call, ..) => {
+            Step::StateRefused(call, _) | Step::StateAnswer(call, ..) | Step::StateCut(call, _) => {
                 (What::Stated(words::number_of(&call), Statement::Refused), Then::Step)
             }
             Step::StateUnknown(call) => (What::Stated(words::number_of(&call), Statement::Unknown), Then::Step),

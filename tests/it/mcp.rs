@@ -22,7 +22,7 @@ const SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/mcp_serv
 const TOOLS: [&str; 7] =
     ["srv__about_call", "srv__add", "srv__fails", "srv__grow", "srv__picture", "srv__wait", "srv__wait_once"];
 
-struct Scene {
+pub struct Scene {
     stage: Stage,
     worker: Process,
     client: Client,
@@ -32,14 +32,14 @@ struct Scene {
 }
 
 /// The test server as a child process, with `more` keys of its declaration.
-fn child(more: Value) -> Value {
+pub fn child(more: Value) -> Value {
     let mut server = json!({ "command": "python3", "args": [SERVER] });
     server.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     server
 }
 
 /// A worker with an MCP server `srv`, and a session. `STATE` stands for a folder of the test's own.
-async fn scene(server: Value) -> Scene {
+pub async fn scene(server: Value) -> Scene {
     let files = tempfile::tempdir().unwrap();
     let config = files.path().join("mcp.json");
     let text = json!({ "mcpServers": { "srv": server } }).to_string();
@@ -60,7 +60,7 @@ async fn scene(server: Value) -> Scene {
 
 impl Scene {
     /// A whole turn in which the model calls tools; their results.
-    async fn turn_with(&mut self, id: &str, list: &[(&str, Value)]) -> Vec<String> {
+    pub async fn turn_with(&mut self, id: &str, list: &[(&str, Value)]) -> Vec<String> {
         self.stage.gateway.script(calls(list));
         let turn = self.client.ask(&self.session, id, "do it").await;
         assert_eq!(answer_text(&turn), "ok");
@@ -68,7 +68,7 @@ impl Scene {
     }
 
     /// The tools that the model is offered in a new turn.
-    async fn offered(&mut self, id: &str) -> Vec<String> {
+    pub async fn offered(&mut self, id: &str) -> Vec<String> {
         self.client.ask(&self.session, id, "hello").await;
         offered(&self.stage.gateway.requests().pop().unwrap())
     }
@@ -80,7 +80,7 @@ impl Scene {
     }
 
     /// Waits until the worker has learnt tools for the (`before` + 1)th time.
-    async fn learnt(&mut self, before: usize) -> String {
+    pub async fn learnt(&mut self, before: usize) -> String {
         self.worker.nth_line(before, |line| line.contains("tools of an MCP server")).await
     }
 }
@@ -257,9 +257,9 @@ async fn no_server_outlives_its_worker() {
 }
 
 /// Starts the test server over HTTP at a port, 0 = any; the port.
-async fn over_http(port: u16) -> (Process, u16) {
+pub async fn over_http(port: u16, variables: &[(&str, &str)]) -> (Process, u16) {
     let mut command = Command::new("python3");
-    command.args([SERVER, &port.to_string()]).env("TOKEN", "hush-hush");
+    command.args([SERVER, &port.to_string()]).env("TOKEN", "hush-hush").envs(variables.iter().copied());
     let mut process = Process::spawn("mcp server", command);
     let port = process.line_after("listening on port ").await.parse().unwrap();
     (process, port)
@@ -267,7 +267,7 @@ async fn over_http(port: u16) -> (Process, u16) {
 
 #[tokio::test]
 async fn a_server_over_http_is_called_lost_and_found_again() {
-    let (mut server, port) = over_http(0).await;
+    let (mut server, port) = over_http(0, &[]).await;
     let url = format!("http://127.0.0.1:{port}/mcp?key=hush-hush");
     let mut s = scene(json!({ "url": url, "headers": { "Authorization": "Bearer ${MCP_TOKEN}" } })).await;
     s.learnt(0).await;
@@ -287,7 +287,7 @@ async fn a_server_over_http_is_called_lost_and_found_again() {
     s.worker.line(|line| line.contains("an MCP server is gone")).await;
     assert!(s.offered("r4").await.is_empty());
 
-    let (_server, _) = over_http(port).await;
+    let (_server, _) = over_http(port, &[]).await;
     s.learnt(1).await;
     assert_eq!(s.turn_with("r5", &[("srv__add", json!({"a": 2, "b": 3}))]).await, [r#"{"total": 5}"#]);
     assert!(!s.worker.output().contains("hush-hush"));

@@ -22,6 +22,19 @@ TOOLS = [
     {"name": "wait_once", "description": "Answers from the second time on", "annotations": READS},
 ]
 PAGE = 3
+# Tools as no library likes them.
+ODD = [
+    {"name": "odd_null", "description": "Has a null schema", "inputSchema": None},
+    {"name": "odd_list", "description": "Has a list for a schema", "inputSchema": []},
+    {"name": "odd_text", "description": "Takes a text", "inputSchema": {"type": "string"}},
+    {"name": "odd_hints", "description": "Has odd hints", "annotations": "none"},
+    {"name": "odd.name", "description": "Has a name that is made legal"},
+    {"name": "odd/name", "description": "Has a name that becomes the same"},
+    {"name": "odd_kinds", "description": "Answers in unknown kinds", "annotations": READS},
+    {"name": "odd_large", "description": "Answers more than a message holds", "annotations": READS},
+]
+if "ODD" in os.environ:
+    TOOLS = TOOLS[:2] + ODD
 
 
 def say(*words):
@@ -54,6 +67,13 @@ def call(name, arguments, meta, notify):
     if name == "picture":
         image = {"type": "image", "data": "AA==", "mimeType": "image/png"}
         return {"content": [{"type": "text", "text": "look:"}, image], "structuredContent": {"of": "a cat"}}
+    if name == "odd_kinds":
+        parts = [{"type": "text", "text": "before"}, {"type": "hologram", "depth": 3}, {"type": "text", "text": "after"}]
+        return {"content": parts}
+    if name == "odd_large":
+        return text("x" * (5 * 1024 * 1024))
+    if name.startswith("odd"):
+        return text("called " + name)
     if name == "wait_once" and not is_first:
         return text("read " + meta["turnstream/callId"])
     return None

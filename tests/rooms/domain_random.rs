@@ -124,9 +124,10 @@ impl World {
             Step::CallModel if wants_tools.is_empty() => completed(n, epoch, "Hello"),
             Step::CallModel => replied(n, epoch, tools(self.names, wants_tools)),
             Step::CallTools(calls) => returned(n, epoch, &calls.last()?.id),
-            Step::StateRefused(call, _) | Step::StateAnswer(call, ..) | Step::StateUnknown(call) => {
-                returned(n, epoch, &call.id)
-            }
+            Step::StateRefused(call, _)
+            | Step::StateAnswer(call, ..)
+            | Step::StateCut(call, _)
+            | Step::StateUnknown(call) => returned(n, epoch, &call.id),
             Step::Park(call) => parked(n, epoch, &call.id, 100 + self.names),
             Step::Wait => return None,
             Step::EndAtCap => completed(n, epoch, "I stopped here"),

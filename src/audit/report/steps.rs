@@ -9,7 +9,8 @@ use super::{
     html::{At, Count, Json, Quote, Seq, Spent, Text, Took, fact},
 };
 use crate::domain::event::{
-    CallRequested, Citation, Content, ModelReplied, Prompt, Resolution, ToolReturned, TurnCompleted, TurnResumed,
+    CallRequested, Citation, Content, Ending, ModelReplied, Prompt, ReplyEnd, Resolution, ToolReturned, TurnCompleted,
+    TurnResumed,
 };
 
 /// A turn.
@@ -117,6 +118,7 @@ fn model_replied(f: &mut Formatter<'_>, replied: &ModelReplied) -> fmt::Result {
     }
     replied.calls.iter().try_for_each(|call| requested(f, call))?;
     writeln!(f, "<dl>")?;
+    ended(f, replied.ended.as_ref())?;
     if let Some(usage) = replied.usage {
         fact(f, "Used", Spent(usage))?;
     }
@@ -125,6 +127,14 @@ fn model_replied(f: &mut Formatter<'_>, replied: &ModelReplied) -> fmt::Result {
     }
     writeln!(f, "</dl>")?;
     citations(f, "Documents before the model", &replied.grounding)
+}
+
+/// How the model's reply ended, and its provider's word for it.
+fn ended(f: &mut Formatter<'_>, ended: Option<&ReplyEnd>) -> fmt::Result {
+    let Some(ReplyEnd { ending, finish_reason }) = ended else { return Ok(()) };
+    let class = if *ending == Ending::Whole { "" } else { " class=\"flag warn\"" };
+    let reason = finish_reason.as_deref().unwrap_or("no finish reason");
+    fact(f, "The reply ended", format_args!("<span{class}>{}</span> ({})", ending.words(), Text(reason)))
 }
 
 /// A call that the model asks for.
@@ -213,6 +223,7 @@ fn completion(f: &mut Formatter<'_>, completed: &TurnCompleted) -> fmt::Result {
     write!(f, "{}", Quote(&completed.response.text()))?;
     writeln!(f, "<dl>")?;
     fact(f, "Message", format_args!("<code>{}</code>", completed.message_id))?;
+    ended(f, completed.ended.as_ref())?;
     if let Some(usage) = completed.usage {
         fact(f, "Used in the turn", Spent(usage))?;
     }

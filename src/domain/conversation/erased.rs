@@ -15,7 +15,9 @@ impl Conversation {
         self.erased |= kind == kind::SESSION_OPENED;
         let Some(turn) = &mut self.turn else { return };
         match kind {
-            kind::TURN_MODEL_REPLIED => turn.replies.push(Reply { text: String::new(), calls: Vec::new() }),
+            kind::TURN_MODEL_REPLIED => {
+                turn.replies.push(Reply { text: String::new(), calls: Vec::new(), ended: None, opaque: None });
+            }
             kind::TURN_PARKED => {
                 turn.park = turn.epoch.map(|_| Park::erased(recorded.time));
                 return;

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Citation, Participant, Response, Shown, Usage};
+use super::{Citation, Participant, ReplyEnd, Response, Shown, Usage};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -36,6 +36,9 @@ pub struct TurnCompleted {
     pub model: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_id: Option<String>,
+    /// How the last reply ended; absent = no reply ended the turn, or the event is older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<ReplyEnd>,
     pub user: Participant,
     pub agent: Participant,
     /// How the last model call was shown.
@@ -76,6 +79,10 @@ pub struct TurnFailed {
 pub enum FailureReason {
     /// The model could not be reached, refused, or answered with something that is no answer.
     Model,
+    /// The model's reply was cut off before it said anything.
+    Cut,
+    /// A content filter left nothing of the model's reply.
+    Filtered,
     /// What happened is larger than an event may be.
     TooLarge,
     /// The agent's configuration that the turn names can't be found.

@@ -16,6 +16,7 @@ use super::{
         call::{CallContext, ToolResult},
         registry::Tool,
     },
+    lenient,
     server::{Server, Up},
 };
 
@@ -99,7 +100,7 @@ fn request(name: &str, arguments: Map<String, Value>, context: &CallContext) -> 
 }
 
 async fn ask(up: &Up, request: CallToolRequestParams) -> Result<ToolResult, Failure> {
-    match up.peer.call_tool_once(request).await {
+    match lenient::call(&up.peer, request).await {
         Ok(CallToolResponse::Complete(result)) => Ok(read(result)),
         Ok(CallToolResponse::InputRequired(_)) => {
             Ok(ToolResult::error("The tool asks for more input than a call can give."))

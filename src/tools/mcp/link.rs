@@ -5,9 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use reqwest::redirect::Policy;
 use rmcp::{
     ClientHandler, Peer, RoleClient, ServiceError, ServiceExt,
-    model::{
-        ClientCapabilities, ClientConfig, ClientRequest, Implementation, PaginatedRequestParams, PingRequest, Tool,
-    },
+    model::{ClientCapabilities, ClientConfig, ClientRequest, Implementation, PingRequest, Tool},
     service::{NotificationContext, RunningService, RunningServiceCancellationToken},
     transport::{
         StreamableHttpClientTransport, async_rw::AsyncRwTransport, common::client_side_sse::ExponentialBackoff,
@@ -20,7 +18,11 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::child::{self, Group};
+use super::{
+    super::claims::Refused,
+    child::{self, Group},
+    lenient, lines,
+};
 use crate::{
     config::{McpLink, McpServer},
     limits,
@@ -75,8 +77,9 @@ impl Link {
         let (service, child) = match &settings.link {
             McpLink::Child { command, args, env, cwd } => {
                 let (group, stdout, stdin) = child::start(&settings.name, command, args, env, cwd.as_deref())?;
-                let transport = AsyncRwTransport::new_client(stdout, stdin);
-                let transport = transport.with_max_line_length(limits::MCP_MESSAGE_MAX_BYTES);
+                let transport =
+                    AsyncRwTransport::new_client(lines::bounded(stdout, limits::MCP_MESSAGE_MAX_BYTES), stdin);
+                let transport = transport.with_max_line_length(limits::MCP_MESSAGE_MAX_BYTES + 1);
                 (timeout(patience, handler.serve(transport)).await?, Some(group))
             }
             McpLink::Http { url, headers } => {
@@ -114,18 +117,20 @@ impl Link {
         }
     }
 
-    /// All tools, page by page, up to what can be offered.
-    pub async fn tools(&self) -> Result<Vec<Tool>, LinkError> {
-        let (mut tools, mut cursor) = (Vec::new(), None);
+    /// All tools, page by page, up to what can be offered, and those that can't be read.
+    pub async fn tools(&self, server: &str) -> Result<(Vec<Tool>, Vec<Refused>), LinkError> {
+        let (mut tools, mut refused, mut cursor) = (Vec::new(), Vec::new(), None);
         loop {
-            let page = self.peer.list_tools(Some(PaginatedRequestParams::default().with_cursor(cursor)));
+            let page = lenient::list(&self.peer, server, cursor);
             let page = timeout(Duration::from_millis(limits::MCP_LIST_MS), page).await??;
-            cursor = page.next_cursor;
+            cursor = page.next;
             // A page without a tool could be followed by another one for ever.
-            let more = !page.tools.is_empty() && tools.len() < limits::TOOLS_MAX;
+            let more =
+                !(page.tools.is_empty() && page.refused.is_empty()) && tools.len() + refused.len() < limits::TOOLS_MAX;
             tools.extend(page.tools);
+            refused.extend(page.refused);
             if cursor.is_none() || !more {
-                return Ok(tools);
+                return Ok((tools, refused));
             }
         }
     }

@@ -2,12 +2,15 @@
 //!
 //! Each server that is configured has one task in a worker ([`server`]), which holds a connection to it ([`link`], over a
 //! child process of [`child`] or over HTTP) and the list of its tools ([`offer`]). A server that is down costs its tools: they
-//! are not offered, and a call of one is an error result at once ([`call`]).
+//! are not offered, and a call of one is an error result at once ([`call`]). What the library does not take is read as far as it
+//! can be ([`lenient`], [`lines`]).
 //!
 //! The protocol is that of the `rmcp` crate; the connection is negotiated by `initialize`, which every server understands.
 
 mod call;
 mod child;
+mod lenient;
+mod lines;
 mod link;
 mod offer;
 mod server;
@@ -21,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use self::server::Server;
 use super::{
     call::{CallContext, ToolResult},
+    claims::Refused,
     registry::Tool,
 };
 use crate::config::McpServer;
@@ -51,6 +55,11 @@ impl Mcp {
     /// The tools of the servers that are up.
     pub fn offered(&self) -> Vec<Tool> {
         self.servers.iter().filter(|server| server.is_up()).flat_map(|server| server.tools().to_vec()).collect()
+    }
+
+    /// What is to be said of the tools that servers list, where it is not offered as it stands.
+    pub fn warnings(&self) -> Vec<Refused> {
+        self.servers.iter().flat_map(|server| server.warnings().to_vec()).collect()
     }
 
     /// A tool of a server that is down now.

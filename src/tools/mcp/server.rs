@@ -9,7 +9,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{super::registry::Tool, link::Link, offer};
+use super::{
+    super::{claims::Refused, registry::Tool},
+    link::Link,
+    offer,
+};
 use crate::{
     config::{McpLink, McpServer},
     limits,
@@ -33,6 +37,8 @@ struct State {
     times: u64,
     /// Its tools, or those that it had when it was up last.
     tools: Arc<Vec<Tool>>,
+    /// What is to be said of the tools that it lists.
+    warnings: Arc<Vec<Refused>>,
 }
 
 /// A connection as a caller sees it.
@@ -53,6 +59,11 @@ impl Server {
     /// Its tools, or those that it had when it was up last.
     pub fn tools(&self) -> Arc<Vec<Tool>> {
         self.state.borrow().tools.clone()
+    }
+
+    /// What is to be said of the tools that it lists.
+    pub fn warnings(&self) -> Arc<Vec<Refused>> {
+        self.state.borrow().warnings.clone()
     }
 
     /// The connection, if there is one.
@@ -122,9 +133,9 @@ impl Server {
 
     async fn open(&self) -> Result<Link, String> {
         let link = Link::open(&self.settings).await.map_err(|error| self.without_secrets(error.to_string()))?;
-        match link.tools().await {
+        match link.tools(&self.settings.name).await {
             Ok(listed) => {
-                self.set_up(&link, offer::tools(&self.settings, listed));
+                self.set_up(&link, listed);
                 Ok(link)
             }
             Err(error) => {
@@ -161,8 +172,8 @@ impl Server {
     }
 
     async fn list_again(&self, link: &Link) {
-        match link.tools().await {
-            Ok(listed) => self.set_up(link, offer::tools(&self.settings, listed)),
+        match link.tools(&self.settings.name).await {
+            Ok(listed) => self.set_up(link, listed),
             Err(error) => {
                 let problem = self.without_secrets(error.to_string());
                 tracing::warn!(server = self.settings.name, problem, "the tools of an MCP server are not known");
@@ -179,7 +190,16 @@ impl Server {
         reachable
     }
 
-    fn set_up(&self, link: &Link, tools: Vec<Tool>) {
+    fn set_up(&self, link: &Link, (listed, mut warnings): (Vec<rmcp::model::Tool>, Vec<Refused>)) {
+        let tools = offer::tools(&self.settings, listed, &mut warnings);
+        for Refused { tool, why, .. } in &warnings {
+            tracing::warn!(
+                server = self.settings.name,
+                tool,
+                why,
+                "a tool of an MCP server is not offered as it is listed"
+            );
+        }
         let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_str()).collect();
         tracing::info!(server = self.settings.name, tools = names.join(" "), "tools of an MCP server");
         self.state.send_modify(|state| {
@@ -187,6 +207,7 @@ impl Server {
             state.peer = Some(link.peer.clone());
             state.times += 1;
             state.tools = Arc::new(tools);
+            state.warnings = Arc::new(warnings);
         });
     }
 

@@ -101,6 +101,7 @@ pub fn call(call: &str) -> CallRequested {
         idempotent: false,
         description: "Does something".into(),
         ask: None,
+        opaque: None,
     }
 }
 
@@ -126,6 +127,8 @@ pub fn replied(n: u64, epoch: u64, calls: Vec<CallRequested>) -> Event {
         usage: None,
         model: None,
         response_id: None,
+        ended: None,
+        opaque: None,
         grounding: Vec::new(),
         shown: None,
     })
@@ -171,6 +174,7 @@ pub fn completed(n: u64, epoch: u64, text: &str) -> Event {
         usage: None,
         model: None,
         response_id: None,
+        ended: None,
         user: user(),
         agent: agent(),
         shown: None,

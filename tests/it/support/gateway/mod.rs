@@ -1,11 +1,13 @@
 //! A scriptable model gateway: a real HTTP server that answers each chat completion request as a
 //! test tells it.
 //!
-//! Contract: a request is first shown to the rule, then it takes the next scripted reply, then
+//! Contract: a request that breaks the rules of the big providers ([`rules`]), or a demand of the test's, is refused with 400. Any
+//! other is first shown to the rule, then it takes the next scripted reply, then
 //! `Reply::text("ok")`. Every token is an SSE event in a write of its own. Waiting is for events,
 //! never for time. Dropping the gateway closes it and all its connections.
 
 mod reply;
+mod rules;
 mod tests;
 
 pub use reply::{Gate, Reply};
@@ -32,6 +34,7 @@ use warp::{Filter, Reply as _};
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 type Rule = Box<dyn Fn(&Value) -> Option<Reply> + Send + Sync>;
+type Demand = Box<dyn Fn(&Value) -> Option<String> + Send + Sync>;
 
 pub struct FakeGateway {
     address: SocketAddr,
@@ -46,6 +49,8 @@ struct Shared {
     open: watch::Sender<usize>,
     queue: Mutex<VecDeque<Reply>>,
     rule: Mutex<Option<Rule>>,
+    demand: Mutex<Option<Demand>>,
+    refusals: Mutex<Vec<String>>,
     calls_made: AtomicUsize,
 }
 
@@ -75,6 +80,16 @@ impl FakeGateway {
     /// Sets the rule that is asked before the queue; it takes the place of an earlier one.
     pub fn respond_with(&self, rule: impl Fn(&Value) -> Option<Reply> + Send + Sync + 'static) {
         *self.shared.rule.lock().unwrap() = Some(Box::new(rule));
+    }
+
+    /// Sets what is demanded of requests beyond the rules: a reason refuses one with 400.
+    pub fn demand(&self, demand: impl Fn(&Value) -> Option<String> + Send + Sync + 'static) {
+        *self.shared.demand.lock().unwrap() = Some(Box::new(demand));
+    }
+
+    /// Why requests were refused so far.
+    pub fn refusals(&self) -> Vec<String> {
+        self.shared.refusals.lock().unwrap().clone()
     }
 
     /// Waits until at least `count` requests were received.
@@ -143,6 +158,14 @@ async fn answer(authorization: Option<String>, request: Value, shared: Arc<Share
         requests.push(received);
         requests.len()
     };
+    let demanded = || shared.demand.lock().unwrap().as_ref().and_then(|demand| demand(&request));
+    if let Some(why) = rules::refusal(&request).or_else(demanded) {
+        eprintln!("the gateway refuses a request: {why}");
+        let body = serde_json::json!({"error": {"message": format!("gateway-internal: {why}")}}).to_string();
+        shared.refusals.lock().unwrap().push(why);
+        shared.received.send_modify(|count| *count += 1);
+        return page(400, "application/json", body);
+    }
     let ruled = match &*shared.rule.lock().unwrap() {
         Some(rule) => rule(&request),
         None => None,
@@ -154,7 +177,7 @@ async fn answer(authorization: Option<String>, request: Value, shared: Arc<Share
             let events = script.events(number, &request["model"], &shared.calls_made);
             event_stream(events, script, open)
         }
-        Kind::Raw(pieces) => raw_stream(pieces, open),
+        Kind::Raw(pieces, end) => event_stream(raw_events(pieces), Script::ends(end), open),
         Kind::Page { status, content_type, body } => page(status, content_type, body),
         Kind::Hang => pending().await,
     }
@@ -190,6 +213,11 @@ impl Drop for OpenStream {
     }
 }
 
+/// Pieces of a body as events.
+fn raw_events(pieces: Vec<Bytes>) -> VecDeque<Event> {
+    pieces.into_iter().map(|bytes| Event { bytes, paced: false }).collect()
+}
+
 /// The response whose body plays the events; dropping the body ends the open stream.
 fn event_stream(events: VecDeque<Event>, script: Script, open: OpenStream) -> Response {
     struct Cut;
@@ -220,19 +248,9 @@ fn event_stream(events: VecDeque<Event>, script: Script, open: OpenStream) -> Re
                     },
                 }
             }
-            let bytes = Bytes::from(format!("data: {}\n\n", event.data));
+            let bytes = event.bytes;
             Some((Ok::<_, Cut>(bytes), (events, open)))
         }
-    });
-    event_stream_response(warp::reply::stream(body))
-}
-
-/// The response whose body is made of these pieces.
-fn raw_stream(pieces: Vec<Bytes>, open: OpenStream) -> Response {
-    let body = stream::unfold((VecDeque::from(pieces), open), |(mut pieces, open)| async move {
-        tokio::task::yield_now().await;
-        let piece = pieces.pop_front()?;
-        Some((Ok::<_, std::convert::Infallible>(piece), (pieces, open)))
     });
     event_stream_response(warp::reply::stream(body))
 }

@@ -36,7 +36,7 @@ pub struct Reply(pub(super) Kind);
 #[derive(Clone)]
 pub(super) enum Kind {
     Stream(Script),
-    Raw(Vec<Bytes>),
+    Raw(Vec<Bytes>, End),
     Page { status: u16, content_type: &'static str, body: String },
     Hang,
 }
@@ -119,7 +119,20 @@ impl Reply {
 
     /// An event stream in exactly these pieces, each a write of its own.
     pub fn raw(pieces: Vec<Vec<u8>>) -> Self {
-        Self(Kind::Raw(pieces.into_iter().map(Bytes::from).collect()))
+        Self(Kind::Raw(pieces.into_iter().map(Bytes::from).collect(), End::Complete))
+    }
+
+    /// An event stream of these bytes, cut into pieces of this size.
+    pub fn bytes(body: &str, piece: usize) -> Self {
+        Self::raw(body.as_bytes().chunks(piece).map(<[u8]>::to_vec).collect())
+    }
+
+    /// Breaks the connection off after the last piece.
+    pub fn breaks(self) -> Self {
+        match self.0 {
+            Kind::Raw(pieces, _) => Self(Kind::Raw(pieces, End::Cut)),
+            _ => panic!("only a raw reply has this setting"),
+        }
     }
 
     /// A web page where the API should be.
@@ -168,7 +181,7 @@ impl Reply {
     fn change(mut self, change: impl FnOnce(&mut Script)) -> Self {
         match &mut self.0 {
             Kind::Stream(script) => change(script),
-            Kind::Raw(_) | Kind::Page { .. } | Kind::Hang => panic!("only a streamed reply has this setting"),
+            Kind::Raw(..) | Kind::Page { .. } | Kind::Hang => panic!("only a streamed reply has this setting"),
         }
         self
     }
@@ -180,11 +193,22 @@ fn words(text: &str) -> Vec<String> {
 
 /// One SSE event; a paced one is a token.
 pub(super) struct Event {
-    pub(super) data: String,
+    pub(super) bytes: Bytes,
     pub(super) paced: bool,
 }
 
+impl Event {
+    fn of(data: &str, paced: bool) -> Self {
+        Self { bytes: format!("data: {data}\n\n").into(), paced }
+    }
+}
+
 impl Script {
+    /// A script without events that ends in this way.
+    pub(super) fn ends(end: End) -> Self {
+        Self { reasoning: vec![], tokens: vec![], calls: vec![], pace: Pace::AtOnce, end }
+    }
+
     pub(super) fn events(&self, number: usize, model: &Value, calls_made: &AtomicUsize) -> VecDeque<Event> {
         let chunk = |choices: Value, usage: Value| {
             json!({
@@ -196,7 +220,7 @@ impl Script {
             let choice = json!({"index": 0, "delta": delta, "finish_reason": finish_reason});
             chunk(json!([choice]), Value::Null)
         };
-        let event = |json: Value, paced| Event { data: json.to_string(), paced };
+        let event = |json: Value, paced| Event::of(&json.to_string(), paced);
         let first = delta(json!({"role": "assistant", "content": ""}), Value::Null);
         let mut events = VecDeque::from([event(first, false)]);
         for token in &self.reasoning {
@@ -223,7 +247,7 @@ impl Script {
             });
             events.push_back(event(delta(json!({}), json!(reason)), false));
             events.push_back(event(chunk(json!([]), usage), false));
-            events.push_back(Event { data: "[DONE]".to_owned(), paced: false });
+            events.push_back(Event::of("[DONE]", false));
         }
         events
     }

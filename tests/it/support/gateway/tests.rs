@@ -146,6 +146,74 @@ async fn a_raw_reply_is_sent_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_reply_is_cut_and_broken_where_it_should_be() {
+    let gateway = FakeGateway::start().await;
+    gateway.script(Reply::bytes("data: one\n\ndata: two\n\n", 3));
+    assert_eq!(events(ask(&gateway, "a").await).await, ["one", "two"]);
+    gateway.script(Reply::bytes("data: one\n\ndata: tw", 1 << 20).breaks());
+    let mut response = ask(&gateway, "b").await;
+    assert_eq!(response.chunk().await.unwrap().unwrap(), "data: one\n\ndata: tw");
+    assert!(response.chunk().await.is_err());
+}
+
+#[test]
+fn the_rules_of_the_big_providers_are_held_to() {
+    let user = json!({"role": "user", "content": "a"});
+    let said = json!({"role": "assistant", "content": "b"});
+    let system = json!({"role": "system", "content": "s"});
+    let call = |name: &str, arguments: &str| {
+        let call = json!({"id": "1", "type": "function", "function": {"name": name, "arguments": arguments}});
+        json!({"role": "assistant", "content": null, "tool_calls": [call]})
+    };
+    let result = json!({"role": "tool", "content": "r", "tool_call_id": "1"});
+    let tool = |name: &str, parameters: Value| json!({"type": "function", "function": {"name": name, "parameters": parameters}});
+    let good = tool("t", json!({"type": "object", "properties": {"a": {"type": "string"}}}));
+    let refusal =
+        |messages: &[&Value], tools: &[&Value]| rules::refusal(&json!({"messages": messages, "tools": tools}));
+    let called = call("t", "{}");
+    assert_eq!(refusal(&[&system, &user, &called, &result, &said, &user], &[&good]), None);
+    let blank = json!({"role": "user", "content": " "});
+    for broken in [
+        &[&user, &system][..],
+        &[&system, &system, &user],
+        &[&user, &user],
+        &[&said, &user],
+        &[&user, &called, &said],
+        &[&user, &called],
+        &[&user, &result],
+        &[&blank],
+        &[&user, &call("t", "[1]"), &result],
+        &[&user, &call("t", "{\"a\":"), &result],
+        &[&user, &call("a b", "{}"), &result],
+    ] {
+        assert!(refusal(broken, &[]).is_some(), "{broken:?}");
+    }
+    for schema in [
+        json!({}),
+        json!({"type": "object"}),
+        json!({"type": "object", "properties": {}, "anyOf": []}),
+        json!({"type": "object", "properties": {"$a": {}}}),
+        json!({"type": "object", "properties": {"a": {"type": ["string", "null"]}}}),
+        json!({"type": "object", "properties": {"a": {"$ref": "#/x"}}}),
+        json!({"type": "object", "properties": {"a": {"type": "array"}}}),
+        Value::Null,
+    ] {
+        assert!(refusal(&[&user], &[&tool("t", schema.clone())]).is_some(), "{schema}");
+    }
+    assert!(refusal(&[&user], &[&tool("a.b", json!({"type": "object", "properties": {}}))]).is_some());
+}
+
+#[tokio::test]
+async fn a_request_that_breaks_a_rule_or_a_demand_is_refused() {
+    let gateway = FakeGateway::start().await;
+    gateway.demand(|request| (request["messages"][0]["content"] == "no").then(|| "not so".into()));
+    for (message, status) in [(" ", 400), ("no", 400), ("yes", 200)] {
+        assert_eq!(ask(&gateway, message).await.status(), status, "{message}");
+    }
+    assert_eq!(gateway.refusals().len(), 2);
+}
+
+#[tokio::test]
 async fn other_endpoints_are_answered_by_the_rule_alone() {
     let gateway = FakeGateway::start().await;
     let ask = async || {

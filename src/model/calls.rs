@@ -1,0 +1,218 @@
+//! Tool calls, put together from their fragments.
+//!
+//! Contract: fragments belong together by their index, or by their id where there is no index. Gateways number calls oddly, so a
+//! fragment with a name begins a new call where the one before it under its index is another one: another id, another name, or
+//! arguments that are whole already. A call that is sent twice is one call; two calls with ids of their own are two, however much
+//! they are alike.
+
+use serde_json::Value;
+
+use super::{chunk::CallFragment, opaque::Opaque, request::ToolCall};
+
+/// The calls of a reply so far.
+#[derive(Default)]
+pub(super) struct Calls(Vec<PartialCall>);
+
+#[derive(Default)]
+struct PartialCall {
+    index: u32,
+    id: String,
+    name: String,
+    arguments: String,
+    opaque: Opaque,
+    function_opaque: Opaque,
+}
+
+impl Calls {
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Takes a fragment; returns how many bytes of it are kept.
+    pub fn take(&mut self, fragment: &CallFragment<'_>) -> usize {
+        let CallFragment { id, name, arguments, .. } = fragment;
+        let at = match fragment.index {
+            Some(index) => self.0.iter().rposition(|call| call.index == index),
+            None if !id.is_empty() => {
+                self.0.iter().rposition(|call| call.id == **id).or_else(|| self.0.len().checked_sub(1))
+            }
+            None => self.0.len().checked_sub(1),
+        };
+        let at = at.filter(|at| !self.0[*at].is_followed_by(fragment)).unwrap_or_else(|| {
+            let last = self.0.iter().map(|call| call.index).max();
+            let next = last.map_or(0, |last| last.saturating_add(1));
+            self.0.push(PartialCall { index: fragment.index.unwrap_or(next), ..PartialCall::default() });
+            self.0.len() - 1
+        });
+        let opaque = self.0[at].take(fragment);
+        id.len() + name.len() + arguments.len() + opaque
+    }
+
+    /// The calls in the model's order. What has no name can't be called and is left out.
+    pub fn whole(self) -> Vec<ToolCall> {
+        let mut calls = self.0;
+        calls.sort_by_key(|call| call.index);
+        let mut whole: Vec<ToolCall> = Vec::new();
+        for call in calls {
+            if call.name.trim().is_empty() {
+                tracing::warn!(id = call.id, "a tool call without a name is left out");
+                continue;
+            }
+            let is_again = |known: &ToolCall| {
+                !call.id.is_empty()
+                    && known.id == call.id
+                    && known.name == call.name
+                    && is_same(&known.arguments, &call.arguments)
+            };
+            if !whole.iter().any(is_again) {
+                whole.push(call.whole());
+            }
+        }
+        whole
+    }
+}
+
+impl PartialCall {
+    /// Whether a fragment under this call's index is another call's.
+    fn is_followed_by(&self, next: &CallFragment<'_>) -> bool {
+        if next.name.is_empty() || self.name.is_empty() {
+            return false;
+        }
+        // The id alone tells nothing: some gateways make a new one for every fragment.
+        let has_other_id = !next.id.is_empty() && !self.id.is_empty() && self.id != next.id;
+        has_other_id || self.name != next.name || (is_object(&next.arguments) && self.is_whole_without(next))
+    }
+
+    /// Whether the call is whole, and this fragment holds other arguments than its own.
+    fn is_whole_without(&self, next: &CallFragment<'_>) -> bool {
+        let is_placeholder = self.arguments.trim() == "{}";
+        is_object(&self.arguments) && !is_placeholder && !is_same(&self.arguments, &next.arguments)
+    }
+
+    fn take(&mut self, fragment: &CallFragment<'_>) -> usize {
+        fill_once(&mut self.id, &fragment.id);
+        fill_once(&mut self.name, &fragment.name);
+        let new = &fragment.arguments;
+        let is_again = is_object(&self.arguments) && is_same(&self.arguments, new);
+        if self.arguments.trim() == "{}" && new.trim_start().starts_with('{') {
+            // A placeholder for arguments that were still to come.
+            self.arguments = new.to_string();
+        } else if !is_again {
+            self.arguments.push_str(new);
+        }
+        self.opaque.take(&fragment.opaque) + self.function_opaque.take(&fragment.function_opaque)
+    }
+
+    fn whole(self) -> ToolCall {
+        let Self { index, mut id, name, mut arguments, opaque, function_opaque } = self;
+        if id.trim().is_empty() {
+            id = format!("call_{index}_{:016x}", rand::random::<u64>());
+        }
+        if arguments.trim().is_empty() {
+            arguments = "{}".to_owned();
+        }
+        let opaque = opaque.text(function_opaque.text(None).map(|function| ("function", function)));
+        ToolCall { id, name, arguments, opaque }
+    }
+}
+
+fn is_object(json: &str) -> bool {
+    json.trim_start().starts_with('{') && serde_json::from_str::<Value>(json).is_ok_and(|value| value.is_object())
+}
+
+/// Whether two texts are the same JSON.
+fn is_same(a: &str, b: &str) -> bool {
+    let value = |json: &str| serde_json::from_str::<Value>(json).ok();
+    a == b || value(a).is_some_and(|a| value(b) == Some(a))
+}
+
+fn fill_once(slot: &mut String, value: &str) {
+    if slot.is_empty() {
+        slot.push_str(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::chunk::Chunk, *};
+
+    fn assembled(fragments: &[&str]) -> Vec<(String, String)> {
+        let mut calls = Calls::default();
+        for fragment in fragments {
+            let json = format!(r#"{{"choices":[{{"delta":{{"tool_calls":[{fragment}]}}}}]}}"#);
+            let chunk = Chunk::parse(json.as_bytes()).unwrap();
+            for fragment in &chunk.choice.calls {
+                calls.take(fragment);
+            }
+        }
+        calls.whole().into_iter().map(|call| (call.name, call.arguments)).collect()
+    }
+
+    fn expect(fragments: &[&str], calls: &[(&str, &str)]) {
+        let seen = assembled(fragments);
+        let seen: Vec<_> = seen.iter().map(|(name, arguments)| (name.as_str(), arguments.as_str())).collect();
+        assert_eq!(seen, calls, "{fragments:?}");
+    }
+
+    #[test]
+    fn two_calls_under_one_index_are_told_apart_without_ids() {
+        let a = r#"{"index":0,"function":{"name":"a","arguments":"{\"n\":1}"}}"#;
+        let b = r#"{"index":0,"function":{"name":"b","arguments":"{}"}}"#;
+        let again = r#"{"index":0,"function":{"name":"a","arguments":"{\"n\":2}"}}"#;
+        expect(&[a, b], &[("a", "{\"n\":1}"), ("b", "{}")]);
+        expect(&[a, again], &[("a", "{\"n\":1}"), ("a", "{\"n\":2}")]);
+        expect(
+            &[b, r#"{"index":0,"function":{"name":"a"}}"#, r#"{"index":0,"function":{"arguments":"{\"x\":1}"}}"#],
+            &[("b", "{}"), ("a", "{\"x\":1}")],
+        );
+        expect(
+            &[
+                r#"{"index":0,"function":{"name":"f","arguments":"{\"n\""}}"#,
+                r#"{"index":0,"function":{"name":"f","arguments":":1}"}}"#,
+            ],
+            &[("f", "{\"n\":1}")],
+        );
+    }
+
+    #[test]
+    fn a_call_that_is_sent_twice_is_one() {
+        let once = r#"{"index":0,"id":"c1","function":{"name":"pay","arguments":"{\"sum\":5}"}}"#;
+        expect(&[once, once], &[("pay", "{\"sum\":5}")]);
+        expect(
+            &[once, r#"{"index":1,"id":"c1","function":{"name":"pay","arguments":{"sum": 5}}}"#],
+            &[("pay", "{\"sum\":5}")],
+        );
+        expect(&[once, r#"{"id":"c1","function":{"name":"pay","arguments":{"sum":5}}}"#], &[("pay", "{\"sum\":5}")]);
+        let nameless = r#"{"index":0,"function":{"arguments":"{\"sum\":5}"}}"#;
+        expect(&[once, nameless], &[("pay", "{\"sum\":5}")]);
+        let other = r#"{"index":0,"id":"c2","function":{"name":"pay","arguments":"{\"sum\":5}"}}"#;
+        expect(&[once, other], &[("pay", "{\"sum\":5}"), ("pay", "{\"sum\":5}")]);
+    }
+
+    #[test]
+    fn a_placeholder_gives_way_to_the_arguments() {
+        let head = r#"{"index":0,"id":"c1","function":{"name":"f","arguments":"{}"}}"#;
+        expect(
+            &[
+                head,
+                r#"{"index":0,"function":{"arguments":"{\"a\""}}"#,
+                r#"{"index":0,"function":{"arguments":":1}"}}"#,
+            ],
+            &[("f", "{\"a\":1}")],
+        );
+        expect(&[head, r#"{"index":0,"id":"c1","function":{"name":"f","arguments":{"a":1}}}"#], &[("f", "{\"a\":1}")]);
+        expect(&[r#"{"index":0,"id":"c1","function":{"name":"f","arguments":{}}}"#], &[("f", "{}")]);
+    }
+
+    #[test]
+    fn a_call_without_a_name_takes_no_other_with_it() {
+        expect(
+            &[
+                r#"{"index":0,"id":"c1","function":{"arguments":"{}"}}"#,
+                r#"{"index":1,"id":"c2","function":{"name":"f"}}"#,
+            ],
+            &[("f", "{}")],
+        );
+        expect(&[r#"{"index":0,"id":5,"name":"f","arguments":{"a":1}}"#], &[("f", "{\"a\":1}")]);
+    }
+}

@@ -1,0 +1,181 @@
+//! What servers say that the library does not take, read as far as it can be.
+//!
+//! Contract: one odd tool costs a list that tool alone, with a notice; one odd part of a result costs that part alone. A call that
+//! is given up is cancelled at the server.
+
+use rmcp::{
+    Peer, RoleClient, ServiceError,
+    model::{
+        CallToolRequest, CallToolRequestParams, CallToolResponse, CallToolResult, ClientNotification, ClientRequest,
+        ContentBlock, ListToolsRequest, PaginatedRequestParams, RequestId, ServerResult, Tool,
+    },
+    service::PeerRequestOptions,
+};
+use serde_json::{Value, json};
+
+use super::super::claims::Refused;
+
+/// A page of a server's tools.
+pub struct Page {
+    pub tools: Vec<Tool>,
+    pub next: Option<String>,
+    pub refused: Vec<Refused>,
+}
+
+/// Asks for a page of tools.
+pub async fn list(peer: &Peer<RoleClient>, server: &str, cursor: Option<String>) -> Result<Page, ServiceError> {
+    let params = Some(PaginatedRequestParams::default().with_cursor(cursor));
+    let request = ListToolsRequest { method: Default::default(), params, extensions: Default::default() };
+    match ask(peer, ClientRequest::ListToolsRequest(request)).await? {
+        ServerResult::ListToolsResult(page) => Ok(Page { tools: page.tools, next: page.next_cursor, refused: vec![] }),
+        ServerResult::CustomResult(page) => page_of(server, page.0).ok_or(ServiceError::UnexpectedResponse),
+        _ => Err(ServiceError::UnexpectedResponse),
+    }
+}
+
+/// Calls a tool.
+pub async fn call(peer: &Peer<RoleClient>, params: CallToolRequestParams) -> Result<CallToolResponse, ServiceError> {
+    match ask(peer, ClientRequest::CallToolRequest(CallToolRequest::new(params))).await? {
+        ServerResult::CallToolResult(result) => Ok(CallToolResponse::Complete(result)),
+        ServerResult::InputRequiredResult(result) => Ok(CallToolResponse::InputRequired(result)),
+        ServerResult::CreateTaskResult(result) => Ok(CallToolResponse::Task(result)),
+        // A result without a content is one that says nothing.
+        ServerResult::EmptyResult(_) | ServerResult::TaskAckResult(_) => {
+            Ok(CallToolResponse::Complete(CallToolResult::default()))
+        }
+        ServerResult::CustomResult(result) => {
+            result_of(result.0).map(CallToolResponse::Complete).ok_or(ServiceError::UnexpectedResponse)
+        }
+        _ => Err(ServiceError::UnexpectedResponse),
+    }
+}
+
+/// One request, which is cancelled at the server when this future is dropped.
+async fn ask(peer: &Peer<RoleClient>, request: ClientRequest) -> Result<ServerResult, ServiceError> {
+    let handle = peer.send_cancellable_request(request, PeerRequestOptions::no_options()).await?;
+    let mut given_up = GivenUp { peer, id: Some(handle.id.clone()) };
+    let answer = handle.await_response().await;
+    given_up.id = None;
+    answer
+}
+
+/// Tells the server of a request that nobody waits for any more.
+struct GivenUp<'a> {
+    peer: &'a Peer<RoleClient>,
+    id: Option<RequestId>,
+}
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        let Some(id) = self.id.take() else { return };
+        let notification = json!({ "method": "notifications/cancelled", "params": { "requestId": id } });
+        let Ok(notification) = serde_json::from_value::<ClientNotification>(notification) else { return };
+        let peer = self.peer.clone();
+        tokio::spawn(async move {
+            if let Err(error) = peer.send_notification(notification).await {
+                tracing::debug!(%error, "an MCP server can't be told that a call was given up");
+            }
+        });
+    }
+}
+
+fn page_of(server: &str, page: Value) -> Option<Page> {
+    let next = page["nextCursor"].as_str().map(str::to_owned);
+    let (mut tools, mut refused) = (Vec::new(), Vec::new());
+    for tool in page["tools"].as_array()? {
+        match tool_of(tool) {
+            Ok(tool) => tools.push(tool),
+            Err(why) => {
+                let name = tool["name"].as_str().unwrap_or("(without a name)").chars().take(64).collect();
+                refused.push(Refused { service: server.into(), tool: name, why });
+            }
+        }
+    }
+    Some(Page { tools, next, refused })
+}
+
+/// A tool as it is listed, or with nothing but what a tool can't be without.
+fn tool_of(listed: &Value) -> Result<Tool, String> {
+    let schema = match &listed["inputSchema"] {
+        Value::Null | Value::Bool(true) => json!({}),
+        schema @ Value::Object(_) => schema.clone(),
+        _ => return Err("its schema is no object".into()),
+    };
+    let Value::Object(mut whole) = listed.clone() else { return Err("it is no object".into()) };
+    whole.insert("inputSchema".into(), schema.clone());
+    if let Ok(tool) = serde_json::from_value(whole.into()) {
+        return Ok(tool);
+    }
+    let bare = json!({ "name": listed["name"], "inputSchema": schema, "description": listed["description"].as_str() });
+    serde_json::from_value(bare).map_err(|_| "it has no name".into())
+}
+
+/// A result whose parts of unknown kinds are named, and whose other parts are kept.
+fn result_of(mut result: Value) -> Option<CallToolResult> {
+    let content = match result.get_mut("content")? {
+        Value::Array(content) => content,
+        // A lone part.
+        one => {
+            let part = one.take();
+            *one = json!([part]);
+            one.as_array_mut()?
+        }
+    };
+    for part in content.iter_mut() {
+        if let Value::String(text) = part {
+            *part = json!({ "type": "text", "text": text });
+        } else if serde_json::from_value::<ContentBlock>(part.clone()).is_err() {
+            let text = part["text"].as_str().map(str::to_owned);
+            let kind: String = part["type"].as_str().unwrap_or("unknown").chars().take(32).collect();
+            *part = json!({ "type": "text", "text": text.unwrap_or(format!("[content of an unknown kind: {kind}]")) });
+        }
+    }
+    let known = ["content", "structuredContent", "isError"].map(|name| (name.to_owned(), result[name].take()));
+    let mut known: serde_json::Map<String, Value> = known.into_iter().filter(|(_, value)| !value.is_null()).collect();
+    if !known.get("isError").is_none_or(Value::is_boolean) {
+        known.remove("isError");
+    }
+    serde_json::from_value(known.into()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_odd_tool_costs_its_list_nothing_but_itself() {
+        let page = json!({"nextCursor": "2", "tools": [
+            {"name": "null", "inputSchema": null},
+            {"name": "none"},
+            {"name": "list", "inputSchema": []},
+            {"name": "hints", "inputSchema": {"type": "object"}, "annotations": "odd", "description": 5},
+            {"inputSchema": {}},
+            7,
+            {"name": "good", "description": "d", "inputSchema": {"type": "object"}, "annotations": {"readOnlyHint": true}},
+        ]});
+        let Page { tools, next, refused } = page_of("srv", page).unwrap();
+        let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_ref()).collect();
+        assert_eq!((names, next.as_deref()), (vec!["null", "none", "hints", "good"], Some("2")));
+        assert_eq!(tools[3].annotations.as_ref().unwrap().read_only_hint, Some(true));
+        let refused: Vec<&str> = refused.iter().map(|refused| refused.tool.as_str()).collect();
+        assert_eq!(refused, ["list", "(without a name)", "(without a name)"]);
+        assert!(page_of("srv", json!({"tools": null})).is_none());
+    }
+
+    #[test]
+    fn an_odd_part_costs_its_result_nothing_but_itself() {
+        let texts = |result: Value| {
+            let result = result_of(result).unwrap();
+            let text = |part: &ContentBlock| part.as_text().map(|text| text.text.clone()).unwrap_or("?".into());
+            (result.content.iter().map(text).collect::<Vec<_>>(), result.is_error)
+        };
+        let odd = json!({"content": [{"type": "text", "text": "a"}, {"type": "hologram", "x": 1}, {"type": "text"}, "b", 7,
+            {"type": "markdown", "text": "c"}], "isError": true, "extra": 1});
+        let unknown = |kind: &str| format!("[content of an unknown kind: {kind}]");
+        let expected =
+            ["a".to_owned(), unknown("hologram"), unknown("text"), "b".into(), unknown("unknown"), "c".into()];
+        assert_eq!(texts(odd), (expected.to_vec(), Some(true)));
+        assert_eq!(texts(json!({"content": "alone", "isError": "no"})), (vec!["alone".to_owned()], None));
+        assert!(result_of(json!({"other": 1})).is_none());
+    }
+}
