@@ -188,7 +188,7 @@ impl Ingest {
         if is_current(&hash) {
             return Ok(Outcome::Unchanged);
         }
-        let (document, chunks) = match self.make(args, plan, item, form, bytes, hash, head).await {
+        let (document, chunks) = match self.make(args, plan, item, (form, bytes), hash, head).await {
             Ok((document, chunks)) => (NewDocument { id: id.into(), ..document }, chunks),
             Err(Unmade::Later(why)) => return Ok(Outcome::Failed(why)),
             Err(Unmade::Refused(why)) => return self.withdraw(args, head, why).await,
@@ -227,8 +227,7 @@ impl Ingest {
         args: &IngestArgs,
         plan: &Plan,
         item: &Item,
-        form: Form,
-        bytes: Vec<u8>,
+        (form, bytes): (Form, Vec<u8>),
         hash: String,
         head: Option<&Document>,
     ) -> Result<(NewDocument, Vec<NewChunk>), Unmade> {

@@ -69,7 +69,7 @@ impl TextIndex {
         let index = Index::create_in_ram(schema.build());
         let writer = index.writer_with_num_threads(1, limits::INDEX_WRITER_BYTES)?;
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
-        Ok(Self { fields, words: Words::new(), writer: Mutex::new(writer), reader })
+        Ok(Self { fields, words: Words::default(), writer: Mutex::new(writer), reader })
     }
 
     /// Takes a document in, in place of its earlier version. It can be found after the next [`Self::commit`].

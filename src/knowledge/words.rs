@@ -55,8 +55,8 @@ pub struct Words {
     stems: TextAnalyzer,
 }
 
-impl Words {
-    pub fn new() -> Self {
+impl Default for Words {
+    fn default() -> Self {
         let words = TextAnalyzer::builder(SimpleTokenizer::default())
             .filter(RemoveLongFilter::limit(WORD_MAX_BYTES))
             .filter(LowerCaser)
@@ -67,7 +67,9 @@ impl Words {
         };
         Self { stems }
     }
+}
 
+impl Words {
     /// The words of a text in their order, as often as they come.
     pub fn of(&self, text: &str) -> Vec<Word> {
         let text: String = text.chars().map(narrow).filter(|letter| !is_silent(*letter)).collect();
@@ -230,7 +232,7 @@ mod tests {
 
     /// Whether a question's words are among a text's.
     fn finds(question: &str, text: &str) -> bool {
-        let words = Words::new();
+        let words = Words::default();
         let of_text = words.different(text);
         words.different(question).iter().any(|word| of_text.iter().any(|known| known.text == word.text))
     }
@@ -266,7 +268,7 @@ mod tests {
         ] {
             assert!(finds(question, text), "{question} in {text}");
         }
-        let words = Words::new();
+        let words = Words::default();
         let whole =
             |text: &str| words.different(text).into_iter().any(|word| word.text == "tx4410" && word.kind == Kind::Name);
         assert!(whole("TX-4410") && whole("tx4410") && whole("the TX_4410, say"));
@@ -278,7 +280,7 @@ mod tests {
 
     #[test]
     fn any_text_is_taken_apart() {
-        let words = Words::new();
+        let words = Words::default();
         for text in ["", " ", "\u{0}", "-", "___", "é̈", "ก", "็็็", "あ", &"ab".repeat(9_000), &"界".repeat(9_000)]
         {
             words.of(text);
