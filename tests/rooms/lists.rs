@@ -115,9 +115,10 @@ async fn tokens_are_not_counted_again_when_the_server_has_forgotten_their_id() {
     log.count(&subject, 42, &format!("tokens-{}-{seq}", key.conversation)).await.unwrap();
     let index = Index { conversations: Conversations::over_nats(log.clone()), log: log.clone() };
     index.update(&key, seq).await.unwrap();
-    // Until the id is forgotten: another count under it is one of its own.
-    let probe = format!("tokens-{}-{seq}", key.conversation);
-    while log.count(&subject, 0, &probe).await.unwrap().is_none() {
+    // Until the id is forgotten, as one is that came after it.
+    let other = subjects::count_tokens("another", Utc::now().date_naive());
+    log.count(&other, 1, "later").await.unwrap();
+    while log.count(&other, 1, "later").await.unwrap().is_none() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     event.ack_with(AckKind::Nak(None)).await.unwrap();
