@@ -182,14 +182,14 @@ fn content(raw: &RawValue) -> (Cow<'_, str>, Cow<'_, str>) {
     (said.into(), thought.into())
 }
 
-/// A value as text: of a string its content, of `null` nothing, of anything else its JSON.
+/// A value as text: of a string its content, of `null`, `true` and `false` nothing, of anything else its JSON.
 pub(super) fn text(raw: &RawValue) -> Cow<'_, str> {
     match raw.get().as_bytes().first() {
         Some(b'"') => match serde_json::from_str::<Text<'_>>(raw.get()) {
             Ok(text) => text.0,
             Err(_) => Cow::Owned(with_halves(raw.get())),
         },
-        Some(b'n') | None => Cow::default(),
+        Some(b'n' | b't' | b'f') | None => Cow::default(),
         Some(_) => Cow::Borrowed(raw.get()),
     }
 }
@@ -404,6 +404,7 @@ mod tests {
             (r#"{"content":[null,{"type":"refusal","refusal":"no"}]}"#, "no||"),
             (r#"{"content":"a","content":"b"}"#, "b||"),
             (r#"{"content":"a\ud83e b\n\"c\" é \u00e9"}"#, "a\u{fffd} b\n\"c\" é é||"),
+            (r#"{"content":false,"refusal":true}"#, "||"),
             ("null", "||"),
             ("[]", "||"),
             (r#""text""#, "||"),

@@ -36,6 +36,9 @@ impl Declared {
     }
 }
 
+/// A part of a declaration, by its name and as text.
+type Aspect = (&'static str, fn(&Tool) -> String);
+
 /// Tools whose declarations differ, and in what.
 pub fn differing(declared: &[Declared]) -> Vec<Refused> {
     let mut named: BTreeMap<&str, Vec<&Declared>> = BTreeMap::new();
@@ -45,17 +48,17 @@ pub fn differing(declared: &[Declared]) -> Vec<Refused> {
     let differ = |all: &[&Declared], of: fn(&Tool) -> String| all.iter().any(|one| of(&one.tool) != of(&all[0].tool));
     let mut notices = Vec::new();
     for (name, all) in named {
-        let guards: [(&str, fn(&Tool) -> String); 3] = [
+        let guards: [Aspect; 3] = [
             ("confirm", |tool| tool.confirm.to_string()),
             ("idempotent", |tool| tool.idempotent.to_string()),
             ("auth_level", |tool| format!("{:?}", tool.level)),
         ];
-        let contents: [(&str, fn(&Tool) -> String); 3] = [
+        let contents: [Aspect; 3] = [
             ("parameters", |tool| tool.parameters.to_string()),
             ("description", |tool| tool.description.clone()),
             ("timeout_ms", |tool| format!("{:?}", tool.timeout)),
         ];
-        let names = |of: &[(&str, fn(&Tool) -> String)]| {
+        let names = |of: &[Aspect]| {
             let names = of.iter().filter(|(_, of)| differ(&all, *of)).map(|(name, _)| *name);
             names.collect::<Vec<_>>().join(", ")
         };

@@ -221,7 +221,8 @@ impl Run<'_> {
         });
         let shown = self.showing.shown(&reply.text);
         let opaque = reply.opaque.filter(|opaque| {
-            let fits = bytes + opaque.len() <= limits::REPLY_MAX_BYTES;
+            // In the event it is text within JSON.
+            let fits = bytes + Value::from(opaque.as_str()).to_string().len() <= limits::REPLY_MAX_BYTES;
             if !fits {
                 tracing::warn!(turn = %self.turn_id, bytes = opaque.len(), "reasoning is too large to go back to the model");
             }

@@ -81,7 +81,7 @@ impl Story {
         self.turn().epoch.unwrap()
     }
 
-    fn step(&self) -> Step {
+    pub fn step(&self) -> Step {
         next_step(self.turn(), MODEL_CALLS_MAX)
     }
 

@@ -2,12 +2,12 @@
 
 use turnstream::{
     domain::{
-        Command, Conversation, Digest, Event, Outcome, Recorded, Refusal,
+        Command, Conversation, Digest, Event, Outcome, Recorded, Refusal, Step,
         conversation::Body,
         decide,
         event::{
-            Citation, Content, Image, ModelReplied, Resolution, ToolReturned, TurnCancelled, TurnCompleted,
-            TurnReleased, TurnRequested, TurnResumed, TurnStarted, Usage,
+            Citation, Content, Ending, Image, ModelReplied, ReplyEnd, Resolution, ToolReturned, TurnCancelled,
+            TurnCompleted, TurnReleased, TurnRequested, TurnResumed, TurnStarted, Usage,
         },
         shown::{Showing, Shown, Voice},
     },
@@ -408,5 +408,31 @@ fn a_record_names_its_turn_and_epoch() {
 fn one_turn_at_a_time() {
     for story in [Story::given([opened(), requested(10)]), Story::claimed(), Story::parked()] {
         assert_eq!(story.when(&ask(11)), Err(Refusal::TurnInProgress));
+    }
+}
+
+#[test]
+fn calls_of_a_reply_that_is_not_whole_are_stated_and_never_made() {
+    let endings = [Ending::Cut, Ending::Filtered, Ending::Refused, Ending::Unmarked, Ending::Other];
+    for ending in endings.map(Some).into_iter().chain([Some(Ending::Whole), None]) {
+        let mut story = Story::claimed();
+        let epoch = story.epoch();
+        let Event::TurnModelReplied(reply) = replied(10, epoch, vec![gated("pay"), call("look"), idempotent("read")])
+        else {
+            unreachable!("a reply is a reply")
+        };
+        let ended = ending.map(|ending| ReplyEnd { ending, finish_reason: None });
+        story.happens(Event::TurnModelReplied(ModelReplied { ended, ..reply }));
+        let Some(ending) = ending.filter(|ending| !ending.allows_calls()) else {
+            assert_eq!(story.step(), Step::CallTools(vec![call("look"), idempotent("read")]), "{ending:?}");
+            continue;
+        };
+        for stated in [gated("pay"), call("look"), idempotent("read")] {
+            assert_eq!(story.step(), Step::StateCut(stated.clone(), ending));
+            story = story.and_claimed();
+            assert_eq!(story.step(), Step::StateCut(stated.clone(), ending), "by the next worker, too");
+            story.happens(returned(10, story.epoch(), &stated.id));
+        }
+        assert_eq!(story.step(), Step::CallModel, "the model is told to call again");
     }
 }
