@@ -6,7 +6,7 @@ use async_nats::{HeaderMap, Request, client::RequestErrorKind};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 use turnstream::{
-    live::hub::{Hub, Listener},
+    live::hub::Hub,
     subjects::{self, ConversationKey},
     wire::live::{HEADER, Kind, Mark},
 };
@@ -23,7 +23,7 @@ async fn connections_that_watch_at_the_same_instant_share_one_subscription() {
         // A region whose frames no stream takes, for a stream would answer, too.
         let key = ConversationKey { region: "elsewhere".into(), ..new_key("acme") };
         let subject = subjects::live(&key.region, key.conversation, id(3));
-        let mut ends: Vec<_> = (0..CONNECTIONS).map(|_| Listener::new()).collect();
+        let mut ends: Vec<_> = (0..CONNECTIONS).map(|_| hub.listener()).collect();
         let watches = ends.iter().map(|(listener, _)| {
             let (hub, key, listener) = (hub.clone(), key.clone(), listener.clone());
             tokio::spawn(async move { hub.watch(&key, &listener).await.unwrap() })

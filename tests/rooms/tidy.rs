@@ -28,7 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("log", &["limits", "subjects", "sealing", "config", "domain", "wire"]),
     ("live", &["limits", "subjects", "wire", "log"]),
     ("lists", &["limits", "subjects", "domain", "wire", "log"]),
-    ("knowledge", &["limits", "subjects", "model", "domain", "calls", "log"]),
+    ("knowledge", &["limits", "subjects", "model", "domain", "calls", "log", "extract"]),
     ("otp", &["limits", "subjects", "config", "domain", "log", "calls"]),
     ("permissions", &["subjects", "log"]),
     ("agents", &["limits", "ids", "subjects", "domain", "log"]),
