@@ -2,12 +2,14 @@
 //!
 //! Contract: a field of an unexpected form is read as well as it can be, or counts as absent; it never spoils the fields
 //! beside it. Only text that is no JSON object is no chunk. The chunk of a token, as gateways usually send it, is read without
-//! a copy, since this happens once a token; every other chunk is read field by field ([`fields`]).
+//! a copy, since this happens once a token ([`Plain`]); every other chunk is read field by field ([`fields`]).
 
 use std::{borrow::Cow, fmt};
 
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+
+use super::plain::{Plain, Text};
 
 /// A chunk, or a whole completion that was not streamed.
 #[derive(Default)]
@@ -270,111 +272,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
             }
         }
         deserializer.deserialize_map(ObjectVisitor)
-    }
-}
-
-/// A chunk that holds one choice with text, or with nothing, and no field that is read otherwise.
-#[derive(serde::Deserialize)]
-struct Plain<'a> {
-    #[serde(borrow, default)]
-    id: Text<'a>,
-    #[serde(borrow, default)]
-    model: Text<'a>,
-    #[serde(borrow)]
-    choices: [PlainChoice<'a>; 1],
-    #[serde(borrow, default)]
-    usage: Option<&'a RawValue>,
-    #[serde(default, rename = "error")]
-    _error: (),
-    #[serde(default, rename = "x_groq")]
-    _x_groq: (),
-}
-
-#[derive(serde::Deserialize)]
-struct PlainChoice<'a> {
-    #[serde(borrow)]
-    delta: PlainDelta<'a>,
-    #[serde(borrow, default)]
-    finish_reason: Text<'a>,
-    #[serde(default, rename = "message")]
-    _message: (),
-    #[serde(default, rename = "usage")]
-    _usage: (),
-    #[serde(default, rename = "error")]
-    _error: (),
-}
-
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PlainDelta<'a> {
-    #[serde(default, rename = "role")]
-    _role: IgnoredAny,
-    #[serde(borrow, default)]
-    content: Text<'a>,
-    #[serde(borrow, default)]
-    reasoning_content: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    reasoning: Option<&'a RawValue>,
-    #[serde(default, rename = "refusal")]
-    _refusal: (),
-    #[serde(default, rename = "tool_calls")]
-    _tool_calls: (),
-    #[serde(default, rename = "function_call")]
-    _function_call: (),
-    #[serde(default, rename = "audio")]
-    _audio: (),
-    #[serde(default, rename = "annotations")]
-    _annotations: (),
-    #[serde(default, rename = "provider_specific_fields")]
-    _provider_specific_fields: (),
-}
-
-impl<'a> Plain<'a> {
-    fn into_chunk(self) -> Chunk<'a> {
-        let [PlainChoice { delta, finish_reason, .. }] = self.choices;
-        let thoughts = [("reasoning_content", delta.reasoning_content), ("reasoning", delta.reasoning)];
-        let opaque = thoughts.into_iter().filter_map(|(name, raw)| Some((Cow::Borrowed(name), raw?)));
-        Chunk {
-            id: self.id.0,
-            model: self.model.0,
-            usage: self.usage,
-            error: None,
-            choice: Choice {
-                content: delta.content.0,
-                opaque: opaque.collect(),
-                finish_reason: finish_reason.0,
-                ..Choice::default()
-            },
-        }
-    }
-}
-
-/// A string that may be absent or null, which both read as empty. (`Option<Cow<str>>` would always
-/// copy: serde borrows only a bare `Cow`.)
-#[derive(Default)]
-struct Text<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor;
-
-        impl<'de> Visitor<'de> for TextVisitor {
-            type Value = Text<'de>;
-
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("a string or null")
-            }
-            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
-            }
-            fn visit_unit<E: Error>(self) -> Result<Text<'de>, E> {
-                Ok(Text::default())
-            }
-        }
-        deserializer.deserialize_any(TextVisitor)
     }
 }
 

@@ -19,6 +19,7 @@ mod error;
 mod gateway;
 mod normal;
 mod opaque;
+mod plain;
 mod reply;
 mod request;
 mod retry;
