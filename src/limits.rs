@@ -309,6 +309,7 @@ pub const ACK_WAIT_MS: u64 = 6_000;
 /// worker that is being started, and thousands of such conversations cost little.
 pub const PUT_OFF_FIRST_MS: u64 = 5_000;
 pub const PUT_OFF_MAX_MS: u64 = 300_000;
+pub const TURN_PUT_OFF_MAX_MS: u64 = 15_000;
 /// How often an edge looks for turns whose pool has no worker, and how many of those that it could not look at it keeps for the
 /// next time.
 pub const ABANDONED_EVERY_MS: u64 = 5_000;

@@ -1,7 +1,7 @@
 //! The configurations that are current, followed by every edge.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, RwLock},
     time::Duration,
 };
@@ -55,6 +55,12 @@ impl Agents {
         let (_, org) = known.widgets.get(agent)?.first_key_value()?;
         let (_, config) = known.entries.get(&(org.clone(), agent.to_string()))?;
         Some((org.clone(), config.widget.clone()?))
+    }
+
+    /// The pools that agents' configurations name.
+    pub fn pools(&self) -> BTreeSet<String> {
+        let known = self.current.read().expect("no panic happens under this lock");
+        known.entries.values().filter_map(|(_, config)| config.pool.clone()).collect()
     }
 
     /// Whether any agent has a widget's policy.

@@ -130,7 +130,7 @@ impl Place {
 pub async fn erase(args: Erase, config: &Config) -> anyhow::Result<()> {
     let mut place = Place::open(config).await?;
     if !args.dry_run {
-        let completed = erase::complete_open(&place.log, &mut place.ledger, &place.region).await?;
+        let completed = erase::complete_open(&place.log, &mut place.ledger, &place.region, None).await?;
         say_failed(&completed);
         if completed.conversations > 0 {
             println!("completed an earlier erasure");

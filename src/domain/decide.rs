@@ -3,6 +3,7 @@
 //! A decision is valid only for the state that it was taken on. The log holds its writer to that: an event is appended
 //! with the fold's last sequence as expected, and after a lost race the command is decided again on the new state.
 
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -45,8 +46,12 @@ pub enum Command {
     Cancel { turn: Uuid, by: Uuid },
     /// End the turn that waits at this park, for its visitor has sent a new message.
     Supersede { park: Uuid, by: Uuid },
-    /// End this turn, which no worker has taken and none will.
-    Abandon { turn: Uuid },
+    /// End this turn, which no worker takes or goes on with.
+    Abandon {
+        turn: Uuid,
+        /// When it was seen to have gone on last: one that has gone on since has a worker.
+        since: DateTime<Utc>,
+    },
     /// End this turn, wherever it stands, by an operator's word.
     End { turn: Uuid },
 }
@@ -135,9 +140,9 @@ pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal>
             let waits = |turn: &&Turn| turn.park.as_ref().is_some_and(|pending| pending.id == *park);
             cancelled(state.turn.as_ref().filter(waits), *by, Some(CancelReason::Superseded))
         }
-        Command::Abandon { turn } => {
-            let queued = state.active(*turn).filter(|turn| turn.epoch.is_none() && turn.park.is_none());
-            cancelled(queued, Uuid::nil(), Some(CancelReason::NoWorker))
+        Command::Abandon { turn, since } => {
+            let abandoned = state.active(*turn).filter(|turn| turn.park.is_none() && turn.progress_at == *since);
+            cancelled(abandoned, Uuid::nil(), Some(CancelReason::NoWorker))
         }
         Command::End { turn } => cancelled(state.active(*turn), Uuid::nil(), Some(CancelReason::Operator)),
     }

@@ -1,11 +1,13 @@
-//! Ends queued turns whose pool has no worker, also those that no connection watches.
+//! Ends turns whose pool has no worker, also those that no connection watches.
 //!
-//! Contract: a turn that was accepted ends, whatever becomes of its pool and its client. Every edge sweeps; the log lets one of them
-//! end a turn, and none where a worker has claimed it meanwhile. While a pool has a worker, its consumer is not even asked.
+//! Contract: a turn that was accepted ends, whatever becomes of its pool and its client, as soon as some edge has run for as long as a
+//! turn may stand still. Every edge sweeps; the log lets one of them end a turn, and none where a worker has gone on with it
+//! meanwhile. While a pool has a worker, its consumer is not even asked; where nothing has changed since everything was looked at, it
+//! is asked for two numbers and the log for nothing.
 
 use std::{
     collections::{HashMap, VecDeque},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use chrono::TimeDelta;
@@ -16,6 +18,7 @@ use crate::{
     limits,
     log::{
         ReadError,
+        count::Unserved,
         load::{ExecuteError, Freshness},
         nats::CHAT,
     },
@@ -35,8 +38,10 @@ pub(super) struct Sweep {
 struct Swept {
     /// For each kind of work item, the sequence up to which each was looked at.
     to: [u64; ITEMS.len()],
-    /// Those that could not be looked at then.
+    /// Those that could not be ended then.
     again: VecDeque<(ConversationKey, u64)>,
+    /// What there was when all of it was looked at, and when the oldest of what was too young then is old enough.
+    settled: Option<(Unserved, Option<Instant>)>,
 }
 
 impl Sweep {
@@ -48,6 +53,8 @@ impl Sweep {
             let region = &edge.settings.regions.home;
             let mut pools = edge.workers.pools(region);
             pools.insert(edge.settings.pool.clone());
+            // Also those of which no worker has been seen since this edge began.
+            pools.extend(edge.agents.pools());
             for pool in pools {
                 if !edge.workers.has_had_none(region, &pool, edge.settings.turn_limit) {
                     self.pools.remove(&pool);
@@ -64,21 +71,44 @@ impl Sweep {
 
 impl Swept {
     async fn go_on(&mut self, edge: &Edge, pool: &str) -> Result<(), ReadError> {
+        let region = &edge.settings.regions.home;
+        let stream = subjects::stream_name(CHAT, region);
+        let Some(unserved) = edge.log.unserved(&stream, pool).await? else { return Ok(()) };
+        let is_settled =
+            |(known, due): (Unserved, Option<Instant>)| known == unserved && due.is_none_or(|due| Instant::now() < due);
+        if !self.settled.is_some_and(is_settled) {
+            self.settled = None;
+            let due = self.look_on(edge, (&stream, pool), unserved.from).await?;
+            self.settled = Some((unserved, due));
+        }
         for (key, seq) in std::mem::take(&mut self.again) {
             self.look_at(edge, key, seq).await;
         }
-        let region = &edge.settings.regions.home;
-        let stream = subjects::stream_name(CHAT, region);
-        let Some(first) = edge.log.unserved_from(&stream, pool).await? else { return Ok(()) };
+        Ok(())
+    }
+
+    /// Looks at what was not looked at yet. Returns when the next is old enough.
+    async fn look_on(
+        &mut self,
+        edge: &Edge,
+        (stream, pool): (&str, &str),
+        first: u64,
+    ) -> Result<Option<Instant>, ReadError> {
+        let mut due: Option<Instant> = None;
         for (n, kind) in ITEMS.iter().enumerate() {
-            let subject = subjects::work_items(region, kind, pool);
+            let subject = subjects::work_items(&edge.settings.regions.home, kind, pool);
             let mut more = true;
             while more {
                 let items;
-                (items, more) = edge.log.next_of(&stream, &subject, first.max(self.to[n] + 1)).await?;
+                (items, more) = edge.log.next_of(stream, &subject, first.max(self.to[n] + 1)).await?;
                 more &= !items.is_empty();
                 for item in items {
-                    if edge.log.now() - item.stored_at <= limit(edge) {
+                    let left = (limit(edge) - (edge.log.now() - item.stored_at)).to_std().ok();
+                    // What can't be kept for later is left for later.
+                    let full = self.again.len() >= limits::ABANDONED_AGAIN;
+                    if let Some(left) = left.or_else(|| full.then_some(Duration::ZERO)) {
+                        let at = Instant::now() + left;
+                        due = Some(due.map_or(at, |due| due.min(at)));
                         more = false;
                         break;
                     }
@@ -89,20 +119,24 @@ impl Swept {
                 }
             }
         }
-        Ok(())
+        Ok(due)
     }
 
-    /// Ends the turn of a conversation if it waits in vain. What can't be found out now is looked at again in the next round.
+    /// Ends the turn of a conversation if it waits in vain. One that may still do so is looked at again in the next round.
     async fn look_at(&mut self, edge: &Edge, key: ConversationKey, seq: u64) {
         let looked = async {
             let state = edge.conversations.load(&key, Freshness::AtLeast(seq)).await?;
-            ending::end_if_abandoned(edge, &key, &state).await?;
-            Ok::<_, ExecuteError>(())
+            let ended = ending::end_if_abandoned(edge, &key, &state).await?.is_some();
+            let waits = state.turn.as_ref().is_some_and(|turn| turn.item == seq && turn.park.is_none());
+            Ok::<_, ExecuteError>(waits && !ended)
         };
-        let Err(error) = looked.await else { return };
-        tracing::warn!(%error, conversation = %key.conversation, "a turn without a worker can't be ended now");
-        if self.again.len() < limits::ABANDONED_AGAIN {
-            self.again.push_back((key, seq));
+        match looked.await {
+            Ok(false) => {}
+            Ok(true) => self.again.push_back((key, seq)),
+            Err(error) => {
+                tracing::warn!(%error, conversation = %key.conversation, "a turn without a worker can't be ended now");
+                self.again.push_back((key, seq));
+            }
         }
     }
 }

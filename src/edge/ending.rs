@@ -40,14 +40,14 @@ pub(super) async fn end(
     Ok(Some(frame))
 }
 
-/// Ends the turn of a conversation that is queued and that nobody will take: for as long as a turn may stand still, no worker of
-/// its pool has been there. Returns its last frame, if it was ended.
+/// Ends the turn of a conversation that no worker will take or go on with: it has stood still for as long as a turn may, and all
+/// that time no worker of its pool has been there. Returns its last frame, if it was ended.
 pub(super) async fn end_if_abandoned(
     edge: &Edge,
     key: &ConversationKey,
     state: &Arc<Conversation>,
 ) -> Result<Option<Bytes>, ExecuteError> {
-    let Some(turn) = state.turn.as_ref().filter(|turn| turn.epoch.is_none() && turn.park.is_none()) else {
+    let Some(turn) = state.turn.as_ref().filter(|turn| turn.park.is_none()) else {
         return Ok(None);
     };
     let limit = edge.settings.turn_limit;
@@ -56,5 +56,6 @@ pub(super) async fn end_if_abandoned(
         return Ok(None);
     }
     tracing::warn!(turn = %turn.request.turn, pool = turn.request.pool, "no worker was there for a turn; it is ended");
-    end(edge, key, state.clone(), turn, &Command::Abandon { turn: turn.request.turn }).await
+    let abandon = Command::Abandon { turn: turn.request.turn, since: turn.progress_at };
+    end(edge, key, state.clone(), turn, &abandon).await
 }

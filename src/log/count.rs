@@ -40,15 +40,26 @@ struct Position {
     stream_seq: u64,
 }
 
+/// What a consumer has that was not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unserved {
+    /// The sequence of the first of it.
+    pub from: u64,
+    pub messages: u64,
+}
+
 impl NatsLog {
-    /// The sequence from which on a consumer has messages that were not acknowledged. `None`: there is none, or no such consumer.
-    pub async fn unserved_from(&self, stream: &str, consumer: &str) -> Result<Option<u64>, ReadError> {
+    /// What a consumer has that was not acknowledged. `None`: there is nothing, or no such consumer.
+    pub async fn unserved(&self, stream: &str, consumer: &str) -> Result<Option<Unserved>, ReadError> {
         let reply = soon(self.client.request(subjects::consumer_info(stream, consumer), "".into())).await;
         let reply = reply.map_err(ReadError::Unavailable)?;
         // An answer without these is that of an error: the consumer is not there.
         let info = serde_json::from_slice::<ConsumerInfo>(&reply.payload).ok();
-        let behind = info.filter(|info| info.num_ack_pending + info.num_pending > 0);
-        Ok(behind.map(|info| info.ack_floor.stream_seq + 1))
+        let unserved = info.map(|info| Unserved {
+            from: info.ack_floor.stream_seq + 1,
+            messages: info.num_ack_pending + info.num_pending,
+        });
+        Ok(unserved.filter(|unserved| unserved.messages > 0))
     }
 
     /// The messages on the subjects that fit. A filter that thousands of subjects fit is counted in part.

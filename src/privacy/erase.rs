@@ -32,6 +32,9 @@ use crate::{
     subjects::{self, ConversationKey},
 };
 
+/// By whom retention's erasures are.
+pub const RETENTION: &str = "retention";
+
 /// What is in some conversations.
 #[derive(Default)]
 pub struct Found {
@@ -200,13 +203,37 @@ pub async fn erase(
     Ok(done)
 }
 
-/// Completes erasures that were requested by somebody who then died, or that could not be carried out in part.
-pub async fn complete_open(log: &NatsLog, ledger: &mut Ledger, region: &str) -> Result<Erased, LedgerError> {
+/// Whether retention may still erase this.
+pub type StillDue<'a> = &'a (dyn Fn(Uuid, Extent, &Found) -> bool + Sync);
+
+/// Completes erasures that were requested by a process that then died, or that could not be carried out in part. What is held by now
+/// stays; so does what retention had found and is not due any more. Without `still_due`, retention's are left to it.
+pub async fn complete_open(
+    log: &NatsLog,
+    ledger: &mut Ledger,
+    region: &str,
+    still_due: Option<StillDue<'_>>,
+) -> Result<Erased, LedgerError> {
     let mut done = Erased::default();
     for Entry { by, deed, .. } in ledger.open() {
         let Deed::EraseRequested { erasure, person, conversations, extent, reason } = deed else { continue };
-        let (mut found, mut keys, mut failed) = (Found::default(), 0, BTreeMap::new());
+        let is_retention = by == RETENTION;
+        if is_retention && still_due.is_none() {
+            continue;
+        }
+        let (mut found, mut keys, mut failed, mut kept) = (Found::default(), 0, BTreeMap::new(), Vec::new());
         for id in &conversations {
+            // Where it can be read, its key is there, and who is in it can be told.
+            if let Ok(now) = Found::in_conversation(log, region, *id).await {
+                let is_held = ledger.hold_on(*id, now.people.get(id)).is_some();
+                let is_over =
+                    is_retention && now.readable.contains(id) && still_due.is_some_and(|due| !due(*id, extent, &now));
+                if is_held || is_over {
+                    kept.push(*id);
+                    failed.insert(*id, "it is held, or in use again".to_string());
+                    continue;
+                }
+            }
             // A key may have been deleted and its mark not been left: then nothing can be read before it is.
             let destroyed = destroy_keys(log, *id, extent).await.map_err(|error| error.to_string());
             let one = match destroyed {
@@ -222,7 +249,9 @@ pub async fn complete_open(log: &NatsLog, ledger: &mut Ledger, region: &str) -> 
             }
         }
         let requested = Requested { erasure, person, conversations, extent, reason, by, keys };
-        done.add(requested.carry_out(log, ledger, &found, failed, &|| {}).await?);
+        let mut completed = requested.carry_out(log, ledger, &found, failed, &|| {}).await?;
+        completed.failed.retain(|id, _| !kept.contains(id));
+        done.add(completed);
     }
     Ok(done)
 }
@@ -271,8 +300,8 @@ impl Requested {
             let deed = Deed::EraseRequested { erasure: ids::new_random(), person, conversations: rest, extent, reason };
             match ledger.add(Entry { at: Utc::now(), by: by.clone(), deed }, &found.people).await {
                 Ok(()) => {}
-                // It is not to be erased after all, and all of the erasure stays open until the hold is lifted.
-                Err(LedgerError::Held { .. }) => return Ok(Erased { failed, ..Erased::default() }),
+                // All of the erasure stays open, and what is held stays readable, until the hold is lifted.
+                Err(LedgerError::Held { .. }) => return Ok(Erased { failed, keys, ..Erased::default() }),
                 Err(error) => return Err(error),
             }
         }

@@ -96,7 +96,9 @@ impl<'a> Overdue<'a> {
     async fn classes(&self, ids: &[Uuid]) -> Result<BTreeMap<Uuid, Classes>, ReadError> {
         let mut found = BTreeMap::new();
         for some in ids.chunks(limits::RETAIN_KEYS) {
-            let filters: Vec<String> = some.iter().map(|id| subjects::keys_of(Some(*id))).collect();
+            // By their names: whatever else stands beside them is not asked for.
+            let of_one = |id: &Uuid| Class::ALL.map(|(_, name)| subjects::key_of(*id, name));
+            let filters: Vec<String> = some.iter().flat_map(of_one).collect();
             match self.log.last_of(keys::STREAM, &filters).await? {
                 Lasts::All(messages) => messages.iter().for_each(|message| take_key(message, &mut found)),
                 Lasts::TooMany => return Err(ReadError::Unavailable("conversations have too many keys".into())),

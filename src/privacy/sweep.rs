@@ -18,6 +18,7 @@ use crate::{
     config::Privacy,
     limits,
     log::{ReadError, nats::NatsLog},
+    sealing::Class,
     subjects::ConversationKey,
 };
 
@@ -85,7 +86,14 @@ impl Sweep<'_> {
     pub async fn run(&self, ledger: &mut Ledger, told: &impl Fn(Told)) -> Result<Swept, LedgerError> {
         let (mut swept, mut still_open) = (Swept::default(), BTreeSet::new());
         if !self.dry_run {
-            let completed = erase::complete_open(self.log, ledger, self.region).await?;
+            let overdue = Overdue::new(self.log, self.region, self.privacy, self.at);
+            let still_due = |id: Uuid, extent, found: &Found| {
+                let is_busy = extent == Extent::Tools && found.active.contains_key(&id);
+                let due = Due { conversation: id, extent, classes: Class::ALL.iter().map(|(_, name)| *name).collect() };
+                let known = found.keys.get(&id).zip(found.last_at.get(&id).copied());
+                !is_busy && known.is_none_or(|(key, at)| overdue.is_due(&due, &key.org, at))
+            };
+            let completed = erase::complete_open(self.log, ledger, self.region, Some(&still_due)).await?;
             swept.still_open = completed.failed.len() as u64;
             for (conversation, cause) in completed.failed {
                 still_open.insert(conversation);
@@ -171,7 +179,7 @@ impl Sweep<'_> {
     ) -> Result<(), LedgerError> {
         let mut conversations: BTreeSet<Uuid> = found.keys.keys().copied().collect();
         while !conversations.is_empty() {
-            let (reason, by) = ("kept long enough".to_string(), "retention".to_string());
+            let (reason, by) = ("kept long enough".to_string(), erase::RETENTION.to_string());
             let order = Order { person: None, conversations: conversations.clone(), extent, reason, by };
             match erase::erase(self.log, ledger, &found, &order, || {}).await {
                 Ok(erased) => {

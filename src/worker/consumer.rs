@@ -121,7 +121,11 @@ async fn serve_deadline(worker: &Worker, message: jetstream::Message) {
     let done = match serde_json::from_slice::<Deadline>(&message.payload) {
         Ok(deadline) => match expire(worker, &deadline).await {
             Ok(()) => true,
-            Err(error) => put_off(worker, deadline, &error).await,
+            Err(error) if is_of_conversation(&error) => put_off(worker, deadline, &error).await,
+            Err(error) => {
+                tracing::warn!(%error, conversation = %deadline.conversation, "a deadline can't be served now; it comes again");
+                false
+            }
         },
         Err(error) => {
             tracing::error!(%error, subject = %message.subject, "a deadline is malformed");
@@ -130,6 +134,15 @@ async fn serve_deadline(worker: &Worker, message: jetstream::Message) {
     };
     if done && let Err(error) = soon(message.ack()).await {
         tracing::debug!(error, "a deadline's ack was not sent; it comes again");
+    }
+}
+
+/// Whether the reason lies in the conversation, and may do so for long: others can be served.
+fn is_of_conversation(error: &ExecuteError) -> bool {
+    match error {
+        ExecuteError::Refused(refusal) => *refusal == Refusal::ReadOnly,
+        ExecuteError::Read(error) => error.is_of_conversation(),
+        ExecuteError::Append(_) | ExecuteError::Contended | ExecuteError::TooLate => false,
     }
 }
 
@@ -171,7 +184,8 @@ pub(super) async fn schedule(worker: &Worker, deadline: &Deadline, at: DateTime<
     let headers = [("Nats-Schedule", at.as_str()), ("Nats-Schedule-Target", target.as_str())];
     let id = match put_off {
         0 => format!("sched-{park}"),
-        _ => format!("sched-{park}-{put_off}"),
+        // Its time, too: one that was put off before is scheduled anew where its prompt is shown again.
+        _ => format!("sched-{park}-{put_off}-{at}"),
     };
     let subject = subjects::schedule(&worker.settings.region, *conversation, *park);
     worker.log.put(&subject, &id, &headers, payload.into()).await

@@ -107,7 +107,9 @@ pub(super) async fn handle(worker: Arc<Worker>, message: Message, pulled: Lease,
             drop_note(&worker, &key).await;
         }
         Exit::NotNow => {
-            let later = put_off(message.info().map_or(1, |info| info.delivered));
+            // Not for long: another worker beside this one may be able to.
+            let most = Duration::from_millis(limits::TURN_PUT_OFF_MAX_MS);
+            let later = put_off(message.info().map_or(1, |info| info.delivered)).min(most);
             tracing::warn!(conversation = %key.conversation, item, ?later, "a turn can't be served now and is put off");
             answer(&message, AckKind::Nak(Some(later))).await;
         }

@@ -115,7 +115,10 @@ fn expire(park: u64) -> Command {
 }
 
 /// Every command that is about turn 10, as somebody would give it who saw the turn with this item and epoch.
-fn commands_about_the_turn(item: u64, epoch: u64, over: Option<u64>) -> [(&'static str, Command); 9] {
+fn commands_about_the_turn(story: &Story, item: u64, epoch: u64) -> [(&'static str, Command); 9] {
+    let turn = story.state.turn.as_ref();
+    let over = turn.and_then(|turn| turn.epoch);
+    let since = turn.map(|turn| turn.progress_at).unwrap_or_default();
     [
         ("claim", claim(item, over)),
         ("record", record(10, epoch, completed(10, epoch, "Hello"))),
@@ -124,15 +127,14 @@ fn commands_about_the_turn(item: u64, epoch: u64, over: Option<u64>) -> [(&'stat
         ("expire", expire(PARK)),
         ("cancel", cancel(10)),
         ("supersede", Command::Supersede { park: id(PARK), by: id(4) }),
-        ("abandon", Command::Abandon { turn: id(10) }),
+        ("abandon", Command::Abandon { turn: id(10), since }),
         ("end", Command::End { turn: id(10) }),
     ]
 }
 
 /// The names of the commands that a state accepts.
 fn accepted(story: &Story, item: u64, epoch: u64) -> Vec<&'static str> {
-    let over = story.state.turn.as_ref().and_then(|turn| turn.epoch);
-    let commands = commands_about_the_turn(item, epoch, over);
+    let commands = commands_about_the_turn(story, item, epoch);
     commands.iter().filter(|(_, command)| story.when(command).is_ok()).map(|(name, _)| *name).collect()
 }
 
@@ -146,7 +148,7 @@ fn each_state_accepts_its_commands_and_no_others() {
     assert_eq!(accepted(&requested, 6, 9), ["claim", "cancel", "abandon", "end"]);
     let claimed = Story::claimed();
     assert_eq!((claimed.turn().item, claimed.epoch()), (6, 9));
-    assert_eq!(accepted(&claimed, 6, 9), ["claim", "record", "cancel", "end"]);
+    assert_eq!(accepted(&claimed, 6, 9), ["claim", "record", "cancel", "abandon", "end"]);
     assert_eq!(accepted(&Story::parked(), 6, 9), ["approve", "decline", "expire", "cancel", "supersede", "end"]);
     let mut resumed = Story::parked();
     resumed.does(&confirm(PARK, true));
@@ -174,7 +176,7 @@ fn refusals_say_what_stands_against_a_command() {
         Refusal::NoTurn,
         Refusal::NoTurn,
     ];
-    for (((name, command), expected), reason) in commands_about_the_turn(6, 9, None).iter().zip(names).zip(reasons) {
+    for (((name, command), expected), reason) in commands_about_the_turn(&ended, 6, 9).iter().zip(names).zip(reasons) {
         assert_eq!(*name, expected);
         assert_eq!(ended.when(command), Err(reason), "{name}");
     }
