@@ -42,9 +42,9 @@ fn decode<'a>(bytes: &'a [u8], declared: Option<&'static Encoding>) -> Result<Co
     };
     // Marks come twice where a file was put together from two.
     let rest = decoded.trim_start_matches('\u{feff}');
-    // UTF-32 begins like UTF-16.
+    // UTF-32 begins like UTF-16, and UTF-16 without a mark is UTF-8 whose every other letter is none.
     match rest {
-        _ if rest.starts_with('\0') => Err(ExtractError::NotText),
+        _ if rest.contains('\0') => Err(ExtractError::NotText),
         _ if rest.len() == decoded.len() => Ok(decoded),
         _ => Ok(Cow::Owned(rest.to_string())),
     }
@@ -102,6 +102,8 @@ mod tests {
     fn what_is_in_no_known_encoding_is_no_text() {
         let utf32: Vec<u8> = [0xfeff_u32, 'x' as u32].iter().flat_map(|unit| unit.to_le_bytes()).collect();
         let odd = utf16("ab", true)[..5].to_vec();
+        let unmarked: Vec<u8> = "---\nacl: group:hr\n---\nx".bytes().flat_map(|byte| [byte, 0]).collect();
+        assert_eq!(text(&unmarked), Err(ExtractError::NotText));
         let alone = [vec![0xff, 0xfe], 0xd800_u16.to_le_bytes().to_vec()].concat();
         for bytes in [&b"Gr\xf6\xdfe"[..], &utf32, &odd, &alone, b"\xff\xfe\x00"] {
             assert_eq!(text(bytes), Err(ExtractError::NotText), "{bytes:?}");

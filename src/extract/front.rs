@@ -15,9 +15,9 @@ pub struct Front {
 }
 
 /// What may stand before a key that is written in another form.
-const OPENERS: &[char] = &['{', ',', '/', '*', '<', '!', '-', ' ', '\t'];
+const OPENERS: &[char] = &['{', ',', '/', '*', '<', '!', '-', '#', ':', '.', '@', ' ', '\t', '"', '\''];
 /// How many lines that say something make a file's head.
-const HEAD_LINES: usize = 12;
+const HEAD_LINES: usize = 40;
 
 /// The front matter and the text after it. Lines end with a line feed here. A file whose first line opens no block is all text.
 pub fn split(text: &str) -> Result<(Front, &str), String> {
@@ -35,27 +35,54 @@ pub fn split(text: &str) -> Result<(Front, &str), String> {
     let (rest, mut at) = (&text[from..], 0);
     for line in rest.split_inclusive('\n') {
         if is_fence(line) || trimmed(line) == "..." {
-            return Ok((read(&rest[..at])?, &rest[at + line.len()..]));
+            let (front, text) = (read(&rest[..at])?, &rest[at + line.len()..]);
+            // One of two blocks may say what the other does not.
+            refuse_readers(text)?;
+            return Ok((front, text));
         }
         at += line.len();
     }
     Err("a line `---` opens it, and no such line ends it".into())
 }
 
-/// Refuses a text that has no front matter but says at its head who may read it: in a file of another form, or without the line
-/// that opens it. A heading ends the head.
+/// Refuses a text that says at its head who may read it, outside of front matter that is understood: in a file of another form,
+/// without the line that opens it, or after something else.
 pub fn refuse_readers(text: &str) -> Result<(), String> {
-    let head = text.lines().filter(|line| !blank(line)).take(HEAD_LINES).take_while(|line| !line.starts_with("# "));
-    for line in head {
-        let key = line.split([':', '=']).next().filter(|key| key.len() < line.len());
-        if key.is_some_and(|key| names_readers(key.trim_start_matches(OPENERS))) {
+    let head: Vec<&str> = text.lines().filter(|line| !blank(line)).take(HEAD_LINES).collect();
+    // A heading ends the head, unless a block stands below it.
+    let heading = head.iter().position(|line| line.starts_with("# "));
+    let end = heading.filter(|at| !head[*at..].iter().any(|line| is_fence(line))).map_or(head.len(), |at| at + 1);
+    for line in &head[..end] {
+        if says_readers(line) {
             return Err(format!(
                 "the line `{}` is in none, which a line `---` opens in a Markdown file",
-                trimmed(line)
+                shortened(line)
             ));
         }
     }
     Ok(())
+}
+
+/// Whether a line, or a part of it, is a key that means the readers and its value: `acl: …`, `:acl: …`, `"acl": …`, `acl = …`,
+/// `{owner: ann, acl: …}`, `<meta name="acl" …`. Words of a sentence are none.
+fn says_readers(line: &str) -> bool {
+    let line = trimmed(line).trim_start_matches(OPENERS);
+    let is_key = |part: &str| {
+        let key = part.trim_start_matches(OPENERS);
+        !key.trim().contains(char::is_whitespace) && names_readers(key)
+    };
+    let first = line.split([':', '=']).next().filter(|key| key.len() < line.len()).is_some_and(is_key);
+    let is_map = line.contains(['{', '"', '\'', '[', ',']);
+    let parts = line.split(['{', ',', '[']).filter_map(|part| part.split_once([':', '='])).any(|(key, _)| is_key(key));
+    let lower = line.to_lowercase();
+    let in_meta =
+        lower.contains("meta") && ["name=\"acl\"", "name='acl'", "name=acl"].iter().any(|mark| lower.contains(mark));
+    let in_quotes = ["\"acl\":", "'acl':", "\"acl\" :"].iter().any(|mark| lower.contains(mark));
+    first || is_map && parts || in_meta || in_quotes
+}
+
+fn shortened(line: &str) -> String {
+    trimmed(line).chars().take(80).collect()
 }
 
 /// `+++`, `---yaml`, three dashes that an editor has made another mark of, and the like.
@@ -90,9 +117,11 @@ fn trimmed(line: &str) -> &str {
 /// Whether a key means the readers, or was meant to.
 fn names_readers(key: &str) -> bool {
     let key = trimmed(key).trim_matches(['"', '\'', '`']).to_lowercase();
-    let mut letters: Vec<char> = key.chars().collect();
-    letters.sort_unstable();
-    letters == ['a', 'c', 'l'] || key == "acls"
+    key.split(|letter: char| !letter.is_alphanumeric()).any(|word| {
+        let mut letters: Vec<char> = word.chars().collect();
+        letters.sort_unstable();
+        letters == ['a', 'c', 'l'] || word == "acls"
+    })
 }
 
 /// Top-level keys, each with the lines that are indented (or list items) below it. Keys that mean nothing here may hold
@@ -118,10 +147,7 @@ fn read(block: &str) -> Result<Front, String> {
             "acl" => front.acl.replace(readers(&value, &below)?).is_some(),
             other if names_readers(other) => return Err(format!("`{other}` means nothing; `acl` does")),
             other => {
-                let inner = below.iter().map(String::as_str).chain([value.as_str()]);
-                let says = inner
-                    .filter_map(|line| line.split_once(':'))
-                    .any(|(key, _)| names_readers(key.trim_start_matches(OPENERS)));
+                let says = below.iter().map(String::as_str).chain([value.as_str()]).any(says_readers);
                 if says {
                     return Err(format!("it says who may read it below `{other}`, which means nothing"));
                 }

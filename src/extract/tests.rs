@@ -121,6 +121,14 @@ fn front_matter_is_understood_or_refused() {
         "---\na\u{200b}cl: group:hr\n---\nx",
         "---\nacl: \"group:hr\n---\nx",
         "---\nacl: 'group:hr' or public\n---\nx",
+        "---\nacl.groups: [hr]\n---\nx",
+        "---\nacl_groups: [hr]\n---\nx",
+        "---\nmeta: {owner: ann, acl: [group:hr]}\n---\nx",
+        "---\n---\nacl: group:hr\n---\nx",
+        "---\ntitle: x\n---\n---\nacl: group:hr\n---\nx",
+        "# yaml-language-server: $schema=x\n---\nacl: group:hr\n---\nx",
+        "# Title\n\n---\nacl: group:hr\n---\nx",
+        "{\"title\":\"Pay\",\"acl\":[\"group:hr\"]}\nx",
     ] {
         assert!(matches!(read(text), Err(ExtractError::Front(_))), "{text:?}: {:?}", read(text));
     }
@@ -129,12 +137,20 @@ fn front_matter_is_understood_or_refused() {
         (Form::Table, "acl: group:hr\na,b"),
         (Form::Html, "---\nacl: group:hr\n---\n<p>x"),
         (Form::Html, "<!--\n acl: group:hr\n-->\n<p>x"),
+        (Form::Html, "<html><head><meta name=\"acl\" content=\"group:hr\"></head><p>x"),
+        (Form::Plain, ":acl: group:hr\n\nTitle\n=====\n"),
+        (Form::Plain, "# acl: group:hr\nx"),
     ] {
         assert!(matches!(extract(form, text.as_bytes()), Err(ExtractError::Front(_))), "{form:?} {text:?}");
     }
-    for text in
-        ["# H\n\nacl: this word means a list of readers", "Balance: 7\nPlace = here", "----\nx", "- a\n- b", "x --- y"]
-    {
+    for text in [
+        "# H\n\nacl: this word means a list of readers",
+        "Balance: 7\nPlace = here",
+        "----\nx",
+        "- a\n- b",
+        "x --- y",
+        "Call: it, call = me",
+    ] {
         assert_eq!(read(text).map(|found| found.front), Ok(Front::default()), "{text:?}");
     }
 }

@@ -181,7 +181,7 @@ impl Ingest {
         }
         let (form, bytes) = match load(item, &self.web).await {
             Ok(loaded) => loaded,
-            Err(Unread::Away(why)) => return Ok(Outcome::Failed(why)),
+            Err(Unread::Away(why)) => return self.keep_or_withdraw(args, plan, item, head, why).await,
             Err(Unread::Refused(why)) => return self.withdraw(args, head, why).await,
         };
         let hash = known.unwrap_or_else(|| self.hash(args, plan, item, &Sha256::digest(&bytes)));
@@ -190,7 +190,7 @@ impl Ingest {
         }
         let (document, chunks) = match self.make(args, plan, item, (form, bytes), hash, head).await {
             Ok((document, chunks)) => (NewDocument { id: id.into(), ..document }, chunks),
-            Err(Unmade::Later(why)) => return Ok(Outcome::Failed(why)),
+            Err(Unmade::Later(why)) => return self.keep_or_withdraw(args, plan, item, head, why).await,
             Err(Unmade::Refused(why)) => return self.withdraw(args, head, why).await,
         };
         if !args.dry_run {
@@ -202,6 +202,23 @@ impl Ingest {
             }
         }
         Ok(if head.is_some() { Outcome::Updated } else { Outcome::Added })
+    }
+
+    /// Leaves the earlier version of a document that can't be looked at now, unless it is for others than the command says. A
+    /// Markdown file may name its readers itself, and may have done so.
+    async fn keep_or_withdraw(
+        &self,
+        args: &IngestArgs,
+        plan: &Plan,
+        item: &Item,
+        head: Option<&Document>,
+        why: String,
+    ) -> Result<Outcome, StoreError> {
+        let names_readers = Form::of_name(&item.id).is_none_or(|form| form == Form::Markdown);
+        match head.is_some_and(|head| head.acl != plan.acl) && !names_readers {
+            true => self.withdraw(args, head, why).await,
+            false => Ok(Outcome::Failed(why)),
+        }
     }
 
     /// Takes out the earlier version of a document that can't be taken in.

@@ -126,20 +126,26 @@ impl TextIndex {
     /// The passages that fit best of those that the reader may read, best first. The score of each is the share of the
     /// question that it holds, rare words counted more: 1 is a passage of usual length with all of its words.
     pub fn search(&self, query: &str, reader: &Reader, limit: usize) -> Result<Vec<(Hit, f32)>, TantivyError> {
-        let words = self.words.different(query);
-        if words.is_empty() {
-            return Ok(vec![]);
-        }
+        let query: String = query.chars().take(limits::QUERY_MAX_CHARS).collect();
+        let words = self.words.different(&query).into_iter().filter(|word| word.kind != Kind::Letter);
         let searcher = self.reader.searcher();
         let passages = searcher.num_docs() as f32;
-        let mut whole = 0.0;
-        for word in &words {
+        let mut weighed: Vec<(Word, f32)> = Vec::new();
+        for word in words {
             let holders = searcher.doc_freq(&Term::from_field_text(self.fields.text, &word.text))? as f32;
             // Neighbours of two words are in no passage, and no passage is the worse for it.
             if holders == 0.0 && word.kind == Kind::Pair {
                 continue;
             }
-            whole += word.kind.weight() * (1.0 + (passages - holders + 0.5).max(0.0) / (holders + 0.5)).ln();
+            let weight = word.kind.weight() * (1.0 + (passages - holders + 0.5).max(0.0) / (holders + 0.5)).ln();
+            weighed.push((word, weight));
+        }
+        weighed.sort_by(|a, b| b.1.total_cmp(&a.1));
+        weighed.truncate(limits::QUERY_WORDS);
+        let whole: f32 = weighed.iter().map(|(_, weight)| weight).sum();
+        let words: Vec<Word> = weighed.into_iter().map(|(word, _)| word).collect();
+        if words.is_empty() {
+            return Ok(vec![]);
         }
         let found = searcher.search(&self.query(&words, reader), &TopDocs::with_limit(limit).order_by_score())?;
         let mut hits = Vec::with_capacity(found.len());

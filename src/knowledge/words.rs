@@ -8,6 +8,10 @@
 //!
 //! A text and a question are taken apart in the same way, so that they meet.
 
+use std::collections::HashMap;
+
+use unicode_normalization::UnicodeNormalization;
+
 use tantivy::tokenizer::{
     AsciiFoldingFilter, Language, LowerCaser, RemoveLongFilter, SimpleTokenizer, Stemmer, StopWordFilter, TextAnalyzer,
 };
@@ -31,6 +35,8 @@ pub struct Word {
 /// What a word is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
+    /// One of several letters that a script writes without spaces. A question is not about it.
+    Letter,
     Beginning,
     Pair,
     Stem,
@@ -41,6 +47,7 @@ impl Kind {
     /// What finding it counts against a whole word.
     pub fn weight(self) -> f32 {
         match self {
+            Self::Letter => 0.0,
             Self::Beginning => 0.35,
             Self::Pair => 0.6,
             Self::Stem => 1.0,
@@ -72,7 +79,7 @@ impl Default for Words {
 impl Words {
     /// The words of a text in their order, as often as they come.
     pub fn of(&self, text: &str) -> Vec<Word> {
-        let text: String = text.chars().map(narrow).filter(|letter| !is_silent(*letter)).collect();
+        let text: String = text.nfkc().map(plain).filter(|letter| !is_silent(*letter)).collect();
         let mut words = Vec::new();
         let mut stems = self.stems.clone();
         let mut rest = text.as_str();
@@ -95,10 +102,14 @@ impl Words {
     /// The different words of a text.
     pub fn different(&self, text: &str) -> Vec<Word> {
         let mut different: Vec<Word> = Vec::new();
+        let mut places: HashMap<String, usize> = HashMap::new();
         for word in self.of(text) {
-            match different.iter_mut().find(|known| known.text == word.text) {
-                Some(known) => known.kind = known.kind.max(word.kind),
-                None => different.push(word),
+            match places.get(&word.text) {
+                Some(place) => different[*place].kind = different[*place].kind.max(word.kind),
+                None => {
+                    places.insert(word.text.clone(), different.len());
+                    different.push(word);
+                }
             }
         }
         different
@@ -125,16 +136,12 @@ fn bare(word: &str) -> String {
     rest.filter(|rest| rest.chars().count() >= 3).unwrap_or(word).to_string()
 }
 
-/// Pairs of neighbours; one that stands alone is a word.
+/// Pairs of neighbours, and each letter: a question of one letter is about a word of one.
 fn pairs(run: &str, words: &mut Vec<Word>) {
     let letters: Vec<char> = run.chars().collect();
-    match letters.as_slice() {
-        [one] => words.push(Word { text: one.to_string(), kind: Kind::Pair }),
-        letters => {
-            let pairs = letters.windows(2).map(|pair| Word { text: pair.iter().collect(), kind: Kind::Pair });
-            words.extend(pairs);
-        }
-    }
+    let alone = if letters.len() == 1 { Kind::Pair } else { Kind::Letter };
+    words.extend(letters.iter().map(|letter| Word { text: letter.to_string(), kind: alone }));
+    words.extend(letters.windows(2).map(|pair| Word { text: pair.iter().collect(), kind: Kind::Pair }));
 }
 
 /// Names of things: runs of letters, digits and what joins them, in which there is more than a word.
@@ -189,11 +196,9 @@ fn parts(name: &str) -> Vec<String> {
     parts
 }
 
-/// Full width forms as the letters and digits that they are, Arabic letters in their plain form.
-fn narrow(letter: char) -> char {
+/// Arabic letters in their plain form, and digits.
+fn plain(letter: char) -> char {
     match letter {
-        '\u{ff01}'..='\u{ff5e}' => char::from_u32(letter as u32 - 0xfee0).unwrap_or(letter),
-        '\u{3000}' => ' ',
         '\u{0622}' | '\u{0623}' | '\u{0625}' => '\u{0627}',
         '\u{0629}' => '\u{0647}',
         '\u{0649}' => '\u{064a}',
@@ -248,6 +253,11 @@ mod tests {
             ("возврата", "Возвраты принимаются"),
             ("Rückgaben", "die Rückgabe"),
             ("remboursements", "le remboursement"),
+            ("税", "消費税の計算"),
+            ("5G网", "支持5G网络"),
+            ("Mu\u{308}ller", "Herr Müller"),
+            ("ﾃﾞｰﾀ", "データの保存"),
+            ("か\u{3099}くせい", "がくせいの名前"),
         ] {
             assert!(finds(question, text), "{question} in {text}");
         }
