@@ -494,3 +494,12 @@ pub const EXPORT_PART_BYTES: u64 = 256 * 1024 * 1024;
 /// Rows, and bytes, that are held for a group of rows of a Parquet file.
 pub const EXPORT_GROUP_ROWS: usize = 20_000;
 pub const EXPORT_GROUP_BYTES: usize = 16 * 1024 * 1024;
+
+/// Longest description of an agent: programs that use it as a tool pay for it with every request.
+pub const AGENT_DESCRIPTION_MAX_CHARS: usize = 2_000;
+/// Largest request over MCP: a message of [`MESSAGE_MAX_CHARS`] in any script, escaped, and what stands around it.
+pub const MCP_REQUEST_MAX_BYTES: usize = 160 * 1024;
+/// How long the body of a request over MCP may take to come.
+pub const MCP_REQUEST_MS: u64 = 10_000;
+/// Agents on one page of tools.
+pub const MCP_TOOLS_PAGE: usize = 100;

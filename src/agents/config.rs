@@ -15,6 +15,9 @@ pub struct AgentConfig {
     /// What visitors see as the agent's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// What other programs may ask the agent for: the description of its tool over MCP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     /// Who the agent is and how it speaks: the beginning of the system prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persona: Option<String>,
@@ -184,6 +187,7 @@ impl AgentConfig {
         };
         let texts = [
             ("name", &self.name, limits::NAME_MAX_CHARS),
+            ("description", &self.description, limits::AGENT_DESCRIPTION_MAX_CHARS),
             ("persona", &self.persona, limits::PERSONA_MAX_CHARS),
             ("systemPrompt", &self.system_prompt, limits::PERSONA_MAX_CHARS),
             ("greeting", &self.greeting, limits::PERSONA_MAX_CHARS),

@@ -63,6 +63,18 @@ impl Agents {
         known.entries.values().filter_map(|(_, config)| config.pool.clone()).collect()
     }
 
+    /// The agents that an organisation has configured, by name.
+    pub fn of(&self, org: &str) -> BTreeMap<String, Arc<AgentConfig>> {
+        let known = self.current.read().expect("no panic happens under this lock");
+        let of_org = known.entries.iter().filter(|((known, _), _)| known == org);
+        of_org.map(|((_, agent), (_, config))| (agent.clone(), config.clone())).collect()
+    }
+
+    /// The names of the agents that have a widget's policy, of any organisation.
+    pub fn with_widgets(&self) -> Vec<String> {
+        self.current.read().expect("no panic happens under this lock").widgets.keys().cloned().collect()
+    }
+
     /// Whether any agent has a widget's policy.
     pub fn have_widgets(&self) -> bool {
         !self.current.read().expect("no panic happens under this lock").widgets.is_empty()

@@ -12,7 +12,10 @@ use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chrono::Utc;
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::mpsc::Receiver,
+    time::{Instant, sleep_until},
+};
 use uuid::Uuid;
 
 use super::{
@@ -101,31 +104,7 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
     let (draining, shutdown) = (edge.draining.clone(), edge.shutdown.clone());
     let lagging = listener.lagging().clone();
     let mut times = Times::new(&edge, caller.principal.as_ref());
-    let Caller { principal, origin, address, place, resumes } = caller;
-    let views = Views::new(resumes);
-    let (mut registration, mut pushes) = edge.pushes.register();
-    registration.belongs_to(principal.as_ref().map_or(REFERENCE_ORG, |principal| &principal.org));
-    if let Some(principal) = &principal {
-        registration.called(PushTo::User, &principal.org, &principal.user);
-    }
-    let mut connection = Connection {
-        edge,
-        listener,
-        registration,
-        views,
-        principal,
-        origin,
-        admitted: Vec::new(),
-        reached: VecDeque::new(),
-        session: None,
-        address,
-        used: Minute::default(),
-        written: Minute::default(),
-        retry_after_secs: None,
-        _place: place,
-        has_session: false,
-        out: Vec::new(),
-    };
+    let (mut connection, mut pushes) = Connection::new(edge, listener, caller);
     let (mut check_at, mut drains, mut pings) = (Instant::now(), false, false);
     let why = loop {
         tokio::select! {
@@ -205,6 +184,35 @@ fn token_error(words: &str) -> Bytes {
 }
 
 impl Connection {
+    /// A connection that has done nothing yet, and the queue of what hosts send it.
+    pub fn new(edge: Arc<Edge>, listener: Listener, caller: Caller) -> (Self, Receiver<Bytes>) {
+        let Caller { principal, origin, address, place, resumes } = caller;
+        let (mut registration, pushes) = edge.pushes.register();
+        registration.belongs_to(principal.as_ref().map_or(REFERENCE_ORG, |principal| &principal.org));
+        if let Some(principal) = &principal {
+            registration.called(PushTo::User, &principal.org, &principal.user);
+        }
+        let connection = Self {
+            edge,
+            listener,
+            registration,
+            views: Views::new(resumes),
+            principal,
+            origin,
+            admitted: Vec::new(),
+            reached: VecDeque::new(),
+            session: None,
+            address,
+            used: Minute::default(),
+            written: Minute::default(),
+            retry_after_secs: None,
+            _place: place,
+            has_session: false,
+            out: Vec::new(),
+        };
+        (connection, pushes)
+    }
+
     fn refuse_binary(&mut self) {
         let bad = invalid("frames are JSON text");
         self.out.push(frames::error(None, bad.code, &bad.message, Utc::now()));
@@ -244,7 +252,7 @@ impl Connection {
     }
 
     /// Takes a live frame and those that are there already, up to one write.
-    async fn take_live(&mut self, first: LiveFrame, live: &mut Queue) {
+    pub(super) async fn take_live(&mut self, first: LiveFrame, live: &mut Queue) {
         let mut bytes = first.payload.len();
         self.show(first).await;
         while bytes < limits::WRITE_BATCH_BYTES
@@ -391,7 +399,7 @@ impl Connection {
 
     /// A live frame can be lost without a later one that shows the gap, so silent turns are checked against the log; and
     /// clients with a silent turn get a sign of life.
-    async fn look_after_silent_turns(&mut self) {
+    pub(super) async fn look_after_silent_turns(&mut self) {
         for turn in self.views.silent(Duration::from_millis(limits::SILENCE_CHECK_MS)) {
             let Some(view) = self.views.get_mut(turn) else { continue };
             view.heard_at = std::time::Instant::now();

@@ -138,13 +138,18 @@ impl Query {
 /// The token that a client shows: in a header, or else as a parameter. In the mode `trusted` the header alone counts, which the
 /// proxy in front writes: an address is written by anybody.
 fn token(edge: &Edge, headers: &HeaderMap, query: &Query) -> Result<Option<String>, &'static str> {
-    let mut bearers = headers.get_all(header::AUTHORIZATION).iter().map(bearer);
-    let (first, second) = (bearers.next(), bearers.next());
-    if second.is_some() {
-        return Err("`Authorization` is there more than once");
-    }
+    let first = bearer_of(headers)?;
     let in_query = query.token.as_deref().filter(|token| !token.is_empty() && !edge.auth.trusts_headers_alone());
-    Ok(first.flatten().or(in_query.map(str::to_owned)))
+    Ok(first.or(in_query.map(str::to_owned)))
+}
+
+/// The token in a request's headers.
+pub(super) fn bearer_of(headers: &HeaderMap) -> Result<Option<String>, &'static str> {
+    let mut bearers = headers.get_all(header::AUTHORIZATION).iter().map(bearer);
+    match (bearers.next(), bearers.next()) {
+        (_, Some(_)) => Err("`Authorization` is there more than once"),
+        (first, None) => Ok(first.flatten()),
+    }
 }
 
 fn bearer(authorization: &HeaderValue) -> Option<String> {
@@ -154,13 +159,13 @@ fn bearer(authorization: &HeaderValue) -> Option<String> {
 }
 
 /// Why a client is nobody that is known.
-enum Unproved {
+pub(super) enum Unproved {
     NoToken,
     Token(Close),
 }
 
 impl Unproved {
-    fn response(self) -> Response {
+    pub(super) fn response(self) -> Response {
         match self {
             Self::Token(Close::Unverified) => {
                 let refused = refusal(StatusCode::SERVICE_UNAVAILABLE, "tokens can't be verified now");
@@ -172,7 +177,7 @@ impl Unproved {
 }
 
 /// The principal of a token.
-async fn principal(edge: &Edge, token: Option<&str>) -> Result<Option<Principal>, Unproved> {
+pub(super) async fn principal(edge: &Edge, token: Option<&str>) -> Result<Option<Principal>, Unproved> {
     if !edge.auth.is_on() {
         return Ok(None);
     }

@@ -4,7 +4,7 @@
 //!
 //! - [`server`]: listening, routes, drain.   - [`handshake`]: who comes.   - [`connection`]: one client.   - [`views`]: what a client has been shown.
 //! - [`access`]: what visitors without proof may do. - [`admission`]: whether a session may be opened.   - [`quota`]: how much is used.
-//! - [`internal`]: what widgets ask over plain HTTP.   - [`push`]: hosts' events for clients.
+//! - [`internal`]: what widgets ask over plain HTTP.   - [`mcp`]: agents as tools of other programs.   - [`push`]: hosts' events for clients.
 //! - [`actions`]: one file an action.        - [`sessions`]: session records. - [`workers`]: whether anybody can answer.
 //! - [`ending`]: ends turns from outside, [`abandoned`] those that no worker takes.   - [`attachments`]: what comes with a message.
 //! - [`intake`], [`budget`]: what a client's bytes may cost before they are a message.
@@ -23,6 +23,7 @@ mod ending;
 mod handshake;
 mod intake;
 mod internal;
+mod mcp;
 mod pages;
 pub mod push;
 mod quota;

@@ -26,7 +26,7 @@ use warp::{
     reply::Response,
 };
 
-use super::{Edge, access::Outside, handshake, internal, pages};
+use super::{Edge, access::Outside, handshake, internal, mcp, pages};
 use crate::limits;
 
 /// The address at the other end of a connection.
@@ -67,6 +67,7 @@ pub fn routes(
             .untuple_one()
     };
     let served = pages::routes().or(admin).unify().or(internal::routes(edge.clone())).unify();
+    let served = served.or(mcp::routes(edge.clone())).unify();
     let served = served.or(handshake::route(edge)).unify().or(options()).unify();
     // Probes come with the names and addresses of balancers.
     probes(ready).or(guard.and(served)).recover(refused)

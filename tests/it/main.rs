@@ -28,6 +28,7 @@ mod knowledge;
 mod limits;
 mod lists;
 mod mcp;
+mod mcp_agents;
 mod model_faults;
 mod odd_endings;
 mod odd_models;

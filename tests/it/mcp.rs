@@ -293,6 +293,28 @@ async fn a_server_over_http_is_called_lost_and_found_again() {
     assert!(!s.worker.output().contains("hush-hush"));
 }
 
+/// What a server asks back during a call is answered at once, with an error where it is not offered.
+#[tokio::test]
+async fn what_a_server_asks_of_its_client_is_answered_or_refused() {
+    let mut s = scene(child(json!({ "env": { "ASKS": "1" } }))).await;
+    s.learnt(0).await;
+    let results = s.turn_with("r1", &[("srv__asks", json!({}))]).await;
+    let answers: Value = serde_json::from_str(&results[0]).unwrap_or_else(|_| panic!("{results:?}"));
+    assert_eq!(answers["ping"], json!({}));
+    let refusals = [
+        ("sampling", "sampling"),
+        ("roots", "roots"),
+        ("form", "elicitation"),
+        ("url", "elicitation"),
+        ("unknown", ""),
+    ];
+    for (case, words) in refusals {
+        let (code, message) = (&answers[case][0], answers[case][1].as_str().unwrap_or_default());
+        assert_eq!(code, -32601, "{case}: {answers:#}");
+        assert!(message.contains(words), "{case}: {message}");
+    }
+}
+
 #[tokio::test]
 async fn a_bad_declaration_refuses_to_start_and_a_good_one_is_shown_without_secrets() {
     let stage = Stage::without_streams().await;

@@ -33,6 +33,26 @@ ODD = [
     {"name": "odd_kinds", "description": "Answers in unknown kinds", "annotations": READS},
     {"name": "odd_large", "description": "Answers more than a message holds", "annotations": READS},
 ]
+# What a server may ask of its client, by the name of the case.
+ASKED = {
+    "ping": ("ping", {}),
+    "sampling": (
+        "sampling/createMessage",
+        {"messages": [{"role": "user", "content": {"type": "text", "text": "Who is there?"}}], "maxTokens": 10},
+    ),
+    "roots": ("roots/list", {}),
+    "form": (
+        "elicitation/create",
+        {"message": "Your name?", "requestedSchema": {"type": "object", "properties": {"name": {"type": "string"}}}},
+    ),
+    "url": (
+        "elicitation/create",
+        {"mode": "url", "message": "Sign in", "url": "https://example.com", "elicitationId": "1"},
+    ),
+    "unknown": ("no/such", {}),
+}
+if "ASKS" in os.environ:
+    TOOLS.append({"name": "asks", "description": "Asks its client back", "annotations": READS})
 if "ODD" in os.environ:
     TOOLS = TOOLS[:2] + ODD
 
@@ -58,6 +78,8 @@ def call(name, arguments, meta, notify):
     if name == "add":
         total = {"total": arguments["a"] + arguments["b"]}
         return {**text(json.dumps(total)), "structuredContent": total}
+    if name == "asks":
+        return text(json.dumps({case: ask(*ASKED[case]) for case in ASKED}))
     if name == "fails":
         return {**text("it went wrong"), "isError": True}
     if name == "grow":
@@ -76,6 +98,17 @@ def call(name, arguments, meta, notify):
         return text("called " + name)
     if name == "wait_once" and not is_first:
         return text("read " + meta["turnstream/callId"])
+    return None
+
+
+def ask(method, params):
+    """Asks the client over the pipes; its result, or the error's code and words."""
+    print(json.dumps({"jsonrpc": "2.0", "id": "of the server", "method": method, "params": params}), flush=True)
+    for line in sys.stdin:
+        reply = json.loads(line)
+        if reply.get("id") == "of the server":
+            error = reply.get("error")
+            return [error["code"], error["message"]] if error else reply["result"]
     return None
 
 

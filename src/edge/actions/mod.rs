@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use uuid::Uuid;
 
 use super::{
-    access::Page,
+    access::{Page, Wish},
     connection::{Connection, WatchError},
 };
 use crate::{
@@ -83,7 +83,7 @@ fn answer(connection: &mut Connection, request: &Request, status: u16, message: 
 
 /// The session that a frame names, with the place of its log. Every action that names a session passes through here: one
 /// that is not the caller's is as one that is not there.
-async fn session(
+pub(super) async fn session(
     connection: &mut Connection,
     id: Option<Uuid>,
 ) -> Result<Option<(Arc<SessionRecord>, ConversationKey)>, BadFrame> {
@@ -105,6 +105,12 @@ async fn session(
     }
     connection.reaches(&record);
     Ok(Some((record, key)))
+}
+
+/// Whether a client may go on with a conversation that it names by its id.
+pub(super) async fn may_join(connection: &Connection, id: Uuid) -> Result<bool, BadFrame> {
+    let found = create_conversation_session::resumable(connection, Some(id), Wish::Join).await?;
+    Ok(found.is_some())
 }
 
 /// Ends the wait of a parked turn, whose frames the connection watches from then on. False: nothing waits for it any more.

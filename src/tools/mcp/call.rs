@@ -131,13 +131,29 @@ fn unsent_or_lost(error: &(dyn std::error::Error + 'static)) -> Failure {
 /// A result in words: texts as they are, structured content as JSON unless a text says the same, other kinds by name.
 fn read(result: CallToolResult) -> ToolResult {
     let mut parts: Vec<String> = result.content.into_iter().map(part).collect();
-    if let Some(structured) = result.structured_content {
-        let says_it = |part: &String| serde_json::from_str::<Value>(part).is_ok_and(|value| value == structured);
-        if !parts.iter().any(says_it) {
-            parts.push(structured.to_string());
-        }
+    if let Some(structured) = result.structured_content.filter(|structured| !is_said(structured, &parts)) {
+        parts.push(structured.to_string());
     }
     ToolResult { is_error: result.is_error == Some(true), ..ToolResult::ok(parts.join("\n")) }
+}
+
+/// Whether texts say what the structured content does. Servers of the reference implementation wrap what is no object as
+/// `{"result": …}`, and a list is a text for each of its entries.
+fn is_said(structured: &Value, parts: &[String]) -> bool {
+    let says = |part: &String, value: &Value| match value {
+        Value::String(text) => part == text,
+        _ => serde_json::from_str::<Value>(part).is_ok_and(|said| said == *value),
+    };
+    if parts.iter().any(|part| says(part, structured)) {
+        return true;
+    }
+    match structured.as_object().filter(|object| object.len() == 1).and_then(|object| object.get("result")) {
+        Some(Value::Array(entries)) if entries.len() == parts.len() => {
+            parts.iter().zip(entries).all(|(part, entry)| says(part, entry))
+        }
+        Some(result) => parts.iter().any(|part| says(part, result)),
+        None => false,
+    }
 }
 
 fn part(block: ContentBlock) -> String {
@@ -152,5 +168,25 @@ fn part(block: ContentBlock) -> String {
         },
         ContentBlock::ResourceLink(link) => format!("[resource: {}]", link.uri),
         _ => "[content of an unknown kind]".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_text_says_is_not_said_twice() {
+        let is_said = |structured: Value, parts: &[&str]| {
+            is_said(&structured, &parts.iter().map(|part| part.to_string()).collect::<Vec<_>>())
+        };
+        assert!(is_said(json!({"total": 3}), &["{ \"total\": 3 }"]));
+        assert!(is_said(json!({"result": "done"}), &["done"]));
+        assert!(is_said(json!({"result": 3}), &["3"]));
+        assert!(is_said(json!({"result": ["a", {"b": 1}]}), &["a", "{\"b\":1}"]));
+        assert!(!is_said(json!({"result": "done", "at": 7}), &["done"]));
+        assert!(!is_said(json!({"result": "other"}), &["done"]));
+        assert!(!is_said(json!({"result": ["a", "b"]}), &["a"]));
+        assert!(!is_said(json!({"total": 3}), &["three"]));
     }
 }

@@ -1,12 +1,17 @@
 //! A connection to an MCP server that has been initialised.
 
+#![expect(deprecated, reason = "sampling and roots are deprecated, and servers still ask for them")]
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use reqwest::redirect::Policy;
 use rmcp::{
-    ClientHandler, Peer, RoleClient, ServiceError, ServiceExt,
-    model::{ClientCapabilities, ClientConfig, ClientRequest, Implementation, PingRequest, Tool},
-    service::{NotificationContext, RunningService, RunningServiceCancellationToken},
+    ClientHandler, ErrorData, Peer, RoleClient, ServiceError, ServiceExt,
+    model::{
+        ClientCapabilities, ClientConfig, ClientRequest, CreateMessageRequestParams, CreateMessageResult,
+        ElicitRequestParams, ElicitResult, ErrorCode, Implementation, ListRootsResult, PingRequest, Tool,
+    },
+    service::{NotificationContext, RequestContext, RunningService, RunningServiceCancellationToken},
     transport::{
         StreamableHttpClientTransport, async_rw::AsyncRwTransport, common::client_side_sse::ExponentialBackoff,
         streamable_http_client::StreamableHttpClientTransportConfig,
@@ -53,14 +58,41 @@ pub enum LinkError {
     Late(#[from] Elapsed),
 }
 
-/// This side of a connection: it offers a server nothing, and listens for changes of its tools.
+/// This side of a connection: it listens for changes of the server's tools, answers pings, and offers a server nothing else.
+///
+/// A server that asks for a reply of a model, for folders or for a person's input gets an error at once, whatever was agreed at
+/// the beginning: a declined form would say that a person was asked.
 struct Handler {
     changed: Arc<Notify>,
+}
+
+fn not_offered(words: &'static str) -> ErrorData {
+    ErrorData::new(ErrorCode::METHOD_NOT_FOUND, words, None)
 }
 
 impl ClientHandler for Handler {
     fn get_info(&self) -> ClientConfig {
         ClientConfig::new(ClientCapabilities::default(), Implementation::new("turnstream", env!("CARGO_PKG_VERSION")))
+    }
+
+    async fn create_message(
+        &self,
+        _params: CreateMessageRequestParams,
+        _context: RequestContext<RoleClient>,
+    ) -> Result<CreateMessageResult, ErrorData> {
+        Err(not_offered("sampling is not offered: servers have no replies of the model"))
+    }
+
+    async fn list_roots(&self, _context: RequestContext<RoleClient>) -> Result<ListRootsResult, ErrorData> {
+        Err(not_offered("roots are not offered: there are no folders to share"))
+    }
+
+    async fn create_elicitation(
+        &self,
+        _request: ElicitRequestParams,
+        _context: RequestContext<RoleClient>,
+    ) -> Result<ElicitResult, ErrorData> {
+        Err(not_offered("elicitation is not offered: nobody is asked during a call"))
     }
 
     async fn on_tool_list_changed(&self, _context: NotificationContext<RoleClient>) {

@@ -1,0 +1,134 @@
+//! Agents as tools of other programs: MCP over streamable HTTP, at `/mcp`.
+//!
+//! - [`server`]: the methods of the protocol.   - [`offer`]: agents as tools.   - [`turn`]: one call, one turn.
+//! - [`asks`]: a turn that waits for a person, as an elicitation.   - [`answer`]: what a call is answered.
+//!
+//! Contract: a call is served by a [`Connection`](super::connection::Connection) without a socket, so tokens, policies, limits and
+//! words are those of every other client. Nothing is kept between two requests: any edge serves any of them. A turn does not end
+//! with the request that began it.
+
+mod answer;
+mod asks;
+mod offer;
+mod server;
+mod turn;
+
+use std::{net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+
+use bytes::{Buf, Bytes};
+use futures_util::{Stream, StreamExt, stream};
+use hyper::body::Body;
+use rmcp::transport::streamable_http_server::{
+    StreamableHttpServerConfig, StreamableHttpService, session::never::NeverSessionManager,
+};
+use tokio::time::timeout;
+use warp::{
+    Filter, Reply,
+    filters::BoxedFilter,
+    http::{HeaderMap, Method, Request, StatusCode, header},
+    reply::Response,
+};
+
+use self::server::Agents;
+use super::{
+    Edge,
+    handshake::{Unproved, bearer_of, principal},
+    server::Peer,
+};
+use crate::{auth::Principal, limits};
+
+/// The sender of a request.
+pub struct Visitor {
+    pub principal: Option<Principal>,
+    pub origin: Option<String>,
+    pub address: IpAddr,
+}
+
+type Mcp = StreamableHttpService<Agents, NeverSessionManager>;
+
+/// `/mcp`.
+pub fn routes(edge: Arc<Edge>) -> BoxedFilter<(Response,)> {
+    let mut config = StreamableHttpServerConfig::default()
+        .with_legacy_session_mode(false)
+        .with_json_response(true)
+        .with_max_request_body_bytes(limits::MCP_REQUEST_MAX_BYTES)
+        .with_cancellation_token(edge.shutdown.clone())
+        // The edge has looked at both.
+        .disable_allowed_hosts()
+        .disable_allowed_origins();
+    config.sse_retry = None;
+    let agents = Agents::new(edge.clone());
+    let service = Mcp::new(move || Ok(agents.clone()), Arc::default(), config);
+    warp::path!("mcp")
+        .and(warp::method())
+        .and(warp::header::headers_cloned())
+        .and(warp::ext::get::<Peer>())
+        .and(warp::body::stream())
+        .then(move |method: Method, headers: HeaderMap, peer: Peer, body| {
+            let (edge, service) = (edge.clone(), service.clone());
+            async move {
+                let tracked = edge.connections.clone();
+                let served = serve(edge, service, &method, (headers, peer), body);
+                tracked.track_future(served).await.unwrap_or_else(|refused| refused)
+            }
+        })
+        .boxed()
+}
+
+/// (1) Who asks, (2) the body, (3) the protocol.
+async fn serve(
+    edge: Arc<Edge>,
+    service: Mcp,
+    method: &Method,
+    (headers, Peer(peer)): (HeaderMap, Peer),
+    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+) -> Result<Response, Response> {
+    if method != Method::POST {
+        let refused = refusal(StatusCode::METHOD_NOT_ALLOWED, "requests are sent with POST");
+        return Err(warp::reply::with_header(refused, header::ALLOW, "POST").into_response());
+    }
+    let bad_request = |words| refusal(StatusCode::BAD_REQUEST, words);
+    let address = edge.quota.address(peer, &headers);
+    let address = address.ok_or_else(|| bad_request("`X-Forwarded-For` can't be read"))?;
+    let token = bearer_of(&headers).map_err(bad_request)?;
+    let principal = match principal(&edge, token.as_deref()).await {
+        Ok(principal) => principal,
+        Err(Unproved::NoToken) if !edge.auth.is_strict() => None,
+        Err(unproved) => return Err(unproved.response()),
+    };
+    let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default().to_string());
+    let body = timeout(Duration::from_millis(limits::MCP_REQUEST_MS), take(body)).await;
+    let body = body.map_err(|_| refusal(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))??;
+    let mut request = Request::new(body);
+    *request.method_mut() = method.clone();
+    *request.headers_mut() = headers;
+    // A token is of no use to what comes next.
+    request.headers_mut().remove(header::AUTHORIZATION);
+    request.extensions_mut().insert(Arc::new(Visitor { principal, origin, address }));
+    let response = service.handle(request).await;
+    let (parts, mut body) = response.into_parts();
+    let frames = stream::poll_fn(move |context| Pin::new(&mut body).poll_frame(context));
+    let data = frames.filter_map(|frame| async move { frame.map(|frame| frame.into_data().ok()).transpose() });
+    let mut response = warp::reply::stream(data).into_response();
+    (*response.status_mut(), *response.headers_mut()) = (parts.status, parts.headers);
+    Ok(response)
+}
+
+async fn take(body: impl Stream<Item = Result<impl Buf, warp::Error>>) -> Result<String, Response> {
+    let (mut body, mut taken) = (std::pin::pin!(body), Vec::new());
+    while let Some(part) = body.next().await {
+        let mut part: Bytes = match part {
+            Ok(mut part) => part.copy_to_bytes(part.remaining()),
+            Err(_) => return Err(refusal(StatusCode::BAD_REQUEST, "the body was cut off")),
+        };
+        if taken.len() + part.remaining() > limits::MCP_REQUEST_MAX_BYTES {
+            return Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"));
+        }
+        taken.extend_from_slice(&part.copy_to_bytes(part.remaining()));
+    }
+    String::from_utf8(taken).map_err(|_| refusal(StatusCode::BAD_REQUEST, "the body is not UTF-8"))
+}
+
+fn refusal(status: StatusCode, words: &'static str) -> Response {
+    warp::reply::with_status(words, status).into_response()
+}
