@@ -9,6 +9,11 @@ use serde_json::Value;
 
 use super::{chunk::CallFragment, opaque::Opaque, request::ToolCall};
 
+/// Longest text that is looked at as a placeholder, `{}` with blanks.
+const PLACEHOLDER_MAX_BYTES: usize = 64;
+/// How much shorter the same arguments may be without their blanks and escapes.
+const AGAIN_PART: usize = 16;
+
 /// The calls of a reply so far.
 #[derive(Default)]
 pub(super) struct Calls(Vec<PartialCall>);
@@ -18,7 +23,7 @@ struct PartialCall {
     index: u32,
     id: String,
     name: String,
-    arguments: String,
+    arguments: Arguments,
     opaque: Opaque,
     function_opaque: Opaque,
 }
@@ -62,7 +67,7 @@ impl Calls {
                 !call.id.is_empty()
                     && known.id == call.id
                     && known.name == call.name
-                    && is_same(&known.arguments, &call.arguments)
+                    && is_same(&known.arguments, &call.arguments.text)
             };
             if !whole.iter().any(is_again) {
                 whole.push(call.whole());
@@ -85,26 +90,27 @@ impl PartialCall {
 
     /// Whether the call is whole, and this fragment holds other arguments than its own.
     fn is_whole_without(&self, next: &CallFragment<'_>) -> bool {
-        let is_placeholder = self.arguments.trim() == "{}";
-        is_object(&self.arguments) && !is_placeholder && !is_same(&self.arguments, &next.arguments)
+        let known = &self.arguments;
+        known.is_closed() && !known.is_placeholder() && !known.is_again(&next.arguments) && is_object(&known.text)
     }
 
     fn take(&mut self, fragment: &CallFragment<'_>) -> usize {
         fill_once(&mut self.id, &fragment.id);
         fill_once(&mut self.name, &fragment.name);
         let new = &fragment.arguments;
-        let is_again = is_object(&self.arguments) && is_same(&self.arguments, new);
-        if self.arguments.trim() == "{}" && new.trim_start().starts_with('{') {
+        if self.arguments.is_placeholder() && new.trim_start().starts_with('{') {
             // A placeholder for arguments that were still to come.
-            self.arguments = new.to_string();
-        } else if !is_again {
-            self.arguments.push_str(new);
+            self.arguments = Arguments::default();
+        }
+        if !self.arguments.is_again(new) {
+            self.arguments.push(new);
         }
         self.opaque.take(&fragment.opaque) + self.function_opaque.take(&fragment.function_opaque)
     }
 
     fn whole(self) -> ToolCall {
-        let Self { index, mut id, name, mut arguments, opaque, function_opaque } = self;
+        let Self { index, mut id, name, arguments: Arguments { text: mut arguments, .. }, opaque, function_opaque } =
+            self;
         if id.trim().is_empty() {
             id = format!("call_{index}_{:016x}", rand::random::<u64>());
         }
@@ -113,6 +119,59 @@ impl PartialCall {
         }
         let opaque = opaque.text(function_opaque.text(None).map(|function| ("function", function)));
         ToolCall { id, name, arguments, opaque }
+    }
+}
+
+/// The text of a call's arguments so far. Where its brackets stand is kept, so that a fragment costs its own size.
+#[derive(Default)]
+struct Arguments {
+    text: String,
+    depth: usize,
+    in_text: bool,
+    is_escaped: bool,
+    has_begun: bool,
+    /// Something came after the outermost bracket was closed.
+    has_more: bool,
+}
+
+impl Arguments {
+    fn push(&mut self, piece: &str) {
+        for byte in piece.bytes() {
+            if self.is_escaped {
+                self.is_escaped = false;
+            } else if self.in_text {
+                (self.in_text, self.is_escaped) = (byte != b'"', byte == b'\\');
+            } else if !byte.is_ascii_whitespace() {
+                self.has_more |= self.has_begun && self.depth == 0;
+                self.has_begun = true;
+                match byte {
+                    b'"' => self.in_text = true,
+                    b'{' | b'[' => self.depth += 1,
+                    b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+                    _ => {}
+                }
+            }
+        }
+        self.text.push_str(piece);
+    }
+
+    /// Whether it may be a whole object: its outermost bracket is closed, and nothing follows.
+    fn is_closed(&self) -> bool {
+        self.has_begun && self.depth == 0 && !self.in_text && !self.has_more && self.text.trim_start().starts_with('{')
+    }
+
+    fn is_placeholder(&self) -> bool {
+        self.text.len() < PLACEHOLDER_MAX_BYTES && self.text.trim() == "{}"
+    }
+
+    /// Whether a fragment is all of the arguments once more.
+    fn is_again(&self, piece: &str) -> bool {
+        // What is much shorter can't be the same.
+        self.is_closed()
+            && piece.len() >= self.text.len() / AGAIN_PART
+            && is_object(piece)
+            && is_object(&self.text)
+            && is_same(&self.text, piece)
     }
 }
 
@@ -214,5 +273,23 @@ mod tests {
             &[("f", "{}")],
         );
         expect(&[r#"{"index":0,"id":5,"name":"f","arguments":{"a":1}}"#], &[("f", "{\"a\":1}")]);
+    }
+
+    #[test]
+    fn a_fragment_costs_its_own_size() {
+        // Hours, were each fragment to parse what came before: texts, and objects within a list.
+        for (piece, end) in [("\\\"x", "\"]}"), ("{}", "0]}"), (",{}", "]}")] {
+            let begin = if piece.starts_with('\\') { "{\"a\":[\"" } else { "{\"a\":[0" };
+            let mut calls = Calls::default();
+            let take = |calls: &mut Calls, arguments: &str| {
+                let (name, arguments) = ("f".into(), arguments.to_owned().into());
+                calls.take(&CallFragment { index: Some(0), name, arguments, ..CallFragment::default() });
+            };
+            take(&mut calls, begin);
+            (0..50_000).for_each(|_| take(&mut calls, piece));
+            take(&mut calls, end);
+            let whole = calls.whole();
+            assert_eq!((whole.len(), whole[0].arguments.len()), (1, begin.len() + 50_000 * piece.len() + end.len()));
+        }
     }
 }

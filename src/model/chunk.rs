@@ -9,7 +9,10 @@ use std::{borrow::Cow, fmt};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::plain::{Plain, Text};
+use super::{
+    content::{Said, said, text},
+    plain::{Plain, Text},
+};
 
 /// A chunk, or a whole completion that was not streamed.
 #[derive(Default)]
@@ -116,12 +119,14 @@ impl<'a> Choice<'a> {
         let completion = take(&mut choice, "text").map(text).unwrap_or_default();
         let delta = take(&mut choice, "delta").filter(|raw| !is_empty(raw)).or_else(|| take(&mut choice, "message"));
         let mut delta = delta.map(fields).unwrap_or_default();
-        let (content, thinking) = take(&mut delta, "content").map(content).unwrap_or((completion, Cow::default()));
+        let content = take(&mut delta, "content").map(said);
+        let Said { text: content, thought: thinking, refusal: refused } =
+            content.unwrap_or_else(|| Said { text: completion, ..Said::default() });
         let mut calls: Vec<CallFragment<'a>> = take(&mut delta, "tool_calls").map(calls).unwrap_or_default();
         if let Some(function) = take(&mut delta, "function_call") {
             calls.push(CallFragment::default().with_function(fields(function)));
         }
-        let refusal = take(&mut delta, "refusal").map(text).unwrap_or_default();
+        let refusal = take(&mut delta, "refusal").map(text).filter(|text| !text.is_empty()).unwrap_or(refused);
         delta.retain(|(name, value)| !MESSAGE_FIELDS.contains(&name.as_ref()) && value.get() != "null");
         Self { content, refusal, thinking, calls, opaque: delta, finish_reason }
     }
@@ -159,63 +164,6 @@ impl<'a> CallFragment<'a> {
     }
 }
 
-/// The text of a content and its reasoning: a string, or parts of which some hold text.
-fn content(raw: &RawValue) -> (Cow<'_, str>, Cow<'_, str>) {
-    let parts = match raw.get().as_bytes().first() {
-        Some(b'[') => list(raw),
-        Some(b'{') => vec![raw],
-        _ => return (text(raw), Cow::default()),
-    };
-    let (mut said, mut thought) = (String::new(), String::new());
-    for part in parts {
-        if part.get().starts_with('"') {
-            said.push_str(&text(part));
-            continue;
-        }
-        let part = fields(part);
-        let kind = get(&part, "type").map(text).unwrap_or_default();
-        let is_thought = kind.contains("think") || kind.contains("reason");
-        for name in ["text", "refusal", "thinking", "content"] {
-            let Some(value) = get(&part, name) else { continue };
-            let (value, _) = content(value);
-            if is_thought { thought.push_str(&value) } else { said.push_str(&value) }
-        }
-    }
-    (said.into(), thought.into())
-}
-
-/// A value as text: of a string its content, of `null`, `true` and `false` nothing, of anything else its JSON.
-pub(super) fn text(raw: &RawValue) -> Cow<'_, str> {
-    match raw.get().as_bytes().first() {
-        Some(b'"') => match serde_json::from_str::<Text<'_>>(raw.get()) {
-            Ok(text) => text.0,
-            Err(_) => Cow::Owned(with_halves(raw.get())),
-        },
-        Some(b'n' | b't' | b'f') | None => Cow::default(),
-        Some(_) => Cow::Borrowed(raw.get()),
-    }
-}
-
-/// The text of a JSON string that holds halves of characters: escapes of UTF-16 whose other half is in another chunk, or nowhere.
-fn with_halves(json: &str) -> String {
-    let mut units: Vec<u16> = Vec::new();
-    let mut rest = json.trim_matches('"');
-    while let Some(c) = rest.chars().next() {
-        let escape = rest.strip_prefix("\\u").and_then(|hex| u16::from_str_radix(hex.get(..4)?, 16).ok());
-        let (unit, taken) = match (escape, rest.get(..2)) {
-            (Some(unit), _) => (vec![unit], 6),
-            (None, Some("\\n")) => (vec![u16::from(b'\n')], 2),
-            (None, Some("\\r")) => (vec![u16::from(b'\r')], 2),
-            (None, Some("\\t")) => (vec![u16::from(b'\t')], 2),
-            (None, Some(two)) if two.starts_with('\\') => (two[1..].encode_utf16().collect(), 2),
-            _ => (c.to_string().encode_utf16().collect(), c.len_utf8()),
-        };
-        units.extend(unit);
-        rest = &rest[taken..];
-    }
-    String::from_utf16_lossy(&units)
-}
-
 /// The fields of an object; of anything else none.
 pub(super) fn fields(raw: &RawValue) -> Fields<'_> {
     serde_json::from_str::<Object<'_>>(raw.get()).map(|object| object.0).unwrap_or_default()
@@ -239,7 +187,7 @@ fn has(fields: &Fields<'_>, name: &str) -> bool {
     get(fields, name).is_some()
 }
 
-fn get<'a>(fields: &Fields<'a>, name: &str) -> Option<&'a RawValue> {
+pub(super) fn get<'a>(fields: &Fields<'a>, name: &str) -> Option<&'a RawValue> {
     fields.iter().rfind(|(known, _)| known == name).map(|(_, value)| *value).filter(|value| value.get() != "null")
 }
 
@@ -298,7 +246,7 @@ mod tests {
             ),
             (r#"{"content":5}"#, "5||"),
             (r#"{"content":null,"refusal":"no"}"#, "||no"),
-            (r#"{"content":[null,{"type":"refusal","refusal":"no"}]}"#, "no||"),
+            (r#"{"content":[null,{"type":"refusal","refusal":"no"}]}"#, "||no"),
             (r#"{"content":"a","content":"b"}"#, "b||"),
             (r#"{"content":"a\ud83e b\n\"c\" é \u00e9"}"#, "a\u{fffd} b\n\"c\" é é||"),
             (r#"{"content":false,"refusal":true}"#, "||"),

@@ -26,7 +26,7 @@ const REPLY_TIMEOUT_MS: u64 = 900_000;
 /// The wait before the first retry; the next ones double it.
 const FIRST_RETRY_MS: u64 = 1_000;
 /// How often one request is said otherwise.
-const DIALECTS_MAX: u32 = 3;
+const DIALECTS_MAX: u32 = 6;
 /// How long and how much of a refusal is read, for the log.
 const REFUSAL_TIMEOUT_MS: u64 = 2_000;
 const REFUSAL_MAX_BYTES: usize = 4 * 1024;
@@ -104,7 +104,7 @@ impl Gateway {
     /// Sends the request with retries; returns once the response head is accepted.
     pub async fn chat(&self, request: &ChatRequest) -> Result<ChatStream, ModelError> {
         let mut dialect = self.dialects.of(&request.model);
-        let mut body = request::body(request, dialect);
+        let (mut body, sent) = (request::body(request, dialect), request::sent(request));
         let (mut retry, mut said_otherwise) = (0, 0);
         loop {
             let (error, wait) = match self.attempt(body.clone()).await {
@@ -114,7 +114,7 @@ impl Gateway {
                     }
                     return Ok(ChatStream::new(response, self.timeouts));
                 }
-                Err(Failure::Refused(code, refusal)) => match dialect.after(code, &refusal) {
+                Err(Failure::Refused(code, refusal)) => match dialect.after(code, &refusal, &sent) {
                     Some(other) if said_otherwise < DIALECTS_MAX => {
                         tracing::info!(model = request.model, ?other, "a model gateway wants its requests otherwise");
                         (dialect, said_otherwise) = (other, said_otherwise + 1);

@@ -12,9 +12,12 @@
 //! Architecture invariant: this room knows nothing of conversations, turns or NATS; it imports
 //! nothing of the rest of the crate.
 
+mod adapt;
 mod calls;
 mod chunk;
+mod content;
 mod dialect;
+mod ending;
 mod error;
 mod gateway;
 mod normal;
@@ -29,8 +32,9 @@ mod stream;
 mod tests;
 mod vectors;
 
+pub use ending::Ending;
 pub use error::{GatewayConfigError, ModelError};
 pub use gateway::{Gateway, Timeouts};
-pub use reply::{Delta, Ending, ModelReply, Usage};
+pub use reply::{Delta, ModelReply, Usage};
 pub use request::{ChatMessage, ChatRequest, ImageUrl, ToolCall, ToolSpec};
 pub use stream::ChatStream;

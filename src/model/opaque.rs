@@ -3,131 +3,259 @@
 //! Contract: a value that came whole is given back byte for byte. One that came in pieces is put together the way its kind
 //! streams: reasoning text is joined, lists are appended to each other (pieces of one block become that block), objects are
 //! merged, and of everything else the later value counts. Nothing is interpreted, sorted or rounded.
+//!
+//! A value stays the text that it came as until a second piece comes; what grows is kept in parts and joined at the end, so that a
+//! piece costs its own size. Values are merged to a fixed depth, below which the later one counts.
 
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::chunk::{Fields, fields, is_empty, list, text};
+use super::{
+    chunk::{Fields, fields, is_empty, list},
+    content::text,
+};
 
 /// Texts of a message that come in pieces.
 const STREAMED: [&str; 4] = ["reasoning_content", "reasoning", "reasoning_text", "thinking"];
 /// Texts of a block that come in pieces.
 const BLOCK_TEXTS: [&str; 3] = ["text", "thinking", "summary"];
+/// Deepest values that are merged.
+const DEPTH_MAX: usize = 8;
+/// Fields of an object that is put together; more are left out.
+const FIELDS_MAX: usize = 256;
+/// A list that comes again is looked for where it has at least this part of the bytes that came before.
+const AGAIN_PART: usize = 32;
 
 /// The opaque fields of a message or a call, as they come.
 #[derive(Debug, Default)]
-pub(super) struct Opaque(Vec<(String, Value)>);
+pub(super) struct Opaque(Object);
+
+/// Fields in the order in which they came first.
+#[derive(Debug, Default)]
+struct Object(Vec<(String, Value)>);
 
 #[derive(Debug)]
 enum Value {
-    /// Text that comes in pieces.
-    Text(String),
     /// JSON as it was written.
     Json(String),
+    /// Text that comes in pieces.
+    Text(String),
+    Object(Object),
+    List(List),
+}
+
+/// A list that comes in pieces.
+#[derive(Debug)]
+struct List {
+    elements: Vec<Value>,
+    /// Pieces, and bytes, that came of it.
+    pieces: usize,
+    taken: usize,
 }
 
 impl Opaque {
     /// Takes the fields of one chunk; returns how many bytes they are.
     pub fn take(&mut self, fields: &Fields<'_>) -> usize {
-        for (name, raw) in fields {
-            let known = self.0.iter_mut().find(|(known, _)| known == name).map(|(_, value)| value);
-            let is_piece = STREAMED.contains(&name.as_ref()) && raw.get().starts_with('"');
-            // Reasoning that is empty is still reasoning to those that want it back.
-            if is_empty(raw) && !is_piece {
-                continue;
-            }
-            match known {
-                None if is_piece => self.0.push((name.to_string(), Value::Text(text(raw).into_owned()))),
-                None => self.0.push((name.to_string(), Value::Json(raw.get().to_owned()))),
-                Some(Value::Text(known)) if is_piece => known.push_str(&text(raw)),
-                Some(Value::Json(known)) => *known = joined(known, raw),
-                Some(known) => *known = Value::Json(raw.get().to_owned()),
-            }
-        }
+        self.0.take(fields, &STREAMED, DEPTH_MAX);
         fields.iter().map(|(name, raw)| name.len() + raw.get().len()).sum()
     }
 
     /// The fields as the JSON text of an object, with another object's text under a name if there is one. `None`: there are none.
     pub fn text(&self, inner: Option<(&str, String)>) -> Option<String> {
-        let own = self.0.iter().map(|(name, value)| match value {
-            Value::Text(text) => field(name, &quoted(text)),
-            Value::Json(json) => field(name, json),
-        });
-        let all: Vec<String> = own.chain(inner.map(|(name, json)| field(name, &json))).collect();
-        (!all.is_empty()).then(|| format!("{{{}}}", all.join(",")))
+        let mut out = String::new();
+        self.0.write(&mut out);
+        if let Some((name, json)) = inner {
+            out.truncate(out.len() - 1);
+            let gap = if self.0.0.is_empty() { "" } else { "," };
+            out += &format!("{gap}{}:{json}}}", quoted(name));
+        }
+        (out != "{}").then_some(out)
     }
 }
 
-/// A value and a later one of the same field.
-fn joined(known: &str, later: &RawValue) -> String {
-    if known == later.get() {
-        return known.to_owned();
-    }
-    let Ok(raw) = serde_json::from_str::<&RawValue>(known) else { return later.get().to_owned() };
-    match (known.as_bytes().first(), later.get().as_bytes().first()) {
-        (Some(b'{'), Some(b'{')) => merged(raw, later, &[]),
-        (Some(b'['), Some(b'[')) => appended(list(raw), list(later)),
-        _ => later.get().to_owned(),
-    }
-}
-
-/// Two objects in one; `texts` name fields whose texts are pieces of one.
-fn merged(known: &RawValue, later: &RawValue, texts: &[&str]) -> String {
-    let mut all: Vec<(Cow<'_, str>, String)> =
-        fields(known).into_iter().map(|(name, raw)| (name, raw.get().to_owned())).collect();
-    for (name, raw) in fields(later) {
-        let at = all.iter().position(|(known, _)| *known == name);
-        match at.map(|at| &mut all[at].1) {
-            None => all.push((name, raw.get().to_owned())),
-            Some(known) if known.starts_with('"') && texts.contains(&name.as_ref()) && raw.get().starts_with('"') => {
-                let before: String = serde_json::from_str(known).unwrap_or_default();
-                *known = quoted(&(before + &text(raw)));
+impl Object {
+    /// Takes fields in; `texts` names those whose texts are pieces of one.
+    fn take(&mut self, fields: &Fields<'_>, texts: &[&str], depth: usize) {
+        for (name, raw) in fields {
+            let is_piece = texts.contains(&name.as_ref()) && raw.get().starts_with('"');
+            let says_nothing = is_empty(raw) && !is_piece;
+            let has_room = self.0.len() < FIELDS_MAX;
+            match self.0.iter_mut().find(|(known, _)| known == name) {
+                // Reasoning that is empty is still reasoning to those that want it back.
+                None if says_nothing && depth == DEPTH_MAX => {}
+                Some(_) if says_nothing => {}
+                Some((_, known)) if is_piece && known.is_text() => known.append(&text(raw)),
+                Some((_, known)) => known.take(raw, depth),
+                None if has_room => self.0.push((name.to_string(), Value::Json(raw.get().to_owned()))),
+                None => {}
             }
-            Some(_) if is_empty(raw) => {}
-            Some(known) => *known = joined(known, raw),
         }
     }
-    let all: Vec<String> = all.iter().map(|(name, json)| field(name, json)).collect();
-    format!("{{{}}}", all.join(","))
+
+    /// All of an object's fields as they came.
+    fn of(raw: &RawValue) -> Self {
+        let all = fields(raw).into_iter().take(FIELDS_MAX);
+        Self(all.map(|(name, raw)| (name.into_owned(), Value::Json(raw.get().to_owned()))).collect())
+    }
+
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    fn write(&self, out: &mut String) {
+        out.push('{');
+        for (n, (name, value)) in self.0.iter().enumerate() {
+            if n > 0 {
+                out.push(',');
+            }
+            out.push_str(&quoted(name));
+            out.push(':');
+            value.write(out);
+        }
+        out.push('}');
+    }
 }
 
-/// A list and its next elements; the pieces of a block become one element.
-fn appended(known: Vec<&RawValue>, later: Vec<&RawValue>) -> String {
-    let mut all: Vec<String> = known.into_iter().map(|raw| raw.get().to_owned()).collect();
-    for raw in later {
-        let last = all.last().and_then(|last| serde_json::from_str::<&RawValue>(last).ok());
-        match last.filter(|last| goes_on(last, raw)).map(|last| merged(last, raw, &BLOCK_TEXTS)) {
-            Some(whole) => *all.last_mut().expect("it has a last element") = whole,
-            None => all.push(raw.get().to_owned()),
+impl Value {
+    /// Takes a later value of the same field in.
+    fn take(&mut self, later: &RawValue, depth: usize) {
+        if matches!(self, Self::Json(known) if known == later.get() && !is_open(later)) {
+            return;
+        }
+        let Some(depth) = depth.checked_sub(1) else {
+            *self = Self::Json(later.get().to_owned());
+            return;
+        };
+        let first = later.get().as_bytes().first();
+        if let Self::Json(known) = self {
+            match (raw(known), first) {
+                (Some(known), Some(b'{')) if known.get().starts_with('{') => *self = Self::Object(Object::of(known)),
+                (Some(known), Some(b'[')) if known.get().starts_with('[') => *self = Self::List(List::of(known)),
+                _ => {}
+            }
+        }
+        match (self, first) {
+            (Self::Object(object), Some(b'{')) => object.take(&fields(later), &[], depth),
+            (Self::List(list), Some(b'[')) => list.take(later, depth),
+            (this, _) => *this = Self::Json(later.get().to_owned()),
         }
     }
-    format!("[{}]", all.join(","))
+
+    fn is_text(&self) -> bool {
+        match self {
+            Self::Text(_) => true,
+            Self::Json(json) => json.starts_with('"'),
+            _ => false,
+        }
+    }
+
+    /// Appends a piece to a text.
+    fn append(&mut self, piece: &str) {
+        if let Self::Json(json) = self {
+            *self = Self::Text(raw(json).map(text).unwrap_or_default().into_owned());
+        }
+        if let Self::Text(known) = self {
+            known.push_str(piece);
+        }
+    }
+
+    fn write(&self, out: &mut String) {
+        match self {
+            Self::Json(json) => out.push_str(json),
+            Self::Text(text) => out.push_str(&quoted(text)),
+            Self::Object(object) => object.write(out),
+            Self::List(list) => list.write(out),
+        }
+    }
 }
 
-/// Whether an element is the next piece of the one before it: of one kind and number, both with text, and the first not signed.
-fn goes_on(last: &RawValue, next: &RawValue) -> bool {
-    let (last, next) = (fields(last), fields(next));
-    let value = |fields: &Fields<'_>, name: &str| {
-        let found = fields.iter().find(|(known, _)| known == name).map(|(_, raw)| raw.get().to_owned());
-        found.filter(|json| json != "null")
+impl List {
+    fn of(raw: &RawValue) -> Self {
+        let elements = list(raw).into_iter().map(|one| Value::Json(one.get().to_owned())).collect();
+        Self { elements, pieces: 1, taken: raw.get().len() }
+    }
+
+    /// Takes the next elements; the pieces of a block become one element.
+    fn take(&mut self, later: &RawValue, depth: usize) {
+        // Some say all again in the end.
+        if self.pieces > 1 && later.get().len() >= self.taken / AGAIN_PART {
+            let mut known = String::new();
+            self.write(&mut known);
+            if known == later.get() {
+                return;
+            }
+        }
+        self.pieces += 1;
+        self.taken += later.get().len();
+        for next in list(later) {
+            let piece = fields(next);
+            match self.elements.last_mut().and_then(|last| last.continued_by(&piece)) {
+                Some(block) => block.take(&piece, &BLOCK_TEXTS, depth),
+                None => self.elements.push(Value::Json(next.get().to_owned())),
+            }
+        }
+    }
+
+    fn write(&self, out: &mut String) {
+        out.push('[');
+        for (n, element) in self.elements.iter().enumerate() {
+            if n > 0 {
+                out.push(',');
+            }
+            element.write(out);
+        }
+        out.push(']');
+    }
+}
+
+impl Value {
+    /// The block that this is, where a piece goes on with it: of one kind and number, both with text, and the first not signed.
+    fn continued_by(&mut self, piece: &Fields<'_>) -> Option<&mut Object> {
+        if let Self::Json(json) = self {
+            let block = raw(json).filter(|raw| raw.get().starts_with('{')).map(Object::of)?;
+            if !goes_on(&block, piece) {
+                return None;
+            }
+            *self = Self::Object(block);
+        }
+        match self {
+            Self::Object(block) if goes_on(block, piece) => Some(block),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a list is a piece of a block, which can be like the piece before it: "ha", "ha".
+fn is_open(raw: &RawValue) -> bool {
+    let [only] = list(raw)[..] else { return false };
+    only.get().starts_with('{') && goes_on(&Object::of(only), &fields(only))
+}
+
+fn goes_on(block: &Object, piece: &Fields<'_>) -> bool {
+    let known = |name: &str| match block.get(name)? {
+        Value::Json(json) => Some(Cow::Borrowed(json.as_str())).filter(|json| json != "null"),
+        // It grows, so it is there, and is like nothing else.
+        Value::Text(_) | Value::Object(_) | Value::List(_) => Some(Cow::Borrowed("")),
     };
-    let alike = |name: &str| {
-        let (a, b) = (value(&last, name), value(&next, name));
-        a == b || a.is_none() || b.is_none()
+    let next = |name: &str| {
+        let found = piece.iter().find(|(known, _)| known == name).map(|(_, raw)| raw.get());
+        found.filter(|json| *json != "null")
     };
-    let has_text = |fields: &Fields<'_>| BLOCK_TEXTS.iter().any(|name| value(fields, name).is_some());
-    let is_signed = value(&last, "signature").is_some_and(|signature| signature != "\"\"");
-    value(&last, "type") == value(&next, "type")
-        && value(&last, "type").is_some()
+    let alike = |name: &str| match (known(name), next(name)) {
+        (Some(known), Some(next)) => known == next,
+        _ => true,
+    };
+    let is_signed = known("signature").is_some_and(|signature| signature != "\"\"");
+    known("type").is_some_and(|kind| next("type") == Some(kind.as_ref()))
         && ["index", "id", "format"].iter().all(|name| alike(name))
-        && has_text(&last)
-        && (has_text(&next) || value(&next, "signature").is_some())
+        && BLOCK_TEXTS.iter().any(|name| known(name).is_some())
+        && (BLOCK_TEXTS.iter().any(|name| next(name).is_some()) || next("signature").is_some())
         && !is_signed
 }
 
-fn field(name: &str, json: &str) -> String {
-    format!("{}:{json}", quoted(name))
+fn raw(json: &str) -> Option<&RawValue> {
+    serde_json::from_str(json).ok()
 }
 
 fn quoted(text: &str) -> String {
@@ -202,5 +330,53 @@ mod tests {
         ] {
             assert_eq!(put_together(pieces).as_deref(), Some(whole));
         }
+    }
+
+    #[test]
+    fn reasoning_that_came_whole_is_as_it_was_written() {
+        for whole in [r#"{"reasoning_content":"I see \/ \u00e9 \ud83e"}"#, r#"{"reasoning":""}"#] {
+            assert_eq!(put_together(&[whole]).as_deref(), Some(whole));
+        }
+        assert_eq!(
+            put_together(&[r#"{"reasoning":"\u00e9"}"#, r#"{"reasoning":null}"#, r#"{"reasoning":"a"}"#]).as_deref(),
+            Some(r#"{"reasoning":"éa"}"#)
+        );
+    }
+
+    #[test]
+    fn a_list_that_is_said_again_in_the_end_is_one() {
+        let piece = |text: &str| format!(r#"{{"d":[{{"type":"reasoning.text","text":"{text}","index":0}}]}}"#);
+        let (first, then, whole) = (piece("one "), piece("two"), piece("one two"));
+        assert_eq!(put_together(&[&first, &then, &whole]).as_deref(), Some(whole.as_str()));
+        assert_eq!(put_together(&[&piece("ha"), &piece("ha")]), Some(piece("haha")), "two pieces that are alike");
+    }
+
+    #[test]
+    fn values_are_merged_to_a_depth_that_is_bounded() {
+        let deep = |inner: &str| format!(r#"{{"x":{}{inner}{}}}"#, r#"{"a":"#.repeat(100_000), "}".repeat(100_000));
+        assert_eq!(put_together(&[&deep("1"), &deep("2")]), Some(deep("2")), "the later one counts");
+        let deep = |inner: &str| format!(r#"{{"x":{}{inner}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        assert!(put_together(&[&deep("1"), &deep("2")]).is_some());
+        assert_eq!(
+            put_together(&[r#"{"x":{"a":{"b":{"c":1}}}}"#, r#"{"x":{"a":{"b":{"d":2}}}}"#]).as_deref(),
+            Some(r#"{"x":{"a":{"b":{"c":1,"d":2}}}}"#)
+        );
+    }
+
+    #[test]
+    fn a_piece_costs_its_own_size() {
+        // Many pieces of a block, of an object and of a list: minutes, were each to copy what came before.
+        let mut opaque = Opaque::default();
+        for n in 0..30_000 {
+            let piece = format!(
+                r#"{{"reasoning_details":[{{"type":"reasoning.text","text":"word ","index":0}}],"list":[{n}],"o":{{"f{n}":{n},"t":"{n}"}}}}"#
+            );
+            opaque.take(&fields(serde_json::from_str(&piece).unwrap()));
+        }
+        let whole: serde_json::Value = serde_json::from_str(&opaque.text(None).unwrap()).unwrap();
+        assert_eq!(whole["reasoning_details"][0]["text"].as_str().unwrap().len(), 150_000);
+        assert_eq!((whole["list"].as_array().unwrap().len(), &whole["list"][29_999]), (30_000, &29_999.into()));
+        assert_eq!(whole["o"].as_object().unwrap().len(), FIELDS_MAX);
+        assert_eq!(whole["o"]["t"], "29999");
     }
 }

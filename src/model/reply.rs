@@ -7,7 +7,9 @@
 use serde_json::value::RawValue;
 
 use super::calls::Calls;
-use super::chunk::{Choice, Chunk, text};
+use super::chunk::{Choice, Chunk};
+use super::content::text;
+use super::ending::Ending;
 use super::error::ModelError;
 use super::opaque::Opaque;
 use super::request::ToolCall;
@@ -36,67 +38,6 @@ pub struct Usage {
     pub cost_usd: Option<f64>,
 }
 
-/// How a reply ended, by its finish reason.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Ending {
-    /// The model had said all, or an unknown word says how it ended.
-    #[default]
-    Whole,
-    /// At a limit, or because something broke at the provider.
-    Cut,
-    /// A filter stopped it.
-    Filtered,
-    /// The model refused.
-    Refused,
-    /// The stream ended in order, and no finish reason was given.
-    Unmarked,
-}
-
-impl Ending {
-    /// Whether the calls of the reply may be made: only where it is sure that the model had finished.
-    pub fn is_whole(self) -> bool {
-        self == Self::Whole
-    }
-
-    fn of(finish_reason: Option<&str>) -> Self {
-        let Some(reason) = finish_reason else { return Self::Unmarked };
-        match reason.to_ascii_lowercase().as_str() {
-            "length"
-            | "max_tokens"
-            | "max_output_tokens"
-            | "model_length"
-            | "token_limit"
-            | "max_length"
-            | "incomplete"
-            | "model_context_window_exceeded"
-            | "context_length_exceeded"
-            | "error"
-            | "network_error"
-            | "abort"
-            | "aborted"
-            | "cancelled"
-            | "canceled"
-            | "insufficient_system_resource"
-            | "malformed_function_call"
-            | "unexpected_tool_call"
-            | "timeout" => Self::Cut,
-            "content_filter"
-            | "content_filtered"
-            | "safety"
-            | "sensitive"
-            | "blocklist"
-            | "prohibited_content"
-            | "spii"
-            | "recitation"
-            | "image_safety"
-            | "language"
-            | "guardrail_intervened" => Self::Filtered,
-            "refusal" => Self::Refused,
-            _ => Self::Whole,
-        }
-    }
-}
-
 /// A whole reply. `tool_calls` are in the model's order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ModelReply {
@@ -118,6 +59,10 @@ pub(super) struct ReplyBuilder {
     calls: Calls,
     opaque: Opaque,
     has_refused: bool,
+    /// Something was said, or asked for.
+    has_begun: bool,
+    /// The finish reason came last, after all that was said.
+    has_ended: bool,
     received_bytes: usize,
     /// The JSON of the last usage object: some gateways send a running one with every chunk.
     usage_json: String,
@@ -133,7 +78,7 @@ impl ReplyBuilder {
     /// one when that is of the same kind. An error that comes when the reply had ended is too late to spoil it.
     pub fn take(&mut self, chunk: &Chunk<'_>, deltas: &mut Vec<Delta>) -> Result<(), ModelError> {
         if let Some(error) = &chunk.error
-            && !self.has_finish_reason()
+            && !self.has_ended()
         {
             return Err(ModelError::reported(error.as_bytes()));
         }
@@ -171,17 +116,28 @@ impl ReplyBuilder {
                 return Err(ModelError::TooLarge { detail });
             }
         }
-        self.finish(&choice.finish_reason);
+        let says = [&choice.content, &choice.refusal, &choice.thinking, &thought].iter().any(|said| !said.is_empty());
+        self.finish(&choice.finish_reason, says || !choice.calls.is_empty());
         Ok(())
     }
 
     /// The last reason counts, but one that says that the reply is not whole stays.
-    fn finish(&mut self, reason: &str) {
+    ///
+    /// Some gateways write a reason into every chunk. So one that something was said after proves no end, and nor does one that
+    /// comes with the first that is said.
+    fn finish(&mut self, reason: &str, says: bool) {
         let is_none = reason.is_empty() || reason.eq_ignore_ascii_case("null") || reason.eq_ignore_ascii_case("none");
         let known = self.reply.finish_reason.as_deref();
-        if !is_none && known.is_none_or(|known| Ending::of(Some(known)) == Ending::Whole) {
+        let is_first = known.is_none();
+        if !is_none && known.is_none_or(|known| matches!(Ending::of(Some(known)), Ending::Whole | Ending::Unmarked)) {
             self.reply.finish_reason = Some(reason.chars().take(FINISH_REASON_MAX_CHARS).collect());
         }
+        if is_first && !is_none {
+            self.has_ended = self.has_begun || !says;
+        } else if says {
+            self.has_ended = false;
+        }
+        self.has_begun |= says;
     }
 
     fn count(&mut self, bytes: usize) -> Result<(), ModelError> {
@@ -195,6 +151,11 @@ impl ReplyBuilder {
 
     pub fn has_finish_reason(&self) -> bool {
         self.reply.finish_reason.is_some()
+    }
+
+    /// Whether the finish reason proves that the model had said all, however the stream ends.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended
     }
 
     /// Whether anything was said or asked for.
@@ -389,7 +350,8 @@ mod tests {
             build(&[&text("t"), &end]).unwrap().0.ending
         };
         for (reasons, expected) in [
-            (&[r#""stop""#, r#""tool_calls""#, r#""end_turn""#, r#""new_word""#, "7"][..], Ending::Whole),
+            (&[r#""stop""#, r#""tool_calls""#, r#""end_turn""#][..], Ending::Whole),
+            (&[r#""new_word""#, "7"], Ending::Unmarked),
             (&[r#""length""#, r#""MAX_TOKENS""#, r#""error""#], Ending::Cut),
             (&[r#""content_filter""#, r#""SAFETY""#, r#""sensitive""#], Ending::Filtered),
             (&[r#""refusal""#], Ending::Refused),
@@ -401,7 +363,7 @@ mod tests {
         }
         let end = |reason: &str| format!(r#"{{"choices":[{{"delta":{{}},"finish_reason":"{reason}"}}]}}"#);
         for (first, then, last) in
-            [("stop", "length", "length"), ("length", "stop", "length"), ("stop", "tool_calls", "tool_calls")]
+            [("stop", "length", "length"), ("length", "stop", "length"), ("new_word", "tool_calls", "tool_calls")]
         {
             let reply = build(&[&end(first), &end(then)]).unwrap().0;
             assert_eq!(reply.finish_reason.as_deref(), Some(last));
@@ -410,6 +372,9 @@ mod tests {
             build(&[r#"{"choices":[{"delta":{"refusal":"I can't."},"finish_reason":"stop"}]}"#]).unwrap();
         assert_eq!((reply.text.as_str(), reply.ending), ("I can't.", Ending::Refused));
         assert_eq!(deltas, [Delta::Text("I can't.".into())]);
+        let part = r#"{"choices":[{"delta":{"content":[{"type":"refusal","refusal":"No."}]},"finish_reason":"stop"}]}"#;
+        let (reply, _) = build(&[part]).unwrap();
+        assert_eq!((reply.text.as_str(), reply.ending), ("No.", Ending::Refused));
     }
 
     #[test]

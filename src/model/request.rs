@@ -11,8 +11,9 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::value::RawValue;
 
 use super::{
+    adapt,
     chunk::{Fields, fields},
-    dialect::Dialect,
+    dialect::{Dialect, Sent},
     normal,
 };
 
@@ -86,12 +87,14 @@ pub struct ToolCall {
 
 /// The request body in a gateway's dialect, serialised once and shared by all tries.
 pub(super) fn body(request: &ChatRequest, dialect: Dialect) -> Bytes {
-    let messages = normal::messages(&request.messages, dialect.has_no_system);
+    let messages = normal::messages(&adapt::before(&request.messages, dialect), dialect.has_no_system);
+    let messages = adapt::after(messages, dialect);
+    let tools = adapt::tools(request, &messages, dialect);
     let max_tokens = |wanted: bool| wanted.then_some(request.max_tokens);
     let wire = WireRequest {
         model: &request.model,
         messages: messages.iter().map(wire_message).collect(),
-        tools: request.tools.iter().map(wire_tool).collect(),
+        tools: tools.iter().map(wire_tool).collect(),
         max_tokens: max_tokens(!dialect.max_completion_tokens),
         max_completion_tokens: max_tokens(dialect.max_completion_tokens),
         stream: true,
@@ -100,6 +103,27 @@ pub(super) fn body(request: &ChatRequest, dialect: Dialect) -> Bytes {
     };
     let json = serde_json::to_vec(&wire).expect("strings and JSON values always serialise");
     Bytes::from(json)
+}
+
+/// What of a request a refusal may name.
+pub(super) fn sent(request: &ChatRequest) -> Sent {
+    let names = |opaque: Option<&String>| {
+        let mut given = Given::of(opaque);
+        let function = given.take_function();
+        given.0.into_iter().chain(function.0).map(|(name, _)| name.to_lowercase()).collect::<Vec<_>>()
+    };
+    let mut given_back: Vec<String> = Vec::new();
+    let mut has_calls = false;
+    for message in &request.messages {
+        if let ChatMessage::Assistant { tool_calls, opaque, .. } = message {
+            given_back.extend(names(opaque.as_ref()));
+            given_back.extend(tool_calls.iter().flat_map(|call| names(call.opaque.as_ref())));
+            has_calls |= !tool_calls.is_empty();
+        }
+    }
+    given_back.sort_unstable();
+    given_back.dedup();
+    Sent { given_back, has_tools: has_calls || !request.tools.is_empty(), has_calls }
 }
 
 #[derive(Serialize)]

@@ -2,7 +2,8 @@
 //!
 //! Contract: [`ChatStream::next`] waits for the network only when there is nothing to give, gives
 //! everything that has arrived together, and answers `None` only after a complete reply: one with a finish
-//! reason, however its stream ended then, or one with content and `[DONE]`. What arrived before an error is given
+//! reason at its end, however its stream ended then, one with a finish reason before that whose stream ended in order, or one with
+//! content and `[DONE]`. What arrived before an error is given
 //! before the error. It is cancel-safe: a dropped `next` loses nothing. Dropping the stream aborts
 //! the request.
 //!
@@ -104,7 +105,7 @@ impl ChatStream {
             return Ok(None);
         };
         let rest = Duration::from_millis(REST_TIMEOUT_MS);
-        let idle = if self.builder.has_finish_reason() { self.idle.min(rest) } else { self.idle };
+        let idle = if self.builder.has_ended() { self.idle.min(rest) } else { self.idle };
         let until = self.deadline.min(Instant::now() + idle);
         match tokio::time::timeout_at(until, response.chunk()).await {
             Ok(received) => received.map_err(cut_off),
@@ -198,9 +199,9 @@ impl ChatStream {
         Ok(())
     }
 
-    /// A stream that breaks after its finish reason has said all that it had to say.
+    /// A stream that breaks after its finish reason has said all that it had to say, unless it went on after it.
     fn check_broken(&self, error: ModelError) -> Result<(), ModelError> {
-        if !self.builder.has_finish_reason() {
+        if !self.builder.has_ended() {
             return Err(error);
         }
         tracing::warn!(%error, detail = error.detail(), "a model's stream broke after its end; its reply counts");
@@ -270,7 +271,7 @@ fn take_event(builder: &mut ReplyBuilder, deltas: &mut Vec<Delta>, event: SseEve
         }
         return Ok(false);
     }
-    if event.kind == b"error" && !builder.has_finish_reason() {
+    if event.kind == b"error" && !builder.has_ended() {
         return Err(ModelError::reported(data));
     }
     // A comment, a sign of life, a word of a proxy: what holds no part of the answer takes none of it away.
@@ -279,7 +280,7 @@ fn take_event(builder: &mut ReplyBuilder, deltas: &mut Vec<Delta>, event: SseEve
         Some(b'<') => !matches!(event.kind, b"" | b"message"),
         _ => true,
     };
-    if is_aside || builder.has_finish_reason() { Ok(false) } else { Err(error) }
+    if is_aside || builder.has_ended() { Ok(false) } else { Err(error) }
 }
 
 /// Takes the JSON text of a chunk, or of a whole completion.

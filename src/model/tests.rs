@@ -1,5 +1,8 @@
 //! The client against a real HTTP server that answers, byte for byte, what a test tells it.
 
+mod endings;
+mod refusals;
+
 use super::*;
 use serde_json::Value;
 use std::sync::{Arc, Mutex};

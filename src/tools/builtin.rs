@@ -176,7 +176,7 @@ impl Builtin {
                 "submit_interaction",
                 "Passes on what the visitor answered in words to the last form that could not be shown.",
                 json!({
-                    "values": { "type": "object", "description": "The answers, in the shape that you were told" },
+                    "values": { "type": "object", "properties": {}, "description": "The answers, in the shape that you were told" },
                     "declined": { "type": "boolean", "description": "The visitor would rather not say" },
                 }),
                 vec![],

@@ -260,10 +260,7 @@ fn declared(name: String, subject: String, metadata: &HashMap<String, String>) -
         Some(text) => serde_json::from_str(text).map_err(|_| "its `parameters` are not JSON".to_string())?,
         None => serde_json::Value::Null,
     };
-    let Normal { schema: parameters, lost } = schema::normal(&parameters)?;
-    if parameters.to_string().len() > limits::TOOL_SCHEMA_MAX_BYTES {
-        return Err("its `parameters` are too large when their references are resolved".into());
-    }
+    let Normal { schema: parameters, lost } = schema::normal(&parameters, limits::TOOL_SCHEMA_MAX_BYTES)?;
     let timeout_ms = metadata.get("timeout_ms").map_or(Some(limits::TOOL_TIMEOUT_MS), |text| text.parse().ok());
     let timeout_ms = timeout_ms.ok_or("its `timeout_ms` is not a number")?;
     let level = match metadata.get("auth_level").map(String::as_str) {

@@ -1,9 +1,16 @@
 //! Schemas of tools' arguments, in the form that every model's interface takes.
 //!
-//! Contract of [`normal`]: the result is an object with `properties`, without references, lists of types, and alternatives at
-//! its root; keys are those that interfaces take. What a schema says beyond that may be lost, so it may allow more than its tool
-//! does, which checks its arguments itself; it never allows less of what the tool needs. A schema that can't be brought into this
-//! form is an error, and costs its own tool alone.
+//! Contract of [`normal`]: the result is an object with `properties`; every schema in it has one type, or alternatives (`anyOf`)
+//! of one type each and nothing beside them; there are no references, no `null`, and no keywords but those of [`keywords`]. What a
+//! schema says beyond that may be lost, so it may allow more than its tool does, which checks its arguments itself; it never
+//! allows less of what the tool needs. A schema that can't be brought into this form is an error, and costs its own tool alone.
+//! The work is bounded: by the size of what is given, and by the bytes that are copied of it, for references can unfold to
+//! anything.
+
+mod alternatives;
+mod keywords;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 
@@ -13,33 +20,16 @@ use serde_json::{Map, Value, json};
 const DEPTH_MAX: usize = 24;
 /// Longest key of a property.
 const KEY_MAX_CHARS: usize = 64;
-/// Alternatives, of which an object is one.
-const ALTERNATIVES: [&str; 3] = ["anyOf", "oneOf", "allOf"];
-/// What interfaces do not know, or know only at the root.
-const LEFT_OUT: [&str; 22] = [
-    "$schema",
-    "$id",
-    "$anchor",
-    "$comment",
-    "$defs",
-    "$ref",
-    "$dynamicRef",
-    "$dynamicAnchor",
-    "$vocabulary",
-    "definitions",
-    "if",
-    "then",
-    "else",
-    "not",
-    "dependentRequired",
-    "dependentSchemas",
-    "dependencies",
-    "patternProperties",
-    "propertyNames",
-    "unevaluatedProperties",
-    "unevaluatedItems",
-    "contains",
-];
+/// Schemas within one that are looked at: far more than fit into the largest that is taken.
+const NODES_MAX: usize = 10_000;
+/// The size of what is given, as a multiple of what a schema may have in the end: definitions may be unused.
+const GIVEN_TIMES: usize = 8;
+/// The bytes that are copied, as such a multiple: alternatives are united, so less may be left.
+const COPIED_TIMES: usize = 4;
+/// What a schema takes beside its texts.
+const NODE_BYTES: usize = 16;
+/// Losses that are named for one schema.
+const LOST_MAX: usize = 16;
 
 /// A schema in the form that every interface takes, and what was lost on the way that its author should know.
 #[derive(Debug, PartialEq)]
@@ -48,16 +38,22 @@ pub struct Normal {
     pub lost: Vec<String>,
 }
 
-/// Brings a schema into the form that every interface takes. The error says why it can't be.
-pub fn normal(schema: &Value) -> Result<Normal, String> {
-    let mut work = Work { root: schema, lost: Vec::new(), open: Vec::new(), size: 0 };
-    let schema = match schema {
-        Value::Null | Value::Bool(true) => json!({}),
-        Value::Object(_) => work.schema(schema, DEPTH_MAX)?,
-        other => return Err(format!("its schema is no object: {}", head(other))),
+/// Brings a schema into the form that every interface takes, in at most `max_bytes`. The error says why it can't be.
+pub fn normal(schema: &Value, max_bytes: usize) -> Result<Normal, String> {
+    if size(schema) > GIVEN_TIMES * max_bytes {
+        return Err("its schema is too large".into());
+    }
+    let mut work = Work { root: schema, lost: Vec::new(), open: Vec::new(), nodes: 0, left: COPIED_TIMES * max_bytes };
+    let loose = match schema {
+        Value::Null | Value::Bool(true) => Map::new(),
+        Value::Object(given) => work.loose(given, DEPTH_MAX)?,
+        other => return Err(format!("its schema is no object: {}", head(&other.to_string()))),
     };
-    let root = work.object(schema)?;
-    Ok(Normal { schema: Value::Object(root), lost: work.lost })
+    let schema = Value::Object(root(loose)?);
+    if schema.to_string().len() > max_bytes {
+        return Err("its schema is too large when its references are resolved".into());
+    }
+    Ok(Normal { schema, lost: work.lost })
 }
 
 struct Work<'a> {
@@ -66,98 +62,116 @@ struct Work<'a> {
     lost: Vec<String>,
     /// References that are being resolved: one within itself allows anything.
     open: Vec<String>,
-    /// Schemas that were looked at: references of references can unfold without end.
-    size: usize,
+    /// Schemas that were looked at.
+    nodes: usize,
+    /// Bytes that may still be copied.
+    left: usize,
 }
 
-/// Schemas within one that are looked at: far more than fit into the largest that is taken.
-const SIZE_MAX: usize = 10_000;
-
 impl<'a> Work<'a> {
-    /// A schema, with everything in it.
+    /// A schema within another one: it has a type or alternatives.
     fn schema(&mut self, schema: &'a Value, depth: usize) -> Result<Value, String> {
-        self.size += 1;
-        if self.size > SIZE_MAX {
+        let loose = match schema {
+            Value::Object(given) => self.loose(given, depth)?,
+            _ => Map::new(),
+        };
+        let typed = keywords::typed(loose);
+        if typed.get("anyOf").is_some() {
+            self.spend(keywords::ANY_BYTES)?;
+        }
+        Ok(typed)
+    }
+
+    /// A schema with everything in it; without a type where it allows any.
+    fn loose(&mut self, given: &'a Map<String, Value>, depth: usize) -> Result<Map<String, Value>, String> {
+        self.nodes += 1;
+        if self.nodes > NODES_MAX {
             return Err("its schema unfolds without end".into());
         }
-        let Value::Object(given) = schema else { return Ok(json!({})) };
-        let Some(depth) = depth.checked_sub(1) else { return Ok(json!({})) };
+        self.spend(NODE_BYTES)?;
+        let Some(depth) = depth.checked_sub(1) else { return Ok(Map::new()) };
+        let mut normal = self.own(given, depth)?;
         if let Some(reference) = given.get("$ref").and_then(Value::as_str) {
-            return self.reference(reference, given, depth);
+            let found = self.reference(reference, depth)?;
+            normal = alternatives::unite(normal, found);
         }
-        let mut normal = Map::new();
-        for (name, value) in given {
-            match name.as_str() {
-                name if LEFT_OUT.contains(&name) => {}
-                "type" | "properties" | "required" | "items" | "prefixItems" | "additionalProperties" => {}
-                name if ALTERNATIVES.contains(&name) => {
-                    let all = value.as_array().map(Vec::as_slice).unwrap_or_default();
-                    let all = all.iter().map(|one| self.schema(one, depth)).collect::<Result<Vec<_>, _>>()?;
-                    if !all.is_empty() {
-                        normal.insert(name.into(), all.into());
-                    }
-                }
-                "enum" if value.as_array().is_none_or(Vec::is_empty) => {}
-                "exclusiveMinimum" | "exclusiveMaximum" if value.is_boolean() => {}
-                _ if value.is_null() && name != "default" && name != "const" => {}
-                _ => drop(normal.insert(name.clone(), value.clone())),
+        for one in list(given, "allOf") {
+            if let Value::Object(one) = one {
+                let one = self.loose(one, depth)?;
+                normal = alternatives::unite(normal, one);
             }
         }
-        self.types(given, &mut normal);
-        self.properties(given, &mut normal, depth)?;
-        self.items(given, &mut normal, depth)?;
-        Ok(Value::Object(normal))
+        let any_of = list(given, "anyOf");
+        let any_of = if any_of.is_empty() { list(given, "oneOf") } else { any_of };
+        if any_of.is_empty() {
+            return Ok(normal);
+        }
+        let mut all = Vec::new();
+        for one in any_of {
+            match one {
+                Value::Object(one) => all.push(self.loose(one, depth)?),
+                Value::Bool(false) => {}
+                _ => all.push(Map::new()),
+            }
+        }
+        Ok(alternatives::chosen(normal, all))
     }
 
-    /// What a reference leads to, with what stands beside it.
-    fn reference(&mut self, reference: &str, beside: &'a Map<String, Value>, depth: usize) -> Result<Value, String> {
+    /// What a reference leads to.
+    fn reference(&mut self, reference: &str, depth: usize) -> Result<Map<String, Value>, String> {
         let found = reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
-        let is_open = self.open.iter().any(|open| open == reference);
-        let mut resolved = match found {
-            Some(found) if !is_open => {
+        if self.open.iter().any(|open| open == reference) {
+            return Ok(Map::new());
+        }
+        match found {
+            Some(Value::Object(found)) => {
                 self.open.push(reference.into());
-                let resolved = self.schema(found, depth);
+                let resolved = self.loose(found, depth);
                 self.open.pop();
-                resolved?
+                resolved
             }
-            Some(_) => json!({}),
+            Some(_) => Ok(Map::new()),
             None => {
-                self.lost.push(format!("the reference {} leads nowhere here", head(&reference.into())));
-                json!({})
-            }
-        };
-        for name in ["description", "title", "default"] {
-            if let Some(value) = beside.get(name).filter(|value| !value.is_null()) {
-                resolved[name] = value.clone();
+                self.lose(format!("the reference {} leads nowhere here", head(reference)));
+                Ok(Map::new())
             }
         }
-        Ok(resolved)
     }
 
-    /// One type, or alternatives of one type each.
-    fn types(&self, given: &Map<String, Value>, normal: &mut Map<String, Value>) {
-        let types: Vec<&str> = match given.get("type") {
-            Some(Value::String(one)) => vec![one],
-            Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect(),
-            _ => vec![],
-        };
-        let named: Vec<&str> = types.iter().copied().filter(|name| *name != "null").collect();
-        match named.as_slice() {
-            [] if types.is_empty() => {}
-            [] => drop(normal.insert("type".into(), "null".into())),
-            [one] => drop(normal.insert("type".into(), (*one).into())),
-            _ if named.contains(&"object") && given.contains_key("properties") => {
-                normal.insert("type".into(), "object".into());
+    /// What stands in a schema itself, aside from references and alternatives.
+    fn own(&mut self, given: &'a Map<String, Value>, depth: usize) -> Result<Map<String, Value>, String> {
+        let kinds = keywords::kinds(given);
+        match kinds.as_slice() {
+            [] => {
+                let words = keywords::words(given);
+                self.copied(&words)?;
+                Ok(words)
             }
-            // An array has to say of what.
-            several if !normal.contains_key("anyOf") => {
-                let one = |name: &&str| {
-                    if *name == "array" { json!({"type": "array", "items": {}}) } else { json!({ "type": name }) }
-                };
-                normal.insert("anyOf".into(), several.iter().map(one).collect());
+            [one] => self.of_type(given, one, depth),
+            several => {
+                let all = several.iter().map(|kind| self.of_type(given, kind, depth)).collect::<Result<Vec<_>, _>>()?;
+                Ok(alternatives::chosen(Map::new(), all))
             }
+        }
+    }
+
+    fn of_type(
+        &mut self,
+        given: &'a Map<String, Value>,
+        kind: &str,
+        depth: usize,
+    ) -> Result<Map<String, Value>, String> {
+        let mut normal = keywords::of_type(given, kind);
+        self.copied(&normal)?;
+        match kind {
+            "array" => {
+                let items = self.items(given, depth)?;
+                normal.insert("items".into(), items);
+            }
+            "object" => self.properties(given, &mut normal, depth)?,
             _ => {}
         }
+        Ok(normal)
     }
 
     fn properties(
@@ -166,17 +180,12 @@ impl<'a> Work<'a> {
         normal: &mut Map<String, Value>,
         depth: usize,
     ) -> Result<(), String> {
-        let Some(properties) = given.get("properties").and_then(Value::as_object) else {
-            if normal.get("type").is_some_and(|kind| kind == "object") {
-                normal.insert("properties".into(), json!({}));
-                self.more(given, normal, depth)?;
-            }
-            return Ok(());
-        };
-        let wanted = given.get("required").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        let mut wanted: BTreeSet<&str> = wanted.iter().filter_map(Value::as_str).collect();
+        let properties = given.get("properties").and_then(Value::as_object);
+        let mut wanted: BTreeSet<&str> = list(given, "required").iter().filter_map(Value::as_str).collect();
         let mut kept = Map::new();
-        for (key, property) in properties {
+        let mut is_dropped =
+            given.get("patternProperties").and_then(Value::as_object).is_some_and(|all| !all.is_empty());
+        for (key, property) in properties.into_iter().flatten() {
             // The oldest drafts have it there.
             if property.get("required") == Some(&Value::Bool(true)) {
                 wanted.insert(key);
@@ -185,35 +194,26 @@ impl<'a> Work<'a> {
                 continue;
             }
             if is_key(key) {
+                self.spend(2 * key.len())?;
                 kept.insert(key.clone(), self.schema(property, depth)?);
-            } else if wanted.contains(key.as_str()) {
-                return Err(format!(
-                    "models' interfaces take no property `{}`, which is required",
-                    head(&key.as_str().into())
-                ));
-            } else {
-                self.lost.push(format!("models' interfaces take no property `{}`", head(&key.as_str().into())));
+                continue;
             }
+            let why = format!("models' interfaces take no property `{}`", head(key));
+            if wanted.contains(key.as_str()) {
+                return Err(format!("{why}, which is required"));
+            }
+            is_dropped = true;
+            self.lose(why);
         }
         let required: Vec<&str> = wanted.into_iter().filter(|key| kept.contains_key(*key)).collect();
         if !required.is_empty() {
             normal.insert("required".into(), json!(required));
         }
-        normal.entry("type").or_insert("object".into());
         normal.insert("properties".into(), kept.into());
-        self.more(given, normal, depth)
-    }
-
-    /// What other properties an object may have.
-    fn more(
-        &mut self,
-        given: &'a Map<String, Value>,
-        normal: &mut Map<String, Value>,
-        depth: usize,
-    ) -> Result<(), String> {
         match given.get("additionalProperties") {
-            Some(Value::Bool(may)) => drop(normal.insert("additionalProperties".into(), (*may).into())),
-            Some(other @ Value::Object(_)) => {
+            // What was left out is still allowed.
+            Some(Value::Bool(false)) if !is_dropped => drop(normal.insert("additionalProperties".into(), false.into())),
+            Some(other @ Value::Object(_)) if !is_dropped => {
                 let other = self.schema(other, depth)?;
                 normal.insert("additionalProperties".into(), other);
             }
@@ -223,72 +223,67 @@ impl<'a> Work<'a> {
     }
 
     /// What an array is of: one schema, whatever a tuple says.
-    fn items(
-        &mut self,
-        given: &'a Map<String, Value>,
-        normal: &mut Map<String, Value>,
-        depth: usize,
-    ) -> Result<(), String> {
-        let items = match given.get("prefixItems").or_else(|| given.get("items")) {
-            Some(Value::Array(tuple)) => {
-                let all = tuple.iter().map(|one| self.schema(one, depth)).collect::<Result<Vec<_>, _>>()?;
-                if all.is_empty() { json!({}) } else { json!({ "anyOf": all }) }
-            }
-            Some(one) => self.schema(one, depth)?,
-            None => json!({}),
+    fn items(&mut self, given: &'a Map<String, Value>, depth: usize) -> Result<Value, String> {
+        let tuple = match list(given, "prefixItems") {
+            [] => list(given, "items"),
+            some => some,
         };
-        if normal.get("type").is_some_and(|kind| kind == "array") {
-            normal.insert("items".into(), items);
+        if tuple.is_empty() {
+            return self.schema(given.get("items").unwrap_or(&Value::Null), depth);
         }
+        let mut all = Vec::new();
+        for one in tuple.iter().chain(given.get("items").filter(|items| items.is_object())) {
+            match one {
+                Value::Object(one) => all.push(self.loose(one, depth)?),
+                _ => all.push(Map::new()),
+            }
+        }
+        self.spend(keywords::ANY_BYTES)?;
+        Ok(keywords::typed(alternatives::chosen(Map::new(), all)))
+    }
+
+    fn copied(&mut self, normal: &Map<String, Value>) -> Result<(), String> {
+        self.spend(normal.iter().map(|(name, value)| name.len() + size(value)).sum())
+    }
+
+    fn spend(&mut self, bytes: usize) -> Result<(), String> {
+        self.left = self.left.checked_sub(bytes).ok_or("its schema is too large when its references are resolved")?;
         Ok(())
     }
 
-    /// The root: an object, whose alternatives are put together to one.
-    fn object(&mut self, schema: Value) -> Result<Map<String, Value>, String> {
-        let Value::Object(mut root) = schema else { return Err("its schema is no object".into()) };
-        let kind = root.get("type").and_then(Value::as_str).unwrap_or("object");
-        if kind != "object" {
-            return Err(format!("its arguments would be a {kind}, not an object"));
+    fn lose(&mut self, what: String) {
+        if self.lost.len() < LOST_MAX {
+            self.lost.push(what);
         }
-        let mut properties = root.remove("properties").and_then(into_map).unwrap_or_default();
-        let mut required = names(root.remove("required"));
-        for name in ALTERNATIVES {
-            let Some(Value::Array(all)) = root.remove(name) else { continue };
-            // A type list has become alternatives; at the root only the object of them is of use.
-            let objects = all.into_iter().filter(|one| one.get("type").is_none_or(|kind| kind == "object"));
-            let objects = objects.map(|one| self.object(one)).collect::<Result<Vec<_>, _>>()?;
-            if objects.is_empty() {
-                return Err("none of its alternatives is an object".into());
-            }
-            let wanted = objects.iter().map(|one| names(one.get("required").cloned()));
-            let in_all = wanted.reduce(|a, b| if name == "allOf" { &a | &b } else { &a & &b });
-            required.extend(in_all.unwrap_or_default());
-            for (key, property) in
-                objects.into_iter().filter_map(|mut one| into_map(one.remove("properties")?)).flatten()
-            {
-                let known = properties.entry(key).or_insert_with(|| property.clone());
-                if *known != property {
-                    // Said differently by two alternatives: either will do.
-                    let mut both =
-                        known.get("anyOf").and_then(Value::as_array).cloned().unwrap_or_else(|| vec![known.clone()]);
-                    if !both.contains(&property) {
-                        both.push(property);
-                    }
-                    *known = json!({ "anyOf": both });
-                }
-            }
-            root.remove("additionalProperties");
-        }
-        root.remove("enum");
-        root.remove("const");
-        required.retain(|key| properties.contains_key(key));
-        root.insert("type".into(), "object".into());
-        root.insert("properties".into(), properties.into());
-        if !required.is_empty() {
-            root.insert("required".into(), json!(required));
-        }
-        Ok(root)
     }
+}
+
+/// The root: an object, whose alternatives are put together to one.
+fn root(mut loose: Map<String, Value>) -> Result<Map<String, Value>, String> {
+    if let Some(Value::Array(all)) = loose.remove("anyOf") {
+        let objects: Vec<Map<String, Value>> = all.into_iter().filter_map(into_map).filter(is_object).collect();
+        if objects.is_empty() {
+            return Err("none of its alternatives is an object".into());
+        }
+        loose = alternatives::one_object(loose, objects, false);
+    }
+    let kind = loose.get("type").and_then(Value::as_str).unwrap_or("object");
+    if kind != "object" {
+        return Err(format!("its arguments would be of the type {}, not an object", head(kind)));
+    }
+    loose.remove("default");
+    loose.insert("type".into(), "object".into());
+    loose.entry("properties").or_insert_with(|| json!({}));
+    Ok(loose)
+}
+
+/// The elements of a list in a schema.
+fn list<'a>(given: &'a Map<String, Value>, name: &str) -> &'a [Value] {
+    given.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+fn is_object(normal: &Map<String, Value>) -> bool {
+    normal.get("type").is_some_and(|kind| kind == "object")
 }
 
 fn into_map(value: Value) -> Option<Map<String, Value>> {
@@ -298,9 +293,15 @@ fn into_map(value: Value) -> Option<Map<String, Value>> {
     }
 }
 
-fn names(list: Option<Value>) -> BTreeSet<String> {
-    let list = list.and_then(|list| list.as_array().cloned()).unwrap_or_default();
-    list.into_iter().filter_map(|name| name.as_str().map(str::to_owned)).collect()
+/// About as many bytes as a value has as text. Values come from a parser that bounds their depth.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) => 4,
+        Value::Number(number) => number.to_string().len(),
+        Value::String(text) => text.len() + 2,
+        Value::Array(list) => 2 + list.iter().map(|one| size(one) + 1).sum::<usize>(),
+        Value::Object(map) => 2 + map.iter().map(|(name, value)| name.len() + 4 + size(value)).sum::<usize>(),
+    }
 }
 
 /// Whether interfaces take a property's name.
@@ -309,145 +310,7 @@ fn is_key(key: &str) -> bool {
     !key.is_empty() && key.len() <= KEY_MAX_CHARS && key.chars().all(is_legal)
 }
 
-/// The beginning of a value, for a log.
-fn head(value: &Value) -> String {
-    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+/// The beginning of a text, for a log.
+fn head(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(40).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of(schema: Value) -> Value {
-        normal(&schema).unwrap_or_else(|error| panic!("{error}: {schema}")).schema
-    }
-
-    #[test]
-    fn what_says_nothing_is_an_object_without_properties() {
-        let nothing = json!({"type": "object", "properties": {}});
-        for schema in [
-            json!(null),
-            json!(true),
-            json!({}),
-            json!({"type": "object"}),
-            json!({"type": ["object", "null"]}),
-            json!({"properties": null, "required": null, "$schema": "x", "$defs": {}}),
-            json!({"type": "object", "properties": [], "required": ["a"]}),
-            json!({"$ref": "#/$defs/none", "$defs": {"none": {}}}),
-        ] {
-            assert_eq!(of(schema.clone()), nothing, "{schema}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_object_is_an_error() {
-        for schema in [
-            json!({"type": "string"}),
-            json!({"type": ["string", "null"]}),
-            json!({"type": "array", "items": {}}),
-            json!({"anyOf": [{"type": "string"}, {"type": "number"}]}),
-            json!("object"),
-            json!([]),
-            json!(false),
-            json!({"$ref": "#/$defs/s", "$defs": {"s": {"type": "string"}}}),
-            json!({"properties": {"$filter": {}}, "required": ["$filter"]}),
-            json!({"properties": {"größe": {}}, "required": ["größe"]}),
-        ] {
-            assert!(normal(&schema).is_err(), "{schema}");
-        }
-    }
-
-    #[test]
-    fn an_ordinary_schema_stays_as_it_is() {
-        let schema = json!({
-            "type": "object", "description": "d", "additionalProperties": false, "required": ["a"],
-            "properties": {
-                "a": {"type": "string", "enum": ["x", "y"], "description": "an a"},
-                "b.c-d": {"type": "array", "items": {"type": "integer", "minimum": 1}},
-                "e": {"anyOf": [{"type": "string"}, {"type": "null"}], "default": null},
-            },
-        });
-        assert_eq!(normal(&schema), Ok(Normal { schema, lost: vec![] }));
-    }
-
-    #[test]
-    fn references_are_put_in_their_place() {
-        let schema = json!({
-            "properties": {"at": {"$ref": "#/$defs/place", "description": "where"}, "x": {"$ref": "http://e.example/x"}},
-            "$defs": {"place": {"type": "object", "properties": {"name": {"type": "string"}, "in": {"$ref": "#/$defs/place"}}}},
-        });
-        let Normal { schema, lost } = normal(&schema).unwrap();
-        let place =
-            json!({"type": "object", "description": "where", "properties": {"name": {"type": "string"}, "in": {}}});
-        assert_eq!(schema, json!({"type": "object", "properties": {"at": place, "x": {}}}));
-        assert_eq!(lost.len(), 1);
-        let twice = |n: usize| json!({"properties": {"a": {"$ref": format!("#/$defs/{}", n + 1)}, "b": {"$ref": format!("#/$defs/{}", n + 1)}}});
-        let bomb: Map<String, Value> = (0..60).map(|n| (n.to_string(), twice(n))).collect();
-        assert!(normal(&json!({"$ref": "#/$defs/0", "$defs": bomb})).is_err());
-    }
-
-    #[test]
-    fn alternatives_at_the_root_become_one_object() {
-        let alternatives = json!([
-            {"type": "object", "properties": {"a": {"type": "string"}, "n": {"type": "string"}}, "required": ["a", "n"]},
-            {"type": "object", "properties": {"b": {"type": "string"}, "n": {"type": "integer"}}, "required": ["b", "n"]},
-        ]);
-        for (name, required) in [("anyOf", json!(["n"])), ("oneOf", json!(["n"])), ("allOf", json!(["a", "b", "n"]))] {
-            let one = of(json!({ name: alternatives }));
-            let properties = json!({
-                "a": {"type": "string"}, "b": {"type": "string"},
-                "n": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
-            });
-            assert_eq!(one, json!({"type": "object", "properties": properties, "required": required}), "{name}");
-        }
-        let with_null = of(json!({"anyOf": [{"type": "null"}, {"properties": {"a": {}}}], "properties": {"c": {}}}));
-        assert_eq!(with_null, json!({"type": "object", "properties": {"a": {}, "c": {}}}));
-    }
-
-    #[test]
-    fn odd_forms_within_are_made_plain() {
-        let Normal { schema, lost } = normal(&json!({"properties": {
-            "list": {"type": ["string", "null"]},
-            "several": {"type": ["string", "array"]},
-            "tuple": {"type": "array", "items": [{"type": "string"}, {"type": "number"}]},
-            "bare": {"type": "array"},
-            "null": null,
-            "any": true,
-            "never": false,
-            "old": {"type": "string", "required": true, "enum": []},
-            "odd": {"type": "number", "exclusiveMinimum": true, "if": {}, "then": {}},
-            "inner": {"type": "object", "properties": {"$where": {"type": "string"}}},
-            "größe": {"type": "number"},
-        }}))
-        .unwrap();
-        assert_eq!(
-            schema,
-            json!({"type": "object", "required": ["old"], "properties": {
-                "list": {"type": "string"},
-                "several": {"anyOf": [{"type": "string"}, {"type": "array", "items": {}}]},
-                "tuple": {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "number"}]}},
-                "bare": {"type": "array", "items": {}},
-                "null": {},
-                "any": {},
-                "old": {"type": "string"},
-                "odd": {"type": "number"},
-                "inner": {"type": "object", "properties": {}},
-            }})
-        );
-        assert_eq!(lost.len(), 2, "{lost:?}");
-    }
-
-    #[test]
-    fn what_is_normal_stays_so() {
-        for schema in [
-            json!({"anyOf": [{"properties": {"a": {"type": ["integer", "string"]}}}, {"properties": {"a": {"type": "boolean"}}}]}),
-            json!({"properties": {"a": {"$ref": "#/properties/b"}, "b": {"type": "array", "prefixItems": []}}}),
-        ] {
-            let once = of(schema);
-            assert_eq!(of(once.clone()), once);
-        }
-        let deep = (0..200).fold(json!({"type": "string"}), |inner, _| json!({"properties": {"a": inner}}));
-        assert!(normal(&deep).is_ok());
-    }
 }

@@ -21,12 +21,26 @@ async fn listed(stage: &Stage, variables: &[(&str, &str)]) -> String {
 }
 
 /// Schemas that are offered, in whatever form interfaces take.
-const NORMALISED: [(&str, &str); 10] = [
+const NORMALISED: [(&str, &str); 15] = [
     ("s_bare", r#"{"type":"object"}"#),
     ("s_empty", "{}"),
     ("s_filter", r#"{"type":"object","properties":{"$filter":{"type":"string"},"top":{"type":"integer"}}}"#),
     ("s_list", r#"{"type":"object","properties":{"a":{"type":["string","null"]}},"required":["a"]}"#),
     ("s_null", "null"),
+    ("s_optional", r#"{"properties":{"a":{"anyOf":[{"type":"string"},{"type":"null"}],"default":null,"title":"A"}}}"#),
+    (
+        "s_names",
+        r#"{"properties":{"a":{"enum":["x",null]},"b":{"const":5},"c":{"type":"integer","enum":[1,2]},"d":{"enum":["",1]}}}"#,
+    ),
+    ("s_formats", r#"{"properties":{"a":{"type":"string","format":"uuid"},"b":{"type":"integer","format":"int64"}}}"#),
+    (
+        "s_demands",
+        r#"{"properties":{"a":{},"b":{}},"oneOf":[{"required":["a"]},{"required":["b"]}],"x-a":1,"examples":[]}"#,
+    ),
+    (
+        "s_either",
+        r#"{"properties":{"a":{"oneOf":[{"type":"string"},{"type":"array"}],"description":"d","nullable":true}}}"#,
+    ),
     ("s_any_of", r#"{"anyOf":[{"properties":{"a":{"type":"string"}}},{"properties":{"b":{"type":"string"}}}]}"#),
     ("s_one_of", r#"{"oneOf":[{"type":"object","properties":{"id":{"type":"string"}},"required":["id"]}]}"#),
     ("s_ref", r##"{"properties":{"at":{"$ref":"#/$defs/p"}},"$defs":{"p":{"type":"object","properties":{"x":{}}}}}"##),

@@ -61,10 +61,7 @@ fn offered(
     name: String,
 ) -> Result<(Tool, Vec<String>), (String, String)> {
     let schema = Value::Object(tool.input_schema.as_ref().clone());
-    let normal = schema::normal(&schema).and_then(|normal| match normal.schema.to_string().len() {
-        ..=limits::MCP_SCHEMA_MAX_BYTES => Ok(normal),
-        _ => Err("its schema is too large".into()),
-    });
+    let normal = schema::normal(&schema, limits::MCP_SCHEMA_MAX_BYTES);
     let Normal { schema: parameters, lost } = normal.map_err(|why| (name.clone(), why))?;
     let mut description = tool.description.unwrap_or_default().into_owned();
     description.truncate(description.floor_char_boundary(limits::MCP_DESCRIPTION_MAX_BYTES));

@@ -221,8 +221,8 @@ impl Breaker {
                 expect_no_panic(&drained.process);
             }
             Kind::WorkerClockWrong => {
-                let right = self.new_worker(&skew::by(SKEWS[choice % 2])).await;
-                let right = std::mem::replace(&mut self.workers[victim], right);
+                let wrong = self.new_worker(&skew::by(SKEWS[choice % 2])).await;
+                let right = std::mem::replace(&mut self.workers[victim], wrong);
                 sleep(ASLEEP).await;
                 let mut wrong = std::mem::replace(&mut self.workers[victim], right);
                 wrong.process.kill().await;
@@ -235,7 +235,7 @@ impl Breaker {
             }
             Kind::EdgeDrained => {
                 self.edges[victim].edge.process.signal(libc::SIGTERM);
-                let mut drained = self.replace_edge(victim).await.edge;
+                let LinkedEdge { edge: mut drained, link: _link } = self.replace_edge(victim).await;
                 assert!(drained.process.ended().await.success(), "the edge was drained");
                 expect_no_panic(&drained.process);
             }
@@ -259,7 +259,7 @@ impl Breaker {
 
     /// One more edge, whose clock is off: it must say so, and the visitors that it gets meanwhile must not suffer.
     async fn serve_with_a_wrong_clock(&mut self, seconds: i64) {
-        let mut wrong = self.new_edge(&skew::by(seconds)).await.edge;
+        let LinkedEdge { edge: mut wrong, link: _link } = self.new_edge(&skew::by(seconds)).await;
         let mut probe = Probe::connect(&wrong.address).await;
         probe.until_said(503, if seconds < 0 { "s behind that of" } else { "s ahead of that of" }).await;
         sleep(NAP).await;

@@ -86,22 +86,74 @@ fn tool_refusal(tool: &Value) -> Option<String> {
     schema_refusal(schema).map(|why| format!("tools: {}: {why}", function["name"]))
 }
 
+/// Keywords that all of them take.
+const KEYWORDS: [&str; 17] = [
+    "type",
+    "title",
+    "description",
+    "default",
+    "enum",
+    "format",
+    "pattern",
+    "minLength",
+    "maxLength",
+    "minimum",
+    "maximum",
+    "items",
+    "minItems",
+    "maxItems",
+    "properties",
+    "required",
+    "additionalProperties",
+];
+
 fn schema_refusal(schema: &Value) -> Option<String> {
-    let Value::Object(fields) = schema else { return (!schema.is_boolean()).then(|| format!("no schema: {schema}")) };
-    if fields.contains_key("$ref") || fields.get("type").is_some_and(Value::is_array) {
-        return Some(format!("a reference, or a list of types: {schema}"));
+    let Value::Object(fields) = schema else { return Some(format!("no schema: {schema}")) };
+    if let Some(all) = fields.get("anyOf") {
+        let all = all.as_array().map(Vec::as_slice).unwrap_or_default();
+        if fields.len() > 1 || all.len() < 2 {
+            return Some(format!("anyOf must be the only field set, and hold alternatives: {schema}"));
+        }
+        return all.iter().find_map(schema_refusal);
+    }
+    if let Some(unknown) = fields.keys().find(|name| !KEYWORDS.contains(&name.as_str())) {
+        return Some(format!("Unknown name \"{unknown}\": Cannot find field: {schema}"));
+    }
+    if !matches!(schema["type"].as_str(), Some("string" | "number" | "integer" | "boolean" | "array" | "object")) {
+        return Some(format!("schema didn't specify the schema type field: {schema}"));
+    }
+    if let Some(names) = fields.get("enum") {
+        let is_name = |name: &Value| name.as_str().is_some_and(|name| !name.is_empty());
+        let names = names.as_array().map(Vec::as_slice).unwrap_or_default();
+        if schema["type"] != "string" || names.is_empty() || !names.iter().all(is_name) {
+            return Some(format!("only allowed for STRING type, and cannot be empty: {schema}"));
+        }
+    }
+    if fields.get("format").is_some_and(|format| format != "date-time") {
+        return Some(format!("only 'enum' and 'date-time' are supported for STRING type: {schema}"));
+    }
+    if fields.get("default").is_some_and(Value::is_null) {
+        return Some(format!("a default that is null: {schema}"));
     }
     if schema["type"] == "array" && !fields.contains_key("items") {
         return Some("an array without items".into());
     }
     let legal = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let properties = schema["properties"].as_object();
+    if schema["type"] == "object" && properties.is_none() {
+        return Some(format!("an object without properties: {schema}"));
+    }
     if let Some(key) = properties.and_then(|p| p.keys().find(|k| k.is_empty() || k.len() > 64 || !k.chars().all(legal)))
     {
         return Some(format!("a property key must match ^[a-zA-Z0-9_.-]{{1,64}}$: {key}"));
     }
-    let lists = ["anyOf", "oneOf", "allOf"].iter().filter_map(|name| schema[name].as_array()).flatten();
+    let required = schema["required"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let is_there = |key: &Value| key.as_str().is_some_and(|key| properties.is_some_and(|all| all.contains_key(key)));
+    if !required.iter().all(is_there) {
+        return Some(format!("required: property is not defined: {schema}"));
+    }
+    let more = fields.get("additionalProperties").filter(|more| !more.is_boolean());
     let inner =
-        properties.into_iter().flat_map(|properties| properties.values()).chain(lists).chain(fields.get("items"));
+        properties.into_iter().flat_map(|properties| properties.values()).chain(fields.get("items")).chain(more);
     inner.into_iter().find_map(schema_refusal)
 }

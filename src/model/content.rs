@@ -1,0 +1,150 @@
+//! The content of a message: a string, or parts of which some hold text.
+//!
+//! Contract: parts are read to a fixed depth, for the parser of raw values sets none; what is nested deeper says nothing. A part
+//! that is a refusal is one, as if it stood beside the content.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use super::{
+    chunk::{fields, get, list},
+    plain::Text,
+};
+
+/// Deepest parts within parts; those of providers have two levels.
+const DEPTH_MAX: usize = 8;
+
+/// What a content says, by its kind.
+#[derive(Default)]
+pub(super) struct Said<'a> {
+    pub text: Cow<'a, str>,
+    pub thought: Cow<'a, str>,
+    pub refusal: Cow<'a, str>,
+}
+
+/// Reads a content.
+pub(super) fn said(raw: &RawValue) -> Said<'_> {
+    if !matches!(raw.get().as_bytes().first(), Some(b'[' | b'{')) {
+        return Said { text: text(raw), ..Said::default() };
+    }
+    let mut all = Said::default();
+    add(raw, DEPTH_MAX, Kind::Text, &mut all);
+    all
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Text,
+    Thought,
+    Refusal,
+}
+
+/// Adds the texts of a value that is of this kind unless it says otherwise.
+fn add(raw: &RawValue, depth: usize, kind: Kind, all: &mut Said<'_>) {
+    let Some(depth) = depth.checked_sub(1) else { return };
+    let parts = match raw.get().as_bytes().first() {
+        Some(b'[') => list(raw),
+        Some(b'{') => vec![raw],
+        _ => {
+            let to = match kind {
+                Kind::Text => &mut all.text,
+                Kind::Thought => &mut all.thought,
+                Kind::Refusal => &mut all.refusal,
+            };
+            to.to_mut().push_str(&text(raw));
+            return;
+        }
+    };
+    for part in parts {
+        if part.get().starts_with('"') {
+            add(part, depth, kind, all);
+            continue;
+        }
+        let part = fields(part);
+        let named = get(&part, "type").map(text).unwrap_or_default();
+        let own = match kind {
+            Kind::Text if named.contains("think") || named.contains("reason") => Kind::Thought,
+            Kind::Text if named == "refusal" => Kind::Refusal,
+            kind => kind,
+        };
+        for name in ["text", "refusal", "thinking", "content"] {
+            let Some(value) = get(&part, name) else { continue };
+            let own = if name == "refusal" && matches!(own, Kind::Text) { Kind::Refusal } else { own };
+            add(value, depth, own, all);
+        }
+    }
+}
+
+/// A value as text: of a string its content, of `null`, `true` and `false` nothing, of anything else its JSON.
+pub(super) fn text(raw: &RawValue) -> Cow<'_, str> {
+    match raw.get().as_bytes().first() {
+        Some(b'"') => match serde_json::from_str::<Text<'_>>(raw.get()) {
+            Ok(text) => text.0,
+            Err(_) => Cow::Owned(with_halves(raw.get())),
+        },
+        Some(b'n' | b't' | b'f') | None => Cow::default(),
+        Some(_) => Cow::Borrowed(raw.get()),
+    }
+}
+
+/// The text of a JSON string that holds halves of characters: escapes of UTF-16 whose other half is in another chunk, or nowhere.
+fn with_halves(json: &str) -> String {
+    let mut units: Vec<u16> = Vec::new();
+    // The marks at its ends alone: an escaped one may stand before the last.
+    let mut rest = json.get(1..json.len().saturating_sub(1)).unwrap_or_default();
+    while let Some(c) = rest.chars().next() {
+        let escape = rest.strip_prefix("\\u").and_then(|hex| u16::from_str_radix(hex.get(..4)?, 16).ok());
+        let (unit, taken) = match (escape, rest.get(..2)) {
+            (Some(unit), _) => (vec![unit], 6),
+            (None, Some("\\n")) => (vec![u16::from(b'\n')], 2),
+            (None, Some("\\r")) => (vec![u16::from(b'\r')], 2),
+            (None, Some("\\t")) => (vec![u16::from(b'\t')], 2),
+            (None, Some(two)) if two.starts_with('\\') => (two[1..].encode_utf16().collect(), 2),
+            _ => (c.to_string().encode_utf16().collect(), c.len_utf8()),
+        };
+        units.extend(unit);
+        rest = &rest[taken..];
+    }
+    String::from_utf16_lossy(&units)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> String {
+        let Said { text, thought, refusal } = said(serde_json::from_str(json).unwrap());
+        format!("{text}|{thought}|{refusal}")
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_says_nothing() {
+        for (open, close) in [
+            (r#"{"content":"#, "}"),
+            ("[", "]"),
+            (r#"[{"content":"#, "}]"),
+            (r#"{"type":"text","text":"#, "}"),
+            (r#"{"type":"thinking","thinking":["#, "]}"),
+        ] {
+            let deep = |levels: usize| format!("{}\"a\"{}", open.repeat(levels), close.repeat(levels));
+            assert_eq!(read(&deep(200_000)), "||", "{open}");
+            if open.starts_with('{') {
+                assert!(read(&deep(2)).contains('a'), "{open}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_in_a_part_is_one() {
+        assert_eq!(read(r#"[{"type":"refusal","refusal":"no"},{"type":"text","text":"a"}]"#), "a||no");
+        assert_eq!(read(r#"[{"type":"refusal","text":"no"}]"#), "||no");
+        assert_eq!(read(r#"{"type":"refusal","content":[{"type":"text","text":"no"}]}"#), "||no");
+    }
+
+    #[test]
+    fn an_escaped_mark_at_an_end_stays() {
+        assert_eq!(read(r#""\ud83e say \"so\"""#), "\u{fffd} say \"so\"||");
+        assert_eq!(read(r#""\"\ud83e\\""#), "\"\u{fffd}\\||");
+    }
+}

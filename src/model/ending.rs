@@ -1,0 +1,141 @@
+//! How a reply ended, by its finish reason.
+//!
+//! Contract: only words that are known to say so mean that the model had finished. A word that is not known says nothing: the
+//! text may be an answer, but calls are not made, for nobody knows whether they are whole.
+
+/// How a reply ended, by its finish reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// The model had said all.
+    #[default]
+    Whole,
+    /// At a limit, or because something broke at the provider.
+    Cut,
+    /// A filter stopped it.
+    Filtered,
+    /// The model refused.
+    Refused,
+    /// The stream ended in order, and no finish reason was given, or none that is known.
+    Unmarked,
+}
+
+/// Words of a reply that is whole, without case and marks.
+const WHOLE: [&str; 13] = [
+    "stop",
+    "toolcall",
+    "toolcalls",
+    "functioncall",
+    "functioncalls",
+    "tooluse",
+    "endturn",
+    "endofturn",
+    "stopsequence",
+    "eos",
+    "eostoken",
+    "complete",
+    "completed",
+];
+const CUT: [&str; 35] = [
+    "length",
+    "maxtokens",
+    "maxtoken",
+    "maxoutputtokens",
+    "maxcompletiontokens",
+    "modellength",
+    "tokenlimit",
+    "maxlength",
+    "incomplete",
+    "modelcontextwindowexceeded",
+    "contextlengthexceeded",
+    "contextlength",
+    "contextwindowexceeded",
+    "error",
+    "errorlimit",
+    "errortoxic",
+    "networkerror",
+    "abort",
+    "aborted",
+    "cancel",
+    "cancelled",
+    "canceled",
+    "failed",
+    "insufficientsystemresource",
+    "malformedfunctioncall",
+    "malformedtooluse",
+    "malformedtoolcall",
+    "malformedmodeloutput",
+    "malformedresponse",
+    "unexpectedtoolcall",
+    "toomanytoolcalls",
+    "missingthoughtsignature",
+    "pauseturn",
+    "timeout",
+    "timelimit",
+];
+const FILTERED: [&str; 19] = [
+    "contentfilter",
+    "contentfiltered",
+    "filter",
+    "filtered",
+    "safety",
+    "sensitive",
+    "blocklist",
+    "blocked",
+    "prohibitedcontent",
+    "spii",
+    "recitation",
+    "imagesafety",
+    "imageprohibitedcontent",
+    "imagerecitation",
+    "language",
+    "modelarmor",
+    "guardrailintervened",
+    "guardrails",
+    "moderation",
+];
+
+impl Ending {
+    /// Whether the calls of the reply may be made: only where it is sure that the model had finished.
+    pub fn is_whole(self) -> bool {
+        self == Self::Whole
+    }
+
+    pub(super) fn of(finish_reason: Option<&str>) -> Self {
+        let word: String = finish_reason.unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).collect();
+        let word = word.to_ascii_lowercase();
+        let word = word.strip_prefix("finishreason").unwrap_or(&word);
+        match word {
+            word if WHOLE.contains(&word) => Self::Whole,
+            word if CUT.contains(&word) => Self::Cut,
+            word if FILTERED.contains(&word) => Self::Filtered,
+            "refusal" | "refused" => Self::Refused,
+            _ => Self::Unmarked,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_tells_how_a_reply_ended_and_one_that_is_not_known_tells_nothing() {
+        for (words, expected) in [
+            (
+                "stop STOP tool_calls tool-calls toolUse function_call end_turn stop_sequence eos eos_token",
+                Ending::Whole,
+            ),
+            ("COMPLETE completed FinishReason.STOP FINISH_REASON_STOP", Ending::Whole),
+            ("length max_tokens MAX_TOKENS maxTokens pause_turn error error_limit too_many_tool_calls", Ending::Cut),
+            ("MALFORMED_FUNCTION_CALL malformed_tool_use malformed_model_output UNEXPECTED_TOOL_CALL", Ending::Cut),
+            ("content_filter content-filter SAFETY IMAGE_SAFETY guardrail_intervened", Ending::Filtered),
+            ("refusal", Ending::Refused),
+            ("new_word 7 other OTHER FINISH_REASON_UNSPECIFIED unknown", Ending::Unmarked),
+        ] {
+            for word in words.split(' ') {
+                assert_eq!(Ending::of(Some(word)), expected, "{word}");
+            }
+        }
+        assert_eq!(Ending::of(None), Ending::Unmarked);
+    }
+}
