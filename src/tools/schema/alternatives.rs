@@ -88,17 +88,17 @@ pub(super) fn chosen(own: Schema, all: Vec<Schema>) -> Schema {
 /// Adds an alternative; names that are chosen from become one list.
 fn add(flat: &mut Vec<Schema>, one: Schema) {
     let names = |schema: &Schema| schema.get("enum").and_then(Value::as_array).cloned();
-    if let Some(more) = names(&one) {
-        if let Some(known) = flat.iter_mut().find(|known| known.contains_key("enum")) {
-            let mut all = names(known).unwrap_or_default();
-            let seen: HashSet<String> = all.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect();
-            all.extend(more.into_iter().filter(|name| name.as_str().is_some_and(|name| !seen.contains(name))));
-            known.insert("enum".into(), all.into());
-            if let Some(said) = one.get("description").and_then(Value::as_str) {
-                keywords::note(known, said);
-            }
-            return;
+    if let Some(more) = names(&one)
+        && let Some(known) = flat.iter_mut().find(|known| known.contains_key("enum"))
+    {
+        let mut all = names(known).unwrap_or_default();
+        let seen: HashSet<String> = all.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect();
+        all.extend(more.into_iter().filter(|name| name.as_str().is_some_and(|name| !seen.contains(name))));
+        known.insert("enum".into(), all.into());
+        if let Some(said) = one.get("description").and_then(Value::as_str) {
+            keywords::note(known, said);
         }
+        return;
     }
     if !flat.contains(&one) {
         flat.push(one);
