@@ -3,6 +3,8 @@
 //! Contract: [`before`] goes ahead of [`super::normal`], [`after`] follows it; both change what the dialect says and nothing else.
 //! Ids are mapped alike in calls and results, each to the same one every time.
 
+use std::borrow::Cow;
+
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -16,9 +18,9 @@ const GONE: &str = "Not available now.";
 const SHORT_ID_CHARS: usize = 9;
 
 /// The messages for a model that takes no tools: calls and results are told in words.
-pub(super) fn before(given: &[ChatMessage], dialect: Dialect) -> Vec<ChatMessage> {
+pub(super) fn before(given: &[ChatMessage], dialect: Dialect) -> Cow<'_, [ChatMessage]> {
     if !dialect.no_tools {
-        return given.to_vec();
+        return Cow::Borrowed(given);
     }
     let mut told: Vec<ChatMessage> = Vec::new();
     let mut is_result = false;
@@ -38,7 +40,7 @@ pub(super) fn before(given: &[ChatMessage], dialect: Dialect) -> Vec<ChatMessage
             other => told.push(other.clone()),
         }
     }
-    told
+    Cow::Owned(told)
 }
 
 /// The messages without what the gateway refuses to have given back, and with ids that it takes.

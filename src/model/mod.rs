@@ -20,6 +20,7 @@ mod dialect;
 mod ending;
 mod error;
 mod gateway;
+mod mend;
 mod normal;
 mod opaque;
 mod plain;

@@ -12,6 +12,7 @@
 use super::chunk::Chunk;
 use super::error::{ModelError, excerpt, transport_detail};
 use super::gateway::Timeouts;
+use super::mend;
 use super::reply::{Delta, ModelReply, ReplyBuilder};
 use super::sse::{SseEvent, SseSplitter};
 use bytes::Bytes;
@@ -148,6 +149,10 @@ impl ChatStream {
             Form::Unknown(begun) => {
                 begun.extend_from_slice(bytes);
                 let Some(form) = form_of(begun) else {
+                    // Blanks that keep a connection alive are not looked at again and again.
+                    if begun.trim_ascii().is_empty() {
+                        begun.clear();
+                    }
                     return if begun.len() > WHOLE_MAX_BYTES { Err(too_large()) } else { Ok(None) };
                 };
                 head.append(begun);
@@ -176,7 +181,8 @@ impl ChatStream {
     fn take_end_of_body(&mut self) -> Result<bool, ModelError> {
         let (builder, deltas) = (&mut self.builder, &mut self.deltas);
         if let Form::Whole(whole) = &self.form {
-            return take_json(builder, deltas, whole.trim_ascii()).map(|()| true);
+            let whole = whole.trim_ascii();
+            return take_whole(builder, deltas, whole.strip_prefix(BYTE_ORDER_MARK).unwrap_or(whole));
         }
         let mut taken = Ok(false);
         std::mem::take(&mut self.splitter).finish(|event| {
@@ -229,9 +235,10 @@ impl ChatStream {
     }
 }
 
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// What a body is that begins with these bytes. `None`: they do not tell yet.
 fn form_of(begun: &[u8]) -> Option<Form> {
-    const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
     let begun = begun.trim_ascii_start();
     if begun.len() < BYTE_ORDER_MARK.len() && BYTE_ORDER_MARK.starts_with(begun) {
         return None;
@@ -252,7 +259,7 @@ enum End {
 
 /// Takes one event; true for the end marker.
 fn take_event(builder: &mut ReplyBuilder, deltas: &mut Vec<Delta>, event: SseEvent<'_>) -> Result<bool, ModelError> {
-    let mut data = event.data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(event.data).trim_ascii();
+    let mut data = event.data.strip_prefix(BYTE_ORDER_MARK).unwrap_or(event.data).trim_ascii();
     // A proxy that makes events of events.
     while let Some(inner) = data.strip_prefix(b"data:") {
         data = inner.trim_ascii_start();
@@ -262,6 +269,9 @@ fn take_event(builder: &mut ReplyBuilder, deltas: &mut Vec<Delta>, event: SseEve
     }
     let Err(error) = take_json(builder, deltas, data) else { return Ok(false) };
     let ModelError::NotTheApi { .. } = error else { return Err(error) };
+    if let Some(values) = mend::values(data).filter(|values| values[0].starts_with(b"{")) {
+        return take_each(builder, deltas, values, event);
+    }
     // Chunks without an empty line between them come as one event.
     if data.contains(&b'\n') {
         for line in data.split(|byte| *byte == b'\n') {
@@ -283,16 +293,44 @@ fn take_event(builder: &mut ReplyBuilder, deltas: &mut Vec<Delta>, event: SseEve
     if is_aside || builder.has_ended() { Ok(false) } else { Err(error) }
 }
 
+/// Takes values that came together; true where the end marker is among them.
+fn take_each(
+    builder: &mut ReplyBuilder,
+    deltas: &mut Vec<Delta>,
+    values: Vec<&[u8]>,
+    event: SseEvent<'_>,
+) -> Result<bool, ModelError> {
+    for data in values {
+        if take_event(builder, deltas, SseEvent { data, ..event })? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Takes a body that is JSON: one completion, which is marked as whole by its end, or chunks one after the other.
+fn take_whole(builder: &mut ReplyBuilder, deltas: &mut Vec<Delta>, json: &[u8]) -> Result<bool, ModelError> {
+    let Err(error) = take_json(builder, deltas, json) else { return Ok(true) };
+    let ModelError::NotTheApi { .. } = error else { return Err(error) };
+    match mend::values(json) {
+        Some(values) => take_each(builder, deltas, values, SseEvent { kind: b"", data: json }),
+        None => Err(error),
+    }
+}
+
 /// Takes the JSON text of a chunk, or of a whole completion.
 fn take_json(builder: &mut ReplyBuilder, deltas: &mut Vec<Delta>, json: &[u8]) -> Result<(), ModelError> {
     let not_the_api = |error| ModelError::NotTheApi { detail: format!("{error}, in: {}", excerpt(json)) };
-    match Chunk::parse(json) {
+    let error = match Chunk::parse(json) {
+        Ok(chunk) => return builder.take(&chunk, deltas),
+        Err(error) => not_the_api(error),
+    };
+    // Once more, with what is wrong in it mended.
+    let text = String::from_utf8_lossy(json);
+    let mended = mend::mended(text.as_bytes());
+    match Chunk::parse(mended.as_deref().unwrap_or(text.as_bytes())) {
         Ok(chunk) => builder.take(&chunk, deltas),
-        Err(_) if std::str::from_utf8(json).is_err() => {
-            let text = String::from_utf8_lossy(json);
-            builder.take(&Chunk::parse(text.as_bytes()).map_err(not_the_api)?, deltas)
-        }
-        Err(error) => Err(not_the_api(error)),
+        Err(_) => Err(error),
     }
 }
 

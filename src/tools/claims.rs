@@ -27,12 +27,24 @@ pub struct Declared {
 }
 
 impl Declared {
-    /// What the newest version comes first by.
+    /// What the newest version comes first by. One before a release (`1.2.0-rc.1`) is older than it; what stands after `+` is of
+    /// the build.
     fn newest_first(&self) -> impl Ord + use<> {
-        let numbers: Vec<u64> =
-            self.version.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0)).collect();
+        let version = self.version.trim_start_matches(['v', 'V']).split('+').next().unwrap_or_default();
+        let (release, before) =
+            version.split_once('-').map_or((version, None), |(release, rest)| (release, Some(rest)));
+        let mut numbers: Vec<u64> = release.split('.').map(|n| n.trim().parse().unwrap_or(0)).collect();
+        while numbers.last() == Some(&0) {
+            numbers.pop();
+        }
+        // Numbers come before words, as in semantic versions.
+        let parts = |before: &str| {
+            let part = |part: &str| part.parse::<u64>().map_or((1, 0, part.to_owned()), |n| (0, n, String::new()));
+            before.split('.').map(part).collect::<Vec<_>>()
+        };
+        let rank = (numbers, before.is_none(), before.map(parts));
         let Tool { name, description, parameters, timeout, .. } = &self.tool;
-        (Reverse(numbers), self.version.clone(), format!("{name} {description} {parameters} {timeout:?}"))
+        (Reverse(rank), self.version.clone(), format!("{name} {description} {parameters} {timeout:?}"))
     }
 }
 
@@ -330,6 +342,27 @@ mod tests {
             }
         }
         assert_eq!(differing(&[all[1].clone(), all[1].clone()]), []);
+    }
+
+    #[test]
+    fn a_version_before_its_release_is_older() {
+        let of =
+            |version: &str| Declared { version: version.into(), ..declared("orders", "refund", "tool.refund", "") };
+        let oldest_first = [
+            "",
+            "0.9",
+            "1.2.0-alpha",
+            "1.2.0-rc.1",
+            "1.2.0-rc.2",
+            "1.2.0-rc.10",
+            "1.2.0",
+            "v1.2.1+build.7",
+            "1.10.0-1",
+            "1.10.0",
+        ];
+        for pair in oldest_first.windows(2) {
+            assert!(of(pair[0]).newest_first() > of(pair[1]).newest_first(), "{pair:?}");
+        }
     }
 
     /// The tools that are offered without a pin, as `name@subject` with their guards.

@@ -81,3 +81,32 @@ async fn chunks_that_are_nested_without_end_cost_themselves_alone() {
         assert_eq!(reply.text, "ab", "{}", &delta[..40]);
     }
 }
+
+#[tokio::test]
+async fn chunks_that_are_written_together_are_each_one() {
+    let chunk = |text: &str| token(text).trim_start_matches("data: ").trim().to_owned();
+    let (a, b, end) = (chunk("Hel"), chunk("l\"}{o"), FINISH.trim_start_matches("data: ").trim().to_owned());
+    let whole = r#"{"choices":[{"message":{"content":"Hell\"}{o"},"finish_reason":"stop"}],"usage":{"cost":NaN}}"#;
+    for (odd, body) in [
+        ("several values in a line", format!("data: {a}{b}{end}\n\n{DONE}")),
+        ("without a line end", format!("data: {a}data: {b}data: {end}data: [DONE]\n\n")),
+        ("JSON lines", format!("{a}\n{b}\n{end}\n")),
+        ("JSON lines with an end", format!("{a}\n{b}\n{end}\n[DONE]\n")),
+        ("JSON lines with a mark", format!("\u{feff}{a}\r\n{b}\r\n{end}")),
+        ("a mark before JSON", format!("\u{feff}{whole}")),
+        ("a number that is none", whole.to_owned()),
+    ] {
+        for piece in [3, 4096] {
+            let server = serve(vec![chunked(body.as_bytes(), piece, false)]).await;
+            let (reply, deltas) = ask(&server).await.unwrap_or_else(|error| panic!("{odd}: {error:?}"));
+            assert_eq!((texts(&deltas).as_str(), reply.ending), ("Hell\"}{o", Ending::Whole), "{odd}");
+        }
+    }
+    let control = "data: {\"choices\":[{\"delta\":{\"content\":\"a\tb\u{1}\"},\"logprobs\":-Infinity}]}\n\n";
+    let server = serve(vec![stream(&[control, FINISH, DONE].concat())]).await;
+    assert_eq!(ask(&server).await.unwrap().0.text, "a\tb\u{1}");
+    for cut in [format!("{a}\n{b}\n"), format!("{a}\n{}", &b[..20]), format!("data: {a}{}\n\n", &b[..20])] {
+        let server = serve(vec![chunked(cut.as_bytes(), 4096, false)]).await;
+        assert!(ask(&server).await.is_err(), "{cut}");
+    }
+}

@@ -58,7 +58,7 @@ async fn pass(
                 line.push(b'\n');
                 to.write_all(&line).await?;
             }
-            Some(tail) => match id_in(&line).or_else(|| id_in(&tail)) {
+            Some(tail) => match id_in(&line, &tail) {
                 Some(id) => {
                     let message = format!("The answer is larger than {max} bytes.");
                     let error = json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32000, "message": message}});
@@ -79,16 +79,42 @@ fn keep_last(tail: &mut Vec<u8>, piece: &[u8]) {
     tail.drain(..excess);
 }
 
-/// The number of the request that a piece of an answer is for: the library numbers its requests.
-fn id_in(piece: &[u8]) -> Option<u64> {
-    let text = String::from_utf8_lossy(piece);
-    let after = text.split("\"id\"").skip(1).filter_map(|rest| rest.trim_start().strip_prefix(':'));
-    let mut numbers = after.filter_map(|rest| {
-        let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).collect();
-        let next = rest.trim_start()[digits.len()..].trim_start().chars().next();
-        matches!(next, Some(',' | '}')).then(|| digits.parse().ok()).flatten()
-    });
-    numbers.next()
+/// The number of the request that a line answers, by its first and last bytes: the library numbers its requests.
+///
+/// Only a field of the message itself counts, not one within the result: before the part that has a content, or as the very last
+/// one. A message with a method is nobody's answer.
+fn id_in(beginning: &[u8], end: &[u8]) -> Option<u64> {
+    let (beginning, end) = (String::from_utf8_lossy(beginning), String::from_utf8_lossy(end));
+    let parts = ["\"result\"", "\"error\"", "\"params\"", "\"method\""];
+    let at = parts.iter().filter_map(|part| beginning.find(part)).min();
+    let head = &beginning[..at.unwrap_or(0)];
+    if at.is_some_and(|at| !["\"result\"", "\"error\""].iter().any(|part| beginning[at..].starts_with(part))) {
+        return None;
+    }
+    head.find("\"id\"").and_then(|at| number(&head[at + 4..], ',')).or_else(|| {
+        // Where the message has not begun as an answer, its end says nothing.
+        at?;
+        let last = end.rfind("\"id\"")?;
+        let rest = end[last + 4..].trim_end();
+        // The brackets of a result that ends so as well close one by one.
+        let before = end[..last].trim_end();
+        let closes =
+            |text: &str| text.ends_with(['}', ']', '"', 'e', 'l']) || text.ends_with(|c: char| c.is_ascii_digit());
+        let stands_apart = before.strip_suffix(',').is_some_and(|before| closes(before.trim_end()));
+        number(rest, '}').filter(|_| stands_apart && rest.matches('}').count() == 1)
+    })
+}
+
+/// A number after a colon, with this mark behind it; after a closing one nothing else.
+fn number(text: &str, mark: char) -> Option<u64> {
+    let text = text.trim_start().strip_prefix(':')?.trim_start();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let rest = text[digits..].trim_start();
+    let follows = rest.strip_prefix(mark)?;
+    if mark == '}' && !follows.trim().is_empty() {
+        return None;
+    }
+    text[..digits].parse().ok()
 }
 
 #[cfg(test)]
@@ -126,5 +152,31 @@ mod tests {
             }
         }
         assert_eq!(passed(format!("{}\nlast\n", "z".repeat(2_000)).as_bytes(), 1_000).await, "last\n");
+    }
+
+    #[tokio::test]
+    async fn a_number_within_a_result_is_no_calls() {
+        for (beginning, end) in [
+            (r#"{"result":{"id":7,"text":""#, r#""}}"#),
+            (r#"{"jsonrpc":"2.0","result":{"a":[{"id":7},""#, r#""]}}"#),
+            (r#"{"result":{"text":""#, r#"","id":7}}"#),
+            (r#"{"result":{"text":""#, r#"","id":7},"jsonrpc":"2.0"}"#),
+            (r#"{"id":7,"method":"sampling/createMessage","params":{"text":""#, r#""}}"#),
+            (r#"{"method":"notifications/message","params":{"id":7,"text":""#, r#""}}"#),
+            (r#"{"params":{"text":""#, r#""},"id":7}"#),
+            (r#"{"text":""#, r#"","id":7}"#),
+        ] {
+            let given = format!("{beginning}{}{end}\nlast\n", "z".repeat(2_000));
+            assert_eq!(passed(given.as_bytes(), 1_000).await, "last\n", "{beginning}…{end}");
+        }
+        for (beginning, end) in [
+            (r#"{"id": 7, "jsonrpc":"2.0","result":{"id":8,"text":""#, r#""}}"#),
+            (r#"{"result":{"id":8,"text":""#, r#""},"id":7}"#),
+            (r#"{"error":{"code":1,"message":""#, r#""},"jsonrpc":"2.0", "id": 7 } "#),
+        ] {
+            let given = format!("{beginning}{}{end}\n", "z".repeat(2_000));
+            let error: serde_json::Value = serde_json::from_str(&passed(given.as_bytes(), 1_000).await).unwrap();
+            assert_eq!(error["id"], 7, "{beginning}…{end}");
+        }
     }
 }

@@ -1,3 +1,5 @@
+//! Schemas as they are found, and as they are offered.
+
 use super::*;
 
 /// What is given to [`normal`] for a service's tool.

@@ -43,6 +43,9 @@ pub fn refusal(request: &Value) -> Option<String> {
         return Some("the last tool_calls have no result".into());
     }
     let tools = request["tools"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if tools.is_empty() && messages.iter().any(|message| message["tool_calls"].is_array()) {
+        return Some("calls without tools: `tools=` param must be set when messages hold tool calls".into());
+    }
     tools.iter().find_map(tool_refusal)
 }
 

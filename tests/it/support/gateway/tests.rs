@@ -186,8 +186,9 @@ fn the_rules_of_the_big_providers_are_held_to() {
         &[&user, &call("t", "{\"a\":"), &result],
         &[&user, &call("a b", "{}"), &result],
     ] {
-        assert!(refusal(broken, &[]).is_some(), "{broken:?}");
+        assert!(refusal(broken, &[&good]).is_some(), "{broken:?}");
     }
+    assert!(refusal(&[&user, &called, &result], &[]).is_some(), "calls without tools");
     for schema in [
         json!({}),
         json!({"type": "object"}),
@@ -196,6 +197,13 @@ fn the_rules_of_the_big_providers_are_held_to() {
         json!({"type": "object", "properties": {"a": {"type": ["string", "null"]}}}),
         json!({"type": "object", "properties": {"a": {"$ref": "#/x"}}}),
         json!({"type": "object", "properties": {"a": {"type": "array"}}}),
+        json!({"type": "object", "properties": {"a": {}}}),
+        json!({"type": "object", "properties": {"a": {"type": "integer", "enum": [1]}}}),
+        json!({"type": "object", "properties": {"a": {"type": "string", "enum": [""]}}}),
+        json!({"type": "object", "properties": {"a": {"type": "string", "format": "email"}}}),
+        json!({"type": "object", "properties": {"a": {"type": "string", "nullable": true}}}),
+        json!({"type": "object", "properties": {"a": {"anyOf": [{"type": "string"}, {"type": "null"}]}}}),
+        json!({"type": "object", "properties": {"a": {"anyOf": [{"type": "string"}, {"type": "number"}], "title": "A"}}}),
         Value::Null,
     ] {
         assert!(refusal(&[&user], &[&tool("t", schema.clone())]).is_some(), "{schema}");
