@@ -69,7 +69,7 @@ pub fn routes(edge: Arc<Edge>) -> BoxedFilter<(Response,)> {
             async move {
                 let tracked = edge.connections.clone();
                 let served = serve(edge, service, &method, (headers, peer), body);
-                tracked.track_future(served).await.unwrap_or_else(|refused| refused)
+                tracked.track_future(Box::pin(served)).await.unwrap_or_else(|refused| refused)
             }
         })
         .boxed()
@@ -105,7 +105,7 @@ async fn serve(
     // A token is of no use to what comes next.
     request.headers_mut().remove(header::AUTHORIZATION);
     request.extensions_mut().insert(Arc::new(Visitor { principal, origin, address }));
-    let response = service.handle(request).await;
+    let response = Box::pin(service.handle(request)).await;
     let (parts, mut body) = response.into_parts();
     let frames = stream::poll_fn(move |context| Pin::new(&mut body).poll_frame(context));
     let data = frames.filter_map(|frame| async move { frame.map(|frame| frame.into_data().ok()).transpose() });
