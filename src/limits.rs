@@ -224,7 +224,7 @@ pub const ACT_DOUBT_MS: i64 = 500;
 /// times that it writes are wrong.
 pub const CLOCK_OFFSET_MAX_MS: i64 = 5_000;
 
-/// Largest body of a widget's request, and how long it may take to come.
+/// Largest body of a widget's request, and how long it or one over MCP may take to come.
 pub const INTERNAL_BODY_MAX_BYTES: usize = 16 * 1024;
 pub const INTERNAL_BODY_MS: u64 = 10_000;
 /// Conversations that are opened for a visitor who has proved an address.
@@ -497,9 +497,8 @@ pub const EXPORT_GROUP_BYTES: usize = 16 * 1024 * 1024;
 
 /// Longest description of an agent: programs that use it as a tool pay for it with every request.
 pub const AGENT_DESCRIPTION_MAX_CHARS: usize = 2_000;
-/// Largest request over MCP: a message of [`MESSAGE_MAX_CHARS`] in any script, escaped, and what stands around it.
+/// Largest request over MCP: a message of any script, escaped, and more; and how much is read of one that is refused.
 pub const MCP_REQUEST_MAX_BYTES: usize = 160 * 1024;
-/// How long the body of a request over MCP may take to come.
-pub const MCP_REQUEST_MS: u64 = 10_000;
+pub const MCP_REFUSED_MAX_BYTES: usize = 2 * 1024 * 1024;
 /// Agents on one page of tools.
 pub const MCP_TOOLS_PAGE: usize = 100;

@@ -15,7 +15,7 @@ mod turn;
 
 use std::{net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use futures_util::{Stream, StreamExt, stream};
 use hyper::body::Body;
 use rmcp::transport::streamable_http_server::{
@@ -69,13 +69,13 @@ pub fn routes(edge: Arc<Edge>) -> BoxedFilter<(Response,)> {
             async move {
                 let tracked = edge.connections.clone();
                 let served = serve(edge, service, &method, (headers, peer), body);
-                tracked.track_future(served).await.unwrap_or_else(|refused| refused)
+                tracked.track_future(Box::pin(served)).await.unwrap_or_else(|refused| refused)
             }
         })
         .boxed()
 }
 
-/// (1) Who asks, (2) the body, (3) the protocol.
+/// (1) The body, (2) who asks, (3) the protocol. A refusal before the body was read would be lost: the connection is reset.
 async fn serve(
     edge: Arc<Edge>,
     service: Mcp,
@@ -87,6 +87,8 @@ async fn serve(
         let refused = refusal(StatusCode::METHOD_NOT_ALLOWED, "requests are sent with POST");
         return Err(warp::reply::with_header(refused, header::ALLOW, "POST").into_response());
     }
+    let body = timeout(Duration::from_millis(limits::INTERNAL_BODY_MS), take(body)).await;
+    let body = body.map_err(|_| refusal(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))??;
     let bad_request = |words| refusal(StatusCode::BAD_REQUEST, words);
     let address = edge.quota.address(peer, &headers);
     let address = address.ok_or_else(|| bad_request("`X-Forwarded-For` can't be read"))?;
@@ -97,15 +99,13 @@ async fn serve(
         Err(unproved) => return Err(unproved.response()),
     };
     let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default().to_string());
-    let body = timeout(Duration::from_millis(limits::MCP_REQUEST_MS), take(body)).await;
-    let body = body.map_err(|_| refusal(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))??;
     let mut request = Request::new(body);
     *request.method_mut() = method.clone();
     *request.headers_mut() = headers;
     // A token is of no use to what comes next.
     request.headers_mut().remove(header::AUTHORIZATION);
     request.extensions_mut().insert(Arc::new(Visitor { principal, origin, address }));
-    let response = service.handle(request).await;
+    let response = Box::pin(service.handle(request)).await;
     let (parts, mut body) = response.into_parts();
     let frames = stream::poll_fn(move |context| Pin::new(&mut body).poll_frame(context));
     let data = frames.filter_map(|frame| async move { frame.map(|frame| frame.into_data().ok()).transpose() });
@@ -115,16 +115,16 @@ async fn serve(
 }
 
 async fn take(body: impl Stream<Item = Result<impl Buf, warp::Error>>) -> Result<String, Response> {
-    let (mut body, mut taken) = (std::pin::pin!(body), Vec::new());
+    let (mut body, mut taken, mut left) = (std::pin::pin!(body), Vec::new(), limits::MCP_REFUSED_MAX_BYTES);
     while let Some(part) = body.next().await {
-        let mut part: Bytes = match part {
-            Ok(mut part) => part.copy_to_bytes(part.remaining()),
-            Err(_) => return Err(refusal(StatusCode::BAD_REQUEST, "the body was cut off")),
-        };
-        if taken.len() + part.remaining() > limits::MCP_REQUEST_MAX_BYTES {
-            return Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"));
-        }
-        taken.extend_from_slice(&part.copy_to_bytes(part.remaining()));
+        let mut part = part.map_err(|_| refusal(StatusCode::BAD_REQUEST, "the body was cut off"))?;
+        let (bytes, room) = (part.remaining(), limits::MCP_REQUEST_MAX_BYTES + 1 - taken.len());
+        taken.extend_from_slice(&part.copy_to_bytes(room.min(bytes)));
+        let Some(rest) = left.checked_sub(bytes) else { break };
+        left = rest;
+    }
+    if taken.len() > limits::MCP_REQUEST_MAX_BYTES {
+        return Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"));
     }
     String::from_utf8(taken).map_err(|_| refusal(StatusCode::BAD_REQUEST, "the body is not UTF-8"))
 }

@@ -84,8 +84,9 @@ impl ServerHandler for Agents {
         }));
         let call = Call { agent: agent.id, can_ask, progress, given_up: context.ct.clone() };
         let outcome = match asks::Answered::of(&request) {
-            Ok(Some(answered)) => call.go_on(self.edge.clone(), &visitor, answered).await,
-            Ok(None) => call.begin(self.edge.clone(), &visitor, request.arguments.unwrap_or_default()).await,
+            // Boxed: these futures are large, and stand on the library's own.
+            Ok(Some(answered)) => Box::pin(call.go_on(self.edge.clone(), &visitor, answered)).await,
+            Ok(None) => Box::pin(call.begin(self.edge.clone(), &visitor, request.arguments.unwrap_or_default())).await,
             Err(problem) => return Err(ErrorData::invalid_params(problem, None)),
         };
         Ok(match outcome {

@@ -156,7 +156,7 @@ impl Call {
     async fn follow(self, mut followed: Followed, request_id: &str) -> Outcome {
         let record = followed.record.clone();
         let end = tokio::select! {
-            end = followed.end_of(request_id, &self.progress) => end,
+            end = Box::pin(followed.end_of(request_id, &self.progress)) => end,
             () = self.given_up.cancelled() => {
                 End::Failed(Refused::new("CANCELLED", "The call was given up; the turn goes on."))
             }
@@ -182,7 +182,7 @@ impl Call {
 impl Followed {
     async fn act(&mut self, action: Value) -> Vec<Value> {
         let begin = self.connection.out.len();
-        actions::dispatch(&mut self.connection, action.to_string().into()).await;
+        Box::pin(actions::dispatch(&mut self.connection, action.to_string().into())).await;
         self.connection.out[begin..].iter().filter_map(|frame| serde_json::from_slice(frame).ok()).collect()
     }
 
@@ -273,7 +273,7 @@ async fn connect(edge: Arc<Edge>, visitor: &Visitor) -> Result<(Connection, Queu
 
 /// Serves an action; its frames are taken out of the connection.
 async fn act(connection: &mut Connection, action: Value) -> Vec<Value> {
-    actions::dispatch(connection, action.to_string().into()).await;
+    Box::pin(actions::dispatch(connection, action.to_string().into())).await;
     let frames = std::mem::take(&mut connection.out);
     frames.iter().filter_map(|frame| serde_json::from_slice(frame).ok()).collect()
 }
