@@ -430,11 +430,6 @@ pub const READ_HERE_MAX_BYTES: usize = 256 * 1024;
 pub const CUT_AT_ONCE_BYTES: usize = 32 * 1024;
 /// Longest passage of a document: a few paragraphs, which embedding models take whole.
 pub const PASSAGE_CHARS: usize = 1_000;
-/// How much of a question is searched for, and how many of its words: the rarest.
-pub const QUERY_MAX_CHARS: usize = 10_000;
-pub const QUERY_WORDS: usize = 128;
-/// Longest header of a table that is repeated in every passage of it, beyond the passage's own length.
-pub const TABLE_HEADER_MAX_BYTES: usize = 400;
 /// Passages of one document: ten times what the largest readable file has.
 pub const DOCUMENT_CHUNKS_MAX: usize = 100_000;
 /// Documents that are read, embedded and written at once: more than one so that waits overlap, few enough for strange servers.

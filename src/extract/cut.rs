@@ -9,6 +9,9 @@ use text_splitter::{MarkdownSplitter, TextSplitter};
 use super::Form;
 use crate::limits;
 
+/// Longest header of a table that is repeated in every passage of it, beyond the passage's own length.
+const TABLE_HEADER_MAX_BYTES: usize = 400;
+
 /// A passage of a document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Piece {
@@ -55,7 +58,7 @@ impl Outline {
                 (Event::Start(Tag::Table(_)), _) => {
                     let lines: usize = markdown[range.clone()].split_inclusive('\n').take(2).map(str::len).sum();
                     let header = &markdown[range.start..range.start + lines];
-                    let fits = header.len() <= limits::TABLE_HEADER_MAX_BYTES;
+                    let fits = header.len() <= TABLE_HEADER_MAX_BYTES;
                     let header = if fits { header.trim_end().to_string() } else { String::new() };
                     outline.tables.push(Table { rows: range.start + lines..range.end, header });
                 }
@@ -85,7 +88,7 @@ fn plain(text: &str) -> Vec<Piece> {
 fn table(text: &str) -> Vec<Piece> {
     let mut pieces = plain(text);
     let header = text.lines().next().unwrap_or_default();
-    if header.len() <= limits::TABLE_HEADER_MAX_BYTES {
+    if header.len() <= TABLE_HEADER_MAX_BYTES {
         pieces.iter_mut().skip(1).for_each(|piece| piece.text = format!("{header}\n{}", piece.text));
     }
     pieces

@@ -21,6 +21,9 @@ use crate::limits;
 /// What a word in the title, or in a heading above the passage, counts against one in the passage.
 const TITLE_WEIGHT: f32 = 2.0;
 const HEADINGS_WEIGHT: f32 = 1.5;
+/// How much of a question is searched for, and how many of its words: the rarest.
+const QUERY_MAX_CHARS: usize = 10_000;
+const QUERY_WORDS: usize = 128;
 /// Entry of a public document among the readers.
 const EVERYBODY: &str = "*";
 
@@ -126,7 +129,7 @@ impl TextIndex {
     /// The passages that fit best of those that the reader may read, best first. The score of each is the share of the
     /// question that it holds, rare words counted more: 1 is a passage of usual length with all of its words.
     pub fn search(&self, query: &str, reader: &Reader, limit: usize) -> Result<Vec<(Hit, f32)>, TantivyError> {
-        let query: String = query.chars().take(limits::QUERY_MAX_CHARS).collect();
+        let query: String = query.chars().take(QUERY_MAX_CHARS).collect();
         let words = self.words.different(&query).into_iter().filter(|word| word.kind != Kind::Letter);
         let searcher = self.reader.searcher();
         let passages = searcher.num_docs() as f32;
@@ -141,7 +144,7 @@ impl TextIndex {
             weighed.push((word, weight));
         }
         weighed.sort_by(|a, b| b.1.total_cmp(&a.1));
-        weighed.truncate(limits::QUERY_WORDS);
+        weighed.truncate(QUERY_WORDS);
         let whole: f32 = weighed.iter().map(|(_, weight)| weight).sum();
         let words: Vec<Word> = weighed.into_iter().map(|(word, _)| word).collect();
         if words.is_empty() {

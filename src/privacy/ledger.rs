@@ -153,7 +153,7 @@ impl Ledger {
         self.holds.iter().map(|(hold, (held, entry))| (hold, held, entry))
     }
 
-    /// Erasures that were requested and not completed: whoever was at it died.
+    /// Erasures that were requested and not completed: their process died, or a part could not be erased.
     pub fn open(&self) -> Vec<Entry> {
         self.open.values().cloned().collect()
     }
