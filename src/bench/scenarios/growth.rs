@@ -28,6 +28,8 @@ const SIZES: [usize; 3] = [1_000, 100_000, 1_000_000];
 const OF_USER: usize = 20;
 /// Users who are being made at one time.
 const AT_ONCE: usize = 24;
+/// What was made is still brought into lists for a while, which is not what is measured.
+const QUIET_TIMEOUT: Duration = Duration::from_secs(900);
 /// Turns, pages and lists that are measured at each size.
 const ROUNDS: usize = 300;
 /// Clients that resume at once.
@@ -47,7 +49,7 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
     for size in sizes {
         let users = size.div_ceil(OF_USER);
         fill(bench, &mut kept, users).await?;
-        wait_until_quiet(bench).await;
+        wait_until_quiet(bench, QUIET_TIMEOUT).await;
         let mut outcome = Outcome::new("growth");
         outcome.set("conversations", (users * OF_USER) as u64);
         turns(bench, &mut outcome, users).await?;
@@ -103,7 +105,7 @@ async fn turns(bench: &Bench, outcome: &mut Outcome, users: usize) -> anyhow::Re
     for _ in 0..ROUNDS {
         samples.add_ns(converse(bench, &mut client).await.map_err(failed)?.1);
     }
-    wait_until_quiet(bench).await;
+    wait_until_quiet(bench, QUIET_TIMEOUT).await;
     let used = window.close();
     for process in &used.processes {
         let name = format!("{}_cpu_us_per_turn", process.name);

@@ -31,11 +31,11 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
 
     let first = open_all(WARM_UP_CONNECTIONS.min(count), || open(bench)).await?;
     let mut faults = close_all(first).await;
-    wait_until_quiet(bench).await;
+    wait_until_quiet(bench, QUIET_TIMEOUT).await;
 
     let window = procs::Window::open(&bench.watched);
     let clients = open_all(count, || open(bench)).await?;
-    wait_until_quiet(bench).await;
+    wait_until_quiet(bench, QUIET_TIMEOUT).await;
     let used = window.close();
     faults.merge(close_all(clients).await);
 
@@ -60,8 +60,9 @@ async fn open(bench: &Bench) -> Result<Client, Fault> {
     Ok(client)
 }
 
-pub async fn wait_until_quiet(bench: &Bench) {
-    let give_up = Instant::now() + QUIET_TIMEOUT;
+/// Waits until the watched processes do nothing, for so long at most.
+pub async fn wait_until_quiet(bench: &Bench, most: Duration) {
+    let give_up = Instant::now() + most;
     let mut before_ms = procs::total_cpu_ms(&bench.watched);
     while Instant::now() < give_up {
         sleep(LOOK).await;
