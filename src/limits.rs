@@ -41,7 +41,7 @@ pub const ERASE_PARALLEL: usize = 16;
 /// events are asked for at once; the server gives the last event of each kind.
 pub const RETAIN_BATCH: usize = 500;
 pub const RETAIN_LOOKUP: usize = 64;
-/// Conversations whose keys are asked for at once: each has one for each class.
+/// Conversations per request for keys: each has one key for each class.
 pub const RETAIN_KEYS: usize = 400;
 /// Images, and files, of one message.
 pub const ATTACHMENTS_MAX: usize = 8;
@@ -310,7 +310,7 @@ pub const ACK_WAIT_MS: u64 = 6_000;
 pub const PUT_OFF_FIRST_MS: u64 = 5_000;
 pub const PUT_OFF_MAX_MS: u64 = 300_000;
 pub const TURN_PUT_OFF_MAX_MS: u64 = 15_000;
-/// How often an edge looks for turns whose pool has no worker, and how many of those that it could not look at it keeps for the
+/// How often an edge looks for turns in pools without a worker, and how many of those that it could not look at it keeps for the
 /// next time.
 pub const ABANDONED_EVERY_MS: u64 = 5_000;
 pub const ABANDONED_AGAIN: usize = 1_000;

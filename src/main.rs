@@ -51,7 +51,7 @@ async fn run() -> ExitCode {
 /// this program, so that library speaks only when it is named.
 fn log_filter() -> EnvFilter {
     let asked = std::env::var("RUST_LOG").unwrap_or_default();
-    // `nats check` tries what must be refused, so it says itself what was not.
+    // `nats check` tries requests that must be refused, and reports by itself those that were not.
     let is_check = std::env::args().skip(1).take(2).eq(["nats", "check"]);
     let usual = if is_check { "error" } else { "info,async_nats=warn" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));

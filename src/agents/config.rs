@@ -15,7 +15,7 @@ pub struct AgentConfig {
     /// What visitors see as the agent's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What other programs may ask the agent for: the description of its tool over MCP.
+    /// The description of the agent as a tool over MCP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// Who the agent is and how it speaks: the beginning of the system prompt.

@@ -30,7 +30,7 @@ struct Known {
     /// The organisations that have a widget for an agent's name, with the revision that says so.
     widgets: HashMap<String, BTreeMap<u64, String>>,
     read_to: u64,
-    /// What held at first was read.
+    /// The configurations that held at start were read.
     has_begun: bool,
 }
 

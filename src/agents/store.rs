@@ -106,9 +106,9 @@ impl Store {
         Ok(Some((last, messages.iter().filter_map(|message| self.entry(message)).collect())))
     }
 
-    /// What holds now, without the versions before it: where the bucket was read to at least, and what it says.
+    /// The current configurations, without the versions before them, and the sequence up to which the bucket was read at least.
     pub async fn current(&self) -> Result<(u64, Vec<Entry>), ReadError> {
-        // A copy of the bucket may lag behind, so what came a moment ago is read again.
+        // A replica of the bucket may lag behind, so the latest changes are read again.
         let recent = self.log.now() - TimeDelta::seconds(limits::AGENTS_LAG_SECS);
         let read_to = match self.log.first_since(STREAM, subjects::AGENTS_ALL, recent).await? {
             Some(first) => first.seq - 1,

@@ -117,7 +117,7 @@ pub enum Scenario {
     SlowReader,
     /// Whether the time of a refusal tells what is somebody else's from what does not exist.
     NotYours,
-    /// What a turn's end, a herd of resumes, a page and a list cost as conversations grow in number. It takes minutes.
+    /// The cost of a turn's end, a herd of resumes, a page and a list as conversations grow in number. It takes minutes.
     Growth,
 }
 

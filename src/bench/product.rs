@@ -28,7 +28,7 @@ pub struct Product {
     pid: u32,
     port: u16,
     store: PathBuf,
-    /// What its users' tokens are signed with.
+    /// The secret that signs its users' tokens.
     pub secret: String,
 }
 

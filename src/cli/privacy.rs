@@ -30,7 +30,7 @@ pub struct Erase {
     whose: Whose,
     #[command(flatten)]
     why: Why,
-    /// Only say what would be erased.
+    /// Only list the conversations that would be erased.
     #[arg(long)]
     dry_run: bool,
 }

@@ -24,7 +24,7 @@ use crate::{
 /// How often a run without a terminal says how far it is.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
-/// Erase what has been kept long enough: SMOOTH_AGENT_RETAIN_DAYS, SMOOTH_AGENT_RETAIN_TOOLS_DAYS.
+/// Erase conversations at the end of their retention: SMOOTH_AGENT_RETAIN_DAYS, SMOOTH_AGENT_RETAIN_TOOLS_DAYS.
 ///
 /// A run that was interrupted is completed by the next one. Exit code 1: some conversations, which are named, could not be erased.
 #[derive(Args)]
@@ -32,10 +32,10 @@ pub struct Retain {
     /// Again and again, with so many seconds between; once, if left out.
     #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
     every: Option<u64>,
-    /// What is due at this time (RFC 3339) instead of now: with --dry-run, what will be erased until then.
+    /// Conversations that are due at this time (RFC 3339) instead of now: with --dry-run, a forecast.
     #[arg(long, value_name = "TIME", conflicts_with = "every")]
     as_of: Option<DateTime<Utc>>,
-    /// Only say what would be erased.
+    /// Only list the conversations that would be erased.
     #[arg(long, conflicts_with = "every")]
     dry_run: bool,
     /// Conversations that are read and erased at a time.
@@ -43,7 +43,7 @@ pub struct Retain {
     batch: u64,
 }
 
-/// Erases what has been kept long enough, once or again and again.
+/// Erases conversations at the end of their retention, once or again and again.
 pub async fn retain(args: Retain, config: &Config) -> anyhow::Result<()> {
     let stop = app::StopSignal::new()?;
     let mut place = Place::open(config).await?;
@@ -51,7 +51,7 @@ pub async fn retain(args: Retain, config: &Config) -> anyhow::Result<()> {
         loop {
             let swept = sweep(&mut place, config, &args).await;
             let Some(every) = args.every else { return swept };
-            // What did not go well now goes better the next time.
+            // A later try may succeed.
             if let Err(error) = swept {
                 eprintln!("this sweep did not get through: {error:#}");
             }

@@ -97,7 +97,7 @@ pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal>
             None => Ok(Event::TurnRequested(request.clone())),
         },
         Command::Claim { item, worker, over } => match &state.turn {
-            // A turn that was handed over is nobody's, whoever had it when it was looked at.
+            // A turn that was handed over has no owner, although this look saw one.
             Some(turn)
                 if turn.item == *item && turn.park.is_none() && (turn.epoch.is_none() || turn.epoch == *over) =>
             {

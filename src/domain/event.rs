@@ -334,7 +334,7 @@ pub struct ModelReplied {
     pub model: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_id: Option<String>,
-    /// How the reply ended; absent in events from before, whose replies all counted as whole.
+    /// How the reply ended; absent in earlier events, where all replies counted as whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<ReplyEnd>,
     /// Fields of the provider's that go back to it with this message, reasoning among them: the JSON text of an object with their

@@ -39,7 +39,7 @@ pub struct Reply {
     /// `None`: not known, and counted as whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ending>,
-    /// What the provider wants back with it.
+    /// Opaque fields of the provider, which go back with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opaque: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Ends turns whose pool has no worker, also those that no connection watches.
+//! Ends turns in pools without a worker, also those that no connection watches.
 //!
 //! Contract: a turn that was accepted ends, whatever becomes of its pool and its client, as soon as some edge has run for as long as a
 //! turn may stand still. Every edge sweeps; the log lets one of them end a turn, and none where a worker has gone on with it
@@ -40,7 +40,7 @@ struct Swept {
     to: [u64; ITEMS.len()],
     /// Those that could not be ended then.
     again: VecDeque<(ConversationKey, u64)>,
-    /// What there was when all of it was looked at, and when the oldest of what was too young then is old enough.
+    /// The consumer's state at the last complete look, and when the oldest item that was too young then is old enough.
     settled: Option<(Unserved, Option<Instant>)>,
 }
 
@@ -87,7 +87,7 @@ impl Swept {
         Ok(())
     }
 
-    /// Looks at what was not looked at yet. Returns when the next is old enough.
+    /// Looks at the items that were not looked at yet. Returns when the next is old enough.
     async fn look_on(
         &mut self,
         edge: &Edge,
@@ -104,7 +104,7 @@ impl Swept {
                 more &= !items.is_empty();
                 for item in items {
                     let left = (limit(edge) - (edge.log.now() - item.stored_at)).to_std().ok();
-                    // What can't be kept for later is left for later.
+                    // A full list takes no more: this item stays for the next round.
                     let full = self.again.len() >= limits::ABANDONED_AGAIN;
                     if let Some(left) = left.or_else(|| full.then_some(Duration::ZERO)) {
                         let at = Instant::now() + left;
@@ -141,7 +141,7 @@ impl Swept {
     }
 }
 
-/// How old an item is at least whose turn has stood still for too long, by whichever clock.
+/// The least age of an item with a turn that has stood still for too long, by either clock.
 fn limit(edge: &Edge) -> TimeDelta {
     let clocks = Duration::from_millis(limits::CLOCK_OFFSET_MAX_MS.unsigned_abs());
     TimeDelta::from_std(edge.settings.turn_limit.saturating_add(clocks)).unwrap_or(TimeDelta::MAX)

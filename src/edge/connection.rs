@@ -184,7 +184,7 @@ fn token_error(words: &str) -> Bytes {
 }
 
 impl Connection {
-    /// A connection that has done nothing yet, and the queue of what hosts send it.
+    /// A connection that has done nothing yet, and the queue of hosts' events for it.
     pub fn new(edge: Arc<Edge>, listener: Listener, caller: Caller) -> (Self, Receiver<Bytes>) {
         let Caller { principal, origin, address, place, resumes } = caller;
         let (mut registration, pushes) = edge.pushes.register();
@@ -329,7 +329,7 @@ impl Connection {
         }
     }
 
-    /// Shows what the LIVE stream has of a turn, which this session asked for, and was not shown yet.
+    /// Shows the frames of a turn of this session that the LIVE stream has, and that were not shown yet.
     pub async fn replay(&mut self, key: &ConversationKey, turn: Uuid, session: Uuid) {
         for missed in replay::frames(&self.edge.client, key, session).await {
             if missed.mark.turn == turn {

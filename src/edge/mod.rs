@@ -4,9 +4,9 @@
 //!
 //! - [`server`]: listening, routes, drain.   - [`handshake`]: who comes.   - [`connection`]: one client.   - [`views`]: what a client has been shown.
 //! - [`access`]: what visitors without proof may do. - [`admission`]: whether a session may be opened.   - [`quota`]: how much is used.
-//! - [`internal`]: what widgets ask over plain HTTP.   - [`mcp`]: agents as tools of other programs.   - [`push`]: hosts' events for clients.
+//! - [`internal`]: widgets' requests over plain HTTP.   - [`mcp`]: agents as tools of other programs.   - [`push`]: hosts' events for clients.
 //! - [`actions`]: one file an action.        - [`sessions`]: session records. - [`workers`]: whether anybody can answer.
-//! - [`ending`]: ends turns from outside, [`abandoned`] those that no worker takes.   - [`attachments`]: what comes with a message.
+//! - [`ending`]: ends turns from outside, [`abandoned`] those that no worker takes.   - [`attachments`]: images and files of messages.
 //! - [`intake`], [`budget`]: what a client's bytes may cost before they are a message.
 //! - [`skills`]: instructions that a client may name.   - [`pages`]: the chat page and the auditors' page.
 //!
@@ -168,7 +168,7 @@ impl Edge {
         self.log.forget_erased(&self.settings.regions.home, forget).await;
     }
 
-    /// Ends turns that nobody takes, whoever watches them.
+    /// Ends turns that no worker takes, watched or not.
     pub async fn end_abandoned(self: Arc<Self>) {
         abandoned::Sweep::default().run(&self).await;
     }

@@ -35,7 +35,7 @@ struct Table {
     header: String,
 }
 
-/// What is where in a Markdown text.
+/// The headings and tables of a Markdown text, with their places.
 pub struct Outline {
     pub headings: Vec<Heading>,
     tables: Vec<Table>,
@@ -84,7 +84,7 @@ fn plain(text: &str) -> Vec<Piece> {
     chunks.map(|chunk| Piece { headings: vec![], text: chunk.to_string() }).collect()
 }
 
-/// Each passage after the first begins with the table's first line, which tells what its rows hold.
+/// Each passage after the first begins with the table's first line, which names the columns.
 fn table(text: &str) -> Vec<Piece> {
     let mut pieces = plain(text);
     let header = text.lines().next().unwrap_or_default();

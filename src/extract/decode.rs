@@ -9,7 +9,7 @@ use super::ExtractError;
 /// How far into a page its declaration is looked for, as browsers do.
 const DECLARED_WITHIN: usize = 1024;
 
-/// Text whose encoding nothing but a byte order mark tells; without one it is UTF-8.
+/// Text in UTF-8, or in the encoding of its byte order mark.
 pub fn text(bytes: &[u8]) -> Result<Cow<'_, str>, ExtractError> {
     decode(bytes, None)
 }
@@ -42,7 +42,7 @@ fn decode<'a>(bytes: &'a [u8], declared: Option<&'static Encoding>) -> Result<Co
     };
     // Marks come twice where a file was put together from two.
     let rest = decoded.trim_start_matches('\u{feff}');
-    // UTF-32 begins like UTF-16, and UTF-16 without a mark is UTF-8 whose every other letter is none.
+    // UTF-32 begins like UTF-16, and UTF-16 without a mark is valid UTF-8 with a NUL after each letter.
     match rest {
         _ if rest.contains('\0') => Err(ExtractError::NotText),
         _ if rest.len() == decoded.len() => Ok(decoded),

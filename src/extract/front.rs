@@ -14,12 +14,12 @@ pub struct Front {
     pub acl: Option<Vec<String>>,
 }
 
-/// What may stand before a key that is written in another form.
+/// Characters before a key that is written in another form.
 const OPENERS: &[char] = &['{', ',', '/', '*', '<', '!', '-', '#', ':', '.', '@', ' ', '\t', '"', '\''];
 /// How many lines that say something make a file's head.
 const HEAD_LINES: usize = 40;
 
-/// The front matter and the text after it. Lines end with a line feed here. A file whose first line opens no block is all text.
+/// The front matter and the text after it. Lines end with a line feed here. Without an opening line, all is text.
 pub fn split(text: &str) -> Result<(Front, &str), String> {
     let mut lines = text.split_inclusive('\n');
     let Some(opening) = lines.by_ref().find(|line| !blank(line)) else { return Ok((Front::default(), text)) };
@@ -36,7 +36,7 @@ pub fn split(text: &str) -> Result<(Front, &str), String> {
     for line in rest.split_inclusive('\n') {
         if is_fence(line) || trimmed(line) == "..." {
             let (front, text) = (read(&rest[..at])?, &rest[at + line.len()..]);
-            // One of two blocks may say what the other does not.
+            // One of two blocks may name readers that the other does not.
             refuse_readers(text)?;
             return Ok((front, text));
         }
@@ -107,7 +107,7 @@ fn blank(line: &str) -> bool {
     trimmed(line).is_empty()
 }
 
-/// Without what can't be seen at both ends.
+/// Without invisible characters at both ends.
 fn trimmed(line: &str) -> &str {
     line.trim_matches(|c: char| {
         c.is_whitespace() || c.is_control() || matches!(c, '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2060}')

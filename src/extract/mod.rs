@@ -29,7 +29,7 @@ use crate::limits;
 pub enum Form {
     Markdown,
     Plain,
-    /// A table, whose first line says what the others hold.
+    /// A table: its first line names the columns.
     Table,
     Html,
     Pdf,
@@ -140,7 +140,7 @@ pub fn extract(form: Form, bytes: &[u8]) -> Result<Extracted, ExtractError> {
     if text.trim().is_empty() { Err(ExtractError::Empty) } else { Ok(Extracted { text, ..extracted }) }
 }
 
-/// A text whose lines end as they do here, wherever it was written.
+/// The text with line feeds as its line ends.
 fn with_line_feeds(text: &str) -> String {
     text.replace("\r\n", "\n").replace('\r', "\n")
 }

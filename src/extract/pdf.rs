@@ -30,7 +30,7 @@ pub fn text(bytes: &[u8]) -> Result<String, ExtractError> {
 fn read(bytes: &[u8]) -> Result<String, String> {
     let mut document = Document::load_mem(bytes).map_err(|error| error.to_string())?;
     if document.is_encrypted() {
-        // One that only restricts what may be done with it opens without a password, and is decrypted as it is loaded. With the
+        // A PDF with permissions only opens without a password, and is decrypted as it is loaded. With the
         // mark still there it would be decrypted once more.
         if document.encryption_state.is_none() {
             return Err("it is locked with a password".into());

@@ -235,7 +235,7 @@ fn a_pdf_is_read_and_garbage_is_survived() {
     ));
 }
 
-/// Files that anybody may read and nobody change: `tests/data/pdf`, made by pypdf with an owner's password.
+/// Files that open without a password but restrict changes: `tests/data/pdf`, made by pypdf with an owner's password.
 #[test]
 fn a_pdf_with_permissions_only_is_read() {
     for file in [

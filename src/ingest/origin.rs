@@ -52,7 +52,7 @@ pub struct Listing {
     pub items: Vec<Item>,
     /// What could not be looked at. Then what is not listed may still be there.
     pub failures: Vec<(String, String)>,
-    /// What was left out, and is no reason to doubt the rest.
+    /// Entries that were left out, and are no reason to doubt the rest.
     pub notes: Vec<String>,
     pub cursor: Option<String>,
 }

@@ -81,7 +81,7 @@ enum Outcome {
     Updated,
     Unchanged,
     Failed(String),
-    /// It is there and can't be taken in, and what was taken of it before is gone: nobody has said who may read it now.
+    /// It is there and can't be taken in, and its earlier version is gone: its readers are unknown now.
     Withdrawn(String),
 }
 
@@ -89,7 +89,7 @@ enum Outcome {
 enum Unmade {
     /// Something else is at fault, so its earlier version stays.
     Later(String),
-    /// Its content, or who may read it, is not what it was.
+    /// Its content, or its readers, have changed.
     Refused(String),
 }
 

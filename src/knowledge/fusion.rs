@@ -1,8 +1,8 @@
-//! Makes one ranking of two: of the passages that hold a question's words, and of those whose vectors are near.
+//! Fuses two rankings: of the passages that hold a question's words, and of those with near vectors.
 //!
-//! Fixed weights are wrong for one kind of question or the other: words find names and codes and miss what is said in other words,
+//! Fixed weights are wrong for one kind of question or the other: words find names and codes and miss paraphrases,
 //! vectors the other way round. So each ranking counts as much as it can be trusted for this question, and in each a passage counts by
-//! how far it stands out of what follows: a ranking in which all are alike says nothing. The constants were chosen on the labelled
+//! how far it stands out of the passages after it: a ranking in which all are alike says nothing. The constants were chosen on the labelled
 //! sets in [`super::bench`], with a real embedding; the figures are in the README.
 
 use std::{
@@ -12,13 +12,13 @@ use std::{
 
 use super::text::Hit;
 
-/// How many documents after the first are what it stands out of.
+/// How many documents after the first make the background that it stands out of.
 const BACKGROUND: usize = 10;
 /// How much more the likeness of vectors counts than words, where both stand out as much: likenesses lie closer together.
 const NEAR_WEIGHT: f64 = 3.0;
 /// Likenesses that stand out by no more than this are those of a model that does not know the question's language.
 const NEAR_LEAST: f64 = 0.1;
-/// What keeps the order of passages that do not stand out.
+/// A small share of the score, which orders passages that do not stand out.
 const ORDER: f64 = 1e-6;
 
 /// Passages with their scores, best first: the share of a question's words that one holds, or the likeness of vectors.
@@ -31,7 +31,7 @@ pub fn fuse(words: &Ranking, near: &Ranking) -> Vec<(Hit, f64)> {
         (Some(one), None) | (None, Some(one)) => return one.alone(),
         (Some(words), Some(near)) => (words, near),
     };
-    // What holds few of the question's words is found by chance.
+    // A passage with few of the question's words is found by chance.
     let trust_words = of_words.top.min(1.0).powi(2) * of_words.gap;
     let trust_near = NEAR_WEIGHT * (of_near.gap - NEAR_LEAST).max(0.0) / (1.0 - NEAR_LEAST);
     let mut scores: HashMap<&Hit, f64> = HashMap::new();
@@ -65,7 +65,7 @@ impl<'a> Standing<'a> {
         Some(Self { ranking, top, gap: (top - mean) / top })
     }
 
-    /// 1 for the first, 0 for what is no better than what follows it.
+    /// 1 for the first, 0 for a passage that is no better than those that follow it.
     fn of_score(&self, score: f32) -> f64 {
         match self.gap > 0.0 {
             true => (1.0 - (self.top - f64::from(score)) / self.top / self.gap).max(0.0),

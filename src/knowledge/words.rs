@@ -20,7 +20,7 @@ use tantivy::tokenizer::{
 const WORD_MAX_BYTES: usize = 64;
 /// The beginning of a word that may have another ending: so many letters of one that has more.
 const BEGINNING: usize = 5;
-/// What a beginning starts with, which no word does.
+/// The first letter of a beginning; no word starts with it.
 const BEGINS: char = '\u{1}';
 /// A name of parts is no longer than this.
 const NAME_MAX_CHARS: usize = 40;
@@ -32,7 +32,7 @@ pub struct Word {
     pub kind: Kind,
 }
 
-/// What a word is.
+/// The kind of a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// One of several letters that a script writes without spaces. A question is not about it.
@@ -44,7 +44,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What finding it counts against a whole word.
+    /// The weight of a match, against that of a whole word.
     pub fn weight(self) -> f32 {
         match self {
             Self::Letter => 0.0,
@@ -129,7 +129,7 @@ fn spaced(run: &str, stems: &mut TextAnalyzer, words: &mut Vec<Word>) {
     });
 }
 
-/// An Arabic word without the article and what is written together with it.
+/// An Arabic word without its article and prefixed particles.
 fn bare(word: &str) -> String {
     const WITH_ARTICLE: [&str; 5] = ["وال", "بال", "كال", "فال", "ال"];
     let rest = WITH_ARTICLE.iter().find_map(|article| word.strip_prefix(article)).or_else(|| word.strip_prefix("لل"));
@@ -144,7 +144,7 @@ fn pairs(run: &str, words: &mut Vec<Word>) {
     words.extend(letters.windows(2).map(|pair| Word { text: pair.iter().collect(), kind: Kind::Pair }));
 }
 
-/// Names of things: runs of letters, digits and what joins them, in which there is more than a word.
+/// Names of things: runs of letters, digits and joints that hold more than a word.
 fn names(run: &str, stems: &mut TextAnalyzer, words: &mut Vec<Word>) {
     for name in run.split(|letter: char| !letter.is_alphanumeric() && !joins(letter)) {
         let name = name.trim_matches(joins);
@@ -190,7 +190,7 @@ fn parts(name: &str) -> Vec<String> {
         before = Some(letter);
     }
     parts.push(part);
-    // What only joints part is there as a word.
+    // A part between two joints is a word by itself.
     let plain: Vec<&str> = name.split(joins).collect();
     parts.retain(|part| !part.is_empty() && !plain.iter().any(|word| word.to_lowercase() == *part));
     parts
@@ -213,7 +213,7 @@ fn is_silent(letter: char) -> bool {
         | '\u{0591}'..='\u{05c7}' | '\u{0640}' | '\u{064b}'..='\u{0652}' | '\u{0670}' | '\u{0e47}'..='\u{0e4e}')
 }
 
-/// Letters of scripts whose words have no spaces between them, or are not found by them.
+/// Letters of scripts without spaces between words, and of Korean, where spaces don't part words from their endings.
 fn is_unspaced(letter: char) -> bool {
     matches!(letter,
         '\u{0e00}'..='\u{0eff}'     // Thai, Lao

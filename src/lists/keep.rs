@@ -264,7 +264,7 @@ fn by_conversation(messages: Vec<Message>) -> HashMap<ConversationKey, Due> {
     all
 }
 
-/// Has events come again later, each time later than before: what can't be read now costs the others nothing meanwhile.
+/// Has events delivered again later, each time later than before, so that unreadable ones do not hold up the others.
 async fn put_off(messages: Vec<Message>) {
     for message in messages {
         let delivered = message.info().map_or(1, |info| info.delivered);

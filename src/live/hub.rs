@@ -77,7 +77,7 @@ struct Waiting {
 impl Waiting {
     /// Makes room for a frame. False: there is none.
     fn take(&self, bytes: usize) -> bool {
-        // Counted before it is sent, so that the reader never takes away what was not added yet.
+        // Counted before it is sent, so that the reader never subtracts bytes that were not added yet.
         let own = self.own.fetch_add(bytes, Ordering::Relaxed);
         let all = self.all.fetch_add(bytes, Ordering::Relaxed);
         own < limits::CONNECTION_QUEUE_BYTES || (own < limits::CONNECTION_QUEUE_MAX_BYTES && all < limits::QUEUES_BYTES)
@@ -89,13 +89,13 @@ impl Waiting {
     }
 }
 
-/// What a frame costs while it waits.
+/// The bytes that a waiting frame counts.
 fn cost(frame: &LiveFrame) -> usize {
     frame.payload.len() + size_of::<LiveFrame>()
 }
 
 impl Listener {
-    /// A listener and the queue that it fills, which is bounded but for its last frame; `all`: what waits in the process.
+    /// A listener and the queue that it fills, which is bounded but for its last frame; `all`: bytes that wait in the process.
     fn new(all: Arc<AtomicUsize>) -> (Self, Queue) {
         let (sender, frames) = mpsc::unbounded_channel();
         let waiting = Waiting { own: Arc::default(), all };
@@ -142,7 +142,7 @@ impl Queue {
 }
 
 impl Drop for Queue {
-    /// Frees what nobody will fetch.
+    /// Frees results that no caller will fetch.
     fn drop(&mut self) {
         self.frames.close();
         while self.try_next().is_some() {}

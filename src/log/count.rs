@@ -1,4 +1,4 @@
-//! What a stream's index says of its subjects, and a consumer of what it has to give: no message is read.
+//! Counts from a stream's index of subjects and from a consumer's state: no message is read.
 
 use std::collections::HashMap;
 
@@ -40,7 +40,7 @@ struct Position {
     stream_seq: u64,
 }
 
-/// What a consumer has that was not acknowledged.
+/// A consumer's unacknowledged messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unserved {
     /// The sequence of the first of it.
@@ -49,7 +49,7 @@ pub struct Unserved {
 }
 
 impl NatsLog {
-    /// What a consumer has that was not acknowledged. `None`: there is nothing, or no such consumer.
+    /// A consumer's unacknowledged messages. `None`: there are none, or no such consumer.
     pub async fn unserved(&self, stream: &str, consumer: &str) -> Result<Option<Unserved>, ReadError> {
         let reply = soon(self.client.request(subjects::consumer_info(stream, consumer), "".into())).await;
         let reply = reply.map_err(ReadError::Unavailable)?;
@@ -80,7 +80,7 @@ impl NatsLog {
         }
     }
 
-    /// What a stream says of its subjects, from the place in their order on.
+    /// A stream's information on its subjects, from an offset in their order on.
     async fn info(&self, stream: &str, filter: &str, offset: usize) -> Result<Info, ReadError> {
         let query = json!({ "subjects_filter": filter, "offset": offset }).to_string();
         let mut backoff = Backoff::new(limits::READ_DEADLINE_MS);

@@ -157,13 +157,13 @@ impl<L: EventLog> Conversations<L> {
         }
     }
 
-    /// Waits until nobody else reads a conversation that is not known here. Held until it is; nothing, when it is known.
+    /// Waits until no other load of an unknown conversation runs. Held until it is known; nothing when it is known already.
     async fn alone(&self, key: &ConversationKey) -> Option<MutexGuard<'_, ()>> {
         if self.known(key).is_some() {
             return None;
         }
         let lock = &self.cold[key.conversation.as_u128() as usize % self.cold.len()];
-        // While the log does not answer, nobody waits here for longer than for the log itself.
+        // While the log does not answer, callers wait no longer here than for the log itself.
         let alone = timeout(Duration::from_millis(limits::READ_DEADLINE_MS), lock.lock()).await.ok()?;
         self.known(key).is_none().then_some(alone)
     }
@@ -287,7 +287,7 @@ impl<L: EventLog> Conversations<L> {
         };
         let mut next = (**state).clone();
         next.evolve(&recorded);
-        // Only the fold that was decided on tells what was erased when it was made; another one may have been made since.
+        // Only the fold of the decision tells which events were erased when it was made; another one may have been made since.
         let known = self.known(key).filter(|known| Arc::ptr_eq(&known.state, state));
         let known = known.unwrap_or_else(|| Cached::nothing(0));
         let newer_events = known.newer_events + 1;

@@ -133,7 +133,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// Whether the reason lies in what was to be read, so that others can be read all the same.
+    /// Whether the reason lies in the conversation, so that others can be read all the same.
     pub fn is_of_conversation(&self) -> bool {
         matches!(self, Self::Sealed(_) | Self::NoKey(_))
     }

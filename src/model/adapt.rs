@@ -1,6 +1,6 @@
 //! A prompt in the words of one gateway.
 //!
-//! Contract: [`before`] goes ahead of [`super::normal`], [`after`] follows it; both change what the dialect says and nothing else.
+//! Contract: [`before`] goes ahead of [`super::normal`], [`after`] follows it; both apply the dialect and change nothing else.
 //! Ids are mapped alike in calls and results, each to the same one every time.
 
 use std::borrow::Cow;
@@ -43,7 +43,7 @@ pub(super) fn before(given: &[ChatMessage], dialect: Dialect) -> Cow<'_, [ChatMe
     Cow::Owned(told)
 }
 
-/// The messages without what the gateway refuses to have given back, and with ids that it takes.
+/// The messages without the fields that the gateway refuses, and with ids that it takes.
 pub(super) fn after(mut messages: Vec<ChatMessage>, dialect: Dialect) -> Vec<ChatMessage> {
     for message in &mut messages {
         match message {

@@ -53,7 +53,7 @@ impl Calls {
         id.len() + name.len() + arguments.len() + opaque
     }
 
-    /// The calls in the model's order. What has no name can't be called and is left out.
+    /// The calls in the model's order. One without a name can't be made and is left out.
     pub fn whole(self) -> Vec<ToolCall> {
         let mut calls = self.0;
         calls.sort_by_key(|call| call.index);
@@ -166,7 +166,7 @@ impl Arguments {
 
     /// Whether a fragment is all of the arguments once more.
     fn is_again(&self, piece: &str) -> bool {
-        // What is much shorter can't be the same.
+        // A much shorter text can't be the same.
         self.is_closed()
             && piece.len() >= self.text.len() / AGAIN_PART
             && is_object(piece)
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_fragment_costs_its_own_size() {
-        // Hours, were each fragment to parse what came before: texts, and objects within a list.
+        // It would take hours if each fragment parsed the fragments before it: texts, and objects within a list.
         for (piece, end) in [("\\\"x", "\"]}"), ("{}", "0]}"), (",{}", "]}")] {
             let begin = if piece.starts_with('\\') { "{\"a\":[\"" } else { "{\"a\":[0" };
             let mut calls = Calls::default();

@@ -90,7 +90,7 @@ impl<'a> Chunk<'a> {
         let says_error = kind == "error" || (!has(&chunk, "choices") && has(&chunk, "message"));
         let told = says_error.then(|| take(&mut chunk, "message").map_or(Cow::Borrowed("an error"), text));
         let mut of_choice = take(&mut chunk, "choices").map(choice).unwrap_or_default();
-        // A usage stands at the top, in the choice, or in what a provider adds of its own.
+        // A usage stands at the top, in the choice, or in a provider's own field.
         let own = take(&mut chunk, "x_groq").map(fields).and_then(|mut own| take(&mut own, "usage"));
         Self {
             id: take(&mut chunk, "id").map(text).unwrap_or_default(),

@@ -1,6 +1,6 @@
 //! The content of a message: a string, or parts of which some hold text.
 //!
-//! Contract: parts are read to a fixed depth, for the parser of raw values sets none; what is nested deeper says nothing. A part
+//! Contract: parts are read to a fixed depth, for the parser of raw values sets none; deeper parts are ignored. A part
 //! that is a refusal is one, as if it stood beside the content.
 
 use std::borrow::Cow;
@@ -15,7 +15,7 @@ use super::{
 /// Deepest parts within parts; those of providers have two levels.
 const DEPTH_MAX: usize = 8;
 
-/// What a content says, by its kind.
+/// The text of a content, by its kind.
 #[derive(Default)]
 pub(super) struct Said<'a> {
     pub text: Cow<'a, str>,
@@ -88,7 +88,7 @@ pub(super) fn text(raw: &RawValue) -> Cow<'_, str> {
     }
 }
 
-/// The text of a JSON string that holds halves of characters: escapes of UTF-16 whose other half is in another chunk, or nowhere.
+/// The text of a JSON string with unpaired surrogate escapes.
 fn with_halves(json: &str) -> String {
     let mut units: Vec<u16> = Vec::new();
     // The marks at its ends alone: an escaped one may stand before the last.

@@ -31,7 +31,7 @@ pub(super) struct Dialect {
     pub short_ids: bool,
 }
 
-/// What of a request a refusal may name.
+/// The parts of a request that a refusal may name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sent {
     /// Fields of replies that are given back, in small letters.
@@ -79,7 +79,7 @@ const SYSTEM: [&str; 9] = [
     "system prompt",
     "developer instruction is not enabled",
 ];
-/// What is said of a model without tools.
+/// The refusals of a model without tools.
 const NO_TOOLS: [&str; 20] = [
     "not support tool",
     "n't support tool",
@@ -159,7 +159,7 @@ impl Dialects {
         self.0.lock().expect("no panic happens under this lock").get(model).copied().unwrap_or_default()
     }
 
-    /// Keeps what later requests begin with.
+    /// Keeps the dialect that later requests begin with.
     pub fn learn(&self, model: &str, dialect: Dialect) {
         let no_opaque = dialect.no_opaque && !dialect.is_opaque_spoilt;
         let dialect = Dialect { no_opaque, is_opaque_spoilt: false, ..dialect };

@@ -1,7 +1,7 @@
 //! How a reply ended, by its finish reason.
 //!
 //! Contract: only words that are known to say so mean that the model had finished. A word that is not known says nothing: the
-//! text may be an answer, but calls are not made, for nobody knows whether they are whole.
+//! text may be an answer, but calls are not made, for they may not be whole.
 
 /// How a reply ended, by its finish reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

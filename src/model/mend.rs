@@ -1,7 +1,7 @@
 //! JSON that is almost JSON.
 //!
 //! Contract: [`values`] cuts values that stand one after the other; [`mended`] puts `null` for numbers that JSON has not, and
-//! escapes for raw control characters in texts. Neither changes what is right already; both look at each byte once.
+//! escapes for raw control characters in texts. Neither changes valid JSON; both look at each byte once.
 
 /// The values of a text that holds more than one, with `data:` between them or nothing. `None`: it holds no more than one.
 pub(super) fn values(json: &[u8]) -> Option<Vec<&[u8]>> {
@@ -15,7 +15,7 @@ pub(super) fn values(json: &[u8]) -> Option<Vec<&[u8]>> {
     (all.len() > 1).then_some(all)
 }
 
-/// What follows the gap between two values.
+/// The rest after the gap between two values.
 fn between(mut json: &[u8]) -> &[u8] {
     loop {
         let trimmed = json.trim_ascii_start();
@@ -50,7 +50,7 @@ fn end_of_first(json: &[u8]) -> usize {
     json.len()
 }
 
-/// The text with what JSON has not replaced. `None`: there was nothing of it.
+/// The text with everything replaced that JSON does not have. `None`: there was nothing to replace.
 pub(super) fn mended(json: &[u8]) -> Option<Vec<u8>> {
     const NUMBERS: [&[u8]; 4] = [b"-Infinity", b"Infinity", b"NaN", b"nan"];
     let mut out = Vec::with_capacity(json.len());

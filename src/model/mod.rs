@@ -6,7 +6,7 @@
 //! page or a stalled stream is an error and never a shorter answer, and how it ended is part of it. Dropping the stream aborts the
 //! request. Everything a gateway can send is bounded in size and in time.
 //!
-//! Gateways differ in everything: what is decided of their oddities stands in `spec/guide/providers.md`. What goes out is in the
+//! Gateways differ in everything: `spec/guide/providers.md` decides on their oddities. Requests are in the
 //! one form that every back end takes ([`normal`]), but for the words that one has refused ([`dialect`]).
 //!
 //! Architecture invariant: this room knows nothing of conversations, turns or NATS; it imports

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::request::{ChatMessage, ToolCall};
 
 /// Stands between two messages of a user of which the first one was not answered: its turn failed or was stopped. To join them
-/// would have the model answer what the visitor has taken back.
+/// would have the model answer a message that the visitor has taken back.
 const NOT_ANSWERED: &str = "(This message was not answered.)";
 /// Stands for a result that says nothing.
 const NO_RESULT: &str = "(no output)";
@@ -48,7 +48,7 @@ pub(super) fn messages(given: &[ChatMessage], has_no_system: bool) -> Vec<ChatMe
                 normal.push(message.clone());
             }
             ChatMessage::Assistant { text, tool_calls, .. } if is_blank(text) && tool_calls.is_empty() => {}
-            // What precedes the first message of a user has lost its beginning.
+            // Messages before the first one of a user have lost their beginning.
             ChatMessage::Assistant { .. } if normal.is_empty() => {}
             ChatMessage::Assistant { text, tool_calls, opaque } => {
                 let results = std::iter::from_fn(|| rest.next_if(|next| matches!(next, ChatMessage::Tool { .. })));
@@ -244,7 +244,7 @@ mod tests {
         ]
     }
 
-    /// What the big providers refuse.
+    /// Requests that the big providers refuse.
     fn check(messages: &[ChatMessage]) -> Result<(), TestCaseError> {
         let mut expected: Vec<&str> = Vec::new();
         let mut last = 's';

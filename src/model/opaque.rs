@@ -75,7 +75,7 @@ impl Opaque {
 }
 
 impl Object {
-    /// Takes fields in; `texts` names those whose texts are pieces of one.
+    /// Takes fields in; `texts` names those that come as pieces of one text.
     fn take(&mut self, fields: &Fields<'_>, texts: &[&str], depth: usize) {
         for (name, raw) in fields {
             let is_piece = texts.contains(&name.as_ref()) && raw.get().starts_with('"');
@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_piece_costs_its_own_size() {
-        // Many pieces of a block, of an object and of a list: minutes, were each to copy what came before.
+        // Many pieces of a block, of an object and of a list: minutes, if each piece copied the ones before it.
         let mut opaque = Opaque::default();
         for n in 0..30_000 {
             let piece = format!(

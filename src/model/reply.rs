@@ -48,7 +48,7 @@ pub struct ModelReply {
     pub response_id: Option<String>,
     pub finish_reason: Option<String>,
     pub ending: Ending,
-    /// What the provider wants back with this message: the JSON text of an object.
+    /// Opaque fields of the provider, which go back with this message: the JSON text of an object.
     pub opaque: Option<String>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Contract: tools go out in the order given, messages in the form of [`super::normal`]; no temperature is sent; usage is always
 //! asked for, since a gateway reports none for a stream unless told to, except of a gateway that refuses to be asked
-//! ([`super::dialect`]). What a provider said of its own in a message or a call goes back with it as it came.
+//! ([`super::dialect`]). A provider's own fields of a message or a call go back with it as they came.
 
 use std::fmt;
 
@@ -41,7 +41,7 @@ pub enum ChatMessage {
     Assistant {
         text: String,
         tool_calls: Vec<ToolCall>,
-        /// What the provider wants back with this message, see [`super::ModelReply`].
+        /// Opaque fields of the provider, which go back with this message, see [`super::ModelReply`].
         opaque: Option<String>,
     },
     Tool {
@@ -76,7 +76,7 @@ pub struct ToolSpec {
 /// A call that the model made. `arguments` is the model's own JSON text, not checked here; a call
 /// without any arguments has `{}`. `id` is the gateway's, or `call_{index}_{random}` where the
 /// gateway gave none, since the tool's result must refer to one. `opaque` is what the provider wants back with the call: the JSON
-/// text of an object, in which `function` holds what belongs into the function.
+/// text of an object, in which `function` holds the fields of the function.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ToolCall {
     pub id: String,
@@ -105,7 +105,7 @@ pub(super) fn body(request: &ChatRequest, dialect: Dialect) -> Bytes {
     Bytes::from(json)
 }
 
-/// What of a request a refusal may name.
+/// The parts of a request that a refusal may name.
 pub(super) fn sent(request: &ChatRequest) -> Sent {
     let names = |opaque: Option<&String>| {
         let mut given = Given::of(opaque);

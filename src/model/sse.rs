@@ -78,7 +78,7 @@ impl SseSplitter {
         Ok(())
     }
 
-    /// Hands over what the stream left unfinished when it ended: gateways exist that leave out the empty line
+    /// Hands over the event that the stream left unfinished when it ended: gateways exist that leave out the empty line
     /// after their last event. Half an event looks the same; the reader has to tell.
     pub(super) fn finish(mut self, mut on_event: impl FnMut(SseEvent<'_>) -> bool) {
         if self.event.take_line(&self.line).is_ok() {

@@ -45,7 +45,7 @@ pub struct ChatStream {
     deadline: Instant,
 }
 
-/// What the body of an answer is.
+/// The form of an answer's body.
 enum Form {
     /// Not known before its first byte that says something; these came before it.
     Unknown(Vec<u8>),
@@ -237,7 +237,7 @@ impl ChatStream {
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What a body is that begins with these bytes. `None`: they do not tell yet.
+/// The form of a body that begins with these bytes. `None`: they do not tell yet.
 fn form_of(begun: &[u8]) -> Option<Form> {
     let begun = begun.trim_ascii_start();
     if begun.len() < BYTE_ORDER_MARK.len() && BYTE_ORDER_MARK.starts_with(begun) {
@@ -284,7 +284,7 @@ fn take_event(builder: &mut ReplyBuilder, deltas: &mut Vec<Delta>, event: SseEve
     if event.kind == b"error" && !builder.has_ended() {
         return Err(ModelError::reported(data));
     }
-    // A comment, a sign of life, a word of a proxy: what holds no part of the answer takes none of it away.
+    // A comment, a sign of life, a word of a proxy: data without a part of the answer takes none of it away.
     let is_aside = match data.first() {
         Some(b'{') => false,
         Some(b'<') => !matches!(event.kind, b"" | b"message"),
@@ -325,7 +325,7 @@ fn take_json(builder: &mut ReplyBuilder, deltas: &mut Vec<Delta>, json: &[u8]) -
         Ok(chunk) => return builder.take(&chunk, deltas),
         Err(error) => not_the_api(error),
     };
-    // Once more, with what is wrong in it mended.
+    // Once more, after the defects are mended.
     let text = String::from_utf8_lossy(json);
     let mended = mend::mended(text.as_bytes());
     match Chunk::parse(mended.as_deref().unwrap_or(text.as_bytes())) {

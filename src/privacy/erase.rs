@@ -300,7 +300,7 @@ impl Requested {
             let deed = Deed::EraseRequested { erasure: ids::new_random(), person, conversations: rest, extent, reason };
             match ledger.add(Entry { at: Utc::now(), by: by.clone(), deed }, &found.people).await {
                 Ok(()) => {}
-                // All of the erasure stays open, and what is held stays readable, until the hold is lifted.
+                // All of the erasure stays open, and held conversations stay readable, until the hold is lifted.
                 Err(LedgerError::Held { .. }) => return Ok(Erased { failed, keys, ..Erased::default() }),
                 Err(error) => return Err(error),
             }

@@ -87,7 +87,7 @@ impl<'a> Overdue<'a> {
         Ok(Some(due.collect()))
     }
 
-    /// Whether something is still due of a conversation whose last event is of this time.
+    /// Whether something is still due of a conversation with a last event of this time.
     pub fn is_due(&self, due: &Due, org: &str, last_at: DateTime<Utc>) -> bool {
         extent(self.privacy, org, &due.classes, self.now - last_at) == Some(due.extent)
     }

@@ -1,6 +1,6 @@
-//! Erases what has been kept long enough, some conversations at a time.
+//! Erases conversations at the end of their retention, a batch at a time.
 //!
-//! Contract: what is held in memory is that of one batch. A sweep that dies is completed by the next one, which erases nothing twice.
+//! Contract: memory holds the conversations of one batch. A sweep that dies is completed by the next one, which erases nothing twice.
 //! A conversation that can't be erased costs no other: it is named, and tried again by the next sweep.
 
 use std::collections::BTreeSet;
@@ -22,12 +22,12 @@ use crate::{
     subjects::ConversationKey,
 };
 
-/// What a sweep does.
+/// A sweep: where, when, and how many conversations at a time.
 pub struct Sweep<'a> {
     pub log: &'a NatsLog,
     pub region: &'a str,
     pub privacy: &'a Privacy,
-    /// What is due at this time.
+    /// The time at which conversations are due.
     pub at: DateTime<Utc>,
     /// Only count.
     pub dry_run: bool,
@@ -35,7 +35,7 @@ pub struct Sweep<'a> {
     pub batch: usize,
 }
 
-/// What a sweep says while it goes on.
+/// A sweep's reports while it goes on.
 pub enum Told {
     /// Of so many keys, so many were looked at.
     Position { read: u64, all: u64 },
@@ -58,7 +58,7 @@ pub struct Tally {
     pub erased: u64,
 }
 
-/// What a sweep came to.
+/// The tallies of a sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     pub all: Tally,
@@ -82,7 +82,7 @@ impl Swept {
 }
 
 impl Sweep<'_> {
-    /// (1) Complete what an earlier one began; (2) find what is due, batch by batch; (3) erase it whenever there is a batch of it.
+    /// (1) Complete the erasures that an earlier sweep began; (2) find due conversations, batch by batch; (3) erase each full batch.
     pub async fn run(&self, ledger: &mut Ledger, told: &impl Fn(Told)) -> Result<Swept, LedgerError> {
         let (mut swept, mut still_open) = (Swept::default(), BTreeSet::new());
         if !self.dry_run {
@@ -155,7 +155,7 @@ impl Sweep<'_> {
             if ledger.hold_on(id, one.people.get(&id)).is_some() {
                 tally.held += 1;
             } else if extent == Extent::Tools && one.active.contains_key(&id) {
-                // What its turn was told and asked is needed until it ends.
+                // The turn needs its tools' arguments and results until it ends.
                 tally.busy += 1;
             } else {
                 found.add(one);

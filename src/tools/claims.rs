@@ -51,7 +51,7 @@ impl Declared {
 /// A part of a declaration, by its name and as text.
 type Aspect = (&'static str, fn(&Tool) -> String);
 
-/// Tools whose declarations differ, and in what.
+/// Tools with differing declarations, and the fields that differ.
 pub fn differing(declared: &[Declared]) -> Vec<Refused> {
     let mut named: BTreeMap<&str, Vec<&Declared>> = BTreeMap::new();
     for one in declared {
@@ -170,7 +170,7 @@ impl Claims {
         tools.sort_by(|(rank, newest, _), (other, next, _)| (rank, newest).cmp(&(other, next)));
         let mut seen = HashSet::new();
         let tools = tools.into_iter().map(|(_, _, tool)| tool);
-        // Of what instances of one service say, one is heard.
+        // Of the declarations of one service's instances, one counts.
         let tools = tools.filter(|tool| seen.insert((tool.name.clone(), tool.org.clone(), subject(tool).to_string())));
         let tools = tools.collect();
         let mut refused: Vec<Refused> = refused.into_iter().collect();
@@ -215,7 +215,7 @@ impl Claims {
         if of_service.len() > limits::TOOLS_PER_SERVICE {
             return Err(format!("a service has at most {} tools", limits::TOOLS_PER_SERVICE));
         }
-        // What is held stays, however many come.
+        // Pieces that are kept stay, however many come.
         let is_held = self.names.contains_key(&name) && self.subjects.contains_key(&at);
         if !is_held && self.names.len().max(self.subjects.len()) >= limits::TOOL_CLAIMS_MAX {
             return Err("too many tools are known".into());

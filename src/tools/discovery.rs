@@ -61,14 +61,14 @@ pub struct Discovery {
 struct Instance {
     declared: Vec<Declared>,
     malformed: Vec<Refused>,
-    /// What a tool is offered without.
+    /// The parts that a tool is offered without.
     lost: Vec<Refused>,
     /// The older, the smaller.
     order: u64,
     heard_at: Option<Instant>,
 }
 
-/// What a look at all services found.
+/// The result of a look at all services.
 pub struct Found {
     pub tools: Vec<Tool>,
     /// Declarations that do not count.
@@ -170,7 +170,7 @@ impl Discovery {
         let silent = self.instances.iter().filter(|(_, instance)| is_silent(instance));
         let checks = silent.map(|((name, id), _)| {
             let request = Request::new().timeout(Some(patience));
-            // What the library does not take in time says nothing of the service.
+            // An answer that the library is too slow to take says nothing of the service.
             let asked = timeout(2 * patience, self.client.send_request(subjects::service_ping(name, id), request));
             async move {
                 let answer = asked.await;
@@ -184,7 +184,7 @@ impl Discovery {
         }
     }
 
-    /// The tools of all instances that count, and what is to be said of them. What is said for the first time is logged.
+    /// The tools of all instances that count, and remarks on them. A remark is logged the first time.
     fn tools(&mut self) -> Found {
         let mut instances: Vec<(&(String, String), &Instance)> = self.instances.iter().collect();
         // Workers that start at any time hear them in any order; the names are the same for all.
@@ -234,7 +234,7 @@ pub async fn run(registry: Registry, mut discovery: Discovery) {
 /// Longest version of a service that is kept.
 const VERSION_MAX_CHARS: usize = 64;
 
-/// A tool, and what it is offered without.
+/// A tool, and the parts that it is offered without.
 type Offered = (Tool, Vec<String>);
 
 /// The tool that an endpoint declares, or what is wrong with it; `None`: it declares none.

@@ -2,7 +2,7 @@
 //!
 //! - [`registry`]: which tools there are now, as a list in a fixed order.
 //! - [`discovery`]: finds the endpoints of NATS micro services that are tools.   - [`claims`]: which of them count.
-//! - [`schema`]: what tools take, in the form that models' interfaces take.
+//! - [`schema`]: tools' arguments, in the form that models' interfaces take.
 //! - [`canonical`]: a call's arguments in the one form that is shown and sent.
 //! - [`call`]: calls one tool and makes a result of whatever happens.
 //! - [`files`]: gives a tool the files that came with its call.

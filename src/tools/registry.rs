@@ -179,7 +179,7 @@ fn knowledge_search() -> Tool {
 }
 
 impl Tool {
-    /// Takes the guards of another tool of this name in. What is built in is guarded by nobody else's word.
+    /// Takes the guards of another tool of this name in. A built-in tool keeps its own guards.
     fn tighten(&mut self, other: &Self) {
         if !matches!(self.place, Place::Knowledge | Place::Builtin(_)) {
             self.confirm |= other.confirm;

@@ -3,8 +3,8 @@
 //! Contract of [`normal`]: the result is an object with `properties`; every schema in it has one type, or alternatives (`anyOf`)
 //! of one type each and nothing beside them; there are no references, no `null`, and no keywords but those of [`keywords`]. What a
 //! schema says beyond that may be lost, so it may allow more than its tool does, which checks its arguments itself; it never
-//! allows less of what the tool needs. A schema that can't be brought into this form is an error, and costs its own tool alone.
-//! The work is bounded: by the size of what is given, and by the bytes that are copied of it, for references can unfold to
+//! allows fewer of the values that the tool needs. A schema that can't be brought into this form is an error, and costs its own tool alone.
+//! The work is bounded: by the size of the given schema, and by the bytes that are copied of it, for references can unfold to
 //! anything.
 
 mod alternatives;
@@ -22,16 +22,16 @@ const DEPTH_MAX: usize = 24;
 const KEY_MAX_CHARS: usize = 64;
 /// Schemas within one that are looked at: far more than fit into the largest that is taken.
 const NODES_MAX: usize = 10_000;
-/// The size of what is given, as a multiple of what a schema may have in the end: definitions may be unused.
+/// The largest given schema, as a multiple of the largest result: definitions may be unused.
 const GIVEN_TIMES: usize = 8;
 /// The bytes that are copied, as such a multiple: alternatives are united, so less may be left.
 const COPIED_TIMES: usize = 4;
-/// What a schema takes beside its texts.
+/// The bytes of a schema beside its texts.
 const NODE_BYTES: usize = 16;
 /// Losses that are named for one schema.
 const LOST_MAX: usize = 16;
 
-/// A schema in the form that every interface takes, and what was lost on the way that its author should know.
+/// A schema in the form that every interface takes, and the losses on the way that its author should know.
 #[derive(Debug, PartialEq)]
 pub struct Normal {
     pub schema: Value,
@@ -117,7 +117,7 @@ impl<'a> Work<'a> {
         Ok(alternatives::chosen(normal, all))
     }
 
-    /// What a reference leads to.
+    /// The schema that a reference leads to.
     fn reference(&mut self, reference: &str, depth: usize) -> Result<Map<String, Value>, String> {
         let found = reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
         if self.open.iter().any(|open| open == reference) {
@@ -138,7 +138,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// What stands in a schema itself, aside from references and alternatives.
+    /// The keywords of a schema itself, without references and alternatives.
     fn own(&mut self, given: &'a Map<String, Value>, depth: usize) -> Result<Map<String, Value>, String> {
         let kinds = keywords::kinds(given);
         match kinds.as_slice() {
@@ -211,7 +211,7 @@ impl<'a> Work<'a> {
         }
         normal.insert("properties".into(), kept.into());
         match given.get("additionalProperties") {
-            // What was left out is still allowed.
+            // Values that were left out are still allowed.
             Some(Value::Bool(false)) if !is_dropped => drop(normal.insert("additionalProperties".into(), false.into())),
             Some(other @ Value::Object(_)) if !is_dropped => {
                 let other = self.schema(other, depth)?;
@@ -222,7 +222,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// What an array is of: one schema, whatever a tuple says.
+    /// The items of an array: one schema, also for a tuple.
     fn items(&mut self, given: &'a Map<String, Value>, depth: usize) -> Result<Value, String> {
         let tuple = match list(given, "prefixItems") {
             [] => list(given, "items"),
@@ -258,7 +258,7 @@ impl<'a> Work<'a> {
     }
 }
 
-/// The root: an object, whose alternatives are put together to one.
+/// The root: an object, with its alternatives put together to one.
 fn root(mut loose: Map<String, Value>) -> Result<Map<String, Value>, String> {
     if let Some(Value::Array(all)) = loose.remove("anyOf") {
         let objects: Vec<Map<String, Value>> = all.into_iter().filter_map(into_map).filter(is_object).collect();

@@ -153,7 +153,7 @@ async fn expire(worker: &Worker, deadline: &Deadline) -> Result<(), ExecuteError
     let state = worker.conversations.load(&key, Freshness::AtLeast(0)).await?;
     match worker.conversations.execute(&key, state, &command, &decider).await {
         Ok(_) | Err(ExecuteError::Refused(Refusal::NotPending)) => Ok(()),
-        // Nobody can decide there any more.
+        // No decision is possible there any more.
         Err(ExecuteError::Append(AppendError::Erased)) => Ok(()),
         Err(error) => Err(error),
     }

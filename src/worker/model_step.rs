@@ -168,7 +168,7 @@ impl Run<'_> {
         let (rest, suggestions) = cutter.finish();
         self.answer(turn, &rest).await;
         let reply = stream.into_reply();
-        // A text that is not whole says so in its last line, as part of what is streamed.
+        // A text that is not whole says so in its last line, which is streamed like the rest.
         let is_answer = reply.tool_calls.is_empty() && !self.showing.text().trim().is_empty();
         if let Some(notice) = notice(ended(&reply).ending).filter(|_| is_answer) {
             self.answer(turn, &format!("\n\n{notice}")).await;
@@ -216,7 +216,7 @@ impl Run<'_> {
                 self.profile.needs_approval(tool, rule) && self.profile.demands(&self.state, turn, tool, rule).is_none()
             });
             let call = requested(call, found.as_ref().map(|(tool, _)| tool), confirm, &self.state.supports);
-            // What is not made asks nobody.
+            // A conversation that does not exist yet asks nothing.
             if ended.ending.allows_calls() { call } else { CallRequested { confirm: false, ask: None, ..call } }
         });
         let shown = self.showing.shown(&reply.text);

@@ -178,7 +178,7 @@ async fn drive(
         None => return Exit::Fenced,
     };
     let opening = match next_step(turn, profile.max_iterations()) {
-        // What the prompt rests on may take seconds to be found.
+        // Retrieval for the prompt may take seconds.
         Step::CallModel if !profile.is_missing => {
             let opens = Box::pin(Opening::start(worker, key, &profile, &state));
             match kept(message, &mut lease, opens).await {

@@ -121,7 +121,7 @@ impl Run<'_> {
         self.record_result(turn, call, interactions::answer(resolution, values.as_ref())).await
     }
 
-    /// The reply that asks for the call was not whole: what it asks for may be half of it.
+    /// The reply that asks for the call was not whole: the arguments may be cut.
     pub(super) async fn state_cut(&mut self, turn: &Turn, call: CallRequested, ending: Ending) -> Result<(), Exit> {
         let text = match ending {
             Ending::Cut => {

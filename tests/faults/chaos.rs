@@ -49,7 +49,7 @@ pub struct World {
     all_kinds: AtomicBool,
     /// The turns of a full queue, each with its session and request.
     queued: Mutex<Vec<(String, String)>>,
-    /// What those saw who broke things.
+    /// Violations that the fault injection itself saw.
     objections: Mutex<Vec<String>>,
 }
 

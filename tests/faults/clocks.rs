@@ -1,4 +1,4 @@
-//! Processes whose clock is not that of the NATS server.
+//! Processes with a clock that differs from the NATS server's.
 
 use crate::support::{
     client::{Client, Speaks},
@@ -27,7 +27,7 @@ async fn a_wrong_clock_is_told_and_loses_nothing() {
     assert_eq!(Log::read(&stage.nats.client().await).await.count("turn.completed"), 2);
 }
 
-/// What a process is ready with: less than the bound.
+/// An offset below the bound leaves a process ready.
 #[tokio::test]
 async fn a_clock_that_is_a_little_off_is_ready() {
     let stage = Stage::start().await;

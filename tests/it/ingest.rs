@@ -199,7 +199,7 @@ async fn a_source_that_has_lost_everything_or_can_not_be_looked_at_deletes_nothi
     assert_eq!((counts(&summary), heads(&stage).await.len()), ([0, 0, 0, 4, 0], 0));
 }
 
-/// Nobody may read on in what a document said before it was emptied, or before its readers became unclear.
+/// The earlier version of a document is not readable after it was emptied, or after its readers became unclear.
 #[tokio::test]
 async fn what_can_not_be_read_any_more_does_not_stay_in_its_earlier_version() {
     let stage = Stage::start().await;
@@ -226,7 +226,7 @@ async fn what_can_not_be_read_any_more_does_not_stay_in_its_earlier_version() {
     assert_eq!(counts(&summary), [1, 0, 1, 0, 4], "{summary}");
 }
 
-/// While the passages of a document for fewer readers can't be embedded, its earlier version is nobody's either.
+/// While the passages of a document for fewer readers can't be embedded, its earlier version is not readable either.
 #[tokio::test]
 async fn a_document_for_fewer_readers_takes_its_earlier_version_with_it() {
     let stage = Stage::start().await;

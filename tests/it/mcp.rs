@@ -293,7 +293,7 @@ async fn a_server_over_http_is_called_lost_and_found_again() {
     assert!(!s.worker.output().contains("hush-hush"));
 }
 
-/// What a server asks back during a call is answered at once, with an error where it is not offered.
+/// A server's own request during a call is answered at once, with an error where the method is not offered.
 #[tokio::test]
 async fn what_a_server_asks_of_its_client_is_answered_or_refused() {
     let mut s = scene(child(json!({ "env": { "ASKS": "1" } }))).await;

@@ -1,4 +1,4 @@
-//! Agents as MCP tools at `/mcp`: tokens and limits, turns that fail or wait, and what a request must look like.
+//! Agents as MCP tools at `/mcp`: tokens and limits, turns that fail or wait, and the form of requests.
 
 use serde_json::{Value, json};
 
@@ -184,7 +184,7 @@ async fn tokens_decide_who_calls_and_what_is_theirs() {
     assert_eq!(code(&bob.call("support", mine.clone()).await), "CONVERSATION_NOT_FOUND");
     assert_eq!(code(&eve.call("secret", mine.clone()).await), "CONVERSATION_NOT_FOUND");
 
-    // Where tokens are optional, a bad one makes nobody anonymous.
+    // Where tokens are optional, a caller with a bad one is refused, not anonymous.
     let open = stage.edge_with(&[("AUTH_JWT_HS256_SECRET", SECRET)]).await;
     assert_eq!(Program::new(&open).tools().await, ["default"]);
     assert_eq!(Program { token: Some("nonsense".into()), ..Program::new(&open) }.post(ping).await.0, 401);

@@ -1,4 +1,4 @@
-//! How a model's reply ends: what is an answer, what is not whole, and which calls are made.
+//! How a model's reply ends: answers, replies that are not whole, and which calls are made.
 
 use serde_json::{Value, json};
 

@@ -244,7 +244,7 @@ async fn odd_calls_are_made_as_they_are_meant() {
     s.end().await;
 }
 
-/// What a provider wants back, written as no serialiser of ours would.
+/// Opaque fields of a provider, written as no serialiser of ours would.
 const SIGNED: &str =
     r#"{ "google" : {"thought_signature":"CtQ\/+Zz\u00e9=="},"n":1.50,"big":12345678901234567890123 }"#;
 const DETAILS: &str = r#"[{"type":"reasoning.encrypted","data":"AA==","z":1,"a":2.0}]"#;
@@ -305,7 +305,7 @@ async fn what_a_provider_wants_back_comes_back_over_takeover_and_approval() {
     assert_eq!(kept(&replied["opaque"]), format!(r#"{{"reasoning_content":"I é\n","reasoning_details":{DETAILS}}}"#));
     let of_call = format!(r#"{{"extra_content":{SIGNED},"function":{{"signature":"F=="}}}}"#);
     assert_eq!(kept(&replied["calls"][0]["opaque"]), of_call, "as it came, byte for byte");
-    // The next turn is another one: what was said in it goes out as plain text.
+    // The next turn is another one: its words go out as plain text.
     assert_eq!(answer_text(&s.client.ask(&s.session, "r3", "thanks").await), "ok");
     let last = s.stage.gateway.requests().pop().unwrap();
     assert!(!last["messages"].to_string().contains("reasoning"), "{last}");

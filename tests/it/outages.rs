@@ -34,7 +34,7 @@ async fn a_restart_of_nats_loses_no_conversation_and_no_approval() {
     assert_eq!(answer_text(&client.ask(&session, "r3", "thanks").await), "ok");
 }
 
-/// The server has forgotten what it was asked for, and a pull that nobody answers lasts for seconds.
+/// The server has forgotten its pull requests, and an unanswered pull lasts for seconds.
 #[tokio::test]
 async fn work_is_asked_for_anew_as_soon_as_nats_is_back() {
     let mut stage = Stage::start().await;

@@ -316,20 +316,62 @@ async fn each_class_of_events_is_kept_for_its_time() {
     assert!(run(&stage, &["audit", "verify"], &[]).await.0);
 }
 
-/// Whoever erased died after the request was recorded: the next one completes it.
+/// Records the request of an erasure, as a process does that dies afterwards.
+async fn request_erasure(stage: &Stage, by: &str, session: &Session) {
+    let requested = json!({
+        "at": Utc::now(), "by": by, "deed": "erase_requested", "erasure": uuid::Uuid::new_v4(),
+        "conversations": [session.conversation], "extent": "all", "reason": "asked",
+    });
+    let log = jetstream::new(stage.nats.client().await);
+    let published = log.publish("audit.local.privacy.erase_requested", requested.to_string().into()).await.unwrap();
+    published.await.unwrap();
+}
+
+/// A hold that came after the request, and a conversation that retention had found and that is in use again.
+#[tokio::test]
+async fn completing_an_erasure_heeds_holds_and_use() {
+    let stage = Stage::start().await;
+    let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
+    let mut client = Client::connect(&edge).await;
+    let (held, used) = (plant_session(&mut client, 1).await, client.open_session().await);
+    for session in [&held, &used] {
+        assert_eq!(answer_text(&client.ask(session, "r1", "hello").await), "ok");
+    }
+    request_erasure(&stage, "auditor", &held).await;
+    request_erasure(&stage, "retention", &used).await;
+    let place = ["hold", "place", "--user", EMAIL, "--reason", "case 13"];
+    let (placed, hold) = run(&stage, &place, &[]).await;
+    assert!(placed, "{hold}");
+    let (both, kept) = (wrapped_keys(&stage).await, [("SMOOTH_AGENT_RETAIN_DAYS", "30")]);
+    let sweep = async |days: i64| {
+        let at = (Utc::now() + TimeDelta::days(days)).to_rfc3339();
+        run(&stage, &["retain", "--as-of", &at], &kept).await
+    };
+    let (swept, said) = sweep(1).await;
+    assert!(swept, "{said}");
+    assert_eq!(wrapped_keys(&stage).await, both, "{said}");
+    // Once it is due again, retention takes it; the held one stays until the hold is lifted.
+    let (swept, said) = sweep(31).await;
+    assert!(swept, "{said}");
+    let (_, told) = run(&stage, &["replay", &used.conversation], &[]).await;
+    assert!(!told.contains("hello"), "{told}");
+    let (_, told) = run(&stage, &["replay", &held.conversation], &[]).await;
+    assert!(told.contains("hello"), "{told}");
+    let hold = hold.lines().find(|line| uuid::Uuid::try_parse(line).is_ok()).unwrap();
+    assert!(run(&stage, &["hold", "lift", hold, "--reason", "over"], &[]).await.0);
+    assert!(sweep(1).await.0);
+    assert!(wrapped_keys(&stage).await.is_empty());
+}
+
+/// The process that erased died after the request was recorded: the next one completes it.
 #[tokio::test]
 async fn an_erasure_that_was_requested_is_completed_by_the_next_one() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;
     let (first, second) = (client.open_session().await, client.open_session().await);
-    let requested = json!({
-        "at": Utc::now(), "by": "somebody", "deed": "erase_requested", "erasure": uuid::Uuid::new_v4(),
-        "conversations": [first.conversation], "extent": "all", "reason": "asked",
-    });
+    request_erasure(&stage, "auditor", &first).await;
     let log = jetstream::new(stage.nats.client().await);
-    let published = log.publish("audit.local.privacy.erase_requested", requested.to_string().into()).await.unwrap();
-    published.await.unwrap();
     // It had deleted the key, and left no mark: until there is one that is no erasure.
     let bucket = log.get_stream("KV_KEYS").await.unwrap();
     let key = bucket.get_last_raw_message_by_subject(&format!("$KV.KEYS.{}.said", first.conversation)).await.unwrap();

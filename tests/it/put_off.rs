@@ -59,7 +59,7 @@ async fn deadlines_of_read_only_conversations_hold_no_place() {
     assert_eq!(answer_text(&client.turn("r1").await), "ok", "its deadline has fired");
 }
 
-/// The keys of a conversation are away, as they are to a process whose copy of the bucket was restored.
+/// The keys of a conversation are away, as they are to a process with a restored copy of the bucket.
 #[tokio::test]
 async fn deadlines_that_could_not_be_served_fire_when_they_can_be() {
     let stage = Stage::start().await;

@@ -39,7 +39,7 @@ async fn stops_reading(edge: &Edge) -> (Client, Session) {
     (client, session)
 }
 
-/// Reads what there is: whether the connection ends before the turn does.
+/// Reads to the end: whether the connection ends before the turn does.
 async fn is_closed(client: &mut Client) -> bool {
     loop {
         match client.message().await {
@@ -85,7 +85,7 @@ async fn clients_that_do_not_read_are_closed_and_hold_up_nobody() {
     let growth = peak_kib(edge.process.pid()) - before;
     assert!(growth < GROWTH_MAX_KIB, "the edge grew by {growth} KiB");
 
-    // What fits into the socket and the queue is no reason to close; together they can't have held it all.
+    // Frames that fit into the socket and the queue are no reason to close; together they can't have held all of them.
     let mut closed = 0;
     for (client, _) in &mut slow {
         closed += usize::from(is_closed(client).await);

@@ -33,7 +33,7 @@ ODD = [
     {"name": "odd_kinds", "description": "Answers in unknown kinds", "annotations": READS},
     {"name": "odd_large", "description": "Answers more than a message holds", "annotations": READS},
 ]
-# What a server may ask of its client, by the name of the case.
+# The requests of a server to its client, by the name of the case.
 ASKED = {
     "ping": ("ping", {}),
     "sampling": (

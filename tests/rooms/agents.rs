@@ -1,4 +1,4 @@
-//! The bucket of agents' configurations: what a process reads of it when it starts, and what it finds later.
+//! The bucket of agents' configurations: the messages that a starting process reads of it, and later lookups.
 
 use futures_util::{FutureExt, StreamExt};
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ fn versions(agents: usize, versions: usize) -> impl Iterator<Item = (String, Str
 async fn a_start_reads_what_holds_and_not_what_held() {
     let server = Server::start().await;
     write(&server, versions(AGENTS, VERSIONS)).await;
-    // Long ago: what is read again for the sake of slow copies is none of it.
+    // Long ago: this entry is older than the ones that are read again for slow replicas.
     let later = server.log_ahead(chrono::TimeDelta::seconds(2 * limits::AGENTS_LAG_SECS)).await;
     let watcher = server.another_client().await;
     let mut asked = watcher.subscribe(subjects::direct_get("KV_AGENTS")).await.unwrap();
@@ -74,7 +74,7 @@ async fn a_start_reads_what_holds_and_not_what_held() {
     let old = AgentVersion { agent: "agent-0".into(), revision: 7 };
     assert_eq!(store.version(ORG, &old).await.unwrap().unwrap().persona.as_deref(), Some("version 6"));
     assert_eq!(store.list().await.unwrap().len(), AGENTS);
-    // What is written from now on is followed.
+    // Later writes are followed.
     let revision = store.put(ORG, "agent-1", &config("news")).await.unwrap();
     agents.catch_up().await.unwrap();
     assert_eq!(agents.find(ORG, "agent-1").unwrap().0.revision, revision);

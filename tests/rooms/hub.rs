@@ -1,4 +1,4 @@
-//! Live subscriptions that connections share: one for each conversation, and none that nobody ends.
+//! Live subscriptions that connections share: one for each conversation, and none that is left over.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ async fn connections_that_watch_at_the_same_instant_share_one_subscription() {
     // As for an edge: the hub's own connection, and a worker's.
     let (hub, worker) = (Hub::new(server.client.clone()), server.another_client().await);
     for round in 0..20 {
-        // A region whose frames no stream takes, for a stream would answer, too.
+        // No stream takes frames of this region, for a stream would answer, too.
         let key = ConversationKey { region: "elsewhere".into(), ..new_key("acme") };
         let subject = subjects::live(&key.region, key.conversation, id(3));
         let mut ends: Vec<_> = (0..CONNECTIONS).map(|_| hub.listener()).collect();

@@ -202,7 +202,7 @@ async fn a_fold_that_is_larger_than_the_cache_is_kept_all_the_same() {
     let conversations = Conversations::new(spy.clone());
     let loaded = conversations.load(&key, ANY).await.unwrap();
     assert!(loaded.memory_bytes() as u64 > limits::FOLDS_CACHED_BYTES);
-    // The cache has done what it does after a while.
+    // The cache has evicted its entries by now.
     for _ in 0..1_000 {
         conversations.load(&new_key("acme"), ANY).await.unwrap();
     }

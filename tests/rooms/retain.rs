@@ -49,7 +49,7 @@ async fn ledger(log: &NatsLog) -> Ledger {
     Ledger::read(log.clone(), REGION).await.unwrap()
 }
 
-/// Sweeps; returns what came of it, and which conversations could not be erased.
+/// Sweeps; returns the tally, and the conversations that could not be erased.
 async fn sweep(log: &NatsLog, ledger: &mut Ledger, at: DateTime<Utc>, batch: usize) -> (Swept, BTreeSet<Uuid>) {
     let (privacy, failed) = (privacy(), RefCell::new(BTreeSet::new()));
     let sweep = Sweep { log, region: REGION, privacy: &privacy, at, dry_run: false, batch };

@@ -207,7 +207,7 @@ const WAITING_CALLS: &[&str] = &[
 ];
 /// The bounds in time that they may be given.
 const BOUNDS: &[&str] = &["soon(", "within(", "within_append(", "timeout("];
-/// What measures and shows, and serves nobody.
+/// Rooms that measure and show, and serve no client.
 const UNBOUNDED: &[&str] = &["src/knowledge/bench/", "src/tools/demo.rs"];
 
 /// First tokens of subjects, with what else may follow them in a text.

@@ -1,4 +1,4 @@
-//! growth: what the same four things cost when there are a thousand conversations, and when there are very many.
+//! growth: the cost of the same four requests with a thousand conversations, and with very many.
 //!
 //! Contract: every conversation is made as visitors make it, by a session and a turn, and belongs to one of many users. At each
 //! size the same things are done as often: turns of new conversations, a herd of clients that lose their connections in the middle of
@@ -28,7 +28,7 @@ const SIZES: [usize; 3] = [1_000, 100_000, 1_000_000];
 const OF_USER: usize = 20;
 /// Users who are being made at one time.
 const AT_ONCE: usize = 24;
-/// What was made is still brought into lists for a while, which is not what is measured.
+/// New conversations are still being indexed for a while, which is not part of the measurement.
 const QUIET_TIMEOUT: Duration = Duration::from_secs(900);
 /// Turns, pages and lists that are measured at each size.
 const ROUNDS: usize = 300;
@@ -70,7 +70,7 @@ async fn fill(bench: &Bench, kept: &mut Kept, users: usize) -> anyhow::Result<()
     Ok(())
 }
 
-/// A user whose conversations have a turn each.
+/// Makes a user with conversations of one turn each.
 async fn make(bench: &Bench, user: usize) -> Result<SessionData, Fault> {
     let mut client = bench.connect_as(user).await?;
     let mut last = None;
@@ -97,7 +97,7 @@ async fn converse(bench: &Bench, client: &mut Client) -> Result<(SessionData, u6
     }
 }
 
-/// Turns one after the other; what the servers do for them afterwards counts too.
+/// Turns one after the other; the servers' work for them afterwards counts too.
 async fn turns(bench: &Bench, outcome: &mut Outcome, users: usize) -> anyhow::Result<()> {
     let mut client = bench.connect_as(users).await.map_err(failed)?;
     converse(bench, &mut client).await.map_err(failed)?;
@@ -137,7 +137,7 @@ async fn herd(bench: &Bench, outcome: &mut Outcome, users: usize) -> anyhow::Res
     Ok(())
 }
 
-/// A client of the herd whose turn runs.
+/// A client of the herd with a running turn.
 struct Begun {
     user: usize,
     client: Client,

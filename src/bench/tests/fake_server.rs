@@ -33,7 +33,7 @@ pub enum Mischief {
     ShortHistory,
 }
 
-/// What survives a connection.
+/// A session, which survives its connections.
 #[derive(Default)]
 struct Session {
     messages: usize,

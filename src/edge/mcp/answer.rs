@@ -20,14 +20,14 @@ impl Refused {
         Self { code: code.into(), message: message.into() }
     }
 
-    /// What an `error` frame says.
+    /// The code and message of an `error` frame.
     pub fn of(frame: &Value) -> Self {
         let text = |name: &str| frame["error"][name].as_str().map(str::to_owned);
         let message = text("message").unwrap_or_else(|| "something went wrong on our side".into());
         Self { code: text("code").unwrap_or_else(|| "INTERNAL_ERROR".into()), message }
     }
 
-    /// What the `error` frame among these says.
+    /// The code and message of the `error` frame among these.
     pub fn among(frames: &[Value]) -> Self {
         Self::of(frames.iter().find(|frame| frame["type"] == "error").unwrap_or(&Value::Null))
     }

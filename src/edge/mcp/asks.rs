@@ -36,7 +36,7 @@ pub struct Answered {
     pub answer: PersonsAnswer,
 }
 
-/// What a person has done with a form.
+/// A person's answer to a form.
 pub enum PersonsAnswer {
     Accepted(Map<String, Value>),
     Declined,
@@ -63,7 +63,7 @@ impl Answered {
     }
 }
 
-/// The answer to a call whose turn waits: the form that the client shows. `problems`: what was wrong with the last answer.
+/// The answer to a call with a waiting turn: the form that the client shows. `problems`: the mistakes in the last answer.
 pub fn form(prompt: &Prompt, handle: &Handle, problems: &str) -> Option<InputRequiredResult> {
     let (message, schema) = match prompt {
         Prompt::Approval { description, .. } => (description.clone(), approval()),
@@ -77,7 +77,7 @@ pub fn form(prompt: &Prompt, handle: &Handle, problems: &str) -> Option<InputReq
     Some(InputRequiredResult::new(Some(requests), serde_json::to_string(handle).ok()))
 }
 
-/// What a waiting turn waits for, for a client that can't be asked.
+/// Names the pending question, for a client that can't be asked.
 pub fn described(prompt: &Prompt) -> (String, Value) {
     match prompt {
         Prompt::Approval { description, .. } => (
@@ -138,7 +138,7 @@ fn schema(form: &Form) -> Value {
     json!({ "type": "object", "properties": properties, "required": required })
 }
 
-/// What was entered, as `submit_interaction` takes it.
+/// The entered values, as `submit_interaction` takes them.
 pub fn values(form: &Form, content: Map<String, Value>) -> Value {
     match form {
         Form::IdentityIntake { .. } => Value::Object(content),

@@ -1,7 +1,7 @@
 //! Agents as tools of other programs: MCP over streamable HTTP, at `/mcp`.
 //!
 //! - [`server`]: the methods of the protocol.   - [`offer`]: agents as tools.   - [`turn`]: one call, one turn.
-//! - [`asks`]: a turn that waits for a person, as an elicitation.   - [`answer`]: what a call is answered.
+//! - [`asks`]: a turn that waits for a person, as an elicitation.   - [`answer`]: the answers to calls.
 //!
 //! Contract: a call is served by a [`Connection`](super::connection::Connection) without a socket, so tokens, policies, limits and
 //! words are those of every other client. Nothing is kept between two requests: any edge serves any of them. A turn does not end
@@ -102,7 +102,7 @@ async fn serve(
     let mut request = Request::new(body);
     *request.method_mut() = method.clone();
     *request.headers_mut() = headers;
-    // A token is of no use to what comes next.
+    // The next request has no use for the token.
     request.headers_mut().remove(header::AUTHORIZATION);
     request.extensions_mut().insert(Arc::new(Visitor { principal, origin, address }));
     let response = Box::pin(service.handle(request)).await;

@@ -64,7 +64,7 @@ impl ServerHandler for Agents {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let visitor = visitor(&context)?;
-        // A call whose answer is a stream outlives the response, and an edge that stops waits for it.
+        // A call with a streamed answer outlives the response, and an edge that stops waits for it.
         let _running = self.edge.connections.token();
         let mut agents = offer::agents(&self.edge, &visitor).await;
         let agent = agents.remove(&*request.name);

@@ -32,7 +32,7 @@ use crate::{
     wire::stored::SessionRecord,
 };
 
-/// The forms of sessions whose client can be asked.
+/// The forms of sessions with a client that can be asked.
 const FORMS: [&str; 2] = ["identity_form", "choice_chips"];
 
 /// Tells a caller that its turn goes on, if it wants to know.
@@ -45,7 +45,7 @@ pub struct Call {
     /// The client shows forms in the answer to its call.
     pub can_ask: bool,
     pub progress: Progress,
-    /// Cancelled when nobody waits for the answer any more.
+    /// Cancelled when no caller waits for the answer any more.
     pub given_up: CancellationToken,
 }
 
@@ -168,7 +168,7 @@ impl Call {
         }
     }
 
-    /// The answer to a call whose turn waits for a person.
+    /// The answer to a call with a turn that waits for a person.
     fn waiting(&self, record: &SessionRecord, turn: &Turn, park: Uuid, prompt: &Prompt, problems: &str) -> Outcome {
         let handle = Handle { session: record.session, turn: turn.request.turn, park };
         if let Some(form) = asks::form(prompt, &handle, problems).filter(|_| self.can_ask) {
@@ -302,7 +302,7 @@ fn decision(prompt: &Prompt, park: Uuid, session: Uuid, answer: PersonsAnswer) -
     }))
 }
 
-/// What is wrong with a form that was sent, in words.
+/// The mistakes in a form that was sent, in words.
 fn problems(answers: &[Value]) -> String {
     let invalid = answers.iter().find(|frame| frame["type"] == "interaction_invalid");
     let errors = invalid.and_then(|frame| frame["data"]["data"]["errors"].as_array());

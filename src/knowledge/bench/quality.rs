@@ -79,7 +79,7 @@ impl Question {
 }
 
 impl Set {
-    /// What vectors are made of, as ingest makes them.
+    /// The texts of the passages' embeddings, as ingest makes them.
     fn texts(&self) -> Vec<String> {
         self.documents.iter().flat_map(|(_, extracted, pieces)| embedded(extracted, pieces)).collect()
     }
@@ -310,7 +310,7 @@ mod tests {
         figures(set, of_texts, of_questions).unwrap()
     }
 
-    /// Figures move with the index; the bounds are some way below what they were when they were written.
+    /// Figures move with the index; the bounds are some way below the figures of the day when they were written.
     #[test]
     fn questions_of_every_language_find_their_documents() {
         let figures = recorded(&Set::read(Path::new(FOLDER)).unwrap());

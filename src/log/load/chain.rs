@@ -107,7 +107,7 @@ impl<L: EventLog> Conversations<L> {
     }
 }
 
-/// An event that leads past one that is there was not appended by the rule, so it is void. One whose predecessor is gone was.
+/// An event that leads past an existing one was not appended by the rule, so it is void. One with a missing predecessor was.
 fn void_if_astray(stored: &mut Stored, before: u64) {
     let is_astray = !stored.is_linked || stored.envelope.prev < before;
     if is_astray && !matches!(stored.recorded.event, Event::Unreadable(_)) {

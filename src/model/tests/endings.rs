@@ -1,4 +1,4 @@
-//! Streams whose end is not where it seems.
+//! Streams that end elsewhere than it seems.
 
 use super::*;
 

@@ -1,8 +1,8 @@
-//! Gateways that refuse what a request says.
+//! Gateways that refuse a part of a request.
 
 use super::*;
 
-/// A prompt in which a call was made, with what its reply is to be given back with.
+/// A prompt in which a call was made, with the opaque fields to give back.
 fn with_call() -> ChatRequest {
     let call = ToolCall {
         id: "call_1".into(),

@@ -1,4 +1,4 @@
-//! What servers say that the library does not take, read as far as it can be.
+//! Servers' messages that the library does not take, read as far as possible.
 //!
 //! Contract: one odd tool costs a list that tool alone, with a notice; one odd part of a result costs that part alone. A call that
 //! is given up is cancelled at the server.
@@ -59,7 +59,7 @@ async fn ask(peer: &Peer<RoleClient>, request: ClientRequest) -> Result<ServerRe
     answer
 }
 
-/// Tells the server of a request that nobody waits for any more.
+/// Tells the server of a request that no caller waits for any more.
 struct GivenUp<'a> {
     peer: &'a Peer<RoleClient>,
     id: Option<RequestId>,
@@ -94,7 +94,7 @@ fn page_of(server: &str, page: Value) -> Option<Page> {
     Some(Page { tools, next, refused })
 }
 
-/// A tool as it is listed, or with nothing but what a tool can't be without.
+/// A tool as it is listed, or with its required fields alone.
 fn tool_of(listed: &Value) -> Result<Tool, String> {
     let schema = match &listed["inputSchema"] {
         Value::Null | Value::Bool(true) => json!({}),
@@ -110,7 +110,7 @@ fn tool_of(listed: &Value) -> Result<Tool, String> {
     serde_json::from_value(bare).map_err(|_| "it has no name".into())
 }
 
-/// A result whose parts of unknown kinds are named, and whose other parts are kept.
+/// A result with its parts of unknown kinds named, and its other parts kept.
 fn result_of(mut result: Value) -> Option<CallToolResult> {
     let content = match result.get_mut("content")? {
         Value::Array(content) => content,

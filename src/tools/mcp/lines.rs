@@ -82,7 +82,7 @@ fn keep_last(tail: &mut Vec<u8>, piece: &[u8]) {
 /// The number of the request that a line answers, by its first and last bytes: the library numbers its requests.
 ///
 /// Only a field of the message itself counts, not one within the result: before the part that has a content, or as the very last
-/// one. A message with a method is nobody's answer.
+/// one. A message with a method is no answer.
 fn id_in(beginning: &[u8], end: &[u8]) -> Option<u64> {
     let (beginning, end) = (String::from_utf8_lossy(beginning), String::from_utf8_lossy(end));
     let parts = ["\"result\"", "\"error\"", "\"params\"", "\"method\""];

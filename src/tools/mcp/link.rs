@@ -149,7 +149,7 @@ impl Link {
         }
     }
 
-    /// All tools, page by page, up to what can be offered, and those that can't be read.
+    /// All tools, page by page, up to the limit, and those that can't be read.
     pub async fn tools(&self, server: &str) -> Result<(Vec<Tool>, Vec<Refused>), LinkError> {
         let (mut tools, mut refused, mut cursor) = (Vec::new(), Vec::new(), None);
         loop {

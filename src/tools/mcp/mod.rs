@@ -57,7 +57,7 @@ impl Mcp {
         self.servers.iter().filter(|server| server.is_up()).flat_map(|server| server.tools().to_vec()).collect()
     }
 
-    /// What is to be said of the tools that servers list, where it is not offered as it stands.
+    /// Remarks on servers' tools that are not offered as they stand.
     pub fn warnings(&self) -> Vec<Refused> {
         self.servers.iter().flat_map(|server| server.warnings().to_vec()).collect()
     }

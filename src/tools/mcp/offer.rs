@@ -12,7 +12,7 @@ use super::super::{
 };
 use crate::{agents::AuthLevel, config::McpServer, limits};
 
-/// The tools of a server, ordered by name. One that can't be offered is left out; what is to be said of them goes to `notices`.
+/// The tools of a server, ordered by name. One that can't be offered is left out; remarks go to `notices`.
 pub fn tools(settings: &McpServer, listed: Vec<rmcp::model::Tool>, notices: &mut Vec<Refused>) -> Vec<Tool> {
     let allowed = |tool: &rmcp::model::Tool| match &settings.tools {
         Some(tools) => tools.iter().any(|name| *name == tool.name),
@@ -54,7 +54,7 @@ pub fn tools(settings: &McpServer, listed: Vec<rmcp::model::Tool>, notices: &mut
     tools
 }
 
-/// A tool, and what it is offered without; or its name, and why it is not offered.
+/// A tool, and the parts that it is offered without; or its name, and why it is not offered.
 fn offered(
     settings: &McpServer,
     tool: rmcp::model::Tool,

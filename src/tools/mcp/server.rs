@@ -37,7 +37,7 @@ struct State {
     times: u64,
     /// Its tools, or those that it had when it was up last.
     tools: Arc<Vec<Tool>>,
-    /// What is to be said of the tools that it lists.
+    /// Remarks on the tools that it lists.
     warnings: Arc<Vec<Refused>>,
 }
 
@@ -61,7 +61,7 @@ impl Server {
         self.state.borrow().tools.clone()
     }
 
-    /// What is to be said of the tools that it lists.
+    /// Remarks on the tools that it lists.
     pub fn warnings(&self) -> Arc<Vec<Refused>> {
         self.state.borrow().warnings.clone()
     }

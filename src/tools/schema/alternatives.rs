@@ -1,4 +1,4 @@
-//! Schemas put together: what has to hold at once, and what may hold instead of another.
+//! Schemas put together: conditions that hold at once, and alternatives.
 //!
 //! Contract: all schemas here are in the form of [`super::keywords`], without a type where they allow anything. The result allows
 //! all that was allowed. Alternatives stand alone, without `null` among them; a single one takes the place of its parent.
@@ -17,7 +17,7 @@ const WORDS: [&str; 2] = ["description", "title"];
 
 type Schema = Map<String, Value>;
 
-/// Two schemas that hold both: `allOf`, or a reference and what stands beside it.
+/// Two schemas that hold both: `allOf`, or a reference and the keywords beside it.
 pub(super) fn unite(own: Schema, other: Schema) -> Schema {
     if is_any(&own) {
         return with_words(other, own);
@@ -143,7 +143,7 @@ pub(super) fn one_object(mut own: Schema, objects: Vec<Schema>, at_once: bool) -
     own
 }
 
-/// A schema with the words of the one whose place it takes.
+/// A schema with the words of the one that it replaces.
 fn with_words(mut schema: Schema, of: Schema) -> Schema {
     let words = words_of(&of);
     if schema.contains_key("anyOf") {

@@ -42,7 +42,7 @@ fn anything() -> Vec<Value> {
     ]
 }
 
-/// The types that a schema itself allows, as it says or by what else it says. `null` counts only where it stands alone.
+/// The types that a schema itself allows, named or implied. `null` counts only where it stands alone.
 pub(super) fn kinds(given: &Map<String, Value>) -> Vec<&'static str> {
     let choices = choices(given);
     if !choices.is_empty() && choices.iter().all(|value| is_name(value)) {
@@ -88,7 +88,7 @@ pub(super) fn words(given: &Map<String, Value>) -> Map<String, Value> {
     ["title", "description"].into_iter().filter(is_text).map(|name| (name.to_owned(), given[name].clone())).collect()
 }
 
-/// What a schema says itself of values of this type, aside from schemas in it.
+/// The keywords of a schema for values of this type, without the schemas in it.
 pub(super) fn of_type(given: &Map<String, Value>, kind: &str) -> Map<String, Value> {
     let mut normal = words(given);
     normal.insert("type".into(), kind.into());
@@ -114,7 +114,7 @@ pub(super) fn of_type(given: &Map<String, Value>, kind: &str) -> Map<String, Val
     match kind {
         "string" => {
             copy(&["minLength", "maxLength"], Value::is_u64);
-            // Not every engine knows what looks around.
+            // Not every engine supports look-around.
             copy(&["pattern"], |value| value.as_str().is_some_and(|pattern| !pattern.contains("(?")));
             copy(&["format"], |value| value == "date-time");
             let format = given.get("format").and_then(Value::as_str).filter(|format| *format != "date-time");

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What is given to [`normal`] for a service's tool.
+/// The input of [`normal`] for a service's tool.
 const MAX_BYTES: usize = 32 * 1024;
 
 fn normal(schema: &Value) -> Result<Normal, String> {
@@ -145,7 +145,7 @@ fn what_is_normal_stays_so() {
     assert!(normal(&deep).is_ok());
 }
 
-/// Schemas of one property, and what becomes of it.
+/// Schemas of one property, and its normal form.
 #[test]
 fn nothing_is_left_that_an_interface_refuses() {
     for (given, expected) in [
@@ -204,7 +204,7 @@ fn nothing_is_left_that_an_interface_refuses() {
         (json!({"description": "d", "minLength": 1}), json!({"type": "string", "description": "d", "minLength": 1})),
         (json!({"items": {"type": "string"}}), json!({"type": "array", "items": {"type": "string"}})),
         (json!({"type": "text"}), any()),
-        // What was left out stays allowed.
+        // Values that were left out stay allowed.
         (
             json!({"type": "object", "patternProperties": {"^x": {}}, "additionalProperties": false}),
             json!({"type": "object", "properties": {}}),

@@ -48,7 +48,7 @@ pub enum Kind {
     QueueFullNatsKilled,
 }
 
-/// What breaks between a process and three servers: their short run has these at least.
+/// The faults between a process and three servers: their short run has these at least.
 const OF_SERVERS: [Kind; 6] = [
     Kind::NatsKilled,
     Kind::NatsAsleep,
@@ -146,7 +146,7 @@ impl Breaker {
         breaker
     }
 
-    /// Breaks things until `done`. Returns what was broken, and where the log is.
+    /// Breaks things until `done`. Returns the faults, and where the log is.
     pub async fn run(mut self, done: &CancellationToken) -> (Vec<Fault>, Ground) {
         loop {
             let pause = Duration::from_millis(self.rng.random_range(PAUSE_MS));
@@ -257,7 +257,7 @@ impl Breaker {
         }
     }
 
-    /// One more edge, whose clock is off: it must say so, and the visitors that it gets meanwhile must not suffer.
+    /// One more edge, with a wrong clock: it must say so, and the visitors that it gets meanwhile must not suffer.
     async fn serve_with_a_wrong_clock(&mut self, seconds: i64) {
         let LinkedEdge { edge: mut wrong, link: _link } = self.new_edge(&skew::by(seconds)).await;
         let mut probe = Probe::connect(&wrong.address).await;

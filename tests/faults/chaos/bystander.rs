@@ -1,4 +1,4 @@
-//! Faults that need a client in the right place: what it is told is part of what must hold.
+//! Faults that need a client in the right place: the answers that it gets are checked, too.
 
 use std::time::Duration;
 

@@ -102,7 +102,7 @@ impl Report {
         self.row("refusals for want of storage", refused);
     }
 
-    /// A turn of a full queue was accepted and nobody stayed for it: it has ended once.
+    /// A turn of a full queue was accepted and no client stayed for it: it has ended once.
     fn check_queued(&mut self, log: &Log, world: &World) {
         let queued = world.queued.lock().unwrap();
         for (session, request_id) in queued.iter() {

@@ -6,7 +6,7 @@ use async_nats::Client;
 
 use super::{cluster::Cluster, nats::NatsServer};
 
-/// The streams whose copies must be whole before a server of a cluster may go away.
+/// These streams must have all replicas current before a server of a cluster may go away.
 const COPIED: [&str; 3] = ["CHAT_local", "KV_KEYS", "SCHED_local"];
 
 pub enum Ground {
@@ -47,7 +47,7 @@ impl Ground {
     }
 
     /// Kills a server, of three the leader of the log for every second choice, and starts it again. Two of three servers are
-    /// never away at once: that loses what a promise of three copies does not cover.
+    /// never away at once: three replicas do not survive that.
     pub async fn kill_one(&mut self, choice: usize) {
         match self {
             Self::One(server) => {

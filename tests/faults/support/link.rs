@@ -15,7 +15,7 @@ impl Link {
         Self(join_all(nats_url.split(',').map(Proxy::start)).await)
     }
 
-    /// What the process takes as its `NATS_URL`.
+    /// The process's `NATS_URL`.
     pub fn url(&self) -> String {
         self.0.iter().map(Proxy::url).collect::<Vec<_>>().join(",")
     }

@@ -71,7 +71,7 @@ impl Proxy {
         }
     }
 
-    /// Cuts, and lets nobody through until `back`.
+    /// Cuts, and refuses connections until `back`.
     pub fn leave(&self) {
         self.way.away.send_replace(true);
         self.cut();

@@ -1,10 +1,10 @@
-//! Processes whose clock is wrong.
+//! Processes with a wrong clock.
 
 use std::{path::PathBuf, process::Command, sync::OnceLock};
 
 use tempfile::TempDir;
 
-/// What a process needs in its environment for its clock to be off by so many seconds.
+/// The environment of a process with a clock that is off by so many seconds.
 pub fn by(seconds: i64) -> [(&'static str, String); 2] {
     [("LD_PRELOAD", library().display().to_string()), ("SKEW_SECONDS", seconds.to_string())]
 }

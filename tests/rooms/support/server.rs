@@ -30,7 +30,7 @@ impl Server {
         Self { nats, client }
     }
 
-    /// Waits until the server knows what a client has subscribed to, and the client has what was sent to it before.
+    /// Waits until the server knows a client's subscriptions, and the client has every message that was sent to it before.
     pub async fn knows(&self, client: &Client) {
         let inbox = client.new_inbox();
         let mut answers = client.subscribe(inbox.clone()).await.unwrap();

@@ -82,7 +82,7 @@ impl FakeGateway {
         *self.shared.rule.lock().unwrap() = Some(Box::new(rule));
     }
 
-    /// Sets what is demanded of requests beyond the rules: a reason refuses one with 400.
+    /// Sets a demand on requests beyond the rules: a reason refuses one with 400.
     pub fn demand(&self, demand: impl Fn(&Value) -> Option<String> + Send + Sync + 'static) {
         *self.shared.demand.lock().unwrap() = Some(Box::new(demand));
     }

@@ -71,7 +71,7 @@ fn call_refusal(call: &Value) -> Option<String> {
     (!is_name(&function["name"])).then(|| format!("not a name: {}", function["name"]))
 }
 
-/// The strictest of what OpenAI, Anthropic and Google take as a tool.
+/// A tool as the strictest of OpenAI, Anthropic and Google takes it.
 fn tool_refusal(tool: &Value) -> Option<String> {
     let function = &tool["function"];
     let schema = &function["parameters"];
