@@ -34,8 +34,12 @@ impl Link {
         self.0.iter().for_each(Proxy::back);
     }
 
-    /// Holds back everything that the process sends, or lets it go.
-    pub fn stall(&self, stalled: bool) {
-        self.0.iter().for_each(|proxy| proxy.stall(stalled));
+    /// Holds back everything that the process sends, beginning with the request that holds these words.
+    pub fn hold_requests_from(&self, said: &'static str) {
+        self.0.iter().for_each(|proxy| proxy.hold_requests_from(said));
+    }
+
+    pub fn let_go(&self) {
+        self.0.iter().for_each(Proxy::let_go);
     }
 }

@@ -28,12 +28,18 @@ pub struct Proxy {
     task: JoinHandle<()>,
 }
 
+#[derive(Clone, Copy)]
+enum Held {
+    Requests,
+    Answers,
+}
+
 struct Way {
     target: String,
     /// Ends the connections of now.
     cut: Mutex<CancellationToken>,
-    /// From this on answers are held back.
-    trap: Mutex<Option<&'static str>>,
+    /// From this on requests, or answers, are held back.
+    trap: Mutex<Option<(&'static str, Held)>>,
     held: watch::Sender<bool>,
     /// Requests are held back.
     stalled: watch::Sender<bool>,
@@ -81,14 +87,14 @@ impl Proxy {
         self.way.away.send_replace(false);
     }
 
-    /// Holds requests back from now on, or lets them go.
-    pub fn stall(&self, stalled: bool) {
-        self.way.stalled.send_replace(stalled);
+    /// Holds all requests back, beginning with the one that says this to the server.
+    pub fn hold_requests_from(&self, said: &'static str) {
+        *self.way.trap.lock().unwrap() = Some((said, Held::Requests));
     }
 
     /// Holds all answers back as soon as somebody says this to the server.
     pub fn hold_answers_after(&self, said: &'static str) {
-        *self.way.trap.lock().unwrap() = Some(said);
+        *self.way.trap.lock().unwrap() = Some((said, Held::Answers));
     }
 
     /// Waits until answers are held back.
@@ -97,18 +103,23 @@ impl Proxy {
         timeout(WAIT_MAX, held.wait_for(|held| *held)).await.expect("it is said in time").unwrap();
     }
 
-    /// Lets go of what is held back.
+    /// Lets go of requests and answers.
     pub fn let_go(&self) {
+        *self.way.trap.lock().unwrap() = None;
         self.way.held.send_replace(false);
+        self.way.stalled.send_replace(false);
     }
 }
 
 impl Way {
-    /// Holds answers back from now on, if this is what was waited for.
+    /// Holds back from now on, if these bytes hold the awaited words.
     fn listen(&self, said: &[u8]) {
         let said = String::from_utf8_lossy(said);
-        if self.trap.lock().unwrap().take_if(|awaited| said.contains(*awaited)).is_some() {
-            self.held.send_replace(true);
+        let sprung = self.trap.lock().unwrap().take_if(|(awaited, _)| said.contains(*awaited));
+        match sprung {
+            Some((_, Held::Requests)) => drop(self.stalled.send_replace(true)),
+            Some((_, Held::Answers)) => drop(self.held.send_replace(true)),
+            None => {}
         }
     }
 }
@@ -135,12 +146,9 @@ async fn accept(listener: TcpListener, way: Arc<Way>) {
         let cut = way.cut.lock().unwrap().clone();
         let way = way.clone();
         tokio::spawn(async move {
-            let both = async {
-                tokio::select! {
-                    () = ask(&way, from_client, to_server) => {}
-                    () = answer(&way, from_server, to_client) => {}
-                }
-            };
+            // Each direction ends by itself and closes the side that it writes to. Requests that are held back reach the server
+            // also when their client has given its connection up meanwhile.
+            let both = async { tokio::join!(ask(&way, from_client, to_server), answer(&way, from_server, to_client)) };
             cut.run_until_cancelled(both).await;
         });
     }
