@@ -1,7 +1,7 @@
 //! Turnstream: a server for AI-agent conversations, event-sourced over NATS JetStream.
 //!
 //! The log is the state: a conversation is a sequence of events on JetStream, and everything else is a projection of it or a
-//! relay for it. The code map is in the README.
+//! relay for it. The code map is in `src/README.md`.
 
 pub mod admin;
 pub mod agents;

@@ -1,4 +1,4 @@
-//! The configuration of agents: the README's example and the schema, as the program takes them.
+//! The configuration of agents: the guide's example and the schema, as the program takes them.
 
 use std::fs;
 
@@ -7,10 +7,10 @@ use turnstream::agents::AgentConfig;
 
 use crate::{assert_valid, json_file, path, validator};
 
-/// The example in the README.
+/// The example in the guide.
 fn example() -> Value {
-    let readme = fs::read_to_string(path("README.md")).unwrap();
-    let (_, section) = readme.split_once("\n## Agents\n").unwrap();
+    let guide = fs::read_to_string(path("spec/guide/agents.md")).unwrap();
+    let (_, section) = guide.split_once("\n## The configuration of an agent\n").unwrap();
     let (_, block) = section.split_once("```json\n").unwrap();
     serde_json::from_str(block.split("```").next().unwrap()).unwrap()
 }
@@ -20,7 +20,7 @@ fn takes(config: &Value) -> bool {
 }
 
 #[test]
-fn the_readmes_example_is_one_and_is_written_again_as_it_was() {
+fn the_guides_example_is_one_and_is_written_again_as_it_was() {
     let example = example();
     assert_valid(&validator(&json_file("spec/agent.schema.json")), &example, "the example");
     let config = AgentConfig::parse(example.to_string().as_bytes()).unwrap();
