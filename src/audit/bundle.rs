@@ -1,4 +1,4 @@
-//! Verifies a bundle of evidence: needs nothing but its folder and a public key.
+//! Verifies a bundle of evidence from its folder and a public key alone.
 
 use std::{
     fs::File,
@@ -23,24 +23,24 @@ use super::{
 };
 use crate::domain::Digest;
 
-/// What is asked of a bundle, or of a log.
+/// The demands that an auditor makes on a bundle or a log.
 #[derive(Default)]
 pub struct Demands {
-    /// Whoever may have signed.
+    /// Keys that may have signed checkpoints.
     pub keys: Vec<PublicKey>,
-    /// Retention took what is older.
+    /// Sequence of the first event that retention left.
     pub begins: Option<u64>,
     /// Every event must be covered by a checkpoint.
     pub sealed: bool,
-    /// All conversations of a region, from the first event on.
+    /// The bundle must hold all conversations of a region, from the first event on.
     pub whole: bool,
-    /// There must be so many checkpoints.
+    /// The least number of checkpoints.
     pub at_least: Option<u64>,
-    /// A checkpoint that was noted.
+    /// A checkpoint that the auditor has noted.
     pub noted: Option<Noted>,
 }
 
-/// Why a bundle can't even be looked at.
+/// A reason why a bundle can't be verified at all.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     #[error("{}: {cause}", path.display())]
@@ -49,7 +49,9 @@ pub enum BundleError {
     NotABundle(PathBuf),
 }
 
-/// Verifies a bundle. `progress` is told how many bytes were read, and how many there are.
+/// Verifies a bundle.
+///
+/// `progress` receives the bytes read so far and the total.
 pub fn verify(folder: &Path, mut demands: Demands, progress: impl Fn(u64, u64)) -> Result<Report, BundleError> {
     let not_a_bundle = || BundleError::NotABundle(folder.into());
     let at = |path: &Path| {
@@ -84,7 +86,7 @@ pub fn verify(folder: &Path, mut demands: Demands, progress: impl Fn(u64, u64)) 
     let total: u64 = manifest.parts.iter().map(|part| part.file.bytes).sum();
     let mut done = 0;
     for part in &manifest.parts {
-        // A file that can't be read to its end was cut or changed.
+        // A part that can't be read to its end was cut or changed.
         if let Err(error) = reading.part(&folder.join(&part.file.file), manifest.zstd) {
             reading.verifier.report.wrong(format!("{}: {error}", part.file.file));
         }
@@ -94,11 +96,11 @@ pub fn verify(folder: &Path, mut demands: Demands, progress: impl Fn(u64, u64)) 
     Ok(reading.finish(&manifest.filter, &demands))
 }
 
-/// A bundle that is being read.
+/// The state of reading a bundle.
 struct Reading {
     verifier: Verifier,
     seals: Seals,
-    /// An event that waits for the one behind it: which of two is not in its place is known when both are.
+    /// An event held back until its successor is read: only both together show which one is out of place.
     held: Option<Link>,
 }
 
@@ -158,18 +160,18 @@ impl Reading {
     }
 }
 
-/// What a line says of its event.
+/// Parses a line into the chain link of its event.
 pub fn link(line: &[u8]) -> Result<Link, String> {
     let event: Evidence = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     let payload = event.payload()?;
     Ok(Link::of(event.seq, event.subject.clone(), |name| event.header(name), &payload))
 }
 
-/// The checkpoints of a bundle, one after the other.
+/// Reads the checkpoints of a bundle one after the other.
 struct Seals {
     lines: Option<Lines>,
     chain: Chain,
-    /// Of a bundle of some conversations: where they stood at the last checkpoint.
+    /// Inclusion proofs against the last checkpoint, in a bundle of some conversations only.
     proofs: Option<Vec<Proof>>,
     next: Option<Sealed>,
     noted: Option<Noted>,
@@ -227,7 +229,7 @@ impl Seals {
             match taken {
                 Ok(Some(sealed)) => return Some(sealed),
                 Ok(None) => {}
-                // What comes behind a fault can't be relied on.
+                // Checkpoints after a fault can't be relied on.
                 Err(problem) => {
                     self.lines = None;
                     report.wrong(problem);
@@ -238,7 +240,7 @@ impl Seals {
 }
 
 impl Demands {
-    /// Adds what is not as it is asked.
+    /// Adds a fault for every demand that the report does not meet.
     pub fn check(&self, report: &mut Report) {
         let last = report.last_checkpoint.as_ref().map_or(0, |last| last.number);
         if let Some(wanted) = self.at_least.max(self.noted.as_ref().map(|noted| noted.number)).filter(|n| *n > last) {
@@ -254,7 +256,7 @@ impl Demands {
     }
 }
 
-/// A file's content, unpacked.
+/// Opens a file's content, decompressed.
 pub fn reader(file: File, zstd: bool) -> io::Result<Box<dyn BufRead>> {
     Ok(match zstd {
         true => Box::new(BufReader::new(zstd::Decoder::new(file)?)),
@@ -262,7 +264,7 @@ pub fn reader(file: File, zstd: bool) -> io::Result<Box<dyn BufRead>> {
     })
 }
 
-/// The lines of a file.
+/// Reads a file line by line.
 pub struct Lines {
     from: Box<dyn BufRead>,
     line: Vec<u8>,
@@ -273,7 +275,7 @@ impl Lines {
         Self { from, line: Vec::new() }
     }
 
-    /// The next line, without its end.
+    /// Returns the next line without its line feed.
     pub fn read(&mut self) -> io::Result<Option<&[u8]>> {
         self.line.clear();
         if self.from.read_until(b'\n', &mut self.line)? == 0 {

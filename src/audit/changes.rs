@@ -1,10 +1,12 @@
-//! What an event changed in the state of its conversation, as a JSON Patch (RFC 6902) that also tells what was there before.
+//! The difference that an event makes to its conversation's state, as a JSON Patch (RFC 6902) that also holds the old values.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-/// One operation of a patch. Applied in their order they make the one state of the other.
+/// One operation of a patch.
+///
+/// Operations applied in order turn the state before into the state after.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "op", rename_all = "lowercase")]
 pub enum Change {
@@ -13,7 +15,7 @@ pub enum Change {
     Replace { path: String, value: Value, before: Value },
 }
 
-/// What makes `after` of `before`.
+/// Returns the patch that turns `before` into `after`.
 pub fn changes(before: &Value, after: &Value) -> Vec<Change> {
     let mut found = Vec::new();
     compare("", before, after, &mut found);
@@ -42,7 +44,7 @@ fn compare(path: &str, before: &Value, after: &Value, found: &mut Vec<Change>) {
     }
 }
 
-/// Lists of a state grow at their end and are cut at their beginning, so both are told as such.
+/// Compares lists of a state: these grow at their end and are cut at their front, so both changes are reported as such.
 fn lists(path: &str, before: &[Value], after: &[Value], found: &mut Vec<Change>) {
     let cut = cut_from_front(before, after);
     for value in &before[..cut] {
@@ -60,17 +62,17 @@ fn lists(path: &str, before: &[Value], after: &[Value], found: &mut Vec<Change>)
     }
 }
 
-/// How many elements at the front are gone, if the rest is the beginning of the new list.
+/// Counts the elements cut from the front, if the remainder is a prefix of the new list.
 fn cut_from_front(before: &[Value], after: &[Value]) -> usize {
     let is_rest = |cut: &usize| {
         let rest = &before[*cut..];
         rest.len() <= after.len() && rest == &after[..rest.len()]
     };
-    // A rest of nothing is the beginning of every list.
+    // An empty remainder is a prefix of every list.
     (0..before.len()).find(is_rest).unwrap_or(if after.is_empty() { before.len() } else { 0 })
 }
 
-/// A JSON Pointer (RFC 6901) to what is below another.
+/// Extends a JSON Pointer (RFC 6901) by a name.
 fn below(path: &str, name: &str) -> String {
     format!("{path}/{}", name.replace('~', "~0").replace('/', "~1"))
 }

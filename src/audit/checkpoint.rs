@@ -1,7 +1,7 @@
-//! Signed checkpoints: where every conversation of a region stood, one after the other in a chain of their own.
+//! Signed checkpoints: the heads of all conversations of a region, in a chain of their own.
 //!
-//! A checkpoint is some messages: parts that hold the heads which changed since the checkpoint before, and then the checkpoint,
-//! which names them by their digests. Parts that no checkpoint names were left by a sealer that died.
+//! A checkpoint is several messages: parts that hold the heads which changed since the checkpoint before, and then the
+//! checkpoint, which names them by their digests. Parts that no checkpoint names were left by a signer that died.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,6 @@ use crate::{domain::Digest, limits};
 
 const VERSION: u8 = 1;
 
-/// A message of the chain.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Message {
@@ -26,38 +25,40 @@ enum Message {
     Checkpoint(Checkpoint),
 }
 
-/// A part of what has changed.
+/// A part of the changed heads.
 #[derive(Serialize, Deserialize)]
 struct Heads {
     number: u64,
     heads: Vec<Head>,
 }
 
-/// What is signed of all conversations of a region.
+/// The signed statement about all conversations of a region.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     version: u8,
     pub region: String,
-    /// Counts from 1.
+    /// The first checkpoint is 1.
     pub number: u64,
     /// Digest of the checkpoint before.
     pub previous: Digest,
-    /// Sequence of the last event that it covers.
+    /// Sequence of the last covered event.
     pub covers: u64,
-    /// In RFC 3339, by the sealer's clock.
+    /// RFC 3339, by the signer's clock.
     pub time: String,
     pub conversations: u64,
     pub events: u64,
     pub root: Digest,
-    /// Digests of its parts.
+    /// Digests of the parts.
     parts: Vec<Digest>,
-    /// The id of the key that signed it.
+    /// The id of the signing key.
     key: Digest,
     signature: String,
 }
 
 impl Checkpoint {
-    /// What is signed: a line of each. Nothing in it can hold a line's end but what is refused for it.
+    /// Returns the signed text, one field a line.
+    ///
+    /// Only `region` and `time` could hold a line feed; [`is_plain`] refuses it there.
     fn statement(&self) -> String {
         let Self { version, region, number, previous, covers, time, conversations, events, root, key, .. } = self;
         let mut statement = format!(
@@ -69,35 +70,35 @@ impl Checkpoint {
         statement
     }
 
-    /// Its name: SHA-256 over what is signed.
+    /// Returns the checkpoint's name: SHA-256 over its statement.
     pub fn digest(&self) -> Digest {
         Digest(Sha256::digest(self.statement()).into())
     }
 }
 
-/// A checkpoint and what changed before it.
+/// A checkpoint and the heads that changed before it.
 #[derive(Debug)]
 pub struct Sealed {
     pub checkpoint: Checkpoint,
-    /// In the order of the conversations' ids.
+    /// Sorted by conversation id.
     pub heads: Vec<Head>,
 }
 
-/// What is signed next: the heads that have changed, up to which event, when.
+/// The input of the next checkpoint.
 pub struct Changes<'a> {
     pub region: &'a str,
     pub covers: u64,
     pub time: DateTime<Utc>,
-    /// In the order of the conversations' ids.
+    /// Sorted by conversation id.
     pub heads: Vec<Head>,
 }
 
 /// The chain of checkpoints, as far as it was read.
 #[derive(Default)]
 pub struct Chain {
-    /// Whoever may have signed; nobody = it is not looked at who did.
+    /// Keys that may have signed; empty = signatures are not checked.
     keys: Vec<PublicKey>,
-    /// A part of the chain, without heads, does not show what its roots are made of.
+    /// A chain read without its parts can't recompute its roots.
     without_heads: bool,
     tree: Tree,
     last: Option<Checkpoint>,
@@ -105,27 +106,28 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// A chain that only these keys may have signed; without any, everybody may.
+    /// Creates a chain that only these keys may have signed. No keys = signatures are not checked.
     pub fn signed_by(keys: Vec<PublicKey>) -> Self {
         Self { keys, ..Self::default() }
     }
 
-    /// A chain whose parts are left out.
+    /// Creates a chain that is read without its parts.
     pub fn without_heads(keys: Vec<PublicKey>) -> Self {
         Self { keys, without_heads: true, ..Self::default() }
     }
 
-    /// The last checkpoint.
     pub fn last(&self) -> Option<&Checkpoint> {
         self.last.as_ref()
     }
 
-    /// The heads as of the last checkpoint.
+    /// Returns the heads as of the last checkpoint.
     pub fn tree(&mut self) -> &mut Tree {
         &mut self.tree
     }
 
-    /// Takes the next message. Returns a checkpoint when it is one and follows from everything before it.
+    /// Takes the next message.
+    ///
+    /// Returns a checkpoint if the message is one and follows from everything before it.
     pub fn take(&mut self, message: &[u8]) -> Result<Option<Sealed>, String> {
         let checkpoint = match serde_json::from_slice(message) {
             Err(error) => return Err(format!("after checkpoint {}: {error}", self.number())),
@@ -181,11 +183,13 @@ impl Chain {
         Ok(Sealed { checkpoint, heads })
     }
 
-    /// The messages of the next checkpoint. It becomes the last one only when they are taken.
+    /// Builds the messages of the next checkpoint.
+    ///
+    /// The checkpoint becomes the last one only when [`Self::take`] has taken its messages.
     pub fn next(&mut self, changes: Changes, key: &SigningKey) -> Vec<Vec<u8>> {
         let Changes { region, covers, time, heads } = changes;
         let number = self.number() + 1;
-        // The tree of the next one; who fails to publish it begins anew from what is published.
+        // The tree is ahead of the chain from here on; a signer that fails to publish starts again from the published chain.
         heads.iter().for_each(|head| self.tree.put(*head));
         let parts = heads.chunks(limits::CHECKPOINT_PART_HEADS).map(|heads| Heads { number, heads: heads.to_vec() });
         let mut messages: Vec<Vec<u8>> = parts.map(|part| json(&Message::Heads(part))).collect();
@@ -213,17 +217,17 @@ fn json(message: &Message) -> Vec<u8> {
     serde_json::to_vec(message).expect("messages are maps with string keys")
 }
 
-/// A name of a region, or a time.
+/// Returns true if a text can be a region's name or a time.
 fn is_plain(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:+".contains(&byte))
 }
 
-/// Whether a message is a part of heads.
+/// Returns true if a message is a part that holds heads.
 pub fn is_part(message: &[u8]) -> bool {
     matches!(serde_json::from_slice(message), Ok(Message::Heads(_)))
 }
 
-/// A checkpoint that somebody has noted: its number and digest, `12:9f…`.
+/// A checkpoint that an auditor has noted: its number and digest, `12:9f…`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Noted {
     pub number: u64,
@@ -241,7 +245,7 @@ impl std::str::FromStr for Noted {
     }
 }
 
-/// The heads of some conversations as of a checkpoint.
+/// Filters heads by conversation; `None` = all of them.
 pub fn of(heads: &[Head], conversation: Option<Uuid>) -> impl Iterator<Item = &Head> {
     heads.iter().filter(move |head| conversation.is_none_or(|wanted| wanted == head.conversation))
 }

@@ -1,8 +1,8 @@
-//! Events as files: lines of JSON, CloudEvents, Parquet, or a bundle that proves itself.
+//! Exports of events as files: lines of JSON, CloudEvents, Parquet, or a bundle that proves itself.
 //!
-//! An export goes through the log once, part by part. A part is there when it is complete, and the manifest says so: after an
-//! interruption, or later for what is new, an export goes on behind its last part. Memory is that of some batches, whatever the
-//! size.
+//! An export reads the log once, part by part. A part counts when it is complete and the manifest lists it: after an
+//! interruption, or later for new events, an export continues after its last part. Memory holds some batches, whatever the
+//! log's size.
 
 pub mod bundle;
 pub mod lines;
@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// What is written.
+/// The file format of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Form {
@@ -53,7 +53,7 @@ impl Form {
     }
 }
 
-/// What to export.
+/// The options of an export.
 #[derive(Clone)]
 pub struct Options {
     pub region: String,
@@ -62,13 +62,13 @@ pub struct Options {
     pub since: Option<Point>,
     pub until: Option<Point>,
     pub zstd: bool,
-    /// Opens sealed payloads, where their key is still there, and hides what auditors are not shown.
+    /// Decrypts payloads whose key still exists, and redacts.
     pub opener: Option<Opener>,
-    /// Events of a part, if they shall be other than usual.
+    /// Events a part; `None` = the default.
     pub part_events: Option<u64>,
 }
 
-/// Why an export ended early.
+/// A reason why an export ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     #[error("{0}")]
@@ -81,16 +81,16 @@ pub enum ExportError {
     Checkpoints(String),
 }
 
-/// What an export tells of its way.
+/// Receives the progress of an export.
 pub trait Progress {
-    /// It has read up to here, of so far.
+    /// Reading has reached `seq` of `end`.
     fn at(&self, seq: u64, end: u64);
     /// A part is complete.
     fn part(&self, part: &Part);
 }
 
 impl Options {
-    /// Exports to a folder what is not there yet. Returns its manifest.
+    /// Exports the events that the folder lacks, and returns its manifest.
     pub async fn to_folder(
         &self,
         log: &NatsLog,
@@ -105,7 +105,8 @@ impl Options {
             Some(manifest) => manifest,
             None => new.clone(),
         };
-        // What they cover is there when they are, so it is found behind them.
+        // Checkpoints are read first: the events that they cover are stored by then, so the scan that follows finds all of
+        // them.
         let seals = match self.form {
             Form::Bundle => Some(bundle::Seals::read(log, folder, &new).await?),
             _ => None,
@@ -143,7 +144,7 @@ impl Options {
         Ok(manifest)
     }
 
-    /// Exports to one file, which is there when it is complete.
+    /// Exports to one file, renamed to `path` when complete.
     pub async fn to_file(&self, log: &NatsLog, path: &Path, progress: &impl Progress) -> Result<Part, ExportError> {
         let file = |cause| ExportError::File { path: path.into(), cause };
         let mut scan = self.scan(log, 0).await?;
@@ -185,7 +186,7 @@ impl Options {
     }
 }
 
-/// Ends a part; from now on it counts.
+/// Completes a part and lists it in the manifest.
 fn complete(part: PartWriter, manifest: &mut Manifest, folder: &Path, progress: &impl Progress) -> io::Result<()> {
     let part = part.finish()?;
     manifest.scanned = part.last;

@@ -1,8 +1,8 @@
-//! Events as the frames that a client was shown, with the time of each: those of one that watched the conversation from its
-//! beginning and lost nothing on the way.
+//! Events as the frames that a client was shown, with the time of each.
 //!
-//! Not among them is what the log does not know: answers to actions other than `send_message`, keepalives, and what a worker had
-//! streamed that died before it could say so. [`Watcher::gaps`] counts the last.
+//! The client is one that watched the conversation from its beginning and lost nothing on the way. Three kinds of frames are
+//! not in the log: replies to actions other than `send_message`, keepalives, and tokens of a worker that died before it stored
+//! them. [`Watcher::gaps`] counts the last.
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -17,7 +17,7 @@ use crate::{
     wire::render,
 };
 
-/// Something that a client saw or did.
+/// An action or a frame of a client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moment {
     pub at: DateTime<Utc>,
@@ -28,16 +28,16 @@ pub struct Moment {
 pub enum What {
     /// The visitor sent a message.
     Asked { name: String, message: String },
-    /// Somebody, or a deadline, answered the prompt that was pending.
+    /// A person or a deadline answered the pending prompt.
     Decided(Resolution),
     /// A frame was shown.
     Frame(Bytes),
 }
 
-/// Watches a conversation's events go by.
+/// Turns a conversation's events into a client's frames.
 #[derive(Default)]
 pub struct Watcher {
-    /// Only the turns of this session.
+    /// Restricts the frames to the turns of this session.
     session: Option<Uuid>,
     state: Conversation,
     call: Call,
@@ -45,32 +45,32 @@ pub struct Watcher {
     gaps: u64,
 }
 
-/// What was shown of the model call that the turn is at, by workers that did not finish it.
+/// The frames of the current model call by workers that did not finish it.
 #[derive(Default)]
 struct Call {
     has_text: bool,
-    /// The call began anew, so a client that has seen text of it is shown no more.
+    /// The call was restarted: a client that has seen text of it is shown no more.
     is_muted: bool,
 }
 
-/// The end of a turn that was cancelled while it ran: its worker may still say what it had shown before.
+/// The end of a turn cancelled while a worker held it: the worker may still store the frames it had sent before.
 struct Held {
     turn: Uuid,
     request: TurnRequested,
     cancelled_at: DateTime<Utc>,
-    /// The client was shown nothing more of the model call.
+    /// The model call was muted at the end, as in [`Call`].
     is_muted: bool,
-    /// The end, and what came after it.
+    /// The end and the moments after it.
     moments: Vec<Moment>,
 }
 
 impl Watcher {
-    /// A client that is shown every turn, or those of one session.
+    /// Creates a watcher of every turn, or of one session's turns.
     pub fn new(session: Option<Uuid>) -> Self {
         Self { session, ..Self::default() }
     }
 
-    /// The next event: what was seen until it, as far as that is certain now.
+    /// Takes the next event and returns the moments up to it that are certain by now.
     pub fn take(&mut self, recorded: &Recorded) -> Vec<Moment> {
         let before = self.state.turn.clone();
         self.state.evolve(recorded);
@@ -93,17 +93,17 @@ impl Watcher {
         }
     }
 
-    /// There are no more events for now: what was waited with.
+    /// Returns the moments still held back: there are no more events for now.
     pub fn rest(&mut self) -> Vec<Moment> {
         self.held.take().map(|held| held.moments).unwrap_or_default()
     }
 
-    /// How many model calls may have been shown otherwise, because the log does not hold all of it.
+    /// Counts the model calls that may have looked different to the client, because the log does not hold all of their frames.
     pub fn gaps(&self) -> u64 {
         self.gaps
     }
 
-    /// The state after the events that were taken.
+    /// Returns the state after the taken events.
     pub fn state(&self) -> &Conversation {
         &self.state
     }
@@ -113,7 +113,7 @@ impl Watcher {
     }
 
     fn requested(&mut self, e: &TurnRequested, recorded: &Recorded) -> Vec<Moment> {
-        // One that came too late, or twice, is no turn.
+        // A request that came too late or twice starts no turn.
         let begun = self.state.turn.as_ref().filter(|turn| turn.requested_seq == recorded.seq && self.shows(turn));
         if begun.is_none() {
             return vec![];
@@ -124,7 +124,7 @@ impl Watcher {
         vec![Moment { at: recorded.time, what: asked }, Moment { at: recorded.time, what: accepted }]
     }
 
-    /// An event of the active turn, which was as given before it.
+    /// Takes an event of the active turn; `turn` is the turn's state before the event.
     fn of_turn(&mut self, turn: &Turn, recorded: &Recorded) -> Vec<Moment> {
         let (request, event) = (&turn.request, &recorded.event);
         if epoch(event).is_some_and(|epoch| !turn.held_under(epoch)) {
@@ -142,7 +142,7 @@ impl Watcher {
                 }
             }
             Event::TurnToolCalled(e) if request.stream => {
-                // One that waited for a person was shown with its prompt.
+                // A call that waited for a person was shown with its prompt.
                 let call = turn.call(&e.call).map(|call| &call.request).filter(|call| !call.waits());
                 moments.extend(
                     call.map(|call| frame(at, render::tool_call(&request.request_id, &call.name, &call.arguments, at))),
@@ -159,7 +159,7 @@ impl Watcher {
         }
     }
 
-    /// What the model said, if the event ends a model call.
+    /// Returns the model's frames, if the event ends a model call.
     fn said(&mut self, request: &TurnRequested, event: &Event, at: DateTime<Utc>) -> Vec<Moment> {
         let (own, preamble) = match event {
             Event::TurnModelReplied(e) => (e.text.clone(), e.preamble.as_ref()),
@@ -173,7 +173,8 @@ impl Watcher {
                 self.gaps += u64::from(shown.cut);
                 shown.pieces(&own)
             }
-            // An event that is older than this, or of a client that wanted no stream: what can be told of it.
+            // An event from before frames were traced, or of a client without streaming: text and preamble stand for the
+            // frames.
             None if request.stream => {
                 let preamble = preamble.map(|text| Piece { voice: Voice::Preamble, text: text.clone(), at });
                 let text = Some(own).filter(|text| !text.is_empty());
@@ -192,9 +193,9 @@ impl Watcher {
         if is_muted || !request.stream { vec![] } else { frames(&request.request_id, &pieces) }
     }
 
-    /// A turn ends while a worker may be at work for it.
+    /// Ends a turn that a worker may still be at work on.
     fn cancelled(&mut self, turn: &Turn, at: DateTime<Utc>, mut moments: Vec<Moment>) -> Vec<Moment> {
-        // The worker of an earlier one has had the time of a whole turn to say it.
+        // The worker of an earlier cancelled turn has had a whole turn's time to store its frames.
         let mut before = self.rest();
         if turn.epoch.is_some() && turn.park.is_none() && turn.request.stream {
             let request = turn.request.clone();
@@ -206,13 +207,13 @@ impl Watcher {
         before
     }
 
-    /// The worker of a cancelled turn says what it had shown.
+    /// Takes the frames that the worker of a cancelled turn had sent.
     fn let_go(&mut self, recorded: &Recorded) -> Vec<Moment> {
         let Some(held) = self.held.take() else { return vec![] };
         let shown = recorded.event.shown().filter(|_| !held.is_muted);
         self.gaps += u64::from(shown.is_some_and(|shown| shown.cut));
         let mut pieces = shown.map(|shown| shown.pieces("")).unwrap_or_default();
-        // What went out after the end was not shown any more.
+        // Frames sent after the end were not shown any more.
         pieces.retain(|piece| piece.at <= held.cancelled_at);
         let mut moments = frames(&held.request.request_id, &pieces);
         moments.extend(held.moments);
@@ -220,7 +221,7 @@ impl Watcher {
     }
 }
 
-/// The epoch under which a worker says that something happened.
+/// Returns the epoch under which a worker wrote the event.
 fn epoch(event: &Event) -> Option<u64> {
     match event {
         Event::TurnReleased(e) => Some(e.epoch),

@@ -1,4 +1,4 @@
-//! Who does what, and for how long: a conversation's events as lanes side by side.
+//! A conversation's events as swim lanes: actors side by side, with the time each takes.
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
@@ -11,7 +11,7 @@ use crate::domain::{
     event::{Prompt, kind},
 };
 
-/// Who acts.
+/// The actor of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Lane {
@@ -22,21 +22,21 @@ pub enum Lane {
     Tools,
 }
 
-/// Something that lasts.
+/// A period of an actor's work.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Span {
     pub lane: Lane,
     pub label: String,
-    /// The event that it begins with.
+    /// The event that begins the span.
     pub seq: u64,
     pub from: DateTime<Utc>,
-    /// The event that it ends with; absent = it still lasts at the last event there is.
+    /// The event that ends the span; absent = the span lasts until the last event.
     pub end_seq: Option<u64>,
     pub to: DateTime<Utc>,
 }
 
-/// The lane of an event with this stored name.
+/// Returns the lane of an event by its stored name.
 pub fn lane_of(name: &str) -> Lane {
     match name {
         kind::TURN_REQUESTED | kind::TURN_RESUMED | kind::TURN_CANCELLED => Lane::User,
@@ -47,26 +47,25 @@ pub fn lane_of(name: &str) -> Lane {
     }
 }
 
-/// What ends a span.
+/// The condition that ends a span.
 #[derive(Clone, Copy, PartialEq)]
 enum End<'a> {
-    /// The turn is claimed.
+    /// A worker claims the turn.
     Claim,
     /// A person decides.
     Decision(Uuid),
     Result(&'a str),
-    /// The worker lets go of the turn.
+    /// The worker releases the turn.
     LetGo,
 }
 
-/// A span that has begun.
 struct Open<'a> {
     end: End<'a>,
     turn: Uuid,
     span: Span,
 }
 
-/// Collects spans while events go by.
+/// Collects spans, event by event.
 #[derive(Default)]
 struct Lanes<'a> {
     open: Vec<Open<'a>>,
@@ -75,7 +74,9 @@ struct Lanes<'a> {
     last: Option<&'a Recorded>,
 }
 
-/// What lasts in these events. What began before them is not seen, and what has not ended lasts until their last one.
+/// Returns the spans of the events.
+///
+/// A span that began before the first event is not seen; an open one lasts until the last event.
 pub fn spans(events: &[Seen]) -> Vec<Span> {
     let recorded = || events.iter().filter_map(|seen| seen.event.as_ref().ok()).map(|stored| &stored.recorded);
     let mut lanes = Lanes::default();
@@ -95,7 +96,7 @@ impl<'a> Lanes<'a> {
         match &at.event {
             Event::TurnRequested(e) => self.begin(at, e.turn, Lane::Edge, "queued", End::Claim),
             Event::TurnStarted(e) => {
-                // A worker that lost the turn did not say so.
+                // A worker that lost the turn did not release it.
                 self.end(at, e.turn, |end| matches!(end, End::Claim | End::LetGo));
                 self.begin(at, e.turn, Lane::Worker, "works", End::LetGo);
             }
@@ -116,7 +117,7 @@ impl<'a> Lanes<'a> {
                 self.end(at, e.turn, |end| *end == End::Decision(e.park));
                 self.begin(at, e.turn, Lane::Edge, "queued", End::Claim);
             }
-            // The last word of a cancelled turn's worker gives nothing back.
+            // The last release of a cancelled turn's worker puts nothing back into the queue.
             Event::TurnReleased(e) if self.open.iter().any(|open| open.turn == e.turn && open.end == End::LetGo) => {
                 self.end(at, e.turn, |end| *end == End::LetGo);
                 self.begin(at, e.turn, Lane::Edge, "queued", End::Claim);
@@ -137,7 +138,7 @@ impl<'a> Lanes<'a> {
         }
     }
 
-    /// The model has answered; it was asked as soon as what came before was in the log.
+    /// Adds the span of a model call: the model was asked as soon as the event before was stored.
     fn model(&mut self, at: &Recorded) {
         if let Some(last) = self.last.filter(|last| last.event.turn() == at.event.turn()) {
             let (from, to) = (last.time, at.time.max(last.time));

@@ -1,13 +1,13 @@
-//! The log as evidence: reading it in its order, telling it to people and programs, and proving that nobody changed it.
+//! The log as evidence: reading it in order, showing it to people and programs, and proving that it was not changed.
 //!
 //! - [`scan`]: the events of a region or of one conversation, in the stream's order, without a consumer.
-//! - [`walk`]: one conversation, however large the stream is.
-//! - [`verify`]: follows the chain of digests, and holds it to checkpoints.   - [`timeline`]: events in words.
-//! - [`replay`]: their outside forms.   - [`export`]: files of them.   - [`bundle`]: verifies such files, with nothing else there.
-//! - [`seal`]: signs checkpoints.   - [`checkpoint`]: what they say.   - [`tree`]: over where all conversations stand.
-//! - [`open`]: opens what is sealed.         - [`redact`]: hides what auditors are not shown.   - [`seen`]: what is left.
-//! - [`report`]: all of a conversation for a reader.   - [`view`], [`lanes`], [`changes`]: what a viewer shows of it.
-//! - [`frames`]: events as what a client saw.   - [`pace`]: how fast that goes.   - [`page`]: that on a page.
+//! - [`walk`]: one conversation, at a cost independent of the stream's size.
+//! - [`verify`]: follows the chain of digests and checks it against checkpoints.   - [`timeline`]: events in words.
+//! - [`replay`]: the external formats of events.   - [`export`]: files of events.   - [`bundle`]: verifies such files offline.
+//! - [`seal`]: signs checkpoints.   - [`checkpoint`]: their content.   - [`tree`]: the Merkle tree over all heads.
+//! - [`open`]: decrypts payloads.   - [`redact`]: hides arguments from auditors.   - [`seen`]: the events that remain visible.
+//! - [`report`]: a whole conversation for a reader.   - [`view`], [`lanes`], [`changes`]: the data of a viewer.
+//! - [`frames`]: events as a client's frames.   - [`pace`]: playback speed.   - [`page`]: playback in a browser.
 
 pub mod bundle;
 pub mod changes;

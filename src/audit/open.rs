@@ -1,4 +1,4 @@
-//! Stored events as auditors are shown them: opened where they are sealed, and without what an operator has redacted.
+//! Stored events for auditors: decrypted where the key still exists, and redacted.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,19 +14,19 @@ use crate::{
     wire::stored,
 };
 
-/// Conversations whose hidden values one reader remembers at once.
+/// Conversations for which one reader remembers hidden values at once.
 const CONVERSATIONS: u64 = 10_000;
 
-/// Opens events.
+/// Decrypts and redacts events.
 #[derive(Clone)]
 pub struct Opener {
     log: NatsLog,
     redaction: Redaction,
-    /// What was hidden in each conversation so far, as its events come in their order.
+    /// Values hidden in each conversation so far. Events must come in their order.
     hidden: Cache<ConversationKey, Arc<Mutex<Hidden>>>,
 }
 
-/// An event, and the message that holds it, its payload in the clear. What was erased is as it is stored.
+/// An event and its message with a clear payload. An erased payload stays as it is stored.
 pub struct Opened {
     pub stored: Stored,
     pub message: RawMessage,

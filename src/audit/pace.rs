@@ -1,10 +1,10 @@
-//! How fast a replay goes.
+//! Playback speed.
 
 use std::{str::FromStr, time::Duration};
 
 use chrono::{DateTime, Utc};
 
-/// Times the speed at which it happened.
+/// A multiple of the original speed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Speed {
     Times(f64),
@@ -15,7 +15,7 @@ pub enum Speed {
 impl FromStr for Speed {
     type Err = String;
 
-    /// `original`, `full`, or how many times as fast.
+    /// Parses `original`, `full`, or a factor.
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "original" => Ok(Self::Times(1.0)),
@@ -29,7 +29,7 @@ impl FromStr for Speed {
 }
 
 impl Speed {
-    /// How long it is from one moment to the next.
+    /// Returns the wait from one moment to the next.
     pub fn between(self, before: Option<DateTime<Utc>>, next: DateTime<Utc>) -> Duration {
         let since = before.and_then(|before| (next - before).to_std().ok()).unwrap_or_default();
         match self {

@@ -1,9 +1,9 @@
-//! A page on which a conversation is seen again as its client saw it, with its pauses.
+//! A page that plays a conversation back as its client saw it, with its pauses.
 //!
-//! It listens on a loopback address, and takes only requests that were made for that address from a page of its own: a page of
-//! somebody else that is open in the same browser can't read the conversation.
+//! The server listens on a loopback address and accepts only requests for that address from its own page: another site's page
+//! that is open in the same browser can't read the conversation.
 //!
-//! The page's server sends one JSON text for each moment, and where the replay stands after each change. What the page says is
+//! The server sends one JSON text for each moment, and the playback position after each change. The page sends
 //! `{"do": "play" | "pause" | "step" | "restart" | "speed", "speed"?: "original" | "full" | number}`.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -31,17 +31,17 @@ const PAGE: &str = include_str!("page.html");
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self' ws:; \
     img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
-/// Where a replay stands.
+/// The position and speed of one playback.
 struct Player {
     moments: Arc<Vec<Moment>>,
     next: usize,
     speed: Speed,
     plays: bool,
-    /// When the next moment is due.
+    /// The time at which the next moment is due.
     due: Instant,
 }
 
-/// What the page says.
+/// A command from the page.
 #[derive(Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 enum Word {
@@ -52,7 +52,7 @@ enum Word {
     Speed { speed: Value },
 }
 
-/// Serves the page; each that is open has a replay of its own.
+/// Serves the page. Each open page has a playback of its own.
 pub async fn serve(listener: TcpListener, moments: Vec<Moment>, speed: Speed) -> io::Result<()> {
     let (moments, address) = (Arc::new(moments), listener.local_addr()?);
     let page = warp::path::end().and(warp::get()).map(|| {
@@ -70,7 +70,7 @@ pub async fn serve(listener: TcpListener, moments: Vec<Moment>, speed: Speed) ->
     Ok(())
 }
 
-/// Lets pass what was asked of this address, by nobody or by the page that is there.
+/// Accepts requests that name this address in `Host`, and come from the page served there or without an `Origin`.
 fn own(address: SocketAddr) -> impl Filter<Extract = (), Error = Rejection> + Clone {
     let hosts = [address.to_string(), format!("localhost:{}", address.port())];
     let headers = warp::header::optional("host").and(warp::header::optional("origin"));
@@ -83,8 +83,9 @@ fn own(address: SocketAddr) -> impl Filter<Extract = (), Error = Rejection> + Cl
     headers.and_then(check).untuple_one()
 }
 
-/// Plays to one page until it leaves: (1) takes what the page says; or sends the moment that is due; (2) says where the replay
-/// stands when that has changed.
+/// Plays to one page until it closes.
+///
+/// 1. Takes the page's command, or sends the moment that is due. 2. Sends the position when it has changed.
 async fn play(mut socket: WebSocket, mut player: Player) {
     let mut sent = socket.send(player.standing()).await;
     while sent.is_ok() {
@@ -121,7 +122,7 @@ impl Player {
         self.next >= self.moments.len()
     }
 
-    /// Does what the page says; returns what it is told.
+    /// Executes a command of the page and returns the replies.
     fn obey(&mut self, text: &str) -> Vec<Message> {
         let Ok(word) = serde_json::from_str(text) else { return vec![] };
         let mut answers = vec![];
@@ -146,7 +147,7 @@ impl Player {
         answers
     }
 
-    /// The next moment, for the page.
+    /// Returns the next moment for the page.
     fn step(&mut self) -> Option<Message> {
         let moment = self.moments.get(self.next)?;
         self.next += 1;
@@ -155,14 +156,14 @@ impl Player {
         Some(message)
     }
 
-    /// Sets when the next moment is due, counted from now.
+    /// Sets the due time of the next moment, counted from now.
     fn wait(&mut self) {
         let before = self.next.checked_sub(1).and_then(|last| self.moments.get(last)).map(|moment| moment.at);
         let wait = self.moments.get(self.next).map(|next| self.speed.between(before, next.at)).unwrap_or_default();
         self.due = Instant::now() + wait.min(Duration::from_millis(limits::REPLAY_PAUSE_MAX_MS));
     }
 
-    /// Where the replay stands, for the page.
+    /// Returns the playback position for the page.
     fn standing(&self) -> Message {
         let speed = match self.speed {
             Speed::Times(times) => json!(times),
@@ -173,7 +174,7 @@ impl Player {
     }
 }
 
-/// A moment, the n-th, as the page is told of it.
+/// Encodes the n-th moment for the page.
 fn told(moment: &Moment, n: usize) -> Message {
     let at = moment.at.timestamp_millis();
     let text = match &moment.what {

@@ -1,7 +1,7 @@
-//! What auditors are not shown: arguments of tools that an operator named, wherever they come up again.
+//! Redaction: arguments of tools that an operator named are hidden from auditors, wherever they are repeated.
 //!
-//! A name counts at any depth of the arguments, also within texts that are JSON themselves, and in a tool's result. A value that
-//! was hidden once is hidden in every later text of its conversation: models and tools repeat what they were given.
+//! A name matches at any depth of the arguments, also within texts that are JSON themselves, and in a tool's result. A hidden
+//! value is hidden in every later text of its conversation: models and tools repeat the values they were given.
 
 use std::collections::BTreeSet;
 
@@ -12,19 +12,19 @@ use crate::domain::{
     event::{CallRequested, Prompt},
 };
 
-/// What stands in the place of an argument.
+/// The replacement of a hidden value.
 const HIDDEN: &str = "[redacted]";
-/// Shortest value that is looked for in texts: shorter ones are found in everything.
+/// Shortest value searched for in texts: shorter ones are found in everything.
 const VALUE_MIN_CHARS: usize = 4;
-/// Values of one conversation that are remembered, and how deep arguments are looked through.
+/// Values remembered a conversation, and the depth to which arguments are searched.
 const VALUES_MAX: usize = 1_000;
 const DEPTH_MAX: usize = 64;
 
-/// Arguments that are not shown: the tool's name or `*`, and the argument's.
+/// The hidden arguments: a tool's name or `*`, and an argument's name.
 #[derive(Clone, Debug, Default)]
 pub struct Redaction(Vec<(String, String)>);
 
-/// Values that were hidden in a conversation so far.
+/// Values hidden in a conversation so far.
 pub type Hidden = BTreeSet<String>;
 
 impl Redaction {
@@ -32,12 +32,13 @@ impl Redaction {
         Self(rules)
     }
 
-    /// Whether nothing is hidden.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The event as it may be shown. A call's description, which quotes its arguments, is hidden with them.
+    /// Redacts an event.
+    ///
+    /// The description of a call quotes the call's arguments, so both are hidden together.
     pub fn event(&self, event: Event, known: &mut Hidden) -> Event {
         if self.is_empty() {
             return event;
@@ -45,7 +46,7 @@ impl Redaction {
         let before = event.clone();
         let mut event = self.arguments(event, known);
         texts(&mut event, |text| scrub(text, known));
-        // Frames are cut out of the texts by their bytes, which are others now.
+        // Frames are cut out of the texts by byte offsets, which no longer fit.
         if event != before {
             event.empty_shown();
         }
@@ -88,13 +89,14 @@ impl Redaction {
         }
     }
 
-    /// The names that are hidden in what a tool is given.
+    /// Returns the hidden argument names of a tool.
     fn names(&self, tool: &str) -> Vec<&str> {
         self.0.iter().filter(|(of, _)| of == "*" || of == tool).map(|(_, name)| name.as_str()).collect()
     }
 
-    /// Hides arguments in the model's text. True: something was hidden. Text that is no JSON object is hidden whole where a
-    /// rule is on the tool, for nobody knows what is in it.
+    /// Hides arguments in the model's text, and returns true if any was hidden.
+    ///
+    /// Text that is not a JSON object is hidden whole where a rule matches the tool, as its content is unknown.
     fn hide(&self, tool: &str, arguments: &mut String, known: &mut Hidden) -> bool {
         let names = self.names(tool);
         if names.is_empty() {
@@ -112,7 +114,7 @@ impl Redaction {
     }
 }
 
-/// Hides what has one of these names, at any depth. What lies too deep is hidden whole.
+/// Hides the values under these names, at any depth. Values nested too deep are hidden whole.
 fn hide_in(value: &mut Value, names: &[&str], known: &mut Hidden, depth: usize) -> bool {
     let Some(depth) = depth.checked_sub(1) else {
         *value = HIDDEN.into();
@@ -172,7 +174,7 @@ fn scrub(text: &mut String, known: &Hidden) {
     }
 }
 
-/// Everything in an event that a model, a tool or a person wrote, but for what a visitor said of their own accord.
+/// Applies a change to all texts by a model, a tool or a person, except messages that a visitor wrote unprompted.
 fn texts(event: &mut Event, change: impl Fn(&mut String)) {
     match event {
         Event::TurnModelReplied(e) => {

@@ -1,4 +1,4 @@
-//! The outside forms of events: as they are stored, and as CloudEvents.
+//! The external formats of events: as stored, and as CloudEvents.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{domain::Event, log::nats::RawMessage, wire::stored};
 
-/// A point in the log, where a replay begins or ends.
+/// A point in the log at which a replay begins or ends.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Point {
     Seq(u64),
@@ -19,7 +19,7 @@ pub enum Point {
 impl std::str::FromStr for Point {
     type Err = String;
 
-    /// A sequence, or a time in RFC 3339.
+    /// Parses a sequence or an RFC 3339 time.
     fn from_str(text: &str) -> Result<Self, String> {
         if let Ok(seq) = text.parse() {
             return Ok(Self::Seq(seq));
@@ -39,7 +39,7 @@ impl std::fmt::Display for Point {
 }
 
 impl Point {
-    /// Whether an event is not after it.
+    /// Returns true if the event is at or before the point.
     pub fn ends_with(&self, message: &RawMessage) -> bool {
         match self {
             Self::Seq(seq) => message.seq <= *seq,
@@ -47,7 +47,7 @@ impl Point {
         }
     }
 
-    /// Whether an event is not before it.
+    /// Returns true if the event is at or after the point.
     pub fn begins_with(&self, message: &RawMessage) -> bool {
         match self {
             Self::Seq(seq) => message.seq >= *seq,
@@ -56,7 +56,7 @@ impl Point {
     }
 }
 
-/// Tells the events of a session: its own, and those of the turns that it asked for.
+/// Selects the events of a session: its own, and those of the turns it requested.
 pub struct OfSession {
     session: Uuid,
     turns: HashSet<Uuid>,
@@ -67,7 +67,7 @@ impl OfSession {
         Self { session, turns: HashSet::new() }
     }
 
-    /// Whether the next event is one of them.
+    /// Returns true if the next event belongs to the session.
     pub fn includes(&mut self, event: &Event) -> bool {
         match event {
             Event::SessionOpened(e) => e.session == self.session,
@@ -79,13 +79,13 @@ impl OfSession {
     }
 }
 
-/// A state in its one written form: the same on every machine, whatever wrote it.
+/// Serializes a state in its canonical form, the same on every machine.
 pub fn canonical(state: &impl Serialize) -> serde_json::Result<String> {
-    // The keys of a value are sorted, those of a type are in the order of its fields.
+    // A `Value` sorts its keys; a type's keys are in the order of its fields.
     serde_json::to_string_pretty(&serde_json::to_value(state)?)
 }
 
-/// A stored message with everything that is in it.
+/// Returns a stored message with all its content.
 pub fn raw(message: &RawMessage) -> Value {
     let headers: Map<String, Value> =
         message.headers.iter().filter(|(name, _)| is_of_event(name)).map(|(k, v)| (k.clone(), json!(v))).collect();
@@ -98,7 +98,7 @@ pub fn raw(message: &RawMessage) -> Value {
     })
 }
 
-/// The event as a CloudEvent in structured mode.
+/// Returns the event as a CloudEvent in structured mode.
 pub fn cloud_event(message: &RawMessage) -> Value {
     let mut event = Map::new();
     for (name, value) in &message.headers {
@@ -116,7 +116,7 @@ fn payload(message: &RawMessage) -> Value {
     serde_json::from_slice(&message.payload).unwrap_or_else(|_| json!(String::from_utf8_lossy(&message.payload)))
 }
 
-/// Headers that the event's writer set; the server adds others when it hands a message out.
+/// Returns true for headers set by the event's writer; the server adds others on delivery.
 fn is_of_event(name: &str) -> bool {
     name.starts_with("ce-") || [stored::MSG_ID, stored::CONTENT_TYPE].contains(&name)
 }

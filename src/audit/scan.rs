@@ -1,4 +1,4 @@
-//! The events of a region or of some of its conversations, and its checkpoints, in the stream's order.
+//! Reads the events of a region or of some of its conversations, or its checkpoints, in the stream's order.
 
 use std::collections::VecDeque;
 
@@ -18,27 +18,29 @@ use crate::{
     wire::stored::SessionRecord,
 };
 
-/// Base name of the stream that holds checkpoints, and what was held or erased.
+/// Base name of the stream of checkpoints, holds and erasures.
 pub const AUDIT: &str = "AUDIT";
 
 type Batch = Result<(Vec<RawMessage>, bool), ReadError>;
 
-/// A place in the log of a region.
+/// A position in the log of a region.
 pub struct Scan {
     log: NatsLog,
     stream: String,
     filter: String,
-    /// What the server is asked for. To look for all events of a region costs it four times what it costs to give everything that
-    /// the stream has, session records too, where there are many subjects.
+    /// The filter of the requests to the server.
+    ///
+    /// For all events of a region this is the whole stream, session records included: with many subjects a filtered read costs
+    /// the server four times as much.
     asked: String,
     from: u64,
     read: VecDeque<RawMessage>,
-    /// The next batch, which is read while this one is looked at.
+    /// The next batch, prefetched while this one is processed.
     ahead: Option<AbortOnDropHandle<Batch>>,
 }
 
 impl Scan {
-    /// From the first event on; of one conversation, or of all.
+    /// Scans one conversation, or all, from the first event on.
     pub fn new(log: NatsLog, region: &str, conversation: Option<Uuid>) -> Self {
         let scan = Self::over(log, subjects::stream_name(CHAT, region), subjects::events_of(region, conversation));
         match conversation {
@@ -47,12 +49,12 @@ impl Scan {
         }
     }
 
-    /// The events of an organisation.
+    /// Scans the events of an organisation.
     pub fn of_org(log: NatsLog, region: &str, org: &str) -> Self {
         Self::over(log, subjects::stream_name(CHAT, region), subjects::events_of_org(region, org))
     }
 
-    /// The messages of a region's checkpoints.
+    /// Scans the messages of a region's checkpoints.
     pub fn checkpoints(log: NatsLog, region: &str) -> Self {
         Self::over(log, subjects::stream_name(AUDIT, region), subjects::audit_checkpoint(region))
     }
@@ -61,14 +63,16 @@ impl Scan {
         Self { log, stream, asked: filter.clone(), filter, from: 1, read: VecDeque::new(), ahead: None }
     }
 
-    /// From this sequence on.
+    /// Moves to a sequence.
     pub fn begin_at(&mut self, seq: u64) {
         self.from = seq;
         self.read.clear();
         self.ahead = None;
     }
 
-    /// From the first event on that was stored at this time or later. One that comes only later than this call is not missed.
+    /// Moves to the first event stored at this time or later.
+    ///
+    /// If there is none yet, the scan begins after the last event, so an event that is stored meanwhile is not missed.
     pub async fn begin_at_time(&mut self, time: DateTime<Utc>) -> Result<(), ReadError> {
         let last = self.last().await?;
         let first = self.log.first_since(&self.stream, &self.filter, time).await?;
@@ -76,12 +80,12 @@ impl Scan {
         Ok(())
     }
 
-    /// Of one conversation of an organisation.
+    /// Scans one conversation of an organisation.
     pub fn of(log: NatsLog, key: &ConversationKey) -> Self {
         Self::over(log, subjects::stream_name(CHAT, &key.region), key.all_events())
     }
 
-    /// The next event. `None`: there are no more now.
+    /// Returns the next event. `None` = there are no more for now.
     pub async fn next(&mut self) -> Result<Option<RawMessage>, ReadError> {
         while self.read.is_empty() {
             let batch = match self.ahead.take() {
@@ -102,7 +106,7 @@ impl Scan {
         Ok(self.read.pop_front())
     }
 
-    /// The next event up to `end`, which is one. `None`: it was the one before.
+    /// Returns the next event up to `end`, which is the sequence of an event. `None` = `end` was the previous one.
     pub async fn next_until(&mut self, end: u64) -> Result<Option<RawMessage>, ReadError> {
         let mut backoff = Backoff::new(limits::READ_DEADLINE_MS);
         loop {
@@ -112,20 +116,20 @@ impl Scan {
             match self.next().await? {
                 Some(message) if message.seq > end => return Ok(None),
                 Some(message) => return Ok(Some(message)),
-                // The copy that answers may lag behind the leader, which knows the end.
+                // The replica that answers may lag behind the leader, which knows the end.
                 None if backoff.pause().await => {}
                 None => return Err(ReadError::Unavailable(format!("event {end} is not there yet"))),
             }
         }
     }
 
-    /// The sequence of the last event there is, of the leader's word.
+    /// Returns the sequence of the last event, asked of the leader.
     pub async fn last(&self) -> Result<u64, ReadError> {
         let query = json!({ "last_by_subj": self.filter });
         Ok(self.log.get(&self.stream, &query, Via::Leader).await?.map_or(0, |message| message.seq))
     }
 
-    /// Reads a batch, again while the server does not answer.
+    /// Reads a batch, with retries while the server does not answer.
     fn fetch(&self) -> impl Future<Output = Batch> + Send + 'static {
         let (log, stream, asked, from) = (self.log.clone(), self.stream.clone(), self.asked.clone(), self.from);
         async move {
@@ -140,7 +144,7 @@ impl Scan {
     }
 }
 
-/// The conversation of a session. `None`: there is no such session, or it was erased.
+/// Returns the conversation of a session. `None` = the session does not exist, or was erased.
 pub async fn conversation_of(log: &NatsLog, region: &str, session: Uuid) -> Result<Option<Uuid>, ReadError> {
     let query = json!({ "last_by_subj": subjects::session(region, session) });
     let Some(message) = log.get(&subjects::stream_name(CHAT, region), &query, Via::Leader).await? else {

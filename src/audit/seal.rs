@@ -1,4 +1,4 @@
-//! The sealer: signs from time to time where every conversation stands.
+//! The signer of checkpoints: signs the heads of all conversations from time to time.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ use crate::{
     subjects,
 };
 
-/// Why nothing was sealed.
+/// A reason why no checkpoint was signed.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
     #[error("{0}")]
@@ -33,10 +33,12 @@ pub enum SealError {
     Shrunk { number: u64, covers: u64, end: u64 },
 }
 
-/// Seals a region. It knows where every conversation stood at the last checkpoint, and reads what is newer; what is older it
-/// never looks at again, so that a change of the log can't find its way into a seal.
+/// Signs the checkpoints of a region.
 ///
-/// After an error it knows nothing for certain and is to be made anew.
+/// The signer knows every conversation's head as of the last checkpoint and reads only newer events. Older events are never
+/// read again, so a later change of the log can't get into a checkpoint.
+///
+/// After an error the signer's state is uncertain: create a new one.
 pub struct Sealer {
     log: NatsLog,
     region: String,
@@ -47,14 +49,18 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    /// Begins with the checkpoints that are there, whoever signed them: keys change, and verifying is done with `audit verify`.
+    /// Creates a signer from the stored checkpoints.
+    ///
+    /// Their signatures are not checked: keys change, and `audit verify` does that.
     pub async fn begin(log: NatsLog, region: &str, key: SigningKey) -> Result<Self, SealError> {
         let mut sealer = Self { log, region: region.to_string(), key, chain: Chain::default(), at: 0 };
         sealer.catch_up().await?;
         Ok(sealer)
     }
 
-    /// Signs what is new. `None`: nothing is. `progress` is told where it is and where it ends.
+    /// Signs a checkpoint over the new events. `None` = there are none.
+    ///
+    /// `progress` receives the current sequence and the last one.
     pub async fn seal(&mut self, progress: impl Fn(u64, u64)) -> Result<Option<Checkpoint>, SealError> {
         self.catch_up().await?;
         let covered = self.chain.last().map_or(0, |last| last.covers);
@@ -74,7 +80,7 @@ impl Sealer {
             let Some(key) = &link.key else { continue };
             let before = heads.get(&key.conversation).or_else(|| self.chain.tree().get(key.conversation)).copied();
             if !link.follows(before.as_ref()) {
-                // It is part of the log, and verifying names it for ever.
+                // The event stays part of the log, and `audit verify` will always report it.
                 tracing::error!(
                     seq = link.seq,
                     subject = link.subject,
@@ -97,7 +103,7 @@ impl Sealer {
         Ok(self.chain.last().cloned())
     }
 
-    /// Reads the checkpoints that another sealer may have written.
+    /// Reads checkpoints that another signer may have published.
     async fn catch_up(&mut self) -> Result<(), SealError> {
         let mut scan = Scan::checkpoints(self.log.clone(), &self.region);
         scan.begin_at(self.at + 1);

@@ -1,4 +1,4 @@
-//! Stored messages with what auditors may see of them, whatever they hold.
+//! Stored messages as auditors may see them, readable or not.
 
 use super::open::Opener;
 use crate::{
@@ -7,24 +7,23 @@ use crate::{
     wire::stored,
 };
 
-/// A stored message as it is shown.
 pub struct Seen {
-    /// With its payload in the clear where it can be, and without what is redacted.
+    /// Its payload is decrypted where the key still exists, and redacted.
     pub raw: RawMessage,
-    /// Of the message as it is stored.
+    /// Digest of the message as stored.
     pub digest: Digest,
-    /// The event in it, or why it is none. A record that holds something unreadable is still shown.
+    /// The event, or the reason why the message holds none. Unreadable records are still shown.
     pub event: Result<Stored, String>,
 }
 
 impl Seen {
-    /// The payload's key was destroyed, and the payload is as it is stored.
+    /// Returns true if the payload's key was destroyed; the payload is as stored.
     pub fn is_erased(&self) -> bool {
         self.event.as_ref().is_ok_and(|stored| matches!(stored.recorded.event, Event::Erased(_)))
     }
 }
 
-/// What may be seen of some messages.
+/// Decrypts and redacts messages.
 pub async fn see(opener: &Opener, messages: Vec<RawMessage>) -> Result<Vec<Seen>, ReadError> {
     let mut seen = Vec::with_capacity(messages.len());
     for message in messages {
@@ -40,7 +39,7 @@ pub async fn see(opener: &Opener, messages: Vec<RawMessage>) -> Result<Vec<Seen>
     Ok(seen)
 }
 
-/// The digest of a message as it is stored.
+/// Returns the digest of a message as stored.
 pub fn digest_of(message: &RawMessage) -> Digest {
     stored::digest(&message.subject, |name| message.headers.get(name).map(String::as_str), &message.payload)
 }

@@ -1,4 +1,4 @@
-//! Events in words: one line each, for people.
+//! Events in words, one line each.
 
 use std::collections::HashMap;
 
@@ -16,21 +16,21 @@ use crate::{
 /// Longest excerpt of a text in a line.
 const EXCERPT_CHARS: usize = 160;
 
-/// Events as lines.
+/// Formats events as lines.
 #[derive(Default)]
 pub struct Timeline {
-    /// When each conversation begins.
+    /// The time of each conversation's first event.
     begun: HashMap<Uuid, DateTime<Utc>>,
     names_conversations: bool,
 }
 
 impl Timeline {
-    /// Lines that name the conversation they are of, for several of them.
+    /// Creates a timeline over several conversations, with lines that name theirs.
     pub fn of_several() -> Self {
         Self { names_conversations: true, ..Self::default() }
     }
 
-    /// The line of the next event: when, how long after the first, who wrote it, what happened.
+    /// Formats the next event: its time, the time since the first event, its writer, and a description.
     pub fn line(&mut self, stored: &Stored) -> String {
         let recorded = &stored.recorded;
         let conversation = stored.envelope.conversation;
@@ -43,7 +43,7 @@ impl Timeline {
     }
 }
 
-/// What happened, in one line.
+/// Describes an event in one line.
 pub fn words(event: &Event) -> String {
     match event {
         Event::SessionOpened(e) => format!("{} opens session {} with {}", e.user.name, e.session, e.agent.name),
@@ -107,7 +107,7 @@ pub fn words(event: &Event) -> String {
     }
 }
 
-/// How a reply ended, unless it was whole.
+/// Describes the ending of a reply that was not whole.
 fn ended(ended: Option<&ReplyEnd>) -> String {
     match ended.map(|ended| ended.ending) {
         None | Some(Ending::Whole) => String::new(),
@@ -119,7 +119,7 @@ fn quoted(text: &str) -> String {
     format!("“{}”", excerpt(text))
 }
 
-/// The beginning of a text on one line, without what could move a terminal's cursor.
+/// Returns the beginning of a text on one line, without control characters that could move a terminal's cursor.
 fn excerpt(text: &str) -> String {
     let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     let mut plain: String = plain.take(EXCERPT_CHARS + 1).collect();

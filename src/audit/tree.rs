@@ -1,7 +1,8 @@
-//! The tree over the heads of all conversations: its root stands for all of them, and a short path proves that one is among them.
+//! The Merkle tree over the heads of all conversations: its root stands for all of them, and a short path proves that one is in
+//! it.
 //!
-//! As in RFC 6962 a leaf and an inner node are hashed apart. Unlike there, the tree's shape follows from the conversations' ids
-//! (each inner node parts them by the first bit in which they differ), so that a change costs a path and not the whole tree.
+//! As in RFC 6962 a leaf and an inner node are hashed apart. Unlike there, the tree's shape follows from the conversations'
+//! ids: each inner node splits them by the first bit in which they differ. A change costs a path and not the whole tree.
 
 use std::fmt;
 
@@ -11,15 +12,15 @@ use uuid::Uuid;
 
 use crate::domain::Digest;
 
-/// Where a conversation stood.
+/// The last event of a conversation, with its digest, and the number of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(Uuid, u64, Digest, u64)", into = "(Uuid, u64, Digest, u64)")]
 pub struct Head {
     pub conversation: Uuid,
-    /// Of its last event.
+    /// Sequence of the last event.
     pub seq: u64,
     pub digest: Digest,
-    /// How many it has.
+    /// Number of events.
     pub events: u64,
 }
 
@@ -36,8 +37,8 @@ impl From<Head> for (Uuid, u64, Digest, u64) {
 }
 
 impl Head {
-    /// The hash of its leaf: a byte of 0, the conversation's 16 bytes, the sequence (8 bytes, big-endian), the digest, the number
-    /// of events (8 bytes, big-endian).
+    /// Returns the hash of the leaf: a byte of 0, the conversation's 16 bytes, the sequence (8 bytes, big-endian), the digest,
+    /// the number of events (8 bytes, big-endian).
     fn hash(&self) -> Digest {
         let mut hash = Sha256::new();
         hash.update([0]);
@@ -49,7 +50,7 @@ impl Head {
     }
 }
 
-/// The hash of an inner node: a byte of 1, the hash of those whose bit is 0, the hash of those whose bit is 1.
+/// Returns the hash of an inner node: a byte of 1, the hash of the side whose bit is 0, the hash of the side whose bit is 1.
 fn inner(left: &Digest, right: &Digest) -> Digest {
     let mut hash = Sha256::new();
     hash.update([1]);
@@ -58,7 +59,9 @@ fn inner(left: &Digest, right: &Digest) -> Digest {
     Digest(hash.finalize().into())
 }
 
-/// The other side of an inner node on the way from a leaf to the root. Its text is `l` or `r`, the side it is on, and its hash.
+/// The sibling of a node on the path from a leaf to the root.
+///
+/// Serialized as `l` or `r`, the sibling's side, and its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     left: bool,
@@ -88,7 +91,7 @@ impl<'de> Deserialize<'de> for Step {
     }
 }
 
-/// That a head is among those of a root.
+/// A proof that a head is in the tree of a root.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Proof {
@@ -98,7 +101,7 @@ pub struct Proof {
 }
 
 impl Proof {
-    /// The root that it leads to.
+    /// Returns the root that the path leads to.
     pub fn root(&self) -> Digest {
         self.path.iter().fold(self.head.hash(), |hash, step| match step.left {
             true => inner(&step.hash, &hash),
@@ -107,20 +110,20 @@ impl Proof {
     }
 }
 
-/// The bit of a node that is a leaf: above all bits of an id.
+/// The bit number of a leaf: above all bits of an id.
 const LEAF: u8 = u8::MAX;
 const ID_BITS: u8 = 128;
 
 struct Node {
-    /// Which bit of the ids parts its two sides.
+    /// The bit of the ids that splits the two sides.
     bit: u8,
-    /// The nodes of its sides; of a leaf, the first is its head.
+    /// The nodes of the sides. In a leaf, the first is the index of its head.
     sides: [u32; 2],
-    /// Unknown since something below has changed.
+    /// `None` = the subtree has changed since it was hashed.
     hash: Option<Digest>,
 }
 
-/// The heads of conversations, and the tree over them.
+/// The heads of conversations and the Merkle tree over them.
 #[derive(Default)]
 pub struct Tree {
     nodes: Vec<Node>,
@@ -130,23 +133,23 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// How many conversations it has.
+    /// Returns the number of conversations.
     pub fn conversations(&self) -> u64 {
         self.heads.len() as u64
     }
 
-    /// How many events they have.
+    /// Returns the number of events of all conversations.
     pub fn events(&self) -> u64 {
         self.events
     }
 
-    /// Where a conversation stands.
+    /// Returns the head of a conversation.
     pub fn get(&self, conversation: Uuid) -> Option<&Head> {
         let head = &self.heads[self.nearest(conversation.as_u128())? as usize];
         (head.conversation == conversation).then_some(head)
     }
 
-    /// Puts a conversation where it stands now.
+    /// Inserts or replaces the head of a conversation.
     pub fn put(&mut self, head: Head) {
         let key = head.conversation.as_u128();
         self.events += head.events;
@@ -179,7 +182,7 @@ impl Tree {
         }
     }
 
-    /// Stands for all heads; of none, the hash of nothing.
+    /// Returns the root over all heads; without heads, the hash of no bytes.
     pub fn root(&mut self) -> Digest {
         match self.top {
             Some(top) => self.hash(top),
@@ -187,7 +190,7 @@ impl Tree {
         }
     }
 
-    /// That a conversation's head is among those of the root.
+    /// Returns the proof that a conversation's head is in the tree.
     pub fn proof(&mut self, conversation: Uuid) -> Option<Proof> {
         let head = *self.get(conversation)?;
         let (mut at, mut path) = (self.top?, Vec::new());
@@ -214,7 +217,7 @@ impl Tree {
         hash
     }
 
-    /// The head whose id has the most bits in common with this one's, as far as the tree asks.
+    /// Returns the index of the head that agrees with the key in every bit that the tree tests on the way down.
     fn nearest(&self, key: u128) -> Option<u32> {
         let mut node = &self.nodes[self.top? as usize];
         while node.bit != LEAF {
@@ -235,7 +238,7 @@ impl Tree {
     }
 }
 
-/// The side of an inner node that an id is on.
+/// Returns the side of an inner node that an id belongs to.
 fn side(key: u128, bit: u8) -> usize {
     usize::from(key >> (ID_BITS - 1 - bit) & 1 == 1)
 }
@@ -246,7 +249,7 @@ mod tests {
 
     use super::*;
 
-    /// The root as the specification says it, over a sorted list.
+    /// The root as specified, computed over a sorted list.
     fn said(heads: &[Head]) -> Digest {
         match heads {
             [] => Digest(Sha256::digest([]).into()),
@@ -274,7 +277,7 @@ mod tests {
                 let head = head(id, version);
                 tree.put(head);
                 all.insert(head.conversation, head);
-                // In between, so that what is kept has to be found out to be old.
+                // Hashes in between, so that stale cached hashes would show.
                 if version == 0 {
                     tree.root();
                 }

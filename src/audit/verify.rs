@@ -1,9 +1,9 @@
-//! Holds a log to what is known of it: every event names its conversation's previous event and carries that one's digest, and
-//! checkpoints know where every conversation stood.
+//! Verifies a log: every event names its conversation's previous event and carries that one's digest, and checkpoints hold the
+//! heads of all conversations.
 //!
-//! By the chain of digests alone it is found out when an event was changed (by the next one of its conversation), removed,
-//! inserted or moved. That the last events of a conversation are missing, that its very last one was changed, or that
-//! everything after a change was written anew, is found out by the checkpoints.
+//! The chain of digests alone shows that an event was changed (by the next one of its conversation), removed, inserted or
+//! moved. The checkpoints show that the last events of a conversation are missing, that the very last one was changed, or that
+//! everything after a change was rewritten.
 
 mod report;
 
@@ -24,21 +24,21 @@ use crate::{
     wire::stored,
 };
 
-/// What an event says of itself and of the one before it: all that the chain needs, found out without looking at others.
+/// An event's own digest and its reference to the previous event: all that the chain needs, found without other events.
 pub struct Link {
     pub seq: u64,
     pub subject: String,
     pub key: Option<ConversationKey>,
     pub digest: Digest,
-    /// Sequence and digest of the one before; or what is wrong with it.
+    /// Sequence and digest of the previous event, or the fault in the reference.
     prev: Result<(u64, Option<Digest>), String>,
     has_digest: bool,
-    /// Why this program can't read it, though it may well follow from the one before.
+    /// The reason why this program can't read the event. An unreadable event may still follow from the one before it.
     unreadable: Option<String>,
 }
 
 impl Link {
-    /// Looks at a stored event, given a way to look up its headers.
+    /// Creates the link of a stored event; `header` looks up its headers.
     pub fn of<'a>(seq: u64, subject: String, header: impl Fn(&str) -> Option<&'a str> + Copy, payload: &[u8]) -> Self {
         let key = ConversationKey::parse_event(&subject);
         let prev = before(&subject, key.as_ref(), header);
@@ -47,13 +47,13 @@ impl Link {
         Self { seq, subject, key, digest, prev, has_digest: header(stored::CE_PREVDIGEST).is_some(), unreadable }
     }
 
-    /// Looks at a message of a stream.
+    /// Creates the link of a stream message.
     pub fn of_message(message: &RawMessage) -> Self {
         let header = |name: &str| message.headers.get(name).map(String::as_str);
         Self::of(message.seq, message.subject.clone(), header, &message.payload)
     }
 
-    /// Whether it follows from where its conversation stands.
+    /// Returns true if the event follows from its conversation's head.
     pub fn follows(&self, before: Option<&Head>) -> bool {
         let (seq, digest) = before.map_or_else(Default::default, |head| (head.seq, head.digest));
         self.prev.as_ref().is_ok_and(|(prev, found)| *prev == seq && found.is_none_or(|found| found == digest))
@@ -67,9 +67,9 @@ fn before<'a>(
 ) -> Result<(u64, Option<Digest>), String> {
     let key = key.ok_or("the subject is not an event's")?;
     let link = stored::link(header).ok_or("it does not say which event is before it")?;
-    // What can't be read may be of a kind that puts its events elsewhere.
+    // An event with unreadable headers may be of a kind that has other subjects.
     let Ok((envelope, kind)) = stored::decode_headers(header) else { return Ok(link) };
-    // A work item's pool follows its event's name.
+    // The pool of a work item follows the event's name.
     let after = subject.strip_prefix(&key.event(kind));
     if envelope.conversation != key.conversation || !after.is_some_and(|pool| pool.is_empty() || pool.starts_with('.'))
     {
@@ -78,7 +78,7 @@ fn before<'a>(
     Ok(link)
 }
 
-/// Why an event can't be read, as far as that shows without a key.
+/// Returns the reason why an event can't be read, as far as it shows without a decryption key.
 fn unreadable<'a>(header: impl Fn(&str) -> Option<&'a str>, payload: &[u8]) -> Option<String> {
     match stored::decode_headers(header) {
         Ok((_, kind)) if is_sealed(payload) => stored::erased(kind).err(),
@@ -92,36 +92,36 @@ fn is_sealed(payload: &[u8]) -> bool {
     payload.first() == Some(&1)
 }
 
-/// Where a conversation stands.
+/// The state of a conversation up to the last event read.
 struct Tail {
     seq: u64,
     digest: Digest,
     /// An event of the conversation has carried a digest, so all later ones must.
     chained: bool,
     events: u64,
-    /// Its first events are not there, so nobody has counted them yet.
+    /// The first events are gone, so `events` is incomplete until a checkpoint gives the number.
     begun_before: bool,
-    /// It has events since the last checkpoint.
+    /// The conversation has events since the last checkpoint.
     touched: bool,
 }
 
-/// Where all conversations stand, as far as the log was read.
+/// The state of all conversations, as far as the log was read.
 #[derive(Default)]
 pub struct Verifier {
     tails: HashMap<Uuid, Tail>,
     touched: Vec<Uuid>,
-    /// Where conversations stood that have had no event since the log begins.
+    /// Heads from checkpoints, of conversations that have no event since the log begins.
     gone: HashMap<Uuid, Head>,
-    /// Sequence of the first event that is expected to be there.
+    /// Sequence of the first event that must exist.
     begins: u64,
     last: u64,
-    /// Only this conversation is read.
+    /// Restricts the verification to this conversation.
     only: Option<Uuid>,
     pub report: Report,
 }
 
 impl Verifier {
-    /// For a log from which retention took what is older than this; or of one conversation.
+    /// Creates a verifier of a log that retention has left from `begins` on, or of one conversation.
     pub fn new(begins: Option<u64>, only: Option<Uuid>) -> Self {
         let begins = begins.unwrap_or_default();
         Self { begins, only, report: Report { begins, ..Report::default() }, ..Self::default() }
@@ -132,7 +132,7 @@ impl Verifier {
         self.follow(Link::of_message(message));
     }
 
-    /// Takes what the next event of the log says.
+    /// Takes the link of the next event.
     pub fn follow(&mut self, link: Link) {
         self.report.events += 1;
         match (self.check(&link), link.unreadable) {
@@ -157,7 +157,7 @@ impl Verifier {
         if before.as_ref().is_none_or(|tail| !tail.touched) {
             self.touched.push(key.conversation);
         }
-        // Whatever is wrong with this one, the next is held to it.
+        // The next event is checked against this one, faulty or not.
         let tail = Tail {
             seq: link.seq,
             digest: link.digest,
@@ -175,7 +175,7 @@ impl Verifier {
         }
         let (seq, expected, chained) = match (&before, gone) {
             (Some(tail), _) => (tail.seq, Some(tail.digest), tail.chained),
-            // What retention took is known by its last checkpoint, if nothing came after that.
+            // The last checkpoint knows the events that retention took, unless more followed it.
             (None, Some(head)) if begun_before && head.seq == prev => (prev, Some(head.digest), false),
             (None, Some(head)) if begun_before && head.seq < prev => (prev, None, false),
             (None, None) if begun_before => (prev, None, false),
@@ -196,17 +196,17 @@ impl Verifier {
         }
     }
 
-    /// Sequence of the last event that was taken.
+    /// Returns the sequence of the last event taken.
     pub fn last(&self) -> u64 {
         self.last
     }
 
-    /// Whether a checkpoint is to be held to before this event.
+    /// Returns true if the checkpoint must be checked before this event is taken.
     pub fn is_before(sealed: &Sealed, seq: u64) -> bool {
         sealed.checkpoint.covers < seq
     }
 
-    /// Holds the events so far to a checkpoint that covers them.
+    /// Checks the events so far against a checkpoint that covers them.
     pub fn hold_to(&mut self, sealed: &Sealed) {
         let checkpoint = &sealed.checkpoint;
         let name = format!("checkpoint {}", checkpoint.number);
@@ -234,7 +234,7 @@ impl Verifier {
         self.report.sealed_by(checkpoint);
     }
 
-    /// How a conversation differs from where it stood.
+    /// Describes the difference between a conversation and its head in a checkpoint.
     fn differs(&mut self, head: &Head, name: &str) -> Option<String> {
         let Head { conversation, seq, digest, events } = *head;
         let Some(tail) = self.tails.get_mut(&conversation) else {

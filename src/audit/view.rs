@@ -1,4 +1,4 @@
-//! Events and states as the viewer and other programs read them.
+//! Events and states in the form that the viewer and other programs read.
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
@@ -16,30 +16,30 @@ use super::{
 };
 use crate::{domain::Conversation, log::nats::RawMessage, wire::stored};
 
-/// An event with all that is known of it.
+/// An event with its envelope.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventView {
     pub seq: u64,
-    /// When its writer made it; when the log took it, if it does not say.
+    /// The writer's time; for an event without one, the time of storing.
     pub time: DateTime<Utc>,
     pub stored_at: DateTime<Utc>,
     pub kind: String,
     pub lane: Lane,
-    /// What happened, in one line.
+    /// A description in one line.
     pub words: String,
-    /// Who wrote it: what of which region, and its id.
+    /// The writer: its kind, region and id.
     pub source: String,
     pub turn: Option<Uuid>,
-    /// SHA-256 of the event as it is stored, which the next one of the conversation carries.
+    /// SHA-256 of the event as stored. The next event of the conversation carries it.
     pub digest: String,
     pub subject: String,
-    /// Those that its writer set.
+    /// Headers set by the writer.
     pub headers: Map<String, Value>,
     pub payload: Value,
-    /// Its content was erased, and the payload is as it is stored: sealed.
+    /// The content was erased, and the payload is as stored: encrypted.
     pub is_erased: bool,
-    /// Why it is no event, if it is none.
+    /// The reason why the message is not an event.
     pub problem: Option<String>,
 }
 
@@ -77,7 +77,7 @@ impl From<&Seen> for EventView {
     }
 }
 
-/// A state, and what each event after it changed.
+/// A state and the changes of each event after it.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct States {
@@ -87,21 +87,23 @@ pub struct States {
     pub steps: Vec<StateStep>,
 }
 
-/// What one event changed.
+/// The changes of one event.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StateStep {
     pub seq: u64,
-    /// A JSON Patch that makes the state before the event the one after it, with what was there before.
+    /// A JSON Patch from the state before the event to the one after it, with the old values.
     pub changes: Vec<Change>,
 }
 
-/// The states along the events from a sequence on; `events` are all of the conversation up to the last of them.
+/// Returns the states from a sequence on.
+///
+/// `events` are all events of the conversation up to the last one wanted.
 pub fn states(events: &[Seen], from: u64) -> States {
     let mut state = Conversation::default();
     let (mut before, mut steps, mut base) = (json!(state), Vec::new(), None);
     for seen in events {
-        // What is no event changes nothing.
+        // Messages that are not events change nothing.
         let Ok(stored) = &seen.event else { continue };
         if stored.recorded.seq < from {
             state.evolve(&stored.recorded);
@@ -126,14 +128,14 @@ pub struct Chain {
     /// Every event follows from the one before it.
     pub is_intact: bool,
     pub events: u64,
-    /// Events from before there were digests; only their order is held to.
+    /// Events from before there were digests; only their order is checked.
     pub without_digest: u64,
-    /// How many events do not follow, and the first of them.
+    /// The number of events that do not follow, and the first of them.
     pub broken: u64,
     pub first_broken: Option<u64>,
     pub problem: Option<String>,
     pub last_seq: u64,
-    /// Of the last event: whoever keeps it can tell later that nothing up to there was changed.
+    /// Digest of the last event. A reader who keeps it can tell later that nothing up to that event was changed.
     pub last_digest: String,
 }
 

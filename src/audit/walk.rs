@@ -1,8 +1,8 @@
-//! One conversation's messages, found by walking its chain back from its end.
+//! Reads one conversation by walking its chain back from its end.
 //!
-//! A walk costs one read an event and is flat at any size of the stream, where a filtered read from an old sequence may touch
-//! all of it. What nobody's chain leads to is not found by walking: [`whole`] counts what is there, and reads the stream in its
-//! order when the count differs. So does [`back`] where a link of the chain is broken.
+//! A walk costs one read an event at any size of the stream, where a filtered read from an old sequence may touch all of it.
+//! Events that no chain leads to are not found by walking: [`whole`] counts the conversation's events, and reads the stream in
+//! its order when the count differs. So does [`back`] where a link of the chain is broken.
 
 use serde_json::json;
 
@@ -17,11 +17,11 @@ use crate::{
     wire::stored,
 };
 
-/// How much is read at most.
+/// The limits of a read.
 #[derive(Clone, Copy)]
 pub struct Bounds {
     pub events: usize,
-    /// Of payloads. The first message is read whatever its size.
+    /// Bytes of payload. The first message is read at any size.
     pub bytes: usize,
 }
 
@@ -32,15 +32,15 @@ pub struct Part {
     pub before: Option<u64>,
 }
 
-/// All of a conversation, oldest message first; nothing when it does not exist.
+/// All messages of a conversation, oldest first; empty if the conversation does not exist.
 pub enum Whole {
     Read(Vec<RawMessage>),
-    /// There is more than the bounds allow.
+    /// The conversation exceeds the bounds.
     TooMuch,
 }
 
 impl Bounds {
-    /// For whoever has a process of their own for it.
+    /// For a reader with a process of its own.
     pub const NONE: Self = Self { events: usize::MAX, bytes: usize::MAX };
 
     fn hold(&self, events: usize, bytes: usize) -> bool {
@@ -48,7 +48,9 @@ impl Bounds {
     }
 }
 
-/// The events up to this sequence, which is one of the conversation's (`None`: up to its end).
+/// Reads the events up to a sequence, newest within the bounds.
+///
+/// `from` is the sequence of one of the conversation's events; `None` = the last one.
 pub async fn back(log: &NatsLog, key: &ConversationKey, from: Option<u64>, bounds: Bounds) -> Result<Part, ReadError> {
     let stream = subjects::stream_name(CHAT, &key.region);
     let mut next = match from {
@@ -69,7 +71,7 @@ pub async fn back(log: &NatsLog, key: &ConversationKey, from: Option<u64>, bound
     }
     messages.reverse();
     if before.is_none() && messages.first().is_some_and(|oldest| !begins(oldest)) {
-        // A link is broken. What is before it is found without the chain, unless that is too much.
+        // A link is broken. The events before it are found without the chain, unless the conversation exceeds an edge's bounds.
         if let Whole::Read(all) = in_order(log, key, of_an_edge()).await? {
             return Ok(newest(all, from, bounds));
         }
@@ -77,7 +79,7 @@ pub async fn back(log: &NatsLog, key: &ConversationKey, from: Option<u64>, bound
     Ok(Part { messages, before })
 }
 
-/// Every event of a conversation, those that its chain does not lead to included.
+/// Reads every event of a conversation, including those that its chain does not lead to.
 pub async fn whole(log: &NatsLog, key: &ConversationKey, bounds: Bounds) -> Result<Whole, ReadError> {
     let part = back(log, key, None, bounds).await?;
     if part.before.is_some() {
@@ -90,7 +92,7 @@ pub async fn whole(log: &NatsLog, key: &ConversationKey, bounds: Bounds) -> Resu
     in_order(log, key, bounds).await
 }
 
-/// Every event of a conversation, by reading the stream in its order.
+/// Reads every event of a conversation in the stream's order.
 async fn in_order(log: &NatsLog, key: &ConversationKey, bounds: Bounds) -> Result<Whole, ReadError> {
     let (mut scan, mut messages, mut bytes) = (Scan::of(log.clone(), key), Vec::new(), 0);
     while let Some(message) = scan.next().await? {
@@ -103,7 +105,7 @@ async fn in_order(log: &NatsLog, key: &ConversationKey, bounds: Bounds) -> Resul
     Ok(Whole::Read(messages))
 }
 
-/// The newest of all of a conversation's events, up to a sequence.
+/// Returns the newest events up to a sequence, within the bounds.
 fn newest(mut all: Vec<RawMessage>, from: Option<u64>, bounds: Bounds) -> Part {
     all.retain(|message| from.is_none_or(|from| message.seq <= from));
     let mut bytes = 0;
@@ -116,19 +118,19 @@ fn newest(mut all: Vec<RawMessage>, from: Option<u64>, bounds: Bounds) -> Part {
     Part { before: all.last().map(|message| message.seq), messages }
 }
 
-/// The conversation with this id in a region, whoever's it is: for those who may read everything.
+/// Finds a conversation by id in a region, of any owner: for auditors, who may read everything.
 pub async fn find(log: &NatsLog, region: &str, conversation: uuid::Uuid) -> Result<Option<ConversationKey>, ReadError> {
     let query = json!({ "last_by_subj": subjects::events_of(region, Some(conversation)) });
     let last = log.get(&subjects::stream_name(CHAT, region), &query, Via::Leader).await?;
     Ok(last.and_then(|message| ConversationKey::parse_event(&message.subject)))
 }
 
-/// Bounds of an edge, which does other things too.
+/// The bounds of an edge, which serves other requests too.
 pub fn of_an_edge() -> Bounds {
     Bounds { events: limits::AUDIT_EVENTS_MAX, bytes: limits::AUDIT_READ_MAX_BYTES }
 }
 
-/// The conversation's message with this sequence.
+/// Reads the conversation's message with this sequence.
 async fn at(log: &NatsLog, stream: &str, key: &ConversationKey, seq: u64) -> Result<Option<RawMessage>, ReadError> {
     for via in [Via::Replica, Via::Leader] {
         let message = log.get(stream, &json!({ "seq": seq }), via).await?;
@@ -139,12 +141,12 @@ async fn at(log: &NatsLog, stream: &str, key: &ConversationKey, seq: u64) -> Res
     Ok(None)
 }
 
-/// Whether it says that it is its conversation's first.
+/// Returns true if the message claims to be its conversation's first.
 fn begins(message: &RawMessage) -> bool {
     header(message, stored::CE_PREV) == Some("0")
 }
 
-/// The sequence of the event before; of a first event, and of one that leads forward, there is none.
+/// Returns the sequence of the event before. `None` = the event is the first, or its link leads forward.
 fn prev_of(message: &RawMessage) -> Option<u64> {
     let prev = header(message, stored::CE_PREV)?.parse().ok()?;
     (prev > 0 && prev < message.seq).then_some(prev)

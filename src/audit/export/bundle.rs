@@ -1,5 +1,4 @@
-//! What makes an export a bundle of evidence: the checkpoints, what leads from them to its conversations, a key, a word of how it
-//! is verified.
+//! The files that make an export a bundle of evidence: checkpoints, inclusion proofs, a public key, instructions for verifying.
 
 use std::{
     collections::BTreeSet,
@@ -37,12 +36,14 @@ const INSTRUCTION: &str = include_str!("../bundle/README.md");
 pub struct Seals {
     checkpoints: Draft,
     chain: Chain,
-    /// Why the checkpoints are not a chain. A bundle of all conversations shows that; of some, nothing leads to them.
+    /// The fault in the chain of checkpoints.
+    ///
+    /// A bundle of all conversations shows the fault itself; a bundle of some can't be made, as no proof leads to the root.
     broken: Option<String>,
 }
 
 impl Seals {
-    /// Reads those that there are.
+    /// Reads all checkpoints of the region.
     pub async fn read(log: &NatsLog, folder: &Path, manifest: &Manifest) -> Result<Self, ExportError> {
         let path = folder.join(CHECKPOINTS);
         let file = |cause| ExportError::File { path: path.clone(), cause };
@@ -63,7 +64,7 @@ impl Seals {
         Ok(seals)
     }
 
-    /// Ends a bundle, whose parts are written.
+    /// Writes the remaining files of a bundle after its parts.
     pub fn finish(self, folder: &Path, manifest: &Manifest) -> Result<Vec<FileFact>, ExportError> {
         let file = |cause| ExportError::File { path: folder.into(), cause };
         let Self { checkpoints, mut chain, broken } = self;
@@ -75,7 +76,7 @@ impl Seals {
             }
             files.push(write_proofs(&mut chain, folder, manifest).map_err(file)?);
         }
-        // Who exports puts it there; here it is only listed.
+        // The exporting command puts the key into the folder; it is only listed here.
         if let Ok(key) = std::fs::read(folder.join(KEY)) {
             files.push(part::write(&folder.join(KEY), &key).map_err(file)?);
         }
@@ -86,7 +87,7 @@ impl Seals {
 fn write_proofs(chain: &mut Chain, folder: &Path, manifest: &Manifest) -> io::Result<FileFact> {
     let mut proofs = Draft::new(&folder.join(PROOFS))?;
     for conversation in conversations(folder, manifest)? {
-        // One without is younger than the last checkpoint.
+        // A conversation without a proof is younger than the last checkpoint.
         if let Some(proof) = chain.tree().proof(conversation) {
             serde_json::to_writer(&mut proofs, &proof)?;
             proofs.write_all(b"\n")?;
@@ -95,13 +96,13 @@ fn write_proofs(chain: &mut Chain, folder: &Path, manifest: &Manifest) -> io::Re
     proofs.finish()
 }
 
-/// Puts the key that checkpoints are held to into a bundle.
+/// Writes the public key of the checkpoints into a bundle.
 pub fn put_key(folder: &Path, key: &PublicKey) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
     part::write(&folder.join(KEY), key.pem().as_bytes()).map(drop)
 }
 
-/// The conversations whose events are in the parts.
+/// Collects the conversations of the events in the parts.
 fn conversations(folder: &Path, manifest: &Manifest) -> io::Result<BTreeSet<Uuid>> {
     let mut found = BTreeSet::new();
     for part in &manifest.parts {

@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// A stored message, and the payload to show for it.
+/// A stored message and the payload to show for it.
 pub struct Shown<'a> {
     pub message: &'a RawMessage,
     pub payload: &'a Bytes,
@@ -26,18 +26,18 @@ impl Shown<'_> {
         self.message.headers.get(name).map(String::as_str)
     }
 
-    /// When it was stored, by the server's clock.
+    /// Returns the server's time of storing.
     pub fn stored_at(&self) -> String {
         self.message.stored_at.to_rfc3339_opts(SecondsFormat::Nanos, true)
     }
 
-    /// The payload, if it is JSON that fits on a line.
+    /// Returns the payload if it is JSON on one line.
     fn json(&self) -> Option<&RawValue> {
         serde_json::from_slice::<&RawValue>(self.payload).ok().filter(|raw| !raw.get().contains(['\n', '\r']))
     }
 }
 
-/// A message with everything that its writer put into it.
+/// A message with all that its writer put into it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Plain<'a> {
@@ -54,8 +54,9 @@ struct Plain<'a> {
 /// A CloudEvent in structured mode.
 struct CloudEvent<'a>(&'a Shown<'a>);
 
-/// An event with all that its digest is over, and no more but when it was stored. The payload is a text that holds its very
-/// bytes.
+/// An event with all that its digest covers, and the time of storing.
+///
+/// The payload is text or base64 of its exact bytes.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Evidence<'a> {
@@ -71,7 +72,7 @@ pub struct Evidence<'a> {
     payload_base64: Option<Cow<'a, str>>,
 }
 
-/// The headers that the digest is over.
+/// The headers that the digest covers.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Covered<'a> {
@@ -109,7 +110,7 @@ impl Evidence<'_> {
         }
     }
 
-    /// The payload's bytes.
+    /// Returns the payload's bytes.
     pub fn payload(&self) -> Result<Cow<'_, [u8]>, String> {
         match (&self.payload, &self.payload_base64) {
             (Some(text), None) => Ok(Cow::Borrowed(text.as_bytes())),
@@ -119,7 +120,7 @@ impl Evidence<'_> {
     }
 }
 
-/// The line of an event with everything that its writer put into it.
+/// Writes the event with all that its writer put into it.
 pub fn plain(shown: &Shown, line: &mut Vec<u8>) {
     let of_event = |name: &&str| name.starts_with("ce-") || [MSG_ID, CONTENT_TYPE].contains(name);
     let headers = shown.message.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -137,12 +138,12 @@ pub fn plain(shown: &Shown, line: &mut Vec<u8>) {
     );
 }
 
-/// The event as a CloudEvent.
+/// Writes the event as a CloudEvent.
 pub fn cloud_event(shown: &Shown, line: &mut Vec<u8>) {
     write(line, &CloudEvent(shown));
 }
 
-/// The event as evidence.
+/// Writes the event as evidence.
 pub fn evidence(shown: &Shown, line: &mut Vec<u8>) {
     let header = |name: &str| shown.header(name).map(Cow::Borrowed);
     let text = std::str::from_utf8(&shown.message.payload).ok();

@@ -1,4 +1,4 @@
-//! What an export holds: where it goes on, and what its files must be.
+//! The manifest of an export: its parts and their digests, and the sequence from which it continues.
 
 use std::{
     fs, io,
@@ -16,7 +16,9 @@ use super::{
 pub const MANIFEST: &str = "manifest.json";
 const VERSION: u32 = 1;
 
-/// Which events an export holds. A part of a region can't be held to whole checkpoints.
+/// The selection of events that an export holds.
+///
+/// Whole checkpoints can't be checked against a part of a region.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Filter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -29,7 +31,9 @@ pub struct Filter {
     pub until: Option<String>,
 }
 
-/// The manifest of an export. It says nothing of when it was made, so that the same events make the same bytes.
+/// The manifest of an export.
+///
+/// The manifest holds no time of its making: the same events make the same bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     version: u32,
@@ -37,12 +41,12 @@ pub struct Manifest {
     pub region: String,
     pub filter: Filter,
     pub zstd: bool,
-    /// Sealed payloads were opened.
+    /// Payloads were decrypted.
     pub opened: bool,
-    /// Every event up to this sequence that the filter lets pass is in a part.
+    /// Every event up to this sequence that passes the filter is in a part.
     pub scanned: u64,
     pub parts: Vec<Part>,
-    /// What a bundle holds beside events.
+    /// Files of a bundle besides its parts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileFact>,
 }
@@ -63,7 +67,7 @@ impl Manifest {
         }
     }
 
-    /// The manifest of a folder, if it has one.
+    /// Reads the manifest of a folder, if there is one.
     pub fn read(folder: &Path) -> io::Result<Option<Self>> {
         let text = match fs::read(folder.join(MANIFEST)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -73,7 +77,7 @@ impl Manifest {
         let names =
             manifest.parts.iter().map(|part| &part.file.file).chain(manifest.files.iter().map(|file| &file.file));
         for name in names {
-            // A name leads nowhere else.
+            // A listed name must not lead out of the folder.
             if name.contains(['/', '\\']) || name.starts_with('.') {
                 return Err(io::Error::other(format!("`{name}` is not a file of the folder")));
             }
@@ -90,18 +94,18 @@ impl Manifest {
         part::write(&folder.join(MANIFEST), &text).map(drop)
     }
 
-    /// Whether this is the same export, perhaps further on.
+    /// Returns true if both describe the same export, at any progress.
     pub fn is_of(&self, other: &Self) -> bool {
         let same = |m: &Self| (m.format, m.region.clone(), m.filter.clone(), m.zstd, m.opened);
         same(self) == same(other)
     }
 
-    /// Whether it is of all conversations of a region.
+    /// Returns true if the export holds all conversations of a region.
     pub fn is_whole(&self) -> bool {
         self.filter == Filter::default()
     }
 
-    /// Where the next part goes.
+    /// Returns the path of the next part.
     pub fn next_part(&self, folder: &Path) -> PathBuf {
         folder.join(format!("events-{:06}.{}", self.parts.len() + 1, self.format.extension(self.zstd)))
     }

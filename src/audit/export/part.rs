@@ -1,4 +1,4 @@
-//! One file of an export: written under another name, hashed on its way, and there only when it is whole.
+//! One file of an export: written under a temporary name, hashed while written, renamed when complete.
 
 use std::{
     fs::{self, File},
@@ -17,10 +17,10 @@ use super::{
 };
 use crate::domain::Digest;
 
-/// Level of zstd: beyond it size hardly shrinks and time does not stop to grow.
+/// Zstd level: higher levels hardly shrink the files and keep taking longer.
 const ZSTD_LEVEL: i32 = 3;
 
-/// A file as it was written.
+/// A complete file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FileFact {
     pub file: String,
@@ -28,7 +28,6 @@ pub struct FileFact {
     pub sha256: Digest,
 }
 
-/// A part of an export.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Part {
     #[serde(flatten)]
@@ -38,7 +37,7 @@ pub struct Part {
     pub events: u64,
 }
 
-/// A file whose name it gets when it is complete.
+/// A file written under a temporary name, renamed when complete.
 pub struct Draft {
     file: BufWriter<File>,
     path: PathBuf,
@@ -52,7 +51,7 @@ impl Draft {
         Ok(Self { file, path: path.into(), hash: Sha256::new(), bytes: 0 })
     }
 
-    /// Gives the file its name, and sees to it that it is on the disk.
+    /// Syncs the file to disk and renames it.
     pub fn finish(self) -> io::Result<FileFact> {
         let Self { file, path, hash, bytes } = self;
         file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
@@ -78,7 +77,7 @@ impl Write for Draft {
     }
 }
 
-/// Writes a small file at once.
+/// Writes a small file in one go.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<FileFact> {
     let mut draft = Draft::new(path)?;
     draft.write_all(content)?;
@@ -134,13 +133,12 @@ impl PartWriter {
         Ok(Self { form, content, line: Vec::new(), first: 0, last: 0, events: 0, bytes: 0 })
     }
 
-    /// Adds an event.
     pub fn push(&mut self, shown: &Shown) -> io::Result<()> {
         match &mut self.content {
             Content::Table(table) => table.push(shown).map_err(other)?,
             Content::Lines(text) => {
                 self.line.clear();
-                // A batch of CloudEvents is a list, the others are a line each.
+                // CloudEvents are a JSON array; the other formats are lines.
                 let ending: &[u8] = match self.form {
                     Form::CloudEvents if self.events == 0 => b"[\n",
                     Form::CloudEvents => b",\n",
@@ -166,7 +164,7 @@ impl PartWriter {
         Ok(())
     }
 
-    /// Ends the part and gives it its name.
+    /// Completes the part and renames it.
     pub fn finish(self) -> io::Result<Part> {
         let draft = match self.content {
             Content::Table(table) => table.finish().map_err(other)?,

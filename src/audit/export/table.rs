@@ -13,7 +13,7 @@ use parquet::{
 use super::lines::Shown;
 use crate::{limits, subjects::ConversationKey, wire::stored};
 
-/// A payload that is no JSON text, since it is sealed, is in the last column.
+/// The columns. A payload that is not UTF-8, because it is encrypted, is in the last one.
 const SCHEMA: &str = "
 message event {
   REQUIRED INT64 seq;
@@ -32,7 +32,7 @@ message event {
   OPTIONAL BYTE_ARRAY sealed;
 }";
 
-/// Columns whose values are all different, so that a dictionary of them is in vain.
+/// Columns whose values are all different, so a dictionary is useless.
 const ALL_DIFFERENT: [&str; 5] = ["id", "prev_digest", "digest", "payload", "sealed"];
 
 enum Values {
@@ -40,7 +40,7 @@ enum Values {
     Texts(Vec<ByteArray>),
 }
 
-/// The values of a column that are there, and for each row whether it has one.
+/// The present values of a column, and for each row whether it has one.
 struct Column {
     values: Values,
     present: Vec<i16>,
@@ -55,7 +55,7 @@ impl Column {
         }
     }
 
-    /// Adds a text, or bytes; returns how many there are.
+    /// Adds text or bytes, and returns the length in bytes.
     fn text(&mut self, text: Option<&[u8]>) -> usize {
         if let Values::Texts(values) = &mut self.values {
             values.extend(text.map(|text| ByteArray::from(text.to_vec())));
@@ -65,7 +65,7 @@ impl Column {
     }
 }
 
-/// A Parquet file that is being written. Rows are held until there is a group of them.
+/// A Parquet file that is being written, row group by row group.
 pub struct Table<W: Write + Send> {
     writer: SerializedFileWriter<W>,
     columns: Vec<Column>,
@@ -95,7 +95,6 @@ impl<W: Write + Send> Table<W> {
         Ok(Self { writer, columns, rows: 0, bytes: 0 })
     }
 
-    /// Adds a row.
     pub fn push(&mut self, shown: &Shown) -> Result<(), ParquetError> {
         let message = shown.message;
         let header = |name: &str| shown.header(name);
@@ -131,7 +130,7 @@ impl<W: Write + Send> Table<W> {
         Ok(())
     }
 
-    /// Ends the file and gives back what it was written to.
+    /// Completes the file and returns the writer below.
     pub fn finish(mut self) -> Result<W, ParquetError> {
         self.write_group()?;
         self.writer.into_inner()

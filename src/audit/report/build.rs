@@ -1,4 +1,4 @@
-//! From a conversation's events to its report.
+//! Builds the report from a conversation's events.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -20,13 +20,13 @@ use crate::{
     wire::stored,
 };
 
-/// The versions of configurations, as far as they were found.
+/// Configuration versions; `None` = the version was not found.
 pub type Configurations = Vec<(AgentVersion, Option<AgentConfig>)>;
 
-/// What a report is made of.
+/// The input of a report.
 pub struct Material<'a> {
     pub key: &'a ConversationKey,
-    /// All of the conversation, in its order.
+    /// All events of the conversation, in order.
     pub events: &'a [Seen],
     pub chain: Chain,
     pub configurations: Configurations,
@@ -39,7 +39,7 @@ pub(super) struct Told<'a> {
     pub had_effect: bool,
 }
 
-/// The versions of agents' configurations that the turns of a conversation name.
+/// Returns the versions of agents' configurations that the turns of a conversation name.
 pub fn versions(events: &[Seen]) -> Vec<AgentVersion> {
     let named = events.iter().filter_map(|seen| match &seen.event.as_ref().ok()?.recorded.event {
         Happened::TurnRequested(e) => e.agent_config.clone(),
@@ -49,7 +49,6 @@ pub fn versions(events: &[Seen]) -> Vec<AgentVersion> {
     named.filter(|version| seen.insert((version.agent.clone(), version.revision))).collect()
 }
 
-/// The report.
 pub fn build(material: Material<'_>) -> Report {
     let Material { key, events, chain, configurations, made_at } = material;
     let (state, told) = fold(events);
@@ -77,7 +76,7 @@ pub fn build(material: Material<'_>) -> Report {
     }
 }
 
-/// The state that the events add up to, and which of them changed it.
+/// Folds the events, and marks those that changed the state.
 fn fold(events: &[Seen]) -> (Conversation, Vec<Told<'_>>) {
     let (mut state, mut told) = (Conversation::default(), Vec::new());
     for stored in events.iter().filter_map(|seen| seen.event.as_ref().ok()) {

@@ -1,4 +1,4 @@
-//! The report as a page: one file, without scripts, to be read, printed and kept.
+//! The report as a page: one file without scripts, to be read, printed and kept.
 
 use std::fmt::{self, Display, Formatter, Write};
 
@@ -18,13 +18,15 @@ const STYLE: &str = include_str!("report.css");
 /// The page of a report.
 pub struct Page<'a>(pub &'a Report);
 
-/// What the page may load: its own style, by its hash, and nothing else.
+/// Returns the page's content security policy: its own style, by hash, and nothing else.
 pub fn policy() -> String {
     let hash = BASE64_STANDARD.encode(Sha256::digest(STYLE));
     format!("default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'")
 }
 
-/// Text, whatever is in it. Characters that are not seen but change how others are shown stand there by their number.
+/// Escaped text.
+///
+/// Invisible characters that change how others are shown appear as their code points.
 pub(super) struct Text<'a>(pub &'a str);
 
 impl Display for Text<'_> {
@@ -42,7 +44,7 @@ impl Display for Text<'_> {
     }
 }
 
-/// A text as somebody wrote it, apart from what stands around it.
+/// A text of the conversation, set apart from the page's own words.
 pub(super) struct Quote<'a>(pub &'a str);
 
 impl Display for Quote<'_> {
@@ -54,7 +56,7 @@ impl Display for Quote<'_> {
     }
 }
 
-/// JSON, indented where it is JSON.
+/// JSON, indented; text that is not JSON stays as it is.
 pub(super) struct Json<'a>(pub &'a str);
 
 impl Display for Json<'_> {
@@ -66,7 +68,7 @@ impl Display for Json<'_> {
     }
 }
 
-/// A moment, to the millisecond.
+/// A time, to the millisecond.
 pub(super) struct At(pub DateTime<Utc>);
 
 impl Display for At {
@@ -89,7 +91,6 @@ impl Display for Took {
     }
 }
 
-/// Tokens and cost.
 pub(super) struct Spent(pub Usage);
 
 impl Display for Spent {
@@ -100,7 +101,7 @@ impl Display for Spent {
     }
 }
 
-/// So many of something.
+/// A number and a noun, with a plural `s` where due.
 pub(super) struct Count<'a>(pub usize, pub &'a str);
 
 impl Display for Count<'_> {
@@ -120,7 +121,7 @@ impl Display for Seq {
     }
 }
 
-/// A name and a value of a list of facts.
+/// Writes a name and a value of a definition list.
 pub(super) fn fact(f: &mut Formatter<'_>, name: &str, value: impl Display) -> fmt::Result {
     writeln!(f, "<dt>{name}</dt><dd>{value}</dd>")
 }

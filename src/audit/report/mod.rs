@@ -1,8 +1,8 @@
-//! The report of a conversation: what was asked, what the model and the tools did, who decided what, and whether the record holds.
+//! The report of a conversation: requests, steps of the model and the tools, decisions of people, and the state of the chain.
 //!
 //! - [`build`]: from events to a [`Report`]; pure.   - [`html`]: a page of it without scripts.
 //!
-//! Invariant: whatever the texts of a conversation hold, in the page they are text.
+//! Invariant: the page escapes all texts of a conversation.
 
 pub mod build;
 pub mod html;
@@ -29,7 +29,7 @@ use crate::{
     subjects::ConversationKey,
 };
 
-/// The report of a conversation whose messages, all of them, were read.
+/// Makes the report of a conversation from all of its messages.
 pub async fn make(
     opener: &Opener,
     agents: &agents::Store,
@@ -46,7 +46,7 @@ pub async fn make(
     Ok(build::build(build::Material { key, events: &events, chain, configurations, made_at: Utc::now() }))
 }
 
-/// All that the log tells of a conversation.
+/// The record of a conversation.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "ConversationReport")]
@@ -56,7 +56,7 @@ pub struct Report {
     pub organisation: String,
     pub title: String,
     pub owner: Option<String>,
-    /// What was said in it was erased.
+    /// The content was erased.
     pub is_erased: bool,
     pub agent_id: Option<String>,
     pub begun_at: DateTime<Utc>,
@@ -82,7 +82,7 @@ pub struct Totals {
     pub tool_calls: usize,
     /// Times that a person was asked.
     pub asked: usize,
-    /// As the gateway reported it; absent = it reported nothing.
+    /// Absent = the gateway reported none.
     pub usage: Option<Usage>,
 }
 
@@ -98,7 +98,7 @@ pub struct Session {
     pub email: Option<String>,
     pub agent: String,
     pub agent_id: String,
-    /// When its visitor proved who they are.
+    /// The time at which the visitor's identity was proved.
     pub identified_at: Option<DateTime<Utc>>,
 }
 
@@ -108,7 +108,7 @@ pub struct Session {
 pub struct Configuration {
     #[serde(flatten)]
     pub version: AgentVersion,
-    /// Absent: it can't be found any more.
+    /// Absent = the version no longer exists.
     pub config: Option<AgentConfig>,
 }
 
@@ -123,7 +123,7 @@ pub struct Turn {
     pub session: Uuid,
     pub user: String,
     pub user_id: Uuid,
-    /// Who asked, if the connection proved it.
+    /// The proved identity behind the request, if the connection had one.
     pub asker: Option<Asker>,
     pub message: String,
     pub images: Vec<Image>,
@@ -135,7 +135,7 @@ pub struct Turn {
     pub agent_config: Option<AgentVersion>,
     pub skill: Option<Skill>,
     pub pool: String,
-    /// The request came too late, or while another turn was running: it counts for nothing.
+    /// The request came too late, or while another turn was running, and had no effect.
     pub is_void: bool,
     pub usage: Option<Usage>,
     pub steps: Vec<Step>,
@@ -143,16 +143,16 @@ pub struct Turn {
     pub outcome: Option<&'static str>,
 }
 
-/// Something that happened in a turn.
+/// An event of a turn.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "ReportedStep")]
 pub struct Step {
     pub seq: u64,
     pub at: DateTime<Utc>,
-    /// False: the turn had moved on, so it changed nothing.
+    /// False = the turn had moved on, so the event changed nothing.
     pub had_effect: bool,
-    /// How long it took: the model its answer, the tool its result, a person their decision, a turn its worker.
+    /// Time that the model took to answer, the tool to return, a person to decide, or a worker to claim the turn.
     pub took_ms: Option<i64>,
     #[serde(flatten)]
     pub what: What,
@@ -164,7 +164,7 @@ pub enum What {
     /// A worker took the turn. Its epoch is the step's sequence.
     Claimed {
         worker: Uuid,
-        /// Another worker held the turn and did not give it back.
+        /// Another worker held the turn and had not released it.
         is_takeover: bool,
     },
     Released {
@@ -175,7 +175,7 @@ pub enum What {
     ToolReturned {
         #[serde(flatten)]
         result: ToolReturned,
-        /// Times that a worker which took the turn over called it again.
+        /// Times that a worker which took the turn over repeated the call.
         retries: usize,
     },
     Asked(TurnParked),
@@ -194,15 +194,15 @@ pub enum What {
     },
 }
 
-/// A tool is called.
+/// A call of a tool.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ToolCall {
     pub epoch: u64,
-    /// What the tool is told as `Turnstream-Call-Id`, the same at every try.
+    /// The `Turnstream-Call-Id` that the tool receives, the same at every try.
     pub idempotency_key: String,
     pub name: String,
-    /// As the model asked for it; absent = the log does not hold that.
+    /// The call as the model requested it; absent = the request is not in the log.
     pub request: Option<CallRequested>,
 }
 

@@ -13,7 +13,7 @@ use crate::domain::event::{
     TurnResumed,
 };
 
-/// A turn.
+/// Writes a turn.
 pub(super) fn turn(f: &mut Formatter<'_>, number: usize, turn: &Turn) -> fmt::Result {
     let outcome = if turn.is_void { "not taken" } else { turn.outcome.unwrap_or("open") };
     writeln!(f, "<section><h2>Turn {number}: {outcome}</h2><dl>")?;
@@ -129,7 +129,7 @@ fn model_replied(f: &mut Formatter<'_>, replied: &ModelReplied) -> fmt::Result {
     citations(f, "Documents before the model", &replied.grounding)
 }
 
-/// How the model's reply ended, and its provider's word for it.
+/// Writes the ending of the model's reply, and the provider's finish reason.
 fn ended(f: &mut Formatter<'_>, ended: Option<&ReplyEnd>) -> fmt::Result {
     let Some(ReplyEnd { ending, finish_reason }) = ended else { return Ok(()) };
     let class = if *ending == Ending::Whole { "" } else { " class=\"flag warn\"" };
@@ -137,7 +137,7 @@ fn ended(f: &mut Formatter<'_>, ended: Option<&ReplyEnd>) -> fmt::Result {
     fact(f, "The reply ended", format_args!("<span{class}>{}</span> ({})", ending.words(), Text(reason)))
 }
 
-/// A call that the model asks for.
+/// Writes a call that the model requests.
 fn requested(f: &mut Formatter<'_>, call: &CallRequested) -> fmt::Result {
     let flag = |is: bool, yes: &'static str, no: &'static str| if is { yes } else { no };
     writeln!(

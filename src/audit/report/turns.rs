@@ -1,4 +1,4 @@
-//! The turns of a report: their events, with what each is about and how long it took.
+//! The turns of a report: their events as steps, with the time each took.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,9 @@ use crate::domain::{
     event::{CallRequested, TurnRequested, Usage},
 };
 
-/// The turns, in the order in which they were asked for. What no turn was asked for is no turn's.
+/// Returns the turns in the order of their requests.
+///
+/// Events of a turn without a request are left out.
 pub(super) fn turns(told: &[Told], names: &HashMap<Uuid, String>) -> Vec<Turn> {
     let mut telling: Vec<Telling> = Vec::new();
     for told in told {
@@ -19,7 +21,7 @@ pub(super) fn turns(told: &[Told], names: &HashMap<Uuid, String>) -> Vec<Turn> {
         match &told.recorded.event {
             Event::TurnRequested(e) => telling.push(Telling::of(e, told, names)),
             _ => {
-                // A request that counted for nothing may have been made again.
+                // A request without effect may have been repeated under the same turn id.
                 let ours = telling.iter_mut().rfind(|known| known.turn.turn == turn);
                 if let Some(known) = ours {
                     known.take(told);
@@ -30,13 +32,13 @@ pub(super) fn turns(told: &[Told], names: &HashMap<Uuid, String>) -> Vec<Turn> {
     telling.into_iter().map(|known| known.turn).collect()
 }
 
-/// A turn, as far as it is told.
+/// A turn as far as its events were taken.
 struct Telling<'a> {
     turn: Turn,
     names: &'a HashMap<Uuid, String>,
-    /// Calls that the model asked for.
+    /// Calls that the model requested.
     calls: Vec<CallRequested>,
-    /// Since when what is awaited has been: a worker, the model.
+    /// The time since which a worker or the model has been awaited.
     since: DateTime<Utc>,
     /// A worker holds the turn.
     is_held: bool,
@@ -93,7 +95,7 @@ impl<'a> Telling<'a> {
         self.turn.steps.push(Step { seq: recorded.seq, at: recorded.time, had_effect: *had_effect, took_ms, what });
     }
 
-    /// Since when an event had been awaited.
+    /// Returns the time since which the event had been awaited.
     fn took(&self, recorded: &Recorded) -> Option<DateTime<Utc>> {
         match &recorded.event {
             Event::TurnToolReturned(e) => self.called_at.get(&e.call).copied(),
@@ -133,13 +135,13 @@ impl<'a> Telling<'a> {
         })
     }
 
-    /// What an event that counts means for the later ones.
+    /// Updates the state by an event that had an effect.
     fn learn(&mut self, recorded: &Recorded) {
         self.since = recorded.time;
         match &recorded.event {
             Event::TurnStarted(_) => {
                 self.is_held = true;
-                // Calls without a result are made again, if they may be.
+                // Calls without a result are repeated if they are idempotent.
                 for call in self.calls.iter().filter(|call| call.idempotent && self.called_at.contains_key(&call.id)) {
                     *self.retries.entry(call.id.clone()).or_default() += 1;
                 }

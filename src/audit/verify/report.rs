@@ -1,4 +1,4 @@
-//! What was found.
+//! The report of a verification.
 
 use std::fmt;
 
@@ -9,36 +9,36 @@ use crate::{
     domain::Digest,
 };
 
-/// Events that are named one by one.
+/// Unreadable events that are listed one by one.
 const UNREADABLE_NAMED: usize = 100;
 
-/// What was found.
+/// The findings of a verification.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     pub events: u64,
     pub conversations: u64,
-    /// Events from before there were digests; only their order is held to.
+    /// Events from before there were digests; only their order is checked.
     pub without_digest: u64,
-    /// Where the log begins, if retention took what is older.
+    /// Sequence of the first event that retention left.
     pub begins: u64,
     pub checkpoints: u64,
-    /// The last checkpoint that the events were held to.
+    /// The last checkpoint that the events were checked against.
     pub last_checkpoint: Option<LastSeal>,
     /// Events that no checkpoint covers yet.
     pub unsealed: u64,
-    /// What is no fault and worth knowing.
+    /// Remarks that are not faults.
     pub notes: Vec<String>,
-    /// Events that follow from those before them and that this program can't read: they change nothing.
+    /// Events that follow from those before them but can't be read: they change nothing.
     pub unreadable: u64,
-    /// The first of them.
+    /// The first of the unreadable events.
     pub unreadable_events: Vec<Break>,
     pub broken: u64,
-    /// The first event that breaks its chain, or conversation that is not as a checkpoint knows it.
+    /// The first event that breaks its chain, or the first conversation that differs from a checkpoint.
     pub first: Option<Break>,
 }
 
-/// A checkpoint by its number and name.
+/// A checkpoint by its number and digest.
 #[derive(Clone, Debug, Serialize)]
 pub struct LastSeal {
     pub number: u64,
@@ -47,7 +47,7 @@ pub struct LastSeal {
     pub time: String,
 }
 
-/// An event that does not follow from the one before it, or anything else that is not as it was.
+/// An event that does not follow from the one before it, or any other fault.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Break {
@@ -57,13 +57,13 @@ pub struct Break {
 }
 
 impl Report {
-    /// Adds what is wrong with an event.
+    /// Adds a fault of an event.
     pub fn found(&mut self, found: Break) {
         self.broken += 1;
         self.first.get_or_insert(found);
     }
 
-    /// Adds an event that can't be read.
+    /// Adds an unreadable event.
     pub fn cannot_read(&mut self, event: Break) {
         self.unreadable += 1;
         if self.unreadable_events.len() < UNREADABLE_NAMED {
@@ -71,12 +71,12 @@ impl Report {
         }
     }
 
-    /// Adds what is wrong with the log as a whole.
+    /// Adds a fault of the log as a whole.
     pub fn wrong(&mut self, problem: impl Into<String>) {
         self.found(Break { seq: 0, subject: String::new(), problem: problem.into() });
     }
 
-    /// The events up to here were held to a checkpoint.
+    /// Records that the events so far were checked against a checkpoint.
     pub fn sealed_by(&mut self, checkpoint: &Checkpoint) {
         let Checkpoint { number, covers, time, .. } = checkpoint.clone();
         self.checkpoints += 1;
@@ -84,7 +84,7 @@ impl Report {
         self.unsealed = 0;
     }
 
-    /// Whether a checkpoint is the one that somebody has noted under its number.
+    /// Compares a checkpoint with the one that the auditor noted under its number.
     pub fn compare(&mut self, checkpoint: &Checkpoint, noted: Option<&Noted>) {
         if noted.is_some_and(|noted| noted.number == checkpoint.number && noted.digest != checkpoint.digest()) {
             self.wrong(format!("checkpoint {} is not the one that was noted", checkpoint.number));

@@ -1,4 +1,4 @@
-//! A log that was tampered with is found out, whatever was done to it.
+//! Tampering with a log is detected.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ fn log(conversations: u128, events: u64) -> Vec<RawMessage> {
     log_since(0, conversations, events)
 }
 
-/// The events of some conversations as a stream holds them; those up to `old` were written before there were digests.
+/// Returns events as a stream holds them; those up to `old` were written before there were digests.
 fn log_since(old: u64, conversations: u128, events: u64) -> Vec<RawMessage> {
     let mut tails: HashMap<u128, (u64, Digest)> = HashMap::new();
     let event = |seq: u64| match seq % 2 {
@@ -54,7 +54,7 @@ fn broken(log: &[RawMessage]) -> Option<u64> {
     verifier.report.first.map(|first| first.seq)
 }
 
-/// Changes one byte of the payload that leaves it JSON: a digit.
+/// Changes a digit of the payload, which leaves it valid JSON.
 fn edit(message: &mut RawMessage) {
     let mut bytes = message.payload.to_vec();
     let at = bytes.iter().rposition(u8::is_ascii_digit).unwrap();
@@ -67,7 +67,7 @@ fn an_untouched_log_passes_and_an_older_one_without_digests_too() {
     assert_eq!(broken(&log(3, 60)), None);
     let old = log_since(10, 2, 20);
     assert_eq!(broken(&old), None);
-    // The first event with a digest vouches for the last one without.
+    // The first event with a digest covers the last one without.
     let mut edited = old.clone();
     edit(&mut edited[9]);
     assert_eq!(broken(&edited), Some(12));
@@ -82,7 +82,7 @@ proptest! {
     #[test]
     fn every_edit_removal_swap_and_insertion_is_found(at in 0usize..54, other in 0usize..54, how in 0u8..5) {
         let (untouched, mut log) = (log(3, 60), log(3, 60));
-        // Events of the last round have no successor that would notice.
+        // Events of the last round have no successor that would show the change.
         match how {
             0 => edit(&mut log[at]),
             1 => drop(log.remove(at)),
@@ -105,7 +105,7 @@ proptest! {
     }
 }
 
-/// The checkpoints that a sealer makes of a log, each covering so many events of it.
+/// Returns the checkpoints that a signer makes of a log, one for each number of covered events.
 fn sealed(log: &[RawMessage], covered: &[usize]) -> Vec<Sealed> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("key");
@@ -173,13 +173,13 @@ fn what_retention_took_is_no_fault_where_it_is_said() {
         assert_eq!(report.broken, 0, "{begins}: {report}");
         let unsaid = held(kept, &sealed, None);
         assert!(unsaid.broken > 0, "{begins}");
-        // One more is missing than was said, or the first one there is not as it was.
+        // One event more is missing than was declared, or the first remaining one was changed.
         assert!(held(&kept[1..], &sealed, Some(begins as u64)).broken > 0, "{begins}");
         let mut edited = kept.to_vec();
         edit(&mut edited[0]);
         assert!(held(&edited, &sealed, Some(begins as u64)).broken > 0, "{begins}");
     }
-    // What was the head of a checkpoint is known by it.
+    // An event that was a head is known by its checkpoint.
     let mut other = log[20..].to_vec();
     let zeros = Digest::default().to_string();
     other[0].headers.insert(stored::CE_PREVDIGEST.into(), zeros);
