@@ -44,43 +44,43 @@ enum Command {
     Dev {
         #[command(flatten)]
         listen: Listen,
-        /// Where the nats-server that is started keeps its files.
+        /// Folder for the files of the nats-server that is started.
         #[arg(long, default_value = ".turnstream/store")]
         store: PathBuf,
     },
-    /// Run an edge: it serves clients.
+    /// Run an edge, which serves clients.
     Edge {
         #[command(flatten)]
         listen: Listen,
     },
-    /// Run a worker: it answers turns.
+    /// Run a worker, which answers turns.
     Worker {
         /// Port for /health and /ready [default: SMOOTH_AGENT_HEALTH_PORT, or none].
         #[arg(long)]
         health_port: Option<u16>,
     },
-    /// Compare or create the streams, consumers and buckets that everything relies on.
+    /// Compare or create the streams, consumers and buckets.
     Streams {
         #[command(subcommand)]
         command: Streams,
     },
     Ingest(IngestArgs),
-    /// Configure agents; a change holds from the next message on, without a restart.
+    /// Configure agents; a change applies from the next message on, without a restart.
     Agent {
         #[command(subcommand)]
         command: agent::Agent,
     },
-    /// Look at the tools that NATS services and MCP servers offer.
+    /// Show the tools that NATS services and MCP servers offer.
     Tools {
         #[command(subcommand)]
         command: Tools,
     },
-    /// Look at the configuration.
+    /// Show the configuration.
     Config {
         #[command(subcommand)]
         command: Configuration,
     },
-    /// Look at what the index of knowledge costs.
+    /// Measure the cost of the knowledge index.
     Knowledge {
         #[command(subcommand)]
         command: Knowledge,
@@ -97,12 +97,12 @@ enum Command {
     },
     Retain(retain::Retain),
     EndTurn(turn::EndTurn),
-    /// Look at what each role may do on NATS.
+    /// Show the permissions of each role on NATS.
     Nats {
         #[command(subcommand)]
         command: nats::NatsCommand,
     },
-    /// Measure: a load generator with a built-in fake gateway.
+    /// Measure throughput and latency: a load generator with a built-in fake gateway.
     Bench(bench::BenchArgs),
     /// Write the JSON Schemas of `spec/` from the program's types.
     Spec {
@@ -124,36 +124,36 @@ struct Listen {
 
 #[derive(Subcommand)]
 enum Streams {
-    /// Create what is missing and update what differs.
+    /// Create missing definitions and update different ones.
     Apply(Replicas),
-    /// Show what differs; exit code 1 if anything does.
+    /// Show the differences; exit code 1 if there are any.
     Diff(Replicas),
 }
 
 #[derive(Args)]
 struct Replicas {
-    /// Copies of what is kept in files: 1, or 3 in a cluster of three or more servers.
+    /// Replicas of each file-based stream and bucket: 1, or 3 in a cluster of three or more servers.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=5))]
     replicas: Option<u32>,
 }
 
 #[derive(Subcommand)]
 enum Tools {
-    /// List the tools that are offered now, which ones are refused, and which are not offered as they are declared.
+    /// List the tools offered now, the refused ones, and those not offered as declared.
     List,
 }
 
 #[derive(Subcommand)]
 enum Knowledge {
-    /// Measure a local index of made-up documents, and how well questions find their answers, on a nats-server of its own.
+    /// Measure a local index of generated documents, and the quality of its answers, on a nats-server of its own.
     Bench {
-        /// How many documents.
+        /// Number of documents.
         #[arg(long, default_value = "10000", value_parser = clap::value_parser!(u32).range(1..))]
         documents: u32,
         /// Components of the documents' vectors; 0 = none.
         #[arg(long, default_value = "384")]
         dimensions: usize,
-        /// The same seed makes the same documents.
+        /// Seed of the documents.
         #[arg(long, default_value = "1")]
         seed: u64,
         /// Embed the questions at this gateway (…/v1), not with letter trigrams.
@@ -163,9 +163,8 @@ enum Knowledge {
         #[arg(long, value_name = "NAME")]
         embedding_model: Option<String>,
 
-        /// A folder with a labelled set of one's own: `documents`, and `questions.jsonl` with `question`, `language` and
-        /// `relevant` (a document's path below `documents`: 2 for one that answers, 1 for one that helps). Without it, a small
-        /// built-in set.
+        /// A folder with a labelled set: `documents`, and `questions.jsonl` with `question`, `language` and `relevant` (a
+        /// document's path below `documents`: 2 for one that answers, 1 for one that helps). Default: a small built-in set.
         #[arg(long, value_name = "FOLDER")]
         questions: Option<PathBuf>,
         /// Print JSON instead of tables.
@@ -176,11 +175,11 @@ enum Knowledge {
 
 #[derive(Subcommand)]
 enum Configuration {
-    /// Print the effective values, without secrets; exit code 1 if something is wrong.
+    /// Print the effective values, without secrets; exit code 1 if any is invalid.
     Check,
 }
 
-/// Runs the command that the process was started with.
+/// Runs the command of the process's arguments.
 pub async fn run() -> anyhow::Result<()> {
     let cli = Cli::parse();
     match cli.command {
@@ -237,7 +236,7 @@ pub async fn run() -> anyhow::Result<()> {
     }
 }
 
-/// The configuration, with a word about names that look like typing errors.
+/// Loads the configuration, and warns about names that look like typing errors.
 fn load() -> anyhow::Result<Config> {
     for name in Config::unknown_names() {
         tracing::warn!(name, "this environment variable is unknown and has no effect");
@@ -249,7 +248,7 @@ fn with_listen(config: Config, listen: Listen) -> Config {
     Config { bind: listen.bind.unwrap_or(config.bind), port: listen.port.unwrap_or(config.port), ..config }
 }
 
-/// `dev` shows what there is: the demo documents and an approval, unless the environment says otherwise.
+/// Turns on the demo documents and an approval for `dev`, unless the environment says otherwise.
 fn dev_defaults(config: &mut Config) {
     if std::env::var_os("SMOOTH_AGENT_SEED_KB").is_none() {
         config.seed_kb = true;

@@ -1,4 +1,4 @@
-//! `turnstream agent`: the configurations of agents.
+//! `turnstream agent`: configurations of agents.
 
 use std::{
     io::Read,
@@ -16,7 +16,7 @@ use crate::{
     log::{nats::NatsLog, streams},
 };
 
-/// Configure agents. A change holds for the next message to the agent, on every edge within a second, without a restart.
+/// Configure agents. A change applies to the next message to the agent, on every edge within a second, without a restart.
 #[derive(Subcommand)]
 pub enum Agent {
     /// Write a new version of an agent's configuration.
@@ -31,35 +31,35 @@ pub enum Agent {
         #[command(flatten)]
         of: Of,
     },
-    /// List the agents that are configured.
+    /// List the configured agents.
     List {
-        /// Only those of this organisation.
+        /// Only agents of this organisation.
         #[arg(long)]
         org: Option<String>,
     },
-    /// Take an agent's configuration away; running turns keep theirs.
+    /// Delete an agent's configuration; running turns keep theirs.
     Delete {
         #[command(flatten)]
         of: Of,
     },
-    /// Check a configuration without writing it; exit code 1 if something is wrong.
+    /// Check a configuration without writing it; exit code 1 if it is invalid.
     Check {
         /// A JSON file, or - for standard input.
         file: PathBuf,
     },
 }
 
-/// Whose configuration.
+/// The agent and its organisation.
 #[derive(Args)]
 pub struct Of {
-    /// The agent's id; the configuration of `default` holds for agents of the organisation that have none.
+    /// The agent's id; the configuration of `default` applies to agents of the organisation that have none.
     agent: String,
     /// The organisation.
     #[arg(long, default_value = REFERENCE_ORG)]
     org: String,
 }
 
-/// Does what was asked.
+/// Runs a command of `turnstream agent`.
 pub async fn run(command: Agent, config: &Config) -> anyhow::Result<()> {
     if let Agent::Check { file } = &command {
         read(file)?;

@@ -9,7 +9,7 @@ use super::{
     verify::Verify,
 };
 
-/// Prove that nobody changed the log, and take it out as evidence.
+/// Prove that the log was not changed, and export it as evidence.
 #[derive(Subcommand)]
 pub enum Audit {
     Verify(Verify),
@@ -19,7 +19,7 @@ pub enum Audit {
     Report(Report),
 }
 
-/// Does what was asked of the log as a whole.
+/// Runs a command of `turnstream audit`.
 pub async fn audit(command: Audit) -> anyhow::Result<()> {
     match command {
         Audit::Verify(args) => args.run().await,

@@ -26,10 +26,10 @@ use crate::{
     log::nats::NatsLog,
 };
 
-/// Write events to files. A folder that holds an export already gets what is new.
+/// Write events to files. A folder that already holds the export gets the new events.
 #[derive(Args)]
 pub struct Export {
-    /// A folder, or a file whose name ends in .ndjson, .json, .parquet or .zst.
+    /// A folder, or a file with the extension .ndjson, .json, .parquet or .zst.
     #[arg(long, value_name = "DIR|FILE")]
     to: PathBuf,
     #[arg(long, value_enum, default_value = "ndjson")]
@@ -43,23 +43,23 @@ pub struct Export {
     /// Only this organisation.
     #[arg(long)]
     org: Option<String>,
-    /// From this sequence, or what was stored from this time (RFC 3339) on.
+    /// From this sequence, or from this time of storing (RFC 3339) on.
     #[arg(long, value_name = "SEQ|TIME")]
     since: Option<Point>,
-    /// Up to this sequence, or what was stored up to this time.
+    /// Up to this sequence, or up to this time of storing.
     #[arg(long, value_name = "SEQ|TIME")]
     until: Option<Point>,
-    /// Open sealed payloads: needs the master key. What was erased stays as it is stored. So it is without being asked where
-    /// arguments of tools are not shown to auditors (SMOOTH_AGENT_REDACT_ARGUMENTS).
+    /// Decrypt payloads; needs the master key. Erased payloads stay as they are stored. Redaction
+    /// (SMOOTH_AGENT_REDACT_ARGUMENTS) implies it.
     #[arg(long)]
     open: bool,
-    /// Again and again, until it is told to stop: `1h`.
+    /// Repeat at this interval until stopped: `1h`.
     #[arg(long, value_name = "TIME")]
     every: Option<Every>,
     /// The public key to put into a bundle [default: that of SMOOTH_AGENT_AUDIT_KEY_FILE].
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
-    /// Events of a part.
+    /// Events a part.
     #[arg(long, hide = true)]
     part_events: Option<NonZeroU64>,
 }
@@ -70,9 +70,9 @@ enum Format {
     Ndjson,
     /// Batches of CloudEvents in JSON (application/cloudevents-batch+json).
     Cloudevents,
-    /// Rows with a column for each of what an event's headers say, and its payload.
+    /// A row for each event, with columns for its headers and its payload.
     Parquet,
-    /// Evidence: events, checkpoints, key and instruction. With SMOOTH_AGENT_AUDIT_KEY_FILE the log is sealed before.
+    /// Evidence: events, checkpoints, key and instructions. With SMOOTH_AGENT_AUDIT_KEY_FILE a checkpoint is signed first.
     Bundle,
 }
 
@@ -132,7 +132,7 @@ impl Export {
         Ok(())
     }
 
-    /// Seals what is not sealed yet, if this process can, and puts the key there.
+    /// Signs a checkpoint over new events if this process has a signing key, and puts the public key into the bundle.
     async fn prepare_bundle(&self, config: &Config, log: &NatsLog) -> anyhow::Result<()> {
         let mut key = None;
         if config.audit_key.is_some() {
@@ -174,13 +174,13 @@ impl Export {
     }
 }
 
-/// Whether an export goes to a file and not to a folder.
+/// Returns true if an export goes to a file and not to a folder.
 fn is_file(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
     !path.is_dir() && extension.is_some_and(|extension| ["ndjson", "json", "parquet", "zst"].contains(&extension))
 }
 
-/// A bar for people, and a line for each part.
+/// A progress bar for people, and a line for each part.
 struct Bar {
     bar: ProgressBar,
     events: Cell<u64>,

@@ -1,4 +1,4 @@
-//! `turnstream nats`: who may do what on NATS, and the key that calls of services are signed with.
+//! `turnstream nats`: permissions on NATS, and the key that signs calls of services.
 
 use std::path::{Path, PathBuf};
 
@@ -14,17 +14,18 @@ use crate::{
 
 #[derive(Subcommand)]
 pub enum NatsCommand {
-    /// Print the users of every role for a server's configuration, each with just what it needs.
+    /// Print a server configuration with the users of every role, each with the least permissions.
     Config {
-        /// Make the providers' users one for each of these organisations, which then serve it alone; may be given again.
+        /// Split the providers' users into one for each of these organisations, which then serves that organisation alone;
+        /// repeatable.
         #[arg(long)]
         org: Vec<String>,
-        /// Part the users by accounts, which are a wall where permissions are none.
+        /// Separate the users by accounts, which isolate where permissions can't.
         #[arg(long)]
         accounts: bool,
     },
-    /// Compare what the configured user may do with its role, try what it may not, and tell what it reaches beyond its subjects;
-    /// exit code 1 if anything differs.
+    /// Compare the configured user's permissions with its role, try forbidden operations, and list its reach beyond its
+    /// subjects; exit code 1 if anything differs.
     Check {
         /// A role of `ops/nats`: edge, worker, ingester, tool_caller, otp_caller, retrieve_caller, tool_provider, otp_provider,
         /// retrieve_provider, auditor, eraser or administrator.
@@ -33,20 +34,20 @@ pub enum NatsCommand {
         #[arg(long)]
         org: Vec<String>,
     },
-    /// Tell what each role of a list reaches beyond its subjects, without a server; exit code 1 if it is not accepted there.
+    /// List the reach of each role beyond its subjects, without a server; exit code 1 if a role does not accept its own.
     Reach {
-        /// The list [default: the one that is built in].
+        /// A file of roles [default: the built-in roles].
         file: Option<PathBuf>,
     },
-    /// Make a key that calls of services are signed with.
+    /// Make a key that signs calls of services.
     Key {
-        /// Where the private key goes; the public one goes to the same name with `.pub`.
+        /// File of the private key; the public one goes to the same name with `.pub`.
         #[arg(default_value = "call-key.pem")]
         file: PathBuf,
     },
 }
 
-/// Does what was asked.
+/// Runs a command of `turnstream nats`.
 pub async fn run(command: NatsCommand) -> anyhow::Result<()> {
     match command {
         NatsCommand::Config { org, accounts } => {
@@ -76,7 +77,7 @@ pub async fn run(command: NatsCommand) -> anyhow::Result<()> {
 
 async fn check(role: &str, orgs: &[String]) -> anyhow::Result<()> {
     let config = super::load()?;
-    // Users of one organisation have the inbox of their role.
+    // Users of one organisation share the inbox of their role.
     let inbox = role.split('-').next().unwrap_or(role);
     let bus = app::connect(&config, inbox).await?;
     let checked = permissions::check(&bus, role, &config.regions.home, orgs).await?;

@@ -1,4 +1,4 @@
-//! `turnstream erase`, `turnstream hold`.
+//! `turnstream erase` and `turnstream hold`.
 
 use std::collections::BTreeSet;
 
@@ -21,9 +21,9 @@ use crate::{
     },
 };
 
-/// Erase conversations: destroy their keys for good, and leave the chain of digests as it is.
+/// Erase conversations: destroy their keys for good (crypto-shredding), and keep the chain of digests.
 ///
-/// Exit code 1: something is left, because it was stored in the clear before payloads were sealed.
+/// Exit code 1: some content is left, because it was stored before payloads were encrypted.
 #[derive(Args)]
 pub struct Erase {
     #[command(flatten)]
@@ -35,7 +35,7 @@ pub struct Erase {
     dry_run: bool,
 }
 
-/// What is erased or held.
+/// The conversations to erase or hold.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub struct Whose {
@@ -47,13 +47,13 @@ pub struct Whose {
     user: Option<String>,
 }
 
-/// What is recorded of whoever erases or holds.
+/// The reason and the person, for the record.
 #[derive(Args)]
 pub struct Why {
-    /// Why.
+    /// Reason, for the record.
     #[arg(long)]
     reason: String,
-    /// Who wants it.
+    /// Person who asks for it, for the record.
     #[arg(long, env = "USER", default_value = "unknown")]
     by: String,
 }
@@ -70,10 +70,10 @@ impl Whose {
     }
 }
 
-/// Hold conversations against erasing: the law wants them kept.
+/// Hold conversations against erasing, as the law may demand.
 #[derive(Subcommand)]
 pub enum Hold {
-    /// Place a hold; prints its id.
+    /// Place a hold, and print its id.
     Place {
         #[command(flatten)]
         whose: Whose,
@@ -82,16 +82,16 @@ pub enum Hold {
     },
     /// Lift a hold.
     Lift {
-        /// Its id.
+        /// The hold's id.
         hold: Uuid,
         #[command(flatten)]
         why: Why,
     },
-    /// List the holds that are in force.
+    /// List the holds in force.
     List,
 }
 
-/// What all of these work with.
+/// The log and the ledger of a region, for commands that erase, hold or retain.
 pub(super) struct Place {
     pub log: NatsLog,
     pub ledger: Ledger,
@@ -107,7 +107,7 @@ impl Place {
         Ok(Self { log, ledger, region })
     }
 
-    /// What is in a conversation, or in all of the region.
+    /// Reads the keys and people of a conversation, or of the whole region.
     async fn found(&self, conversation: Option<Uuid>) -> anyhow::Result<Found> {
         if let Some(id) = conversation {
             return Ok(Found::in_conversation(&self.log, &self.region, id).await?);
@@ -126,7 +126,7 @@ impl Place {
     }
 }
 
-/// Erases.
+/// Runs `turnstream erase`.
 pub async fn erase(args: Erase, config: &Config) -> anyhow::Result<()> {
     let mut place = Place::open(config).await?;
     if !args.dry_run {
@@ -185,7 +185,7 @@ fn say_failed(erased: &Erased) {
     }
 }
 
-/// Places, lifts and lists holds.
+/// Runs a command of `turnstream hold`.
 pub async fn hold(command: Hold, config: &Config) -> anyhow::Result<()> {
     let mut place = Place::open(config).await?;
     let (by, deed) = match command {

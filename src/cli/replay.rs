@@ -1,4 +1,4 @@
-//! `turnstream replay`: what happened, from the log alone.
+//! `turnstream replay`: shows past events from the log alone.
 
 use std::{
     collections::BTreeMap,
@@ -29,16 +29,16 @@ use crate::{
     log::nats::NatsLog,
 };
 
-/// How often a replay that follows looks for what is new.
+/// Interval at which a replay with `--follow` looks for new events.
 const FOLLOW_EVERY_MS: u64 = 250;
 
-/// Tell what happened, from the log: in a conversation, a session, an organisation, or since a point in time.
+/// Show past events from the log: of a conversation, a session, an organisation, or since a point in time.
 #[derive(Args)]
 #[command(group(ArgGroup::new("whose").required(true).multiple(true).args(["conversation", "session", "org", "since"])))]
 pub struct Replay {
     /// The conversation's id.
     conversation: Option<Uuid>,
-    /// Only this session: its own events, and those of the turns that it asked for.
+    /// Only this session: its own events, and those of the turns it requested.
     #[arg(long, conflicts_with = "conversation")]
     session: Option<Uuid>,
     /// Every conversation of this organisation.
@@ -52,16 +52,16 @@ pub struct Replay {
     /// Stop at this sequence, or at this time (RFC 3339).
     #[arg(long, value_name = "SEQ|TIME")]
     until: Option<Point>,
-    /// Print the state that the events add up to, instead of the events; of several conversations, each under its id.
+    /// Print the state after the events instead of the events; for several conversations, each state under its id.
     #[arg(long, conflicts_with_all = ["follow", "session", "since", "serve", "format"])]
     state: bool,
-    /// Go on with what happens from now on.
+    /// Continue with new events as they are stored.
     #[arg(long)]
     follow: bool,
-    /// How fast frames come: `original`, `full`, or so many times as fast [default: full; on the page, original].
+    /// Playback speed of frames: `original`, `full`, or a factor [default: full; on the page, original].
     #[arg(long)]
     speed: Option<Speed>,
-    /// Show a conversation on a page at this loopback address, as its client saw it.
+    /// Play a conversation back, as its client saw it, on a page at this loopback address.
     #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["follow", "format"])]
     serve: Option<SocketAddr>,
 }
@@ -78,7 +78,7 @@ enum Format {
     Frames,
 }
 
-/// Replays what was asked for.
+/// Runs `turnstream replay`.
 pub async fn replay(args: Replay, config: &Config) -> anyhow::Result<()> {
     let is_of_one = args.conversation.is_some() || args.session.is_some();
     let as_frames = args.format == Format::Frames || args.serve.is_some();
@@ -99,7 +99,7 @@ pub async fn replay(args: Replay, config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads the events that a replay is about.
+/// Reads the events of a replay.
 struct Reader {
     scan: Scan,
     opener: Opener,
@@ -108,7 +108,7 @@ struct Reader {
     until: Option<Point>,
     follows: bool,
     has_read: bool,
-    /// What there is when there is nothing.
+    /// The subject of the error message when the replay is empty: `there is {nothing} in the region`.
     nothing: String,
 }
 
@@ -126,13 +126,13 @@ impl Reader {
             (None, Some(id)) => (Scan::new(log.clone(), region, conversation), format!("no conversation {id}")),
             (None, None) => (Scan::new(log.clone(), region, None), "nothing since then".to_string()),
         };
-        // What is told of one conversation may begin in the middle, but is understood only from its beginning.
+        // A conversation is understood only from its beginning: all its events are read, and `tells` skips the earlier ones.
         match &args.since {
             Some(Point::Seq(seq)) if conversation.is_none() => scan.begin_at(*seq),
             Some(Point::Time(time)) if conversation.is_none() => scan.begin_at_time(*time).await?,
             _ => {}
         }
-        // Lines that come between would tear the bar apart.
+        // Lines printed in between would break the bar.
         let bar = match stdout().is_terminal() && !args.state || args.follow {
             true => ProgressBar::hidden(),
             false => ProgressBar::new(scan.last().await?),
@@ -142,7 +142,7 @@ impl Reader {
         Ok(Self { scan, opener, bar, since, until, follows: args.follow, has_read: false, nothing })
     }
 
-    /// The next event that there is. `None`: there are no more now.
+    /// Returns the next event. `None` = there are no more for now.
     async fn next(&mut self) -> anyhow::Result<Option<Opened>> {
         let next = self.scan.next().await?;
         let next = next.filter(|message| self.until.as_ref().is_none_or(|until| until.ends_with(message)));
@@ -155,7 +155,7 @@ impl Reader {
         Ok(Some(self.opener.open(message).await?))
     }
 
-    /// Waits until there may be more. False: there is nothing to wait for.
+    /// Waits for more events. Returns false if the replay is over.
     async fn wait(&self) -> bool {
         if self.follows && self.until.is_none() {
             tokio::time::sleep(Duration::from_millis(FOLLOW_EVERY_MS)).await;
@@ -163,13 +163,13 @@ impl Reader {
         self.follows && self.until.is_none()
     }
 
-    /// Whether an event is to be told; those before it are only read.
+    /// Returns true if an event is to be shown; earlier ones are only read.
     fn tells(&self, opened: &Opened) -> bool {
         self.since.as_ref().is_none_or(|since| since.begins_with(&opened.message))
     }
 }
 
-/// Prints events, in the order of the log.
+/// Prints events in the order of the log.
 async fn events(reader: &mut Reader, format: Format, is_of_one: bool, session: Option<Uuid>) -> anyhow::Result<()> {
     let mut timeline = if is_of_one { Timeline::default() } else { Timeline::of_several() };
     let (mut of_session, mut out) = (session.map(OfSession::new), stdout());
@@ -193,7 +193,7 @@ async fn events(reader: &mut Reader, format: Format, is_of_one: bool, session: O
     }
 }
 
-/// Prints what the events add up to.
+/// Prints the states after the events.
 async fn states(reader: &mut Reader, is_of_one: bool) -> anyhow::Result<()> {
     let mut states: BTreeMap<Uuid, Conversation> = BTreeMap::new();
     while let Some(Opened { stored, .. }) = reader.next().await? {
@@ -237,7 +237,7 @@ async fn frames(reader: &mut Reader, args: &Replay) -> anyhow::Result<()> {
     }
 }
 
-/// Shows on a page what a client saw, until the process is stopped.
+/// Serves the page of a client's frames until the process is stopped.
 async fn serve(reader: &mut Reader, args: &Replay, address: SocketAddr) -> anyhow::Result<()> {
     if !address.ip().is_loopback() {
         bail!("who reaches the page reads the conversation, so it is served at a loopback address only");

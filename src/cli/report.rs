@@ -1,4 +1,4 @@
-//! `turnstream audit report`: one conversation as a page for a reader, or as JSON.
+//! `turnstream audit report`: one conversation as a page, or as JSON.
 
 use std::{io::Write, path::PathBuf};
 
@@ -17,7 +17,7 @@ use crate::{
     config::Config,
 };
 
-/// Write all of a conversation as a page: who asked what, what the model and the tools did, who decided, and whether the record holds.
+/// Write a conversation as a page: requests, steps of the model and the tools, decisions, and the state of the chain.
 #[derive(Args)]
 pub struct Report {
     /// The conversation's id.
@@ -30,7 +30,6 @@ pub struct Report {
     json: bool,
 }
 
-/// Writes a report.
 pub async fn report(args: Report, config: &Config) -> anyhow::Result<()> {
     let bus = app::connect(config, "auditor").await?;
     let log = app::log(config, &bus).await?;

@@ -21,29 +21,29 @@ use crate::{
     },
 };
 
-/// How often a run without a terminal says how far it is.
+/// Interval of progress lines without a terminal.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// Erase conversations at the end of their retention: SMOOTH_AGENT_RETAIN_DAYS, SMOOTH_AGENT_RETAIN_TOOLS_DAYS.
 ///
-/// A run that was interrupted is completed by the next one. Exit code 1: some conversations, which are named, could not be erased.
+/// The next run completes an interrupted one. Exit code 1: some conversations, which are named, could not be erased.
 #[derive(Args)]
 pub struct Retain {
-    /// Again and again, with so many seconds between; once, if left out.
+    /// Repeat after this many seconds; without it, run once.
     #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
     every: Option<u64>,
-    /// Conversations that are due at this time (RFC 3339) instead of now: with --dry-run, a forecast.
+    /// Treat this time (RFC 3339) as now: with --dry-run, a forecast.
     #[arg(long, value_name = "TIME", conflicts_with = "every")]
     as_of: Option<DateTime<Utc>>,
     /// Only list the conversations that would be erased.
     #[arg(long, conflicts_with = "every")]
     dry_run: bool,
-    /// Conversations that are read and erased at a time.
+    /// Conversations read and erased at a time.
     #[arg(long, value_name = "N", default_value_t = limits::RETAIN_BATCH as u64, value_parser = clap::value_parser!(u64).range(1..=limits::ERASE_BATCH as u64))]
     batch: u64,
 }
 
-/// Erases conversations at the end of their retention, once or again and again.
+/// Runs `turnstream retain`.
 pub async fn retain(args: Retain, config: &Config) -> anyhow::Result<()> {
     let stop = app::StopSignal::new()?;
     let mut place = Place::open(config).await?;
@@ -51,7 +51,7 @@ pub async fn retain(args: Retain, config: &Config) -> anyhow::Result<()> {
         loop {
             let swept = sweep(&mut place, config, &args).await;
             let Some(every) = args.every else { return swept };
-            // A later try may succeed.
+            // A later run may succeed.
             if let Err(error) = swept {
                 eprintln!("this sweep did not get through: {error:#}");
             }

@@ -1,4 +1,4 @@
-//! `turnstream audit keygen` and `turnstream audit seal`: checkpoints of the log, signed.
+//! `turnstream audit keygen` and `turnstream audit seal`: signed checkpoints of the log.
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
@@ -16,29 +16,29 @@ use crate::{
     log::{AppendError, nats::NatsLog},
 };
 
-/// How often another sealer may be faster.
+/// Times that another signer may win the race.
 const CONFLICTS_MAX: u32 = 5;
 
-/// Make a key that checkpoints are signed with.
+/// Make a key that signs checkpoints.
 #[derive(Args)]
 pub struct Keygen {
-    /// Where the private key goes; the public one goes to the same name with `.pub`.
+    /// File of the private key; the public one goes to the same name with `.pub`.
     #[arg(default_value = "audit-key.pem")]
     file: PathBuf,
 }
 
-/// Sign where every conversation stands.
+/// Sign a checkpoint over the heads of all conversations.
 #[derive(Args)]
 pub struct Seal {
-    /// Once, and end.
+    /// Sign once.
     #[arg(long, required_unless_present = "every")]
     once: bool,
-    /// Again and again, until it is told to stop: `60s`, `5m`, `1h`.
+    /// Repeat at this interval until stopped: `60s`, `5m`, `1h`.
     #[arg(long, value_name = "TIME", conflicts_with = "once")]
     every: Option<Every>,
 }
 
-/// How often something is done.
+/// An interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Every(pub Duration);
 
@@ -69,7 +69,9 @@ impl Keygen {
 }
 
 impl Seal {
-    /// Seals. The long-running form begins anew after an error, since another sealer may be at work or NATS away.
+    /// Runs `turnstream audit seal`.
+    ///
+    /// The repeating form starts again after an error: another signer may be at work, or NATS unavailable.
     pub async fn run(self, config: &Config) -> anyhow::Result<()> {
         signing_key(config)?;
         let bus = app::connect(config, "auditor").await?;
@@ -89,7 +91,7 @@ impl Seal {
     }
 }
 
-/// Seals at each tick.
+/// Signs a checkpoint at each tick.
 async fn for_ever(config: &Config, log: &NatsLog, every: Duration) {
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -115,7 +117,7 @@ async fn next(config: &Config, log: &NatsLog, sealer: &mut Option<Sealer>) -> an
     Ok(sealer.seal(|_, _| {}).await?)
 }
 
-/// Seals what is new; anew when another sealer was faster.
+/// Signs a checkpoint over new events, with retries when another signer wins the race.
 pub async fn once(config: &Config, log: &NatsLog) -> anyhow::Result<Option<Checkpoint>> {
     let mut tries = 0;
     loop {
@@ -139,12 +141,12 @@ async fn try_once(config: &Config, log: &NatsLog) -> Result<Option<Checkpoint>, 
     sealed
 }
 
-/// The key that checkpoints are signed with.
+/// Reads the key that signs checkpoints.
 pub fn signing_key(config: &Config) -> Result<SigningKey, KeyError> {
     SigningKey::read(config.audit_key.as_deref().ok_or(KeyError::Unset)?)
 }
 
-/// Says what was signed, so that it can be noted elsewhere.
+/// Prints a checkpoint, so that an auditor can note it elsewhere.
 fn tell(checkpoint: Option<Checkpoint>) {
     match checkpoint {
         Some(checkpoint) => {

@@ -1,4 +1,4 @@
-//! `turnstream end-turn`: ends a turn that nothing else ends.
+//! `turnstream end-turn`: ends a stuck turn.
 
 use anyhow::{Context, bail};
 use chrono::Utc;
@@ -20,20 +20,20 @@ use crate::{
     wire::render::render,
 };
 
-/// End the turn that a conversation is at, whatever it is at, so that its visitor can go on.
+/// End a conversation's current turn, in any state, so that its visitor can go on.
 ///
-/// For a turn whose end is not in the log and never will be: because what its worker wrote can't be read, or a person's answer is
-/// lost. A turn that runs is stopped, too. Needs the permissions of an edge.
+/// For a turn without an end that will ever be in the log: its worker's events can't be read, or a person's answer is lost. A
+/// running turn is stopped, too. Needs the permissions of an edge.
 #[derive(Args)]
 pub struct EndTurn {
     /// The conversation's id.
     conversation: Uuid,
-    /// Only if it is this turn.
+    /// Only if the current turn is this one.
     #[arg(long)]
     turn: Option<Uuid>,
 }
 
-/// Ends the turn and tells the clients and the worker.
+/// Ends the turn, and notifies the clients and the worker.
 pub async fn end_turn(args: EndTurn, config: &Config) -> anyhow::Result<()> {
     let bus = app::connect(config, "edge").await?;
     let log = app::log(config, &bus).await?;

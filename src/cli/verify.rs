@@ -1,4 +1,4 @@
-//! `turnstream audit verify`: the log, or a bundle of it, held to its digests and checkpoints.
+//! `turnstream audit verify`: checks the log, or a bundle of it, against its digests and checkpoints.
 
 use std::path::PathBuf;
 
@@ -20,31 +20,31 @@ use crate::{
     log::nats::NatsLog,
 };
 
-/// Follow the chain of digests and hold it to the checkpoints; exit code 1 if anything is not as it was.
+/// Follow the chain of digests and check it against the checkpoints; exit code 1 if anything was changed.
 #[derive(Args)]
 pub struct Verify {
-    /// A bundle of evidence to verify, without a connection to anything.
+    /// A bundle of evidence to verify, offline.
     #[arg(long, value_name = "DIR", conflicts_with = "conversation")]
     bundle: Option<PathBuf>,
     /// Only this conversation.
     #[arg(long)]
     conversation: Option<Uuid>,
-    /// A public key that checkpoints may be signed with; several, when it has changed.
+    /// A public key that may have signed checkpoints; repeatable, for keys that have changed.
     #[arg(long, value_name = "FILE")]
     public_key: Vec<PathBuf>,
     /// Every event must be covered by a checkpoint.
     #[arg(long)]
     require_sealed: bool,
-    /// It must be all of a region, from its first event on.
+    /// The log must hold all of a region, from its first event on.
     #[arg(long, conflicts_with = "conversation")]
     whole: bool,
-    /// There must be at least so many checkpoints.
+    /// The least number of checkpoints.
     #[arg(long, value_name = "NUMBER")]
     at_least: Option<u64>,
-    /// A checkpoint that was noted when it was made must be there as it was.
+    /// A checkpoint that was noted earlier and must be unchanged.
     #[arg(long, value_name = "NUMBER:DIGEST")]
     expect_checkpoint: Option<Noted>,
-    /// Retention took what is older than this sequence.
+    /// First sequence that retention left.
     #[arg(long, value_name = "SEQ")]
     begins_at: Option<u64>,
     /// Print JSON instead of words.
@@ -96,7 +96,7 @@ impl Verify {
         let demands = self.demands()?;
         let bus = app::connect(config, "auditor").await?;
         let log = NatsLog::new(bus.client.clone());
-        // What the checkpoints cover that are there now is there, too.
+        // Checkpoints are read up to their current end first: the events that they cover are stored by then.
         let mut seals = Seals::begin(log.clone(), &config.regions.home, &demands).await?;
         let mut scan = Scan::new(log, &config.regions.home, only);
         let end = scan.last().await?;
@@ -126,7 +126,7 @@ impl Verify {
     }
 }
 
-/// The checkpoints of a region as they are now.
+/// The checkpoints of a region, up to the end at the start.
 struct Seals {
     scan: Scan,
     end: u64,
@@ -143,7 +143,7 @@ impl Seals {
         Ok(Self { scan, end, chain, noted: demands.noted.clone(), broken: false })
     }
 
-    /// The next one that follows from those before it.
+    /// Returns the next checkpoint that follows from those before it.
     async fn next(&mut self, report: &mut Report) -> anyhow::Result<Option<Sealed>> {
         while !self.broken
             && let Some(message) = self.scan.next_until(self.end).await?
