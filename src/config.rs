@@ -27,7 +27,9 @@ pub use urls::{each_without_secrets, without_secrets};
 pub use web::Web;
 pub use widget::{WidgetService, Widgets};
 
-/// Names that this server reads. Any other name with one of [`PREFIXES`] is reported at start: it is likely a typing error.
+/// Environment variables that this server reads.
+///
+/// Any other name with one of [`PREFIXES`] is reported at start as a likely typing error.
 const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_BIND",
     "SMOOTH_AGENT_PORT",
@@ -108,12 +110,12 @@ const KNOWN: &[&str] = &[
 ];
 const PREFIXES: &[&str] = &["SMOOTH_AGENT_", "SMOOAI_GATEWAY_", "AUTH_JWT_", "WIDGET_AUTH_"];
 
-/// Everything a role needs to know. Secrets print as `set`.
+/// The settings of all roles. Secrets print as `set`.
 #[derive(Clone)]
 pub struct Config {
     pub bind: IpAddr,
     pub port: u16,
-    /// Where a worker answers `/health` and `/ready`; `None` = nowhere.
+    /// Port of a worker's `/health` and `/ready`; `None` = none.
     pub health_port: Option<u16>,
     pub nats: Nats,
     pub regions: Regions,
@@ -121,41 +123,41 @@ pub struct Config {
     pub agent_name: String,
     pub gateway: Option<GatewayConfig>,
     pub model: String,
-    /// The model that names conversations after their first turn.
+    /// The model that titles conversations after their first turn.
     pub title_model: Option<String>,
     pub max_iterations: u32,
     pub max_tokens: u32,
-    /// How long the gateway may be silent, before its answer and within it.
+    /// Longest silence of the gateway, before its answer and within it.
     pub model_silence_secs: u32,
-    /// How long a person may take to decide; an approval then counts as declined.
+    /// Time for a person to decide; an approval then counts as declined.
     pub human_wait_secs: u32,
-    /// How long a turn may go without progress, queued times included and waits for people not.
+    /// Longest time of a turn without progress, queued time included, waits for people excluded.
     pub turn_limit_secs: u32,
-    /// How long a turn may take in all, waits for people included.
+    /// Longest time of a turn in all, waits for people included.
     pub turn_cap_secs: u32,
-    /// How long a stopping edge lets the turns of its connections run.
+    /// Time that a stopping edge leaves to the turns of its connections.
     pub drain_secs: u32,
     pub seed_kb: bool,
-    /// The model that embeds passages and queries; without one only words count.
+    /// The model that embeds passages and queries; without one, retrieval is by words only.
     pub embedding_model: Option<String>,
     pub rerank: Option<RerankBy>,
     pub retrieval: Retrieval,
     /// Lower-cased parts of tool names that wait for approval.
     pub confirm_tools: Vec<String>,
-    /// Lower-cased parts of names of tools that ask for proof of identity where an agent's configuration demands it.
+    /// Lower-cased parts of tool names that ask for proof of identity where an agent's configuration demands it.
     pub auth_tools: Vec<String>,
-    /// The model that says a sentence while the answer is awaited; without one nothing is said.
+    /// The model that writes a preamble while the answer is awaited; `None` = no preamble.
     pub preamble_model: Option<String>,
-    /// The model that judges workflows; without one, the model of the turn does.
+    /// The model that judges workflows; `None` = the turn's model.
     pub judge_model: Option<String>,
-    /// The folder of organisations' secrets.
+    /// The folder of the organisations' secrets.
     pub secrets: Option<PathBuf>,
     /// The folder of skills that messages may name.
     pub skills: Option<PathBuf>,
     pub privacy: Privacy,
-    /// The file of the key that checkpoints are signed with.
+    /// The file of the key that signs checkpoints.
     pub audit_key: Option<PathBuf>,
-    /// The file of the key that calls of services are signed with.
+    /// The file of the key that signs calls of services.
     pub call_key: Option<PathBuf>,
     pub access: Access,
     pub auth: Auth,
@@ -169,11 +171,11 @@ pub struct Config {
 #[derive(Clone)]
 pub struct GatewayConfig {
     pub url: String,
-    /// Without a key the rest of the protocol works and a turn is refused with `LLM_UNAVAILABLE`.
+    /// Without a key a turn is refused with `LLM_UNAVAILABLE`; the rest of the protocol works.
     pub key: Option<String>,
 }
 
-/// How the best passages are ranked once more.
+/// The method that reranks the best passages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RerankBy {
     Gateway,
@@ -184,7 +186,7 @@ impl RerankBy {
     const NAMES: [(&str, Self); 2] = [("gateway", Self::Gateway), ("lexical", Self::Lexical)];
 }
 
-/// Who finds passages.
+/// The provider of passages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Retrieval {
     /// The index of each worker.
@@ -198,7 +200,7 @@ impl Retrieval {
     const NAMES: [(&str, Self); 2] = [("local", Self::Local), ("nats", Self::Nats)];
 }
 
-/// The regions of a deployment: the name of this one, and the name behind each number that an id may carry.
+/// The regions of a deployment: the home region, and the name behind each number that an id may carry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Regions {
     pub home: String,
@@ -207,18 +209,18 @@ pub struct Regions {
 }
 
 impl Regions {
-    /// The names of all regions.
+    /// Returns the names of all regions.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.table.values().map(String::as_str)
     }
 
-    /// The name of the region with this number, if the deployment has one.
+    /// Returns the name of the region with this number, if the deployment has one.
     pub fn name(&self, number: u8) -> Option<&str> {
         self.table.get(&number).map(String::as_str)
     }
 }
 
-/// What is wrong with the configuration, in words that say what to set.
+/// An invalid setting, with a hint to the right value.
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[error("{name}: {problem}")]
 pub struct ConfigError {
@@ -297,25 +299,25 @@ impl Config {
         })
     }
 
-    /// What is valid and unsafe, in words that say why.
+    /// Warns about settings that are valid and unsafe, with the reason.
     pub fn warnings(&self) -> Vec<String> {
         let tokens = matches!(self.auth.mode, AuthMode::Jwt | AuthMode::Smoo | AuthMode::Trusted);
         access::warnings(&self.access, self.bind, tokens, self.auth.mode == AuthMode::None)
     }
 
-    /// Names in the environment that look like ours and are not.
+    /// Returns environment variables with one of our prefixes and an unknown name.
     pub fn unknown_names() -> Vec<String> {
         std::env::vars().map(|(name, _)| name).filter(|name| is_unknown(name)).collect()
     }
 }
 
-/// Lower-cased parts of names, separated by commas.
+/// Parses lower-cased parts of names, separated by commas.
 fn patterns(list: Option<String>) -> Vec<String> {
     let list = list.unwrap_or_default();
     list.split(',').map(|part| part.trim().to_lowercase()).filter(|part| !part.is_empty()).collect()
 }
 
-/// A folder that is there.
+/// Checks that a folder exists.
 fn folder(path: Option<String>, name: &'static str) -> Result<Option<PathBuf>, ConfigError> {
     match path.map(PathBuf::from) {
         Some(path) if !path.is_dir() => Err(wrong(name, format!("`{}` is not a folder", path.display()))),
@@ -335,7 +337,7 @@ fn wrong(name: &'static str, problem: String) -> ConfigError {
     ConfigError { name, problem }
 }
 
-/// A value that becomes part of a subject: letters, digits, `-` and `_`.
+/// Reads a value that becomes part of a subject: letters, digits, `-` and `_`.
 fn token(text: &dyn Fn(&str) -> Option<String>, name: &'static str, default: &str) -> Result<String, ConfigError> {
     let value = text(name).unwrap_or_else(|| default.into());
     if is_token(&value) {
@@ -349,7 +351,7 @@ fn is_token(value: &str) -> bool {
     !value.is_empty() && value.len() <= 64 && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// `SMOOTH_AGENT_REGIONS` is `name=number,…`; left out, the home region has number 0.
+/// Parses `SMOOTH_AGENT_REGIONS`: `name=number,…`. Without it the home region has number 0.
 fn regions(home: Option<String>, table: Option<String>) -> Result<Regions, ConfigError> {
     let home = home.unwrap_or_else(|| "local".into());
     if !is_token(&home) {
@@ -381,7 +383,7 @@ fn regions(home: Option<String>, table: Option<String>) -> Result<Regions, Confi
 }
 
 impl fmt::Display for Config {
-    /// The effective values, without secrets, one a line.
+    /// Prints the effective values, without secrets, one a line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let set = |present: bool| if present { "set" } else { "unset" };
         writeln!(f, "SMOOTH_AGENT_BIND={}", self.bind)?;

@@ -1,7 +1,7 @@
 //! Secrets of organisations, by name: configuration names them, and only the processes that use them hold their values.
 //!
-//! `{folder}/{organisation}/{name}`, as a mounted secret gives them; the organisation encoded as in subjects. A name leads to
-//! nothing outside its organisation's own folder, so no organisation can have another one's secret used.
+//! A secret is the file `{folder}/{organisation}/{name}`, as mounted secrets are laid out; the organisation is encoded as in
+//! subjects. A name can't lead out of its organisation's folder, so no organisation can use the secret of another.
 
 use std::{
     collections::BTreeSet,
@@ -10,7 +10,7 @@ use std::{
 
 use crate::{limits, subjects};
 
-/// The folder of secrets, if there is one.
+/// The folder of secrets; `None` = no secrets.
 #[derive(Clone, Default)]
 pub struct Secrets(Option<PathBuf>);
 
@@ -19,7 +19,7 @@ impl Secrets {
         Self(folder)
     }
 
-    /// The value of an organisation's secret, as it is now. `None`: there is none of this name, or none that can be read.
+    /// Reads the current value of an organisation's secret. `None` = the secret is missing or unreadable.
     pub async fn find(&self, org: &str, name: &str) -> Option<String> {
         let folder = self.0.as_ref().filter(|_| is_name(name))?.join(subjects::encode_token(org));
         let folder = tokio::fs::canonicalize(folder).await.ok()?;
@@ -32,7 +32,7 @@ impl Secrets {
         Some(value.trim().to_string()).filter(|value| !value.is_empty())
     }
 
-    /// The organisations that have secrets.
+    /// Returns the organisations that have secrets.
     pub fn orgs(&self) -> BTreeSet<String> {
         let folders = self.0.as_ref().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
         let holds_something = |path: &Path| {
@@ -44,7 +44,7 @@ impl Secrets {
     }
 }
 
-/// Names of files that are one plain component of a path; a mounted folder has others, which begin with a dot.
+/// Returns true if a name is one plain path component; mounted folders also hold names that begin with a dot.
 fn is_name(name: &str) -> bool {
     (1..=128).contains(&name.len())
         && !name.starts_with('.')

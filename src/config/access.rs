@@ -1,28 +1,27 @@
-//! The rights of visitors without proof of identity, and the pages that they may come from.
+//! Rights of visitors without proof of identity, and the pages that they may come from.
 
 use std::{fmt, net::IpAddr};
 
 use super::{ConfigError, parsed, patterns, wrong};
 
-/// The settings of visitors' rights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Access {
-    /// Origins of pages that may connect to an edge on a loopback address, beyond those of loopback addresses.
+    /// Origins of pages, besides loopback ones, that may connect to an edge on a loopback address.
     pub origins: Vec<String>,
-    /// Names that such an edge may be called by, beyond those of loopback addresses.
+    /// Host names, besides loopback ones, of such an edge.
     pub hosts: Vec<String>,
-    /// Whether everybody sees all conversations of the organisation; `None`: only on a loopback address, without tokens and
+    /// Every visitor sees all conversations of the organisation. `None` = only on a loopback address, without tokens and
     /// without policies of widgets.
     pub everybody_sees_all: Option<bool>,
-    /// Models that a message may name, beyond those of its agent; `*` = any.
+    /// Models that a message may name, besides those of its agent; `*` = any.
     pub models: Vec<String>,
-    /// How often a silent client is asked whether it is there.
+    /// Interval of pings to a silent client.
     pub ping_secs: u32,
-    /// How long a connection may last without a session.
+    /// Longest time of a connection without a session.
     pub session_wait_secs: u32,
 }
 
-/// Reads the names that are about visitors.
+/// Reads the settings of visitors' rights.
 pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Access, ConfigError> {
     const ORIGINS: &str = "SMOOTH_AGENT_ALLOWED_ORIGINS";
     let list = |name: &str| {
@@ -65,7 +64,7 @@ impl fmt::Display for Access {
     }
 }
 
-/// Warnings about settings that are valid and unsafe together; `config check` prints them, and an edge logs them.
+/// Warns about settings that are valid and unsafe together; `config check` prints the warnings, and an edge logs them.
 pub(super) fn warnings(access: &Access, bind: IpAddr, tokens: bool, administrates: bool) -> Vec<String> {
     let mut warnings = Vec::new();
     if access.everybody_sees_all == Some(true) {

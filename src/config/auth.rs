@@ -1,13 +1,13 @@
-//! How connections prove who they are.
+//! Authentication of connections.
 
 use std::fmt;
 
 use super::{ConfigError, is_yes, name_of, one_of, without_secrets, wrong};
 
-/// As long as the hash that it keys: a shorter secret can be guessed from one token.
+/// The length of the HMAC's hash: a shorter secret can be guessed from one token.
 const HS256_SECRET_MIN_BYTES: usize = 32;
 
-/// How connections prove who they are.
+/// The settings of authentication.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Auth {
     pub mode: AuthMode,
@@ -16,25 +16,25 @@ pub struct Auth {
     pub jwks_url: Option<String>,
     pub issuer: Option<String>,
     pub audience: Option<String>,
-    /// A connection without a valid token is refused.
+    /// Connections without a valid token are refused.
     pub strict: bool,
-    /// The organisation that whoever administrates is of, where nothing is verified.
+    /// The organisation of every administrator in the mode [`AuthMode::None`].
     pub dev_org: String,
 }
 
-/// What a token is.
+/// The kind of token that connections present.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AuthMode {
-    /// Nothing was configured: everybody is anonymous, and whoever knows an id may use it.
+    /// Not configured: all visitors are anonymous, and knowing an id suffices to use it.
     #[default]
     Off,
-    /// Signed by a configured key, or by one that the issuer publishes.
+    /// Signed by a configured key, or by a published key of the issuer.
     Jwt,
-    /// The same, of an issuer that must be named.
+    /// The same, but the issuer must be configured.
     Smoo,
-    /// Claims that a proxy in front has verified: nobody else may reach the port.
+    /// Claims verified by a proxy in front, which alone may reach the port.
     Trusted,
-    /// Said to be off: everybody is anonymous.
+    /// Turned off explicitly: all visitors are anonymous.
     None,
 }
 
@@ -47,7 +47,7 @@ impl AuthMode {
     }
 }
 
-/// Reads the names that are about tokens.
+/// Reads the settings of authentication.
 pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Auth, ConfigError> {
     const MODE: &str = "SMOOTH_AGENT_AUTH_MODE";
     let hs256_secret = text("AUTH_JWT_HS256_SECRET");
@@ -95,7 +95,7 @@ pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Auth, Config
 }
 
 impl fmt::Display for Auth {
-    /// The effective values, without secrets, one a line.
+    /// Prints the effective values, without secrets, one a line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let set = |present: bool| if present { "set" } else { "unset" };
         writeln!(f, "SMOOTH_AGENT_AUTH_MODE={}", self.mode.name())?;

@@ -1,4 +1,4 @@
-//! The MCP servers whose tools a worker offers: a file in the form that other MCP hosts read, with a few keys more.
+//! The MCP servers that provide tools to a worker: a file in the format of other MCP hosts, with a few more keys.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
@@ -9,46 +9,46 @@ use super::{ConfigError, Source, is_token, wrong};
 
 const NAME: &str = "SMOOTH_AGENT_MCP_CONFIG";
 
-/// Where the servers are declared, and what is declared of them.
+/// The file of declarations and its servers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Mcp {
     pub file: Option<PathBuf>,
     pub servers: Vec<McpServer>,
 }
 
-/// A server whose tools are offered.
+/// A server that provides tools.
 #[derive(Clone, Debug, PartialEq)]
 pub struct McpServer {
-    /// The first part of its tools' names.
+    /// The prefix of its tools' names.
     pub name: String,
     pub link: McpLink,
     /// The only organisation that may use its tools; `None` = all.
     pub org: Option<String>,
-    /// Its tools that wait for a person's approval.
+    /// The tools that wait for a person's approval.
     pub confirm: Which,
-    /// Its tools that may be called again with the same idempotency key; `None`: those of which it says so itself.
+    /// The tools that may be called again with the same idempotency key; `None` = as the server declares.
     pub idempotent: Option<Which>,
-    /// Time for one call; `None`: as for any tool.
+    /// Time for one call; `None` = the default of all tools.
     pub timeout: Option<Duration>,
-    /// Its own names of the tools that are offered; `None` = all.
+    /// The server's names of the tools to offer; `None` = all.
     pub tools: Option<Vec<String>>,
 }
 
-/// How a server is reached.
+/// The transport to a server.
 #[derive(Clone, PartialEq)]
 pub enum McpLink {
-    /// A child process; it is spoken to through its standard input and output.
+    /// A child process, over its standard input and output.
     Child { command: String, args: Vec<String>, env: Vec<(String, String)>, cwd: Option<PathBuf> },
     /// Streamable HTTP.
     Http { url: Url, headers: Vec<(String, String)> },
 }
 
-/// Some of a server's tools.
+/// A selection of a server's tools.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Which {
     None,
     All,
-    /// Those whose names contain one of these, in lower case.
+    /// Tools with one of these texts, in lower case, in their names.
     Parts(Vec<String>),
 }
 
@@ -63,7 +63,7 @@ impl Which {
     }
 }
 
-/// The file as it is written. A key that is not known is refused: a misspelt `confirm` must not count as none.
+/// The file's format. Unknown keys are refused: a misspelt `confirm` must not count as none.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -113,7 +113,7 @@ impl From<Selection> for Which {
     }
 }
 
-/// Reads `SMOOTH_AGENT_MCP_CONFIG` and the file that it names.
+/// Reads the file named by `SMOOTH_AGENT_MCP_CONFIG`.
 pub fn read(text: &dyn Fn(&str) -> Option<String>, source: Source) -> Result<Mcp, ConfigError> {
     let Some(file) = text(NAME).map(PathBuf::from) else { return Ok(Mcp::default()) };
     let refuse = |problem: String| wrong(NAME, format!("{}: {problem}", file.display()));
@@ -177,7 +177,7 @@ fn link(entry: &Entry, source: Source) -> Result<McpLink, String> {
     }
 }
 
-/// Puts environment variables where `${NAME}` stands, so that no secret need be in the file.
+/// Replaces `${NAME}` by environment variables, so that the file needs no secrets.
 fn fill(value: &str, source: Source) -> Result<String, String> {
     let mut filled = String::new();
     let mut rest = value;
@@ -192,7 +192,7 @@ fn fill(value: &str, source: Source) -> Result<String, String> {
 }
 
 impl fmt::Debug for McpLink {
-    /// Without anything that may be secret: values of variables and headers, arguments, a URL's user and query.
+    /// Prints the link without anything that may be secret: values of variables and headers, arguments, a URL's user and query.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = |pairs: &[(String, String)]| {
             pairs.iter().map(|(name, _)| format!("{name}=set")).collect::<Vec<_>>().join(" ")

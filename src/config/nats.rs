@@ -1,10 +1,10 @@
-//! How NATS is reached, and as which users.
+//! The connection to NATS, and its users.
 
 use std::{fmt, path::PathBuf};
 
 use super::each_without_secrets;
 
-/// How NATS is reached: the names that the `nats` CLI and the client libraries use.
+/// The connection to NATS, by the names that the `nats` CLI and the client libraries use.
 #[derive(Clone, Default)]
 pub struct Nats {
     pub url: Option<String>,
@@ -16,13 +16,13 @@ pub struct Nats {
     pub user: Option<String>,
     pub password: Option<String>,
     pub token: Option<String>,
-    /// The users that services are called as; without one, the process's own user calls them.
+    /// The users that call services; without one, the process's own user calls them.
     pub tool: Option<Login>,
     pub otp: Option<Login>,
     pub retrieve: Option<Login>,
 }
 
-/// A user on NATS.
+/// The credentials of a NATS user.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Login {
     Password { user: String, password: String },
@@ -47,7 +47,7 @@ pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Nats {
     }
 }
 
-/// `NATS_{kind}_CREDS`, `NATS_{kind}_NKEY`, or `NATS_{kind}_USER` with `NATS_{kind}_PASSWORD`.
+/// Reads `NATS_{kind}_CREDS`, `NATS_{kind}_NKEY`, or `NATS_{kind}_USER` with `NATS_{kind}_PASSWORD`.
 fn login(text: &dyn Fn(&str) -> Option<String>, kind: &str) -> Option<Login> {
     let of = |what: &str| text(&format!("NATS_{kind}_{what}"));
     let password = of("USER").map(|user| Login::Password { user, password: of("PASSWORD").unwrap_or_default() });
@@ -58,9 +58,9 @@ fn login(text: &dyn Fn(&str) -> Option<String>, kind: &str) -> Option<Login> {
 }
 
 impl Nats {
-    /// The same servers, as another user.
+    /// Returns the same servers with another user.
     pub fn with(&self, login: &Login) -> Self {
-        // The library prefers a user that stands in the URL.
+        // The library prefers a user named in the URL.
         let url = self.url.as_deref().map(|urls| urls.split(',').map(without_user).collect::<Vec<_>>().join(","));
         let as_nobody = Self { url, user: None, password: None, token: None, creds: None, nkey: None, ..self.clone() };
         match login.clone() {
@@ -70,7 +70,7 @@ impl Nats {
         }
     }
 
-    /// Whether the process connects as somebody, so that users are told apart.
+    /// Returns true if the process has a user of its own, so that the server tells users apart.
     pub fn has_user(&self) -> bool {
         self.user.is_some() || self.creds.is_some() || self.nkey.is_some()
     }

@@ -1,19 +1,18 @@
-//! What becomes of what people said: sealed or clear, how long it is kept, what an auditor is not shown.
+//! Privacy of content: encryption, retention, redaction.
 
 use std::{fmt, fs};
 
 use super::{ConfigError, PerOrg, quota::per_org, wrong};
 use crate::sealing::MasterKeys;
 
-/// Settings of privacy.
 #[derive(Clone, Default)]
 pub struct Privacy {
-    /// With them, payloads are sealed; without, clear.
+    /// Payloads are encrypted under these keys; `None` = stored in the clear.
     pub master_keys: Option<MasterKeys>,
-    /// Days after its last event that a conversation is kept, and that what it asked of tools is.
+    /// Days after the last event for which a conversation is kept, and for which its tool calls are.
     pub retain_days: PerOrg,
     pub retain_tools_days: PerOrg,
-    /// Arguments of tools that auditors are not shown: the tool's name or `*`, and the argument's.
+    /// Arguments hidden from auditors: the tool's name or `*`, and the argument's name.
     pub redact: Vec<(String, String)>,
 }
 
@@ -38,7 +37,7 @@ pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Privacy, Con
     })
 }
 
-/// A number of days for every organisation, and others for some.
+/// Reads a number of days for all organisations, and other numbers for some.
 fn days(text: &dyn Fn(&str) -> Option<String>, name: &'static str) -> Result<PerOrg, ConfigError> {
     let days = per_org(text, name)?;
     match days.min() {

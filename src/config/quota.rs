@@ -1,23 +1,23 @@
-//! How much connections, sessions and organisations may use.
+//! Quotas of connections, sessions and organisations.
 
 use std::{collections::HashMap, fmt};
 
 use super::{ConfigError, parsed, wrong};
 
-/// Messages of a conversation that are known with their times, which is as many as can be counted.
+/// Message times kept in a conversation's state, and so the most that can be counted.
 const SESSION_MESSAGES_MAX: u64 = 25;
 /// Turns of an organisation that can be counted in one request.
 const ORG_TURNS_MAX: u64 = 500;
 
-/// One-time passwords of an organisation in an hour, where nothing is set.
+/// Default of one-time passwords an hour for an organisation.
 const ORG_CODES: u64 = 1_000;
 
-/// What may be used. What is not limited costs nothing to count.
+/// The quotas. An absent quota costs no counting.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quotas {
     /// Messages a minute over one connection; 0 = any number.
     pub connection_messages: u64,
-    /// Sessions, names and requests of pages a minute, over one connection and from one address; 0 = any number.
+    /// Sessions, names and page requests a minute, over one connection and from one address; 0 = any number.
     pub connection_writes: u64,
     pub address_writes: u64,
     /// One-time passwords an hour on behalf of one group of addresses, and of an organisation.
@@ -30,14 +30,14 @@ pub struct Quotas {
     pub org_turns: PerOrg,
     pub org_tokens: PerOrg,
     pub org_connections: PerOrg,
-    /// Connections from one address, and sessions that it opens in a minute, on all edges together.
+    /// Connections from one address, and sessions it opens in a minute, on all edges together.
     pub address_connections: Option<u64>,
     pub address_sessions: Option<u64>,
-    /// How many proxies stand in front, each of which adds an address to `X-Forwarded-For`.
+    /// Number of proxies in front, each of which adds an address to `X-Forwarded-For`.
     pub proxies: usize,
 }
 
-/// A number for every organisation, and others for some.
+/// A number for all organisations, and other numbers for some.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PerOrg {
     all: Option<u64>,
@@ -45,17 +45,17 @@ pub struct PerOrg {
 }
 
 impl PerOrg {
-    /// What holds for an organisation.
+    /// Returns the number of an organisation.
     pub fn of(&self, org: &str) -> Option<u64> {
         self.some.get(org).copied().or(self.all)
     }
 
-    /// Whether it holds for anybody.
+    /// Returns true if any organisation has a number.
     pub fn is_set(&self) -> bool {
         *self != Self::default()
     }
 
-    /// The least that holds for anybody.
+    /// Returns the least number of any organisation.
     pub fn min(&self) -> Option<u64> {
         self.some.values().copied().chain(self.all).min()
     }
@@ -71,7 +71,7 @@ impl Default for Quotas {
     }
 }
 
-/// Reads the names that begin with `SMOOTH_AGENT_LIMIT`.
+/// Reads the settings that begin with `SMOOTH_AGENT_LIMIT`.
 pub fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Quotas, ConfigError> {
     let number = |name: &'static str| super::optional(text, name, "a number");
     let quotas = Quotas {
@@ -101,7 +101,7 @@ pub fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Quotas, ConfigError
     Ok(quotas)
 }
 
-/// `100`, `acme=500`, or both, comma-separated.
+/// Parses `100`, `acme=500`, or both, comma-separated.
 pub(super) fn per_org(text: &dyn Fn(&str) -> Option<String>, name: &'static str) -> Result<PerOrg, ConfigError> {
     let mut quota = PerOrg::default();
     let list = text(name).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Defaults, mistakes, secrets.
+//! Tests of defaults, invalid values and hidden secrets.
 
 use super::*;
 

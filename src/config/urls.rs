@@ -1,7 +1,8 @@
-//! URLs as they are shown: what may be secret in them is left out.
+//! Printing of URLs without their secrets.
 
-/// A URL without what may be secret in it: user and password, the values of its query, its fragment. What is no URL may be
-/// one with a typing error, so of that nothing but its end is kept.
+/// Removes possible secrets from a URL: user and password, values of the query, fragment.
+///
+/// A text that is not a URL may be a mistyped one, so only its end is kept.
 pub fn without_secrets(url: &str) -> String {
     let (address, rest) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
     let address = match (address.find("://"), address.rfind('@')) {
@@ -18,7 +19,7 @@ pub fn without_secrets(url: &str) -> String {
     format!("{address}?{}", names.collect::<Vec<_>>().join("&"))
 }
 
-/// Several URLs, separated by commas, each without its secrets.
+/// Removes possible secrets from several URLs, separated by commas.
 pub fn each_without_secrets(urls: &str) -> String {
     urls.split(',').map(|url| without_secrets(url.trim())).collect::<Vec<_>>().join(",")
 }

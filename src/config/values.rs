@@ -1,4 +1,4 @@
-//! Reading values: numbers, names of a list.
+//! Parsing of values: numbers, names of a list.
 
 use super::{ConfigError, wrong};
 
@@ -19,7 +19,7 @@ pub(super) fn parsed<T: std::str::FromStr>(
     Ok(optional(text, name, what)?.unwrap_or_else(default))
 }
 
-/// One of a few names, in any case.
+/// Parses one of a few names, in any case.
 pub(super) fn one_of<T: Copy>(
     text: &dyn Fn(&str) -> Option<String>,
     name: &'static str,
@@ -33,7 +33,7 @@ pub(super) fn one_of<T: Copy>(
         .ok_or_else(|| wrong(name, format!("`{value}` is not one of {}", all.join(", "))))
 }
 
-/// The name of a value, for printing.
+/// Returns the name of a value, for printing.
 pub(super) fn name_of<T: PartialEq>(names: &[(&'static str, T)], value: &T) -> &'static str {
     names.iter().find(|(_, known)| known == value).map_or("unset", |(name, _)| name)
 }

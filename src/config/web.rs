@@ -1,4 +1,4 @@
-//! What the built-in tools and ingest reach of the web.
+//! The web access of the built-in tools and of ingest.
 
 use std::fmt;
 
@@ -7,26 +7,26 @@ use url::Url;
 use super::{ConfigError, is_yes, without_secrets, wrong};
 use crate::fetch::Policy;
 
-/// GitHub's own API.
+/// The base URL of GitHub's own API.
 const GITHUB: &str = "https://api.github.com/";
 
-/// What may be fetched, and the services that search.
+/// The settings of fetching and of search services.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Web {
-    /// Whether the model may fetch public web pages.
+    /// The model may fetch public web pages.
     pub fetch: bool,
-    /// Hosts that are fetched from although they are not public, as `host:port`.
+    /// Hosts that may be fetched although they are not public, as `host:port`.
     pub allow: Policy,
-    /// The search engine's URL; it is asked with `q` and `format=json`.
+    /// The search engine's URL, queried with `q` and `format=json`.
     pub search_url: Option<Url>,
     pub search_key: Option<String>,
-    /// Whether the model may search GitHub.
+    /// The model may search GitHub.
     pub github_search: bool,
     pub github_url: Url,
     pub github_token: Option<String>,
 }
 
-/// Reads the names that begin with `SMOOTH_AGENT_FETCH`, `SMOOTH_AGENT_WEB_SEARCH` and `SMOOTH_AGENT_GITHUB`.
+/// Reads the settings that begin with `SMOOTH_AGENT_FETCH`, `SMOOTH_AGENT_WEB_SEARCH` and `SMOOTH_AGENT_GITHUB`.
 pub fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Web, ConfigError> {
     let yes = |name: &str| text(name).is_some_and(|value| is_yes(&value));
     let allow = text("SMOOTH_AGENT_FETCH_ALLOW").unwrap_or_default();

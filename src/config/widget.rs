@@ -1,4 +1,4 @@
-//! Where policies of widgets come from.
+//! The sources of widget policies.
 
 use std::{fmt, path::PathBuf};
 
@@ -6,16 +6,16 @@ use url::Url;
 
 use super::{ConfigError, is_yes, parsed, without_secrets, wrong};
 
-/// Where policies come from, and what happens without one.
+/// The sources of policies, and the rule for agents without one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Widgets {
     pub file: Option<PathBuf>,
     pub service: Option<WidgetService>,
-    /// An agent without a policy is refused.
+    /// Agents without a policy are refused.
     pub strict: bool,
 }
 
-/// A service of the host that is asked for policies.
+/// A service of the host application that provides policies.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WidgetService {
     pub url: Url,
@@ -23,7 +23,7 @@ pub struct WidgetService {
     pub ttl_secs: u32,
 }
 
-/// Reads the names that begin with `WIDGET_AUTH`.
+/// Reads the settings that begin with `WIDGET_AUTH`.
 pub fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Widgets, ConfigError> {
     const URL: &str = "WIDGET_AUTH_URL";
     let is_web = |url: &Url| ["http", "https"].contains(&url.scheme()) && !url.cannot_be_a_base();
