@@ -1,7 +1,7 @@
-//! `turnstream dev`: the whole product in one process, with what it needs beside it.
+//! `turnstream dev`: the whole product in one process.
 //!
-//! Without `NATS_URL` it starts a nats-server of its own; without a gateway key, the demo model. It ends what it started and
-//! touches nothing else.
+//! Without `NATS_URL` the process starts a nats-server of its own; without a gateway key, the demo model. At the end it stops
+//! the servers that it started, and no others.
 
 use std::{
     net::Ipv4Addr,
@@ -26,7 +26,7 @@ use crate::{
     signing::SigningKey,
 };
 
-/// How long a nats-server may take to start and to stop.
+/// Time for a nats-server to start, and to stop.
 const SERVER_START_MS: u64 = 20_000;
 const SERVER_STOP_MS: u64 = 10_000;
 
@@ -47,7 +47,7 @@ pub async fn run(mut config: Config, store: PathBuf) -> anyhow::Result<()> {
     result
 }
 
-/// The key that calls are signed with: the one that is configured, else one beside the server's files.
+/// Returns the key that signs calls: the configured one, else one beside the server's files.
 fn call_key(configured: Option<PathBuf>, store: &Path) -> anyhow::Result<PathBuf> {
     if let Some(path) = configured {
         return Ok(path);
@@ -78,7 +78,7 @@ async fn run_on(mut config: Config) -> anyhow::Result<()> {
     println!("nats {}", config::each_without_secrets(config.nats.url.as_deref().unwrap_or_default()));
     println!("listening on http://{}", edge.address);
     stop.wait().await;
-    // The worker goes on with the turns that the edge's clients wait for.
+    // The worker continues the turns that the edge's clients wait for.
     edge.stop().await;
     worker.stop().await;
     stop_demo.cancel();
@@ -86,24 +86,25 @@ async fn run_on(mut config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A nats-server that this process started and will end.
+/// A nats-server started and ended by this process.
 pub struct NatsServer {
     child: Child,
     pub url: String,
 }
 
 impl NatsServer {
-    /// Starts one that keeps its files in this folder.
+    /// Starts a nats-server with its files in this folder.
     pub async fn start(store: &Path) -> anyhow::Result<Self> {
         let binary = find().await?;
-        // Absolute, since the server makes its own sense of relative paths.
+        // An absolute path, since the server resolves relative ones in its own way.
         tokio::fs::create_dir_all(store).await.with_context(|| format!("can't create {}", store.display()))?;
         let store = tokio::fs::canonicalize(store).await?;
         let mut command = Command::new(&binary);
         command.args(["--addr", "127.0.0.1", "--port", "-1", "--jetstream", "--store_dir"]).arg(&store);
         command.arg("--ports_file_dir").arg(&store).arg("--log").arg(store.join("nats-server.log"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        // A group of its own, so that ctrl-c in a terminal reaches this process only, which then stops things in order.
+        // With a process group of its own, a ctrl-c in the terminal reaches only this process, which then stops everything in
+        // order.
         command.process_group(0).kill_on_drop(true);
         end_with_parent(&mut command);
         let mut child = command.spawn().with_context(|| format!("can't start {}", binary.display()))?;
@@ -115,21 +116,21 @@ impl NatsServer {
         }
     }
 
-    /// Asks it to stop, and waits.
+    /// Terminates the server and waits for its end.
     pub async fn stop(mut self) {
         if let Some(pid) = self.child.id() {
-            // The library can only kill; a server that is asked to stop closes its files in order.
+            // tokio can only kill; on SIGTERM the server closes its files in order.
             let asked = Command::new("kill").arg("-TERM").arg(pid.to_string()).status().await;
             let stopped = timeout(Duration::from_millis(SERVER_STOP_MS), self.child.wait()).await;
             if !matches!((&asked, &stopped), (Ok(_), Ok(Ok(_)))) {
                 tracing::warn!("nats-server did not stop when asked; it is killed");
             }
         }
-        // Dropping the child kills it if it still runs.
+        // Dropping the child kills a server that still runs.
     }
 }
 
-/// Has the kernel end the child when this process is killed: an orphaned server would hold the store.
+/// Makes the kernel end the child when this process is killed: an orphaned server would hold the store.
 #[cfg(target_os = "linux")]
 fn end_with_parent(command: &mut Command) {
     // SAFETY: prctl is async-signal-safe and touches only the child between fork and exec.
@@ -144,7 +145,7 @@ fn end_with_parent(command: &mut Command) {
 #[cfg(not(target_os = "linux"))]
 fn end_with_parent(_command: &mut Command) {}
 
-/// The server writes its ports to a file when it is ready.
+/// Waits for the file of ports, which the server writes when it is ready, and returns the URL.
 async fn wait_for_ports(store: &Path, binary: &Path, pid: u32, child: &mut Child) -> anyhow::Result<String> {
     #[derive(Deserialize)]
     struct Ports {
@@ -164,7 +165,7 @@ async fn wait_for_ports(store: &Path, binary: &Path, pid: u32, child: &mut Child
     }
 }
 
-/// A nats-server: `NATS_SERVER`, or one on the path. Its version is checked after connecting.
+/// Finds a nats-server: `NATS_SERVER`, or the one on the path. The version is checked after connecting.
 async fn find() -> anyhow::Result<PathBuf> {
     let binary = std::env::var_os("NATS_SERVER").map_or_else(|| PathBuf::from("nats-server"), PathBuf::from);
     let found = Command::new(&binary).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().await;

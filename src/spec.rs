@@ -1,6 +1,6 @@
-//! The JSON Schemas and the OpenAPI document of `spec/`, generated from the types that read and write the frames and events.
+//! Generates the JSON Schemas and the OpenAPI document of `spec/` from the types of frames and events.
 //!
-//! Contract: what [`write`] makes is a function of the program alone, so a test can compare it with the committed files.
+//! Contract: the output of [`write`] depends on the program alone, so a test can compare it with the committed files.
 
 use std::{fs, io, path::Path};
 
@@ -15,7 +15,7 @@ use crate::{
     wire::{actions, frames, prompts, stored::SessionRecord},
 };
 
-/// Name and content of every generated file.
+/// Returns name and content of every generated file.
 pub fn files() -> Vec<(&'static str, String)> {
     [
         ("actions.schema.json", actions()),
@@ -41,12 +41,12 @@ struct Document {
 }
 
 impl Document {
-    /// For what the program reads, and what others read too.
+    /// Creates a document of types that this program and others read.
     fn of_readers() -> Self {
         Self { generator: SchemaSettings::draft2020_12().into_generator(), defs: Map::new() }
     }
 
-    /// For what the program only writes: a field that may be left out is not required, one that is always there is.
+    /// Creates a document of types that this program only writes: optional fields are not required, fields always written are.
     fn of_writer() -> Self {
         Self { generator: SchemaSettings::draft2020_12().for_serialize().into_generator(), defs: Map::new() }
     }
@@ -82,7 +82,7 @@ fn reference(name: &str) -> Value {
     json!({ "$ref": format!("#/$defs/{name}") })
 }
 
-/// What clients send: one definition per action, told apart by the field `action`.
+/// The frames of clients: one definition per action, told apart by the field `action`.
 fn actions() -> Value {
     let mut document = Document::of_readers();
     let mut one_of = Vec::new();
@@ -114,7 +114,7 @@ fn actions() -> Value {
     document.finish("Actions", "Frames that a client sends. Unknown fields are ignored.", one_of)
 }
 
-/// What clients get: every server frame, and the `data` of the answers to actions.
+/// The frames of the server, and the `data` of replies to actions.
 fn frames() -> Value {
     let mut document = Document::of_writer();
     document.add::<frames::Frame>("Frame");
@@ -139,7 +139,7 @@ fn agent() -> Value {
     generator.root_schema_for::<AgentConfig>().to_value()
 }
 
-/// What the log holds: one definition per stored event name, the session record, and documents.
+/// The stored payloads: one definition per event name, the session record, and documents.
 fn events() -> Value {
     let mut document = Document::of_readers();
     document.add::<event::SessionOpened>(kind::SESSION_OPENED);
@@ -164,7 +164,7 @@ fn events() -> Value {
     document.add::<knowledge::runs::RunEvent>("knowledge.run");
     document.add::<knowledge::connector::Connector>("connector");
     document.add::<knowledge::connector::IngestItem>("ingest.item");
-    // Closed as parts of client frames; a stored one may get more fields.
+    // Closed types as parts of client frames, but stored ones may get more fields.
     for name in ["Citation", "Response"] {
         if let Some(Value::Object(schema)) = document.defs.get_mut(name) {
             schema.remove("additionalProperties");
