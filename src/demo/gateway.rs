@@ -1,9 +1,8 @@
 //! The demo gateway: an OpenAI-compatible chat completions endpoint in front of the demo model.
 //!
-//! Contract: `POST /v1/chat/completions`, streamed word by word or as one object; every refusal has
-//! an OpenAI-style error body. Usage counts whitespace-separated words as tokens, since the demo
-//! model has no other unit. When `shutdown` completes the server ends, and the replies that are
-//! being streamed with it.
+//! Contract: `POST /v1/chat/completions`, streamed word by word or as one object; every refusal has an OpenAI-style error body.
+//! Usage counts whitespace-separated words as tokens, since the demo model has no other unit. When `shutdown` completes, the
+//! server ends and cuts off the replies that are being streamed.
 
 use super::model::{self, Answer};
 use super::request::Request;
@@ -24,7 +23,7 @@ use warp::Filter;
 use warp::http::StatusCode;
 use warp::reply::Response;
 
-/// The pause before each word, so that an answer is seen to stream.
+/// The pause before each word, which makes the streaming visible.
 const WORD_DELAY_MS: u64 = 15;
 /// The largest request: a long conversation with all its tool results.
 const REQUEST_MAX_BYTES: u64 = 16 * 1024 * 1024;
@@ -64,7 +63,7 @@ pub async fn serve(listener: TcpListener, shutdown: impl Future<Output = ()> + S
     }
 }
 
-/// Without TCP_NODELAY every word would wait for the acknowledgement of the one before.
+/// Sets TCP_NODELAY: without it every word would wait for the acknowledgement of the one before.
 fn prepare(socket: &TcpStream) {
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
@@ -99,7 +98,7 @@ fn complete(body: &[u8]) -> Response {
     }
 }
 
-/// An answer on its way into the API's shapes.
+/// An answer with the fields of its request that the API repeats.
 struct Completion {
     id: String,
     created: u64,
@@ -143,7 +142,7 @@ impl Completion {
         })
     }
 
-    /// The whole answer as one object.
+    /// Returns the answer as one object.
     fn whole(&self) -> Value {
         let message = match &self.answer {
             Answer::Say(text) => json!({"role": "assistant", "content": text}),
@@ -160,7 +159,7 @@ impl Completion {
         whole
     }
 
-    /// The answer as the data of its events, in order.
+    /// Returns the data of the answer's server-sent events, in order.
     fn events(&self) -> VecDeque<String> {
         let kind = "chat.completion.chunk";
         let delta = |delta: Value, finish_reason: Option<&str>| {
@@ -203,7 +202,7 @@ fn event_stream(events: VecDeque<String>) -> Response {
     warp::Reply::into_response(warp::reply::with_header(reply, "cache-control", "no-cache"))
 }
 
-/// What does not reach the endpoint is refused in the API's shape too.
+/// Refuses requests to other routes in the API's error format.
 async fn refuse(rejection: warp::Rejection) -> Result<Response, Infallible> {
     let (status, message) = if rejection.is_not_found() {
         (StatusCode::NOT_FOUND, "there is only /v1/chat/completions here")

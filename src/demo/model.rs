@@ -1,23 +1,23 @@
-//! What the demo model answers: a pure function of the request.
+//! The demo model's answer: a pure function of the request.
 //!
-//! Contract: rules are tried in a fixed order and the first that fits answers: tool results, an
-//! explicit `call NAME {…}`, a refund, small talk, the passages, and last a word about itself.
+//! Contract: rules are tried in a fixed order, and the first that fits answers: tool results, an explicit `call NAME {…}`, a
+//! refund, small talk, the passages, and last a self-introduction.
 
 use super::passages;
 use super::request::{Message, Request, Role, ToolFunction};
 use super::words::{stems, words};
 use serde_json::{Map, Value, json};
 
-/// The refund tool that the demo documents go with.
+/// The refund tool of the demo documents.
 const REFUND_TOOL: &str = "issue_refund";
-/// Said when the order is not named; a message that follows it is read as the order's id.
+/// The question for the order; a message after it is read as the order's id.
 const WHICH_ORDER: &str = "I can issue a refund. Which order is it for? Please give me its id, for example ORD-1234.";
 const ABOUT_ME: &str = "I am a small demo model without a gateway key. I can answer questions \
     from the documents that were ingested, for example “How long is your return window?”, and I \
     can call tools: try “Refund my order ORD-1234”, or “call TOOL_NAME {…}” for a tool of yours.";
-/// The longest piece of a tool's result that is repeated in words.
+/// The longest excerpt of a tool's result in an answer.
 const RESULT_MAX_CHARS: usize = 600;
-/// A message with more words than this is no small talk.
+/// Longer messages are not small talk.
 const SMALL_TALK_MAX_WORDS: usize = 5;
 
 #[derive(Debug, PartialEq)]
@@ -38,7 +38,7 @@ pub fn answer(request: &Request) -> Answer {
         .unwrap_or_else(|| Answer::Say(ABOUT_ME.to_owned()))
 }
 
-/// `call NAME {…}`: lets people try their own tools without a real model.
+/// Handles `call NAME {…}`, with which people try their own tools without a real model.
 fn explicit_call(request: &Request, text: &str) -> Option<Answer> {
     let lower = text.to_ascii_lowercase();
     let at = lower.match_indices("call ").map(|(at, _)| at).find(|at| {
@@ -71,7 +71,7 @@ fn explicit_call(request: &Request, text: &str) -> Option<Answer> {
     Some(Answer::Call { name: name.to_owned(), arguments })
 }
 
-/// A refund is asked for: calls the tool, or asks for the order first.
+/// Handles a request for a refund: calls the tool, or asks for the order first.
 fn refund(request: &Request, text: &str) -> Option<Answer> {
     let tool = request.tool(REFUND_TOOL)?;
     let asked_before = request.messages.iter().rev();
@@ -89,7 +89,7 @@ fn refund(request: &Request, text: &str) -> Option<Answer> {
     }
 }
 
-/// Tells "refund my order" and "I want a refund" from a question about refunds.
+/// Returns true for "refund my order" and "I want a refund", and false for a question about refunds.
 fn wants_refund(text: &str) -> bool {
     let all: Vec<String> = words(text).collect();
     let first = all.first().map(String::as_str);
@@ -97,8 +97,8 @@ fn wants_refund(text: &str) -> bool {
     !first.is_some_and(|word| questions.contains(&word))
 }
 
-/// The first word that looks like an order's id: letters and digits like `ORD-1234`, or a number
-/// after the word "order".
+/// Returns the first word that looks like an order's id: letters and digits like `ORD-1234`, or a number after the word
+/// "order".
 fn order_id(text: &str) -> Option<String> {
     let mut after_order = false;
     for word in text.split_whitespace() {
@@ -124,7 +124,7 @@ fn reason(text: &str) -> String {
     }
 }
 
-/// The arguments under the names that the tool's schema gives them.
+/// Returns the arguments under the names in the tool's schema.
 fn refund_arguments(tool: &ToolFunction, order: &str, reason: &str) -> Value {
     let Some(properties) = tool.parameters["properties"].as_object() else {
         return json!({"order_id": order, "reason": reason});
@@ -160,7 +160,7 @@ fn small_talk(text: &str) -> Option<String> {
     Some(said.to_owned())
 }
 
-/// What to say about the tool results at the end of the messages, when that is where they end.
+/// Describes the tool results at the end of the messages, if the messages end with any.
 fn about_results(messages: &[Message]) -> Option<String> {
     let first = messages.iter().rposition(|m| m.role != Role::Tool)? + 1;
     let said = messages[first..].iter().map(|result| {
@@ -199,14 +199,14 @@ fn about_result(name: &str, arguments: &str, result: &str) -> String {
 }
 
 enum Outcome {
-    /// With the fields, when the result is a JSON object.
+    /// The fields, if the result is a JSON object.
     Done(Option<Value>),
     Rejected,
     Failed,
 }
 
 impl Outcome {
-    /// Reads a result as a model would, from its text: a tool message carries nothing else.
+    /// Parses a result as a model would, from its text: a tool message carries nothing else.
     fn of(result: &str) -> Self {
         let json: Value = serde_json::from_str(result).unwrap_or_default();
         let text = result.to_lowercase();
@@ -214,7 +214,7 @@ impl Outcome {
         let is_error = text.starts_with("error")
             || json["isError"] == true
             || json.get("error").is_some_and(|error| !error.is_null());
-        // A tool's own fields may hold these words too, so a plain success is not searched.
+        // Successes are not searched, since a tool's own fields may hold these words too.
         if (is_error || !json.is_object())
             && says(&["reject", "declin", "denied", "not approve", "expired"])
             && says(&["user", "approv", "visitor", "human", "confirm"])
@@ -228,7 +228,7 @@ impl Outcome {
     }
 }
 
-/// A string or number under a key that begins with `part`, preferring one that names an id.
+/// Finds a string or number under a key that begins with `part`, preferring a key with `id`.
 fn find_text(json: &Value, part: &str) -> Option<String> {
     let matching = || {
         let fields = json.as_object().into_iter().flatten();
@@ -243,7 +243,7 @@ fn find_text(json: &Value, part: &str) -> Option<String> {
     })
 }
 
-/// A result as words: the fields of an object one after the other, other text as it is.
+/// Formats a result as words: an object's fields one after the other, other text as it is.
 fn in_words(result: &str) -> String {
     let text = match serde_json::from_str(result) {
         Ok(Value::Object(object)) => {

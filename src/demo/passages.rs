@@ -1,19 +1,18 @@
-//! Answers from the passages that a request carries.
+//! Answers from the passages of a request.
 //!
-//! Contract: the section begins with the line `Relevant knowledge:` in a system message and holds
-//! passages as `[n] Title`, their text, and an empty line. Only sentences that stand there are
-//! said, with the title they stand under.
+//! Contract: the section begins with the line `Relevant knowledge:` in a system message and holds passages as `[n] Title`,
+//! their text, and an empty line. An answer quotes only sentences of the passages, with their title.
 
 use super::request::{Request, Role};
 use super::words::stems;
 use std::collections::HashSet;
 
 const SECTION: &str = "Relevant knowledge:";
-/// The share of a question's words that a sentence must meet: below it, it is about other things.
+/// The least share of a question's words that a sentence must match; below it, the sentence is off-topic.
 const OVERLAP_MIN: f64 = 0.3;
-/// What a word met only in the title counts, against one in the sentence.
+/// The weight of a word matched only in the title; one matched in the sentence weighs 1.
 const TITLE_WEIGHT: f64 = 0.5;
-/// How many sentences an answer quotes at most.
+/// The most sentences of an answer.
 const SENTENCES_MAX: usize = 2;
 
 #[derive(Debug, PartialEq)]
@@ -22,7 +21,7 @@ struct Passage<'a> {
     text: String,
 }
 
-/// The sentences that answer the question best, or nothing when none is about it.
+/// Returns the sentences that answer the question best, or `None` if no sentence is on topic.
 pub fn answer(request: &Request, question: &str) -> Option<String> {
     let asked = stems(question);
     if asked.is_empty() {
@@ -41,7 +40,7 @@ pub fn answer(request: &Request, question: &str) -> Option<String> {
     enough.then(|| format!("According to “{title}”: {quote}"))
 }
 
-/// The passages of the last knowledge section.
+/// Parses the passages of the last knowledge section.
 fn passages(request: &Request) -> Vec<Passage<'_>> {
     let systems = request.messages.iter().filter(|m| m.role == Role::System);
     let mut sections = systems.filter_map(|message| section(&message.content));
@@ -57,7 +56,7 @@ fn passages(request: &Request) -> Vec<Passage<'_>> {
     found
 }
 
-/// What follows the line that opens the section.
+/// Returns the text after the section's opening line.
 fn section(message: &str) -> Option<&str> {
     let mut rest = message;
     while !rest.is_empty() {
@@ -76,13 +75,13 @@ fn passage_title(line: &str) -> Option<&str> {
     numbered.then(|| title.trim())
 }
 
-/// A passage's best sentences for the asked words, in the order of the text, and their score.
+/// Returns the score of a passage and its best sentences, in the order of the text.
 fn quote(passage: &Passage<'_>, asked: &HashSet<String>) -> (f64, String) {
     let title = stems(passage.title);
     let sentences = sentences(&passage.text);
     let mut scored: Vec<(usize, f64)> =
         sentences.iter().map(|sentence| score(&stems(sentence), &title, asked)).enumerate().collect();
-    // Stable: of two equally good sentences the earlier one stays first.
+    // A stable sort: of two equally good sentences the earlier one stays first.
     scored.sort_by(|one, other| other.1.total_cmp(&one.1));
     let Some(best) = scored.first().map(|(_, score)| *score) else {
         return (0.0, String::new());
@@ -103,7 +102,7 @@ fn score(sentence: &HashSet<String>, title: &HashSet<String>, asked: &HashSet<St
     asked.iter().map(word_score).sum()
 }
 
-/// The sentences of a text, without the marks of headings and lists.
+/// Splits a text into sentences, without the marks of headings and lists.
 fn sentences(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     for line in text.lines() {
@@ -118,7 +117,7 @@ fn sentences(text: &str) -> Vec<&str> {
     found
 }
 
-/// Where the first sentence ends: behind a full stop that a space follows, or at the end.
+/// Returns the end of the first sentence: after a full stop before a space, or the end of the text.
 fn sentence_end(text: &str) -> usize {
     let mut chars = text.char_indices().peekable();
     while let Some((at, c)) = chars.next() {

@@ -1,4 +1,4 @@
-//! A chat completion request, as far as the demo model reads it.
+//! The fields of a chat completion request that the demo model reads.
 //!
 //! Contract: unknown fields are ignored; a missing or odd field of a message reads as empty.
 
@@ -74,14 +74,14 @@ impl Request {
         functions.into_iter().find(|function| function.name == name)
     }
 
-    /// The message that is to be answered, when it is a user's.
+    /// Returns the last message of the user, or an empty text.
     pub fn last_user_text(&self) -> &str {
         let mut users = self.messages.iter().filter(|m| m.role == Role::User);
         users.next_back().map_or("", |message| &message.content)
     }
 }
 
-/// A message's text: a string, or the text parts of a list of parts.
+/// Reads a message's text: a string, or the text parts of a list of parts.
 fn text_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
         Value::String(text) => text,

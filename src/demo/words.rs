@@ -1,11 +1,11 @@
 //! Words of a text, made comparable.
 //!
-//! Contract: two forms of one English word mostly become the same stem; words that carry no
-//! meaning in a question are left out. Good enough to choose a sentence, no more.
+//! Contract: two forms of one English word mostly get the same stem; words without a meaning in a question are left out. Good
+//! enough to choose a sentence, no more.
 
 use std::collections::HashSet;
 
-/// Words that say nothing about what a question is about.
+/// Words that carry no topic.
 const STOP_WORDS: &[&str] = &[
     "a", "about", "all", "am", "an", "and", "any", "are", "as", "at", "be", "by", "can", "could", "do", "does", "for",
     "from", "get", "give", "has", "have", "how", "i", "if", "in", "is", "it", "its", "know", "like", "long", "many",
@@ -14,18 +14,18 @@ const STOP_WORDS: &[&str] = &[
     "when", "where", "which", "who", "why", "will", "with", "would", "you", "your",
 ];
 
-/// The words of a text in lower case: runs of letters and digits.
+/// Splits a text into lower-case words: runs of letters and digits.
 pub fn words(text: &str) -> impl Iterator<Item = String> {
     let runs = text.split(|c: char| !c.is_alphanumeric());
     runs.filter(|word| !word.is_empty()).map(|word| word.to_lowercase())
 }
 
-/// The stems of a text's words that carry meaning.
+/// Returns the stems of the words that carry a topic.
 pub fn stems(text: &str) -> HashSet<String> {
     words(text).filter(|word| !STOP_WORDS.contains(&word.as_str())).map(|word| stem(&word)).collect()
 }
 
-/// Cuts the commonest endings off, as long as something recognisable is left.
+/// Strips the commonest endings if three characters remain.
 fn stem(word: &str) -> String {
     const LEFT_MIN_CHARS: usize = 3;
     for ending in ["ing", "ies", "ed", "es", "s", "e", "y"] {

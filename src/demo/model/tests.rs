@@ -1,4 +1,4 @@
-//! What the demo model says and calls.
+//! Answers and calls of the demo model.
 
 use super::*;
 
@@ -32,7 +32,7 @@ fn called(answer: Answer) -> (String, Value) {
     }
 }
 
-/// The answer to a tool's result, after a call with these arguments.
+/// Returns the answer to a tool's result, after a call with these arguments.
 fn after_result(name: &str, arguments: Value, result: &str) -> String {
     let call = json!({"id": "c1", "type": "function",
         "function": {"name": name, "arguments": arguments.to_string()}});
