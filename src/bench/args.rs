@@ -1,7 +1,6 @@
-//! The command line of `turnstream bench`: what to load, how hard, and which processes to watch.
+//! The command line of `turnstream bench`.
 //!
-//! Contract: everything here is checked before a connection is opened; a scenario reads its defaults
-//! from the constants of this file and nowhere else.
+//! Contract: all arguments are checked before a connection is opened. The defaults of a scenario stand in its own file.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -12,7 +11,7 @@ use clap::ValueEnum;
 
 use super::procs::Watched;
 
-/// Where servers under test find the fake gateway when the command line names no other place.
+/// Default address of the fake gateway, where servers under test look for it.
 pub const DEFAULT_GATEWAY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9000);
 
 /// Measure servers of the smooth-operator protocol with a built-in fake model gateway.
@@ -31,7 +30,7 @@ pub struct BenchArgs {
     #[arg(long = "pid", value_name = "NAME=PID")]
     pub pids: Vec<NamedPid>,
 
-    /// Run only these scenarios. Repeatable; all of them but growth by default.
+    /// Run only these scenarios. Repeatable; default: all but growth.
     #[arg(long = "scenario", value_name = "NAME")]
     pub scenarios: Vec<Scenario>,
 
@@ -43,11 +42,11 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", value_parser = positive)]
     pub connections: Option<usize>,
 
-    /// How many conversations growth makes in the end.
+    /// Number of conversations that growth ends with.
     #[arg(long, value_name = "N", default_value = "100000", value_parser = positive)]
     pub conversations: usize,
 
-    /// How long each measured window is.
+    /// Length of each measured window.
     #[arg(long, value_name = "N", default_value = "10", value_parser = seconds)]
     pub seconds: f64,
 
@@ -63,61 +62,61 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub rate: Option<u32>,
 
-    /// Where the fake gateway listens: 127.0.0.1:9000 by default, any free port when the product is
-    /// started here. Servers under test are started with SMOOAI_GATEWAY_URL=http://ADDR/v1.
+    /// Address of the fake gateway: 127.0.0.1:9000 by default, any free port when the product is started here. Servers under
+    /// test are started with SMOOAI_GATEWAY_URL=http://ADDR/v1.
     #[arg(long, value_name = "ADDR")]
     pub gateway_listen: Option<SocketAddr>,
 
-    /// Run only the fake gateway until ctrl-c, to start or to try servers by hand. It must have
-    /// ended before a measurement begins: the measurement compares the gateway's clock with its own.
+    /// Run only the fake gateway until ctrl-c, to start or to try servers by hand. End it before a measurement: a measurement
+    /// compares its own gateway's clock with the clients'.
     #[arg(long)]
     pub gateway_only: bool,
 
-    /// How long a turn may take beyond its own pace before it counts as lost.
+    /// Time beyond its own pace after which a turn counts as lost.
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub turn_grace: f64,
 }
 
 impl BenchArgs {
-    /// The scenarios to run, in the order of the catalogue whatever order they were named in.
+    /// Returns the scenarios to run, in the order of the catalogue.
     pub fn chosen_scenarios(&self) -> Vec<Scenario> {
         let all = Scenario::value_variants().iter().copied();
         let is_usual = |scenario: &Scenario| self.scenarios.is_empty() && *scenario != Scenario::Growth;
         all.filter(|scenario| is_usual(scenario) || self.scenarios.contains(scenario)).collect()
     }
 
-    /// The processes named by `--pid`.
+    /// Returns the processes named by `--pid`.
     pub fn watched(&self) -> Vec<Watched> {
         let named = self.pids.iter();
         named.map(|named| Watched::new(&named.name, named.pid)).collect()
     }
 
-    /// [`BenchArgs::turn_grace`] as a duration.
+    /// Returns [`BenchArgs::turn_grace`] as a duration.
     pub fn grace(&self) -> Duration {
         Duration::from_secs_f64(self.turn_grace)
     }
 }
 
-/// What can be measured.
+/// The catalogue of scenarios.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
     /// Closed loop of application-level pings.
     Ping,
     /// Closed loop of new conversations.
     Sessions,
-    /// Turns whose model speaks at an even pace, then the same at saturation.
+    /// Turns of an evenly paced model, then the same at saturation.
     Paced,
-    /// Turns whose model writes as fast as the socket takes it, back to back.
+    /// Back-to-back turns of a model that writes as fast as the socket takes it.
     FlatOut,
-    /// Memory of connections that do nothing.
+    /// Memory of idle connections.
     Idle,
     /// Reading a conversation back.
     History,
     /// Sockets that never read, beside healthy streams.
     SlowReader,
-    /// Whether the time of a refusal tells what is somebody else's from what does not exist.
+    /// Refusals of another user's session and of a missing one, and the chance to tell them apart by time.
     NotYours,
-    /// The cost of a turn's end, a herd of resumes, a page and a list as conversations grow in number. It takes minutes.
+    /// The cost of a turn's end, a herd of resumes, a page and a list as conversations grow in number. Takes minutes.
     Growth,
 }
 

@@ -1,8 +1,7 @@
-//! One WebSocket connection as a healthy client uses it: ask, wait for the answer; send a message,
-//! read the turn to its end.
+//! One WebSocket connection used as by a healthy client: requests with their answers, and turns read to their end.
 //!
-//! Contract: times are taken when a frame has been read and before it is parsed. Every frame that
-//! nobody asked for is a fault, so a doubled terminal frame is found whenever it comes.
+//! Contract: times are taken when a frame has been read and before it is parsed. Every unsolicited frame is a fault, so a
+//! doubled terminal frame is found at any time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,19 +26,19 @@ use super::wire::{Action, Frame, SessionData};
 
 /// Enough for a burst of coalesced tokens in one read; 2000 idle clients still fit in memory.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
-/// What published clients give a request.
+/// The request timeout of published clients.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a closing connection may still deliver frames, which are then judged.
+/// Time for a closing connection to deliver late frames, which are checked too.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A receive window that a slow reader fills at once.
 const SMALL_WINDOW_BYTES: u32 = 4 * 1024;
 
-/// How a connection treats what it is sent.
+/// The size of a connection's receive window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
     Normal,
-    /// For a client that will not read: the server shall feel it soon.
+    /// For a client that will not read: the server soon feels back-pressure.
     Small,
 }
 
@@ -47,12 +46,12 @@ pub enum Window {
 pub struct Answer {
     kind: String,
     data: Option<Box<RawValue>>,
-    /// From before the write to after the read.
+    /// Time from before the write to after the read.
     pub took_ns: u64,
 }
 
 impl Answer {
-    /// The answer's data in the shape that the action promises.
+    /// Parses the answer's data as the action's type.
     pub fn data<T: DeserializeOwned>(&self) -> Result<T, Fault> {
         let data = self.data.as_deref().map_or("null", RawValue::get);
         serde_json::from_str(data).map_err(|error| Fault::BadAnswer(error.to_string()))
@@ -73,7 +72,7 @@ pub struct Client {
     next_request: u64,
     /// The cursor of the last frame of a turn.
     pub seq: Option<String>,
-    /// What this connection's server did wrong so far.
+    /// The server's faults on this connection so far.
     pub faults: FaultLog,
 }
 
@@ -160,7 +159,7 @@ impl Client {
         Ok(turn)
     }
 
-    /// Runs one turn from the message to its terminal frame. Its faults are in it.
+    /// Runs one turn from the message to its terminal frame; the turn holds its faults.
     pub async fn turn(
         &mut self,
         session: &str,
@@ -198,7 +197,7 @@ impl Client {
         timeout(limit, reading).await.unwrap_or(Err(Fault::NoTerminal))
     }
 
-    /// Reads until every one of `turns` has ended; `Ok` also when `limit` is over before.
+    /// Reads until every turn has ended, or until `limit`; both are `Ok`.
     pub async fn read_turns(&mut self, turns: &mut HashMap<Uuid, Turn>, limit: Duration) -> Result<(), Fault> {
         let mut open = turns.values().filter(|turn| turn.ended_ns.is_none()).count();
         let reading = async {
@@ -219,7 +218,7 @@ impl Client {
         timeout(limit, reading).await.unwrap_or(Ok(()))
     }
 
-    /// Closes in the proper way; what still comes, and nobody asked for, is a fault.
+    /// Closes with a closing handshake. Late unsolicited frames are faults.
     pub async fn close(mut self) -> FaultLog {
         let closing = async {
             if self.socket.close(None).await.is_err() {
@@ -268,7 +267,7 @@ impl Client {
 }
 
 fn unasked_fault(frame: &Frame<'_>) -> Fault {
-    // Only turns have UUIDs as request ids here, and a turn that is waited for is not unasked.
+    // Here only turns have UUIDs as request ids, and frames of an awaited turn do not come here.
     let is_turn = frame.request_id.as_deref().is_some_and(|id| Uuid::parse_str(id).is_ok());
     match is_turn {
         true => Fault::AfterTerminal(frame.kind.to_string()),

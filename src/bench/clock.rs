@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 static ZERO: OnceLock<Instant> = OnceLock::new();
 
-/// Nanoseconds since this process first asked.
+/// Returns nanoseconds since the first call in this process.
 pub fn now_ns() -> u64 {
     let zero = ZERO.get_or_init(Instant::now);
     u64::try_from(zero.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A number of nanoseconds as fractional seconds.
+/// Converts nanoseconds to fractional seconds.
 pub fn ns_to_seconds(ns: u64) -> f64 {
     Duration::from_nanos(ns).as_secs_f64()
 }

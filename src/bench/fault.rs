@@ -1,45 +1,45 @@
-//! What a server can do wrong, and the count of it.
+//! Faults of a server, and their count.
 //!
-//! Contract: a fault is one thing that a healthy client would have noticed. Every fault is counted;
-//! only the first few keep their text.
+//! Contract: a fault is one mistake that a healthy client would have noticed. Every fault is counted; only the first few keep
+//! their text.
 
 use std::fmt;
 
 /// Texts kept by one log.
 const KEPT: usize = 5;
 
-/// One violation of the protocol, or a failure to get an answer at all.
+/// One violation of the protocol, or a failure to get any answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// No connection, or no handshake.
     Connect(String),
     /// The connection ended while an answer was due.
     Closed(String),
-    /// Nothing came within the time.
+    /// No frame came in time.
     Silent(&'static str),
     /// An `error` frame instead of the answer.
     Refused { code: String, message: String },
-    /// The answer does not say what it must.
+    /// The answer's content is wrong.
     BadAnswer(String),
-    /// A frame that nobody asked for, or out of order.
+    /// An unsolicited frame, or one out of order.
     Unexpected(String),
     /// Tokens were skipped.
     TokenMissing { expected: u32, got: u32 },
     /// A token came again, or late.
     TokenRepeated { expected: u32, got: u32 },
-    /// A piece of text that is no token.
+    /// A piece of text that is not a token.
     TokenGarbled(String),
-    /// The turn ended with fewer tokens than the model said, or with more.
+    /// The turn ended with fewer tokens than the model wrote, or with more.
     TokensWrong { expected: u32, got: u32 },
     /// A frame of the turn came before its 202.
     BeforeAccepted(String),
     /// The turn never ended.
     NoTerminal,
-    /// A frame of a turn that was over.
+    /// A frame of a turn that had ended.
     AfterTerminal(String),
-    /// The turn ended, but not with its reply.
+    /// The turn ended without its reply.
     TurnFailed(String),
-    /// The final text is not the streamed text.
+    /// The final text differs from the streamed text.
     ReplyDiffers,
     /// The gateway never saw a finished turn's model call.
     NoModelCall,
@@ -48,7 +48,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether the connection is of no use after it.
+    /// Returns true if the connection can't be used any more.
     pub fn ends_connection(&self) -> bool {
         matches!(self, Fault::Connect(_) | Fault::Closed(_) | Fault::Silent(_) | Fault::NoTerminal)
     }

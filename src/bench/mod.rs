@@ -1,10 +1,9 @@
 //! `turnstream bench`: a load generator for servers of the smooth-operator protocol, with a built-in
 //! fake model gateway.
 //!
-//! Contract: it is a black-box client. It knows the public WebSocket protocol and nothing of this
-//! crate, so it measures any server that speaks it. Every answer is checked while it is timed: a
-//! token that is missing or doubled, a turn without exactly one terminal frame, or any other wrong
-//! answer is an error, and a run with errors fails.
+//! Contract: the bench is a black-box client. It knows the public WebSocket protocol and nothing of this crate, so it measures
+//! any server of the protocol. Every answer is checked while it is timed: a missing or doubled token, a turn without exactly one
+//! terminal frame, or any other wrong answer is an error, and a run with errors fails.
 //!
 //! ```text
 //! clients ──ws──▶ servers under test ──http──▶ fake gateway (a thread of this process)
@@ -48,14 +47,14 @@ use self::product::Product;
 use self::report::Report;
 use self::users::Users;
 
-/// What every scenario works with.
+/// The shared state of the scenarios.
 struct Bench {
     args: BenchArgs,
     targets: Vec<String>,
     watched: Vec<Watched>,
     gateway: Arc<GatewayLog>,
     users: Users,
-    /// The agent that all sessions ask for.
+    /// The agent of all sessions.
     agent: String,
     connections_made: AtomicUsize,
 }
@@ -79,7 +78,7 @@ impl Bench {
         }
     }
 
-    /// Connects to the next edge in turn.
+    /// Connects to the next edge, round-robin.
     async fn connect(&self, window: Window) -> Result<Client, Fault> {
         Client::connect(self.target(), window).await
     }
@@ -90,14 +89,14 @@ impl Bench {
         Client::connect(&format!("{}?v=resume{token}", self.target()), Window::Normal).await
     }
 
-    /// The next edge in turn.
+    /// Returns the next edge's URL, round-robin.
     fn target(&self) -> &str {
         let number = self.connections_made.fetch_add(1, Ordering::Relaxed);
         &self.targets[number % self.targets.len()]
     }
 }
 
-/// Runs the bench: prints the report and fails when anything was wrong.
+/// Runs the scenarios, prints the report, and fails if any fault was found.
 pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
     for url in &args.urls {
         if !url.starts_with("ws://") {
@@ -108,7 +107,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let default = if is_spawning { any_port } else { args::DEFAULT_GATEWAY };
     let gateway = Gateway::start(args.gateway_listen.unwrap_or(default))?;
-    // From here on the product is never left behind: a signal while it starts is heeded once it runs.
+    // From here on the product never outlives the bench: a signal during its start takes effect once it runs.
     let mut interrupts = Interrupts::new()?;
     if args.gateway_only {
         println!("gateway http://{}/v1", gateway.address);
@@ -143,7 +142,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Prints the table and writes the JSON. On standard output there is only one of them.
+/// Prints the table and writes the JSON. If the JSON goes to standard output, the table goes to standard error.
 fn publish(report: &Report, json: Option<&Path>) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(report)?;
     match json {
@@ -160,7 +159,7 @@ fn publish(report: &Report, json: Option<&Path>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ctrl-c and requests to end, noticed from the moment this is made.
+/// Ctrl-c and SIGTERM, caught from the creation of this value on.
 struct Interrupts {
     interrupt: Signal,
     terminate: Signal,

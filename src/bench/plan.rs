@@ -1,38 +1,38 @@
-//! What a turn's model shall say: written into the user's message by the client, read back by the
-//! fake gateway, and checked token by token on arrival.
+//! The plan of a turn's output: written into the user's message by the client, read back by the fake gateway, and checked token
+//! by token on arrival.
 //!
-//! Contract: `Plan::find` finds in any text what `Plan`'s `Display` wrote, whatever the server put
-//! around it; `marks` finds in any run of tokens what `write_token` wrote.
+//! Contract: `Plan::find` finds the output of `Plan`'s `Display` in any text around it; `marks` finds the output of
+//! `write_token` in any run of tokens.
 
 use std::fmt::{self, Write};
 
 use uuid::Uuid;
 
-/// The first word of a message that steers the gateway.
+/// The first word of a plan in a message.
 const WORD: &str = "bench";
 
 /// The radix of the send time inside a token: short, and without characters that JSON escapes.
 const RADIX: u32 = 36;
 
-/// One turn's output.
+/// The output of one turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Names the turn in the gateway's records; the client uses it as the request id too.
+    /// The turn's id in the gateway's records, and its request id.
     pub id: Uuid,
     pub tokens: u32,
-    /// Tokens a second; 0 is as fast as the socket takes them.
+    /// Tokens a second; 0 = as fast as the socket takes them.
     pub rate: u32,
-    /// Filler bytes in each token, for turns that shall be heavy rather than long.
+    /// Filler bytes in each token, for turns that are heavy rather than long.
     pub pad: u32,
 }
 
 impl Plan {
-    /// A plan with a fresh id.
+    /// Creates a plan with a fresh id.
     pub fn new(tokens: u32, rate: u32) -> Plan {
         Plan { id: Uuid::new_v4(), tokens, rate, pad: 0 }
     }
 
-    /// Reads the last plan that `text` mentions.
+    /// Reads the last plan in `text`.
     pub fn find(text: &str) -> Option<Plan> {
         let start = text.rfind(&format!("{WORD} id="))?;
         let mut plan = Plan { id: Uuid::nil(), tokens: 0, rate: 0, pad: 0 };
@@ -80,14 +80,14 @@ pub fn write_token(out: &mut String, index: u32, sent_ns: u64, pad: u32) {
     }
 }
 
-/// One token as it arrived.
+/// An arrived token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     pub index: u32,
     pub sent_ns: u64,
 }
 
-/// The tokens in `text`; `None` stands for a word that is no token.
+/// Parses the tokens in `text`; `None` = a word that is not a token.
 pub fn marks(text: &str) -> impl Iterator<Item = Option<Mark>> {
     text.split_ascii_whitespace().map(|word| {
         let mut parts = word.strip_prefix('t')?.splitn(3, ':');

@@ -1,7 +1,7 @@
 //! CPU time and memory of processes, read from `/proc`.
 //!
-//! Contract: a window is opened and closed around what is measured; a process that is gone by then
-//! is reported as a fault, never as zero. Where there is no `/proc`, nothing can be watched.
+//! Contract: a window is opened and closed around a measurement; a process that has ended by then is reported as a fault, never
+//! as zero. Without `/proc`, no process can be watched.
 
 use std::fs;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use tokio::time::sleep;
 use super::clock::{now_ns, ns_to_seconds};
 use super::fault::Fault;
 
-/// Linux counts CPU time for user space in hundredths of a second, whatever its own clock is.
+/// Linux reports CPU time to user space in hundredths of a second, at any tick rate of its own.
 const TICK_MS: u64 = 10;
 
-/// Often enough to see a peak, seldom enough that reading the figures costs next to nothing.
+/// Often enough to catch a peak, and seldom enough to cost next to nothing.
 const PEAK_PAUSE: Duration = Duration::from_millis(250);
 
 /// A process to watch.
@@ -34,7 +34,7 @@ impl Watched {
     }
 }
 
-/// What one process used within a window.
+/// The use of one process within a window.
 #[derive(Clone, Debug, Serialize)]
 pub struct ProcessUse {
     pub name: String,
@@ -44,18 +44,18 @@ pub struct ProcessUse {
     pub rss_after_kib: u64,
 }
 
-/// What all processes used within a window.
+/// The use of all processes within a window.
 #[derive(Debug, Default)]
 pub struct WindowUse {
     pub seconds: f64,
     pub processes: Vec<ProcessUse>,
-    /// Of this process: the clients and the fake gateway.
+    /// CPU time of this process: the clients and the fake gateway.
     pub bench_cpu_ms: u64,
     pub faults: Vec<Fault>,
 }
 
 impl WindowUse {
-    /// CPU time of the watched processes together.
+    /// Returns the CPU time of all watched processes.
     pub fn cpu_ms(&self) -> u64 {
         self.processes.iter().map(|used| used.cpu_ms).sum()
     }
@@ -67,7 +67,7 @@ struct Usage {
     rss_kib: u64,
 }
 
-/// A measurement that has begun.
+/// A running measurement.
 pub struct Window {
     started_ns: u64,
     before: Vec<(Watched, Option<Usage>)>,
@@ -106,7 +106,7 @@ impl Window {
     }
 }
 
-/// Follows the memory of processes and remembers the highest value of each.
+/// Samples the memory of processes and keeps each one's highest value.
 pub struct Peak {
     base_kib: Vec<u64>,
     highest_kib: Arc<Vec<AtomicU64>>,
@@ -131,7 +131,7 @@ impl Peak {
         Peak { base_kib, highest_kib, sampler: tokio::spawn(sampling) }
     }
 
-    /// How far each process rose above where it was at the start.
+    /// Returns the growth of each process from the start to its peak.
     pub fn growth_kib(&self) -> Vec<u64> {
         let highest = self.highest_kib.iter().map(|highest| highest.load(Ordering::Relaxed));
         highest.zip(&self.base_kib).map(|(highest, base)| highest - base).collect()
@@ -149,12 +149,12 @@ fn rss_kib(watched: &[Watched]) -> Vec<u64> {
     rss.map(Option::unwrap_or_default).collect()
 }
 
-/// CPU time of the watched processes since they began.
+/// Returns the CPU time of the watched processes since they started.
 pub fn total_cpu_ms(watched: &[Watched]) -> u64 {
     watched.iter().filter_map(|process| cpu_ms(process.pid)).sum()
 }
 
-/// The direct children of a process, with their names.
+/// Returns the direct children of a process, with their names.
 pub fn children(parent: u32) -> Vec<Watched> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -165,7 +165,7 @@ pub fn children(parent: u32) -> Vec<Watched> {
     found.collect()
 }
 
-/// How many files this process may have open.
+/// Returns the limit of open files of this process.
 pub fn open_files_limit() -> Option<usize> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
@@ -173,7 +173,7 @@ pub fn open_files_limit() -> Option<usize> {
 }
 
 fn usage(pid: u32) -> Option<Usage> {
-    // The roll-up is exact; the status line is what is readable of other users' processes.
+    // The roll-up is exact; only the status line is readable for other users' processes.
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok();
     let rss = rollup.and_then(|text| kib_line(&text, "Rss:"));
     let status = || kib_line(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmRSS:");
@@ -190,7 +190,7 @@ fn kib_line(text: &str, key: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// What is needed of `/proc/PID/stat`.
+/// The needed fields of `/proc/PID/stat`.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     name: String,
@@ -200,7 +200,7 @@ struct Stat {
 
 impl Stat {
     fn parse(text: &str) -> Option<Stat> {
-        // The name stands in parentheses and may contain anything, parentheses too.
+        // The name is in parentheses and may contain any character, parentheses too.
         let (open, close) = (text.find('(')?, text.rfind(')')?);
         let name = text.get(open + 1..close)?.to_owned();
         let fields: Vec<&str> = text.get(close + 1..)?.split_whitespace().collect();

@@ -1,7 +1,7 @@
 //! The product under test as a child process: `turnstream dev` on a free port, with a store of its own.
 //!
-//! Contract: it is started with the fake gateway as its model, is ready when `start` returns, and is
-//! gone, with everything it started and stored, when `stop` returns.
+//! Contract: the product uses the fake gateway as its model and is ready when `start` returns; its processes and files are gone
+//! when `stop` returns.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -28,12 +28,12 @@ pub struct Product {
     pid: u32,
     port: u16,
     store: PathBuf,
-    /// The secret that signs its users' tokens.
+    /// The secret that signs users' tokens.
     pub secret: String,
 }
 
 impl Product {
-    /// Starts this very executable and waits until it says that it is ready.
+    /// Starts this executable as the product and waits until it is ready.
     pub async fn start(gateway: SocketAddr) -> anyhow::Result<Product> {
         let program = std::env::current_exe().context("where is this executable?")?;
         let port = free_port().await.context("no free port")?;
@@ -47,16 +47,16 @@ impl Product {
             .arg(&store)
             .env("SMOOAI_GATEWAY_URL", format!("http://{gateway}/v1"))
             .env("SMOOAI_GATEWAY_KEY", "bench")
-            // With tokens on, what has an owner is out of strangers' reach.
+            // With tokens on, strangers can't reach an owner's conversations.
             .env("AUTH_JWT_HS256_SECRET", &secret)
-            // It does what no visitor may.
+            // The bench exceeds the limits of any visitor.
             .env("SMOOTH_AGENT_LIMIT_CONNECTION_MESSAGES", "0")
             .env("SMOOTH_AGENT_LIMIT_CONNECTION_WRITES", "0")
             .env("SMOOTH_AGENT_LIMIT_ADDRESS_WRITES", "0")
             .env("RUST_LOG", "warn")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            // The last resort; the ordinary end is `stop`.
+            // A last resort; `stop` is the ordinary end.
             .kill_on_drop(true);
         let child = command.spawn().with_context(|| format!("cannot run {}", program.display()))?;
         let pid = child.id().context("the product ended at once")?;
@@ -74,16 +74,16 @@ impl Product {
         format!("ws://127.0.0.1:{}/ws", self.port)
     }
 
-    /// The product (edge and worker in one process) and what it started (its NATS server).
+    /// Returns the product (edge and worker in one process) and its child, the NATS server.
     pub fn watched(&self) -> Vec<Watched> {
         let mut all = vec![Watched::new("turnstream", self.pid)];
         all.extend(procs::children(self.pid));
         all
     }
 
-    /// Ends it in order, or at last by force.
+    /// Stops the product with SIGTERM, or by force after a timeout.
     pub async fn stop(mut self) {
-        // One that has ended by itself must not be signalled: its id may be another's by now.
+        // A process that has ended must not be signalled: its id may be reused.
         if !matches!(self.child.try_wait(), Ok(Some(_))) {
             self.terminate().await;
         }
@@ -93,7 +93,7 @@ impl Product {
     }
 
     async fn terminate(&mut self) {
-        // The `kill` program, because the standard library can only kill outright.
+        // The `kill` program, because the standard library only has SIGKILL.
         let asked = Command::new("kill").args(["-TERM", &self.pid.to_string()]).status().await;
         if let Err(error) = asked {
             tracing::warn!(%error, "cannot ask the product to end");

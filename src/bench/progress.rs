@@ -1,4 +1,4 @@
-//! One line on a terminal's standard error that says how far a scenario is; nothing elsewhere.
+//! A progress line on standard error, if that is a terminal.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
@@ -7,13 +7,13 @@ use tokio::task::JoinHandle;
 
 const TICK: Duration = Duration::from_millis(500);
 
-/// Shown as long as it lives.
+/// A progress line, shown until dropped.
 pub struct Progress {
     ticker: Option<JoinHandle<()>>,
 }
 
 impl Progress {
-    /// A line `label 3/10 s`.
+    /// Shows a line `label 3/10 s`.
     pub fn start(label: &str, seconds: f64) -> Progress {
         if !stderr().is_terminal() {
             return Progress { ticker: None };

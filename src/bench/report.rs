@@ -1,7 +1,6 @@
-//! What a scenario found out, as JSON and as a table.
+//! The results of scenarios, as JSON and as a table.
 //!
-//! Contract: every name carries its unit last; latencies are milliseconds, memory is KiB in JSON and
-//! MiB in the table.
+//! Contract: every name carries its unit last; latencies are milliseconds, memory is KiB in JSON and MiB in the table.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -12,7 +11,7 @@ use serde::Serialize;
 use super::fault::{Fault, FaultLog};
 use super::procs::{ProcessUse, WindowUse};
 
-/// Shorter times are kept as this, longer ones as the other end.
+/// Shorter and longer times are recorded as these bounds.
 const SHORTEST_NS: u64 = 1_000;
 const LONGEST_NS: u64 = 300_000_000_000;
 const DIGITS: u8 = 3;
@@ -35,7 +34,7 @@ impl Samples {
         self.0.len()
     }
 
-    /// `None` when there is nothing to say.
+    /// Returns the quantiles. `None` = no samples.
     pub fn quantiles(&self) -> Option<Quantiles> {
         let ms = |ns: u64| ns as f64 / NS_PER_MS;
         let at = |quantile: f64| ms(self.0.value_at_quantile(quantile));
@@ -49,7 +48,7 @@ impl Samples {
     }
 }
 
-/// The usual summary of a collection of times.
+/// The summary of a collection of times.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Quantiles {
     pub count: u64,
@@ -65,7 +64,7 @@ pub struct Outcome {
     pub scenario: String,
     pub settings: BTreeMap<&'static str, u64>,
     pub seconds: f64,
-    /// Of what the scenario is about: requests, turns, connections.
+    /// Number of requests, turns or connections, by scenario.
     pub count: u64,
     pub rate_per_s: f64,
     pub latencies: BTreeMap<&'static str, Quantiles>,
@@ -81,7 +80,7 @@ impl Outcome {
         Outcome { scenario: scenario.to_owned(), ..Outcome::default() }
     }
 
-    /// A scenario that could not be run.
+    /// Creates the outcome of a scenario that could not be run.
     pub fn failed(scenario: &str, why: &anyhow::Error) -> Outcome {
         let mut outcome = Outcome::new(scenario);
         outcome.errors = 1;
@@ -106,7 +105,7 @@ impl Outcome {
         self
     }
 
-    /// Takes over a measured window in which `count` things were done.
+    /// Sets the figures of a measured window with `count` requests, turns or connections.
     pub fn window(&mut self, used: WindowUse, count: u64) -> &mut Outcome {
         self.seconds = used.seconds;
         self.count = count;
@@ -131,12 +130,12 @@ impl Outcome {
     }
 }
 
-/// A ratio that is 0 where there is nothing to divide by.
+/// Returns a ratio; 0 if the divisor is 0.
 pub fn ratio(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
 
-/// Everything that one run found out.
+/// The results of one run.
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub targets: Vec<String>,

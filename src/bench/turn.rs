@@ -1,8 +1,7 @@
-//! One turn as its client sees it: when what came, and whether it was right.
+//! One turn as its client sees it: the times of its frames, and its faults.
 //!
-//! Contract: `take` is given every frame that carries the turn's request id, in order. After
-//! `finish`, `faults` is empty exactly when the turn had its 202 first, each token once and in
-//! order, one terminal frame, and a reply equal to what was streamed.
+//! Contract: `take` gets every frame that carries the turn's request id, in order. After `finish`, `faults` is empty exactly
+//! when the turn had its 202 first, each token once and in order, one terminal frame, and a reply equal to the streamed text.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +10,7 @@ use super::fault::Fault;
 use super::plan::{Plan, marks};
 use super::wire::{Frame, ReplyData};
 
-/// What all streams of a load have received so far.
+/// Tokens and frames that all streams of a load have received so far.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub tokens: AtomicU64,
@@ -26,7 +25,7 @@ pub struct Turn {
     pub accepted_ns: Option<u64>,
     pub first_token_ns: Option<u64>,
     pub ended_ns: Option<u64>,
-    /// For each token: from the gateway's write to this client's read.
+    /// For each token, the time from the gateway's write to this client's read.
     pub token_delays_ns: Vec<u64>,
     pub faults: Vec<Fault>,
     next_index: u32,
@@ -36,7 +35,7 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// A turn whose message is about to be sent.
+    /// Creates a turn before its message is sent.
     pub fn new(plan: Plan, sent_ns: u64, tally: Arc<Tally>) -> Turn {
         Turn {
             plan,
@@ -82,15 +81,14 @@ impl Turn {
         }
     }
 
-    /// Judges what only the end shows, unless something was wrong before: one mistake of a server
-    /// shall not be reported as three.
+    /// Checks the whole turn, unless it has faults already: one mistake of a server must not be reported as three.
     pub fn finish(&mut self) {
         let (expected, got) = (self.plan.tokens, self.next_index);
         let fault = match &self.reply {
             _ if self.ended_ns.is_none() => Fault::NoTerminal,
             _ if !self.faults.is_empty() => return,
             _ if got != expected => Fault::TokensWrong { expected, got },
-            // Servers may trim the ends of a reply that they streamed as it came.
+            // Servers may trim the ends of a streamed reply.
             Some(reply) if reply.trim() == self.streamed.trim() => return,
             _ => Fault::ReplyDiffers,
         };

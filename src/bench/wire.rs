@@ -1,14 +1,14 @@
-//! As much of the public protocol as a load generator needs: actions to send, frames to read.
+//! The part of the public protocol that a load generator needs: actions to send, frames to read.
 //!
-//! Contract: frames are read leniently (unknown fields are skipped), since what is measured here is
-//! delivery; exact shapes are the matter of the test suites.
+//! Contract: frames are read leniently (unknown fields are skipped), since the bench measures delivery; the test suites check
+//! exact shapes.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
-/// What a client asks for.
+/// An action of a client.
 #[derive(Clone, Copy, Serialize)]
 #[serde(tag = "action", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum Action<'a> {
@@ -43,7 +43,7 @@ pub enum Action<'a> {
 }
 
 impl Action<'_> {
-    /// The action's JSON text under this request id.
+    /// Returns the action's JSON text under this request id.
     pub fn text(&self, request_id: &str) -> String {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
@@ -57,7 +57,7 @@ impl Action<'_> {
     }
 }
 
-/// A frame as it came.
+/// A frame as received.
 #[derive(Deserialize)]
 pub struct Frame<'a> {
     #[serde(borrow, rename = "type")]
@@ -65,7 +65,7 @@ pub struct Frame<'a> {
     #[serde(rename = "requestId")]
     pub request_id: Option<String>,
     pub status: Option<u16>,
-    /// The cursor of a frame of a turn, on connections of the resume extension.
+    /// The cursor of a turn's frame, on connections of the resume extension.
     pub seq: Option<String>,
     pub token: Option<String>,
     #[serde(borrow)]
@@ -128,7 +128,7 @@ struct ReplyContent {
 }
 
 impl ReplyData {
-    /// The text of the reply.
+    /// Returns the text of the reply.
     pub fn text(&self) -> String {
         self.data.response.parts.concat()
     }

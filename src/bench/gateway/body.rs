@@ -1,8 +1,7 @@
 //! The gateway's answers as HTTP bodies: a whole text, or tokens at their pace.
 //!
-//! Contract: a paced token is one chunk, written by itself and stamped right before; a token whose
-//! time has passed while the machine was busy is written at once, so the pace does not drift. A
-//! flat-out turn puts many events in one chunk and waits only for the socket.
+//! Contract: a paced token is one chunk, written by itself and stamped right before; a late token is written at once, so the
+//! pace does not drift on a busy machine. A flat-out turn puts many events in one chunk and waits only for the socket.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -20,12 +19,12 @@ use super::GatewayLog;
 
 /// Events in one chunk of a flat-out turn.
 const FLAT_OUT_EVENTS: u32 = 32;
-/// Or fewer, when they are heavy.
+/// Fewer events make a chunk when they exceed this size.
 const FLAT_OUT_BYTES: usize = 16 * 1024;
-/// An event's JSON around its text.
+/// Size of an event's JSON without its text.
 const EVENT_BYTES: usize = 160;
 
-/// The body of any answer.
+/// The body of an answer.
 pub enum Reply {
     Whole(Option<Bytes>),
     Stream(Box<TokenStream>),
@@ -61,16 +60,16 @@ impl Body for Reply {
     }
 }
 
-/// A plan being carried out.
+/// The stream of a plan's tokens.
 pub struct TokenStream {
     plan: Plan,
     with_usage: bool,
     log: Arc<GatewayLog>,
     started: Instant,
-    /// The next token; one past the last stands for the end of the stream.
+    /// The next token; one past the last = the end of the stream.
     next: u32,
     ended: bool,
-    /// What was handed over last must reach the socket before anything else is produced.
+    /// The last chunk must reach the socket before the next one is produced.
     flush_first: bool,
     timer: Pin<Box<Sleep>>,
 }
@@ -90,14 +89,16 @@ impl TokenStream {
         }
     }
 
-    /// The steps: give the last paced chunk time to be written; wait for the next token's time;
-    /// produce it, or the end of the stream after the last one.
+    /// Produces the next chunk.
+    ///
+    /// 1. Gives the last paced chunk time to be written. 2. Waits for the next token's time. 3. Produces the token, or the end
+    /// of the stream after the last one.
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if self.ended {
             return Poll::Ready(None);
         }
         if std::mem::take(&mut self.flush_first) {
-            // The HTTP layer writes what it has as soon as a body has nothing more.
+            // The HTTP layer flushes its buffer when the body is pending.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -172,7 +173,7 @@ impl TokenStream {
     }
 }
 
-/// The answer to a call that does not stream: a title, a judgement.
+/// Returns the answer to a call without streaming: a title, a judgement.
 pub fn whole_completion() -> String {
     serde_json::json!({
         "id": "bench",

@@ -1,9 +1,7 @@
-//! The fake gateway: an OpenAI-compatible model that says what the user's message asks it to say,
-//! and remembers when.
+//! The fake gateway: an OpenAI-compatible model that answers as the user's message tells it, and records the times.
 //!
-//! Contract: it runs on a thread and a runtime of its own, so that the clients' work does not delay
-//! its clock more than sharing a machine must. A turn's record is complete before its last bytes
-//! are written. Nothing that it is sent can end it.
+//! Contract: the gateway runs on a thread and a runtime of its own, so that the clients' work does not delay its clock more
+//! than sharing a machine must. A turn's record is complete before its last bytes are written. No request can end the gateway.
 
 mod body;
 
@@ -34,30 +32,30 @@ use super::plan::Plan;
 
 /// A flat-out model waits for the socket when this much is unsent.
 const WRITE_BUFFER_BYTES: usize = 64 * 1024;
-/// A request is a system prompt, fifty messages and the tools.
+/// The largest request: a system prompt, fifty messages and the tools.
 const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
 
-/// When a turn's model was asked, began to speak, and fell silent.
+/// The times of a turn's model call: request, first token, last token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timing {
     pub received_ns: u64,
     pub first_write_ns: Option<u64>,
     pub last_write_ns: Option<u64>,
-    /// More than one means that the work was done again.
+    /// More than one = the work was repeated.
     pub calls: u32,
 }
 
-/// The gateway's records, by the ids of the plans.
+/// The gateway's records by plan id.
 #[derive(Debug, Default)]
 pub struct GatewayLog(Mutex<HashMap<Uuid, Timing>>);
 
 impl GatewayLog {
-    /// Takes a turn's record out.
+    /// Removes and returns a turn's record.
     pub fn take(&self, id: &Uuid) -> Option<Timing> {
         self.records().remove(id)
     }
 
-    /// How many of these turns have been said to the end.
+    /// Counts the turns with all tokens written.
     pub fn finished(&self, ids: &[Uuid]) -> usize {
         let records = self.records();
         let last_write = |id: &&Uuid| records.get(id).and_then(|timing| timing.last_write_ns);
@@ -86,12 +84,12 @@ impl GatewayLog {
     }
 
     fn records(&self) -> MutexGuard<'_, HashMap<Uuid, Timing>> {
-        // Each change is one assignment, so a panic elsewhere leaves nothing half done.
+        // Each change is one assignment, so a panic elsewhere leaves no record half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A running gateway; it ends when this is dropped.
+/// A running gateway; dropping it ends it.
 pub struct Gateway {
     pub address: SocketAddr,
     pub log: Arc<GatewayLog>,
@@ -100,7 +98,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Listens on `address` before it returns.
+    /// Starts the gateway; `address` is bound when this returns.
     pub fn start(address: SocketAddr) -> anyhow::Result<Gateway> {
         let listener = std::net::TcpListener::bind(address)
             .with_context(|| format!("the fake gateway cannot listen on {address}"))?;
@@ -126,7 +124,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // The thread may have ended by itself; then there is nobody to tell.
+        // The thread may have ended by itself; the message is then dropped.
         let _ = self.stop.take().map(|stop| stop.send(()));
         let _ = self.thread.take().map(JoinHandle::join);
     }
@@ -155,7 +153,7 @@ async fn serve(stream: TcpStream, log: Arc<GatewayLog>) {
     let service = service_fn(move |request| answer(request, Arc::clone(&log)));
     let mut builder = http1::Builder::new();
     builder.max_buf_size(WRITE_BUFFER_BYTES);
-    // A server that cancels a turn closes the connection in the middle; that is its right.
+    // Servers may cancel a turn by closing the connection in the middle.
     if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%error, "a connection to the fake gateway ended");
     }
@@ -212,8 +210,9 @@ struct ChatMessage {
 }
 
 impl Completion {
-    /// The plan in the last message, when the user wrote it: other calls (titles, judges) only
-    /// quote one further up, and are none of a turn's business.
+    /// Returns the plan in the last message, if the user wrote that message.
+    ///
+    /// Other calls (titles, judges) only quote a plan further up, and do not belong to a turn.
     fn plan(&self) -> Option<Plan> {
         let last = self.messages.iter().rfind(|message| message.role != "system")?;
         match &last.content {

@@ -1,7 +1,6 @@
 //! A closed loop: each connection asks, waits for the answer, checks it, asks again.
 //!
-//! Contract: only requests that were sent within the window are counted; answers that are wrong
-//! count as faults and not as requests.
+//! Contract: only requests sent within the window are counted; wrong answers count as faults and not as requests.
 
 use std::time::Duration;
 
@@ -17,10 +16,10 @@ use super::super::progress::Progress;
 use super::super::report::Samples;
 use super::super::wire::{Action, PageData, SessionData};
 
-/// Caches and connections of the servers warm up for this share of the window, unmeasured.
+/// The share of the window for which caches and connections of the servers warm up, unmeasured.
 const WARM_UP_SHARE: f64 = 0.1;
 
-/// What a connection asks for, again and again.
+/// The request that a connection repeats.
 #[derive(Clone)]
 pub enum Question {
     Ping,
@@ -30,7 +29,7 @@ pub enum Question {
 }
 
 impl Question {
-    /// Asks once; returns how long the answer took.
+    /// Asks once, and returns the time of the answer.
     async fn ask(&self, client: &mut Client) -> Result<u64, Fault> {
         match self {
             Question::Ping => {
@@ -55,7 +54,7 @@ impl Question {
     }
 }
 
-/// A full page of a longer conversation of plain turns: newest first, so a reply leads.
+/// Checks a full page of a longer conversation of plain turns: newest first, so a reply leads.
 fn check_page(page: &PageData, limit: usize) -> Result<(), Fault> {
     let wrong = |what: &str| Err(Fault::BadAnswer(format!("history: {what}")));
     if page.messages.len() != limit {
@@ -78,7 +77,7 @@ fn check_page(page: &PageData, limit: usize) -> Result<(), Fault> {
     }
 }
 
-/// What a loop measured, and its connections for further use.
+/// The results of a loop, and its connections for further use.
 pub struct Looped {
     pub used: WindowUse,
     pub samples: Samples,
@@ -86,7 +85,7 @@ pub struct Looped {
     pub clients: Vec<Client>,
 }
 
-/// Runs the loop on all connections at once for the window that the command line asks for.
+/// Runs the loop on all connections at once, for the window set on the command line.
 pub async fn run(bench: &Bench, label: &str, workers: Vec<(Client, Question)>) -> Looped {
     let seconds = bench.args.seconds;
     let _progress = Progress::start(label, seconds);
@@ -102,7 +101,7 @@ pub async fn run(bench: &Bench, label: &str, workers: Vec<(Client, Question)>) -
 
     let (mut samples, mut faults, mut clients) = (Samples::new(), FaultLog::default(), Vec::new());
     for ended in join_all(loops).await {
-        // A task that panicked has told so itself, but its requests are lost.
+        // A task that panicked has reported it already, but its requests are lost.
         let Ok((client, times, log)) = ended else {
             faults.add(&Fault::Unexpected("a client task failed".to_owned()));
             continue;

@@ -1,8 +1,8 @@
 //! growth: the cost of the same four requests with a thousand conversations, and with very many.
 //!
-//! Contract: every conversation is made as visitors make it, by a session and a turn, and belongs to one of many users. At each
-//! size the same things are done as often: turns of new conversations, a herd of clients that lose their connections in the middle of
-//! a turn and resume all at once, pages of conversations and lists of users that are chosen evenly from all there are.
+//! Contract: every conversation is made as visitors make it, by a session and a turn, and belongs to one of many users. Each
+//! size gets the same load: turns of new conversations, a herd of clients that lose their connections in the middle of a turn
+//! and resume all at once, pages of conversations and lists of users chosen evenly from all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,19 +22,19 @@ use super::super::turn::{Tally, Turn};
 use super::super::wire::{Action, ListData, PageData, SessionData};
 use super::idle::wait_until_quiet;
 
-/// The sizes at which everything is measured, up to the one that was asked for.
+/// The measured sizes, up to the requested one.
 const SIZES: [usize; 3] = [1_000, 100_000, 1_000_000];
-/// How many conversations each user has.
+/// Conversations of each user.
 const OF_USER: usize = 20;
-/// Users who are being made at one time.
+/// Users made at the same time.
 const AT_ONCE: usize = 24;
-/// New conversations are still being indexed for a while, which is not part of the measurement.
+/// Indexing of new conversations may last this long, and is not part of the measurement.
 const QUIET_TIMEOUT: Duration = Duration::from_secs(900);
-/// Turns, pages and lists that are measured at each size.
+/// Turns, pages and lists measured at each size.
 const ROUNDS: usize = 300;
 /// Clients that resume at once.
 const HERD: usize = 500;
-/// The turn of a client of the herd, which lasts for some seconds, and how much of it comes before the connection is lost.
+/// The turn of a herd client, which lasts for some seconds, and the tokens read before the connection is lost.
 const HERD_TOKENS: u32 = 40;
 const HERD_RATE: u32 = 10;
 const HERD_READ: usize = 3;
@@ -61,7 +61,7 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
     Ok(outcomes)
 }
 
-/// Makes users with their conversations until there are as many.
+/// Makes users with their conversations, up to this number.
 async fn fill(bench: &Bench, kept: &mut Kept, users: usize) -> anyhow::Result<()> {
     let _progress = Progress::start(&format!("growth, to {} conversations", users * OF_USER), 0.0);
     let making = stream::iter(kept.len()..users).map(|user| make(bench, user)).buffered(AT_ONCE);
@@ -84,7 +84,7 @@ async fn make(bench: &Bench, user: usize) -> Result<SessionData, Fault> {
     }
 }
 
-/// A new conversation with a turn; returns how long the turn took.
+/// Makes a new conversation with a turn, and returns the turn's time.
 async fn converse(bench: &Bench, client: &mut Client) -> Result<(SessionData, u64), Fault> {
     let (session, _) = client.create_session(&bench.agent).await?;
     let plan = Plan::new(1, 0);
@@ -97,7 +97,7 @@ async fn converse(bench: &Bench, client: &mut Client) -> Result<(SessionData, u6
     }
 }
 
-/// Turns one after the other; the servers' work for them afterwards counts too.
+/// Measures turns one after the other, including the servers' work that follows.
 async fn turns(bench: &Bench, outcome: &mut Outcome, users: usize) -> anyhow::Result<()> {
     let mut client = bench.connect_as(users).await.map_err(failed)?;
     converse(bench, &mut client).await.map_err(failed)?;
@@ -116,7 +116,7 @@ async fn turns(bench: &Bench, outcome: &mut Outcome, users: usize) -> anyhow::Re
     Ok(())
 }
 
-/// Connections that are lost in the middle of a turn, all at once, and come back all at once.
+/// Drops connections in the middle of their turns, all at once, and resumes them all at once.
 async fn herd(bench: &Bench, outcome: &mut Outcome, users: usize) -> anyhow::Result<()> {
     let count = bench.args.connections.unwrap_or(HERD);
     let beginning = stream::iter(0..count).map(|n| begin(bench, users + 1 + n)).buffer_unordered(AT_ONCE);
@@ -170,7 +170,7 @@ impl Begun {
 }
 
 impl Lost {
-    /// Connects and resumes: how long it takes until the answer is there. The turn is read to its end and judged.
+    /// Connects and resumes, and returns the time until the answer. The turn is read to its end and checked.
     async fn resume(mut self, bench: &Bench) -> Result<(u64, FaultLog), Fault> {
         let begun_ns = now_ns();
         let mut client = bench.connect_as(self.user).await?;
@@ -187,7 +187,7 @@ impl Lost {
     }
 }
 
-/// A page of a conversation and a list, of users that are spread over all.
+/// Measures a page and a list, for users spread evenly over all.
 async fn reads(bench: &Bench, outcome: &mut Outcome, kept: &Kept) -> anyhow::Result<()> {
     let (mut pages, mut lists, mut faults) = (Samples::new(), Samples::new(), FaultLog::default());
     for round in 0..ROUNDS {
@@ -217,7 +217,7 @@ async fn read(client: &mut Client, session: &SessionData) -> Result<(u64, u64), 
     Ok((page.took_ns, list.took_ns))
 }
 
-/// How many times the first size's figures the last one's are.
+/// Adds the ratios of the last size's figures to the first size's.
 fn compare(outcomes: &mut [Outcome]) {
     let [first, .., last] = outcomes else { return };
     for (name, before) in &first.latencies {

@@ -13,7 +13,7 @@ use super::super::wire::SessionData;
 use super::closed_loop::{self, Question};
 use super::{close_all, open_all};
 
-/// One, because the figure of interest is how long a read takes, not how reads queue.
+/// One connection, since the figure of interest is the time of a read, without queueing.
 const CONNECTIONS: usize = 1;
 /// Each turn is two messages.
 const TURNS: u64 = 30;
@@ -50,7 +50,7 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
     Ok(outcomes)
 }
 
-/// A connection whose session has a conversation of 60 messages.
+/// Opens a connection with a conversation of 60 messages.
 async fn converse(bench: &Bench) -> Result<(Client, SessionData), Fault> {
     let mut client = bench.connect(Window::Normal).await?;
     let (session, _) = client.create_session(&bench.agent).await?;

@@ -1,4 +1,4 @@
-//! idle: what a connection with a session costs in memory while nothing happens.
+//! idle: the memory of a connection with a session while it is idle.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use super::super::report::{Outcome, ratio};
 use super::{close_all, open_all};
 
 const CONNECTIONS: usize = 2_000;
-/// Files that are not the connections: standard streams, the gateway, the runtime, some reserve.
+/// Files besides the connections: standard streams, the gateway, the runtime, some reserve.
 const OTHER_FILES: usize = 256;
-/// Opened and closed before the baseline, so that what is allocated once is not counted.
+/// Opened and closed before the baseline, so that one-time allocations are not counted.
 const WARM_UP_CONNECTIONS: usize = 64;
 
-/// Quiet is when all watched processes together use less than this in one look.
+/// The servers are quiet when all watched processes together use less CPU time than this in one interval.
 const LOOK: Duration = Duration::from_millis(500);
 const QUIET_CPU_MS: u64 = 20;
 const QUIET_TIMEOUT: Duration = Duration::from_secs(15);
@@ -60,7 +60,7 @@ async fn open(bench: &Bench) -> Result<Client, Fault> {
     Ok(client)
 }
 
-/// Waits until the watched processes do nothing, for so long at most.
+/// Waits until the watched processes are quiet, or until `most` has passed.
 pub async fn wait_until_quiet(bench: &Bench, most: Duration) {
     let give_up = Instant::now() + most;
     let mut before_ms = procs::total_cpu_ms(&bench.watched);

@@ -1,7 +1,6 @@
-//! The scenarios, one a file, and the two kinds of load that most of them are made of.
+//! The scenarios, one a file, and the two kinds of load that most of them share.
 //!
-//! Contract: a scenario that cannot be run is an outcome with an error, and the next one is run all
-//! the same.
+//! Contract: a scenario that can't be run is an outcome with an error, and the next one still runs.
 
 mod closed_loop;
 mod flat_out;
@@ -25,10 +24,10 @@ use super::client::Client;
 use super::fault::{Fault, FaultLog};
 use super::report::Outcome;
 
-/// Connections that are being opened at one time; more would measure the listen queue.
+/// Connections opened at the same time; more would measure the listen queue.
 const OPENING_AT_ONCE: usize = 32;
 
-/// Runs what the command line chose, one after the other.
+/// Runs the chosen scenarios one after the other.
 pub async fn run_all(bench: &Bench) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for scenario in bench.args.chosen_scenarios() {
@@ -52,7 +51,7 @@ async fn one(scenario: impl Future<Output = anyhow::Result<Outcome>>) -> anyhow:
     Ok(vec![scenario.await?])
 }
 
-/// Makes `count` things that each need a connection, a bounded number at a time.
+/// Opens `count` connections, a bounded number at a time.
 async fn open_all<T, F>(count: usize, open: impl Fn() -> F) -> anyhow::Result<Vec<T>>
 where
     F: Future<Output = Result<T, Fault>>,
@@ -61,7 +60,7 @@ where
     opening.try_collect().await.map_err(|fault| anyhow::anyhow!("{fault}"))
 }
 
-/// Closes connections in order and returns all that went wrong on them.
+/// Closes connections in order, and returns all their faults.
 async fn close_all(clients: Vec<Client>) -> FaultLog {
     let closing = stream::iter(clients).map(Client::close).buffer_unordered(OPENING_AT_ONCE);
     let merge = |mut all: FaultLog, log| async {

@@ -1,8 +1,8 @@
-//! not-yours: one client asks for what is somebody else's and for what does not exist, in turn, many times.
+//! not-yours: one client asks for another user's session and for a missing one, in turn, many times.
 //!
-//! Contract: every answer is the same refusal, so that the time is all that could tell one from the other. How well it does is
-//! the share of pairs that a guess by the time gets right; 50 % is a coin. A server whose users' tokens can't be made, or that shows
-//! everybody everything, has nothing to be measured.
+//! Contract: every answer is the same refusal, so only the time could tell one from the other. The figure is the share of pairs that
+//! a guess by the time gets right; 50 % is a coin. There is no outcome for a server that signs tokens with an unknown secret, or
+//! that shows every conversation to every user.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use super::super::progress::Progress;
 use super::super::report::{Outcome, Samples};
 use super::super::wire::{Action, SessionData};
 
-/// The questions, with the names of their times: of somebody else's and of nobody's.
+/// The questions, with the names of their times: for another user's session, and for a missing one.
 const QUESTIONS: [(&str, [&str; 2]); 3] = [
     ("get_session", ["session, another's", "session, nobody's"]),
     ("get_conversation_messages", ["messages, another's", "messages, nobody's"]),
     ("rename_conversation", ["rename, another's", "rename, nobody's"]),
 ];
-/// Rounds before anything is measured.
+/// Rounds before the measurement.
 const WARM_UP: usize = 200;
 
 /// Asks in one client's name until the time is up.
@@ -76,7 +76,7 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
     Ok(vec![outcome])
 }
 
-/// Asks each question about both; which comes first changes, so that neither gains by its place.
+/// Asks each question about both; the order changes, so that neither gains by its position.
 async fn round(client: &mut Client, others: &SessionData, nobody_first: bool) -> Result<[[u64; 2]; 3], Fault> {
     let nobody =
         SessionData { session_id: of_nobody(&others.session_id), conversation_id: of_nobody(&others.conversation_id) };
@@ -103,14 +103,14 @@ async fn round(client: &mut Client, others: &SessionData, nobody_first: bool) ->
     Ok(took)
 }
 
-/// An id of the same make that nobody has. Servers may tell by its beginning where a thing is, so only the end is another.
+/// Returns a missing id of the same form. Servers may route by the beginning of an id, so only the end differs.
 fn of_nobody(id: &str) -> String {
     let fresh = Uuid::new_v4().simple().to_string();
     let kept = id.len().saturating_sub(12);
     format!("{}{}", id.get(..kept).unwrap_or_default(), &fresh[..12])
 }
 
-/// How often the longer time of a pair is of the same one of both: from 0.5, a coin, to 1.
+/// Returns the share of pairs in which the same one of the two takes longer: from 0.5, a coin, to 1.
 fn told_apart(times: &[Vec<u64>; 2]) -> f64 {
     let mut all: Vec<(u64, usize)> = Vec::new();
     for (whose, times) in times.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! paced: models that speak at an even pace, as people see it; then the same with more streams and a
-//! faster pace than a small machine can carry.
+//! paced: models at an even pace, as people see it; then the same with more streams and a faster pace than a small machine can
+//! carry.
 
 use super::super::Bench;
 use super::super::report::Outcome;
@@ -9,8 +9,8 @@ const STREAMS: usize = 50;
 const TOKENS: u32 = 100;
 const RATE: u32 = 20;
 
-/// Four times the streams, each with a dozen times the pace, so 200 streams offer 48,000 tokens a
-/// second, each written by itself. Turns are longer too, so that turns are not what saturates.
+/// Four times the streams, each with a dozen times the pace: 200 streams offer 48,000 tokens a second, each written by itself.
+/// Turns are longer too, so that the tokens saturate and not the turns.
 const SATURATED_STREAMS_FACTOR: usize = 4;
 const SATURATED_RATE_FACTOR: u32 = 12;
 const SATURATED_TOKENS_FACTOR: u32 = 10;

@@ -1,4 +1,4 @@
-//! ping: what a round trip costs that needs nothing but the connection.
+//! ping: the cost of a round trip that needs only the connection.
 
 use super::super::Bench;
 use super::super::client::Window;

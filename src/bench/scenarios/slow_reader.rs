@@ -1,9 +1,8 @@
 //! slow-reader: sockets that ask for much and never read, beside healthy streams.
 //!
-//! Contract: healthy streams are measured three times: alone, while the slow sockets are being
-//! filled, and while they are full. At last the slow sockets are read after all: each must have
-//! been closed, or must get every frame that was due, in order. Frames dropped in silence are
-//! errors.
+//! Contract: healthy streams are measured three times: alone, while the slow sockets are being filled, and while they are full.
+//! At last the slow sockets are read: each must have been closed, or must get every due frame in order. Silently dropped frames
+//! are errors.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,8 +23,8 @@ use super::open_all;
 use super::streams::{self, Load};
 
 const SOCKETS: usize = 100;
-/// Each turn is some 600 KB on the socket, so together they exceed what the kernel keeps for one.
-/// They are turns of different conversations, because one that never reads cannot take turns.
+/// Each turn is some 600 KB on the socket, so together they exceed the kernel's buffer for one. The turns are of different
+/// conversations, because a client that never reads can't run one turn after the other.
 const TURNS_PER_SOCKET: usize = 6;
 const SLOW_TOKENS: u32 = 100;
 const SLOW_PAD: u32 = 2_000;
@@ -34,12 +33,12 @@ const HEALTHY_STREAMS: usize = 20;
 const HEALTHY_TOKENS: u32 = 60;
 const HEALTHY_RATE: u32 = 20;
 
-/// The gateway may be held up by servers that pass the pressure on; then this is the end of waiting.
+/// Servers that pass on the back-pressure hold up the gateway; the wait ends then.
 const FILL_TIMEOUT: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(100);
 const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 
-/// A socket that does not read, and what it asked for.
+/// A socket that does not read, with its turns.
 struct Slow {
     client: Client,
     turns: HashMap<Uuid, Turn>,
@@ -84,7 +83,7 @@ async fn measure(bench: &Bench, name: &str, load: Load) -> anyhow::Result<Outcom
     Ok(streams::outcome(name, load, measured))
 }
 
-/// A connection with all its sessions, from the time when it still reads.
+/// Opens a connection with all its sessions, which still reads.
 async fn open(bench: &Bench) -> Result<(Client, Vec<String>), Fault> {
     let mut client = bench.connect(Window::Small).await?;
     let mut sessions = Vec::new();
@@ -109,7 +108,7 @@ async fn start(opened: Vec<(Client, Vec<String>)>) -> anyhow::Result<Vec<Slow>> 
     Ok(all)
 }
 
-/// Reads what is there for the slow sockets, and judges it.
+/// Reads the slow sockets at last, and checks their turns.
 async fn drain(slow: Vec<Slow>, outcome: &mut Outcome) {
     let (mut closed, mut caught_up, mut faults) = (0, 0, FaultLog::default());
     for (was_closed, log) in join_all(slow.into_iter().map(drain_one)).await {
@@ -120,7 +119,7 @@ async fn drain(slow: Vec<Slow>, outcome: &mut Outcome) {
     outcome.figure("slow_closed", f64::from(closed)).figure("slow_caught_up", f64::from(caught_up)).faults(faults);
 }
 
-/// Whether the server had closed the socket, and what was wrong with what it sent.
+/// Returns whether the server had closed the socket, and the faults of its frames.
 async fn drain_one(mut slow: Slow) -> (bool, FaultLog) {
     let read = slow.client.read_turns(&mut slow.turns, DRAIN_LIMIT).await;
     let was_closed = matches!(read, Err(Fault::Closed(_)));

@@ -1,8 +1,7 @@
 //! Concurrent turns: each stream is a connection that runs one turn after the other.
 //!
-//! Contract: rates and CPU are taken within a window in which all streams run; latencies are of all
-//! measured turns, each of which is read to its end and checked. A stream warms up with a short
-//! turn that is checked and not measured.
+//! Contract: rates and CPU are taken within a window in which all streams run; latencies are of all measured turns, each of
+//! which is read to its end and checked. A stream warms up with a short turn that is checked and not measured.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,12 +22,12 @@ use super::super::report::{Outcome, Samples, ratio};
 use super::super::turn::{Tally, Turn};
 use super::open_all;
 
-/// After some turns a stream starts a fresh conversation: the earlier ones are sent to the model
-/// again with each turn, and their growth is not what is measured.
+/// Turns after which a stream starts a fresh conversation: each turn sends the earlier ones to the model again, and their
+/// growth is not measured here.
 const TURNS_PER_SESSION: u64 = 4;
 const WARM_UP_TOKENS: u32 = 5;
-/// The streams start one after another over this time, or a fifth of the window if that is less,
-/// so that first tokens do not all queue behind each other.
+/// The streams start one after another over this time, or a fifth of the window if that is less, so that first tokens do not
+/// all queue behind each other.
 const RAMP_MAX_SECONDS: f64 = 1.0;
 const RAMP_SHARE: f64 = 0.2;
 
@@ -41,7 +40,7 @@ pub struct Load {
     pub seconds: f64,
 }
 
-/// What a load measured.
+/// The results of a load.
 pub struct Measured {
     pub used: WindowUse,
     pub turns: u64,
@@ -84,7 +83,7 @@ impl Times {
     }
 }
 
-/// What all streams of a load share.
+/// The state shared by all streams of a load.
 struct Shared {
     load: Load,
     agent: String,
@@ -102,8 +101,10 @@ struct StreamEnd {
     faults: FaultLog,
 }
 
-/// Runs the load. The steps: connect and warm up; start the streams along the ramp; measure the
-/// window; let every stream finish its turn and close.
+/// Runs the load.
+///
+/// 1. Connects and warms up. 2. Starts the streams along the ramp. 3. Measures the window. 4. Lets every stream finish its turn
+/// and close.
 pub async fn run(bench: &Bench, label: &str, load: Load) -> anyhow::Result<Measured> {
     let ready = open_all(load.streams, || warm_up(bench)).await?;
     let _progress = Progress::start(label, load.seconds);
@@ -136,7 +137,7 @@ pub async fn run(bench: &Bench, label: &str, load: Load) -> anyhow::Result<Measu
 
     let mut all = StreamEnd::default();
     for ended in join_all(streams).await {
-        // A task that panicked has told so itself, but its turns are lost.
+        // A task that panicked has reported it already, but its turns are lost.
         let failed = |_| StreamEnd::failed(&Fault::Unexpected("a client task failed".to_owned()));
         all.merge(ended.unwrap_or_else(failed));
     }
@@ -181,7 +182,7 @@ async fn warm_up(bench: &Bench) -> Result<(Client, String), Fault> {
     Ok((client, session.session_id))
 }
 
-/// One stream, from its place on the ramp to the end of its last turn.
+/// Runs one stream, from its position on the ramp to the end of its last turn.
 async fn stream(mut client: Client, mut session: String, begin: Instant, shared: Arc<Shared>) -> StreamEnd {
     let mut end = StreamEnd::default();
     sleep_until(begin).await;
@@ -232,7 +233,7 @@ impl StreamEnd {
     }
 }
 
-/// The outcome that all loads of streams have in common.
+/// Builds the outcome of a load of streams.
 pub fn outcome(name: &str, load: Load, measured: Measured) -> Outcome {
     let Measured { used, turns, tokens_in_window, frames_in_window, times, .. } = measured;
     let (tokens, frames) = (tokens_in_window as f64, frames_in_window as f64);
@@ -252,7 +253,7 @@ pub fn outcome(name: &str, load: Load, measured: Measured) -> Outcome {
         .latency("first token added", &times.first_token)
         .latency("turn overhead", &times.turn);
     if load.rate > 0 {
-        // Flat out, a token waits behind all those before it: that is no latency of the server.
+        // Flat out, a token waits behind all those before it, which is not a latency of the server.
         outcome.latency("token added", &times.token);
     }
     if is_watching {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::super::plan::Plan;
 
-/// What the server does wrong, in turns of more than a handful of tokens.
+/// The server's fault, in turns of more than a handful of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mischief {
     None,
@@ -37,16 +37,16 @@ pub enum Mischief {
 #[derive(Default)]
 struct Session {
     messages: usize,
-    /// The frames of its turns; a cursor is how many there were.
+    /// The frames of its turns. A cursor is the number of frames so far.
     frames: Vec<Value>,
-    /// Who watches it.
+    /// The session's last connection.
     out: Option<Out>,
 }
 
 type Out = UnboundedSender<Option<Value>>;
 type Sessions = Arc<Mutex<HashMap<String, Session>>>;
 
-/// Warm-up turns stay correct, so that each fault is found where it is looked for.
+/// Warm-up turns stay correct, so that each fault is found in the measured turns.
 const MISCHIEF_FROM_TOKENS: u32 = 10;
 
 /// Serves until its runtime ends; returns its address as a URL.
@@ -105,7 +105,7 @@ impl Session {
     }
 }
 
-/// Where a turn's frames go: to the session's last connection.
+/// Sends a turn's frames to the session's last connection.
 struct Show {
     session: String,
     sessions: Sessions,
@@ -119,7 +119,7 @@ impl Show {
         let session = sessions.entry(self.session.clone()).or_default();
         frame["seq"] = json!((session.frames.len() + 1).to_string());
         session.frames.push(frame.clone());
-        // The client may be gone, which is its right.
+        // The client may be gone, which is allowed.
         let _ = session.out.as_ref().map(|out| out.send(Some(frame)));
     }
 }
@@ -152,7 +152,7 @@ fn page(messages: usize, action: &Value, mischief: Mischief) -> Value {
     json!({"messages": page, "nextCursor": "c", "hasMore": shown < messages})
 }
 
-/// One turn: asks the gateway, relays its tokens as they come, ends.
+/// Runs one turn: asks the gateway, relays its tokens as they come, and ends.
 async fn turn(action: Value, gateway: SocketAddr, mischief: Mischief, out: Show) {
     let message = action["message"].as_str().unwrap();
     let is_warm_up = Plan::find(message).unwrap().tokens < MISCHIEF_FROM_TOKENS;
@@ -193,7 +193,7 @@ async fn turn(action: Value, gateway: SocketAddr, mischief: Mischief, out: Show)
     }
 }
 
-/// Shows what the gateway's model says, in one frame what came in one piece; returns the whole.
+/// Relays the gateway's tokens, one frame for each piece that arrived together; returns the whole text.
 async fn relay(gateway: SocketAddr, message: &str, mischief: Mischief, show: impl Fn(String)) -> String {
     let plan = Plan::find(message).unwrap();
     if mischief == Mischief::NoModel {

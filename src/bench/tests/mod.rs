@@ -1,5 +1,4 @@
-//! The load generator against a small fake server: a correct one passes, and each thing that a
-//! server can do wrong is found.
+//! The load generator against a small fake server: a correct server passes, and each kind of fault is found.
 
 mod fake_server;
 
@@ -41,7 +40,7 @@ fn args(more: &[&str]) -> BenchArgs {
     Cli::try_parse_from(SMALL.iter().chain(more)).unwrap().bench
 }
 
-/// Measures a fake server and returns what was found.
+/// Measures a fake server and returns the outcomes.
 async fn measure(mischief: Mischief, scenario: &str) -> Vec<Outcome> {
     let gateway = Gateway::start("127.0.0.1:0".parse().unwrap()).unwrap();
     let url = fake_server::start(gateway.address, mischief).await;
@@ -52,7 +51,7 @@ async fn measure(mischief: Mischief, scenario: &str) -> Vec<Outcome> {
     scenarios::run_all(&bench).await
 }
 
-/// Whether every error is of this kind, and there is one.
+/// Asserts that there are errors, and that all of them are of this kind.
 async fn finds(mischief: Mischief, scenario: &str, expected: &str) {
     let outcomes = measure(mischief, scenario).await;
     for outcome in outcomes {
@@ -68,7 +67,7 @@ async fn a_correct_server_passes_every_scenario() {
     let names = Scenario::value_variants().iter().map(|scenario| scenario.to_possible_value());
     for name in names.flatten() {
         let outcomes = measure(Mischief::None, name.get_name()).await;
-        // The fake server shows everybody everything, so nobody can be told apart by the time of a refusal.
+        // The fake server has no owners, so there are no refusals to tell apart by time.
         assert_eq!(outcomes.is_empty(), name.get_name() == "not-yours", "{}", name.get_name());
         for outcome in outcomes {
             assert_eq!(outcome.errors, 0, "{outcome:?}");
