@@ -32,7 +32,7 @@ pub struct Demands {
     pub begins: Option<u64>,
     /// Every event must be covered by a checkpoint.
     pub sealed: bool,
-    /// The bundle must hold all conversations of a region, from the first event on.
+    /// The bundle or log must hold all conversations of a region, from the first event on.
     pub whole: bool,
     /// The least number of checkpoints.
     pub at_least: Option<u64>,

@@ -17,7 +17,7 @@ use crate::{
     wire::render,
 };
 
-/// An action or a frame of a client.
+/// A client's action, or a frame shown to the client, with its time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moment {
     pub at: DateTime<Utc>,

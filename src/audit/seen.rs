@@ -8,7 +8,7 @@ use crate::{
 };
 
 pub struct Seen {
-    /// Its payload is decrypted where the key still exists, and redacted.
+    /// The message, with its payload decrypted where the key still exists, and redacted.
     pub raw: RawMessage,
     /// Digest of the message as stored.
     pub digest: Digest,

@@ -130,7 +130,7 @@ impl<W: Write + Send> Table<W> {
         Ok(())
     }
 
-    /// Completes the file and returns the writer below.
+    /// Completes the file and returns the underlying writer.
     pub fn finish(mut self) -> Result<W, ParquetError> {
         self.write_group()?;
         self.writer.into_inner()
