@@ -133,7 +133,7 @@ fn frames() -> Value {
     document.finish("Frames", description, vec![reference("Frame")])
 }
 
-/// An agent's configuration.
+/// The schema of an agent's configuration.
 fn agent() -> Value {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
     generator.root_schema_for::<AgentConfig>().to_value()

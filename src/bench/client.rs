@@ -66,7 +66,6 @@ impl Answer {
     }
 }
 
-/// A connection to an edge.
 pub struct Client {
     socket: WebSocketStream<TcpStream>,
     next_request: u64,

@@ -21,7 +21,6 @@ const TICK_MS: u64 = 10;
 /// Often enough to catch a peak, and seldom enough to cost next to nothing.
 const PEAK_PAUSE: Duration = Duration::from_millis(250);
 
-/// A process to watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watched {
     pub name: String,

@@ -22,7 +22,6 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 const PROBE_PAUSE: Duration = Duration::from_millis(50);
 
-/// A running product.
 pub struct Product {
     child: Child,
     pid: u32,

@@ -17,7 +17,7 @@ pub struct Tally {
     pub frames: AtomicU64,
 }
 
-/// A turn being read.
+/// A turn being read, with the times of its frames and its faults.
 #[derive(Debug)]
 pub struct Turn {
     pub plan: Plan,

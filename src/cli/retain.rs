@@ -1,4 +1,4 @@
-//! `turnstream retain`.
+//! `turnstream retain`: erases conversations at the end of their retention.
 
 use std::{
     cell::Cell,

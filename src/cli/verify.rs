@@ -35,7 +35,7 @@ pub struct Verify {
     /// Every event must be covered by a checkpoint.
     #[arg(long)]
     require_sealed: bool,
-    /// The log must hold all of a region, from its first event on.
+    /// The log or bundle must hold all of a region, from its first event on.
     #[arg(long, conflicts_with = "conversation")]
     whole: bool,
     /// The least number of checkpoints.

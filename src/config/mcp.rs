@@ -19,10 +19,10 @@ pub struct Mcp {
 /// A server that provides tools.
 #[derive(Clone, Debug, PartialEq)]
 pub struct McpServer {
-    /// The prefix of its tools' names.
+    /// The prefix of the names of the server's tools.
     pub name: String,
     pub link: McpLink,
-    /// The only organisation that may use its tools; `None` = all.
+    /// The only organisation that may use the server's tools; `None` = all.
     pub org: Option<String>,
     /// The tools that wait for a person's approval.
     pub confirm: Which,

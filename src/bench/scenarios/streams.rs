@@ -31,7 +31,6 @@ const WARM_UP_TOKENS: u32 = 5;
 const RAMP_MAX_SECONDS: f64 = 1.0;
 const RAMP_SHARE: f64 = 0.2;
 
-/// A load of concurrent turns.
 #[derive(Clone, Copy)]
 pub struct Load {
     pub streams: usize,
