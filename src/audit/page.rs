@@ -85,7 +85,8 @@ fn own(address: SocketAddr) -> impl Filter<Extract = (), Error = Rejection> + Cl
 
 /// Plays to one page until it closes.
 ///
-/// 1. Takes the page's command, or sends the moment that is due. 2. Sends the position when it has changed.
+/// 1. Takes the page's command, or sends the moment that is due.
+/// 2. Sends the position when it has changed.
 async fn play(mut socket: WebSocket, mut player: Player) {
     let mut sent = socket.send(player.standing()).await;
     while sent.is_ok() {

@@ -91,8 +91,9 @@ impl TokenStream {
 
     /// Produces the next chunk.
     ///
-    /// 1. Gives the last paced chunk time to be written. 2. Waits for the next token's time. 3. Produces the token, or the end
-    /// of the stream after the last one.
+    /// 1. Gives the last paced chunk time to be written.
+    /// 2. Waits for the next token's time.
+    /// 3. Produces the token, or the end of the stream after the last one.
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if self.ended {
             return Poll::Ready(None);

@@ -102,8 +102,10 @@ struct StreamEnd {
 
 /// Runs the load.
 ///
-/// 1. Connects and warms up. 2. Starts the streams along the ramp. 3. Measures the window. 4. Lets every stream finish its turn
-/// and close.
+/// 1. Connects and warms up.
+/// 2. Starts the streams along the ramp.
+/// 3. Measures the window.
+/// 4. Lets every stream finish its turn and close.
 pub async fn run(bench: &Bench, label: &str, load: Load) -> anyhow::Result<Measured> {
     let ready = open_all(load.streams, || warm_up(bench)).await?;
     let _progress = Progress::start(label, load.seconds);
