@@ -66,9 +66,9 @@ struct World {
     stage: Stage,
     mild: Edge,
     strict: Edge,
-    /// Its conversation waits for an approval.
+    /// Ada's session with a conversation that waits for an approval.
     approval: Session,
-    /// Its conversation waits for a form.
+    /// Ada's session with a conversation that waits for a form.
     form: Session,
     interaction: String,
     connector: String,

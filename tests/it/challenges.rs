@@ -1,6 +1,6 @@
 //! Attacks on one-time passwords: a password sent to one's own mailbox must not prove another address.
 //!
-//! That holds for each way to request one, with a host's service that keeps one password per session.
+//! Each way to request a password is tried, with a host's service that keeps one password per session.
 
 use std::sync::atomic::Ordering;
 

@@ -59,7 +59,7 @@ async fn processes_end_although_nats_is_away() {
     stage.nats.kill().await;
     edge.process.signal(libc::SIGTERM);
     worker.signal(libc::SIGTERM);
-    // The draining edge waits for a turn's client only as long as the client is connected.
+    // Without NATS the turn can't end, and the edge would wait for its client until the drain's time is over.
     drop(client);
     let (edge, worker) = tokio::join!(edge.process.ended(), worker.ended());
     assert!(edge.success() && worker.success());

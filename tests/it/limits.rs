@@ -185,7 +185,7 @@ async fn an_address_has_so_many_connections_on_all_edges() {
     drop(one);
     as_soon_as_may_be(&b, "203.0.113.7").await.ping().await;
 
-    // IPv6 is counted by network; a missing address is the socket's, and a malformed one is refused.
+    // IPv6 is counted by network; without a stated address the socket's counts, and a malformed one is refused.
     let (_x, _y) = (from(&b, "2001:db8:1:2::1").await.unwrap(), from(&b, "2001:db8:1:2:3::4").await.unwrap());
     assert_eq!(from(&b, "2001:db8:1:2:ffff::9").await.err(), Some(429));
     from(&b, "2001:db8:1:3::1").await.unwrap();

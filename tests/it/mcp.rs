@@ -148,7 +148,7 @@ async fn a_turn_ends_well_when_the_mcp_server_is_killed_during_a_call() {
     assert_eq!(results, [r#"{"total": 2}"#], "the server was started again");
 }
 
-/// Here the NATS provider dies instead.
+/// The NATS provider dies, and the MCP server stays.
 #[tokio::test]
 async fn a_turn_ends_well_when_the_nats_provider_is_lost_during_a_call() {
     let mut s = scene(child(json!({}))).await;

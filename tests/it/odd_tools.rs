@@ -20,7 +20,7 @@ async fn listed(stage: &Stage, variables: &[(&str, &str)]) -> String {
     list.output()
 }
 
-/// Schemas that are offered, in the normal form that interfaces accept.
+/// Schemas that are offered, normalised where interfaces need it.
 const NORMALISED: [(&str, &str); 15] = [
     ("s_bare", r#"{"type":"object"}"#),
     ("s_empty", "{}"),

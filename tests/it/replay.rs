@@ -131,7 +131,7 @@ impl Story {
         assert!(kinds(&asked).contains(&"otp_sent"), "{asked:#?}");
     }
 
-    /// Runs turns with other settings of the request.
+    /// Runs a turn without streaming and a turn with a file.
     async fn asks_otherwise(&mut self) {
         let replies = [
             Reply::tool_call("look", json!({})).with_text("Looking. ").with_reasoning("hm"),

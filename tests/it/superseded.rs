@@ -77,6 +77,7 @@ async fn until_last_is(log: &turnstream::log::nats::NatsLog, session: &Session, 
     assert!(in_time.is_ok(), "no {kind}: {:?}", events(log, session).await);
 }
 
+/// Returns the kinds of a conversation's events, newest first.
 async fn events(log: &turnstream::log::nats::NatsLog, session: &Session) -> Vec<String> {
     let key = key(session);
     let (mut kinds, mut next) = (Vec::new(), log.last(&key, Via::Leader).await.unwrap());

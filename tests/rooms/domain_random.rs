@@ -205,7 +205,7 @@ fn survives_the_cache(state: &Conversation) -> Result<(), TestCaseError> {
 
 /// Returns the fold without the parts that erasing the tools class removes.
 ///
-/// Those are the prompts and tool inputs, and the identities that visitors proved with them.
+/// The removed parts are the prompts and tool inputs, and the identities that visitors proved with them.
 fn structure(mut state: Conversation) -> Conversation {
     state.asked = None;
     state.sessions.clear();
@@ -245,7 +245,7 @@ fn erasing_tools_changes_texts_alone(history: &[Recorded]) -> Result<(), TestCas
 
 /// Checks that a turn whose steps were erased while active still makes progress.
 ///
-/// Its item and claim drive it as before, and a parked turn ends its wait at the deadline.
+/// The turn's item and claim drive it as before, and a parked turn ends its wait at the deadline.
 fn is_not_stuck(state: &Conversation, turn: &Turn) -> Result<(), TestCaseError> {
     let is = state.turn.as_ref().expect("the turn is active");
     prop_assert_eq!(

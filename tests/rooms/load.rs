@@ -106,7 +106,7 @@ fn links_and_batches(spy: &Spy) -> (usize, usize) {
 async fn a_long_conversation_is_folded_as_it_is_read() {
     let (spy, key) = (Spy::default(), new_key("acme"));
     append(&spy, &key, opened()).await;
-    // Chain lengths: one event less than the limit, the limit, one more; then two and a half batches.
+    // Chain lengths: the limit, one event more, and two and a half batches.
     for events in [limits::CHAIN_EVENTS, limits::CHAIN_EVENTS + 1, limits::READ_BATCH * 5 / 2] {
         while spy.last(&key, Via::Leader).await.unwrap().unwrap().recorded.seq < events as u64 {
             append(&spy, &key, opened()).await;

@@ -1,4 +1,4 @@
-//! Golden samples of stored events: every sample ever written still decodes, and is encoded to the same bytes.
+//! Golden samples of stored events: every sample ever written still decodes, and is encoded as before.
 
 use std::collections::BTreeMap;
 

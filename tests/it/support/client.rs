@@ -42,7 +42,7 @@ impl Client {
     /// Returns a client over the test's TCP connection.
     pub async fn over(edge: &Edge, tcp: TcpStream) -> Self {
         tcp.set_nodelay(true).unwrap();
-        // The client must not refuse what the protocol forbids: tests send such frames on purpose.
+        // Tests send frames that the protocol forbids, so the client itself must not refuse them.
         let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
         let url = format!("ws://{}/ws", edge.address);
         let handshake = client_async_with_config(url, MaybeTlsStream::Plain(tcp), Some(config));

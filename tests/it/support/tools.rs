@@ -82,7 +82,7 @@ pub struct Call {
     pub settings: Option<String>,
     /// The unparsed payload.
     pub text: String,
-    /// Whether the worker's key signed the call.
+    /// True if the worker's key signed the call.
     pub signed: bool,
 }
 

@@ -65,7 +65,7 @@ pub(super) enum End {
 }
 
 impl Reply {
-    /// Returns the text, one token per word.
+    /// Streams the text, one token per word.
     pub fn text(text: &str) -> Self {
         Self::tokens(words(text))
     }
@@ -80,25 +80,25 @@ impl Reply {
         }))
     }
 
-    /// Returns one tool call; the arguments are JSON text or a JSON value.
+    /// Makes one tool call; the arguments are JSON text or a JSON value.
     pub fn tool_call(name: &str, arguments: impl ToString) -> Self {
         Self::tool_calls(vec![(name.to_owned(), arguments.to_string())])
     }
 
-    /// Returns several tool calls, as (name, arguments), in one reply.
+    /// Makes several tool calls, as (name, arguments), in one reply.
     pub fn tool_calls(calls: Vec<(String, String)>) -> Self {
         Self::tokens(Vec::new()).with_calls(calls)
     }
 
-    /// Returns a refusal with this status.
+    /// Refuses the request with this status.
     ///
-    /// It asks for a retry at once, so that a test need not wait through the client's own pauses.
+    /// The refusal asks for a retry at once, so that a test need not wait through the client's own pauses.
     pub fn status(status: u16) -> Self {
         let error = json!({"error": {"message": "gateway-internal refusal", "code": status}});
         Self(Kind::Page { status, content_type: "application/json", body: error.to_string() })
     }
 
-    /// Returns an answer of an endpoint other than completions.
+    /// Answers for an endpoint other than completions.
     pub fn json(body: &Value) -> Self {
         Self(Kind::Page { status: 200, content_type: "application/json", body: body.to_string() })
     }
@@ -118,12 +118,12 @@ impl Reply {
         Self::tokens(tokens).change(|script| script.end = End::Cut)
     }
 
-    /// Returns an event stream in exactly these pieces, each a write of its own.
+    /// Sends an event stream in exactly these pieces, each a write of its own.
     pub fn raw(pieces: Vec<Vec<u8>>) -> Self {
         Self(Kind::Raw(pieces.into_iter().map(Bytes::from).collect(), End::Complete))
     }
 
-    /// Returns an event stream of these bytes, cut into pieces of this size.
+    /// Sends an event stream of these bytes, cut into pieces of this size.
     pub fn bytes(body: &str, piece: usize) -> Self {
         Self::raw(body.as_bytes().chunks(piece).map(<[u8]>::to_vec).collect())
     }
@@ -136,7 +136,7 @@ impl Reply {
         }
     }
 
-    /// Returns a web page in place of the API's answer.
+    /// Sends a web page in place of the API's answer.
     pub fn garbage() -> Self {
         Self(Kind::Page {
             status: 200,
@@ -145,7 +145,7 @@ impl Reply {
         })
     }
 
-    /// Returns an error object under a status of success.
+    /// Sends an error object under a status of success.
     pub fn json_error_200() -> Self {
         Self(Kind::Page {
             status: 200,
