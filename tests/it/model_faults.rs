@@ -108,7 +108,7 @@ async fn at_the_iteration_cap_the_turn_ends_with_an_answer() {
     assert_eq!(stage.gateway.requests().len(), 3);
 }
 
-/// When an answer and its frames don't fit into one event, the answer stays.
+/// The answer stays where it and its frames don't fit into one event.
 #[tokio::test]
 async fn an_answer_that_leaves_no_room_for_its_frames_is_kept_without_them() {
     let stage = Stage::start().await;

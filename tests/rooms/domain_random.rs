@@ -243,7 +243,7 @@ fn erasing_tools_changes_texts_alone(history: &[Recorded]) -> Result<(), TestCas
     Ok(())
 }
 
-/// Checks that a turn whose steps were erased while active still makes progress.
+/// Checks that an active turn with erased steps still makes progress.
 ///
 /// The turn's item and claim drive it as before, and a parked turn ends its wait at the deadline.
 fn is_not_stuck(state: &Conversation, turn: &Turn) -> Result<(), TestCaseError> {

@@ -176,7 +176,7 @@ fn names(texts: &[&str]) -> BTreeSet<String> {
     texts.iter().map(|text| text.to_string()).collect()
 }
 
-/// Covers every combination of organisation, set and list of readers, queried by every kind of reader with words and vectors.
+/// Every kind of reader queries every combination of organisation, set and list of readers, with words and vectors.
 #[tokio::test]
 async fn nobody_finds_what_they_may_not_read() {
     let server = Server::start().await;
