@@ -1,5 +1,5 @@
-//! Clients that mean harm: slow and endless requests, floods of headers, oversized metadata, names that hide what they are, and
-//! values that would forge lines of the log.
+//! Malicious clients: slow and endless requests, floods of headers, oversized metadata, deceptive names, and values that would
+//! forge lines of the log.
 
 use serde_json::{Value, json};
 use tokio::{
@@ -17,13 +17,13 @@ use crate::{
     },
 };
 
-/// All that an edge says to some bytes, up to the end of the connection.
+/// Sends bytes and returns the edge's whole response, up to the end of the connection.
 async fn said_to(edge: &Edge, bytes: &[u8]) -> String {
     let mut tcp = TcpStream::connect(&edge.address).await.unwrap();
-    // The edge may have heard enough before everything is sent.
+    // The edge may refuse before all bytes are sent.
     let _ = tcp.write_all(bytes).await;
     let mut said = Vec::new();
-    // A connection that is reset has ended, too.
+    // A reset ends the connection, too.
     let _ = timeout(WAIT_MAX, tcp.read_to_end(&mut said)).await.expect("the edge ends the connection");
     String::from_utf8(said).unwrap()
 }
@@ -83,7 +83,7 @@ async fn metadata_has_a_size() {
     }
 }
 
-/// Turns the text around, ends the line, colours it, and begins a line that looks like one of the log.
+/// Reverses text direction, ends the line, colours it, and begins a line that looks like a log line.
 const EVIL: &str = "Ada\u{202e}\u{0}\u{200b}\r\n\u{1b}[31m9999-01-01 ERROR forged";
 const SHOWN: &str = "Ada [31m9999-01-01 ERROR forged";
 
@@ -92,7 +92,7 @@ async fn names_hide_nothing_and_the_log_is_nobodys_to_write() {
     let stage = Stage::start().await;
     let variables = [
         ("AUTH_JWT_HS256_SECRET", SECRET),
-        // Nobody is there: each agent that is named is named in a warning.
+        // No service listens there, so a warning in the log names each requested agent.
         ("WIDGET_AUTH_URL", "http://127.0.0.1:1/"),
         ("RUST_LOG", "turnstream=debug"),
     ];

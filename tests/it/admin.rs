@@ -1,4 +1,4 @@
-//! The administrators' API: roles, organisations, and what each route does.
+//! The administrators' API: roles, organisations, and the effect of each route.
 
 use std::{fs, time::Instant};
 
@@ -25,7 +25,7 @@ pub fn elsewhere() -> String {
     token(json!({"sub": "somebody", "role": "admin", "org": "globex"}))
 }
 
-/// The operations of the document: method, path with an id in it, and the role that it asks for.
+/// Returns the document's operations: method, path with an id in it, and required role.
 pub fn operations() -> Vec<(String, String, Option<String>)> {
     let document: Value = serde_json::from_str(OPENAPI).unwrap();
     let mut all = Vec::new();
@@ -38,7 +38,7 @@ pub fn operations() -> Vec<(String, String, Option<String>)> {
     all
 }
 
-/// Holds an answer to the document.
+/// Checks that the document describes a response.
 fn expect_described(method: &str, path: &str, status: u16, body: &Value) {
     let document: Value = serde_json::from_str(OPENAPI).unwrap();
     let fits = |pattern: &str| {
@@ -58,7 +58,7 @@ fn expect_described(method: &str, path: &str, status: u16, body: &Value) {
     assert!(validator.is_valid(body), "{method} {path}: {body:#}");
 }
 
-/// A request that must be answered with this status; its answer is as described.
+/// Sends a request and returns its response, which must have this status and fit the document.
 pub async fn expect(edge: &Edge, method: &str, path: &str, token: &str, body: Option<Value>, status: u16) -> Value {
     let path = format!("/admin/{path}");
     let (got, answer) = call(edge, method, &path, Some(token), body.as_ref()).await;
@@ -143,7 +143,7 @@ async fn as_somebody(edge: &Edge, token: &str) -> Client {
     Client::try_connect(handshake(edge, &format!("?token={token}"), None)).await.unwrap()
 }
 
-/// Asks until the list holds this many conversations.
+/// Asks until the list holds `count` conversations.
 async fn names(edge: &Edge, token: &str, count: usize) -> Vec<String> {
     let began = Instant::now();
     loop {
@@ -220,7 +220,7 @@ async fn settings_are_an_organisations_own() {
     assert_eq!(expect(&other, "GET", "settings", &curator, None, 200).await, changed);
     let elsewhere = expect(&other, "GET", "settings", &elsewhere(), None, 200).await;
     assert_eq!(elsewhere["settings"]["model"], Value::Null);
-    // They hold for the organisation's agents, within a second.
+    // The settings apply to the organisation's agents within a second.
     let _worker = stage.worker().await;
     let mut client = Client::try_connect(handshake(&edge, &format!("?token={admin}"), None)).await.unwrap();
     let session = client.open_session().await;
@@ -315,7 +315,7 @@ async fn a_connector_is_defined_here_and_ingested_elsewhere() {
     assert_eq!(expect(&edge, "GET", "indexing/runs", &elsewhere(), None, 200).await, json!({"runs": []}));
 }
 
-/// Asks until this many runs have ended.
+/// Asks until `count` runs have ended.
 async fn finished_runs(edge: &Edge, token: &str, count: usize) -> Vec<Value> {
     let began = Instant::now();
     loop {
@@ -361,7 +361,7 @@ async fn an_event_of_a_host_reaches_whom_it_is_for_on_every_edge() {
         let answer = expect(&a, "POST", "publish", &admin, Some(body), 200).await;
         assert_eq!(answer, json!({"delivered": expected.len()}), "{kind} {id}");
         for (at, client) in [&mut here, &mut there, &mut colleague, &mut stranger].into_iter().enumerate() {
-            // Frames are in order: what came before the pong is all that came.
+            // Frames are ordered: after the pong no earlier frame is outstanding.
             client.ping().await;
             let got = client.seen.iter().filter(|frame| **frame == event).count();
             assert_eq!(got, usize::from(expected.contains(&at)), "{kind} {id}, client {at}");

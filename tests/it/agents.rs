@@ -1,4 +1,4 @@
-//! Agents are configured while everything runs: the next turn has the new version, a running one keeps its own.
+//! Agents are configured at run time: the next turn has the new version, an active one keeps its own.
 
 use async_nats::jetstream;
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ async fn session_with(client: &mut Client, agent: &str) -> (Session, String) {
     (Session { id: text("sessionId"), conversation: text("conversationId") }, text("agentName"))
 }
 
-/// Waits until an edge knows a version, by the agent's name.
+/// Waits until an edge has an agent's version, recognised by the agent's name.
 async fn until_named(edge: &Edge, agent: &str, name: &str) -> (Client, Session) {
     let mut client = Client::connect(edge).await;
     let started = std::time::Instant::now();
@@ -37,7 +37,7 @@ async fn until_named(edge: &Edge, agent: &str, name: &str) -> (Client, Session) 
     }
 }
 
-/// The configuration that each turn in the log was asked for under, in order.
+/// Returns the version in each `turn.requested` of the log, in order.
 async fn versions(stage: &Stage) -> Vec<Value> {
     let client = stage.nats.client().await;
     let (log, stream) = (sealed::log(client.clone()), jetstream::new(client).get_stream("CHAT_local").await.unwrap());
@@ -76,7 +76,7 @@ async fn the_next_turn_has_the_new_version_and_a_running_one_keeps_its_own() {
     assert!(second > first);
     let (mut other, other_session) = until_named(&edge, "support", "Two").await;
     other.ask(&other_session, "r2", "hello").await;
-    // The running turn goes on under its version, with its tools, even with another worker.
+    // The active turn goes on under its version, with its tools, even on another worker.
     worker.kill().await;
     let _worker = stage.worker().await;
     gate.open();
@@ -162,7 +162,7 @@ async fn what_is_configured_holds_in_the_turn() {
     let mut client = Client::connect(&edge).await;
     let (session, _) = session_with(&mut client, "shop").await;
 
-    // Allowed, with settings; not allowed is not there; the cap is the agent's.
+    // One tool is allowed, with settings; the other is hidden; the cap is the agent's.
     stage.gateway.script(Reply::tool_calls(vec![("order_status".into(), "{}".into()), ("refund".into(), "{}".into())]));
     stage.gateway.script(Reply::tool_call("order_status", "{}"));
     let turn = client.ask(&session, "r1", "where is it?").await;
@@ -175,7 +175,7 @@ async fn what_is_configured_holds_in_the_turn() {
     assert_eq!(offered, ["order_cancel", "order_status"]);
     assert_eq!(provider.calls()[0].settings.as_deref(), Some(r#"{"shop":7}"#));
 
-    // The agent's pattern parks, and its deadline ends the wait.
+    // The agent's pattern parks the turn, and its deadline ends the wait.
     stage.gateway.script(Reply::tool_call("order_cancel", "{}"));
     let turn = client.ask(&session, "r2", "cancel it").await;
     assert!(kinds(&turn).contains(&"write_confirmation_required"));
@@ -221,7 +221,7 @@ async fn the_widget_of_an_agent_says_which_pages_may_use_it_and_for_whom() {
         let answer = client.request(create.clone()).await;
         match refusal {
             Some(refusal) => assert_eq!(code(&answer), refusal),
-            // The session is the organisation's, so it has its agent.
+            // The session's organisation is the agent's, so the session has the agent.
             None => assert_eq!(answer["data"]["agentName"], "Shop", "{answer:#}"),
         }
     }
@@ -256,7 +256,7 @@ async fn an_agent_of_a_pool_is_answered_by_that_pools_workers() {
     }
 }
 
-/// A visitor does not choose what the deployment pays for.
+/// A visitor can't choose a model that the deployment has to pay for.
 #[tokio::test]
 async fn a_message_names_only_models_that_its_agent_allows() {
     let stage = Stage::start().await;

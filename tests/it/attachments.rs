@@ -1,4 +1,4 @@
-//! Images and files of a message: images to the model, files to tools, their content once in the object store.
+//! Images and files of a message: images to the model, files to tools, each content once in the object store.
 
 use async_nats::jetstream::{self, object_store::ObjectStore};
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -37,7 +37,7 @@ async fn scene() -> Scene {
     Scene { stage, edge, _worker, client, session }
 }
 
-/// Bytes that differ with the seed.
+/// Returns pseudo-random bytes for a seed.
 fn content(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed;
     let next = |_| {
@@ -61,7 +61,7 @@ async fn store(stage: &Stage) -> ObjectStore {
     jetstream::new(stage.nats.client().await).get_object_store("ATTACHMENTS").await.unwrap()
 }
 
-/// How many messages the object store's stream holds.
+/// Returns the number of messages in the object store's stream.
 async fn kept(stage: &Stage) -> usize {
     let context = jetstream::new(stage.nats.client().await);
     context.get_stream("OBJ_ATTACHMENTS").await.unwrap().cached_info().state.messages as usize
@@ -74,7 +74,7 @@ impl Scene {
         assert_eq!(answer_text(&self.client.turn(id).await), "ok");
     }
 
-    /// The payload of the last event of this kind in the log.
+    /// Returns the payload of the log's last event of this kind.
     async fn event(&self, kind: &str) -> Vec<u8> {
         let client = self.stage.nats.client().await;
         let stream = jetstream::new(client.clone()).get_stream("CHAT_local").await.unwrap();
@@ -122,7 +122,7 @@ async fn a_file_of_5_mib_travels_is_kept_once_and_is_readable_by_a_tool() {
     }
 }
 
-/// Contents are sealed here; the tool is given what was sent, and only while it is called.
+/// Contents are encrypted here; the tool gets the plain bytes, and only while its call lasts.
 #[tokio::test]
 async fn a_tool_reads_the_files_of_its_call_and_no_others() {
     let stage = Stage::start().await;
@@ -147,7 +147,7 @@ async fn a_tool_reads_the_files_of_its_call_and_no_others() {
     assert!(bucket.is_err(), "the store is nobody's who provides tools");
 }
 
-/// Writers of the same content at the same instant, on two edges: one of them writes it.
+/// Edges that write the same content at the same instant store it once.
 #[tokio::test]
 async fn the_same_content_from_many_sides_at_once_is_kept_once() {
     let s = scene().await;
@@ -168,7 +168,7 @@ async fn the_same_content_from_many_sides_at_once_is_kept_once() {
     assert_eq!(kept(&s.stage).await, 3 + 1);
 }
 
-/// The user message with images of a request to the model, as parts.
+/// Returns the parts of user messages with images in a request to the model.
 fn parts(request: &Value) -> Vec<&Value> {
     let messages = request["messages"].as_array().unwrap();
     messages.iter().filter_map(|message| message["content"].as_array()).flatten().collect()
@@ -239,7 +239,7 @@ async fn what_is_not_allowed_is_refused_by_name_and_nothing_is_stored() {
     assert_eq!(s.client.history(&s.session).await, ["wait"]);
 }
 
-/// Only who has a session may send frames of such a size, and nobody any size.
+/// Large frames need a session, and no client may send frames of any size.
 #[tokio::test]
 async fn large_frames_are_for_those_with_a_session() {
     let s = scene().await;
@@ -252,7 +252,7 @@ async fn large_frames_are_for_those_with_a_session() {
     let found = known.request(json!({ "action": "get_session", "sessionId": s.session.id })).await;
     assert_eq!(found["status"], 200);
     assert_eq!(known.request(ping(10 * 1024 * 1024)).await["type"], "pong");
-    // Frames that follow closely are read where the large one ended.
+    // Frames that follow closely are parsed from the end of the large one.
     for (n, bytes) in [1_000, 2 * 1024 * 1024, 0, 70_000, 3 * 1024 * 1024, 1].into_iter().enumerate() {
         let mut ping = ping(bytes);
         ping["requestId"] = json!(format!("p{n}"));
@@ -265,7 +265,7 @@ async fn large_frames_are_for_those_with_a_session() {
     assert_eq!(known.close_code().await, Some(1009), "32 MiB");
 }
 
-/// Room is taken by bytes that came, not by what a head announces.
+/// Buffer space is charged for received bytes, not for the length in a frame's header.
 #[tokio::test]
 async fn announced_frames_that_never_come_delay_nobody() {
     let s = scene().await;
@@ -294,7 +294,7 @@ async fn announced_frames_that_never_come_delay_nobody() {
     assert_eq!(client.request(json!({ "action": "get_session", "sessionId": session.id })).await["status"], 200);
 }
 
-/// What only the deployment's own network reaches is nothing that a visitor may have fetched.
+/// A visitor can't make the product fetch addresses of the deployment's own network.
 #[tokio::test]
 async fn an_attachment_leads_to_the_public_internet() {
     let stage = Stage::start().await;

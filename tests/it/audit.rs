@@ -1,4 +1,4 @@
-//! The log for auditors: replayed in words and as data, and proved untouched, with no permission but to read.
+//! The log for auditors: replayed in words and as data, and verified, with read permission only.
 
 use serde_json::{Value, json};
 
@@ -56,7 +56,7 @@ async fn a_conversation_is_replayed_and_its_chain_holds_until_somebody_forges_an
         assert_eq!((&event["specversion"], &event["data"]), (&json!("1.0"), &stored["payload"]));
         assert_eq!(event["prevdigest"], stored["headers"]["ce-prevdigest"]);
     }
-    // The state at any point is that of the events up to there.
+    // The state at each event equals the fold of the events up to there.
     for event in &stored {
         let seq = event["seq"].to_string();
         let (_, state) = run(&stage, &["replay", conversation, "--state", "--until", &seq]).await;

@@ -15,7 +15,9 @@ use crate::support::{
     frames::{answer_text, code, kind, request_id},
 };
 
-/// Sends a text and gives the answer; a ping afterwards shows that the connection goes on and that nothing else came.
+/// Sends a text and returns the answer.
+///
+/// A ping afterwards shows that the connection goes on and that no other frame came.
 async fn answer_to(client: &mut Client, text: &str) -> Value {
     client.send_text(text).await;
     let answer = client.next().await;
@@ -25,7 +27,7 @@ async fn answer_to(client: &mut Client, text: &str) -> Value {
     answer
 }
 
-/// Each frame is refused with the code; `echoed` is the requestId that the answer must have.
+/// Checks that each frame is refused with the code; `echoed` is the requestId that the answer must have.
 async fn expect(client: &mut Client, cases: &[(&str, &str, Option<&str>)]) {
     for (text, expected, echoed) in cases {
         let answer = answer_to(client, text).await;
@@ -199,7 +201,7 @@ async fn an_unknown_session_is_answered_by_each_action_in_its_way() {
     assert_ne!(other.conversation, homeless, "an unknown conversation becomes a fresh one");
 }
 
-/// A running turn is said before anything else that is wrong with a message to a known session.
+/// An active turn is reported before any other error of a message to a known session.
 #[tokio::test]
 async fn the_checks_of_a_message_come_in_the_order_of_the_protocol() {
     let stage = Stage::start().await;
@@ -237,7 +239,7 @@ async fn the_checks_of_a_message_come_in_the_order_of_the_protocol() {
     client.turn("y").await;
 }
 
-/// Breaks the WebSocket protocol on a connection of its own; the edge must say why it closes.
+/// Breaks the WebSocket protocol on a new connection and returns the edge's close code.
 async fn close_code_after(edge: &Edge, bytes: &[u8]) -> Option<u16> {
     let mut client = Client::connect(edge).await;
     client.ping().await;

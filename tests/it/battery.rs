@@ -1,8 +1,8 @@
 //! A battery: tokens, pages, policies, roles and ids against every action and every route, on one deployment.
 //!
-//! Contract: each case has one expected code; all that are wrong are told together. Whatever belongs to somebody has the word
-//! [`PLANTED`] in it, which no answer to anybody else may hold; and what is not the asker's is answered, frame for frame, as
-//! what does not exist.
+//! Contract: each case has one expected code, and all wrong cases are reported together. Every private value contains the word
+//! [`PLANTED`], which no answer to another user may contain. A request for another user's data is answered, frame for frame, like
+//! a request for missing data.
 
 mod admins;
 mod origins;
@@ -25,16 +25,16 @@ use crate::support::{
 
 use super::{identity::handshake, widgets::policies};
 
-/// Stands in all that is somebody's.
+/// The word in all private values.
 const PLANTED: &str = "planted";
 
-/// What was asked and answered.
+/// The outcomes of all cases so far.
 #[derive(Default)]
 struct Battery {
-    /// How many cases each part has.
+    /// The number of cases of each part.
     cases: BTreeMap<&'static str, usize>,
     wrong: Vec<String>,
-    /// Frames that told something to somebody whom it does not belong to.
+    /// Frames that disclosed a private value to another user.
     leaks: Vec<String>,
 }
 
@@ -46,14 +46,14 @@ impl Battery {
         }
     }
 
-    /// What somebody was told who may not know of what is planted.
+    /// Checks a frame for a user who may not see planted values.
     fn heard(&mut self, who: &str, said: &Value) {
         if said.to_string().contains(PLANTED) {
             self.leaks.push(format!("{who}: {said}"));
         }
     }
 
-    /// Two answers that must not differ.
+    /// Checks that two answers do not differ.
     fn same(&mut self, case: impl Display, of_other: &Value, of_nobody: &Value) {
         if of_other != of_nobody {
             self.leaks.push(format!("{case}: {of_other} and {of_nobody}"));
@@ -61,14 +61,14 @@ impl Battery {
     }
 }
 
-/// The deployment, and what Ada of acme has in it.
+/// The deployment, with Ada's sessions and connector in the organisation acme.
 struct World {
     stage: Stage,
     mild: Edge,
     strict: Edge,
-    /// Its conversation waits for an approval.
+    /// Ada's session with a conversation that waits for an approval.
     approval: Session,
-    /// Its conversation waits for a form.
+    /// Ada's session with a conversation that waits for a form.
     form: Session,
     interaction: String,
     connector: String,
@@ -116,7 +116,7 @@ async fn connect(edge: &Edge, token: &str) -> Client {
     connect_with(edge, token, "").await
 }
 
-/// A connection that asks for more than the protocol has.
+/// Connects with further query parameters.
 async fn connect_with(edge: &Edge, token: &str, more: &str) -> Client {
     Client::try_connect(handshake(edge, &format!("?token={token}{more}"), None)).await.unwrap()
 }
@@ -132,7 +132,7 @@ async fn open(client: &mut Client, supports: &[&str]) -> Session {
     Session { id: text("sessionId"), conversation: text("conversationId") }
 }
 
-/// An action's answers: all frames with its requestId that come before a ping's, which is sent after it.
+/// Sends an action and returns its answers: all frames with its requestId before the pong of a later ping.
 async fn ask(client: &mut Client, mut action: Value) -> Vec<Value> {
     let id = uuid::Uuid::new_v4().to_string();
     let ping = format!("ping-{id}");
@@ -150,7 +150,7 @@ async fn ask(client: &mut Client, mut action: Value) -> Vec<Value> {
     }
 }
 
-/// The code of an answer: an error's, a status, the type of another frame, or `nothing`.
+/// Returns the code of an answer: an error's, a status, the type of another frame, or `nothing`.
 fn outcome(answers: &[Value]) -> String {
     match answers.first() {
         None => "nothing".into(),
@@ -160,7 +160,7 @@ fn outcome(answers: &[Value]) -> String {
     }
 }
 
-/// Answers without what differs from one to the next.
+/// Returns answers without the fields that differ between any two.
 fn plain(answers: &[Value]) -> Value {
     let mut answers = json!(answers);
     for frame in answers.as_array_mut().unwrap() {

@@ -1,4 +1,4 @@
-//! The built-in tools: offered when they are configured, and what they bring or refuse.
+//! The built-in tools: offered once configured, their results and their refusals.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// A stage with a worker that was told `variables`, and a session.
+/// Returns a stage with a session and a worker configured by `variables`.
 async fn scene(variables: &[(&str, &str)]) -> (Stage, Client, Session, (Edge, Process)) {
     let stage = Stage::start().await;
     let (edge, worker) = tokio::join!(stage.edge(), stage.worker_with(variables));
@@ -24,7 +24,7 @@ async fn scene(variables: &[(&str, &str)]) -> (Stage, Client, Session, (Edge, Pr
     (stage, client, session, (edge, worker))
 }
 
-/// Has the model call a tool; the result that it is given.
+/// Has the model call a tool, and returns the result that the model gets.
 async fn call(stage: &Stage, client: &mut Client, session: &Session, name: &str, arguments: Value) -> String {
     stage.gateway.script(Reply::tool_call(name, arguments));
     let id = format!("r{}", stage.gateway.requests().len());

@@ -1,4 +1,4 @@
-//! A cancel stops the work itself, wherever it is, and frees the slot.
+//! A cancel stops the work itself, at any step, and frees the slot.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ async fn cancel(client: &mut Client, session: &Session) {
     client.send(&json!({"action": "cancel", "sessionId": session.id, "requestId": "the cancel's own"})).await;
 }
 
-/// A gated reply of which the client has seen the first token.
+/// Begins a gated reply and waits for its first token.
 async fn streaming(stage: &Stage, edge: &Edge) -> (Client, Session, Gate) {
     let gate = Gate::new();
     let tokens = ["one ", "two ", "three"].map(str::to_owned).to_vec();
@@ -27,7 +27,7 @@ async fn streaming(stage: &Stage, edge: &Edge) -> (Client, Session, Gate) {
     (client, session, gate)
 }
 
-/// The turn has ended once, as cancelled; its message stays, its answer does not, and the slot is free.
+/// Checks that the turn ended once, as cancelled: its message stays, its answer does not, and the slot is free.
 async fn expect_cancelled(stage: &Stage, client: &mut Client, session: &Session, message: &str) {
     let end = client.turn("r1").await;
     assert_eq!(end.last().map(kind), Some("cancelled"), "{end:#?}");
@@ -155,7 +155,7 @@ async fn a_cancel_with_nothing_to_cancel_is_not_answered() {
     assert_eq!(client.history(&session).await, ["hello", "ok"]);
 }
 
-/// Many cancels at the same time as the turn's end: always exactly one end.
+/// Many cancels at the same time as the turn's end leave exactly one end.
 #[tokio::test]
 async fn a_cancel_that_races_the_answer_leaves_exactly_one_end() {
     let stage = Stage::start().await;

@@ -1,5 +1,6 @@
-//! Attacks on one-time passwords: a password that was sent to one's own mailbox must not prove another's, whichever way it was
-//! asked for, with a host's service that keeps one password a session.
+//! Attacks on one-time passwords: a password sent to one's own mailbox must not prove another address.
+//!
+//! Each way to request a password is tried, with a host's service that keeps one password per session.
 
 use std::sync::atomic::Ordering;
 
@@ -23,7 +24,7 @@ use crate::{
 const VICTIM: &str = "victim@example.org";
 const OWN: &str = "attacker@example.org";
 
-/// A deployment whose agent demands proof for one tool, and an attacker's session.
+/// A deployment with an agent that demands proof for one tool, and an attacker's session.
 struct World {
     stage: Stage,
     otp: OldOtpService,
@@ -52,7 +53,7 @@ impl World {
         Self { stage, otp, provider, edge, _worker: worker, client, session, turns: 0 }
     }
 
-    /// The gated tool has a password sent to the session's contact.
+    /// Calls the gated tool, which has a password sent to the session's contact.
     async fn by_tool(&mut self) -> Vec<Value> {
         self.turns += 1;
         self.stage.gateway.script(Reply::tool_call("change_address", "{}"));
@@ -69,7 +70,7 @@ impl World {
         self.page("request-otp", json!({"email": email})).await.0
     }
 
-    /// Whether a password proves the victim's address to the page, or opens anything of theirs.
+    /// Returns true if a password proves the victim's address to the page, or opens the victim's data.
     async fn proves_victim(&self, password: &str) -> bool {
         let (_, said) = self.page("verify-otp", json!({"email": VICTIM, "code": password})).await;
         let (_, resolved) = self.page("resolve", json!({"email": VICTIM})).await;
@@ -147,7 +148,7 @@ async fn while_a_password_is_on_its_way_none_proves_anything() {
     assert_eq!((&questions[1]["purpose"], &questions[1]["flow"]), (&json!("restore"), &json!("http")));
 }
 
-/// The proof is of the address that the password went to; what the visitor only told is no part of it.
+/// The proof covers the address that the password went to, not an address that the visitor only stated.
 #[tokio::test]
 async fn a_number_that_was_proved_proves_no_address() {
     let mut world = World::start().await;
@@ -170,7 +171,7 @@ async fn a_number_that_was_proved_proves_no_address() {
     assert!(world.provider.calls().is_empty());
 }
 
-/// Both ways share one count, by session, by asker and by organisation; a wrong guess is counted too.
+/// Both ways share one count, by session, by asker and by organisation; a wrong guess counts, too.
 #[tokio::test]
 async fn passwords_are_counted_whichever_way_they_are_asked_for() {
     let mut world = World::start().await;
@@ -184,7 +185,7 @@ async fn passwords_are_counted_whichever_way_they_are_asked_for() {
     }
     assert!(world.otp.count() <= 5 && by_page > 0, "{} of one session", world.otp.count());
 
-    // Many sessions of one asker, each with another number.
+    // One asker opens many sessions, each with another number.
     let mut sent = world.otp.count();
     for n in 0..40 {
         let opened = world
@@ -222,7 +223,7 @@ async fn a_password_is_guessed_five_times() {
     assert_eq!(world.enters(&right).await["data"]["data"]["error"], "MAX_ATTEMPTS");
 }
 
-/// Strangers who ask in somebody's name do not use up what they may ask for themselves.
+/// Strangers who request passwords for an address do not use up its owner's quota.
 #[tokio::test]
 async fn nobody_uses_up_what_another_asker_may_have_sent() {
     let stage = Stage::start().await;
@@ -246,7 +247,7 @@ async fn nobody_uses_up_what_another_asker_may_have_sent() {
     assert_eq!(otp.codes_to(VICTIM).len(), 6);
 }
 
-/// Who proves an address owns the conversation in which they did, and reaches it by the session that proved it.
+/// A visitor who proves an address owns the conversation, and reaches it by the session that proved the address.
 #[tokio::test]
 async fn a_proved_address_owns_and_its_session_goes_on() {
     let mut world = World::start().await;
@@ -268,7 +269,7 @@ async fn a_proved_address_owns_and_its_session_goes_on() {
     assert_eq!(owner.resume(&world.session.conversation).await.conversation, world.session.conversation);
 }
 
-/// A session that is joined from one that has proved the owner's address goes on as the owner, with nothing else to show.
+/// A session joined from one that has proved the owner's address goes on as the owner, without further proof.
 #[tokio::test]
 async fn a_session_joined_from_a_proved_one_goes_on() {
     let mut world = World::start().await;
@@ -288,7 +289,7 @@ async fn a_session_joined_from_a_proved_one_goes_on() {
     drop(page);
     let mut later = Client::connect(&world.edge).await;
     assert_eq!(answer_text(&later.ask(&second, "r", "it is me").await), "ok");
-    // What it has not proved itself, it may not have done.
+    // The joined session has not proved the address itself, so gated tools stay refused.
     world.stage.gateway.script(Reply::tool_call("change_address", "{}"));
     let turn = later.ask(&second, "t", "change my address").await;
     assert!(tool_activity(&turn)[1].starts_with("error Not done"), "{turn:#?}");

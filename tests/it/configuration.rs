@@ -1,4 +1,4 @@
-//! Processes that lack something say so: streams, a key.
+//! Processes report missing prerequisites: streams, a key.
 
 use serde_json::json;
 
@@ -11,13 +11,13 @@ use crate::support::{
 
 const STREAM: &str = "CHAT_local";
 
-/// Runs a command to its end; whether it succeeded, and what it said.
+/// Runs a command to its end; returns its success and its output.
 async fn outcome(mut process: Process) -> (bool, String) {
     let status = process.ended().await;
     (status.success(), process.output())
 }
 
-/// Edge and worker end at once and say what to do.
+/// Checks that edge and worker exit at once and name the remedy.
 async fn expect_refusal(stage: &Stage, problem: &str) {
     for role in [["edge", "--port", "0"].as_slice(), &["worker"]] {
         let (success, said) = outcome(stage.run(role[0], role, &[])).await;
@@ -31,7 +31,7 @@ async fn diff(stage: &Stage) -> (bool, String) {
     outcome(stage.run("streams diff", &["streams", "diff"], &[])).await
 }
 
-/// The definition of the conversations' stream with one field changed.
+/// Returns the definition of the conversations' stream with one field changed.
 fn changed(field: &str, value: serde_json::Value) -> String {
     let mut config: serde_json::Value = serde_json::from_str(include_str!("../../streams/CHAT.json")).unwrap();
     config[field] = value;
@@ -94,19 +94,19 @@ async fn a_stream_that_is_taken_away_later_turns_readiness_red() {
 }
 
 async fn status(edge: &Edge, path: &str) -> u16 {
-    // Another test may have installed it already.
+    // Another test may have installed the provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::get(format!("http://{}{path}", edge.address)).await.unwrap().status().as_u16()
 }
 
-/// With workers there and no key among them, a message is refused before it is accepted; the rest works.
+/// With workers present and no key among them, a message is refused before it is accepted; other actions work.
 #[tokio::test]
 async fn without_a_key_messages_are_refused_and_the_rest_works() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker_without_key());
     let mut client = Client::connect(&edge).await;
     let session = client.open_session().await;
-    // Until the edge has heard of the worker, a message is accepted and fails.
+    // A message is accepted and fails until the edge has seen the worker's advertisement.
     let mut tries = 0;
     loop {
         tries += 1;
@@ -117,7 +117,7 @@ async fn without_a_key_messages_are_refused_and_the_rest_works() {
         }
         assert_eq!(code(&client.turn(&format!("r{tries}")).await[0]), "AGENT_ERROR");
     }
-    // An edge that starts later knows at once.
+    // An edge that starts later has the advertisement at once.
     let later = stage.edge().await;
     let mut later = (Client::connect(&later).await, later);
     assert_eq!(code(&later.0.say(&session, "later", "hello").await), "LLM_UNAVAILABLE");

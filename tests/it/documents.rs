@@ -1,4 +1,4 @@
-//! Documents on the stream: whole or not at all, whoever else is writing.
+//! Documents on the stream: whole or not at all, with any number of other writers.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ fn chunks(texts: impl IntoIterator<Item = String>) -> Vec<NewChunk> {
     texts.into_iter().map(chunk).collect()
 }
 
-/// What a reader that begins now finds: the documents that are whole, and how many messages there are.
+/// Reads as a new reader does; returns the whole documents and the count of messages.
 async fn read_all(stage: &Stage) -> (Vec<Whole>, usize) {
     let mut reading = Reading::new(stage.nats.client().await, subjects::KNOWLEDGE_ALL.into());
     let (mut shelf, mut found, mut messages) = (Shelf::default(), Vec::<Whole>::new(), 0);
@@ -92,7 +92,7 @@ async fn a_new_version_leaves_nothing_of_the_old_one_and_a_deleted_document_leav
     assert_eq!((found.len(), messages), (1, 3), "the tombstone, and the other document");
 }
 
-/// More chunks than a batch may hold, so that others' messages come between them.
+/// The document has more chunks than one batch, so other writers' messages come between its own.
 #[tokio::test]
 async fn a_large_document_is_whole_though_others_are_written_meanwhile() {
     let stage = Stage::start().await;
@@ -122,7 +122,7 @@ async fn a_large_document_is_whole_though_others_are_written_meanwhile() {
     assert!(others > 1, "nothing was written meanwhile");
 }
 
-/// The ids of the documents that answer a query.
+/// Returns the ids of the documents that match a query.
 fn found(index: &Index, words: &str) -> Vec<String> {
     let reader = Reader { org: ORG.into(), ..Reader::default() };
     let query = Query { text: words, vector: None, rerank: false };

@@ -1,4 +1,4 @@
-//! An edge that is told to stop: turns end, idle clients leave.
+//! Draining of an edge: turns end, idle clients leave.
 
 use crate::support::{
     Stage,
@@ -24,7 +24,7 @@ async fn a_stopping_edge_lets_turns_finish_and_closes_idle_connections() {
     busy.turn_until("r1", "stream_token").await;
 
     edge.process.signal(libc::SIGTERM);
-    // The idle client is gone while the other one's turn runs on.
+    // The idle client is closed while the other client's turn goes on.
     assert_eq!(idle.close_code().await, RESTART);
     gate.open();
     let rest = busy.turn("r1").await;
@@ -59,7 +59,7 @@ async fn processes_end_although_nats_is_away() {
     stage.nats.kill().await;
     edge.process.signal(libc::SIGTERM);
     worker.signal(libc::SIGTERM);
-    // A client that sees no end of its turn waits for as long as the edge drains.
+    // Without NATS the turn can't end, and the edge would wait for its client until the drain's time is over.
     drop(client);
     let (edge, worker) = tokio::join!(edge.process.ended(), worker.ended());
     assert!(edge.success() && worker.success());

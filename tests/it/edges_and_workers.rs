@@ -1,4 +1,4 @@
-//! A conversation is served by any edge and answered by any worker.
+//! Any edge serves a conversation, and any worker answers it.
 
 use serde_json::{Value, json};
 
@@ -168,7 +168,7 @@ async fn a_worker_that_wakes_up_late_changes_nothing() {
     stage.gateway.wait_for_requests(2).await;
     early.open();
     first.signal(libc::SIGCONT);
-    // The first worker notices that the turn is no longer its own before the second one goes on.
+    // The first worker notices that it is fenced before the second one goes on.
     stage.gateway.wait_for_open_streams(1).await;
     late.open();
     let rest = client.turn("r1").await;
@@ -179,7 +179,7 @@ async fn a_worker_that_wakes_up_late_changes_nothing() {
     assert_eq!(answer_text(&next), "ok", "the worker that woke up works again");
 }
 
-/// A client that has seen text gets the marker, no second text, and the whole answer at the end.
+/// Checks that a client that has seen text gets the marker, no second text, and the whole answer at the end.
 fn expect_one_restart(begun: &[Value], rest: &[Value], answer: &str) {
     assert!(!streamed(begun).is_empty());
     assert_eq!(kinds(rest), ["stream_chunk", "eventual_response"], "{rest:#?}");
@@ -188,7 +188,7 @@ fn expect_one_restart(begun: &[Value], rest: &[Value], answer: &str) {
     assert_eq!(answer_text(rest), answer);
 }
 
-/// The turn `r1` has ended once and the conversation goes on.
+/// Checks that the turn `r1` ended once and the conversation goes on.
 async fn expect_one_end(stage: &Stage, client: &mut Client, session: &Session, history: &[&str]) {
     stage.gateway.wait_for_open_streams(0).await;
     assert_eq!(stage.gateway.requests().len(), 2);

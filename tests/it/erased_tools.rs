@@ -1,4 +1,4 @@
-//! Erasing what was asked of tools leaves conversations that go on, in running processes and in new ones.
+//! Conversations with erased tool events go on, in running processes and in new ones.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::support::{
     tools::{Provider, Tool},
 };
 
-/// Long after everything in these tests.
+/// A time at which everything in these tests is due.
 const LATER: &str = "2126-01-01T00:00:00Z";
 
 async fn retain(stage: &Stage) -> String {
@@ -37,7 +37,7 @@ async fn a_conversation_goes_on_after_its_tools_were_erased() {
     let told = retain(&stage).await;
     assert!(told.contains("tools: 2 conversations due, 0 of them held, 1 with a turn"), "{told}");
 
-    // In the edge that knew both, and in one that reads them for the first time, with caches and without.
+    // Both the edge that knew the conversations and a new one read them, without snapshots.
     let client_of_cache = stage.nats.client().await;
     let streams = async_nats::jetstream::new(client_of_cache);
     streams.get_stream("KV_CONVERSATIONS").await.unwrap().purge().await.unwrap();
@@ -47,7 +47,7 @@ async fn a_conversation_goes_on_after_its_tools_were_erased() {
         assert_eq!(client.history(&session).await[..2], ["restart it", "ok"]);
         assert_eq!(answer_text(&client.ask(&session, &format!("r{n}"), "and now?").await), "ok");
     }
-    // The one that waited still waits, with all that it needs.
+    // The parked conversation still waits, with all the data it needs.
     client.confirm(&waiting, true).await;
     assert_eq!(answer_text(&client.turn(&waiting.id).await), "ok");
 }

@@ -1,4 +1,4 @@
-//! The log as evidence: sealed by checkpoints, exported, and verified far from any server, whatever a forger did to it.
+//! The log as evidence: signed by checkpoints, exported, and verified offline, against every forgery.
 
 mod fill;
 mod forger;
@@ -43,7 +43,7 @@ impl Keys {
     }
 }
 
-/// Runs a command that must succeed; what it said.
+/// Runs a command that must succeed; returns its output.
 async fn done(process: Process) -> String {
     let (success, said) = ended(process).await;
     assert!(success, "{said}");
@@ -64,7 +64,9 @@ async fn seal(stage: &Stage, keys: &Keys) -> String {
     said.split_whitespace().nth(1).unwrap().to_owned()
 }
 
-/// A region with some dozens of conversations and checkpoints in between; the last checkpoint's number and digest.
+/// Makes a region with some dozens of conversations and checkpoints in between.
+///
+/// Returns the last checkpoint's number and digest.
 async fn sealed_region(stage: &Stage, keys: &Keys) -> String {
     let mut noted = String::new();
     for round in 0..4 {
@@ -74,7 +76,7 @@ async fn sealed_region(stage: &Stage, keys: &Keys) -> String {
     noted
 }
 
-/// The files of a folder.
+/// Returns the files of a folder with their contents.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap())).collect()
@@ -146,7 +148,7 @@ async fn every_forgery_of_a_bundle_is_found_and_the_untouched_one_passes_without
     assert!(!passed && said.contains("the last ones are missing"), "{said}");
 }
 
-/// What a bundle can't show by itself: that its end was cut off together with the checkpoints that knew it. A note can.
+/// A bundle alone can't show that its end was cut off together with the checkpoints that cover it; a noted checkpoint can.
 #[tokio::test]
 async fn a_bundle_whose_end_is_gone_with_its_checkpoints_is_found_by_who_noted_one() {
     let stage = Stage::start().await;
@@ -177,7 +179,7 @@ async fn a_log_is_held_to_its_checkpoints_and_to_who_signed_them() {
     let stage = Stage::start().await;
     let (keys, others) = (Keys::make(&stage).await, Keys::make(&stage).await);
     fill(&stage.nats, 5, 0, 4).await;
-    // Two at once: one chain.
+    // Two signers at once make one chain.
     let both = tokio::join!(
         ended(audit(&stage, &keys, &["seal", "--once"])),
         ended(audit(&stage, &keys, &["seal", "--once"]))
@@ -191,14 +193,14 @@ async fn a_log_is_held_to_its_checkpoints_and_to_who_signed_them() {
     let (passed, said) = ended(audit(&stage, &keys, &["verify", "--public-key", &others.public()])).await;
     assert!(!passed && said.contains("checkpoint 1: it was signed with another key"), "{said}");
 
-    // The long-running form seals what comes, and ends when it is told to.
+    // The long-running form signs new events, and ends on SIGTERM.
     let mut sealer = audit(&stage, &others, &["seal", "--every", "1s"]);
     sealer.line(|line| line.starts_with("sealing every")).await;
     let conversations = fill(&stage.nats, 5, 1, 2).await;
     sealer.line(|line| line.contains("of 30 events of 5 conversations")).await;
     sealer.signal(libc::SIGTERM);
     assert!(sealer.ended().await.success());
-    // A key that changed: both are given.
+    // After a change of keys both public keys are given.
     let both = ["verify", "--public-key", &public, "--public-key", &others.public(), "--require-sealed"];
     done(audit(&stage, &keys, &both)).await;
 
@@ -230,7 +232,7 @@ async fn a_bundle_of_some_conversations_proves_what_is_in_it() {
     for (name, filter, events, of) in [("one", ["--conversation", &one], 6, 1), ("some", ["--org", "acme-1"], 72, 12)] {
         let to = folder.path().join(name);
         let export = ["export", "--format", "bundle", "--zstd", "--to", to.to_str().unwrap(), filter[0], filter[1]];
-        // The seal that the export makes covers what is new.
+        // The export's own checkpoint covers the new events.
         done(audit(&stage, &keys, &export)).await;
         let demands = || Demands { keys: vec![public.clone()], sealed: true, ..Demands::default() };
         let report = verify(&to, demands());
@@ -295,7 +297,7 @@ async fn an_export_that_was_killed_goes_on_and_one_that_is_old_gets_what_is_new(
     let public = PublicKey::read(Path::new(&keys.public())).unwrap();
     let report = verify(&to, Demands { keys: vec![public], sealed: true, whole: true, ..Demands::default() });
     assert_eq!((report.broken, report.events, report.checkpoints), (0, 1_040, 2), "{report}");
-    // Another export does not go there.
+    // Another export does not go into the same folder.
     let (success, said) = ended(audit(&stage, &keys, &["export", "--to", to.to_str().unwrap()])).await;
     assert!(!success && said.contains("holds another export"), "{said}");
 }

@@ -1,4 +1,4 @@
-//! Handshakes and routes: what is wrong is told, and a token that does not hold makes nobody of its bearer.
+//! Handshakes and routes: errors are reported, and an invalid token does not make its bearer anonymous.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 const WITH_TOKENS: [(&str, &str); 1] = [("AUTH_JWT_HS256_SECRET", SECRET)];
-/// How much later than a token's end it still holds: clocks differ.
+/// Seconds for which a token is accepted after its expiry, since clocks differ.
 const SKEW_SECS: u64 = 30;
 
 async fn status(edge: &Edge, method: &str, path: &str, headers: &[(&str, &str)]) -> u16 {
@@ -46,7 +46,7 @@ async fn a_token_that_expires_closes_its_connection() {
     let stage = Stage::start().await;
     let edge = stage.edge_with(&WITH_TOKENS).await;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    // It has expired already, and still holds for two seconds.
+    // The token has expired, and is accepted for two more seconds.
     let ending = token(json!({"sub": "ada", "exp": now - SKEW_SECS + 2}));
     let mut client = Client::try_connect(handshake(&edge, &format!("?token={ending}"), None)).await.unwrap();
     client.open_session().await;
@@ -76,7 +76,7 @@ async fn an_organisation_that_fits_no_subject_is_no_organisation() {
         let mut client = Client::try_connect(handshake(&edge, &format!("?token={long}"), None)).await.unwrap();
         assert_eq!(code(&client.next().await), "INVALID_TOKEN");
     }
-    // What a frame names is bounded too, or named by its hash.
+    // Names in a frame are bounded too, or replaced by their hash.
     for agent in ["x".repeat(5_000), "ü".repeat(3_000), "漢".repeat(2_000)] {
         let created = other.request(json!({
             "action": "create_conversation_session", "agentId": agent, "browserFingerprint": agent,
@@ -102,7 +102,7 @@ async fn silent_clients_are_pinged_and_then_closed() {
     }
     polite.ping().await;
 
-    // This one never answers: nothing reads its socket, so no pong goes out.
+    // This client never answers: the test does not read its socket, so no pong goes out.
     let silent = crate::support::http::raw_handshake(&edge).await;
     let said = silent.read_until_closed().await;
     assert!(said.contains("pings are not answered"), "{said:?}");

@@ -1,4 +1,4 @@
-//! The history: every message once, newest first, page by page; and what of it the model gets.
+//! The history: every message once, newest first, page by page; and the part of it that the model gets.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use crate::support::{
 
 const TURNS: usize = 60;
 
-/// Follows the pages to the end, giving the cursor in the field of this name; newest message first.
+/// Follows the pages to the end, with the cursor in the field of this name; newest message first.
 async fn all_pages(client: &mut Client, session: &Session, limit: usize, field: &str) -> Vec<Value> {
     let mut messages = Vec::new();
     let mut fields = json!({"limit": limit});
@@ -110,14 +110,14 @@ async fn conversations_do_not_see_each_other() {
     assert!(!foreign.to_string().contains("the secret is 42"), "a cursor of one conversation opens no other");
 }
 
-/// Pages are bounded in bytes too, and still hold everything.
+/// Pages are bounded in bytes too, and together still contain every message.
 #[tokio::test]
 async fn long_messages_are_paged_without_a_loss() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;
     let session = client.open_session().await;
-    // Four bytes a character on the wire: sixty of them are some 2.4 MB.
+    // Each character takes four bytes on the wire: sixty messages are some 2.4 MB.
     let long = |n: usize| format!("{n} {}", "\u{1F980}".repeat(9_990));
     for n in 0..30 {
         stage.gateway.script(Reply::text(&long(n)));

@@ -1,4 +1,4 @@
-//! Who a client has proved to be, and what it may reach: tokens at the handshake, one check behind every action.
+//! A client's proved identity and the data that it may reach: tokens at the handshake, one check behind every action.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,7 +19,7 @@ use crate::support::{
 pub const SECRET: &str = "a secret that is as long as it has to be";
 const WITH_TOKENS: [(&str, &str); 1] = [("AUTH_JWT_HS256_SECRET", SECRET)];
 
-/// A token with these claims besides the usual ones.
+/// Returns a token with these claims besides the usual ones.
 pub fn token(claims: Value) -> String {
     let expires = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 600;
     let mut all = json!({"org": "acme", "role": "basic", "exp": expires});
@@ -43,7 +43,7 @@ async fn as_somebody(edge: &Edge, token: &str) -> Client {
     Client::try_connect(handshake(edge, &format!("?token={token}"), None)).await.unwrap()
 }
 
-/// The frame without what differs from one answer to the next.
+/// Returns the frame without the fields that differ between any two answers.
 fn plain(mut frame: Value) -> Value {
     for name in ["timestamp", "requestId"] {
         frame.as_object_mut().unwrap().remove(name);
@@ -102,7 +102,7 @@ async fn what_is_not_yours_is_as_what_does_not_exist() {
     }
     assert!(provider.calls().is_empty());
 
-    // The owner, on another connection and however the address is spelled, finds everything as it was.
+    // The owner finds everything unchanged, on another connection and with any spelling of the address.
     let again = token(json!({"sub": "ada-2", "email": " ada@EXAMPLE.org"}));
     let mut back = Client::try_connect(handshake(&edge, "", Some(&again))).await.unwrap();
     let resumed = back.resume(&session.conversation).await;
@@ -123,7 +123,7 @@ async fn visitors_without_a_token_keep_what_is_theirs() {
     let mut back = Client::connect(&edge).await;
     assert_eq!(back.resume(&session.conversation).await.conversation, session.conversation);
     assert_eq!(back.history(&session).await, ["hello", "ok"]);
-    // Somebody of an organisation has no business in what belongs to none.
+    // A member of an organisation can't reach a conversation without an organisation.
     let mut somebody = as_somebody(&edge, &ada()).await;
     let refused = somebody.request(json!({"action": "get_session", "sessionId": session.id})).await;
     assert_eq!(code(&refused), "SESSION_NOT_FOUND");
@@ -159,7 +159,7 @@ async fn the_log_says_who_asked_and_nothing_says_the_token() {
     assert!(!said.contains(SECRET));
 }
 
-/// The payload of everything in the log.
+/// Returns the payloads of all events in the log.
 async fn payloads(stage: &Stage) -> Vec<Value> {
     let client = stage.nats.client().await;
     let (log, stream) = (sealed::log(client.clone()), jetstream::new(client).get_stream("CHAT_local").await.unwrap());
@@ -194,7 +194,7 @@ async fn a_strict_server_refuses_the_handshake() {
     }
 }
 
-/// What the frame says of the user does not beat what the token proves.
+/// The user named in a frame does not override the one that the token proves.
 #[tokio::test]
 async fn a_frame_does_not_make_somebody_else_of_you() {
     let stage = Stage::start().await;

@@ -1,4 +1,4 @@
-//! `turnstream ingest` on folders: what is written, what is not written again, what is deleted, what goes wrong.
+//! `turnstream ingest` on folders: documents written, skipped, deleted and failed.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ use crate::support::{Stage, gateway::Reply, processes::Process};
 
 pub const ORG: &str = "acme";
 
-/// Runs ingest to its end: its summary and whether it was content.
+/// Runs ingest to its end; returns its summary and its success.
 pub async fn ingest(stage: &Stage, arguments: &[&str], variables: &[(&str, &str)]) -> (Value, bool) {
     let mut process = start(stage, arguments, variables);
     let content = process.ended().await.success();
@@ -32,7 +32,7 @@ fn start(stage: &Stage, arguments: &[&str], variables: &[(&str, &str)]) -> Proce
     stage.run("ingest", &[&["ingest", "--org", ORG, "--json"], arguments].concat(), variables)
 }
 
-/// `[added, updated, unchanged, deleted, failed]`.
+/// Returns `[added, updated, unchanged, deleted, failed]`.
 pub fn counts(summary: &Value) -> [u64; 5] {
     ["added", "updated", "unchanged", "deleted", "failed"].map(|name| summary["counts"][name].as_u64().unwrap())
 }
@@ -41,7 +41,7 @@ pub async fn heads(stage: &Stage) -> BTreeMap<String, Document> {
     Store::new(stage.nats.client().await).heads(ORG).await.unwrap().into_iter().collect()
 }
 
-/// What a reader sees: each document with its texts, without what differs from one writing to the next.
+/// Returns each document with its texts as a reader sees them, without the fields that change on every write.
 pub async fn content(stage: &Stage) -> BTreeMap<String, Value> {
     let mut reading = Reading::new(stage.nats.client().await, subjects::KNOWLEDGE_ALL.into());
     let mut chunks: BTreeMap<(String, usize), Value> = BTreeMap::new();
@@ -78,7 +78,7 @@ fn write(folder: &Path, name: &str, text: impl AsRef<[u8]>) {
     fs::write(path, text).unwrap();
 }
 
-/// A PDF of one page with a line of text.
+/// Returns a PDF of one page with a line of text.
 pub fn small_pdf(line: &str) -> Vec<u8> {
     let content = format!("BT /F1 24 Tf 72 700 Td ({line}) Tj ET");
     let objects = [
@@ -100,7 +100,7 @@ pub fn small_pdf(line: &str) -> Vec<u8> {
     pdf.into_bytes()
 }
 
-/// A folder with a document of each form.
+/// Makes a folder with a document of each form.
 fn library() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
@@ -167,7 +167,7 @@ async fn only_what_changed_is_written_and_what_is_gone_is_deleted() {
     let last = heads(&stage).await;
     assert!(!last.contains_key("page.html") && last["notes.txt"] != first["notes.txt"]);
     assert_eq!(last["paper.pdf"], first["paper.pdf"]);
-    // Other readers are another document, whatever the file says.
+    // Other readers make another document, even with the same file content.
     let private = [&arguments[..], &["--acl", "user:ann"]].concat();
     assert_eq!(counts(&ingest(&stage, &private, &[]).await.0), [0, 4, 0, 0, 0]);
 }
@@ -182,14 +182,14 @@ async fn a_source_that_has_lost_everything_or_can_not_be_looked_at_deletes_nothi
     let other = empty.path().to_str().unwrap();
     let (summary, _) = ingest(&stage, &[other, "--source", "docs"], &[]).await;
     assert!(counts(&summary)[3] == 0 && summary["notes"][0].as_str().unwrap().contains("--prune"), "{summary}");
-    // A folder that is not there any more is a part that was not looked at.
+    // A folder that is gone counts as a part that could not be read.
     symlink(folder.path().join("gone"), folder.path().join("guide/away")).unwrap();
     fs::remove_file(folder.path().join("notes.txt")).unwrap();
     let (summary, content) = ingest(&stage, &[path, "--source", "docs"], &[]).await;
     assert!(!content && counts(&summary) == [0, 0, 4, 0, 1], "{summary}");
     assert!(summary["failures"][0]["id"].as_str().unwrap().contains("guide/away"));
     assert_eq!(heads(&stage).await.len(), 5);
-    // All that a circle of links leads to is listed without it.
+    // A circle of links is skipped, and the files behind it are listed once.
     fs::remove_file(folder.path().join("guide/away")).unwrap();
     symlink(folder.path(), folder.path().join("guide/again")).unwrap();
     let (summary, content) = ingest(&stage, &[path, "--source", "docs"], &[]).await;
@@ -199,7 +199,7 @@ async fn a_source_that_has_lost_everything_or_can_not_be_looked_at_deletes_nothi
     assert_eq!((counts(&summary), heads(&stage).await.len()), ([0, 0, 0, 4, 0], 0));
 }
 
-/// The earlier version of a document is not readable after it was emptied, or after its readers became unclear.
+/// The earlier version of a document is not readable once it is emptied, or once its readers are unclear.
 #[tokio::test]
 async fn what_can_not_be_read_any_more_does_not_stay_in_its_earlier_version() {
     let stage = Stage::start().await;
@@ -220,7 +220,7 @@ async fn what_can_not_be_read_any_more_does_not_stay_in_its_earlier_version() {
     assert!(!content && counts(&summary) == [0, 0, 1, 5, 5], "{summary}");
     assert!(summary["failures"].to_string().matches("its earlier version was taken out").count() == 5, "{summary}");
     assert_eq!(heads(&stage).await.keys().collect::<Vec<_>>(), ["stays.md"]);
-    // It is there again as soon as it can be read.
+    // The document is back as soon as it can be read.
     write(folder.path(), "acl.md", "---\nacl: group:hr\n---\nfor few");
     let (summary, _) = ingest(&stage, &[path, "--source", "docs"], &[]).await;
     assert_eq!(counts(&summary), [1, 0, 1, 0, 4], "{summary}");
@@ -238,7 +238,7 @@ async fn a_document_for_fewer_readers_takes_its_earlier_version_with_it() {
     assert_eq!(counts(&ingest(&stage, &[path, "--source", "docs"], &[]).await.0), [2, 0, 0, 0, 0]);
     write(folder.path(), "few.md", "---\nacl: group:hr\n---\nfor few");
     write(folder.path(), "all.md", "for everybody, still");
-    // No gateway is there.
+    // No gateway listens there.
     let variables = [
         ("SMOOTH_AGENT_EMBEDDING_MODEL", "model"),
         ("SMOOAI_GATEWAY_URL", "http://127.0.0.1:9/v1"),
@@ -264,7 +264,7 @@ async fn one_bad_file_fails_alone_and_with_its_reason() {
     let failures: Vec<&str> =
         summary["failures"].as_array().unwrap().iter().map(|failure| failure["id"].as_str().unwrap()).collect();
     assert_eq!(failures, ["a.pdf", "b.md", "c.txt", "d.md", "e.md"]);
-    // A name that another source has is another document, which stays the same one.
+    // The same file name in another source is another document, which stays the same on the next run.
     for expected in [[5, 0, 0, 0, 5], [0, 0, 5, 0, 5]] {
         let (summary, content) = ingest(&stage, &[path, "--source", "other"], &[]).await;
         assert!(!content && counts(&summary) == expected, "{summary}");
@@ -307,7 +307,7 @@ async fn an_interrupted_run_is_finished_by_the_next_one() {
     }
     let arguments = [folder.path().to_str().unwrap(), "--source", "docs"];
     let client = stage.nats.client().await;
-    // Killed when so many messages have been written, at three places of the run.
+    // Ingest is killed after this many written messages, at three places of the run.
     for seed in [1, 40, 333] {
         let mut written = client.subscribe("kb.>").await.unwrap();
         client.flush().await.unwrap();
@@ -326,7 +326,7 @@ async fn an_interrupted_run_is_finished_by_the_next_one() {
     assert_eq!(content(&stage).await, content(&undisturbed).await);
 }
 
-/// It has more passages than one batch may hold, so its messages mix with those of the others.
+/// The document has more passages than one batch, so its messages mix with those of other documents.
 #[tokio::test]
 async fn a_large_document_is_whole_among_others() {
     let stage = Stage::start().await;
@@ -405,7 +405,7 @@ async fn passages_are_embedded_once_and_anew_for_another_model() {
     assert!(heads(&stage).await.values().all(|head| head.embedding_model.as_deref() == Some("two")));
 }
 
-/// Two folders of one name, ingested without a name of one's own, are two sources.
+/// Two folders of the same name, ingested without an explicit source name, are two sources.
 #[tokio::test]
 async fn folders_of_one_name_do_not_delete_each_others_documents() {
     let stage = Stage::start().await;

@@ -1,4 +1,4 @@
-//! `turnstream ingest` from the web: pages, sitemaps, repositories, and what is refused.
+//! `turnstream ingest` from the web: pages, sitemaps, repositories, and refused addresses.
 
 use std::sync::{Arc, Mutex};
 
@@ -54,11 +54,11 @@ async fn a_sitemap_brings_its_pages_and_takes_them_away() {
     );
     assert_eq!(there[&server.url("/b.md")].title, "Page B");
     *pages.lock().unwrap() = vec!["/a", "/gone"];
-    // A page that is listed and does not answer is a failure, not a deletion; one that is no longer listed is gone.
+    // A listed page without an answer is a failure, not a deletion; a page that is no longer listed is deleted.
     let (summary, done) = ingest(&stage, &arguments, &allow).await;
     assert!(!done && counts(&summary) == [0, 0, 1, 1, 1], "{summary}");
     assert!(json!(content(&stage).await).to_string().contains("Says A."));
-    // Without the operator's word the server is not public, and nothing is asked of it.
+    // Unless the operator allows it, the server counts as not public, and gets no request.
     let asked = server.paths().len();
     let (summary, done) = ingest(&stage, &[&server.url("/a"), "--source", "other"], &[]).await;
     assert!(!done && server.paths().len() == asked, "{summary}");
@@ -100,6 +100,6 @@ async fn a_repository_is_read_by_what_changed() {
     let before = server.paths().len();
     assert_eq!(counts(&ingest(&stage, &arguments, &variables).await.0), [1, 1, 0, 1, 0]);
     assert_eq!(counts(&ingest(&stage, &arguments, &variables).await.0), [0, 0, 2, 0, 0]);
-    // The first run after the change: the tree and two blobs; the second: the tree alone.
+    // The first run after the change fetches the tree and two blobs, the second one the tree alone.
     assert_eq!(server.paths().len(), before + 4);
 }

@@ -1,4 +1,4 @@
-//! What the model is told in a turn, each in the request that it belongs to and nowhere else; and what a visitor sees of it.
+//! The instructions to the model in a turn, each only in its own request, and the part that a visitor sees.
 
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ async fn session_with(client: &mut Client, agent: &str) -> Session {
     Session { id: text("sessionId"), conversation: text("conversationId") }
 }
 
-/// The system prompts of the requests to a model, in order.
+/// Returns the system prompts of the requests to a model, in order.
 fn systems(stage: &Stage, model: &str) -> Vec<String> {
     let requests = stage.gateway.requests();
     let of_model = requests.iter().filter(|request| request["model"] == model);
@@ -121,7 +121,7 @@ async fn a_preamble_comes_before_the_answer_or_not_at_all() {
     assert_eq!(fast.len(), 1);
     assert_eq!(fast[0]["messages"][1]["content"], "where is my order?");
 
-    // An answer that is there first makes the sentence needless; so does a client that wants no stream.
+    // An answer that comes first makes the preamble needless; so does a client that wants no stream.
     let late = Gate::new();
     let held = late.clone();
     stage.gateway.respond_with(move |request| match request["model"] == "fast" {
@@ -156,7 +156,7 @@ async fn a_workflow_goes_on_when_its_judge_says_so_and_asks_for_a_person_when_st
     let session = session_with(&mut client, "clerk").await;
     let first = client.ask(&session, "r1", "hello").await;
     assert_eq!(answer(&first)["needsEscalation"], false);
-    // The step and its attempts are the conversation's: another worker and another session go on with them.
+    // The step and its attempts belong to the conversation: another worker and another session go on with them.
     worker.kill().await;
     let _worker = stage.worker().await;
     let resumed = client.resume(&session.conversation).await;

@@ -27,7 +27,7 @@ fn submit(session: &Session, prompt: &Value, more: Value) -> Value {
     action
 }
 
-/// The last tool result that the model was given.
+/// Returns the last tool result that the model got.
 fn last_result(stage: &Stage) -> Value {
     let requests = stage.gateway.requests();
     let messages = requests.last().unwrap()["messages"].as_array().unwrap().clone();
@@ -145,7 +145,7 @@ async fn without_forms_the_model_asks_in_words_under_the_same_checks() {
     assert!(!offered(&requests[0]).contains(&"submit_interaction".to_owned()));
     assert!(offered(&requests[1]).contains(&"submit_interaction".to_owned()));
 
-    // Another worker and another connection go on with what was asked.
+    // Another worker and another connection go on with the pending questions.
     worker.kill().await;
     drop(client);
     let _worker = stage.worker().await;

@@ -64,7 +64,7 @@ async fn an_answer_cites_what_grounded_it() {
     let snippet = citation["snippet"].as_str().unwrap();
     assert!(snippet.starts_with("Refunds take three days.") && snippet.chars().count() <= 280, "{snippet}");
     assert!(stage.gateway.requests()[0]["messages"].to_string().contains("Refunds take three days."));
-    // What does not fit is not cited.
+    // Passages that do not match are not cited.
     assert!(citations(&client.ask(&session, "r2", "quantum chromodynamics").await).is_empty());
 }
 
@@ -80,7 +80,7 @@ async fn what_is_written_is_known_to_every_worker_and_what_is_deleted_to_none() 
     let mut client = Client::connect(&edge).await;
     let session = client.open_session().await;
     put(&stage, "reference-org", "new.md", Acl::Public, "The password of the day is swordfish.").await;
-    // Asked until both workers have answered with it; a worker that does not know it would never be seen.
+    // Ask until both workers have cited the new document; a worker without it would never do so.
     let mut n = 0;
     while seen.len() < workers.len() {
         n += 1;
@@ -103,7 +103,7 @@ async fn what_is_written_is_known_to_every_worker_and_what_is_deleted_to_none() 
     }
 }
 
-/// The turn waits before there is a worker, so it is the first that the worker takes.
+/// The turn is requested before there is a worker, so it is the worker's first.
 #[tokio::test]
 async fn a_worker_takes_its_first_turn_when_its_index_has_caught_up() {
     let stage = Stage::start().await;
@@ -120,8 +120,9 @@ async fn a_worker_takes_its_first_turn_when_its_index_has_caught_up() {
     assert_eq!(citations(&client.turn("r1").await), ["last.md"]);
 }
 
-/// Three organisations, users, groups, anonymous visitors: whatever they ask, by message or through the model's own search,
-/// nothing that they may not read is in a request to the model or in a citation.
+/// Restricted text is in no request to the model and in no citation.
+///
+/// Three organisations, users, groups and anonymous visitors ask, by message and through the model's own search.
 #[tokio::test]
 async fn restricted_text_reaches_no_model_and_no_citation() {
     let stage = Stage::start().await;
@@ -210,7 +211,7 @@ async fn an_organisations_own_search_answers_instead() {
     let citation = &answer(&turn)["citations"][0];
     assert_eq!((&citation["id"], &citation["score"]), (&json!("wiki/1"), &json!(0.75)));
     assert!(stage.gateway.requests()[0]["messages"].to_string().contains("It is said elsewhere."));
-    // A search that answers with nonsense, and one that is not there, cost the knowledge and not the answer.
+    // A search that answers nonsense, or is missing, costs the passages but not the answer.
     for id in ["r2", "r3"] {
         let turn = client.ask(&session, id, "and now?").await;
         assert_eq!((answer_text(&turn), citations(&turn).len()), ("ok", 0));

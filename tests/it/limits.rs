@@ -1,4 +1,4 @@
-//! How much may be used: each limit holds over all edges, says when to try again, and stands against nobody else.
+//! Usage limits: each holds over all edges, says when to retry, and affects no other client.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// That an answer says when to try again.
+/// Checks that an answer refuses and says when to retry.
 fn expect_limited(answer: &Value) {
     assert_eq!(code(answer), "RATE_LIMITED", "{answer:#}");
     assert!(answer["data"]["details"]["retryAfterSeconds"].as_u64() > Some(0), "{answer:#}");
@@ -67,7 +67,7 @@ async fn an_organisation_sends_so_many_messages_in_a_minute_on_all_edges() {
     let (mut here, mut there) = tokio::join!(of_org(&a, "small"), of_org(&b, "small"));
     let sessions = [here.open_session().await, there.open_session().await];
     let mut sent = 0;
-    // A minute may end meanwhile; two do not.
+    // The minute may end once meanwhile, not twice.
     let refused = loop {
         let (client, session) = if sent % 2 == 0 { (&mut here, &sessions[0]) } else { (&mut there, &sessions[1]) };
         let id = format!("r{sent}");
@@ -106,7 +106,7 @@ async fn an_organisation_has_so_many_turns_at_once_on_all_edges() {
     for n in 0..3 {
         expect_limited(&third.say(&three, &format!("r{n}"), "third").await);
     }
-    // A conversation that has a turn is refused for that, and counts no more than once.
+    // A conversation with an active turn is refused for that reason, and counts once.
     assert_eq!(code(&here.say(&one, "r2", "again").await), "TURN_IN_PROGRESS");
     let mut elsewhere = of_org(&a, "globex").await;
     let other: Session = elsewhere.open_session().await;
@@ -117,7 +117,7 @@ async fn an_organisation_has_so_many_turns_at_once_on_all_edges() {
     stage.gateway.script(Reply::tool_call("pay", json!({})));
     third.begin(&three, "r9", "pay").await;
     third.turn_until("r9", "write_confirmation_required").await;
-    // What waits for a person does not count.
+    // Parked turns do not count.
     assert_eq!(answer_text(&here.ask(&one, "r3", "and now?").await), "ok");
     gates[1].open();
     there.turn("r1").await;
@@ -147,14 +147,14 @@ async fn an_organisation_uses_so_many_tokens_a_day() {
     assert_eq!(answer_text(&large.ask(&session, "r1", "hello").await), "ok");
 }
 
-/// A connection that says which address it comes from; else the status that it was refused with.
+/// Connects from the stated address; the error is the status of the refusal.
 async fn from(edge: &Edge, address: &str) -> Result<Client, u16> {
     let mut handshake = handshake(edge, "", None);
     handshake.headers_mut().insert("x-forwarded-for", address.parse().unwrap());
     Client::try_connect(handshake).await
 }
 
-/// Connects as soon as it may.
+/// Connects as soon as the limit allows.
 async fn as_soon_as_may_be(edge: &Edge, address: &str) -> Client {
     let began = Instant::now();
     loop {
@@ -180,12 +180,12 @@ async fn an_address_has_so_many_connections_on_all_edges() {
     let mut again = as_soon_as_may_be(&b, "203.0.113.7").await;
     again.ping().await;
     assert_eq!(from(&a, "203.0.113.7").await.err(), Some(429));
-    // What an edge has counted goes with it.
+    // Counts of an edge go with it.
     a.process.kill().await;
     drop(one);
     as_soon_as_may_be(&b, "203.0.113.7").await.ping().await;
 
-    // Of IPv6 a network is one address; who names none is known by the socket, and nonsense is refused.
+    // IPv6 is counted by network; without a stated address the socket's counts, and a malformed one is refused.
     let (_x, _y) = (from(&b, "2001:db8:1:2::1").await.unwrap(), from(&b, "2001:db8:1:2:3::4").await.unwrap());
     assert_eq!(from(&b, "2001:db8:1:2:ffff::9").await.err(), Some(429));
     from(&b, "2001:db8:1:3::1").await.unwrap();
@@ -196,7 +196,7 @@ async fn an_address_has_so_many_connections_on_all_edges() {
     }
 }
 
-/// What a proxy adds is a line of its own or a part of one, with a port or without.
+/// The proxy's address is a header line of its own or a part of one, with a port or without.
 #[tokio::test]
 async fn an_address_is_the_one_that_the_proxy_saw_however_it_is_written() {
     let stage = Stage::start().await;
@@ -222,7 +222,7 @@ async fn an_address_is_the_one_that_the_proxy_saw_however_it_is_written() {
     assert_eq!(lines(&["2001:db8::8"]).await.err(), Some(429));
 }
 
-/// What is written for ever is counted without any setting; a flood is stopped, on every connection of its address.
+/// Permanent records are counted without any setting, and a flood is stopped on every connection of its address.
 #[tokio::test]
 async fn sessions_names_and_requests_of_pages_are_counted() {
     let stage = Stage::start().await;
@@ -241,7 +241,7 @@ async fn sessions_names_and_requests_of_pages_are_counted() {
     };
     expect_limited(&refused);
     assert!(named >= 500, "an ordinary client is far below the limit: {named}");
-    // The address's other connections have what is left of the address's own limit.
+    // The address's other connections share the rest of the address's own limit.
     let mut written = 0;
     let mut others = Vec::new();
     while written < 3_000 {
@@ -318,7 +318,7 @@ async fn notes_of_turns_that_are_over_lock_nobody_out_and_leave_nothing() {
     let mut client = Client::connect(&edge).await;
     let session = client.open_session().await;
     let (began, mut n) = (Instant::now(), 0);
-    // Notes as young as these may be of turns whose requests are on their way; they are in the way for as long as that may take.
+    // Fresh notes may belong to turns with requests under way, so they count for the time that such a request may take.
     loop {
         n += 1;
         let answer = client.say(&session, &format!("r{n}"), "hello").await;
@@ -330,7 +330,7 @@ async fn notes_of_turns_that_are_over_lock_nobody_out_and_leave_nothing() {
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     }
     assert_eq!(answer_text(&client.turn(&format!("r{n}")).await), "ok");
-    // They were taken away on the way, and so is the note of the turn that has ended.
+    // The stale notes are removed meanwhile, and so is the note of the finished turn.
     let streams = async_nats::jetstream::new(nats);
     let began = Instant::now();
     while streams.get_stream("KV_TURNS").await.unwrap().cached_info().state.messages > 0 {
@@ -354,7 +354,7 @@ async fn handshakes_that_failed_while_nats_was_away_are_not_counted() {
     assert_eq!(from(&edge, "203.0.113.7").await.err(), Some(429));
 }
 
-/// Connects as soon as the edge has its connection to NATS again.
+/// Connects as soon as the edge is connected to NATS again.
 async fn retried(edge: &Edge, address: &str) -> Client {
     let began = Instant::now();
     loop {

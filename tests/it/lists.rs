@@ -1,4 +1,4 @@
-//! Lists of conversations and their names: whose they are, their order, page by page, from any edge.
+//! Lists of conversations and their names: owners, order, paging, from any edge.
 
 use async_nats::jetstream;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// One page: `data` of the answer.
+/// Returns one page, the answer's `data`.
 async fn page(client: &mut Client, fields: Value) -> Value {
     let mut action = json!({"action": "list_conversations"});
     action.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
@@ -23,13 +23,13 @@ async fn page(client: &mut Client, fields: Value) -> Value {
     answer["data"].clone()
 }
 
-/// Titles and counts of a page.
+/// Returns titles and counts of a page.
 fn shown(page: &Value) -> Vec<(String, u64)> {
     let one = |item: &Value| (item["title"].as_str().unwrap().to_owned(), item["messageCount"].as_u64().unwrap());
     page["conversations"].as_array().unwrap().iter().map(one).collect()
 }
 
-/// Asks for the list until it is as expected: it follows the log, and says nothing when it has come up to it.
+/// Asks for the list until it is as expected, since the index follows the log without a signal.
 async fn expect_list(client: &mut Client, expected: &[(&str, u64)]) -> Value {
     let expected: Vec<(String, u64)> = expected.iter().map(|(title, count)| (title.to_string(), *count)).collect();
     let began = std::time::Instant::now();
@@ -70,7 +70,7 @@ async fn conversations_are_listed_and_named_on_every_edge() {
     assert_eq!((&page["hasMore"], &page["nextCursor"]), (&json!(false), &Value::Null));
     assert_eq!(page["conversations"][0]["conversationId"], first.conversation.as_str());
 
-    // A name is kept cleaned, seen from every edge, and no reason to move to the top.
+    // A name is stored cleaned, is seen from every edge, and does not move its conversation to the top.
     let renamed = rename(&mut other, &second.conversation, " \"**My   refund**\" ").await;
     assert_eq!(renamed["message"], "Conversation renamed");
     assert_eq!(renamed["data"], json!({"conversationId": second.conversation, "title": "My refund"}));
@@ -157,7 +157,7 @@ async fn a_list_is_its_owners() {
         let refused = client.request(json!({"action": "list_conversations", "cursor": "x"})).await;
         assert_eq!(code(&refused), "VALIDATION_ERROR");
     }
-    // However the address is spelled, it is the same person; and whoever takes over what nobody had, has it in the list.
+    // Any spelling of the address is the same person; a taken-over conversation without an owner joins the new owner's list.
     let mut again = as_somebody(&edge, " ADA@example.org").await;
     expect_list(&mut again, &[("a secret of mine", 2)]).await;
     let taken = again.resume(&theirs.conversation).await;
@@ -166,7 +166,7 @@ async fn a_list_is_its_owners() {
     assert_eq!(keys(&stage).await, 3, "the entry has moved, and left nothing behind");
 }
 
-/// How many entries the index has.
+/// Returns the number of entries in the index.
 async fn keys(stage: &Stage) -> usize {
     use futures_util::StreamExt;
     let bucket = jetstream::new(stage.nats.client().await).get_key_value("INDEX").await.unwrap();

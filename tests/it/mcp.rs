@@ -1,4 +1,4 @@
-//! Tools of MCP servers: real servers as child processes and over HTTP, and what becomes of a turn when one is lost.
+//! Tools of MCP servers: real servers as child processes and over HTTP, and turns that lose one.
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -18,7 +18,7 @@ use crate::{
 
 const SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/mcp_server.py");
 
-/// What the test server offers under the name `srv`, in the order of names.
+/// The test server's tools under the name `srv`, in the order of names.
 const TOOLS: [&str; 7] =
     ["srv__about_call", "srv__add", "srv__fails", "srv__grow", "srv__picture", "srv__wait", "srv__wait_once"];
 
@@ -31,14 +31,14 @@ pub struct Scene {
     _files: TempDir,
 }
 
-/// The test server as a child process, with `more` keys of its declaration.
+/// Returns the declaration of the test server as a child process, with `more` keys.
 pub fn child(more: Value) -> Value {
     let mut server = json!({ "command": "python3", "args": [SERVER] });
     server.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     server
 }
 
-/// A worker with an MCP server `srv`, and a session. `STATE` stands for a folder of the test's own.
+/// Returns a worker with an MCP server `srv`, and a session. `STATE` stands for a folder of the test's own.
 pub async fn scene(server: Value) -> Scene {
     let files = tempfile::tempdir().unwrap();
     let config = files.path().join("mcp.json");
@@ -59,7 +59,7 @@ pub async fn scene(server: Value) -> Scene {
 }
 
 impl Scene {
-    /// A whole turn in which the model calls tools; their results.
+    /// Runs a whole turn in which the model calls tools, and returns their results.
     pub async fn turn_with(&mut self, id: &str, list: &[(&str, Value)]) -> Vec<String> {
         self.stage.gateway.script(calls(list));
         let turn = self.client.ask(&self.session, id, "do it").await;
@@ -67,25 +67,25 @@ impl Scene {
         results_for_the_model(&self.stage)
     }
 
-    /// The tools that the model is offered in a new turn.
+    /// Returns the tools that the model is offered in a new turn.
     pub async fn offered(&mut self, id: &str) -> Vec<String> {
         self.client.ask(&self.session, id, "hello").await;
         offered(&self.stage.gateway.requests().pop().unwrap())
     }
 
-    /// Waits until the server was called so; the number of its process.
+    /// Waits until the server's `tool` was called, and returns the server's pid.
     async fn called(&mut self, tool: &str) -> i32 {
         let words = format!("called {tool} ");
         number(&self.worker.line(|line| line.contains(&words)).await)
     }
 
-    /// Waits until the worker has learnt tools for the (`before` + 1)th time.
+    /// Waits until the worker has listed tools for the (`before` + 1)th time.
     pub async fn learnt(&mut self, before: usize) -> String {
         self.worker.nth_line(before, |line| line.contains("tools of an MCP server")).await
     }
 }
 
-/// The last number of a line.
+/// Returns the last number of a line.
 fn number(line: &str) -> i32 {
     let digits: Vec<&str> = line.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty()).collect();
     digits.last().unwrap().parse().unwrap()
@@ -126,7 +126,7 @@ async fn a_servers_tools_are_offered_and_called() {
     assert!(!s.worker.output().contains("hush-hush"));
 }
 
-/// The two kinds of providers in one turn; the child process of one is killed while both are called.
+/// The two kinds of providers serve one turn; the child process of one is killed while both are called.
 #[tokio::test]
 async fn a_turn_ends_well_when_the_mcp_server_is_killed_during_a_call() {
     let mut s = scene(child(json!({}))).await;
@@ -148,7 +148,7 @@ async fn a_turn_ends_well_when_the_mcp_server_is_killed_during_a_call() {
     assert_eq!(results, [r#"{"total": 2}"#], "the server was started again");
 }
 
-/// The other way round: it is the NATS provider that dies.
+/// The NATS provider dies, and the MCP server stays.
 #[tokio::test]
 async fn a_turn_ends_well_when_the_nats_provider_is_lost_during_a_call() {
     let mut s = scene(child(json!({}))).await;
@@ -190,7 +190,7 @@ async fn a_server_that_is_down_costs_its_tools_and_not_the_turn() {
     std::fs::write(s._files.path().join("ready"), "").unwrap();
     s.learnt(0).await;
     assert_eq!(s.offered("r3").await, TOOLS);
-    // Gone for good: a call that the model still makes is answered at once.
+    // The server is gone for good, so a further call is answered at once.
     std::fs::remove_file(s._files.path().join("ready")).unwrap();
     let pid = number(&s.worker.line(|line| line.contains("started ")).await);
     kill(pid);
@@ -242,7 +242,7 @@ async fn a_call_that_is_given_up_is_cancelled_at_the_server() {
     s.worker.line(|line| line.contains("cancelled ")).await;
 }
 
-/// Whether a server ends when its input is closed or not, it is gone with its worker.
+/// A server ends with its worker, even one that ignores the end of its input.
 #[tokio::test]
 async fn no_server_outlives_its_worker() {
     for environment in [json!({}), json!({ "STUBBORN": "1" })] {
@@ -256,7 +256,7 @@ async fn no_server_outlives_its_worker() {
     }
 }
 
-/// Starts the test server over HTTP at a port, 0 = any; the port.
+/// Starts the test server over HTTP at a port (0 = any) and returns the port.
 pub async fn over_http(port: u16, variables: &[(&str, &str)]) -> (Process, u16) {
     let mut command = Command::new("python3");
     command.args([SERVER, &port.to_string()]).env("TOKEN", "hush-hush").envs(variables.iter().copied());

@@ -18,12 +18,12 @@ use crate::{
 const LAST: &str = "2026-07-28";
 const BEFORE: &str = "2025-11-25";
 
-/// A program that calls agents, by one revision of the protocol.
+/// A program that calls agents, under one revision of the protocol.
 struct Program<'a> {
     edge: &'a Edge,
     token: Option<String>,
     revision: &'a str,
-    /// It shows forms to its user.
+    /// The program shows forms to its user.
     asks: bool,
 }
 
@@ -32,7 +32,7 @@ impl<'a> Program<'a> {
         Self { edge, token: None, revision: LAST, asks: false }
     }
 
-    /// Sends a message; status and body of the answer.
+    /// Sends a message; returns status and body of the answer.
     async fn post(&self, mut message: Value) -> (u16, Value) {
         let name = message["params"]["name"].as_str().map(str::to_owned);
         let method = message["method"].as_str().unwrap_or_default().to_owned();
@@ -67,7 +67,7 @@ impl<'a> Program<'a> {
         tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// The result of a call.
+    /// Returns the result of a call.
     async fn call(&self, agent: &str, arguments: Value) -> Value {
         self.request("tools/call", json!({ "name": agent, "arguments": arguments })).await["result"].take()
     }
@@ -184,7 +184,7 @@ async fn tokens_decide_who_calls_and_what_is_theirs() {
     assert_eq!(code(&bob.call("support", mine.clone()).await), "CONVERSATION_NOT_FOUND");
     assert_eq!(code(&eve.call("secret", mine.clone()).await), "CONVERSATION_NOT_FOUND");
 
-    // Where tokens are optional, a caller with a bad one is refused, not anonymous.
+    // Where tokens are optional, a caller with an invalid one is refused, not anonymous.
     let open = stage.edge_with(&[("AUTH_JWT_HS256_SECRET", SECRET)]).await;
     assert_eq!(Program::new(&open).tools().await, ["default"]);
     assert_eq!(Program { token: Some("nonsense".into()), ..Program::new(&open) }.post(ping).await.0, 401);
@@ -203,7 +203,7 @@ async fn policies_of_widgets_and_limits_hold_for_programs() {
     assert_eq!(program.tools().await, ["open"]);
     let first = program.call("open", json!({ "message": "hello" })).await;
     assert_eq!(first["isError"], false, "{first:#}");
-    // The id of a visitor's conversation alone opens nothing here; its session does.
+    // A visitor's conversation id alone opens nothing here; the visitor's session does.
     let mut again = json!({ "message": "more", "conversationId": first["structuredContent"]["conversationId"] });
     assert_eq!(code(&program.call("open", again.clone()).await), "CONVERSATION_NOT_FOUND");
     again["sessionId"] = first["structuredContent"]["sessionId"].clone();
@@ -223,13 +223,13 @@ async fn a_turn_that_fails_is_an_error_in_our_words() {
     assert!(failed["structuredContent"]["conversationId"].is_string(), "{failed:#}");
 }
 
-/// The edge that asked is gone when the answer comes: nothing of it is kept anywhere but in the log.
+/// The asking edge is gone when the answer comes: the question is stored in the log alone.
 #[tokio::test]
 async fn an_approval_is_asked_for_and_answered_over_another_edge() {
     let stage = Stage::start().await;
     let provider = Provider::start(&stage.nats, vec![Tool::answers("restart", "done").with("confirm", "true")]).await;
     let (mut edge, mut worker) = tokio::join!(stage.edge(), stage.worker());
-    // One call of the tool: the second time the person says no.
+    // The tool is called once, since the person declines the second time.
     for approved in [true, false] {
         stage.gateway.script(Reply::tool_call("restart", json!({ "id": "db-1" })));
         let program = Program { asks: true, ..Program::new(&edge) };
@@ -237,7 +237,7 @@ async fn an_approval_is_asked_for_and_answered_over_another_edge() {
         assert_eq!(asked["resultType"], "input_required", "{asked:#}");
         let form = &asked["inputRequests"]["answer"]["params"];
         assert!(form["message"].as_str().unwrap().contains("db-1"), "{form:#}");
-        // A form that was closed leaves the turn waiting.
+        // A closed form leaves the turn waiting.
         let closed = program.answer("default", &asked, json!({ "action": "cancel" })).await;
         assert_eq!((&closed["requestState"], &closed["resultType"]), (&asked["requestState"], &asked["resultType"]));
         tokio::join!(worker.kill(), edge.process.kill());
@@ -247,7 +247,7 @@ async fn an_approval_is_asked_for_and_answered_over_another_edge() {
         let answered = program.answer("default", &asked, accepted.clone()).await;
         assert_eq!((text(&answered), &answered["isError"]), ("ok", &json!(false)));
         assert_eq!(provider.calls().len(), 1);
-        // An answer that comes twice shows the same end, and decides nothing.
+        // A repeated answer shows the same end, and decides nothing.
         let again = program.answer("default", &asked, accepted).await;
         assert_eq!(again["structuredContent"], answered["structuredContent"]);
     }

@@ -1,4 +1,4 @@
-//! A model that refuses, hangs, breaks off or talks nonsense: one `error` frame, a free slot, no word of the gateway's.
+//! A model that refuses, hangs, breaks off or answers nonsense: one `error` frame, a free slot, no word of the gateway's.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ fn words(text: &str) -> Vec<String> {
     text.split_inclusive(' ').map(str::to_owned).collect()
 }
 
-/// The faults, with the number of requests that the gateway sees of each.
+/// Returns the faults, with the gateway's replies to each request that it gets.
 fn faults() -> Vec<(&'static str, Vec<Reply>)> {
     let status = |code, times| vec![Reply::status(code); times];
     vec![
@@ -93,7 +93,7 @@ async fn a_gateway_that_is_not_there_ends_the_turn() {
     assert!(!failed[0].to_string().contains("127.0.0.1"));
 }
 
-/// Asked as often as allowed, a model that only ever wants tools gets no further; the visitor gets an honest answer.
+/// A model that only ever wants tools is cut off at the cap, and the visitor gets an honest answer.
 #[tokio::test]
 async fn at_the_iteration_cap_the_turn_ends_with_an_answer() {
     let stage = Stage::start().await;
@@ -108,14 +108,14 @@ async fn at_the_iteration_cap_the_turn_ends_with_an_answer() {
     assert_eq!(stage.gateway.requests().len(), 3);
 }
 
-/// Where an answer and the frames that it was shown in don't fit into one event, the answer stays.
+/// The answer stays where it and its frames don't fit into one event.
 #[tokio::test]
 async fn an_answer_that_leaves_no_room_for_its_frames_is_kept_without_them() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;
     let session = client.open_session().await;
-    // Stored as JSON, every quotation mark takes two bytes.
+    // JSON escapes every quotation mark, which doubles the text.
     let tokens = vec!["\"".repeat(1_024); 240];
     stage.gateway.script(Reply::tokens(tokens.clone()).with_reasoning(&"because ".repeat(7_000)));
     let turn = client.ask(&session, "r1", "quote").await;

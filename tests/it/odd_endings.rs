@@ -1,4 +1,4 @@
-//! How a model's reply ends: answers, replies that are not whole, and which calls are made.
+//! Endings of a model's reply: answers, incomplete replies, and the calls that are made.
 
 use serde_json::{Value, json};
 
@@ -32,10 +32,10 @@ async fn each_odd_ending_is_decided() {
     let turn = s.ask("no call, no text", raw(&[&finish("tool_calls"), DONE])).await;
     assert_eq!(code(turn.last().unwrap()), "AGENT_ERROR");
     assert_eq!(provider.calls().len(), 0);
-    // 4. `stop` with a call: it is made.
+    // 4. `stop` with a call: the call is made.
     let turn = s.ask("stop", raw(&[&pay, &finish("stop"), DONE])).await;
     assert_eq!((answer_text(&turn), provider.calls().len()), ("ok", 1));
-    // 5. An empty reply: there is no answer, unless something was said before.
+    // 5. An empty reply: there is no answer, unless text was shown before.
     let turn = s.ask("empty", raw(&[&finish("stop"), DONE])).await;
     assert_eq!(code(turn.last().unwrap()), "AGENT_ERROR");
     s.stage.gateway.script(raw(&[&text("Let me pay."), &pay, &finish("tool_calls"), DONE]));
@@ -130,7 +130,7 @@ async fn a_call_of_a_reply_that_was_cut_is_never_made() {
         assert!(said.starts_with("Error: Not called"), "{id}: the model is told: {said}");
     }
     assert_eq!(provider.calls().len(), 0);
-    // Told to, the model calls again, and that call is made.
+    // The model is told so, calls again, and that call is made.
     s.stage.gateway.script(raw(&[&half("pay", "{\"sum\":5}"), &finish("length"), DONE]));
     let turn = s.ask("again", raw(&[&half("pay", "{\"sum\":6}"), &finish("tool_calls"), DONE])).await;
     assert_eq!(tool_activity(&turn)[1..], ["call pay", "result paid"]);

@@ -1,5 +1,5 @@
-//! Models that speak oddly, end oddly, and refuse what is not said their way: each line of the table in `spec/guide/providers.md`
-//! that a conversation shows. The gateway refuses every request that breaks the rules of the big providers.
+//! Models with odd streams, odd endings and odd refusals: each line of the table in `spec/guide/providers.md` that a conversation
+//! shows. The gateway refuses every request that breaks the rules of the big providers.
 
 use serde_json::{Value, json};
 
@@ -33,13 +33,13 @@ pub async fn scene_on(stage: Stage) -> Scene {
 }
 
 impl Scene {
-    /// A turn that is answered with this reply, then with `ok`.
+    /// Runs a turn answered with this reply, then with `ok`.
     pub async fn ask(&mut self, id: &str, reply: Reply) -> Vec<Value> {
         self.stage.gateway.script(reply);
         self.client.ask(&self.session, id, id).await
     }
 
-    /// The payloads of the conversation's events of a type.
+    /// Returns the payloads of the conversation's events of a type.
     pub async fn stored(&self, kind: &str) -> Vec<Value> {
         let arguments = ["replay", &self.session.conversation, "--format", "cloudevents"];
         let mut replay = self.stage.run("replay", &arguments, &[("RUST_LOG", "error")]);
@@ -52,7 +52,7 @@ impl Scene {
             .collect()
     }
 
-    /// The report of the conversation, as a page.
+    /// Returns the conversation's report, as HTML.
     pub async fn report(&self) -> String {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
@@ -62,7 +62,7 @@ impl Scene {
         std::fs::read_to_string(path).unwrap()
     }
 
-    /// Nothing of the gateway's own words reached the client, and no request was refused.
+    /// Checks that none of the gateway's own words reached the client, and that no request was refused.
     pub async fn end(self) {
         for frame in &self.client.seen {
             assert!(!frame.to_string().contains("gateway-internal"), "{frame:#}");
@@ -96,7 +96,7 @@ pub fn call(name: &str, arguments: Value) -> String {
 
 pub const DONE: &str = "data: [DONE]\n\n";
 
-/// A streamed reply of these events, in one piece.
+/// Returns a streamed reply of these events, in one piece.
 pub fn raw(events: &[&str]) -> Reply {
     Reply::bytes(&events.concat(), 1 << 20)
 }
@@ -244,12 +244,12 @@ async fn odd_calls_are_made_as_they_are_meant() {
     s.end().await;
 }
 
-/// Opaque fields of a provider, written as no serialiser of ours would.
+/// A provider's opaque fields, formatted as none of our serialisers would.
 const SIGNED: &str =
     r#"{ "google" : {"thought_signature":"CtQ\/+Zz\u00e9=="},"n":1.50,"big":12345678901234567890123 }"#;
 const DETAILS: &str = r#"[{"type":"reasoning.encrypted","data":"AA==","z":1,"a":2.0}]"#;
 
-/// A reply that thinks, and calls a tool, with opaque fields: those of the call come after it.
+/// Returns a reply with reasoning, a tool call and opaque fields; those of the call come after it.
 fn signed(tool: &str) -> Reply {
     let head = call(tool, json!({"id": "7"}));
     let tail = format!(
@@ -260,7 +260,7 @@ fn signed(tool: &str) -> Reply {
     raw(&[&thoughts, &details, "\n\n", &head, &tail, "\n\n", &finish("tool_calls"), DONE])
 }
 
-/// Refuses requests in which a call came back without all that its provider wants.
+/// Refuses requests that return a call without all opaque fields of its provider.
 fn wants_all_back(stage: &Stage) {
     stage.gateway.demand(|request| {
         let messages = request["messages"].as_array()?;
@@ -305,7 +305,7 @@ async fn what_a_provider_wants_back_comes_back_over_takeover_and_approval() {
     assert_eq!(kept(&replied["opaque"]), format!(r#"{{"reasoning_content":"I é\n","reasoning_details":{DETAILS}}}"#));
     let of_call = format!(r#"{{"extra_content":{SIGNED},"function":{{"signature":"F=="}}}}"#);
     assert_eq!(kept(&replied["calls"][0]["opaque"]), of_call, "as it came, byte for byte");
-    // The next turn is another one: its words go out as plain text.
+    // In the next turn the earlier words go out as plain text.
     assert_eq!(answer_text(&s.client.ask(&s.session, "r3", "thanks").await), "ok");
     let last = s.stage.gateway.requests().pop().unwrap();
     assert!(!last["messages"].to_string().contains("reasoning"), "{last}");
@@ -325,7 +325,7 @@ async fn a_conversation_is_taken_by_every_back_end_whatever_happened_in_it() {
     assert!(ingest.ended().await.success(), "{}", ingest.output());
     let mut s = scene_on(stage).await;
 
-    // Failed, stopped, empty; then answered.
+    // Failed, stopped and empty turns, then an answered one.
     for (id, reply) in [
         ("failed", Reply::status(401)),
         ("cut off", Reply::cut_after(vec!["half".into()])),
@@ -341,7 +341,7 @@ async fn a_conversation_is_taken_by_every_back_end_whatever_happened_in_it() {
     assert_eq!(kinds(&s.client.turn("stopped").await), ["cancelled"]);
     let turn = s.client.ask(&s.session, "r5", "How long are goods taken back?").await;
     assert_eq!(answer_text(&turn), "ok");
-    // Arguments that are no object, a name that is none, a result that says nothing.
+    // Arguments that are no object, a name that does not exist, a result without text.
     let calls = [("quiet", "{}"), ("fine", "[1]"), ("no such tool!", "{\"a\":"), ("fine", "")];
     let calls = calls.map(|(name, arguments)| (name.to_owned(), arguments.to_owned())).to_vec();
     let turn = s.ask("calls", Reply::tool_calls(calls)).await;
@@ -388,7 +388,7 @@ async fn a_provider_that_is_overloaded_is_asked_again_and_its_words_stay_inside(
     for status in [529, 408, 425, 520, 530] {
         s.stage.gateway.script(Reply::status(status));
     }
-    // Five refusals are more than one turn is tried again for.
+    // Five refusals exceed the retries of one turn.
     let turn = s.ask("r1", Reply::text("here")).await;
     assert_eq!(code(turn.last().unwrap()), "AGENT_ERROR");
     assert_eq!(answer_text(&s.client.ask(&s.session, "r2", "and now?").await), "here");

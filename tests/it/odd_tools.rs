@@ -1,4 +1,4 @@
-//! Tools that are declared oddly, twice, or not alike: each costs itself at most, and is the same to every worker.
+//! Tools declared oddly, twice, or inconsistently: each costs at most itself, and is the same on every worker.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ async fn listed(stage: &Stage, variables: &[(&str, &str)]) -> String {
     list.output()
 }
 
-/// Schemas that are offered, in whatever form interfaces take.
+/// Schemas that are offered, normalised where interfaces need it.
 const NORMALISED: [(&str, &str); 15] = [
     ("s_bare", r#"{"type":"object"}"#),
     ("s_empty", "{}"),
@@ -105,7 +105,7 @@ async fn two_declarations_of_one_name_are_one_rule_for_every_worker() {
         let line = said.lines().find(|line| line.contains("timeout")).unwrap();
         assert!(line.contains("waits for approval") && !line.contains("idempotent"), "{said}");
 
-        // A worker that knew the first one before, and one that hears both at once.
+        // One worker knew the first declaration before, one learns both at once.
         for (name, worker) in [("early", Some(early)), ("late", None)] {
             let mut worker = match worker {
                 Some(worker) => worker,
@@ -163,7 +163,7 @@ async fn costs_what_is_odd(mut s: mcp::Scene) {
         .await;
     assert!(results[0].contains("before") && results[0].contains("after"), "{}", results[0]);
     assert!(results[0].contains("unknown kind: hologram"), "{}", results[0]);
-    // At once, not when its time is over.
+    // The call fails at once, not at its timeout.
     assert!(results[1].starts_with("Error: ") && results[1].contains("answer"), "{}", results[1]);
     assert_eq!(results[2], r#"{"total": 3}"#);
     let mut called = results[3..].to_vec();

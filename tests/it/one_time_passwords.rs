@@ -14,7 +14,7 @@ use crate::support::{
 
 const GATED: [(&str, &str); 1] = [("SMOOTH_AGENT_AUTH_TOOLS", "change_address")];
 
-/// A stage whose agent demands proof for one tool.
+/// Starts a stage with an agent that demands proof for one tool.
 async fn stage() -> (Stage, Provider) {
     let stage = Stage::start().await;
     let provider = Provider::start(&stage.nats, vec![Tool::answers("change_address", "changed")]).await;
@@ -71,7 +71,7 @@ async fn a_code_opens_the_tool_for_its_session_alone() {
     assert_eq!(otp.sent()[0]["email"], "ada@example.org");
     assert!(provider.calls().is_empty());
 
-    // The worker dies, the visitor comes back elsewhere: the code is still waited for.
+    // The worker dies, the visitor comes back on another edge, and the turn still waits for the code.
     worker.kill().await;
     drop(client);
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker_with(&GATED));
@@ -86,7 +86,7 @@ async fn a_code_opens_the_tool_for_its_session_alone() {
     let done = client.ask(&visitor, "r2", "change my address").await;
     assert_eq!(tool_activity(&done), ["call change_address", "result changed"]);
     assert_eq!(provider.calls().len(), 1);
-    // The code was used.
+    // The code is used up.
     assert_eq!(verify(&mut client, &visitor, CODE).await["data"]["data"]["error"], "NOT_FOUND");
 
     // Another session of the same conversation has proved nothing.
@@ -145,7 +145,7 @@ async fn without_a_contact_or_a_service_the_tool_is_refused_in_words() {
     assert!(tool_activity(&turn)[1].contains("no e-mail address"), "{turn:#?}");
     assert!(otp.sent().is_empty());
 
-    // What the visitor tells in words is where the code goes.
+    // The code goes to the address that the visitor gives in words.
     stage.gateway.script(Reply::tool_call("request_identity_intake", json!({ "fields": ["email"] })));
     client.ask(&unknown, "r3", "how do I prove it?").await;
     stage.gateway.script(Reply::tool_calls(vec![(

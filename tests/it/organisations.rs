@@ -64,7 +64,7 @@ async fn keys_agents_and_documents_stay_with_their_organisation() {
         assert!(!text.contains(other), "{text}");
     }
 
-    // A reference into another organisation's secrets leads to nothing, and to no other key.
+    // A reference to another organisation's secret resolves to no key, and does not fall back to another one.
     let stolen = json!({ "gatewayKey": "special", "name": "thief" });
     stage.agent(ACME, "support", &stolen).await;
     let started = std::time::Instant::now();
@@ -77,7 +77,7 @@ async fn keys_agents_and_documents_stay_with_their_organisation() {
     assert_eq!(code(refused.last().unwrap()), "AGENT_ERROR");
     assert_eq!(stage.gateway.requests().len(), 2, "nobody was asked");
 
-    // A session, a conversation, a message of the other organisation are not there.
+    // A session, a conversation, a message of the other organisation count as missing.
     for action in [
         json!({ "action": "get_session", "sessionId": of_globex.id }),
         json!({ "action": "get_conversation_messages", "sessionId": of_globex.id }),
@@ -108,7 +108,7 @@ async fn a_worker_with_keys_for_some_answers_for_those_and_says_so() {
     let ((of_acme, _), (of_globex, _)) = tokio::join!(session(&mut acme), session(&mut globex));
     assert_eq!(answer_text(&acme.ask(&of_acme, "r1", "hello").await), "ok");
     let mut refused: Value = globex.say(&of_globex, "r1", "hello").await;
-    // The worker's advertisement may be on its way.
+    // The worker's advertisement may be under way.
     for n in 2..100 {
         if kind(&refused) == "error" {
             break;
@@ -128,7 +128,7 @@ async fn what_one_organisation_has_used_up_another_one_still_has() {
     let (mut acme, mut other) = tokio::join!(member(&one, ACME), member(&two, ACME));
     let mut globex = member(&one, GLOBEX).await;
     let ((first, _), (second, _)) = (session(&mut acme).await, session(&mut other).await);
-    // A minute may end between the messages; the limit is then full again, and reached by the next ones.
+    // The minute may end between the messages; then the limit is full again, and the next messages reach it.
     let mut refused = false;
     for n in 0..6 {
         let (client, session) = if n % 2 == 0 { (&mut acme, &first) } else { (&mut other, &second) };

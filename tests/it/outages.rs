@@ -1,4 +1,4 @@
-//! NATS goes away and comes back.
+//! Outages of NATS, and the recovery.
 
 use serde_json::json;
 
@@ -34,7 +34,7 @@ async fn a_restart_of_nats_loses_no_conversation_and_no_approval() {
     assert_eq!(answer_text(&client.ask(&session, "r3", "thanks").await), "ok");
 }
 
-/// The server has forgotten its pull requests, and an unanswered pull lasts for seconds.
+/// The restarted server has lost its pull requests, and an unanswered pull lasts for seconds.
 #[tokio::test]
 async fn work_is_asked_for_anew_as_soon_as_nats_is_back() {
     let mut stage = Stage::start().await;
@@ -47,7 +47,7 @@ async fn work_is_asked_for_anew_as_soon_as_nats_is_back() {
         stage.nats.restart().await;
         for stream in ["CHAT_local", "SCHED_local"] {
             let asks = |line: &str| line.contains("work is asked for anew") && line.contains(stream);
-            // Turns and the index are both of the stream of conversations.
+            // Turns and the index are both consumers of the conversations' stream.
             let before = if stream == "CHAT_local" { 2 * round + 1 } else { round };
             worker.nth_line(before, asks).await;
         }
@@ -81,7 +81,7 @@ async fn a_turn_that_streams_while_nats_restarts_ends_once_with_its_whole_answer
     assert_eq!(client.terminals("r1"), 1);
 }
 
-/// The refused message reaches NATS after all, but so late that it must not count: the client was told of an error.
+/// The refused message reaches NATS after all, but too late to count, since the client got an error.
 #[tokio::test]
 async fn without_nats_a_message_is_refused_and_counts_only_when_it_is_sent_again() {
     let mut stage = Stage::start().await;
@@ -97,7 +97,7 @@ async fn without_nats_a_message_is_refused_and_counts_only_when_it_is_sent_again
     expect_one_answer(&stage, &mut client, &session).await;
 }
 
-/// NATS only slept: the refused message is stored in time, so its turn runs, and sending it again joins it.
+/// NATS was only stopped: the refused message is stored in time, so its turn runs, and a repeated send joins it.
 #[tokio::test]
 async fn a_message_that_was_refused_and_yet_stored_is_the_same_turn_when_it_is_sent_again() {
     let stage = Stage::start().await;

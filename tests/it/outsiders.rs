@@ -1,4 +1,4 @@
-//! Who comes without proof: pages of other origins, names that were made to lead here, visitors of widgets without tokens.
+//! Clients without proof: pages of other origins, rebound host names, visitors of widgets without tokens.
 
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ async fn expect_nothing(client: &mut Client, victim: &Session, who: &str) {
     assert_ne!(joined["data"]["conversationId"], victim.conversation.as_str(), "{who}");
 }
 
-/// Without tokens, policies decide: an anonymous visitor lists nothing, and reaches a conversation by a session of it alone.
+/// Without tokens, policies decide: an anonymous visitor lists nothing, and reaches a conversation only by its session.
 #[tokio::test]
 async fn a_widget_without_tokens_shows_nobody_what_others_wrote() {
     let stage = Stage::start().await;
@@ -58,7 +58,7 @@ async fn a_widget_without_tokens_shows_nobody_what_others_wrote() {
                 expect_nothing(&mut stranger, &own, &format!("{name}: with a session of its own")).await;
             }
         }
-        // A page that no policy admits has no use of a session either.
+        // A page that no policy admits can't use a session either.
         if name != "other machines" {
             let mut thief = on_page(&edge, Some("https://evil.example"), "").await;
             let get = json!({"action": "get_session", "sessionId": own.id});
@@ -68,7 +68,7 @@ async fn a_widget_without_tokens_shows_nobody_what_others_wrote() {
             let refused = send(&edge, "POST", "/internal/identity/resolve", &from, Some(&probe)).await;
             assert_eq!(refused.status(), 403, "{name}");
         }
-        // The visitor comes back with their session, alone or beside the conversation's id.
+        // The visitor comes back with the session, alone or beside the conversation's id.
         let mut back = on_page(&edge, SHOP, "").await;
         assert_eq!(back.history(&own).await, ["a secret", "ok"], "{name}");
         assert_eq!(
@@ -85,7 +85,7 @@ async fn a_widget_without_tokens_shows_nobody_what_others_wrote() {
     }
 }
 
-/// What everybody sees is a setting, and off where it matters.
+/// Sharing all conversations with all visitors is a setting, and off where it matters.
 #[tokio::test]
 async fn everybody_sees_all_where_that_is_said() {
     let stage = Stage::start().await;
@@ -133,7 +133,7 @@ async fn pages_of_other_origins_stay_out_of_a_machines_own_edge() {
     page(&configured, Some("dev.example:8787"), Some("https://a.shop.example")).await.unwrap().ping().await;
     assert_eq!(page(&edge, Some("dev.example"), None).await.err(), Some(403));
 
-    // A page in the browser of whoever develops is no administrator.
+    // A page in a developer's browser is no administrator.
     let me = async |headers: &[(&str, &str)]| {
         let headers = [headers, &[("authorization", "Bearer anything")]].concat();
         send(&open, "GET", "/admin/me", &headers, None).await.status().as_u16()
@@ -146,6 +146,6 @@ async fn pages_of_other_origins_stay_out_of_a_machines_own_edge() {
         let refused = send(&edge, "GET", path, &[("host", "evil.example")], None).await;
         assert_eq!(refused.status(), 403, "{path}");
     }
-    // Balancers ask by whatever name they have.
+    // Load balancers ask under any host name.
     assert_eq!(send(&edge, "GET", "/health", &[("host", "10.0.0.7")], None).await.status(), 200);
 }

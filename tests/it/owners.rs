@@ -1,4 +1,4 @@
-//! Whose a conversation is: only a proved address owns, and an owner who comes puts out everybody else.
+//! Ownership of conversations: only a proved address owns, and an arriving owner removes all others.
 
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ async fn listed(client: &mut Client) -> Vec<String> {
     conversations.iter().map(|entry| entry["conversationId"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Every action by which the session could be used, with the outcome for one that is not there.
+/// Checks that every action on the session is answered as for a missing one.
 async fn expect_gone(client: &mut Client, session: &Session) {
     for (action, expected) in [
         (json!({"action": "get_session"}), "SESSION_NOT_FOUND"),
@@ -68,7 +68,7 @@ async fn an_address_that_is_only_told_owns_nothing() {
         let planted = open(&mut attacker, fields).await;
         attacker.ask(&planted, &format!("r-{}", planted.id), "another").await;
     }
-    // A token without an address proves none, whatever its frame says.
+    // A token without an address proves none, no matter the frame's `userEmail`.
     let nameless = token(json!({"sub": "n", "org": "reference-org", "email": null}));
     let mut nameless = Client::try_connect(handshake(&edge, &format!("?token={nameless}"), None)).await.unwrap();
     let planted = open(&mut nameless, json!({"userEmail": VICTIM})).await;
@@ -95,7 +95,7 @@ async fn an_owner_who_comes_puts_out_everybody_else() {
     let mut attacker = Client::connect(&a).await;
     let session = open(&mut attacker, json!({})).await;
     assert_eq!(answer_text(&attacker.ask(&session, "r1", "a trap").await), "ok");
-    // One watches the whole conversation, one has a turn under way.
+    // One client watches the whole conversation, the other has an active turn.
     let mut watcher = Client::connect(&a).await;
     watcher.resume(&session.conversation).await;
     let gate = Gate::new();
@@ -121,7 +121,7 @@ async fn an_owner_who_comes_puts_out_everybody_else() {
     assert_eq!(answer_text(&owner.ask(&own, "secret", "my secret").await), "ok");
     watcher.ping().await;
     attacker.ping().await;
-    // Neither the rest of the answer that was under way, nor anything of the owner's.
+    // Neither client gets the rest of the active answer, nor any of the owner's messages.
     for client in [&watcher, &attacker] {
         let text = json!(client.seen).to_string();
         assert!(!text.contains("secret") && !text.contains("third") && !text.contains("fourth"), "{:#?}", client.seen);
@@ -132,7 +132,7 @@ async fn an_owner_who_comes_puts_out_everybody_else() {
     assert_eq!(owner.history(&own).await.last().unwrap(), "ok");
 }
 
-/// The host's signed word about its user is proof, when the user's id is an address.
+/// The host's signed statement about its user is proof, if the user's id is an address.
 #[tokio::test]
 async fn a_hosts_word_owns_and_its_session_goes_on() {
     let stage = Stage::start().await;
@@ -150,14 +150,14 @@ async fn a_hosts_word_owns_and_its_session_goes_on() {
     assert_ne!(joined.conversation, own.conversation);
 }
 
-/// What one organisation's host says of its users proves nothing in another organisation.
+/// A statement by one organisation's host proves nothing in another organisation.
 #[tokio::test]
 async fn a_proof_of_one_organisation_owns_nothing_in_another() {
     let stage = Stage::start().await;
     let (_folder, path) = crate::widgets::policies();
     let variables = [("WIDGET_AUTH_FILE", path.as_str()), WITH_TOKENS[0]];
     let (edge, _worker) = tokio::join!(stage.edge_with(&variables), stage.worker());
-    // A conversation of reference-org, and the word of the host of the organisation `shop` about the victim.
+    // A conversation of reference-org, and a statement of the organisation `shop`'s host about the victim.
     let mut page = crate::widgets::on_page(&edge, Some("https://shop.example"), "").await;
     let own = open(&mut page, json!({"agentId": "other"})).await;
     assert_eq!(answer_text(&page.ask(&own, "r1", "a trap").await), "ok");
@@ -168,7 +168,7 @@ async fn a_proof_of_one_organisation_owns_nothing_in_another() {
     let joined = open(&mut page, forged).await;
     let listed = listed(&mut victim(&edge).await).await;
     assert!(!listed.contains(&own.conversation), "{listed:?}");
-    // It has no owner, so the visitor who began it goes on.
+    // The conversation has no owner, so the visitor who began it goes on.
     let mut back = crate::widgets::on_page(&edge, Some("https://shop.example"), "").await;
     assert_eq!(answer_text(&back.ask(&own, "r2", "still mine").await), "ok");
     assert!(!joined.id.is_empty());

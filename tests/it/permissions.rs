@@ -1,4 +1,4 @@
-//! What each role may do on NATS: the users of `ops/nats` on a real server, and every other role's subjects refused.
+//! The permissions of each role on NATS: the users of `ops/nats` on a real server, refused on every other role's subjects.
 //!
 //! The other tests run edges, workers and commands under these users; this one shows that they may do nothing else.
 
@@ -67,7 +67,7 @@ async fn roles_are_held_to_what_they_reach() {
     }
 }
 
-/// The whole product with its users parted by accounts: everything works, and nothing that the server sends is a call.
+/// The whole product works with its users in separate accounts, and no message that the server sends counts as a call.
 #[tokio::test]
 async fn accounts_part_what_permissions_can_not() {
     let users = with_passwords(include_str!("../../ops/nats/accounts.conf"), "    users: [\n");
@@ -96,13 +96,13 @@ async fn accounts_part_what_permissions_can_not() {
     let mut hold = stage.run("hold list", &["hold", "list"], &[]);
     assert!(hold.ended().await.success(), "{}", hold.output());
 
-    // An answer of the server goes to any subject of its account, and no tool is there.
+    // The server may deliver an answer to any subject of its account, and no tool listens in this one.
     for role in ["edge", "auditor", "eraser"] {
         let attacker = client_as(&stage.nats, role).await;
         let query = json!({"seq": 1}).to_string();
         let get = "$JS.API.DIRECT.GET.CHAT_local";
         attacker.publish_with_reply(get, "tool.test.look_up", query.clone().into()).await.unwrap();
-        // The server takes what a connection sends in order: when this is answered, the other was.
+        // The server handles a connection's messages in order: with this answer the first one is handled, too.
         attacker.request(get, query.into()).await.unwrap();
     }
     assert_eq!(provider.calls().len(), 1);

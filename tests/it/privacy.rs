@@ -1,4 +1,4 @@
-//! Erasing: what is left on disk, in answers and in logs, and what prevents it.
+//! Erasing: the traces left on disk, in answers and in logs, and the holds that prevent it.
 
 use std::{fs, path::Path};
 
@@ -17,11 +17,12 @@ use crate::support::{
     tools::{Provider, Tool},
 };
 
-/// What every planted secret begins with.
+/// The prefix of every planted secret.
 const PLANTED: &str = "planted-secret-";
 const CONVERSATIONS: usize = 10;
-/// What is planted anew in the events of each conversation. What the tool returns is the same in all, and the content of a file is
-/// in no event.
+/// The places of each conversation's own secrets in its events.
+///
+/// The tool's result is the same in all conversations, and a file's content is in no event.
 const IN_EACH: [&str; 9] =
     ["name", "metadata", "browser", "message", "argument", "reasoning", "answer", "title", "file"];
 const EMAIL: &str = "Planted-Secret-Person@Example.org";
@@ -30,14 +31,14 @@ fn secret(place: &str, n: usize) -> String {
     format!("{PLANTED}{place}-{n}-x")
 }
 
-/// Runs a command of the product to its end: whether it succeeded, and what it said.
+/// Runs a command of the product to its end; returns its success and its output.
 async fn run(stage: &Stage, arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
     let mut process = stage.run("privacy", arguments, variables);
     let success = process.ended().await.success();
     (success, process.output())
 }
 
-/// Opens a session of the person in which something is planted.
+/// Opens a session of the person, with planted secrets.
 async fn plant_session(client: &mut Client, n: usize) -> Session {
     let created = client
         .request(json!({
@@ -49,7 +50,7 @@ async fn plant_session(client: &mut Client, n: usize) -> Session {
     Session { id: text("sessionId"), conversation: text("conversationId") }
 }
 
-/// A turn in which the model calls a tool, thinks and answers, with a file, and a name for the conversation.
+/// Runs a turn with a file, a tool call, reasoning and an answer, and renames the conversation.
 async fn plant_turn(client: &mut Client, session: &Session, n: usize) {
     let mut message = message_frame(session, "r1", &format!("{} of {n}.", secret("message", n)));
     let content = BASE64_STANDARD.encode(secret("content", n));
@@ -62,7 +63,7 @@ async fn plant_turn(client: &mut Client, session: &Session, n: usize) {
     assert_eq!(client.request(rename).await["status"], 200);
 }
 
-/// The model: a call of the tool, then thoughts and an answer; nothing but an error that quotes the question, if told so.
+/// The model: a tool call, then reasoning and an answer; for "fail", only an error that quotes the question.
 fn model(request: &Value) -> Option<Reply> {
     let messages = request["messages"].as_array()?;
     let asked = messages.iter().rfind(|message| message["role"] == "user")?["content"].as_str()?;
@@ -78,7 +79,7 @@ fn model(request: &Value) -> Option<Reply> {
     })
 }
 
-/// The files below a folder that hold a text.
+/// Returns the files below a folder that contain a text.
 fn files_with(folder: &Path, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in walkdir::WalkDir::new(folder).into_iter().map(Result::unwrap).filter(|e| e.file_type().is_file()) {
@@ -94,7 +95,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Exports the log in every form, to what was exported before: as it is stored, which is what is asked for by default.
+/// Exports the log in every format, into the folders of earlier exports; payloads stay encrypted, which is the default.
 async fn take_out(stage: &Stage, folder: &Path) {
     let key = folder.join("key.pem");
     if !key.exists() {
@@ -109,7 +110,7 @@ async fn take_out(stage: &Stage, folder: &Path) {
     }
 }
 
-/// Copies a folder, as who takes a snapshot does.
+/// Copies a folder, as a backup does.
 fn copy(from: &Path, to: &Path) {
     for entry in walkdir::WalkDir::new(from).into_iter().map(Result::unwrap) {
         let place = to.join(entry.path().strip_prefix(from).unwrap());
@@ -120,7 +121,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The wrapped keys that the bucket holds.
+/// Returns the wrapped keys in the bucket.
 async fn wrapped_keys(stage: &Stage) -> Vec<String> {
     let stream = jetstream::new(stage.nats.client().await).get_stream("KV_KEYS").await.unwrap();
     let state = &stream.cached_info().state;
@@ -133,7 +134,7 @@ async fn wrapped_keys(stage: &Stage) -> Vec<String> {
     keys
 }
 
-/// How many conversations the list holds.
+/// Returns the number of conversations in the list.
 async fn listed(client: &mut Client) -> usize {
     let page = client.request(json!({ "action": "list_conversations" })).await;
     page["data"]["conversations"].as_array().unwrap().len()
@@ -166,7 +167,7 @@ async fn of_an_erased_person_nothing_is_left_that_can_be_read() {
     let failing = format!("{} and fail", secret("message", 99));
     client.begin(&sessions[0], "r2", &failing).await;
     client.turn("r2").await;
-    // Somebody else, who stays.
+    // A conversation of another user, which stays.
     let other = client.open_session().await;
     client.ask(&other, "r1", "what of 7.").await;
     wait_for_list(&mut client, CONVERSATIONS + 1).await;
@@ -178,7 +179,7 @@ async fn of_an_erased_person_nothing_is_left_that_can_be_read() {
         let lacking: Vec<_> = IN_EACH.iter().filter(|place| !told.contains(&secret(place, n))).collect();
         assert!(lacking.is_empty() && told.contains(result), "{lacking:?} was not planted: {told}");
     }
-    // What was taken out before must not tell either.
+    // Exports and backups from before the erasure must not disclose anything either.
     let taken_out = tempfile::tempdir().unwrap();
     take_out(&stage, taken_out.path()).await;
     copy(stage.nats.store.path(), &taken_out.path().join("snapshot"));
@@ -211,7 +212,7 @@ async fn of_an_erased_person_nothing_is_left_that_can_be_read() {
         assert!(!process.output().contains(PLANTED), "a process said it: {}", process.output());
     }
 
-    // What can be found is found: this is what the search is worth.
+    // A positive control: the search finds a text that is there.
     let log = jetstream::new(stage.nats.client().await);
     log.publish("dead.local.control", "a control".into()).await.unwrap().await.unwrap();
     stage.nats.kill().await;
@@ -274,7 +275,7 @@ async fn a_hold_prevents_erasing_until_it_is_lifted() {
         assert!(!run(&stage, &["hold", "lift", hold, "--reason", "over"], &[]).await.0);
     }
     assert_eq!(answer_text(&client.ask(&session, "r2", "still there?").await), "ok");
-    // What is kept in memory may be gone with its server.
+    // Streams in memory may be gone with their server.
     jetstream::new(stage.nats.client().await).delete_stream("LIVE_local").await.unwrap();
     let (erased, said) = run(&stage, &erase, &[]).await;
     assert!(erased && said.contains("erased 1 conversations"), "{said}");
@@ -282,7 +283,7 @@ async fn a_hold_prevents_erasing_until_it_is_lifted() {
     assert!(!told.contains("still there"), "{told}");
 }
 
-/// What was asked of tools goes first, then all; a conversation whose tools are erased goes on.
+/// Tool events go first, then all; a conversation with erased tool events goes on.
 #[tokio::test]
 async fn each_class_of_events_is_kept_for_its_time() {
     let stage = Stage::start().await;
@@ -327,7 +328,7 @@ async fn request_erasure(stage: &Stage, by: &str, session: &Session) {
     published.await.unwrap();
 }
 
-/// A hold that came after the request, and a conversation that retention had found and that is in use again.
+/// A hold placed after the request, and a conversation that is used again after retention found it.
 #[tokio::test]
 async fn completing_an_erasure_heeds_holds_and_use() {
     let stage = Stage::start().await;
@@ -350,7 +351,7 @@ async fn completing_an_erasure_heeds_holds_and_use() {
     let (swept, said) = sweep(1).await;
     assert!(swept, "{said}");
     assert_eq!(wrapped_keys(&stage).await, both, "{said}");
-    // Once it is due again, retention takes it; the held one stays until the hold is lifted.
+    // Once the used conversation is due again, retention takes it; the held one stays until the hold is lifted.
     let (swept, said) = sweep(31).await;
     assert!(swept, "{said}");
     let (_, told) = run(&stage, &["replay", &used.conversation], &[]).await;
@@ -363,7 +364,7 @@ async fn completing_an_erasure_heeds_holds_and_use() {
     assert!(wrapped_keys(&stage).await.is_empty());
 }
 
-/// The process that erased died after the request was recorded: the next one completes it.
+/// The erasing process died after it recorded the request: the next erasure completes it.
 #[tokio::test]
 async fn an_erasure_that_was_requested_is_completed_by_the_next_one() {
     let stage = Stage::start().await;
@@ -372,7 +373,7 @@ async fn an_erasure_that_was_requested_is_completed_by_the_next_one() {
     let (first, second) = (client.open_session().await, client.open_session().await);
     request_erasure(&stage, "auditor", &first).await;
     let log = jetstream::new(stage.nats.client().await);
-    // It had deleted the key, and left no mark: until there is one that is no erasure.
+    // The dead process had deleted the key and left no tombstone; without one, a missing key does not count as an erasure.
     let bucket = log.get_stream("KV_KEYS").await.unwrap();
     let key = bucket.get_last_raw_message_by_subject(&format!("$KV.KEYS.{}.said", first.conversation)).await.unwrap();
     bucket.delete_message(key.sequence).await.unwrap();
@@ -386,7 +387,7 @@ async fn an_erasure_that_was_requested_is_completed_by_the_next_one() {
     assert!(!said.contains("completed an earlier erasure"), "{said}");
 }
 
-/// A sweep that is killed between two batches: the next one goes on where it was.
+/// A sweep is killed between two batches: the next one goes on from there.
 #[tokio::test]
 async fn a_sweep_that_was_killed_is_completed_by_the_next_one() {
     const SESSIONS: usize = 12;
@@ -414,7 +415,7 @@ async fn a_sweep_that_was_killed_is_completed_by_the_next_one() {
     let (swept, said) = run(&stage, &sweep, &days).await;
     assert!(swept, "{said}");
     assert!(wrapped_keys(&stage).await.is_empty());
-    // All of the requests are there by now.
+    // All requests are delivered by now.
     nats.flush().await.unwrap();
     while let Some(Some(message)) = requests.next().now_or_never() {
         named.extend(conversations(message));
@@ -425,7 +426,7 @@ async fn a_sweep_that_was_killed_is_completed_by_the_next_one() {
     assert!(swept && said.contains("all: 0 conversations due"), "{said}");
 }
 
-/// What was stored before payloads were sealed can't be erased, and that is said.
+/// Events stored before encryption was configured can't be erased, and the command reports them.
 #[tokio::test]
 async fn what_was_stored_in_the_clear_is_reported() {
     let stage = Stage::start().await;
@@ -449,7 +450,7 @@ async fn without_its_master_key_nobody_serves_sealed_conversations() {
     let other = BASE64_STANDARD.encode([9; 32]);
     let (started, said) = run(&stage, &["edge", "--port", "0"], &[("SMOOTH_AGENT_MASTER_KEY", &other)]).await;
     assert!(!started && said.contains("master key"), "{said}");
-    // The old key still opens what it wrapped.
+    // The old master key still opens the keys that it wrapped.
     let both = format!("{other} {}", sealed::MASTER_KEY);
     let rotated: Edge = stage.edge_with(&[("SMOOTH_AGENT_MASTER_KEY", &both)]).await;
     assert!(listed(&mut Client::connect(&rotated).await).await == 0);

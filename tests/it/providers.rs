@@ -1,4 +1,4 @@
-//! Hostile services, under their own user: what they say of themselves leads the product nowhere, and takes nothing from others.
+//! Hostile services under their own user: their descriptions mislead nothing, and take nothing from other services.
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -17,13 +17,13 @@ use crate::{
     tool_calls::results_for_the_model,
 };
 
-/// A service that says anything of itself, and answers every call that reaches it.
+/// A service with an arbitrary description that answers every call that reaches it.
 struct Impostor {
     name: &'static str,
     _answers: [AbortOnDropHandle<()>; 3],
 }
 
-/// An endpoint as a service describes it.
+/// Returns an endpoint as a service describes it.
 fn endpoint(name: &str, subject: &str, metadata: Value) -> Value {
     let mut all = json!({"tool": "true", "description": "It is harmless."});
     all.as_object_mut().unwrap().extend(metadata.as_object().unwrap().clone());
@@ -44,7 +44,7 @@ impl Impostor {
             let (client, mut asked) = (client.clone(), client.subscribe(subject.to_owned()).await.unwrap());
             running.push(AbortOnDropHandle::new(tokio::spawn(async move {
                 while let Some(message) = asked.next().await {
-                    // Calls of others' tools are theirs; this one answers those at its own subjects.
+                    // Calls on other services' subjects are left to them; this one answers on its own subjects.
                     let own = !message.subject.starts_with("tool.") || message.subject.starts_with("tool.evil");
                     if let Some(reply) = message.reply.filter(|_| own) {
                         client.publish(reply, answer.clone().into()).await.unwrap();
@@ -57,7 +57,7 @@ impl Impostor {
     }
 }
 
-/// A worker that has looked at all services which are there.
+/// Returns a worker that has looked at all running services.
 async fn worker(stage: &Stage, impostors: &[&Impostor]) -> Process {
     let mut worker = stage.worker().await;
     for impostor in impostors {
@@ -80,7 +80,7 @@ async fn list_tools(stage: &Stage) -> String {
     list.output()
 }
 
-/// The messages of a stream.
+/// Returns the number of messages in a stream.
 async fn messages(stage: &Stage, stream: &str) -> u64 {
     let context = async_nats::jetstream::new(stage.nats.client().await);
     context.get_stream(stream).await.unwrap().cached_info().state.messages
@@ -224,7 +224,7 @@ async fn a_message_that_the_server_was_made_to_send_is_no_call() {
     let (_edge, mut client, session) = visitor(&stage).await;
     stage.gateway.script(Reply::tool_call("refund", json!({"id": "7"})));
     client.ask(&session, "r1", "refund it").await;
-    // An edge may read the log, and so have any of it delivered to any subject.
+    // An edge may read the log, and so have any event of it delivered to any subject.
     let edge = client_as(&stage.nats, "edge").await;
     let query = json!({"seq": 1}).to_string();
     let get = "$JS.API.DIRECT.GET.CHAT_local";
@@ -260,7 +260,7 @@ async fn what_is_approved_is_shown_whole_and_called_as_it_was_shown() {
     assert_eq!(provider.calls().len(), 1);
 }
 
-/// The first text of this name, wherever it is.
+/// Returns the first text under this name, at any depth.
 fn find(value: &Value, name: &str) -> Option<String> {
     match value {
         Value::Object(map) => map
@@ -295,7 +295,7 @@ async fn an_id_of_a_call_that_would_end_its_header_is_sent_as_a_hash() {
     assert!(id.bytes().all(|b| b.is_ascii_graphic()), "{id:?}");
 }
 
-/// Messages that nobody of the product has written, in every bucket and stream, before it starts.
+/// Stray messages in every bucket and stream, written by no part of the product, before it starts.
 #[tokio::test]
 async fn stray_messages_keep_nobody_from_starting_or_going_on() {
     let stage = Stage::start().await;

@@ -1,4 +1,4 @@
-//! Work of conversations that can't be served now: it holds no place that others need, and is done when it can be.
+//! Work of conversations that can't be served now: it occupies no slot that others need, and is done later.
 
 use async_nats::jetstream::{self, consumer::pull};
 use serde_json::json;
@@ -27,7 +27,7 @@ async fn narrow(stage: &Stage, stream: &str, consumer: &str) {
     stream.update_consumer(jetstream::consumer::Config { max_ack_pending: PLACES as i64, ..config }).await.unwrap();
 }
 
-/// A client with a turn `r1` that waits for approval.
+/// Returns a client with a turn `r1` that waits for approval.
 async fn parked(stage: &Stage, edge: &Edge) -> (Client, Session) {
     stage.gateway.script(Reply::tool_call("restart", json!({})));
     let mut client = Client::connect(edge).await;
@@ -59,7 +59,7 @@ async fn deadlines_of_read_only_conversations_hold_no_place() {
     assert_eq!(answer_text(&client.turn("r1").await), "ok", "its deadline has fired");
 }
 
-/// The keys of a conversation are away, as they are to a process with a restored copy of the bucket.
+/// The conversation's keys are missing, as for a process with a restored copy of the bucket.
 #[tokio::test]
 async fn deadlines_that_could_not_be_served_fire_when_they_can_be() {
     let stage = Stage::start().await;
@@ -113,7 +113,7 @@ async fn turns_that_can_not_be_served_hold_no_place() {
     client.begin(&session, "r1", "hello").await;
     let mut worker = stage.worker().await;
     assert_eq!(answer_text(&client.turn("r1").await), "ok");
-    // They come again, each time later.
+    // The items are redelivered, each time later.
     for later in ["5s", "10s"] {
         let is = |line: &str| line.contains("can't be served now") && line.contains(&format!("later={later}"));
         worker.nth_line(PLACES - 1, is).await;

@@ -1,4 +1,4 @@
-//! Messages that are sent at the same time, and messages that are sent again.
+//! Simultaneous messages, and repeated messages.
 
 use serde_json::Value;
 
@@ -58,7 +58,7 @@ async fn the_same_request_at_the_same_instant_is_one_turn() {
     assert_eq!(stage.gateway.requests().len(), ROUNDS);
 }
 
-/// A client that got no answer sends its message again, wherever and whenever: still one turn.
+/// A client without an answer sends its message again, on any edge and at any time: still one turn.
 #[tokio::test]
 async fn a_message_that_is_sent_again_is_the_same_turn() {
     let stage = Stage::start().await;
@@ -90,7 +90,7 @@ async fn a_message_that_is_sent_again_is_the_same_turn() {
     assert_eq!(answer_text(&third.ask(&session, "r2", "next").await), "ok");
 }
 
-/// The 202, then the end of the turn and nothing else of it.
+/// Sends the message again; returns the end of the turn, which alone must follow the 202.
 async fn again_after_the_end(client: &mut Client, session: &Session) -> Value {
     client.send(&message_frame(session, "r1", "me")).await;
     let (accepted, end) = (client.next().await, client.next().await);

@@ -1,4 +1,4 @@
-//! Replays: what is told from the log alone is what clients were shown.
+//! Replays: the frames rebuilt from the log alone equal the frames that clients got.
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ async fn replayed(stage: &Stage, arguments: &[&str]) -> Vec<Value> {
     output.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
 }
 
-/// Frames without what a replay need not know.
+/// Returns frames without the fields that a replay need not reproduce.
 fn without_time(frames: impl IntoIterator<Item = Value>) -> Vec<Value> {
     let strip = |mut frame: Value| {
         frame.as_object_mut().unwrap().remove("timestamp");
@@ -41,7 +41,7 @@ fn without_time(frames: impl IntoIterator<Item = Value>) -> Vec<Value> {
     frames.into_iter().map(strip).collect()
 }
 
-/// The frames of turns among all that a client got: the rest are answers to its other actions.
+/// Returns the frames of turns that a client got; the others are answers to its other actions.
 fn of_turns(client: &Client) -> Vec<Value> {
     let is_answer = |frame: &&Value| match kind(frame) {
         "immediate_response" => frame["status"] != 202,
@@ -62,7 +62,7 @@ fn words(text: &str) -> Vec<String> {
     text.split_inclusive(' ').map(str::to_owned).collect()
 }
 
-/// A conversation in which everything happens that a client is shown something of.
+/// A conversation with every kind of frame that a client can get.
 struct Story {
     stage: Stage,
     client: Client,
@@ -70,13 +70,13 @@ struct Story {
 }
 
 impl Story {
-    /// The next turn, with what the model says in it.
+    /// Runs the next turn with these replies of the model.
     async fn turn(&mut self, id: &str, replies: Vec<Reply>) -> Vec<Value> {
         replies.into_iter().for_each(|reply| self.stage.gateway.script(reply));
         self.client.ask(&self.session, id, id).await
     }
 
-    /// A turn that waits for a person, up to its prompt and the call that follows.
+    /// Runs a turn that waits for a person, up to its prompt and the call that follows.
     async fn parked(&mut self, id: &str, call: Reply) -> Value {
         self.stage.gateway.script(call);
         self.client.begin(&self.session, id, id).await;
@@ -84,12 +84,12 @@ impl Story {
         shown[shown.len() - 2]["data"]["data"].clone()
     }
 
-    /// Turns in which the model speaks and calls tools.
+    /// Runs turns in which the model speaks and calls tools.
     async fn speaks(&mut self) {
         let (gate, long) = (Gate::new(), words(&"Grüße \u{1F980}, ha ha \"\\ und so weiter ".repeat(20)));
         self.stage.gateway.script(Reply::gated(long.clone(), &gate).with_reasoning("first this, then 漢字"));
         self.client.begin(&self.session, "a long answer", "a long answer").await;
-        // Each token in a frame of its own.
+        // Each token is a frame of its own.
         for _ in &long {
             gate.release(1);
             self.client.turn_until("a long answer", "stream_token").await;
@@ -109,7 +109,7 @@ impl Story {
         self.turn("a refusal", vec![Reply::status(400)]).await;
     }
 
-    /// Turns that wait for people.
+    /// Runs turns that wait for people.
     async fn waits(&mut self) {
         let act = || Reply::tool_call("act", json!({ "id": "x" })).with_text("May I? ").with_reasoning("better ask");
         self.parked("approved", act()).await;
@@ -131,7 +131,7 @@ impl Story {
         assert!(kinds(&asked).contains(&"otp_sent"), "{asked:#?}");
     }
 
-    /// Turns that ask for something of their own.
+    /// Runs a turn without streaming and a turn with a file.
     async fn asks_otherwise(&mut self) {
         let replies = [
             Reply::tool_call("look", json!({})).with_text("Looking. ").with_reasoning("hm"),
@@ -151,7 +151,7 @@ impl Story {
         self.client.turn("a file").await;
     }
 
-    /// A turn that is held after its second token.
+    /// Runs a turn that is held after its second token.
     async fn held(&mut self, id: &str) -> Gate {
         let gate = Gate::new();
         self.stage.gateway.script(Reply::gated(words("one two three four"), &gate).with_reasoning("count"));
@@ -163,7 +163,7 @@ impl Story {
         gate
     }
 
-    /// A turn that is cancelled while the model speaks, up to the word of its worker.
+    /// Runs a turn that is cancelled while the model speaks, until its worker has recorded the shown frames.
     async fn is_cancelled(&mut self) {
         let mut released = self.stage.nats.client().await.subscribe("chat.*.*.*.turn.released").await.unwrap();
         let _gate = self.held("cancelled").await;
@@ -251,7 +251,7 @@ async fn frames_from_the_log_are_those_that_the_client_got() {
     assert_eq!(replayed(&stage, &fast).await, frames);
 }
 
-/// Events that were written before the log knew of frames: each call's text is one of them.
+/// Events from before the frame trace: each call's text is shown as one frame.
 #[tokio::test]
 async fn a_text_without_its_frames_is_one_and_that_is_said() {
     let stage = Stage::start().await;
@@ -280,7 +280,7 @@ async fn a_text_without_its_frames_is_one_and_that_is_said() {
         if payload["item"].is_u64() {
             payload["item"] = json!(prev);
         }
-        // No worker takes a request that names a pool of its own.
+        // No worker takes a request that names a pool without workers.
         let subject = event["subject"].as_str().unwrap().replace(&session.conversation, &copy);
         let subject = subject.replace("requested.default", "requested.nobody");
         let published = log.publish_with_headers(subject, headers, payload.to_string().into()).await.unwrap();
@@ -308,7 +308,7 @@ async fn sessions_organisations_and_spans_are_replayed() {
     let other = client.open_session().await;
     client.ask(&other, "r3", "third question").await;
 
-    // A session: its own turn, of the conversation that has two.
+    // A session: only its own turn, of the conversation's two.
     let (_, of_session) = run(&stage, &["replay", "--session", &second.id]).await;
     assert!(of_session.contains("second question") && !of_session.contains("first question"), "{of_session}");
     assert_eq!(of_session.matches("opens session").count(), 1, "{of_session}");
@@ -338,7 +338,7 @@ async fn sessions_organisations_and_spans_are_replayed() {
     let (found, said) = run(&stage, &["replay", "--since", "2100-01-01T00:00:00Z"]).await;
     assert!(!found && said.contains("there is nothing since then"), "{said}");
 
-    // The states of several conversations, each as it is alone.
+    // The states of several conversations, each equal to the one replayed alone.
     let (_, states) = run(&stage, &["replay", "--org", "reference-org", "--state"]).await;
     let states: Value = serde_json::from_str(&states).unwrap();
     assert_eq!(states.as_object().unwrap().len(), 2);
@@ -376,7 +376,7 @@ async fn a_replay_that_follows_goes_on_with_what_happens() {
     }
 }
 
-/// What the page of a replay says to its server and hears.
+/// The WebSocket of a replay page.
 struct Page(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Page {
@@ -389,7 +389,7 @@ impl Page {
         serde_json::from_str(message.to_text().unwrap()).unwrap()
     }
 
-    /// Hears until the replay has stopped: the moments, then where it stands.
+    /// Reads until the replay has stopped; returns the moments, then the position.
     async fn hear_all(&mut self) -> (Vec<Value>, Value) {
         let mut moments = Vec::new();
         loop {
@@ -403,7 +403,7 @@ impl Page {
     }
 }
 
-/// The handshake of a page at an address, under the name of a host and from a page of an origin.
+/// Returns the handshake of a page at an address, under a host name and from a page of an origin.
 fn handshake(address: &str, host: &str, origin: Option<&str>) -> Request<()> {
     let mut request = format!("ws://{address}/ws").into_client_request().unwrap();
     request.headers_mut().insert("host", host.parse().unwrap());
@@ -456,7 +456,7 @@ async fn a_page_shows_the_replay_and_is_obeyed() {
     assert_eq!(page.hear_all().await.0, moments[at + 1..]);
 }
 
-/// Pages of others that are open in the same browser must not read the conversation.
+/// Other origins' pages in the same browser must not read the conversation.
 #[tokio::test]
 async fn a_replay_is_served_to_its_own_page_alone() {
     let stage = Stage::start().await;

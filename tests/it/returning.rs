@@ -1,4 +1,4 @@
-//! Visitors who come back: by their browser, and on another device by an address that they prove; over plain HTTP from a page.
+//! Returning visitors: by their browser, and on another device by a proved address; over plain HTTP from a page.
 
 use std::{fs, time::Instant};
 
@@ -16,10 +16,10 @@ use crate::{
 };
 
 const PAGE: (&str, &str) = ("origin", "https://shop.example");
-/// What an edge that verifies nothing is told so that the page may ask it.
+/// The setting that lets the page ask an edge without token checks.
 const OPEN: [(&str, &str); 1] = [("SMOOTH_AGENT_ALLOWED_ORIGINS", PAGE.1)];
 
-/// A request of a page.
+/// Sends a request of a page.
 async fn ask(edge: &Edge, path: &str, body: Value) -> (u16, Value) {
     let response = send(edge, "POST", &format!("/internal/{path}"), &[PAGE], Some(&body)).await;
     assert_eq!(response.headers()["access-control-allow-origin"], "*", "{path}");
@@ -42,7 +42,7 @@ async fn open(client: &mut Client, fields: Value) -> Session {
     Session { id: text("sessionId"), conversation: text("conversationId") }
 }
 
-/// Asks until the browser is known: it is remembered after its session was opened.
+/// Asks until the browser is known, since it is recorded after its session was opened.
 async fn known(edge: &Edge, fingerprint: &str) -> Value {
     let began = Instant::now();
     loop {
@@ -134,7 +134,7 @@ async fn pages_are_held_to_the_agents_policy() {
     assert_eq!(ask(&edge, "resume-by-fingerprint", large).await.0, 400);
 }
 
-/// What a widget sends with each request of the restore.
+/// Returns the body that a widget sends with each request of the restore.
 fn asked(session: &Session, fields: Value) -> Value {
     let mut body = json!({"agentId": "shop", "agentName": "Shop", "sessionId": session.id});
     body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
@@ -225,7 +225,7 @@ async fn nobody_is_flooded_with_codes() {
     }
     let (status, refusal) = ask(&edge, "identity/request-otp", asked(&session, email.clone())).await;
     assert_eq!((status, code(&refusal)), (429, "RATE_LIMITED"), "of one session");
-    // An hour may end meanwhile; two do not.
+    // The hour may end once meanwhile, not twice.
     for n in 0..30 {
         let session = open(&mut client, json!({})).await;
         let (status, refusal) = ask(&edge, "identity/request-otp", asked(&session, email.clone())).await;

@@ -1,4 +1,4 @@
-//! Clients that ask for much and never read cost the edge a bounded amount of memory, and nobody else anything.
+//! Clients that ask for much and never read cost the edge a bounded amount of memory, and other clients nothing.
 
 use futures_util::{StreamExt, future::join_all};
 use serde_json::Value;
@@ -17,10 +17,10 @@ use crate::support::{
 };
 
 const SOCKETS: usize = 20;
-/// Together some 6 MB of frames a turn: more than the kernel keeps for a socket.
+/// Together some 6 MB of frames a turn: more than the kernel buffers for a socket.
 const TOKENS: usize = 48;
 const TOKEN_BYTES: usize = 64 * 1024;
-/// Far above what a bounded edge needs and far below what it would cost to keep everything.
+/// Far above the need of a bounded edge and far below the size of all the frames.
 const GROWTH_MAX_KIB: u64 = 64 * 1024;
 
 fn much_text(request: &Value) -> Option<Reply> {
@@ -28,7 +28,7 @@ fn much_text(request: &Value) -> Option<Reply> {
     (message == "much").then(|| Reply::tokens(vec!["x".repeat(TOKEN_BYTES); TOKENS]))
 }
 
-/// A client with a small window, whose turn is accepted and which then stops reading.
+/// Returns a client with a small window and an accepted turn that stops reading.
 async fn stops_reading(edge: &Edge) -> (Client, Session) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();
@@ -39,7 +39,7 @@ async fn stops_reading(edge: &Edge) -> (Client, Session) {
     (client, session)
 }
 
-/// Reads to the end: whether the connection ends before the turn does.
+/// Reads to the end; returns true if the connection ends before the turn does.
 async fn is_closed(client: &mut Client) -> bool {
     loop {
         match client.message().await {
@@ -55,7 +55,7 @@ async fn is_closed(client: &mut Client) -> bool {
     }
 }
 
-/// The most memory that a process has had so far.
+/// Returns the peak memory of a process so far.
 fn peak_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -85,7 +85,7 @@ async fn clients_that_do_not_read_are_closed_and_hold_up_nobody() {
     let growth = peak_kib(edge.process.pid()) - before;
     assert!(growth < GROWTH_MAX_KIB, "the edge grew by {growth} KiB");
 
-    // Frames that fit into the socket and the queue are no reason to close; together they can't have held all of them.
+    // Frames that fit into the socket and the queue are no reason to close; together those can't have held all of them.
     let mut closed = 0;
     for (client, _) in &mut slow {
         closed += usize::from(is_closed(client).await);
@@ -109,7 +109,7 @@ async fn a_client_that_reads_late_gets_all_that_large_results_make() {
         let asks = request["messages"].as_array()?.last()?["role"] == "user";
         asks.then(|| Reply::tool_calls(calls.clone()))
     });
-    // Two turns at once, none of which is read before all of them have asked the model for the last time.
+    // Two turns run at once, and neither is read before both have made their last model call.
     let mut readers = Vec::new();
     for _ in 0..2 {
         readers.push(stops_reading(&edge).await);
@@ -124,7 +124,7 @@ async fn a_client_that_reads_late_gets_all_that_large_results_make() {
             assert!(text.ends_with("[cut: the result is longer]") && text.len() < 8 * 1024, "{} bytes", text.len());
         }
     }
-    // The log has the whole, and so has the model.
+    // The log has the whole result, and so has the model.
     let request = stage.gateway.requests().pop().unwrap();
     let given = request["messages"].as_array().unwrap().last().unwrap()["content"].as_str().unwrap().to_owned();
     assert_eq!(given, large);

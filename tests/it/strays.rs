@@ -1,4 +1,4 @@
-//! Events that can't be read, and what operators can do: nothing stops at one, and a command ends a turn that hangs.
+//! Unreadable events and the operators' remedies: nothing stops at one, and a command ends a stuck turn.
 
 use serde_json::Value;
 use turnstream::subjects::ConversationKey;
@@ -22,7 +22,7 @@ fn key(session: &Session) -> ConversationKey {
     ConversationKey { region: "local".into(), org, conversation: session.conversation.parse().unwrap() }
 }
 
-/// Puts an event after the last one of a conversation whose chain is whole and whose content is not.
+/// Appends an event with a valid chain link and an unreadable content.
 pub async fn put_stray(stage: &Stage, session: &Session, kind: &str, version: &str, payload: &str) -> u64 {
     use turnstream::{
         domain::Event,

@@ -1,4 +1,4 @@
-//! What the model says reaches the client as it was said.
+//! The model's text reaches the client unchanged.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::support::{
     tools::{Provider, Tool},
 };
 
-/// An event stream of the API: the deltas, a finish reason, the usage, the end.
+/// Returns an event stream of the API: the deltas, a finish reason, the usage, the end.
 fn stream_bytes(deltas: &[Value], usage: Value) -> Vec<u8> {
     let chunk = |choices: Value, usage: &Value| json!({"id": "c-1", "object": "chat.completion.chunk", "model": "m", "choices": choices, "usage": usage});
     let mut text = String::from(": a comment\n\n");
@@ -123,7 +123,7 @@ async fn a_client_that_wants_no_stream_gets_prompts_and_the_end() {
     assert_eq!(kinds(&client.ask(&session, "r2", "and now?").await), ["stream_token", "eventual_response"]);
 }
 
-/// An empty final text falls back to what was streamed before the tool ran.
+/// An empty final text falls back to the text streamed before the tool ran.
 #[tokio::test]
 async fn an_answer_that_was_given_before_a_tool_call_is_the_answer() {
     let stage = Stage::start().await;

@@ -1,4 +1,4 @@
-//! What a new message does to a turn that is active: which turn a request names, and which turn gives way.
+//! A new message while a turn is active: which turn a request names, and which turn gives way.
 
 use serde_json::{Value, json};
 use turnstream::{
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// A turn `r1` of this client that waits for approval.
+/// Begins a turn `r1` of this client that waits for approval.
 async fn parked(stage: &Stage, client: &mut Client) -> Session {
     stage.gateway.script(Reply::tool_call("restart", json!({})));
     let session = client.open_session().await;
@@ -44,10 +44,10 @@ async fn a_visitor_who_reloads_during_an_approval_goes_on_with_a_new_message() {
     let mut before = Client::connect(&edge).await;
     let session = parked(&stage, &mut before).await;
 
-    // A page that was loaded anew, with the session that it had kept, and with a session on the same conversation.
+    // A reloaded page, with the session that it had kept, and with a new session on the same conversation.
     let mut reloaded = Client::connect(&edge).await;
     assert_eq!(answer_text(&reloaded.ask(&session, "n1", "hello?").await), "ok");
-    // Who still shows the old turn sees its one end.
+    // A client that still shows the old turn sees its one end.
     assert_eq!(kinds(&before.turn("r1").await), ["cancelled"]);
     before.ping().await;
     assert_eq!(before.terminals("r1"), 1);
@@ -66,7 +66,6 @@ fn key(session: &Session) -> ConversationKey {
     ConversationKey { region: "local".into(), org, conversation: session.conversation.parse().unwrap() }
 }
 
-/// The names of a conversation's events, the newest first.
 /// Waits until a conversation's last event is of this kind.
 async fn until_last_is(log: &turnstream::log::nats::NatsLog, session: &Session, kind: &str) {
     let waited = async {
@@ -78,6 +77,7 @@ async fn until_last_is(log: &turnstream::log::nats::NatsLog, session: &Session, 
     assert!(in_time.is_ok(), "no {kind}: {:?}", events(log, session).await);
 }
 
+/// Returns the kinds of a conversation's events, newest first.
 async fn events(log: &turnstream::log::nats::NatsLog, session: &Session) -> Vec<String> {
     let key = key(session);
     let (mut kinds, mut next) = (Vec::new(), log.last(&key, Via::Leader).await.unwrap());
@@ -98,11 +98,11 @@ async fn a_turn_stays_for_who_can_answer_it_and_while_it_runs() {
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut asking = Client::connect(&edge).await;
     let session = parked(&stage, &mut asking).await;
-    // Its own connection was shown the prompt; a client of the resume extension is shown it.
+    // The asking connection was shown the prompt; a client of the resume extension is shown it on resuming.
     assert_eq!(code(&asking.say(&session, "r2", "hello?").await), "TURN_IN_PROGRESS");
     let mut resumed = resuming(&edge).await;
     assert_eq!(code(&resumed.say(&session, "r2", "hello?").await), "TURN_IN_PROGRESS");
-    // A frame that is no message ends nothing.
+    // A malformed message ends nothing.
     let mut reloaded = Client::connect(&edge).await;
     let bad = reloaded.request(json!({"action": "send_message", "sessionId": session.id, "message": ""})).await;
     assert_eq!(code(&bad), "VALIDATION_ERROR");
@@ -126,14 +126,14 @@ async fn a_request_id_that_comes_again_with_another_message_is_another_turn() {
     let gate = Gate::new();
     stage.gateway.script(Reply::gated(vec!["one".into()], &gate));
     first.begin(&session, "1", "the first").await;
-    // While it runs: the same message is the same turn, another one must wait.
+    // During the turn, the same message is the same turn, and another one must wait.
     assert_eq!(code(&second.say(&session, "1", "the second").await), "TURN_IN_PROGRESS");
     assert_eq!(second.say(&session, "1", "the first").await["status"], 202);
     gate.open();
     for client in [&mut first, &mut second] {
         assert_eq!(answer_text(&client.turn("1").await), "one");
     }
-    // Afterwards: a turn of its own, and a client that counts from 1 on each connection gets its own answers.
+    // After the turn, another message is a new turn, and a client that counts from 1 on each connection gets its own answers.
     stage.gateway.script(Reply::text("two"));
     let mut third = Client::connect(&edge).await;
     assert_eq!(answer_text(&third.ask(&session, "1", "the second").await), "two");
@@ -167,7 +167,7 @@ async fn a_turn_that_no_worker_is_there_for_is_ended() {
     drop(gone);
     let end = client.turn("r1").await;
     assert_eq!((kind(end.last().unwrap()), code(end.last().unwrap())), ("error", "AGENT_ERROR"));
-    // One that nobody watches gives way to the next message.
+    // A turn without watchers gives way to the next message.
     client.begin(&abandoned, "r2", "hello again").await;
     let _worker = stage.worker().await;
     assert_eq!(answer_text(&client.turn("r2").await), "ok");
@@ -191,7 +191,7 @@ async fn a_turn_that_no_worker_takes_is_ended_though_nobody_watches() {
     client.begin(&session, "r2", "is anybody there?").await;
     drop(client);
     until_last_is(&log, &session, "turn.cancelled").await;
-    // A later one is ended, too, and each once, though both edges sweep.
+    // A later turn is ended, too, and each turn once, though both edges sweep.
     let mut client = Client::connect(&other).await;
     client.begin(&session, "r3", "hello again").await;
     drop(client);
@@ -202,7 +202,7 @@ async fn a_turn_that_no_worker_takes_is_ended_though_nobody_watches() {
     let last = log.last(&key(&session), Via::Leader).await.unwrap().unwrap().recorded.event;
     let Event::TurnCancelled(ended) = last else { panic!("{last:?}") };
     assert_eq!(ended.reason, Some(CancelReason::NoWorker));
-    // One that a worker had claimed, and that none goes on with, too.
+    // A claimed turn that no worker goes on with is ended, too.
     until_last_is(&log, &claimed, "turn.cancelled").await;
     assert_eq!(events(&log, &claimed).await[..2], ["turn.cancelled", "turn.started"]);
     crate::support::schema::log(&stage.nats).await;

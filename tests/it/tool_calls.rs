@@ -33,7 +33,7 @@ pub fn calls(list: &[(&str, Value)]) -> Reply {
     Reply::tool_calls(list.iter().map(|(name, arguments)| (name.to_string(), arguments.to_string())).collect())
 }
 
-/// The tool results in the last request to the model, in its order, with the ids of the calls they answer.
+/// Returns the tool results in the last request to the model, in its order, with the ids of their calls.
 pub fn results_for_the_model(stage: &Stage) -> Vec<String> {
     let request = stage.gateway.requests().pop().unwrap();
     let messages = request["messages"].as_array().unwrap();
@@ -177,7 +177,7 @@ async fn a_rejected_tool_is_not_called_and_the_model_is_told() {
     assert_eq!(code(&s.client.confirm(&s.session, true).await), "NO_PENDING_CONFIRMATION");
 }
 
-/// Two gated calls and a free one: the free one runs first, then each gated one asks for itself.
+/// Two gated calls and a free one: the free one runs first, then each gated one waits for its own approval.
 #[tokio::test]
 async fn gated_calls_park_one_after_the_other_and_a_double_click_approves_only_one() {
     let (release, pay) = Tool::held("pay", "paid");
@@ -244,7 +244,7 @@ async fn of_two_decisions_at_the_same_instant_exactly_one_counts() {
     }
 }
 
-/// A worker dies between the call and its result: a tool that is idempotent runs again under the same key, another one
+/// A worker dies between a call and its result: an idempotent tool runs again under the same idempotency key, any other one
 /// is never repeated.
 #[tokio::test]
 async fn a_call_without_a_result_is_repeated_only_where_that_is_harmless() {

@@ -1,7 +1,8 @@
-//! A store that an earlier version has written, gone on with by this one, under load.
+//! A store written by an earlier version, continued by this one, under load.
 //!
-//! `tests/data/store.ndjson.zst` is the JetStream store of a deployment of that version, a file a line; `tests/data/store.json` names
-//! what is in it. They never change; `TURNSTREAM_STORE=write` with `TURNSTREAM_BIN`, the program of a version, makes them of another.
+//! `tests/data/store.ndjson.zst` is the JetStream store of a deployment of that version, a file per line; `tests/data/store.json`
+//! names its conversations. They never change; `TURNSTREAM_STORE=write`, with a version's program as `TURNSTREAM_BIN`, makes them
+//! for another version.
 
 use std::{
     fs,
@@ -21,7 +22,7 @@ use crate::support::{
     tools::{Provider, Tool},
 };
 
-/// Deadlines of people in the store: they have not come when the store is read.
+/// Human deadlines in the store, far enough to be in the future whenever the store is read.
 const WAIT: (&str, &str) = ("SMOOTH_AGENT_HUMAN_WAIT_SECS", "3000000000");
 const CLIENTS: usize = 4;
 
@@ -33,7 +34,7 @@ fn gated() -> Vec<Tool> {
     vec![Tool::answers("restart", "done").with("confirm", "true")]
 }
 
-/// Fills a store: a conversation that has ended its turns, one that waits for an approval, one that was cancelled.
+/// Fills a store: a conversation with finished turns, one that waits for an approval, one with a cancelled turn.
 async fn fill() {
     let mut stage = Stage::start().await;
     let _provider = Provider::start(&stage.nats, gated()).await;
@@ -118,7 +119,7 @@ async fn a_store_of_an_earlier_version_is_gone_on_with_under_load() {
         let (talked, waits, cancelled) = (session("talked"), session("waits"), session("cancelled"));
         let questions: Vec<String> = (0..6).flat_map(|n| [format!("question {n}"), "ok".into()]).collect();
         assert_eq!(client.history(&talked).await, questions);
-        // A request that is sent again over the upgrade is the turn that it was; the same id for another message is not.
+        // A request repeated across the upgrade is the same turn; the same requestId with another message is not.
         let asked = stage.gateway.requests().len();
         assert_eq!(kinds(&client.ask(&talked, "r5", "question 5").await), ["eventual_response"]);
         assert_eq!(answer_text(&client.ask(&talked, "r0", "another question").await), "ok");

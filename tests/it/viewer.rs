@@ -1,4 +1,4 @@
-//! Conversations for auditors: reports, and what the page at `/audit` shows, from the log of a whole deployment.
+//! Conversations for auditors: reports, and the content of the page at `/audit`, from the log of a whole deployment.
 
 use serde_json::{Value, json};
 use turnstream::knowledge::Acl;
@@ -18,10 +18,10 @@ use crate::{
 };
 
 const WITH_TOKENS: [(&str, &str); 1] = [("AUTH_JWT_HS256_SECRET", SECRET)];
-/// What somebody might write who wants it to be more than text, with a mark that turns the rest around.
+/// A visitor's attempt at markup injection, with a mark that reverses text direction.
 const EVIL: &str = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>&lt;\u{202e}";
 
-/// Somebody's question with an approval, tools, documents and two workers, then a form, then a turn that is cancelled.
+/// A visitor's question with an approval, tools, documents and two workers, then a form, then a turn that is cancelled.
 struct Scene {
     stage: Stage,
     edge: Edge,
@@ -100,13 +100,13 @@ impl Scene {
         (process.ended().await.success(), process.output())
     }
 
-    /// The log's own account of the conversation.
+    /// Returns the conversation's events as the log holds them.
     async fn stored(&self) -> Vec<Value> {
         let (_, lines) = self.run(&["replay", &self.session.conversation, "--format", "ndjson"]).await;
         lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// Adds a message to the conversation that no edge and no worker wrote: its last one, changed.
+    /// Appends a message that no edge and no worker wrote: the conversation's last event, changed.
     async fn forge(&self, change: impl Fn(&mut Value)) -> u64 {
         let mut event = self.stored().await.pop().unwrap();
         change(&mut event);
@@ -188,7 +188,7 @@ async fn a_report_tells_all_of_a_conversation() {
         assert_eq!(told["digest"], next["headers"]["ce-prevdigest"]);
     }
 
-    // The command says the same, with no right but to read the log.
+    // The command's report is the same, with read permission on the log alone.
     let (written, said) = scene.run(&["audit", "report", &scene.session.conversation, "--json"]).await;
     assert!(written, "{said}");
     let mut same: Value = serde_json::from_str(&said).unwrap();
@@ -279,7 +279,7 @@ async fn events_and_states_are_read_page_by_page() {
         assert!(span["endSeq"].is_u64(), "all of it is over: {span}");
     }
 
-    // A page of states begins with the state before it, which is the one that a replay up to there comes to.
+    // A page of states begins with the state before it, which equals a replay up to there.
     for pair in stored.windows(2) {
         let (before, seq) = (pair[0]["seq"].to_string(), pair[1]["seq"].clone());
         let (_, state) = scene.run(&["replay", &scene.session.conversation, "--state", "--until", &before]).await;
@@ -319,7 +319,7 @@ async fn what_was_forged_is_shown_and_told() {
     assert_eq!((&told["isIntact"], &told["firstBroken"]), (&json!(false), &json!(branch)), "{told}");
     let report = scene.get("report", 200).await;
     assert_eq!(report["events"].as_array().unwrap().len(), before + 1, "the true last event and the forged one");
-    // One that is no event at all hides nothing.
+    // A message that is no event at all hides nothing.
     let nonsense = scene
         .forge(|event| {
             event["headers"]["ce-type"] = json!("turnstream.nothing");

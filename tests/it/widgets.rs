@@ -1,4 +1,4 @@
-//! Widgets: which pages may open sessions, for which organisation, and what their hosts say of their users.
+//! Widgets: the pages that may open sessions, their organisation, and their hosts' statements about users.
 
 use std::{
     fs,
@@ -27,7 +27,7 @@ use crate::{
 
 const KEY: &str = "the shop's key";
 
-/// A client of a page of this origin.
+/// Returns a client of a page of this origin.
 pub async fn on_page(edge: &Edge, origin: Option<&str>, query: &str) -> Client {
     let mut handshake = handshake(edge, query, None);
     if let Some(origin) = origin {
@@ -47,7 +47,7 @@ fn session(created: &Value) -> Session {
     Session { id: text("sessionId"), conversation: text("conversationId") }
 }
 
-/// What a host says of its user.
+/// Returns a host's signed statement about its user.
 pub fn context(user: &str, age: i64) -> Value {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
     let timestamp = now - age;
@@ -124,7 +124,7 @@ async fn a_hosts_word_counts_once_on_all_edges() {
     for wrong in [forged, context("ada", 120), context("ada", -120), json!({}), Value::Null] {
         assert_eq!(code(&open(&mut there, asked(&wrong)).await), "AUTH_CONTEXT_INVALID", "{wrong}");
     }
-    // Without one a visitor is a visitor; without a policy nobody looks at it.
+    // A session without a statement is a visitor's; without a policy statements are ignored.
     session(&open(&mut there, json!({"agentId": "shop"})).await);
     session(&open(&mut there, json!({"agentId": "other", "authContext": null})).await);
 }
@@ -144,7 +144,7 @@ async fn a_session_belongs_to_the_policys_organisation() {
     let resumed = open(&mut back, json!({"agentId": "shop", "conversationId": own.conversation})).await;
     assert_eq!(session(&resumed).conversation, own.conversation);
 
-    // Somebody of another organisation is a visitor there: what they have proved is no proof in it.
+    // A member of another organisation is a visitor here: the token's proof does not count in this organisation.
     let guest = token(json!({"sub": "ada", "org": "globex", "email": "ada@globex.example", "groups": ["staff"]}));
     let mut guest = on_page(&edge, SHOP, &format!("?token={guest}")).await;
     let theirs = session(&open(&mut guest, json!({"agentId": "shop"})).await);
@@ -165,7 +165,7 @@ async fn a_session_belongs_to_the_policys_organisation() {
     assert!(visitor.seen.contains(&event));
 }
 
-/// Message and asker of the requests of the shop.
+/// Returns message and asker of the shop's requests.
 async fn requested(stage: &Stage) -> Vec<(Value, Value)> {
     let client = stage.nats.client().await;
     let (log, context) = (sealed::log(client.clone()), async_nats::jetstream::new(client));
@@ -216,7 +216,7 @@ async fn policies_of_a_service_are_kept_and_failures_are_not() {
     assert_eq!(service.paths().len(), 5);
     assert!(service.heads().iter().all(|head| head.to_lowercase().contains("authorization: bearer a bearer")));
 
-    // A policy that is no longer kept is asked for again; while the service fails, its last word holds.
+    // A policy past its time is requested again; while the service fails, its last answer holds.
     let mut client = on_page(&forgetful, Some("https://shop.example"), "").await;
     for (answer, expected) in [
         (500, "AGENT_NOT_AUTHORIZED"),

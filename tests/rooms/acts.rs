@@ -1,5 +1,6 @@
-//! What a person does while the log does not answer: it counts if it was stored in time, and else never; and what was erased is
-//! read by nobody, whatever a process had cached.
+//! A person's action while the log does not answer, and erased payloads that processes still cache.
+//!
+//! An action counts if the log stored it in time, and else never. No process reads an erased payload, cached or not.
 
 use std::sync::Arc;
 
@@ -25,12 +26,12 @@ use crate::{
 const ANY: Freshness = Freshness::AtLeast(0);
 const PARK: u64 = 50;
 
-/// Somebody who waits for the answer so long.
+/// Returns a decider for a person who waits `millis` for the answer.
 fn person(millis: i64) -> Decider {
     Decider { not_after: Some(Utc::now() + TimeDelta::milliseconds(millis)), ..decider() }
 }
 
-/// A conversation whose turn 10 waits for an approval.
+/// Makes a conversation with turn 10 parked for an approval.
 async fn parked(log: &impl EventLog) -> turnstream::subjects::ConversationKey {
     let key = new_key("acme");
     append(log, &key, opened()).await;
@@ -58,7 +59,7 @@ async fn what_is_stored_after_its_person_was_told_of_an_error_counts_for_nothing
         let key = parked(&spy).await;
         let conversations = Conversations::new(spy.clone());
         let state = conversations.load(&key, ANY).await.unwrap();
-        // The log takes it, long after, and nobody hears of it.
+        // The log stores the action long after the deadline, and the ack is lost.
         spy.events_are_stored_at(Utc::now() + TimeDelta::seconds(60));
         spy.answers_to_appends_are_lost();
         let told = conversations.execute(&key, state.clone(), &act, &person(50)).await;
@@ -94,7 +95,7 @@ async fn what_was_erased_is_read_by_no_process_that_had_it() {
         let (knows, new) =
             (Conversations::over_nats(server.sealing_log()), Conversations::over_nats(server.sealing_log()));
         assert!(knows.load(&key, ANY).await.unwrap().exists());
-        // Nobody tells the processes; they look whether the keys live.
+        // Processes get no message about the destroyed key; they check at intervals that their keys exist.
         server.sealing_log().destroy_key(key.conversation, class).await.unwrap();
         let read = async |conversations: &Conversations<_>| {
             let state = conversations.load(&key, ANY).await.unwrap();
@@ -131,7 +132,7 @@ async fn an_erasure_is_learnt_from_the_ledger_when_the_word_is_missed() {
     let put = async |what, id: &str, payload: String| {
         log.put(&subjects::audit_privacy(REGION, what), id, &[], payload.into()).await.unwrap();
     };
-    // Until the process has found the end of the ledger, an entry may be of the time before it.
+    // An entry written before the process reached the end of the ledger may count as an old one: write until one is heard.
     let mut n = 0;
     let first = loop {
         let requested = serde_json::json!({
@@ -162,7 +163,7 @@ async fn an_erased_conversation_is_known_by_its_kinds_alone() {
     let fresh = server.sealing_log();
     let last = fresh.last(&key, turnstream::log::Via::Leader).await.unwrap().unwrap();
     assert_eq!(last.recorded.event, Event::Erased(kind::TURN_PARKED));
-    // The turn that waited there ends when its deadline comes.
+    // The erased park still ends the turn's wait at its deadline.
     let conversations = Conversations::over_nats(fresh);
     let state: Arc<_> = conversations.load(&key, ANY).await.unwrap();
     let resumed = conversations.execute(&key, state, &Command::Expire { park: id(PARK) }, &decider()).await.unwrap();

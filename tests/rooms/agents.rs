@@ -1,4 +1,4 @@
-//! The bucket of agents' configurations: the messages that a starting process reads of it, and later lookups.
+//! The KV bucket of agent configurations: the messages that a starting process reads from it, and later lookups.
 
 use futures_util::{FutureExt, StreamExt};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use turnstream::{
 use crate::support::server::Server;
 
 const ORG: &str = "acme";
-/// More agents than one request gives, and versions before the last ones.
+/// More agents than one batched get returns, with older versions before their last ones.
 const AGENTS: usize = limits::READ_BATCH + 200;
 const VERSIONS: usize = 2_000;
 
@@ -19,7 +19,7 @@ fn config(persona: &str) -> AgentConfig {
     serde_json::from_value(json!({ "persona": persona })).unwrap()
 }
 
-/// Writes versions as they would be after years, all at once.
+/// Publishes all versions at once, as they would stand after years.
 async fn write(server: &Server, versions: impl Iterator<Item = (String, String)>) {
     let context = async_nats::jetstream::new(server.client.clone());
     let mut acks = Vec::new();
@@ -41,7 +41,7 @@ fn versions(agents: usize, versions: usize) -> impl Iterator<Item = (String, Str
 async fn a_start_reads_what_holds_and_not_what_held() {
     let server = Server::start().await;
     write(&server, versions(AGENTS, VERSIONS)).await;
-    // Long ago: this entry is older than the ones that are read again for slow replicas.
+    // The clock is ahead, so these entries are too old to be read again for slow replicas.
     let later = server.log_ahead(chrono::TimeDelta::seconds(2 * limits::AGENTS_LAG_SECS)).await;
     let watcher = server.another_client().await;
     let mut asked = watcher.subscribe(subjects::direct_get("KV_AGENTS")).await.unwrap();
@@ -70,7 +70,7 @@ async fn a_start_reads_what_holds_and_not_what_held() {
         assert_eq!(version.revision, (VERSIONS + agent) as u64 + 1);
         assert_eq!(config.persona.as_deref(), Some(format!("version {}", VERSIONS + agent).as_str()));
     }
-    // A parked turn names a version of long ago.
+    // A parked turn names a version from long ago.
     let old = AgentVersion { agent: "agent-0".into(), revision: 7 };
     assert_eq!(store.version(ORG, &old).await.unwrap().unwrap().persona.as_deref(), Some("version 6"));
     assert_eq!(store.list().await.unwrap().len(), AGENTS);

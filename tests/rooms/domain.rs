@@ -1,4 +1,4 @@
-//! Given what happened, when somebody wants something, then this happens: `decide` and `next_step` over the fold.
+//! Given events, when a command comes, then these events follow: `decide` and `next_step` over the fold.
 
 use turnstream::{
     domain::{
@@ -15,7 +15,7 @@ const MODEL_CALLS_MAX: u32 = 3;
 const WORKER: u64 = 7;
 pub const PARK: u64 = 50;
 
-/// A conversation, event by event. Sequences have gaps, as in a stream that other conversations share.
+/// A conversation, event by event. Sequences have gaps, as in a stream shared with other conversations.
 #[derive(Default)]
 pub struct Story {
     pub state: Conversation,
@@ -30,19 +30,19 @@ impl Story {
         story
     }
 
-    /// Turn 10 is asked for and claimed; the epoch is the last sequence.
+    /// Returns a story in which turn 10 is requested and claimed; the epoch is the last sequence.
     pub fn claimed() -> Self {
         Self::given([opened(), requested(10)]).and_claimed()
     }
 
-    /// Turn 10 is claimed and the model has asked for these tools.
+    /// Returns a story in which turn 10 is claimed and the model has asked for `calls`.
     fn with_calls(calls: Vec<CallRequested>) -> Self {
         let mut story = Self::claimed();
         story.happens(replied(10, story.epoch(), calls));
         story
     }
 
-    /// Turn 10 waits for a decision about the gated call `pay`.
+    /// Returns a story in which turn 10 waits for a decision about the gated call `pay`.
     pub fn parked() -> Self {
         let mut story = Self::with_calls(vec![gated("pay")]);
         story.happens(parked(10, story.epoch(), "pay", PARK));
@@ -55,7 +55,7 @@ impl Story {
         self
     }
 
-    /// The next event of the log; returns its sequence.
+    /// Appends the event to the log and returns its sequence.
     pub fn happens(&mut self, event: Event) -> u64 {
         let seq = self.state.last_seq + 3;
         self.state.evolve(&recorded(seq, event));
@@ -66,7 +66,7 @@ impl Story {
         decide(&self.state, command)
     }
 
-    /// Decides the command, which must be possible, and lets its event happen.
+    /// Decides the command, which must be accepted, and appends its event.
     pub fn does(&mut self, command: &Command) -> Event {
         let event = self.when(command).unwrap();
         self.happens(event.clone());
@@ -114,7 +114,7 @@ fn expire(park: u64) -> Command {
     Command::Expire { park: id(park) }
 }
 
-/// Every command that is about turn 10, as somebody would give it who saw the turn with this item and epoch.
+/// Returns every command about turn 10, as given by a sender who saw the turn with this item and epoch.
 fn commands_about_the_turn(story: &Story, item: u64, epoch: u64) -> [(&'static str, Command); 9] {
     let turn = story.state.turn.as_ref();
     let over = turn.and_then(|turn| turn.epoch);
@@ -132,7 +132,7 @@ fn commands_about_the_turn(story: &Story, item: u64, epoch: u64) -> [(&'static s
     ]
 }
 
-/// The names of the commands that a state accepts.
+/// Returns the names of the commands that a state accepts.
 fn accepted(story: &Story, item: u64, epoch: u64) -> Vec<&'static str> {
     let commands = commands_about_the_turn(story, item, epoch);
     commands.iter().filter(|(_, command)| story.when(command).is_ok()).map(|(name, _)| *name).collect()
@@ -256,7 +256,7 @@ fn the_same_request_is_the_same_turn_while_it_runs_and_after() {
         story.happens(end);
         assert_eq!(story.when(&ask(10)), Err(Refusal::AlreadyFinished));
         story.does(&ask(11));
-        // Not "in progress": its client shall be shown the end of its own turn.
+        // Not `TurnInProgress`: the client is to be shown the end of its own turn.
         assert_eq!(story.when(&ask(10)), Err(Refusal::AlreadyFinished));
     }
 }
@@ -455,7 +455,7 @@ fn a_claim_that_was_given_back_does_not_count() {
     let mut story = story.and_claimed();
     assert_eq!(story.step(), Step::CallModel);
 
-    // A step forward has forgiven the claim already; what others claimed before counts as before.
+    // Progress resets the count, so there is nothing to forgive; a release takes back one claim, and earlier ones still count.
     story.happens(replied(10, story.epoch(), vec![call("look")]));
     story.happens(released(10, story.epoch()));
     let mut story = story.and_claimed().and_claimed();
@@ -491,7 +491,7 @@ fn tool_activity_is_counted_as_it_is_shown() {
     story.does(&confirm(PARK, true));
     let mut story = story.and_claimed();
     let epoch = story.epoch();
-    // It was shown with its prompt.
+    // The parked call's activity was counted with its prompt.
     happens(&mut story, called(10, epoch, "pay"));
     happens(&mut story, returned(10, epoch, "pay"));
     assert_eq!(counts, [0, 1, 2, 3, 3, 4]);

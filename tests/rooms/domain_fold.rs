@@ -1,4 +1,4 @@
-//! What the fold keeps, what it lets go, and what it takes no notice of.
+//! The fold: the state that it keeps, the state that it drops, and the events that it ignores.
 
 use turnstream::{
     domain::{
@@ -19,7 +19,7 @@ use crate::{
     support::samples::*,
 };
 
-/// A conversation with this many finished turns, whose messages are this long.
+/// Returns a conversation with `turns` finished turns of the given messages.
 fn with_turns(turns: u64, question: &str, answer: &str) -> Story {
     let mut story = Story::given([opened()]);
     for n in 1..=turns {
@@ -59,7 +59,7 @@ fn the_newest_messages_stay_and_of_older_ones_their_places() {
     assert_eq!(state.older.len(), limits::FOLD_MESSAGES);
     let places: Vec<u64> = state.older.iter().copied().chain(state.messages.iter().map(|m| m.seq)).collect();
     assert!(places.is_sorted_by(|a, b| a < b), "oldest first, none twice: {places:?}");
-    // A turn is three events, of which the first and the last hold messages; sequences go by threes.
+    // A turn is three events, the first and last of which hold messages; sequences advance by three.
     let expected: Vec<u64> = (0..turns).flat_map(|n| [6 + 9 * n, 12 + 9 * n]).collect();
     assert_eq!(places, expected);
 }
@@ -120,7 +120,7 @@ fn usage_and_documents_add_up_over_a_turn() {
     assert_eq!(turn.citations.iter().map(|c| c.id.as_str()).collect::<String>(), "abcd");
 }
 
-/// Every event that speaks of turn `n`, under this epoch.
+/// Returns every event that names turn `n`, under this epoch.
 fn events_of(n: u64, epoch: u64) -> Vec<Event> {
     let resolution = Resolution::Approved;
     let resumed = TurnResumed {
@@ -145,7 +145,7 @@ fn events_of(n: u64, epoch: u64) -> Vec<Event> {
     ]
 }
 
-/// Lets `event` happen and holds that nothing but the last sequence changes.
+/// Appends `event` and checks that only the last sequence changes.
 fn is_ignored(before: &Conversation, event: Event) {
     let mut story = Story { state: before.clone() };
     let name = event.kind();
@@ -256,7 +256,7 @@ fn the_memory_of_a_fold_counts_what_can_be_large() {
     assert!(state.memory_bytes() > LARGE_BYTES);
 }
 
-/// How a model call was shown.
+/// Returns the frame trace of a model call with one token.
 fn shown() -> Option<Shown> {
     let mut showing = Showing::default();
     showing.say("one ");
@@ -279,7 +279,7 @@ fn what_was_shown_of_a_cancelled_turn_is_recorded_once_it_is_over_and_changes_no
         not_after: None,
     }));
     assert_eq!(decide(&story.state, &let_go), Ok(Event::TurnReleased(released)));
-    // The next turn may have begun by then.
+    // The next turn may have begun before the release is recorded.
     story.happens(requested(11));
     let story = story.and_claimed();
     let event = decide(&story.state, &let_go).unwrap();
@@ -390,7 +390,7 @@ fn a_proof_for_an_erased_contact_counts_no_more() {
 fn a_claim_is_over_the_one_that_its_worker_has_seen() {
     let story = Story::claimed();
     let (item, epoch) = (story.turn().item, story.epoch());
-    // A worker that was asleep since before the claim, and one that found it lapsed.
+    // The first claim is from a worker that has not seen the standing claim, the second from one that found it lapsed.
     assert_eq!(story.when(&claim(item, None)), Err(Refusal::Superseded));
     assert!(story.when(&claim(item, Some(epoch))).is_ok());
 }

@@ -1,4 +1,4 @@
-//! Any commands in any order: what must hold of a conversation whatever happens to it.
+//! Random commands in random order, and the invariants that a conversation keeps under all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,18 +15,18 @@ use crate::support::samples::*;
 
 const MODEL_CALLS_MAX: u32 = 3;
 
-/// Something that somebody does. Workers may be late, so a move may speak of an epoch that is over.
+/// An act of a participant. Workers may be late, so a move may name an epoch that is over.
 #[derive(Clone, Debug)]
 enum Move {
     Open,
     Ask {
         turn: u64,
     },
-    /// An item as far back as the given number of claims and resumes.
+    /// Claims the item that is `back` claims and resumes old.
     Claim {
         back: usize,
     },
-    /// What the next step is, done by the worker that claimed so many claims ago.
+    /// The worker of the claim `back` claims ago carries out the next step.
     Step {
         back: usize,
         wants_tools: Vec<(bool, bool)>,
@@ -69,22 +69,22 @@ fn any_move() -> impl Strategy<Value = Move> {
 struct World {
     state: Conversation,
     items: Vec<u64>,
-    /// Turn and epoch of every claim.
+    /// The turn and epoch of every claim.
     claims: Vec<(Uuid, u64)>,
     parks: Vec<u64>,
-    /// Calls of tools that must not be called twice, by turn and id: how often they were begun.
+    /// The number of times each non-idempotent call was begun, by turn and call id.
     begun: BTreeMap<(Uuid, String), u32>,
     terminals: BTreeMap<Uuid, u32>,
     names: u64,
 }
 
-/// The entry so far from the end, or the first.
+/// Returns the entry `back` places from the end, or the first one.
 fn back<T: Copy>(list: &[T], back: usize) -> Option<T> {
     list.iter().rev().nth(back).or(list.first()).copied()
 }
 
 impl World {
-    /// The command of a move, as somebody would give it who knows this world.
+    /// Returns the command of a move, given by a participant who knows this world.
     fn command(&mut self, what: &Move) -> Option<Command> {
         Some(match what {
             Move::Open => Command::Open(session()),
@@ -116,7 +116,7 @@ impl World {
         self.state.turn.as_ref().map(|turn| next_step(turn, MODEL_CALLS_MAX))
     }
 
-    /// What comes of the next step, from the hands of the worker with this epoch.
+    /// Returns the event that the next step leads to for the worker with this epoch.
     fn outcome(&mut self, turn: Uuid, epoch: u64, wants_tools: &[(bool, bool)]) -> Option<Event> {
         let n = number(turn);
         self.names += 1;
@@ -180,7 +180,7 @@ fn terminal_of(event: &Event) -> Option<Uuid> {
     }
 }
 
-/// What the next step may never be.
+/// Checks that the next step repeats no non-idempotent call, skips no approval and waits exactly while parked.
 fn step_is_safe(turn: &Turn) -> Result<(), TestCaseError> {
     let step = next_step(turn, MODEL_CALLS_MAX);
     if let Step::CallTools(calls) = &step {
@@ -196,34 +196,37 @@ fn step_is_safe(turn: &Turn) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// A cached fold is as good as the one it was made from.
+/// Checks that a snapshot decodes to the fold that it was made from.
 fn survives_the_cache(state: &Conversation) -> Result<(), TestCaseError> {
     let json = serde_json::to_vec(state).unwrap();
     prop_assert_eq!(&serde_json::from_slice::<Conversation>(&json).unwrap(), state);
     Ok(())
 }
 
-/// What of a fold stays when the class of tools is erased: all but what was asked of people and tools, and what they proved by it.
+/// Returns the fold without the parts that erasing the tools class removes.
+///
+/// The removed parts are the prompts and tool inputs, and the identities that visitors proved with them.
 fn structure(mut state: Conversation) -> Conversation {
     state.asked = None;
     state.sessions.clear();
     state
 }
 
-/// The event as it is read when the keys of a class are destroyed.
+/// Returns the event as decoded after the keys of `class` are destroyed.
 fn erased(recorded: &Recorded, class: Class) -> Recorded {
     let is_of = class_of(&recorded.event).is_some_and(|of| of == class || class == Class::Said);
     let event = if is_of { Event::Erased(recorded.event.kind()) } else { recorded.event.clone() };
     Recorded { event, ..recorded.clone() }
 }
 
-/// The fold of a log of which the class of tools was erased up to some event, begun from a cache or not, is that of the log
-/// itself but for the texts.
+/// Checks that erasing the tools class up to any event changes only texts of the fold.
+///
+/// The fold is begun from the start of the log or from a snapshot taken before the erasure.
 fn erasing_tools_changes_texts_alone(history: &[Recorded]) -> Result<(), TestCaseError> {
     let mut whole = Conversation::default();
     for (end, recorded) in history.iter().enumerate() {
         whole.evolve(recorded);
-        // Conversations with a turn that has not ended are not erased, and are not stuck if they were all the same.
+        // Conversations with an active turn are not erased; one that is erased all the same must not get stuck.
         for cached in [0, end / 2, end] {
             let mut state = Conversation::default();
             history[..cached].iter().for_each(|recorded| state.evolve(recorded));
@@ -240,8 +243,9 @@ fn erasing_tools_changes_texts_alone(history: &[Recorded]) -> Result<(), TestCas
     Ok(())
 }
 
-/// A turn whose steps were erased while it was active goes on as it would have: its item and claim drive it, and where it waits
-/// its deadline ends the wait.
+/// Checks that an active turn with erased steps still makes progress.
+///
+/// The turn's item and claim drive it as before, and a parked turn ends its wait at the deadline.
 fn is_not_stuck(state: &Conversation, turn: &Turn) -> Result<(), TestCaseError> {
     let is = state.turn.as_ref().expect("the turn is active");
     prop_assert_eq!(
@@ -297,7 +301,7 @@ proptest! {
         prop_assert_eq!(again, world.state, "the fold is a function of the events");
     }
 
-    /// Events in any order, also such as no decision allows: the fold neither panics nor breaks its promises.
+    /// The fold takes events in any order, even such as no decision allows, without panic and with its invariants kept.
     #[test]
     fn the_fold_takes_any_events(events in prop::collection::vec(any_event(), 0..60)) {
         let mut state = Conversation::default();
@@ -316,7 +320,7 @@ proptest! {
 
     #[test]
     fn usage_adds_up_in_any_order(parts in prop::collection::vec((0u64..1_000, 0u64..1_000, 0u32..64), 1..8)) {
-        // Costs in binary fractions, whose sums are exact.
+        // Costs are binary fractions, so their sums are exact.
         let usage = |(prompt_tokens, completion_tokens, cost): &(u64, u64, u32)| Usage {
             prompt_tokens: *prompt_tokens,
             completion_tokens: *completion_tokens,
@@ -333,7 +337,7 @@ proptest! {
     }
 }
 
-/// Events of few turns, epochs, calls and parks, so that many of them fit and many do not.
+/// Returns events of few turns, epochs, calls and parks, so that many of them fit and many do not.
 fn any_event() -> impl Strategy<Value = Event> {
     let (turn, epoch) = (10u64..12, 0u64..20);
     (0u8..10, turn, epoch, 0u64..3, any::<bool>()).prop_map(|(kind, n, epoch, which, flag)| {

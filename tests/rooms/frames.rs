@@ -1,4 +1,4 @@
-//! What a client saw, told from events alone: the order where several things happen at once, and what is not told.
+//! The client's view rebuilt from events alone: frame order where several things happen at once, and frames that are not shown.
 
 use serde_json::Value;
 use turnstream::{
@@ -12,7 +12,7 @@ use turnstream::{
 
 use crate::support::samples::*;
 
-/// A call that said these words, a frame each, in the seconds from this one on.
+/// Returns the trace of a call with one token frame per word, one each second from `from` on.
 fn said(from: u64, words: &[&str]) -> Option<Shown> {
     let mut showing = Showing::default();
     for (n, word) in (from..).zip(words) {
@@ -40,7 +40,7 @@ fn let_go(turn: u64, epoch: u64, shown: Option<Shown>) -> Event {
     Event::TurnReleased(TurnReleased { turn: id(turn), epoch, shown })
 }
 
-/// What a frame is, in a word or its text.
+/// Returns a frame's token, node or type.
 fn word(frame: &[u8]) -> String {
     let frame: Value = serde_json::from_slice(frame).unwrap();
     let text = frame["token"].as_str().or(frame["node"].as_str()).or(frame["type"].as_str());
@@ -55,7 +55,7 @@ fn words(moments: Vec<turnstream::audit::frames::Moment>) -> Vec<String> {
     frames.collect()
 }
 
-/// What was seen of these events, which have the sequences from 1 on and a second each.
+/// Returns the frames shown for these events and the count of gaps; sequences and seconds run from 1.
 fn seen(events: Vec<Event>) -> (Vec<String>, u64) {
     let mut watcher = Watcher::new(None);
     let mut moments = Vec::new();
@@ -71,7 +71,7 @@ const ANSWER: &str = "eventual_response";
 
 #[test]
 fn what_a_cancelled_turn_had_shown_comes_before_its_end_and_nothing_after_it() {
-    // Cancelled in second 4; the next turn begins before the worker has said what it had shown.
+    // The cancel comes in second 4; the next turn begins before the worker has released its trace.
     let shown = said(3, &["one ", "two ", "three "]);
     let events = vec![
         opened(),
@@ -92,7 +92,7 @@ fn what_a_cancelled_turn_had_shown_comes_before_its_end_and_nothing_after_it() {
 fn a_cancelled_turn_whose_worker_says_nothing_ends_all_the_same() {
     let events = vec![opened(), requested(10), started(10, 2), cancelled(10), requested(11), cancelled(11)];
     assert_eq!(seen(events).0, [ACCEPTED, "cancelled", ACCEPTED, "cancelled"]);
-    // Who follows the log gets the end when nothing more comes, and the late word no more.
+    // A follower of the log gets the terminal frame when no more events come, and ignores the late release.
     let mut watcher = Watcher::new(None);
     for (seq, event) in (1..).zip([opened(), requested(10), started(10, 2)]) {
         watcher.take(&recorded(seq, event));
@@ -120,7 +120,7 @@ fn a_call_that_begins_anew_is_marked_and_not_shown_again_until_it_is_over() {
         returned(10, 7, "look"),
         completed(10, 7, "fine"),
     ];
-    // The second run of the first call is muted, so its third run marks nothing.
+    // The second run of the first call is muted, so its third run adds no marker.
     assert_eq!(seen(events).0, [ACCEPTED, "Let", "turn_restarted", "tool", "tool", "fine", ANSWER]);
 }
 

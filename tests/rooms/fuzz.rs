@@ -1,7 +1,7 @@
-//! Input of strangers, and of a log that was written by others: whatever it is, it is read or refused, and nothing panics.
+//! Fuzzes the readers of untrusted input and of stored data: all input is accepted or refused, and nothing panics.
 //!
-//! Contract: inputs are made of valid ones that are changed as values and as bytes, and of arbitrary text. `FUZZ_CASES` says how
-//! many there are in all; a failure is shrunk and printed as the input that caused it.
+//! Contract: inputs are valid samples mutated as values and as bytes, and arbitrary text. `FUZZ_CASES` sets the number of
+//! inputs in all; a failure is shrunk and printed as the input that caused it.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -51,7 +51,7 @@ fn fuzz<S: Strategy>(target: &str, inputs: &S, take: impl Fn(S::Value)) {
     println!("{target}: {cases} inputs, no panic");
 }
 
-/// A value of any kind; numbers and texts are those that are wrong most often.
+/// Generates a value of any type, with the numbers and texts that most often break readers.
 fn junk() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -89,7 +89,7 @@ enum Edit {
     Add(String, Value),
 }
 
-/// Changes of a value: where, and what.
+/// Generates edits of a JSON value: the place and the change.
 fn edits() -> impl Strategy<Value = Vec<(Index, Edit)>> {
     let edit = prop_oneof![
         3 => junk().prop_map(Edit::Replace),
@@ -125,7 +125,7 @@ fn edited(mut value: Value, edits: &[(Index, Edit)]) -> Value {
 }
 
 fn pointers(value: &Value, path: String, all: &mut Vec<String>) {
-    // Deep junk has more places than are worth a visit.
+    // Deeply nested junk has too many places to visit.
     if path.len() > 80 {
         return;
     }
@@ -145,7 +145,7 @@ fn pointers(value: &Value, path: String, all: &mut Vec<String>) {
     all.push(path);
 }
 
-/// Changes of a text's bytes: at a place, a byte is put in, taken out, changed, or all behind it is cut off.
+/// Generates edits of a text's bytes: insert, remove or change a byte, or truncate there.
 fn cuts() -> impl Strategy<Value = Vec<(Index, u8, u8)>> {
     prop_oneof![3 => Just(vec![]), 1 => prop::collection::vec((any::<Index>(), 0..16_u8, any::<u8>()), 1..4)]
 }
@@ -212,7 +212,7 @@ fn client_frames() {
     });
 }
 
-/// A token with these claims, signed by who may.
+/// Returns a token with these claims, signed with the valid secret.
 fn signed(claims: &Value) -> String {
     encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
 }
@@ -243,7 +243,7 @@ fn tokens_and_hosts_words() {
             assert!(token == good || verify(&signing, &token).is_err(), "a token that nobody signed: {token}");
             let _ = verify(&trusting, &token);
         }
-        // Signed, but with any claims.
+        // The signature is valid, the claims are arbitrary.
         let claims = edited(claims.clone(), &edits);
         if let Ok(principal) = verify(&signing, &signed(&claims)) {
             assert!(!principal.user.trim().is_empty() && !principal.org.trim().is_empty());
@@ -290,7 +290,7 @@ fn subjects_of_all_kinds() {
     });
 }
 
-/// Headers and payload of the golden samples.
+/// Returns headers and payload of the golden samples.
 fn stored_samples() -> Vec<(BTreeMap<String, String>, Value)> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/spec/samples/events");
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -335,7 +335,7 @@ fn stored_events_and_what_is_folded_of_them() {
     });
 }
 
-/// Takes everything out of a fold that others take.
+/// Calls every reader of a fold.
 fn look_at(state: &Conversation, seq: u64) {
     let _ = (state.shown_title(), state.memory_bytes(), state.exists());
     let kept: Conversation = serde_json::from_slice(&serde_json::to_vec(state).unwrap()).unwrap();

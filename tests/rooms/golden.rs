@@ -1,9 +1,9 @@
 //! A recorded conversation, replayed to every prefix, gives the same bytes on every machine.
 //!
-//! `tests/data/replay/log.ndjson` is the log of a real conversation as the server held it: reasoning, a preamble, tools, approvals, a
-//! form, a password, failures, a cancel, a hand-over. Beside it are the state and the frames at its end, and for every prefix their
-//! digests. A change of the fold or of a frame's form changes them on purpose: then `TURNSTREAM_GOLDEN=write cargo test --test rooms
-//! golden` writes them anew. The log itself never changes: it is what an earlier version has written.
+//! `tests/data/replay/log.ndjson` is the log of a real conversation as the server stored it: reasoning, a preamble, tools, approvals,
+//! a form, a password, failures, a cancel, a hand-over. Beside it are the state and the frames at its end, and their digests for every
+//! prefix. Only a deliberate change of the fold or of a frame's form changes them: then `TURNSTREAM_GOLDEN=write cargo test --test
+//! rooms golden` writes them anew. The log itself never changes, since an earlier version wrote it.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -53,7 +53,7 @@ fn recorded(message: &RawMessage) -> Recorded {
     Recorded { seq: message.seq, time: envelope.time, stored_at: message.stored_at, digest, event }
 }
 
-/// The state and the frames that events add up to, as a replay writes them.
+/// Returns the state and the frames of the events, as a replay writes them.
 fn replayed(events: &[Recorded]) -> (String, Vec<u8>) {
     let (mut state, mut watcher, mut moments) = (Conversation::default(), Watcher::new(None), Vec::new());
     for event in events {

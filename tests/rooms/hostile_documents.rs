@@ -1,4 +1,4 @@
-//! Documents that are made to hurt their reader: each is an answer in time, or an error of its own, and this process lives on.
+//! Documents made to exhaust their reader: each ends as a document in time or as an error of its own, and this process survives.
 
 use std::io::Write;
 
@@ -11,7 +11,7 @@ async fn read(form: Form, content: impl Into<Vec<u8>>) -> Result<Document, Strin
     within(limits::READER_CPU_SECS, form, content).await
 }
 
-/// Reads with less time than there is: the answer to an attack is the same, only sooner.
+/// Reads with a shorter CPU limit, so that the refusal of an attack comes sooner.
 async fn within(cpu_secs: u64, form: Form, content: impl Into<Vec<u8>>) -> Result<Document, String> {
     Reader::of(env!("CARGO_BIN_EXE_turnstream").into(), cpu_secs)
         .read(form, content.into())
@@ -19,7 +19,7 @@ async fn within(cpu_secs: u64, form: Form, content: impl Into<Vec<u8>>) -> Resul
         .map_err(|failure| failure.to_string())
 }
 
-/// A PDF with one page, this content stream, and something more in its font.
+/// Returns a PDF with one page, this content stream, and an extra entry in its font.
 fn pdf(content: &[u8], filter: &str, in_font: &str) -> Vec<u8> {
     let stream =
         [format!("<< /Length {} {filter} >>\nstream\n", content.len()).as_bytes(), content, b"\nendstream"].concat();
@@ -45,7 +45,7 @@ fn pdf(content: &[u8], filter: &str, in_font: &str) -> Vec<u8> {
     pdf
 }
 
-/// So many bytes of a text again and again, as zlib would write them: stored blocks are repeated by references.
+/// Returns `text` repeated 1024 × `times`, compressed with zlib.
 fn unfolding(text: &[u8], times: usize) -> Vec<u8> {
     let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
     let large = text.repeat(1 << 10);
@@ -78,7 +78,7 @@ async fn a_pdf_that_is_deep_or_unfolds_is_an_error_of_its_own() {
         let content = format!("{}{} TJ", "[".repeat(deep), "]".repeat(deep));
         assert!(within(3, Form::Pdf, pdf(content.as_bytes(), "", "")).await.is_err(), "{deep}");
     }
-    // Two megabytes that become two gigabytes.
+    // Two megabytes that inflate to two gigabytes.
     let bomb = unfolding(&[b' '; 1024], 2 * 1024);
     assert!(bomb.len() < 4 * 1024 * 1024);
     assert!(within(1, Form::Pdf, pdf(&bomb, "/Filter /FlateDecode", "")).await.is_err());
@@ -89,7 +89,7 @@ async fn pages_and_texts_without_measure_come_to_an_end() {
     const ALL: usize = 8 * 1024 * 1024 - 100;
     assert!(within(1, Form::Html, "<div>".repeat(200_000) + "x").await.is_err());
     assert!(within(1, Form::Html, "<a><b><i><div>".repeat(ALL / 14)).await.is_err());
-    // Long, and no attack: these are read, and in a time that grows with their length only.
+    // Long but harmless texts are read, and the time grows only linearly with their length.
     const LONG: usize = 300 * 1024;
     for (form, text) in [(Form::Plain, "word. "), (Form::Markdown, "a"), (Form::Markdown, "# a\nword\n")] {
         let found = read(form, text.repeat(LONG / text.len())).await;

@@ -1,4 +1,4 @@
-//! Live subscriptions that connections share: one for each conversation, and none that is left over.
+//! Live subscriptions that connections share: one per conversation, and none left over.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use crate::support::{WAIT_MAX, samples::*, server::Server};
 async fn connections_that_watch_at_the_same_instant_share_one_subscription() {
     const CONNECTIONS: usize = 16;
     let server = Server::start().await;
-    // As for an edge: the hub's own connection, and a worker's.
+    // An edge has the same two connections: the hub's own and a worker's.
     let (hub, worker) = (Hub::new(server.client.clone()), server.another_client().await);
     for round in 0..20 {
-        // No stream takes frames of this region, for a stream would answer, too.
+        // No stream captures this region's frames, since a stream would answer the request below.
         let key = ConversationKey { region: "elsewhere".into(), ..new_key("acme") };
         let subject = subjects::live(&key.region, key.conversation, id(3));
         let mut ends: Vec<_> = (0..CONNECTIONS).map(|_| hub.listener()).collect();
@@ -48,7 +48,7 @@ async fn connections_that_watch_at_the_same_instant_share_one_subscription() {
             hub.unwatch(key.conversation, listener);
         }
         assert_eq!(hub.subscriptions(), 0);
-        // A subscription ends by a message of its own, and the server says when there is none left.
+        // Unsubscribing is a message of its own; the server answers "no responders" once no subscription is left.
         let began = std::time::Instant::now();
         loop {
             let asked = Request::new().timeout(Some(Duration::from_millis(200)));

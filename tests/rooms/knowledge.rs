@@ -1,4 +1,4 @@
-//! Documents on a real nats-server: written whole, found by those who may, gone when they are gone.
+//! Documents on a real nats-server: written whole, found only by permitted readers, and gone after deletion.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -57,7 +57,7 @@ impl Follower {
         self.index.search(&query, reader, 10).unwrap().into_iter().map(|passage| passage.text).collect()
     }
 
-    /// Waits until a query finds exactly this.
+    /// Waits until a query finds exactly the expected documents.
     async fn finds(&self, text: &str, reader: &Reader, expected: &[&str]) {
         let found = async {
             while self.find(text, reader) != expected {
@@ -93,7 +93,7 @@ async fn every_index_finds_what_was_written_and_what_changed() {
         follower.finds("window", &reader, &["The window is 17 days."]).await;
         follower.finds("receipt", &reader, &[]).await;
     }
-    // What an older version left over is gone from the stream.
+    // Chunks of the document's older version are gone from the stream.
     let stream = jetstream::new(server.client.clone()).get_stream("KNOWLEDGE").await.unwrap();
     assert_eq!(stream.cached_info().state.messages, 2);
 
@@ -105,7 +105,7 @@ async fn every_index_finds_what_was_written_and_what_changed() {
         assert!(follower.index.is_empty("acme"));
     }
     assert!(store.heads("acme").await.unwrap().is_empty());
-    // An index that begins now knows no more and no less.
+    // A new index knows the same documents.
     assert_eq!(Follower::caught_up(&server).await.find("window", &reader), [""; 0]);
 }
 
@@ -152,7 +152,7 @@ async fn an_index_begins_again_when_the_stream_does() {
     store.put("acme", document("b.md", Acl::Public), vec![chunk("of the present")]).await.unwrap();
     follower.finds("present", &reader, &["of the present"]).await;
     follower.finds("past", &reader, &[]).await;
-    // An operator has emptied it.
+    // An operator empties the stream.
     context.get_stream("KNOWLEDGE").await.unwrap().purge().await.unwrap();
     follower.finds("present", &reader, &[]).await;
 }
@@ -162,7 +162,7 @@ async fn a_document_larger_than_a_batch_is_written_too() {
     let server = Server::start().await;
     let store = Store::new(server.client.clone());
     let follower = Follower::caught_up(&server).await;
-    // Words without digits: those are found by their parts, too.
+    // The words have no digits, since words with digits are also found by their parts.
     let word = |n: u32| n.to_string().chars().map(|digit| char::from(b'a' + digit as u8 - b'0')).collect::<String>();
     let chunks = (0..1_200).map(|n| chunk(&format!("passage {}", word(n)))).collect();
     store.put("acme", document("long.md", Acl::Public), chunks).await.unwrap();
@@ -176,7 +176,7 @@ fn names(texts: &[&str]) -> BTreeSet<String> {
     texts.iter().map(|text| text.to_string()).collect()
 }
 
-/// Every combination of organisation, set and list of readers, asked by every kind of reader, by words and by vectors.
+/// Every kind of reader queries every combination of organisation, set and list of readers, with words and vectors.
 #[tokio::test]
 async fn nobody_finds_what_they_may_not_read() {
     let server = Server::start().await;
@@ -259,6 +259,6 @@ async fn words_and_vectors_add_up() {
     assert_eq!(find(Some(&[1.0, 0.0])), names(&["both", "near", "words"]));
     let query = Query { text: "refunds", vector: Some(&[1.0, 0.0]), rerank: false };
     assert_eq!(follower.index.search(&query, &of("acme"), 1).unwrap()[0].document, "both", "it is in both rankings");
-    // A vector of another model's length is none.
+    // A vector of another model's length does not count.
     assert_eq!(find(Some(&[1.0, 0.0, 0.0])), names(&["both", "words"]));
 }

@@ -1,4 +1,4 @@
-//! Pages of lists that one request could not read.
+//! Pages of lists that are longer than one request can read.
 
 use std::time::Duration;
 
@@ -28,7 +28,9 @@ use crate::{
 const ORG: &str = "a large org.";
 const OWNER: &str = "ada@example.org";
 
-/// Entry `n`; the smaller the newer. The first 1,500 are of one day, the others of one day each, with gaps of a year.
+/// Returns entry `n`; smaller numbers are newer.
+///
+/// The first 1,500 share a day, the others have a day each, with gaps of a year.
 fn entry(n: u64, newest: DateTime<Utc>) -> Entry {
     let days = n.saturating_sub(1_499) + 365 * (n / 1_600);
     Entry {
@@ -71,7 +73,7 @@ async fn a_list_of_thousands_is_paged_from_the_newest_to_the_oldest() {
     for entry in &entries {
         put(&server, entry).await;
     }
-    // What has a newer form elsewhere, as while it moves, does not count.
+    // An outdated entry of a conversation that is being moved does not count.
     put(&server, &Entry { last_seq: 1, owner: None, title: "of the past".into(), ..entries[2].clone() }).await;
     let stream = async_nats::jetstream::new(server.client.clone());
     while stream.get_stream(STREAM).await.unwrap().cached_info().state.messages < 1_801 {}
@@ -88,8 +90,9 @@ async fn a_list_of_thousands_is_paged_from_the_newest_to_the_oldest() {
     assert_eq!(found.as_ref(), Some(&entries[2]));
 }
 
-/// The server forgets after a while what it has counted under an id, and the event comes again after that: its worker had counted
-/// it, written the entry, and died before its acknowledgement.
+/// The server drops its record of a message id after a while, and the event is redelivered later.
+///
+/// The worker had counted the event, written the entry, and died before its ack.
 #[tokio::test]
 async fn tokens_are_not_counted_again_when_the_server_has_forgotten_their_id() {
     let server = Server::start().await;
@@ -115,7 +118,7 @@ async fn tokens_are_not_counted_again_when_the_server_has_forgotten_their_id() {
     log.count(&subject, 42, &format!("tokens-{}-{seq}", key.conversation)).await.unwrap();
     let index = Index { conversations: Conversations::over_nats(log.clone()), log: log.clone() };
     index.update(&key, seq).await.unwrap();
-    // Until the id is forgotten, as one is that came after it.
+    // A later id that is counted again shows that the earlier one is forgotten, too.
     let other = subjects::count_tokens("another", Utc::now().date_naive());
     log.count(&other, 1, "later").await.unwrap();
     while log.count(&other, 1, "later").await.unwrap().is_none() {

@@ -1,4 +1,4 @@
-//! Loading and deciding: the fold is the log's, whatever the caches hold.
+//! Loading and deciding: the fold equals the log, no matter the contents of the caches.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub fn decider() -> Decider {
     }
 }
 
-/// Appends an event as another process would, behind the caches of the one under test.
+/// Appends an event as another process would, without passing through the caches under test.
 pub async fn append(log: &impl EventLog, key: &ConversationKey, event: Event) -> u64 {
     let last = log.last(key, Via::Leader).await.unwrap();
     let (expected, prev_digest) = last.map_or_else(Default::default, |last| (last.recorded.seq, last.recorded.digest));
@@ -40,7 +40,7 @@ pub async fn append(log: &impl EventLog, key: &ConversationKey, event: Event) ->
     log.append(key, expected, &new).await.unwrap().seq
 }
 
-/// Appends this many turns with a question and an answer each.
+/// Appends these turns with a question and an answer each.
 pub async fn append_turns(log: &impl EventLog, key: &ConversationKey, turns: std::ops::Range<u64>) {
     for n in turns {
         let item = append(log, key, requested(n)).await;
@@ -50,7 +50,7 @@ pub async fn append_turns(log: &impl EventLog, key: &ConversationKey, turns: std
     }
 }
 
-/// The fold by the book: every event of the conversation's chain, from the first.
+/// Returns the fold computed by definition: every event of the conversation's chain, from the first.
 pub async fn fold(log: &impl EventLog, key: &ConversationKey) -> Conversation {
     let mut chain = Vec::new();
     let mut next = log.last(key, Via::Leader).await.unwrap();
@@ -96,7 +96,7 @@ async fn a_conversation_that_many_want_at_once_is_read_once() {
     assert_eq!(links, 3 * 30 - 1, "the chain of three events a turn was followed once");
 }
 
-/// Reads of single events, and of batches.
+/// Counts the reads of single events and of batches.
 fn links_and_batches(spy: &Spy) -> (usize, usize) {
     let count = |is: fn(&Seen) -> bool| spy.reads().iter().filter(|seen| is(seen)).count();
     (count(|seen| matches!(seen, Seen::At(_))), count(|seen| *seen == Seen::After))
@@ -106,7 +106,7 @@ fn links_and_batches(spy: &Spy) -> (usize, usize) {
 async fn a_long_conversation_is_folded_as_it_is_read() {
     let (spy, key) = (Spy::default(), new_key("acme"));
     append(&spy, &key, opened()).await;
-    // One event less than the chain may have, as many, one more; then some batches more.
+    // Chain lengths: the limit, one event more, and two and a half batches.
     for events in [limits::CHAIN_EVENTS, limits::CHAIN_EVENTS + 1, limits::READ_BATCH * 5 / 2] {
         while spy.last(&key, Via::Leader).await.unwrap().unwrap().recorded.seq < events as u64 {
             append(&spy, &key, opened()).await;
@@ -137,7 +137,7 @@ async fn a_large_conversation_is_folded_as_it_is_read() {
     assert_eq!(*loaded, fold(&spy, &key).await);
 }
 
-/// An event of any kind; those that fit nothing fold to nothing.
+/// Returns an event of any kind; events that do not fit are ignored by the fold.
 fn any_event(random: &mut impl RngExt, last: u64) -> Event {
     let (n, epoch) = (random.random_range(10..13), last.saturating_sub(random.random_range(0..3)));
     match random.random_range(0..9) {
@@ -163,7 +163,7 @@ async fn a_chain_is_folded_alike_whether_it_is_held_or_not() {
         let all: Vec<_> = [1, 2, 5, 1_000].map(|held| Conversations::new(spy.clone()).holding(held)).into();
         for _ in 0..random.random_range(1..40) {
             last = append(&spy, &key, any_event(&mut random, last)).await;
-            // Some of them know a part already.
+            // Some of the readers already cache a prefix.
             for conversations in &all {
                 if random.random_bool(0.1) {
                     conversations.load(&key, ANY).await.unwrap();
@@ -177,7 +177,7 @@ async fn a_chain_is_folded_alike_whether_it_is_held_or_not() {
     }
 }
 
-/// A turn that does not end, with so many bytes of tools' results.
+/// Appends an active turn with `bytes` bytes of tool results.
 async fn append_large_turn(log: &impl EventLog, key: &ConversationKey, n: u64, bytes: usize) {
     let item = append(log, key, requested(n)).await;
     let started = turnstream::domain::event::TurnStarted { turn: id(n), worker: id(7), item };
@@ -202,7 +202,7 @@ async fn a_fold_that_is_larger_than_the_cache_is_kept_all_the_same() {
     let conversations = Conversations::new(spy.clone());
     let loaded = conversations.load(&key, ANY).await.unwrap();
     assert!(loaded.memory_bytes() as u64 > limits::FOLDS_CACHED_BYTES);
-    // The cache has evicted its entries by now.
+    // These loads make the cache evict its entries.
     for _ in 0..1_000 {
         conversations.load(&new_key("acme"), ANY).await.unwrap();
     }
@@ -233,7 +233,7 @@ async fn the_same_id_in_another_organisation_is_another_conversation() {
 
 #[tokio::test]
 async fn what_memory_knows_and_the_log_does_not_is_let_go() {
-    // A log that was restored from a backup lacks what came after it.
+    // A log that was restored from a backup lacks later events.
     let (spy, key) = (Spy::default(), new_key("acme"));
     append_turns(&spy, &key, 10..12).await;
     let conversations = Conversations::new(spy.clone());
@@ -257,7 +257,7 @@ async fn a_load_waits_for_what_the_caller_knows_of() {
     let conversations = Conversations::new(spy.clone());
     assert_eq!(conversations.load(&key, ANY).await.unwrap().last_seq, 3);
     assert_eq!(conversations.load(&key, Freshness::AtLeast(4)).await.unwrap().last_seq, 4);
-    // What this process has seen it does not forget because a replica has not.
+    // A lagging replica does not make this process forget events that it has read.
     assert_eq!(conversations.load(&key, ANY).await.unwrap().last_seq, 4);
 }
 
@@ -274,7 +274,7 @@ async fn twenty_deciders_on_one_conversation_all_get_through() {
     const DECIDERS: usize = 20;
     let server = Server::start().await;
     let key = new_key("acme");
-    // Two processes, whose tasks share a memory.
+    // The tasks of each of the two processes share a cache.
     let processes = [Conversations::over_nats(server.log()), Conversations::over_nats(server.log())];
     let tasks = (0..DECIDERS).map(|n| {
         let (conversations, key) = (processes[n % 2].clone(), key.clone());
@@ -311,7 +311,7 @@ async fn a_refusal_is_confirmed_by_the_leader() {
     let refused = conversations.execute(&key, busy.clone(), &Command::Request(request(11)), &decider()).await;
     assert!(matches!(refused, Err(ExecuteError::Refused(Refusal::TurnInProgress))));
     assert_eq!(spy.reads(), [Seen::Last(Via::Leader)]);
-    // Another process ends the turn; a replica that lags must not make this one refuse the next.
+    // Another process ends the turn; a lagging replica must not make this process refuse the next one.
     spy.replicas_see(busy.last_seq);
     let cancelled = turnstream::domain::event::TurnCancelled {
         turn: id(10),
@@ -337,7 +337,7 @@ async fn an_accepted_command_reads_nothing() {
 
 #[tokio::test]
 async fn whether_a_request_came_too_late_is_said_by_the_log() {
-    // The ack took so long that by now the time is over; the log took the event before.
+    // The ack arrives after the deadline, but the log stored the event before.
     let (spy, key) = (Spy::default(), new_key("acme"));
     let not_after = chrono::Utc::now() - chrono::TimeDelta::seconds(1);
     spy.events_are_stored_at(not_after);

@@ -1,4 +1,4 @@
-//! The cached folds in the bucket: they save reads, and change no answer whatever they hold.
+//! Snapshots in the KV bucket: they save reads, and change no answer, valid or not.
 
 use serde_json::{Value, json};
 use turnstream::{
@@ -18,7 +18,7 @@ use crate::{
 };
 
 const ANY: Freshness = Freshness::AtLeast(0);
-/// Enough turns, of three events each, for a fold to be worth saving.
+/// Enough turns, of three events each, for a snapshot to be written.
 const TURNS: u64 = limits::FOLD_CACHE_EVERY_EVENTS.div_ceil(3);
 
 fn entry_subject(key: &ConversationKey) -> String {
@@ -39,7 +39,7 @@ async fn delete(log: &NatsLog, key: &ConversationKey) {
     log.put(&entry_subject(key), &id, &[("KV-Operation", "DEL")], "".into()).await.unwrap();
 }
 
-/// The fold that the bucket holds.
+/// Returns the snapshot in the bucket.
 async fn saved(log: &NatsLog, key: &ConversationKey) -> Option<Conversation> {
     let query = json!({ "last_by_subj": entry_subject(key) });
     let message = log.get("KV_CONVERSATIONS", &query, Via::Leader).await.unwrap()?;
@@ -104,7 +104,7 @@ async fn a_saved_fold_is_what_a_fresh_process_begins_with() {
     let state = conversations.load(&key, ANY).await.unwrap();
     conversations.save(&key).await;
     assert_eq!(saved(&log, &key).await.as_ref(), Some(&*state));
-    // A mark that only the bucket has shows that its fold is used.
+    // A mark that only the snapshot has shows that the snapshot is used.
     let marked = Conversation { supports: vec!["from the bucket".into()], ..(*state).clone() };
     put(&log, &key, entry(FOLD_VERSION, &marked)).await;
     append_turns(&log, &key, 100..101).await;
@@ -149,7 +149,7 @@ async fn the_bucket_never_goes_backwards() {
     fast.save(&key).await;
     slow.save(&key).await;
     assert_eq!(saved(&log, &key).await.as_ref(), Some(&*newest));
-    // Having lost, it goes on from the other's revision.
+    // The process that lost goes on from the winner's revision.
     append_turns(&log, &key, 200..200 + TURNS).await;
     let state = slow.load(&key, ANY).await.unwrap();
     slow.save(&key).await;

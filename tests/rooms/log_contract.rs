@@ -1,4 +1,4 @@
-//! One contract, three logs: in memory, and over JetStream on a real nats-server, clear and sealed.
+//! One contract, three logs: in memory, and over JetStream on a real nats-server, in clear and encrypted.
 
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ contract! {
 const BOTH: [Via; 2] = [Via::Replica, Via::Leader];
 
 fn new_event(event: Event) -> NewEvent {
-    // The log keeps times to the microsecond.
+    // The log stores times with microseconds.
     let time = Utc::now().trunc_subsecs(6);
     NewEvent { id: id_text(), source: "/test".into(), time, prev_digest: Digest::default(), event }
 }
@@ -73,7 +73,7 @@ fn id_text() -> String {
     turnstream::ids::event_id(turnstream::ids::new_random(), 0)
 }
 
-/// Appends events one after the other; returns their sequences.
+/// Appends events one after the other and returns their sequences.
 async fn append_all(log: &impl EventLog, key: &ConversationKey, events: Vec<Event>) -> Vec<u64> {
     let mut seqs: Vec<u64> = Vec::new();
     for event in events {
@@ -196,7 +196,7 @@ async fn of_many_racers_one_wins<L: EventLog>(log: Arc<L>) {
     for round in 0..4 {
         let race = (0..RACERS).map(|n| {
             let (log, key) = (log.clone(), key.clone());
-            // Different kinds of events, so that the racers' subjects differ.
+            // The kinds of events differ, so that the racers' subjects differ.
             let event = if n % 2 == 0 { requested(n) } else { failed(n, round) };
             tokio::spawn(async move { log.append(&key, expected, &new_event(event)).await })
         });
@@ -216,7 +216,7 @@ async fn an_event_id_is_taken_once<L: EventLog>(log: Arc<L>) {
     let first = log.append(&key, 0, &new).await.unwrap().seq;
     let verdict = log.append(&key, first, &new).await;
     assert!(matches!(verdict, Err(AppendError::Duplicate)), "{verdict:?}");
-    // Which of the two is said first is the server's choice.
+    // The server may report either of the two first.
     let verdict = log.append(&key, 0, &new).await;
     assert!(matches!(verdict, Err(AppendError::Duplicate | AppendError::Conflict)), "{verdict:?}");
     assert_eq!(last(&*log, &key).await.unwrap().recorded.seq, first, "nothing was written");
@@ -291,7 +291,7 @@ async fn a_sequence_of_another_conversation_is_not_there<L: EventLog>(log: Arc<L
     }
 }
 
-/// What is not in memory: messages in the stream that are no events, and a server that dies.
+/// Cases that the log in memory lacks: messages in the stream that are no events, and a server that dies.
 mod only_over_nats {
     use super::*;
     use turnstream::{
@@ -310,7 +310,7 @@ mod only_over_nats {
         }
     }
 
-    /// Written by a program that does not keep the append rule: its `ce-prev` is the event itself.
+    /// The writer does not keep the append rule: its `ce-prev` is the event itself.
     #[tokio::test]
     async fn an_event_that_does_not_lead_back_is_no_link_of_the_chain() {
         let server = Server::start().await;

@@ -1,4 +1,4 @@
-//! Retention sweeps: batch by batch, nothing twice, and one conversation that can't be erased costs no other.
+//! Retention sweeps: batch by batch, no conversation twice, and a conversation that can't be erased does not stop the others.
 
 use std::{
     cell::RefCell,
@@ -30,7 +30,7 @@ fn privacy() -> Privacy {
     Config::from_source(&value).unwrap().privacy
 }
 
-/// Long after everything in these tests.
+/// Returns a time at which everything in these tests is due.
 fn later() -> DateTime<Utc> {
     Utc::now() + TimeDelta::days(31)
 }
@@ -49,7 +49,7 @@ async fn ledger(log: &NatsLog) -> Ledger {
     Ledger::read(log.clone(), REGION).await.unwrap()
 }
 
-/// Sweeps; returns the tally, and the conversations that could not be erased.
+/// Sweeps; returns the tally and the conversations that could not be erased.
 async fn sweep(log: &NatsLog, ledger: &mut Ledger, at: DateTime<Utc>, batch: usize) -> (Swept, BTreeSet<Uuid>) {
     let (privacy, failed) = (privacy(), RefCell::new(BTreeSet::new()));
     let sweep = Sweep { log, region: REGION, privacy: &privacy, at, dry_run: false, batch };
@@ -62,7 +62,7 @@ async fn sweep(log: &NatsLog, ledger: &mut Ledger, at: DateTime<Utc>, batch: usi
     (swept, failed.into_inner())
 }
 
-/// The conversations of each erasure in the ledger, and how many were completed.
+/// Returns the conversations of each erasure in the ledger, and the count of completed erasures.
 async fn erasures(log: &NatsLog) -> (Vec<BTreeSet<Uuid>>, usize) {
     let (messages, _) = log.next_of(LEDGER, &subjects::audit_privacy_all(REGION), 1).await.unwrap();
     let entries: Vec<Entry> = messages.iter().filter_map(|m| serde_json::from_slice(&m.payload).ok()).collect();
@@ -74,7 +74,7 @@ async fn erasures(log: &NatsLog) -> (Vec<BTreeSet<Uuid>>, usize) {
     (requested.collect(), completed)
 }
 
-/// Conversations that still have a key.
+/// Returns the conversations that still have a key.
 async fn readable(log: &NatsLog) -> BTreeSet<Uuid> {
     let (messages, _) = log.next_of("KV_KEYS", &subjects::keys_of(None), 1).await.unwrap();
     let there = messages.iter().filter(|message| {
@@ -102,7 +102,7 @@ async fn what_is_due_is_erased_batch_by_batch_and_once() {
     assert_eq!(sweep(&log, &mut ledger, later(), 10).await.0, Swept::default());
 }
 
-/// More than one request gives, with events that are too large for one, and conversations that were spoken in since.
+/// More conversations than one request returns, events too large for one batch, and conversations with later events.
 #[tokio::test]
 async fn many_and_large_conversations_are_found() {
     const MANY: usize = 1_200;
@@ -123,7 +123,7 @@ async fn many_and_large_conversations_are_found() {
     assert_eq!(requested.into_iter().flatten().collect::<BTreeSet<_>>(), all);
 }
 
-/// A conversation that stands in more lists than can be.
+/// The conversation that can't be erased has more index entries than one erasure can remove.
 #[tokio::test]
 async fn one_that_can_not_be_erased_is_named_and_costs_no_other() {
     let server = Server::start().await;
@@ -143,12 +143,12 @@ async fn one_that_can_not_be_erased_is_named_and_costs_no_other() {
     assert_eq!(swept.all, Tally { due: 20, erased: 19, failed: 1, ..Tally::default() });
     assert_eq!((swept.failed(), failed), (1, BTreeSet::from([bad])));
     assert!(readable(&log).await.is_empty(), "what was said in it can't be read all the same");
-    // The next sweep knows of it, and does not begin anew with the others.
+    // The next sweep finds the open erasure and does not repeat the others.
     let mut second = ledger(&log).await;
     assert_eq!(second.open().len(), 1);
     let (swept, failed) = sweep(&log, &mut second, later(), 10).await;
     assert_eq!((swept.still_open, swept.all, failed), (1, Tally::default(), BTreeSet::from([bad])));
-    // It can be erased again.
+    // Erasing works again once the surplus entries are purged.
     let index = async_nats::jetstream::new(server.client.clone()).get_stream("KV_INDEX").await.unwrap();
     let everywhere = subjects::kv("INDEX", &subjects::index_filter("acme", Whose::Everybody, None));
     index.purge().filter(everywhere).await.unwrap();
@@ -158,7 +158,7 @@ async fn one_that_can_not_be_erased_is_named_and_costs_no_other() {
     assert_eq!(requested.len(), completed);
 }
 
-/// The sweep learns of the hold when it writes to the ledger.
+/// The sweep learns of the hold on writing to the ledger.
 #[tokio::test]
 async fn a_hold_that_races_a_sweep_holds_and_stops_nothing() {
     let server = Server::start().await;

@@ -1,4 +1,4 @@
-//! Messages on a conversation's subjects that are no events, or of a newer program: one costs nothing but itself.
+//! Messages on a conversation's subjects that are no events, or come from a newer program: each is skipped alone.
 
 use std::collections::BTreeMap;
 
@@ -23,10 +23,10 @@ use crate::{
 
 const ANY: Freshness = Freshness::AtLeast(0);
 
-/// A message as a program wrote it that does not keep to the rules: an event's, but for what is changed here.
+/// A message from a program that breaks the rules: a valid event except for the changes here.
 #[derive(Clone, Default)]
 struct Stray {
-    /// Headers that are changed; `None` = left out.
+    /// Headers to change; `None` removes one.
     headers: BTreeMap<&'static str, Option<String>>,
     payload: Option<String>,
     kind: Option<&'static str>,
@@ -50,7 +50,7 @@ fn of_kind(kind: &'static str, version: &str) -> Stray {
     Stray { headers: headers.into(), kind: Some(kind), ..Stray::default() }
 }
 
-/// Puts a stray after the last event of a conversation.
+/// Publishes a stray after the last event of a conversation.
 async fn put(log: &NatsLog, key: &ConversationKey, stray: Stray) -> u64 {
     let last = log.last(key, Via::Leader).await.unwrap().unwrap().recorded;
     let id = turnstream::ids::new_random().to_string();
@@ -105,7 +105,7 @@ fn strays() -> Vec<(&'static str, Stray)> {
     ]
 }
 
-/// What of a fold a stray must not change.
+/// Returns the parts of a fold that a stray must not change.
 fn told(state: &Conversation) -> impl PartialEq + std::fmt::Debug + use<> {
     let texts: Vec<String> = state.messages.iter().map(|message| message.text()).collect();
     (texts, state.finished.len(), state.turn.is_some(), state.owner.clone(), state.read_only)
@@ -130,7 +130,7 @@ async fn a_stray_costs_its_conversation_nothing() {
                 assert_eq!((told(&state), state.last_seq), (told(&before), seq), "{name}, {process}");
             }
         }
-        // The conversation goes on, also for those who read all of it.
+        // The conversation goes on, also for readers of the whole log.
         let state = known.load(&key, ANY).await.unwrap();
         known.execute(&key, state, &Command::Request(request(30)), &decider()).await.unwrap();
         let fresh = Conversations::over_nats(log.clone()).load(&key, ANY).await.unwrap();
@@ -189,7 +189,7 @@ async fn what_a_newer_program_marks_as_critical_makes_a_conversation_read_only()
             assert!(matches!(refused, Err(ExecuteError::Refused(Refusal::ReadOnly))));
         }
     }
-    // Critical or not: a version and a kind that are known are.
+    // A critical mark does not matter on a known version and kind.
     let key = new_key("acme");
     append(&log, &key, opened()).await;
     put(&log, &key, with("ce-schemaversion", "1!")).await;
@@ -204,7 +204,7 @@ async fn a_log_that_lost_its_tail_shows_none_of_it() {
         append(&server.log(), &key, opened()).await;
         append_turns(&server.log(), &key, 10..11).await;
     }
-    // Both go on to the same sequence, with other events.
+    // Both logs go on to the same sequence, with different events.
     append_turns(&lost.log(), &key, 11..12).await;
     append_turns(&restored.log(), &key, 21..22).await;
     let of_lost = Conversations::over_nats(lost.log()).load(&key, ANY).await.unwrap();
@@ -215,7 +215,7 @@ async fn a_log_that_lost_its_tail_shows_none_of_it() {
     let state = Conversations::over_nats(log.clone()).load(&key, ANY).await.unwrap();
     assert_eq!(state.last_seq, of_lost.last_seq);
     assert!(state.finished_turn(id(21)).is_some() && state.finished_turn(id(11)).is_none());
-    // The same when something follows, and its chain is one.
+    // A later event joins the restored chain.
     append_turns(&log, &key, 22..23).await;
     let state = Conversations::over_nats(log).load(&key, ANY).await.unwrap();
     assert_eq!(state.finished.iter().map(|turn| turn.id).collect::<Vec<_>>(), [id(10), id(21), id(22)]);

@@ -1,4 +1,4 @@
-//! Creating what everything relies on, again and differently.
+//! Applying stream definitions again, and with changes.
 
 use async_nats::jetstream;
 use chrono::{TimeDelta, Utc};
@@ -21,7 +21,7 @@ async fn a_consumer_of_work_items_that_is_created_anew_passes_over_turns_that_ar
         assert_eq!(definition.differences(&server.client).await.unwrap(), []);
         assert_eq!(stream.consumer_info("default").await.unwrap().num_pending, items);
     }
-    // An update leaves it where it is.
+    // An update does not move the consumer's start.
     let mut changed = definition.clone();
     changed.config.insert("max_ack_pending".into(), 5.into());
     assert_eq!(changed.apply(&server.client, Utc::now()).await.unwrap().len(), 1);

@@ -1,4 +1,4 @@
-//! The house rules that a compiler does not hold: who may import whom, where things may be named, how large files get.
+//! The house rules that a compiler does not check: which room may import which, where names may stand, how large files get.
 //!
 //! Each check reads the source as text and names all offenders at once.
 
@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Rooms, from the ground up, and what each may import. A room may stand only on rooms before it.
+/// Rooms, from the ground up, with the rooms that each may import. A room may stand only on rooms before it.
 const ROOMS: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("ids", &[]),
@@ -205,12 +205,12 @@ const WAITING_CALLS: &[&str] = &[
     "message.ack(",
     "message.ack_with(",
 ];
-/// The bounds in time that they may be given.
+/// The wrappers that bound such calls in time.
 const BOUNDS: &[&str] = &["soon(", "within(", "within_append(", "timeout("];
-/// Rooms that measure and show, and serve no client.
+/// Rooms for measurements and demos, which serve no client.
 const UNBOUNDED: &[&str] = &["src/knowledge/bench/", "src/tools/demo.rs"];
 
-/// First tokens of subjects, with what else may follow them in a text.
+/// First tokens of subjects, with the continuations that are harmless.
 const SUBJECT_TOKENS: &[(&str, &[&str])] = &[
     ("chat.", &["completion"]),
     ("audit.", &[]),
@@ -239,7 +239,7 @@ const SUBJECT_TOKENS: &[(&str, &[&str])] = &[
 
 const FILE_MAX_LINES: usize = 500;
 
-/// Words that mean "not finished" or "not looked at". They are put together here so that this file holds none of them.
+/// Words that mean "not finished" or "not looked at", put together here so that this file contains none of them.
 const UNFINISHED: &[&str] = &[
     concat!("to", "do!"),
     concat!("unimple", "mented!"),
@@ -248,15 +248,14 @@ const UNFINISHED: &[&str] = &[
     concat!("allow(dead", "_code)"),
 ];
 
-/// A Rust file of the repository.
 struct Source {
-    /// From the repository's root, with `/`.
+    /// The path from the repository's root, with `/`.
     path: String,
     text: String,
 }
 
 impl Source {
-    /// The text without comments and without the tests at its end.
+    /// Returns the text without comments and without the tests at its end.
     fn product(&self) -> String {
         let tests = concat!("#[cfg(te", "st)]\nmod tests {");
         let text = self.text.split(tests).next().unwrap_or_default();
@@ -265,7 +264,7 @@ impl Source {
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    /// The first part of the path below `src`.
+    /// Returns the first part of the path below `src`.
     fn room(&self) -> &str {
         let inner = self.path.strip_prefix("src/").unwrap_or(&self.path);
         inner.split('/').next().unwrap_or_default().trim_end_matches(".rs")
@@ -275,7 +274,7 @@ impl Source {
         self.path.starts_with("tests/") || self.path.contains("/tests/") || self.path.ends_with("/tests.rs")
     }
 
-    /// How many `super::` lead from this file to the crate's root.
+    /// Returns the number of `super::` that lead from this file to the crate's root.
     fn depth(&self) -> usize {
         let parts = self.path.strip_prefix("src/").unwrap_or(&self.path).split('/').count();
         if self.path.ends_with("/mod.rs") { parts - 1 } else { parts }
@@ -313,14 +312,14 @@ fn nobody(offenders: Vec<String>, rule: &str) {
     assert!(offenders.is_empty(), "{rule}:\n  {}", offenders.join("\n  "));
 }
 
-/// Names directly below the crate's root that a text imports or uses.
+/// Returns the names directly below the crate's root that a text imports or uses.
 fn crate_names(source: &Source) -> Vec<String> {
     let text = source.product();
     let to_root = "super::".repeat(source.depth());
     let mut names = Vec::new();
     for prefix in ["crate::", "turnstream::", to_root.as_str()] {
         for (at, _) in text.match_indices(prefix) {
-            // Part of a longer word, or of a longer chain of `super`s.
+            // The match is part of a longer word, or of a longer chain of `super`s.
             let before = &text[..at];
             if before.ends_with("super::") || before.ends_with(|c: char| c.is_alphanumeric() || c == '_') {
                 continue;
@@ -331,7 +330,7 @@ fn crate_names(source: &Source) -> Vec<String> {
     names
 }
 
-/// The first name of a path, or of each path in a braced group.
+/// Returns the first name of a path, or of each path in a braced group.
 fn first_names(text: &str) -> Vec<String> {
     let name = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
     if !text.starts_with('{') {
@@ -422,7 +421,7 @@ fn the_nats_client_is_named_only_where_it_is_at_home() {
     );
 }
 
-/// The calls in a text that have no bound in time.
+/// Returns the calls in a text that have no bound in time.
 fn unbounded_calls(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for call in WAITING_CALLS {

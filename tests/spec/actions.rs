@@ -1,7 +1,7 @@
-//! The schema of actions takes what the program takes, as far as a schema can say it.
+//! The schema of actions accepts the same input as the program, as far as a schema can say.
 //!
-//! What it can't say: a text that is not blank, a `requestId` limited in bytes, a message that is needed unless pictures or
-//! files come with it. And the program is milder than the schema where a wrong type in an unneeded field is ignored.
+//! A schema can't say: a text that is not blank, a `requestId` limited in bytes, a message that is required unless pictures or
+//! files come with it. And the program is milder than the schema where it ignores a wrong type in an unneeded field.
 
 use serde_json::{Value, json};
 use turnstream::wire::actions::{self, Action, BadFrame, Request};
@@ -10,7 +10,7 @@ use crate::{json_file, validator};
 
 const SESSION: &str = "004be7d2-91aa-8c0e-a7f3-5de28d0c1b96";
 
-/// The checks that each action makes of its fields.
+/// Runs the checks that each action makes of its fields.
 fn check(request: &Request) -> Result<(), BadFrame> {
     let fields = &request.fields;
     match request.action {

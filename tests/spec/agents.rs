@@ -1,4 +1,4 @@
-//! The configuration of agents: the guide's example and the schema, as the program takes them.
+//! The configuration of agents: the guide's example and the schema, as the program accepts them.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use turnstream::agents::AgentConfig;
 
 use crate::{assert_valid, json_file, path, validator};
 
-/// The example in the guide.
+/// Returns the example in the guide.
 fn example() -> Value {
     let guide = fs::read_to_string(path("spec/guide/agents.md")).unwrap();
     let (_, section) = guide.split_once("\n## The configuration of an agent\n").unwrap();

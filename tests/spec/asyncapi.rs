@@ -26,13 +26,13 @@ fn document() -> Value {
     json_file("spec/asyncapi.json")
 }
 
-/// The ids and addresses of the channels that have one.
+/// Returns the ids and addresses of the channels that have one.
 fn addresses(document: &Value) -> Vec<(&str, &str)> {
     let channels = document["channels"].as_object().unwrap();
     channels.iter().filter_map(|(id, channel)| Some((id.as_str(), channel["address"].as_str()?))).collect()
 }
 
-/// Whether some subject fits both; `{…}` and `*` stand for one token, a last `>` for one and more.
+/// Returns true if some subject matches both; `{…}` and `*` match one token, a last `>` one and more.
 fn fits(address: &str, pattern: &str) -> bool {
     let free = |token: &str| token == "*" || token.starts_with('{');
     let (mut address, mut pattern) = (address.split('.'), pattern.split('.'));
@@ -46,7 +46,7 @@ fn fits(address: &str, pattern: &str) -> bool {
     }
 }
 
-/// All `$ref`s of a value.
+/// Returns all `$ref`s of a value.
 fn references(value: &Value) -> Vec<&str> {
     match value {
         Value::Object(map) => {
@@ -58,7 +58,7 @@ fn references(value: &Value) -> Vec<&str> {
     }
 }
 
-/// What a reference of the document points to.
+/// Returns the value that a reference of the document points to.
 fn resolve<'a>(document: &'a Value, reference: &str) -> Option<std::borrow::Cow<'a, Value>> {
     match reference.split_once('#')? {
         ("", pointer) => document.pointer(pointer).map(std::borrow::Cow::Borrowed),
@@ -66,7 +66,7 @@ fn resolve<'a>(document: &'a Value, reference: &str) -> Option<std::borrow::Cow<
     }
 }
 
-/// The validator of a part of the document that refers to nothing outside of it.
+/// Returns the validator of a part of the document that has no references outside of it.
 fn part(document: &Value, pointer: &str) -> Validator {
     let mut schema = document.pointer(pointer).unwrap_or_else(|| panic!("there is no {pointer}")).clone();
     schema["components"] = json!({ "schemas": document["components"]["schemas"] });

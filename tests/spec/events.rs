@@ -1,4 +1,4 @@
-//! Golden samples of stored events: every one ever written still decodes, and is written again as it was.
+//! Golden samples of stored events: every sample ever written still decodes, and is encoded as before.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,6 @@ use crate::{assert_valid, definition, json_file, json_files};
 
 const SAMPLES: &str = "spec/samples/events";
 
-/// A stored message.
 #[derive(Clone)]
 pub struct Sample {
     pub subject: String,
@@ -41,7 +40,7 @@ impl Sample {
     }
 }
 
-/// The sample of an event.
+/// Returns the sample of an event.
 pub fn sample(kind: &str) -> Sample {
     Sample::of(&json_file(&format!("{SAMPLES}/{kind}.json")))
 }
@@ -50,7 +49,7 @@ fn samples() -> BTreeMap<String, Sample> {
     json_files(SAMPLES).iter().map(|(name, value)| (name.clone(), Sample::of(value))).collect()
 }
 
-/// The stored names, as the source has them.
+/// Returns the stored names, read from the source.
 pub fn kinds() -> Vec<&'static str> {
     let source = include_str!("../../src/domain/event.rs");
     let (_, names) = source.split_once("pub mod kind {").unwrap();
@@ -97,10 +96,10 @@ fn a_reader_takes_fields_that_it_does_not_know() {
         add_a_field_everywhere(&mut sample.payload);
         assert_valid(&definition(&schema, known.kind()), &sample.payload, &name);
         match (sample.decode().unwrap_or_else(|error| panic!("{name}: {error}")).1, known) {
-            // So are the values of a form.
+            // The values of a form are the client's own, too: the added field is part of them.
             (Event::TurnResumed(event), Event::TurnResumed(known)) => assert_eq!(event.park, known.park),
             (Event::TurnToolReturned(event), Event::TurnToolReturned(known)) => assert_eq!(event.otp, known.otp),
-            // Metadata is the client's own: the field is part of it.
+            // Metadata is the client's own: the added field is part of it.
             (Event::SessionOpened(event), Event::SessionOpened(known)) => assert_eq!(event.session, known.session),
             (event, known) => assert_eq!(event, known, "{name}"),
         }
@@ -133,7 +132,7 @@ fn the_schema_requires_exactly_the_fields_that_a_reader_needs() {
     }
 }
 
-/// The JSON pointers of all fields in a value.
+/// Returns the JSON pointers of all fields in a value.
 fn fields(value: &Value, place: String) -> Vec<String> {
     match value {
         Value::Object(map) => {
@@ -168,7 +167,7 @@ fn a_reader_refuses_what_it_cannot_know() {
 #[test]
 fn a_requested_turn_has_the_id_that_its_request_makes() {
     let (envelope, Event::TurnRequested(requested)) = sample("turn.requested").decode().unwrap() else { panic!() };
-    // The oldest sample is of a version that left the message out.
+    // The oldest sample is from a version that hashed the id without the message.
     let earlier = ids::turn_id_without_message(envelope.conversation, requested.session, &requested.request_id);
     assert_eq!(requested.turn, earlier);
     assert_eq!(envelope.id, requested.turn.simple().to_string());
@@ -181,8 +180,9 @@ fn a_requested_turn_has_the_id_that_its_request_makes() {
     assert_eq!(envelope.id, requested.turn.simple().to_string());
 }
 
-/// Up to the end of their first turn the samples are one conversation, other forms of an event apart; the second
-/// `turn.started` alone is not among them.
+/// Up to the end of their first turn the samples are one conversation, other forms of an event apart.
+///
+/// The second `turn.started` is missing in the samples, so the test makes it.
 #[test]
 fn the_samples_fold_to_a_conversation() {
     let conversation = sample("session.opened").decode().unwrap().0.conversation;

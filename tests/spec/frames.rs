@@ -1,4 +1,4 @@
-//! Samples of client frames: what the program renders, as JSON.
+//! Samples of client frames: the program's rendered frames, as JSON.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ fn event(kind: &str) -> Event {
     events::sample(kind).decode().unwrap().1
 }
 
-/// Every kind of frame, in every form that differs in its fields.
+/// Returns every kind of frame, in every form that differs in its fields.
 fn rendered() -> BTreeMap<&'static str, Bytes> {
     let of = |kind: &str| render(REQUEST, true, &event(kind), now()).swap_remove(0).1;
     let nth = |kind: &str, n: usize| render(REQUEST, true, &event(kind), now()).swap_remove(n).1;
@@ -97,14 +97,14 @@ fn otp_invalid() -> Bytes {
     Frame::OtpInvalid { request_id: "a-1", timestamp: now().timestamp_millis(), data }.to_bytes()
 }
 
-/// An answer that states nothing but its text.
+/// Returns an answer with its text alone.
 fn plain_answer() -> Bytes {
     let Event::TurnCompleted(completed) = event("turn.completed") else { panic!("the sample is of another event") };
     let plain = Event::TurnCompleted(TurnCompleted { citations: vec![], usage: None, ..completed });
     render(REQUEST, true, &plain, now()).swap_remove(0).1
 }
 
-/// The answers to actions.
+/// Returns the answers to actions.
 fn answers() -> [(&'static str, Bytes); 10] {
     let record: SessionRecord =
         serde_json::from_value(json_file("spec/samples/session.json")["payload"].clone()).unwrap();
@@ -216,7 +216,7 @@ fn the_samples_fit_the_schema_and_with_one_more_field_they_do_not() {
             let mut more = sample.clone();
             more.pointer_mut(&place).unwrap()["extra"] = json!(1);
             let of_answer = data.as_ref().is_some_and(|data| !definition(&schema, data).is_valid(&more["data"]));
-            // The 202 has no data to hold to a shape; what is asked and answered in a form has many.
+            // The 202's data has no fixed shape, and forms define their own fields.
             let free = [("immediate_response.send_message", "/data"), (name.as_str(), "/data/values")]
                 .contains(&(name.as_str(), place.as_str()))
                 || place.starts_with("/data/data/spec");
@@ -225,7 +225,7 @@ fn the_samples_fit_the_schema_and_with_one_more_field_they_do_not() {
     }
 }
 
-/// The JSON pointers of all objects in a value.
+/// Returns the JSON pointers of all objects in a value.
 fn objects(value: &Value, place: String) -> Vec<String> {
     match value {
         Value::Object(map) => {

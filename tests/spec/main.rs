@@ -1,4 +1,4 @@
-//! What `spec/` promises is what the program does: its files against the program's types, samples and subjects.
+//! `spec/` against the program: its files match the program's types, samples and subjects.
 
 mod actions;
 mod agents;
@@ -20,7 +20,7 @@ fn the_committed_schemas_are_those_of_the_types() {
     }
 }
 
-/// A file or folder of the repository.
+/// Returns the path of a file or folder of the repository.
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
 }
@@ -30,19 +30,19 @@ fn json_file(name: &str) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The JSON files of a folder, by name without the extension.
+/// Returns the JSON files of a folder, by name without the extension.
 fn json_files(folder: &str) -> BTreeMap<String, Value> {
     let entries = fs::read_dir(path(folder)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let names = entries.filter(|name| name.ends_with(".json"));
     names.map(|name| (name.trim_end_matches(".json").to_owned(), json_file(&format!("{folder}/{name}")))).collect()
 }
 
-/// A validator that also holds values to their `format`.
+/// Returns a validator that also checks each value's `format`.
 fn validator(schema: &Value) -> Validator {
     jsonschema::options().should_validate_formats(true).build(schema).expect("the schema is one")
 }
 
-/// The validator of one definition of a document.
+/// Returns the validator of one definition of a document.
 fn definition(document: &Value, name: &str) -> Validator {
     let mut schema = document.clone();
     schema.as_object_mut().unwrap().remove("oneOf");
@@ -50,7 +50,7 @@ fn definition(document: &Value, name: &str) -> Validator {
     validator(&schema)
 }
 
-/// Fails with everything that is wrong with a value.
+/// Fails with every problem of a value.
 fn assert_valid(validator: &Validator, value: &Value, what: &str) {
     let problems: Vec<String> =
         validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();

@@ -5,7 +5,7 @@ use turnstream::admin::route::{self, ROUTES};
 
 use crate::json_file;
 
-/// All `$ref`s of a value.
+/// Returns all `$ref`s of a value.
 fn references(value: &Value) -> Vec<&str> {
     match value {
         Value::Object(map) => {

@@ -13,7 +13,7 @@ fn of_role(role: &str, org: &str) -> String {
     tokens::signed(json!({"sub": role, "email": format!("{role}@{org}.example"), "role": role, "org": org}))
 }
 
-/// A body that a route takes.
+/// Returns a body that the route accepts.
 fn body(method: &str, path: &str) -> Option<Value> {
     match (method, path) {
         ("POST", "/admin/connectors") => Some(json!({"kind": "web", "url": "https://acme.example/", "name": "mine"})),
@@ -38,7 +38,7 @@ async fn roles(world: &World, battery: &mut Battery) {
     let rank = |role: &str| ROLES.iter().position(|known| *known == role).unwrap();
     for (method, path, needed) in operations() {
         let body = body(&method, &path);
-        // The ids in the paths are of nobody.
+        // The ids in the paths do not exist.
         let served = match (path.split('/').count() > 4 || ["PUT", "DELETE"].contains(&method.as_str()), path.as_str())
         {
             (_, "/admin/settings") => "200",
@@ -109,7 +109,7 @@ async fn ids(world: &World, battery: &mut Battery) {
     battery.expect("routes by id", "the connector", if kept { "kept" } else { "gone" }, "kept");
 }
 
-/// What another organisation's people see and reach.
+/// Checks that members of another organisation neither see nor reach acme's data.
 async fn elsewhere(world: &World, battery: &mut Battery) {
     for role in ["basic", "curator", "admin"] {
         let token = of_role(role, "globex");

@@ -1,4 +1,4 @@
-//! Visitors without tokens: pages of every kind against every action, with ids of somebody else's.
+//! Visitors without tokens: pages of every kind against every action, with ids of another visitor.
 
 use serde_json::{Value, json};
 use turnstream::ids;
@@ -38,7 +38,7 @@ pub(super) async fn run(stage: &Stage, policies: &str, battery: &mut Battery) {
             let mut page = on_page(&edge, origin, "").await;
             conversations(battery, &who, &mut page, &hers).await;
             if is_admitted {
-                // A session of its own opens nothing else.
+                // A session of the page's own opens no other conversation.
                 open(&mut page).await;
                 conversations(battery, &format!("{who} with a session"), &mut page, &hers).await;
             } else {
@@ -56,7 +56,7 @@ async fn open(client: &mut Client) -> Session {
     Session { id: text("sessionId"), conversation: text("conversationId") }
 }
 
-/// What names a conversation: it is as one that is not there.
+/// Checks that actions that name a conversation are answered as for a missing one.
 async fn conversations(battery: &mut Battery, who: &str, page: &mut Client, hers: &Session) {
     for query in [json!(null), json!(PLANTED), json!("")] {
         let answers = ask(page, json!({"action": "list_conversations", "query": query, "limit": 200})).await;
@@ -80,14 +80,14 @@ async fn conversations(battery: &mut Battery, who: &str, page: &mut Client, hers
     said.iter().for_each(|answer| battery.same(who, answer, &said[0]));
 }
 
-/// What names a session, from a page that may not use the agent: it is as one that is not there.
+/// Checks that actions that name a session, from a page that may not use the agent, are answered as for a missing one.
 async fn sessions(battery: &mut Battery, who: &str, page: &mut Client, hers: &Session) {
     for (mut action, wanted) in of_session() {
         let mut of_nobody = None;
         for id in [ids::new_homed(0).to_string(), hers.id.clone()] {
             action["sessionId"] = json!(id);
             let answers = ask(page, action.clone()).await;
-            // The resume extension was not asked for.
+            // The connection did not request the resume extension.
             let wanted = if action["action"] == "resume_session" { "UNSUPPORTED_ACTION" } else { wanted };
             battery.expect("origins", format!("{who}: {action}"), &outcome(&answers), wanted);
             battery.heard(who, &json!(answers));

@@ -1,4 +1,4 @@
-//! Pages, policies and the words of hosts, on a mild edge and on a strict one.
+//! Pages, policies and signed contexts of hosts, on a mild edge and on a strict one.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ const AGENT: &str = "AGENT_NOT_AUTHORIZED";
 const CONTEXT: &str = "AUTH_CONTEXT_INVALID";
 const SHOP: &str = "https://shop.example";
 
-/// Agent, page, and the outcome on a mild and on a strict edge.
+/// Returns agent, page, and the outcomes on a mild and on a strict edge.
 fn pages() -> Vec<(Value, Option<&'static str>, &'static str, &'static str)> {
     let mut all = Vec::new();
     for (origin, outcome) in [
@@ -55,7 +55,7 @@ fn pages() -> Vec<(Value, Option<&'static str>, &'static str, &'static str)> {
 }
 
 async fn on(edge: &Edge, origin: Option<&str>) -> Client {
-    // A strict edge lets nobody in without a token.
+    // A strict edge admits no client without a token.
     let guest = tokens::signed(json!({"sub": "guest", "org": "globex", "email": "guest@globex.example"}));
     on_page(edge, origin, &format!("?token={guest}")).await
 }

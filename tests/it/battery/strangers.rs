@@ -1,4 +1,4 @@
-//! Strangers at what is Ada's: every action, with ids of hers and with ids of nobody.
+//! Strangers against Ada's data: every action, with her ids and with ids that do not exist.
 
 use serde_json::{Value, json};
 use turnstream::ids;
@@ -11,7 +11,7 @@ use crate::support::{
 
 use super::{Battery, PLANTED, World, ask, connect, connect_with, outcome, plain, tokens};
 
-/// Who is not Ada.
+/// Returns the tokens of users other than Ada.
 fn strangers() -> Vec<(&'static str, String)> {
     let of = |changes: Value| tokens::signed(changes);
     vec![
@@ -25,7 +25,7 @@ fn strangers() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Actions that name a session, and the outcome for one that is not there.
+/// Returns the actions that name a session, with the outcome for a missing one.
 pub(super) fn of_session() -> Vec<(Value, &'static str)> {
     let act = |name: &str, fields: Value| {
         let mut action = json!({"action": name});
@@ -105,7 +105,7 @@ async fn conversations(world: &World, battery: &mut Battery, who: &str, stranger
     }
 }
 
-/// What strangers have themselves holds nothing of hers.
+/// Checks that a stranger's own conversations and lists contain none of Ada's values.
 async fn own(world: &World, battery: &mut Battery, who: &str, stranger: &mut Client) {
     for action in [
         json!({"action": "list_conversations"}),
@@ -123,13 +123,13 @@ async fn own(world: &World, battery: &mut Battery, who: &str, stranger: &mut Cli
     battery.heard(who, &json!(asked));
     battery.expect("strangers' own", who, answer_text(&asked), "ok");
     let request = world.stage.gateway.requests().pop().unwrap();
-    // Ada's colleagues have her organisation's agent, and with it its persona.
+    // Ada's colleagues share her organisation's agent, and with it its persona.
     let mut request = request.to_string();
     request = request.replace("a planted persona", "");
     battery.heard(who, &json!(request));
 }
 
-/// What widgets ask over plain HTTP.
+/// Checks the requests of widgets over plain HTTP.
 async fn widgets(world: &World, battery: &mut Battery) {
     let nobodys = ids::new_homed(0).to_string();
     for (path, fields) in [
@@ -155,7 +155,7 @@ async fn widgets(world: &World, battery: &mut Battery) {
     }
 }
 
-/// Ada, on both edges and however her address is spelled, finds everything as it was.
+/// Checks that Ada finds everything unchanged, on both edges and with any spelling of her address.
 pub(super) async fn owner(world: &World, battery: &mut Battery) {
     let approval = json!(world.approval.id);
     let spelled = tokens::signed(json!({"sub": "ada-2", "email": " ADA@acme.example "}));

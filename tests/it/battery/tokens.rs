@@ -1,4 +1,4 @@
-//! Tokens of every kind, each at three doors: a strict edge's handshake, the administrators' API, and somebody's session.
+//! Tokens of every kind, each at three doors: a strict edge's handshake, the administrators' API, and another user's session.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -24,7 +24,7 @@ fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
 }
 
-/// Ada's claims with these changes; null takes a claim away.
+/// Returns Ada's claims with these changes; null removes a claim.
 fn claims(changes: Value) -> Value {
     let mut claims = json!({
         "sub": "ada", "org": "acme", "role": "basic", "email": "ada@acme.example", "exp": now() + 600,
@@ -35,7 +35,7 @@ fn claims(changes: Value) -> Value {
     claims
 }
 
-/// A token of the issuer's.
+/// Returns a token signed by the issuer.
 pub fn signed(changes: Value) -> String {
     with(Algorithm::RS256, &rsa(), &claims(changes))
 }
@@ -52,13 +52,13 @@ fn with(algorithm: Algorithm, key: &EncodingKey, claims: &Value) -> String {
     encode(&Header::new(algorithm), claims, key).unwrap()
 }
 
-/// Header and claims as they are, with this signature.
+/// Returns a token with valid header and claims and the given signature.
 fn raw(header: Value, signature: &str) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     format!("{}.{}.{signature}", part(&header), part(&claims(json!({}))))
 }
 
-/// A good token with other claims under its signature.
+/// Returns a valid token with other claims under its signature.
 fn changed_after_signing() -> String {
     let (good, other) = (ada(), signed(json!({"role": "admin"})));
     let (good, other): (Vec<&str>, Vec<&str>) = (good.split('.').collect(), other.split('.').collect());
@@ -69,7 +69,7 @@ const GOOD: &str = "200";
 const BAD: &str = "INVALID_TOKEN";
 const NO_ROLE: &str = "MISSING_ROLE";
 
-/// Tokens, and how the administrators' API answers them. Each claims to be Ada's.
+/// Returns tokens with the administrators' API's answer to each; all claim to be Ada's.
 fn tokens() -> Vec<(&'static str, String, &'static str)> {
     let secret = |secret: &str| EncodingKey::from_secret(secret.as_bytes());
     let is = |changes: Value| signed(changes);
@@ -155,7 +155,7 @@ pub(super) async fn run(world: &World, battery: &mut Battery) {
 
         let mut client = Client::try_connect(handshake(&world.mild, &query, None)).await.unwrap();
         if admin != GOOD && !token.is_empty() {
-            // A token that does not hold makes nobody of its bearer: it is said, and the connection is closed.
+            // An invalid token does not make its bearer anonymous: the error is sent, and the connection is closed.
             let said = client.next().await;
             battery.expect("sessions by token", name, code(&said), BAD);
             battery.expect("sessions by token", name, &format!("{:?}", client.close_code().await), "Some(4401)");
@@ -168,7 +168,7 @@ pub(super) async fn run(world: &World, battery: &mut Battery) {
             battery.heard(name, &json!([answer, answers]));
         }
     }
-    // What a header says beats what an address says, good or bad.
+    // The header's token takes precedence over the query's, valid or not.
     let (good, bad) = (ada(), signed(json!({"exp": 1})));
     for (bearer, query, wanted) in [(&good, &bad, GOOD), (&bad, &good, "401")] {
         let request = handshake(&world.strict, &format!("?token={query}"), Some(bearer));

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::support::nats::NatsServer;
 
-/// Adds `events` to each of so many conversations, which are the same in every round. Returns their ids.
+/// Adds `events` to each of `conversations` conversations, the same in every round, and returns their ids.
 pub async fn fill(server: &NatsServer, conversations: u128, round: u64, events: u64) -> Vec<Uuid> {
     let log = NatsLog::new(server.client().await);
     let keys: Vec<ConversationKey> = (1..=conversations).map(key).collect();
@@ -23,7 +23,7 @@ pub async fn fill(server: &NatsServer, conversations: u128, round: u64, events: 
 }
 
 fn key(n: u128) -> ConversationKey {
-    // Spread as random ids are.
+    // The ids are spread like random ids.
     let conversation = Uuid::from_u128(n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
     ConversationKey { region: "local".into(), org: format!("acme-{}", n % 2), conversation }
 }

@@ -1,4 +1,4 @@
-//! A forger with a bundle: changes it, and makes everything fit again that can be made without the key.
+//! A forger with a bundle: changes it, and recomputes everything that does not need the key.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,15 +21,15 @@ use turnstream::{
     wire::stored,
 };
 
-/// What a forgery leaves behind for whoever looks.
+/// The damage that a forgery shows to a verifier.
 pub enum Tracks {
-    /// One of these conversations is not as it was.
+    /// One of these conversations is broken.
     Of(Vec<String>),
-    /// Whoever writes everything anew gives other sequences to the events of all others, too.
+    /// Some conversation is broken: rewriting the log gives other conversations' events other sequences, too.
     Somebody,
     /// A checkpoint is wrong or missing.
     Checkpoint,
-    /// A file can't be read to its end, or something else that names itself.
+    /// A file can't be read to its end, or another problem that the report names.
     File,
 }
 
@@ -91,7 +91,7 @@ impl Forger {
         Self { manifest, events, checkpoints, proofs, others: others.into(), cut: None }
     }
 
-    /// Writes everything, with a manifest that fits.
+    /// Writes all files, with a matching manifest.
     pub fn write(mut self, folder: &Path) {
         fs::create_dir_all(folder).unwrap();
         let lines = |values: &[Value]| values.iter().map(|value| format!("{value}\n")).collect::<String>().into_bytes();
@@ -128,7 +128,7 @@ impl Forger {
         Tracks::Of(vec![self.conversation(at)])
     }
 
-    /// Any event.
+    /// Returns the index of a random event.
     fn any(&self, random: &mut StdRng) -> usize {
         random.random_range(0..self.events.len())
     }
@@ -158,7 +158,7 @@ impl Forger {
         let seq = self.events[at]["seq"].as_u64().unwrap();
         let other = seq + random.random_range(1..500);
         self.events[at]["seq"] = json!(other);
-        // Its neighbours are out of order now.
+        // The event's neighbours are out of order now.
         self.of_neighbours(&[at, at + 1])
     }
 
@@ -197,7 +197,7 @@ impl Forger {
         Tracks::Of(vec![wanted])
     }
 
-    /// Two places in the log, one after the other.
+    /// Returns two places in the log, in order.
     fn two(&self, random: &mut StdRng) -> (usize, usize) {
         let first = random.random_range(0..self.events.len() - 1);
         (first, random.random_range(first + 1..self.events.len()))
@@ -225,13 +225,13 @@ impl Forger {
 
     fn truncate(&mut self, random: &mut StdRng) -> Tracks {
         let bytes: usize = self.events.iter().map(|event| event.to_string().len() + 1).sum();
-        // Without its last byte, a line's end, it says the same.
+        // Cutting only the final newline would change nothing.
         self.cut = Some(random.random_range(0..bytes - 1));
         Tracks::File
     }
 
     fn insert(&mut self, random: &mut StdRng) -> Tracks {
-        // Behind the last one it would only be one that no checkpoint covers.
+        // Behind the last event no checkpoint covers the insertion, so it would not count as a forgery.
         let at = random.random_range(0..self.events.len() - 1);
         let mut new = self.events[at].clone();
         new["headers"]["ce-id"] = json!("forged");
@@ -255,7 +255,7 @@ impl Forger {
 
     pub fn edit_and_chain(&mut self, at: usize) {
         self.events[at]["headers"]["ce-source"] = json!("/somebody/else");
-        // The sequences stay, also where those of other conversations are between them.
+        // The sequences stay, also where other conversations' sequences are between them.
         let seqs: Vec<Value> = self.events.iter().map(|event| event["seq"].clone()).collect();
         self.chain_with(&seqs);
     }
@@ -299,7 +299,7 @@ impl Forger {
         Tracks::Of(vec![from, to])
     }
 
-    /// An event behind the last one, as its conversation would go on.
+    /// Adds an event at the end, as its conversation would go on.
     fn add(&mut self, random: &mut StdRng) -> Tracks {
         let at = self.any(random);
         let mut new = self.events[at].clone();
@@ -310,7 +310,7 @@ impl Forger {
         Tracks::File
     }
 
-    /// Gives all events sequences without gaps, and each the digest of the one before.
+    /// Gives all events contiguous sequences, and each the digest of its predecessor.
     fn chain(&mut self) {
         let first = self.events.first().map_or(1, |event| event["seq"].as_u64().unwrap());
         let seqs: Vec<Value> = (0..self.events.len() as u64).map(|n| json!(first + n)).collect();
@@ -329,7 +329,7 @@ impl Forger {
         }
     }
 
-    /// Lines of checkpoints, by their place.
+    /// Returns the places of the lines with checkpoints.
     fn sealed(&self) -> Vec<usize> {
         (0..self.checkpoints.len()).filter(|at| self.checkpoints[*at].contains("\"kind\":\"checkpoint\"")).collect()
     }
@@ -366,7 +366,7 @@ impl Forger {
         Tracks::File
     }
 
-    /// Takes away the last checkpoint and everything that only it covers.
+    /// Removes the last checkpoint and all events that only it covers.
     pub fn forget_the_end(&mut self) {
         let sealed = self.sealed();
         let last_kept = sealed[sealed.len() - 2];
@@ -385,7 +385,7 @@ impl Forger {
     }
 }
 
-/// A text with another letter or digit somewhere.
+/// Returns the text with one letter or digit changed.
 fn change(text: &str, random: &mut StdRng) -> String {
     let places: Vec<usize> = text.char_indices().filter(|(_, c)| c.is_ascii_alphanumeric()).map(|(at, _)| at).collect();
     let at = places[random.random_range(0..places.len())];

@@ -1,7 +1,7 @@
-//! A WebSocket client that takes every frame strictly.
+//! A WebSocket client that checks every frame strictly.
 //!
-//! Contract: every text frame is checked against the protocol as it is read, and kept in [`Client::seen`]. A wait that does
-//! not end fails the test with the frames that came.
+//! Contract: every text frame is checked against the protocol on arrival, and kept in [`Client::seen`]. A wait that does
+//! not end fails the test with the frames so far.
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -19,17 +19,15 @@ use super::{
     validate,
 };
 
-/// A connection to an edge.
 pub struct Client {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    /// Frames that came while another one was waited for.
+    /// Frames that came during the wait for another one.
     waiting: VecDeque<Value>,
     /// Every frame so far, in the order of arrival.
     pub seen: Vec<Value>,
     actions: usize,
 }
 
-/// The ids of a session.
 #[derive(Clone, Debug)]
 pub struct Session {
     pub id: String,
@@ -41,10 +39,10 @@ impl Client {
         Self::over(edge, TcpStream::connect(&edge.address).await.unwrap()).await
     }
 
-    /// A client over a TCP connection that the test made.
+    /// Returns a client over the test's TCP connection.
     pub async fn over(edge: &Edge, tcp: TcpStream) -> Self {
         tcp.set_nodelay(true).unwrap();
-        // A client that the test lets write what the protocol forbids must not refuse it itself.
+        // Tests send frames that the protocol forbids, so the client itself must not refuse them.
         let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
         let url = format!("ws://{}/ws", edge.address);
         let handshake = client_async_with_config(url, MaybeTlsStream::Plain(tcp), Some(config));
@@ -52,7 +50,7 @@ impl Client {
         Self { socket, waiting: VecDeque::new(), seen: Vec::new(), actions: 0 }
     }
 
-    /// A client by a handshake of the test's own; else the status that it was refused with.
+    /// Connects with the test's handshake; the error is the status of the refusal.
     pub async fn try_connect(handshake: Request<()>) -> Result<Self, u16> {
         let address = handshake.uri().authority().expect("a handshake names its server").to_string();
         let tcp = TcpStream::connect(address).await.unwrap();
@@ -84,7 +82,7 @@ impl Client {
         tcp.write_all(bytes).await.unwrap();
     }
 
-    /// The next frame that was not taken yet.
+    /// Returns the next frame that was not taken yet.
     pub async fn next(&mut self) -> Value {
         match self.waiting.pop_front() {
             Some(frame) => frame,
@@ -93,7 +91,7 @@ impl Client {
     }
 
     async fn read(&mut self) -> Value {
-        // A ping of the server is no frame.
+        // A ping of the server is no frame, so pings do not extend the wait.
         let deadline = Instant::now() + WAIT_MAX;
         loop {
             assert!(Instant::now() < deadline, "no frame came in time; so far: {:#?}", self.seen);
@@ -112,13 +110,13 @@ impl Client {
         }
     }
 
-    /// The next message of any kind.
+    /// Returns the next message of any kind.
     pub async fn message(&mut self) -> Option<Result<Message, tokio_tungstenite::tungstenite::Error>> {
         let next = timeout(WAIT_MAX, self.socket.next()).await;
         next.unwrap_or_else(|_| panic!("nothing came in time; so far: {:#?}", self.seen))
     }
 
-    /// Reads to the end of the connection: the code of the close frame, if there is one.
+    /// Reads to the end of the connection; returns the code of the close frame, if there is one.
     pub async fn close_code(&mut self) -> Option<u16> {
         let mut code = None;
         loop {
@@ -152,7 +150,7 @@ impl Client {
         }
     }
 
-    /// A round trip: everything that the edge had to say before is here afterwards.
+    /// Makes a round trip, after which all earlier frames of the edge have arrived.
     pub async fn ping(&mut self) {
         let pong = self.request(json!({"action": "ping"})).await;
         assert_eq!(kind(&pong), "pong");
@@ -162,7 +160,7 @@ impl Client {
         self.open(json!({})).await
     }
 
-    /// Opens a session on a conversation that is there.
+    /// Opens a session on an existing conversation.
     pub async fn resume(&mut self, conversation: &str) -> Session {
         self.open(json!({"conversationId": conversation})).await
     }
@@ -185,12 +183,12 @@ impl Client {
         assert_eq!(answer["status"], 202, "{answer:#}");
     }
 
-    /// The frames of a turn up to its end; frames of other requests are kept for later.
+    /// Returns the frames of a turn up to its end; frames of other requests are kept for later.
     pub async fn turn(&mut self, id: &str) -> Vec<Value> {
         self.frames_until(id, is_terminal).await
     }
 
-    /// The frames of a turn up to one of this type, which must come before the turn's end.
+    /// Returns the frames of a turn up to one of this type, which must come before the turn's end.
     pub async fn turn_until(&mut self, id: &str, wanted: &str) -> Vec<Value> {
         let frames = self.frames_until(id, |frame| kind(frame) == wanted || is_terminal(frame)).await;
         assert_eq!(frames.last().map(kind), Some(wanted), "{frames:#?}");
@@ -217,7 +215,7 @@ impl Client {
         }
     }
 
-    /// Sends a message and takes its whole turn.
+    /// Sends a message and returns its whole turn.
     pub async fn ask(&mut self, session: &Session, id: &str, message: &str) -> Vec<Value> {
         self.begin(session, id, message).await;
         self.turn(id).await
@@ -227,7 +225,7 @@ impl Client {
         self.request(json!({"action": "confirm_tool_action", "sessionId": session.id, "approved": approved})).await
     }
 
-    /// One page of the history: `data` of the answer.
+    /// Returns one page of the history, the answer's `data`.
     pub async fn page(&mut self, session: &Session, fields: Value) -> Value {
         let mut action = json!({"action": "get_conversation_messages", "sessionId": session.id});
         action.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
@@ -236,20 +234,19 @@ impl Client {
         answer["data"].clone()
     }
 
-    /// The texts of the conversation's newest messages, oldest first.
+    /// Returns the texts of the conversation's newest messages, oldest first.
     pub async fn history(&mut self, session: &Session) -> Vec<String> {
         let page = self.page(session, json!({"limit": 100})).await;
         let messages = page["messages"].as_array().unwrap().iter().rev();
         messages.map(|message| message["content"]["text"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// How many terminal frames of a turn came so far.
+    /// Returns the number of terminal frames of a turn so far.
     pub fn terminals(&self, id: &str) -> usize {
         self.seen.iter().filter(|frame| is_terminal(frame) && request_id(frame) == Some(id)).count()
     }
 }
 
-/// A `send_message` action.
 pub fn message_frame(session: &Session, id: &str, message: &str) -> Value {
     json!({"action": "send_message", "requestId": id, "sessionId": session.id, "message": message})
 }

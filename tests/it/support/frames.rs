@@ -10,7 +10,7 @@ pub fn request_id(frame: &Value) -> Option<&str> {
     frame["requestId"].as_str()
 }
 
-/// The error code of an error frame.
+/// Returns the error code of an error frame.
 pub fn code(frame: &Value) -> &str {
     frame["error"]["code"].as_str().unwrap_or_default()
 }
@@ -19,31 +19,31 @@ pub fn is_terminal(frame: &Value) -> bool {
     matches!(kind(frame), "eventual_response" | "cancelled" | "error")
 }
 
-/// The types of frames, with neighbours of one type as one.
+/// Returns the types of frames, with neighbours of one type as one.
 pub fn kinds(frames: &[Value]) -> Vec<&str> {
     let mut kinds: Vec<&str> = frames.iter().map(kind).collect();
     kinds.dedup();
     kinds
 }
 
-/// The text that was streamed.
+/// Returns the streamed text.
 pub fn streamed(frames: &[Value]) -> String {
     frames.iter().filter(|frame| kind(frame) == "stream_token").filter_map(|frame| frame["token"].as_str()).collect()
 }
 
-/// The final answer, `data.data` of the turn's last frame.
+/// Returns the final answer, `data.data` of the turn's last frame.
 pub fn answer(frames: &[Value]) -> &Value {
     let last = frames.last().expect("a turn has frames");
     assert_eq!(kind(last), "eventual_response", "{frames:#?}");
     &last["data"]["data"]
 }
 
-/// The text of the final answer.
+/// Returns the text of the final answer.
 pub fn answer_text(frames: &[Value]) -> &str {
     answer(frames)["response"]["responseParts"][0].as_str().expect("an answer has a text")
 }
 
-/// The tool activity: names of calls and texts of results, in their order.
+/// Returns the tool activity: names of calls and texts of results, in their order.
 pub fn tool_activity(frames: &[Value]) -> Vec<String> {
     let raw = |frame: &Value| frame["data"]["state"]["rawResponse"].clone();
     let activity = frames.iter().filter(|frame| kind(frame) == "stream_chunk").map(raw).map(|raw| {

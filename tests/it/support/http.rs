@@ -16,7 +16,7 @@ fn client() -> &'static Client {
     static CLIENT: OnceLock<Client> = OnceLock::new();
     CLIENT.get_or_init(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        // A connection of its own for every request: a runtime of a test that has ended serves none.
+        // No pooled connections, since they would belong to the runtime of a test that may have ended.
         Client::builder().pool_max_idle_per_host(0).build().unwrap()
     })
 }
@@ -34,7 +34,7 @@ pub async fn send(edge: &Edge, method: &str, path: &str, headers: &[(&str, &str)
     request.send().await.unwrap()
 }
 
-/// A request with a bearer token: status and JSON of the answer; nothing is `null`.
+/// Sends a request with a bearer token; returns status and JSON of the answer, `null` for an empty one.
 pub async fn call(edge: &Edge, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> (u16, Value) {
     let bearer = token.map(|token| format!("Bearer {token}"));
     let headers: Vec<(&str, &str)> = bearer.iter().map(|bearer| ("authorization", bearer.as_str())).collect();
@@ -46,10 +46,9 @@ pub async fn call(edge: &Edge, method: &str, path: &str, token: Option<&str>, bo
     )
 }
 
-/// A WebSocket that was opened by hand, and that nobody reads or answers for.
+/// A WebSocket opened by hand, without a task that reads it or answers its pings.
 pub struct RawSocket(TcpStream);
 
-/// Opens one.
 pub async fn raw_handshake(edge: &Edge) -> RawSocket {
     let mut stream = TcpStream::connect(&edge.address).await.unwrap();
     let request = "GET /ws HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -59,7 +58,7 @@ pub async fn raw_handshake(edge: &Edge) -> RawSocket {
 }
 
 impl RawSocket {
-    /// All that comes until the server ends the connection; pings are not answered.
+    /// Reads until the server ends the connection, without answering pings.
     pub async fn read_until_closed(mut self) -> String {
         let mut said = Vec::new();
         timeout(WAIT_MAX, self.0.read_to_end(&mut said)).await.expect("the server ends the connection").unwrap();

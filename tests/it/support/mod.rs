@@ -1,7 +1,7 @@
-//! What the flow tests stand on: a nats-server, a scriptable model gateway, the product's processes, clients.
+//! Shared parts of the flow tests: a nats-server, a scriptable model gateway, the product's processes, clients.
 //!
 //! Contract: every test has its own [`Stage`] and shares nothing with another. Waiting is for events; [`WAIT_MAX`] only
-//! fails a test whose event does not come.
+//! fails a test with a missing event.
 
 pub mod client;
 pub mod frames;
@@ -25,7 +25,7 @@ use gateway::FakeGateway;
 use nats::NatsServer;
 use processes::Process;
 
-/// How long an event may take before the test is failed.
+/// Time limit for an event before the test fails.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// A nats-server with streams, and a model gateway.
@@ -34,7 +34,7 @@ pub struct Stage {
     pub gateway: FakeGateway,
 }
 
-/// An edge and where it listens.
+/// An edge and its address.
 pub struct Edge {
     pub process: Process,
     pub address: String,
@@ -52,7 +52,7 @@ impl Stage {
         assert!(applied.ended().await.success(), "{}", applied.output());
     }
 
-    /// A stage whose server has a store already, with the streams of this version.
+    /// Returns a stage on an existing store, with the streams of this version.
     pub async fn on(store: tempfile::TempDir) -> Self {
         let users = nats::users();
         let (nats, gateway) = tokio::join!(NatsServer::start_in(store, &users), FakeGateway::start());
@@ -88,7 +88,7 @@ impl Stage {
         revision.unwrap_or_else(|| panic!("no revision in {output}"))
     }
 
-    /// A worker that asks the stage's gateway.
+    /// Starts a worker that asks the stage's gateway.
     pub async fn worker(&self) -> Process {
         self.worker_with(&[]).await
     }
@@ -99,7 +99,7 @@ impl Stage {
         self.start_worker(&[&gateway, variables].concat()).await
     }
 
-    /// A worker that has no key for any gateway.
+    /// Starts a worker that has no key for any gateway.
     pub async fn worker_without_key(&self) -> Process {
         self.start_worker(&[]).await
     }
@@ -110,7 +110,7 @@ impl Stage {
         process
     }
 
-    /// Runs the product. It sees no environment but what the test gives it.
+    /// Runs the product, with no environment variables but the test's.
     pub fn run(&self, title: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
         let mut command = Command::new(binary());
         command.args(arguments).env_clear().env("NATS_URL", self.nats.url()).env("NO_COLOR", "1");
@@ -125,7 +125,7 @@ impl Stage {
     }
 }
 
-/// The program under test: `TURNSTREAM_BIN`, else the one that cargo built with these tests.
+/// Returns the program under test: `TURNSTREAM_BIN`, else the one that cargo built with these tests.
 fn binary() -> String {
     std::env::var("TURNSTREAM_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_turnstream").to_owned())
 }

@@ -26,11 +26,11 @@ pub const ROLES: [&str; 12] = [
 /// The file of a server's users, in the folder of its store.
 const USERS: &str = "users.conf";
 
-/// A nats-server with JetStream in a folder of its own; it ends with the value.
+/// A nats-server with JetStream in a folder of its own, killed on drop.
 pub struct NatsServer {
     pub process: Process,
     port: String,
-    /// Where the server keeps its files.
+    /// The folder of the server's files.
     pub store: TempDir,
 }
 
@@ -40,7 +40,7 @@ impl NatsServer {
         Self::start_in(tempfile::tempdir().unwrap(), &users()).await
     }
 
-    /// Starts a server with these users, on what another one has stored there.
+    /// Starts a server with these users on an existing store.
     pub async fn start_in(store: TempDir, users: &str) -> Self {
         std::fs::write(store.path().join(USERS), users).unwrap();
         let (process, port) = run(&store, "-1").await;
@@ -51,12 +51,11 @@ impl NatsServer {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// A client of the test's own.
+    /// Returns a client with the test's own rights.
     pub async fn client(&self) -> async_nats::Client {
         async_nats::connect(self.url()).await.unwrap()
     }
 
-    /// Kills the server.
     pub async fn kill(&mut self) {
         self.process.kill().await;
     }
@@ -78,8 +77,9 @@ async fn run(store: &TempDir, port: &str) -> (Process, String) {
     (process, port)
 }
 
-/// The product's users as `ops/nats` has them, each with its name as password; whoever names no user is the test itself, which
-/// may do everything.
+/// Returns the product's users of `ops/nats`, each with its name as password.
+///
+/// A connection without a user is the test itself, which may do everything.
 pub fn users() -> String {
     with_passwords(
         include_str!("../../../ops/nats/users.conf"),
@@ -87,7 +87,7 @@ pub fn users() -> String {
     )
 }
 
-/// Users with their passwords, and the test's own after this place in the text.
+/// Fills in the passwords of users, and adds the test's own user after this place in the text.
 pub fn with_passwords(users: &str, place: &str) -> String {
     let mut users = users.to_owned();
     for role in ROLES {
@@ -97,7 +97,7 @@ pub fn with_passwords(users: &str, place: &str) -> String {
     users.replacen(place, &format!("{place}      {{ user: test, password: test }}\n"), 1) + "no_auth_user: test\n"
 }
 
-/// `NATS_SERVER`, else what `ops/nats-server` finds or fetches.
+/// Returns the path in `NATS_SERVER`, else the one that `ops/nats-server` finds or fetches.
 pub fn binary() -> &'static PathBuf {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {

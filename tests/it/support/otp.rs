@@ -25,11 +25,11 @@ use super::{
     tools::{client_as, is_known, public_key},
 };
 
-/// The code that the service takes.
+/// The code that the service accepts.
 pub const CODE: &str = "424242";
 const ATTEMPTS: u32 = 3;
 
-/// A running service; it ends with the value.
+/// A running service, stopped on drop.
 pub struct OtpService {
     _service: Service,
     _endpoints: [AbortOnDropHandle<()>; 2],
@@ -37,7 +37,7 @@ pub struct OtpService {
 }
 
 impl OtpService {
-    /// A service for an organisation; `delivers` false: sending fails.
+    /// Starts a service for an organisation; with `delivers` false, sending fails.
     pub async fn start(nats: &NatsServer, org: &str, delivers: bool) -> Self {
         let client = client_as(nats, "otp_provider").await;
         let service = client.service_builder().start("test-otp", "1.0.0").await.unwrap();
@@ -83,20 +83,20 @@ impl OtpService {
         Self { _service: service, _endpoints: [sending, verifying].map(AbortOnDropHandle::new), sent }
     }
 
-    /// What was asked to be sent so far.
+    /// Returns the requests to send so far.
     pub fn sent(&self) -> Vec<Value> {
         self.sent.borrow().clone()
     }
 }
 
-/// A service of the version before challenges: it keeps the last password of each session, and knows nothing else.
+/// A service from before challenges: it keeps the last password of each session, and no more.
 pub struct OldOtpService {
     _service: Service,
     _endpoints: [AbortOnDropHandle<()>; 2],
     sent: watch::Sender<Vec<(Value, String)>>,
-    /// False: the service refuses to send.
+    /// With false, the service refuses to send.
     pub delivers: Arc<AtomicBool>,
-    /// A permit is one send; without one it keeps its asker waiting.
+    /// A permit is one send; without one the asker is kept waiting.
     pub sends: Arc<Semaphore>,
 }
 
@@ -143,20 +143,20 @@ impl OldOtpService {
         Self { _service: service, _endpoints: endpoints, sent, delivers, sends: permits }
     }
 
-    /// The passwords that went to an address or number, oldest first.
+    /// Returns the passwords sent to an address or number, oldest first.
     pub fn codes_to(&self, address: &str) -> Vec<String> {
         let is_its = |question: &Value| question["email"] == address || question["phone"] == address;
         self.sent.borrow().iter().filter(|(question, _)| is_its(question)).map(|(_, code)| code.clone()).collect()
     }
 
-    /// Waits until so many passwords were asked for, and gives the questions.
+    /// Waits until `count` passwords were requested, and returns the requests.
     pub async fn asked(&self, count: usize) -> Vec<Value> {
         let mut sent = self.sent.subscribe();
         let sent = timeout(WAIT_MAX, sent.wait_for(|sent| sent.len() >= count)).await.unwrap().unwrap();
         sent.iter().map(|(question, _)| question.clone()).collect()
     }
 
-    /// How many were asked for so far.
+    /// Returns the number of requested passwords so far.
     pub fn count(&self) -> usize {
         self.sent.borrow().len()
     }

@@ -1,6 +1,6 @@
-//! Programs under test: started, listened to, signalled.
+//! Programs under test: started, watched, signalled.
 //!
-//! Contract: a process never outlives its test. What it prints is kept; waiting for a line is waiting for an event. When a
+//! Contract: a process never outlives its test. Its output is kept; waiting for a line is waiting for an event. When a
 //! test fails, the output of its processes goes to the test's own.
 
 use std::{
@@ -17,7 +17,6 @@ use tokio::{
 
 use super::WAIT_MAX;
 
-/// A running program.
 pub struct Process {
     title: String,
     child: Child,
@@ -25,7 +24,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program with its output under watch.
+    /// Starts a program and watches its output.
     pub fn spawn(title: &str, mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         end_with_test(&mut command);
@@ -37,12 +36,12 @@ impl Process {
         Self { title: title.into(), child, lines }
     }
 
-    /// The first line that fits, as soon as it is printed.
+    /// Returns the first line that fits, as soon as it is printed.
     pub async fn line(&mut self, fits: impl Fn(&str) -> bool) -> String {
         self.nth_line(0, fits).await
     }
 
-    /// The line that fits after `before` others did, as soon as it is printed.
+    /// Returns the line that fits after `before` others did, as soon as it is printed.
     pub async fn nth_line(&mut self, before: usize, fits: impl Fn(&str) -> bool) -> String {
         let find = |lines: &Vec<String>| lines.iter().filter(|line| fits(line)).nth(before).cloned();
         match timeout(WAIT_MAX, self.lines.wait_for(|lines| find(lines).is_some())).await {
@@ -52,13 +51,13 @@ impl Process {
         }
     }
 
-    /// What follows `prefix` on the first line that has it.
+    /// Returns the text after `prefix` on the first line that has it.
     pub async fn line_after(&mut self, prefix: &str) -> String {
         let line = self.line(|line| line.contains(prefix)).await;
         line.split_once(prefix).unwrap().1.trim().to_owned()
     }
 
-    /// Everything that was printed so far.
+    /// Returns all lines printed so far.
     pub fn output(&self) -> String {
         self.lines.borrow().join("\n")
     }
@@ -73,7 +72,7 @@ impl Process {
         assert_eq!(sent, 0, "{} was not signalled", self.title);
     }
 
-    /// SIGKILL, and waits until the process is gone.
+    /// Sends SIGKILL, and waits until the process is gone.
     pub async fn kill(&mut self) {
         self.signal(libc::SIGKILL);
         self.ended().await;
@@ -105,7 +104,7 @@ async fn keep_lines(pipe: impl AsyncRead + Unpin, lines: Arc<watch::Sender<Vec<S
     }
 }
 
-/// Has the kernel end the child when the test's thread ends, however it ends.
+/// Has the kernel kill the child when the test's thread ends for any reason.
 fn end_with_test(command: &mut Command) {
     #[cfg(target_os = "linux")]
     // SAFETY: prctl is async-signal-safe and touches only the child between fork and exec.

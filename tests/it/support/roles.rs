@@ -1,6 +1,6 @@
-//! Who the product's processes are on NATS.
+//! The NATS users of the product's processes.
 
-/// The user that a command of the product connects as.
+/// Returns the user that a command of the product connects as.
 pub fn user_of(command: &str) -> &'static str {
     match command {
         "edge" | "end-turn" => "edge",
@@ -13,7 +13,7 @@ pub fn user_of(command: &str) -> &'static str {
     }
 }
 
-/// Who services are called as, and the key that calls are signed with.
+/// Returns the users for calls of services, and the key that signs calls.
 pub fn callers() -> Vec<(&'static str, String)> {
     let users = [
         ("NATS_TOOL_USER", "NATS_TOOL_PASSWORD", "tool_caller"),

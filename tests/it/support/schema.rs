@@ -14,7 +14,7 @@ const FRAMES: &str = include_str!("../../../spec/frames.schema.json");
 const EVENTS: &str = include_str!("../../../spec/events.schema.json");
 const ASYNCAPI: &str = include_str!("../../../spec/asyncapi.json");
 
-/// The schema of frames, and those of the `data` of answers by action.
+/// The schema of frames, and the schemas of answers' `data` by action.
 struct Frames {
     frame: Validator,
     data: BTreeMap<&'static str, Validator>,
@@ -103,7 +103,7 @@ fn validator(schema: &Value) -> Validator {
     jsonschema::options().should_validate_formats(true).build(schema).expect("the schema is one")
 }
 
-/// The validator of one definition of a document.
+/// Returns the validator of one definition of a document.
 fn definition(document: &Value, name: &str) -> Validator {
     let mut schema = document.clone();
     schema.as_object_mut().unwrap().remove("oneOf");

@@ -1,4 +1,4 @@
-//! The product's processes seal what they store: payloads are opened here.
+//! Decrypts the payloads that the product's processes encrypt in the log.
 
 use turnstream::{
     log::{keys::Keys, nats::NatsLog},
@@ -8,12 +8,12 @@ use turnstream::{
 /// 32 bytes in base64.
 pub const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-/// A log that opens payloads.
+/// Returns a log that decrypts payloads.
 pub fn log(client: async_nats::Client) -> NatsLog {
     NatsLog::sealing(client, Keys::new(MasterKeys::parse(MASTER_KEY).unwrap()))
 }
 
-/// What is stored at a place, in the clear.
+/// Returns the plain payload stored under a subject.
 pub async fn open(log: &NatsLog, subject: &str, payload: bytes::Bytes) -> bytes::Bytes {
     log.open(subject, payload).await.unwrap().expect("nobody has erased it")
 }

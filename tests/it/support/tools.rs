@@ -18,7 +18,7 @@ use turnstream::{
 
 use super::{WAIT_MAX, nats::NatsServer};
 
-/// A tool and how it behaves.
+/// A tool and its behaviour.
 pub struct Tool {
     name: &'static str,
     metadata: Vec<(&'static str, &'static str)>,
@@ -28,7 +28,7 @@ pub struct Tool {
 enum Behaviour {
     Answer(&'static str),
     Fail(usize, &'static str),
-    /// Answers when the test says so.
+    /// Answers when the test releases it.
     Held(watch::Receiver<bool>, &'static str),
     Silent,
     /// Reads the files that came with the call, and answers with their SHA-256.
@@ -56,7 +56,7 @@ impl Tool {
         Self { behaviour: Behaviour::Reads, ..Self::answers(name, "") }
     }
 
-    /// Answers when the sender says `true`.
+    /// Answers once `true` is sent.
     pub fn held(name: &'static str, text: &'static str) -> (watch::Sender<bool>, Self) {
         let (release, released) = watch::channel(false);
         (release, Self { behaviour: Behaviour::Held(released, text), ..Self::answers(name, "") })
@@ -69,24 +69,24 @@ impl Tool {
     }
 }
 
-/// A call that a provider got.
+/// A call that a provider received.
 #[derive(Clone, Debug)]
 pub struct Call {
     pub tool: &'static str,
     /// The idempotency key.
     pub id: String,
     pub arguments: Value,
-    /// The files that came with the message, as the provider is told of them; null = none.
+    /// The description of the files that came with the message; null = none.
     pub files: Value,
-    /// What the agent's configuration tells the tool.
+    /// The tool's settings in the agent's configuration.
     pub settings: Option<String>,
-    /// The payload as it came.
+    /// The unparsed payload.
     pub text: String,
-    /// The worker's key has signed the call.
+    /// True if the worker's key signed the call.
     pub signed: bool,
 }
 
-/// The names of the tools in a request, without those that every conversation has for asking its visitor.
+/// Returns the names of the tools in a request, without the built-in ones that ask the visitor.
 pub fn offered(request: &Value) -> Vec<String> {
     let tools = request["tools"].as_array().into_iter().flatten();
     let names = tools.map(|tool| tool["function"]["name"].as_str().unwrap().to_owned());
@@ -97,12 +97,12 @@ pub fn offered(request: &Value) -> Vec<String> {
 pub struct Provider {
     service: Service,
     calls: watch::Sender<Vec<Call>>,
-    /// Their subjects and tasks.
+    /// The endpoints' subjects and tasks.
     endpoints: Vec<(String, AbortHandle)>,
 }
 
 impl Provider {
-    /// Starts a service with these tools; it is known to the server when this returns.
+    /// Starts a service with these tools; the server knows it when this returns.
     pub async fn start(nats: &NatsServer, tools: Vec<Tool>) -> Self {
         Self::named(nats, "test-tools", tools).await
     }
@@ -123,7 +123,7 @@ impl Provider {
             endpoints
                 .push((subject, tokio::spawn(serve(client.clone(), endpoint, tool, calls.clone())).abort_handle()));
         }
-        // Of the same account, where accounts part the users.
+        // The asking client is of the same account, where users are in separate accounts.
         is_known(&client, &client_as(nats, "tool_caller").await).await;
         Self { service, calls, endpoints }
     }
@@ -132,14 +132,14 @@ impl Provider {
         self.calls.borrow().clone()
     }
 
-    /// Waits until so many calls came.
+    /// Waits for `count` calls.
     pub async fn wait_for_calls(&self, count: usize) {
         let mut calls = self.calls.subscribe();
         let waited = timeout(WAIT_MAX, calls.wait_for(|calls| calls.len() >= count)).await;
         assert!(waited.is_ok(), "waited for {count} calls, there are {:?}", self.calls());
     }
 
-    /// Takes the tools away; the server knows when this returns.
+    /// Stops the endpoints; the server knows when this returns.
     pub async fn stop(self, nats: &NatsServer) {
         for (_, endpoint) in &self.endpoints {
             endpoint.abort();
@@ -157,13 +157,13 @@ async fn nobody_serves(client: &Client, subject: &str) -> bool {
     answer.is_err_and(|error| error.kind() == RequestErrorKind::NoResponders)
 }
 
-/// A client with a role of `ops/nats`.
+/// Returns a client with a role of `ops/nats`.
 pub async fn client_as(nats: &NatsServer, role: &str) -> Client {
     let options = async_nats::ConnectOptions::with_user_and_password(role.to_owned(), role.to_owned());
     options.custom_inbox_prefix(format!("_INBOX.{role}")).connect(nats.url()).await.unwrap()
 }
 
-/// Waits until the server knows everything that a client has subscribed to: it takes what a connection sends in order.
+/// Waits until the server has all of a client's subscriptions, since it handles a connection's messages in order.
 pub async fn is_known(client: &Client, asking: &Client) {
     let last = client.new_inbox();
     let _subscribed = client.subscribe(last.clone()).await.unwrap();
@@ -171,7 +171,7 @@ pub async fn is_known(client: &Client, asking: &Client) {
     while ask().await.is_err_and(|error| error.kind() == RequestErrorKind::NoResponders) {}
 }
 
-/// The key that the product's calls are signed with.
+/// Returns the key that verifies the product's calls.
 pub fn public_key() -> PublicKey {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/keys/ed25519.pem");
     SigningKey::read(std::path::Path::new(file)).unwrap().public()
@@ -210,7 +210,7 @@ async fn serve(client: Client, mut endpoint: Endpoint, tool: Tool, calls: watch:
     }
 }
 
-/// The SHA-256 of a content, in hexadecimal digits.
+/// Returns the SHA-256 of a content, in hexadecimal digits.
 pub fn sha256(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,4 +1,4 @@
-//! The strict check of server frames: the shapes that the published clients accept, no field more or less.
+//! The strict check of server frames: exactly the fields that the published clients accept.
 
 use serde_json::Value;
 
@@ -6,7 +6,6 @@ type Checked = Result<(), String>;
 type Check = fn(&Value) -> Checked;
 type Fields = &'static [(&'static str, Check)];
 
-/// Checks one frame.
 pub fn frame(frame: &Value) -> Checked {
     let kind = frame["type"].as_str().ok_or("a frame without a type")?;
     let (required, optional): (Fields, Fields) = match kind {
@@ -40,7 +39,7 @@ pub fn frame(frame: &Value) -> Checked {
     super::schema::frame(frame)
 }
 
-/// `data` of the answers, by their message.
+/// Checks `data` of the answers, by their message.
 fn immediate(frame: &Value) -> Checked {
     let (status, data) = (&frame["status"], &frame["data"]);
     let expected = match frame["message"].as_str().unwrap_or_default() {
@@ -107,7 +106,7 @@ const SESSION: Fields = &[
     ("agentParticipantId", uuid),
 ];
 
-/// What a session has besides, once it is there.
+/// The further fields of an existing session.
 const SESSION_MORE: &[(&str, Check)] = &[("threadId", uuid), ("status", session_status)];
 
 fn turn_or_null(turn: &Value) -> Checked {
@@ -115,7 +114,7 @@ fn turn_or_null(turn: &Value) -> Checked {
     if turn.is_null() { Ok(()) } else { object(turn, &[("requestId", text), ("state", state)], &[]) }
 }
 
-/// A requestId in `data` repeats the frame's own.
+/// Checks that a requestId in `data` repeats the frame's own.
 fn same_request_id(frame: &Value) -> Checked {
     let (outer, inner) = (frame.get("requestId"), frame["data"].get("requestId"));
     if inner.is_some() && inner != outer { Err("two different requestIds".into()) } else { Ok(()) }
@@ -398,7 +397,7 @@ fn integer(value: &Value) -> Checked {
     check(value.is_u64(), value, "a whole number")
 }
 
-/// Unix milliseconds of this century: seconds or microseconds would be out of range.
+/// Checks for Unix milliseconds of this century: seconds or microseconds would be out of range.
 fn milliseconds(value: &Value) -> Checked {
     let range = 946_684_800_000..4_102_444_800_000;
     check(value.as_u64().is_some_and(|ms| range.contains(&ms)), value, "Unix milliseconds")

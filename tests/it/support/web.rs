@@ -10,7 +10,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// What a path is answered with.
+/// The answer to a path.
 pub struct Page {
     pub status: u16,
     pub content_type: &'static str,
@@ -29,14 +29,14 @@ impl Page {
 
 type Rule = Arc<dyn Fn(&str) -> Page + Send + Sync>;
 
-/// A running server; it ends with the test.
+/// A running server, stopped on drop.
 pub struct WebServer {
     pub address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
 }
 
 impl WebServer {
-    /// Answers each path and query by `rule`.
+    /// Starts a server that answers each path and query by `rule`.
     pub async fn start(rule: impl Fn(&str) -> Page + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, heads) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<String>>>::default());
@@ -53,12 +53,12 @@ impl WebServer {
         format!("http://{}{path}", self.address)
     }
 
-    /// The heads of all requests so far.
+    /// Returns the heads of all requests so far.
     pub fn heads(&self) -> Vec<String> {
         self.heads.lock().unwrap().clone()
     }
 
-    /// The paths and queries of all requests so far.
+    /// Returns the paths and queries of all requests so far.
     pub fn paths(&self) -> Vec<String> {
         self.heads().iter().map(|head| head.split(' ').nth(1).unwrap().to_owned()).collect()
     }

@@ -1,4 +1,4 @@
-//! What the tests of the inner rooms share: sample events, and a log on a real nats-server.
+//! Shared parts for tests of the inner rooms: sample events, and a log on a real nats-server.
 
 #[path = "../../it/support/nats.rs"]
 mod nats;
@@ -10,5 +10,5 @@ pub mod spy;
 
 use std::time::Duration;
 
-/// How long an event may take before the test is failed.
+/// Time limit for an event before the test fails.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);

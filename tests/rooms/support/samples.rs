@@ -17,22 +17,21 @@ use uuid::Uuid;
 pub const REGION: &str = "local";
 pub const POOL: &str = "default";
 
-/// Number `n` as an id.
 pub fn id(n: u64) -> Uuid {
     Uuid::from_u128(n.into())
 }
 
-/// Second `n` of a clock that nothing depends on.
+/// Returns second `n` of a clock that starts at the epoch.
 pub fn second(n: u64) -> DateTime<Utc> {
     DateTime::UNIX_EPOCH + TimeDelta::seconds(n.try_into().unwrap())
 }
 
-/// A conversation that no other test uses.
+/// Returns a conversation that no other test uses.
 pub fn new_key(org: &str) -> ConversationKey {
     ConversationKey { region: REGION.into(), org: org.into(), conversation: ids::new_homed(0) }
 }
 
-/// An event as it stands in a log.
+/// Returns an event as stored in a log.
 pub fn recorded(seq: u64, event: Event) -> Recorded {
     Recorded { seq, time: second(seq), stored_at: second(seq), digest: Digest::default(), event }
 }
@@ -64,7 +63,7 @@ pub fn opened() -> Event {
     Event::SessionOpened(session())
 }
 
-/// The request of turn `n`, which is never too late.
+/// Returns the request of turn `n`, which is never too late.
 pub fn request(n: u64) -> TurnRequested {
     TurnRequested {
         turn: id(n),
@@ -91,7 +90,7 @@ pub fn requested(n: u64) -> Event {
     Event::TurnRequested(request(n))
 }
 
-/// A call of a tool that is neither gated nor idempotent.
+/// Returns a call of a tool that is neither gated nor idempotent.
 pub fn call(call: &str) -> CallRequested {
     CallRequested {
         id: call.into(),

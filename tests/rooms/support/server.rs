@@ -1,4 +1,4 @@
-//! A nats-server that holds the product's streams.
+//! A nats-server with the product's streams.
 
 use async_nats::Client;
 use chrono::Utc;
@@ -14,7 +14,7 @@ use super::{nats::NatsServer, samples::REGION};
 /// 32 bytes in base64.
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-/// A server with the streams of [`REGION`]; it ends with the value.
+/// A server with the streams of [`REGION`], killed on drop.
 pub struct Server {
     nats: NatsServer,
     pub client: Client,
@@ -30,7 +30,7 @@ impl Server {
         Self { nats, client }
     }
 
-    /// Waits until the server knows a client's subscriptions, and the client has every message that was sent to it before.
+    /// Waits until the server has a client's subscriptions, and the client has every message sent to it before.
     pub async fn knows(&self, client: &Client) {
         let inbox = client.new_inbox();
         let mut answers = client.subscribe(inbox.clone()).await.unwrap();
@@ -38,7 +38,7 @@ impl Server {
         answers.next().await.unwrap();
     }
 
-    /// Another process's connection.
+    /// Returns another process's connection.
     pub async fn another_client(&self) -> Client {
         self.nats.client().await
     }
@@ -47,7 +47,7 @@ impl Server {
         NatsLog::new(self.client.clone())
     }
 
-    /// A log of a process for which it is later by so much.
+    /// Returns the log of a process with a clock ahead by `by`.
     pub async fn log_ahead(&self, by: chrono::TimeDelta) -> NatsLog {
         let nats = Nats { url: Some(self.nats.url()), ..Nats::default() };
         let bus = Bus::connect(&nats, "test").await.unwrap();
@@ -56,12 +56,12 @@ impl Server {
         NatsLog::new(bus.client.clone()).over(&bus)
     }
 
-    /// A log that seals what it stores, with a master key of the tests and caches of its own.
+    /// Returns a log that encrypts payloads, with a test master key and caches of its own.
     pub fn sealing_log(&self) -> NatsLog {
         NatsLog::sealing(self.client.clone(), Keys::new(MasterKeys::parse(MASTER_KEY).unwrap()))
     }
 
-    /// Kills the server and starts it again on what it had stored.
+    /// Kills the server and restarts it on its store.
     pub async fn crash(&mut self) {
         self.nats.kill().await;
         self.nats.restart().await;

@@ -1,4 +1,4 @@
-//! A log in memory that shows how it is read, and can be made to lag, to forget and to have a clock of its own.
+//! An in-memory log that records its reads and can be made to lag, to forget, and to have its own clock.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +8,6 @@ use turnstream::{
     subjects::ConversationKey,
 };
 
-/// A read of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
     Last(Via),
@@ -26,12 +25,11 @@ struct Inner {
     /// Replicas have events only up to this sequence.
     replicated: Option<u64>,
     clock: Option<DateTime<Utc>>,
-    /// Appends are stored, and nobody is told.
+    /// Appends are stored, and their acks are lost.
     appends_unheard: bool,
 }
 
 impl Spy {
-    /// The reads so far.
     pub fn reads(&self) -> Vec<Seen> {
         self.0.lock().unwrap().reads.clone()
     }
@@ -40,22 +38,22 @@ impl Spy {
         self.0.lock().unwrap().reads.clear();
     }
 
-    /// From now on replicas know nothing that comes after this sequence.
+    /// Makes replicas lag at this sequence from now on.
     pub fn replicas_see(&self, seq: u64) {
         self.0.lock().unwrap().replicated = Some(seq);
     }
 
-    /// The time at which the log says that it took its events.
+    /// Sets the storage time of events.
     pub fn events_are_stored_at(&self, time: DateTime<Utc>) {
         self.0.lock().unwrap().clock = Some(time);
     }
 
-    /// From now on the log takes appends and does not answer.
+    /// Makes the log store appends without an answer from now on.
     pub fn answers_to_appends_are_lost(&self) {
         self.0.lock().unwrap().appends_unheard = true;
     }
 
-    /// Puts another log in the place of this one.
+    /// Replaces the log, as a restore from a backup does.
     pub fn restore(&self, log: MemoryLog) {
         self.0.lock().unwrap().log = Arc::new(log);
     }
@@ -66,7 +64,7 @@ impl Spy {
         inner.log.clone()
     }
 
-    /// The newest event up to what the copy has.
+    /// Returns the newest event that the copy read through `via` has.
     async fn newest(
         &self,
         log: &MemoryLog,
@@ -106,7 +104,7 @@ impl EventLog for Spy {
 
     async fn at(&self, key: &ConversationKey, seq: u64, via: Via) -> Result<Option<Stored>, ReadError> {
         let log = self.read(Seen::At(via));
-        // As a real log does, it lets others go on meanwhile.
+        // A real log yields to other tasks here, too.
         tokio::task::yield_now().await;
         let stored = log.at(key, seq, via).await?;
         let found = self.newest(&log, key, stored, via).await?;

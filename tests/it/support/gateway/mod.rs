@@ -1,10 +1,8 @@
-//! A scriptable model gateway: a real HTTP server that answers each chat completion request as a
-//! test tells it.
+//! A scriptable model gateway: a real HTTP server that answers each chat completion request as the test scripts it.
 //!
 //! Contract: a request that breaks the rules of the big providers ([`rules`]), or a demand of the test's, is refused with 400. Any
-//! other is first shown to the rule, then it takes the next scripted reply, then
-//! `Reply::text("ok")`. Every token is an SSE event in a write of its own. Waiting is for events,
-//! never for time. Dropping the gateway closes it and all its connections.
+//! other request goes to the rule, then takes the next scripted reply, then `Reply::text("ok")`. Every token is an SSE event in a
+//! write of its own. Waiting is for events, never for time. Dropping the gateway closes it and all its connections.
 
 mod reply;
 mod rules;
@@ -30,7 +28,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use warp::reply::Response;
 use warp::{Filter, Reply as _};
 
-/// How long a wait may take before the test is failed.
+/// Time limit for a wait before the test fails.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 type Rule = Box<dyn Fn(&Value) -> Option<Reply> + Send + Sync>;
@@ -67,7 +65,7 @@ impl FakeGateway {
         format!("http://{}/v1", self.address)
     }
 
-    /// The bodies received so far, in order, each with the header `authorization` as a field.
+    /// Returns the bodies received so far, in order, each with the header `authorization` as a field.
     pub fn requests(&self) -> Vec<Value> {
         self.shared.requests.lock().unwrap().clone()
     }
@@ -77,17 +75,17 @@ impl FakeGateway {
         self.shared.queue.lock().unwrap().push_back(reply);
     }
 
-    /// Sets the rule that is asked before the queue; it takes the place of an earlier one.
+    /// Sets the rule that comes before the queue; it replaces an earlier one.
     pub fn respond_with(&self, rule: impl Fn(&Value) -> Option<Reply> + Send + Sync + 'static) {
         *self.shared.rule.lock().unwrap() = Some(Box::new(rule));
     }
 
-    /// Sets a demand on requests beyond the rules: a reason refuses one with 400.
+    /// Sets a demand on requests beyond the rules: a returned reason refuses the request with 400.
     pub fn demand(&self, demand: impl Fn(&Value) -> Option<String> + Send + Sync + 'static) {
         *self.shared.demand.lock().unwrap() = Some(Box::new(demand));
     }
 
-    /// Why requests were refused so far.
+    /// Returns the reasons of all refusals so far.
     pub fn refusals(&self) -> Vec<String> {
         self.shared.refusals.lock().unwrap().clone()
     }
@@ -98,7 +96,7 @@ impl FakeGateway {
         wait_until(&self.shared.received, &what, |seen| seen >= count).await;
     }
 
-    /// Requests that are being answered now; a client that aborts ends its own.
+    /// Returns the number of requests being answered now; a client's abort ends its own.
     pub fn open_streams(&self) -> usize {
         *self.shared.open.borrow()
     }
@@ -197,7 +195,7 @@ fn page(status: u16, content_type: &str, body: String) -> Response {
     response.body(body.into()).unwrap()
 }
 
-/// Counts one request as open for as long as it lives.
+/// Counts one request as open for as long as the value lives.
 struct OpenStream(Arc<Shared>);
 
 impl OpenStream {
@@ -213,12 +211,12 @@ impl Drop for OpenStream {
     }
 }
 
-/// Pieces of a body as events.
+/// Returns pieces of a body as events.
 fn raw_events(pieces: Vec<Bytes>) -> VecDeque<Event> {
     pieces.into_iter().map(|bytes| Event { bytes, paced: false }).collect()
 }
 
-/// The response whose body plays the events; dropping the body ends the open stream.
+/// Returns a response with a body that plays the events; dropping the body ends the open stream.
 fn event_stream(events: VecDeque<Event>, script: Script, open: OpenStream) -> Response {
     struct Cut;
     impl From<Cut> for Box<dyn std::error::Error + Send + Sync> {
@@ -229,7 +227,7 @@ fn event_stream(events: VecDeque<Event>, script: Script, open: OpenStream) -> Re
     let body = stream::unfold((events, open), move |(mut events, open)| {
         let (pace, end) = (script.pace.clone(), script.end);
         async move {
-            // Lets the connection write what it has, so that every event is a write of its own.
+            // Lets the connection flush, so that every event is a write of its own.
             tokio::task::yield_now().await;
             let Some(event) = events.pop_front() else {
                 return match end {

@@ -1,4 +1,4 @@
-//! What the scriptable gateway answers: the replies a test can choose, and their events.
+//! The scriptable gateway's replies, and their events.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 pub struct Gate(pub(super) Arc<Semaphore>);
 
 impl Gate {
-    /// A closed gate.
+    /// Returns a closed gate.
     pub fn new() -> Self {
         Self(Arc::new(Semaphore::new(0)))
     }
@@ -29,7 +29,7 @@ impl Gate {
     }
 }
 
-/// What the gateway answers to one request.
+/// The gateway's reply to one request.
 #[derive(Clone)]
 pub struct Reply(pub(super) Kind);
 
@@ -65,7 +65,7 @@ pub(super) enum End {
 }
 
 impl Reply {
-    /// The text, a word a token.
+    /// Streams the text, one token per word.
     pub fn text(text: &str) -> Self {
         Self::tokens(words(text))
     }
@@ -80,24 +80,25 @@ impl Reply {
         }))
     }
 
-    /// One tool call; the arguments are JSON text or a JSON value.
+    /// Makes one tool call; the arguments are JSON text or a JSON value.
     pub fn tool_call(name: &str, arguments: impl ToString) -> Self {
         Self::tool_calls(vec![(name.to_owned(), arguments.to_string())])
     }
 
-    /// Several tool calls, as (name, arguments), in one reply.
+    /// Makes several tool calls, as (name, arguments), in one reply.
     pub fn tool_calls(calls: Vec<(String, String)>) -> Self {
         Self::tokens(Vec::new()).with_calls(calls)
     }
 
-    /// A refusal with this status. It asks for a retry at once, so that a test need not wait
-    /// through the client's own pauses.
+    /// Refuses the request with this status.
+    ///
+    /// The refusal asks for a retry at once, so that a test need not wait through the client's own pauses.
     pub fn status(status: u16) -> Self {
         let error = json!({"error": {"message": "gateway-internal refusal", "code": status}});
         Self(Kind::Page { status, content_type: "application/json", body: error.to_string() })
     }
 
-    /// An answer of another endpoint than that of completions.
+    /// Answers for an endpoint other than completions.
     pub fn json(body: &Value) -> Self {
         Self(Kind::Page { status: 200, content_type: "application/json", body: body.to_string() })
     }
@@ -117,12 +118,12 @@ impl Reply {
         Self::tokens(tokens).change(|script| script.end = End::Cut)
     }
 
-    /// An event stream in exactly these pieces, each a write of its own.
+    /// Sends an event stream in exactly these pieces, each a write of its own.
     pub fn raw(pieces: Vec<Vec<u8>>) -> Self {
         Self(Kind::Raw(pieces.into_iter().map(Bytes::from).collect(), End::Complete))
     }
 
-    /// An event stream of these bytes, cut into pieces of this size.
+    /// Sends an event stream of these bytes, cut into pieces of this size.
     pub fn bytes(body: &str, piece: usize) -> Self {
         Self::raw(body.as_bytes().chunks(piece).map(<[u8]>::to_vec).collect())
     }
@@ -135,7 +136,7 @@ impl Reply {
         }
     }
 
-    /// A web page where the API should be.
+    /// Sends a web page in place of the API's answer.
     pub fn garbage() -> Self {
         Self(Kind::Page {
             status: 200,
@@ -144,7 +145,7 @@ impl Reply {
         })
     }
 
-    /// An error object under a status of success.
+    /// Sends an error object under a status of success.
     pub fn json_error_200() -> Self {
         Self(Kind::Page {
             status: 200,
@@ -168,12 +169,12 @@ impl Reply {
         self.change(|script| script.calls = calls)
     }
 
-    /// Says this before the tool calls.
+    /// Sends this text before the tool calls.
     pub fn with_text(self, text: &str) -> Self {
         self.change(|script| script.tokens = words(text))
     }
 
-    /// Thinks this before it answers.
+    /// Sends this reasoning before the answer.
     pub fn with_reasoning(self, text: &str) -> Self {
         self.change(|script| script.reasoning = words(text))
     }
@@ -204,7 +205,7 @@ impl Event {
 }
 
 impl Script {
-    /// A script without events that ends in this way.
+    /// Returns a script without events that ends in this way.
     pub(super) fn ends(end: End) -> Self {
         Self { reasoning: vec![], tokens: vec![], calls: vec![], pace: Pace::AtOnce, end }
     }
@@ -253,7 +254,7 @@ impl Script {
     }
 }
 
-/// A call in three fragments, as gateways send it: the head, then the arguments in two halves.
+/// Returns a call in three fragments, as gateways send it: the head, then the arguments in two halves.
 fn call_fragments(index: usize, name: &str, arguments: &str, calls_made: &AtomicUsize) -> [Value; 3] {
     let id = format!("call-{}", calls_made.fetch_add(1, Ordering::Relaxed) + 1);
     let boundaries = arguments.char_indices().map(|(at, _)| at);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// Why a request is refused, if it is.
+/// Returns the reason to refuse a request, if there is one.
 pub fn refusal(request: &Value) -> Option<String> {
     let messages = request["messages"].as_array()?;
     let mut last = "";
@@ -71,7 +71,7 @@ fn call_refusal(call: &Value) -> Option<String> {
     (!is_name(&function["name"])).then(|| format!("not a name: {}", function["name"]))
 }
 
-/// A tool as the strictest of OpenAI, Anthropic and Google takes it.
+/// Checks a tool by the strictest rules of OpenAI, Anthropic and Google.
 fn tool_refusal(tool: &Value) -> Option<String> {
     let function = &tool["function"];
     let schema = &function["parameters"];
@@ -89,7 +89,7 @@ fn tool_refusal(tool: &Value) -> Option<String> {
     schema_refusal(schema).map(|why| format!("tools: {}: {why}", function["name"]))
 }
 
-/// Keywords that all of them take.
+/// Keywords that all three accept.
 const KEYWORDS: [&str; 17] = [
     "type",
     "title",

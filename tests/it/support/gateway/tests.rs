@@ -3,9 +3,9 @@
 use super::*;
 use serde_json::json;
 
-/// Sends a request and gives the response, of which only the head was read.
+/// Sends a request and returns the response after its head.
 async fn ask(gateway: &FakeGateway, message: &str) -> reqwest::Response {
-    // Another test may have installed it already.
+    // Another test may have installed the provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let messages = json!([{"role": "user", "content": message}]);
     let request = json!({"model": "m-1", "messages": messages});
@@ -14,7 +14,7 @@ async fn ask(gateway: &FakeGateway, message: &str) -> reqwest::Response {
     client.post(url).json(&request).send().await.unwrap()
 }
 
-/// The data of all events up to the end or the break of the body.
+/// Returns the data of all events up to the end or the break of the body.
 async fn events(mut response: reqwest::Response) -> Vec<String> {
     let mut body = Vec::new();
     while let Ok(Some(bytes)) = response.chunk().await {
