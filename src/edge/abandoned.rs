@@ -1,6 +1,6 @@
 //! Ends abandoned turns in pools without a worker, also turns that no connection watches.
 //!
-//! Contract: an accepted turn ends, no matter what happens to its pool and its client, as soon as some edge has run for as long as a
+//! Contract: an accepted turn ends, in spite of the loss of its pool or its client, as soon as some edge has run for as long as a
 //! turn may stand still. Every edge sweeps; the log lets one edge end a turn, and none if a worker has gone on with the turn
 //! meanwhile. While a pool has a worker, its consumer is not queried at all. Where nothing has changed since the last complete sweep,
 //! the consumer is asked for two numbers and the log for nothing.

@@ -73,6 +73,7 @@ pub struct Connection {
     _place: Place,
     /// True once the client has named a session that it may reach; only then may it send frames with attachments.
     pub has_session: bool,
+    /// Frames of the next write.
     pub out: Vec<Bytes>,
 }
 
