@@ -5,8 +5,7 @@
 //! - [`server`]: listening, routes, drain.   - [`handshake`]: identifies clients.   - [`connection`]: one client.
 //! - [`views`]: the delivery tracker.   - [`sessions`]: session records.   - [`workers`]: worker availability.
 //! - [`access`]: rights of visitors without proof.   - [`admission`]: opening of sessions.   - [`quota`]: usage limits.
-//! - [`internal`]: widgets' requests over plain HTTP.   - [`mcp`]: agents as tools of other programs.   - [`push`]: hosts' events for
-//!   clients.
+//! - [`internal`]: widgets' requests over plain HTTP.   - [`mcp`]: agents as tools.   - [`push`]: hosts' events for clients.
 //! - [`actions`]: one file an action.   - [`ending`]: ends turns from outside; [`abandoned`]: turns that no worker takes.
 //! - [`attachments`]: images and files of messages.   - [`intake`], [`budget`]: limits on a client's bytes before they form a message.
 //! - [`skills`]: instructions that a client may name.   - [`pages`]: the chat page and the auditors' page.
