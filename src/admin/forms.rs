@@ -79,7 +79,7 @@ pub struct MessageList {
     pub next_cursor: Option<u64>,
 }
 
-/// `GET audit/conversations/{id}/events`: events next to each other, oldest first.
+/// `GET audit/conversations/{id}/events`: consecutive events, oldest first.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventPage {
@@ -147,7 +147,7 @@ pub enum RunStatus {
     Queued,
     Running,
     Succeeded,
-    /// Some of its documents were not ingested.
+    /// Some documents of the run were not ingested.
     Failed,
 }
 
@@ -240,7 +240,7 @@ pub struct StoredSettings {
     pub default_tools: Vec<String>,
 }
 
-/// `POST publish`: an event of a host for connected clients, sent to them as it is.
+/// `POST publish`: an event of a host for connected clients, sent to them unchanged.
 #[derive(Deserialize, JsonSchema)]
 pub struct Publish {
     pub target: Target,

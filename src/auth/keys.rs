@@ -21,7 +21,7 @@ use crate::{
     limits,
 };
 
-/// A key with the one algorithm that it is for.
+/// A key, and the only algorithm that it may be used with.
 #[derive(Clone)]
 pub struct Key {
     pub algorithm: Algorithm,
@@ -199,7 +199,7 @@ impl Known {
     fn find(&self, id: Option<&str>) -> Option<Key> {
         let mut fitting = self.keys.iter().filter(|(key_id, _)| id.is_none() || key_id.as_deref() == id);
         let first = fitting.next().map(|(_, key)| key.clone());
-        // A token that names no key can be of one issuer key only.
+        // A token without a key id is accepted only where the issuer has a single key.
         first.filter(|_| id.is_some() || fitting.next().is_none())
     }
 }

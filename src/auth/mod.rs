@@ -1,7 +1,7 @@
 //! The identity of a connection, and its access.
 //!
 //! - [`tokens`]: verifies tokens by the configured mode.   - [`keys`]: the keys that verify them.
-//! - [`widget`]: policies on pages that may open sessions, and the word of their hosts.
+//! - [`widget`]: policies on pages that may open sessions, and their hosts' assertions about users.
 //!
 //! Invariant: a token, a key or the reason why a token was refused never reaches a client; a token never reaches a log.
 

@@ -1,4 +1,4 @@
-//! Admission of sessions and messages: quotas, the widget's policy, and the host's word about its user.
+//! Admission of sessions and messages: quotas, the widget's policy, and the host's assertion about its user.
 //!
 //! A host's `authContext` holds once: its signature is put into a bucket under a key that can't be written a second time,
 //! so every edge refuses it from then on. The bucket forgets the key when the context would be too old anyway.

@@ -67,7 +67,7 @@ impl<F: Fn(&Entry) -> bool> Wanted<'_, F> {
     }
 }
 
-/// The lists of all organisations.
+/// The query side of the index, for all organisations.
 #[derive(Clone)]
 pub struct Lists {
     log: NatsLog,

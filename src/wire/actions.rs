@@ -269,7 +269,7 @@ pub struct CreateConversationSession {
     pub browser_fingerprint: Option<String>,
     pub metadata: Option<Map<String, Value>>,
     pub supports: Option<Vec<String>>,
-    /// The host's word about its user, `{userId, signature, timestamp}`; it must hold where the agent has a policy.
+    /// The host's signed assertion about its user, `{userId, signature, timestamp}`: must be valid where the agent has a policy.
     pub auth_context: Option<Value>,
     pub conversation_id: Option<String>,
     /// A session of that conversation, which shows that the client has been there. A visitor without a token needs it where the

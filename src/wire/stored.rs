@@ -26,7 +26,7 @@ pub const CE_SCHEMAVERSION: &str = "ce-schemaversion";
 /// Stream sequence of the conversation's previous event; 0 for its first.
 pub const CE_PREV: &str = "ce-prev";
 pub const CONTENT_TYPE: &str = "content-type";
-/// Digest of the conversation's previous event, 64 zeros for its first: the chain that a change would break.
+/// Digest of the conversation's previous event, 64 zeros for its first: the hash chain that a change would break.
 pub const CE_PREVDIGEST: &str = "ce-prevdigest";
 /// JetStream's deduplication header; equals `ce-id`.
 pub const MSG_ID: &str = "Nats-Msg-Id";

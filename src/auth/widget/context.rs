@@ -1,5 +1,6 @@
-//! A host's word about its user: `{userId, signature, timestamp}`, where the signature is the hex form of HMAC-SHA256 over
-//! `{userId}:{timestamp}`, keyed with the policy's key.
+//! A host's signed assertion about its user: `{userId, signature, timestamp}`.
+//!
+//! The signature is the hex form of HMAC-SHA256 over `{userId}:{timestamp}`, keyed with the policy's key.
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::Value;

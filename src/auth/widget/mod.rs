@@ -1,6 +1,6 @@
 //! Widgets: the pages that may open sessions with an agent, and the users that their hosts vouch for.
 //!
-//! - [`policy`]: the policy of an agent.   - [`origin`]: pages.   - [`context`]: a host's word about its user.
+//! - [`policy`]: the policy of an agent.   - [`origin`]: pages.   - [`context`]: a host's assertion about its user.
 //! - [`source`]: sources of policies.
 //!
 //! A policy is looked up by the agent's id, which any visitor may name. While its source fails, the last policy that it gave

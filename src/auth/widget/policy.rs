@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct WidgetPolicy {
     /// Pages: `https://shop.example`, `https://*.shop.example` (which is `shop.example` too), `*`. Empty: no page.
     pub allowed_origins: Vec<String>,
-    /// The HMAC key of the host's word about its user.
+    /// The HMAC key of the host's assertions about its users.
     pub public_key: Option<String>,
     /// The organisation of the sessions.
     pub organization_id: Option<String>,

@@ -150,7 +150,7 @@ fn session_view(record: &SessionRecord) -> SessionView<'_> {
         user_participant_id: record.user.id,
         agent_participant_id: record.agent.id,
         thread_id: record.conversation,
-        // Nothing ends a session yet, so one that exists is active.
+        // Sessions have no end yet, so every existing one is active.
         status: SessionStatus::Active,
     }
 }
