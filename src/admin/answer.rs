@@ -10,16 +10,16 @@ use crate::{
     wire::frames::{self, ErrorCode},
 };
 
-/// What a request is answered with.
+/// The answer to a served request.
 #[derive(Debug)]
 pub struct Answer {
     status: StatusCode,
     body: Vec<u8>,
-    /// Of a page: what it may load. `None`: the body is JSON.
+    /// A page's content security policy. `None`: the body is JSON.
     policy: Option<String>,
 }
 
-/// Why a request is not served. Its body is an `error` frame.
+/// The reason why a request is not served. Its body is an `error` frame.
 #[derive(Debug, PartialEq)]
 pub struct Refusal {
     status: StatusCode,
@@ -37,12 +37,12 @@ impl Answer {
         Self::json(StatusCode::OK, value)
     }
 
-    /// A page for people.
+    /// Answers with a page for people.
     pub fn page(html: String, policy: String) -> Self {
         Self { status: StatusCode::OK, body: html.into_bytes(), policy: Some(policy) }
     }
 
-    /// Done, and nothing to say about it.
+    /// Answers with an empty body.
     pub fn nothing() -> Self {
         Self { status: StatusCode::NO_CONTENT, body: Vec::new(), policy: None }
     }
@@ -53,7 +53,7 @@ impl Refusal {
         Self { status, code, message: message.into() }
     }
 
-    /// Nobody has said who they are.
+    /// The request lacks a token.
     pub fn unauthenticated() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthenticated, "a bearer token is needed")
     }
@@ -74,7 +74,7 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, "there is no such thing")
     }
 
-    /// What to mend in the request.
+    /// The request is malformed; `message` names the fault.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, ErrorCode::ValidationError, message)
     }
@@ -121,7 +121,7 @@ impl From<StoreError> for Refusal {
     }
 }
 
-/// The response for what a request came to.
+/// Builds the response of a served or refused request.
 pub fn respond(served: Result<Answer, Refusal>) -> warp::reply::Response {
     let (status, body, policy) = match served {
         Ok(Answer { status, body, policy }) => (status, body, policy),

@@ -1,4 +1,4 @@
-//! Conversations for auditors: their events, the states along them, whether their record holds, and reports.
+//! Conversations for auditors: their events, the states along them, the verification of their record, and reports.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -21,11 +21,13 @@ use crate::{
     subjects::ConversationKey,
 };
 
-/// Who reads a whole conversation now.
+/// Limits the requests that read a whole conversation at once.
 static READING: Semaphore = Semaphore::const_new(limits::AUDIT_PARALLEL);
 
-/// `GET audit/conversations/{id}/events`. A page reaches back from its cursor, which is an event's place in the log, or from the
-/// end; its cost is that of its events, wherever it is.
+/// `GET audit/conversations/{id}/events`.
+///
+/// A page reaches back from its cursor, which is an event's sequence in the log, or from the end; its cost is that of its
+/// events, at any position.
 pub async fn events(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let key = key(admin, asked)?;
     let bounds = Bounds { events: asked.limit()?, bytes: limits::PAGE_MAX_BYTES };
@@ -65,7 +67,7 @@ pub async fn verification(admin: &Admin, asked: &Asked) -> Result<Answer, Refusa
     Ok(Answer::ok(&Verification { conversation_id: key.conversation, chain: view::follow(&messages) }))
 }
 
-/// `GET audit/conversations/{id}/report`: JSON, or the page for whoever accepts that.
+/// `GET audit/conversations/{id}/report`: JSON, or a page for clients that accept HTML.
 pub async fn report(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let key = key(admin, asked)?;
     let _reading = wait().await;
@@ -81,7 +83,7 @@ fn key(admin: &Admin, asked: &Asked) -> Result<ConversationKey, Refusal> {
     admin.key(&asked.principal.org, asked.id()?).ok_or_else(Refusal::not_found)
 }
 
-/// The event that a page ends with. `None`: the last one.
+/// Returns the event that a page ends with. `None`: the last one.
 fn place(asked: &Asked) -> Result<Option<u64>, Refusal> {
     Ok(asked.cursor()?.map(i64::unsigned_abs))
 }

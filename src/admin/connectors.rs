@@ -1,4 +1,4 @@
-//! Connectors: where the organisation's documents come from. An ingester reads them, never an edge.
+//! Connectors: the sources of the organisation's documents. An ingester reads them, never an edge.
 
 use chrono::Utc;
 use serde_json::json;
@@ -23,7 +23,7 @@ use crate::{
     subjects,
 };
 
-/// Fields that would hold a secret itself. Whoever sends one shall know that it was not kept.
+/// Fields that would hold a secret itself. A refusal tells their senders that the secret was not kept.
 const SECRET_FIELDS: [&str; 6] = ["secret", "token", "password", "apiKey", "accessToken", "credentials"];
 
 /// `GET connectors`.
@@ -54,7 +54,7 @@ pub async fn replace(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     Ok(Answer::ok(&OneConnector { connector: connector.into() }))
 }
 
-/// `DELETE connectors/{id}`. The documents that it brought stay.
+/// `DELETE connectors/{id}`. The connector's documents stay.
 pub async fn delete(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let known = find(admin, asked).await?;
     let subject = subjects::kv(BUCKET, &subjects::connector_key(&asked.principal.org, Some(known.id)));
@@ -63,7 +63,7 @@ pub async fn delete(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     Ok(Answer::nothing())
 }
 
-/// `POST connectors/{id}/index`: asks for a run, which an ingester takes up.
+/// `POST connectors/{id}/index`: requests a run, which an ingester takes up.
 pub async fn index(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let connector = find(admin, asked).await?;
     let org = &asked.principal.org;
@@ -79,7 +79,7 @@ pub async fn index(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     Ok(Answer::ok(&OneRun { run }))
 }
 
-/// The connector that the path names.
+/// Returns the connector that the path names.
 async fn find(admin: &Admin, asked: &Asked) -> Result<Connector, Refusal> {
     let key = subjects::connector_key(&asked.principal.org, Some(asked.id()?));
     match admin.log.last_of(STREAM, &[subjects::kv(BUCKET, &key)]).await? {
@@ -95,7 +95,7 @@ async fn all(admin: &Admin, org: &str) -> Result<Vec<Connector>, Refusal> {
     }
 }
 
-/// The connector in a message of the bucket; `None` = it was deleted.
+/// Parses the connector in a message of the bucket; `None` if it was deleted.
 fn read(message: &RawMessage) -> Option<Connector> {
     if message.headers.contains_key("KV-Operation") {
         return None;
@@ -110,7 +110,7 @@ async fn put(admin: &Admin, org: &str, connector: &Connector) -> Result<(), Appe
     admin.log.put(&subject, &format!("connector-{}", Uuid::new_v4()), &[], payload.into()).await
 }
 
-/// What an administrator wrote, checked.
+/// Checks a connector that an administrator wrote.
 fn understand(new: NewConnector, id: Uuid) -> Result<Connector, Refusal> {
     let config = new.config.unwrap_or(new.more.clone());
     for name in SECRET_FIELDS {
@@ -149,7 +149,7 @@ fn default_name(kind: &ConnectorKind) -> String {
     }
 }
 
-/// A short text without control characters; a blank one counts as left out.
+/// Checks a short text without control characters; a blank one counts as absent.
 fn short(text: Option<String>, name: &str) -> Result<Option<String>, Refusal> {
     let text = text.map(|text| text.trim().to_string()).filter(|text| !text.is_empty());
     match &text {

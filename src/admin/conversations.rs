@@ -1,4 +1,4 @@
-//! Conversations of the organisation: a list of them, and what was said in one.
+//! Conversations of the organisation: their list, and the messages of one.
 
 use chrono::{Days, NaiveDate, NaiveTime};
 use uuid::Uuid;
@@ -19,8 +19,9 @@ use crate::{
     wire::frames::{HistoryMessage, shown_time},
 };
 
-/// `GET conversations`: all of the organisation's for curators, one's own for others. `q` is part of a title or of an owner's
-/// address, or an id; `from` and `to` are days on which something was said last.
+/// `GET conversations`: all of the organisation's for curators, the caller's own for others.
+///
+/// `q` is part of a title or of an owner's address, or an id; `from` and `to` are days of last messages.
 pub async fn list(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let (limit, cursor) = (asked.limit()?, asked.cursor()?);
     let owner = asked.principal.email.as_deref().and_then(owner_of);
@@ -29,7 +30,7 @@ pub async fn list(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         (Role::Basic, Some(owner)) => Some(Whose::Owner(owner)),
         (Role::Basic, None) => None,
     };
-    // The list goes backwards in time, so the last day that is wanted is where it begins.
+    // The list goes backwards in time, so it begins at the last requested day.
     let end = asked.day("to")?.and_then(|day| day.checked_add_days(Days::new(1))).map(midnight);
     let place = cursor.into_iter().chain(end).min();
     let after = place.map(|micros| Place { micros, conversation: Uuid::nil() });
@@ -64,12 +65,12 @@ pub async fn list(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     Ok(Answer::ok(&ConversationList { conversations: conversations.collect(), next_cursor }))
 }
 
-/// The beginning of a day, in microseconds of the Unix clock.
+/// Returns the beginning of a day, in microseconds of the Unix clock.
 fn midnight(day: NaiveDate) -> i64 {
     day.and_time(NaiveTime::MIN).and_utc().timestamp_micros()
 }
 
-/// `GET conversations/{id}/messages`. The cursor is the place of the last message in the log.
+/// `GET conversations/{id}/messages`. The cursor is the sequence of the last message in the log.
 pub async fn messages(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let id = asked.id()?;
     let (limit, after) = (asked.limit()?, asked.cursor()?.unwrap_or_default().unsigned_abs());
@@ -81,7 +82,7 @@ pub async fn messages(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     if !state.exists() {
         return Err(Refusal::not_found());
     }
-    // As if it were not there: another answer would tell that it is.
+    // Answered like a missing conversation: another answer would tell that it exists.
     if !may_review(&asked.principal, state.owner.as_deref()) {
         return Err(Refusal::not_found());
     }

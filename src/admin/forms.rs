@@ -47,7 +47,7 @@ impl From<&Principal> for Me {
     }
 }
 
-/// `GET conversations`, the one in which something was said last first.
+/// `GET conversations`, by the time of the last message, newest first.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConversationList {
@@ -61,7 +61,7 @@ pub struct ListedConversation {
     pub id: Uuid,
     pub name: String,
     pub platform: &'static str,
-    /// E-mail address of whom it belongs to.
+    /// E-mail address of the conversation's owner.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
     pub message_count: u64,
@@ -79,15 +79,15 @@ pub struct MessageList {
     pub next_cursor: Option<u64>,
 }
 
-/// `GET audit/conversations/{id}/events`: events next to each other, oldest first.
+/// `GET audit/conversations/{id}/events`: consecutive events, oldest first.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventPage {
     pub conversation_id: Uuid,
     pub events: Vec<EventView>,
-    /// What lasts in these events.
+    /// The activities with a duration in these events.
     pub spans: Vec<Span>,
-    /// The page of the events before these.
+    /// The cursor of the page of the events before these.
     pub next_cursor: Option<u64>,
 }
 
@@ -140,14 +140,14 @@ pub struct Run {
     pub errors: Vec<String>,
 }
 
-/// How far a run has come. One that was interrupted stays `running`.
+/// The progress of a run. An interrupted one stays `running`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RunStatus {
     Queued,
     Running,
     Succeeded,
-    /// Some of its documents were not ingested.
+    /// Some documents of the run were not ingested.
     Failed,
 }
 
@@ -177,7 +177,7 @@ pub struct OneConnector {
     pub connector: ShownConnector,
 }
 
-/// A connector without anything about its secret but that it has one.
+/// A connector; of its secret only the existence is shown.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ShownConnector {
@@ -198,7 +198,7 @@ impl From<Connector> for ShownConnector {
     }
 }
 
-/// A connector as an administrator writes it. What its kind needs stands in `config`, or beside `kind`.
+/// A connector as an administrator writes it. The fields of its kind stand in `config`, or beside `kind`.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NewConnector {
@@ -230,7 +230,7 @@ pub struct Settings {
     pub updated_at: Option<DateTime<Utc>>,
 }
 
-/// What an administrator sets. What is left out is unset.
+/// The settings that an administrator sets. Absent fields are unset.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StoredSettings {
@@ -240,7 +240,7 @@ pub struct StoredSettings {
     pub default_tools: Vec<String>,
 }
 
-/// `POST publish`: an event of a host for connected clients, sent to them as it is.
+/// `POST publish`: an event of a host for connected clients, sent to them unchanged.
 #[derive(Deserialize, JsonSchema)]
 pub struct Publish {
     pub target: Target,
@@ -256,7 +256,7 @@ pub struct Target {
     pub id: String,
 }
 
-/// To how many connections an event was given.
+/// The number of connections that an event was given to.
 #[derive(Serialize, JsonSchema)]
 pub struct Delivered {
     pub delivered: u64,

@@ -1,4 +1,4 @@
-//! What the organisation knows, and what ingest did.
+//! The organisation's documents, and the runs of ingest.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -34,7 +34,7 @@ pub async fn runs(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     Ok(Answer::ok(&RunList { runs: fold(events) }))
 }
 
-/// The runs that some events are about, the newest first.
+/// Folds events to the runs that they are about, the newest first.
 fn fold(events: impl IntoIterator<Item = RawMessage>) -> Vec<Run> {
     let (mut runs, mut order): (HashMap<Uuid, Run>, Vec<Uuid>) = Default::default();
     for message in events {
@@ -54,14 +54,14 @@ fn fold(events: impl IntoIterator<Item = RawMessage>) -> Vec<Run> {
 }
 
 impl Run {
-    /// A run of which nothing is known but that it is wanted.
+    /// Makes a run that was requested and has no other event yet.
     pub fn queued(id: Uuid, source: String) -> Self {
         let (requested_at, started_at, finished_at) = (None, None, None);
         let status = RunStatus::Queued;
         Self { id, source, status, requested_at, started_at, finished_at, counts: None, errors: vec![] }
     }
 
-    /// Takes the next event of the run.
+    /// Applies the next event of the run.
     pub fn take(&mut self, event: RunEvent) {
         match event {
             RunEvent::Requested { at, .. } => self.requested_at = Some(at),

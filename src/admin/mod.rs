@@ -1,11 +1,11 @@
 //! The administrators' HTTP API, under `/admin` of every edge.
 //!
 //! - [`route`]: the table of routes, with the role that each needs.   - [`serve`]: from a request to its answer.
-//! - [`answer`]: answers and refusals.   - [`forms`]: their JSON.   - [`openapi`]: the document of it all.
-//! - [`audit`], [`conversations`], [`knowledge`], [`connectors`], [`settings`], [`publish`]: what the routes do.
+//! - [`answer`]: answers and refusals.   - [`forms`]: their JSON.   - [`openapi`]: the API's OpenAPI document.
+//! - [`audit`], [`conversations`], [`knowledge`], [`connectors`], [`settings`], [`publish`]: the handlers of the routes.
 //!
-//! Invariant: a request is served for the organisation of its token and for no other; what another organisation has is as
-//! what does not exist.
+//! Invariant: a request is served for the organisation of its token and for no other; data of another organisation counts
+//! as missing.
 
 mod answer;
 mod audit;
@@ -38,11 +38,11 @@ use crate::{
     subjects::ConversationKey,
 };
 
-/// What the API stands on.
+/// The API's connections and stores.
 pub struct Admin {
     pub client: Client,
     pub log: NatsLog,
-    /// What auditors are shown of it.
+    /// Decrypts the log for auditors.
     pub opener: Opener,
     pub auth: Arc<Verifier>,
     pub agents: agents::Store,
@@ -54,7 +54,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Where a conversation's log is, or `None` when its id names no region of this deployment.
+    /// Returns the key of a conversation's log, or `None` if its id names no region of this deployment.
     fn key(&self, org: &str, conversation: Uuid) -> Option<ConversationKey> {
         let region = self.regions.name(ids::region_number(conversation)?)?;
         Some(ConversationKey { region: region.to_string(), org: org.to_string(), conversation })

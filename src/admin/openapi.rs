@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{audit::report::Report, auth::Role};
 
-/// What a route takes and gives.
+/// The request and the response of a route.
 struct Operation {
     summary: &'static str,
     takes: Option<Value>,
@@ -18,13 +18,13 @@ struct Operation {
     is_paged: bool,
 }
 
-/// Collects the schemas of what is read and of what is written.
+/// Collects the schemas of requests and of responses.
 struct Schemas {
     read: SchemaGenerator,
     written: SchemaGenerator,
 }
 
-/// The document.
+/// Builds the document from the table of routes.
 pub fn document() -> Value {
     let settings = || SchemaSettings::draft2020_12().with(|s| s.definitions_path = "/components/schemas".into());
     let (read, written) = (settings().into_generator(), settings().for_serialize().into_generator());
@@ -182,7 +182,7 @@ fn describe(route: &Route, operation: Operation) -> Value {
     described
 }
 
-/// An `error` frame that answers no request.
+/// Returns the schema of an `error` frame that answers no request.
 fn error() -> Value {
     let object = json!({
         "type": "object",

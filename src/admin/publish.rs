@@ -1,4 +1,5 @@
-//! Hosts' events for connected clients: given to every edge, which gives them to its connections and says to how many.
+//! Hosts' events for connected clients: published to every edge; each edge reports the number of its
+//! connections that took the event.
 
 use std::time::Duration;
 
@@ -39,8 +40,10 @@ pub async fn publish(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     Ok(Answer::ok(&Delivered { delivered: deliver(admin, subjects, payload).await? }))
 }
 
-/// Publishes in every region and adds up what the edges answer. Done when every edge that is known to be there has answered,
-/// or the time is up: an edge that has just died is known for some seconds.
+/// Publishes in every region and adds up the edges' answers.
+///
+/// Done when every edge that is known to be there has answered, or the time is up: an edge that has just died is known for
+/// some seconds.
 async fn deliver(admin: &Admin, subjects: Vec<String>, payload: Vec<u8>) -> Result<u64, Refusal> {
     let unavailable = |cause: &dyn std::fmt::Display| ReadError::Unavailable(cause.to_string());
     let mut awaited = presence::edges(&admin.log).await?;

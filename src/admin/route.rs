@@ -4,7 +4,6 @@ use warp::http::Method;
 
 use crate::auth::Role;
 
-/// What a route does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
     Health,
@@ -27,12 +26,12 @@ pub enum Task {
     Publish,
 }
 
-/// A method and a path below `/admin`, who may use it, and what it does.
+/// A method and a path below `/admin`, the role that they need, and their task.
 pub struct Route {
     pub method: Method,
     /// `{id}` stands for any one segment.
     pub path: &'static str,
-    /// `None`: everybody.
+    /// `None`: no token is needed.
     pub role: Option<Role>,
     pub task: Task,
 }
@@ -41,7 +40,6 @@ const fn route(method: Method, path: &'static str, role: Option<Role>, task: Tas
     Route { method, path, role, task }
 }
 
-/// All routes.
 pub static ROUTES: [Route; 18] = [
     route(Method::GET, "health", None, Task::Health),
     route(Method::GET, "me", Some(Role::Basic), Task::Me),
@@ -63,7 +61,7 @@ pub static ROUTES: [Route; 18] = [
     route(Method::POST, "publish", Some(Role::Admin), Task::Publish),
 ];
 
-/// The route of a request, with what stands in the place of `{id}`.
+/// Returns the route of a request, with the segment in the place of `{id}`.
 pub fn find<'a>(method: &Method, path: &'a str) -> Option<(&'static Route, &'a str)> {
     ROUTES.iter().filter(|route| route.method == *method).find_map(|route| Some((route, fits(route.path, path)?)))
 }

@@ -1,4 +1,5 @@
-//! From a request to its answer: (1) find its route, (2) who asks, (3) whether their role may, (4) take the body, (5) serve.
+//! From a request to its answer: (1) finds its route, (2) identifies the caller, (3) checks the role, (4) takes the body,
+//! (5) serves.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -34,34 +35,34 @@ use crate::{
 /// A request that may be served.
 pub struct Asked {
     pub principal: Principal,
-    /// What stands in the path in the place of `{id}`.
+    /// The segment of the path in the place of `{id}`.
     pub id: String,
     query: HashMap<String, String>,
-    /// The answer may be a page.
+    /// True if the answer may be a page.
     pub accepts_html: bool,
     body: Bytes,
 }
 
 impl Asked {
-    /// The id in the path. One that is none names nothing.
+    /// Returns the id in the path. A malformed id counts as missing.
     pub fn id(&self) -> Result<Uuid, Refusal> {
         self.id.parse().map_err(|_| Refusal::not_found())
     }
 
-    /// The body, a JSON object.
+    /// Parses the body, a JSON object.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
         let invalid = |error: serde_json::Error| Refusal::invalid(format!("the body: {error}"));
-        // A list would do for a struct, too.
+        // A list would be accepted for a struct, too.
         let object: Map<String, Value> = serde_json::from_slice(&self.body).map_err(invalid)?;
         T::deserialize(Value::Object(object)).map_err(invalid)
     }
 
-    /// The page size: brought into 1 to 200.
+    /// Returns the page size, clamped to 1 to 200.
     pub fn limit(&self) -> Result<usize, Refusal> {
         Ok(self.number("limit")?.map_or(50, |limit| limit.clamp(1, 200) as usize))
     }
 
-    /// Where the page begins; 0 is the beginning too.
+    /// Returns the position where the page begins; 0 is the beginning, too.
     pub fn cursor(&self) -> Result<Option<i64>, Refusal> {
         match self.number("cursor")? {
             Some(cursor) if cursor < 0 => Err(Refusal::invalid("`cursor` is not one of this list's")),
@@ -69,12 +70,12 @@ impl Asked {
         }
     }
 
-    /// A parameter that is not empty.
+    /// Returns a parameter that is not empty.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.query.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
     }
 
-    /// A day, `2026-07-31`.
+    /// Parses a day, `2026-07-31`.
     pub fn day(&self, name: &str) -> Result<Option<NaiveDate>, Refusal> {
         let day =
             self.text(name).map(|value| value.parse().map_err(|_| Refusal::invalid(format!("`{name}` is not a day"))));
@@ -89,7 +90,7 @@ impl Asked {
     }
 }
 
-/// The API as a part of an edge's routes: everything below `/admin`.
+/// The API as a part of an edge's routes: all paths below `/admin`.
 pub fn routes(admin: Arc<Admin>) -> BoxedFilter<(Response,)> {
     let query = warp::query::<HashMap<String, String>>().or(warp::any().map(HashMap::new)).unify();
     warp::path("admin")
@@ -146,7 +147,7 @@ async fn serve(
     }
 }
 
-/// Who asks.
+/// Identifies the caller by the token of the request.
 async fn administrator(admin: &Admin, headers: &HeaderMap) -> Result<Principal, Refusal> {
     let header = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let token = match header.split_once(' ') {

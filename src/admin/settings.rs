@@ -14,7 +14,7 @@ use crate::{
     log::AppendError,
 };
 
-/// The bucket of what administrators set, and the stream behind it.
+/// The bucket of the connectors that administrators set, and the stream behind it.
 pub const BUCKET: &str = "SETTINGS";
 pub const STREAM: &str = "KV_SETTINGS";
 
@@ -25,7 +25,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     Ok(answer(org, entry.as_ref().and_then(|entry| Some((entry.at, entry.config.as_deref()?)))))
 }
 
-/// `PUT settings`. What the agent's configuration has beside the settings stays.
+/// `PUT settings`. The rest of the agent's configuration stays.
 pub async fn replace(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let org = &asked.principal.org;
     let set = check(asked.json()?)?;

@@ -1,8 +1,8 @@
-//! The keys that tokens are verified with: configured ones, or those that an issuer publishes.
+//! The keys that verify tokens: configured ones, or the published keys of an issuer.
 //!
-//! Published keys are kept for some minutes. A token that names an unknown key has them read again, at most every few
+//! Published keys are cached for some minutes. A token that names an unknown key has them read again, at most every few
 //! seconds, so a key that was rotated in is known at once and made-up ones cost the issuer nothing. While the issuer does not
-//! answer, the keys that are known count; nobody who shows one of them waits for the issuer.
+//! answer, the cached keys count; a token of a cached key does not wait for the issuer, unless the keys are stale.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard},
@@ -21,14 +21,14 @@ use crate::{
     limits,
 };
 
-/// A key with the one algorithm that it is for.
+/// A key, and the only algorithm that it may be used with.
 #[derive(Clone)]
 pub struct Key {
     pub algorithm: Algorithm,
     pub key: DecodingKey,
 }
 
-/// Why there is no key.
+/// The reason why there is no key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     #[error("AUTH_JWT_RS256_PUBLIC_KEY is not an RSA public key in PEM form")]
@@ -41,7 +41,7 @@ pub enum KeyError {
     Unavailable(String),
 }
 
-/// Where keys come from.
+/// The source of keys.
 pub enum Keys {
     None,
     Fixed(Key),
@@ -56,7 +56,7 @@ struct Inner {
     url: String,
     client: Client,
     known: Mutex<Known>,
-    /// Counts the readings that have ended: those that wait for keys wait for the next one.
+    /// Counts the readings that have ended: a caller that waits for keys waits for the next one.
     ended: watch::Sender<u64>,
 }
 
@@ -65,17 +65,17 @@ struct Known {
     keys: Vec<(Option<String>, Key)>,
     read_at: Option<Instant>,
     tried_at: Option<Instant>,
-    /// A reading is under way.
+    /// True while a reading is under way.
     reading: bool,
-    /// Why the last reading brought nothing.
+    /// The reason why the last reading failed.
     failure: Option<String>,
 }
 
 impl Keys {
-    /// The source that a configuration names. A public key wins over a secret.
+    /// Makes the source that a configuration names. A public key wins over a secret.
     pub fn new(config: &Auth) -> Result<Self, KeyError> {
         if let Some(pem) = &config.rs256_public_key {
-            // One line in an environment variable.
+            // An environment variable holds the PEM in one line.
             let pem = pem.replace("\\n", "\n");
             let key = DecodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| KeyError::Pem)?;
             return Ok(Self::Fixed(Key { algorithm: Algorithm::RS256, key }));
@@ -105,7 +105,7 @@ impl Keys {
         }
     }
 
-    /// The key that a token names, or the only one.
+    /// Returns the key that a token names, or the only one.
     pub async fn find(&self, id: Option<&str>) -> Result<Key, KeyError> {
         match self {
             Self::None => Err(KeyError::Unknown),
@@ -116,8 +116,9 @@ impl Keys {
 }
 
 impl Published {
-    /// A key that is known and fresh is given at once, and so is one that is known while the keys are read again. One that is
-    /// not known is waited for, by all that want it together.
+    /// Returns a cached key at once if it is fresh, or while the keys are read again.
+    ///
+    /// All callers that lack a key wait for one reading together.
     async fn find(&self, id: Option<&str>) -> Result<Key, KeyError> {
         let mut ended = self.0.ended.subscribe();
         let reading = {
@@ -129,10 +130,10 @@ impl Published {
             if wanted && !known.reading && !tried {
                 known.reading = true;
                 known.tried_at = Some(Instant::now());
-                // A task of its own: the client that asked may leave.
+                // A task of its own, since the client that asked may leave.
                 tokio::spawn(self.clone().read_again());
             }
-            // Keys that nobody has asked for in a long time may have been taken away since.
+            // Keys that no token has named in a long time may have been revoked since.
             let stale = known.read_at.is_none_or(|at| at.elapsed() > Duration::from_secs(limits::JWKS_STALE_SECS));
             match found {
                 Some(key) if !stale || !known.reading => return Ok(key),
@@ -188,7 +189,7 @@ impl Inner {
 }
 
 impl KeyError {
-    /// Whether the same token may hold later.
+    /// Returns true if the same token may be accepted later.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }
@@ -198,12 +199,12 @@ impl Known {
     fn find(&self, id: Option<&str>) -> Option<Key> {
         let mut fitting = self.keys.iter().filter(|(key_id, _)| id.is_none() || key_id.as_deref() == id);
         let first = fitting.next().map(|(_, key)| key.clone());
-        // A token that names no key can be of one issuer key only.
+        // A token without a key id is accepted only where the issuer has a single key.
         first.filter(|_| id.is_some() || fitting.next().is_none())
     }
 }
 
-/// A published key that tokens may be signed with. A shared secret is never published.
+/// Converts a published key that tokens may be signed with. A shared secret is never published.
 fn key(jwk: &Jwk) -> Option<Key> {
     if jwk.common.public_key_use.as_ref().is_some_and(|used| *used != PublicKeyUse::Signature) {
         return None;

@@ -1,7 +1,7 @@
-//! Who a connection is, and what that lets it reach.
+//! The identity of a connection, and its access.
 //!
-//! - [`tokens`]: verifies tokens by the configured mode.   - [`keys`]: the keys that they are verified with.
-//! - [`widget`]: which pages may open sessions, and what their hosts say.
+//! - [`tokens`]: verifies tokens by the configured mode.   - [`keys`]: the keys that verify them.
+//! - [`widget`]: policies on pages that may open sessions, and their hosts' assertions about users.
 //!
 //! Invariant: a token, a key or the reason why a token was refused never reaches a client; a token never reaches a log.
 
@@ -19,7 +19,7 @@ use crate::domain::conversation::owner_of;
 /// The organisation of sessions that belong to no other.
 pub const REFERENCE_ORG: &str = "reference-org";
 
-/// Somebody who has proved who they are.
+/// A proven identity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Principal {
     pub user: String,
@@ -28,11 +28,11 @@ pub struct Principal {
     pub groups: Vec<String>,
     pub email: Option<String>,
     pub name: Option<String>,
-    /// When the token's word ends, in seconds of the Unix clock.
+    /// The expiry of the token, in seconds of the Unix clock.
     pub expires_at: Option<i64>,
 }
 
-/// What a principal may do, least first.
+/// The roles of principals, least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -42,7 +42,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// A role by its name in a token; `user` is another name of the least one.
+    /// Parses a role's name in a token; `user` is another name of the least role.
     pub fn parse(name: &str) -> Option<Self> {
         match name.to_lowercase().as_str() {
             "basic" | "user" => Some(Self::Basic),
@@ -53,11 +53,11 @@ impl Role {
     }
 }
 
-/// Whether a connection may reach a conversation of this organisation and owner: the one check of every action that names a
-/// session or a conversation. `proved` is the address that the session proved by which the conversation is reached.
+/// Returns true if a connection may reach a conversation of this organisation and owner.
 ///
-/// A conversation without an owner is reachable by its id, or anonymous visitors would be locked out of their own; but not from
-/// another organisation.
+/// The one check of every action that names a session or a conversation. `proved` is the address that was proved by the session
+/// that leads to the conversation. A conversation without an owner is reachable by its id, or anonymous visitors would be
+/// locked out of their own; but not from another organisation.
 pub fn may_reach(principal: Option<&Principal>, org: &str, owner: Option<&str>, proved: Option<&str>) -> bool {
     match (principal, owner) {
         (Some(principal), _) if principal.org != org => false,
@@ -68,9 +68,9 @@ pub fn may_reach(principal: Option<&Principal>, org: &str, owner: Option<&str>, 
     }
 }
 
-/// What somebody may do with a conversation of their organisation over the admin API.
+/// Returns true if a principal may read a conversation of its organisation over the admin API.
 ///
-/// Whoever curates reads all of them; others read what is provably theirs, so what nobody owns is nobody's here.
+/// Curators read all of them; others read those that are provably their own, so never a conversation without an owner.
 pub fn may_review(principal: &Principal, owner: Option<&str>) -> bool {
     let own = || principal.email.as_deref().and_then(owner_of);
     principal.role >= Role::Curator || owner.is_some_and(|owner| own().as_deref() == Some(owner))

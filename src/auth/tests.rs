@@ -1,4 +1,4 @@
-//! Tokens of every kind that must be taken or refused, and who may reach what.
+//! Tokens that must be accepted or refused, and the access of principals.
 
 use std::{
     sync::{
@@ -34,7 +34,7 @@ fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
 }
 
-/// Claims that are fine, with these changes; null takes a claim away.
+/// Builds valid claims, with these changes; null removes a claim.
 fn claims(changes: Value) -> Value {
     let mut claims = json!({
         "sub": "user-1", "org": "acme", "role": "basic", "groups": ["sales"], "email": "ada@example.org",
@@ -60,7 +60,7 @@ fn with_secret() -> Auth {
 }
 
 fn verifier(auth: &Auth) -> Verifier {
-    // Another test may have installed it already.
+    // Another test may have installed the provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Verifier::new(auth).unwrap()
 }
@@ -129,7 +129,7 @@ async fn claims_decide() {
         let verified = verify(&named, &hs256(&claims(changes.clone()))).await;
         assert_eq!(verified.is_ok(), expected, "{changes}: {verified:?}");
     }
-    // What is not configured is not asked for.
+    // Claims that are not configured are not required.
     for changes in
         [json!({"iss": null}), json!({"aud": null}), json!({"aud": "another", "iss": "https://other.example"})]
     {
@@ -201,7 +201,7 @@ struct Issuer {
     url: String,
     keys: Arc<Mutex<Value>>,
     asked: Arc<AtomicUsize>,
-    /// A permit is one answer; without one, it keeps its askers waiting.
+    /// A permit is one answer; without one, the issuer keeps its clients waiting.
     answers: Arc<Semaphore>,
 }
 
@@ -230,7 +230,7 @@ impl Issuer {
     }
 }
 
-/// A published key with this name.
+/// Builds a published key with this id.
 fn published(key: &EncodingKey, algorithm: Algorithm, id: &str) -> Value {
     let mut jwk = Jwk::from_encoding_key(key, algorithm).unwrap();
     jwk.common.key_id = Some(id.into());
@@ -263,10 +263,10 @@ async fn an_issuer_publishes_its_keys_and_rotates_them() {
     }
     assert_eq!(issuer.asked.load(Ordering::Relaxed), 1);
 
-    // To another server, or later to this one, the rotated keys are the keys.
+    // Another server, and later this one, knows the rotated keys only.
     let names = [("b", &p256, Algorithm::ES256), ("c", &ed25519, Algorithm::EdDSA)];
     let mut keys: Vec<Value> = names.iter().map(|(id, key, algorithm)| published(key, *algorithm, id)).collect();
-    // A shared secret that somebody published is not a key.
+    // A published shared secret is not a key.
     keys.push(json!({"kty": "oct", "kid": "d", "alg": "HS256", "k": URL_SAFE_NO_PAD.encode(SECRET)}));
     *issuer.keys.lock().unwrap() = keys.into();
     let verifier = self::verifier(&auth);

@@ -1,6 +1,7 @@
 //! Verifies tokens by the configured mode.
 //!
-//! Which algorithm a token may use follows from the key, never from the token: a public key can't be mistaken for a secret.
+//! The algorithm that a token may use follows from the key, never from the token: a public key can't be mistaken for a
+//! secret.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Validation, decode, decode_header};
@@ -15,7 +16,7 @@ use crate::{
     limits,
 };
 
-/// Why a token proves nothing. For logs: it holds nothing of the token.
+/// The reason why a token proves nothing. Fit for logs: it holds nothing of the token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     #[error("tokens are not accepted in this mode")]
@@ -36,7 +37,7 @@ pub enum TokenError {
     Key(#[from] KeyError),
 }
 
-/// Claims of a token. Wrong types are a malformed token.
+/// The claims of a token. Claims of a wrong type make a malformed token.
 #[derive(Deserialize)]
 struct Claims {
     sub: Option<String>,
@@ -46,7 +47,7 @@ struct Claims {
     #[serde(default)]
     groups: Vec<String>,
     email: Option<String>,
-    /// OpenID Connect: whether the issuer has seen that the address is the user's. Some issuers write it as a text.
+    /// OpenID Connect: false if the issuer has not verified that the address is the user's. Some issuers write it as a text.
     email_verified: Option<serde_json::Value>,
     name: Option<String>,
     exp: Option<f64>,
@@ -70,7 +71,6 @@ impl Claims {
     }
 }
 
-/// Verifies tokens.
 pub struct Verifier {
     mode: AuthMode,
     keys: Keys,
@@ -81,7 +81,7 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// A verifier for a configuration, whose keys must be readable.
+    /// Makes a verifier for a configuration. Its keys must be readable.
     pub fn new(config: &Auth) -> Result<Self, KeyError> {
         let keys = Keys::new(config)?;
         let (issuer, audience) = (config.issuer.clone(), config.audience.clone());
@@ -93,23 +93,24 @@ impl Verifier {
         self.keys.forget_when_read();
     }
 
-    /// Whether a conversation is its owner's only: connections can prove who they are.
+    /// Returns true if connections can prove an identity, so that a conversation is its owner's only.
     pub fn is_on(&self) -> bool {
         matches!(self.mode, AuthMode::Jwt | AuthMode::Smoo | AuthMode::Trusted)
     }
 
-    /// Whether a connection without a valid token is refused.
+    /// Returns true if a connection without a valid token is refused.
     pub fn is_strict(&self) -> bool {
         self.strict
     }
 
-    /// Whether only a header may bring a token: a proxy in front writes it, and an address is written by anybody.
+    /// Returns true if only a header may bring a token: the proxy in front writes it, while any client can write a query.
     pub fn trusts_headers_alone(&self) -> bool {
         self.mode == AuthMode::Trusted
     }
 
-    /// Who administrates with this token. Where nothing is verified, any token stands for an administrator; where nothing was
-    /// said about tokens, none does.
+    /// Verifies an administrator's token.
+    ///
+    /// In the mode `none` any token stands for an administrator; where tokens are not configured, none does.
     pub async fn verify_administrator(&self, token: &str) -> Result<Principal, TokenError> {
         match self.mode {
             AuthMode::None => Ok(Principal {
@@ -125,7 +126,7 @@ impl Verifier {
         }
     }
 
-    /// Who a token stands for.
+    /// Verifies a token and returns its principal.
     pub async fn verify(&self, token: &str) -> Result<Principal, TokenError> {
         if token.len() > limits::TOKEN_MAX_BYTES {
             return Err(TokenError::TooLarge);
@@ -171,7 +172,8 @@ impl Verifier {
     }
 }
 
-/// Whether a token's header lists extensions that whoever reads it must understand (`crit`, RFC 7515 §4.1.11). None are.
+/// Returns true if a token's header lists extensions that its reader must understand (`crit`, RFC 7515 §4.1.11). None are
+/// supported.
 fn has_critical(token: &str) -> bool {
     let header = token.split('.').next().and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
     let header =

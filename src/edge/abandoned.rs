@@ -1,9 +1,9 @@
-//! Ends turns in pools without a worker, also those that no connection watches.
+//! Ends abandoned turns in pools without a worker, also turns that no connection watches.
 //!
-//! Contract: a turn that was accepted ends, whatever becomes of its pool and its client, as soon as some edge has run for as long as a
-//! turn may stand still. Every edge sweeps; the log lets one of them end a turn, and none where a worker has gone on with it
-//! meanwhile. While a pool has a worker, its consumer is not even asked; where nothing has changed since everything was looked at, it
-//! is asked for two numbers and the log for nothing.
+//! Contract: an accepted turn ends, in spite of the loss of its pool or its client, as soon as some edge has run for as long as a
+//! turn may stand still. Every edge sweeps; the log lets one edge end a turn, and none if a worker has gone on with the turn
+//! meanwhile. While a pool has a worker, its consumer is not queried at all. Where nothing has changed since the last complete sweep,
+//! the consumer is asked for two numbers and the log for nothing.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -25,10 +25,10 @@ use crate::{
     subjects::{self, ConversationKey},
 };
 
-/// The events that are work items.
+/// The kinds of events that are work items.
 const ITEMS: [&str; 2] = [kind::TURN_REQUESTED, kind::TURN_RESUMED];
 
-/// How far the turns that wait were looked at.
+/// The progress of the sweep over waiting turns, by pool.
 #[derive(Default)]
 pub(super) struct Sweep {
     pools: HashMap<String, Swept>,
@@ -36,24 +36,27 @@ pub(super) struct Sweep {
 
 #[derive(Default)]
 struct Swept {
-    /// For each kind of work item, the sequence up to which each was looked at.
+    /// The last inspected sequence of each kind of work item.
     to: [u64; ITEMS.len()],
-    /// Those that could not be ended then.
+    /// Items to inspect again: their turns still waited, or could not be ended.
     again: VecDeque<(ConversationKey, u64)>,
-    /// The consumer's state at the last complete look, and when the oldest item that was too young then is old enough.
+    /// The consumer's state at the last complete look, and the time when the oldest item that was too young then is old enough.
     settled: Option<(Unserved, Option<Instant>)>,
 }
 
 impl Sweep {
-    /// (1) Wait a while; (2) for each pool that has had no worker for as long as a turn may stand still: look at its work items that
-    /// were not acknowledged, oldest first, and end the turns that still wait for a worker.
+    /// Sweeps until the edge stops.
+    ///
+    /// (1) Waits for the sweep interval.
+    /// (2) For each pool that has had no worker for as long as a turn may stand still: looks at the unacknowledged work items, oldest
+    /// first, and ends the turns that still wait for a worker.
     pub async fn run(mut self, edge: &Edge) {
         loop {
             tokio::time::sleep(Duration::from_millis(limits::ABANDONED_EVERY_MS)).await;
             let region = &edge.settings.regions.home;
             let mut pools = edge.workers.pools(region);
             pools.insert(edge.settings.pool.clone());
-            // Also those of which no worker has been seen since this edge began.
+            // Includes pools without any worker since this edge started.
             pools.extend(edge.agents.pools());
             for pool in pools {
                 if !edge.workers.has_had_none(region, &pool, edge.settings.turn_limit) {
@@ -87,7 +90,7 @@ impl Swept {
         Ok(())
     }
 
-    /// Looks at the items that were not looked at yet. Returns when the next is old enough.
+    /// Inspects the items that were not inspected yet. Returns the time when the next item is old enough.
     async fn look_on(
         &mut self,
         edge: &Edge,
@@ -122,7 +125,7 @@ impl Swept {
         Ok(due)
     }
 
-    /// Ends the turn of a conversation if it waits in vain. One that may still do so is looked at again in the next round.
+    /// Ends the turn of a conversation if no worker will take it. A turn that still waits is queued for the next round.
     async fn look_at(&mut self, edge: &Edge, key: ConversationKey, seq: u64) {
         let looked = async {
             let state = edge.conversations.load(&key, Freshness::AtLeast(seq)).await?;

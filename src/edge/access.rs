@@ -1,8 +1,8 @@
-//! The rights of clients without proof of identity, and the pages that may reach an edge.
+//! Access of clients without proof of identity, and of pages to an edge.
 //!
-//! Where policies of widgets are configured, or other machines reach the edge, a visitor reaches a conversation only by a
-//! session of it. An edge on a loopback address that verifies nothing serves its own machine: pages of other origins, and
-//! names that were made to lead here, stay out.
+//! Where widget policies are configured, or other machines reach the edge, a visitor reaches a conversation only by one of its
+//! sessions. An edge on a loopback address that verifies nothing serves its own machine: pages of other origins, and foreign
+//! host names that resolve to this machine (DNS rebinding), stay out.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -28,20 +28,20 @@ use crate::{
 /// The page that a client runs in.
 #[derive(Clone, Copy)]
 pub enum Page<'a> {
-    /// By its origin, if it has one.
+    /// Identified by its origin, if the handshake had one.
     Of(Option<&'a str>),
     /// Admitted to the same session before, on the same connection.
     Admitted,
 }
 
-/// A visitor's request on a conversation that it names by its id.
+/// A visitor's operation on a conversation that is named by its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
     Join,
     Rename,
 }
 
-/// The reason for refusing a request, in words for the author of the page.
+/// The reason for refusing a request, worded for the author of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outside {
     Origin,
@@ -62,14 +62,15 @@ impl Outside {
 }
 
 impl Edge {
-    /// Whether everybody sees all conversations of the organisation.
+    /// Returns true if every visitor sees all conversations of the organisation.
     pub fn shows_all(&self) -> bool {
         let is_private = self.settings.is_loopback && !self.widgets.is_configured();
         !self.auth.is_on() && self.settings.access.everybody_sees_all.unwrap_or(is_private)
     }
 
-    /// Whether a visitor needs a session of a conversation for something, rather than the conversation's id alone. Where tokens
-    /// are on, ids are shown to owners only, and clients of the protocol join by them.
+    /// Returns true if a visitor needs a session of the conversation for an operation, not the conversation's id alone.
+    ///
+    /// With tokens on, ids are shown to owners only, and clients of the protocol join by them.
     pub fn wants_sessions(&self, wish: Wish) -> bool {
         match (self.auth.is_on(), wish) {
             (false, _) => !self.shows_all(),
@@ -78,8 +79,10 @@ impl Edge {
         }
     }
 
-    /// Whether a client may use a session that it names: it has proved who it is, or its page is one of those that the agent's
-    /// policy admits; and the conversation has got no owner since, but for one who the client or the session has proved to be.
+    /// Returns true if a client may use a session that it names.
+    ///
+    /// The client has proved its identity, or the agent's policy admits its page; and the conversation has gained no owner
+    /// since, except one that the client or the session has proved to be.
     pub(super) async fn may_use(
         &self,
         record: &SessionRecord,
@@ -87,7 +90,7 @@ impl Edge {
         principal: Option<&Principal>,
         page: Page<'_>,
     ) -> Result<bool, ReadError> {
-        // What a connection has been admitted to is not asked of the policies' source again with every frame.
+        // A connection that was admitted once does not query the policy source again with every frame.
         if let (None, Page::Of(origin)) = (principal, page)
             && self.widgets.is_configured()
             && !self.widgets.allows(&record.agent_id, origin).await
@@ -102,7 +105,7 @@ impl Edge {
         Ok(self.is_within(&state, record, principal))
     }
 
-    /// Whether a client may still use a session of a conversation in this state.
+    /// Returns true if a client may still use a session of a conversation in this state.
     pub(super) fn is_within(
         &self,
         state: &Conversation,
@@ -113,8 +116,9 @@ impl Edge {
         !self.auth.is_on() || auth::may_reach(principal, &record.org, state.owner.as_deref(), proved)
     }
 
-    /// Writes down that a session's user proved an address. When that makes an owner, the lists learn it, and connections that
-    /// watch the conversation look again whether they may.
+    /// Records that a session's user proved an address.
+    ///
+    /// If the proof makes an owner, the index learns it, and connections that watch the conversation check their access again.
     pub(super) async fn identify(
         &self,
         key: &ConversationKey,
@@ -129,15 +133,15 @@ impl Edge {
         Ok(())
     }
 
-    /// A conversation has got an owner.
+    /// Announces a conversation's new owner to the index and to its watchers.
     pub(super) async fn owner_came(&self, key: &ConversationKey, seq: u64) {
         self.list_under_owner(key, seq);
         publish_owner(&self.client, key).await;
     }
 
-    /// Whether a request comes from where this edge serves.
+    /// Checks that a request comes from a host and an origin that this edge serves.
     pub fn admits(&self, path: &str, headers: &HeaderMap) -> Result<(), Outside> {
-        // Policies say which pages may use agents, and nothing of who administrates.
+        // Widget policies decide which pages may use agents; they do not cover administration.
         let decided = self.widgets.is_configured() && !path.starts_with("/admin");
         if !self.settings.is_loopback || self.auth.is_on() || decided {
             return Ok(());
@@ -161,7 +165,7 @@ impl Edge {
     }
 }
 
-/// The host of a `Host` header, with or without a port.
+/// Parses the host of a `Host` header, with or without a port.
 fn host_of(authority: &str) -> Option<Url> {
     let url = Url::parse(&format!("http://{authority}/")).ok()?;
     let is_bare = url.username().is_empty() && url.password().is_none() && url.path() == "/" && url.query().is_none();
@@ -172,7 +176,7 @@ fn is_loopback(authority: &str) -> bool {
     host_of(authority).and_then(|url| Some(is_loopback_host(&url.host()?))).unwrap_or(false)
 }
 
-/// Whether a `Host` header names this host, whatever the port; with one, this port too.
+/// Returns true if a `Host` header names a known host. A known host without a port matches every port.
 fn is_named(authority: &str, known: &str) -> bool {
     let Some(url) = host_of(authority) else { return false };
     let name = url.host_str().unwrap_or_default();
@@ -190,7 +194,7 @@ fn is_loopback_host(host: &Host<&str>) -> bool {
     }
 }
 
-/// Whether an address is reached from its own machine only.
+/// Returns true if an address is reachable from its own machine only.
 pub fn is_loopback_address(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => Ipv4Addr::is_loopback(&address),

@@ -1,8 +1,7 @@
-//! Whether a session may be opened, and for which organisation: the widget's policy, and the host's word about its user.
-//! Whether a message may ask for a turn.
+//! Admission of sessions and messages: quotas, the widget's policy, and the host's assertion about its user.
 //!
-//! A host's word holds once: its signature is put into a bucket under a key that nobody may write a second time, so it is
-//! refused on every edge from then on. The bucket forgets it when it would be too old anyway.
+//! A host's `authContext` holds once: its signature is put into a bucket under a key that can't be written a second time,
+//! so every edge refuses it from then on. The bucket forgets the key when the context would be too old anyway.
 
 use chrono::Utc;
 use serde_json::json;
@@ -19,25 +18,25 @@ use crate::{
     },
 };
 
-/// The bucket of what was used.
+/// The bucket of used signatures.
 const BUCKET: &str = "ONCE";
 const STREAM: &str = "KV_ONCE";
 
-/// What a session that is admitted begins with.
+/// The organisation and the user of an admitted session.
 pub struct Session {
     pub org: String,
-    /// The host's user, if the host has proved who it is.
+    /// The host's user, if the host has proved the user's identity.
     pub user: Option<String>,
 }
 
-/// Counts something that a client has written for ever, which is not a message.
+/// Counts a permanent write of a client that is not a message.
 pub fn admit_write(connection: &mut Connection) -> Result<(), BadFrame> {
     let (quota, address) = (connection.edge.quota.clone(), connection.address);
     let counted = quota.write(address, &mut connection.written);
     counted.map_err(|error| limited(connection, error))
 }
 
-/// Admits a session that a frame asks for.
+/// Admits a new session by quota, widget policy and host context, and finds its organisation.
 pub async fn admit(connection: &mut Connection, fields: &Fields) -> Result<Session, BadFrame> {
     admit_write(connection)?;
     let edge = connection.edge.clone();
@@ -56,7 +55,7 @@ pub async fn admit(connection: &mut Connection, fields: &Fields) -> Result<Sessi
     Ok(Session { org, user: Some(proof.user) })
 }
 
-/// A refusal of something that came outside of a connection.
+/// Returns the client's error for a quota error, also for requests outside of a connection.
 pub fn too_much(error: QuotaError) -> BadFrame {
     match error {
         QuotaError::Limited(seconds) => BadFrame {
@@ -68,7 +67,7 @@ pub fn too_much(error: QuotaError) -> BadFrame {
     }
 }
 
-/// Admits a message that asks for a turn.
+/// Counts a message that requests a turn.
 pub async fn admit_message(connection: &mut Connection, key: &ConversationKey, turn: Uuid) -> Result<(), BadFrame> {
     let edge = connection.edge.clone();
     let sent = edge.quota.send_message(&edge.conversations, key, turn, &mut connection.used).await;
@@ -88,7 +87,7 @@ async fn use_once(connection: &Connection, proof: &Proof) -> Result<(), BadFrame
     let log = &connection.edge.log;
     match log.put_first(&subject, &id, id.clone().into()).await {
         Ok(()) => Ok(()),
-        // It may be this very use, whose first try was stored and not answered.
+        // The key may come from this very call: its first try was stored and not acknowledged.
         Err(AppendError::Conflict) => {
             let used = log.get(STREAM, &json!({ "last_by_subj": subject }), Via::Leader).await?;
             match used.is_some_and(|used| used.payload == id) {

@@ -1,7 +1,8 @@
-//! Images and files of a message: what is allowed, and where their content goes.
+//! Images and files of a message: the allowed kinds, and the storage of their content.
 //!
-//! An http or https URL is kept as it is, if it leads to the public internet; nobody fetches it here, but models and tools do. A `data:` URL is decoded and its content put into the object
-//! store, so that neither an event nor a fold ever holds it. Kinds go by the type that the client declares; nothing is guessed.
+//! An http or https URL is kept as it is, if it leads to the public internet; the edge does not fetch it, but models and tools do. A
+//! `data:` URL is decoded and its content put into the object store, so that neither an event nor a fold ever holds it. The kind follows
+//! from the media type that the client declares; content is not sniffed.
 
 use std::time::Duration;
 
@@ -26,9 +27,9 @@ use crate::{
     wire::actions::{BadFrame, Fields, GivenFile, GivenImage, invalid},
 };
 
-/// Pictures that models take.
+/// Image types that models accept.
 const IMAGE_TYPES: &[&str] = &["image/png", "image/jpeg", "image/gif", "image/webp"];
-/// Files that tools get: texts, documents, tables, slides, archives, pictures. No programs.
+/// File types that tools accept: texts, documents, tables, slides, archives, pictures. No programs.
 const FILE_TYPES: &[&str] = &[
     "application/gzip",
     "application/json",
@@ -44,14 +45,14 @@ const FILE_TYPES: &[&str] = &[
 const FILE_TYPE_FAMILIES: &[&str] =
     &["text/", "application/vnd.openxmlformats-officedocument.", "application/vnd.oasis.opendocument."];
 
-/// What came with a message, checked; content that came with it is decoded and not yet stored.
+/// The checked attachments of a message. Inline content is decoded and not yet stored.
 #[derive(Default)]
 pub struct Attachments {
     images: Vec<(Source, Option<String>)>,
     files: Vec<(Source, String, Option<String>)>,
 }
 
-/// Where an attachment's content is.
+/// The location of an attachment's content.
 enum Source {
     Url(String),
     Inline { media_type: String, content: Bytes },
@@ -63,7 +64,7 @@ pub async fn take(fields: &mut Fields) -> Result<Attachments, BadFrame> {
     if images.is_empty() && files.is_empty() {
         return Ok(Attachments::default());
     }
-    // To decode megabytes takes long enough that this thread's other connections would wait for it.
+    // Decoding megabytes would block this thread's other connections.
     let checked = tokio::task::spawn_blocking(move || check(images, files)).await;
     checked.unwrap_or_else(|_| Err(invalid("the attachments can't be read")))
 }
@@ -93,14 +94,14 @@ impl Attachments {
         self.images.is_empty() && self.files.is_empty()
     }
 
-    /// What tells these attachments from others: SHA-256 of the content or URL of each.
+    /// Returns the SHA-256 of each attachment's content or URL, as the attachments' identity.
     pub fn digests(&self) -> Vec<[u8; 32]> {
         let sources = self.images.iter().map(|(source, _)| source).chain(self.files.iter().map(|(source, ..)| source));
         sources.map(Source::digest).collect()
     }
 
-    /// Whether every URL leads where the fetch guard lets this product go. A name is looked up; one that is not known here is left
-    /// to the program that fetches it.
+    /// Checks that the fetch guard allows every URL. Host names are resolved; a name that is unknown here is left to the program that
+    /// fetches.
     pub async fn check_urls(&self, policy: &Policy) -> Result<(), BadFrame> {
         let images = self.images.iter().enumerate().map(|(n, (source, _))| (format!("image {}", n + 1), source));
         let files = self.files.iter().map(|(source, name, _)| (name.clone(), source));
@@ -122,7 +123,7 @@ impl Attachments {
         Ok(())
     }
 
-    /// Stores what came with the message, and tells where everything is.
+    /// Puts inline content into the object store and returns the location of every attachment.
     pub async fn store(self, objects: &Objects, key: &ConversationKey) -> Result<(Vec<Image>, Vec<File>), BadFrame> {
         let (mut images, mut files) = (Vec::new(), Vec::new());
         for (source, detail) in self.images {
@@ -135,10 +136,10 @@ impl Attachments {
     }
 }
 
-/// Lookups at once. One that nobody waits for any more still holds a thread until it ends.
+/// Limits concurrent lookups. An abandoned lookup still holds a thread until it ends.
 static LOOKUPS: Semaphore = Semaphore::const_new(limits::ATTACHMENT_LOOKUPS);
 
-/// Whether a name leads to public addresses alone, or nowhere. `None`: that can't be told in time.
+/// Returns true if a name resolves to public addresses alone, or not at all; `None` if the lookup takes too long.
 async fn is_public(name: String, port: u16) -> Option<bool> {
     let wait = Duration::from_millis(limits::ATTACHMENT_LOOKUP_MS);
     let leave = timeout(wait, LOOKUPS.acquire()).await.ok()?.ok()?;
@@ -204,7 +205,7 @@ fn file(given: GivenFile) -> Result<(Source, String, Option<String>), BadFrame> 
         Source::Inline { media_type, .. } => Some(media_type.clone()),
         Source::Url(_) => None,
     };
-    // What is declared beside a `data:` URL does not make the URL's own type another one.
+    // The type declared beside a `data:` URL does not override the URL's own type, so both are checked.
     for media_type in declared.iter().chain(&carried) {
         let in_family = FILE_TYPE_FAMILIES.iter().any(|family| media_type.starts_with(family));
         if !in_family && !FILE_TYPES.contains(&media_type.as_str()) && !IMAGE_TYPES.contains(&media_type.as_str()) {
@@ -214,7 +215,7 @@ fn file(given: GivenFile) -> Result<(Source, String, Option<String>), BadFrame> 
     Ok((source, name, declared.or(carried)))
 }
 
-/// A media type without its parameters.
+/// Returns a media type without its parameters.
 fn essence(media_type: &str) -> String {
     media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().chars().take(128).collect()
 }
@@ -234,7 +235,7 @@ fn source(title: &str, url: String) -> Result<Source, BadFrame> {
     }
 }
 
-/// What a `data:` URL holds, from behind its scheme on.
+/// Decodes a `data:` URL, given without its scheme, into its media type and content.
 fn decode(title: &str, rest: &str) -> Result<(String, Vec<u8>), BadFrame> {
     let too_large = || invalid(format!("{title}: larger than {} MiB", limits::ATTACHMENT_MAX_BYTES >> 20));
     let (head, data) = rest.split_once(',').ok_or_else(|| invalid(format!("{title}: its data URL has no data")))?;
@@ -244,7 +245,7 @@ fn decode(title: &str, rest: &str) -> Result<(String, Vec<u8>), BadFrame> {
         media_type => media_type,
     };
     let is_base64 = head.split(';').skip(1).any(|parameter| parameter.trim() == "base64");
-    // Four letters are three bytes; a lenient bound, so that what is far too large is not decoded first.
+    // Four letters are three bytes. The bound is lenient; it keeps far too large data from being decoded first.
     if is_base64 && data.len() / 4 * 3 > limits::ATTACHMENT_MAX_BYTES + 4 {
         return Err(too_large());
     }

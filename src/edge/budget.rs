@@ -1,14 +1,13 @@
-//! Memory for messages that are still coming, shared by the connections of a process.
+//! A memory budget for messages that are being received, shared by the connections of a process.
 //!
-//! Bytes are taken as they come, never for what a client only announces. So that uploads can't wait for each other for ever,
-//! the oldest one always finds room for the largest message: the others leave that much free.
+//! Bytes are taken as they arrive, never for an announced length. So that uploads can't deadlock, the oldest one always
+//! finds room for the largest message: the others leave that much free.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll, Waker},
 };
 
-/// A number of bytes that messages share.
 pub struct Budget {
     /// Room that only the oldest message may use: the largest message fits.
     kept: usize,
@@ -17,13 +16,13 @@ pub struct Budget {
 
 struct State {
     free: usize,
-    /// Messages that are coming, oldest first.
+    /// Messages that are being received, oldest first.
     coming: Vec<u64>,
     next: u64,
     waiting: Vec<Waker>,
 }
 
-/// The part of the budget that one message has taken; given back when the value is dropped.
+/// The part of the budget that one message has taken, returned on drop.
 pub struct Share {
     budget: Arc<Budget>,
     id: u64,
@@ -31,14 +30,14 @@ pub struct Share {
 }
 
 impl Budget {
-    /// A budget of so many bytes; `largest` is the size of the largest message.
+    /// Makes a budget of `bytes`; `largest` is the size of the largest message.
     pub fn new(bytes: usize, largest: usize) -> Arc<Self> {
         assert!(bytes >= largest, "the largest message must fit");
         let state = State { free: bytes, coming: Vec::new(), next: 0, waiting: Vec::new() };
         Arc::new(Self { kept: largest, state: Mutex::new(state) })
     }
 
-    /// The share of a message of which nothing has come yet.
+    /// Opens an empty share for a new message.
     pub fn share(self: &Arc<Self>) -> Share {
         let mut state = self.lock();
         let id = state.next;
@@ -47,7 +46,6 @@ impl Budget {
         Share { budget: self.clone(), id, taken: 0 }
     }
 
-    /// Bytes that are not taken.
     #[cfg(test)]
     pub fn free(&self) -> usize {
         self.lock().free
@@ -59,7 +57,7 @@ impl Budget {
 }
 
 impl Share {
-    /// Takes bytes until the share has so many of them, or waits for room.
+    /// Takes bytes until the share holds `bytes` of them, or waits for room.
     pub fn poll_reach(&mut self, bytes: usize, context: &mut Context<'_>) -> Poll<()> {
         let Some(more) = bytes.checked_sub(self.taken).filter(|more| *more > 0) else { return Poll::Ready(()) };
         let mut state = self.budget.lock();
@@ -110,7 +108,7 @@ mod tests {
     fn the_oldest_message_always_gets_through() {
         let budget = Budget::new(40, 10);
         let mut shares: Vec<Share> = (0..8).map(|_| budget.share()).collect();
-        // All come at the same pace, until most of them wait.
+        // All messages arrive at the same pace, until most of them wait.
         for bytes in 1..=10 {
             for share in &mut shares {
                 takes(share, bytes);

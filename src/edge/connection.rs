@@ -1,10 +1,11 @@
 //! One client connection.
 //!
-//! Contract of [`serve`]: actions are served one after the other, in the order of the frames, while the frames of running
-//! turns wait in a bounded queue; so an action's answer always precedes the frames that it causes. One task, one `select!`:
-//! (1) take an action and answer it; or take the live frames that are there; or a host's event; or, while a turn is open, look
-//! after silent ones; or drain; or stop, or see that one of the connection's times is over; (2) write everything in one go; (3) close
-//! when the client does not keep up.
+//! Contract of [`serve`]: actions are served one after the other, in the order of the frames, while the frames of running turns wait
+//! in a bounded queue; so an action's answer always precedes the frames that the action causes. One task, one `select!`:
+//! (1) takes an action and answers it; or takes the live frames that are there; or a host's event; or, while a turn is open, checks
+//! silent turns; or drains; or stops, or notices that one of the connection's times is over;
+//! (2) writes everything in one go;
+//! (3) closes when the client does not keep up.
 
 mod missed;
 
@@ -45,51 +46,50 @@ use crate::{
     },
 };
 
-/// A connection's state.
 pub struct Connection {
     pub edge: Arc<Edge>,
     pub listener: Listener,
-    /// What hosts may call this connection.
+    /// The names under which hosts push events to this connection.
     pub registration: Registration,
     pub views: Views,
-    /// Who the client has proved to be.
+    /// The client's proven identity.
     pub principal: Option<Principal>,
     /// The `Origin` of the handshake: the page that the client runs in.
     pub origin: Option<String>,
-    /// Organisations that it has opened sessions for by the word of a widget's policy, the last one last.
+    /// Organisations for which a widget's policy let the client open sessions, the last one last.
     admitted: Vec<String>,
-    /// The session by which it reached each conversation, the newest last.
+    /// The session that gave access to each conversation, the newest last.
     pub(super) reached: VecDeque<Arc<SessionRecord>>,
     /// The session that this connection opened last.
     pub session: Option<Uuid>,
-    /// Where it comes from, as far as that is counted.
+    /// The client's address, as far as quotas count it.
     pub address: IpAddr,
-    /// Messages that it has sent, and sessions and names that it has written.
+    /// The counts of sent messages, and of written sessions and names.
     pub used: Minute,
     pub written: Minute,
-    /// When what was refused last may be tried again.
+    /// The seconds after which the last refused request may be retried.
     pub retry_after_secs: Option<u64>,
-    /// Holds the place among the connections that are counted.
+    /// Holds the connection's slot in the quota.
     _place: Place,
-    /// Whether it has named a session that is its to reach; only then may it send frames with attachments.
+    /// True once the client has named a session that it may reach; only then may it send frames with attachments.
     pub has_session: bool,
-    /// Frames to be written next.
+    /// Frames of the next write.
     pub out: Vec<Bytes>,
 }
 
-/// What a handshake says of a client.
+/// The client as its handshake describes it.
 pub struct Caller {
-    /// Who it has proved to be.
+    /// The client's proven identity.
     pub principal: Option<Principal>,
     pub origin: Option<String>,
     pub address: IpAddr,
-    /// Its place among the connections that are counted.
+    /// The client's connection slot in the quota.
     pub place: Place,
-    /// It asked for the resume extension.
+    /// True if the client asked for the resume extension.
     pub resumes: bool,
 }
 
-/// Why a conversation is not followed.
+/// The reason why a conversation is not watched.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
     #[error("the connection follows as many conversations as it may")]
@@ -98,7 +98,7 @@ pub enum WatchError {
     Read(#[from] ReadError),
 }
 
-/// Serves a client until it leaves, stops reading, or the edge stops.
+/// Serves a client until the client leaves or stops reading, or the edge stops.
 pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
     let (listener, mut live) = edge.hub.listener();
     let (draining, shutdown) = (edge.draining.clone(), edge.shutdown.clone());
@@ -159,7 +159,7 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
 }
 
 impl Drop for Connection {
-    /// Stops watching everything, also when the connection's task has panicked.
+    /// Unwatches all conversations, also when the connection's task has panicked.
     fn drop(&mut self) {
         for conversation in self.views.watched() {
             self.edge.hub.unwatch(conversation, &self.listener);
@@ -167,7 +167,7 @@ impl Drop for Connection {
     }
 }
 
-/// Tells a client that its token does not hold, and closes. It holds its place among the connections meanwhile.
+/// Tells a client that its token is not valid, and closes. The connection holds its slot meanwhile.
 pub async fn refuse(mut socket: Socket, why: Close, place: Place) {
     let words = match why {
         Close::Unverified => "tokens can't be verified now, please try again",
@@ -184,7 +184,7 @@ fn token_error(words: &str) -> Bytes {
 }
 
 impl Connection {
-    /// A connection that has done nothing yet, and the queue of hosts' events for it.
+    /// Makes a connection and its queue of hosts' events.
     pub fn new(edge: Arc<Edge>, listener: Listener, caller: Caller) -> (Self, Receiver<Bytes>) {
         let Caller { principal, origin, address, place, resumes } = caller;
         let (mut registration, pushes) = edge.pushes.register();
@@ -224,26 +224,28 @@ impl Connection {
         self.admitted.push(org.to_string());
     }
 
-    /// The organisation of what the client begins now.
+    /// Returns the organisation of sessions that the client opens now.
     pub fn org(&self) -> &str {
         self.orgs().next().unwrap_or(REFERENCE_ORG)
     }
 
-    /// The organisations in which the client may have something, the likeliest first.
+    /// Returns the organisations in which the client may have conversations, the likeliest first.
     pub fn orgs(&self) -> impl Iterator<Item = &str> {
         let own = self.principal.as_ref().map_or(REFERENCE_ORG, |principal| &principal.org);
         self.admitted.iter().rev().map(String::as_str).chain([own])
     }
 
-    /// Who the client is in this organisation. What somebody has proved counts in their own organisation; in one that a
-    /// widget's policy has brought them to, they are a visitor like any other.
+    /// Returns the client's proven identity in an organisation.
+    ///
+    /// A proof counts in its own organisation. In an organisation that a widget's policy has named, the client is a visitor like any
+    /// other.
     pub fn principal_in(&self, org: &str) -> Option<&Principal> {
         let is_visitor =
             |principal: &&Principal| principal.org != org && self.admitted.iter().any(|known| known == org);
         self.principal.as_ref().filter(|principal| !is_visitor(principal))
     }
 
-    /// The client has opened this session: it is the connection's now, and hosts may reach the connection by it.
+    /// Makes an opened session the connection's current one, and lets hosts reach the connection by it.
     pub fn opened(&mut self, record: &SessionRecord) {
         self.session = Some(record.session);
         self.registration.belongs_to(&record.org);
@@ -251,7 +253,7 @@ impl Connection {
         self.registration.called(PushTo::Agent, &record.org, &record.agent_id);
     }
 
-    /// Takes a live frame and those that are there already, up to one write.
+    /// Takes a live frame and the frames queued behind it, up to one write.
     pub(super) async fn take_live(&mut self, first: LiveFrame, live: &mut Queue) {
         let mut bytes = first.payload.len();
         self.show(first).await;
@@ -264,7 +266,7 @@ impl Connection {
     }
 
     async fn show(&mut self, frame: LiveFrame) {
-        // Of a turn that somebody else began, nothing is shown before it is clear that its watcher still may.
+        // Frames of a turn that another client began are shown only after a check that this watcher still has access.
         let is_news = frame.mark.kind == Kind::Owner || self.views.is_strange(&frame);
         if is_news && (!self.look_again(frame.conversation).await || frame.mark.kind == Kind::Owner) {
             return;
@@ -274,14 +276,14 @@ impl Connection {
         }
     }
 
-    /// Shows a frame if it is the next one.
+    /// Shows a frame if it is the turn's next one.
     async fn show_in_order(&mut self, frame: &LiveFrame) -> Verdict {
         let LiveFrame { mark, conversation, payload, .. } = frame;
         if self.views.owes_something(frame)
             && !self.say_missed(mark.turn, mark.calls_before(), mark.chunks_before()).await
             && mark.kind == Kind::Terminal
         {
-            // What was missed must precede the end; both are shown from the log when it can be read again.
+            // Missed frames must precede the end; both are shown from the log when it can be read again.
             return Verdict::Drop;
         }
         let verdict = self.views.judge(frame);
@@ -295,7 +297,7 @@ impl Connection {
         verdict
     }
 
-    /// Queues a frame of a turn, with its cursor if the client resumes.
+    /// Queues a frame of a turn, with its cursor if the client uses the resume extension.
     pub fn push(&mut self, turn: Uuid, frame: Bytes) {
         let resumes = self.views.resumes;
         let cursor = self.views.get_mut(turn).map(|view| {
@@ -317,7 +319,7 @@ impl Connection {
         }
     }
 
-    /// Frames before this one were lost: takes them from the LIVE stream, else goes on without.
+    /// Fills the gap before a frame from the LIVE stream, else goes on without the lost frames.
     async fn repair(&mut self, frame: LiveFrame) {
         if let Some((key, session)) = self.views.key(frame.conversation).cloned().zip(frame.session) {
             tracing::debug!(turn = %frame.mark.turn, n = frame.mark.n, "frames are missing; reading the LIVE stream");
@@ -329,7 +331,7 @@ impl Connection {
         }
     }
 
-    /// Shows the frames of a turn of this session that the LIVE stream has, and that were not shown yet.
+    /// Shows the frames of a session's turn that the LIVE stream has and the client has not been shown.
     pub async fn replay(&mut self, key: &ConversationKey, turn: Uuid, session: Uuid) {
         for missed in replay::frames(&self.edge.client, key, session).await {
             if missed.mark.turn == turn {
@@ -345,7 +347,7 @@ impl Connection {
         }
     }
 
-    /// Reads the log of a conversation whose turn has ended, so that the next message need not wait for it.
+    /// Loads a conversation after the end of its turn, so that the next message need not wait for the log.
     fn refresh(&self, key: Option<ConversationKey>) {
         if let Some(key) = key {
             let conversations = self.edge.conversations.clone();
@@ -353,20 +355,20 @@ impl Connection {
         }
     }
 
-    /// Subscribes to a conversation's frames; `all` = of every turn.
+    /// Subscribes to a conversation's frames; with `all`, to those of every turn.
     pub async fn watch(&mut self, key: &ConversationKey, all: bool) -> Result<(), WatchError> {
         if !self.views.may_watch(key.conversation) {
             return Err(WatchError::TooMany);
         }
         if self.views.key(key.conversation).is_none() {
-            // Taken down only when it is so: a try that failed is made again by the client's next message.
+            // Recorded only after success: the client's next message retries a failed subscription.
             self.edge.hub.watch(key, &self.listener).await?;
         }
         self.views.watch(key, all);
         Ok(())
     }
 
-    /// Opens the active turn of a conversation and shows where it stands: its prompt, or what was streamed so far.
+    /// Opens the active turn of a conversation and shows its state: its prompt, or the text streamed so far.
     pub async fn attach(&mut self, key: &ConversationKey, turn: &Turn) {
         let id = turn.request.turn;
         self.views.open(key, id, &turn.request.request_id, turn.epoch);
@@ -376,7 +378,7 @@ impl Connection {
         self.show_prompt(turn).await;
     }
 
-    /// Shows the prompt of a parked turn, after the text that precedes it, unless it was shown.
+    /// Shows the prompt of a parked turn, after the text that precedes it, unless the prompt was shown.
     async fn show_prompt(&mut self, turn: &Turn) {
         let Some(park) = &turn.park else { return };
         let prompted = self.views.get_mut(turn.request.turn).map(|view| view.prompted);
@@ -397,8 +399,9 @@ impl Connection {
         }
     }
 
-    /// A live frame can be lost without a later one that shows the gap, so silent turns are checked against the log; and
-    /// clients with a silent turn get a sign of life.
+    /// Checks silent turns against the log, and sends a keepalive to their clients.
+    ///
+    /// A live frame can be lost without a later one that shows the gap.
     pub(super) async fn look_after_silent_turns(&mut self) {
         for turn in self.views.silent(Duration::from_millis(limits::SILENCE_CHECK_MS)) {
             let Some(view) = self.views.get_mut(turn) else { continue };
@@ -410,11 +413,11 @@ impl Connection {
             }
             let active = |state: &Conversation| state.turn.as_ref().is_some_and(|active| active.request.turn == turn);
             let mut loaded = self.edge.conversations.load(&key, Freshness::AtLeast(0)).await;
-            // A copy that does not know the turn may be behind; only the leader can say that there is none.
+            // A stale replica may not know the turn; only the leader can say that there is none.
             if loaded.as_ref().is_ok_and(|state| !active(state) && state.finished_turn(turn).is_none()) {
                 loaded = self.edge.conversations.load(&key, Freshness::Leader).await;
             }
-            // A word of an owner can be lost, too.
+            // The live frame of a new owner can be lost, too.
             if !self.look_again(key.conversation).await {
                 continue;
             }

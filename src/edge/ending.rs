@@ -1,7 +1,7 @@
 //! Ends turns from outside their workers: for their users, for newer messages, for want of a worker.
 //!
-//! The edge writes the terminal event itself, so it works whether the turn runs, waits or has no worker at all. The worker is told
-//! to look at the log; the clients that watch are told by the same frame.
+//! The edge writes the terminal event itself, so a turn ends whether it runs, waits or has no worker at all. A stop hint tells the
+//! worker to look at the log; the terminal frame tells the watching clients.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::{
     wire::render::render,
 };
 
-/// Ends a turn by a command, if that still can be done, and tells whoever watches. Returns the turn's last frame.
+/// Ends a turn by a command, if it can still be ended, and tells its watchers. Returns the turn's last frame.
 pub(super) async fn end(
     edge: &Edge,
     key: &ConversationKey,
@@ -40,8 +40,9 @@ pub(super) async fn end(
     Ok(Some(frame))
 }
 
-/// Ends the turn of a conversation that no worker will take or go on with: it has stood still for as long as a turn may, and all
-/// that time no worker of its pool has been there. Returns its last frame, if it was ended.
+/// Ends a conversation's abandoned turn. Returns the turn's last frame, if it was ended.
+///
+/// An abandoned turn has stood still for as long as a turn may, and all that time its pool has had no worker.
 pub(super) async fn end_if_abandoned(
     edge: &Edge,
     key: &ConversationKey,

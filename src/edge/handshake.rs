@@ -1,9 +1,12 @@
-//! The handshake of `/ws`: who comes, and whether a connection is opened.
+//! The handshake of `/ws`: identifies the client and decides whether a connection is opened.
 //!
-//! (1) The request is a WebSocket handshake, or is told what is wrong with it; (2) its token is verified; (3) the connection
-//! is counted; (4) the upgrade is answered. A token that is there and does not hold never makes its bearer anonymous: where
-//! tokens are optional, the client is told by an `error` frame and a close code of its own, which a page can read, and
-//! otherwise by status 401.
+//! (1) The request is checked to be a WebSocket handshake; a refusal names the fault;
+//! (2) its token is verified;
+//! (3) the connection is counted;
+//! (4) the upgrade is answered.
+//!
+//! A token that is present but not valid never makes its bearer anonymous: where tokens are optional, the client is told by an
+//! `error` frame and a close code of its own, which a page can read, and otherwise by status 401.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -25,7 +28,6 @@ use super::{
 };
 use crate::auth::{Principal, REFERENCE_ORG, TokenError};
 
-/// `/ws`.
 pub fn route(edge: Arc<Edge>) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
     let upgrade = warp::ext::get::<OnUpgrade>().map(Some).or(warp::any().map(|| None)).unify();
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
@@ -63,7 +65,7 @@ async fn shake_hands(
         Ok(principal) => principal,
         Err(unproved) if edge.auth.is_strict() => return Err(unproved.response()),
         Err(Unproved::NoToken) => None,
-        // The refused client is counted as well, so that refusals can't be had in any number.
+        // The refused client is counted as well, so that refusals are bounded.
         Err(Unproved::Token(close)) => {
             let place = place(edge, None, address).await?;
             return Ok(open(edge.clone(), &key, upgrade, move |_, socket| connection::refuse(socket, close, place)));
@@ -75,7 +77,7 @@ async fn shake_hands(
     Ok(open(edge.clone(), &key, upgrade, move |edge, socket| connection::serve(edge, socket, caller)))
 }
 
-/// The key of a handshake, or what is wrong with the request.
+/// Returns the key of a handshake, or the response to a malformed one.
 fn key(method: &Method, headers: &HeaderMap) -> Result<String, Box<Response>> {
     if method != Method::GET {
         let refused = refusal(StatusCode::METHOD_NOT_ALLOWED, "a handshake is a GET");
@@ -108,17 +110,17 @@ fn is_key(key: &str) -> bool {
     BASE64_STANDARD.decode(key.trim()).is_ok_and(|bytes| bytes.len() == 16)
 }
 
-/// The parameters of `/ws`.
+/// The query parameters of `/ws`.
 #[derive(Debug, Default, PartialEq)]
 struct Query {
-    /// `token`: a browser can't set headers.
+    /// `token`, for browsers, which can't set headers.
     token: Option<String>,
     /// `v=resume` asks for the resume extension.
     resumes: bool,
 }
 
 impl Query {
-    /// A parameter that is there twice is refused: two programs on the way could each take another one.
+    /// Parses the query. A repeated parameter is refused: two programs on the way could each take another value.
     fn read(query: &str) -> Result<Self, &'static str> {
         let mut read = Self::default();
         let mut versions = 0;
@@ -135,15 +137,16 @@ impl Query {
     }
 }
 
-/// The token that a client shows: in a header, or else as a parameter. In the mode `trusted` the header alone counts, which the
-/// proxy in front writes: an address is written by anybody.
+/// Returns the client's token: from a header, or else from the query.
+///
+/// In the mode `trusted` the header alone counts, which the proxy in front writes; any client can write a query.
 fn token(edge: &Edge, headers: &HeaderMap, query: &Query) -> Result<Option<String>, &'static str> {
     let first = bearer_of(headers)?;
     let in_query = query.token.as_deref().filter(|token| !token.is_empty() && !edge.auth.trusts_headers_alone());
     Ok(first.or(in_query.map(str::to_owned)))
 }
 
-/// The token in a request's headers.
+/// Returns the bearer token of a request's headers.
 pub(super) fn bearer_of(headers: &HeaderMap) -> Result<Option<String>, &'static str> {
     let mut bearers = headers.get_all(header::AUTHORIZATION).iter().map(bearer);
     match (bearers.next(), bearers.next()) {
@@ -158,7 +161,7 @@ fn bearer(authorization: &HeaderValue) -> Option<String> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_string())
 }
 
-/// Why a client is nobody that is known.
+/// The reason why a client has no proven identity.
 pub(super) enum Unproved {
     NoToken,
     Token(Close),
@@ -176,7 +179,7 @@ impl Unproved {
     }
 }
 
-/// The principal of a token.
+/// Verifies a token and returns its principal, or `None` with tokens off.
 pub(super) async fn principal(edge: &Edge, token: Option<&str>) -> Result<Option<Principal>, Unproved> {
     if !edge.auth.is_on() {
         return Ok(None);
@@ -191,7 +194,7 @@ pub(super) async fn principal(edge: &Edge, token: Option<&str>) -> Result<Option
     })
 }
 
-/// A connection's place among those that are counted.
+/// Takes a connection slot in the quota, or returns the refusal.
 async fn place(edge: &Edge, principal: Option<&Principal>, address: IpAddr) -> Result<Place, Response> {
     let org = principal.map_or(REFERENCE_ORG, |principal| &principal.org);
     edge.quota.connect(org, address).await.map_err(|error| match error {

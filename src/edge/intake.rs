@@ -1,8 +1,8 @@
-//! What a client's bytes may cost before they are a message.
+//! Limits on a client's bytes before they form a message.
 //!
-//! The WebSocket library has one limit for the life of a connection, so it is kept here: the stream under it reads the heads of
-//! frames on their way. A message is read for so long only, and while the process has room for what has come of it; a large one
-//! only on a connection that may send it, and at a least pace.
+//! The WebSocket library has one limit for the life of a connection, so the stream below the library enforces the current one:
+//! it reads the frame headers that pass. A message may take a limited time, and is read only while the process has room for its
+//! received part; a large message only on a connection that may send it, and at a minimum pace.
 
 use std::{
     fmt,
@@ -23,7 +23,7 @@ use tokio::{
 use super::budget::{Budget, Share};
 use crate::limits;
 
-/// Why a message is not read.
+/// The reason why a message is not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excess {
     TooLarge,
@@ -44,9 +44,9 @@ impl std::error::Error for Excess {}
 /// Memory for the unfinished messages of a process.
 #[derive(Clone)]
 pub struct Rooms {
-    /// Of ordinary messages, as far as one is longer than [`limits::FRAME_FREE_BYTES`].
+    /// Room for ordinary messages, as far as one is longer than [`limits::FRAME_FREE_BYTES`].
     small: Arc<Budget>,
-    /// Of messages with attachments.
+    /// Room for messages with attachments.
     large: Arc<Budget>,
 }
 
@@ -59,7 +59,7 @@ impl Default for Rooms {
     }
 }
 
-/// How long a message may take.
+/// The time that a message may take.
 #[derive(Clone, Copy)]
 struct Patience {
     small: Duration,
@@ -78,19 +78,19 @@ impl Default for Patience {
     }
 }
 
-/// A stream that reads the heads of WebSocket frames on their way.
+/// A stream that reads the headers of the WebSocket frames passing through it.
 pub struct Intake<S> {
     pub stream: S,
-    /// What was read before the stream was taken over.
+    /// Bytes that were read before the stream was taken over.
     early: Bytes,
     heads: Heads,
-    /// The largest message that may come now.
+    /// The size of the largest message that may come now.
     most: usize,
     patience: Patience,
     rooms: Rooms,
-    /// The message that is coming, with the memory that it takes and its time.
+    /// The message that is being received, with its memory and its deadlines.
     coming: Option<Coming>,
-    /// When bytes came last.
+    /// The time when bytes last arrived.
     heard_at: Instant,
 }
 
@@ -98,15 +98,15 @@ struct Coming {
     share: Share,
     is_large: bool,
     deadline: Pin<Box<Sleep>>,
-    /// When the pace of a large message is looked at next, and how much of it had come when it was looked at last.
+    /// The next check of a large message's pace, and the number of its bytes at the previous check.
     pace: Pin<Box<Sleep>>,
     seen: u64,
-    /// Whether it has waited for room since then, which is not its client's fault.
+    /// True if the message has waited for room since then, which is not its client's fault.
     waited: bool,
 }
 
 impl<S> Intake<S> {
-    /// A stream that was taken over with the bytes of it that were read before.
+    /// Wraps a stream; `early` are the bytes that were already read from it.
     pub fn new(stream: S, early: Bytes, rooms: Rooms) -> Self {
         Self {
             stream,
@@ -120,23 +120,23 @@ impl<S> Intake<S> {
         }
     }
 
-    /// How many messages have passed, control frames included; `None` while one is under way.
+    /// Returns the number of messages that have passed, control frames included; `None` while one is under way.
     pub fn passed(&self) -> Option<u64> {
         let between = self.heads.message.is_none() && self.heads.payload == 0 && self.heads.head.is_empty();
         between.then_some(self.heads.ended)
     }
 
-    /// Lets large messages come from now on.
+    /// Allows large messages from now on.
     pub fn allow_large(&mut self) {
         self.most = limits::LARGE_FRAME_MAX_BYTES;
     }
 
-    /// When the client sent its last byte.
+    /// Returns the time of the client's last byte.
     pub fn heard_at(&self) -> Instant {
         self.heard_at
     }
 
-    /// Waits until so many bytes more of the message that is coming may be read.
+    /// Waits until `more` bytes of the incoming message may be read.
     fn poll_room(&mut self, more: usize, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(announced) = self.heads.message else {
             self.coming = None;
@@ -148,7 +148,7 @@ impl<S> Intake<S> {
         let (announced, come) = (announced as usize, self.heads.come as usize);
         let is_large = announced > limits::CLIENT_FRAME_MAX_BYTES;
         let (patience, rooms) = (self.patience, &self.rooms);
-        // A message in parts may become a large one.
+        // A fragmented message may become a large one.
         let coming = match self.coming.take().filter(|coming| coming.is_large == is_large) {
             Some(coming) => coming,
             None => Coming {
@@ -173,7 +173,7 @@ impl<S> Intake<S> {
 }
 
 impl Coming {
-    /// Whether the message has taken too long, or too little of it came since this was asked last.
+    /// Returns true if the message has taken too long, or too little of it came since the last check.
     fn is_late(&mut self, come: u64, pace: Duration, context: &mut Context<'_>) -> bool {
         if self.deadline.as_mut().poll(context).is_ready() {
             return true;
@@ -191,7 +191,7 @@ impl Coming {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Intake<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // Nothing is read beyond the end of a large message, so that its buffer can be given up.
+        // Reading stops at the end of a large message, so that its buffer can be released.
         let is_large = self.heads.message.is_some_and(|announced| announced > limits::CLIENT_FRAME_MAX_BYTES as u64);
         let most = match (is_large, usize::try_from(self.heads.payload)) {
             (true, Ok(rest @ 1..)) => rest.min(buf.remaining()),
@@ -230,21 +230,21 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Intake<S> {
     }
 }
 
-/// Follows the frames of a stream of bytes.
+/// Follows the frames in a stream of bytes.
 #[derive(Default)]
 struct Heads {
-    /// The part of a head that was seen: at most 14 bytes.
+    /// The part of a frame header seen so far: at most 14 bytes.
     head: Vec<u8>,
-    /// Bytes of the current frame's payload that are still to come.
+    /// Payload bytes of the current frame that are still to come.
     payload: u64,
-    /// Size of the message that is coming, as far as its frames were announced; `None` between messages.
+    /// The size of the incoming message, as far as its frames were announced; `None` between messages.
     message: Option<u64>,
-    /// Bytes of it that have come.
+    /// Bytes of that message that have come.
     come: u64,
-    /// Whether the current frame is its message's last one, or a control frame.
+    /// True if the current frame is its message's last one.
     ends: bool,
     is_control: bool,
-    /// Messages and control frames that have passed.
+    /// The number of messages and control frames that have passed.
     ended: u64,
 }
 
@@ -271,7 +271,7 @@ impl Heads {
         }
     }
 
-    /// The length of the frame whose head is complete.
+    /// Returns the length of the frame if its header is complete.
     fn length(&self) -> Option<u64> {
         let [_, second, extended @ ..] = &self.head[..] else { return None };
         let mask = if second & 0x80 == 0 { 0 } else { 4 };
@@ -304,7 +304,7 @@ mod tests {
 
     use super::*;
 
-    /// A frame as a client sends it, with a mask of zeros.
+    /// Builds a client's frame with a mask of zeros.
     fn frame(first: u8, payload: usize) -> Vec<u8> {
         let mut frame = vec![first];
         match payload {
@@ -345,7 +345,7 @@ mod tests {
         Rooms { small: Budget::new(small, small / 4), large: Budget::new(large, large / 4) }
     }
 
-    /// A connection whose client has sent the head of a message of this size.
+    /// Opens a connection on which the client has sent the header of a message of this size.
     async fn announced(size: usize, rooms: &Rooms) -> (tokio::io::DuplexStream, Intake<tokio::io::DuplexStream>) {
         let (client, server) = tokio::io::duplex(8 * size);
         let whole = frame(0x81, size);

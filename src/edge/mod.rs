@@ -1,13 +1,13 @@
 //! The edge: client connections, their actions, and the frames of the turns that they watch.
 //!
-//! An edge has sockets, subscriptions and caches, and nothing that another edge could not rebuild from the log.
+//! An edge has sockets, subscriptions and caches, and no state that another edge could not rebuild from the log.
 //!
-//! - [`server`]: listening, routes, drain.   - [`handshake`]: who comes.   - [`connection`]: one client.   - [`views`]: what a client has been shown.
-//! - [`access`]: what visitors without proof may do. - [`admission`]: whether a session may be opened.   - [`quota`]: how much is used.
-//! - [`internal`]: widgets' requests over plain HTTP.   - [`mcp`]: agents as tools of other programs.   - [`push`]: hosts' events for clients.
-//! - [`actions`]: one file an action.        - [`sessions`]: session records. - [`workers`]: whether anybody can answer.
-//! - [`ending`]: ends turns from outside, [`abandoned`] those that no worker takes.   - [`attachments`]: images and files of messages.
-//! - [`intake`], [`budget`]: what a client's bytes may cost before they are a message.
+//! - [`server`]: listening, routes, drain.   - [`handshake`]: identifies clients.   - [`connection`]: one client.
+//! - [`views`]: the delivery tracker.   - [`sessions`]: session records.   - [`workers`]: worker availability.
+//! - [`access`]: rights of visitors without proof.   - [`admission`]: opening of sessions.   - [`quota`]: usage limits.
+//! - [`internal`]: widgets' requests over plain HTTP.   - [`mcp`]: agents as tools.   - [`push`]: hosts' events for clients.
+//! - [`actions`]: one file an action.   - [`ending`]: ends turns from outside; [`abandoned`]: turns that no worker takes.
+//! - [`attachments`]: images and files of messages.   - [`intake`], [`budget`]: limits on a client's bytes before they form a message.
 //! - [`skills`]: instructions that a client may name.   - [`pages`]: the chat page and the auditors' page.
 //!
 //! Invariant: this room never imports `worker` or `model`.
@@ -64,28 +64,27 @@ use crate::{
     wire::presence::{EDGES, EdgeAdvertisement},
 };
 
-/// What an edge is told by configuration.
 #[derive(Clone)]
 pub struct Settings {
     pub regions: Regions,
     pub pool: String,
     pub agent_name: String,
     pub quotas: Quotas,
-    /// How long a turn may stand still before it is given up.
+    /// The time that a turn may stand still before it is given up.
     pub turn_limit: Duration,
     pub skills: skills::Skills,
     /// Calls the host's services for one-time passwords.
     pub passwords: Caller,
     pub access: Access,
-    /// The edge is reached from its own machine only.
+    /// True if the edge is reachable from its own machine only.
     pub is_loopback: bool,
     /// The default model of turns, which messages may name.
     pub model: String,
-    /// Which addresses the URLs of attachments may lead to.
+    /// The policy on addresses that the URLs of attachments may lead to.
     pub fetch: Policy,
 }
 
-/// An edge process's shared parts.
+/// The shared parts of an edge process.
 pub struct Edge {
     pub(crate) id: Uuid,
     pub(crate) client: Client,
@@ -148,7 +147,7 @@ impl Edge {
         }
     }
 
-    /// Has the lists know that a conversation has got an owner. Otherwise they learn it when its next turn ends.
+    /// Tells the index that a conversation has gained an owner. Otherwise the index learns it when the next turn ends.
     pub(crate) fn list_under_owner(&self, key: &ConversationKey, seq: u64) {
         let (index, key) = (Index { log: self.log.clone(), conversations: self.conversations.clone() }, key.clone());
         tokio::spawn(async move {
@@ -158,7 +157,7 @@ impl Edge {
         });
     }
 
-    /// Forgets what is erased while the process runs.
+    /// Drops erased conversations from the caches while the process runs.
     pub async fn forget_erased(self: Arc<Self>) {
         let (conversations, sessions) = (self.conversations.clone(), self.clone());
         let forget = move |conversation| {
@@ -173,7 +172,7 @@ impl Edge {
         abandoned::Sweep::default().run(&self).await;
     }
 
-    /// What says that this edge is there.
+    /// Returns this edge's presence.
     pub(crate) fn presence(&self) -> Presence {
         let advertisement = EdgeAdvertisement { version: env!("CARGO_PKG_VERSION").into() };
         let payload = serde_json::to_vec(&advertisement).expect("an advertisement is a map with string keys");
@@ -182,25 +181,26 @@ impl Edge {
         Presence { log: self.log.clone(), process: self.id, subject, payload: Box::new(move || payload.clone()) }
     }
 
-    /// Has the fold of a conversation kept for the next reader where it has grown by some events: sessions that are opened and
-    /// never ask for a turn would otherwise be read one by one, again and again.
+    /// Saves a conversation's snapshot where its fold has grown by some events.
+    ///
+    /// Otherwise sessions that are opened and never request a turn would be read one by one, again and again.
     pub(crate) fn save_fold(&self, key: &ConversationKey) {
         let (conversations, key) = (self.conversations.clone(), key.clone());
         tokio::spawn(async move { conversations.save(&key).await });
     }
 
-    /// Where a conversation's log is, or `None` when its id names no region of this deployment.
+    /// Returns the key of a conversation's log, or `None` if its id names no region of this deployment.
     pub(crate) fn key(&self, org: &str, conversation: Uuid) -> Option<ConversationKey> {
         let region = self.settings.regions.name(ids::region_number(conversation)?)?;
         Some(ConversationKey { region: region.to_string(), org: org.to_string(), conversation })
     }
 
-    /// A new decision of this edge, for somebody who waits for its answer.
+    /// Returns the author of a new decision, for a client that waits for the answer.
     pub(crate) fn decider(&self) -> Decider {
         self.decider_with_id(ids::event_id(ids::new_random(), 0))
     }
 
-    /// A decision whose event id the caller derives.
+    /// Returns the author of a decision with an event id that the caller derives.
     pub(crate) fn decider_with_id(&self, event_id: String) -> Decider {
         let not_after = Some(self.log.now() + TimeDelta::milliseconds(limits::ACT_NOT_AFTER_MS));
         Decider { source: format!("turnstream/{}/edge/{}", self.settings.regions.home, self.id), event_id, not_after }

@@ -11,7 +11,7 @@ const CHAT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script
     connect-src 'self' ws: wss:; img-src data:; frame-ancestors 'self'; base-uri 'none'; form-action 'none'";
 
 const AUDIT: &str = include_str!("auditors.html");
-/// The page shows what strangers wrote, so of scripts only its own runs.
+/// The page shows untrusted text, so only its own script may run.
 static AUDIT_POLICY: LazyLock<String> = LazyLock::new(|| {
     let script = AUDIT.split_once("<script>").and_then(|(_, rest)| rest.split_once("</script>"));
     let hash = BASE64_STANDARD.encode(Sha256::digest(script.map_or("", |(script, _)| script)));
@@ -21,7 +21,6 @@ static AUDIT_POLICY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Both pages.
 pub fn routes() -> BoxedFilter<(Response,)> {
     let chat = warp::path::end().and(warp::get()).map(|| page(CHAT, CHAT_POLICY));
     let audit = warp::path!("audit").and(warp::get()).map(|| page(AUDIT, &AUDIT_POLICY));

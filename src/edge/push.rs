@@ -1,7 +1,7 @@
-//! Hosts' events: which connections they are for, and the one subscription that brings them.
+//! Hosts' events: their target connections, and the one subscription that brings them.
 //!
-//! A host names a connection, a session, a user, an agent or its organisation; it reaches only connections of its own
-//! organisation. An edge answers with the number of connections that it gave the event to.
+//! A host names a connection, a session, a user, an agent or its organisation; its event reaches only connections of
+//! its own organisation. An edge answers with the number of connections that took the event.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,7 +23,7 @@ use crate::{
 
 type Target = (PushTo, String, String);
 
-/// The connections of this edge by what a host may call them.
+/// The connections of this edge, by the names that hosts use.
 #[derive(Clone, Default)]
 pub struct Pushes(Arc<Mutex<Table>>);
 
@@ -43,7 +43,7 @@ impl Table {
     }
 }
 
-/// A connection's place in the table; dropping it takes the connection out.
+/// A connection's entry in the table, removed on drop.
 pub struct Registration {
     pushes: Pushes,
     id: Uuid,
@@ -51,7 +51,7 @@ pub struct Registration {
 }
 
 impl Pushes {
-    /// Takes a connection in, and gives the queue of what it is sent.
+    /// Registers a connection and returns the queue of its events.
     pub fn register(&self) -> (Registration, mpsc::Receiver<Bytes>) {
         let (sender, queue) = mpsc::channel(limits::CONNECTION_PUSHES);
         let id = Uuid::new_v4();
@@ -59,7 +59,7 @@ impl Pushes {
         (Registration { pushes: self.clone(), id, targets: HashSet::new() }, queue)
     }
 
-    /// Gives an event to all connections that a target names; returns how many took it.
+    /// Gives an event to all connections of a target; returns the number that took it.
     fn give(&self, target: &Target, event: &Bytes) -> u64 {
         let table = self.0.lock().expect("no panic happens under this lock");
         let ids = table.targets.get(target).into_iter().flatten();
@@ -67,12 +67,12 @@ impl Pushes {
         queues.filter(|queue| queue.try_send(event.clone()).is_ok()).count() as u64
     }
 
-    /// The edge's subscription to the events of its region.
+    /// Subscribes to the events of the region.
     pub async fn subscribe(client: &Client, region: &str) -> Result<Subscriber, String> {
         soon(client.subscribe(subjects::push_all(region))).await
     }
 
-    /// Gives out what comes, until the subscription ends. `edge` is who answers.
+    /// Distributes events until the subscription ends; the replies name `edge`.
     pub async fn serve(self, client: Client, mut events: Subscriber, edge: Uuid) {
         while let Some(event) = events.next().await {
             let Some(target) = subjects::parse_push(&event.subject) else { continue };
@@ -87,7 +87,7 @@ impl Pushes {
 }
 
 impl Registration {
-    /// The connection may be called so from now on.
+    /// Adds a name by which hosts may reach the connection.
     pub fn called(&mut self, to: PushTo, org: &str, id: &str) {
         let target = (to, org.to_string(), id.to_string());
         if self.targets.insert(target.clone()) {
@@ -96,7 +96,7 @@ impl Registration {
         }
     }
 
-    /// The connection may not be called so any more.
+    /// Removes a name by which hosts may reach the connection.
     pub fn no_longer_called(&mut self, to: PushTo, org: &str, id: &str) {
         let target = (to, org.to_string(), id.to_string());
         if self.targets.remove(&target) {
@@ -104,7 +104,7 @@ impl Registration {
         }
     }
 
-    /// The connection is of this organisation, too.
+    /// Adds the connection to an organisation.
     pub fn belongs_to(&mut self, org: &str) {
         self.called(PushTo::Connection, org, &self.id.to_string());
         self.called(PushTo::Org, org, org);

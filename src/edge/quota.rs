@@ -1,9 +1,9 @@
-//! How much connections, sessions and organisations use, counted over all edges.
+//! Usage by connections, sessions and organisations, counted over all edges.
 //!
-//! Messages are counted by the minute, tokens by the day: counters of the log's server, whose subjects hold minute and day.
-//! Connections are counted by each edge for itself ([`connections`]). Turns that run are not counted up and down, which a crash
-//! would falsify: each message leaves a note of its conversation, which the turn's end takes away; and when there are as many
-//! notes as turns are allowed, the log says which of them still run.
+//! Messages are counted by the minute, tokens by the day, in counters of the log's server; their subjects hold minute and day.
+//! Each edge counts its own connections ([`connections`]). Running turns are not counted up and down, which a crash would
+//! falsify: each message leaves a note of its conversation, which the turn's end removes; and when there are as many notes as
+//! turns are allowed, the log says which of them still run.
 
 pub mod connections;
 
@@ -35,7 +35,7 @@ use crate::{
     subjects::{self, ConversationKey, Counted},
 };
 
-/// Why something is not done now.
+/// The reason why a request is not served now.
 #[derive(Debug, thiserror::Error)]
 pub enum QuotaError {
     #[error("too much; in {0} s it may be tried again")]
@@ -46,17 +46,17 @@ pub enum QuotaError {
     Write(#[from] AppendError),
 }
 
-/// What is used of an edge's and all edges' quotas.
+/// The quotas of an edge, and the counters behind them.
 #[derive(Clone)]
 pub struct Quota {
     limits: Quotas,
     log: NatsLog,
     connections: Connections,
-    /// What each address has had written in the last minute.
+    /// The writes of each address in the last minute.
     written: Cache<IpAddr, Arc<Mutex<Minute>>>,
 }
 
-/// A minute's messages over one connection.
+/// A counter that starts anew every minute.
 #[derive(Debug)]
 pub struct Minute {
     began: Instant,
@@ -70,7 +70,7 @@ impl Default for Minute {
 }
 
 impl Minute {
-    /// Counts one more, unless there were as many as may be in this minute; 0 = any number.
+    /// Counts one more, unless `max` were counted in this minute; 0 means no limit.
     pub fn take(&mut self, max: u64) -> Result<(), QuotaError> {
         const MINUTE: Duration = Duration::from_secs(60);
         if self.began.elapsed() >= MINUTE {
@@ -84,7 +84,7 @@ impl Minute {
     }
 }
 
-/// An entry of `X-Forwarded-For`: an address, with or without a port.
+/// Parses an entry of `X-Forwarded-For`: an address, with or without a port.
 fn forwarded(entry: &str) -> Option<IpAddr> {
     let entry = entry.trim_matches('"');
     let bracketed = || entry.strip_prefix('[')?.split_once(']').map(|(address, _)| address)?.parse().ok();
@@ -92,7 +92,7 @@ fn forwarded(entry: &str) -> Option<IpAddr> {
     entry.parse().ok().or_else(with_port).or_else(bracketed)
 }
 
-/// What an address counts for: of IPv6 the network, for one client has all of its addresses.
+/// Returns the address that counts: of IPv6 the network, since one client has all of its addresses.
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(address) if address.to_ipv4_mapped().is_none() => {
@@ -110,8 +110,10 @@ impl Quota {
         Self { limits, connections: Connections::new(log.clone(), edge), log, written }
     }
 
-    /// The address that a connection counts for: the one that the outermost known proxy saw. Of IPv6 the network counts.
-    /// `None`: a proxy wrote something that is no address, so nobody can tell for whom it counts.
+    /// Returns the address that a connection counts for: the one that the outermost known proxy saw.
+    ///
+    /// Of IPv6 the network counts. `None` if a proxy wrote something that is no address, so that the connection can't be
+    /// attributed.
     pub fn address(&self, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
         let Some(hops) = self.limits.proxies.checked_sub(1) else { return Some(network(peer)) };
         // Several header lines are one list, in their order.
@@ -119,15 +121,15 @@ impl Quota {
         let list = lines.map(|line| line.to_str().ok()).collect::<Option<Vec<_>>>()?.join(",");
         let entries: Vec<&str> = list.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
         if entries.is_empty() {
-            // Somebody inside has connected without the proxy.
+            // A client inside the network has connected without the proxy.
             return Some(network(peer));
         }
-        // Who comes through fewer proxies than there are counts for the first of them.
+        // A client that comes through fewer proxies than configured counts for the first of them.
         let at = entries.len().saturating_sub(1 + hops);
         forwarded(entries[at]).map(network)
     }
 
-    /// Counts a connection, if there may be one more.
+    /// Takes a connection slot, if one is free.
     pub async fn connect(&self, org: &str, address: IpAddr) -> Result<Place, QuotaError> {
         let of_org = self.limits.org_connections.of(org).map(|max| (Counted::Org(org), max));
         let of_address = self.limits.address_connections.map(|max| (Counted::Address(address), max));
@@ -140,7 +142,7 @@ impl Quota {
         Ok(place)
     }
 
-    /// Keeps what is counted of connections current for other edges.
+    /// Keeps this edge's connection counts current for other edges.
     pub async fn keep(self) {
         self.connections.keep().await;
     }
@@ -152,20 +154,21 @@ impl Quota {
         self.count_in_minute(&subjects::count_sessions(address, minute(now)), max, now).await
     }
 
-    /// Counts something that a connection has written for ever, if it and its address may have one more.
+    /// Counts a permanent write of a connection, if the connection and its address may have one more.
     pub fn write(&self, address: IpAddr, written: &mut Minute) -> Result<(), QuotaError> {
         written.take(self.limits.connection_writes)?;
         self.write_from(address)
     }
 
-    /// The same of what comes outside of connections. Counted by this edge for itself: a limit that is there to stop floods is
-    /// not worth a request to the log's server for each session.
+    /// Counts a permanent write outside of connections.
+    ///
+    /// Each edge counts for itself: a limit against floods is not worth a request to the log's server for each session.
     pub fn write_from(&self, address: IpAddr) -> Result<(), QuotaError> {
         let written = self.written.get_with(address, Arc::default);
         written.lock().expect("no panic happens under this lock").take(self.limits.address_writes)
     }
 
-    /// Counts a message that asks for a turn, if there may be one more. `used` is what its connection has used.
+    /// Counts a message that requests a turn, if there may be one more. `used` is the count of its connection.
     pub async fn send_message(
         &self,
         conversations: &Conversations<NatsLog>,
@@ -175,13 +178,13 @@ impl Quota {
     ) -> Result<(), QuotaError> {
         let (org, now) = (&key.org, Utc::now());
         let in_session = self.limits.session_messages.of(org);
-        // What this edge knows may be behind: another one may have taken messages, and a turn may have ended.
+        // The cached state may be behind: another edge may have taken messages, and a turn may have ended.
         let state = match conversations.cached(key).filter(|state| in_session.is_none() && state.turn.is_none()) {
             Some(state) => state,
             None => conversations.load(key, Freshness::AtLeast(0)).await?,
         };
-        // A request that comes again asks for nothing new, and one that comes while a turn is active is refused for that.
-        // That one which waits for a person may give way.
+        // A repeated request asks for nothing new, and a message during an active turn is refused for that reason. A turn that
+        // waits for a person may give way.
         let stands = state.turn.as_ref().is_some_and(|active| active.request.turn == turn || active.park.is_none());
         if stands || state.finished_turn(turn).is_some() {
             return Ok(());
@@ -214,10 +217,10 @@ impl Quota {
         Ok(())
     }
 
-    /// Notes that a conversation begins a turn, if no more of the organisation's run than may.
+    /// Notes that a conversation begins a turn, if the organisation may run one more.
     ///
     /// The note comes first, so that two edges see each other's. Before a turn is refused, notes of turns that do not run are
-    /// taken away; so they cost the next one nothing.
+    /// removed, so they cost the next turn nothing.
     async fn begin_turn(
         &self,
         conversations: &Conversations<NatsLog>,
@@ -228,7 +231,7 @@ impl Quota {
         self.log.note_turn(&key.org, key.conversation, turn).await?;
         let admitted = self.is_room(conversations, key, max).await;
         if !matches!(admitted, Ok(true)) {
-            // It does not begin.
+            // The turn does not begin.
             self.log.drop_note(&key.org, key.conversation, turn).await?;
         }
         if admitted? { Ok(()) } else { Err(QuotaError::Limited(limits::TURN_RETRY_SECS)) }
@@ -263,7 +266,7 @@ impl Quota {
         Ok(true)
     }
 
-    /// Takes the note of a conversation away whose turn this edge has ended.
+    /// Removes the note of a turn that this edge has ended.
     pub fn end_turn(&self, key: &ConversationKey, turn: Uuid) {
         if self.limits.org_turns.of(&key.org).is_none() {
             return;
@@ -276,8 +279,10 @@ impl Quota {
         });
     }
 
-    /// Whether a note is about a turn that runs: one that waits for a person does not, and one whose request another edge may
-    /// be writing just now does.
+    /// Returns true if a note is about a running turn.
+    ///
+    /// A turn that waits for a person does not run; a turn without a stored request does, while another edge may be writing
+    /// that request.
     async fn is_running(
         &self,
         conversations: &Conversations<NatsLog>,
@@ -296,7 +301,7 @@ impl Quota {
     }
 }
 
-/// Whether a conversation may have one more message in this minute, by the times of its last ones.
+/// Checks that a conversation may have one more message in this minute, by the times of its last ones.
 fn in_conversation(state: &Conversation, max: u64, now: DateTime<Utc>) -> Result<(), QuotaError> {
     let minute = TimeDelta::seconds(60);
     let asked = state.messages.iter().filter(|message| matches!(message.body, Body::User(_)));

@@ -1,4 +1,4 @@
-//! The conversations that a client has reached by a session, and whether it may still watch them.
+//! The conversations that a client has reached by a session, and the check that it may still watch them.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl Connection {
-    /// The client has named a session that is its to use.
+    /// Records a session that the client has named and may use.
     pub fn reaches(&mut self, record: &Arc<SessionRecord>) {
         self.has_session = true;
         self.reached.retain(|known| known.conversation != record.conversation);
@@ -27,18 +27,18 @@ impl Connection {
         }
     }
 
-    /// The session of this conversation that the client has named.
+    /// Returns the session of this conversation that the client has named.
     pub fn reached_by(&self, conversation: Uuid) -> Option<&Arc<SessionRecord>> {
         self.reached.iter().find(|record| record.conversation == conversation)
     }
 
-    /// Whether the client has named a session of this conversation.
     pub fn has_reached(&self, conversation: Uuid) -> bool {
         self.reached_by(conversation).is_some()
     }
 
-    /// Looks again whether the client may watch a conversation, and stops if not: it has got an owner since. A client that
-    /// waits for an answer there is told that its session is gone.
+    /// Checks again whether the client may watch a conversation, and stops if not: an owner has come since.
+    ///
+    /// A client that waits for an answer there is told that its session is gone.
     pub(super) async fn look_again(&mut self, conversation: Uuid) -> bool {
         let Some(key) = self.views.key(conversation).cloned() else { return false };
         if !self.edge.auth.is_on() {
@@ -72,7 +72,7 @@ impl Connection {
         false
     }
 
-    /// Forgets the session of a conversation, and that hosts may reach the connection by it.
+    /// Forgets the session of a conversation, also as a name for hosts to reach the connection by.
     fn let_go(&mut self, conversation: Uuid) {
         for record in self.reached.iter().filter(|record| record.conversation == conversation) {
             self.registration.no_longer_called(PushTo::Session, &record.org, &record.session.to_string());

@@ -33,10 +33,10 @@ use crate::limits;
 #[derive(Clone, Copy)]
 pub struct Peer(pub IpAddr);
 
-/// Answers `/ready`: `Ok`, or what is wrong.
+/// Answers `/ready`: `Ok`, or the cause of the fault.
 pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
-/// `/health` and `/ready`.
+/// The routes `/health` and `/ready`.
 pub fn probes(ready: Readiness) -> impl Filter<Extract = (impl Reply,), Error = warp::Rejection> + Clone {
     let health = warp::path!("health").and(warp::get()).map(|| "ok".into_response());
     let ready = warp::path!("ready").and(warp::get()).map(move || match ready() {
@@ -50,7 +50,7 @@ pub fn probes(ready: Readiness) -> impl Filter<Extract = (impl Reply,), Error = 
     health.or(ready).unify().or(options).unify()
 }
 
-/// Everything that an edge serves. `admin` is the administrators' part of it.
+/// All routes of an edge; `admin` is the administrators' part.
 pub fn routes(
     edge: Arc<Edge>,
     ready: Readiness,
@@ -69,13 +69,13 @@ pub fn routes(
     let served = pages::routes().or(admin).unify().or(internal::routes(edge.clone())).unify();
     let served = served.or(mcp::routes(edge.clone())).unify();
     let served = served.or(handshake::route(edge)).unify().or(options()).unify();
-    // Probes come with the names and addresses of balancers.
+    // Probes come with the names and addresses of balancers, so the guard does not apply.
     probes(ready).or(guard.and(served)).recover(refused)
 }
 
 impl Reject for Outside {}
 
-/// What may be asked of a path that is there: `OPTIONS`.
+/// Answers `OPTIONS` on existing paths.
 fn options() -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
     const PATHS: [&str; 3] = ["/", "/audit", "/ws"];
     let is_there = warp::path::full().and_then(|path: warp::path::FullPath| async move {
@@ -88,7 +88,7 @@ fn allowed(status: StatusCode) -> Response {
     warp::reply::with_header(status, "allow", "GET, HEAD, OPTIONS").into_response()
 }
 
-/// The answer to what is not served: a path that is not there, a method that its path does not have, a page of elsewhere.
+/// Answers rejected requests: an unknown path, a method that the path does not have, a page of another origin.
 pub async fn refused(rejection: warp::Rejection) -> Result<Response, Infallible> {
     Ok(if let Some(outside) = rejection.find::<Outside>() {
         warp::reply::with_status(outside.words(), StatusCode::FORBIDDEN).into_response()
@@ -101,8 +101,9 @@ pub async fn refused(rejection: warp::Rejection) -> Result<Response, Infallible>
 
 /// Accepts connections until `shutdown`.
 ///
-/// (1) Accept, (2) switch Nagle's algorithm off, which would hold back every first token by 40 ms, (3) serve HTTP/1.1 with
-/// bounds on the size and the time of a request's head.
+/// (1) Accepts;
+/// (2) switches Nagle's algorithm off, which would hold back every first token by 40 ms;
+/// (3) serves HTTP/1.1 with bounds on the size and the time of a request's head.
 pub async fn listen<F>(listener: TcpListener, routes: F, shutdown: CancellationToken)
 where
     F: Filter<Error = Infallible> + Clone + Send + Sync + 'static,
@@ -113,7 +114,7 @@ where
             None => return,
             Some(Ok(accepted)) => accepted,
             Some(Err(error)) => {
-                // Out of file descriptors, most likely: others must go before new ones can come.
+                // Out of file descriptors, most likely: other connections must close before new ones can come.
                 tracing::warn!(%error, "a connection was not accepted");
                 tokio::time::sleep(Duration::from_millis(limits::RETRY_FIRST_MS)).await;
                 continue;
@@ -125,7 +126,7 @@ where
         let routes = TowerToHyperService::new(warp::service(routes.clone()));
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(Peer(address.ip()));
-            // What answers GET answers HEAD: the server leaves the body out, for it knows what was asked.
+            // A HEAD is routed as a GET: the server leaves the body out, since it knows the original method.
             if request.method() == Method::HEAD && request.uri().path() != "/ws" {
                 *request.method_mut() = Method::GET;
             }
@@ -142,13 +143,13 @@ where
     }
 }
 
-/// Binds the listening address.
 pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Closes every connection with 1012: at once where no turn runs, else when the turns are over or the time for them is. Then waits
-/// for the connections to close, for a while.
+/// Closes every connection with 1012: at once without a running turn, else when the turns are over or `for_turns` has passed.
+///
+/// Then waits for a while until the connections have closed.
 pub async fn drain(edge: &Edge, for_turns: Duration) {
     edge.draining.cancel();
     edge.connections.close();

@@ -17,12 +17,12 @@ use crate::{
     wire::stored::SessionRecord,
 };
 
-/// The sessions of the deployment, as this edge knows them.
+/// The session records of the deployment, cached on this edge.
 pub struct Sessions {
     log: NatsLog,
     regions: Regions,
     known: Cache<Uuid, Arc<SessionRecord>>,
-    /// The known sessions of a conversation, so that it is forgotten without a look at the others.
+    /// The cached sessions of a conversation, so that it is forgotten without a look at the others.
     of_conversation: Cache<Uuid, Vec<Uuid>>,
 }
 
@@ -33,10 +33,10 @@ impl Sessions {
         Self { log, regions, known, of_conversation: Cache::new(limits::SESSIONS_CACHED) }
     }
 
-    /// The session with this id, if it is the caller's.
+    /// Returns the session with this id, if it is the caller's.
     ///
-    /// That it is not there is confirmed by the stream's leader before it is said. One that is not the caller's takes the same
-    /// two requests, the rest of them for an id that nobody has, so that the time does not tell which of both it was.
+    /// The stream's leader must confirm that a session is missing. Another user's session takes the same two requests, the
+    /// rest of them for an unused id, so that the time does not tell the two cases apart.
     pub async fn find(
         &self,
         id: Uuid,
@@ -58,7 +58,7 @@ impl Sessions {
         for via in [Via::Replica, Via::Leader] {
             let query = json!({ "last_by_subj": subjects::session(region, asked) });
             let Some(message) = self.log.get(&stream, &query, via).await? else { continue };
-            // What was erased is not there.
+            // An erased session counts as missing.
             let Some(message) = self.log.opened(message).await? else { return Ok(None) };
             let record: SessionRecord = match serde_json::from_slice(&message.payload) {
                 Ok(record) => record,
@@ -77,7 +77,7 @@ impl Sessions {
         Ok(None)
     }
 
-    /// Forgets the sessions of a conversation that was erased.
+    /// Forgets the sessions of an erased conversation.
     pub fn forget(&self, conversation: Uuid) {
         let of_it = self.of_conversation.remove(&conversation).unwrap_or_default();
         of_it.iter().for_each(|session| self.known.invalidate(session));

@@ -1,7 +1,7 @@
 //! Skills: instructions in files that a client may name for a turn.
 //!
-//! `{folder}/{name}.md`, or `{folder}/{name}/SKILL.md`. What is not plainly there is not there: no folder, an odd name, a link
-//! that leads out of the folder, a file that is too large or no text. Front matter is for people and is left out.
+//! `{folder}/{name}.md`, or `{folder}/{name}/SKILL.md`. Irregular skills count as missing: no folder, an odd name, a link that
+//! leads out of the folder, a file that is too large or no text. Front matter is for people and is left out.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,6 @@ use crate::{domain::event::Skill, limits};
 pub struct Skills(pub Option<PathBuf>);
 
 impl Skills {
-    /// The skill with this name.
     pub async fn find(&self, name: &str) -> Option<Skill> {
         let folder = self.0.as_ref().filter(|_| is_name(name))?;
         let folder = tokio::fs::canonicalize(folder).await.ok()?;
@@ -39,7 +38,7 @@ async fn read(folder: &Path, file: &Path) -> Option<String> {
     tokio::fs::read_to_string(&file).await.ok().filter(|text| !body(text).is_empty())
 }
 
-/// The text without front matter.
+/// Returns the text without front matter.
 fn body(text: &str) -> &str {
     let rest = text.strip_prefix("---\n").and_then(|rest| rest.split_once("\n---\n"));
     rest.map_or(text, |(_, body)| body).trim()

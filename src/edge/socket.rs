@@ -1,6 +1,6 @@
-//! One WebSocket, with limits: what it reads, how it writes, how it ends.
+//! One WebSocket, with limits on reading, writing and closing.
 //!
-//! The upgrade is done here rather than by warp, whose WebSocket allocates 128 KiB of read buffer for every connection and
+//! The upgrade is done here rather than by warp: its WebSocket allocates 128 KiB of read buffer for every connection and
 //! copies every outgoing frame into a new string.
 
 use std::{io, time::Duration};
@@ -25,16 +25,16 @@ use tokio_tungstenite::{
 use super::intake::{Excess, Intake, Rooms};
 use crate::limits;
 
-/// The close code that tells a client that it needs another token: trying again with the same one is no use.
+/// The close code for a client that needs another token: a retry with the same one is no use.
 const TOKEN_CLOSE_CODE: u16 = 4401;
 
-/// Why a connection is closed by this side.
+/// The reason why this side closes a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Close {
     TooLarge,
     NotUtf8,
     Protocol,
-    /// The server stops or restarts; another one will do.
+    /// The server stops or restarts; the client may go on with another one.
     Restart,
     /// The client does not read fast enough; a new connection starts from the log.
     TooSlow,
@@ -44,7 +44,7 @@ pub enum Close {
     Silent,
     /// The client has opened no session for too long.
     NoSession,
-    /// The client's token does not hold.
+    /// The client's token is not valid.
     BadToken,
     /// The client's token has expired.
     Expired,
@@ -71,7 +71,7 @@ impl Close {
     }
 }
 
-/// What came from the client.
+/// A client's message, or the end of the connection.
 pub enum Incoming {
     Text(Utf8Bytes),
     Binary,
@@ -79,17 +79,16 @@ pub enum Incoming {
     End(Option<Close>),
 }
 
-/// A client's socket.
 pub struct Socket {
     inner: WebSocketStream<Intake<TcpStream>>,
-    /// Messages that were read, control frames included.
+    /// The number of messages read, control frames included.
     read: u64,
-    /// Whether the library keeps the buffer of a large message.
+    /// True while the library keeps the buffer of a large message.
     is_swollen: bool,
 }
 
 impl Socket {
-    /// Takes over the TCP connection of an accepted upgrade. `rooms`: memory for the unfinished frames of the process.
+    /// Takes over the TCP connection of an accepted upgrade; `rooms` is the process's memory for unfinished frames.
     pub async fn new(upgraded: Upgraded, rooms: Rooms) -> io::Result<Self> {
         let parts = upgraded
             .downcast::<TokioIo<TcpStream>>()
@@ -98,8 +97,10 @@ impl Socket {
         Ok(Self { inner: websocket(intake).await, read: 0, is_swollen: false })
     }
 
-    /// After a large message: the library would keep its buffer for the life of the connection, so it begins anew as soon as
-    /// it holds nothing that was not read.
+    /// Releases the buffer of a large message.
+    ///
+    /// The library would keep it for the life of the connection, so the WebSocket starts anew as soon as it holds no unread
+    /// bytes.
     pub async fn shrunk(mut self) -> Self {
         let holds_nothing = self.inner.get_ref().passed() == Some(self.read);
         if self.is_swollen && holds_nothing && self.inner.flush().await.is_ok() {
@@ -118,18 +119,18 @@ impl Socket {
         self.inner.get_mut().allow_large();
     }
 
-    /// When the client sent its last byte.
+    /// Returns the time of the client's last byte.
     pub fn heard_at(&self) -> Instant {
         self.inner.get_ref().heard_at()
     }
 
-    /// Asks the client whether it is there. False: it is gone.
+    /// Sends a ping. Returns false if the client is gone.
     pub async fn ping(&mut self) -> bool {
         let ping = self.inner.send(Message::Ping(Bytes::new()));
         matches!(timeout(Duration::from_millis(limits::SOCKET_WRITE_MS), ping).await, Ok(Ok(())))
     }
 
-    /// The next message; control pings are answered on the way. Cancel-safe.
+    /// Returns the next message; control pings are answered on the way. Cancel-safe.
     pub async fn read(&mut self) -> Incoming {
         loop {
             let next = self.inner.next().await;
@@ -150,11 +151,11 @@ impl Socket {
         }
     }
 
-    /// Writes frames in one go. False: the client is gone or has not read for too long.
+    /// Writes frames in one go. Returns false if the client is gone or has not read for too long.
     pub async fn write(&mut self, frames: &mut Vec<Bytes>) -> bool {
         let work = async {
             for frame in frames.drain(..) {
-                // Frames are JSON, serialised here or by a worker; one that is not UTF-8 is not worth a connection.
+                // Frames are JSON, serialised here or by a worker; a frame that is not UTF-8 is not worth a connection.
                 match Utf8Bytes::try_from(frame) {
                     Ok(text) => self.inner.feed(Message::Text(text)).await?,
                     Err(_) => tracing::error!("a frame is not UTF-8"),
@@ -165,8 +166,9 @@ impl Socket {
         matches!(timeout(Duration::from_millis(limits::SOCKET_WRITE_MS), work).await, Ok(Ok(())))
     }
 
-    /// Says why, then waits a moment for the client to take note, reading and ignoring what it still sends: closing a
-    /// socket with unread data would reset the connection and lose the close frame.
+    /// Sends the close frame, then waits a moment for the client to take note, reading and ignoring its remaining bytes.
+    ///
+    /// Closing a socket with unread data would reset the connection and lose the close frame.
     pub async fn close(mut self, why: Option<Close>) {
         let deadline = Instant::now() + Duration::from_millis(limits::CLOSE_WAIT_MS);
         let said = timeout_at(deadline, async {
@@ -193,7 +195,7 @@ impl Socket {
     }
 }
 
-/// How large a frame may be now is decided by the intake.
+/// The intake enforces the current limit on frames, so the library gets the largest one.
 async fn websocket(intake: Intake<TcpStream>) -> WebSocketStream<Intake<TcpStream>> {
     let config = WebSocketConfig::default()
         .read_buffer_size(limits::SOCKET_READ_BUFFER_BYTES)
@@ -203,7 +205,7 @@ async fn websocket(intake: Intake<TcpStream>) -> WebSocketStream<Intake<TcpStrea
     WebSocketStream::from_raw_socket(intake, Role::Server, Some(config)).await
 }
 
-/// Why the intake refuses to read on, if it does.
+/// Returns the reason why the intake refuses to read on, if it does.
 fn excess(error: &io::Error) -> Option<Close> {
     match error.get_ref()?.downcast_ref::<Excess>()? {
         Excess::TooLarge => Some(Close::TooLarge),

@@ -8,11 +8,10 @@ use tokio::time::{Instant, sleep_until};
 use super::Edge;
 use crate::{auth::Principal, limits};
 
-/// The times of a connection that may be over.
 pub struct Times {
     every: Duration,
     ping_at: Instant,
-    /// Pings since the client was heard.
+    /// Pings since the client's last byte.
     unanswered: u32,
     pinged_at: Instant,
     wait: Duration,
@@ -20,13 +19,13 @@ pub struct Times {
     expires_at: Option<Instant>,
 }
 
-/// The time that is over.
+/// A deadline that has passed.
 pub enum Over {
-    /// A pause after which the client is asked whether it is there.
+    /// A pause, after which the client gets a ping.
     Pause,
     /// The time for opening a session.
     Session,
-    /// The time for which the client's token holds.
+    /// The lifetime of the client's token.
     Token,
 }
 
@@ -43,14 +42,14 @@ impl Times {
         Self { every, ping_at: now + every, unanswered: 0, pinged_at: now, wait, session_by: now + wait, expires_at }
     }
 
-    /// The client has sent an action. One that has proved who it is may do without a session for as long as it acts.
+    /// Records an action. A client with a proven identity may do without a session for as long as it acts.
     pub fn acted(&mut self, is_known: bool) {
         if is_known {
             self.session_by = Instant::now() + self.wait;
         }
     }
 
-    /// The next time that is over. Cancel-safe.
+    /// Waits for the next deadline. Cancel-safe.
     pub async fn next(&mut self, has_session: bool) -> Over {
         let session_by = (!has_session).then_some(self.session_by);
         let times = [(Some(self.ping_at), Over::Pause), (session_by, Over::Session), (self.expires_at, Over::Token)];
@@ -63,7 +62,7 @@ impl Times {
         over
     }
 
-    /// Whether the client has let too many pings go by; counts the one that is due.
+    /// Returns true if the client has left too many pings unanswered; counts the ping that is due.
     pub fn is_silent(&mut self, heard_at: Instant) -> bool {
         if heard_at >= self.pinged_at {
             self.unanswered = 0;

@@ -1,9 +1,9 @@
-//! What a connection has been shown of the turns that it watches.
+//! Delivery tracking: the frames of watched turns that a connection has been shown.
 //!
 //! Contract: of a turn's frames, those of an older epoch and those already shown are dropped, the rest come in order, a
-//! missing one is noticed, and the terminal frame is shown once. When a worker takes over and asks the model again, a
-//! client that has seen text of that model call gets a marker; then a client of the resume extension gets the text anew,
-//! a standard client none of it, for the final answer holds it all.
+//! missing frame is noticed, and the terminal frame is shown once. When a worker takes over and asks the model again, a client
+//! that has seen text of that model call gets a marker; then a client of the resume extension gets the text anew, a standard
+//! client none of it, for the final answer holds it all.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,10 +19,10 @@ use crate::{
     wire::live::{Cursor, Kind, Mark},
 };
 
-/// Ended turns that a connection remembers, so that late frames of theirs open nothing.
+/// Ended turns that a connection remembers, so that their late frames open nothing.
 const ENDED_MAX: usize = 64;
 
-/// What to do with a frame.
+/// The decision about a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Show,
@@ -31,61 +31,59 @@ pub enum Verdict {
     Gap,
 }
 
-/// One turn, as shown on one connection.
+/// The delivery cursor of one turn on one connection.
 #[derive(Debug)]
 pub struct View {
     pub key: ConversationKey,
     pub request_id: String,
     epoch: u64,
     next_n: u64,
-    /// The model call whose text is being shown, how many bytes of it were, and of which epoch they are.
+    /// The model call of the text being shown, the bytes shown of it, and their epoch.
     call: u32,
     shown: u64,
     text_epoch: u64,
-    /// How much of the turn's tool activity was shown.
+    /// The amount of the turn's tool activity shown.
     chunks: u64,
-    /// The model call whose text is no longer shown.
+    /// The model call with text that is no longer shown.
     muted_call: Option<u32>,
-    /// Frames may be lost before the next one, so something may be missing that the log has.
+    /// True if frames may be lost before the next one, so that the log may have more than was shown.
     behind: bool,
-    /// The epoch under which the turn parked that was last shown as a prompt.
+    /// The epoch under which the turn parked when its prompt was last shown.
     pub prompted: Option<u64>,
-    /// The turn was asked for on this connection, so its client knows what its frames are about.
+    /// True if the turn was requested on this connection, so that its client can place the frames.
     asked_here: bool,
     pub heard_at: Instant,
     pub sent_at: Instant,
 }
 
-/// A watched conversation.
 struct Watched {
     key: ConversationKey,
-    /// Show every turn of the conversation, not only those that this connection asked for.
+    /// True to show every turn of the conversation, not only those requested on this connection.
     all: bool,
 }
 
-/// The turns of a connection.
+/// The delivery tracker of a connection, over all its turns.
 #[derive(Default)]
 pub struct Views {
     turns: HashMap<Uuid, View>,
     conversations: HashMap<Uuid, Watched>,
     ended: VecDeque<Uuid>,
-    /// The client speaks the resume extension, so a second run's text may be shown to it.
+    /// True if the client speaks the resume extension, so that a second run's text may be shown to it.
     pub resumes: bool,
 }
 
 impl Views {
-    /// Nothing watched yet.
     pub fn new(resumes: bool) -> Self {
         Self { resumes, ..Self::default() }
     }
 
-    /// Watches a conversation; `all` = every turn of it.
+    /// Watches a conversation; with `all`, every turn of it.
     pub fn watch(&mut self, key: &ConversationKey, all: bool) {
         let watched = self.conversations.entry(key.conversation).or_insert(Watched { key: key.clone(), all });
         watched.all |= all;
     }
 
-    /// Whether one more conversation may be watched, or this one is already.
+    /// Returns true if one more conversation may be watched, or this one is watched already.
     pub fn may_watch(&self, conversation: Uuid) -> bool {
         self.conversations.len() < limits::CONNECTION_WATCHED || self.conversations.contains_key(&conversation)
     }
@@ -128,41 +126,39 @@ impl Views {
         }
     }
 
-    /// The open turn with this id.
     pub fn get_mut(&mut self, turn: Uuid) -> Option<&mut View> {
         self.turns.get_mut(&turn)
     }
 
-    /// The client has asked for a turn on this connection.
+    /// Records that the client has requested a turn on this connection.
     pub fn asked_here(&mut self, turn: Uuid) {
         if let Some(view) = self.turns.get_mut(&turn) {
             view.asked_here = true;
         }
     }
 
-    /// Whether the client has asked for a turn, which is open, on this connection.
+    /// Returns true if the turn is open and was requested on this connection.
     pub fn was_asked_here(&self, turn: Uuid) -> bool {
         self.turns.get(&turn).is_some_and(|view| view.asked_here)
     }
 
-    /// Whether the turn is being shown here.
     pub fn is_open(&self, turn: Uuid) -> bool {
         self.turns.contains_key(&turn)
     }
 
-    /// Whether the connection watches a conversation as a whole.
+    /// Returns true if the connection watches every turn of a conversation.
     pub fn watches_all(&self, conversation: Uuid) -> bool {
         self.conversations.get(&conversation).is_some_and(|watched| watched.all)
     }
 
-    /// Whether a frame is the first one of a turn that began elsewhere.
+    /// Returns true for the first frame of a turn that began elsewhere.
     pub fn is_strange(&self, frame: &LiveFrame) -> bool {
         !self.turns.contains_key(&frame.mark.turn)
             && !self.ended.contains(&frame.mark.turn)
             && self.watches_all(frame.conversation)
     }
 
-    /// Stops watching a conversation. Returns the turns of it that are open, with the ids of their requests.
+    /// Stops watching a conversation. Returns its open turns, with the ids of their requests.
     pub fn forget(&mut self, conversation: Uuid) -> Vec<(Uuid, String)> {
         self.conversations.remove(&conversation);
         let of_it = |view: &View| view.key.conversation == conversation;
@@ -172,22 +168,21 @@ impl Views {
         open
     }
 
-    /// Whether the turn was shown to its end here.
+    /// Returns true if the turn was shown to its end here.
     pub fn has_ended(&self, turn: Uuid) -> bool {
         self.ended.contains(&turn)
     }
 
-    /// No turn is open.
+    /// Returns true if no turn is open.
     pub fn is_idle(&self) -> bool {
         self.turns.is_empty()
     }
 
-    /// Open turns from which nothing came for `silence`.
+    /// Returns the open turns from which nothing came for `silence`.
     pub fn silent(&self, silence: Duration) -> Vec<Uuid> {
         self.turns.iter().filter(|(_, view)| view.heard_at.elapsed() >= silence).map(|(turn, _)| *turn).collect()
     }
 
-    /// Every conversation that is watched.
     pub fn watched(&self) -> impl Iterator<Item = Uuid> {
         self.conversations.keys().copied()
     }
@@ -203,7 +198,7 @@ impl Views {
         Some(conversation)
     }
 
-    /// Closes a turn whose terminal frame was shown. Returns its conversation if nothing else of it is watched.
+    /// Closes a turn after its terminal frame was shown. Returns its conversation if nothing else of it is watched.
     pub fn end(&mut self, turn: Uuid) -> Option<Uuid> {
         self.remember_ended(turn);
         self.close(turn)
@@ -216,12 +211,12 @@ impl Views {
         }
     }
 
-    /// The key of a watched conversation.
+    /// Returns the key of a watched conversation.
     pub fn key(&self, conversation: Uuid) -> Option<&ConversationKey> {
         self.conversations.get(&conversation).map(|watched| &watched.key)
     }
 
-    /// Judges a frame, and counts it as shown when the verdict is to show or drop it.
+    /// Judges a frame, and counts the frame as shown when the verdict is to show or drop it.
     pub fn judge(&mut self, frame: &LiveFrame) -> Verdict {
         let mark = frame.mark;
         if self.ended.contains(&mark.turn) || mark.kind == Kind::Owner {
@@ -229,7 +224,7 @@ impl Views {
         }
         if !self.turns.contains_key(&mark.turn) {
             match self.conversations.get(&frame.conversation) {
-                // A turn that began elsewhere; its request's id is in its frames, which nobody needs to read.
+                // A turn that began elsewhere; its requestId is in its frames, which need not be parsed.
                 Some(watched) if watched.all => {
                     let key = watched.key.clone();
                     self.open(&key, mark.turn, "", None);
@@ -241,13 +236,14 @@ impl Views {
         self.turns.get_mut(&mark.turn).map_or(Verdict::Drop, |view| view.judge(mark, resumes))
     }
 
-    /// Whether something that the log has by now may be missing before this frame: a client that resumes is owed it.
+    /// Returns true if frames in the log may be missing before this one: a client that resumes is owed them.
     pub fn owes_something(&self, frame: &LiveFrame) -> bool {
         self.resumes && self.turns.get(&frame.mark.turn).is_some_and(|view| view.owes_something(frame.mark))
     }
 
-    /// Goes on with a frame although frames before it are lost: text of that model call is no longer shown, unless it
-    /// begins with this frame.
+    /// Goes on with a frame although frames before it are lost.
+    ///
+    /// Text of its model call is no longer shown, unless the text begins with this frame.
     pub fn skip_to(&mut self, mark: Mark) {
         if let Some(view) = self.turns.get_mut(&mark.turn) {
             let begins = mark.kind == Kind::Token && mark.offset == 0 && mark.call > view.call;
@@ -260,13 +256,13 @@ impl Views {
 }
 
 impl View {
-    /// How far the turn has been shown.
+    /// Returns the position up to which the turn has been shown.
     pub fn cursor(&self, turn: Uuid) -> Cursor {
         let View { epoch, next_n, call, shown, text_epoch, chunks, .. } = *self;
         Cursor { turn, epoch, next_n, call, shown, text_epoch, chunks }
     }
 
-    /// Makes what was shown of a model call void, if it is of another run than this one. True if it was.
+    /// Voids the shown text of a model call if it is of another run than this one. Returns true if it was.
     pub fn void_text(&mut self, call: u32, epoch: u64) -> bool {
         let void = call == self.call && self.shown > 0 && self.text_epoch != epoch;
         if void {
@@ -275,7 +271,7 @@ impl View {
         void
     }
 
-    /// Takes the whole text of a finished model call, from the log. Returns what of it was not shown yet.
+    /// Takes the whole text of a finished model call, from the log. Returns the part that was not shown yet.
     pub fn take_text<'a>(&mut self, call: u32, epoch: u64, text: &'a str) -> &'a str {
         if call < self.call {
             return "";
@@ -286,19 +282,19 @@ impl View {
         text.get(from..).unwrap_or_default()
     }
 
-    /// Takes tool activity, from the log or as a frame. True if it was not shown yet.
+    /// Takes tool activity, from the log or as a frame. Returns true if it was not shown yet.
     pub fn take_chunk(&mut self, n: u64) -> bool {
         let new = n >= self.chunks;
         self.chunks = self.chunks.max(n + 1);
         new
     }
 
-    /// Whether all that the log has was taken.
+    /// Records whether the log may have more of the turn than was taken.
     pub fn set_behind(&mut self, behind: bool) {
         self.behind = behind;
     }
 
-    /// Whether something that the log has by now may be missing before this frame, which comes next.
+    /// Returns true if frames in the log may be missing before this one, which comes next.
     fn owes_something(&self, mark: Mark) -> bool {
         let outside = mark.epoch == u64::MAX;
         let newer = mark.epoch > self.epoch;
@@ -306,14 +302,14 @@ impl View {
             return false;
         }
         let of_muted = mark.kind.is_of_call() && self.muted_call == Some(mark.call);
-        // The last frames of an earlier epoch can be lost without a gap in the numbers, or all of them: then this frame is the
-        // first one that comes, and does not begin the turn.
+        // The last frames of an earlier epoch can be lost without a gap in the numbers, or all of its frames: then this frame
+        // is the first one that comes, and does not begin the turn.
         let begins = (mark.kind.is_of_call() || mark.kind == Kind::Restart) && mark.call == 0;
         let after_takeover = newer && (self.epoch > 0 || !begins);
         !of_muted && (self.behind || self.muted_call.is_some() || after_takeover)
     }
 
-    /// Whether this text was shown already, from the log.
+    /// Returns true if this text was already shown from the log.
     fn has_shown(&self, mark: Mark) -> bool {
         let same_run = mark.call == self.call && mark.epoch == self.text_epoch;
         mark.call < self.call || (same_run && mark.offset < self.shown)
@@ -321,7 +317,7 @@ impl View {
 
     fn judge(&mut self, mark: Mark, resumes: bool) -> Verdict {
         self.heard_at = Instant::now();
-        // Published from outside the epoch, by whoever stored the terminal event.
+        // Published from outside the epoch, by the process that stored the terminal event.
         if mark.epoch == u64::MAX {
             return Verdict::Show;
         }
@@ -353,7 +349,7 @@ impl View {
                 Verdict::Show
             }
             Kind::Reasoning | Kind::Preamble => Verdict::Show,
-            // It was shown from the log.
+            // Shown from the log already.
             Kind::Prompt if self.prompted == Some(mark.epoch) => Verdict::Drop,
             Kind::Prompt => {
                 self.prompted = Some(mark.epoch);

@@ -1,7 +1,7 @@
-//! Whether anybody can answer: the workers' advertisements, looked at again and again.
+//! Worker availability, from the workers' advertisements, which the edge polls.
 //!
-//! An edge holds no gateway keys. It can still tell a visitor at once that no answer will come, when workers are there and
-//! none of them has a key. With no worker at all a turn is accepted and waits.
+//! An edge holds no gateway keys. It can still tell a visitor at once that no answer will come, when workers are there and none
+//! of them has a key. With no worker at all a turn is accepted and waits.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -22,7 +22,7 @@ use crate::{
     wire::presence::{Advertisement, BUCKET, STREAM},
 };
 
-/// What is known of a pool's workers.
+/// The availability of a pool's workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outlook {
     /// At least one worker has a key for the organisation.
@@ -35,27 +35,26 @@ pub enum Outlook {
 
 struct Seen {
     advertisement: Advertisement,
-    /// Sequence of its message in the bucket, and when that was read first.
+    /// The sequence of the advertisement's message in the bucket, and the time when it was first read.
     seq: u64,
     at: Instant,
 }
 
-/// What an edge knows of workers.
+/// The workers and pools that an edge knows.
 #[derive(Clone)]
 pub struct Workers {
     /// The advertisements, by key.
     seen: Arc<Mutex<HashMap<String, Seen>>>,
     pools: Arc<Mutex<HashMap<(String, String), Pool>>>,
-    /// Since when this edge looks.
+    /// The time when this edge began to look.
     since: Instant,
 }
 
-/// What is known of a pool.
 #[derive(Clone, Copy, Default)]
 struct Pool {
-    /// When a worker of it advertised itself last.
+    /// The time of the last advertisement by a worker of the pool.
     worker_at: Option<Instant>,
-    /// When it was asked whether there is such a pool, and whether there was.
+    /// The time and the result of the last lookup of the pool.
     asked: Option<(Instant, bool)>,
 }
 
@@ -66,7 +65,7 @@ impl Default for Workers {
 }
 
 impl Workers {
-    /// What to expect for an organisation's turn.
+    /// Returns the availability of workers for an organisation's turn.
     pub fn outlook(&self, region: &str, pool: &str, org: &str) -> Outlook {
         let seen = self.seen.lock().expect("no panic happens under this lock");
         let ttl = Duration::from_secs(limits::PRESENCE_TTL_SECS);
@@ -79,20 +78,20 @@ impl Workers {
         if answers { Outlook::Answers } else { Outlook::NoKey }
     }
 
-    /// Whether no worker of a pool has been there for so long, as far as this edge has looked.
+    /// Returns true if a pool has had no worker for `long`, as far as this edge has looked.
     pub fn has_had_none(&self, region: &str, pool: &str, long: Duration) -> bool {
         let last = self.pool(region, pool).worker_at.map_or(self.since, |at| at.max(self.since));
         last.elapsed() >= long + Duration::from_secs(limits::PRESENCE_TTL_SECS)
     }
 
-    /// The pools of a region of which workers have been seen.
+    /// Returns the pools of a region in which workers have been seen.
     pub fn pools(&self, region: &str) -> BTreeSet<String> {
         let pools = self.pools.lock().expect("no panic happens under this lock");
         pools.keys().filter(|(of, _)| of == region).map(|(_, pool)| pool.clone()).collect()
     }
 
-    /// Whether there is such a pool: that nobody is there may change, that nobody can find work there does not. Unknown counts as
-    /// yes.
+    /// Returns true if the pool exists, or if that is unknown. An existing pool may yet get workers; a missing one has no work
+    /// for any.
     pub async fn has_pool(&self, log: &NatsLog, region: &str, pool: &str) -> bool {
         let fresh = Duration::from_secs(limits::POOL_FRESH_SECS);
         if let Some((_, there)) = self.pool(region, pool).asked.filter(|(at, _)| at.elapsed() < fresh) {
@@ -111,7 +110,7 @@ impl Workers {
         pools.get(&(region.to_string(), pool.to_string())).copied().unwrap_or_default()
     }
 
-    /// Reads the advertisements that are there: a request or two, and no consumer.
+    /// Reads all advertisements: a request or two, and no consumer.
     pub async fn read(&self, log: &NatsLog) -> Result<(), ReadError> {
         let (mut there, mut from, mut more) = (Vec::new(), 1, true);
         while more {
@@ -135,7 +134,7 @@ impl Workers {
         }
     }
 
-    /// These are all that there are. One that says nothing, or nothing that can be read, is none.
+    /// Replaces the known advertisements by these. An empty or malformed advertisement does not count.
     fn take(&self, messages: Vec<RawMessage>) {
         let mut seen = self.seen.lock().expect("no panic happens under this lock");
         let mut before = std::mem::take(&mut *seen);

@@ -1,4 +1,4 @@
-//! What the index keeps of a conversation, and where.
+//! The entry of a conversation in the index, and its key.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -22,40 +22,41 @@ use crate::{
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
     pub conversation: Uuid,
-    /// Sequence of the conversation's last event that the entry knows: of two entries the one that knows more counts.
+    /// Sequence of the conversation's last event that the entry covers: of two entries the one with the higher
+    /// sequence counts.
     pub last_seq: u64,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub title: String,
-    /// E-mail address of whom it belongs to, as the fold has it.
+    /// E-mail address of the conversation's owner, as the fold has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
     pub created_at: DateTime<Utc>,
-    /// When something was said last.
+    /// The time of the last message.
     pub updated_at: DateTime<Utc>,
     pub message_count: u64,
-    /// Instead of title and owner: both, sealed, in base64.
+    /// Title and owner, encrypted, in base64; the fields themselves are then empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed: Option<String>,
 }
 
-/// What of an entry is sealed.
+/// The encrypted part of an entry.
 #[derive(Serialize, Deserialize)]
 struct Names {
     title: String,
     owner: Option<String>,
 }
 
-/// A place in a list, which goes from the newest conversation to the oldest.
+/// A position in a list, which goes from the newest conversation to the oldest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// Microseconds of the Unix clock.
     pub micros: i64,
-    /// Tells conversations of one moment apart.
+    /// The tie-breaker for conversations of one moment.
     pub conversation: Uuid,
 }
 
 impl Entry {
-    /// The entry of a conversation; one in which nothing was said has none.
+    /// Returns the entry of a conversation; `None` for a conversation without a message.
     pub fn of(conversation: Uuid, state: &Conversation) -> Option<Self> {
         Some(Self {
             conversation,
@@ -69,7 +70,7 @@ impl Entry {
         })
     }
 
-    /// The entry as it is stored.
+    /// Returns the stored form of the entry, with its names encrypted.
     pub(super) async fn seal(self, log: &NatsLog) -> Result<Self, AppendError> {
         let names = Names { title: self.title.clone(), owner: self.owner.clone() };
         let clear = Bytes::from(serde_json::to_vec(&names).expect("names are a map with string keys"));
@@ -80,7 +81,7 @@ impl Entry {
         })
     }
 
-    /// The entry with its names. `None`: the conversation was erased.
+    /// Decrypts the entry's names. Returns `None` if the conversation was erased.
     pub(super) async fn open(self, log: &NatsLog) -> Result<Option<Self>, ReadError> {
         let Some(sealed) = &self.sealed else { return Ok(Some(self)) };
         let malformed = |cause: &dyn std::fmt::Display| ReadError::Sealed(format!("an entry of the index: {cause}"));
@@ -91,7 +92,7 @@ impl Entry {
         let clear = match log.open(BUCKET, sealed.into()).await {
             Ok(Some(clear)) => clear,
             Ok(None) => return Ok(None),
-            // An entry that nobody of this deployment has sealed is missing in the list, and hides no other.
+            // An entry that this deployment has not encrypted is missing in the list, and hides no other.
             Err(error @ (ReadError::Sealed(_) | ReadError::NoKey(_))) => {
                 tracing::warn!(%error, conversation = %self.conversation, "an entry of the index can't be opened");
                 return Ok(None);
@@ -102,7 +103,7 @@ impl Entry {
         Ok(Some(Self { title, owner, sealed: None, ..self }))
     }
 
-    /// The entry in a message of the bucket; `None` when it was taken away, or is of another making.
+    /// Parses the entry in a message of the bucket; `None` if the entry was deleted or is malformed.
     pub fn read(message: &RawMessage) -> Option<Self> {
         if message.headers.contains_key("KV-Operation") || message.payload.is_empty() {
             return None;
@@ -112,7 +113,7 @@ impl Entry {
             .ok()
     }
 
-    /// Where it belongs.
+    /// Returns the entry's subject.
     pub fn subject(&self, key: &ConversationKey) -> String {
         let key = subjects::index_key(&key.org, self.owner.as_deref(), self.day(), self.conversation);
         subjects::kv(BUCKET, &key)
@@ -128,7 +129,7 @@ impl Entry {
 }
 
 impl Place {
-    /// The day that it is on.
+    /// Returns the day of the position.
     pub fn day(&self) -> Option<NaiveDate> {
         DateTime::from_timestamp_micros(self.micros).map(|at| at.date_naive())
     }

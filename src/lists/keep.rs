@@ -1,9 +1,8 @@
 //! Keeps the index current: a durable consumer that all workers of a region share.
 //!
-//! Contract: an event is acked when the entry that it makes is written, so nothing is lost when a process dies. An entry is
-//! never overwritten by one that knows less. What is said by several events of a conversation that are there at once is
-//! written once. Nothing here is on the way of a token or of a new session: it is what ends a turn or lets it wait, and few
-//! conversations at a time.
+//! Contract: an event is acked when its entry is written, so nothing is lost when a process dies. An entry is never overwritten
+//! by one that covers less. Several waiting events of a conversation are written once. The indexer is never on the way of a
+//! token or of a new session: it handles the events that end a turn or let it wait, for a few conversations at a time.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -37,10 +36,10 @@ use crate::{
 /// The consumer's name, see `streams/CHAT.index.json`.
 pub const CONSUMER: &str = "index";
 
-/// How many seconds the mark of an entry that was taken away stays: longer than any reader or writer takes.
+/// The lifetime of the marker of a deleted entry, in seconds: longer than any reader or writer takes.
 const GONE_SECS: &str = "60";
 
-/// Why an entry was not written.
+/// The reason why an entry was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum KeepError {
     #[error("{0}")]
@@ -55,23 +54,23 @@ impl KeepError {
     }
 }
 
-/// Keeps the index.
+/// The indexer of a region.
 pub struct Keeper {
     pub client: Client,
     pub index: Index,
     pub region: String,
-    /// Whether tokens are counted, too: somebody limits them.
+    /// True if tokens are counted, too, because a quota limits them.
     pub counts_tokens: bool,
 }
 
-/// Writes entries.
+/// The writer of entries.
 #[derive(Clone)]
 pub struct Index {
     pub log: NatsLog,
     pub conversations: Conversations<NatsLog>,
 }
 
-/// What is to be done for a conversation: the events that say so, and the last of them.
+/// The pending work for a conversation: its waiting events, and the sequence of the last one.
 #[derive(Default)]
 struct Due {
     messages: Vec<Message>,
@@ -79,8 +78,10 @@ struct Due {
 }
 
 impl Keeper {
-    /// (1) Find the consumer, (2) pull events, (3) take those that are there, by conversation, (4) write the entries, a few at
-    /// a time, (5) ack.
+    /// Runs until the task is dropped.
+    ///
+    /// (1) Finds the consumer, (2) pulls events, (3) groups the waiting ones by conversation, (4) writes the entries, a few at a
+    /// time, (5) acks.
     pub async fn run(self) {
         let stream = subjects::stream_name(CHAT, &self.region);
         loop {
@@ -121,7 +122,7 @@ impl Keeper {
             let Ok((seq, delivered)) = message.info().map(|info| (info.stream_sequence, info.delivered)) else {
                 continue;
             };
-            // The counter knows what it was told for two minutes; later the entry of the index tells, which follows the count.
+            // The counter deduplicates for two minutes; later the entry of the index tells, which is written after the count.
             if delivered > 1 && self.was_counted(key, seq).await? {
                 continue;
             }
@@ -137,7 +138,7 @@ impl Keeper {
 }
 
 impl Keeper {
-    /// Whether an event that comes again after a while was counted: the index knows it.
+    /// Returns true if an event that is delivered again after a while was counted: the index knows it.
     async fn was_counted(&self, key: &ConversationKey, seq: u64) -> Result<bool, KeepError> {
         let stored_at = self.index.conversations.event_at(key, seq).await?.stored_at;
         if self.index.log.now() - stored_at < TimeDelta::seconds(limits::COUNTED_ONCE_SECS) {
@@ -149,13 +150,13 @@ impl Keeper {
 }
 
 impl Index {
-    /// Brings a conversation's entry up to an event.
+    /// Updates a conversation's entry to cover an event.
     pub async fn update(&self, key: &ConversationKey, seq: u64) -> Result<(), KeepError> {
         let state = self.conversations.load(key, Freshness::AtLeast(seq)).await?;
         let Some(entry) = Entry::of(key.conversation, &state) else { return Ok(()) };
         let subject = entry.subject(key);
         let entry = match entry.seal(&self.log).await {
-            // It was erased after this process had read it: nothing of it is listed.
+            // Erased after this process had read it: nothing of the conversation is listed.
             Err(AppendError::Erased) => return Ok(()),
             sealed => sealed?,
         };
@@ -172,7 +173,7 @@ impl Index {
             let id = format!("index-{}-{}-{expected}", key.conversation, entry.last_seq);
             let payload = serde_json::to_vec(&entry).expect("an entry is a map with string keys");
             match self.log.put_at(&subject, &id, &expected.to_string(), payload.into()).await {
-                // Another worker that knows less may have written another place meanwhile.
+                // Another worker with fewer events may have written another place meanwhile.
                 Ok(_) if known.is_none() => return self.clear(self.there(key, &state, &places).await?).await,
                 Ok(_) => return Ok(()),
                 Err(AppendError::Conflict) if backoff.pause().await => {}
@@ -181,8 +182,10 @@ impl Index {
         }
     }
 
-    /// What the bucket has of a conversation: looked for where it can be, by exact subjects. To look for it everywhere costs the
-    /// server a walk over all that the organisation has.
+    /// Returns the entries that the bucket has of a conversation.
+    ///
+    /// Only the possible places are looked up, by exact subjects. A lookup of all places costs the server a walk over all
+    /// entries of the organisation.
     async fn there(
         &self,
         key: &ConversationKey,
@@ -190,13 +193,13 @@ impl Index {
         places: &[String],
     ) -> Result<Vec<RawMessage>, ReadError> {
         match self.log.last_of(STREAM, places).await? {
-            // A long conversation has an entry; where it is nowhere near, the index was behind by all that the fold keeps.
+            // A long conversation has an entry. If no place has it, the index was behind by all that the fold keeps.
             Lasts::All(found) if !found.is_empty() || state.older.is_empty() => Ok(found),
             Lasts::All(_) | Lasts::TooMany => there(&self.log, key).await,
         }
     }
 
-    /// Takes away all entries but the one that knows most: the conversation has moved to another day, or got an owner.
+    /// Deletes all entries but the one that covers most: the conversation has moved to another day, or gained an owner.
     async fn clear(&self, there: Vec<RawMessage>) -> Result<(), KeepError> {
         let mut entries: Vec<_> =
             there.iter().filter_map(|message| Some((Entry::read(message)?.last_seq, message))).collect();
@@ -209,7 +212,8 @@ impl Index {
     }
 }
 
-/// Where the bucket can have a conversation: under nobody or its owner, on the days on which something was said.
+/// Returns the possible places of a conversation in the bucket: without an owner or under its owner, on the days of its
+/// messages.
 fn places(key: &ConversationKey, state: &Conversation) -> Vec<String> {
     let said = state.messages.iter().map(|message| message.at);
     let days: BTreeSet<NaiveDate> =
@@ -222,7 +226,7 @@ fn places(key: &ConversationKey, state: &Conversation) -> Vec<String> {
     days.into_iter().flat_map(of_day).map(|place| subjects::kv(BUCKET, &place)).collect()
 }
 
-/// Takes a conversation that was erased out of all lists.
+/// Removes an erased conversation from all lists.
 pub async fn forget(log: &NatsLog, key: &ConversationKey) -> Result<(), AppendError> {
     let there = there(log, key).await.map_err(|error| AppendError::Unavailable(error.to_string()))?;
     for message in there.iter().filter(|message| Entry::read(message).is_some()) {
@@ -231,7 +235,7 @@ pub async fn forget(log: &NatsLog, key: &ConversationKey) -> Result<(), AppendEr
     Ok(())
 }
 
-/// What the bucket has of a conversation, at all places.
+/// Returns the entries that the bucket has of a conversation, at all places.
 async fn there(log: &NatsLog, key: &ConversationKey) -> Result<Vec<RawMessage>, ReadError> {
     let subject = subjects::kv(BUCKET, &subjects::index_everywhere(&key.org, key.conversation));
     match log.last_of(STREAM, &[subject]).await? {
@@ -240,7 +244,7 @@ async fn there(log: &NatsLog, key: &ConversationKey) -> Result<Vec<RawMessage>, 
     }
 }
 
-/// Takes an entry away, unless somebody has changed it: then they clear up.
+/// Deletes an entry, unless another writer has changed it: then that writer clears up.
 async fn take_away(log: &NatsLog, message: &RawMessage) -> Result<(), AppendError> {
     let expected = message.seq.to_string();
     let gone =
@@ -252,7 +256,7 @@ async fn take_away(log: &NatsLog, message: &RawMessage) -> Result<(), AppendErro
     }
 }
 
-/// Events by conversation.
+/// Groups events by conversation.
 fn by_conversation(messages: Vec<Message>) -> HashMap<ConversationKey, Due> {
     let mut all: HashMap<ConversationKey, Due> = HashMap::new();
     for message in messages {
@@ -264,7 +268,7 @@ fn by_conversation(messages: Vec<Message>) -> HashMap<ConversationKey, Due> {
     all
 }
 
-/// Has events delivered again later, each time later than before, so that unreadable ones do not hold up the others.
+/// Postpones the redelivery of events, each time for longer, so that unreadable ones do not hold up the others.
 async fn put_off(messages: Vec<Message>) {
     for message in messages {
         let delivered = message.info().map_or(1, |info| info.delivered);

@@ -1,10 +1,10 @@
-//! Conversations by owner and by time: what lists of them are made of.
+//! The index of conversations, by owner and by time: the source of lists.
 //!
-//! The bucket INDEX has an entry for every conversation in which something was said. It is a projection of the log: deleting
-//! it loses nothing. Its keys hold organisation, owner and day, so that the newest of many are found without reading the rest.
+//! The bucket INDEX has an entry for every conversation with a message. The index is a projection of the log: deleting it
+//! loses nothing. Its keys hold organisation, owner and day, so that the newest of many are found without reading the rest.
 //!
-//! - [`entry`]: what is kept of a conversation, and where.
-//! - [`keep`]: keeps it current; workers do that.   - [`read`]: pages; edges do that.
+//! - [`entry`]: the entry of a conversation, and its key.
+//! - [`keep`]: the indexer, in workers.   - [`read`]: pages, for edges.
 
 pub mod entry;
 pub mod keep;

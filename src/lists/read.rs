@@ -1,8 +1,8 @@
 //! Pages of lists, newest conversation first.
 //!
-//! What an owner or an organisation has is mostly read whole, in one request. Where that is too much, day after day is read,
-//! from the page's place backwards and in growing steps, until the page is full; so a page costs about what it holds,
-//! however many conversations there are.
+//! The conversations of an owner or an organisation are mostly read whole, in one request. Where they are too many, day
+//! after day is read, from the page's position backwards and in growing steps, until the page is full; so a page costs about
+//! as much as it holds, however many conversations there are.
 
 use std::collections::HashMap;
 
@@ -23,22 +23,21 @@ use crate::{
 
 /// The day before which there was no conversation.
 const FIRST_DAY: NaiveDate = NaiveDate::from_ymd_opt(2020, 1, 1).expect("a day of the calendar");
-/// Most days asked for at once: their subjects are one request of less than 100 KiB.
+/// The largest number of days per request: their subjects are less than 100 KiB.
 const DAYS_MAX: u64 = 512;
 
-/// A part of a list.
 #[derive(Debug, Default)]
 pub struct Page {
     pub entries: Vec<Entry>,
-    /// Where the next page begins, if there may be one.
+    /// The position at which the next page begins, if there may be one.
     pub next: Option<Place>,
 }
 
-/// Whose conversations are listed, and which of them.
+/// The query for a page: an owner's conversations, and a filter.
 pub struct Wanted<'a, F> {
     pub org: &'a str,
     pub whose: Whose<'a>,
-    /// Only what is further down than this place.
+    /// Only entries behind this position.
     pub after: Option<Place>,
     pub limit: usize,
     pub fits: F,
@@ -49,7 +48,7 @@ impl<F: Fn(&Entry) -> bool> Wanted<'_, F> {
         subjects::kv(BUCKET, &subjects::index_filter(self.org, self.whose, day))
     }
 
-    /// Adds entries to a page, the newest first. True: the page is full.
+    /// Adds entries to a page, the newest first. Returns true if the page is full.
     async fn fill(&self, log: &NatsLog, page: &mut Page, mut entries: Vec<Entry>) -> Result<bool, ReadError> {
         entries.retain(|entry| self.after.is_none_or(|after| entry.place() < after));
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.place()));
@@ -57,7 +56,7 @@ impl<F: Fn(&Entry) -> bool> Wanted<'_, F> {
         while let Some(entry) = opened.try_next().await? {
             let Some(entry) = entry.filter(|entry| (self.fits)(entry)) else { continue };
             let last = page.entries.last().map(Entry::place);
-            // A place may be told by its moment alone, so what is of one moment stays on one page.
+            // A position may be given by its moment alone, so entries of one moment stay on one page.
             if page.entries.len() >= self.limit && last.is_none_or(|last| last.micros != entry.place().micros) {
                 page.next = last;
                 return Ok(true);
@@ -68,7 +67,7 @@ impl<F: Fn(&Entry) -> bool> Wanted<'_, F> {
     }
 }
 
-/// The lists of all organisations.
+/// The query side of the index, for all organisations.
 #[derive(Clone)]
 pub struct Lists {
     log: NatsLog,
@@ -79,7 +78,7 @@ impl Lists {
         Self { log }
     }
 
-    /// One page.
+    /// Returns one page.
     pub async fn page<F: Fn(&Entry) -> bool>(&self, wanted: Wanted<'_, F>) -> Result<Page, ReadError> {
         let mut page = Page::default();
         match self.log.last_of(STREAM, &[wanted.subject(None)]).await? {
@@ -91,7 +90,7 @@ impl Lists {
         }
     }
 
-    /// The entry of a conversation, whoever it belongs to.
+    /// Returns the entry of a conversation, under any owner.
     pub async fn find(&self, org: &str, conversation: Uuid) -> Result<Option<Entry>, ReadError> {
         let subject = subjects::kv(BUCKET, &subjects::index_everywhere(org, conversation));
         match self.log.last_of(STREAM, &[subject]).await? {
@@ -126,7 +125,7 @@ impl Lists {
         Ok(page)
     }
 
-    /// All entries of these days. Days that are too much for one request are halved until they are not.
+    /// Returns all entries of these days. Days with too many entries for one request are halved until they fit.
     async fn days<F: Fn(&Entry) -> bool>(
         &self,
         wanted: &Wanted<'_, F>,
@@ -137,7 +136,7 @@ impl Lists {
             let subjects: Vec<String> = days.iter().map(|day| wanted.subject(Some(*day))).collect();
             match self.log.last_of(STREAM, &subjects).await? {
                 Lasts::All(messages) => found.extend(messages),
-                // More than one request gives: batch after batch, which are in the order of their last change.
+                // Too many entries for one request: batch after batch, in the order of their last change.
                 Lasts::TooMany if days.len() == 1 => {
                     found.extend(self.log.newest_of(STREAM, &subjects[0], limits::LIST_DAY_MAX).await?);
                 }
@@ -151,7 +150,8 @@ impl Lists {
     }
 }
 
-/// The entries in some messages. A conversation whose entry is being moved has two, of which the one that knows more counts.
+/// Returns the entries in some messages, one per conversation. While an entry is being moved there are two; the one that
+/// covers more counts.
 fn distinct(messages: impl IntoIterator<Item = RawMessage>) -> Vec<Entry> {
     let mut entries: HashMap<Uuid, Entry> = HashMap::new();
     for entry in messages.into_iter().filter_map(|message| Entry::read(&message)) {

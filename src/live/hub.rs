@@ -1,14 +1,14 @@
-//! One NATS subscription a conversation, shared by the connections of this edge that watch it.
+//! One NATS subscription per conversation, shared by the connections of this edge that watch it.
 //!
-//! Contract: after [`Hub::watch`] returns, frames published later through the same NATS connection are seen. A listener
-//! whose queue is full is marked as lagging and gets nothing more; its connection must then resynchronise or close. Frames
-//! are never dropped silently.
+//! Contract: after [`Hub::watch`] returns, frames published later through the same NATS connection are seen. A listener with a
+//! full queue is marked as lagging and gets nothing more; its connection must then resynchronise or close. Frames are never
+//! dropped silently.
 //!
-//! A queue fills because its client does not read, or because this process has not come to it yet, which is no fault of the
-//! client's. So a queue may always hold [`limits::CONNECTION_QUEUE_BYTES`], and far more while all queues of the process together
-//! stay below [`limits::QUEUES_BYTES`]. A client that reads nothing is found out by its socket, which takes no more.
+//! A queue fills because its client does not read, or because this process has not come to it yet, which is not the client's
+//! fault. So a queue may always hold [`limits::CONNECTION_QUEUE_BYTES`], and far more while all queues of the process together
+//! stay below [`limits::QUEUES_BYTES`]. A client that does not read is detected by its socket, which takes no more.
 //!
-//! A subscription has one task: (1) take the next message, (2) read its mark, (3) offer it to every listener. The task ends
+//! A subscription has one task: (1) takes the next message, (2) reads its mark, (3) offers it to every listener. The task ends
 //! with its last listener.
 
 use std::{
@@ -37,14 +37,14 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct LiveFrame {
     pub conversation: Uuid,
-    /// The session that asked for the turn.
+    /// The session that requested the turn.
     pub session: Option<Uuid>,
     pub mark: Mark,
     pub payload: Bytes,
 }
 
 impl LiveFrame {
-    /// The frame in a message of a live subject, if it is one.
+    /// Reads the frame in a message of a live subject; `None` if the message is no frame.
     pub fn of(conversation: Uuid, message: Message) -> Option<Self> {
         let mark = Mark::parse(message.headers.as_ref()?.get(HEADER)?.as_str())?;
         let session = subjects::parse_last_id(&message.subject);
@@ -52,7 +52,7 @@ impl LiveFrame {
     }
 }
 
-/// A connection's end of the hub: where its frames go, and whether it has fallen behind.
+/// A connection's end of the hub: the sender of its queue, and its lag.
 #[derive(Clone)]
 pub struct Listener {
     id: Uuid,
@@ -67,7 +67,7 @@ pub struct Queue {
     waiting: Waiting,
 }
 
-/// Bytes that wait in one queue, and in all of the process.
+/// The bytes that wait in one queue, and in all queues of the process.
 #[derive(Clone)]
 struct Waiting {
     own: Arc<AtomicUsize>,
@@ -75,9 +75,9 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Makes room for a frame. False: there is none.
+    /// Counts a waiting frame. Returns false if there is no room for it.
     fn take(&self, bytes: usize) -> bool {
-        // Counted before it is sent, so that the reader never subtracts bytes that were not added yet.
+        // Counted before the frame is sent, so that the reader never subtracts bytes that were not added yet.
         let own = self.own.fetch_add(bytes, Ordering::Relaxed);
         let all = self.all.fetch_add(bytes, Ordering::Relaxed);
         own < limits::CONNECTION_QUEUE_BYTES || (own < limits::CONNECTION_QUEUE_MAX_BYTES && all < limits::QUEUES_BYTES)
@@ -89,13 +89,13 @@ impl Waiting {
     }
 }
 
-/// The bytes that a waiting frame counts.
+/// Returns the bytes that a waiting frame counts for.
 fn cost(frame: &LiveFrame) -> usize {
     frame.payload.len() + size_of::<LiveFrame>()
 }
 
 impl Listener {
-    /// A listener and the queue that it fills, which is bounded but for its last frame; `all`: bytes that wait in the process.
+    /// Makes a listener and its queue, which is bounded but for its last frame; `all` counts the bytes that wait in the process.
     fn new(all: Arc<AtomicUsize>) -> (Self, Queue) {
         let (sender, frames) = mpsc::unbounded_channel();
         let waiting = Waiting { own: Arc::default(), all };
@@ -121,13 +121,13 @@ impl Listener {
 }
 
 impl Queue {
-    /// The next frame. Cancel-safe. Never ends while the listener is there.
+    /// Returns the next frame. Cancel-safe. Never ends while the listener exists.
     pub async fn next(&mut self) -> Option<LiveFrame> {
         let frame = self.frames.recv().await;
         self.taken(frame)
     }
 
-    /// The next frame, if one waits.
+    /// Returns the next frame, if one waits.
     pub fn try_next(&mut self) -> Option<LiveFrame> {
         let frame = self.frames.try_recv().ok();
         self.taken(frame)
@@ -142,7 +142,7 @@ impl Queue {
 }
 
 impl Drop for Queue {
-    /// Frees results that no caller will fetch.
+    /// Frees the room of frames that no caller will fetch.
     fn drop(&mut self) {
         self.frames.close();
         while self.try_next().is_some() {}
@@ -161,7 +161,7 @@ struct Watched {
 pub struct Hub {
     client: Client,
     watched: Arc<Mutex<HashMap<Uuid, Watched>>>,
-    /// Bytes that wait for connections of this process.
+    /// The bytes that wait for connections of this process.
     waiting: Arc<AtomicUsize>,
 }
 
@@ -170,12 +170,12 @@ impl Hub {
         Self { client, watched: Arc::default(), waiting: Arc::default() }
     }
 
-    /// A listener for a connection, and the queue that it fills.
+    /// Makes a listener for a connection, and its queue.
     pub fn listener(&self) -> (Listener, Queue) {
         Listener::new(self.waiting.clone())
     }
 
-    /// Sends the conversation's frames to this listener too.
+    /// Sends the conversation's frames to this listener, too.
     pub async fn watch(&self, key: &ConversationKey, listener: &Listener) -> Result<(), ReadError> {
         let conversation = key.conversation;
         if join(&self.lock(), conversation, listener) {
@@ -183,8 +183,8 @@ impl Hub {
         }
         let subscriber = soon(self.client.subscribe(subjects::live_all(&key.region, conversation))).await;
         let subscriber = subscriber.map_err(ReadError::Unavailable)?;
-        // Another connection may have subscribed meanwhile; then this subscription is dropped again. Nothing may come between
-        // the look and the entry, or one of two subscriptions would have a task that nobody ends.
+        // Another connection may have subscribed meanwhile; then this subscription is dropped again. Nothing may come between the
+        // lookup and the insertion, or one of two subscriptions would have a task that is never ended.
         let mut watched = self.lock();
         if !join(&watched, conversation, listener) {
             let listeners: Listeners = Arc::new(Mutex::new(vec![listener.clone()]));
@@ -207,7 +207,7 @@ impl Hub {
         }
     }
 
-    /// Conversations that are being watched.
+    /// Returns the number of watched conversations.
     pub fn subscriptions(&self) -> usize {
         self.lock().len()
     }
@@ -217,7 +217,7 @@ impl Hub {
     }
 }
 
-/// Adds a listener to a subscription that is there.
+/// Adds a listener to an existing subscription. Returns false if there is none.
 fn join(watched: &HashMap<Uuid, Watched>, conversation: Uuid, listener: &Listener) -> bool {
     let Some(entry) = watched.get(&conversation) else { return false };
     let mut listeners = entry.listeners.lock().expect("no panic happens under this lock");
@@ -248,7 +248,7 @@ mod tests {
         LiveFrame { conversation: Uuid::nil(), session: None, mark, payload: vec![b'x'; bytes].into() }
     }
 
-    /// How many frames of so many bytes are taken before the listener lags.
+    /// Counts the frames of `bytes` that the listener takes before it lags.
     fn fits(listener: &Listener, bytes: usize) -> usize {
         let offered = (0..).take_while(|_| {
             listener.offer(&frame(bytes));

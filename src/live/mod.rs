@@ -1,8 +1,8 @@
 //! The live path: frames of running turns on their way from workers to connections.
 //!
 //! - [`relay`]: the worker's side; numbers frames and publishes them.
-//! - [`hub`]: the edge's side; one NATS subscription a conversation, shared by the edge's connections.
-//! - [`replay`]: what the LIVE stream still has, for repairing gaps.
+//! - [`hub`]: the edge's side; one NATS subscription per conversation, shared by the edge's connections.
+//! - [`replay`]: the frames that the LIVE stream retains, for repairing gaps.
 
 pub mod hub;
 pub mod relay;

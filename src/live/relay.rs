@@ -1,7 +1,7 @@
 //! Publishes the frames of one turn under one epoch.
 //!
-//! Contract: frames are numbered without gaps from 0; publishing never waits for the LIVE stream. A publish that fails is
-//! a gap, which edges notice and repair.
+//! Contract: frames are numbered without gaps from 0; publishing never waits for the LIVE stream. A failed publish is a
+//! gap, which edges notice and repair.
 
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use crate::{
     wire::live::{HEADER, Kind, Mark},
 };
 
-/// The frames of a turn.
+/// The publisher of a turn's frames.
 pub struct Relay {
     client: Client,
     subject: String,
@@ -21,7 +21,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay for a turn that was claimed with `epoch` and has had so many frames of tool activity.
+    /// Makes a relay for a turn that was claimed with `epoch` and has had `chunks` frames of tool activity.
     pub fn new(client: Client, subject: String, turn: Uuid, epoch: u64, chunks: u64) -> Self {
         let mark = Mark { turn, epoch, n: 0, kind: Kind::Chunk, call: 0, offset: 0, length: 0, chunks };
         Self { client, subject, mark }
@@ -33,7 +33,7 @@ impl Relay {
         self.mark.offset = 0;
     }
 
-    /// Publishes a frame; `text_bytes` is how much of the model call's text it holds.
+    /// Publishes a frame; `text_bytes` is the length of the model call's text in it.
     pub async fn publish(&mut self, kind: Kind, payload: Bytes, text_bytes: usize) {
         let mark = Mark { kind, length: text_bytes as u64, ..self.mark };
         self.mark.n += 1;
@@ -43,14 +43,14 @@ impl Relay {
     }
 }
 
-/// Publishes the terminal frame of a turn from outside its worker: the edge that cancelled it.
+/// Publishes the terminal frame of a turn from outside its worker: by the edge that cancelled the turn.
 pub async fn publish_terminal(client: &Client, key: &ConversationKey, session: Uuid, turn: Uuid, payload: Bytes) {
     let subject = subjects::live(&key.region, key.conversation, session);
     let mark = Mark { turn, epoch: u64::MAX, n: 0, kind: Kind::Terminal, call: 0, offset: 0, length: 0, chunks: 0 };
     publish(client, &subject, mark, payload).await;
 }
 
-/// Tells the connections that watch a conversation that it has got an owner: not every one of them may go on.
+/// Tells a conversation's watchers that it has gained an owner: not every one of them may go on.
 pub async fn publish_owner(client: &Client, key: &ConversationKey) {
     let subject = subjects::live(&key.region, key.conversation, Uuid::nil());
     let turn = Uuid::nil();

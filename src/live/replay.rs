@@ -1,4 +1,4 @@
-//! What the LIVE stream still has of a conversation's frames.
+//! Reads a conversation's frames from the LIVE stream.
 //!
 //! The stream is a memory buffer of some minutes; an empty answer is normal, and the log is then the only source.
 
@@ -17,11 +17,13 @@ use crate::{
 /// Base name of the stream that captures live frames.
 pub const LIVE: &str = "LIVE";
 
-/// Frames asked for at once.
+/// Frames per batch.
 const BATCH: usize = 1_000;
 
-/// The frames of the turns that a session asked for, in the order of their publishing; what did not come in time is missing. The
-/// server looks at one subject: to look at those of all sessions would cost it all that the stream has.
+/// Returns the frames of the turns that a session requested, in the order of their publishing; frames that did not come in time
+/// are missing.
+///
+/// The server looks at one subject: the frames of all sessions would cost it a walk over the whole stream.
 pub async fn frames(client: &Client, key: &ConversationKey, session: Uuid) -> Vec<LiveFrame> {
     let mut found = Vec::new();
     let read = read(client, key, session, &mut found);

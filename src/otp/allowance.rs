@@ -1,8 +1,8 @@
-//! How many one-time passwords may be sent, over all processes and both ways in which they are asked for.
+//! Rate limits for one-time passwords, over all processes and both ways of requesting them.
 //!
-//! What the asker alone uses up is counted first, so that a refusal there takes nothing from the address that would have got
+//! The counters of the asker alone come first, so that a refusal there takes nothing from the address that would have got
 //! the password. That address's own allowance is by asker and address for the hour; all askers together have a short one, so
-//! that strangers who ask in the name of somebody keep them out for minutes.
+//! that strangers who ask for another person's address lock that person out for minutes only.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -17,7 +17,7 @@ use crate::{
 
 const HOUR_SECS: i64 = 3_600;
 
-/// What may be sent beyond the fixed limits.
+/// The configured limits beyond the fixed ones.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Allowance {
     /// Passwords an hour on behalf of one group of addresses, and of an organisation.
@@ -25,15 +25,15 @@ pub struct Allowance {
     pub org: PerOrg,
 }
 
-/// On whose behalf a password is sent.
+/// The party on behalf of which a password is sent.
 pub struct Asker<'a> {
     pub org: &'a str,
     pub session: Uuid,
-    /// The group of addresses that its client is in, where it is known.
+    /// The group of addresses of its client, where it is known.
     pub source: Option<&'a str>,
 }
 
-/// Why none may be sent now.
+/// The reason why no password may be sent now.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     #[error("too many passwords; in {0} s another one may be sent")]
@@ -45,7 +45,7 @@ pub enum Refused {
 /// Counts a password before it is sent, and refuses it beyond the limits.
 pub async fn take(log: &NatsLog, allowance: &Allowance, asker: &Asker<'_>, contact: &Contact) -> Result<(), Refused> {
     let now = Utc::now();
-    // However an address is written, it is one mailbox.
+    // All spellings of an address are one mailbox.
     let one = |address: &String| address.trim().to_lowercase();
     let addresses: Vec<String> = [&contact.email, &contact.phone].into_iter().flatten().map(one).collect();
     count(log, Codes::Session(asker.session), limits::CODES_SESSION_MAX, HOUR_SECS, now).await?;
@@ -59,18 +59,18 @@ pub async fn take(log: &NatsLog, allowance: &Allowance, asker: &Asker<'_>, conta
     for address in &addresses {
         count(log, Codes::Contact(address), limits::CODES_CONTACT_MAX, limits::CODES_CONTACT_SECS, now).await?;
     }
-    // Last, so that what is refused for another reason uses nothing of it up.
+    // Last, so that a password refused for another reason uses up nothing of it.
     if let Some(max) = allowance.org.of(asker.org) {
         count(log, Codes::Org(asker.org), max, HOUR_SECS, now).await?;
     }
     Ok(())
 }
 
-/// Counts one try to enter a challenge's password. False: there were too many.
+/// Counts one try to enter a challenge's password. Returns false if there were too many.
 pub async fn try_once(log: &NatsLog, challenge: Uuid) -> Result<bool, AppendError> {
     let subject = subjects::count_codes(Codes::Tries(challenge), 0);
     let count = log.count(&subject, 1, &Uuid::new_v4().simple().to_string()).await?;
-    // A count that is not known has been counted once before: its answer was lost.
+    // An unknown count has been counted once before: its answer was lost.
     Ok(count.is_none_or(|count| count <= limits::CODE_TRIES_MAX as i64))
 }
 

@@ -1,11 +1,11 @@
-//! Which password proves which address.
+//! Challenges: each one ties a sent password to the address that the password proves.
 //!
-//! Every password that is sent is a challenge of its own, with an id that the host's service is told when it sends and when it
-//! verifies. A session has one challenge at a time, whoever asked for it: a new one voids the one before it *before* anything
-//! is sent. A password proves the address of the current challenge, and only after the service has said that it was sent. The
+//! Every password that is sent is a challenge of its own, with an id that the host's service gets when it sends and when it
+//! verifies. A session has one challenge at a time, over all flows: a new one voids the one before it *before* anything is
+//! sent. A password proves the address of the current challenge, and only after the service has said that it was sent. The
 //! challenge is used up by compare-and-swap, so a proof is given once, and never for a challenge that was replaced meanwhile.
-//! This holds with a service that keeps one password a session, too: the password that it keeps is then of the current
-//! challenge or of none, for a challenge is not replaced while its sending is under way.
+//! This holds with a service that keeps one password a session, too: that password is then of the current challenge or of
+//! none, for a challenge is not replaced while its sending is under way.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,7 @@ pub struct Challenges {
     allowance: Allowance,
 }
 
-/// Who is challenged, and for what.
+/// The session that is challenged, and the purpose.
 pub struct Challenged<'a> {
     pub asker: Asker<'a>,
     pub conversation: Uuid,
@@ -57,12 +57,12 @@ pub struct Proved {
     pub phone: Option<String>,
 }
 
-/// Why no password was sent.
+/// The reason why no password was sent.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     #[error("{0}")]
     Service(#[from] OtpError),
-    /// Another one is on its way, or too many were sent.
+    /// Another password is on its way, or too many were sent.
     #[error("another password may be sent in {0} s")]
     Later(u64),
     #[error("{0}")]
@@ -71,17 +71,17 @@ pub enum SendError {
     Read(#[from] ReadError),
 }
 
-/// What came of an entered password.
+/// The outcome of an entered password.
 pub enum Entered {
     Proved(Proved),
-    /// Nothing was sent that it could prove.
+    /// Nothing was sent that the password could prove.
     NoChallenge,
     /// The challenge was replaced, or used, while the password was being checked.
     Replaced,
     Wrong(Verdict),
 }
 
-/// Why a password was not checked.
+/// The reason why a password was not checked.
 #[derive(Debug, thiserror::Error)]
 pub enum EnterError {
     #[error("{0}")]
@@ -119,7 +119,7 @@ impl Challenges {
         Self { log, caller, allowance }
     }
 
-    /// Has a password sent, as the session's only challenge. Returns where it went and the challenge's id.
+    /// Sends a password, as the session's only challenge. Returns its destination and the challenge's id.
     pub async fn send(&self, who: &Challenged<'_>, contact: &Contact) -> Result<(OtpSent, Uuid), SendError> {
         allowance::take(&self.log, &self.allowance, &who.asker, contact).await.map_err(|refused| match refused {
             Refused::TooMany(seconds) => SendError::Later(seconds),
@@ -137,7 +137,7 @@ impl Challenges {
         let (state, address) = match &sent {
             Ok(OtpSent { channel: OtpChannel::Email, .. }) => (State::Sent, Proved { phone: None, ..stored.address }),
             Ok(OtpSent { channel: OtpChannel::Sms, .. }) => (State::Sent, Proved { email: None, ..stored.address }),
-            // What was asked and not answered may still be sent, so this challenge keeps its place for a while.
+            // An unanswered request may still send the password, so this challenge keeps its place for a while.
             Err(OtpError::Failed(_)) => (State::Sending, stored.address),
             Err(OtpError::NoService | OtpError::Refused(_)) => (State::Failed, stored.address),
         };
@@ -148,8 +148,8 @@ impl Challenges {
         Ok((sent?, challenge))
     }
 
-    /// Checks a password that was entered for a purpose; `is_meant` says whether the current challenge is the one that it was
-    /// entered for.
+    /// Checks a password that was entered for a purpose; `is_meant` tells whether the current challenge is the one that the
+    /// password was entered for.
     pub async fn enter(
         &self,
         who: &Challenged<'_>,
@@ -209,7 +209,7 @@ impl Challenges {
 
     async fn find(&self, session: Uuid) -> Result<Option<(u64, Stored)>, ReadError> {
         let query = json!({ "last_by_subj": subjects::kv(BUCKET, &subjects::challenge_key(session)) });
-        // It may have been written a moment ago, elsewhere.
+        // The challenge may have been written a moment ago, by another process.
         let Some(message) = self.log.get(STREAM, &query, Via::Leader).await? else { return Ok(None) };
         let seq = message.seq;
         let opened = self.log.opened(message).await?;

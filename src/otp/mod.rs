@@ -1,13 +1,13 @@
 //! One-time passwords: a NATS service that the host provides sends and checks them.
 //!
-//! - [`challenge`]: which password proves which address.   - [`allowance`]: how many may be sent.
+//! - [`challenge`]: the address that each password proves.   - [`allowance`]: rate limits.
 //!
 //! Contract of the service: endpoints on `otp.{org}.send` and `otp.{org}.verify`. `send` gets `{challenge, purpose, flow, session,
 //! conversation, email?, phone?}` and answers `{channel: email|sms, maskedDestination}`, or with the services API's error headers
 //! when nothing could be sent. `verify` gets `{challenge, purpose, flow, session, code}` and the `email` or `phone` that the password
 //! was sent to, and answers `{verified: true}`, or `{verified: false, attemptsRemaining, error?, message}`; 0 attempts = locked. A
-//! service keeps one password for each challenge and forgets old ones; an answer that names a `challenge` counts for that one
-//! alone. Codes are never logged here.
+//! service keeps one password for each challenge and forgets old ones; an answer that names a `challenge` counts for that one alone.
+//! Codes are never logged here.
 
 pub mod allowance;
 pub mod challenge;
@@ -26,21 +26,21 @@ use crate::{
     limits, subjects,
 };
 
-/// Why the service did not do what it was asked.
+/// The reason why the service did not serve a request.
 #[derive(Debug, thiserror::Error)]
 pub enum OtpError {
-    /// The host provides none.
+    /// The host provides no service.
     #[error("there is no service for one-time passwords")]
     NoService,
-    /// The service says that it did not do it.
+    /// The service reports that it did nothing.
     #[error("the service refused: {0}")]
     Refused(String),
-    /// It may have done it.
+    /// The service may have acted.
     #[error("{0}")]
     Failed(String),
 }
 
-/// What the service says of a password.
+/// The service's verdict on a password.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
@@ -83,7 +83,7 @@ struct Verify<'a> {
     phone: Option<&'a str>,
 }
 
-/// Where a password comes from and goes back to: the socket of the conversation, or a page's requests over HTTP.
+/// Returns the flow of a password: over the socket of the conversation, or by a page's requests over HTTP.
 fn flow(purpose: OtpPurpose) -> &'static str {
     match purpose {
         OtpPurpose::Tool => "socket",
@@ -91,7 +91,7 @@ fn flow(purpose: OtpPurpose) -> &'static str {
     }
 }
 
-/// Where a password can be sent, e-mail first.
+/// Returns the channels that can reach a contact, e-mail first.
 pub fn channels(contact: &Contact) -> Vec<OtpChannel> {
     let email = contact.email.as_ref().map(|_| OtpChannel::Email);
     let sms = contact.phone.as_ref().map(|_| OtpChannel::Sms);
@@ -123,7 +123,7 @@ async fn ask<T: for<'a> Deserialize<'a>>(
     if let Some(error) = reply.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error")) {
         return Err(OtpError::Refused(error.to_string()));
     }
-    // What the service said may hold an address, so only the kind of the mistake is told.
+    // The service's answer may hold an address, so only the kind of the mistake is told.
     serde_json::from_slice(&reply.payload)
         .map_err(|error| OtpError::Failed(format!("{:?} in its answer", error.classify())))
 }

@@ -1,8 +1,8 @@
-//! Client frames: what a client may ask for, and the checks that need nothing but the frame.
+//! Client frames: the actions of clients, and the checks that need nothing but the frame.
 //!
-//! A frame is read in two steps, because the protocol orders checks of the frame and checks of the state: [`read`] yields
-//! the action's name, its requestId and its fields; the action's own file then takes field after field out of them.
-//! The structs with `JsonSchema` describe the accepted shapes for `spec/`; unknown fields are ignored.
+//! A frame is read in two steps, because the protocol orders checks of the frame and checks of the state: [`read`] yields the
+//! action's name, its requestId and its fields; the action's own file then takes field after field out of them. The structs
+//! with `JsonSchema` describe the accepted shapes for `spec/`; unknown fields are ignored.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::frames::ErrorCode;
 use crate::limits;
 
-/// What a client frame asks for.
+/// The action that a client frame requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Ping,
@@ -47,14 +47,14 @@ impl Action {
     ];
 }
 
-/// A frame that can't be served: the code and what to mend.
+/// A frame that can't be served: the error code, and a message that tells the fault.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadFrame {
     pub code: ErrorCode,
     pub message: String,
 }
 
-/// A frame whose action is known; its fields are not checked yet.
+/// A frame with a known action; its fields are not checked yet.
 #[derive(Debug)]
 pub struct Request {
     pub action: Action,
@@ -63,14 +63,14 @@ pub struct Request {
 }
 
 impl Request {
-    /// The requestId that the action has to have.
+    /// Returns the requestId, which the action must have.
     pub fn required_id(&self) -> Result<&str, BadFrame> {
         let id = self.request_id.as_deref().filter(|id| !id.trim().is_empty());
         id.ok_or_else(|| invalid("`requestId` is required"))
     }
 }
 
-/// Reads a text frame. On an error the requestId is given when the frame had one.
+/// Parses a text frame. An error comes with the requestId, if the frame had one.
 pub fn read(text: &str) -> Result<Request, (Option<String>, BadFrame)> {
     let value: Value = serde_json::from_str(text).map_err(|_| (None, invalid("the frame is not valid JSON")))?;
     let Value::Object(fields) = value else {
@@ -90,12 +90,12 @@ pub fn read(text: &str) -> Result<Request, (Option<String>, BadFrame)> {
     }
 }
 
-/// An `UNSUPPORTED_ACTION`.
+/// Returns an `UNSUPPORTED_ACTION`.
 pub fn unsupported() -> BadFrame {
     BadFrame { code: ErrorCode::UnsupportedAction, message: "this action is not supported".into() }
 }
 
-/// A `VALIDATION_ERROR`.
+/// Returns a `VALIDATION_ERROR`.
 pub fn invalid(message: impl Into<String>) -> BadFrame {
     BadFrame { code: ErrorCode::ValidationError, message: message.into() }
 }
@@ -105,7 +105,7 @@ pub fn invalid(message: impl Into<String>) -> BadFrame {
 pub struct Fields(Map<String, Value>);
 
 impl Fields {
-    /// The fields of a request that came another way.
+    /// Wraps the fields of a request that came another way.
     pub fn of(fields: Map<String, Value>) -> Self {
         Self(fields)
     }
@@ -114,17 +114,17 @@ impl Fields {
         self.0.get(name).filter(|value| !value.is_null())
     }
 
-    /// The field as it is, `null` too.
+    /// Returns the field unchanged, `null` too.
     pub fn raw(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }
 
-    /// Whether the field is there, whatever it is.
+    /// Returns true if the field is present, with any value.
     pub fn has(&self, name: &str) -> bool {
         self.get(name).is_some()
     }
 
-    /// A string, or nothing when the field is absent.
+    /// Returns a string, or `None` if the field is absent.
     pub fn text(&self, name: &str) -> Result<Option<&str>, BadFrame> {
         match self.get(name) {
             None => Ok(None),
@@ -133,7 +133,7 @@ impl Fields {
         }
     }
 
-    /// A string that is there and not blank.
+    /// Returns a string that is present and not blank.
     pub fn required_text(&self, name: &str) -> Result<&str, BadFrame> {
         match self.text(name)? {
             Some(text) if !text.trim().is_empty() => Ok(text),
@@ -141,17 +141,17 @@ impl Fields {
         }
     }
 
-    /// The session that the frame names, if it names one that could exist.
+    /// Returns the session id of the frame, if it is well-formed.
     pub fn session(&self) -> Option<Uuid> {
         self.get("sessionId")?.as_str()?.parse().ok()
     }
 
-    /// The required session id. One that is not a UUID can't exist, which the caller answers as "not found".
+    /// Returns the required session id. An id that is not a UUID can't exist, which the caller answers as "not found".
     pub fn required_session(&self) -> Result<Option<Uuid>, BadFrame> {
         Ok(self.required_text("sessionId")?.parse().ok())
     }
 
-    /// A real boolean that is there.
+    /// Returns a real boolean that is present.
     pub fn required_bool(&self, name: &str) -> Result<bool, BadFrame> {
         match self.get(name) {
             Some(Value::Bool(value)) => Ok(*value),
@@ -160,12 +160,12 @@ impl Fields {
         }
     }
 
-    /// A boolean, or `default` when the field is absent.
+    /// Returns a boolean, or `default` if the field is absent.
     pub fn bool_or(&self, name: &str, default: bool) -> Result<bool, BadFrame> {
         if self.get(name).is_none() { Ok(default) } else { self.required_bool(name) }
     }
 
-    /// A page size: bad and non-positive ones fall back to `default`, larger ones are capped.
+    /// Returns a page size: bad and non-positive ones fall back to `default`, larger ones are capped.
     pub fn limit(&self, default: usize, max: usize) -> usize {
         match self.get("limit").and_then(Value::as_u64) {
             Some(n) if n > 0 => usize::try_from(n).unwrap_or(max).min(max),
@@ -173,7 +173,7 @@ impl Fields {
         }
     }
 
-    /// A page size that is brought into its bounds; what is no number is the default.
+    /// Returns a page size clamped to its bounds; a value that is no whole number becomes `default`.
     pub fn clamped_limit(&self, default: usize, max: usize) -> usize {
         match self.get("limit").and_then(Value::as_number) {
             Some(n) if n.is_u64() => n.as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(max).clamp(1, max),
@@ -182,7 +182,7 @@ impl Fields {
         }
     }
 
-    /// A JSON object, or nothing when the field is absent.
+    /// Returns a JSON object, or `None` if the field is absent.
     pub fn object(&self, name: &str) -> Result<Option<&Map<String, Value>>, BadFrame> {
         match self.get(name) {
             None => Ok(None),
@@ -191,7 +191,7 @@ impl Fields {
         }
     }
 
-    /// A list of strings, or nothing when the field is absent.
+    /// Returns a list of strings, or `None` if the field is absent.
     pub fn texts(&self, name: &str) -> Result<Option<Vec<String>>, BadFrame> {
         let wrong = || invalid(format!("`{name}` must be a list of strings"));
         match self.get(name) {
@@ -205,7 +205,7 @@ impl Fields {
         }
     }
 
-    /// Takes the pictures of a message out of the frame, since they can be large; malformed entries are dropped.
+    /// Takes the images of a message out of the frame, since they can be large; malformed entries are dropped.
     pub fn take_images(&mut self) -> Vec<GivenImage> {
         self.take_entries("images", |image| {
             let detail = take_text(image, "detail").filter(|detail| ["low", "high", "auto"].contains(&detail.as_str()));
@@ -227,7 +227,7 @@ impl Fields {
     }
 }
 
-/// A picture as a client gives it.
+/// An image as a client gives it.
 #[derive(Debug)]
 pub struct GivenImage {
     pub url: String,
@@ -242,7 +242,7 @@ pub struct GivenFile {
     pub url: String,
 }
 
-/// A text that is not blank.
+/// Takes a text that is not blank.
 fn take_text(entry: &mut Map<String, Value>, name: &str) -> Option<String> {
     match entry.remove(name) {
         Some(Value::String(text)) if !text.trim().is_empty() => Some(text),
@@ -269,7 +269,7 @@ pub struct CreateConversationSession {
     pub browser_fingerprint: Option<String>,
     pub metadata: Option<Map<String, Value>>,
     pub supports: Option<Vec<String>>,
-    /// Where the agent has a policy: the host's word about its user, `{userId, signature, timestamp}`, which must hold.
+    /// The host's signed assertion about its user, `{userId, signature, timestamp}`: must be valid where the agent has a policy.
     pub auth_context: Option<Value>,
     pub conversation_id: Option<String>,
     /// A session of that conversation, which shows that the client has been there. A visitor without a token needs it where the
@@ -298,14 +298,14 @@ pub struct GetConversationMessages {
     pub before: Option<String>,
 }
 
-/// `list_conversations`. A `limit` is brought into 1 to 200; what is no whole number counts as 50.
+/// `list_conversations`. A `limit` is clamped to 1 to 200; a value that is no whole number counts as 50.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ListConversations {
     pub request_id: Option<String>,
     pub limit: Option<Value>,
     pub cursor: Option<String>,
-    /// Only conversations whose title holds this, in any case.
+    /// Only conversations with this text in their title, in any case.
     pub query: Option<String>,
 }
 

@@ -1,15 +1,16 @@
-//! The codes of errors that clients are told.
+//! The error codes for clients.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// What a client can be told went wrong.
+/// The error codes for clients.
 ///
 /// | code | retry helps | the action had an effect |
 /// |---|---|---|
 /// | `VALIDATION_ERROR`, `UNSUPPORTED_ACTION` | no: mend the frame | no |
 /// | `SESSION_NOT_FOUND`, `CONVERSATION_NOT_FOUND` | no: open a session | no |
-/// | `CONVERSATION_READ_ONLY` | no: a newer version has written to it what this one must not go on without | no |
+/// | `CONVERSATION_READ_ONLY` | no: a newer version has stored an event that this one must not go on without | no
+/// |
 /// | `TURN_IN_PROGRESS` | yes, after the turn | no |
 /// | `NO_PENDING_CONFIRMATION`, `NO_PENDING_INTERACTION`, `INTERACTION_MISMATCH` | no | no |
 /// | `SKILL_NOT_FOUND`, `LLM_UNAVAILABLE` | no: configuration | no |

@@ -123,7 +123,7 @@ pub enum Frame<'a> {
 }
 
 impl Frame<'_> {
-    /// The frame as the bytes of a text message.
+    /// Serialises the frame as a text message.
     pub fn to_bytes(&self) -> Bytes {
         Bytes::from(serde_json::to_vec(self).expect("frames are maps with string keys"))
     }
@@ -170,7 +170,7 @@ pub enum RawResponse<'a> {
         is_error: bool,
         result: &'a str,
     },
-    /// A worker took the turn over and asks the model again: what was streamed since the last tool activity is void.
+    /// A worker took the turn over and asks the model again: the frames streamed since the last tool activity are void.
     TurnRestarted {},
 }
 
@@ -255,18 +255,18 @@ pub struct ErrorData<'a> {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ErrorDetails {
-    /// After so long the same may be tried again.
+    /// The seconds after which the request may be tried again.
     pub retry_after_seconds: u64,
 }
 
-/// An error frame.
+/// Builds an `error` frame.
 pub fn error(request_id: Option<&str>, code: ErrorCode, message: &str, now: DateTime<Utc>) -> Bytes {
     let error = ErrorObject { code, message: Cow::Borrowed(message) };
     let data = ErrorData { request_id, error: error.clone(), details: None };
     Frame::Error { request_id, timestamp: now.timestamp_millis(), error, data }.to_bytes()
 }
 
-/// An error frame for what is too much now.
+/// Builds an `error` frame for a request beyond a limit.
 pub fn limited(request_id: Option<&str>, message: &str, retry_after_seconds: u64, now: DateTime<Utc>) -> Bytes {
     let error = ErrorObject { code: ErrorCode::RateLimited, message: Cow::Borrowed(message) };
     let details = Some(ErrorDetails { retry_after_seconds });
@@ -274,12 +274,12 @@ pub fn limited(request_id: Option<&str>, message: &str, retry_after_seconds: u64
     Frame::Error { request_id, timestamp: now.timestamp_millis(), error, data }.to_bytes()
 }
 
-/// A time as clients are shown it.
+/// Formats a time for clients.
 pub fn shown_time(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// An answer to an action.
+/// Builds the answer to an action.
 pub fn immediate(
     request_id: Option<&str>,
     status: u16,
@@ -291,13 +291,13 @@ pub fn immediate(
     Frame::ImmediateResponse { request_id, timestamp: now.timestamp_millis(), status, message, data }.to_bytes()
 }
 
-/// The frame with a resume cursor: only for connections that asked for the resume extension.
+/// Adds a resume cursor to a frame: only for connections that asked for the resume extension.
 pub fn with_seq(frame: &Bytes, seq: &str) -> Bytes {
     let Some(open) = frame.strip_suffix(b"}") else { return frame.clone() };
     Bytes::from([open, b",\"seq\":\"", seq.as_bytes(), b"\"}"].concat())
 }
 
-/// A sign of life for a turn that is silent.
+/// Builds a keepalive for a silent turn.
 pub fn keepalive(request_id: &str, now: DateTime<Utc>) -> Bytes {
     Frame::Keepalive { request_id, timestamp: now.timestamp_millis(), data: KeepaliveData { request_id } }.to_bytes()
 }
@@ -314,7 +314,7 @@ pub struct SessionCreated<'a> {
     pub agent_participant_id: Uuid,
 }
 
-/// `data` of the answer to `resume_session`: where the session stands. What was missed follows as frames.
+/// `data` of the answer to `resume_session`: the state of the session. Missed frames follow.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Resumed<'a> {
@@ -334,10 +334,10 @@ pub struct TurnView<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TurnState {
-    /// No worker has taken it yet.
+    /// No worker has taken the turn yet.
     Queued,
     Running,
-    /// It waits for a person.
+    /// The turn waits for a person.
     Parked,
 }
 
@@ -388,7 +388,7 @@ pub struct ConversationPage {
 pub struct ListedConversation {
     pub conversation_id: Uuid,
     pub title: String,
-    /// When something was said last: RFC 3339, UTC.
+    /// The time of the last message: RFC 3339, UTC.
     pub updated_at: String,
     #[schemars(range(min = 1))]
     pub message_count: u64,
@@ -399,7 +399,7 @@ pub struct ListedConversation {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Renamed<'a> {
     pub conversation_id: Uuid,
-    /// As it is kept.
+    /// The title as it is stored.
     pub title: &'a str,
 }
 
@@ -456,7 +456,7 @@ pub enum PartyKind {
 }
 
 impl HistoryMessage {
-    /// The message as JSON, ready for a [`MessagePage`].
+    /// Serialises the message for a [`MessagePage`].
     pub fn to_json(&self) -> Box<RawValue> {
         to_raw_value(self).expect("messages are maps with string keys")
     }

@@ -1,25 +1,24 @@
 //! The header that numbers the frames of a turn between worker and edge.
 //!
 //! One header, `Turnstream-Frame: {turn} {epoch} {n} {kind} {call} {offset} {length} {chunks}`, so that an edge can order,
-//! deduplicate and notice gaps without parsing the frame, which it forwards as it came.
+//! deduplicate and notice gaps without parsing the frame, which is forwarded unchanged.
 
 use std::fmt;
 
 use uuid::Uuid;
 
-/// Name of the header.
 pub const HEADER: &str = "Turnstream-Frame";
 
-/// What an edge must know of a frame.
+/// The metadata of a live frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     pub turn: Uuid,
-    /// Sequence of the `turn.started` under which the worker runs; frames of an older epoch are void.
+    /// Sequence of the `turn.started` that the worker runs under; frames of an older epoch are void.
     pub epoch: u64,
-    /// Counts the frames of this turn and epoch from 0, without gaps.
+    /// Number of the frame in this turn and epoch, from 0 without gaps.
     pub n: u64,
     pub kind: Kind,
-    /// Index of the model call in the turn; for tool activity, of the one that asked for it.
+    /// Index of the model call in the turn; for tool activity, of the call that requested it.
     pub call: u32,
     /// For tokens: bytes of this model call's text before the frame.
     pub offset: u64,
@@ -36,15 +35,16 @@ pub enum Kind {
     /// A sentence for the time until the answer.
     Preamble,
     Chunk,
-    /// What a client that wants no stream is shown too after a tool's result.
+    /// A frame after a tool's result that clients without streaming are shown, too.
     Notice,
     Prompt,
-    /// A worker asks the model again: what was shown of this model call is void.
+    /// A worker asks the model again: the frames shown of this model call are void.
     Restart,
-    /// No frame for clients, and of no turn: the conversation has got an owner, so connections look again whether they may
-    /// watch it. Edges of the version before drop it.
+    /// No frame for clients, and of no turn: the conversation has gained an owner, so its watchers check their access again.
+    /// Edges of the version before drop the frame.
     Owner,
-    /// The turn's last frame. Whoever stored the terminal event publishes it, so it may come from outside the epoch's count.
+    /// The turn's last frame. The process that stored the terminal event publishes it, so it may come from outside the
+    /// epoch's count.
     Terminal,
 }
 
@@ -61,7 +61,7 @@ impl Kind {
         (Kind::Terminal, "terminal"),
     ];
 
-    /// Whether the frame is something that a model call says.
+    /// Returns true if the frame is output of a model call.
     pub fn is_of_call(self) -> bool {
         matches!(self, Self::Token | Self::Reasoning | Self::Preamble)
     }
@@ -83,7 +83,7 @@ impl fmt::Display for Mark {
 }
 
 impl Mark {
-    /// How many of the turn's model calls had said all they had to say before this frame.
+    /// Returns the number of the turn's model calls that had ended their output before this frame.
     pub fn calls_before(&self) -> u32 {
         match self.kind {
             Kind::Token | Kind::Reasoning | Kind::Preamble | Kind::Restart => self.call,
@@ -93,12 +93,12 @@ impl Mark {
         }
     }
 
-    /// How much tool activity the turn had before this frame.
+    /// Returns the number of the turn's frames of tool activity before this frame.
     pub fn chunks_before(&self) -> u64 {
         if self.kind == Kind::Terminal { u64::MAX } else { self.chunks }
     }
 
-    /// Reads the header's value.
+    /// Parses the header's value.
     pub fn parse(value: &str) -> Option<Self> {
         let mut parts = value.split(' ');
         let mark = Self {
@@ -115,19 +115,19 @@ impl Mark {
     }
 }
 
-/// How far a client has been shown a turn: the `seq` of the resume extension, opaque to clients.
+/// A client's position in a turn: the `seq` of the resume extension, opaque to clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
     pub turn: Uuid,
     pub epoch: u64,
     /// The number of the next frame of that epoch.
     pub next_n: u64,
-    /// The model call whose text is being shown; the texts of those before it were shown.
+    /// The model call of the text being shown; the texts of earlier calls were shown.
     pub call: u32,
-    /// Bytes of that model call's text that were shown, and the epoch that they are of.
+    /// The bytes shown of that model call's text, and their epoch.
     pub shown: u64,
     pub text_epoch: u64,
-    /// Frames of tool activity that were shown.
+    /// The number of frames of tool activity shown.
     pub chunks: u64,
 }
 
@@ -139,17 +139,17 @@ impl fmt::Display for Cursor {
 }
 
 impl Cursor {
-    /// The cursor of a turn whose terminal frame was shown.
+    /// Returns the cursor behind a turn's terminal frame.
     pub fn ended(turn: Uuid) -> Self {
         Self { turn, epoch: u64::MAX, next_n: 0, call: 0, shown: 0, text_epoch: 0, chunks: 0 }
     }
 
-    /// Whether the turn's terminal frame was shown.
+    /// Returns true if the turn's terminal frame was shown.
     pub fn is_ended(&self) -> bool {
         self.epoch == u64::MAX
     }
 
-    /// Reads a `seq`.
+    /// Parses a `seq`.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.');
         let cursor = Self {

@@ -1,11 +1,11 @@
-//! The two outside forms: what clients send and see, and what the log stores.
+//! The two outside formats: the frames of clients, and the messages stored in the log.
 //!
 //! - [`actions`]: client frames in, checked field by field.
-//! - [`frames`], [`prompts`]: server frames out.   - [`codes`]: what can go wrong.
+//! - [`frames`], [`prompts`]: server frames out.   - [`codes`]: error codes.
 //! - [`render`]: events as frames, in one place for workers and edges.
 //! - [`stored`]: events as stored messages, with their versions.
 //! - [`live`]: the header that numbers the frames of a turn between worker and edge.
-//! - [`presence`]: what workers and edges say of themselves.
+//! - [`presence`]: advertisements of workers and edges.
 
 pub mod actions;
 pub mod codes;

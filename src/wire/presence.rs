@@ -1,5 +1,7 @@
-//! What processes say of themselves: workers, so that edges can tell whether anybody can answer; edges, so that it is known
-//! when all of them have answered.
+//! Advertisements of processes.
+//!
+//! Workers advertise themselves so that edges can tell whether a message can be answered; edges, so that the sender of a
+//! host's event knows when all of them have answered.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -8,7 +10,7 @@ use uuid::Uuid;
 pub const BUCKET: &str = "WORKERS";
 pub const STREAM: &str = "KV_WORKERS";
 
-/// What a worker says of itself.
+/// A worker's advertisement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Advertisement {
@@ -21,13 +23,12 @@ pub struct Advertisement {
 pub const EDGES: &str = "EDGES";
 pub const EDGES_STREAM: &str = "KV_EDGES";
 
-/// What an edge says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EdgeAdvertisement {
     pub version: String,
 }
 
-/// An edge's answer to a host's event: to how many connections it gave the event.
+/// An edge's answer to a host's event: the number of connections that took the event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pushed {
     pub edge: Uuid,

@@ -1,4 +1,4 @@
-//! Parts of frames that ask a visitor something, and that say what came of it.
+//! Parts of frames that ask a visitor a question, and of frames that report the outcome.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -75,7 +75,7 @@ pub struct OtpInvalidData<'a> {
     pub message: &'a str,
 }
 
-/// Why a one-time password was not accepted.
+/// The reason why a one-time password was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum OtpError {
@@ -86,7 +86,7 @@ pub enum OtpError {
 }
 
 impl OtpError {
-    /// The error with this name, as the host's service gives it.
+    /// Parses an error name that the host's service gives.
     pub fn parse(name: &str) -> Option<Self> {
         serde_json::from_value(name.into()).ok()
     }
@@ -99,7 +99,7 @@ pub struct Submitted<'a> {
     pub session_id: Uuid,
     pub interaction_id: Uuid,
     pub kind: &'a str,
-    /// As they were checked.
+    /// The values as they were checked.
     pub values: &'a Map<String, Value>,
 }
 

@@ -1,4 +1,4 @@
-//! Events as client frames, in one place: the worker uses it when something happens, an edge when a client catches up.
+//! Events as client frames, in one place: for the worker as events happen, for an edge when a client catches up.
 
 use std::borrow::Cow;
 
@@ -26,10 +26,10 @@ use crate::{
 /// The level of authentication that a one-time password gives.
 const OTP_LEVEL: &str = "end_user";
 
-/// A frame and what kind it is.
+/// A frame with its kind.
 pub type Rendered = (Kind, Bytes);
 
-/// The frames that tell a client of an event of its turn; `stream` false leaves out the `stream_*` ones.
+/// Renders the frames that tell a client of an event of its turn; `stream` false leaves out the `stream_*` ones.
 ///
 /// A tool call is not among them: its intent holds no arguments, so its caller shows it with [`tool_call`].
 pub fn render(request_id: &str, stream: bool, event: &Event, now: DateTime<Utc>) -> Vec<Rendered> {
@@ -53,7 +53,7 @@ pub fn render(request_id: &str, stream: bool, event: &Event, now: DateTime<Utc>)
     }
 }
 
-/// A pending prompt, then the call that it is about.
+/// Renders a pending prompt, then the call that the prompt is about.
 pub fn prompt(request_id: &str, stream: bool, park: Uuid, prompt: &Prompt, now: DateTime<Utc>) -> Vec<Rendered> {
     let timestamp = now.timestamp_millis();
     let (frame, tool, arguments) = match prompt {
@@ -74,7 +74,7 @@ pub fn prompt(request_id: &str, stream: bool, park: Uuid, prompt: &Prompt, now: 
     frames
 }
 
-/// A tool's result, then what it takes to be allowed to call it.
+/// Renders a tool's result, then the verification that the tool requires.
 fn tool_returned(request_id: &str, stream: bool, e: &ToolReturned, now: DateTime<Utc>) -> Vec<Rendered> {
     let timestamp = now.timestamp_millis();
     let mut frames = Vec::new();
@@ -97,7 +97,7 @@ fn tool_returned(request_id: &str, stream: bool, e: &ToolReturned, now: DateTime
             let sent = Frame::OtpSent { request_id, timestamp, data: Nested { request_id, data } };
             frames.extend([(Kind::Notice, required.to_bytes()), (Kind::Notice, sent.to_bytes())]);
         }
-        // Without the turn's requestId, which would end the turn for a client.
+        // The frame lacks the turn's requestId, which would end the turn for a client.
         None => {
             let message = "A verification code could not be sent. Please try again.";
             frames.push((Kind::Notice, error(None, ErrorCode::OtpSendFailed, message, now)));
@@ -106,10 +106,10 @@ fn tool_returned(request_id: &str, stream: bool, e: &ToolReturned, now: DateTime
     frames
 }
 
-/// A result as it is shown: one that is long as JSON text is cut, and says so.
+/// Shortens a result for display: a result that is long as JSON text is cut, with a mark that says so.
 fn shortened(result: &str) -> Cow<'_, str> {
     const MARK: &str = "\n[cut: the result is longer]";
-    // No character takes more than six bytes.
+    // No character takes more than six bytes in JSON.
     if result.len() <= limits::SHOWN_RESULT_MAX_BYTES / 6 {
         return Cow::Borrowed(result);
     }
@@ -131,34 +131,34 @@ fn shortened(result: &str) -> Cow<'_, str> {
     Cow::Borrowed(result)
 }
 
-/// A message was accepted: the first frame of its turn.
+/// Renders the first frame of a turn: its message was accepted.
 pub fn accepted(request_id: Option<&str>, now: DateTime<Utc>) -> Bytes {
     immediate(request_id, 202, "Processing your request...", Map::new(), now)
 }
 
-/// A tool is being called.
+/// Renders a tool call.
 pub fn tool_call(request_id: &str, name: &str, arguments: &str, now: DateTime<Utc>) -> Bytes {
     chunk(request_id, name, RawResponse::ToolCall { name, arguments }, now)
 }
 
-/// What was streamed of the running model call is void.
+/// Renders the marker that voids the streamed part of the running model call.
 pub fn restarted(request_id: &str, now: DateTime<Utc>) -> Bytes {
     chunk(request_id, "turn_restarted", RawResponse::TurnRestarted {}, now)
 }
 
-/// New text of the answer.
+/// Renders new text of the answer.
 pub fn token(request_id: &str, token: &str, now: DateTime<Utc>) -> Bytes {
     Frame::StreamToken { request_id, timestamp: now.timestamp_millis(), token, data: TokenData { request_id, token } }
         .to_bytes()
 }
 
-/// A sentence for the time until the answer.
+/// Renders a sentence for the time until the answer.
 pub fn preamble(request_id: &str, token: &str, now: DateTime<Utc>) -> Bytes {
     let data = TokenData { request_id, token };
     Frame::StreamPreamble { request_id, timestamp: now.timestamp_millis(), token, data }.to_bytes()
 }
 
-/// New text of the model's reasoning.
+/// Renders new text of the model's reasoning.
 pub fn reasoning(request_id: &str, token: &str, now: DateTime<Utc>) -> Bytes {
     Frame::StreamReasoning {
         request_id,
@@ -169,15 +169,16 @@ pub fn reasoning(request_id: &str, token: &str, now: DateTime<Utc>) -> Bytes {
     .to_bytes()
 }
 
-/// Something of a turn that was streamed, as the log has it.
+/// A streamed part of a turn, restored from the log.
 pub enum Streamed<'a> {
-    /// The text of a finished model call: its index in the turn, the epoch that it was streamed under.
+    /// The text of a finished model call, with the call's index in the turn and the epoch of its stream.
     Text { call: u32, epoch: u64, text: Cow<'a, str> },
-    /// Tool activity and what followed it; the number counts that of the turn from 0.
+    /// A frame of tool activity or of its consequences; `n` counts these frames of the turn from 0.
     Chunk { n: u64, frame: Bytes },
 }
 
-/// What was shown according to a turn's events, in their order; `stream` false leaves out what a client then is not shown.
+/// Restores the frames shown for a turn's events, in their order; `stream` false leaves out frames that such a client is
+/// not shown.
 pub fn streamed<'a>(
     request_id: &'a str,
     stream: bool,
@@ -206,10 +207,10 @@ pub fn streamed<'a>(
     })
 }
 
-/// The frames of an event that is tool activity; `calls` are those of the model's last reply.
+/// Renders the tool activity of an event; `calls` are those of the model's last reply.
 fn activity(request_id: &str, stream: bool, event: &Event, calls: &[CallRequested], now: DateTime<Utc>) -> Vec<Bytes> {
     let frames = match event {
-        // One that waited for a person was shown with its prompt.
+        // A call that waited for a person was shown with its prompt.
         Event::TurnToolCalled(e) if stream => {
             let call = calls.iter().find(|call| call.id == e.call && !call.waits());
             return call.map(|call| tool_call(request_id, &call.name, &call.arguments, now)).into_iter().collect();

@@ -1,8 +1,8 @@
 //! Events as stored messages: CloudEvents 1.0 attributes in headers (binary mode), JSON payload.
 //!
 //! Header names, event types and payload field names are a contract with every reader of the log; golden samples under
-//! `spec/samples/events` pin them. A reader guesses at nothing: what it does not know folds to nothing, or closes the conversation
-//! for writing where its writer marked it as critical.
+//! `spec/samples/events` pin them. A reader guesses at nothing: an unknown event folds to nothing, or closes the conversation for
+//! writing where its writer marked it as critical.
 
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -26,7 +26,7 @@ pub const CE_SCHEMAVERSION: &str = "ce-schemaversion";
 /// Stream sequence of the conversation's previous event; 0 for its first.
 pub const CE_PREV: &str = "ce-prev";
 pub const CONTENT_TYPE: &str = "content-type";
-/// Digest of the conversation's previous event, 64 zeros for its first: the chain that a change would break.
+/// Digest of the conversation's previous event, 64 zeros for its first: the hash chain that a change would break.
 pub const CE_PREVDIGEST: &str = "ce-prevdigest";
 /// JetStream's deduplication header; equals `ce-id`.
 pub const MSG_ID: &str = "Nats-Msg-Id";
@@ -34,7 +34,7 @@ pub const MSG_ID: &str = "Nats-Msg-Id";
 /// Prefix of `ce-type`: the rest is the event's stored name.
 pub const TYPE_PREFIX: &str = "turnstream.";
 pub const SCHEMA_VERSION: &str = "1";
-/// End of a schema version that marks its event as critical: a reader that does not know the version or the type must not add
+/// Suffix of a schema version that marks its event as critical: a reader that does not know the version or the type must not add
 /// to the conversation.
 const CRITICAL: char = '!';
 
@@ -51,20 +51,22 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// The digest of the event that this envelope is put around on a subject, stored in the clear.
+    /// Returns the digest of an event in this envelope on a subject, stored in the clear.
     pub fn digest(&self, subject: &str, event: &Event) -> Digest {
         let (headers, payload) = encode(self, event);
         digest(subject, header_of(&headers), &payload)
     }
 }
 
-/// How headers that were just made are looked up.
+/// Returns a lookup in headers that were just made.
 pub fn header_of<'a>(headers: &'a [(&'static str, String)]) -> impl Fn(&str) -> Option<&'a str> {
     |wanted| headers.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.as_str())
 }
 
-/// The digest of a stored message: SHA-256 over its subject, the values of these headers, one a line, an empty line, and the
-/// payload. A header that is not there counts as an empty line.
+/// Returns the digest of a stored message.
+///
+/// SHA-256 over its subject, the values of these headers, one a line, an empty line, and the payload. A missing header counts as
+/// an empty line.
 pub fn digest<'a>(subject: &str, header: impl Fn(&str) -> Option<&'a str>, payload: &[u8]) -> Digest {
     const COVERED: [&str; 8] =
         [CE_ID, CE_TYPE, CE_SOURCE, CE_TIME, CE_SUBJECT, CE_SCHEMAVERSION, CE_PREV, CE_PREVDIGEST];
@@ -80,7 +82,7 @@ pub fn digest<'a>(subject: &str, header: impl Fn(&str) -> Option<&'a str>, paylo
     Digest(hash.finalize().into())
 }
 
-/// Why a stored message can't be read as an event.
+/// The reason why a stored message can't be read as an event.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     #[error("header {0} is missing or malformed")]
@@ -95,7 +97,7 @@ pub enum DecodeError {
     Place,
 }
 
-/// The headers and the payload of a stored event.
+/// Encodes an event as the headers and the payload of a stored message.
 pub fn encode(envelope: &Envelope, event: &Event) -> (Vec<(&'static str, String)>, Bytes) {
     let mut headers = vec![
         (MSG_ID, envelope.id.clone()),
@@ -113,13 +115,13 @@ pub fn encode(envelope: &Envelope, event: &Event) -> (Vec<(&'static str, String)
     (headers, encode_payload(event))
 }
 
-/// The envelope and the event in a stored message, given a way to look up its headers.
+/// Decodes a stored message, given a lookup of its headers.
 pub fn decode<'a>(header: impl Fn(&str) -> Option<&'a str>, payload: &[u8]) -> Result<(Envelope, Event), DecodeError> {
     let (envelope, name) = decode_headers(header)?;
     Ok((envelope, decode_payload(name, payload)?))
 }
 
-/// The envelope of a stored message and its event's stored name, which may be one that this program does not know.
+/// Decodes the envelope of a stored message and its event's stored name, which this program may not know.
 pub fn decode_headers<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Result<(Envelope, &'a str), DecodeError> {
     let required = |name: &'static str| header(name).ok_or(DecodeError::Header(name));
     let version = required(CE_SCHEMAVERSION)?;
@@ -143,7 +145,7 @@ pub fn decode_headers<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Result<(E
     Ok((envelope, name))
 }
 
-/// What an event says of the one before it: all that following the chain needs. `None`: it does not say.
+/// Returns an event's link to the one before, which is all that following the chain needs; `None` if the event has no link.
 pub fn link<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Option<(u64, Option<Digest>)> {
     let prev = header(CE_PREV)?.parse().ok()?;
     match header(CE_PREVDIGEST) {
@@ -152,7 +154,7 @@ pub fn link<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Option<(u64, Option
     }
 }
 
-/// A stored message that can't be read as an event, given why.
+/// Describes a stored message that can't be read as an event, by its error.
 pub fn unreadable<'a>(header: impl Fn(&str) -> Option<&'a str>, error: &DecodeError) -> Unreadable {
     let name = header(CE_TYPE).unwrap_or_default();
     let is_critical = header(CE_SCHEMAVERSION).is_some_and(|version| version.ends_with(CRITICAL));
@@ -164,7 +166,7 @@ pub fn unreadable<'a>(header: impl Fn(&str) -> Option<&'a str>, error: &DecodeEr
     Unreadable { name: name.strip_prefix(TYPE_PREFIX).unwrap_or(name).to_string(), cause, detail: error.to_string() }
 }
 
-/// The JSON payload of an event.
+/// Encodes the JSON payload of an event.
 pub fn encode_payload(event: &Event) -> Bytes {
     fn json(payload: &impl Serialize) -> Bytes {
         Bytes::from(serde_json::to_vec(payload).expect("event payloads are maps with string keys"))
@@ -188,13 +190,13 @@ pub fn encode_payload(event: &Event) -> Bytes {
     }
 }
 
-/// An event of this stored name whose payload nobody can read any more.
+/// Returns the event of a stored name after its payload was erased.
 pub fn erased(name: &str) -> Result<Event, DecodeError> {
     let known = kind::ALL.iter().find(|kind| **kind == name);
     known.map(|kind| Event::Erased(kind)).ok_or_else(|| DecodeError::Type(name.to_string()))
 }
 
-/// The event with this stored name and payload.
+/// Decodes the event with this stored name and payload.
 pub fn decode_payload(name: &str, payload: &[u8]) -> Result<Event, DecodeError> {
     fn json<T: DeserializeOwned>(payload: &[u8]) -> Result<T, DecodeError> {
         Ok(serde_json::from_slice(payload)?)
@@ -218,7 +220,7 @@ pub fn decode_payload(name: &str, payload: &[u8]) -> Result<Event, DecodeError> 
     })
 }
 
-/// The session record: proves a session and names what belongs to it.
+/// The session record: proves a session and names its conversation, owner and participants.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionRecord {
@@ -229,7 +231,7 @@ pub struct SessionRecord {
     /// The conversation's owner when the session was opened, see [`Conversation::owner`](crate::domain::Conversation).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
-    /// The address that was proved when the session was opened, in the form of owners: the session may do what its owner may.
+    /// The address that was proved when the session was opened, in the form of owners: the session has the rights of that owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proved: Option<String>,
     pub user: crate::domain::event::Participant,

@@ -1,5 +1,6 @@
-//! A host's word about who its user is: `{userId, signature, timestamp}`, where the signature is the hex form of HMAC-SHA256
-//! over `{userId}:{timestamp}`, keyed with the policy's key.
+//! A host's signed assertion about its user: `{userId, signature, timestamp}`.
+//!
+//! The signature is the hex form of HMAC-SHA256 over `{userId}:{timestamp}`, keyed with the policy's key.
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::Value;
@@ -7,15 +8,15 @@ use sha2::{Digest, Sha256};
 
 use crate::limits;
 
-/// That the host has proved who its user is.
+/// The host's proof of its user's identity.
 #[derive(Debug, PartialEq)]
 pub struct Proof {
     pub user: String,
-    /// The same for the same signature, however it is written: what is used once is known by it.
+    /// The id of the signature, in every spelling of it: marks the signature as used.
     pub id: String,
 }
 
-/// Verifies a context. Whatever is wrong with it, the answer is the same.
+/// Verifies a context. All faults get the same answer.
 pub fn verify(context: &Value, key: Option<&str>, now: i64) -> Option<Proof> {
     let user = context.get("userId")?.as_str().filter(|user| !user.trim().is_empty())?;
     let signature = bytes(context.get("signature")?.as_str()?)?;
@@ -27,13 +28,13 @@ pub fn verify(context: &Value, key: Option<&str>, now: i64) -> Option<Proof> {
     let key = key.filter(|key| !key.is_empty())?;
     let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).ok()?;
     mac.update(format!("{user}:{timestamp}").as_bytes());
-    // In a time that does not depend on how much of it is right.
+    // Constant-time comparison.
     mac.verify_slice(&signature).ok()?;
     let id = Sha256::digest(&signature).iter().map(|byte| format!("{byte:02x}")).collect();
     Some(Proof { user: user.to_string(), id })
 }
 
-/// The bytes behind a hexadecimal text.
+/// Decodes 32 bytes of hexadecimal text.
 fn bytes(hex: &str) -> Option<Vec<u8>> {
     if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;

@@ -1,7 +1,7 @@
-//! Widgets: which pages may open sessions with an agent, and on whose behalf.
+//! Widgets: the pages that may open sessions with an agent, and the users that their hosts vouch for.
 //!
-//! - [`policy`]: what a policy says.   - [`origin`]: pages.   - [`context`]: a host's word about who its user is.
-//! - [`source`]: where policies come from.
+//! - [`policy`]: the policy of an agent.   - [`origin`]: pages.   - [`context`]: a host's assertion about its user.
+//! - [`source`]: sources of policies.
 //!
 //! A policy is looked up by the agent's id, which any visitor may name. While its source fails, the last policy that it gave
 //! holds for a bounded time; an agent of which it gave none counts as having no policy, and strictness refuses those.
@@ -17,7 +17,7 @@ pub use context::Proof;
 pub use policy::WidgetPolicy;
 pub use source::{Service, Source, SourceError};
 
-/// Why a session is not opened.
+/// The reason why a session is not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WidgetRefusal {
     #[error("no policy names this agent")]
@@ -28,16 +28,16 @@ pub enum WidgetRefusal {
     Context,
 }
 
-/// What a session is opened with.
+/// The organisation and the proof that a session is opened with.
 #[derive(Debug, Default, PartialEq)]
 pub struct Admitted {
-    /// The organisation that the session belongs to, whatever else says.
+    /// The organisation that the session belongs to, before any other claim to it.
     pub org: Option<String>,
-    /// What the host has proved of its user. It may be used once.
+    /// The host's proof of its user's identity, which may be used once.
     pub proof: Option<Proof>,
 }
 
-/// Decides about sessions.
+/// The policies of all sources.
 #[derive(Default)]
 pub struct Widgets {
     sources: Vec<Source>,
@@ -45,17 +45,17 @@ pub struct Widgets {
 }
 
 impl Widgets {
-    /// The first source that has a policy for an agent says it. `strict`: an agent without a policy is refused.
+    /// Joins sources: the first one with a policy for an agent decides. `strict`: an agent without a policy is refused.
     pub fn new(sources: Vec<Source>, strict: bool) -> Self {
         Self { sources, strict }
     }
 
-    /// Whether policies decide at all.
+    /// Returns true if policies decide at all.
     pub fn is_configured(&self) -> bool {
         self.strict || self.sources.iter().any(Source::is_configured)
     }
 
-    /// Whether a page of this origin may use sessions of this agent.
+    /// Returns true if a page of this origin may use sessions of this agent.
     pub async fn allows(&self, agent: &str, origin: Option<&str>) -> bool {
         match self.policy(agent).await {
             Some(policy) => origin::is_allowed(&policy.allowed_origins, origin),
@@ -63,8 +63,10 @@ impl Widgets {
         }
     }
 
-    /// Whether a session with this agent may be opened from a page of this origin. `agent` is `None` when none was named;
-    /// `context` is what stands in `authContext`, if anything does. `now` is in seconds of the Unix clock.
+    /// Admits a session with this agent from a page of this origin, or refuses it.
+    ///
+    /// `agent` is `None` if none was named; `context` is the value of `authContext`, if there is one. `now` is in seconds of
+    /// the Unix clock.
     pub async fn admit(
         &self,
         agent: Option<&str>,

@@ -2,7 +2,7 @@
 
 use url::Url;
 
-/// Whether one of the patterns allows a page's origin. A page without one is allowed by `*` alone.
+/// Returns true if one of the patterns allows a page's origin. A page without one is allowed by `*` alone.
 pub fn is_allowed(patterns: &[String], origin: Option<&str>) -> bool {
     let origin = origin.and_then(parse);
     patterns.iter().any(|pattern| match (pattern.trim(), &origin) {
@@ -12,7 +12,7 @@ pub fn is_allowed(patterns: &[String], origin: Option<&str>) -> bool {
     })
 }
 
-/// An origin as browsers write it: scheme, host and port, and not even a slash behind them.
+/// Parses an origin as browsers write it: scheme, host and port, and not even a slash behind them.
 pub fn parse(text: &str) -> Option<Url> {
     let url = bare(text)?;
     let written = url.origin().ascii_serialization();
@@ -20,8 +20,8 @@ pub fn parse(text: &str) -> Option<Url> {
     [written, with_port].iter().any(|form| form.eq_ignore_ascii_case(text)).then_some(url)
 }
 
-/// An origin and nothing more: scheme, host, port. A path is no part of it, so that `https://evil.example/.shop.example` is
-/// no page of the shop.
+/// Parses an origin and nothing more: scheme, host, port. A path is no part of it, so that
+/// `https://evil.example/.shop.example` is no page of the shop.
 fn bare(text: &str) -> Option<Url> {
     let url = Url::parse(text.trim()).ok()?;
     let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();

@@ -1,4 +1,4 @@
-//! Where policies come from: the agents' configuration, a file, a service of the host.
+//! Sources of policies: the agents' configuration, a file, a service of the host.
 
 use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
@@ -9,12 +9,12 @@ use url::Url;
 use super::WidgetPolicy;
 use crate::{config::WidgetService, limits};
 
-/// Looks a policy up in what the process knows already.
+/// Looks a policy up in the memory of the process.
 pub type Lookup = Arc<dyn Fn(&str) -> Option<WidgetPolicy> + Send + Sync>;
 
 /// A source of policies.
 pub enum Source {
-    /// What the process knows already: agents' configuration; `any`: whether it holds a policy at all.
+    /// The memory of the process: agents' configuration; `any` tells whether it holds a policy at all.
     Known {
         lookup: Lookup,
         any: Arc<dyn Fn() -> bool + Send + Sync>,
@@ -23,7 +23,7 @@ pub enum Source {
     Service(Box<Service>),
 }
 
-/// Why a source can't be used.
+/// The reason why a source can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     #[error("WIDGET_AUTH_FILE: {0} can't be read: {1}")]
@@ -35,14 +35,14 @@ pub enum SourceError {
 }
 
 impl Source {
-    /// A JSON file: an object with a policy for each agent's id. It is read once.
+    /// Reads a JSON file, once: an object with a policy for each agent's id.
     pub fn file(path: &Path) -> Result<Self, SourceError> {
         let shown = path.display().to_string();
         let text = std::fs::read(path).map_err(|error| SourceError::File(shown.clone(), error))?;
         Ok(Self::File(serde_json::from_slice(&text).map_err(|error| SourceError::Json(shown, error))?))
     }
 
-    /// Whether policies may come from here.
+    /// Returns true if policies may come from here.
     pub fn is_configured(&self) -> bool {
         match self {
             Self::Known { any, .. } => any(),
@@ -50,7 +50,6 @@ impl Source {
         }
     }
 
-    /// The policy for an agent.
     pub async fn policy(&self, agent: &str) -> Option<WidgetPolicy> {
         match self {
             Self::Known { lookup, .. } => lookup(agent),
@@ -60,8 +59,10 @@ impl Source {
     }
 }
 
-/// Policies over HTTP: `GET {url}/{agent}`. A policy, and that there is none, are kept for a while; a failure is not. The last
-/// answer is kept for longer, and holds while the service fails.
+/// Policies over HTTP: `GET {url}/{agent}`.
+///
+/// A policy, and the absence of one, are cached for a while; a failure is not. The last policy is kept for longer, and holds
+/// while the service fails.
 pub struct Service {
     client: Client,
     url: Url,
@@ -70,7 +71,7 @@ pub struct Service {
     last: Cache<String, Option<WidgetPolicy>>,
 }
 
-/// Why the service gave no answer that counts. It holds nothing of the answer.
+/// The reason why the service gave no valid answer. It holds nothing of the answer.
 #[derive(Clone, Debug, thiserror::Error)]
 enum Failure {
     #[error("status {0}")]
@@ -95,7 +96,7 @@ impl Service {
         Ok(Self { client, url: config.url.clone(), bearer: config.bearer.clone(), known, last })
     }
 
-    /// Of many sessions that are opened at once, one asks.
+    /// Returns an agent's policy. Of many sessions that are opened at once, one asks the service.
     async fn policy(&self, agent: &str) -> Option<WidgetPolicy> {
         let asked = self.known.try_get_with_by_ref(agent, self.ask_and_keep(agent)).await;
         match asked {
@@ -111,7 +112,7 @@ impl Service {
 
     async fn ask_and_keep(&self, agent: &str) -> Result<Option<WidgetPolicy>, Failure> {
         let answer = self.ask(agent).await?;
-        // Anybody may name agents that are not there; they must not push out those that are.
+        // Any visitor may name agents that do not exist; they must not push out existing ones.
         match &answer {
             Some(_) => self.last.insert(agent.to_string(), answer.clone()).await,
             None => self.last.invalidate(agent).await,
@@ -142,14 +143,14 @@ impl Service {
                 return Err(Failure::Body);
             }
         }
-        // A list would do for a struct, too.
+        // A list would be accepted for a struct, too.
         let policy: serde_json::Map<String, serde_json::Value> =
             serde_json::from_slice(&body).map_err(|_| Failure::Body)?;
         serde_json::from_value(policy.into()).map(Some).map_err(|_| Failure::Body)
     }
 }
 
-/// `{url}/{agent}`, with the agent's id as one segment.
+/// Builds `{url}/{agent}`, with the agent's id as one segment.
 fn address(url: &Url, agent: &str) -> Url {
     let mut address = url.clone();
     if let Ok(mut segments) = address.path_segments_mut() {

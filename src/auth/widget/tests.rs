@@ -142,7 +142,7 @@ async fn an_agent_without_a_policy_is_refused_where_that_is_wanted() {
         (None, false, Ok(None)),
     ] {
         let widgets = widgets(allowing(&["*"]), strict);
-        // Where there is no policy, nobody looks at the context.
+        // Without a policy, the context is not looked at.
         let context = (agent != Some("shop")).then_some(Value::Null);
         let admitted = widgets.admit(agent, None, context.as_ref(), NOW).await;
         assert_eq!(admitted.map(|admitted| admitted.org), expected, "{agent:?}, strict: {strict}");

@@ -1,6 +1,6 @@
 //! `cancel`: stops the active turn of a session's conversation.
 //!
-//! Nothing is answered when nothing runs, or the session is unknown or not the caller's.
+//! Without an active turn, or for a session that is unknown or another user's, there is no answer.
 
 use super::{Connection, session};
 use crate::{
@@ -11,11 +11,11 @@ use crate::{
 };
 
 pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Result<(), BadFrame> {
-    // A session id that is none names no session, and not this connection's either.
+    // A malformed session id names no session; it does not fall back to the connection's own.
     let id = if request.fields.has("sessionId") { request.fields.session() } else { connection.session };
     let Some((record, key)) = session(connection, id).await? else { return Ok(()) };
     let edge = connection.edge.clone();
-    // A copy that is behind may show an older turn, and the one that runs would run on.
+    // A stale replica may show an older turn, and the running one would run on.
     let state = edge.conversations.load(&key, Freshness::Leader).await?;
     let Some(turn) = state.turn.clone() else { return Ok(()) };
     let turn_id = turn.request.turn;

@@ -1,6 +1,7 @@
-//! `confirm_tool_action`: a person's decision about a tool that waits for it.
+//! `confirm_tool_action`: a person's decision about a tool call that waits for approval.
 //!
-//! A decision binds to the prompt that its connection was shown last; it never re-binds to a later one.
+//! A decision binds to the prompt that its connection was shown last; the decision never re-binds to a later
+//! prompt.
 
 use super::{Connection, answer, end_wait, session};
 use crate::{
@@ -16,7 +17,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let approved = request.fields.required_bool("approved")?;
     let id = request.fields.required_session()?;
     let (record, key) = session(connection, id).await?.ok_or_else(nothing_pending)?;
-    // A copy that is behind may show an older prompt, and the decision would be refused although its prompt waits.
+    // A stale replica may show an older prompt, and the decision would be refused although its prompt waits.
     let state = connection.edge.conversations.load(&key, Freshness::Leader).await?;
     let Some((turn, park)) = state.turn.as_ref().and_then(|turn| Some((turn, turn.park.as_ref()?))) else {
         return Err(nothing_pending());
@@ -24,7 +25,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     if !matches!(park.prompt, Prompt::Approval { .. }) {
         return Err(nothing_pending());
     }
-    // A turn parks at most once in an epoch, so the epoch tells which prompt was seen.
+    // A turn parks at most once in an epoch, so the epoch identifies the prompt that was seen.
     let seen = connection.views.get_mut(turn.request.turn).and_then(|view| view.prompted);
     if seen.is_some() && seen != turn.epoch {
         return Err(nothing_pending());

@@ -1,4 +1,4 @@
-//! `create_conversation_session`: opens a session on a new conversation, or on one that is resumed.
+//! `create_conversation_session`: opens a session on a new conversation, or on a resumed one.
 //!
 //! The session's event is appended first and its record written afterwards, so a record proves the session.
 
@@ -35,12 +35,12 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let admission::Session { org, user } = admission::admit(connection, &request.fields).await?;
     let known = connection.principal.as_ref().filter(|principal| principal.org == org);
     let opened = with_principal(with_context(opened, user), known);
-    // A session of the conversation that the frame names beside it shows that the client has been there.
+    // A session of the conversation, named in the frame beside it, shows that the client has been there.
     session(connection, request.fields.session()).await?;
     let (key, state, opened) = match resumable(connection, wanted, Wish::Join).await? {
-        // A session lives where its conversation does.
+        // A session lives in its conversation's region.
         Some((key, state)) => {
-            // So does its agent, unless the client names another.
+            // The session keeps the conversation's agent, unless the client names another.
             let agent_id = state.agent_id.clone().filter(|_| !request.fields.has("agentId"));
             let agent_id = agent_id.unwrap_or_else(|| opened.agent_id.clone());
             let home = ids::region_number(key.conversation).unwrap_or(edge.settings.regions.home_number);
@@ -89,7 +89,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     Ok(())
 }
 
-/// The event that the frame asks for, on a new session, and the conversation that it wants to resume.
+/// Reads the event of the new session, and the id of the conversation to resume, from the frame.
 fn read(
     fields: &Fields,
     agent_name: &str,
@@ -126,7 +126,7 @@ fn read(
     Ok((opened, fields.text("conversationId")?.and_then(|id| id.parse().ok())))
 }
 
-/// The agent as it is configured now.
+/// Sets the agent's name from its current configuration.
 fn with_agent(connection: &Connection, org: &str, mut opened: SessionOpened) -> SessionOpened {
     let configured = connection.edge.agents.find(org, &opened.agent_id);
     if let Some(name) = configured.and_then(|(_, config)| shown_name(config.name.as_deref()?)) {
@@ -135,8 +135,10 @@ fn with_agent(connection: &Connection, org: &str, mut opened: SessionOpened) -> 
     opened
 }
 
-/// What was proved in one organisation is no proof in another. And who joins from a session that has proved the owner's address
-/// goes on as the owner: the new session has shown the same.
+/// Sets the proof of the user's address on the new session.
+///
+/// A proof made in one organisation does not hold in another. A client that joins from a session with the owner's proven
+/// address goes on as the owner: the new session has the same proof.
 fn proved_for(
     connection: &Connection,
     mut opened: SessionOpened,
@@ -155,7 +157,7 @@ fn proved_for(
     opened
 }
 
-/// The host's word about its user proves an address if the user's id is one.
+/// Takes the user id in the host's context as proof of an address if the id is an e-mail address.
 fn with_context(mut opened: SessionOpened, user: Option<String>) -> SessionOpened {
     if let Some(email) = user.as_deref().and_then(interaction::email) {
         (opened.user_email, opened.email_proof) = (Some(email), Some(EmailProof::Context));
@@ -163,7 +165,7 @@ fn with_context(mut opened: SessionOpened, user: Option<String>) -> SessionOpene
     opened
 }
 
-/// What was proved beats what the frame says.
+/// Applies the token's claims, which take precedence over the frame's fields.
 fn with_principal(mut opened: SessionOpened, principal: Option<&Principal>) -> SessionOpened {
     if let Some(principal) = principal {
         if let Some(email) = &principal.email {
@@ -176,7 +178,7 @@ fn with_principal(mut opened: SessionOpened, principal: Option<&Principal>) -> S
     opened
 }
 
-/// A name as others are shown it: one line, with nothing in it that hides or turns around what stands beside it.
+/// Cleans a name for display: one line, without characters that hide or reorder the text beside it.
 fn shown_name(text: &str) -> Option<String> {
     Some(cut(&title::one_line(text))).filter(|name| !name.is_empty())
 }
@@ -185,9 +187,11 @@ fn cut(text: &str) -> String {
     text.chars().take(limits::NAME_MAX_CHARS).collect()
 }
 
-/// The conversation that a frame names, if it is there and the caller's. That it is unknown is asked of the log's leader: an
-/// unknown one that is to be resumed silently becomes a fresh conversation. One that is somebody else's is asked for as often,
-/// from the moment that it is known by an id that nobody has, so that the time does not tell the two apart.
+/// Returns the conversation that a frame names, if it exists and the caller may reach it.
+///
+/// The log's leader must confirm that the conversation is unknown, because resuming an unknown one silently makes a fresh
+/// conversation. Requests for another user's conversation take as long as for a missing one: as soon as it is recognised, the
+/// remaining lookups use a fresh, unused id.
 pub(super) async fn resumable(
     connection: &Connection,
     wanted: Option<Uuid>,
@@ -197,11 +201,11 @@ pub(super) async fn resumable(
     let conversations = &connection.edge.conversations;
     let of_nobody = || ids::new_homed(ids::region_number(id).unwrap_or_default());
     for key in connection.orgs().filter_map(|org| connection.edge.key(org, id)) {
-        // To know its id is not enough everywhere. It is asked for all the same, so that the time tells nothing.
+        // Knowledge of the id is not enough everywhere. The lookup happens all the same, so that its time reveals nothing.
         let is_anonymous = connection.principal_in(&key.org).is_none();
         let is_shown = !is_anonymous || connection.has_reached(id) || !connection.edge.wants_sessions(wish);
         let is_theirs = |state: &Conversation| is_shown && may_reach(connection, &key, state);
-        // An owner never changes, so what is known here need not be asked for again.
+        // An owner never changes, so the cached state is enough to recognise another user's conversation.
         let is_others = conversations.cached(&key).is_some_and(|state| state.exists() && !is_theirs(&state));
         let conversation = if is_others { of_nobody() } else { id };
         let mut asked = ConversationKey { conversation, ..key.clone() };
@@ -218,7 +222,7 @@ pub(super) async fn resumable(
     Ok(None)
 }
 
-/// Whether the client's page may use the agent of a conversation that it names by its id.
+/// Returns true if the client's page may use the agent of a conversation that is named by its id.
 async fn is_of_page(connection: &Connection, key: &ConversationKey, state: &Conversation) -> bool {
     let edge = &connection.edge;
     if connection.principal_in(&key.org).is_some() || !edge.widgets.is_configured() {

@@ -12,7 +12,7 @@ use crate::{
 
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 100;
-/// Marks a cursor as one of this action, and of this form.
+/// Marks a cursor with its action and its format.
 const CURSOR_PREFIX: &str = "m1-";
 
 pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Result<(), BadFrame> {

@@ -1,4 +1,4 @@
-//! `get_session`: what a session is.
+//! `get_session`: describes a session.
 
 use super::{Connection, answer, session, session_not_found, session_view};
 use crate::wire::actions::{BadFrame, Request};

@@ -1,7 +1,8 @@
 //! `list_conversations`: a page of the caller's conversations, newest first.
 //!
-//! With tokens on they are those of the caller's e-mail address; a caller without one has none. With tokens off, and where
-//! nobody but this machine is served, everybody sees all of the organisation.
+//! With tokens on, the list holds the conversations of the caller's e-mail address; for a caller without an address it is
+//! empty. With tokens off, on an edge that serves only its own machine, every caller sees all conversations of the
+//! organisation.
 
 use uuid::Uuid;
 
@@ -18,7 +19,7 @@ use crate::{
 
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 200;
-/// Marks a cursor as one of this action, and of this form.
+/// Marks a cursor with its action and its format.
 const CURSOR_PREFIX: &str = "c1-";
 
 pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Result<(), BadFrame> {
@@ -31,7 +32,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
         Some(owner) => Some(Whose::Owner(owner)),
         None => None,
     };
-    // An owner is one in the organisation that has proved it.
+    // An e-mail address is an owner only in the organisation that proved it.
     let own = connection.principal.as_ref().map(|principal| principal.org.as_str());
     let org = own.unwrap_or_else(|| connection.org());
     let page = match whose {

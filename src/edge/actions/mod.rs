@@ -1,7 +1,7 @@
 //! The actions of the protocol, one file each.
 //!
 //! An action takes its fields out of the frame, in the order that the protocol gives for its checks, and pushes its answer
-//! to the connection. What is not the caller's is answered exactly as what does not exist.
+//! to the connection. Another user's session or conversation is answered exactly like a missing one.
 
 mod cancel;
 mod confirm_tool_action;
@@ -39,9 +39,9 @@ use crate::{
     },
 };
 
-/// Serves one text frame. Every frame gets its answer, but for a cancel that finds nothing to do.
+/// Serves one text frame. Every frame gets an answer, except a cancel that finds nothing to do.
 pub async fn dispatch(connection: &mut Connection, text: Utf8Bytes) {
-    // A large frame takes long enough to be read that this thread's other connections would wait for it.
+    // Parsing a large frame would block this thread's other connections.
     let read = match text.len() > limits::CLIENT_FRAME_MAX_BYTES {
         true => tokio::task::spawn_blocking(move || read(&text)).await.unwrap_or_else(|_| Err((None, broken()))),
         false => read(&text),
@@ -81,8 +81,9 @@ fn answer(connection: &mut Connection, request: &Request, status: u16, message: 
     connection.out.push(frames::immediate(request.request_id.as_deref(), status, message, data, Utc::now()));
 }
 
-/// The session that a frame names, with the place of its log. Every action that names a session passes through here: one
-/// that is not the caller's is as one that is not there.
+/// Returns the session that a frame names, with its conversation's key.
+///
+/// Every action that names a session passes through here. Another user's session counts as missing.
 pub(super) async fn session(
     connection: &mut Connection,
     id: Option<Uuid>,
@@ -107,13 +108,13 @@ pub(super) async fn session(
     Ok(Some((record, key)))
 }
 
-/// Whether a client may go on with a conversation that it names by its id.
+/// Returns true if a client may go on with a conversation that is named by its id.
 pub(super) async fn may_join(connection: &Connection, id: Uuid) -> Result<bool, BadFrame> {
     let found = create_conversation_session::resumable(connection, Some(id), Wish::Join).await?;
     Ok(found.is_some())
 }
 
-/// Ends the wait of a parked turn, whose frames the connection watches from then on. False: nothing waits for it any more.
+/// Ends the wait of a parked turn and watches its frames from then on. Returns false if the turn no longer waits.
 async fn end_wait(
     connection: &mut Connection,
     key: &ConversationKey,
@@ -131,7 +132,7 @@ async fn end_wait(
     }
 }
 
-/// Whether a conversation is the caller's to reach, by who they are or by a session that they have named.
+/// Returns true if the caller may reach a conversation, by its identity or by a session that it has named.
 fn may_reach(connection: &Connection, key: &ConversationKey, state: &Conversation) -> bool {
     let principal = connection.principal_in(&key.org);
     match connection.reached_by(key.conversation) {
@@ -149,7 +150,7 @@ fn session_view(record: &SessionRecord) -> SessionView<'_> {
         user_participant_id: record.user.id,
         agent_participant_id: record.agent.id,
         thread_id: record.conversation,
-        // Nothing ends a session yet, so one that exists is active.
+        // Sessions have no end yet, so every existing one is active.
         status: SessionStatus::Active,
     }
 }

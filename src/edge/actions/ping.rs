@@ -1,4 +1,4 @@
-//! `ping`: a sign of life on the level of the protocol.
+//! `ping`: a heartbeat on the level of the protocol.
 
 use chrono::Utc;
 

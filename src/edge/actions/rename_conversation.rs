@@ -1,4 +1,4 @@
-//! `rename_conversation`: gives a conversation a name.
+//! `rename_conversation`: sets a conversation's title.
 
 use super::{Connection, answer, create_conversation_session::resumable};
 use crate::{

@@ -1,7 +1,8 @@
-//! `resume_session`, of the resume extension: where a session stands, then what the client missed, once and in order.
+//! `resume_session`, of the resume extension: the state of a session, then the frames that the client missed, once and in
+//! order.
 //!
-//! What was missed comes from the LIVE stream while it has it, else from the log: the pending prompt, the rest of the text
-//! by its offset, the terminal frame. It works before the first token and after the end.
+//! Missed frames come from the LIVE stream while it retains them, else from the log: the pending prompt, the rest of the
+//! text by its offset, the terminal frame. Resuming works before the first token and after the end.
 
 use super::{Connection, answer, session, session_not_found, session_view};
 use crate::{
@@ -25,7 +26,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let cursor = cursor.transpose()?;
     let (record, key) = session(connection, id).await?.ok_or_else(session_not_found)?;
     connection.opened(&record);
-    // Subscribed first and read afterwards, so that nothing falls between.
+    // The connection subscribes first and reads afterwards, so that no frame falls between.
     connection.watch(&key, true).await?;
     let state = connection.edge.conversations.load(&key, Freshness::Leader).await?;
     let turn =
@@ -51,7 +52,7 @@ fn turn_state(turn: &Turn) -> TurnState {
     }
 }
 
-/// The rest of a turn that ended while the client was away.
+/// Shows the rest of a turn that ended while the client was away.
 async fn catch_up_finished(connection: &mut Connection, key: &ConversationKey, state: &Conversation, cursor: Cursor) {
     let Some(finished) = state.finished_turn(cursor.turn) else { return };
     connection.views.open_at(key, &finished.request_id, cursor);

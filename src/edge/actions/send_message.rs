@@ -1,12 +1,12 @@
-//! `send_message`: asks for a turn.
+//! `send_message`: requests a turn.
 //!
-//! The 202 is sent when `turn.requested` is in the log. The connection watches the conversation before it appends, so no
-//! frame of the turn is missed; they wait in its queue until the 202 is out. The same requestId with the same message on the
-//! same session is the same turn, on any edge and at any time: a client may retry as it likes.
+//! The 202 is sent when `turn.requested` is in the log. The connection watches the conversation before it appends, so no frame of
+//! the turn is missed; the frames wait in its queue until the 202 is out. The requestId is the idempotency key: the same requestId
+//! with the same message on the same session is the same turn, on any edge and at any time, so a client may retry as it likes.
 //!
-//! A turn that is active stands against another message, but for two kinds: one that waits for a person, where the client can't
-//! have seen the prompt (it is no client of the resume extension, and has not asked for the turn on this connection, so its
-//! library drops the prompt), gives way; and so does one that no worker was there for.
+//! An active turn blocks another message, with two exceptions. A turn that waits for a person gives way where the client can't have
+//! seen the prompt: the client does not use the resume extension and has not requested the turn on this connection, so its library
+//! drops the prompt. A turn that no worker was there for gives way, too.
 
 use std::sync::Arc;
 
@@ -76,7 +76,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &mut Request) ->
     accepted
 }
 
-/// Appends the request and answers 202, or says what stands against it.
+/// Appends the request and answers 202, or returns the error that prevents it.
 async fn ask(
     connection: &mut Connection,
     request: &Request,
@@ -89,7 +89,7 @@ async fn ask(
         Some(state) => state,
         None => edge.conversations.load(key, Freshness::AtLeast(0)).await?,
     };
-    // The event's id is the turn's: a retry on another edge is recognised by the log itself.
+    // The event's id is the turn's, so the log itself recognises a retry on another edge.
     let decider = edge.decider_with_id(turn.simple().to_string());
     let mut executed = edge.conversations.execute(key, state, &command, &decider).await;
     if matches!(executed, Err(ExecuteError::Refused(Refusal::TurnInProgress)))
@@ -123,7 +123,7 @@ async fn ask(
     }
 }
 
-/// The turn that a request names. One that an earlier version has stored has an id without the message in it.
+/// Returns the id of the turn that a request names. Turns stored by an earlier version have ids without the message in them.
 async fn turn_of(
     connection: &Connection,
     key: &ConversationKey,
@@ -147,7 +147,7 @@ async fn turn_of(
     Ok(ids::turn_id(key.conversation, session, request_id, message, &attachments.digests()))
 }
 
-/// Why no answer can come: workers are there and none has a key, or there is no such pool of workers.
+/// Returns the error if no answer can come: workers are there and none has a key, or there is no such pool of workers.
 async fn unavailable(connection: &Connection, key: &ConversationKey, pool: &str) -> Option<BadFrame> {
     let edge = &connection.edge;
     let message = match edge.workers.outlook(&key.region, pool, &key.org) {
@@ -159,7 +159,7 @@ async fn unavailable(connection: &Connection, key: &ConversationKey, pool: &str)
     Some(BadFrame { code: ErrorCode::LlmUnavailable, message: message.into() })
 }
 
-/// Ends the turn that stands against a message, if it is one that gives way. False: it stays.
+/// Ends the turn that blocks a message, if that turn gives way. Returns false if the turn stays.
 async fn make_way(connection: &mut Connection, request: &Request, key: &ConversationKey) -> Result<bool, BadFrame> {
     let edge = connection.edge.clone();
     let state = edge.conversations.load(key, Freshness::AtLeast(0)).await?;
@@ -179,12 +179,12 @@ async fn make_way(connection: &mut Connection, request: &Request, key: &Conversa
     Ok(true)
 }
 
-/// Whether a turn waits for a person who can't have seen the prompt on this connection.
+/// Returns true if a turn waits for a person who can't have seen the prompt on this connection.
 fn gives_way(connection: &Connection, turn: &Turn) -> bool {
     turn.park.is_some() && !connection.views.resumes && !connection.views.was_asked_here(turn.request.turn)
 }
 
-/// Stores what came with a message, unless another turn stands against it.
+/// Stores a message's attachments, unless another turn blocks the message.
 async fn store(
     connection: &Connection,
     key: &ConversationKey,
@@ -196,7 +196,7 @@ async fn store(
     }
     let edge = &connection.edge;
     let state = edge.conversations.load(key, Freshness::AtLeast(0)).await?;
-    // A request that comes again was not counted again, and has stored what came with it.
+    // A repeated request was not counted again, and its attachments are stored already.
     let is_known = state.turn.as_ref().is_some_and(|active| active.request.turn == turn);
     if is_known || state.finished_turn(turn).is_some() {
         return Ok((vec![], vec![]));
@@ -207,7 +207,7 @@ async fn store(
     attachments.store(&edge.objects, key).await
 }
 
-/// The request for a turn, under the configuration that its agent has now.
+/// Builds the turn request under the agent's current configuration.
 fn command(
     connection: &Connection,
     record: &SessionRecord,
@@ -234,7 +234,7 @@ fn command(
         asker: connection.principal.as_ref().filter(|principal| principal.org == record.org).map(asker),
         agent_config,
         skill: asked.skill,
-        // Its decision says when.
+        // Replaced by the time that the decider allows.
         not_after: Utc::now(),
     })
 }
@@ -244,12 +244,13 @@ fn asker(principal: &Principal) -> Asker {
     Asker { user: principal.user.clone(), groups, is_admin: principal.role == Role::Admin }
 }
 
-/// The first frame of the turn: with its cursor a client that sees nothing more of it on this connection gets all of it on another.
+/// Queues the first frame of the turn. Its cursor lets a client that sees no more of the turn here get all of it on another
+/// connection.
 fn accept(connection: &mut Connection, request: &Request, turn: Uuid) {
     connection.push(turn, render::accepted(request.request_id.as_deref(), Utc::now()));
 }
 
-/// The checks of the frame, in the protocol's order.
+/// Checks the frame in the protocol's order.
 async fn check(
     connection: &Connection,
     request: &Request,
@@ -285,7 +286,7 @@ async fn check(
     Ok(Asked { request_id, message, stream, model, attachments, skill })
 }
 
-/// Whether a message may name a model: the agent's own, one that its configuration lists, or else one that the settings list.
+/// Checks that a message may name a model: the agent's own, one that its configuration lists, or else one that the settings list.
 fn may_name(
     connection: &Connection,
     record: &SessionRecord,
@@ -307,7 +308,7 @@ fn may_name(
     }
 }
 
-/// The skill that a message names, if its agent may be told to use it.
+/// Returns the skill that a message names, if its agent's configuration allows it.
 async fn skill(
     connection: &Connection,
     session: &Option<(Arc<SessionRecord>, ConversationKey)>,
@@ -321,8 +322,10 @@ async fn skill(
     found.ok_or_else(|| BadFrame { code: ErrorCode::SkillNotFound, message: "there is no such skill".into() })
 }
 
-/// "A turn is in progress" precedes every other complaint about a message to a known session, but never stands against the
-/// turn's own requestId and message.
+/// Returns "a turn is in progress" if another turn blocks the message.
+///
+/// This error precedes every other one about a message to a known session, but never applies to the turn's own requestId and
+/// message.
 async fn in_progress_first(
     connection: &Connection,
     found: &Option<(Arc<SessionRecord>, ConversationKey)>,

@@ -1,6 +1,6 @@
 //! `submit_interaction`: a visitor's answer to a form that the turn waits for.
 //!
-//! The checks come in the protocol's order. Values that don't pass leave the turn waiting.
+//! The checks run in the protocol's order. Invalid values leave the turn waiting.
 
 use super::{Connection, answer, end_wait, session};
 use crate::{
@@ -17,7 +17,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let request_id = request.required_id()?;
     let id = request.fields.required_session()?;
     let (record, key) = session(connection, id).await?.ok_or_else(nothing_pending)?;
-    // A copy that is behind may show an older form.
+    // A stale replica may show an older form.
     let state = connection.edge.conversations.load(&key, Freshness::Leader).await?;
     let Some((turn, park)) = state.turn.as_ref().and_then(|turn| Some((turn, turn.park.as_ref()?))) else {
         return Err(nothing_pending());

@@ -1,7 +1,7 @@
-//! `verify_otp`: a visitor proves who they are by the password that was sent to them.
+//! `verify_otp`: a visitor's proof of identity by the one-time password that was sent to the visitor.
 //!
-//! The host's service checks it. What it confirms becomes an event of the session before the visitor is told; nothing of it
-//! passes to another session of the conversation.
+//! The host's service checks the password. The confirmed contact becomes an event of the session before the visitor is
+//! told; no other session of the conversation takes part in the proof.
 
 use chrono::Utc;
 
@@ -62,7 +62,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     };
     match edge.identify(&key, state, identified).await {
         Ok(()) => {}
-        // The contact has changed meanwhile: the password was sent to another one.
+        // The contact has changed meanwhile: the password was sent to the earlier one.
         Err(ExecuteError::Refused(_)) => return expired(connection, request_id),
         Err(error) => return Err(error.into()),
     }
@@ -70,7 +70,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     push(connection, Frame::OtpVerified { request_id, timestamp: Utc::now().timestamp_millis(), data })
 }
 
-/// Whether a challenge is the one that the session's turn has shown, for the contact that the session still has.
+/// Returns true if a challenge is the one that the session's turn has shown, for the session's current contact.
 fn is_meant(state: &Conversation, record: &SessionRecord, proved: &Proved) -> bool {
     let Some(known) = state.known(record.session).filter(|known| known.otp_sent) else { return false };
     let is_contact = match (&proved.email, &proved.phone) {

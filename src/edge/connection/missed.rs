@@ -1,4 +1,4 @@
-//! What a client of the resume extension has missed, said from the log.
+//! Frames that a client of the resume extension has missed, rendered from the log.
 
 use chrono::Utc;
 use uuid::Uuid;
@@ -11,9 +11,10 @@ use crate::{
 };
 
 impl Connection {
-    /// A client that resumes is owed every byte of the model's text and all tool activity: what was not shown of the first
-    /// `calls` model calls, as far as they are over, and of the first `chunks` frames of tool activity is said from the log.
-    /// False: the log can't be read now.
+    /// Shows a client of the resume extension the frames that it missed. Returns false if the log can't be read now.
+    ///
+    /// Such a client is owed every byte of the model's text and all tool activity: the missing text of the first `calls`
+    /// model calls, as far as they are over, and the missing frames among the first `chunks` of tool activity.
     pub(super) async fn say_missed(&mut self, turn: Uuid, calls: u32, chunks: u64) -> bool {
         let Some(view) = self.views.get_mut(turn) else { return true };
         view.set_behind(true);
@@ -40,7 +41,7 @@ impl Connection {
         true
     }
 
-    /// Says what was not shown yet; `events` are all of the turn so far.
+    /// Shows the missed frames; `events` are all events of the turn so far.
     fn say_streamed(&mut self, turn: Uuid, events: &[Event], calls: u32, chunks: u64) {
         let Some(Event::TurnRequested(request)) = events.first() else { return };
         for streamed in render::streamed(&request.request_id, request.stream, events, Utc::now()) {
@@ -61,7 +62,7 @@ impl Connection {
         }
     }
 
-    /// Says what was not shown of the text of a model call, which is of this epoch.
+    /// Shows the missing text of a model call in this epoch.
     fn say_text(&mut self, turn: Uuid, request_id: &str, (call, epoch): (u32, u64), text: &str) {
         let Some(view) = self.views.get_mut(turn) else { return };
         if view.void_text(call, epoch) {

@@ -1,10 +1,10 @@
-//! What a widget asks over plain HTTP, from a page of another origin: `POST /internal/…` at the host's root.
+//! Widgets' requests over plain HTTP, from pages of other origins: `POST /internal/…` at the host's root.
 //!
-//! - [`visitors`]: the session of a browser that comes back.   - [`restore`]: conversations of somebody who proves an address.
+//! - [`visitors`]: the session of a returning browser.   - [`restore`]: conversations of a visitor who proves an address.
 //!
-//! Every request names the agent, whose policy decides about the page and the organisation as it does for sessions. A host's
-//! word is verified and not used up, since a widget sends the same one with each of its requests. Any page may read the
-//! answers (`*`): what a page may not have is refused, not hidden, and no cookies are involved.
+//! Every request names the agent; the agent's policy decides about the page and the organisation as it does for sessions. The
+//! host's context is verified and not used up, since a widget sends the same one with each of its requests. Any page may read
+//! the answers (`*`): forbidden data is refused, not hidden, and no cookies are involved.
 
 pub mod restore;
 pub mod visitors;
@@ -36,18 +36,17 @@ use crate::{
     },
 };
 
-/// A request of a page that may ask.
+/// A request that the agent's policy admits.
 struct Asked {
     edge: Arc<Edge>,
     org: String,
     agent: String,
     fields: Fields,
     origin: Option<String>,
-    /// The group of addresses that the page's visitor is in.
+    /// The group of addresses that the visitor's address belongs to.
     source: String,
 }
 
-/// The routes below `/internal`.
 pub fn routes(edge: Arc<Edge>) -> BoxedFilter<(Response,)> {
     warp::path("internal")
         .and(warp::path::tail())
@@ -100,8 +99,10 @@ async fn serve(
 }
 
 impl Asked {
-    /// The session that the request names. One of another organisation, of an agent whose policy leaves the page out, or of
-    /// somebody who has proved more than an anonymous visitor can, is as one that is not there.
+    /// Returns the session that the request names.
+    ///
+    /// A session of another organisation, of an agent that forbids the page, or with more proof than an anonymous visitor has,
+    /// counts as missing.
     async fn session(&self) -> Result<(Arc<SessionRecord>, ConversationKey), BadFrame> {
         let id = self.fields.required_session()?.ok_or_else(session_not_found)?;
         let is_theirs = |record: &SessionRecord| {
@@ -147,7 +148,7 @@ fn status(code: ErrorCode) -> StatusCode {
     }
 }
 
-/// A response that any page may read.
+/// Builds a response that any page may read.
 fn respond(status: StatusCode, body: Bytes) -> Response {
     let mut response = Builder::new()
         .status(status)

@@ -1,9 +1,9 @@
-//! `identity/request-otp`, `identity/verify-otp`, `identity/resolve`: a visitor on another device gets their conversations back
-//! by proving that an e-mail address is theirs.
+//! `identity/request-otp`, `identity/verify-otp`, `identity/resolve`: gives a visitor on another device the earlier
+//! conversations back, on proof of an e-mail address.
 //!
-//! The host's service sends a password to the address and checks it. What is proved is kept for a while under the session that
-//! asked; it is worth nothing for another session or another address. Each conversation is opened in a session of its own, whose
-//! id is enough to use it: the visitor has proved whose it is, and has no token to show.
+//! The host's service sends a password to the address and checks it. The proof is kept for a while under the session that asked;
+//! it is worth nothing for another session or another address. Each conversation is opened in a session of its own. That
+//! session's id is enough to use the conversation: the visitor has proved ownership, and has no token to show.
 
 use std::collections::BTreeMap;
 
@@ -38,27 +38,27 @@ use crate::{
     },
 };
 
-/// The bucket of what sessions prove, and the stream behind it.
+/// The bucket of the sessions' proofs, and the stream behind it.
 const BUCKET: &str = "RESTORE";
 const STREAM: &str = "KV_RESTORE";
 
-/// What a session has proved.
+/// A session's proof of an address.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Proof {
-    /// In the form of owners.
+    /// The address, in the form of owners.
     email: String,
-    /// The challenge that proved it; there is none in what was stored before challenges, which proves nothing any more.
+    /// The challenge of the proof. Proofs stored before challenges have none, and no longer count.
     #[serde(default)]
     challenge: Option<Uuid>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     verified_at: Option<DateTime<Utc>>,
-    /// The sessions that were opened for it, by conversation: asking again opens no others.
+    /// The sessions opened for the proof, by conversation, so that a repeated request opens no others.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     opened: BTreeMap<Uuid, Uuid>,
 }
 
-/// Has a password sent.
+/// Sends a one-time password.
 pub(super) async fn request(asked: &Asked) -> Result<Value, BadFrame> {
     let email = email(asked)?;
     match asked.fields.text("channel")? {
@@ -92,7 +92,7 @@ fn challenged<'a>(asked: &'a Asked, record: &SessionRecord) -> Challenged<'a> {
     Challenged { asker, conversation: record.conversation, purpose: OtpPurpose::Restore }
 }
 
-/// Has a password checked.
+/// Checks a one-time password.
 pub(super) async fn verify(asked: &Asked) -> Result<Value, BadFrame> {
     let (email, code) = (email(asked)?, asked.fields.required_text("code")?.trim());
     if code.len() > limits::OTP_CODE_MAX_BYTES {
@@ -119,7 +119,7 @@ pub(super) async fn verify(asked: &Asked) -> Result<Value, BadFrame> {
     Ok(json!({ "event": "otp_verified" }))
 }
 
-/// The session's own conversation is the address's from now on, unless it is somebody's already.
+/// Makes the address the owner of the session's own conversation, unless that has an owner already.
 async fn own(asked: &Asked, record: &SessionRecord, key: &ConversationKey, proved: &Proved) -> Result<(), BadFrame> {
     let edge = &asked.edge;
     let state = edge.conversations.load(key, Freshness::Leader).await?;
@@ -139,7 +139,7 @@ async fn own(asked: &Asked, record: &SessionRecord, key: &ConversationKey, prove
     Ok(())
 }
 
-/// What is said when the service did not check a password.
+/// Returns the error for a password that the service did not check.
 pub(in crate::edge) fn not_checked(error: EnterError, record: &SessionRecord) -> BadFrame {
     match error {
         EnterError::Read(error) => error.into(),
@@ -152,7 +152,7 @@ pub(in crate::edge) fn not_checked(error: EnterError, record: &SessionRecord) ->
     }
 }
 
-/// The conversations of the address that the session has proved, each with a session that it goes on in.
+/// Returns the conversations of the session's proven address, each with a session to go on in.
 pub(super) async fn resolve(asked: &Asked) -> Result<Value, BadFrame> {
     let email = email(asked)?;
     let (record, _) = asked.session().await?;
@@ -168,7 +168,7 @@ pub(super) async fn resolve(asked: &Asked) -> Result<Value, BadFrame> {
     for entry in page.entries {
         let session = match proof.opened.get(&entry.conversation) {
             Some(session) => Some(*session),
-            // The list may be behind the log, which has the last word.
+            // The index may be behind the log, which decides.
             None => open(asked, &record, &email, entry.conversation).await?,
         };
         if let Some(session) = session {
@@ -185,7 +185,7 @@ pub(super) async fn resolve(asked: &Asked) -> Result<Value, BadFrame> {
     Ok(json!({ "resolved": true, "conversations": conversations }))
 }
 
-/// Opens a session on a conversation that belongs to the address.
+/// Opens a session on a conversation, if the address owns it.
 async fn open(asked: &Asked, by: &SessionRecord, email: &str, conversation: Uuid) -> Result<Option<Uuid>, BadFrame> {
     let edge = &asked.edge;
     let Some(key) = edge.key(&asked.org, conversation) else { return Ok(None) };
@@ -222,7 +222,7 @@ async fn open(asked: &Asked, by: &SessionRecord, email: &str, conversation: Uuid
     Ok(Some(edge.sessions.add(&key.region, record).await?.session))
 }
 
-/// The address that the request names, in the form of owners.
+/// Returns the address that the request names, in the form of owners.
 fn email(asked: &Asked) -> Result<String, BadFrame> {
     let text = asked.fields.required_text("email")?;
     let is_one = |email: &String| email.chars().count() <= limits::NAME_MAX_CHARS && email.contains('@');
@@ -231,7 +231,7 @@ fn email(asked: &Asked) -> Result<String, BadFrame> {
 
 async fn find(asked: &Asked, session: Uuid) -> Result<Option<Proof>, ReadError> {
     let query = json!({ "last_by_subj": subjects::kv(BUCKET, &subjects::restore_key(session)) });
-    // The proof may have been written a moment ago, elsewhere.
+    // The proof may have been written a moment ago, on another edge.
     let found = asked.edge.log.get(STREAM, &query, Via::Leader).await?;
     let Some(message) = found else { return Ok(None) };
     let opened = asked.edge.log.opened(message).await?;

@@ -1,7 +1,7 @@
-//! `resume-by-fingerprint`: the last session of a browser that comes back.
+//! `resume-by-fingerprint`: the last session of a returning browser.
 //!
-//! A fingerprint is no proof of who somebody is. So it leads back only to what an anonymous visitor may reach: never to a session
-//! that has proved something, and where tokens are on, never to a conversation that has got an owner.
+//! A fingerprint does not prove an identity. It leads back only to sessions within an anonymous visitor's reach: never to a
+//! session with a proof, and where tokens are on, never to a conversation that has gained an owner.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::{
 const BUCKET: &str = "VISITORS";
 const STREAM: &str = "KV_VISITORS";
 
-/// Remembers that a browser has opened a session. Nobody waits for it: what is not remembered is not resumed.
+/// Records that a browser has opened a session. The write is not awaited: a lost one only means that the session is not resumed.
 pub fn remember(edge: &Arc<Edge>, record: &SessionRecord, fingerprint: Option<String>) {
     let Some(fingerprint) = fingerprint.filter(|fingerprint| !fingerprint.trim().is_empty()) else { return };
     let subject = subjects::kv(BUCKET, &subjects::visitor_key(&record.org, &record.agent_id, &fingerprint));
@@ -35,7 +35,7 @@ pub fn remember(edge: &Arc<Edge>, record: &SessionRecord, fingerprint: Option<St
     });
 }
 
-/// Serves the request.
+/// Returns the browser's last session, or the reason why it is not resumable.
 pub(super) async fn resume(asked: &Asked) -> Result<Value, BadFrame> {
     let fingerprint = asked.fields.required_text("browserFingerprint")?;
     let fingerprint: String = fingerprint.chars().take(limits::NAME_MAX_CHARS).collect();
@@ -44,7 +44,7 @@ pub(super) async fn resume(asked: &Asked) -> Result<Value, BadFrame> {
     let Some(record) = asked.edge.sessions.find(session, |_| true).await? else { return not_resumable("session_gone") };
     let key = asked.edge.key(&record.org, record.conversation).filter(|_| record.org == asked.org);
     let Some(key) = key else { return not_resumable("session_gone") };
-    // The conversation may have got its owner after the session was opened.
+    // The conversation may have gained its owner after the session was opened.
     let state = asked.edge.conversations.load(&key, Freshness::AtLeast(0)).await?;
     let proved = |known: &Known| known.verified || known.proved.is_some();
     let has_proved = record.proved.is_some() || state.sessions.iter().any(proved);

@@ -9,7 +9,7 @@ use crate::{
     wire::{actions::BadFrame, stored::SessionRecord},
 };
 
-/// A call that has no answer of its agent: the protocol's code, and the words of the protocol.
+/// A call without an agent's answer: the protocol's error code and message.
 pub struct Refused {
     code: String,
     message: String,
@@ -20,14 +20,14 @@ impl Refused {
         Self { code: code.into(), message: message.into() }
     }
 
-    /// The code and message of an `error` frame.
+    /// Returns the code and message of an `error` frame.
     pub fn of(frame: &Value) -> Self {
         let text = |name: &str| frame["error"][name].as_str().map(str::to_owned);
         let message = text("message").unwrap_or_else(|| "something went wrong on our side".into());
         Self { code: text("code").unwrap_or_else(|| "INTERNAL_ERROR".into()), message }
     }
 
-    /// The code and message of the `error` frame among these.
+    /// Returns the code and message of the first `error` frame.
     pub fn among(frames: &[Value]) -> Self {
         Self::of(frames.iter().find(|frame| frame["type"] == "error").unwrap_or(&Value::Null))
     }
@@ -48,7 +48,7 @@ impl From<BadFrame> for Refused {
     }
 }
 
-/// Errors that the protocol has words for.
+/// Converts errors to the codes and messages of `error` frames.
 macro_rules! as_frames_say {
     ($($error:ty),*) => {$(
         impl From<$error> for Refused {
@@ -61,7 +61,7 @@ macro_rules! as_frames_say {
 
 as_frames_say!(ReadError, WatchError);
 
-/// The answer of an agent; `data` is that of its `eventual_response`.
+/// Builds the answer of an agent; `data` is that of its `eventual_response`.
 pub fn answered(record: &SessionRecord, data: &Value) -> CallToolResult {
     let parts = data["response"]["responseParts"].as_array().into_iter().flatten();
     let text = parts.filter_map(Value::as_str).collect::<Vec<_>>().join("\n\n");
@@ -73,7 +73,7 @@ pub fn answered(record: &SessionRecord, data: &Value) -> CallToolResult {
     result(text, with_ids(record, content), false)
 }
 
-/// A turn waits for a person.
+/// Builds the answer for a turn that waits for a person.
 pub fn waiting(record: &SessionRecord, words: String, waiting_for: Value) -> CallToolResult {
     result(words, with_ids(record, json!({ "status": "waiting", "waitingFor": waiting_for })), false)
 }
@@ -84,7 +84,7 @@ fn with_ids(record: &SessionRecord, mut content: Value) -> Value {
     content
 }
 
-/// The words, then the structured content as text too: some clients show their model nothing else.
+/// Puts the structured content behind the words as text, too: some clients show their model nothing else.
 fn result(words: String, content: Value, is_error: bool) -> CallToolResult {
     let blocks = vec![ContentBlock::text(words), ContentBlock::text(content.to_string())];
     let mut result = if is_error { CallToolResult::error(blocks) } else { CallToolResult::success(blocks) };

@@ -1,7 +1,7 @@
-//! A turn that waits for a person, as an elicitation in the answer to a call, and the answer in the call that comes again.
+//! A waiting turn as an elicitation in the answer to a call, and the person's answer in the repeated call.
 //!
-//! The state that a client sends back is a handle: the session in it is checked as in every action, and the answer counts for the
-//! prompt that it names alone.
+//! The state that a client sends back is a handle: its session is checked as in every action, and the answer counts only for the
+//! prompt that the handle names.
 
 use std::collections::BTreeMap;
 
@@ -18,10 +18,10 @@ use crate::domain::{
     interaction::{FieldKey, Form},
 };
 
-/// The name of the one request in the answer to a call.
+/// The name of the only request in the answer to a call.
 const KEY: &str = "answer";
 
-/// A prompt of a turn that a client was asked.
+/// A turn's prompt that a client was asked.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Handle {
@@ -45,7 +45,7 @@ pub enum PersonsAnswer {
 }
 
 impl Answered {
-    /// The answer that a call brings, if it brings one.
+    /// Reads the answer that a call brings, if it brings one.
     pub fn of(request: &CallToolRequestParams) -> Result<Option<Self>, &'static str> {
         let Some(state) = &request.request_state else { return Ok(None) };
         let handle: Handle = serde_json::from_str(state).map_err(|_| "`requestState` is none of this server's")?;
@@ -63,7 +63,7 @@ impl Answered {
     }
 }
 
-/// The answer to a call with a waiting turn: the form that the client shows. `problems`: the mistakes in the last answer.
+/// Builds the form for a waiting turn; `problems` are the mistakes in the last answer.
 pub fn form(prompt: &Prompt, handle: &Handle, problems: &str) -> Option<InputRequiredResult> {
     let (message, schema) = match prompt {
         Prompt::Approval { description, .. } => (description.clone(), approval()),
@@ -77,7 +77,7 @@ pub fn form(prompt: &Prompt, handle: &Handle, problems: &str) -> Option<InputReq
     Some(InputRequiredResult::new(Some(requests), serde_json::to_string(handle).ok()))
 }
 
-/// Names the pending question, for a client that can't be asked.
+/// Describes the pending question, for a client that can't be asked.
 pub fn described(prompt: &Prompt) -> (String, Value) {
     match prompt {
         Prompt::Approval { description, .. } => (
@@ -138,7 +138,7 @@ fn schema(form: &Form) -> Value {
     json!({ "type": "object", "properties": properties, "required": required })
 }
 
-/// The entered values, as `submit_interaction` takes them.
+/// Converts the entered values to those of `submit_interaction`.
 pub fn values(form: &Form, content: Map<String, Value>) -> Value {
     match form {
         Form::IdentityIntake { .. } => Value::Object(content),

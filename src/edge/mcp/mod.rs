@@ -1,11 +1,11 @@
 //! Agents as tools of other programs: MCP over streamable HTTP, at `/mcp`.
 //!
 //! - [`server`]: the methods of the protocol.   - [`offer`]: agents as tools.   - [`turn`]: one call, one turn.
-//! - [`asks`]: a turn that waits for a person, as an elicitation.   - [`answer`]: the answers to calls.
+//! - [`asks`]: a waiting turn as an elicitation.   - [`answer`]: the answers to calls.
 //!
 //! Contract: a call is served by a [`Connection`](super::connection::Connection) without a socket, so tokens, policies, limits and
-//! words are those of every other client. Nothing is kept between two requests: any edge serves any of them. A turn does not end
-//! with the request that began it.
+//! messages are those of every other client. No state is kept between two requests: any edge serves any of them. A turn does not
+//! end with the request that began it.
 
 mod answer;
 mod asks;
@@ -46,14 +46,13 @@ pub struct Visitor {
 
 type Mcp = StreamableHttpService<Agents, NeverSessionManager>;
 
-/// `/mcp`.
 pub fn routes(edge: Arc<Edge>) -> BoxedFilter<(Response,)> {
     let mut config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
         .with_json_response(true)
         .with_max_request_body_bytes(limits::MCP_REQUEST_MAX_BYTES)
         .with_cancellation_token(edge.shutdown.clone())
-        // The edge has looked at both.
+        // The edge has checked both already.
         .disable_allowed_hosts()
         .disable_allowed_origins();
     config.sse_retry = None;
@@ -75,7 +74,9 @@ pub fn routes(edge: Arc<Edge>) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-/// (1) The body, (2) who asks, (3) the protocol. A refusal before the body was read would be lost: the connection is reset.
+/// Serves a request: (1) reads the body, (2) identifies the client, (3) runs the protocol.
+///
+/// A refusal before the body was read would be lost: the connection is reset.
 async fn serve(
     edge: Arc<Edge>,
     service: Mcp,
@@ -102,7 +103,7 @@ async fn serve(
     let mut request = Request::new(body);
     *request.method_mut() = method.clone();
     *request.headers_mut() = headers;
-    // The next request has no use for the token.
+    // The MCP service has no use for the token.
     request.headers_mut().remove(header::AUTHORIZATION);
     request.extensions_mut().insert(Arc::new(Visitor { principal, origin, address }));
     let response = Box::pin(service.handle(request)).await;

@@ -1,4 +1,4 @@
-//! Agents as tools: which ones a visitor may use, and how each one is described.
+//! Agents as tools: the agents that a visitor may use, and their descriptions.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -16,18 +16,17 @@ use crate::{
 
 /// An agent that a visitor may use.
 pub struct OfferedAgent {
-    /// The agent's id.
     pub id: String,
-    /// Its tool's name.
+    /// The name of the agent's tool.
     pub tool: String,
     config: Option<Arc<AgentConfig>>,
 }
 
-/// The agents that a visitor may use, by the names of their tools.
+/// Returns the agents that a visitor may use, by the names of their tools.
 ///
-/// Those that the organisation has configured; for visitors without a token also those that a widget's policy names. An
-/// organisation that has configured none has the agent of the settings, [`DEFAULT`]. The policies that decide about sessions
-/// decide here.
+/// These are the agents that the organisation has configured; for visitors without a token also the agents that a widget's
+/// policy names. An organisation without a configured agent has the agent of the settings, [`DEFAULT`]. The policies that
+/// decide about sessions decide here.
 pub async fn agents(edge: &Edge, visitor: &Visitor) -> BTreeMap<String, OfferedAgent> {
     let org = visitor.principal.as_ref().map_or(REFERENCE_ORG, |principal| &principal.org);
     let mut ids: Vec<String> = edge.agents.of(org).into_keys().collect();
@@ -52,7 +51,7 @@ pub async fn agents(edge: &Edge, visitor: &Visitor) -> BTreeMap<String, OfferedA
 }
 
 impl OfferedAgent {
-    /// The tool that a client is shown.
+    /// Describes the agent as a tool.
     pub fn tool(&self) -> Tool {
         let name = self.config.as_ref().and_then(|config| config.name.as_deref());
         let name = title::one_line(name.unwrap_or(&self.id));
@@ -67,7 +66,7 @@ impl OfferedAgent {
     }
 }
 
-/// The agent's id in the letters and the length that names of tools have; one that had to be changed has a hash.
+/// Maps the agent's id to the letters and the length of tool names; a changed name gets a hash.
 fn tool_name(agent: &str) -> String {
     let legal = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
     let name: String = agent.chars().map(legal).take(limits::TOOL_NAME_MAX_CHARS).collect();

@@ -1,4 +1,4 @@
-//! The methods of the protocol.
+//! The methods of MCP.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::limits;
 
-/// The agents of an edge.
+/// The MCP server over the agents of an edge.
 #[derive(Clone)]
 pub struct Agents {
     edge: Arc<Edge>,
@@ -64,7 +64,7 @@ impl ServerHandler for Agents {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let visitor = visitor(&context)?;
-        // A call with a streamed answer outlives the response, and an edge that stops waits for it.
+        // A call with a streamed answer outlives the response; the token lets an edge that stops wait for the call.
         let _running = self.edge.connections.token();
         let mut agents = offer::agents(&self.edge, &visitor).await;
         let agent = agents.remove(&*request.name);
@@ -84,7 +84,7 @@ impl ServerHandler for Agents {
         }));
         let call = Call { agent: agent.id, can_ask, progress, given_up: context.ct.clone() };
         let outcome = match asks::Answered::of(&request) {
-            // Boxed: these futures are large, and stand on the library's own.
+            // Boxed: these futures are large, and nest in the library's own.
             Ok(Some(answered)) => Box::pin(call.go_on(self.edge.clone(), &visitor, answered)).await,
             Ok(None) => Box::pin(call.begin(self.edge.clone(), &visitor, request.arguments.unwrap_or_default())).await,
             Err(problem) => return Err(ErrorData::invalid_params(problem, None)),
@@ -102,8 +102,9 @@ fn visitor(context: &RequestContext<RoleServer>) -> Result<Arc<Visitor>, ErrorDa
     visitor.cloned().ok_or_else(|| ErrorData::internal_error("something went wrong on our side", None))
 }
 
-/// Whether a client can be asked with a form in the answer to its call. Clients of earlier revisions are asked over a
-/// connection of their own, which any other edge would not have.
+/// Returns true if a client can be asked with a form in the answer to its call.
+///
+/// Clients of earlier revisions are asked over a connection of their own, which any other edge would not have.
 fn can_ask(context: &RequestContext<RoleServer>) -> bool {
     let is_current = context.protocol_version().is_some_and(|version| version >= ProtocolVersion::V_2026_07_28);
     let elicits = context.client_capabilities().and_then(|capabilities| capabilities.elicitation);

@@ -1,8 +1,12 @@
 //! One call of an agent's tool: a turn of a conversation, to its end or until it waits for a person.
 //!
-//! Contract: the actions of the protocol are served on a connection without a socket, which sees its turn's frames as any other
-//! does. (1) Open a session, or find the one that is named; (2) send the message; (3) follow the turn until its last frame, or
-//! until it is parked. A caller that goes away does not end the turn.
+//! Contract: the actions of the protocol are served on a connection without a socket, which sees its turn's frames like any
+//! other.
+//! (1) Opens a session, or finds the named one;
+//! (2) sends the message;
+//! (3) follows the turn until its last frame, or until it is parked.
+//!
+//! A caller that leaves does not end the turn.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,17 +39,17 @@ use crate::{
 /// The forms of sessions with a client that can be asked.
 const FORMS: [&str; 2] = ["identity_form", "choice_chips"];
 
-/// Tells a caller that its turn goes on, if it wants to know.
+/// Notifies a caller that its turn goes on, if the caller asked for progress.
 pub struct Progress(pub Option<Box<dyn Fn(f64) -> BoxFuture<'static, ()> + Send + Sync>>);
 
-/// A call that is to be served.
+/// A tool call to be served.
 pub struct Call {
     /// The agent's id.
     pub agent: String,
-    /// The client shows forms in the answer to its call.
+    /// True if the client shows forms in the answer to its call.
     pub can_ask: bool,
     pub progress: Progress,
-    /// Cancelled when no caller waits for the answer any more.
+    /// Cancelled when the caller no longer waits for the answer.
     pub given_up: CancellationToken,
 }
 
@@ -55,7 +59,7 @@ pub enum Outcome {
     Asks(InputRequiredResult),
 }
 
-/// A turn that is followed, on a connection of its own.
+/// A followed turn, on a connection of its own.
 struct Followed {
     connection: Connection,
     live: Queue,
@@ -63,7 +67,7 @@ struct Followed {
     key: ConversationKey,
 }
 
-/// How a turn stands when its call is answered.
+/// The state of a turn when its call is answered.
 enum End {
     Answered(Value),
     Failed(Refused),
@@ -86,7 +90,7 @@ impl Call {
         self.follow(followed, &request_id).await
     }
 
-    /// Serves a call that brings a person's answer. One that comes too late shows how the turn stands.
+    /// Serves a call that brings a person's answer. A late answer gets the turn's current state.
     pub async fn go_on(self, edge: Arc<Edge>, visitor: &Visitor, answered: Answered) -> Outcome {
         let Answered { handle, answer } = answered;
         let mut followed = match self.find(edge, visitor, handle.session).await {
@@ -112,7 +116,7 @@ impl Call {
         self.follow(followed, &request_id).await
     }
 
-    /// The session that the call names, or a new one.
+    /// Finds the session that the call names, or opens a new one.
     async fn open(&self, edge: Arc<Edge>, visitor: &Visitor, arguments: &JsonObject) -> Result<Followed, Refused> {
         let (conversation, session) = (id_in(arguments, "conversationId")?, id_in(arguments, "sessionId")?);
         if let Some(session) = session {
@@ -142,7 +146,7 @@ impl Call {
         Ok(Followed { connection, live, record, key })
     }
 
-    /// A session of this agent that is the caller's.
+    /// Finds a session of this agent that the caller may use.
     async fn find(&self, edge: Arc<Edge>, visitor: &Visitor, session: Uuid) -> Result<Followed, Refused> {
         let (mut connection, live) = connect(edge, visitor).await?;
         let found = actions::session(&mut connection, Some(session)).await?;
@@ -152,7 +156,7 @@ impl Call {
         Ok(Followed { connection, live, record, key })
     }
 
-    /// Follows a turn, and answers the call.
+    /// Follows a turn and answers the call.
     async fn follow(self, mut followed: Followed, request_id: &str) -> Outcome {
         let record = followed.record.clone();
         let end = tokio::select! {
@@ -168,7 +172,7 @@ impl Call {
         }
     }
 
-    /// The answer to a call with a turn that waits for a person.
+    /// Builds the answer to a call with a turn that waits for a person.
     fn waiting(&self, record: &SessionRecord, turn: &Turn, park: Uuid, prompt: &Prompt, problems: &str) -> Outcome {
         let handle = Handle { session: record.session, turn: turn.request.turn, park };
         if let Some(form) = asks::form(prompt, &handle, problems).filter(|_| self.can_ask) {
@@ -186,7 +190,7 @@ impl Followed {
         self.connection.out[begin..].iter().filter_map(|frame| serde_json::from_slice(frame).ok()).collect()
     }
 
-    /// Shows the connection a turn that another one began: its requestId, and the prompt that it waits for.
+    /// Attaches the connection to a turn that began on another one. Returns the turn's requestId and its pending prompt.
     async fn attach(&mut self, id: Uuid) -> Result<(String, Option<(Box<Turn>, Uuid, Prompt)>), Refused> {
         let (connection, key) = (&mut self.connection, &self.key);
         connection.watch(key, false).await?;
@@ -245,7 +249,7 @@ impl Followed {
         }
     }
 
-    /// The prompt that the turn waits for now. A prompt frame may be older than the decision about it.
+    /// Returns the prompt that the turn waits for now. A prompt frame may be older than the decision about it.
     async fn parked(&self, request_id: &str) -> Option<End> {
         let state = self.connection.edge.conversations.load(&self.key, Freshness::Leader).await.ok()?;
         let turn = state.turn.as_ref().filter(|turn| turn.request.request_id == request_id)?;
@@ -254,7 +258,7 @@ impl Followed {
     }
 }
 
-/// A connection without a socket, in its place among those that are counted.
+/// Makes a connection without a socket, with a slot in the quota.
 async fn connect(edge: Arc<Edge>, visitor: &Visitor) -> Result<(Connection, Queue), Refused> {
     let org = visitor.principal.as_ref().map_or(REFERENCE_ORG, |principal| &principal.org);
     let place =
@@ -271,14 +275,14 @@ async fn connect(edge: Arc<Edge>, visitor: &Visitor) -> Result<(Connection, Queu
     Ok((connection, live))
 }
 
-/// Serves an action; its frames are taken out of the connection.
+/// Serves an action and takes its frames out of the connection.
 async fn act(connection: &mut Connection, action: Value) -> Vec<Value> {
     Box::pin(actions::dispatch(connection, action.to_string().into())).await;
     let frames = std::mem::take(&mut connection.out);
     frames.iter().filter_map(|frame| serde_json::from_slice(frame).ok()).collect()
 }
 
-/// The action that a person's answer is; nothing where a form was closed.
+/// Converts a person's answer to an action; `None` for a form that was closed.
 fn decision(prompt: &Prompt, park: Uuid, session: Uuid, answer: PersonsAnswer) -> Option<Value> {
     let request_id = Uuid::new_v4().to_string();
     let approved = match (prompt, answer) {
@@ -302,7 +306,7 @@ fn decision(prompt: &Prompt, park: Uuid, session: Uuid, answer: PersonsAnswer) -
     }))
 }
 
-/// The mistakes in a form that was sent, in words.
+/// Returns the mistakes in a submitted form, in words.
 fn problems(answers: &[Value]) -> String {
     let invalid = answers.iter().find(|frame| frame["type"] == "interaction_invalid");
     let errors = invalid.and_then(|frame| frame["data"]["data"]["errors"].as_array());

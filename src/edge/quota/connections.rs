@@ -1,8 +1,7 @@
 //! Connections, counted over all edges.
 //!
-//! Contract: an edge says how many connections it has, as a number and not as a change, and says it again while that holds; so
-//! nothing that was said too often, too late or not at all counts for longer than the number lives. Numbers of edges that are no
-//! longer there do not count.
+//! Contract: an edge publishes its number of connections as an absolute value, not as a change, and repeats the value while it
+//! holds; so a repeated, late or lost value counts no longer than its lifetime. Values of edges that are gone do not count.
 
 use std::{
     collections::HashMap,
@@ -20,7 +19,7 @@ use crate::{
     subjects::{self, Counted},
 };
 
-/// The connections that an edge has.
+/// The connection counts of an edge.
 #[derive(Clone)]
 pub struct Connections {
     log: NatsLog,
@@ -30,18 +29,18 @@ pub struct Connections {
 
 #[derive(Default)]
 struct Counts {
-    /// By the subject of the number.
+    /// The numbers, by subject.
     numbers: Mutex<HashMap<String, Number>>,
     changed: Notify,
 }
 
 struct Number {
     connections: u64,
-    /// What was said last; `None` = nothing that is known to have arrived.
+    /// The last published value; `None` if none is known to have arrived.
     said: Option<u64>,
 }
 
-/// A connection that is counted for as long as the value lives.
+/// A connection slot, counted for as long as the value lives.
 pub struct Place {
     counts: Arc<Counts>,
     subjects: Vec<String>,
@@ -62,7 +61,7 @@ impl Counts {
         change(numbers.entry(subject.to_string()).or_insert(Number { connections: 0, said: None }))
     }
 
-    /// The numbers that others know otherwise, or all of them.
+    /// Returns the numbers that differ from the published ones, or all of them.
     fn to_say(&self, all: bool) -> Vec<(String, u64)> {
         let mut numbers = self.numbers.lock().expect("no panic happens under this lock");
         numbers.retain(|_, number| number.connections > 0 || number.said != Some(0));
@@ -76,12 +75,12 @@ impl Connections {
         Self { log, edge, counts: Arc::default() }
     }
 
-    /// A place that nothing is counted for yet.
+    /// Returns a slot that counts nowhere yet.
     pub fn place(&self) -> Place {
         Place { counts: self.counts.clone(), subjects: Vec::new() }
     }
 
-    /// Counts a place; returns how many there are on all edges then.
+    /// Counts a slot; returns the number of slots on all edges then.
     pub async fn add(&self, place: &mut Place, whose: Counted<'_>) -> Result<u64, QuotaError> {
         let subject = subjects::kv(presence::NUMBERS, &subjects::connections_key(whose, Some(self.edge)));
         let own = self.counts.change(&subject, |number| {
@@ -104,7 +103,7 @@ impl Connections {
         said
     }
 
-    /// Says what has changed, and everything from time to time, until the future is dropped.
+    /// Publishes changed numbers, and all numbers from time to time, until the future is dropped.
     pub async fn keep(&self) {
         let every = Duration::from_secs(limits::CONNECTIONS_TTL_SECS / 3);
         let mut renewed = tokio::time::Instant::now();

@@ -13,7 +13,7 @@ fn frame(turn: Uuid, epoch: u64, n: u64, kind: Kind, call: u32) -> LiveFrame {
     LiveFrame { conversation: key().conversation, session: None, mark, payload: Default::default() }
 }
 
-/// Tool activity that is not the turn's first.
+/// Builds a frame of tool activity that is not the turn's first.
 fn chunk(epoch: u64, n: u64, chunks: u64) -> LiveFrame {
     let mut chunk = frame(TURN, epoch, n, Kind::Chunk, 0);
     chunk.mark.chunks = chunks;
