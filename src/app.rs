@@ -331,8 +331,9 @@ fn reach(config: &Config, gateway: &GatewayConfig) -> anyhow::Result<Gateway> {
     gateway.context("SMOOAI_GATEWAY_URL or SMOOAI_GATEWAY_KEY")
 }
 
-/// Returns the built-in tools that the configuration enables. An address that the operator names is reachable only for the
-/// tool that needs it.
+/// Returns the built-in tools that the configuration enables.
+///
+/// An address that the operator names is reachable only for the tool that needs it.
 fn builtins(web: &config::Web, reader: Reader) -> Builtins {
     let search = |url: &url::Url| Fetcher::new(Policy::default().and(url));
     Builtins {

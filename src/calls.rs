@@ -114,8 +114,10 @@ impl Caller {
     }
 }
 
-/// Returns the signed text: a first line with its version, the subject, `name:value` of each header of this program in the
-/// order of their names, the payload's SHA-256; each line ended by a line feed.
+/// Returns the text that is signed.
+///
+/// Its lines, each ended by a line feed: a first line with the version, the subject, `name:value` of each header of this
+/// program in the order of their names, the payload's SHA-256.
 fn statement(subject: &str, headers: &[(&'static str, String)], payload: &[u8]) -> String {
     let mut headers: Vec<_> = headers.iter().collect();
     headers.sort();

@@ -1,5 +1,6 @@
-//! Ed25519 keys, in the standard file formats (PKCS#8 and SPKI, PEM). They sign checkpoints of the log and calls of
-//! services.
+//! Ed25519 keys, in the standard file formats (PKCS#8 and SPKI, PEM).
+//!
+//! They sign checkpoints of the log and calls of services.
 
 use std::{
     fs::{self, OpenOptions},

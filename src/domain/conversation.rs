@@ -351,7 +351,7 @@ impl Conversation {
         &mut self.sessions[at]
     }
 
-    /// Takes a contact that the visitor told in words, or notes that a one-time password was sent.
+    /// Takes a contact that the visitor gave in words, or notes that a one-time password was sent.
     fn learn_from_tool(&mut self, e: &ToolReturned) {
         let Some(session) = self.turn.as_ref().map(|turn| turn.request.session) else { return };
         if let Some((form, values)) = self.asked.take_if(|_| e.values.is_some()).zip(e.values.as_ref()) {

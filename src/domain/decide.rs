@@ -169,7 +169,7 @@ struct Answer {
 
 fn resumed(state: &Conversation, park: Uuid, answer: Answer) -> Result<Event, Refusal> {
     let pending = state.turn.as_ref().and_then(|turn| Some((turn, turn.park.as_ref()?)));
-    // A park with an erased prompt has no id any more; its deadline still ends it.
+    // A park with an erased prompt has lost its id; its deadline still ends it.
     let is_it =
         |pending: &Park| pending.id == park || (pending.id.is_nil() && answer.resolution == Resolution::Expired);
     let (turn, pending) = pending.filter(|(_, pending)| is_it(pending)).ok_or(Refusal::NotPending)?;

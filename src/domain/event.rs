@@ -91,8 +91,9 @@ pub enum Event {
     TurnCompleted(TurnCompleted),
     /// The turn ended without an answer. Written by the worker. Terminal.
     TurnFailed(TurnFailed),
-    /// The turn was stopped: by its user, by a newer message, for want of a worker, or by an operator. Written by an edge, or by
-    /// the command that ends a turn. Terminal.
+    /// The turn was stopped: by its user, by a newer message, for want of a worker, or by an operator.
+    ///
+    /// Written by an edge, or by the command that ends a turn. Terminal.
     TurnCancelled(TurnCancelled),
     /// An event of this stored name with erased content: only the fact that it happened is known. Never written.
     Erased(&'static str),

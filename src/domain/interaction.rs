@@ -68,7 +68,7 @@ pub struct FieldError {
     pub message: String,
 }
 
-/// Contact that a visitor told, checked.
+/// Contact given by a visitor, checked.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Contact {
     pub name: Option<String>,

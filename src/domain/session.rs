@@ -12,7 +12,7 @@ use super::interaction::Contact;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Known {
     pub session: Uuid,
-    /// Contact that the visitor told: when the session was opened, or in a form.
+    /// Contact given by the visitor: when the session was opened, or in a form.
     pub contact: Contact,
     /// A one-time password was sent and not entered yet.
     pub otp_sent: bool,
@@ -62,7 +62,7 @@ impl OtpPurpose {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EmailProof {
-    /// None: the client only told the address.
+    /// No proof: the client only claimed the address.
     Told,
     /// A verified token names it.
     Token,

@@ -89,11 +89,13 @@ pub struct Decider {
 pub struct Conversations<L> {
     log: L,
     bucket: Option<NatsLog>,
-    /// Snapshots in memory, by conversation id, so that one is dropped without a scan. The full key is stored beside it,
-    /// because an id does not name the organisation.
+    /// Snapshots in memory, by conversation id, so that one is dropped without a scan.
+    ///
+    /// The full key is stored beside it, because an id does not name the organisation.
     memory: Cache<Uuid, (ConversationKey, Cached)>,
-    /// Locks for loads of conversations that are not in memory: one caller reads, the others wait and find the snapshot.
-    /// Many conversations share a lock.
+    /// Locks for loads of conversations that are not in memory.
+    ///
+    /// One caller reads, the others wait and find the snapshot. Many conversations share a lock.
     cold: Arc<Vec<Mutex<()>>>,
     /// Number of a chain's events held in memory before they are folded.
     held: usize,

@@ -69,8 +69,9 @@ impl Objects {
         Self { log }
     }
 
-    /// Stores an attachment of a conversation, unless it is stored already. If payloads are encrypted, so is the content,
-    /// with its own key.
+    /// Stores an attachment of a conversation, unless it is stored already.
+    ///
+    /// If payloads are encrypted, so is the content, with its own key.
     pub async fn put(
         &self,
         org: &str,

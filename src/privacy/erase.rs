@@ -316,8 +316,10 @@ impl Requested {
     }
 }
 
-/// Destroys a conversation: (1) its keys; (2) its snapshot, its live frames and its index entries; (3) the state of every
-/// process. Returns the number of keys.
+/// Erases a conversation and returns the number of destroyed keys.
+///
+/// (1) Destroy the keys; (2) delete the snapshot, the live frames and the index entries; (3) have every process drop its
+/// state.
 async fn destroy(
     log: &NatsLog,
     conversation: Uuid,

@@ -15,8 +15,9 @@ use crate::domain::{Event, conversation::owner_of};
 pub struct Person(String);
 
 impl Person {
-    /// Returns the person with this e-mail address, or this id at the token issuer. Case and surrounding blanks don't
-    /// count.
+    /// Returns the person with this e-mail address, or this id at the token issuer.
+    ///
+    /// Case and surrounding blanks don't count.
     pub fn new(name: &str) -> Option<Self> {
         let hash = Sha256::digest(owner_of(name)?.as_bytes());
         Some(Self(hash[..16].iter().map(|byte| format!("{byte:02x}")).collect()))

@@ -59,8 +59,9 @@ pub(super) async fn build(
     Ok(Some(Prompt { request, grounding }))
 }
 
-/// Builds the system prompt: the persona, then the instructions of this turn. No part of it is stored with the visitor's
-/// message.
+/// Builds the system prompt: the persona, then the instructions of this turn.
+///
+/// No part of it is stored with the visitor's message.
 fn instructions(profile: &Profile, state: &Conversation, turn: &Turn, is_first: bool) -> String {
     let greeting = profile.greeting().filter(|_| is_first);
     let greeting = greeting.map(|greeting| {

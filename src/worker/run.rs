@@ -45,8 +45,10 @@ use crate::{
 pub(super) enum Exit {
     /// The turn is terminal, parked with its deadline set, or driven by a later item: the item is done.
     Done,
-    /// Another worker has claimed the same item. That worker may have parked the turn without setting the deadline yet; if
-    /// it dies before that, the item has to be delivered again.
+    /// Another worker has claimed the same item.
+    ///
+    /// That worker may have parked the turn without setting the deadline yet; if it dies before that, the item has to be
+    /// delivered again.
     Fenced,
     /// The turn's content is larger than an event may be.
     TooLarge { max: usize },
@@ -54,8 +56,9 @@ pub(super) enum Exit {
     Unavailable(String),
     /// This worker stops; another worker shall claim the turn at once.
     HandOver,
-    /// This worker can't serve the conversation: its events need a newer program, or can't be decrypted here. Another
-    /// worker may, so the item is put off, longer each time.
+    /// This worker can't serve the conversation: its events need a newer program, or can't be decrypted here.
+    ///
+    /// Another worker may, so the item is put off, longer each time.
     NotNow,
 }
 
@@ -246,8 +249,9 @@ async fn drive(
     exit
 }
 
-/// Waits for work before the claim, with progress acks meanwhile. `None`: too much time has passed, and the item is another
-/// worker's.
+/// Waits for work before the claim, with progress acks meanwhile.
+///
+/// `None`: too much time has passed, and the item is another worker's.
 async fn kept<T>(message: &Message, lease: &mut Lease, work: impl Future<Output = T>) -> Option<T> {
     let every = Duration::from_millis(limits::PROGRESS_MS);
     let mut progress = interval_at(tokio::time::Instant::now() + every, every);

@@ -15,7 +15,7 @@ pub struct TurnCompleted {
     pub request_id: String,
     pub message_id: Uuid,
     pub response: Response,
-    /// Index of the model call whose streamed text is the answer; absent when the answer is not one call's text.
+    /// Index of the model call that streamed the answer; absent = the answer is not one call's text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call: Option<u32>,
     pub needs_escalation: bool,

@@ -72,8 +72,9 @@ impl<L: EventLog> Conversations<L> {
         }
     }
 
-    /// Writes the snapshot to the bucket once it has grown by some events. A lost race means that another process wrote a
-    /// newer one.
+    /// Writes the snapshot to the bucket once it has grown by some events.
+    ///
+    /// A lost race means that another process wrote a newer one.
     pub async fn save(&self, key: &ConversationKey) {
         let Some(bucket) = &self.bucket else { return };
         let Some(cached) = self.known(key).filter(|c| c.newer_events >= limits::FOLD_CACHE_EVERY_EVENTS) else {
