@@ -109,7 +109,6 @@ pub const AGENTS_EVERY_MS: u64 = 300;
 /// for configurations.
 pub const AGENTS_LAG_SECS: i64 = 60;
 pub const AGENTS_LOOKUP: usize = 500;
-/// Longest secret.
 pub const SECRET_MAX_BYTES: u64 = 16 * 1024;
 /// Configuration versions that one process caches.
 pub const AGENT_VERSIONS_CACHED: u64 = 1_000;
@@ -269,9 +268,9 @@ pub const PINGS_MISSED: u32 = 2;
 pub const CLOSE_WAIT_MS: u64 = 1_000;
 /// NATS subscription queue of one live subject; async-nats drops frames beyond it, which the frame numbers reveal.
 pub const NATS_SUBSCRIPTION_FRAMES: usize = 1_024;
-/// After this silence an attached turn is checked against the log.
+/// Silence of an attached turn after which it is checked against the log.
 pub const SILENCE_CHECK_MS: u64 = 5_000;
-/// After this silence a client with a running turn gets a keepalive (30 s at most, from the protocol).
+/// Silence towards a client with a running turn after which it gets a keepalive (30 s at most, from the protocol).
 pub const KEEPALIVE_MS: u64 = 25_000;
 /// Time for a repair to read the LIVE stream.
 pub const REPAIR_MS: u64 = 1_000;

@@ -1,7 +1,7 @@
 //! The fold of a conversation: the state that its events add up to.
 //!
 //! Invariants: `last_seq` only grows; at most one turn is active; nothing of a turn changes after its terminal event. The
-//! fold is bounded: recent messages are kept with their text, of the older ones only where they are in the stream.
+//! fold is bounded: recent messages are kept with their text, older ones by their stream sequence only.
 
 mod erased;
 
@@ -28,7 +28,6 @@ use crate::limits;
 /// A decoded event with its place in the log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recorded {
-    /// Stream sequence.
     pub seq: u64,
     /// The time at which the event's writer made it.
     pub time: DateTime<Utc>,
@@ -111,7 +110,7 @@ pub enum Body {
 }
 
 impl Message {
-    /// The message as one text.
+    /// Returns the message as one text.
     pub fn text(&self) -> String {
         match &self.body {
             Body::User(text) => text.clone(),
@@ -158,7 +157,7 @@ pub enum Outcome {
 }
 
 impl Conversation {
-    /// Whether the conversation has been started, and not erased.
+    /// Returns whether the conversation has been started, and not erased.
     pub fn exists(&self) -> bool {
         self.created_at.is_some() && !self.erased
     }

@@ -21,11 +21,11 @@ use super::{
 pub enum Command {
     /// Open a session; the first session of a conversation also starts it.
     Open(SessionOpened),
-    /// Name the conversation.
+    /// Set the title, over any earlier one.
     Rename { title: String, by: Option<Uuid> },
     /// Name the conversation unless it has a title.
     Entitle { title: String },
-    /// Ask for a turn.
+    /// Request a turn.
     Request(TurnRequested),
     /// Claim the work item with this sequence.
     ///
@@ -41,11 +41,11 @@ pub enum Command {
     Submit { park: Uuid, values: Option<Map<String, Value>>, by: Uuid },
     /// Record that a session's user proved their identity.
     Identify(SessionIdentified),
-    /// The deadline of a park has come.
+    /// Record that the deadline of a park has passed.
     Expire { park: Uuid },
-    /// Stop this turn.
+    /// End this turn at its user's request.
     Cancel { turn: Uuid, by: Uuid },
-    /// End the turn that waits at this park, for its visitor has sent a new message.
+    /// End the turn that waits at this park, because its visitor sent a new message.
     Supersede { park: Uuid, by: Uuid },
     /// End this turn, which no worker claims or continues.
     Abandon {
@@ -53,7 +53,7 @@ pub enum Command {
         /// `progress_at` of the turn when it was found stalled; progress since then means that a worker has it.
         since: DateTime<Utc>,
     },
-    /// End this turn, wherever it stands, by an operator's word.
+    /// End this turn in any state, at an operator's request.
     End { turn: Uuid },
 }
 

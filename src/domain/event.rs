@@ -347,7 +347,7 @@ pub struct ModelReplied {
     /// their values unchanged. Absent in events older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opaque: Option<String>,
-    /// Documents that were put before the model in this call.
+    /// Documents in the model request of this call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grounding: Vec<Citation>,
     /// Record of the call's frames; absent = its client wanted no stream, or the event is older than this field.

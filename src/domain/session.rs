@@ -64,9 +64,9 @@ impl OtpPurpose {
 pub enum EmailProof {
     /// No proof: the client only claimed the address.
     Told,
-    /// A verified token names it.
+    /// A verified token names the address.
     Token,
-    /// The host's signed user context names it.
+    /// The host's signed user context names the address.
     Context,
     /// A one-time password sent to the address was entered.
     Challenge,

@@ -216,7 +216,7 @@ impl Info {
     }
 }
 
-/// The SHA-256 of a content.
+/// Returns the SHA-256 of a content.
 async fn digest(content: Bytes) -> [u8; 32] {
     aside(move || Sha256::digest(&content).into()).await
 }
@@ -227,7 +227,7 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     work.await.expect("the work does not panic, and a runtime that stops polls nothing")
 }
 
-/// The stream of a bucket.
+/// Returns the stream of a bucket.
 fn stream(bucket: &str) -> String {
     format!("OBJ_{bucket}")
 }
