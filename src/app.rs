@@ -51,13 +51,12 @@ use crate::{
     worker::{self, Worker, gateways::Gateways},
 };
 
-/// How long a process waits for NATS when it starts.
+/// Time that a starting process waits for NATS.
 const CONNECT_MS: u64 = 30_000;
-/// How long all workers may have been away when their consumer is created anew: a turn may be overdue by so much and still be
-/// ended.
+/// Longest outage of all workers before their consumer is recreated: turns overdue by this much are still ended.
 const OUTAGE_MAX: TimeDelta = TimeDelta::days(1);
 
-/// Connects to NATS, waiting for a server that is still starting.
+/// Connects to NATS, and waits for a server that is still starting.
 pub async fn connect(config: &Config, role: &str) -> anyhow::Result<Bus> {
     let mut backoff = Backoff::new(CONNECT_MS);
     loop {
@@ -71,7 +70,7 @@ pub async fn connect(config: &Config, role: &str) -> anyhow::Result<Bus> {
     }
 }
 
-/// The log as this process reads and writes it. Sealed conversations can't be served without the master key.
+/// Returns the process's log, and checks its keys. Encrypted conversations can't be served without the master key.
 pub async fn log(config: &Config, bus: &Bus) -> anyhow::Result<NatsLog> {
     let log = match &config.privacy.master_keys {
         Some(masters) => NatsLog::sealing(bus.client.clone(), Keys::new(masters.clone())),
@@ -82,17 +81,16 @@ pub async fn log(config: &Config, bus: &Bus) -> anyhow::Result<NatsLog> {
     Ok(log)
 }
 
-/// A running edge.
 pub struct RunningEdge {
     pub address: SocketAddr,
     edge: Arc<Edge>,
     readiness: Arc<Health>,
-    /// Cancelled first: nothing more is accepted.
+    /// Cancelled first: no new connections are accepted.
     accepting: CancellationToken,
     /// Cancelled when the connections are closed.
     listening: CancellationToken,
     tasks: TaskTracker,
-    /// How long turns may go on after the first.
+    /// Time that running turns get after `accepting` is cancelled.
     drain: Duration,
 }
 
@@ -144,7 +142,7 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.clone().end_abandoned()));
     let pushed = Pushes::subscribe(&bus.client, &config.regions.home).await.map_err(anyhow::Error::msg)?;
     let presence = edge.presence();
-    // Hosts wait for the answers of the edges that they know, so this one is known before it has clients.
+    // Hosts wait for the answers of the edges that they know of, so the edge is advertised before it has clients.
     presence.renew(0).await;
     tasks.spawn(presence.keep(listening.clone()));
     let serve = edge.pushes.clone().serve(bus.client.clone(), pushed, edge.id);
@@ -157,7 +155,8 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
 }
 
 impl RunningEdge {
-    /// Turns `/ready` red, accepts nothing more, lets running turns finish for a while, closes the connections with 1012.
+    /// Turns `/ready` red, accepts no more connections, gives running turns time to finish, closes the connections with
+    /// 1012.
     pub async fn stop(self) {
         self.readiness.draining.store(true, Ordering::Relaxed);
         self.accepting.cancel();
@@ -167,7 +166,7 @@ impl RunningEdge {
     }
 }
 
-/// Which pages may open sessions.
+/// Returns the policies for pages that open sessions.
 fn widgets(config: &config::Widgets, agents: &Agents) -> anyhow::Result<Widgets> {
     let (agents, any) = (agents.clone(), agents.clone());
     let lookup = Arc::new(move |agent: &str| {
@@ -190,7 +189,7 @@ fn widgets(config: &config::Widgets, agents: &Agents) -> anyhow::Result<Widgets>
     Ok(Widgets::new([known].into_iter().chain(file).chain(service).collect(), config.strict))
 }
 
-/// The administrators' API of an edge: it shares the edge's caches.
+/// Returns the administrators' API of an edge: it shares the edge's caches.
 fn administration(config: &Config, edge: &Edge) -> Arc<Admin> {
     Arc::new(Admin {
         client: edge.client.clone(),
@@ -206,14 +205,12 @@ fn administration(config: &Config, edge: &Edge) -> Arc<Admin> {
     })
 }
 
-/// A running worker.
 pub struct RunningWorker {
     shutdown: CancellationToken,
     readiness: Arc<Health>,
     tasks: TaskTracker,
 }
 
-/// Starts a worker.
 pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningWorker> {
     let secrets = Secrets::new(config.secrets.clone());
     let gateway = gateway(config)?;
@@ -250,7 +247,7 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
     let worker = Arc::new(Worker::new(log(config, bus).await?, knowledge, gateways, settings));
     let health = Health::start(bus, &config.regions.home, &config.pool, Some(worker.clone())).await?;
     if config.seed_kb {
-        // Before the worker looks for tools for the first time.
+        // The demo tool starts before the worker's first discovery of tools.
         let tool = tools::demo::start(bus.client.clone(), callers::public_key(config)?)
             .await
             .map_err(anyhow::Error::from_boxed)?;
@@ -268,7 +265,7 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
 }
 
 impl RunningWorker {
-    /// Takes no more work, lets running turns finish for a while, hands the rest over.
+    /// Takes no more work, gives running turns time to finish, releases the rest.
     pub async fn stop(self) {
         self.readiness.draining.store(true, Ordering::Relaxed);
         self.shutdown.cancel();
@@ -276,7 +273,7 @@ impl RunningWorker {
     }
 }
 
-/// Waits for a process's tasks, but not for ever: NATS may be away, and takes nothing then.
+/// Waits for a process's tasks, with a timeout: NATS may be away and accept no messages.
 async fn end(tasks: &TaskTracker) {
     let longest = Duration::from_millis(limits::WORKER_DRAIN_MS + limits::WORKER_END_MS + limits::NATS_CALL_MS);
     if tokio::time::timeout(longest, tasks.wait()).await.is_err() {
@@ -284,7 +281,7 @@ async fn end(tasks: &TaskTracker) {
     }
 }
 
-/// Whoever finds passages for a worker. A local index has caught up with the stream when this returns.
+/// Returns the retrieval of passages for a worker. A local index has caught up with the stream when this returns.
 async fn knowledge(
     config: &Config,
     bus: &Bus,
@@ -315,13 +312,13 @@ async fn knowledge(
     Ok(Arc::new(Local::new(index, models)))
 }
 
-/// The gateway with the process's own key, if it has one.
+/// Returns the gateway with the process's own key, if configured.
 fn gateway(config: &Config) -> anyhow::Result<Option<Gateway>> {
     let configured = config.gateway.as_ref().filter(|gateway| gateway.key.is_some());
     configured.map(|gateway| reach(config, gateway)).transpose()
 }
 
-/// The gateway for organisations that have keys of their own.
+/// Returns the gateway for organisations with keys of their own.
 fn gateway_without_key(config: &Config) -> anyhow::Result<Option<Gateway>> {
     let keyless = config.gateway.as_ref().map(|gateway| GatewayConfig { key: None, ..gateway.clone() });
     keyless.map(|gateway| reach(config, &gateway)).transpose()
@@ -334,7 +331,9 @@ fn reach(config: &Config, gateway: &GatewayConfig) -> anyhow::Result<Gateway> {
     gateway.context("SMOOAI_GATEWAY_URL or SMOOAI_GATEWAY_KEY")
 }
 
-/// The built-in tools that the configuration turns on. What the operator names is reachable for the tool that needs it alone.
+/// Returns the built-in tools that the configuration enables.
+///
+/// An address that the operator names is reachable only for the tool that needs it.
 fn builtins(web: &config::Web, reader: Reader) -> Builtins {
     let search = |url: &url::Url| Fetcher::new(Policy::default().and(url));
     Builtins {
@@ -352,7 +351,7 @@ fn builtins(web: &config::Web, reader: Reader) -> Builtins {
     }
 }
 
-/// What `ingest` works with. `token_env` names the variable that holds a token for GitHub.
+/// Builds the ingester. `token_env` names the variable that holds a token for GitHub.
 fn start_ingest(config: &Config, bus: &Bus, token_env: &str) -> anyhow::Result<Ingest> {
     let embed: Option<Arc<dyn Embed>> = match (&config.embedding_model, gateway(config)?) {
         (Some(model), Some(gateway)) => Some(Arc::new(Embedding { gateway, model: model.clone() })),
@@ -376,7 +375,7 @@ fn start_ingest(config: &Config, bus: &Bus, token_env: &str) -> anyhow::Result<I
     })
 }
 
-/// The gateway as the model that ingest embeds with.
+/// The gateway as the embedding model of the ingester.
 struct Embedding {
     gateway: Gateway,
     model: String,
@@ -392,7 +391,7 @@ impl Embed for Embedding {
     }
 }
 
-/// Ingests what administrators ask for, until the process is told to stop.
+/// Ingests at administrators' requests, until the process is told to stop.
 pub async fn serve_ingest(config: &Config, args: IngestArgs) -> anyhow::Result<()> {
     let bus = connect(config, "ingester").await?;
     streams::check_kept(&bus.client, &config.regions.home).await?;
@@ -407,7 +406,7 @@ pub async fn serve_ingest(config: &Config, args: IngestArgs) -> anyhow::Result<(
     Ok(())
 }
 
-/// Ingests once, or again and again while watching. Returns false when some documents were not ingested.
+/// Ingests once, or repeatedly while watching. Returns false if some documents were not ingested.
 pub async fn ingest(config: &Config, args: IngestArgs) -> anyhow::Result<bool> {
     let plan = args.plan().map_err(anyhow::Error::msg)?;
     let bus = connect(config, "ingest").await?;
@@ -446,7 +445,7 @@ pub async fn apply_streams(config: &Config, bus: &Bus, replicas: Option<u32>) ->
     Ok(lines)
 }
 
-/// Prints how a region's streams differ from their definitions; fails when they do.
+/// Prints the differences between a region's streams and their definitions; fails if there are any.
 pub async fn diff_streams(bus: &Bus, region: &str, replicas: Option<u32>) -> anyhow::Result<()> {
     let mut differ = false;
     for definition in streams::definitions(region, replicas) {

@@ -1,8 +1,9 @@
-//! Calls of services that others provide: signed, to literal subjects of one kind, over a connection that may do nothing else.
+//! Calls of external services: signed, to literal subjects of one kind, over a connection with no other permissions.
 //!
-//! A subject that a provider chose is where this process publishes with its own rights, so the subject is checked here, at each
-//! call, and the connection's user may publish to subjects of that kind alone. The signature tells a provider that a call comes
-//! from a process that holds the key: permissions can't, since any answer of the JetStream API can be sent to any subject.
+//! A provider chooses the subject on which this process publishes with its own rights, so the subject is checked here at
+//! each call, and the connection's user may publish to subjects of that kind only. The signature proves to a provider that
+//! a call comes from a process with the key: permissions can't, since any answer of the JetStream API can be sent to any
+//! subject.
 
 use std::{fmt::Write, sync::Arc, time::Duration};
 
@@ -18,13 +19,13 @@ use crate::{
     subjects,
 };
 
-/// Beginning of the headers that a signature covers.
+/// Prefix of the headers that a signature covers.
 const OWN: &str = "Turnstream-";
-/// Until when the call may be carried out.
+/// Header with the time until which the call may be carried out.
 pub const EXPIRES: &str = "Turnstream-Expires";
-/// Which key has signed: SHA-256 over the public key.
+/// Header with the id of the signing key: SHA-256 of the public key.
 pub const KEY: &str = "Turnstream-Key";
-/// Ed25519 over [`statement`], in base64.
+/// Header with the signature: Ed25519 over [`statement`], in base64.
 pub const SIGNATURE: &str = "Turnstream-Signature";
 
 /// Calls services of one kind. Clones share the connection.
@@ -35,16 +36,16 @@ pub struct Caller {
     beginning: &'static str,
 }
 
-/// A call before it is signed.
+/// A call before signing.
 pub struct Call {
     pub subject: String,
-    /// Names begin with `Turnstream-`.
+    /// Headers of the call; their names begin with `Turnstream-`.
     pub headers: Vec<(&'static str, String)>,
     pub payload: Bytes,
     pub timeout: Duration,
 }
 
-/// Why a call has no answer.
+/// The reason why a call has no answer.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum CallError {
     #[error("the subject is not a literal one below `{0}`")]
@@ -53,30 +54,30 @@ pub enum CallError {
     Header(&'static str),
     #[error("no service listens there")]
     NoService,
-    /// It may have been carried out.
+    /// The call may have been carried out.
     #[error("{0}")]
     NoAnswer(String),
 }
 
 impl CallError {
-    /// Whether nothing has reached a service.
+    /// Returns whether the call surely reached no service.
     pub fn is_not_sent(&self) -> bool {
         !matches!(self, Self::NoAnswer(_))
     }
 }
 
 impl Caller {
-    /// A caller of subjects below `beginning`. Without a key, calls are not signed.
+    /// Returns a caller of subjects below `beginning`. Without a key, calls are not signed.
     pub fn new(client: Client, signer: Option<Arc<SigningKey>>, beginning: &'static str) -> Self {
         Self { client, signer, beginning }
     }
 
-    /// The connection that calls go out over.
+    /// Returns the connection for the calls.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Makes a call and waits for its answer, no longer than the call's time in all.
+    /// Sends a call and waits for its answer, at most for the call's timeout and a short grace.
     pub async fn call(&self, call: Call) -> Result<Message, CallError> {
         if !subjects::is_call(self.beginning, &call.subject) {
             return Err(CallError::Subject(self.beginning));
@@ -84,7 +85,7 @@ impl Caller {
         let expires = Utc::now() + call.timeout;
         let headers = self.headers(&call, expires)?;
         let request = Request::new().payload(call.payload).headers(headers).timeout(Some(call.timeout));
-        // The library's own timeout begins only when there is room in its queue.
+        // The library's own timeout begins only when its queue has room.
         let patience = call.timeout + Duration::from_millis(limits::CALL_GRACE_MS);
         match timeout(patience, self.client.send_request(call.subject, request)).await {
             Ok(Ok(reply)) => Ok(reply),
@@ -113,8 +114,10 @@ impl Caller {
     }
 }
 
-/// The text that is signed: a first line with its version, the subject, `name:value` of each header of this program in the order
-/// of their names, the payload's SHA-256; each line ended by a line feed.
+/// Returns the text that is signed.
+///
+/// Its lines, each ended by a line feed: a first line with the version, the subject, `name:value` of each header of this
+/// program in the order of their names, the payload's SHA-256.
 fn statement(subject: &str, headers: &[(&'static str, String)], payload: &[u8]) -> String {
     let mut headers: Vec<_> = headers.iter().collect();
     headers.sort();
@@ -129,12 +132,12 @@ fn statement(subject: &str, headers: &[(&'static str, String)], payload: &[u8]) 
     text
 }
 
-/// Whether a header comes out as it went in, in every client library: printable ASCII without white space at its ends.
+/// Returns whether every client library transmits a header unchanged: printable ASCII without white space at its ends.
 fn is_sendable(value: &str) -> bool {
     value.bytes().all(|b| (b' '..=b'~').contains(&b)) && value.trim() == value
 }
 
-/// Any text as part of a header's value: itself where it is short and plain, else a hash of it, which begins with `=`.
+/// Returns any text in a form for a header's value: unchanged if short and plain, else a hash of it, which begins with `=`.
 pub fn plain(text: &str) -> String {
     let is_plain = (1..=limits::CALL_ID_MAX_BYTES).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_graphic())
@@ -148,7 +151,7 @@ pub fn plain(text: &str) -> String {
     }
 }
 
-/// Whether a message is a call that the key has signed and that may still be carried out.
+/// Returns whether a message is an unexpired call signed with the key.
 pub fn is_signed(message: &Message, key: &PublicKey, now: DateTime<Utc>) -> bool {
     let Some(headers) = &message.headers else { return false };
     let one = |name: &str| headers.get_all(name).map(|value| value.as_str()).collect::<Vec<_>>();

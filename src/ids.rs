@@ -1,41 +1,41 @@
-//! Identifiers: made here, parsed here.
+//! Identifiers: generated and parsed here.
 //!
-//! Conversation and session ids are UUIDv8 whose first byte is the number of their home region; the rest is random.
-//! An id therefore tells where its log lives, and no code has to take that from configuration.
+//! Conversation and session ids are UUIDv8 with the number of their home region as the first byte; the rest is random. So
+//! an id names the region of its log, and no code takes the region from configuration.
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-/// A new conversation or session id homed in region number `region`.
+/// Returns a new conversation or session id homed in region number `region`.
 pub fn new_homed(region: u8) -> Uuid {
     let mut bytes: [u8; 16] = rand::random();
     bytes[0] = region;
     Uuid::new_v8(bytes)
 }
 
-/// The region number in a conversation or session id, or `None` when the id was not made by [`new_homed`].
+/// Returns the region number in a conversation or session id; `None` if the id was not made by [`new_homed`].
 pub fn region_number(id: Uuid) -> Option<u8> {
     (id.get_version_num() == 8).then(|| id.as_bytes()[0])
 }
 
-/// A new random id for a message, a participant or an agent.
+/// Returns a new random id for a message, a participant or an agent.
 pub fn new_random() -> Uuid {
     Uuid::new_v4()
 }
 
-/// The id of the turn that `request_id` asks for on a session with this message and attachments, which are named by SHA-256 of
-/// their content or URL.
+/// Returns the id of the turn that a request asks for.
 ///
-/// It is a hash, so a client that sends the same request again, to any edge and at any time, names the same turn; and one
-/// that uses a requestId again for something else names another.
+/// Attachments enter by the SHA-256 of their content or URL. The id is a hash, so a client that sends the same request
+/// again, to any edge and at any time, names the same turn; a requestId that is used again for another request names
+/// another turn.
 pub fn turn_id(conversation: Uuid, session: Uuid, request_id: &str, message: &str, attachments: &[[u8; 32]]) -> Uuid {
-    // No text holds this byte, so what stands before and after it can't be taken for each other.
+    // No text holds this byte, so it separates its neighbours unambiguously.
     const BETWEEN: [u8; 1] = [0xff];
     let hash = of_request(conversation, session, request_id).chain_update(BETWEEN).chain_update(message);
     named(attachments.iter().fold(hash, |hash, digest| hash.chain_update(BETWEEN).chain_update(digest)))
 }
 
-/// The id that earlier versions gave to the turn of a request, whatever it asked for.
+/// Returns the id that earlier versions gave to the turn of a request, regardless of its message.
 pub fn turn_id_without_message(conversation: Uuid, session: Uuid, request_id: &str) -> Uuid {
     named(of_request(conversation, session, request_id))
 }
@@ -52,8 +52,10 @@ fn named(hash: Sha256) -> Uuid {
     Uuid::new_v8(bytes)
 }
 
-/// The id of an event that a process decided on: `nonce` is made once per command or claim and kept over its retries,
-/// so two deciders never look like one and one decider never looks like two.
+/// Returns the id of an event that a process decided on.
+///
+/// The `nonce` is made once per command or claim and kept over retries, so the events of two processes never share an id,
+/// and the retries of one always do.
 pub fn event_id(nonce: Uuid, step: u32) -> String {
     format!("{}-{step}", nonce.simple())
 }

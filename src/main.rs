@@ -15,8 +15,8 @@ use tracing_subscriber::{
 };
 use turnstream::domain::title::is_hidden;
 
-/// Buffers from here on are given back to the system when they are freed, not kept for the next one: frames with attachments
-/// come rarely, and there are many threads that would each keep some.
+/// Size from which freed buffers are returned to the system instead of kept for reuse: frames with attachments are rare,
+/// and each of many threads would keep some.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const GIVEN_BACK_FROM_BYTES: i32 = 1024 * 1024;
 
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
 async fn run() -> ExitCode {
     let log = tracing_subscriber::fmt().with_env_filter(log_filter()).fmt_fields(log_fields());
     log.with_writer(std::io::stderr).init();
-    // Fails only when a provider is installed already, which is then as good.
+    // Fails only if a provider is already installed, which serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match turnstream::cli::run().await {
         Ok(()) => ExitCode::SUCCESS,
@@ -47,8 +47,10 @@ async fn run() -> ExitCode {
     }
 }
 
-/// What is logged. The MCP library tells of errors with all of a URL, which may hold a secret; what matters of them is logged by
-/// this program, so that library speaks only when it is named.
+/// Returns the log filter.
+///
+/// The MCP library logs errors with the whole URL, which may hold a secret. This program logs the relevant part itself, so
+/// that library is silent unless `RUST_LOG` names it.
 fn log_filter() -> EnvFilter {
     let asked = std::env::var("RUST_LOG").unwrap_or_default();
     // `nats check` tries requests that must be refused, and reports by itself those that were not.
@@ -61,8 +63,9 @@ fn log_filter() -> EnvFilter {
     }
 }
 
-/// What an event says, on one line whatever is in it: values may be of strangers, who shall neither begin a line of their own
-/// nor speak to the terminal that shows it.
+/// Formats an event on one line.
+///
+/// Values may come from strangers, who must neither begin a line of their own nor control the terminal that shows it.
 fn log_fields() -> impl for<'writer> FormatFields<'writer> {
     let field = |writer: &mut Writer<'_>, field: &tracing::field::Field, value: &dyn Debug| match field.name() {
         "message" => write!(OneLine(writer), "{value:?}"),
@@ -71,7 +74,7 @@ fn log_fields() -> impl for<'writer> FormatFields<'writer> {
     debug_fn(field).delimited(" ")
 }
 
-/// Writes characters that are not seen by their number.
+/// Escapes invisible characters.
 struct OneLine<'a, 'w>(&'a mut Writer<'w>);
 
 impl Write for OneLine<'_, '_> {

@@ -1,12 +1,14 @@
-//! Sealing: stored payloads that only who has the key of their conversation can read, so that destroying the key erases them.
+//! Encryption of stored payloads, under a key per conversation, so that destroying the key erases them (crypto-shredding).
 //!
-//! A sealed payload is one byte of 1 (the version; JSON never begins so), one of the class, the conversation's 16 bytes, the 8
-//! bytes of the key's id, a nonce of 12, then AES-256-GCM of the clear payload with its tag of 16. The place where it is stored,
-//! its subject, is authenticated with it, so it can't be moved. A conversation has a key for each class of its events; keys are
-//! stored wrapped by a master key, which only the processes know that read and write conversations.
+//! An encrypted payload is one byte of 1 (the version; JSON never begins with it), one of the class, the conversation's 16
+//! bytes, the 8 bytes of the key's id, a nonce of 12, then AES-256-GCM of the clear payload with its tag of 16. The subject
+//! (`place`) under which it is stored is authenticated with it, so the payload can't be moved. A conversation has a key for
+//! each class of its events; keys are stored wrapped by a master key, which only the processes know that read and write
+//! conversations.
 //!
-//! An attachment is sealed with a key made of the conversation's key and of the content's digest, nonce zero, nothing else
-//! authenticated: the same content of one conversation is the same object, and whoever is given that key reads that object alone.
+//! An attachment is encrypted with a key derived from the conversation's key and the content's digest, nonce zero, no
+//! associated data: the same content of one conversation is the same object, and a holder of that key can read that object
+//! alone.
 
 use std::fmt;
 
@@ -21,18 +23,18 @@ use ring::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// First byte of a sealed payload.
+/// First byte of an encrypted payload.
 const VERSION: u8 = 1;
 const KEY_BYTES: usize = 32;
 const ID_BYTES: usize = 8;
 const HEAD_BYTES: usize = 2 + 16 + ID_BYTES + NONCE_LEN;
 
-/// What a key seals; each class can be kept for a time of its own.
+/// The class of a payload; each class has its own key and its own retention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// What people and the agent said, and who they are.
+    /// Messages of people and the agent, and their identities.
     Said,
-    /// What the model asked of tools and people on the way, and what came back.
+    /// Requests to tools and people during turns, and their results.
     Tools,
 }
 
@@ -49,7 +51,7 @@ impl Class {
 pub struct MasterKeys(Vec<DataKey>);
 
 impl MasterKeys {
-    /// Reads keys of 32 bytes in base64, separated by white space.
+    /// Parses keys of 32 bytes in base64, separated by white space.
     pub fn parse(text: &str) -> Result<Self, String> {
         let key = |word: &str| {
             let bytes = BASE64_STANDARD.decode(word).ok().and_then(|bytes| <[u8; KEY_BYTES]>::try_from(bytes).ok());
@@ -59,7 +61,7 @@ impl MasterKeys {
         if keys.is_empty() { Err("there is no master key in it".into()) } else { Ok(Self(keys)) }
     }
 
-    /// A key as it may be stored; `name` says whose it is, and it can't be passed off as another's.
+    /// Wraps a key for storage. The tag covers `name`, so the key can't be passed off as another conversation's.
     pub fn wrap(&self, name: &str, key: &DataKey) -> Wrapped {
         let nonce = random();
         let mut bytes = key.bytes.to_vec();
@@ -67,7 +69,7 @@ impl MasterKeys {
         Wrapped { master: self.0[0].id_text(), key: BASE64_STANDARD.encode([&nonce[..], &bytes].concat()) }
     }
 
-    /// The key that was wrapped.
+    /// Unwraps a key.
     pub fn unwrap(&self, name: &str, wrapped: &Wrapped) -> Result<DataKey, Unsealable> {
         let master = self.0.iter().find(|master| master.id_text() == wrapped.master);
         let master = master.ok_or_else(|| Unsealable::Master(wrapped.master.clone()))?;
@@ -78,22 +80,22 @@ impl MasterKeys {
         Ok(DataKey::new(clear.try_into().map_err(|_| Unsealable::Damaged)?))
     }
 
-    /// Whether a key is wrapped by the first of the master keys.
+    /// Returns whether a key is wrapped by the first of the master keys.
     pub fn is_current(&self, wrapped: &Wrapped) -> bool {
         self.0[0].id_text() == wrapped.master
     }
 }
 
-/// A conversation's key as it is stored.
+/// A conversation's key in its stored form.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Wrapped {
-    /// Id of the master key that it is wrapped by.
+    /// Id of the wrapping master key.
     pub master: String,
     /// Nonce, ciphertext and tag in base64.
     pub key: String,
 }
 
-/// Why something sealed can't be opened.
+/// The reason why a payload can't be decrypted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsealable {
     #[error("master key {0} is not among those of this process")]
@@ -102,7 +104,7 @@ pub enum Unsealable {
     Damaged,
 }
 
-/// A key of AES-256-GCM.
+/// An AES-256-GCM key.
 #[derive(Clone)]
 pub struct DataKey {
     id: [u8; ID_BYTES],
@@ -117,7 +119,7 @@ impl fmt::Debug for DataKey {
 }
 
 impl DataKey {
-    /// A new one, of the system's randomness.
+    /// Generates a key from the system's randomness.
     pub fn generate() -> Self {
         Self::new(random())
     }
@@ -128,7 +130,7 @@ impl DataKey {
         Self { id, bytes, aead: LessSafeKey::new(key) }
     }
 
-    /// What a conversation stores at a place, sealed.
+    /// Encrypts a payload of a conversation for its subject (`place`).
     pub fn seal(&self, conversation: Uuid, class: Class, place: &str, clear: &[u8]) -> Bytes {
         let nonce = random();
         let mut sealed = Vec::with_capacity(HEAD_BYTES + clear.len() + AES_256_GCM.tag_len());
@@ -142,7 +144,7 @@ impl DataKey {
         sealed.into()
     }
 
-    /// The clear payload.
+    /// Decrypts a payload.
     pub fn open(&self, place: &str, sealed: &Sealed) -> Result<Bytes, Unsealable> {
         let mut content = sealed.content.to_vec();
         let clear = self.decrypt(sealed.nonce, &authenticated(place, sealed.head), &mut content)?.len();
@@ -150,12 +152,12 @@ impl DataKey {
         Ok(content.into())
     }
 
-    /// Whether this key sealed it.
+    /// Returns whether this key encrypted the payload.
     pub fn is_of(&self, sealed: &Sealed) -> bool {
         self.id == sealed.key
     }
 
-    /// The key of an attachment whose content has this SHA-256.
+    /// Derives the key of an attachment from the SHA-256 of its content.
     pub fn of_content(&self, sha256: &[u8; 32]) -> ContentKey {
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.bytes), sha256);
         ContentKey(tag.as_ref().try_into().expect("HMAC-SHA-256 has 32 bytes"))
@@ -177,17 +179,17 @@ impl DataKey {
     }
 }
 
-/// The key of one attachment. It seals that content only, so its nonce is always zero.
+/// The key of one attachment. It encrypts that content only, so its nonce is always zero.
 #[derive(Clone)]
 pub struct ContentKey([u8; KEY_BYTES]);
 
 impl ContentKey {
-    /// Reads the text that an event holds.
+    /// Parses the text form in an event.
     pub fn parse(text: &str) -> Option<Self> {
         BASE64_STANDARD.decode(text).ok()?.try_into().ok().map(Self)
     }
 
-    /// The text for an event.
+    /// Returns the text form for an event.
     pub fn text(&self) -> String {
         BASE64_STANDARD.encode(self.0)
     }
@@ -207,7 +209,7 @@ impl ContentKey {
     }
 }
 
-/// The parts of a sealed payload.
+/// The parts of an encrypted payload.
 pub struct Sealed<'a> {
     pub class: Class,
     pub conversation: Uuid,
@@ -218,7 +220,7 @@ pub struct Sealed<'a> {
 }
 
 impl<'a> Sealed<'a> {
-    /// `None`: the payload is a clear one.
+    /// Parses an encrypted payload. `None`: the payload is clear.
     pub fn parse(payload: &'a [u8]) -> Option<Self> {
         let (head, content) = payload.split_at_checked(HEAD_BYTES).filter(|(head, _)| head[0] == VERSION)?;
         let (class, _) = Class::ALL.iter().find(|(class, _)| *class as u8 == head[1])?;
@@ -235,7 +237,7 @@ impl<'a> Sealed<'a> {
     }
 }
 
-/// What a sealed payload's tag covers beside the content: where it is, and whose it is.
+/// Returns the associated data of an encrypted payload: its subject, and the head without the nonce.
 fn authenticated(place: &str, head: &[u8]) -> Vec<u8> {
     [place.as_bytes(), b"\n", &head[..HEAD_BYTES - NONCE_LEN]].concat()
 }

@@ -1,5 +1,6 @@
-//! Ed25519 keys, in the files that every other program takes (PKCS#8 and SPKI, PEM). Checkpoints of the log and calls of
-//! services are signed with them.
+//! Ed25519 keys, in the standard file formats (PKCS#8 and SPKI, PEM).
+//!
+//! They sign checkpoints of the log and calls of services.
 
 use std::{
     fs::{self, OpenOptions},
@@ -16,13 +17,13 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::Digest;
 
-/// What comes before the 32 bytes of a private, and of a public key.
+/// DER prefixes of the 32 bytes of a private, and of a public key.
 const PRIVATE_HEAD: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 const PUBLIC_HEAD: [u8; 12] = [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
 const PRIVATE_LABEL: &str = "PRIVATE KEY";
 const PUBLIC_LABEL: &str = "PUBLIC KEY";
 
-/// Why there is no key.
+/// The reason why a key can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     #[error("{}: {cause}", path.display())]
@@ -35,15 +36,15 @@ pub enum KeyError {
     NoRandomness,
 }
 
-/// A key that signs.
+/// A private key.
 pub struct SigningKey(Ed25519KeyPair);
 
-/// A key that signatures are held to.
+/// A public key, which verifies signatures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicKey([u8; 32]);
 
 impl SigningKey {
-    /// Makes a key and writes both its files; neither may be there. Only the owner may read the private one.
+    /// Generates a key and writes both its files; neither may exist. Only the owner may read the private one.
     pub fn generate(private: &Path, public: &Path) -> Result<PublicKey, KeyError> {
         let mut seed = [0; 32];
         SystemRandom::new().fill(&mut seed).map_err(|_| KeyError::NoRandomness)?;
@@ -69,7 +70,7 @@ impl SigningKey {
         PublicKey(bytes)
     }
 
-    /// The signature, in base64.
+    /// Returns the signature, in base64.
     pub fn sign(&self, statement: &str) -> String {
         BASE64_STANDARD.encode(self.0.sign(statement.as_bytes()))
     }
@@ -81,22 +82,22 @@ impl PublicKey {
         Self::parse(&read(path)?).ok_or_else(not_a_key)
     }
 
-    /// Reads the text of a file.
+    /// Parses the text of a key file.
     pub fn parse(text: &str) -> Option<Self> {
         unpem(PUBLIC_LABEL, text)?.strip_prefix(&PUBLIC_HEAD)?.try_into().ok().map(Self)
     }
 
-    /// The text of its file.
+    /// Returns the text of a key file.
     pub fn pem(&self) -> String {
         pem(PUBLIC_LABEL, &[PUBLIC_HEAD.as_slice(), &self.0].concat())
     }
 
-    /// Its name in what it has signed: SHA-256 over its 32 bytes.
+    /// Returns the key's id in signed statements: SHA-256 of its 32 bytes.
     pub fn id(&self) -> Digest {
         Digest(Sha256::digest(self.0).into())
     }
 
-    /// Whether it made a signature.
+    /// Verifies a signature.
     pub fn signed(&self, statement: &str, signature: &str) -> bool {
         let signature = BASE64_STANDARD.decode(signature).unwrap_or_default();
         UnparsedPublicKey::new(&ED25519, self.0).verify(statement.as_bytes(), &signature).is_ok()
@@ -120,7 +121,7 @@ fn create(path: &Path, text: &str, private: bool) -> Result<(), KeyError> {
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
-    // A key of this kind fits on a line.
+    // A key of this kind fits on one line.
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64_STANDARD.encode(der))
 }
 
@@ -153,7 +154,7 @@ mod tests {
         }
     }
 
-    /// As `openssl genpkey -algorithm ed25519` and `openssl pkey -pubout` write them.
+    /// Files written by `openssl genpkey -algorithm ed25519` and `openssl pkey -pubout`.
     #[test]
     fn keys_of_other_programs_are_read() {
         let key = SigningKey::read(Path::new("tests/data/keys/ed25519.pem"));

@@ -1,7 +1,7 @@
-//! Every NATS subject, built and parsed by type. No subject literal stands anywhere else.
+//! NATS subjects, built and parsed by type. No subject literal stands anywhere else.
 //!
-//! A value that is not a UUID gets in only through [`encode_token`], so ids with dots, spaces or wildcards can't change a
-//! subject's shape.
+//! A value that is not a UUID enters a subject only through [`encode_token`], so ids with dots, spaces or wildcards can't
+//! change its shape.
 
 mod audit;
 mod buckets;
@@ -17,7 +17,7 @@ pub use audit::*;
 pub use buckets::*;
 pub use calls::*;
 
-/// Names one conversation's place in the log: its region's name, its organisation, its id.
+/// The place of a conversation in the log: its region's name, its organisation, its id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ConversationKey {
     pub region: String,
@@ -51,7 +51,7 @@ impl ConversationKey {
         format!("chat.{}.{}.{}", self.region, encode_token(&self.org), self.conversation)
     }
 
-    /// Reads the conversation out of the subject of one of its events.
+    /// Parses the conversation from the subject of one of its events.
     pub fn parse_event(subject: &str) -> Option<Self> {
         let mut tokens = subject.split('.');
         if tokens.next()? != "chat" {
@@ -78,10 +78,10 @@ pub fn work_items(region: &str, entity_verb: &str, pool: &str) -> String {
     format!("chat.{region}.*.*.{entity_verb}.{pool}")
 }
 
-/// `>`: all that a stream has.
+/// `>`: all subjects of a stream.
 pub const EVERYTHING: &str = ">";
 
-/// Whether a subject is that of an event of a conversation.
+/// Returns whether a subject is the one of a conversation event.
 pub fn is_event(subject: &str) -> bool {
     subject.starts_with("chat.")
 }
@@ -102,7 +102,7 @@ pub fn live(region: &str, conversation: Uuid, session: Uuid) -> String {
     format!("live.{region}.{conversation}.{session}")
 }
 
-/// `live.{region}.{conversation}.*`: what an edge subscribes to for its connections.
+/// `live.{region}.{conversation}.*`: an edge's subscription for its connections to a conversation.
 pub fn live_all(region: &str, conversation: Uuid) -> String {
     format!("live.{region}.{conversation}.*")
 }
@@ -117,7 +117,7 @@ pub fn stop_all(region: &str) -> String {
     format!("stop.{region}.>")
 }
 
-/// The conversation that a stop hint names.
+/// Parses the conversation of a stop hint.
 pub fn parse_stop(subject: &str) -> Option<Uuid> {
     subject.strip_prefix("stop.")?.split_once('.')?.1.parse().ok()
 }
@@ -127,8 +127,8 @@ pub fn schedule(region: &str, conversation: Uuid, park: Uuid) -> String {
     format!("sched.{region}.{conversation}.{park}")
 }
 
-/// `due.{region}.{conversation}.{park}`: a deadline that has come; put there by the server. Stream: SCHED.
-/// Subscribers: the durable consumer `due`.
+/// `due.{region}.{conversation}.{park}`: a deadline that has passed; published by the server. Stream: SCHED. Subscribers:
+/// the durable consumer `due`.
 pub fn due(region: &str, conversation: Uuid, park: Uuid) -> String {
     format!("due.{region}.{conversation}.{park}")
 }
@@ -138,14 +138,14 @@ pub fn dead(region: &str, conversation: Uuid) -> String {
     format!("dead.{region}.{conversation}")
 }
 
-/// `$O.{bucket}.M.{name}`: what an object store knows of an object; the name is in base64 for URLs. Publishers: edges. Readers:
-/// workers, tools. Stream: OBJ_{bucket}, the last message of each subject.
+/// `$O.{bucket}.M.{name}`: an object's info message; the name is in base64 for URLs. Publishers: edges. Readers: workers,
+/// tools. Stream: OBJ_{bucket}, the last message of each subject.
 pub fn object_info(bucket: &str, name: &str) -> String {
     use base64::{Engine, prelude::BASE64_URL_SAFE};
     format!("$O.{bucket}.M.{}", BASE64_URL_SAFE.encode(name))
 }
 
-/// `$O.{bucket}.C.{id}`: the chunks of an object's content, in their order. Publishers, readers, stream: as above.
+/// `$O.{bucket}.C.{id}`: the chunks of an object's content, in order. Publishers, readers, stream: as above.
 pub fn object_chunks(bucket: &str, id: Uuid) -> String {
     format!("$O.{bucket}.C.{id}")
 }
@@ -159,7 +159,7 @@ pub fn knowledge(org: &str, document: &str, chunk: Option<usize>) -> String {
     }
 }
 
-/// `kb.{org}.{document}.*`: everything of a document.
+/// `kb.{org}.{document}.*`: all messages of a document.
 pub fn knowledge_all_of(org: &str, document: &str) -> String {
     format!("kb.{}.{document}.*", encode_token(org))
 }
@@ -172,12 +172,12 @@ pub fn knowledge_heads(org: &str) -> String {
 /// `kb.>`: the knowledge of all organisations.
 pub const KNOWLEDGE_ALL: &str = "kb.>";
 
-/// The token of a document. Its id is a path or a URL of any length, so the token is a hash of it; the id is in the payload.
+/// Returns the token of a document: a hash, because its id is a path or URL of any length. The id is in the payload.
 pub fn knowledge_document(id: &str) -> String {
     hash(id)
 }
 
-/// Organisation, document token and chunk in a subject of the stream KNOWLEDGE; no chunk = the head.
+/// Parses organisation, document token and chunk from a subject of the stream KNOWLEDGE; no chunk = the head.
 pub fn parse_knowledge(subject: &str) -> Option<(String, &str, Option<usize>)> {
     let mut tokens = subject.strip_prefix("kb.")?.split('.');
     let (org, document, part) = (decode_token(tokens.next()?)?, tokens.next()?, tokens.next()?);
@@ -185,7 +185,7 @@ pub fn parse_knowledge(subject: &str) -> Option<(String, &str, Option<usize>)> {
     tokens.next().is_none().then_some((org, document, chunk))
 }
 
-/// `kb-run.{org}.{source}`: that an ingest of a source began or ended. Publishers: ingest. Readers: people and their tools.
+/// `kb-run.{org}.{source}`: the begin or end of a source's ingest. Publishers: ingest. Readers: people and their tools.
 /// Stream: KNOWLEDGE_RUNS.
 pub fn ingest_run(org: &str, source: &str) -> String {
     format!("kb-run.{}.{}", encode_token(org), encode_token(source))
@@ -196,18 +196,18 @@ pub fn ingest_runs(org: &str) -> String {
     format!("kb-run.{}.*", encode_token(org))
 }
 
-/// The source in a subject of the stream KNOWLEDGE_RUNS.
+/// Parses the source from a subject of the stream KNOWLEDGE_RUNS.
 pub fn parse_ingest_run(subject: &str) -> Option<String> {
     decode_token(subject.strip_prefix("kb-run.")?.split_once('.')?.1)
 }
 
-/// `ingest.{org}.{connector}`: a connector's documents shall be ingested. Publishers: edges. Stream: INGEST.
-/// Subscribers: the durable consumer `serve`.
+/// `ingest.{org}.{connector}`: a request to ingest a connector's documents. Publishers: edges. Stream: INGEST. Subscribers:
+/// the durable consumer `serve`.
 pub fn ingest_item(org: &str, connector: Uuid) -> String {
     format!("ingest.{}.{connector}", encode_token(org))
 }
 
-/// Whom a host's event is for.
+/// The kind of target of a host's event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PushTo {
     Connection,
@@ -227,8 +227,8 @@ impl PushTo {
     ];
 }
 
-/// `push.{region}.{to}.{org}.{id}`: an event of a host for connected clients. Publishers: edges that serve administrators.
-/// Subscribers: edges, which answer with the number of clients that they gave it to. Not kept.
+/// `push.{region}.{to}.{org}.{id}`: a host's event for connected clients. Publishers: edges that serve administrators.
+/// Subscribers: edges, which answer with the number of clients that received it. Not kept.
 pub fn push(region: &str, to: PushTo, org: &str, id: &str) -> String {
     let name = PushTo::ALL.iter().find(|(known, _)| *known == to).map_or("", |(_, name)| name);
     format!("push.{region}.{name}.{}.{}", encode_token(org), encode_token(id))
@@ -239,7 +239,7 @@ pub fn push_all(region: &str) -> String {
     format!("push.{region}.>")
 }
 
-/// Whom a host's event is for: the target's kind, organisation and id.
+/// Parses the target of a host's event: its kind, organisation and id.
 pub fn parse_push(subject: &str) -> Option<(PushTo, String, String)> {
     let mut tokens = subject.strip_prefix("push.")?.split('.').skip(1);
     let name = tokens.next()?;
@@ -247,34 +247,34 @@ pub fn parse_push(subject: &str) -> Option<(PushTo, String, String)> {
     Some((*to, decode_token(tokens.next()?)?, decode_token(tokens.next()?)?))
 }
 
-/// The id at the end of a subject: the edge of an advertisement, the conversation of a note.
+/// Parses the id at the end of a subject: the edge of an advertisement, the conversation of a note.
 pub fn parse_last_id(subject: &str) -> Option<Uuid> {
     subject.rsplit_once('.')?.1.parse().ok()
 }
 
-/// Whose use is counted.
+/// The organisation or address that usage is counted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counted<'a> {
     Org(&'a str),
     Address(IpAddr),
 }
 
-/// What one-time passwords are counted by.
+/// The scope of a one-time password counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codes<'a> {
     Session(Uuid),
-    /// A group of clients' addresses.
+    /// A group of client addresses.
     Source(&'a str),
-    /// Such a group, and the address or number that a password is sent to.
+    /// A group of client addresses, and the address or number that a password is sent to.
     Pair(&'a str, &'a str),
     /// The address or number alone.
     Contact(&'a str),
     Org(&'a str),
-    /// Of one challenge, how often a password was entered.
+    /// The number of password entries for one challenge.
     Tries(Uuid),
 }
 
-/// `count.org.{org}.messages.{minute}`: messages that ask for a turn. Publishers: edges. Stream: COUNTERS.
+/// `count.org.{org}.messages.{minute}`: messages that request a turn. Publishers: edges. Stream: COUNTERS.
 pub fn count_messages(org: &str, minute: i64) -> String {
     format!("{}.messages.{minute}", counted(Counted::Org(org)))
 }
@@ -284,15 +284,15 @@ pub fn count_tokens(org: &str, day: NaiveDate) -> String {
     format!("{}.tokens.{}", counted(Counted::Org(org)), day.format("%Y%m%d"))
 }
 
-/// `count.address.{address}.sessions.{minute}`: sessions that were opened. Publishers: edges. Stream: COUNTERS.
+/// `count.address.{address}.sessions.{minute}`: opened sessions. Publishers: edges. Stream: COUNTERS.
 pub fn count_sessions(address: IpAddr, minute: i64) -> String {
     format!("{}.sessions.{minute}", counted(Counted::Address(address)))
 }
 
-/// `count.codes.{kind}.{whose}.{window}`: one-time passwords that were sent, or entered, by windows of time. Publishers: edges
-/// and workers. Stream: COUNTERS.
+/// `count.codes.{kind}.{key}.{window}`: one-time passwords that were sent or entered, by time window. Publishers: edges and
+/// workers. Stream: COUNTERS.
 pub fn count_codes(codes: Codes, window: i64) -> String {
-    // An address says who somebody is, and subjects are shown by monitoring.
+    // Hashed, because an address identifies a person, and monitoring shows subjects.
     let (kind, whose) = match codes {
         Codes::Session(session) => ("session", session.to_string()),
         Codes::Source(source) => ("source", encode_token(source)),
@@ -304,8 +304,10 @@ pub fn count_codes(codes: Codes, window: i64) -> String {
     format!("count.codes.{kind}.{whose}.{window}")
 }
 
-/// The group of addresses that a client's is in: a part of its hash that some hundred addresses share, so that what holds it
-/// does not say where a person was.
+/// Returns the group of a client's address.
+///
+/// The group is a part of the address's hash that some hundred addresses share, so a stored group does not reveal a
+/// person's location.
 pub fn source_of(address: IpAddr) -> String {
     hash(&address.to_string())[..6].to_string()
 }
@@ -317,18 +319,18 @@ fn counted(whose: Counted) -> String {
 fn whose_token(whose: Counted) -> String {
     match whose {
         Counted::Org(org) => format!("org.{}", encode_token(org)),
-        // An address says who somebody is, and subjects are shown by monitoring.
+        // Hashed, because an address identifies a person, and monitoring shows subjects.
         Counted::Address(address) => format!("address.{}", hash(&address.to_string())),
     }
 }
 
-/// `erased.{conversation}`: its keys are destroyed; whoever remembers it forgets it. Publisher: who erases. Subscribers: edges
-/// and workers. Not kept.
+/// `erased.{conversation}`: the keys are destroyed, and every process drops its state of the conversation. Publisher: the
+/// process that erases. Subscribers: edges and workers. Not kept.
 pub fn erased(conversation: Uuid) -> String {
     format!("erased.{conversation}")
 }
 
-/// `erased.*`: a process's one subscription to what is erased.
+/// `erased.*`: a process's one subscription to erasures.
 pub const ERASED_ALL: &str = "erased.*";
 
 fn hash(text: &str) -> String {
@@ -351,10 +353,10 @@ pub fn stream_api(verb: &str, stream: &str) -> String {
     format!("$JS.API.STREAM.{verb}.{stream}")
 }
 
-/// `$JS.API.>`: all that JetStream can be asked.
+/// `$JS.API.>`: the whole JetStream API.
 pub const STREAMS_ALL: &str = "$JS.API.>";
 
-/// `$JS.API.CONSUMER.{verb}.{stream}`: what a stream's consumers can be asked, with the consumer's name as a next token.
+/// `$JS.API.CONSUMER.{verb}.{stream}`: the consumer API of a stream, with the consumer's name as a next token.
 pub fn consumer_api(verb: &str, stream: &str) -> String {
     format!("$JS.API.CONSUMER.{verb}.{stream}")
 }
@@ -369,22 +371,24 @@ pub fn consumer_info(stream: &str, consumer: &str) -> String {
     format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}")
 }
 
-/// `_INBOX.{role}`: beginning of the subjects at which a process of this role gets replies.
+/// `_INBOX.{role}`: prefix of the reply subjects of a process of this role.
 pub fn inbox_prefix(role: &str) -> String {
     format!("_INBOX.{role}")
 }
 
-/// `$SYS.REQ.USER.INFO`: asks the server what the connection's user may do. For `turnstream nats check`.
+/// `$SYS.REQ.USER.INFO`: asks the server for the permissions of the connection's user. For `turnstream nats check`.
 pub const USER_INFO: &str = "$SYS.REQ.USER.INFO";
 
-/// Name of a region's stream or of a name with the region in it: `CHAT_local`.
+/// Returns the region's name of a stream, or of any name with the region in it: `CHAT_local`.
 pub fn stream_name(base: &str, region: &str) -> String {
     format!("{base}_{region}")
 }
 
-/// One legal subject token for any text, reversible: letters, digits, `-` and `_` stand for themselves, every other byte
-/// is `=` and two hexadecimal digits; the empty text is `=`. A text that is too long for a subject has a token that leads back
-/// to no text: a server closes the connection of who sends it a longer line than it takes.
+/// Encodes any text as one legal subject token, reversibly.
+///
+/// Letters, digits, `-` and `_` stand for themselves, every other byte is `=` and two hexadecimal digits; the empty text is
+/// `=`. A text that is too long for a subject becomes a hash that can't be decoded: a server closes connections that send
+/// it too long a line.
 pub fn encode_token(text: &str) -> String {
     if text.is_empty() {
         return "=".into();
@@ -400,7 +404,7 @@ pub fn encode_token(text: &str) -> String {
     if token.len() > crate::limits::SUBJECT_TOKEN_MAX_BYTES { format!("=={}", hash(text)) } else { token }
 }
 
-/// The text behind a token of [`encode_token`], or `None` when the token is not one.
+/// Decodes a token of [`encode_token`]; `None`: not such a token.
 pub fn decode_token(token: &str) -> Option<String> {
     if token == "=" {
         return Some(String::new());
@@ -417,7 +421,7 @@ pub fn decode_token(token: &str) -> Option<String> {
             _ => return None,
         }
     }
-    // One text has one token: another spelling of it would name a subject that nobody else builds.
+    // Each text has one token: another spelling would name a subject that no publisher uses.
     String::from_utf8(bytes).ok().filter(|text| encode_token(text) == token)
 }
 

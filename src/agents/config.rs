@@ -1,4 +1,4 @@
-//! What may be configured of an agent.
+//! The configuration of an agent.
 
 use std::collections::HashSet;
 
@@ -8,36 +8,36 @@ use serde_json::{Map, Value};
 
 use crate::{limits, subjects};
 
-/// How an agent answers. Everything may be left out; the settings of edges and workers then hold.
+/// The configuration of an agent. Every field may be left out; the settings of edges and workers then apply.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AgentConfig {
-    /// What visitors see as the agent's name.
+    /// The agent's name, as shown to visitors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The description of the agent as a tool over MCP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Who the agent is and how it speaks: the beginning of the system prompt.
+    /// The agent's role and style: the beginning of the system prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persona: Option<String>,
     /// More instructions, after the persona.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_prompt: Option<String>,
-    /// What the first answer of a conversation begins with.
+    /// The greeting at the beginning of a conversation's first answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub greeting: Option<String>,
     /// The model, unless a message names another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Models that a message may name beside that one: names, or the beginning of names and `*`. Left out: those of the edges'
-    /// settings.
+    /// Models that a message may name beside that one: names, or prefixes of names followed by `*`. Left out: the models of
+    /// the edges' settings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub models: Option<Vec<String>>,
     /// The name of the organisation's secret that holds its key for the gateway. Left out: the workers' own key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway_key: Option<String>,
-    /// A fast model for a sentence while the answer is awaited.
+    /// A fast model for a preamble, a sentence shown while the answer is awaited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preamble_model: Option<String>,
     /// The model that judges the steps of the workflow.
@@ -46,83 +46,83 @@ pub struct AgentConfig {
     /// The model that names conversations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub title_model: Option<String>,
-    /// Model calls in one turn.
+    /// Largest number of model calls in one turn.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 200))]
     pub max_iterations: Option<u32>,
-    /// Tokens in one answer of the model.
+    /// Largest number of tokens in one answer of the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_tokens: Option<u32>,
-    /// The tools that the agent may use; the first rule that fits a tool counts. Left out: all tools, without rules.
+    /// The tools that the agent may use; the first rule that matches a tool counts. Left out: all tools, without rules.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tools: Option<Vec<ToolRule>>,
-    /// Parts of tool names that wait for approval, beside those that the worker names.
+    /// Parts of names of tools that wait for approval, in addition to the worker's settings.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub confirm_tools: Vec<String>,
-    /// How long a person may take to decide, in seconds.
+    /// Time for a person to decide, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 604_800))]
     pub human_wait_secs: Option<u32>,
-    /// The pool whose workers answer.
+    /// The worker pool of the agent's turns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
-    /// The document sets that answers may rest on. Left out: all.
+    /// The document sets that answers may use. Left out: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub document_sets: Option<Vec<String>>,
-    /// Sent to the gateway with every request, as `metadata`.
+    /// `metadata` of every request to the gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway_metadata: Option<Map<String, Value>>,
-    /// The skills that clients may name. Left out: all that there are.
+    /// The skills that clients may name. Left out: all skills.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skills: Option<Vec<String>>,
-    /// Whether the model is asked to suggest replies. Left out: yes.
+    /// True: the model is asked to suggest replies. Left out: true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suggested_replies: Option<bool>,
-    /// Whether the model may ask visitors for their contact or a choice. Left out: yes.
+    /// True: the model may ask visitors for their contact or a choice. Left out: true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interactions: Option<bool>,
-    /// What the conversation goes through, step by step.
+    /// The steps of a conversation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workflow: Option<WorkflowConfig>,
-    /// Which pages may use the agent.
+    /// The pages that may use the agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub widget: Option<WidgetPolicy>,
 }
 
-/// What holds for some tools.
+/// The rule for one or more tools.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ToolRule {
-    /// A tool's name, or the beginning of names and `*`.
+    /// A tool's name, or a prefix of names followed by `*`.
     pub name: String,
     #[serde(default)]
     pub auth_level: AuthLevel,
-    /// Waits for approval.
+    /// Calls wait for approval.
     #[serde(default)]
     pub confirm: bool,
-    /// The NATS subject that the tool has: no tool of this name at another subject is offered or called, and no other service
-    /// can take its place.
+    /// The NATS subject of the tool: a tool of this name at another subject is neither offered nor called, and no other
+    /// service can take its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// Told to the tool with each call.
+    /// Settings sent to the tool with each call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<Map<String, Value>>,
 }
 
-/// Who may have a tool called.
+/// The identity that a tool demands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthLevel {
     #[default]
     None,
-    /// A visitor who proved who they are, by a token or a one-time password.
+    /// A visitor with a proved identity, by a token or a one-time password.
     EndUser,
     /// An administrator of the organisation, by a token.
     Admin,
 }
 
-/// The steps of a conversation, in their order.
+/// The steps of a conversation, in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkflowConfig {
@@ -134,17 +134,17 @@ pub struct WorkflowConfig {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkflowStep {
     pub id: String,
-    /// What the model is told while the conversation is at this step.
+    /// Instructions for the model while the conversation is at this step.
     pub instructions: String,
-    /// When the step is done, in words for the judge.
+    /// Condition for the end of the step, in words for the judge.
     pub done_when: String,
-    /// After so many answers that did not finish the step, the conversation asks for a person.
+    /// Number of answers without finishing the step after which the conversation asks for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_attempts: Option<u32>,
 }
 
-/// Which pages may use the agent, in the form that policies have everywhere.
+/// The pages that may use the agent, in the common form of widget policies.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WidgetPolicy {
@@ -157,7 +157,7 @@ pub struct WidgetPolicy {
 }
 
 impl AgentConfig {
-    /// Reads a configuration; what is wrong with it is one line each.
+    /// Parses a configuration; each error is one line.
     pub fn parse(json: &[u8]) -> Result<Self, Vec<String>> {
         if json.len() > limits::AGENT_CONFIG_MAX_BYTES {
             return Err(vec![format!("it is larger than {} bytes", limits::AGENT_CONFIG_MAX_BYTES)]);
@@ -170,7 +170,7 @@ impl AgentConfig {
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
 
-    /// The rule for a tool; `None`: the agent may not use it.
+    /// Returns the rule for a tool; `None`: the agent may not use it.
     pub fn tool_rule(&self, tool: &str) -> Option<ToolRule> {
         match &self.tools {
             None => Some(ToolRule::default()),
@@ -253,7 +253,7 @@ impl WorkflowConfig {
         }
     }
 
-    /// The current step of a conversation, with its place; a step that is no longer there is the first one again.
+    /// Returns the current step of a conversation, with its index; a step that was removed becomes the first one again.
     pub fn current(&self, step: Option<&str>) -> (usize, &WorkflowStep) {
         let at = self.steps.iter().position(|known| Some(known.id.as_str()) == step).unwrap_or(0);
         (at, &self.steps[at])

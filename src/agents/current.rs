@@ -1,4 +1,4 @@
-//! The configurations that are current, followed by every edge.
+//! The current configurations, followed by every edge.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -13,10 +13,10 @@ use super::{
 };
 use crate::{domain::event::AgentVersion, limits, log::ReadError};
 
-/// Looks at the bucket between two checks that it is still the same one.
+/// Polls between two checks that the bucket is still the same one.
 const CHECK_EVERY: u32 = 20;
 
-/// The current configurations.
+/// The current configurations of all agents.
 #[derive(Clone)]
 pub struct Agents {
     store: Store,
@@ -25,12 +25,12 @@ pub struct Agents {
 
 #[derive(Default)]
 struct Known {
-    /// By organisation and agent.
+    /// Revision and configuration, by organisation and agent.
     entries: HashMap<(String, String), (u64, Arc<AgentConfig>)>,
-    /// The organisations that have a widget for an agent's name, with the revision that says so.
+    /// Organisations with a widget policy, by agent name and revision.
     widgets: HashMap<String, BTreeMap<u64, String>>,
     read_to: u64,
-    /// The configurations that held at start were read.
+    /// The configurations current at start have been read.
     has_begun: bool,
 }
 
@@ -39,7 +39,7 @@ impl Agents {
         Self { store, current: Arc::default() }
     }
 
-    /// What holds for an agent now: its own configuration, or its organisation's default.
+    /// Returns the effective configuration of an agent: its own, or its organisation's default.
     pub fn find(&self, org: &str, agent: &str) -> Option<(AgentVersion, Arc<AgentConfig>)> {
         let known = self.current.read().expect("no panic happens under this lock");
         [agent, DEFAULT].into_iter().find_map(|name| {
@@ -48,8 +48,10 @@ impl Agents {
         })
     }
 
-    /// The policy of the widget that names this agent, and whose agent it is. A visitor names the agent alone, so of several
-    /// organisations' policies for one name the oldest counts; `turnstream agent put` refuses a second one.
+    /// Returns the widget policy of this agent, and its organisation.
+    ///
+    /// A visitor names only the agent, so of several organisations' policies for one name the oldest counts;
+    /// `turnstream agent put` refuses a second one.
     pub fn widget(&self, agent: &str) -> Option<(String, WidgetPolicy)> {
         let known = self.current.read().expect("no panic happens under this lock");
         let (_, org) = known.widgets.get(agent)?.first_key_value()?;
@@ -57,30 +59,30 @@ impl Agents {
         Some((org.clone(), config.widget.clone()?))
     }
 
-    /// The pools that agents' configurations name.
+    /// Returns the pools named by agents' configurations.
     pub fn pools(&self) -> BTreeSet<String> {
         let known = self.current.read().expect("no panic happens under this lock");
         known.entries.values().filter_map(|(_, config)| config.pool.clone()).collect()
     }
 
-    /// The agents that an organisation has configured, by name.
+    /// Returns the configured agents of an organisation, by name.
     pub fn of(&self, org: &str) -> BTreeMap<String, Arc<AgentConfig>> {
         let known = self.current.read().expect("no panic happens under this lock");
         let of_org = known.entries.iter().filter(|((known, _), _)| known == org);
         of_org.map(|((_, agent), (_, config))| (agent.clone(), config.clone())).collect()
     }
 
-    /// The names of the agents that have a widget's policy, of any organisation.
+    /// Returns the names of the agents with a widget policy, of any organisation.
     pub fn with_widgets(&self) -> Vec<String> {
         self.current.read().expect("no panic happens under this lock").widgets.keys().cloned().collect()
     }
 
-    /// Whether any agent has a widget's policy.
+    /// Returns whether any agent has a widget policy.
     pub fn have_widgets(&self) -> bool {
         !self.current.read().expect("no panic happens under this lock").widgets.is_empty()
     }
 
-    /// Catches up with the bucket: the current versions first, without the ones before them.
+    /// Catches up with the bucket: first the current versions, without earlier ones.
     pub async fn catch_up(&self) -> Result<(), ReadError> {
         let has_begun = self.current.read().expect("no panic happens under this lock").has_begun;
         if !has_begun {
@@ -102,8 +104,10 @@ impl Agents {
         }
     }
 
-    /// Keeps the configurations current until the future is dropped: looks every fraction of a second whether something is
-    /// new, by one small request and without a consumer; now and then, whether the bucket was made anew.
+    /// Keeps the configurations current until the future is dropped.
+    ///
+    /// Polls several times a second, with one small request and without a consumer; at intervals it checks whether the
+    /// bucket was recreated.
     pub async fn follow(self) {
         for round in 0u32.. {
             tokio::time::sleep(Duration::from_millis(limits::AGENTS_EVERY_MS)).await;
@@ -137,7 +141,7 @@ impl Agents {
 }
 
 impl Known {
-    /// Whether this version of an agent, or a later one, is known.
+    /// Returns whether this version of an agent, or a later one, is known.
     fn has(&self, entry: &Entry) -> bool {
         let known = self.entries.get(&(entry.org.clone(), entry.agent.clone()));
         known.is_some_and(|(revision, _)| *revision >= entry.revision)

@@ -1,11 +1,13 @@
-//! Agents: how each one is configured, and which version of that a turn runs under.
+//! Agents: their configurations, and the version under which a turn runs.
 //!
 //! Contract: a configuration is a message in the bucket AGENTS, under organisation and agent. Every version stays in its
-//! stream, so a turn that names one finds it however late it ends: workers read the version that they are told. Edges know a
-//! change within a second. An agent without a configuration of its own has that of its organisation's agent [`DEFAULT`], if there is one.
+//! stream, so a turn that names a version finds it however late the turn ends: workers read the version named by the turn.
+//! Edges learn of a change within a second. An agent without a configuration of its own has the one of its organisation's
+//! agent [`DEFAULT`], if that exists.
 //!
-//! - [`config`]: what may be configured, and its checks.   - [`store`]: reading and writing versions.
-//! - [`current`]: the versions that are current, followed.
+//! - [`config`]: the fields of a configuration, and their checks.
+//! - [`store`]: reads and writes versions.
+//! - [`current`]: follows the current versions.
 
 pub mod config;
 pub mod current;
@@ -15,5 +17,5 @@ pub use config::{AgentConfig, AuthLevel};
 pub use current::Agents;
 pub use store::Store;
 
-/// The agent whose configuration others of its organisation have.
+/// The agent with the default configuration of its organisation.
 pub const DEFAULT: &str = "default";

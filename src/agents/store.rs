@@ -1,4 +1,4 @@
-//! The bucket of configurations: its versions, read and written.
+//! Reads and writes the versions in the bucket of configurations.
 
 use std::sync::Arc;
 
@@ -20,18 +20,18 @@ use crate::{
 
 const BUCKET: &str = "AGENTS";
 const STREAM: &str = "KV_AGENTS";
-/// The header of a message that takes a configuration away, as every client of buckets writes it.
+/// The header of a message that deletes a configuration, as written by every KV client.
 const OPERATION: &str = "KV-Operation";
 
 /// Access to the versions of configurations.
 #[derive(Clone)]
 pub struct Store {
     log: NatsLog,
-    /// Versions never change, so those that were read are kept.
+    /// Cache of versions, which never change.
     known: Cache<u64, Arc<AgentConfig>>,
 }
 
-/// Why a configuration was not written.
+/// The reason why a configuration was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum PutError {
     #[error("{0}")]
@@ -48,7 +48,7 @@ pub struct Entry {
     pub agent: String,
     pub revision: u64,
     pub at: DateTime<Utc>,
-    /// `None`: taken away.
+    /// `None`: deleted.
     pub config: Option<Arc<AgentConfig>>,
 }
 
@@ -57,7 +57,7 @@ impl Store {
         Self { log, known: Cache::new(limits::AGENT_VERSIONS_CACHED) }
     }
 
-    /// A version that a turn names. `None`: there is no such version of this agent.
+    /// Returns a version that a turn names. `None`: this agent has no such version.
     pub async fn version(&self, org: &str, version: &AgentVersion) -> Result<Option<Arc<AgentConfig>>, ReadError> {
         if let Some(config) = self.known.get(&version.revision) {
             return Ok(Some(config));
@@ -72,7 +72,7 @@ impl Store {
         Ok(None)
     }
 
-    /// The current entry of an agent.
+    /// Returns the current entry of an agent.
     pub async fn get(&self, org: &str, agent: &str) -> Result<Option<Entry>, ReadError> {
         let subject = subjects::kv(BUCKET, &subjects::agent_key(org, agent));
         let message = self.log.get(STREAM, &json!({ "last_by_subj": subject }), Via::Leader).await?;
@@ -91,22 +91,24 @@ impl Store {
         })
     }
 
-    /// Takes a configuration away. Turns that run under a version of it go on.
+    /// Deletes a configuration. Turns that run under a version of it continue.
     pub async fn delete(&self, org: &str, agent: &str) -> Result<(), PutError> {
         let subject = subjects::kv(BUCKET, &subjects::agent_key(org, agent));
         let id = format!("agent-{}", ids::new_random());
         self.log.put(&subject, &id, &[(OPERATION, "DEL")], "".into()).await.map_err(PutError::Append)
     }
 
-    /// The next messages of the bucket after a sequence, in one request: where the last of them stands, and what they say. `None`:
-    /// there are none.
+    /// Returns the next messages of the bucket after a sequence, in one request: the sequence of the last one, and the
+    /// entries.
+    ///
+    /// `None`: no newer message.
     pub async fn after(&self, seq: u64) -> Result<Option<(u64, Vec<Entry>)>, ReadError> {
         let (messages, _) = self.log.next_of(STREAM, subjects::AGENTS_ALL, seq + 1).await?;
         let Some(last) = messages.last().map(|message| message.seq) else { return Ok(None) };
         Ok(Some((last, messages.iter().filter_map(|message| self.entry(message)).collect())))
     }
 
-    /// The current configurations, without the versions before them, and the sequence up to which the bucket was read at least.
+    /// Returns the current configurations, without earlier versions, and a sequence up to which the bucket has been read.
     pub async fn current(&self) -> Result<(u64, Vec<Entry>), ReadError> {
         // A replica of the bucket may lag behind, so the latest changes are read again.
         let recent = self.log.now() - TimeDelta::seconds(limits::AGENTS_LAG_SECS);
@@ -133,7 +135,7 @@ impl Store {
         Ok((read_to, entries))
     }
 
-    /// The newest version of an agent that can be read, where the last one can't.
+    /// Returns the newest readable version of an agent with an unreadable last one.
     async fn readable_before(&self, last: &RawMessage) -> Result<Option<Entry>, ReadError> {
         if subjects::parse_agent(&last.subject).is_none() {
             return Ok(None);
@@ -149,13 +151,13 @@ impl Store {
         Ok(found)
     }
 
-    /// The sequence of the bucket's last message, 0 = there is none.
+    /// Returns the sequence of the bucket's last message; 0 = the bucket is empty.
     pub async fn last(&self) -> Result<u64, ReadError> {
         let message = self.log.get(STREAM, &json!({ "last_by_subj": subjects::AGENTS_ALL }), Via::Leader).await?;
         Ok(message.map_or(0, |message| message.seq))
     }
 
-    /// Every current entry, by organisation and agent.
+    /// Returns every current entry, ordered by organisation and agent.
     pub async fn list(&self) -> Result<Vec<Entry>, ReadError> {
         let (_, mut entries) = self.current().await?;
         entries.retain(|entry| entry.config.is_some());
@@ -163,7 +165,7 @@ impl Store {
         Ok(entries)
     }
 
-    /// What a message says; one that nobody can read is reported and says nothing.
+    /// Decodes a message; an unreadable one is logged and skipped.
     fn entry(&self, message: &RawMessage) -> Option<Entry> {
         let (org, agent) = subjects::parse_agent(&message.subject)?;
         let (revision, at) = (message.seq, message.stored_at);

@@ -1,4 +1,4 @@
-//! The connections that services of others are called over: each of a user that may do nothing else.
+//! Callers of external services, each over a connection of a user with no other permissions.
 
 use std::sync::Arc;
 
@@ -13,22 +13,22 @@ use crate::{
     subjects,
 };
 
-/// Calls tools.
+/// Returns the caller of tools.
 pub(super) async fn tools(config: &Config, bus: &Bus) -> anyhow::Result<Caller> {
     caller(config, bus, config.nats.tool.as_ref(), "tool_caller", subjects::TOOL_CALLS).await
 }
 
-/// Calls the host's services for one-time passwords.
+/// Returns the caller of the host's services for one-time passwords.
 pub(super) async fn passwords(config: &Config, bus: &Bus) -> anyhow::Result<Caller> {
     caller(config, bus, config.nats.otp.as_ref(), "otp_caller", subjects::OTP_CALLS).await
 }
 
-/// Calls organisations' own searches.
+/// Returns the caller of organisations' own searches.
 pub(super) async fn retrieval(config: &Config, bus: &Bus) -> anyhow::Result<Caller> {
     caller(config, bus, config.nats.retrieve.as_ref(), "retrieve_caller", subjects::RETRIEVE_CALLS).await
 }
 
-/// The key that calls of this process can be verified with.
+/// Returns the public key that verifies this process's calls.
 pub(super) fn public_key(config: &Config) -> anyhow::Result<Option<PublicKey>> {
     Ok(signer(config)?.map(|key| key.public()))
 }

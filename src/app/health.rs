@@ -1,4 +1,4 @@
-//! Whether a process can do its work.
+//! The readiness of a process.
 
 use std::{
     sync::{
@@ -17,10 +17,10 @@ use crate::{
     worker::Worker,
 };
 
-/// How often the streams are compared with their definitions while the process runs.
+/// Interval of the comparison of the streams with their definitions.
 const STREAMS_CHECK_EVERY_MS: u64 = 5_000;
 
-/// Whether a process can do its work: what `/ready` says.
+/// The readiness of a process, reported by `/ready`.
 pub(super) struct Health {
     bus: Bus,
     region: String,
@@ -42,7 +42,7 @@ impl Health {
         Ok(Arc::new(health))
     }
 
-    /// Looks at what a process relies on beside the streams: the server's clock, the pool, what it may do.
+    /// Checks the dependencies beside the streams: the server's clock, the pool, the permissions.
     async fn look(&self) {
         if let Err(error) = streams::measure(&self.bus.client, &self.region, &self.bus.clock).await {
             tracing::warn!(%error, "the server's clock can't be read now");
@@ -54,7 +54,7 @@ impl Health {
         self.bus.try_refused_again().await;
     }
 
-    /// Notices a stream or consumer that was deleted or recreated otherwise while the process runs.
+    /// Detects at run time a stream or consumer that was deleted or recreated differently.
     pub async fn watch_streams(self: Arc<Self>) {
         loop {
             tokio::time::sleep(Duration::from_millis(STREAMS_CHECK_EVERY_MS)).await;

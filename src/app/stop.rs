@@ -1,9 +1,10 @@
-//! How a process is asked to stop.
+//! Signals that stop a process.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that ask a process to stop: ctrl-c and SIGTERM. From its making on none of them is lost, so it is made before
-/// the process says that it is there.
+/// The stop signals of a process: ctrl-c and SIGTERM.
+///
+/// No signal is lost after the creation of this value, so it is created before the process reports that it is ready.
 pub struct StopSignal {
     interrupt: Signal,
     terminate: Signal,
@@ -14,7 +15,7 @@ impl StopSignal {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    /// Returns when the process is asked to stop. Who asks a second time does not want to wait: the process then ends at once.
+    /// Returns when the process is asked to stop. A second signal ends the process at once.
     pub async fn wait(mut self) {
         self.next().await;
         tracing::info!("stopping");

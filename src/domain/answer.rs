@@ -1,9 +1,9 @@
-//! What an answer consists of: parts of stored events that clients get as they are.
+//! Parts of an answer: stored in events and sent to clients unchanged.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Tokens and cost of model calls, as the gateway reported them.
+/// Tokens and cost of model calls, as reported by the gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
@@ -14,7 +14,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// The sum of two reports; a cost is known as soon as one part of it is.
+    /// Adds two reports; the cost is known if at least one report has it.
     pub fn plus(self, other: Usage) -> Usage {
         Usage {
             prompt_tokens: self.prompt_tokens.saturating_add(other.prompt_tokens),
@@ -27,7 +27,7 @@ impl Usage {
     }
 }
 
-/// A document that grounded an answer; also its form on the wire.
+/// A document that grounded an answer; also the wire form.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
@@ -40,7 +40,7 @@ pub struct Citation {
     pub score: f64,
 }
 
-/// The structured answer; also its form on the wire.
+/// The structured answer; also the wire form.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
@@ -64,7 +64,7 @@ pub enum ResolutionStatus {
 }
 
 impl Response {
-    /// The answer of an agent that states nothing about it but its text.
+    /// Returns an answer with neutral scores, for agents that state nothing but the text.
     pub fn plain(text: String) -> Self {
         Self {
             response_parts: vec![text],
@@ -76,7 +76,7 @@ impl Response {
         }
     }
 
-    /// The answer as one text.
+    /// Returns the answer as one text.
     pub fn text(&self) -> String {
         self.response_parts.join("\n\n")
     }

@@ -1,7 +1,7 @@
-//! The fold of a conversation: what its events add up to.
+//! The fold of a conversation: the state that its events add up to.
 //!
 //! Invariants: `last_seq` only grows; at most one turn is active; nothing of a turn changes after its terminal event. The
-//! fold is bounded: recent messages are kept with their text, of the older ones only where they are in the stream.
+//! fold is bounded: recent messages are kept with their text, older ones by their stream sequence only.
 
 mod erased;
 
@@ -25,16 +25,15 @@ use super::{
 };
 use crate::limits;
 
-/// An event with its place in the log.
+/// A decoded event with its place in the log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recorded {
-    /// Stream sequence.
     pub seq: u64,
-    /// When its writer made it.
+    /// The time at which the event's writer made it.
     pub time: DateTime<Utc>,
-    /// When the log took it.
+    /// The time at which the stream stored it.
     pub stored_at: DateTime<Utc>,
-    /// Of the event as it is stored.
+    /// SHA-256 of the event as stored.
     pub digest: Digest,
     pub event: Event,
 }
@@ -46,43 +45,43 @@ pub struct Conversation {
     pub last_seq: u64,
     /// Digest of the last event, which the next one carries.
     pub last_digest: Digest,
-    /// What was said in it was erased: there is nothing to read, and nobody may go on with it.
+    /// The content was erased: the conversation can be neither read nor continued.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub erased: bool,
-    /// It holds an event that this program does not know and that nobody may go on without: it can be read, not added to.
+    /// The chain holds a critical event that this program does not know: the conversation can be read, not appended to.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
-    /// E-mail address of the first user who proved one, trimmed and in lower case: the conversation is theirs.
+    /// E-mail address of the first user who proved one, trimmed and in lower case; that user owns the conversation.
     pub owner: Option<String>,
     /// The agent of the session that was opened last.
     pub agent_id: Option<String>,
-    /// The name that somebody gave it.
+    /// The title given by a user or a model.
     pub title: Option<String>,
-    /// The beginning of the first user message that has words: its name until it gets one.
+    /// The beginning of the first user message that has words: the title until one is given.
     pub opening: Option<String>,
     pub created_at: Option<DateTime<Utc>>,
-    /// When something was said last.
+    /// Time of the last message.
     pub updated_at: Option<DateTime<Utc>>,
-    /// How many messages there are in all.
+    /// Number of all messages, older ones included.
     pub message_count: u64,
-    /// What the conversation's client can render, as declared last.
+    /// Rendering capabilities that the conversation's client declared last.
     pub supports: Vec<String>,
-    /// The newest sessions of which something is known, oldest first.
+    /// The newest sessions with known facts beyond their opening, oldest first.
     pub sessions: VecDeque<Known>,
-    /// The form that the model asks for in words, until it is answered.
+    /// The form that the model asks for in words, until the visitor answers.
     pub asked: Option<Form>,
-    /// Where the conversation is in the agent's workflow.
+    /// Position in the agent's workflow.
     pub workflow: Workflow,
     /// The newest messages, oldest first.
     pub messages: VecDeque<Message>,
-    /// Sequences of the events that hold the messages before those, oldest first.
+    /// Sequences of the events that hold the messages before `messages`, oldest first.
     pub older: VecDeque<u64>,
     pub turn: Option<Turn>,
     /// Turns that ended, oldest first.
     pub finished: VecDeque<FinishedTurn>,
 }
 
-/// How far a conversation has come in its agent's workflow.
+/// A conversation's position in its agent's workflow.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Workflow {
     /// The current step; `None` before the first was judged, and after the last.
@@ -95,7 +94,7 @@ pub struct Workflow {
 /// A message of the conversation's history.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
-    /// Sequence of the event that holds it.
+    /// Sequence of the event that holds the message.
     pub seq: u64,
     pub id: Uuid,
     pub body: Body,
@@ -111,7 +110,7 @@ pub enum Body {
 }
 
 impl Message {
-    /// The message as one text.
+    /// Returns the message as one text.
     pub fn text(&self) -> String {
         match &self.body {
             Body::User(text) => text.clone(),
@@ -119,7 +118,7 @@ impl Message {
         }
     }
 
-    /// The message that an event holds, if it holds one.
+    /// Returns the message that an event holds, if the event holds one.
     pub fn of(recorded: &Recorded) -> Option<Self> {
         let (id, body, from, to) = match &recorded.event {
             Event::TurnRequested(e) => (e.message_id, Body::User(e.message.clone()), &e.user, &e.agent),
@@ -142,7 +141,7 @@ impl Message {
 pub struct FinishedTurn {
     pub id: Uuid,
     pub request_id: String,
-    /// The session that asked for it.
+    /// The session that requested the turn.
     pub session: Uuid,
     /// Sequences of the request and of the terminal event.
     pub requested_seq: u64,
@@ -158,17 +157,17 @@ pub enum Outcome {
 }
 
 impl Conversation {
-    /// Whether the conversation has been started, and not erased.
+    /// Returns whether the conversation has been started, and not erased.
     pub fn exists(&self) -> bool {
         self.created_at.is_some() && !self.erased
     }
 
-    /// What it is called.
+    /// Returns the title, else the opening, else "Untitled".
     pub fn shown_title(&self) -> &str {
         self.title.as_deref().or(self.opening.as_deref()).unwrap_or(title::UNTITLED)
     }
 
-    /// About how much memory the state takes, for caches that are bounded in bytes.
+    /// Estimates the memory of the state, for caches bounded in bytes.
     pub fn memory_bytes(&self) -> usize {
         const FIXED_BYTES: usize = 1_024;
         let messages: usize = self.messages.iter().map(|message| size_of::<Message>() + message.size()).sum();
@@ -177,17 +176,19 @@ impl Conversation {
         FIXED_BYTES + messages + turn + finished + self.older.len() * size_of::<u64>()
     }
 
-    /// The turn with this id, while it is active.
+    /// Returns the turn with this id while the turn is active.
     pub fn active(&self, id: Uuid) -> Option<&Turn> {
         self.turn.as_ref().filter(|turn| turn.request.turn == id)
     }
 
-    /// The finished turn with this id, if it is recent.
+    /// Returns the finished turn with this id, if the turn is recent.
     pub fn finished_turn(&self, id: Uuid) -> Option<&FinishedTurn> {
         self.finished.iter().rev().find(|turn| turn.id == id)
     }
 
-    /// Takes an event into the state. Total: an event that does not fit changes only `last_seq`.
+    /// Folds an event into the state.
+    ///
+    /// Total: an event that does not fit changes only `last_seq` and `last_digest`.
     pub fn evolve(&mut self, recorded: &Recorded) {
         assert!(recorded.seq > self.last_seq, "events are folded in the order of their chain");
         self.last_seq = recorded.seq;
@@ -216,7 +217,7 @@ impl Conversation {
             }),
             Event::TurnReleased(e) => self.on_held_turn(e.turn, e.epoch, |turn| {
                 turn.epoch = None;
-                // A step since the claim has already forgiven it.
+                // A step forward since the claim has already reset the count.
                 turn.claims = turn.claims.saturating_sub(1);
             }),
             Event::TurnModelReplied(e) => {
@@ -287,20 +288,21 @@ impl Conversation {
         let Some(email) = email else { return };
         let is_proved = matches!(e.email_proof, Some(EmailProof::Token | EmailProof::Context | EmailProof::Challenge));
         let known = self.know(e.session);
-        // What is no address reaches nobody, and is passed to nobody.
+        // An invalid address reaches no mailbox, so it is not passed on.
         known.contact.email = interaction::email(email);
-        // A token is shown again by who comes again; the others are proof in the session alone.
+        // A token is presented again on every connection; the other proofs count for this session alone.
         if matches!(e.email_proof, Some(EmailProof::Context | EmailProof::Challenge)) {
             known.proved = owner_of(email);
         }
-        // Before proofs were told apart, the first address owned.
+        // Events older than `email_proof`: the first address given owned the conversation.
         if self.owner.is_none() && (is_proved || e.email_proof.is_none()) {
             self.owner = owner_of(email);
         }
     }
 
-    /// A session's user met a challenge. Of the session's contact that remains which the password was sent to: the rest was
-    /// only told.
+    /// Applies a met challenge.
+    ///
+    /// The session's contact keeps only the address or number that the password was sent to; the rest was never proved.
     fn identify(&mut self, e: &SessionIdentified) {
         let address = e.email.as_deref().and_then(owner_of);
         if self.owner.is_none() {
@@ -310,7 +312,7 @@ impl Conversation {
             self.know(e.session).proved = address;
             return;
         }
-        // An event from before names no address: it proves what was known then, if nothing of that was erased.
+        // Events older than challenges name no address: they prove the contact known then, if no part of that was erased.
         let names_address = e.email.is_some() || e.phone.is_some();
         if !names_address && self.known(e.session).is_none_or(|known| !known.otp_sent) {
             return;
@@ -323,12 +325,12 @@ impl Conversation {
         }
     }
 
-    /// The address that a session proved, if it did.
+    /// Returns the address that a session proved.
     pub fn proved_by(&self, session: Uuid) -> Option<&str> {
         self.known(session)?.proved.as_deref()
     }
 
-    /// What is known of a session beyond its opening, if anything is.
+    /// Returns the facts known of a session beyond its opening.
     pub fn known(&self, session: Uuid) -> Option<&Known> {
         self.sessions.iter().find(|known| known.session == session)
     }
@@ -348,7 +350,7 @@ impl Conversation {
         &mut self.sessions[at]
     }
 
-    /// What a visitor told in words, or that a password was sent to them.
+    /// Takes a contact that the visitor gave in words, or notes that a one-time password was sent.
     fn learn_from_tool(&mut self, e: &ToolReturned) {
         let Some(session) = self.turn.as_ref().map(|turn| turn.request.session) else { return };
         if let Some((form, values)) = self.asked.take_if(|_| e.values.is_some()).zip(e.values.as_ref()) {
@@ -360,7 +362,7 @@ impl Conversation {
         }
     }
 
-    /// What a visitor submitted to the form that is pending.
+    /// Takes the values that a visitor submitted to the pending form.
     fn learn_from_form(&mut self, e: &TurnResumed) {
         let Some((turn, values)) = self.turn.as_ref().filter(|turn| turn.request.turn == e.turn).zip(e.values.as_ref())
         else {
@@ -378,7 +380,7 @@ impl Conversation {
             let reachable = |contact: &Contact| (contact.email.clone(), contact.phone.clone());
             let before = reachable(&known.contact);
             known.contact.learn(contact);
-            // A proof is for the address that it was given at.
+            // A proof is bound to the address that was the contact when it was given.
             if reachable(&known.contact) != before {
                 known.verified = false;
                 known.otp_sent = false;
@@ -402,12 +404,12 @@ impl Conversation {
         }
     }
 
-    /// Whether a worker holds the turn under this epoch.
+    /// Returns whether a worker holds the turn under this epoch.
     fn is_held(&self, id: Uuid, epoch: u64) -> bool {
         self.turn.as_ref().is_some_and(|turn| turn.request.turn == id && turn.held_under(epoch))
     }
 
-    /// For what only the turn's worker may say: a fenced one changes nothing.
+    /// Applies a change that only the turn's worker may make; a fenced worker changes nothing.
     fn on_held_turn(&mut self, id: Uuid, epoch: u64, change: impl FnOnce(&mut Turn)) {
         if self.is_held(id, epoch) {
             self.on_turn(id, change);
@@ -448,12 +450,12 @@ impl Workflow {
     }
 }
 
-/// The owner that an e-mail address stands for; a blank one stands for nobody.
+/// Returns the owner key of an e-mail address; a blank address owns nothing.
 pub fn owner_of(email: &str) -> Option<String> {
     Some(email.trim().to_lowercase()).filter(|email| !email.is_empty())
 }
 
-/// The call with this id in the model's last reply, while it has no result.
+/// Returns the call with this id in the model's last reply, while the call has no result.
 fn open_call<'a>(turn: &'a mut Turn, id: &str) -> Option<&'a mut Call> {
     turn.replies.last_mut()?.calls.iter_mut().find(|call| call.request.id == id && call.result.is_none())
 }

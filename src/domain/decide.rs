@@ -1,7 +1,7 @@
-//! What may happen next: commands against the fold.
+//! Decides commands against the fold.
 //!
-//! A decision is valid only for the state that it was taken on. The log holds its writer to that: an event is appended
-//! with the fold's last sequence as expected, and after a lost race the command is decided again on the new state.
+//! A decision is valid only for the state that it was taken on. The log enforces this: an event is appended with the fold's
+//! last sequence as expected, and after a lost race the command is decided again on the new state.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
@@ -16,52 +16,53 @@ use super::{
     turn::{Park, Turn},
 };
 
-/// What somebody wants to happen.
+/// A request to change a conversation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Open a session; on a conversation that does not exist yet this starts it.
+    /// Open a session; the first session of a conversation also starts it.
     Open(SessionOpened),
-    /// Name the conversation.
+    /// Set the title, over any earlier one.
     Rename { title: String, by: Option<Uuid> },
-    /// Name the conversation unless it has a name.
+    /// Name the conversation unless it has a title.
     Entitle { title: String },
-    /// Ask for a turn.
+    /// Request a turn.
     Request(TurnRequested),
-    /// Claim the work item with this sequence, over the claim that the worker found when it looked: a claim that came
-    /// since is another worker's, and healthy.
+    /// Claim the work item with this sequence.
+    ///
+    /// `over` is the claim that the worker saw; a claim made since belongs to another, healthy worker.
     Claim { item: u64, worker: Uuid, over: Option<u64> },
-    /// Record what a worker did in the turn that it holds under this epoch.
+    /// Record an event of the worker that holds the turn under this epoch.
     Record { turn: Uuid, epoch: u64, event: Event },
-    /// Record what the worker of a turn that was cancelled had shown.
+    /// Record how far the worker of a cancelled turn had shown its model call.
     LetGo(TurnReleased),
-    /// Decide about a pending approval; `park` is the one that the person saw.
+    /// Decide a pending approval; `park` is the prompt that the person saw.
     Confirm { park: Uuid, approved: bool, by: Uuid },
-    /// Answer a pending form: with values that were checked, or by declining.
+    /// Answer a pending form: with checked values, or by declining (`None`).
     Submit { park: Uuid, values: Option<Map<String, Value>>, by: Uuid },
-    /// A session's user proved who they are.
+    /// Record that a session's user proved their identity.
     Identify(SessionIdentified),
-    /// The deadline of a park has come.
+    /// Record that the deadline of a park has passed.
     Expire { park: Uuid },
-    /// Stop this turn.
+    /// End this turn at its user's request.
     Cancel { turn: Uuid, by: Uuid },
-    /// End the turn that waits at this park, for its visitor has sent a new message.
+    /// End the turn that waits at this park, because its visitor sent a new message.
     Supersede { park: Uuid, by: Uuid },
-    /// End this turn, which no worker takes or goes on with.
+    /// End this turn, which no worker claims or continues.
     Abandon {
         turn: Uuid,
-        /// When it was seen to have gone on last: one that has gone on since has a worker.
+        /// `progress_at` of the turn when it was found stalled; progress since then means that a worker has it.
         since: DateTime<Utc>,
     },
-    /// End this turn, wherever it stands, by an operator's word.
+    /// End this turn in any state, at an operator's request.
     End { turn: Uuid },
 }
 
-/// Why a command changes nothing.
+/// The reason why a command is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("there is no such conversation")]
     NoConversation,
-    /// It holds an event that this program must not go on without.
+    /// The chain holds a critical event that this program does not know.
     #[error("the conversation is read-only: a newer program has written something that this one does not know")]
     ReadOnly,
     #[error("the conversation has a name")]
@@ -81,7 +82,7 @@ pub enum Refusal {
     Superseded,
 }
 
-/// The event that makes the command true, or why it can't be.
+/// Returns the event that carries out the command, or the reason for its refusal.
 pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal> {
     match command {
         _ if state.read_only => Err(Refusal::ReadOnly),
@@ -97,7 +98,7 @@ pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal>
             None => Ok(Event::TurnRequested(request.clone())),
         },
         Command::Claim { item, worker, over } => match &state.turn {
-            // A turn that was handed over has no owner, although this look saw one.
+            // A released turn has no owner, although the worker saw one when it looked.
             Some(turn)
                 if turn.item == *item && turn.park.is_none() && (turn.epoch.is_none() || turn.epoch == *over) =>
             {
@@ -126,7 +127,7 @@ pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal>
             Some(known) if known.otp_sent && known.challenge == identified.challenge => {
                 Ok(Event::SessionIdentified(identified.clone()))
             }
-            // What is restored is asked for outside of turns, so the fold does not know the challenge.
+            // Restore challenges are asked for outside of turns, so the fold does not know them.
             _ if identified.purpose == OtpPurpose::Restore && state.exists() => {
                 Ok(Event::SessionIdentified(identified.clone()))
             }
@@ -148,7 +149,7 @@ pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal>
     }
 }
 
-/// The end of a turn that somebody else than its worker ends.
+/// Builds the end of a turn by a user, an edge or an operator rather than the turn's worker.
 fn cancelled(turn: Option<&Turn>, by: Uuid, reason: Option<CancelReason>) -> Result<Event, Refusal> {
     let TurnRequested { turn, request_id, .. } = &turn.ok_or(Refusal::NoTurn)?.request;
     let (turn, request_id) = (*turn, request_id.clone());
@@ -159,7 +160,7 @@ fn renamed(title: &str, by: Option<Uuid>) -> Result<Event, Refusal> {
     Ok(Event::ConversationRenamed(ConversationRenamed { title: title.to_string(), by, not_after: None }))
 }
 
-/// How a wait ends.
+/// The resolution of a wait, with its values and its session.
 struct Answer {
     resolution: Resolution,
     values: Option<Map<String, Value>>,
@@ -168,7 +169,7 @@ struct Answer {
 
 fn resumed(state: &Conversation, park: Uuid, answer: Answer) -> Result<Event, Refusal> {
     let pending = state.turn.as_ref().and_then(|turn| Some((turn, turn.park.as_ref()?)));
-    // Of a park whose prompt was erased the id is gone, too; its deadline still ends it.
+    // A park with an erased prompt has lost its id; its deadline still ends it.
     let is_it =
         |pending: &Park| pending.id == park || (pending.id.is_nil() && answer.resolution == Resolution::Expired);
     let (turn, pending) = pending.filter(|(_, pending)| is_it(pending)).ok_or(Refusal::NotPending)?;

@@ -1,15 +1,19 @@
-//! The digest of a stored event, which the next event of its conversation carries: so that nobody changes the record unseen.
+//! The digest of a stored event.
+//!
+//! The next event of the conversation carries it, so the record can't be changed unnoticed.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-/// SHA-256 over an event as it is stored; of no event, all zeros. Its text is 64 hexadecimal digits.
+/// SHA-256 of a stored event; all zeros before the first one.
+///
+/// The text form is 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Digest(pub [u8; 32]);
 
 impl Digest {
-    /// Reads the text.
+    /// Parses the text form.
     pub fn parse(text: &str) -> Option<Self> {
         let mut digest = Self::default();
         if text.len() != 64 || text.bytes().any(|b| !matches!(b, b'0'..=b'9' | b'a'..=b'f')) {

@@ -1,4 +1,4 @@
-//! The event catalogue. Each variant says what became true and who writes it; all exist since schema version 1.
+//! The event catalogue. Each variant's doc names the fact and its writer; all exist since schema version 1.
 //!
 //! The stored names are the constants in [`kind`]; they are never derived from Rust names and never reused. The JSON form
 //! of the payloads is pinned by golden samples under `spec/`.
@@ -59,29 +59,31 @@ pub mod kind {
     ];
 }
 
-/// Something that happened to a conversation.
+/// A fact in a conversation's history.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A client opened a session; the first one also starts the conversation. Written by an edge.
     SessionOpened(SessionOpened),
-    /// The session's user proved to be reachable at the contact that the session has. Written by an edge.
+    /// The session's user proved to be reachable at the session's contact. Written by an edge.
     SessionIdentified(SessionIdentified),
-    /// The conversation got a title. Written by an edge (somebody named it) or a worker (a model did).
+    /// The conversation got a title. Written by an edge (a person named it) or a worker (a model did).
     ConversationRenamed(ConversationRenamed),
     /// A user message was accepted and waits for a worker. Written by an edge; a work item.
     TurnRequested(TurnRequested),
     /// A worker claimed the turn's work item; the event's sequence is the turn's epoch. Written by that worker.
     TurnStarted(TurnStarted),
-    /// A worker that stops gave the turn back; its epoch is over and its claim does not count against the turn. Or the worker
-    /// of a turn that was cancelled let go of it, and says what it had shown; that changes nothing. Written by that worker.
+    /// A stopping worker released the turn: its epoch is over and its claim does not count against the turn.
+    ///
+    /// Written by that worker. The worker of a cancelled turn writes it too, to record the frames that it had shown; that
+    /// changes nothing.
     TurnReleased(TurnReleased),
     /// The model answered with tool calls. Written by the worker. The answer that ends a turn is in `TurnCompleted`.
     TurnModelReplied(ModelReplied),
-    /// A tool is about to be called: the intent. Written by the worker, before the call.
+    /// A tool is about to be called: the intent. Written by the worker before the call.
     TurnToolCalled(ToolCalled),
     /// A tool call has its result, real or stated ("refused", "outcome unknown"). Written by the worker.
     TurnToolReturned(ToolReturned),
-    /// The turn waits for a person. Written by the worker, which then lets go of the turn.
+    /// The turn waits for a person. Written by the worker, which then releases the turn.
     TurnParked(TurnParked),
     /// The wait is over. Written by an edge (a decision) or a worker (a deadline); a work item.
     TurnResumed(TurnResumed),
@@ -89,21 +91,24 @@ pub enum Event {
     TurnCompleted(TurnCompleted),
     /// The turn ended without an answer. Written by the worker. Terminal.
     TurnFailed(TurnFailed),
-    /// The turn was stopped: by its user, by a newer message, for want of a worker, or by an operator. Written by an edge, or by
-    /// the command that ends a turn. Terminal.
+    /// The turn was stopped: by its user, by a newer message, for want of a worker, or by an operator.
+    ///
+    /// Written by an edge, or by the command that ends a turn. Terminal.
     TurnCancelled(TurnCancelled),
-    /// An event of this stored name whose content was erased: that it happened is all that is known. Never written.
+    /// An event of this stored name with erased content: only the fact that it happened is known. Never written.
     Erased(&'static str),
-    /// An event that this program can't read. It keeps its place in the chain and changes nothing, unless it is critical:
-    /// then the conversation is read-only for this program. Never written.
+    /// An event that this program can't read. Never written.
+    ///
+    /// It keeps its place in the chain and changes nothing, unless it is critical: then the conversation is read-only for
+    /// this program.
     Unreadable(Unreadable),
 }
 
-/// Name of [`Event::Unreadable`], which is no stored name.
+/// Name of [`Event::Unreadable`], which is not a stored name.
 const UNREADABLE: &str = "unreadable";
 
 impl Event {
-    /// The stored name.
+    /// Returns the stored name.
     pub fn kind(&self) -> &'static str {
         match self {
             Event::SessionOpened(_) => kind::SESSION_OPENED,
@@ -125,7 +130,7 @@ impl Event {
         }
     }
 
-    /// The turn that the event belongs to, if it belongs to one.
+    /// Returns the turn that the event belongs to.
     pub fn turn(&self) -> Option<Uuid> {
         match self {
             Event::SessionOpened(_)
@@ -147,7 +152,7 @@ impl Event {
         }
     }
 
-    /// The worker pool whose consumer finds this event, for events that are work items.
+    /// Returns the worker pool of an event that is a work item.
     pub fn pool(&self) -> Option<&str> {
         match self {
             Event::TurnRequested(e) => Some(&e.pool),
@@ -157,7 +162,7 @@ impl Event {
     }
 }
 
-/// Who takes part in a conversation.
+/// A person or agent that takes part in a conversation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Participant {
@@ -172,19 +177,20 @@ pub struct SessionOpened {
     pub agent_id: String,
     pub user: Participant,
     pub agent: Participant,
-    /// What the client can render; absent = as the conversation declared last.
+    /// Capabilities that the client can render; absent = as the conversation declared last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supports: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_email: Option<String>,
-    /// How the address was proved. Absent in events from before, whose address owned the conversation however it was given.
+    /// The proof of the address. Absent in events older than this field: their address owned the conversation without
+    /// proof.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email_proof: Option<EmailProof>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub browser_fingerprint: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Map<String, Value>>,
-    /// Stored after this moment the event is void: its client has been told of an error.
+    /// Stored after this moment the event is void: its client was told of an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<DateTime<Utc>>,
 }
@@ -193,10 +199,10 @@ pub struct SessionOpened {
 #[serde(rename_all = "camelCase")]
 pub struct ConversationRenamed {
     pub title: String,
-    /// The session that it was named in; absent = a model named it, or somebody without a session.
+    /// The session in which the title was given; absent = named by a model, or by a caller without a session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Uuid>,
-    /// Stored after this moment the event is void; absent = a model named it, or the event is older than this field.
+    /// Stored after this moment the event is void; absent = named by a model, or the event is older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<DateTime<Utc>>,
 }
@@ -206,15 +212,15 @@ pub struct ConversationRenamed {
 pub struct SessionIdentified {
     pub session: Uuid,
     pub method: IdentificationMethod,
-    /// The challenge that was met, and the address or number that its password was sent to. Absent in events from before, which
-    /// proved the contact that the session had then.
+    /// The challenge that was met, with the address or number that its password was sent to. Absent in events older than
+    /// these fields, which proved the contact that the session had then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub challenge: Option<Uuid>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phone: Option<String>,
-    /// What the password was for; absent in events from before, which were for tools.
+    /// The purpose of the password; absent in events older than this field, which were for tools.
     #[serde(default, skip_serializing_if = "OtpPurpose::is_tool")]
     pub purpose: OtpPurpose,
     /// Stored after this moment the event is void.
@@ -225,7 +231,7 @@ pub struct SessionIdentified {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TurnRequested {
-    /// Hash of conversation, session, requestId and message; of events of earlier versions without the message.
+    /// Hash of conversation, session, requestId and message; in events of earlier versions without the message.
     pub turn: Uuid,
     pub session: Uuid,
     pub request_id: String,
@@ -235,7 +241,7 @@ pub struct TurnRequested {
     pub images: Vec<Image>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<File>,
-    /// The model that the client asked for.
+    /// The model that the client requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// False: the client wants no `stream_*` frames.
@@ -243,19 +249,19 @@ pub struct TurnRequested {
     pub pool: String,
     pub user: Participant,
     pub agent: Participant,
-    /// The group of some hundred addresses that the client's is in, for counting what is sent on its behalf.
+    /// Group of some hundred client addresses that the client's is in, for counting messages sent on its behalf.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// Who asks, if the connection proved it.
+    /// The asking user, if the connection proved their identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asker: Option<Asker>,
-    /// The agent's configuration under which the turn runs to its end; absent = only the worker's own settings.
+    /// Version of the agent's configuration for the whole turn; absent = only the worker's own settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_config: Option<AgentVersion>,
-    /// Instructions that the client named for this turn.
+    /// Instructions that the client chose for this turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skill: Option<Skill>,
-    /// Stored after this moment the event is void: its client has been told of an error.
+    /// Stored after this moment the event is void: its client was told of an error.
     pub not_after: DateTime<Utc>,
 }
 
@@ -264,7 +270,7 @@ pub struct TurnRequested {
 pub struct TurnStarted {
     pub turn: Uuid,
     pub worker: Uuid,
-    /// The sequence of the work item that is claimed.
+    /// Sequence of the claimed work item.
     pub item: u64,
 }
 
@@ -273,12 +279,12 @@ pub struct TurnStarted {
 pub struct TurnReleased {
     pub turn: Uuid,
     pub epoch: u64,
-    /// How far the model call that ran had been shown.
+    /// Record of the frames shown of the model call that was running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shown: Option<Shown>,
 }
 
-/// A tool call that the model asked for, and what the worker knew of the tool then.
+/// A tool call that the model asked for, with the tool's properties at that time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CallRequested {
@@ -286,23 +292,23 @@ pub struct CallRequested {
     pub name: String,
     /// The model's JSON text, unparsed.
     pub arguments: String,
-    /// Waits for a person's approval.
+    /// The call waits for a person's approval.
     pub confirm: bool,
-    /// May be called again with the same idempotency key after a crash.
+    /// The call may be repeated with the same idempotency key after a crash.
     pub idempotent: bool,
-    /// What will happen, in words for a visitor.
+    /// Description of the effect, in words for a visitor.
     pub description: String,
-    /// The call asks the visitor something.
+    /// The question that the call asks the visitor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ask: Option<Ask>,
-    /// Fields of the provider's that go back to it with the call: the JSON text of an object with their values as they came.
-    /// `function` holds those that stood in the function. Absent in events from before.
+    /// Provider fields returned to the provider with the call: the JSON text of an object with their values unchanged.
+    /// `function` holds the fields that stood in the function. Absent in events older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opaque: Option<String>,
 }
 
 impl CallRequested {
-    /// Whether the turn waits for a person before the call has a result.
+    /// Returns whether the turn waits for a person before the call has a result.
     pub fn waits(&self) -> bool {
         self.confirm || self.ask.as_ref().is_some_and(|ask| ask.parks)
     }
@@ -323,7 +329,7 @@ pub struct Ask {
 pub struct ModelReplied {
     pub turn: Uuid,
     pub epoch: u64,
-    /// What the visitor was told while the answer was awaited, on the turn's first call.
+    /// Preamble shown to the visitor while the answer was awaited, on the turn's first call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preamble: Option<String>,
     pub text: String,
@@ -334,17 +340,17 @@ pub struct ModelReplied {
     pub model: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_id: Option<String>,
-    /// How the reply ended; absent in earlier events, where all replies counted as whole.
+    /// The way the reply ended; absent in events older than this field, in which every reply counts as whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<ReplyEnd>,
-    /// Fields of the provider's that go back to it with this message, reasoning among them: the JSON text of an object with their
-    /// values as they came. Absent in events from before.
+    /// Provider fields returned to the provider with this message, reasoning among them: the JSON text of an object with
+    /// their values unchanged. Absent in events older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opaque: Option<String>,
-    /// Documents that were put before the model in this call.
+    /// Documents in the model request of this call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grounding: Vec<Citation>,
-    /// How the call was shown; absent = its client wanted no stream, or the event is older than this field.
+    /// Record of the call's frames; absent = its client wanted no stream, or the event is older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shown: Option<Shown>,
 }
@@ -367,13 +373,13 @@ pub struct ToolReturned {
     pub name: String,
     pub is_error: bool,
     pub result: String,
-    /// Documents that the result holds.
+    /// Documents in the result.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grounding: Vec<Citation>,
-    /// What the visitor answered in words to a form, checked.
+    /// Checked values of a form that the visitor answered in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub values: Option<Map<String, Value>>,
-    /// The tool was refused until the visitor proves who they are.
+    /// The tool was refused until the visitor proves their identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub otp: Option<OtpChallenge>,
 }
@@ -388,18 +394,18 @@ pub struct TurnParked {
     pub deadline: DateTime<Utc>,
 }
 
-/// What a person is asked.
+/// A prompt to a person.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum Prompt {
-    /// May this tool be called?
+    /// Asks whether the tool may be called.
     Approval { call: String, tool: String, arguments: String, description: String },
-    /// A form that the visitor fills in; the park's id is the interaction's.
+    /// A form for the visitor to fill in; the park's id is the interaction's id.
     Interaction { call: String, tool: String, arguments: String, form: Form, reason: String },
 }
 
 impl Prompt {
-    /// The tool call that waits for the answer.
+    /// Returns the id of the tool call that waits for the answer.
     pub fn call(&self) -> &str {
         match self {
             Self::Approval { call, .. } | Self::Interaction { call, .. } => call,
@@ -413,20 +419,20 @@ pub struct TurnResumed {
     pub turn: Uuid,
     pub park: Uuid,
     pub resolution: Resolution,
-    /// What was submitted, checked.
+    /// The submitted values, checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub values: Option<Map<String, Value>>,
-    /// The session that decided; absent when a deadline did.
+    /// The session that decided; absent = the deadline passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Uuid>,
     pub pool: String,
-    /// Stored after this moment the event is void and the turn waits on; absent = a deadline decided, or the event is older
-    /// than this field.
+    /// Stored after this moment the event is void and the turn waits on; absent = the deadline passed, or the event is
+    /// older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<DateTime<Utc>>,
 }
 
-/// How a wait for a person ended.
+/// The outcome of a wait for a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Resolution {
@@ -434,6 +440,6 @@ pub enum Resolution {
     /// The form was filled in.
     Submitted,
     Declined,
-    /// Nobody decided in time; an approval then counts as declined.
+    /// No decision came in time; an approval then counts as declined.
     Expired,
 }

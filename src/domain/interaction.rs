@@ -1,6 +1,6 @@
-//! Rich interactions: what a visitor is asked in a form, and the checks of what comes back.
+//! Rich interactions: forms shown to a visitor, and the checks of the submitted values.
 //!
-//! The same checks run whether a client sends a form or the model passes on what the visitor said in words.
+//! The same checks apply to a form sent by a client and to answers that the model passes on from the visitor's words.
 
 use std::collections::HashSet;
 
@@ -15,7 +15,7 @@ use crate::limits;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", content = "spec", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum Form {
-    /// Who the visitor is.
+    /// The visitor's contact.
     IdentityIntake { fields: Vec<Field> },
     /// One to four questions with options to pick.
     Choices { questions: Vec<Question> },
@@ -59,7 +59,7 @@ pub struct Choice {
     pub description: String,
 }
 
-/// What is wrong with one part of what was submitted.
+/// An error in one part of the submitted values.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FieldError {
@@ -68,12 +68,12 @@ pub struct FieldError {
     pub message: String,
 }
 
-/// What a visitor told of themselves, checked.
+/// Contact given by a visitor, checked.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Contact {
     pub name: Option<String>,
     pub email: Option<String>,
-    /// In E.164.
+    /// In E.164 form.
     pub phone: Option<String>,
 }
 
@@ -91,7 +91,7 @@ impl FieldKey {
         }
     }
 
-    /// The value in its canonical form, or what is wrong with it.
+    /// Returns the value in canonical form, or its error.
     fn check(self, value: &str) -> Result<String, &'static str> {
         match self {
             Self::Name if value.chars().count() > limits::NAME_MAX_CHARS => Err("is too long"),
@@ -104,7 +104,7 @@ impl FieldKey {
 }
 
 impl Form {
-    /// The name of the kind on the wire.
+    /// Returns the name of the kind on the wire.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::IdentityIntake { .. } => "identity_intake",
@@ -112,7 +112,7 @@ impl Form {
         }
     }
 
-    /// What a client declares in `supports` to be shown this form.
+    /// Returns the capability that a client declares in `supports` to be shown this form.
     pub fn capability(&self) -> &'static str {
         match self {
             Self::IdentityIntake { .. } => "identity_form",
@@ -120,7 +120,7 @@ impl Form {
         }
     }
 
-    /// The wire's `spec`.
+    /// Returns the wire's `spec`.
     pub fn spec(&self) -> Value {
         match self {
             Self::IdentityIntake { fields } => json!({ "fields": fields }),
@@ -128,7 +128,9 @@ impl Form {
         }
     }
 
-    /// An identity form from the model's arguments: fields may be bare keys, and are required unless they say otherwise.
+    /// Parses an identity form from the model's arguments.
+    ///
+    /// Fields may be bare keys, and are required unless they say otherwise.
     pub fn identity_intake(arguments: &Value) -> Result<Self, String> {
         let list = arguments["fields"].as_array().filter(|list| !list.is_empty());
         let list = list.ok_or("`fields` is a list of name, email or phone, and not empty.")?;
@@ -140,7 +142,7 @@ impl Form {
         Ok(Self::IdentityIntake { fields })
     }
 
-    /// Questions from the model's arguments.
+    /// Parses questions from the model's arguments.
     pub fn choices(arguments: &Value) -> Result<Self, String> {
         let questions: Vec<Question> = serde_json::from_value(arguments["questions"].clone())
             .map_err(|error| format!("`questions` is malformed: {error}."))?;
@@ -156,7 +158,7 @@ impl Form {
         Ok(Self::Choices { questions })
     }
 
-    /// What was submitted in its canonical form, or everything that is wrong with it: never an empty list.
+    /// Returns the values in canonical form, or all errors: never an empty list.
     pub fn check(&self, values: &Map<String, Value>) -> Result<Map<String, Value>, Vec<FieldError>> {
         let (checked, errors) = match self {
             Self::IdentityIntake { fields } => check_fields(fields, values),
@@ -167,7 +169,7 @@ impl Form {
 }
 
 impl Contact {
-    /// What the checked values of an identity form tell.
+    /// Reads the contact from the checked values of an identity form.
     pub fn of(form: &Form, values: &Map<String, Value>) -> Option<Self> {
         let text = |key: FieldKey| values.get(key.name())?.as_str().map(str::to_string);
         match form {
@@ -178,7 +180,7 @@ impl Contact {
         }
     }
 
-    /// Takes what the other one knows.
+    /// Takes over the parts that the other contact has.
     pub fn learn(&mut self, other: Self) {
         self.name = other.name.or(self.name.take());
         self.email = other.email.or(self.email.take());
@@ -205,7 +207,7 @@ impl Question {
         Ok(())
     }
 
-    /// The answer to this question in its canonical form.
+    /// Returns the answer to this question in canonical form.
     fn answer(&self, given: &Value) -> Result<Value, String> {
         let other = given["other"].as_str().map(str::trim).filter(|other| !other.is_empty());
         if other.is_some_and(|other| other.chars().count() > limits::NAME_MAX_CHARS) {
@@ -289,11 +291,11 @@ fn check_answers(questions: &[Question], values: &Map<String, Value>) -> (Map<St
     (Map::from_iter([("answers".to_string(), Value::from(answers))]), errors)
 }
 
-/// The address with its domain in lower case, if it has the shape of one.
+/// Returns the address with its domain in lower case, if it has the shape of an address.
 pub fn email(text: &str) -> Option<String> {
     let (local, domain) = text.split_once('@')?;
     let domain = domain.to_lowercase();
-    // Commas and the like would make several addresses of one, to some programs.
+    // Some programs read commas and the like as separators of several addresses.
     let is_odd = |c: char| c.is_whitespace() || c.is_control() || ",;<>()\"".contains(c);
     let is_plain = |part: &str| !part.is_empty() && !part.contains(is_odd);
     let has_dot = domain.contains('.') && domain.split('.').all(|label| !label.is_empty());
@@ -301,7 +303,7 @@ pub fn email(text: &str) -> Option<String> {
     (is_address && text.len() <= EMAIL_MAX_BYTES).then(|| format!("{local}@{domain}"))
 }
 
-/// The number in E.164; ten digits alone are taken for a North American one.
+/// Returns the number in E.164 form; ten digits alone are taken as a North American number.
 fn phone(text: &str) -> Option<String> {
     let dialled: String = text.chars().filter(|c| !" -.()".contains(*c)).collect();
     let digits = dialled.strip_prefix('+').unwrap_or(&dialled);

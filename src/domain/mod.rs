@@ -1,11 +1,12 @@
-//! The pure core: what happened to a conversation, what may happen next, and what a worker must do now.
+//! The pure core: events, the fold, decisions, and the worker's next step.
 //!
 //! Invariant: nothing in this room does I/O, reads a clock, makes an id or logs. Time and new ids arrive in commands.
 //!
-//! - [`event`]: the catalogue of what can happen; [`answer`], [`interaction`], [`request`], [`session`]: parts of it.
+//! - [`event`]: the event catalogue; [`answer`], [`interaction`], [`request`], [`session`]: parts of it.
 //! - [`conversation`]: `evolve(state, event)`, the fold.
-//! - [`digest`]: what chains stored events.   - [`title`]: what a conversation is called.
-//! - [`shown`]: how a model call was shown.
+//! - [`digest`]: the digests that chain stored events.
+//! - [`title`]: titles of conversations.
+//! - [`shown`]: the record of the frames of a model call.
 //! - [`turn`]: the state of a running turn and `next_step(turn)`.
 //! - [`decide`]: `decide(state, command) -> event | refusal`.
 

@@ -1,9 +1,9 @@
-//! What comes with a message: parts of `turn.requested`.
+//! Content and context of a message: parts of `turn.requested`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A picture that came with a message.
+/// A picture attached to a message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Image {
@@ -13,7 +13,7 @@ pub struct Image {
     pub detail: Option<String>,
 }
 
-/// A file that came with a message.
+/// A file attached to a message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct File {
@@ -24,34 +24,35 @@ pub struct File {
     pub content: Content,
 }
 
-/// Where an attachment's content is. It is never in an event.
+/// Location of an attachment's content, which is never in an event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Content {
-    /// On the web; nobody of ours has read it.
+    /// A URL on the web, not fetched by Turnstream.
     Url(String),
-    /// In an object store of NATS: it came with the message.
+    /// An object in a NATS object store, uploaded with the message.
     Object(Object),
 }
 
-/// An object in an object store of NATS.
+/// An object in a NATS object store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Object {
     pub bucket: String,
     pub name: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// As the object store has it: `SHA-256=` and base64 for URLs.
+    /// Digest in the object store's form: `SHA-256=` and base64 for URLs.
     pub digest: String,
     pub media_type: String,
-    /// The content is sealed with this key (AES-256-GCM, 32 bytes in base64; nonce of 12 zero bytes, the tag at the end).
+    /// Key that the content is encrypted with (AES-256-GCM, 32 bytes in base64; nonce of 12 zero bytes, the tag at the
+    /// end).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }
 
 impl Content {
-    /// How much text it takes.
+    /// Returns the bytes of text that the reference takes.
     pub fn text_bytes(&self) -> usize {
         match self {
             Content::Url(url) => url.len(),
@@ -63,30 +64,30 @@ impl Content {
     }
 }
 
-/// Somebody who has proved who they are, as far as it decides what they may read.
+/// The proved identity of a user, as far as it decides which documents and conversations they may read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Asker {
-    /// The user's id at the issuer of tokens.
+    /// The user's id at the token issuer.
     pub user: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
-    /// May see to what its organisation's administrators may.
+    /// May act with the rights of the organisation's administrators.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_admin: bool,
 }
 
-/// One version of an agent's configuration.
+/// A version of an agent's configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentVersion {
-    /// The agent whose configuration it is: the session's, or the organisation's default.
+    /// The agent that the configuration belongs to: the session's, or the organisation's default.
     pub agent: String,
     /// Sequence in the stream of configurations.
     pub revision: u64,
 }
 
-/// A skill, as it was when the turn was asked for.
+/// A skill, as it was when the turn was requested.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Skill {

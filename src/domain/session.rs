@@ -1,4 +1,4 @@
-//! What is known of a session's visitor, and how they proved it.
+//! Facts known of a session's visitor, and how they were proved.
 //!
 //! Proof of identity belongs to the session that gave it, never to its conversation.
 
@@ -8,20 +8,20 @@ use uuid::Uuid;
 
 use super::interaction::Contact;
 
-/// What the fold keeps of a session beyond its opening.
+/// Facts that the fold keeps of a session beyond its opening.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Known {
     pub session: Uuid,
-    /// What the visitor told: when the session was opened, or in a form.
+    /// Contact given by the visitor: when the session was opened, or in a form.
     pub contact: Contact,
     /// A one-time password was sent and not entered yet.
     pub otp_sent: bool,
     /// The visitor proved to be reachable at the contact.
     pub verified: bool,
-    /// The challenge whose password was sent last.
+    /// The challenge of the password that was sent last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub challenge: Option<Uuid>,
-    /// The e-mail address that the session proved, in the form of owners: it may do what the owner may.
+    /// The e-mail address that the session proved, in the owners' form; the session has that owner's rights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proved: Option<String>,
 }
@@ -32,7 +32,7 @@ impl Known {
     }
 }
 
-/// How a user proved to be who the session says.
+/// The method by which a user proved to be the session's user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IdentificationMethod {
@@ -40,50 +40,50 @@ pub enum IdentificationMethod {
     Otp,
 }
 
-/// What a one-time password is for. A proof for one purpose is none for another.
+/// The purpose of a one-time password. A proof for one purpose does not count for another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OtpPurpose {
-    /// A tool that is called only for users who proved who they are.
+    /// Calling a tool that requires a proved identity.
     #[default]
     Tool,
-    /// The conversations of an address, on another device.
+    /// Restoring the conversations of an address on another device.
     Restore,
 }
 
 impl OtpPurpose {
-    /// Whether it is for a tool, which is not written down.
+    /// Returns whether the purpose is a tool, the default that is not serialised.
     pub fn is_tool(&self) -> bool {
         *self == Self::Tool
     }
 }
 
-/// How it is known that a session's e-mail address is its user's.
+/// The proof that a session's e-mail address is its user's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EmailProof {
-    /// It is not: the client said so.
+    /// No proof: the client only claimed the address.
     Told,
-    /// A verified token names it.
+    /// A verified token names the address.
     Token,
-    /// The host's signed word about its user names it.
+    /// The host's signed user context names the address.
     Context,
-    /// A one-time password that was sent there was entered.
+    /// A one-time password sent to the address was entered.
     Challenge,
 }
 
-/// A one-time password was asked for.
+/// A request for a one-time password.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OtpChallenge {
-    /// What the tool would do, in words for a visitor.
+    /// Description of the tool's effect, in words for a visitor.
     pub description: String,
-    /// Where a password could be sent, e-mail first.
+    /// Channels that could take a password, e-mail first.
     pub channels: Vec<OtpChannel>,
-    /// The id of the challenge whose password was sent; absent in events from before challenges, which prove nothing any more.
+    /// The challenge of the password that was sent; absent in events older than challenges, which no longer prove anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub challenge: Option<Uuid>,
-    /// Where it was sent; absent = it could not be.
+    /// Destination of the password; absent = it could not be sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent: Option<OtpSent>,
 }

@@ -1,8 +1,9 @@
-//! How a model call was shown to its client: where the text was cut into frames, when each went out, and what was said
-//! beside the answer. With it a replay gives the frames that a client saw, not only the text that they add up to.
+//! The frame trace of a model call: its cuts into frames, their times, and the text beside the answer.
 //!
-//! Invariant: a frame costs its writer a few bytes in buffers that grow, and nothing else, for it is taken down while the model
-//! is being relayed.
+//! With the trace a replay gives the frames that a client saw, not only the text that they add up to.
+//!
+//! Invariant: recording a frame costs a few bytes in growing buffers and nothing else, for it happens while the model is
+//! being relayed.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -12,30 +13,30 @@ use serde::{Deserialize, Serialize};
 use super::event::Event;
 use crate::limits;
 
-/// Bits of a frame's first number that say its kind; the others are its length.
+/// Bits of a frame's first number that hold its kind; the higher bits are its length.
 const KIND_BITS: u32 = 2;
 
-/// The frames of a model call.
+/// The frame trace of a model call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Shown {
-    /// When the first frame went out, in whole milliseconds.
+    /// Time of the first frame, in whole milliseconds.
     pub at: DateTime<Utc>,
-    /// Base64 of two numbers a frame, each in LEB128: its bytes of text times 4 plus its kind (0 = token, 1 = reasoning, 2 =
-    /// preamble), and the milliseconds since the frame before it.
+    /// Base64 of two numbers a frame, each in LEB128: its bytes of text times 4 plus its kind (0 = token, 1 = reasoning, 2
+    /// = preamble), and the milliseconds since the frame before it.
     pub frames: String,
-    /// The text of the reasoning and preamble frames, one after the other.
+    /// Text of the reasoning and preamble frames, concatenated.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub aside: String,
-    /// What the token frames said after the text that the event itself holds.
+    /// Text of the token frames that follows the event's own text.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub rest: String,
-    /// More was shown than is kept here.
+    /// The trace is incomplete: a limit was reached.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cut: bool,
 }
 
-/// What kind of frame text of a model call is shown in.
+/// The kind of frame that shows text of a model call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Voice {
     Token,
@@ -51,16 +52,16 @@ pub struct Piece {
     pub at: DateTime<Utc>,
 }
 
-/// Takes down the frames of the model call that runs.
+/// Records the frames of the running model call.
 #[derive(Debug, Default)]
 pub struct Showing {
-    /// The text of the answer so far, shown or not.
+    /// Text of the answer so far, shown or not.
     text: String,
     aside: String,
     packed: Vec<u8>,
     first_ms: i64,
     last_ms: i64,
-    /// No more frames beside the answer are kept.
+    /// The limit of text beside the answer is reached.
     aside_is_full: bool,
     cut: bool,
 }
@@ -70,17 +71,17 @@ impl Voice {
 }
 
 impl Showing {
-    /// The text of the answer so far.
+    /// Returns the text of the answer so far.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// More text of the answer, whether or not its client wants to be shown it as it comes.
+    /// Appends text of the answer, whether or not the client streams.
     pub fn say(&mut self, text: &str) {
         self.text.push_str(text);
     }
 
-    /// A frame went out. The text of a token is given to [`Showing::say`] too.
+    /// Records a sent frame. A token's text is given to [`Showing::say`] as well.
     pub fn frame(&mut self, voice: Voice, text: &str, now: DateTime<Utc>) {
         if voice != Voice::Token {
             self.aside_is_full |= self.aside.len() + text.len() > limits::SHOWN_ASIDE_MAX_BYTES;
@@ -100,14 +101,14 @@ impl Showing {
         if self.packed.is_empty() {
             (self.first_ms, self.last_ms) = (now_ms, now_ms);
         }
-        // A clock that was set back makes no frame earlier than the one before it.
+        // After a clock step backwards no frame is earlier than the one before it.
         let since = u64::try_from(now_ms - self.last_ms).unwrap_or(0);
         self.last_ms = self.last_ms.max(now_ms);
         push_number(&mut self.packed, (text.len() as u64) << KIND_BITS | voice as u64);
         push_number(&mut self.packed, since);
     }
 
-    /// What is kept of it with an event that holds this text itself. `None`: nothing was shown.
+    /// Returns the trace for an event that holds `own` as its text. `None`: no frame was shown.
     pub fn shown(&self, own: &str) -> Option<Shown> {
         if self.packed.is_empty() {
             return None;
@@ -125,12 +126,14 @@ impl Showing {
 }
 
 impl Shown {
-    /// The same with nothing in it, for an event that would be too large otherwise.
+    /// Returns the trace without its frames, for an event that would be too large otherwise.
     pub fn emptied(&self) -> Self {
         Self { at: self.at, frames: String::new(), aside: String::new(), rest: String::new(), cut: true }
     }
 
-    /// The frames in their order, for the event's own text. Text that no frame covers comes in one more at the end.
+    /// Returns the frames in order, for the event's own text.
+    ///
+    /// Text that no frame covers comes in one more at the end.
     pub fn pieces(&self, own: &str) -> Vec<Piece> {
         let text = format!("{own}{}", self.rest);
         let (mut text, mut aside) = (text.as_str(), self.aside.as_str());
@@ -152,7 +155,7 @@ impl Shown {
 }
 
 impl Event {
-    /// How a model call was shown that this event ends.
+    /// Returns the trace of the model call that this event ends.
     pub fn shown(&self) -> Option<&Shown> {
         match self {
             Event::TurnModelReplied(e) => e.shown.as_ref(),
@@ -163,7 +166,7 @@ impl Event {
         }
     }
 
-    /// Leaves out how a model call was shown. False: there is nothing to leave out.
+    /// Empties the trace. False: there was nothing to empty.
     pub fn empty_shown(&mut self) -> bool {
         let shown = match self {
             Event::TurnModelReplied(e) => &mut e.shown,
@@ -186,7 +189,7 @@ fn next_frame(packed: &mut &[u8]) -> Option<(Voice, usize, TimeDelta)> {
     Some((*voice, usize::try_from(head >> KIND_BITS).ok()?, since))
 }
 
-/// Appends a number in LEB128: seven bits a byte, the lowest first, the eighth says that more follow.
+/// Appends a number in LEB128.
 fn push_number(bytes: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         bytes.push(number as u8 | 0x80);
@@ -245,7 +248,7 @@ mod tests {
             piece(Voice::Token, " \n", 90_001),
         ];
         assert_eq!(shown.pieces("It is 4."), expected);
-        // The event that brought no answer holds the same text beside it.
+        // A terminal event without an answer holds the same text beside it.
         assert_eq!(showing.shown("").unwrap().pieces(""), expected);
     }
 
@@ -270,7 +273,7 @@ mod tests {
         let shown = showing.shown("").unwrap();
         assert!(shown.cut && shown.aside.len() == limits::SHOWN_ASIDE_MAX_BYTES);
         assert_eq!(shown.rest.len(), limits::SHOWN_REST_MAX_BYTES);
-        // The token frame is longer than what is left of it.
+        // The token frame is longer than the text that is left of it.
         let lengths: Vec<_> = shown.pieces("").iter().map(|piece| (piece.voice, piece.text.len())).collect();
         assert_eq!(lengths, [(Voice::Reasoning, shown.aside.len()), (Voice::Token, shown.rest.len())]);
 

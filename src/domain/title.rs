@@ -1,12 +1,14 @@
-//! What a conversation is called.
+//! Titles of conversations.
 
 use crate::limits;
 
-/// The title of a conversation in which nothing was said in words.
+/// The title of a conversation that holds no words.
 pub const UNTITLED: &str = "Untitled";
 
-/// A title as somebody wrote it, made fit to be kept: one line without invisible characters, without the quotes and marks
-/// that models and people put around titles, and not too long. `None`: nothing is left.
+/// Cleans a title that a person or model wrote.
+///
+/// The result is one line, at most `TITLE_MAX_CHARS` long, without invisible characters and without the quotes and marks
+/// that models and people put around titles. `None`: nothing is left.
 pub fn clean(text: &str) -> Option<String> {
     let line = one_line(text);
     let marks = |c: char| matches!(c, '"' | '\'' | '“' | '”' | '‘' | '’' | '*' | '`' | '#') || c.is_whitespace();
@@ -14,9 +16,11 @@ pub fn clean(text: &str) -> Option<String> {
     Some(title.trim_end().to_string()).filter(|title| !title.is_empty())
 }
 
-/// The title that a message makes for a conversation that has no other. `None`: the message has no words.
+/// Derives a title from a message, for a conversation without one.
+///
+/// `None`: the message has no words.
 pub fn of_message(text: &str) -> Option<String> {
-    // A message may be long, and the title is its beginning.
+    // Only the beginning can matter, so a long message is cut before its whitespace is collapsed.
     let beginning: String = text.chars().take(limits::TITLE_MAX_CHARS * 8).collect();
     let line = one_line(&beginning);
     let is_cut = line.chars().count() > limits::TITLE_MAX_CHARS;
@@ -27,14 +31,15 @@ pub fn of_message(text: &str) -> Option<String> {
     Some(title).filter(|title| !title.is_empty())
 }
 
-/// Whitespace collapsed, and nothing in it that hides or reverses what stands beside it in a list.
+/// Collapses whitespace and drops characters that would hide or reverse their neighbours in a list.
 pub fn one_line(text: &str) -> String {
     let shown: String = text.chars().filter(|c| c.is_whitespace() || !is_hidden(*c)).collect();
     shown.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Whether a character is not seen itself but changes how others are: controls, marks of direction, invisible ones. The joiner
-/// and the variation selectors of emoji are none.
+/// Returns whether a character is invisible but changes its neighbours: controls, direction marks, invisible ones.
+///
+/// The joiner and the variation selectors of emoji don't count.
 pub fn is_hidden(c: char) -> bool {
     let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let breaks = matches!(c, '\u{2028}' | '\u{2029}');

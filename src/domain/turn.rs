@@ -1,7 +1,7 @@
-//! A running turn, and what a worker must do next for it.
+//! A running turn, and the next step that a worker takes for it.
 //!
-//! [`next_step`] is a function of the fold alone. Going on after a crash, after an approval that came a day later, and the
-//! ordinary case are therefore the same code: load, ask, do, append, ask again.
+//! [`next_step`] is a function of the fold alone. Continuing after a crash, continuing after an approval that came a day
+//! later, and the ordinary case are therefore the same code: load, ask, do, append, ask again.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -17,13 +17,13 @@ pub struct Turn {
     pub request: TurnRequested,
     pub requested_seq: u64,
     pub requested_at: DateTime<Utc>,
-    /// When the last event was made that brought the turn further: a step, or the end of a wait.
+    /// Time of the last event that brought the turn forward: a step, or the end of a wait.
     pub progress_at: DateTime<Utc>,
-    /// The last `turn.requested` or `turn.resumed`: the only work item that may drive the turn.
+    /// Sequence of the last `turn.requested` or `turn.resumed`: the only work item that may drive the turn.
     pub item: u64,
     /// Sequence of the last `turn.started`; fences workers that lost the turn.
     pub epoch: Option<u64>,
-    /// Claims since the last step forward that were not given back.
+    /// Claims since the last step forward, without released ones.
     pub claims: u32,
     pub replies: Vec<Reply>,
     pub usage: Option<Usage>,
@@ -31,15 +31,15 @@ pub struct Turn {
     pub park: Option<Park>,
 }
 
-/// One answer of the model that asked for tools.
+/// A reply of the model that asked for tools.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
     pub text: String,
     pub calls: Vec<Call>,
-    /// `None`: not known, and counted as whole.
+    /// `None`: unknown, counted as whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ending>,
-    /// Opaque fields of the provider, which go back with it.
+    /// Opaque fields of the provider, returned to it with the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opaque: Option<String>,
 }
@@ -58,14 +58,14 @@ impl Reply {
     }
 }
 
-/// A tool call and how far it has come.
+/// A tool call and its progress.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Call {
     pub request: CallRequested,
-    /// The intent is in the log.
+    /// The intent (`turn.tool_called`) is in the log.
     pub called: bool,
     pub decision: Option<Resolution>,
-    /// What the person submitted.
+    /// Values that the person submitted.
     pub values: Option<Map<String, Value>>,
     pub result: Option<CallResult>,
 }
@@ -74,7 +74,7 @@ pub struct Call {
 pub struct CallResult {
     pub is_error: bool,
     pub text: String,
-    /// Frames that a client is shown after the result.
+    /// Number of frames that a client is shown after the result.
     pub notices: u8,
 }
 
@@ -87,7 +87,7 @@ pub struct Park {
 }
 
 impl Park {
-    /// A wait whose prompt was erased: its deadline ends it, whichever park that deadline names.
+    /// Returns a park with an erased prompt: the deadline ends it, under any park id.
     pub fn erased(at: DateTime<Utc>) -> Self {
         let nothing = String::new;
         let prompt =
@@ -97,23 +97,25 @@ impl Park {
 }
 
 impl Turn {
-    /// Number of finished model calls; also the index of the one that runs or comes next.
+    /// Returns the number of finished model calls, which is also the index of the running or next one.
     pub fn model_calls(&self) -> u32 {
         self.replies.len() as u32
     }
 
-    /// Whether the worker that claimed the turn under this epoch still drives it.
+    /// Returns whether the worker that claimed the turn under this epoch still drives it.
     pub fn held_under(&self, epoch: u64) -> bool {
         self.epoch == Some(epoch) && self.park.is_none()
     }
 
-    /// The call with this id in the model's last reply.
+    /// Returns the call with this id in the model's last reply.
     pub fn call(&self, id: &str) -> Option<&Call> {
         self.replies.last()?.calls.iter().find(|call| call.request.id == id)
     }
 
-    /// How much tool activity a client was shown: each call when it begins (one that waits for a person when they are asked)
-    /// and each result, unless it wants no stream; and what follows a result.
+    /// Counts the frames of tool activity that a client was shown.
+    ///
+    /// A streaming client is shown each call when it begins (a call that waits for a person: when they are asked) and each
+    /// result. Notices after a result are shown to every client.
     pub fn activity(&self) -> u64 {
         let is_asked = |call: &Call| self.park.as_ref().is_some_and(|park| park.prompt.call() == call.request.id);
         let begun = |call: &Call| match call.request.waits() {
@@ -128,12 +130,12 @@ impl Turn {
         self.replies.iter().flat_map(|reply| &reply.calls).map(|call| streamed(call) + notices(call)).sum()
     }
 
-    /// The same before the prompt that is pending: the call that it is about is shown after it.
+    /// Counts the activity shown before the pending prompt; the prompt's own call is shown after it.
     pub fn activity_before_prompt(&self) -> u64 {
         self.activity().saturating_sub(u64::from(self.request.stream))
     }
 
-    /// How much text the turn holds.
+    /// Returns the bytes of text that the turn holds.
     pub fn text_bytes(&self) -> usize {
         let result = |call: &Call| call.result.as_ref().map_or(0, |result| result.text.len());
         let opaque = |text: &Option<String>| text.as_ref().map_or(0, String::len);
@@ -150,7 +152,7 @@ impl Turn {
         asked + citations.sum::<usize>() + self.replies.iter().map(reply).sum::<usize>()
     }
 
-    /// Text that was streamed before the current model call, if any.
+    /// Returns the text that was streamed before the current model call.
     pub fn streamed_text(&self) -> String {
         let parts: Vec<&str> =
             self.replies.iter().map(|reply| reply.text.trim()).filter(|text| !text.is_empty()).collect();
@@ -158,32 +160,34 @@ impl Turn {
     }
 }
 
-/// What a worker must do now.
+/// The next action of a worker.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Ask the model, with everything so far.
     CallModel,
     /// Call these tools, in parallel; all finish before the next step is asked for.
     CallTools(Vec<CallRequested>),
-    /// State a result without calling: the tool was refused by a person.
+    /// State a result without calling: a person refused the tool.
     StateRefused(CallRequested, Resolution),
-    /// State what a person answered to a form.
+    /// State the person's answer to a form.
     StateAnswer(CallRequested, Resolution, Option<Map<String, Value>>),
     /// State a result without calling: the reply that asks for it was not whole.
     StateCut(CallRequested, Ending),
     /// State a result without calling: an earlier worker may or may not have called the tool.
     StateUnknown(CallRequested),
-    /// Ask a person, and let go.
+    /// Ask a person, and release the turn.
     Park(CallRequested),
-    /// A person has been asked; nothing to do until the answer comes.
+    /// A person has been asked; nothing to do until they answer.
     Wait,
-    /// The model has been asked as often as allowed: end with an honest answer.
+    /// The cap of model calls is reached: end with an honest answer.
     EndAtCap,
-    /// The turn was claimed again and again without getting further: end as failed.
+    /// The turn was claimed too often without a step forward: end as failed.
     GiveUp,
 }
 
-/// The next step of a turn. `max_model_calls` is the iteration cap.
+/// Returns the next step of a turn.
+///
+/// `max_model_calls` is the cap of model calls.
 pub fn next_step(turn: &Turn, max_model_calls: u32) -> Step {
     if turn.park.is_some() {
         return Step::Wait;

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::limits;
 
-/// How long work is put off that was tried so often and can't be done now for its conversation's sake.
+/// Returns the delay before work is retried that failed `tries` times because of its conversation's state.
 pub fn put_off(tries: i64) -> Duration {
     let doublings = tries.clamp(1, 32) - 1;
     Duration::from_millis((limits::PUT_OFF_FIRST_MS << doublings).min(limits::PUT_OFF_MAX_MS))
@@ -19,7 +19,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Tries for `total_ms` at most.
+    /// Allows tries for `total_ms` at most.
     pub fn new(total_ms: u64) -> Self {
         Self {
             deadline: Instant::now() + Duration::from_millis(total_ms),
@@ -27,7 +27,7 @@ impl Backoff {
         }
     }
 
-    /// Waits before the next try; false = the time is up.
+    /// Waits before the next try; false = the deadline has passed.
     pub async fn pause(&mut self) -> bool {
         let pause = self.next.mul_f64(rand::random_range(0.5..1.0));
         if Instant::now() + pause >= self.deadline {

@@ -1,4 +1,4 @@
-//! Batched direct gets: many messages of a stream for one request, without a consumer.
+//! Batched direct gets: many messages of a stream in one request, without a consumer.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -18,28 +18,28 @@ use crate::{limits, subjects};
 /// The last messages of some subjects.
 pub enum Lasts {
     All(Vec<RawMessage>),
-    /// More than one request gives.
+    /// More messages than one request returns.
     TooMany,
 }
 
-/// What a request for a batch came to.
+/// The outcome of a batch request.
 struct Batch {
     messages: Vec<RawMessage>,
-    /// The server has more.
+    /// The server has more messages.
     more: bool,
-    /// The server refused to look for so many.
+    /// The server refused the number of subjects.
     too_many: bool,
 }
 
 impl NatsLog {
-    /// The last message of every subject that fits one of these.
+    /// Returns the last message of every subject that matches one of the filters.
     pub async fn last_of(&self, stream: &str, subjects: &[String]) -> Result<Lasts, ReadError> {
         let query = json!({ "multi_last": subjects, "batch": limits::READ_BATCH });
         let batch = self.batch(stream, &query).await?;
         Ok(if batch.more || batch.too_many { Lasts::TooMany } else { Lasts::All(batch.messages) })
     }
 
-    /// As [`NatsLog::last_of`], of large messages: more of them than a process holds with ease are too many.
+    /// Like [`NatsLog::last_of`], for large messages: bounded in bytes, so that a process can hold them.
     async fn last_of_large(&self, stream: &str, subjects: &[String]) -> Result<Lasts, ReadError> {
         let query =
             json!({ "multi_last": subjects, "batch": limits::READ_BATCH, "max_bytes": limits::READ_BATCH_BYTES });
@@ -47,8 +47,10 @@ impl NatsLog {
         Ok(if batch.more || batch.too_many { Lasts::TooMany } else { Lasts::All(batch.messages) })
     }
 
-    /// Gives `each` the last messages of many subjects, asked for so many at a time, or fewer where those are too large. Of a
-    /// filter that gives too much by itself, the very last one.
+    /// Calls `each` with the last messages of many subjects.
+    ///
+    /// Filters are asked for `at_once` at a time, and fewer where the messages are too large. A filter that matches too
+    /// much by itself gives only its very last message.
     pub async fn last_of_many(
         &self,
         stream: &str,
@@ -72,14 +74,14 @@ impl NatsLog {
         Ok(())
     }
 
-    /// Some messages from a sequence on, in the order of the stream, and whether there are more.
+    /// Returns messages from a sequence on, in stream order, and whether there are more.
     pub async fn next_of(&self, stream: &str, subject: &str, from: u64) -> Result<(Vec<RawMessage>, bool), ReadError> {
         let query = json!({ "next_by_subj": subject, "seq": from, "batch": limits::READ_BATCH, "max_bytes": limits::READ_BATCH_BYTES });
         let batch = self.batch(stream, &query).await?;
         Ok((batch.messages, batch.more))
     }
 
-    /// The first message that was stored at this time or later.
+    /// Returns the first message stored at this time or later.
     pub async fn first_since(
         &self,
         stream: &str,
@@ -90,7 +92,7 @@ impl NatsLog {
         Ok(self.batch(stream, &query).await?.messages.into_iter().next())
     }
 
-    /// The messages that were stored last, oldest first: all are read, and no more than `keep` are kept.
+    /// Returns the newest messages, oldest first: reads all and keeps at most `keep`.
     pub async fn newest_of(&self, stream: &str, subject: &str, keep: usize) -> Result<VecDeque<RawMessage>, ReadError> {
         let (mut found, mut from, mut more) = (VecDeque::new(), 1, true);
         while more {
@@ -112,7 +114,7 @@ impl NatsLog {
         let asked = soon(self.client.publish_with_reply(subject, inbox, query.into())).await;
         asked.map_err(|error| unavailable(&error))?;
         let mut batch = Batch { messages: Vec::new(), more: false, too_many: false };
-        // A server that dies takes its answers with it, so the wait is for each of them and short.
+        // A server that dies takes its answers with it, so each answer has its own short timeout.
         let each = Duration::from_millis(limits::READ_TRY_MS);
         while let Some(answer) = timeout(each, answers.next()).await.map_err(|_| unavailable(&"no answer in time"))? {
             match answer.status.map(|status| status.as_u16()) {

@@ -1,4 +1,4 @@
-//! The connection to NATS: made once per process, with what happens to it made visible.
+//! The NATS connection: one per process, with its state and refusals visible.
 
 use std::{
     collections::BTreeMap,
@@ -16,10 +16,10 @@ use super::clock::Clock;
 
 use crate::{config::Nats, limits, subjects};
 
-/// Oldest server whose features (expected sequence over a filter, message schedules, TTLs) this program relies on.
+/// Oldest server with the required features: expected sequence over a filter, message schedules, TTLs.
 pub const MINIMUM_SERVER: (u64, u64) = (2, 12);
 
-/// Why there is no connection.
+/// The reason why no connection was made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error("NATS_URL is not set")]
@@ -32,29 +32,29 @@ pub enum ConnectError {
     TooOld(String),
 }
 
-/// Refusals that are remembered: one is enough to be unwell, and a check wants all of its own.
+/// Number of refusals kept: one makes the process unhealthy, and a permission check wants all of its own.
 const REFUSALS_KEPT: usize = 1_000;
 
-/// What a server has refused, in its words, and when it did so last.
+/// The server's refusals, in its words, with the time of the last occurrence.
 type Refused = Arc<Mutex<BTreeMap<String, Instant>>>;
 
-/// A connection, and what is known of its server.
+/// A connection, with its clock and its server's refusals.
 #[derive(Clone)]
 pub struct Bus {
     pub client: Client,
-    /// The server's clock, as it was measured last.
+    /// The server's clock, as measured last.
     pub clock: Clock,
-    /// Counts the connections that were made.
+    /// Number of connections made.
     pub connections: Arc<watch::Sender<u64>>,
     refused: Refused,
 }
 
-/// Waits for a call of the library, which may never begin when many wait already, but not for long.
+/// Waits for a call of the client library, for a short time: under load the call may never start.
 pub async fn soon<T, E: Display>(call: impl IntoFuture<Output = Result<T, E>>) -> Result<T, String> {
     within(limits::NATS_CALL_MS, call).await
 }
 
-/// Waits for a call of the library for so long. One that is done at once costs no timer.
+/// Waits for a call of the client library for at most `ms`. A call that is ready at once costs no timer.
 pub async fn within<T, E: Display>(ms: u64, call: impl IntoFuture<Output = Result<T, E>>) -> Result<T, String> {
     let mut call = std::pin::pin!(call.into_future());
     let done = match futures_util::poll!(&mut call) {
@@ -65,7 +65,7 @@ pub async fn within<T, E: Display>(ms: u64, call: impl IntoFuture<Output = Resul
 }
 
 impl Bus {
-    /// Connects in this role and checks the server's version. Reconnects for ever afterwards.
+    /// Connects under this role and checks the server's version. Reconnects for ever afterwards.
     pub async fn connect(config: &Nats, name: &str) -> Result<Self, ConnectError> {
         let url = config.url.as_deref().ok_or(ConnectError::NoUrl)?;
         let (refused, connections) = (Refused::default(), Arc::<watch::Sender<u64>>::default());
@@ -78,20 +78,24 @@ impl Bus {
         Ok(Self { client, clock: Clock::default(), connections, refused })
     }
 
-    /// Connected, and nothing is denied: a process without a permission that it needs is not ready.
+    /// Returns whether the process is connected and nothing is denied to it.
+    ///
+    /// A process that lacks a permission it needs is not ready.
     pub fn healthy(&self) -> bool {
         let refused = self.refused.lock().expect("no panic happens under this lock");
         self.client.connection_state() == async_nats::connection::State::Connected
             && !refused.iter().any(|(refusal, at)| is_subscription(refusal) || is_fresh(*at))
     }
 
-    /// What the server has refused, in its words.
+    /// Returns the server's refusals, in its words.
     pub fn refusals(&self) -> Vec<String> {
         self.refused.lock().expect("no panic happens under this lock").keys().cloned().collect()
     }
 
-    /// A subscription that was refused is not tried again by itself. After a while the connection is made anew, and all
-    /// subscriptions with it: what is allowed by then is heard from then on, what is not is refused again.
+    /// Reconnects if a subscription was refused some time ago.
+    ///
+    /// A refused subscription is not retried by itself. A new connection renews all subscriptions: those allowed by now are
+    /// delivered from then on, the others are refused again.
     pub async fn try_refused_again(&self) {
         let is_due = {
             let refused = self.refused.lock().expect("no panic happens under this lock");
@@ -122,7 +126,7 @@ async fn options(
     refused: Refused,
     connections: Arc<watch::Sender<u64>>,
 ) -> Result<ConnectOptions, ConnectError> {
-    // Replies come to an inbox that only this role may listen at.
+    // Replies arrive at an inbox prefix that only this role may subscribe to.
     let mut options = ConnectOptions::new()
         .name(format!("turnstream {name}"))
         .custom_inbox_prefix(subjects::inbox_prefix(name))

@@ -1,6 +1,6 @@
-//! The clock of the log's server, as far as it differs from this process's.
+//! The server's clock, as an offset from this process's clock.
 //!
-//! The server's time judges whether an event came too late, so deadlines for it are made in that time.
+//! The server's time decides whether an event came too late, so event deadlines are made in that time.
 
 use std::sync::{
     Arc,
@@ -9,22 +9,23 @@ use std::sync::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// A clock that all parts of a process share.
+/// A clock shared by all parts of a process.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Arc<AtomicI64>);
 
 impl Clock {
-    /// The server's time.
+    /// Returns the server's time.
     pub fn now(&self) -> DateTime<Utc> {
         Utc::now() + self.offset()
     }
 
-    /// How far the server's clock is ahead of this process's.
+    /// Returns how far the server's clock is ahead of this process's clock.
     pub fn offset(&self) -> TimeDelta {
         TimeDelta::microseconds(self.0.load(Ordering::Relaxed))
     }
 
-    /// Takes an answer of the server that was asked for and arrived at these moments: it was given between them.
+    /// Takes the server's time from an answer that was requested at `asked` and arrived at `arrived`: the server gave it in
+    /// between.
     pub fn take(&self, asked: DateTime<Utc>, server: DateTime<Utc>, arrived: DateTime<Utc>) {
         let middle = asked + (arrived - asked) / 2;
         let offset = (server - middle).num_microseconds().unwrap_or_default();

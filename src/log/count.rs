@@ -1,4 +1,4 @@
-//! Counts from a stream's index of subjects and from a consumer's state: no message is read.
+//! Counts from a stream's subject index and a consumer's state: no message is read.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use crate::{limits, subjects};
 
 #[derive(Deserialize)]
 struct Info {
-    /// Of the subjects that fit; an answer names 100,000 of them at most.
+    /// Number of matching subjects; one answer lists at most 100,000 of them.
     #[serde(default)]
     total: usize,
     state: State,
@@ -23,7 +23,7 @@ struct Info {
 
 #[derive(Deserialize)]
 struct State {
-    /// Absent when there is nothing on the subjects.
+    /// Absent if the subjects hold no messages.
     #[serde(default)]
     subjects: HashMap<String, u64>,
 }
@@ -43,17 +43,17 @@ struct Position {
 /// A consumer's unacknowledged messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unserved {
-    /// The sequence of the first of it.
+    /// Sequence of the first unacknowledged message.
     pub from: u64,
     pub messages: u64,
 }
 
 impl NatsLog {
-    /// A consumer's unacknowledged messages. `None`: there are none, or no such consumer.
+    /// Returns a consumer's unacknowledged messages. `None`: no such messages, or no such consumer.
     pub async fn unserved(&self, stream: &str, consumer: &str) -> Result<Option<Unserved>, ReadError> {
         let reply = soon(self.client.request(subjects::consumer_info(stream, consumer), "".into())).await;
         let reply = reply.map_err(ReadError::Unavailable)?;
-        // An answer without these is that of an error: the consumer is not there.
+        // An error answer lacks these fields: the consumer does not exist.
         let info = serde_json::from_slice::<ConsumerInfo>(&reply.payload).ok();
         let unserved = info.map(|info| Unserved {
             from: info.ack_floor.stream_seq + 1,
@@ -62,12 +62,12 @@ impl NatsLog {
         Ok(unserved.filter(|unserved| unserved.messages > 0))
     }
 
-    /// The messages on the subjects that fit. A filter that thousands of subjects fit is counted in part.
+    /// Counts the messages on the matching subjects. A filter with thousands of matching subjects is counted in part.
     pub async fn count_of(&self, stream: &str, filter: &str) -> Result<u64, ReadError> {
         Ok(self.info(stream, filter, 0).await?.state.subjects.values().sum())
     }
 
-    /// The subjects that fit, however many they are.
+    /// Returns all matching subjects.
     pub async fn subjects_of(&self, stream: &str, filter: &str) -> Result<Vec<String>, ReadError> {
         let mut found = Vec::new();
         loop {
@@ -80,7 +80,7 @@ impl NatsLog {
         }
     }
 
-    /// A stream's information on its subjects, from an offset in their order on.
+    /// Returns a stream's subject information, starting at an offset in the list.
     async fn info(&self, stream: &str, filter: &str, offset: usize) -> Result<Info, ReadError> {
         let query = json!({ "subjects_filter": filter, "offset": offset }).to_string();
         let mut backoff = Backoff::new(limits::READ_DEADLINE_MS);

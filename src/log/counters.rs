@@ -1,4 +1,4 @@
-//! Counters that all processes share: a number for each subject of the stream COUNTERS, which the server adds to.
+//! Counters shared by all processes: one number per subject of the stream COUNTERS, incremented by the server.
 
 use async_nats::HeaderMap;
 
@@ -10,12 +10,13 @@ use super::{
 };
 use crate::{limits, wire::stored};
 
-/// The stream of counters.
+/// Name of the stream of counters.
 pub const COUNTERS: &str = "COUNTERS";
 
 impl NatsLog {
-    /// Adds to a counter and returns its new value. What is added under the same `id` within two minutes is added once; the
-    /// value is then not known.
+    /// Adds to a counter and returns its new value.
+    ///
+    /// Additions under the same `id` within two minutes are applied once; the value is then unknown (`None`).
     pub async fn count(&self, subject: &str, add: i64, id: &str) -> Result<Option<i64>, AppendError> {
         let mut backoff = Backoff::new(limits::APPEND_DEADLINE_MS);
         loop {
@@ -31,7 +32,7 @@ impl NatsLog {
         }
     }
 
-    /// The values of the counters that fit a subject, with their subjects.
+    /// Returns the matching counters, each with its subject and value.
     pub async fn counted(&self, subject: &str) -> Result<Vec<(String, i64)>, ReadError> {
         match self.last_of(COUNTERS, &[subject.to_string()]).await? {
             Lasts::All(messages) => Ok(messages.into_iter().filter_map(value).collect()),

@@ -1,8 +1,9 @@
-//! Keys of conversations, in the bucket KEYS, and what they seal and open.
+//! The conversations' encryption keys in the bucket KEYS, and encryption with them.
 //!
-//! Contract: a key is written once, before anything that it seals, and no publish replaces it; destroying it leaves a mark, so
-//! that "destroyed" is told from "not there". What was sealed with a destroyed key is erased: it reads as `None`, never as
-//! an error; a key that is missing is one. Without master keys a log writes clear payloads, and reads clear ones only.
+//! Contract: a key is written once, before the first payload that it encrypts, and no publish replaces it. Destroying a key
+//! leaves a marker, so that "destroyed" differs from "missing". A payload encrypted with a destroyed key is erased
+//! (crypto-shredding): it reads as `None`, never as an error; a missing key is an error. Without master keys a log writes
+//! clear payloads, and reads clear ones only.
 
 use std::{collections::HashMap, fmt::Display, sync::Arc, time::Duration};
 
@@ -30,44 +31,44 @@ use crate::{
 /// The stream behind the bucket.
 pub const STREAM: &str = "KV_KEYS";
 
-/// Content type of a sealed payload.
+/// Content type of an encrypted payload.
 pub(super) const SEALED_TYPE: &str = "application/vnd.turnstream.sealed";
 
-/// The master keys of a process, and the conversations' keys that it has read.
+/// The master keys of a process, and its cache of conversation keys.
 #[derive(Clone)]
 pub struct Keys {
     masters: Arc<MasterKeys>,
     known: Cache<(Uuid, Class), Known>,
 }
 
-/// A key, and the class that it is of.
+/// A key with its class.
 type Sealer = (Class, Arc<DataKey>);
 
 #[derive(Clone)]
 enum Known {
     Key(Arc<DataKey>),
     Destroyed,
-    /// There is none.
+    /// The bucket has no entry.
     Absent,
 }
 
-/// What the payload of an event is.
+/// The result of decrypting an event's payload.
 pub(super) enum Opened {
     Clear(Bytes),
-    /// Its key was destroyed.
+    /// The key was destroyed.
     Erased,
-    /// It was sealed for another place, or with a key that is none of its conversation's.
+    /// The payload was encrypted for another subject, or with a key of another conversation.
     Foreign,
 }
 
-/// What an entry of the ledger says of an erasure: that it was requested names the conversations, that it is completed does not.
+/// An entry of the erasure ledger: "requested" names the conversations, "completed" does not.
 #[derive(Deserialize)]
 struct Erasure {
     erasure: Uuid,
     conversations: Option<Vec<Uuid>>,
 }
 
-/// Base name of the stream of the ledger.
+/// Base name of the ledger's stream.
 const AUDIT: &str = "AUDIT";
 
 /// An entry of the bucket.
@@ -88,7 +89,7 @@ impl Keys {
         Self { masters: Arc::new(masters), known }
     }
 
-    /// The key in an entry of the bucket.
+    /// Unwraps the key in an entry of the bucket.
     fn read(&self, entry: &RawMessage, (conversation, class): (Uuid, Class)) -> Result<Known, ReadError> {
         let unreadable = |cause: &dyn Display| ReadError::Sealed(format!("the key of {conversation}: {cause}"));
         match serde_json::from_slice(&entry.payload).map_err(|error| unreadable(&error))? {
@@ -101,7 +102,7 @@ impl Keys {
     }
 }
 
-/// The class of an event's payload. `None`: it holds ids and nothing else, and stays clear.
+/// Returns the class of an event's payload. `None`: it holds only ids and stays clear.
 pub fn class_of(event: &Event) -> Option<Class> {
     match event {
         Event::TurnStarted(_) | Event::Erased(_) | Event::Unreadable(_) => None,
@@ -122,8 +123,9 @@ pub fn class_of(event: &Event) -> Option<Class> {
 }
 
 impl NatsLog {
-    /// An event's payload as it is stored at a place; `first`: it is the conversation's first, so there is no key yet. `None`: it
-    /// is stored in the clear.
+    /// Encrypts an event's payload for its subject (`place`). `None`: the payload is stored in the clear.
+    ///
+    /// `first`: the event is the conversation's first, so there is no key yet.
     pub(super) async fn seal_event(
         &self,
         conversation: Uuid,
@@ -140,14 +142,17 @@ impl NatsLog {
         Ok(Some(key.seal(conversation, class, place, clear)))
     }
 
-    /// A payload of a conversation that is no event, as it is stored at a place.
+    /// Encrypts a payload of a conversation that is not an event, for its subject (`place`).
     pub async fn seal(&self, conversation: Uuid, place: &str, clear: Bytes) -> Result<Bytes, AppendError> {
         let Some(keys) = &self.keys else { return Ok(clear) };
         let (class, key) = self.key_to_seal(keys, conversation, Class::Said).await?;
         Ok(key.seal(conversation, class, place, &clear))
     }
 
-    /// The payload of an event of a conversation. What nobody could have sealed there is told from what can't be opened now.
+    /// Decrypts the payload of an event.
+    ///
+    /// A payload that no process can have encrypted there ([`Opened::Foreign`]) differs from one that can't be decrypted
+    /// now (an error).
     pub(super) async fn open_event(
         &self,
         place: &str,
@@ -158,7 +163,7 @@ impl NatsLog {
         if sealed.conversation != conversation {
             return Ok(Opened::Foreign);
         }
-        // Without a master key a sealed payload is an error of this process, not of the payload.
+        // Without a master key an encrypted payload is an error of this process, not of the payload.
         let Some(keys) = &self.keys else { return Err(no_master()) };
         match self.key_of(keys, &sealed).await? {
             Known::Key(key) if key.is_of(&sealed) => {
@@ -170,7 +175,7 @@ impl NatsLog {
         }
     }
 
-    /// What of a conversation was erased, by keys that were looked at a moment ago at the latest.
+    /// Returns the erased classes of a conversation, by keys that are at most a moment old.
     pub(super) async fn standing_of(&self, conversation: Uuid) -> Result<Standing, ReadError> {
         let Some(keys) = &self.keys else { return Ok(Standing::default()) };
         let is_destroyed = async |class| {
@@ -181,7 +186,7 @@ impl NatsLog {
         Ok(Standing { said_erased: said?, tools_erased: tools? })
     }
 
-    /// What was stored at a place, in the clear. `None`: it is erased.
+    /// Decrypts a payload stored at a subject (`place`). `None`: it is erased.
     pub async fn open(&self, place: &str, payload: Bytes) -> Result<Option<Bytes>, ReadError> {
         let Some(sealed) = Sealed::parse(&payload) else { return Ok(Some(payload)) };
         let Some(keys) = &self.keys else {
@@ -192,19 +197,19 @@ impl NatsLog {
                 key.open(place, &sealed).map(Some).map_err(|error| ReadError::Sealed(error.to_string()))
             }
             Known::Destroyed => Ok(None),
-            // Not there, or not the one that sealed it: it is being destroyed at this moment, or the bucket was lost. To take that
-            // for erased would be to erase it.
+            // The key is missing or another one: it is being destroyed at this moment, or the bucket was lost. Reading this
+            // as erased would lose the content.
             Known::Key(_) | Known::Absent => Err(absent(sealed.conversation)),
         }
     }
 
-    /// A message with its payload in the clear. `None`: it is erased.
+    /// Returns a message with its payload decrypted. `None`: it is erased.
     pub async fn opened(&self, message: RawMessage) -> Result<Option<RawMessage>, ReadError> {
         let payload = self.open(&message.subject, message.payload.clone()).await?;
         Ok(payload.map(|payload| RawMessage { payload, ..message }))
     }
 
-    /// The key for a content that is attached to a conversation, if contents are sealed.
+    /// Returns the key for an attachment's content, if contents are encrypted.
     pub(super) async fn content_key(
         &self,
         conversation: Uuid,
@@ -215,16 +220,16 @@ impl NatsLog {
         Ok(Some(key.of_content(sha256)))
     }
 
-    /// Forgets the keys of a conversation, which somebody has destroyed.
+    /// Drops the destroyed keys of a conversation from the cache.
     fn forget_keys(&self, conversation: Uuid) {
         if let Some(keys) = &self.keys {
             Class::ALL.iter().for_each(|(class, _)| keys.known.invalidate(&(conversation, *class)));
         }
     }
 
-    /// Forgets the keys of what is erased while the process runs; `forget` forgets what else it knows of a conversation.
+    /// Drops the keys of erased conversations while the process runs; `forget` drops its other state of a conversation.
     ///
-    /// The word on core NATS is fast and can be missed; the ledger of erasures, read from where it was read last, can't.
+    /// The notice on core NATS is fast and can be missed; the ledger of erasures, read on from the last position, can't.
     pub async fn forget_erased(&self, region: &str, forget: impl Fn(Uuid)) {
         let forget = |conversation| {
             self.forget_keys(conversation);
@@ -247,7 +252,7 @@ impl NatsLog {
     }
 
     async fn follow_ledger(&self, region: &str, forget: &impl Fn(Uuid)) {
-        // What is not sealed can't be erased.
+        // Clear payloads can't be erased.
         if self.keys.is_none() {
             return;
         }
@@ -265,8 +270,9 @@ impl NatsLog {
         }
     }
 
-    /// The conversations of erasures that were begun or completed from a place in the ledger on, and the next place. Without a
-    /// place: from its end on, since a process that begins knows nothing yet.
+    /// Returns the conversations of erasures begun or completed from a ledger position on, and the next position.
+    ///
+    /// Without a position it starts at the ledger's end, since a new process has nothing cached.
     async fn next_erasures(
         &self,
         stream: &str,
@@ -285,7 +291,7 @@ impl NatsLog {
             more &= !messages.is_empty();
             for message in messages {
                 from = message.seq + 1;
-                // Entries of other kinds, and such as can't be read, name no erasure.
+                // Entries of other kinds, and unreadable ones, name no erasure.
                 let Ok(Erasure { erasure, conversations: named }) = serde_json::from_slice(&message.payload) else {
                     continue;
                 };
@@ -298,8 +304,7 @@ impl NatsLog {
         Ok((from, conversations))
     }
 
-    /// Fails when there are sealed conversations that this process can't open: none of the first keys can be unwrapped. A stray
-    /// entry among them costs only itself.
+    /// Fails if this process can unwrap none of the first conversation keys. A stray entry among them costs only itself.
     pub async fn check_keys(&self) -> Result<(), ReadError> {
         let mut backoff = Backoff::new(limits::READ_DEADLINE_MS);
         let entries = loop {
@@ -323,8 +328,9 @@ impl NatsLog {
         refused.map_or(Ok(()), Err)
     }
 
-    /// Destroys a key: deletes its message with the bytes overwritten, and leaves a mark. False: it was destroyed before, or was
-    /// never there.
+    /// Destroys a key: deletes its message, overwrites the bytes, and leaves a marker.
+    ///
+    /// False: it was destroyed before, or never existed.
     pub async fn destroy_key(&self, conversation: Uuid, class: Class) -> Result<bool, AppendError> {
         let subject = subjects::key_of(conversation, class.name());
         let mut was_there = false;
@@ -344,14 +350,14 @@ impl NatsLog {
             let id = format!("key-{}", Uuid::new_v4().simple());
             match self.put_first(&subject, &id, mark.into()).await {
                 Ok(()) => return Ok(was_there),
-                // Somebody made a new one at this very moment.
+                // Another process made a new key at this very moment.
                 Err(AppendError::Conflict) if backoff.pause().await => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Has every process forget a conversation whose keys are destroyed.
+    /// Tells every process to drop a conversation with destroyed keys.
     pub async fn tell_erased(&self, conversation: Uuid) -> Result<(), AppendError> {
         let unheard = AppendError::Unavailable;
         soon(self.client.publish(subjects::erased(conversation), "".into())).await.map_err(unheard)?;
@@ -366,7 +372,8 @@ impl NatsLog {
         }
     }
 
-    /// What is asked of tools after what had been asked earlier was erased is kept as long as what is said.
+    /// Returns the key for new tool content after earlier tool content was erased: the one of the messages, with their
+    /// retention.
     async fn instead_of(&self, keys: &Keys, conversation: Uuid, class: Class) -> Result<Sealer, AppendError> {
         match class {
             Class::Said => Err(AppendError::Erased),
@@ -374,7 +381,7 @@ impl NatsLog {
         }
     }
 
-    /// Makes a key, unless somebody else does: then it is theirs.
+    /// Makes a key, or returns the one that another process made first.
     async fn make_key(&self, keys: &Keys, conversation: Uuid, class: Class) -> Result<Sealer, AppendError> {
         let key = Arc::new(DataKey::generate());
         let wrapped = Kept::Key(keys.masters.wrap(&name(conversation, class), &key));
@@ -398,7 +405,7 @@ impl NatsLog {
         }
     }
 
-    /// The key that something was sealed with. That another one is there, or none, is asked again before it is believed.
+    /// Returns the key of an encrypted payload. A mismatch or a missing key is confirmed by a second read.
     async fn key_of(&self, keys: &Keys, sealed: &Sealed<'_>) -> Result<Known, ReadError> {
         let whose = (sealed.conversation, sealed.class);
         match self.find_key(keys, whose).await? {
@@ -410,8 +417,8 @@ impl NatsLog {
         self.find_key(keys, whose).await
     }
 
-    /// A key as this process has seen it a moment ago, else as the bucket's leader has it: a replica that lags behind would
-    /// bring back one that was destroyed.
+    /// Returns a key from the short-lived cache, else from the bucket's leader: a lagging replica would bring back a
+    /// destroyed one.
     async fn find_key(&self, keys: &Keys, whose: (Uuid, Class)) -> Result<Known, ReadError> {
         if let Some(known) = keys.known.get(&whose) {
             return Ok(known);
@@ -427,7 +434,7 @@ impl NatsLog {
     }
 }
 
-/// Whether an entry of the bucket holds a key.
+/// Returns whether an entry of the bucket holds a key.
 pub fn is_there(message: &RawMessage) -> bool {
     !matches!(serde_json::from_slice(&message.payload), Ok(Kept::Destroyed { .. }))
 }
@@ -440,7 +447,7 @@ fn no_master() -> ReadError {
     ReadError::Sealed("set SMOOTH_AGENT_MASTER_KEY or SMOOTH_AGENT_MASTER_KEY_FILE".into())
 }
 
-/// What a wrapped key is bound to.
+/// Returns the name that a wrapped key is bound to.
 fn name(conversation: Uuid, class: Class) -> String {
     format!("{conversation}/{}", class.name())
 }

@@ -1,8 +1,8 @@
-//! Folding conversations: a cached fold and the chain of newer events behind it.
+//! Loads conversations: a snapshot, and the chain of newer events after it.
 //!
-//! Contract: what a load returns is the fold of a prefix of the conversation's log that reaches at least the sequence that
-//! the caller knows of. A load is one request when nothing is newer than the cache; it never scans the stream. Deleting
-//! every cache changes no answer.
+//! Contract: a load returns the fold of a prefix of the conversation's log that reaches at least the sequence that the
+//! caller knows of. A load is one request if nothing is newer than the snapshot; it never scans the stream. Deleting every
+//! snapshot changes no answer.
 
 mod chain;
 mod history;
@@ -28,22 +28,23 @@ use crate::{
     subjects::ConversationKey,
 };
 
-/// Version of the cached form; another version is ignored and written over.
+/// Version of the stored snapshot; snapshots of another version are ignored and overwritten.
 pub const FOLD_VERSION: u32 = 8;
-/// How long before an event's `not_after` its acknowledgement no longer tells that it was stored in time: more than the clocks
-/// differ by what is known of them, and less than an ordinary append leaves.
+/// The time before an event's `not_after` in which an ack no longer proves that the event was stored in time.
+///
+/// It is more than the known difference of the clocks, and less than an ordinary append leaves.
 const DOUBT: TimeDelta = TimeDelta::milliseconds(limits::ACT_NOT_AFTER_MS / 2);
 
-/// How current a load must be.
+/// The freshness that a load must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// At least up to this sequence; the rest as any replica has it.
+    /// Up to this sequence at least; any replica may answer.
     AtLeast(u64),
     /// Confirmed by the stream's leader: for answers that deny something.
     Leader,
 }
 
-/// Why a command came to nothing.
+/// The reason why a command was not executed.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError {
     #[error("refused: {0}")]
@@ -54,19 +55,19 @@ pub enum ExecuteError {
     Read(#[from] ReadError),
     #[error("the conversation changed too often meanwhile")]
     Contended,
-    /// The event is not in the log, or came there too late to count.
+    /// The event is not in the log, or was stored too late to count.
     #[error("it was not stored in time")]
     TooLate,
 }
 
 impl ExecuteError {
-    /// The storage did not do its part, so the outcome is not known.
+    /// Returns whether the storage failed, so that the outcome is unknown.
     pub fn is_storage(&self) -> bool {
         matches!(self, Self::Append(AppendError::Unavailable(_)) | Self::Read(_) | Self::Contended | Self::TooLate)
     }
 }
 
-/// An event that was appended, with the state after it.
+/// An appended event, with the state after it.
 pub struct Executed {
     pub recorded: Recorded,
     /// Sequence of the conversation's event before it.
@@ -74,12 +75,12 @@ pub struct Executed {
     pub state: Arc<Conversation>,
 }
 
-/// Who decides, and the nonce of the decision, kept over its retries.
+/// The author of a decision, with its idempotency key, which is kept over retries.
 #[derive(Clone)]
 pub struct Decider {
     pub source: String,
     pub event_id: String,
-    /// For what a person does: until when it must be stored to count. After that the person is told that it failed.
+    /// Time until which a person's action must be stored to count. After that time the person is told that it failed.
     pub not_after: Option<DateTime<Utc>>,
 }
 
@@ -88,27 +89,29 @@ pub struct Decider {
 pub struct Conversations<L> {
     log: L,
     bucket: Option<NatsLog>,
-    /// By conversation, so that one is forgotten without a look at the others; its key is beside it, for an id says nothing of
-    /// the organisation.
+    /// Snapshots in memory, by conversation id, so that one is dropped without a scan.
+    ///
+    /// The full key is stored beside it, because an id does not name the organisation.
     memory: Cache<Uuid, (ConversationKey, Cached)>,
-    /// Who reads a conversation that this process does not know holds its lock: the others wait, and find it known. Many
-    /// conversations share a lock.
+    /// Locks for loads of conversations that are not in memory.
+    ///
+    /// One caller reads, the others wait and find the snapshot. Many conversations share a lock.
     cold: Arc<Vec<Mutex<()>>>,
-    /// Events of a chain that are held before they are folded.
+    /// Number of a chain's events held in memory before they are folded.
     held: usize,
 }
 
 impl Conversations<NatsLog> {
-    /// Conversations of a JetStream log, with folds cached in memory and in the bucket.
+    /// Returns the conversations of a JetStream log, with snapshots in memory and in the bucket.
     pub fn over_nats(log: NatsLog) -> Self {
         Self { bucket: Some(log.clone()), ..Self::new(log) }
     }
 }
 
 impl<L: EventLog> Conversations<L> {
-    /// Conversations of any log, with folds cached in memory.
+    /// Returns the conversations of any log, with snapshots in memory.
     pub fn new(log: L) -> Self {
-        // One that weighs more than the whole cache would never be kept, and be read anew at each look.
+        // A conversation heavier than the whole cache would never be kept, and would be read again on each access.
         let heaviest = u32::try_from(limits::FOLDS_CACHED_BYTES / 4).unwrap_or(u32::MAX);
         let weight = move |_: &Uuid, (_, cached): &(ConversationKey, Cached)| {
             u32::try_from(cached.state.memory_bytes()).unwrap_or(u32::MAX).min(heaviest)
@@ -119,12 +122,12 @@ impl<L: EventLog> Conversations<L> {
         Self { log, bucket: None, memory, cold: Arc::new(cold), held: limits::CHAIN_EVENTS }
     }
 
-    /// The same, with so many events of a chain held before they are folded.
+    /// Sets the number of a chain's events that are held before they are folded.
     pub fn holding(self, held: usize) -> Self {
         Self { held, ..self }
     }
 
-    /// The fold as this process knows it, which may be behind: for decisions that an append will check.
+    /// Returns the fold in this process's memory, which may be stale: for decisions that an append checks.
     pub fn cached(&self, key: &ConversationKey) -> Option<Arc<Conversation>> {
         self.known(key).map(|cached| cached.state)
     }
@@ -134,12 +137,12 @@ impl<L: EventLog> Conversations<L> {
         (cached.since.elapsed() < Duration::from_secs(limits::CLEAR_TEXT_SECS)).then_some(cached)
     }
 
-    /// Forgets a conversation that was erased.
+    /// Drops an erased conversation from memory.
     pub fn forget(&self, conversation: Uuid) {
         self.memory.invalidate(&conversation);
     }
 
-    /// The fold of a conversation; one that does not exist has `last_seq` 0.
+    /// Returns the fold of a conversation; a missing one has `last_seq` 0.
     pub async fn load(&self, key: &ConversationKey, freshness: Freshness) -> Result<Arc<Conversation>, ReadError> {
         let (mut via, needed) = match freshness {
             Freshness::AtLeast(seq) => (Via::Replica, seq),
@@ -150,25 +153,27 @@ impl<L: EventLog> Conversations<L> {
         loop {
             match self.try_load(key, via).await? {
                 Some(state) if state.last_seq >= needed => return Ok(state),
-                // A replica lags behind, or lacks a link of the chain; the leader does not.
+                // A replica can lag behind or lack a link of the chain; the leader can't.
                 _ if backoff.pause().await => via = Via::Leader,
                 _ => return Err(ReadError::Unavailable(format!("event {needed} is not readable"))),
             }
         }
     }
 
-    /// Waits until no other load of an unknown conversation runs. Held until it is known; nothing when it is known already.
+    /// Waits until no other load of an unknown conversation runs.
+    ///
+    /// The guard is held until the conversation is known; `None` if it is known already.
     async fn alone(&self, key: &ConversationKey) -> Option<MutexGuard<'_, ()>> {
         if self.known(key).is_some() {
             return None;
         }
         let lock = &self.cold[key.conversation.as_u128() as usize % self.cold.len()];
-        // While the log does not answer, callers wait no longer here than for the log itself.
+        // Callers wait here no longer than for the log itself, in case the log does not answer.
         let alone = timeout(Duration::from_millis(limits::READ_DEADLINE_MS), lock.lock()).await.ok()?;
         self.known(key).is_none().then_some(alone)
     }
 
-    /// One load through one copy. `None`: the copy lacks a link of the chain.
+    /// Loads once, through one copy. `None`: the copy lacks a link of the chain.
     async fn try_load(&self, key: &ConversationKey, via: Via) -> Result<Option<Arc<Conversation>>, ReadError> {
         let known = async {
             match self.known(key) {
@@ -178,11 +183,11 @@ impl<L: EventLog> Conversations<L> {
         };
         let (cached, last, standing) = tokio::join!(known, self.log.last(key, via), self.log.standing(key));
         let (mut last, standing) = (last?, standing?);
-        // A fold that was made before an erasure holds what was erased.
+        // A fold made before an erasure holds erased content.
         let erased_since = cached.standing != standing;
         let mut cached = if erased_since { Cached { standing, ..Cached::nothing(cached.revision) } } else { cached };
         if last_seq(&last) < cached.state.last_seq {
-            // The copy lags behind the cache, or the cache is not of this log. The leader knows.
+            // The copy lags behind the snapshot, or the snapshot is of another log. The leader decides.
             last = self.log.last(key, Via::Leader).await?;
         }
         let Some(last) = last else { return Ok(Some(Arc::default())) };
@@ -190,7 +195,7 @@ impl<L: EventLog> Conversations<L> {
             return Ok(Some(self.keep(key, cached)));
         }
         loop {
-            // Boxed, as what is rare below: a load is in every future of this program.
+            // Boxed, like the rare cases below: a load is part of every future of this program.
             match Box::pin(self.chain(key, last.clone(), &cached, via)).await? {
                 Chain::Folded(state, events) => {
                     let newer_events = cached.newer_events + events;
@@ -215,9 +220,9 @@ impl<L: EventLog> Conversations<L> {
         state
     }
 
-    /// Decides a command and appends its event, again on the new state after each lost race.
+    /// Decides a command and appends its event; after each lost race it decides again on the new state.
     ///
-    /// `state` is what the caller decided on; a refusal that it causes is confirmed on the leader's state first.
+    /// `state` is the state that the caller decided on; a refusal based on it is confirmed on the leader's state first.
     pub async fn execute(
         &self,
         key: &ConversationKey,
@@ -243,12 +248,12 @@ impl<L: EventLog> Conversations<L> {
             match self.append(key, &state, event, &decider).await {
                 Ok(executed) => return Ok(executed),
                 Err(ExecuteError::Append(AppendError::Duplicate)) if confirmed => {
-                    // The fold may have forgotten the turn; then it can't be told whether this is a retry of it.
+                    // The fold may have forgotten the turn; then a retry of it can't be recognised.
                     if state.finished.len() >= limits::FOLD_REQUESTS {
                         return Err(ExecuteError::Contended);
                     }
-                    // The log has this id and the fold does not: that event came too late and is void. Whoever decides on
-                    // this state gives the same new id.
+                    // The id is in the log but not in the fold: that event came too late and is void. Every caller that
+                    // decides on this state derives the same new id.
                     decider.event_id = format!("{}-{}", decider.event_id, state.last_seq);
                 }
                 Err(ExecuteError::Append(AppendError::Conflict | AppendError::Duplicate)) => {
@@ -281,13 +286,13 @@ impl<L: EventLog> Conversations<L> {
         };
         let stored_at = self.log.now();
         let recorded = match new.event.not_after() {
-            // Only the log can tell whether it took the event in time: its ack may have been slow.
+            // Near the deadline only the log knows whether the event was in time: its ack may have been slow.
             Some(not_after) if stored_at + DOUBT > not_after => self.event_at(key, seq).await?,
             _ => Recorded { seq, time, stored_at, digest, event: new.event },
         };
         let mut next = (**state).clone();
         next.evolve(&recorded);
-        // Only the fold of the decision tells which events were erased when it was made; another one may have been made since.
+        // The standing of the deciding fold belongs to the event; another fold may have been made since.
         let known = self.known(key).filter(|known| Arc::ptr_eq(&known.state, state));
         let known = known.unwrap_or_else(|| Cached::nothing(0));
         let newer_events = known.newer_events + 1;
@@ -296,8 +301,10 @@ impl<L: EventLog> Conversations<L> {
         if is_void { Err(ExecuteError::TooLate) } else { Ok(Executed { recorded, previous, state }) }
     }
 
-    /// The log has not answered. What a person did may still be stored until its time is over, so nobody says before then that
-    /// it failed; and what was stored in time counts, whenever that is found out.
+    /// Finds an append without an ack.
+    ///
+    /// A person's action may still be stored until its `not_after`, so no one is told of a failure before then; and an
+    /// event stored in time counts, however late that is found out.
     async fn came_in_time(
         &self,
         key: &ConversationKey,
@@ -326,12 +333,12 @@ impl<L: EventLog> Conversations<L> {
         }
     }
 
-    /// An event that is known to be there.
+    /// Returns an event that is known to exist.
     pub async fn event_at(&self, key: &ConversationKey, seq: u64) -> Result<Recorded, ReadError> {
         Ok(self.stored_at(key, seq).await?.recorded)
     }
 
-    /// The events of a turn up to this sequence, oldest first: one read an event, for repairs.
+    /// Returns the events of a turn up to this sequence, oldest first: one read per event, for repairs.
     pub async fn events_of_turn(
         &self,
         key: &ConversationKey,
@@ -368,7 +375,7 @@ fn last_seq(last: &Option<Stored>) -> u64 {
     last.as_ref().map_or(0, |stored| stored.recorded.seq)
 }
 
-/// Times are stored with microseconds; a fold must not depend on whether it was read or made.
+/// Truncates a time to the stored precision of microseconds: a fold must not depend on whether it was read or made.
 fn micros(time: DateTime<Utc>) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(time.timestamp_micros()).unwrap_or(time)
 }

@@ -1,4 +1,4 @@
-//! The log in memory, for simulation: the same contract, no server.
+//! The event log in memory, for simulation: the same contract without a server.
 
 use std::sync::Mutex;
 
@@ -7,7 +7,7 @@ use chrono::Utc;
 use super::{AppendError, Appended, EventLog, NewEvent, ReadError, Stored, Via};
 use crate::{domain::Recorded, limits, subjects::ConversationKey, wire::stored};
 
-/// Events of all conversations in one sequence.
+/// The events of all conversations in one sequence.
 #[derive(Default)]
 pub struct MemoryLog {
     events: Mutex<Vec<(ConversationKey, Stored)>>,

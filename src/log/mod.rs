@@ -1,8 +1,8 @@
-//! The event log: append with one winner, read what is there.
+//! The event log: appends with one winner, and reads.
 //!
-//! [`EventLog`] is the contract; [`nats::NatsLog`] keeps it over JetStream, [`memory::MemoryLog`] in memory for simulation.
-//! [`load::Conversations`] folds a conversation from it, [`objects::Objects`] keeps what is too large
-//! for an event, [`keys::Keys`] seals payloads. One contract suite runs against both logs.
+//! [`EventLog`] is the contract; [`nats::NatsLog`] implements it over JetStream, [`memory::MemoryLog`] in memory for
+//! simulation. [`load::Conversations`] folds a conversation from it, [`objects::Objects`] stores content that is too large
+//! for an event, [`keys::Keys`] encrypts payloads. One contract suite runs against both logs.
 
 pub mod backoff;
 pub mod batch;
@@ -32,19 +32,21 @@ use crate::{
     wire::stored::Envelope,
 };
 
-/// An event to append: `id` is kept over retries of the same decision.
+/// An event to append.
+///
+/// The `id` is the idempotency key: it is kept over retries of the same decision.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
     pub id: String,
     pub source: String,
     pub time: DateTime<Utc>,
-    /// Of the conversation's last event.
+    /// Digest of the conversation's last event.
     pub prev_digest: Digest,
     pub event: Event,
 }
 
 impl NewEvent {
-    /// Where the event is published.
+    /// Returns the subject on which the event is published.
     pub fn subject(&self, key: &ConversationKey) -> String {
         match self.event.pool() {
             Some(pool) => key.work_item(self.event.kind(), pool),
@@ -52,7 +54,7 @@ impl NewEvent {
         }
     }
 
-    /// The envelope of the event after the one with this sequence.
+    /// Returns the envelope of this event after the event with sequence `prev`.
     pub fn envelope(&self, key: &ConversationKey, prev: u64) -> Envelope {
         Envelope {
             id: self.id.clone(),
@@ -65,32 +67,32 @@ impl NewEvent {
     }
 }
 
-/// An event as the log holds it.
+/// A stored event with its envelope.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
     pub envelope: Envelope,
-    /// Whether it says which event is before it. One that does not has 0 there.
+    /// The message has a link to the event before it; without one, `prev` is 0.
     pub is_linked: bool,
-    /// Of its payload, as it is stored.
+    /// Size of the stored payload.
     pub bytes: usize,
     pub recorded: Recorded,
 }
 
-/// Where an event was appended, and its digest as it is stored there.
+/// Sequence and digest of an appended event, as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
     pub seq: u64,
     pub digest: Digest,
 }
 
-/// What of a conversation was erased: what was read before that counts no more.
+/// The classes of a conversation's content that are erased. A fold made under another standing is no longer valid.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     pub said_erased: bool,
     pub tools_erased: bool,
 }
 
-/// Which copy of the log answers a read.
+/// The copy of the log that answers a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
     /// Any replica: fast, and may lag behind.
@@ -99,41 +101,41 @@ pub enum Via {
     Leader,
 }
 
-/// Why an append did not happen, or may not have.
+/// The reason why an append failed, or may have failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// The conversation has another last event than expected. Nothing was written.
     #[error("the conversation has moved on")]
     Conflict,
-    /// The same event id was appended before, perhaps from elsewhere. Nothing was written now.
+    /// An event with this id was appended before, perhaps by another process. Nothing was written now.
     #[error("this event was appended before")]
     Duplicate,
     /// The event exceeds the size limit. Nothing was written.
     #[error("the event is larger than {max} bytes")]
     TooLarge { max: usize },
-    /// The conversation was erased, and nothing can be added to it. Nothing was written.
+    /// The conversation was erased and accepts no events. Nothing was written.
     #[error("the conversation was erased")]
     Erased,
-    /// The log did not answer in time. The event may be written, or still come.
+    /// The log did not answer in time. The event may be stored, or may still arrive.
     #[error("the log did not answer: {0}")]
     Unavailable(String),
 }
 
-/// Why a read gave no answer.
+/// The reason why a read failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("the log did not answer: {0}")]
     Unavailable(String),
-    /// It is there, and this process can't open it.
+    /// The payload is encrypted and this process can't decrypt it.
     #[error("sealed: {0}")]
     Sealed(String),
-    /// The key is not there: it is being destroyed, or it never was.
+    /// The key is missing: it is being destroyed, or was never written.
     #[error("the log did not answer: the key of {0} is not there")]
     NoKey(Uuid),
 }
 
 impl ReadError {
-    /// Whether the reason lies in the conversation, so that others can be read all the same.
+    /// Returns whether the cause lies in this conversation, so that others are still readable.
     pub fn is_of_conversation(&self) -> bool {
         matches!(self, Self::Sealed(_) | Self::NoKey(_))
     }
@@ -141,10 +143,10 @@ impl ReadError {
 
 /// An append-only log of conversations.
 pub trait EventLog: Send + Sync + 'static {
-    /// Appends one event; it becomes the conversation's last, if `expected` is the sequence of its last one now (0: none).
+    /// Appends one event as the conversation's last, if `expected` is the sequence of its current last event (0: none).
     ///
-    /// Of several appends with the same `expected`, one wins. An append whose ack was lost is
-    /// recognised by its id and counts as won.
+    /// Of several appends with the same `expected`, one wins. An append with a lost ack is recognised by its id and counts
+    /// as won.
     fn append(
         &self,
         key: &ConversationKey,
@@ -152,10 +154,10 @@ pub trait EventLog: Send + Sync + 'static {
         event: &NewEvent,
     ) -> impl Future<Output = Result<Appended, AppendError>> + Send;
 
-    /// The conversation's last event.
+    /// Returns the conversation's last event.
     fn last(&self, key: &ConversationKey, via: Via) -> impl Future<Output = Result<Option<Stored>, ReadError>> + Send;
 
-    /// The conversation's event with this sequence; `None` when the answering copy does not have it.
+    /// Returns the conversation's event with this sequence; `None` if the answering copy lacks it.
     fn at(
         &self,
         key: &ConversationKey,
@@ -163,20 +165,22 @@ pub trait EventLog: Send + Sync + 'static {
         via: Via,
     ) -> impl Future<Output = Result<Option<Stored>, ReadError>> + Send;
 
-    /// The conversation's next events after this sequence, in the order of the log, whatever they say of each other, and whether
-    /// there are more. Costs a read of the log from there on, so it is for chains that are broken or very long.
+    /// Returns the conversation's next events after this sequence in stream order, and whether there are more.
+    ///
+    /// The links between the events are ignored. The cost is a read of the stream from there on, so this is for broken or
+    /// very long chains.
     fn after(
         &self,
         key: &ConversationKey,
         seq: u64,
     ) -> impl Future<Output = Result<(Vec<Stored>, bool), ReadError>> + Send;
 
-    /// What of the conversation was erased.
+    /// Returns the erased classes of the conversation.
     fn standing(&self, _key: &ConversationKey) -> impl Future<Output = Result<Standing, ReadError>> + Send {
         std::future::ready(Ok(Standing::default()))
     }
 
-    /// The log's time, which judges what came too late.
+    /// Returns the server's time, which decides whether an event came too late.
     fn now(&self) -> DateTime<Utc> {
         Utc::now()
     }

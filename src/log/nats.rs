@@ -1,8 +1,8 @@
 //! The log over JetStream.
 //!
 //! An append is a publish with two headers: the expected last sequence over all subjects of the conversation, and the event
-//! id. The raw API is used instead of the client library's typed one, because the answer must be told apart by the server's
-//! error codes, of which the library names only some.
+//! id. The raw API replaces the client library's typed one, because answers must be told apart by the server's error codes,
+//! of which the library names only some.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -27,15 +27,15 @@ use crate::{
     wire::stored::{self, DecodeError, Envelope},
 };
 
-/// Base name of the stream that holds conversations.
+/// Base name of the stream of conversations.
 pub const CHAT: &str = "CHAT";
 
-/// "Stream not found".
+/// Error code of "stream not found".
 const NO_STREAM: u64 = 10059;
-/// "Wrong last sequence", and its form on a replicated stream under races.
+/// Error codes of "wrong last sequence": the plain one, and the one of a replicated stream under races.
 const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
 
-/// The log over a NATS connection.
+/// The event log over a NATS connection.
 #[derive(Clone)]
 pub struct NatsLog {
     pub(super) client: Client,
@@ -44,9 +44,9 @@ pub struct NatsLog {
     connections: Arc<watch::Sender<u64>>,
 }
 
-/// What one try of a publish came to.
+/// The outcome of one try of a publish.
 pub(super) enum Try {
-    /// With the value, where the subject is a counter.
+    /// Stored; `counter` is the new value if the subject is a counter.
     Stored {
         seq: u64,
         counter: Option<i64>,
@@ -74,7 +74,7 @@ struct ApiError {
     description: String,
 }
 
-/// A message as a stream holds it.
+/// A message as stored in a stream.
 #[derive(Clone)]
 pub struct RawMessage {
     pub subject: String,
@@ -85,37 +85,39 @@ pub struct RawMessage {
 }
 
 impl NatsLog {
-    /// A log whose payloads are clear.
+    /// Returns a log with clear payloads.
     pub fn new(client: Client) -> Self {
         Self { client, keys: None, clock: Clock::default(), connections: Arc::default() }
     }
 
-    /// A log whose payloads are sealed.
+    /// Returns a log with encrypted payloads.
     pub fn sealing(client: Client, keys: Keys) -> Self {
         Self { keys: Some(keys), ..Self::new(client) }
     }
 
-    /// The same log, with what the connection knows of its server.
+    /// Returns the log with the connection's clock and connection counter.
     pub fn over(self, bus: &Bus) -> Self {
         Self { clock: bus.clock.clone(), connections: bus.connections.clone(), ..self }
     }
 
-    /// Changes with every connection to a server from now on. What was asked for on an earlier one is not answered any more.
+    /// Returns a receiver that changes with every new connection to a server.
+    ///
+    /// Requests made on an earlier connection are no longer answered.
     pub fn connected(&self) -> watch::Receiver<u64> {
         self.connections.subscribe()
     }
 
-    /// The time of the log's server, which judges what came too late.
+    /// Returns the time of the log's server, which decides whether an event came too late.
     pub fn now(&self) -> DateTime<Utc> {
         self.clock.now()
     }
 
-    /// The connection under it.
+    /// Returns the NATS client.
     pub fn client(&self) -> Client {
         self.client.clone()
     }
 
-    /// Publishes to a stream, once, and reads the server's verdict.
+    /// Publishes to a stream once, and parses the server's ack.
     pub(super) async fn publish(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Try {
         let request = Request::new()
             .headers(headers)
@@ -134,9 +136,9 @@ impl NatsLog {
         }
     }
 
-    /// Publishes to a stream until the server has a verdict or the time is up. `id` makes the tries one.
+    /// Publishes to a stream until the server decides or the deadline passes.
     ///
-    /// For messages whose order does not matter: session records, schedules, dead letters.
+    /// `id` makes the tries idempotent. For messages that need no order: session records, schedules, dead letters.
     pub async fn put(
         &self,
         subject: &str,
@@ -172,12 +174,14 @@ impl NatsLog {
         }
     }
 
-    /// Publishes the first message of a subject until the server has a verdict; `id` tells it from what others publish there.
+    /// Publishes the first message of a subject, until the server decides.
+    ///
+    /// `id` is the idempotency key that tells this message from other publishers' ones.
     pub async fn put_first(&self, subject: &str, id: &str, payload: Bytes) -> Result<(), AppendError> {
         self.put(subject, id, &[("Nats-Expected-Last-Subject-Sequence", "0")], payload).await
     }
 
-    /// Takes all messages of a subject out of a stream, which may not be there.
+    /// Purges all messages of a subject from a stream; a missing stream is no error.
     pub async fn purge(&self, stream: &str, subject: &str) -> Result<(), AppendError> {
         let query = json!({ "filter": subject }).to_string();
         let request =
@@ -190,7 +194,7 @@ impl NatsLog {
         failed.map_or(Ok(()), |error| Err(unavailable(error.description)))
     }
 
-    /// Deletes a message, its bytes overwritten.
+    /// Deletes a message and overwrites its bytes.
     pub(super) async fn overwrite(&self, stream: &str, seq: u64) -> Result<(), AppendError> {
         let unavailable = |cause: String| AppendError::Unavailable(cause);
         let query = json!({ "seq": seq, "no_erase": false }).to_string();
@@ -202,7 +206,7 @@ impl NatsLog {
         answer.error.map_or(Ok(()), |error| Err(unavailable(error.description)))
     }
 
-    /// Reads one message of a stream, repeating while the server does not answer.
+    /// Reads one message of a stream, and retries while the server does not answer.
     pub async fn get(
         &self,
         stream: &str,
@@ -231,9 +235,10 @@ impl NatsLog {
         }
     }
 
-    /// After a conflict: whether this very event, appended after `expected`, is in the log all the same. The id alone does
-    /// not tell: a request that a client repeats, on any edge, has the id of its first copy. A fold that took such a copy for
-    /// its own next event would pass over those in between.
+    /// Returns this very event, appended after `expected`, if it is in the log despite a conflict.
+    ///
+    /// The id alone is no proof: a request that a client repeats, on any edge, has the id of its first copy. A fold that
+    /// took such a copy for its own next event would skip the events in between.
     async fn find_own(
         &self,
         key: &ConversationKey,
@@ -340,14 +345,15 @@ impl NatsLog {
         }
     }
 
-    /// The event in a stored message, whatever is in it: what can't be read is an event that says so. Fails only when it
-    /// can't be found out.
+    /// Decodes the event in a stored message of any content.
+    ///
+    /// An undecodable message becomes an [`Event::Unreadable`]. Fails only if the keys can't be read.
     pub async fn decode(&self, message: RawMessage) -> Result<Stored, ReadError> {
         let RawMessage { subject, seq, stored_at, headers, payload } = message;
         let header = |name: &str| headers.get(name).map(String::as_str);
         let (key, bytes) = (ConversationKey::parse_event(&subject), payload.len());
         let digest = stored::digest(&subject, header, &payload);
-        // A chain that does not lead back would be walked for ever.
+        // A link that does not point backwards would be followed for ever.
         let link = stored::link(header).filter(|(prev, _)| *prev < seq);
         let (envelope, event) = match envelope_at(key.as_ref(), &subject, header) {
             Ok((mut envelope, kind)) => {
@@ -376,14 +382,14 @@ impl NatsLog {
     }
 }
 
-/// A call whose own timeout is that of an append, held to it as a whole.
+/// Bounds a call with the timeout of an append, queueing in the client included.
 async fn within_append<T>(
     call: impl Future<Output = Result<T, async_nats::client::RequestError>>,
 ) -> Result<T, String> {
     bus::within(limits::APPEND_DEADLINE_MS + limits::NATS_CALL_MS, call).await
 }
 
-/// The envelope of a message, and its event's name, which are those of its subject.
+/// Returns the envelope and event name of a message, if they agree with its subject.
 fn envelope_at<'a>(
     key: Option<&ConversationKey>,
     subject: &str,
@@ -400,7 +406,7 @@ fn envelope_at<'a>(
 }
 
 impl RawMessage {
-    /// A message as it comes from a consumer, whose server facts (sequence, time) are beside it.
+    /// Builds a message delivered by a consumer; the server gives sequence and time beside it.
     pub fn delivered(message: &Message, seq: u64, stored_at: DateTime<Utc>) -> Self {
         Self {
             subject: message.subject.to_string(),
@@ -420,7 +426,7 @@ fn header_pairs(headers: Option<&HeaderMap>) -> HashMap<String, String> {
         .collect()
 }
 
-/// A direct get answers with the message itself; facts about it are headers.
+/// Parses the answer of a direct get: the message itself, with its metadata in headers.
 pub(super) fn direct_answer(reply: Message) -> Result<Option<RawMessage>, String> {
     if let Some(status) = reply.status {
         return if status.as_u16() == 404 { Ok(None) } else { Err(format!("status {status}")) };
@@ -432,7 +438,7 @@ pub(super) fn direct_answer(reply: Message) -> Result<Option<RawMessage>, String
     Ok(Some(RawMessage { subject, seq, stored_at, headers, payload: reply.payload }))
 }
 
-/// The leader answers with JSON that holds the message in base64.
+/// Parses the leader's answer: JSON with the message in base64.
 fn leader_answer(payload: &[u8]) -> Result<Option<RawMessage>, String> {
     #[derive(Deserialize)]
     struct Answer {

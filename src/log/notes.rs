@@ -1,7 +1,7 @@
-//! Notes of conversations whose turns run, for organisations that may have so many at once.
+//! Notes of conversations with running turns, for organisations with a limit on concurrent turns.
 //!
-//! A note says that a conversation may have begun a turn; the log says whether the turn runs. Whoever ends the turn takes the
-//! note away. What is left of it then is a mark that expires within a second.
+//! A note says that a conversation may have begun a turn; the log says whether the turn runs. The process that ends the
+//! turn removes the note, which leaves a marker that expires within a second.
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -12,10 +12,10 @@ use crate::subjects;
 
 /// The stream behind the bucket.
 pub(super) const STREAM: &str = "KV_TURNS";
-/// How many seconds the mark of a note that was taken away stays: the least that a server takes.
+/// Lifetime in seconds of a removed note's marker: the shortest that a server accepts.
 const GONE_SECS: &str = "1";
 
-/// A note.
+/// The note of a conversation with a turn.
 pub struct Note {
     pub conversation: Uuid,
     pub turn: Uuid,
@@ -24,12 +24,12 @@ pub struct Note {
 }
 
 impl NatsLog {
-    /// Notes that a conversation begins a turn.
+    /// Writes a note that a conversation begins a turn.
     pub async fn note_turn(&self, org: &str, conversation: Uuid, turn: Uuid) -> Result<(), AppendError> {
         self.put(&subject(org, Some(conversation)), &new_id(), &[], turn.to_string().into()).await
     }
 
-    /// The notes of an organisation.
+    /// Returns the notes of an organisation.
     pub async fn notes_of_turns(&self, org: &str) -> Result<Vec<Note>, ReadError> {
         let (mut notes, mut from, mut more) = (Vec::new(), 1, true);
         while more {
@@ -39,7 +39,7 @@ impl NatsLog {
             from = messages.last().map_or(from, |last| last.seq + 1);
             notes.extend(messages.iter().filter(|m| !m.headers.contains_key("KV-Operation")).filter_map(|message| {
                 let conversation = subjects::parse_last_id(&message.subject)?;
-                // A stray entry names no turn, so none of it runs.
+                // A stray entry names no turn, so its turn never counts as running.
                 let turn = std::str::from_utf8(&message.payload).ok().and_then(|turn| turn.parse().ok());
                 let (seq, stored_at) = (message.seq, message.stored_at);
                 Some(Note { conversation, turn: turn.unwrap_or_default(), seq, stored_at })
@@ -48,7 +48,7 @@ impl NatsLog {
         Ok(notes)
     }
 
-    /// Takes the note of a turn away, if it is there.
+    /// Removes the note of a turn, if present.
     pub async fn drop_note(&self, org: &str, conversation: Uuid, turn: Uuid) -> Result<(), AppendError> {
         let query = json!({ "last_by_subj": subject(org, Some(conversation)) });
         let note = self.get(STREAM, &query, Via::Leader).await;
@@ -58,7 +58,7 @@ impl NatsLog {
         }
     }
 
-    /// Takes a note away, unless it was renewed.
+    /// Removes a note unless it was renewed.
     pub async fn drop_note_at(&self, org: &str, conversation: Uuid, seq: u64) -> Result<(), AppendError> {
         let expected = seq.to_string();
         let gone =

@@ -1,8 +1,8 @@
-//! Objects: content that is too large for an event, in an object store of NATS.
+//! Objects: content that is too large for an event, in a NATS object store.
 //!
-//! What is stored has the form that every NATS client library reads as an object store: chunks on a subject of their own, and
-//! a message that describes them, the last one of its subject. An object's name is made of its content, so the same content
-//! is kept once, however many writers bring it at the same time. Objects are read by direct gets: no consumer is made.
+//! The stored form is the one of the NATS client libraries: chunks on a subject of their own, and an info message, the last
+//! of its subject. An object's name is derived from its content, so equal content is stored once under any number of
+//! concurrent writers. Objects are read by direct gets: no consumer is made.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE};
 use bytes::{Bytes, BytesMut};
@@ -27,7 +27,7 @@ pub struct Objects {
     log: NatsLog,
 }
 
-/// Why an object was not stored.
+/// The reason why an object was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum PutError {
     #[error(transparent)]
@@ -36,7 +36,7 @@ pub enum PutError {
     Read(#[from] ReadError),
 }
 
-/// What the store knows of an object, in the form of the client libraries.
+/// An object's info message, in the client libraries' form.
 #[derive(Serialize, Deserialize)]
 struct Info {
     name: String,
@@ -69,7 +69,9 @@ impl Objects {
         Self { log }
     }
 
-    /// Stores a content of a conversation, unless it is there. Where payloads are sealed, it is, with a key of its own.
+    /// Stores an attachment of a conversation, unless it is stored already.
+    ///
+    /// If payloads are encrypted, so is the content, with its own key.
     pub async fn put(
         &self,
         org: &str,
@@ -103,7 +105,7 @@ impl Objects {
         Ok(object)
     }
 
-    /// Writes the chunks, then what makes them an object: of several writers at the same time one does.
+    /// Writes the chunks, then the info message: of several concurrent writers one succeeds.
     async fn write(&self, object: &Object, content: Bytes, expected: &str) -> Result<(), PutError> {
         let nuid = self.nuid(object, expected).await?;
         let chunks_subject = subjects::object_chunks(&object.bucket, nuid);
@@ -135,8 +137,10 @@ impl Objects {
         }
     }
 
-    /// The id under which an object's chunks are written. Writers of the same content at the same time have one id, and the server
-    /// takes each chunk of it once; where an upload was given up long ago, a new one begins anew.
+    /// Returns the id under which an object's chunks are written.
+    ///
+    /// Concurrent writers of the same content share an id, and the server stores each chunk once. After an upload that was
+    /// abandoned long ago, a new id starts afresh.
     async fn nuid(&self, object: &Object, expected: &str) -> Result<Uuid, ReadError> {
         let hash: [u8; 32] = Sha256::digest(format!("{}\n{expected}", object.name)).into();
         let shared =
@@ -147,7 +151,7 @@ impl Objects {
         Ok(if last.is_none_or(|chunk| chunk.stored_at > fresh) { shared } else { Uuid::new_v4() })
     }
 
-    /// Another writer, or an earlier try of this one, has described the object. This one's chunks go when they are too old.
+    /// Accepts the object that another writer, or an earlier try, has stored. This writer's chunks expire.
     async fn give_way(&self, object: &Object, nuid: Uuid) -> Result<(), PutError> {
         match self.info(object, Via::Leader).await? {
             Some((info, _)) if info.nuid == nuid || info.is(object) => Ok(()),
@@ -155,9 +159,9 @@ impl Objects {
         }
     }
 
-    /// Reads an object; `None` = it is not there, or no longer.
+    /// Returns an object's content; `None` = it does not exist, or no longer.
     pub async fn get(&self, object: &Object) -> Result<Option<Bytes>, ReadError> {
-        // A replica may not have heard of it yet, or not of all of it.
+        // A replica may lack the info or some of the chunks.
         for via in [Via::Replica, Via::Leader] {
             if let Some((info, _)) = self.info(object, via).await?
                 && info.is(object)
@@ -175,7 +179,7 @@ impl Objects {
         Ok(None)
     }
 
-    /// All chunks, if they make the content that they should.
+    /// Returns the joined chunks, if they match the info's size and digest.
     async fn content(&self, info: &Info, via: Via) -> Result<Option<Bytes>, ReadError> {
         if info.size > limits::OBJECT_MAX_BYTES as u64 {
             return Ok(None);
@@ -197,7 +201,7 @@ impl Objects {
         Ok((content.len() as u64 == info.size && digest == info.digest).then_some(content))
     }
 
-    /// What is known of an object, and the sequence of that message.
+    /// Returns an object's info and the sequence of that message.
     async fn info(&self, object: &Object, via: Via) -> Result<Option<(Info, u64)>, ReadError> {
         let query = json!({ "last_by_subj": subjects::object_info(&object.bucket, &object.name) });
         let message: Option<RawMessage> = self.log.get(&stream(&object.bucket), &query, via).await?;
@@ -206,24 +210,24 @@ impl Objects {
 }
 
 impl Info {
-    /// Whether it describes this object.
+    /// Returns whether the info describes this object.
     fn is(&self, object: &Object) -> bool {
         !self.deleted && self.digest == object.digest && self.size == object.size
     }
 }
 
-/// The SHA-256 of a content.
+/// Returns the SHA-256 of a content.
 async fn digest(content: Bytes) -> [u8; 32] {
     aside(move || Sha256::digest(&content).into()).await
 }
 
-/// Works on a whole content: megabytes of it would hold up what else the thread has to do.
+/// Runs work on a whole content off the async threads: megabytes would block their other tasks.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let work = tokio::task::spawn_blocking(work);
     work.await.expect("the work does not panic, and a runtime that stops polls nothing")
 }
 
-/// The stream of a bucket.
+/// Returns the stream of a bucket.
 fn stream(bucket: &str) -> String {
     format!("OBJ_{bucket}")
 }

@@ -1,6 +1,6 @@
-//! Says in a bucket that a process is there, for as long as it is.
+//! Advertises a running process in a bucket.
 //!
-//! An entry expires at the server and at its readers; a process that dies needs nobody to clean up after it.
+//! An entry expires at the server and at its readers, so no cleanup is needed after a process that died.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -20,13 +20,13 @@ use crate::{
     wire::presence::{EDGES, EDGES_STREAM},
 };
 
-/// An entry that is renewed.
+/// A renewed entry.
 pub struct Presence {
     pub log: NatsLog,
     pub process: Uuid,
-    /// Of the bucket's entry.
+    /// Subject of the bucket's entry.
     pub subject: String,
-    /// What the entry says now.
+    /// Returns the current content of the entry.
     pub payload: Box<dyn Fn() -> Bytes + Send + Sync>,
 }
 
@@ -58,10 +58,10 @@ impl Presence {
     }
 }
 
-/// The bucket of what counts now: notes of turns, and numbers that edges say of themselves.
+/// The bucket of current counts: notes of running turns, and numbers that edges report.
 pub const NUMBERS: &str = "TURNS";
 
-/// Numbers that edges have said, by edge.
+/// Returns the numbers that edges reported, by edge.
 pub async fn numbers(log: &NatsLog, subject: &str) -> Result<Vec<(Uuid, u64)>, ReadError> {
     match log.last_of(notes::STREAM, &[subject.to_string()]).await? {
         Lasts::All(messages) => {
@@ -75,7 +75,7 @@ pub async fn numbers(log: &NatsLog, subject: &str) -> Result<Vec<(Uuid, u64)>, R
     }
 }
 
-/// The edges that are there.
+/// Returns the running edges.
 pub async fn edges(log: &NatsLog) -> Result<HashSet<Uuid>, ReadError> {
     match log.last_of(EDGES_STREAM, &[subjects::kv(EDGES, ">")]).await? {
         Lasts::All(messages) => {

@@ -1,7 +1,7 @@
-//! Pulls from durable consumers, from which processes take their work.
+//! Pulls from durable consumers: the work queues of processes.
 //!
-//! A server that was away knows nothing of the pulls that it was asked for before, and a pull that nobody answers ends only when
-//! its time is over. So a pull ends with the connection that it was made on, and is made anew on the next one.
+//! A restarted server has forgotten earlier pulls, and an unanswered pull ends only at its expiry. So a pull ends with the
+//! connection that it was made on, and is renewed on the next one.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ use tokio::sync::watch;
 use super::bus::soon;
 use crate::limits;
 
-/// Messages that a consumer was asked for.
+/// A pull request and its messages.
 pub struct Pull {
     batch: Batch,
     connected: watch::Receiver<u64>,
     stream: String,
 }
 
-/// The durable consumer, as soon as it answers.
+/// Returns the durable consumer, and retries until the server answers.
 pub async fn consumer(client: &Client, stream: &str, name: &str) -> PullConsumer {
     let context = jetstream::new(client.clone());
     loop {
@@ -40,7 +40,7 @@ pub async fn consumer(client: &Client, stream: &str, name: &str) -> PullConsumer
 }
 
 impl Pull {
-    /// Asks for so many messages. `connected` changes with every connection that is made.
+    /// Requests up to `messages` messages. `connected` changes with every new connection.
     pub async fn begin(
         consumer: &PullConsumer,
         messages: usize,
@@ -53,7 +53,7 @@ impl Pull {
         Ok(Self { batch, connected, stream })
     }
 
-    /// The next message; none when the pull is over or its connection is gone. Cancel-safe.
+    /// Returns the next message; `None` when the pull is over or its connection is gone. Cancel-safe.
     pub async fn next(&mut self) -> Option<Result<Message, String>> {
         tokio::select! {
             biased;
@@ -65,7 +65,7 @@ impl Pull {
         }
     }
 
-    /// The next message, if it is there already.
+    /// Returns the next message if it has already arrived.
     pub fn next_now(&mut self) -> Option<Message> {
         self.batch.next().now_or_never().flatten()?.ok()
     }

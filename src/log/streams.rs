@@ -1,8 +1,8 @@
-//! Streams, consumers and buckets: their definitions, applying them, and noticing drift.
+//! Stream, consumer and bucket definitions: applying them, and detecting drift.
 //!
-//! The definitions are the JSON files under `streams/`, in the form that the `nats` CLI takes, built into the program. Only
-//! `streams apply` and `dev` create what is kept in files; edges and workers compare at start and refuse differences that
-//! could lose or hide events. What is kept in memory they create again when a server has forgotten it.
+//! The definitions are the JSON files under `streams/`, in the `nats` CLI's form, built into the program. File
+//! streams are created only by `streams apply` and `dev`; edges and workers compare at start and refuse differences that
+//! could lose or hide events. They recreate memory streams that a server has forgotten.
 
 use async_nats::Client;
 use chrono::{DateTime, Utc};
@@ -12,23 +12,23 @@ use serde_json::{Map, Value};
 use super::{backoff::Backoff, bus::soon, clock::Clock, nats::CHAT};
 use crate::{domain::event::kind, limits, subjects};
 
-/// One definition for one region.
+/// The definition of a stream or consumer in one region.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Definition {
     pub stream: String,
-    /// The consumer's name, when this is one.
+    /// The consumer's name, if this defines a consumer.
     pub consumer: Option<String>,
     pub config: Map<String, Value>,
 }
 
-/// How a definition and the server differ.
+/// A difference between a definition and the server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Difference {
     Missing,
     Field { name: String, defined: Value, actual: Value },
 }
 
-/// Why the server could not be asked or told.
+/// The reason why the server could not be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamsError {
     #[error("{what}: the server does not answer: {cause}")]
@@ -69,19 +69,19 @@ const CONSUMERS: [(&str, &str); 4] = [
     ("SCHED_local", include_str!("../../streams/SCHED.due.json")),
 ];
 
-/// How often the server's time is asked for at once: a slow answer tells little.
+/// Number of clock measurements: a slow answer is imprecise, so the fastest counts.
 const CLOCK_QUESTIONS: usize = 3;
 
-/// Lists of subjects, of which a newer version may have more: this one goes on with what it knows of.
+/// Subject lists to which a newer version may have added: this version accepts the additions.
 const GROWING: [&str; 2] = ["subjects", "filter_subjects"];
 
-/// Where a consumer began: chosen when it is created, and never changed afterwards.
+/// Start position of a consumer: chosen at its creation, and never changed afterwards.
 const BEGINNING: [&str; 2] = ["deliver_policy", "opt_start_time"];
 
-/// Fields that an operator may set otherwise: they change cost or durability, not what the program may rely on.
+/// Fields that an operator may change: they affect cost or durability, not correctness.
 const OPERATORS_CHOICE: [&str; 9] = [
     "description",
-    // Nothing of this program needs rollups but SCHED, whose schedules force them; streams of older versions allow them.
+    // Only SCHED needs rollups, which its schedules force; streams of older versions allow them.
     "allow_rollup_hdrs",
     "num_replicas",
     "max_bytes",
@@ -92,7 +92,7 @@ const OPERATORS_CHOICE: [&str; 9] = [
     "max_consumers",
 ];
 
-/// The definitions of a region; `replicas` replaces the number of copies of what is kept in files.
+/// Returns the definitions of a region; `replicas` replaces the replica count of file streams.
 pub fn definitions(region: &str, replicas: Option<u32>) -> Vec<Definition> {
     let parse = |text: &str| -> Map<String, Value> {
         let text = text.replace("_local", &format!("_{region}")).replace(".local.", &format!(".{region}."));
@@ -113,14 +113,14 @@ pub fn definitions(region: &str, replicas: Option<u32>) -> Vec<Definition> {
     streams.into_iter().chain(consumers).collect()
 }
 
-/// Whether a region has a pool of workers of this name.
+/// Returns whether a region has a worker pool of this name.
 pub async fn has_pool(client: &Client, region: &str, pool: &str) -> Result<bool, StreamsError> {
     let stream = subjects::stream_name(CHAT, region);
     let title = format!("{stream} > {pool}");
     Ok(ask(client, &title, subjects::consumer_info(&stream, pool), "").await?.is_some())
 }
 
-/// Measures how far the clock of the conversations' server differs: of some answers, by the one that came fastest.
+/// Measures the clock offset of the conversations' server, by the fastest of some answers.
 pub async fn measure(client: &Client, region: &str, clock: &Clock) -> Result<(), StreamsError> {
     #[derive(Deserialize)]
     struct Answer {
@@ -146,7 +146,7 @@ pub async fn measure(client: &Client, region: &str, clock: &Clock) -> Result<(),
 }
 
 impl Definition {
-    /// The definition's name for people: `CHAT_local` or `CHAT_local > default`.
+    /// Returns the definition's display name: `CHAT_local` or `CHAT_local > default`.
     pub fn title(&self) -> String {
         match &self.consumer {
             Some(consumer) => format!("{} > {consumer}", self.stream),
@@ -154,7 +154,7 @@ impl Definition {
         }
     }
 
-    /// Where the server differs from this definition.
+    /// Returns the differences between this definition and the server.
     pub async fn differences(&self, client: &Client) -> Result<Vec<Difference>, StreamsError> {
         Ok(self.compare(self.actual(client).await?.as_ref()))
     }
@@ -163,7 +163,7 @@ impl Definition {
         actual.map_or_else(|| vec![Difference::Missing], |actual| differences(&self.config, actual))
     }
 
-    /// What the server has, if it has it.
+    /// Returns the server's configuration, if the stream or consumer exists.
     async fn actual(&self, client: &Client) -> Result<Option<Map<String, Value>>, StreamsError> {
         let subject = match &self.consumer {
             Some(consumer) => subjects::consumer_info(&self.stream, consumer),
@@ -172,10 +172,10 @@ impl Definition {
         ask(client, &self.title(), subject, "").await
     }
 
-    /// Creates or updates what is different. Returns the differences that there were.
+    /// Creates the stream or consumer, or updates its differing fields; returns the differences found.
     ///
-    /// A consumer of work items that is created begins with what was stored at `since`: the turns of older ones are over,
-    /// and to look at each of them would take hours on a large stream.
+    /// A new consumer of work items begins at `since`: older turns are over, and inspecting each of them would take hours
+    /// on a large stream.
     pub async fn apply(&self, client: &Client, since: DateTime<Utc>) -> Result<Vec<Difference>, StreamsError> {
         let actual = self.actual(client).await?;
         let differences = self.compare(actual.as_ref());
@@ -187,7 +187,7 @@ impl Definition {
             Some(actual) => {
                 let kept = BEGINNING.iter().filter_map(|name| Some((name.to_string(), actual.get(*name)?.clone())));
                 config.extend(kept);
-                // What a newer version, or an operator, has added is not taken back.
+                // Additions of a newer version or an operator are kept.
                 for name in GROWING {
                     let (Some(Value::Array(defined)), Some(Value::Array(found))) =
                         (config.get_mut(name), actual.get(name))
@@ -223,7 +223,7 @@ impl Definition {
         self.config.get("storage").is_some_and(|kept| kept == "memory")
     }
 
-    /// Whether this is a worker pool's consumer: others begin with the first event there is.
+    /// Returns whether this is a worker pool's consumer: other consumers begin with the first event.
     fn is_of_work_items(&self) -> bool {
         let resumed = format!(".{}.", kind::TURN_RESUMED);
         let filters = self.config.get("filter_subjects").and_then(Value::as_array);
@@ -231,7 +231,7 @@ impl Definition {
     }
 }
 
-/// As [`check`], for a process that has no use for what is kept in memory, and no right to make it.
+/// Like [`check`], for a process that neither uses memory streams nor may create them.
 pub async fn check_kept(client: &Client, region: &str) -> Result<(), StreamsError> {
     for definition in definitions(region, None).iter().filter(|definition| !definition.is_in_memory()) {
         refuse_dangerous(definition, &definition.differences(client).await?)?;
@@ -239,11 +239,11 @@ pub async fn check_kept(client: &Client, region: &str) -> Result<(), StreamsErro
     Ok(())
 }
 
-/// Refuses to go on when something is missing or differs in a way that could lose or hide events.
+/// Refuses to continue if a definition is missing or differs in a way that could lose or hide events.
 ///
-/// Where everything that is kept in files is there, a missing stream that is kept in memory is created again: a single
-/// server forgets those, definition and all, when it restarts. Nothing is lost by that which a restart had not taken already.
-/// In a cluster such a stream is away while its one server is: everything goes on without it, so that is no reason to refuse.
+/// If all file streams exist, missing memory streams are created again: a single server forgets those, definition and all,
+/// when it restarts. Nothing is lost that the restart had not lost already. In a cluster a memory stream is away together
+/// with its one server: the rest works without it, so that is no reason to refuse.
 pub async fn check(client: &Client, region: &str) -> Result<(), StreamsError> {
     check_kept(client, region).await?;
     for definition in definitions(region, None).iter().filter(|definition| definition.is_in_memory()) {
@@ -278,14 +278,14 @@ fn refuse_dangerous(definition: &Definition, differences: &[Difference]) -> Resu
     Ok(())
 }
 
-/// Whether a list of subjects has all that is defined, and more.
+/// Returns whether a list of subjects holds all defined ones and more.
 fn is_superset(name: &str, found: &Value, defined: &Value) -> bool {
     let (Some(found), Some(defined)) = (found.as_array(), defined.as_array()) else { return false };
     GROWING.contains(&name) && defined.iter().all(|subject| found.contains(subject))
 }
 
 fn differences(defined: &Map<String, Value>, actual: &Map<String, Value>) -> Vec<Difference> {
-    // The server leaves out fields that are false, 0 or empty.
+    // The server omits fields that are false, 0 or empty.
     let unset =
         |value: &Value| matches!(value, Value::Null | Value::Bool(false)) || value == &Value::from(0) || value == "";
     let differ = |(name, value): (&String, &Value)| {
@@ -296,7 +296,7 @@ fn differences(defined: &Map<String, Value>, actual: &Map<String, Value>) -> Vec
     defined.iter().filter(|(name, _)| !BEGINNING.contains(&name.as_str())).filter_map(differ).collect()
 }
 
-/// Asks the JetStream API; `None` = the stream or consumer does not exist, else its configuration.
+/// Calls the JetStream API. Returns the configuration; `None` = the stream or consumer does not exist.
 async fn ask(
     client: &Client,
     what: &str,

@@ -1,20 +1,20 @@
-//! The users parted by accounts: a wall in the server, where permissions are none.
+//! NATS accounts of the users: a separation by the server, where permissions are not enough.
 //!
-//! Within one account, any answer of the server goes to any reply subject, so who may ask JetStream anything has stored messages
-//! delivered to a service of tools as if they were calls. Services, and those who call them, therefore have accounts without
-//! streams: nothing that is sent beside the streams arrives there. All that passes is that workers ask services of tools what
-//! they are.
+//! Within one account, any answer of the server goes to any reply subject, so a user that may send requests to JetStream
+//! can have stored messages delivered to a tool service as if they were calls. Services and their callers therefore have
+//! accounts without streams: no message of the streams' account arrives there. The only passage is the discovery of tool
+//! services by workers.
 
 use std::collections::BTreeMap;
 
 use super::{roles_of, user};
 use crate::subjects;
 
-/// The account that has the streams, and that of tools.
+/// The accounts of the streams, and of tools.
 const CORE: &str = "TURNSTREAM";
 const TOOLS: &str = "TURNSTREAM_TOOLS";
 
-/// The account of a role.
+/// Returns the account of a role.
 fn account(role: &str) -> &'static str {
     match role.split('-').next().unwrap_or(role) {
         "tool_caller" | "tool_provider" => TOOLS,
@@ -24,7 +24,7 @@ fn account(role: &str) -> &'static str {
     }
 }
 
-/// The users as a part of a server's configuration, each group in an account of its own.
+/// Returns the users as a part of a server's configuration, each group in its own account.
 pub fn server_config(region: &str, orgs: &[String]) -> String {
     let mut users: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (name, role) in &roles_of(region, orgs) {
@@ -53,7 +53,7 @@ pub fn server_config(region: &str, orgs: &[String]) -> String {
     )
 }
 
-/// Services are asked what they are over an import.
+/// Returns the import or export lines for the discovery of services.
 fn discovery(what: &str, line: impl Fn(&str) -> String) -> String {
     let ping = subjects::service_ping("*", "*");
     let lines = [subjects::SERVICES_INFO, ping.as_str()].map(|subject| format!("      {}\n", line(subject)));

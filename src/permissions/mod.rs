@@ -1,10 +1,11 @@
-//! What each role may do on NATS: the users of `ops/nats`, their form for a server's configuration, and whether a server has them.
+//! The NATS permissions of each role: the users of `ops/nats`, their form for a server's configuration, and a check of a
+//! running server.
 //!
-//! `ops/nats/permissions.json` is the one place where permissions are written; it is built into the program. It is written for
-//! the region `local`, like the definitions under `streams/`.
+//! `ops/nats/permissions.json` is the single source of the permissions; it is built into the program. It is written for the
+//! region `local`, like the definitions under `streams/`.
 //!
-//! - [`accounts`]: users parted by accounts.
-//! - [`reach`]: what a role can reach beyond the subjects that it may name.
+//! - [`accounts`]: users separated by accounts.
+//! - [`reach`]: the subjects and data in a role's reach beyond the subjects that it may name.
 
 pub mod accounts;
 pub mod reach;
@@ -27,24 +28,24 @@ use crate::{
 };
 
 const PERMISSIONS: &str = include_str!("../../ops/nats/permissions.json");
-/// How long a server's complaints are waited for, after everything that it was asked.
+/// Time for a server's refusals to arrive, after the last try.
 const COMPLAINTS_MS: u64 = 2_000;
-/// Tries between two looks at the complaints: the client library drops what it is not asked for in time.
+/// Tries between two reads of the refusals: the client library drops events that are not read in time.
 const TRIES_AT_ONCE: usize = 24;
 /// A sequence that no stream has: a message that expects it is never stored.
 const NEVER: &str = "9007199254740991";
 
-/// What a role may do.
+/// The permissions of a role.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Role {
-    /// What the role is for.
+    /// The purpose of the role.
     pub what: String,
     pub publish: Vec<String>,
     pub subscribe: Vec<String>,
-    /// May answer requests, wherever the answer goes.
+    /// The role may answer requests, on any reply subject.
     #[serde(default)]
     pub answers: bool,
-    /// What it reaches beyond its subjects ([`reach`]), each with the reason why it has to.
+    /// The role's reach beyond its subjects ([`reach`]), each with the reason for it.
     #[serde(default)]
     pub accepts: BTreeMap<String, String>,
 }
@@ -52,16 +53,16 @@ pub struct Role {
 /// Roles by name.
 pub type Roles = BTreeMap<String, Role>;
 
-/// The roles whose users may be one for each organisation.
+/// Roles that can have one user per organisation.
 const OF_ORGS: [&str; 3] = ["tool_provider", "otp_provider", "retrieve_provider"];
 
-/// The roles of a region.
+/// Returns the roles of a region.
 pub fn roles(region: &str) -> Roles {
     let text = PERMISSIONS.replace("_local", &format!("_{region}")).replace(".local.", &format!(".{region}."));
     serde_json::from_str(&text).expect("the file holds roles; a test reads it")
 }
 
-/// The roles of a region; where there are organisations, each has providers of its own, which serve it alone.
+/// Returns the roles of a region; given organisations, each has its own providers, which serve it alone.
 pub fn roles_of(region: &str, orgs: &[String]) -> Roles {
     let mut all = roles(region);
     for name in OF_ORGS.iter().filter(|_| !orgs.is_empty()) {
@@ -75,7 +76,7 @@ pub fn roles_of(region: &str, orgs: &[String]) -> Roles {
     all
 }
 
-/// The users as a part of a server's configuration. Passwords come from the server's environment.
+/// Returns the users as a part of a server's configuration. Passwords come from the server's environment.
 pub fn server_config(region: &str, orgs: &[String]) -> String {
     let users: Vec<String> = roles_of(region, orgs).iter().map(|(name, role)| user(name, role)).collect();
     format!(
@@ -103,21 +104,21 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// What a check has found.
+/// The findings of a check.
 #[derive(Debug, Default)]
 pub struct Checked {
-    /// What differs from the role, or is reached and not accepted; none = all is well.
+    /// Differences from the role, and reach that is not accepted; empty = the role is as defined.
     pub wrong: Vec<String>,
-    /// What the role reaches and has to, with the reasons.
+    /// Accepted reach of the role, with the reasons.
     pub accepted: Vec<String>,
 }
 
-/// Whether a connection has just the permissions of a role, and what it reaches with them.
+/// Checks that a connection has exactly the permissions of a role, and computes its reach with them.
 pub async fn check(bus: &Bus, name: &str, region: &str, orgs: &[String]) -> anyhow::Result<Checked> {
     let roles = roles_of(region, orgs);
     let role = roles.get(name).ok_or_else(|| anyhow::anyhow!("there is no role `{name}`"))?;
     let mut checked = Checked::default();
-    // Who may not ask the server is held to trying.
+    // A role without the right to query the server is checked by trying.
     if !role.publish.iter().any(|subject| subject == subjects::USER_INFO) {
         let own = tries(&role.publish, &role.subscribe);
         let refused = not_passed(bus, &own).await?;
@@ -141,12 +142,12 @@ pub async fn check(bus: &Bus, name: &str, region: &str, orgs: &[String]) -> anyh
     Ok(checked)
 }
 
-/// What the server lets a user do, as a role; where it differs from what it should be is told.
+/// Returns the server's permissions of a user as a role, and reports differences from the wanted ones.
 fn compare(actual: &Value, role: &Role, wrong: &mut Vec<String>) -> Role {
     let mut found = Role { publish: vec![], subscribe: vec![], ..role.clone() };
     let lists = [("publish", &role.publish, &mut found.publish), ("subscribe", &role.subscribe, &mut found.subscribe)];
     for (verb, wanted, found) in lists {
-        // No list means that everything is allowed.
+        // A missing list allows everything.
         let Some(allowed) = actual[verb]["allow"].as_array() else {
             wrong.push(format!("may {verb} on every subject"));
             found.push(subjects::EVERYTHING.into());
@@ -161,15 +162,16 @@ fn compare(actual: &Value, role: &Role, wrong: &mut Vec<String>) -> Role {
     found
 }
 
-/// What the server says of the connection's user.
+/// Returns the server's information on the connection's user.
 async fn permissions_of(client: &Client) -> anyhow::Result<Value> {
     let reply = soon(client.request(subjects::USER_INFO, "".into())).await.map_err(anyhow::Error::msg)?;
     let reply: Value = serde_json::from_slice(&reply.payload)?;
     Ok(reply["data"]["permissions"].clone())
 }
 
-/// Tries what other roles may do and this one may not. Nothing comes of it where the server does not refuse it: a message
-/// that would be stored expects what never is.
+/// Tries the permissions of other roles that this role lacks.
+///
+/// A try has no effect even if the server allows it: a message that would be stored expects a sequence that never exists.
 async fn refused(bus: &Bus, role: &Role, roles: &Roles) -> anyhow::Result<Vec<String>> {
     let of_others = |pick: fn(&Role) -> &Vec<String>| {
         let all: Vec<String> = roles.values().flat_map(pick).map(|subject| example(subject)).collect();
@@ -187,7 +189,7 @@ async fn refused(bus: &Bus, role: &Role, roles: &Roles) -> anyhow::Result<Vec<St
     Ok(open.into_iter().map(|what| format!("{what} is not refused")).collect())
 }
 
-/// Those tries that the server refuses.
+/// Returns the tries that the server refuses.
 async fn not_passed(bus: &Bus, tries: &[(Try, String)]) -> anyhow::Result<Vec<String>> {
     let mut refused = Vec::new();
     for some in tries.chunks(TRIES_AT_ONCE) {
@@ -197,21 +199,21 @@ async fn not_passed(bus: &Bus, tries: &[(Try, String)]) -> anyhow::Result<Vec<St
     Ok(refused)
 }
 
-/// A try of each subject.
+/// Returns a try of each subject.
 fn tries(publish: &[String], subscribe: &[String]) -> Vec<(Try, String)> {
     let published = publish.iter().map(|subject| (Try::Publish, example(subject)));
     let subscribed = subscribe.iter().map(|subject| (Try::Subscribe, subject.clone()));
     published.chain(subscribed).collect()
 }
 
-/// Something that a role may not do.
+/// The kind of a try.
 #[derive(Clone, Copy)]
 enum Try {
     Publish,
     Subscribe,
 }
 
-/// Makes some tries; returns those that the server lets pass.
+/// Makes some tries; returns those that the server allows.
 async fn not_refused(bus: &Bus, tries: &[(Try, String)]) -> anyhow::Result<Vec<String>> {
     let mut subscriptions = Vec::new();
     for (what, subject) in tries {
@@ -239,7 +241,7 @@ async fn not_refused(bus: &Bus, tries: &[(Try, String)]) -> anyhow::Result<Vec<S
     Ok(open)
 }
 
-/// A try as the server names it when it refuses it.
+/// Returns a try in the words of the server's refusal.
 fn words((what, subject): &(Try, String)) -> String {
     match what {
         Try::Publish => format!("publish to \"{}\"", subject.to_lowercase()),
@@ -247,12 +249,12 @@ fn words((what, subject): &(Try, String)) -> String {
     }
 }
 
-/// A subject that a pattern covers.
+/// Returns a subject that a pattern covers.
 fn example(pattern: &str) -> String {
     pattern.split('.').map(|token| if ["*", ">"].contains(&token) { "x" } else { token }).collect::<Vec<_>>().join(".")
 }
 
-/// Whether a pattern covers a subject.
+/// Returns whether a pattern covers a subject.
 fn covers(pattern: &str, subject: &str) -> bool {
     let mut tokens = subject.split('.');
     for wanted in pattern.split('.') {
@@ -266,7 +268,7 @@ fn covers(pattern: &str, subject: &str) -> bool {
     tokens.next().is_none()
 }
 
-/// Whether some subject is covered by both patterns.
+/// Returns whether a subject exists that both patterns cover.
 fn overlaps(a: &str, b: &str) -> bool {
     let (mut a, mut b) = (a.split('.'), b.split('.'));
     loop {

@@ -1,8 +1,9 @@
-//! What a role can reach on NATS, which is more than the subjects that it may name.
+//! The reach of a role on NATS, which is more than the subjects that it may name.
 //!
-//! A server checks the subject of a message and nothing that is said in it: a push consumer delivers to any subject, every answer
-//! of JetStream goes to any reply subject, a header rolls a stream up, a name in an API subject can be another's consumer. Each
-//! such way is found here from a role's lists and the definitions of the streams. What a role needs all the same stands in
+//! A server checks the subject of a message and none of its content: a push consumer delivers to any subject, every answer
+//! of JetStream goes to any reply subject, a header rolls a stream up, a name in an API subject can be another role's
+//! consumer. Each such way is derived here from a role's lists and the stream definitions. Reach that a role needs stands
+//! in `accepts` of `permissions.json`, with its reason.
 //! `accepts` of `permissions.json`, with its reason.
 
 use serde_json::Value;
@@ -10,15 +11,15 @@ use serde_json::Value;
 use super::{Role, Roles, overlaps};
 use crate::{log::streams::Definition, subjects};
 
-/// Something that a role reaches.
+/// One item of a role's reach.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Reach {
-    /// As `accepts` names it: `consumer on CHAT_local`.
+    /// The item's key in `accepts`: `consumer on CHAT_local`.
     pub id: String,
     pub why: &'static str,
 }
 
-/// What JetStream may be asked of a stream, what that is called, and what it leads to.
+/// The JetStream requests on a stream, with their names and consequences.
 const OF_STREAMS: [(&str, &str, &str); 7] = [
     (
         "CREATE",
@@ -46,7 +47,7 @@ const REPLIES: &str = "answers of streams and of JetStream go to any reply subje
 const ANSWERS: &str = "it answers on any subject that a request names";
 const EVERYTHING: &str = "all of JetStream's administration";
 
-/// Everything that a role reaches beside the subjects that it may name, in the order of its ids.
+/// Returns the reach of a role beside the subjects that it may name, ordered by id.
 pub fn of(role: &Role, roles: &Roles, streams: &[Definition]) -> Vec<Reach> {
     let may = |subject: &str| role.publish.iter().any(|allowed| overlaps(allowed, subject));
     if role.publish.iter().any(|allowed| allowed == subjects::STREAMS_ALL) {
@@ -82,7 +83,7 @@ pub fn of(role: &Role, roles: &Roles, streams: &[Definition]) -> Vec<Reach> {
     found.extend(is_answered.then(|| reach("replies".into(), REPLIES)));
     let answering =
         roles.iter().filter(|(_, other)| other.answers && other.subscribe.iter().any(|subject| may(subject)));
-    // Every role may ask what micro services there are; they answer at its own inbox.
+    // Every role may discover micro services; they answer at its own inbox.
     let answering = answering.filter(|(_, other)| *other != role);
     found.extend(answering.map(|(name, _)| reach(format!("answers of {name}"), ANSWERS)));
     found.sort();
@@ -90,7 +91,7 @@ pub fn of(role: &Role, roles: &Roles, streams: &[Definition]) -> Vec<Reach> {
     found
 }
 
-/// What a role reaches and nobody has accepted.
+/// Returns the reach of a role that is not accepted.
 pub fn open(role: &Role, roles: &Roles, streams: &[Definition]) -> Vec<Reach> {
     of(role, roles, streams).into_iter().filter(|reach| !role.accepts.contains_key(&reach.id)).collect()
 }
@@ -99,7 +100,7 @@ fn reach(id: String, why: &'static str) -> Reach {
     Reach { id, why }
 }
 
-/// The subjects that a stream takes.
+/// Returns the subjects of a stream.
 fn taken(definition: &Definition) -> impl Iterator<Item = &str> {
     definition.config.get("subjects").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
@@ -109,7 +110,7 @@ mod tests {
     use super::*;
     use crate::{log::streams, permissions};
 
-    /// The permissions before roles were held to what they reach.
+    /// The permissions before reach was checked.
     const BEFORE: &str = include_str!("../../tests/data/permissions.before.json");
 
     fn ids(found: Vec<Reach>) -> Vec<String> {

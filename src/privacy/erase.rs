@@ -1,4 +1,4 @@
-//! Finding what is to be erased, and erasing it.
+//! Finds the content to erase, and erases it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,28 +32,28 @@ use crate::{
     subjects::{self, ConversationKey},
 };
 
-/// By whom retention's erasures are.
+/// The author of retention's erasures.
 pub const RETENTION: &str = "retention";
 
-/// What is in some conversations.
+/// The content of some conversations.
 #[derive(Default)]
 pub struct Found {
     pub people: BTreeMap<Uuid, BTreeSet<Person>>,
-    /// Where each of them is.
+    /// The log keys of the conversations.
     pub keys: BTreeMap<Uuid, ConversationKey>,
-    /// Events that hold something to erase and are stored in the clear.
+    /// Clear events with erasable content, by conversation.
     pub clear_events: BTreeMap<Uuid, u64>,
-    /// Conversations of which something is left to erase.
+    /// Conversations with content left to erase.
     pub readable: BTreeSet<Uuid>,
-    /// Conversations with a turn that has not ended.
+    /// The unfinished turn of each conversation that has one.
     pub active: BTreeMap<Uuid, Uuid>,
-    /// Conversations in which something can't be opened now, and why.
+    /// Conversations with content that can't be decrypted now, and the reason.
     pub closed: BTreeMap<Uuid, String>,
-    /// When the last event of each was stored.
+    /// Time of the last stored event of each conversation.
     pub last_at: BTreeMap<Uuid, DateTime<Utc>>,
 }
 
-/// What is to be erased, and why.
+/// The conversations to erase, and the reason.
 pub struct Order {
     pub person: Option<Person>,
     pub conversations: BTreeSet<Uuid>,
@@ -62,13 +62,13 @@ pub struct Order {
     pub by: String,
 }
 
-/// What was done.
+/// The result of an erasure.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Erased {
     pub conversations: u64,
     pub keys: u64,
     pub clear_events: u64,
-    /// Conversations that could not be erased, and why: that they shall be is in the ledger.
+    /// Conversations that could not be erased, and the reason; their request stays in the ledger.
     pub failed: BTreeMap<Uuid, String>,
 }
 
@@ -82,7 +82,7 @@ impl Erased {
 }
 
 impl Found {
-    /// Reads all of a region; `progress` is told the sequence that was read last.
+    /// Reads all conversations of a region; `progress` gets the sequence that was read last.
     pub async fn in_region(log: &NatsLog, region: &str, progress: impl Fn(u64)) -> Result<Self, ReadError> {
         let mut scan = Scan::new(log.clone(), region, None);
         let mut found = Self::default();
@@ -94,7 +94,7 @@ impl Found {
         Ok(found)
     }
 
-    /// Reads a conversation; nothing is found when it is not there.
+    /// Reads a conversation; the result is empty if it does not exist.
     pub async fn in_conversation(log: &NatsLog, region: &str, conversation: Uuid) -> Result<Self, ReadError> {
         let (stream, events) = (subjects::stream_name(CHAT, region), subjects::events_of(region, Some(conversation)));
         let last = log.get(&stream, &json!({ "last_by_subj": events }), Via::Leader).await?;
@@ -118,7 +118,7 @@ impl Found {
         self.keys.entry(id).or_insert(key);
         let recorded = match log.decode(message).await {
             Ok(stored) => stored.recorded,
-            // One that can't be opened costs nobody else.
+            // An undecryptable event does not stop the erasure of other conversations.
             Err(error @ (ReadError::Sealed(_) | ReadError::NoKey(_))) => {
                 self.closed.entry(id).or_insert(error.to_string());
                 return Ok(());
@@ -128,7 +128,7 @@ impl Found {
         let event = &recorded.event;
         self.people.entry(id).or_default().extend(Person::all_of(event));
         self.follow_turn(id, &recorded);
-        // What can't be read may say anything.
+        // An unreadable event may hold any content.
         if class_of(event).is_some() || matches!(event, Event::Unreadable(_)) {
             self.readable.insert(id);
             *self.clear_events.entry(id).or_default() += u64::from(!is_sealed);
@@ -153,7 +153,7 @@ impl Found {
         }
     }
 
-    /// What is in these and in others.
+    /// Adds other conversations.
     pub fn add(&mut self, others: Self) {
         self.people.extend(others.people);
         self.keys.extend(others.keys);
@@ -164,14 +164,14 @@ impl Found {
         self.last_at.extend(others.last_at);
     }
 
-    /// The conversations that a person is in.
+    /// Returns the conversations that name a person.
     pub fn of(&self, person: &Person) -> BTreeSet<Uuid> {
         let with = self.people.iter().filter(|(_, people)| people.contains(person));
         with.map(|(id, _)| *id).filter(|id| self.readable.contains(id)).collect()
     }
 }
 
-/// Erases conversations that were found; `progress` is called with each.
+/// Erases conversations that were found; `progress` is called for each.
 pub async fn erase(
     log: &NatsLog,
     ledger: &mut Ledger,
@@ -180,7 +180,7 @@ pub async fn erase(
     progress: impl Fn(),
 ) -> Result<Erased, LedgerError> {
     let mut done = Erased::default();
-    // One that is held fails all of them, before anything is erased.
+    // One hold fails the whole order, before any key is destroyed.
     ledger.refuse_held(&order.conversations, &found.people)?;
     let all: Vec<Uuid> = order.conversations.iter().copied().collect();
     for conversations in all.chunks(limits::ERASE_BATCH) {
@@ -203,11 +203,13 @@ pub async fn erase(
     Ok(done)
 }
 
-/// Whether retention may still erase this.
+/// Decides whether retention may still erase a conversation.
 pub type StillDue<'a> = &'a (dyn Fn(Uuid, Extent, &Found) -> bool + Sync);
 
-/// Completes erasures that were requested by a process that then died, or that could not be carried out in part. What is held by now
-/// stays; so does what retention had found and is not due any more. Without `still_due`, retention's are left to it.
+/// Completes open erasures: their process died, or a part could not be carried out.
+///
+/// Conversations that are held by now stay; so do retention's finds that are no longer due. Without `still_due`,
+/// retention's erasures are left to its sweep.
 pub async fn complete_open(
     log: &NatsLog,
     ledger: &mut Ledger,
@@ -223,7 +225,7 @@ pub async fn complete_open(
         }
         let (mut found, mut keys, mut failed, mut kept) = (Found::default(), 0, BTreeMap::new(), Vec::new());
         for id in &conversations {
-            // Where it can be read, its key is there, and who is in it can be told.
+            // A readable conversation still has its key, and its people are known.
             if let Ok(now) = Found::in_conversation(log, region, *id).await {
                 let is_held = ledger.hold_on(*id, now.people.get(id)).is_some();
                 let is_over =
@@ -234,7 +236,8 @@ pub async fn complete_open(
                     continue;
                 }
             }
-            // A key may have been deleted and its mark not been left: then nothing can be read before it is.
+            // A key may have been deleted without a marker: then the conversation is unreadable until the marker is
+            // written.
             let destroyed = destroy_keys(log, *id, extent).await.map_err(|error| error.to_string());
             let one = match destroyed {
                 Ok(destroyed) => {
@@ -256,7 +259,7 @@ pub async fn complete_open(
     Ok(done)
 }
 
-/// An erasure that is in the ledger.
+/// An erasure in the ledger.
 struct Requested {
     erasure: Uuid,
     person: Option<Person>,
@@ -264,13 +267,14 @@ struct Requested {
     extent: Extent,
     reason: String,
     by: String,
-    /// Keys that are destroyed already.
+    /// Number of keys destroyed already.
     keys: u64,
 }
 
 impl Requested {
-    /// Erases the conversations, but for those that have failed already. What fails stays in the ledger as an erasure of its own,
-    /// so that it holds up the completion of no other.
+    /// Erases the conversations except those in `failed`.
+    ///
+    /// Failures stay in the ledger as an erasure of their own, so they don't delay the completion of the others.
     async fn carry_out(
         self,
         log: &NatsLog,
@@ -300,7 +304,7 @@ impl Requested {
             let deed = Deed::EraseRequested { erasure: ids::new_random(), person, conversations: rest, extent, reason };
             match ledger.add(Entry { at: Utc::now(), by: by.clone(), deed }, &found.people).await {
                 Ok(()) => {}
-                // All of the erasure stays open, and held conversations stay readable, until the hold is lifted.
+                // The whole erasure stays open, and held conversations stay readable, until the hold is lifted.
                 Err(LedgerError::Held { .. }) => return Ok(Erased { failed, keys, ..Erased::default() }),
                 Err(error) => return Err(error),
             }
@@ -312,8 +316,10 @@ impl Requested {
     }
 }
 
-/// (1) Destroy the keys; (2) take away what is kept of the conversation for a while, and what names it in lists; (3) have every
-/// process forget it. Returns how many keys there were.
+/// Erases a conversation and returns the number of destroyed keys.
+///
+/// (1) Destroy the keys; (2) delete the snapshot, the live frames and the index entries; (3) have every process drop its
+/// state.
 async fn destroy(
     log: &NatsLog,
     conversation: Uuid,

@@ -1,4 +1,5 @@
-//! What was held and erased: entries on `audit.{region}.privacy.…`, one chain, so that a hold and an erasure can't miss each other.
+//! The ledger of holds and erasures: entries on `audit.{region}.privacy.…`, appended as one chain, so that a concurrent
+//! hold and erasure see each other.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,17 +26,17 @@ const AUDIT: &str = "AUDIT";
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
     pub at: DateTime<Utc>,
-    /// Who did it, in their own words.
+    /// The author, in their own words.
     pub by: String,
     #[serde(flatten)]
     pub deed: Deed,
 }
 
-/// What was done.
+/// The recorded act.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "deed", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum Deed {
-    /// Nothing of it may be erased.
+    /// The held conversations must not be erased.
     HoldPlaced {
         hold: Uuid,
         on: Held,
@@ -54,11 +55,11 @@ pub enum Deed {
         extent: Extent,
         reason: String,
     },
-    /// They are.
+    /// The keys are destroyed.
     EraseCompleted {
         erasure: Uuid,
         keys_destroyed: u64,
-        /// Events of these conversations that were stored in the clear, before payloads were sealed: those can't be erased.
+        /// Events stored in the clear, before payloads were encrypted: they can't be erased.
         clear_events: u64,
     },
 }
@@ -74,7 +75,7 @@ impl Deed {
     }
 }
 
-/// What a hold is on.
+/// The target of a hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Held {
@@ -91,12 +92,12 @@ impl fmt::Display for Held {
     }
 }
 
-/// How much of a conversation is erased.
+/// The part of a conversation that is erased.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Extent {
     All,
-    /// What was asked of tools and people on the way, and what came back.
+    /// Requests to tools and people during turns, and their results.
     Tools,
 }
 
@@ -116,7 +117,7 @@ impl fmt::Display for Extent {
     }
 }
 
-/// Why an entry was not added.
+/// The reason why an entry was not added.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     #[error("{0}")]
@@ -125,12 +126,12 @@ pub enum LedgerError {
     Append(#[from] AppendError),
     #[error("an entry of the ledger is malformed: {0}")]
     Malformed(#[from] serde_json::Error),
-    /// A conversation that was to be erased, and the hold on it.
+    /// A hold on a conversation that was to be erased.
     #[error("{conversation} is held ({hold}): {reason}")]
     Held { conversation: Uuid, hold: Uuid, reason: String },
 }
 
-/// The entries of a region, as far as they were read.
+/// The ledger of a region, as read so far.
 pub struct Ledger {
     log: NatsLog,
     region: String,
@@ -140,7 +141,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Reads what there is.
+    /// Reads the whole ledger.
     pub async fn read(log: NatsLog, region: &str) -> Result<Self, LedgerError> {
         let (holds, open) = (BTreeMap::new(), BTreeMap::new());
         let mut ledger = Self { log, region: region.to_string(), last_seq: 0, holds, open };
@@ -148,18 +149,19 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// The holds that are in force.
+    /// Returns the holds in force.
     pub fn holds(&self) -> impl Iterator<Item = (&Uuid, &Held, &Entry)> {
         self.holds.iter().map(|(hold, (held, entry))| (hold, held, entry))
     }
 
-    /// Erasures that were requested and not completed: their process died, or a part could not be erased.
+    /// Returns the erasures that were requested and not completed: their process died, or a part could not be erased.
     pub fn open(&self) -> Vec<Entry> {
         self.open.values().cloned().collect()
     }
 
-    /// Adds an entry, on all that others have added meanwhile. An erasure is refused when a hold is on one of its
-    /// conversations, of which `people` tells who is in them.
+    /// Appends an entry after all concurrent ones.
+    ///
+    /// An erasure is refused if one of its conversations is held; `people` names the people in them.
     pub async fn add(&mut self, entry: Entry, people: &BTreeMap<Uuid, BTreeSet<Person>>) -> Result<(), LedgerError> {
         let payload = serde_json::to_vec(&entry).expect("an entry is a map with string keys");
         let subject = subjects::audit_privacy(&self.region, entry.deed.kind());
@@ -182,7 +184,7 @@ impl Ledger {
         }
     }
 
-    /// Fails when a hold is on one of these conversations.
+    /// Fails if one of these conversations is held.
     pub fn refuse_held(
         &self,
         conversations: &BTreeSet<Uuid>,
@@ -196,7 +198,7 @@ impl Ledger {
         }
     }
 
-    /// The hold on a conversation that these people are in, and its reason.
+    /// Returns the hold on a conversation with these people, and its reason.
     pub fn hold_on(&self, conversation: Uuid, people: Option<&BTreeSet<Person>>) -> Option<(Uuid, &str)> {
         let (hold, (_, entry)) = self.holds.iter().find(|(_, (held, _))| match held {
             Held::Conversation(id) => *id == conversation,
@@ -216,7 +218,7 @@ impl Ledger {
                 self.last_seq = message.seq;
                 match (serde_json::from_slice(&message.payload), subjects::parse_audit_privacy(&message.subject)) {
                     (Ok(entry), _) => self.take(entry),
-                    // It may be a hold on anything, so nothing is erased until people have looked at it.
+                    // A malformed hold may cover anything, so erasing stops until an operator has inspected it.
                     (Err(error), Some(Privacy::HoldPlaced)) => return Err(error.into()),
                     (Err(error), _) => {
                         tracing::error!(%error, seq = message.seq, "an entry of the ledger is malformed; it is void");

@@ -1,11 +1,14 @@
-//! Erasing what people said, and holding against it.
+//! Erasure of conversations, and legal holds against it.
 //!
-//! - [`person`]: who is in a conversation.   - [`ledger`]: what was held and erased, beside the log.
-//! - [`erase`]: finding conversations and destroying their keys.   - [`retain`]: which are kept long enough.   - [`sweep`]: erases those.
+//! - [`person`]: the people in a conversation.
+//! - [`ledger`]: holds and erasures, beside the log.
+//! - [`erase`]: finds conversations and destroys their keys.
+//! - [`retain`]: the conversations at the end of their retention.
+//! - [`sweep`]: erases those.
 //!
-//! Contract: a conversation is erased when its keys are destroyed. Its events stay, sealed for good, and with them the chain of
-//! digests. What is asked is recorded before it is done, so that it is done by somebody else when this process dies; a legal
-//! hold that is in the ledger by then prevents it.
+//! Contract: a conversation is erased when its keys are destroyed (crypto-shredding). Its events stay, encrypted for good,
+//! and with them the chain of digests. A request is recorded before it is carried out, so another process completes it if
+//! this one dies; a legal hold that is in the ledger by then prevents it.
 
 pub mod erase;
 pub mod ledger;

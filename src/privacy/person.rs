@@ -1,4 +1,4 @@
-//! People, as holds and erasures name them.
+//! People, as named by holds and erasures.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -9,20 +9,21 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::{Event, conversation::owner_of};
 
-/// A person as the ledger names them: it stays, so it holds a hash of the address or id that they are known by.
+/// A person's name in the ledger: a hash of their address or id, because the ledger is never erased.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Person(String);
 
 impl Person {
-    /// Whoever has this e-mail address, or this id at the issuer of tokens. Case and blanks around it don't count.
+    /// Returns the person with this e-mail address, or this id at the token issuer.
+    ///
+    /// Case and surrounding blanks don't count.
     pub fn new(name: &str) -> Option<Self> {
         let hash = Sha256::digest(owner_of(name)?.as_bytes());
         Some(Self(hash[..16].iter().map(|byte| format!("{byte:02x}")).collect()))
     }
 
-    /// Everybody whom an event names: by the address that a session was opened with or that a form was filled in with, or by
-    /// the id of whoever asked.
+    /// Returns the people named by an event: the address of a session's opening or a form, and the id of the asking user.
     pub fn all_of(event: &Event) -> BTreeSet<Self> {
         let names: Vec<&str> = match event {
             Event::SessionOpened(e) => e.user_email.as_deref().into_iter().collect(),
@@ -41,7 +42,7 @@ impl fmt::Display for Person {
     }
 }
 
-/// E-mail addresses among the values of a form.
+/// Returns the e-mail addresses among the values of a form.
 fn addresses(values: Option<&Map<String, Value>>) -> Vec<&str> {
     let texts = values.into_iter().flat_map(|values| values.values()).filter_map(Value::as_str);
     texts.filter(|text| text.contains('@')).collect()

@@ -1,7 +1,7 @@
-//! Which conversations have been kept long enough.
+//! Finds the conversations at the end of their retention.
 //!
-//! They are found in the order of their keys, a batch at a time, and a batch takes a few requests however many there are. What was
-//! erased has no key, so a sweep that is interrupted goes on where it was.
+//! Conversations are found in the order of their keys, in batches of a few requests each, regardless of size. An erased
+//! conversation has no key, so an interrupted sweep continues where it stopped.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -23,23 +23,23 @@ use crate::{
     subjects::{self, ConversationKey},
 };
 
-/// The classes of which a conversation has keys, by name.
+/// The classes of a conversation's keys, by name.
 pub(super) type Classes = BTreeSet<&'static str>;
 
-/// A conversation of which something is due, and how much.
+/// A conversation that is due, and the extent.
 pub(super) struct Due {
     pub conversation: Uuid,
     pub extent: Extent,
     pub classes: Classes,
 }
 
-/// The conversations of which something is due at a time.
+/// The conversations that are due at a time.
 pub(super) struct Overdue<'a> {
     log: &'a NatsLog,
     region: &'a str,
     privacy: &'a Privacy,
     now: DateTime<Utc>,
-    /// Keys that are younger are of conversations of which nothing is due.
+    /// Younger keys belong to conversations that are not due.
     oldest: DateTime<Utc>,
     from: u64,
     more: bool,
@@ -52,14 +52,14 @@ impl<'a> Overdue<'a> {
         Self { log, region, privacy, now, oldest: oldest.unwrap_or_default(), from: 1, more: oldest.is_some() }
     }
 
-    /// How far the bucket of keys was read, and how far it goes.
+    /// Returns the position in the bucket of keys, and its end.
     pub async fn position(&self) -> Result<(u64, u64), ReadError> {
         let last =
             self.log.get(keys::STREAM, &json!({ "last_by_subj": subjects::keys_of(None) }), Via::Replica).await?;
         Ok((self.from - 1, last.map_or(0, |last| last.seq)))
     }
 
-    /// The next of them. `None`: there are no more.
+    /// Returns the next due conversations. `None`: no more keys.
     pub async fn next(&mut self) -> Result<Option<Vec<Due>>, ReadError> {
         if !self.more {
             return Ok(None);
@@ -72,14 +72,13 @@ impl<'a> Overdue<'a> {
         old.iter().for_each(|message| take_key(message, &mut named));
         let ids: Vec<Uuid> = named.keys().copied().collect();
         let classes = self.classes(&ids).await?;
-        // Every conversation has a key of what was said, by which it is found once; what is left of one that has not is found by
-        // its other keys.
+        // A conversation is found once, by its key of the class "said"; after that key is gone, by its other keys.
         let said = Class::Said.name();
         let is_found = |id: &Uuid| named[id].contains(said) || classes.get(id).is_some_and(|all| !all.contains(said));
         let ids: Vec<Uuid> = ids.into_iter().filter(is_found).collect();
         let lasts = self.lasts(&ids).await?;
         let due = classes.into_iter().filter_map(|(conversation, classes)| {
-            // Conversations of other regions are those regions' business.
+            // Conversations of other regions are left to those regions.
             let (org, _, at) = lasts.get(&conversation)?;
             let extent = extent(self.privacy, org, &classes, self.now - *at)?;
             Some(Due { conversation, extent, classes })
@@ -87,16 +86,16 @@ impl<'a> Overdue<'a> {
         Ok(Some(due.collect()))
     }
 
-    /// Whether something is still due of a conversation with a last event of this time.
+    /// Returns whether a conversation with a last event of this time is still due.
     pub fn is_due(&self, due: &Due, org: &str, last_at: DateTime<Utc>) -> bool {
         extent(self.privacy, org, &due.classes, self.now - last_at) == Some(due.extent)
     }
 
-    /// The classes of which these conversations have keys.
+    /// Returns the classes of these conversations' keys.
     async fn classes(&self, ids: &[Uuid]) -> Result<BTreeMap<Uuid, Classes>, ReadError> {
         let mut found = BTreeMap::new();
         for some in ids.chunks(limits::RETAIN_KEYS) {
-            // By their names: whatever else stands beside them is not asked for.
+            // The filters name the known classes: other entries are not requested.
             let of_one = |id: &Uuid| Class::ALL.map(|(_, name)| subjects::key_of(*id, name));
             let filters: Vec<String> = some.iter().flat_map(of_one).collect();
             match self.log.last_of(keys::STREAM, &filters).await? {
@@ -107,7 +106,7 @@ impl<'a> Overdue<'a> {
         Ok(found)
     }
 
-    /// Of the last event of each conversation: its organisation, its sequence and its time.
+    /// Returns organisation, sequence and time of the last event of each conversation.
     async fn lasts(&self, ids: &[Uuid]) -> Result<HashMap<Uuid, (String, u64, DateTime<Utc>)>, ReadError> {
         let stream = subjects::stream_name(CHAT, self.region);
         let filters: Vec<String> = ids.iter().map(|id| subjects::events_of(self.region, Some(*id))).collect();
@@ -137,7 +136,7 @@ fn days(days: u64) -> Option<TimeDelta> {
     TimeDelta::try_days(i64::try_from(days).ok()?)
 }
 
-/// How much of a conversation is due that has been silent for so long.
+/// Returns the due extent of a conversation that has been silent for this time.
 fn extent(privacy: &Privacy, org: &str, classes: &Classes, silent: TimeDelta) -> Option<Extent> {
     let is_over = |kept: Option<u64>| kept.and_then(days).is_some_and(|kept| silent >= kept);
     if is_over(privacy.retain_days.of(org)) {

@@ -1,7 +1,7 @@
-//! Erases conversations at the end of their retention, a batch at a time.
+//! Erases conversations at the end of their retention, in batches.
 //!
-//! Contract: memory holds the conversations of one batch. A sweep that dies is completed by the next one, which erases nothing twice.
-//! A conversation that can't be erased costs no other: it is named, and tried again by the next sweep.
+//! Contract: memory holds the conversations of one batch. A sweep that dies is completed by the next one, which erases
+//! nothing twice. A conversation that can't be erased delays no other: it is reported, and retried by the next sweep.
 
 use std::collections::BTreeSet;
 
@@ -22,37 +22,37 @@ use crate::{
     subjects::ConversationKey,
 };
 
-/// A sweep: where, when, and how many conversations at a time.
+/// The parameters of a sweep.
 pub struct Sweep<'a> {
     pub log: &'a NatsLog,
     pub region: &'a str,
     pub privacy: &'a Privacy,
     /// The time at which conversations are due.
     pub at: DateTime<Utc>,
-    /// Only count.
+    /// Only count due conversations.
     pub dry_run: bool,
-    /// Conversations that are read and erased at a time.
+    /// Conversations that are read and erased in one batch.
     pub batch: usize,
 }
 
-/// A sweep's reports while it goes on.
+/// A progress report of a sweep.
 pub enum Told {
-    /// Of so many keys, so many were looked at.
+    /// Position in the bucket of keys.
     Position { read: u64, all: u64 },
-    /// Something in it can't be opened; it is erased all the same.
+    /// Content of the conversation can't be decrypted; it is erased all the same.
     Closed { conversation: Uuid, cause: String },
-    /// A hold was placed on it meanwhile.
+    /// A hold was placed on the conversation meanwhile.
     HeldNow { conversation: Uuid },
-    /// It can't be erased now.
+    /// The conversation can't be erased now.
     Failed { conversation: Uuid, cause: String },
 }
 
-/// How many conversations there were of an extent.
+/// Counts of the conversations of one extent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     pub due: u64,
     pub held: u64,
-    /// With a turn that has not ended.
+    /// Conversations with an unfinished turn.
     pub busy: u64,
     pub failed: u64,
     pub erased: u64,
@@ -75,14 +75,15 @@ impl Swept {
         }
     }
 
-    /// Conversations that could not be erased.
+    /// Returns the number of conversations that could not be erased.
     pub fn failed(&self) -> u64 {
         self.all.failed + self.tools.failed + self.still_open
     }
 }
 
 impl Sweep<'_> {
-    /// (1) Complete the erasures that an earlier sweep began; (2) find due conversations, batch by batch; (3) erase each full batch.
+    /// Runs the sweep: (1) complete the erasures that an earlier sweep began; (2) find due conversations, batch by batch;
+    /// (3) erase each full batch.
     pub async fn run(&self, ledger: &mut Ledger, told: &impl Fn(Told)) -> Result<Swept, LedgerError> {
         let (mut swept, mut still_open) = (Swept::default(), BTreeSet::new());
         if !self.dry_run {
@@ -123,7 +124,7 @@ impl Sweep<'_> {
         }
     }
 
-    /// Reads a batch of conversations and erases those that may be.
+    /// Reads a batch of conversations and erases the erasable ones.
     async fn serve(
         &self,
         ledger: &mut Ledger,
@@ -146,7 +147,7 @@ impl Sweep<'_> {
                     continue;
                 }
             };
-            // Something was said in it meanwhile, or a copy of the log did not know of it.
+            // The conversation had a message meanwhile, or a replica lagged behind.
             let is_due = |(key, at): (&ConversationKey, _)| overdue.is_due(due, &key.org, at);
             if !one.keys.get(&id).zip(one.last_at.get(&id).copied()).is_some_and(is_due) {
                 continue;
@@ -191,7 +192,7 @@ impl Sweep<'_> {
                         .for_each(|(conversation, cause)| told(Told::Failed { conversation, cause }));
                     break;
                 }
-                // The others are due all the same.
+                // The other conversations are due all the same.
                 Err(LedgerError::Held { conversation, .. }) if conversations.remove(&conversation) => {
                     tally.held += 1;
                     told(Told::HeldNow { conversation });

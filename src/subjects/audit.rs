@@ -1,6 +1,6 @@
-//! What is kept of the log beside it: its seals, and who asked for what to be erased or held.
+//! The stream AUDIT: signed checkpoints, and the ledger of holds and erasures.
 
-/// What the stream AUDIT says of a conversation's privacy.
+/// The kind of a ledger entry about a conversation's privacy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Privacy {
     HoldPlaced,
@@ -24,19 +24,19 @@ pub fn audit_checkpoint(region: &str) -> String {
     format!("audit.{region}.checkpoint")
 }
 
-/// `audit.{region}.privacy.{what}`: a hold was placed or lifted, an erasure was asked for or is done. Publisher: who does it.
-/// Readers: auditors. Stream: AUDIT.
+/// `audit.{region}.privacy.{what}`: a hold was placed or lifted, an erasure was requested or completed. Publisher: the
+/// process that does it. Readers: auditors. Stream: AUDIT.
 pub fn audit_privacy(region: &str, what: Privacy) -> String {
     let name = Privacy::ALL.iter().find(|(known, _)| *known == what).map_or("", |(_, name)| name);
     format!("audit.{region}.privacy.{name}")
 }
 
-/// `audit.{region}.privacy.*`: all of that.
+/// `audit.{region}.privacy.*`: all ledger entries.
 pub fn audit_privacy_all(region: &str) -> String {
     format!("audit.{region}.privacy.*")
 }
 
-/// What a subject of [`audit_privacy`] says.
+/// Parses the kind from a subject of [`audit_privacy`].
 pub fn parse_audit_privacy(subject: &str) -> Option<Privacy> {
     let (region, name) = subject.strip_prefix("audit.")?.split_once(".privacy.")?;
     let known = Privacy::ALL.iter().find(|(_, known)| *known == name);

@@ -10,25 +10,26 @@ pub fn edge_key(region: &str, edge: Uuid) -> String {
     format!("{region}.{edge}")
 }
 
-/// Key of a note in the bucket TURNS: `{org}.{conversation}`; without a conversation, of all of the organisation's.
+/// Key of a note in the bucket TURNS: `{org}.{conversation}`; without a conversation, the filter of all notes of the
+/// organisation.
 pub fn turn_note_key(org: &str, conversation: Option<Uuid>) -> String {
     let conversation = conversation.map_or_else(|| "*".to_string(), |conversation| conversation.to_string());
     format!("{}.{conversation}", encode_token(org))
 }
 
-/// Key of a number in the bucket TURNS, how many connections an edge has: `connections.{org|address}.{whose}.{edge}`; without an
-/// edge, those of all edges.
+/// Key of an edge's connection count in the bucket TURNS: `connections.{org|address}.{key}.{edge}`; without an edge, the
+/// filter of all edges' counts.
 pub fn connections_key(whose: Counted, edge: Option<Uuid>) -> String {
     let edge = edge.map_or_else(|| "*".to_string(), |edge| edge.to_string());
     format!("connections.{}.{edge}", whose_token(whose))
 }
 
-/// Key of a browser in the bucket VISITORS: `{org}.{visitor}`, where the visitor is a hash of agent and fingerprint.
+/// Key of a browser in the bucket VISITORS: `{org}.{visitor}`; the visitor is a hash of agent and fingerprint.
 pub fn visitor_key(org: &str, agent: &str, fingerprint: &str) -> String {
     format!("{}.{}", encode_token(org), hash(&format!("{}.{fingerprint}", encode_token(agent))))
 }
 
-/// Key of what a session proves in the bucket RESTORE.
+/// Key of a session's proof in the bucket RESTORE.
 pub fn restore_key(session: Uuid) -> String {
     session.to_string()
 }
@@ -38,53 +39,56 @@ pub fn challenge_key(session: Uuid) -> String {
     format!("challenge.{session}")
 }
 
-/// Key of something that may be used once in the bucket ONCE; `id` is a hash.
+/// Key of a single-use value in the bucket ONCE; `id` is a hash.
 pub fn once_key(id: &str) -> String {
     encode_token(id)
 }
 
-/// Key of a connector in the bucket SETTINGS: `{org}.connector.{id}`; without an id, of all of the organisation's.
+/// Key of a connector in the bucket SETTINGS: `{org}.connector.{id}`; without an id, the filter of all connectors of the
+/// organisation.
 pub fn connector_key(org: &str, connector: Option<Uuid>) -> String {
     let id = connector.map_or_else(|| "*".to_string(), |id| id.to_string());
     format!("{}.connector.{id}", encode_token(org))
 }
 
-/// `$KV.KEYS.{conversation}.{class}`: the key of a conversation's payloads of a class. Publishers: edges and workers, once; who
-/// erases. Readers: edges, workers, auditors. Stream: KV_KEYS.
+/// `$KV.KEYS.{conversation}.{class}`: the key of a conversation's payloads of a class. Publishers: edges and workers, once;
+/// erasing processes. Readers: edges, workers, auditors. Stream: KV_KEYS.
 pub fn key_of(conversation: Uuid, class: &str) -> String {
     kv("KEYS", &format!("{conversation}.{class}"))
 }
 
-/// `$KV.KEYS.{conversation}.*`, or the keys of all conversations.
+/// `$KV.KEYS.{conversation}.*`: the keys of a conversation, or of all conversations.
 pub fn keys_of(conversation: Option<Uuid>) -> String {
     kv("KEYS", &conversation.map_or_else(|| ">".to_string(), |conversation| format!("{conversation}.*")))
 }
 
-/// Conversation and class in the subject of a key.
+/// Parses conversation and class from the subject of a key.
 pub fn parse_key_of(subject: &str) -> Option<(Uuid, &str)> {
     let (conversation, class) = subject.strip_prefix("$KV.KEYS.")?.split_once('.')?;
     Some((conversation.parse().ok()?, class))
 }
 
-/// Key of a conversation's cached fold in the bucket CONVERSATIONS.
+/// Key of a conversation's snapshot in the bucket CONVERSATIONS.
 pub fn fold_key(key: &ConversationKey) -> String {
     format!("{}.{}.{}", key.region, encode_token(&key.org), key.conversation)
 }
 
-/// Whose conversations are meant.
+/// The owner filter of a list of conversations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose<'a> {
     Everybody,
     Owner(&'a str),
 }
 
-/// Key of a conversation in the bucket INDEX: `{org}.{owner}.{day}.{conversation}`. An e-mail address has no business in a
-/// subject, which monitoring shows, so the owner is a hash of it; `=` = nobody. The day is that of the last message.
+/// Key of a conversation in the bucket INDEX: `{org}.{owner}.{day}.{conversation}`.
+///
+/// The owner is a hash of the e-mail address, because monitoring shows subjects; `=` = no owner. The day is the day of the
+/// last message.
 pub fn index_key(org: &str, owner: Option<&str>, day: NaiveDate, conversation: Uuid) -> String {
     format!("{}.{}.{}.{conversation}", encode_token(org), owner_token(owner), day.format("%Y%m%d"))
 }
 
-/// `{org}.{owner}.{day}.*`: what an organisation or an owner has in the bucket INDEX, of one day or of all.
+/// `{org}.{owner}.{day}.*`: the entries of an organisation or owner in the bucket INDEX, of one day or of all.
 pub fn index_filter(org: &str, whose: Whose, day: Option<NaiveDate>) -> String {
     let owner = match whose {
         Whose::Everybody => "*".to_string(),
@@ -94,7 +98,7 @@ pub fn index_filter(org: &str, whose: Whose, day: Option<NaiveDate>) -> String {
     format!("{}.{owner}.{day}.*", encode_token(org))
 }
 
-/// `{org}.*.*.{conversation}`: a conversation in the bucket INDEX, wherever it is.
+/// `{org}.*.*.{conversation}`: a conversation's entries in the bucket INDEX, under any owner and day.
 pub fn index_everywhere(org: &str, conversation: Uuid) -> String {
     format!("{}.*.*.{conversation}", encode_token(org))
 }
@@ -108,7 +112,7 @@ pub fn worker_key(region: &str, pool: &str, worker: Uuid) -> String {
     format!("{region}.{pool}.{worker}")
 }
 
-/// Region and pool in the key of an advertisement.
+/// Parses region and pool from the key of a worker's advertisement.
 pub fn parse_worker_key(key: &str) -> Option<(&str, &str)> {
     let mut tokens = key.split('.');
     Some((tokens.next()?, tokens.next()?))
@@ -122,18 +126,18 @@ pub fn agent_key(org: &str, agent: &str) -> String {
 /// `$KV.AGENTS.>`: every agent's configuration. Writers: `turnstream agent`; readers: edges and workers. Stream: KV_AGENTS.
 pub const AGENTS_ALL: &str = "$KV.AGENTS.>";
 
-/// Organisation and agent behind the subject of a configuration.
+/// Parses organisation and agent from the subject of a configuration.
 pub fn parse_agent(subject: &str) -> Option<(String, String)> {
     let (org, agent) = subject.strip_prefix("$KV.AGENTS.")?.split_once('.')?;
     Some((decode_token(org)?, decode_token(agent)?))
 }
 
-/// Subject behind a key of a KV bucket, for publishes that need headers which the KV API does not offer.
+/// Subject of a key of a KV bucket, for publishes with headers that the KV API does not offer.
 pub fn kv(bucket: &str, key: &str) -> String {
     format!("$KV.{bucket}.{key}")
 }
 
-/// The key in a subject of a bucket.
+/// Parses the key from a subject of a bucket.
 pub fn kv_key<'a>(bucket: &str, subject: &'a str) -> Option<&'a str> {
     subject.strip_prefix("$KV.")?.strip_prefix(bucket)?.strip_prefix('.')
 }

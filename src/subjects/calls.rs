@@ -1,19 +1,19 @@
-//! Subjects of services that others provide: tools, one-time passwords, an organisation's own search.
+//! Subjects of external services: tools, one-time passwords, an organisation's own search.
 
 use uuid::Uuid;
 
 use super::{decode_token, encode_token};
 
-/// Beginning of tools' subjects. Publishers: workers' connections for tool calls. Subscribers: NATS micro services. Not kept.
+/// Prefix of tool subjects. Publishers: workers' connections for tool calls. Subscribers: NATS micro services. Not kept.
 pub const TOOL_CALLS: &str = "tool.";
-/// Beginning of the subjects of [`otp`]. Publishers: workers' and edges' connections for passwords.
+/// Prefix of the subjects of [`otp`]. Publishers: workers' and edges' connections for passwords.
 pub const OTP_CALLS: &str = "otp.";
-/// Beginning of the subjects of [`retrieve`]. Publishers: workers' connections for retrieval.
+/// Prefix of the subjects of [`retrieve`]. Publishers: workers' connections for retrieval.
 pub const RETRIEVE_CALLS: &str = "retrieve.";
-/// Beginning of the subjects of tools that belong to one organisation: `tool.org.{org}.`.
+/// Prefix of the tool subjects of one organisation: `tool.org.{org}.`.
 const TOOL_OF_ORG: &str = "tool.org.";
 
-/// Longest subject that a service may have its calls sent to: far below the server's control line of 4 KiB.
+/// Longest subject that a service may name for its calls: far below the server's control line of 4 KiB.
 const CALL_SUBJECT_MAX_BYTES: usize = 256;
 
 /// Subject of the demo tool's endpoint.
@@ -22,18 +22,18 @@ pub const DEMO_REFUND: &str = "tool.demo.issue_refund";
 /// `$SRV.INFO`: asks every NATS micro service to describe itself.
 pub const SERVICES_INFO: &str = "$SRV.INFO";
 
-/// `$SRV.PING.{name}.{id}`: asks one instance of a micro service for a sign of life.
+/// `$SRV.PING.{name}.{id}`: pings one instance of a micro service.
 pub fn service_ping(name: &str, id: &str) -> String {
     format!("$SRV.PING.{name}.{id}")
 }
 
-/// Whether a text can stand in a subject as one token as it is: the names and ids of micro services.
+/// Returns whether a text can stand unencoded as one token of a subject: the names and ids of micro services.
 pub fn is_token(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// Whether a subject is a literal one below a beginning: no wildcard, no empty token, nothing that a protocol line could not
-/// hold.
+/// Returns whether a subject is a literal one below a prefix: without wildcards, empty tokens, or bytes that a protocol
+/// line can't hold.
 pub fn is_call(beginning: &str, subject: &str) -> bool {
     subject.len() <= CALL_SUBJECT_MAX_BYTES
         && subject.strip_prefix(beginning).is_some_and(|rest| {
@@ -44,8 +44,9 @@ pub fn is_call(beginning: &str, subject: &str) -> bool {
         })
 }
 
-/// The organisation whose tool has this subject: `tool.org.{org}.…`. `None`: the subject says nothing of it; an error: it names
-/// no organisation.
+/// Parses the organisation of a tool's subject: `tool.org.{org}.…`.
+///
+/// `None`: the subject names no organisation; an error: its organisation token is invalid.
 pub fn org_of_tool(subject: &str) -> Option<Result<String, ()>> {
     let (org, _) = subject.strip_prefix(TOOL_OF_ORG)?.split_once('.')?;
     Some(decode_token(org).ok_or(()))
@@ -56,8 +57,8 @@ pub fn tools_of_org(org: &str) -> String {
     format!("{TOOL_OF_ORG}{}.>", encode_token(org))
 }
 
-/// `otp.{org}.{verb}`: asks the host's service to send a one-time password to a session's visitor (`send`, by a worker) or to
-/// check one (`verify`, by an edge). Answered by a NATS micro service; not kept.
+/// `otp.{org}.{verb}`: asks the host's service to send a one-time password to a session's visitor (`send`, by a worker) or
+/// to verify one (`verify`, by an edge). Answered by a NATS micro service; not kept.
 pub fn otp(org: &str, verb: &str) -> String {
     format!("{OTP_CALLS}{}.{verb}", encode_token(org))
 }
@@ -68,14 +69,14 @@ pub fn retrieve(org: &str) -> String {
     format!("{RETRIEVE_CALLS}{}", encode_token(org))
 }
 
-/// `file.{process}.{token}`: a piece of a file that came with a call, asked for by the tool that is called; without a token, all
-/// that a worker lends. Publishers: services of tools. Subscriber: the worker that calls, which answers at inboxes alone.
+/// `file.{process}.{token}`: a request for a piece of a call's file, by the called tool; without a token, the filter of all
+/// files that a worker lends. Publishers: services of tools. Subscriber: the calling worker, which answers only to inboxes.
 pub fn file(process: Uuid, token: Option<Uuid>) -> String {
     let token = token.map_or_else(|| "*".to_string(), |token| token.to_string());
     format!("file.{process}.{token}")
 }
 
-/// A subscription of providers, for the services of one organisation alone.
+/// Returns a provider subscription, narrowed to the services of one organisation.
 pub fn of_one_org(subscription: &str, org: &str) -> String {
     let token = encode_token(org);
     match subscription {

@@ -1,4 +1,4 @@
-//! What goes into a subject comes out of it again, and nothing else does.
+//! Subjects parse back to their values, and no other text parses.
 
 use super::*;
 use proptest::prelude::*;

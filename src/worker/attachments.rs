@@ -1,4 +1,4 @@
-//! Pictures that came with the message of a turn, for the model. Files never reach it.
+//! Pictures of a turn's message, for the model. Files never reach it.
 
 use std::sync::Arc;
 
@@ -16,11 +16,12 @@ use crate::{
     tools::ReadFiles,
 };
 
-/// Said to the model where a picture can't be shown: the store keeps it for a while only.
+/// Text for the model in place of an expired picture: the store keeps attachments for a while only.
 const GONE: &str = "[An image that came with this message is no longer there.]";
 
-/// Puts the pictures of a turn into its request, with the last message of a user, which is the one that the turn answers.
-/// What came with the message is read from the object store and put in whole; the permit is its room in this process.
+/// Adds the pictures of a turn to the last user message of its request, which is the message that the turn answers.
+///
+/// Uploaded pictures are read from the object store and embedded whole; the permit is their share of this process's memory.
 pub(super) async fn show(
     worker: &Worker,
     images: &[Image],
@@ -56,7 +57,7 @@ pub(super) async fn show(
     Ok(room)
 }
 
-/// What came with messages, for tools.
+/// Reads uploaded files, for tools.
 pub(super) struct Attached(pub Arc<Worker>);
 
 impl ReadFiles for Attached {
@@ -65,7 +66,7 @@ impl ReadFiles for Attached {
     }
 }
 
-/// A content as a URL. Megabytes of it are made where no tokens wait.
+/// Encodes a content as a data URL. Megabytes are encoded off the async threads, where no tokens wait.
 async fn data_url(media_type: &str, content: Bytes) -> Option<String> {
     let mut url = format!("data:{media_type};base64,");
     let encoded = tokio::task::spawn_blocking(move || {

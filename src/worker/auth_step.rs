@@ -1,7 +1,7 @@
-//! Tools that are not called for just anybody: the refusal, and the one-time password that lifts it.
+//! Tools with an identity demand: the refusal of a call, and the one-time password that lifts it.
 //!
-//! The turn does not wait: the tool is refused, a password is sent, and the model tells its visitor. When they have entered it
-//! they send their message again.
+//! The turn does not wait: the tool is refused, a password is sent, and the model tells its visitor. After entering the
+//! password, visitors send their message again.
 
 use uuid::Uuid;
 
@@ -20,20 +20,20 @@ use crate::{
     tools::ToolResult,
 };
 
-/// Why a call is not made.
+/// The reason why a call is refused.
 pub(super) struct Refused {
     pub demand: Demand,
     description: String,
     contact: Contact,
 }
 
-/// Whether a password was asked for when this call was refused.
+/// Returns whether a password was requested when this call was refused.
 pub(super) fn is_password_sent(call: &Call) -> bool {
     call.result.as_ref().is_some_and(|result| result.notices > 0)
 }
 
 impl Run<'_> {
-    /// What stands against a call: the visitor has not proved what its tool demands.
+    /// Returns the refusal of a call if the visitor has not met its tool's demand.
     pub(super) fn refused(&self, turn: &Turn, call: &CallRequested) -> Option<Refused> {
         let (tool, rule) = self.profile.tool(&self.key, &call.name)?;
         let demand = self.profile.demands(&self.state, turn, &tool, &rule)?;
@@ -42,8 +42,9 @@ impl Run<'_> {
         Some(Refused { demand, description: call.description.clone(), contact })
     }
 
-    /// The result of a call that is refused, as a future that borrows nothing of the run; `sends`: a password is sent if it
-    /// can be.
+    /// Builds the result of a refused call, as a future that borrows nothing of the run.
+    ///
+    /// `sends`: a password is sent if possible.
     pub(super) fn refuse(
         &self,
         turn: &Turn,
@@ -77,7 +78,7 @@ impl Run<'_> {
     }
 }
 
-/// What the model is told of a password that was to be sent, and the visitor.
+/// Builds the result for the model and the visitor after an attempt to send a password.
 fn sent(
     sent: Result<(OtpSent, Uuid), SendError>,
     description: String,

@@ -1,4 +1,4 @@
-//! Finds work: the pool's durable consumer of work items, and the consumer of due deadlines.
+//! Finds work: through the pool's durable consumer of work items, and the consumer of due deadlines.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -35,7 +35,7 @@ pub struct Deadline {
     pub org: String,
     pub conversation: Uuid,
     pub park: Uuid,
-    /// How often it came due and could not be recorded.
+    /// Number of times that the deadline came due and could not be recorded.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub put_off: u32,
 }
@@ -52,8 +52,8 @@ impl Deadline {
 
 /// Pulls work items and runs each in a task of its own, until `shutdown`.
 ///
-/// (1) Wait until a turn may be started, (2) pull as many items as may be, (3) start them as they come. Never more are
-/// pulled than can be started at once: an item that waits here would be delivered to another worker meanwhile.
+/// (1) Wait until a turn can be started, (2) pull as many items as can be started, (3) start them as they arrive. No more
+/// items are pulled: one that waited here would be delivered to another worker meanwhile.
 pub async fn pull_items(
     worker: Arc<Worker>,
     shutdown: CancellationToken,
@@ -102,7 +102,7 @@ pub async fn pull_items(
     worker.pulling.store(false, Ordering::Relaxed);
 }
 
-/// Turns due deadlines into events, some at a time: one that takes long holds up no other.
+/// Turns due deadlines into events, in parallel: a slow one delays no other.
 pub async fn pull_deadlines(worker: Arc<Worker>) {
     let stream = subjects::stream_name(SCHED, &worker.settings.region);
     loop {
@@ -115,8 +115,9 @@ pub async fn pull_deadlines(worker: Arc<Worker>) {
     }
 }
 
-/// Serves a due deadline: records it, or puts it off and lets go of it. An unacknowledged message would hold one of the places
-/// that the consumer has for all deadlines.
+/// Serves a due deadline: records it, or puts it off and acks it.
+///
+/// An unacknowledged message would occupy one of the consumer's `max_ack_pending` for all deadlines.
 async fn serve_deadline(worker: &Worker, message: jetstream::Message) {
     let done = match serde_json::from_slice::<Deadline>(&message.payload) {
         Ok(deadline) => match expire(worker, &deadline).await {
@@ -137,7 +138,7 @@ async fn serve_deadline(worker: &Worker, message: jetstream::Message) {
     }
 }
 
-/// Whether the reason lies in the conversation, and may do so for long: others can be served.
+/// Returns whether the cause lies in the conversation, perhaps for long: other conversations can be served.
 fn is_of_conversation(error: &ExecuteError) -> bool {
     match error {
         ExecuteError::Refused(refusal) => *refusal == Refusal::ReadOnly,
@@ -146,21 +147,22 @@ fn is_of_conversation(error: &ExecuteError) -> bool {
     }
 }
 
-/// Records that a wait is over, unless it is over already.
+/// Records that a wait is over, unless the wait has ended already.
 async fn expire(worker: &Worker, deadline: &Deadline) -> Result<(), ExecuteError> {
     let decider = Decider { source: worker.source(), event_id: ids::event_id(ids::new_random(), 0), not_after: None };
     let (key, command) = (deadline.key(&worker.settings.region), Command::Expire { park: deadline.park });
     let state = worker.conversations.load(&key, Freshness::AtLeast(0)).await?;
     match worker.conversations.execute(&key, state, &command, &decider).await {
         Ok(_) | Err(ExecuteError::Refused(Refusal::NotPending)) => Ok(()),
-        // No decision is possible there any more.
+        // An erased conversation accepts no decisions.
         Err(ExecuteError::Append(AppendError::Erased)) => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-/// Schedules a deadline again that can't be recorded now, each time for later. False: it is not scheduled, and must be
-/// delivered again.
+/// Schedules a deadline again that can't be recorded now, later each time.
+///
+/// False: it is not scheduled, and must be delivered again.
 async fn put_off(worker: &Worker, deadline: Deadline, cause: &ExecuteError) -> bool {
     let next = Deadline { put_off: deadline.put_off.saturating_add(1), ..deadline };
     let later = backoff::put_off(next.put_off.into());
@@ -175,7 +177,7 @@ async fn put_off(worker: &Worker, deadline: Deadline, cause: &ExecuteError) -> b
     }
 }
 
-/// Has the log's server send a deadline at a time.
+/// Schedules a deadline's delivery at a time, by the log's server.
 pub(super) async fn schedule(worker: &Worker, deadline: &Deadline, at: DateTime<Utc>) -> Result<(), AppendError> {
     let Deadline { conversation, park, put_off, .. } = deadline;
     let at = format!("@at {}", at.to_rfc3339_opts(SecondsFormat::Millis, true));
@@ -184,7 +186,7 @@ pub(super) async fn schedule(worker: &Worker, deadline: &Deadline, at: DateTime<
     let headers = [("Nats-Schedule", at.as_str()), ("Nats-Schedule-Target", target.as_str())];
     let id = match put_off {
         0 => format!("sched-{park}"),
-        // Its time, too: one that was put off before is scheduled anew where its prompt is shown again.
+        // The time is part of the id: a deadline that was put off before is scheduled again when its prompt is shown again.
         _ => format!("sched-{park}-{put_off}-{at}"),
     };
     let subject = subjects::schedule(&worker.settings.region, *conversation, *park);

@@ -1,4 +1,4 @@
-//! The ways in which a worker ends with a turn: answered, failed, given up, parked.
+//! The steps that end a worker's work on a turn: answered, failed, given up, parked.
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -25,30 +25,30 @@ use crate::{
     wire::render,
 };
 
-/// What a turn is completed with.
+/// The content of a completed turn.
 struct Answer {
     text: String,
-    /// The model call whose streamed text this is.
+    /// The model call that streamed the text.
     call: Option<u32>,
     citations: Vec<Citation>,
     usage: Option<Usage>,
     model: Option<String>,
     response_id: Option<String>,
-    /// How the reply ended that the answer is.
+    /// The ending of the answer's reply.
     ended: Option<ReplyEnd>,
     suggestions: Vec<String>,
     judged: Option<Judged>,
 }
 
 impl Run<'_> {
-    /// The model answered without asking for tools.
+    /// Completes the turn with a reply without tool calls.
     pub(super) async fn complete(&mut self, turn: &Turn, replied: Replied) -> Result<(), Exit> {
         let Replied { reply, suggestions, grounding } = replied;
         let ended = ended(&reply);
         let (text, call) = match reply.text.trim() {
-            // What was streamed before the last tool call is the answer then.
+            // Without a text of its own, the text streamed before the last tool call is the answer.
             "" => (turn.streamed_text(), None),
-            // The beginning stays as it was streamed, so that offsets into the stream are offsets into the answer.
+            // The beginning stays as streamed, so that offsets into the stream are offsets into the answer.
             _ => (reply.text.trim_end().to_string(), Some(turn.model_calls())),
         };
         if text.is_empty() {
@@ -87,7 +87,7 @@ impl Run<'_> {
         self.end(turn, answer).await
     }
 
-    /// The model was asked as often as allowed and still wants tools.
+    /// Completes the turn at the cap of model calls, although the model still wants tools.
     pub(super) async fn end_at_cap(&mut self, turn: &Turn) -> Result<(), Exit> {
         const NOTICE: &str = "I stopped here: this took more steps than I am allowed for one message.";
         let text = match turn.streamed_text() {
@@ -112,7 +112,7 @@ impl Run<'_> {
     async fn end(&mut self, turn: &Turn, answer: Answer) -> Result<(), Exit> {
         let (workflow, escalation) = answer.judged.map(|judged| (judged.step, judged.escalation)).unzip();
         let escalation_reason: Option<String> = escalation.flatten();
-        // Text that is not one call's own is not what was shown of one.
+        // A text that is not one call's own has no frame trace of its own.
         let shown = self.showing.shown(answer.call.map_or("", |_| &answer.text));
         let mut response = Response { suggested_next_actions: answer.suggestions, ..Response::plain(answer.text) };
         if answer.ended.as_ref().is_some_and(|ended| ended.ending == Ending::Filtered) {
@@ -142,7 +142,7 @@ impl Run<'_> {
         Err(Exit::Done)
     }
 
-    /// The turn ends without an answer; `detail` is for operators.
+    /// Fails the turn; `detail` is for operators.
     pub(super) async fn fail(&mut self, turn: &Turn, reason: FailureReason, detail: &str) -> Result<(), Exit> {
         let event = Event::TurnFailed(TurnFailed {
             turn: self.turn_id,
@@ -156,7 +156,7 @@ impl Run<'_> {
         Err(Exit::Done)
     }
 
-    /// What happened last is larger than an event may be; the model would not say it shorter if it were asked again.
+    /// Fails the turn because an event is larger than allowed; asking the model again would not make it shorter.
     pub(super) async fn end_too_large(&mut self, max: usize) -> Exit {
         let Some(turn) = self.turn().cloned() else { return Exit::Done };
         let detail = format!("an event of the turn would be larger than {max} bytes");
@@ -166,13 +166,13 @@ impl Run<'_> {
         }
     }
 
-    /// The turn was claimed again and again.
+    /// Gives up a turn that was claimed too often.
     pub(super) async fn give_up(&mut self, turn: &Turn) -> Result<(), Exit> {
         let detail = format!("claimed {} times without getting further", turn.claims);
         self.bury(turn, FailureReason::Poison, "poison", &detail).await
     }
 
-    /// Ends the turn if it has got no further for longer than a turn may, or has taken longer than any turn may.
+    /// Ends the turn if it has made no progress, or has not ended, within its limits.
     pub(super) async fn end_if_too_old(&mut self, turn: &Turn) -> Result<(), Exit> {
         let settings = &self.worker.settings;
         let (limit, cap) = (settings.turn_limit_secs, settings.turn_cap_secs);
@@ -189,7 +189,7 @@ impl Run<'_> {
         self.bury(turn, FailureReason::Expired, "expired", &detail).await
     }
 
-    /// The turn fails for no fault of the model's, and a note of it goes where operators look.
+    /// Fails the turn through no fault of the model's, and publishes a dead letter for operators.
     async fn bury(&mut self, turn: &Turn, reason: FailureReason, name: &str, detail: &str) -> Result<(), Exit> {
         tracing::error!(turn = %self.turn_id, conversation = %self.key.conversation, detail, "a turn was given up");
         let note = json!({
@@ -204,7 +204,7 @@ impl Run<'_> {
     }
 }
 
-/// Has the log's server send a message when the wait for a person is over.
+/// Schedules the deadline of a park, by the log's server.
 pub(super) async fn schedule(
     worker: &Worker,
     key: &ConversationKey,
@@ -216,8 +216,10 @@ pub(super) async fn schedule(
     put.map_err(|error| Exit::Unavailable(error.to_string()))
 }
 
-/// A work item came again although its turn is parked: its worker may have died before the deadline was scheduled or the
-/// person was asked. Both are done again; both bear repetition.
+/// Shows a parked turn's prompt again after a redelivery.
+///
+/// The worker may have died before it scheduled the deadline or showed the prompt. Both are done again; both are
+/// idempotent.
 pub(super) async fn show_park_again(worker: &Worker, key: &ConversationKey, turn: &Turn) -> Exit {
     let Some(park) = &turn.park else { return Exit::Done };
     if let Err(exit) = schedule(worker, key, park.id, park.deadline).await {

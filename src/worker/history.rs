@@ -1,4 +1,4 @@
-//! The conversation's messages, for the tool that looks further back.
+//! The conversation's messages, for the tool that searches further back.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{
     tools::{History, Page, Said},
 };
 
-/// One conversation as a worker reads it.
+/// A conversation's history, as read by a worker.
 pub(super) struct Older {
     pub worker: Arc<Worker>,
     pub key: ConversationKey,

@@ -1,14 +1,14 @@
-//! How long a delivered work item is this worker's.
+//! The time for which a delivered work item is this worker's.
 //!
-//! The server gives an item to another worker when it has heard nothing for the consumer's `ack_wait`. A process that was stopped,
-//! or whose machine slept, finds on waking what it was sent long ago: that is not its to claim, and a word about it would take it
-//! away from whoever has it now.
+//! The server redelivers an item after the consumer's `ack_wait` without an ack. A process that was stopped, or that ran on
+//! a sleeping machine, finds on waking an item delivered long ago: it must not claim it, and an ack would remove it from
+//! its new owner.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::limits;
 
-/// A moment, by two clocks: one that never goes back, and one that goes on while a machine sleeps.
+/// A moment by two clocks: a monotonic one, and one that advances while a machine sleeps.
 #[derive(Clone, Copy, Debug)]
 pub struct Lease {
     instant: Instant,
@@ -16,18 +16,18 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Begins now, which must not be after the server began to wait.
+    /// Begins now, which must not be after the server began its wait.
     pub fn begin() -> Self {
         Self { instant: Instant::now(), wall: SystemTime::now() }
     }
 
-    /// Whether the server still waits for this worker.
+    /// Returns whether the server still waits for this worker.
     pub fn holds(&self) -> bool {
         self.is_younger_than(Duration::from_millis(limits::ACK_WAIT_MS))
     }
 
     fn is_younger_than(&self, age: Duration) -> bool {
-        // A wall clock that was set back says nothing.
+        // A wall clock that was set back gives no age.
         let slept = self.wall.elapsed().unwrap_or_default();
         self.instant.elapsed().max(slept) < age
     }

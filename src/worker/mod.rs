@@ -1,15 +1,19 @@
-//! The worker: takes work items, drives turns, lets go of them.
+//! The worker: takes work items, drives turns, releases them.
 //!
-//! A worker has no state of its own. For every item it loads the log, asks the core what the next step is, does it, appends
-//! what happened and asks again, until the turn is over, parked or somebody else's.
+//! A worker has no state of its own. For every item it loads the log, asks the core for the next step, takes it, appends
+//! the result and asks again, until the turn is over, parked or another worker's.
 //!
 //! - [`consumer`]: finds work items and due deadlines.
 //! - [`run`]: one item from claim to exit; the steps are in [`model_step`], [`tool_step`], [`auth_step`] and [`end_step`].
-//! - [`lease`]: how long a delivered item is this worker's.
-//! - [`gateways`]: which key is used for whom.   - [`profile`]: what holds for a turn.   - [`prompt`]: what the model is given.
-//! - [`attachments`]: pictures that came with the message.   - [`title`]: names a conversation after its first turn.
-//! - [`suggested`]: suggested replies, cut out of the text.   - [`side`]: small questions to a model.
-//! - [`presence`]: says that this worker is there.
+//! - [`lease`]: the time for which a delivered item is this worker's.
+//! - [`gateways`]: the gateway key of an organisation.
+//! - [`profile`]: the settings of a turn.
+//! - [`prompt`]: the model request.
+//! - [`attachments`]: the message's pictures.
+//! - [`title`]: names a conversation after its first turn.
+//! - [`suggested`]: suggested replies, extracted from the text.
+//! - [`side`]: side requests to a model.
+//! - [`presence`]: advertises this worker.
 //!
 //! Invariant: this room never imports `edge`.
 
@@ -60,47 +64,47 @@ use crate::{
     tools::{self, Registry},
 };
 
-/// What a worker is told by configuration.
+/// The worker's configuration.
 #[derive(Clone)]
 pub struct Settings {
     pub region: String,
     pub pool: String,
     pub model: String,
-    /// The model that names conversations; without one their first message does.
+    /// The model that names conversations; `None`: the first message is the title.
     pub title_model: Option<String>,
     pub max_iterations: u32,
     pub max_tokens: u32,
     pub human_wait_secs: u32,
-    /// How long a turn may go without progress, and how long it may take in all; waits for people count only in the latter.
+    /// Limits of a turn without progress, and of a turn in all; waits for people count only in the latter.
     pub turn_limit_secs: u32,
     pub turn_cap_secs: u32,
-    /// Lower-cased parts of tool names that wait for approval.
+    /// Lower-cased parts of names of tools that wait for approval.
     pub confirm_tools: Vec<String>,
-    /// Lower-cased parts of names of tools that are called only for those whom the agent's configuration demands; `*` = all.
+    /// Lower-cased parts of names of tools that require the identity demanded by the agent's configuration; `*` = all.
     pub auth_tools: Vec<String>,
     pub preamble_model: Option<String>,
     pub judge_model: Option<String>,
     pub builtins: tools::Builtins,
-    /// Whether somebody limits the tokens of organisations.
+    /// Organisations' tokens are limited, so they are counted.
     pub counts_tokens: bool,
-    /// Whether somebody limits the turns of organisations.
+    /// Organisations' concurrent turns are limited, so they are counted.
     pub counts_turns: bool,
     pub mcp: tools::Mcp,
-    /// Call the tools, and the host's services for one-time passwords.
+    /// Callers of the tools, and of the hosts' services for one-time passwords.
     pub tools: Caller,
     pub passwords: Caller,
-    /// How many one-time passwords may be sent.
+    /// Limits of one-time passwords.
     pub codes: Allowance,
 }
 
-/// A worker process's shared parts.
+/// The shared parts of a worker process.
 pub struct Worker {
     pub(crate) id: Uuid,
     pub(crate) client: Client,
     pub(crate) log: NatsLog,
     pub(crate) conversations: Conversations<NatsLog>,
     pub(crate) objects: Objects,
-    /// Room for pictures on their way to the model, in bytes.
+    /// Memory permits, in bytes, for pictures on their way to the model.
     images: Arc<Semaphore>,
     pub(crate) tools: Registry,
     pub(crate) agents: agents::Store,
@@ -109,9 +113,9 @@ pub struct Worker {
     /// Without a key for an organisation this worker fails its turns, and advertises that it can't answer them.
     pub(crate) gateways: Gateways,
     pub(crate) settings: Settings,
-    /// Who to wake when a conversation's log should be looked at.
+    /// Wakes the run of a conversation to check the log.
     stops: Mutex<HashMap<Uuid, Arc<Notify>>>,
-    /// Whether the pull consumer answered last.
+    /// The pull consumer's last answer was a success.
     pulling: AtomicBool,
 }
 
@@ -141,16 +145,16 @@ impl Worker {
         }
     }
 
-    /// Runs until `shutdown`; then lets running turns finish for a while and hands the rest over.
+    /// Runs until `shutdown`; then gives running turns time to finish and releases the rest.
     ///
-    /// (1) Find the tools that are there; (2) advertise, look for tools, listen for stop hints, pull items and deadlines;
-    /// (3) on shutdown stop pulling and advertising; (4) wait for the turns; (5) give back what still runs, for another
-    /// worker to take at once; (6) end the MCP servers.
+    /// (1) Discover the tools; (2) advertise, poll for tools, subscribe to stop hints, pull items and deadlines; (3) on
+    /// shutdown stop pulling and advertising; (4) wait for the turns; (5) release the turns that still run, for another
+    /// worker to claim at once; (6) end the MCP servers.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let turns = TaskTracker::new();
         let hand_over = CancellationToken::new();
         let side = TaskTracker::new();
-        // Servers stay until the turns that may call them are over.
+        // MCP servers outlive the turns that may call them.
         let stop_mcp = CancellationToken::new();
         side.spawn(self.settings.mcp.clone().run(stop_mcp.clone()));
         side.spawn(stop_mcp.clone().run_until_cancelled_owned(self.tools.clone().lend()));
@@ -191,7 +195,7 @@ impl Worker {
         }
     }
 
-    /// Keeps the index of conversations current.
+    /// Returns the indexer of conversations.
     fn keeper(&self) -> Keeper {
         Keeper {
             client: self.client.clone(),
@@ -201,7 +205,7 @@ impl Worker {
         }
     }
 
-    /// Whether work can arrive.
+    /// Returns whether work can arrive.
     pub fn is_pulling(&self) -> bool {
         self.pulling.load(Ordering::Relaxed)
     }
@@ -210,8 +214,9 @@ impl Worker {
         format!("turnstream/{}/worker/{}", self.settings.region, self.id)
     }
 
-    /// Registers a running turn for stop hints. The newest of two runs of one conversation gets them; the older one looks
-    /// at the log at its next tick.
+    /// Registers a running turn for stop hints.
+    ///
+    /// The newest of two runs of one conversation gets them; the older run checks the log at its next tick.
     fn watch_stops(&self, conversation: Uuid) -> Arc<Notify> {
         let notify = Arc::new(Notify::new());
         self.stops.lock().expect("no panic happens under this lock").insert(conversation, notify.clone());
@@ -226,7 +231,7 @@ impl Worker {
     }
 }
 
-/// Wakes running turns at stop hints. Hints are only hints: a turn looks at the log at every tick anyway.
+/// Wakes running turns at stop hints. A lost hint is harmless: a turn checks the log at every tick anyway.
 async fn listen_for_stops(worker: Arc<Worker>) {
     let mut hints = match soon(worker.client.subscribe(subjects::stop_all(&worker.settings.region))).await {
         Ok(hints) => hints,

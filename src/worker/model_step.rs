@@ -1,4 +1,4 @@
-//! The step that asks the model.
+//! The step that calls the model.
 
 use std::{pin::pin, sync::Arc};
 
@@ -32,33 +32,33 @@ use crate::{
     wire::{live::Kind, render},
 };
 
-/// A model request that is under way while the turn is being claimed. Dropping it aborts the request.
+/// A model request that runs while the turn is being claimed. Dropping it aborts the request.
 #[derive(Default)]
 pub(super) struct Opening(Option<Opened>);
 
-/// A request to the model, sent, and the documents that were put before it.
+/// A sent model request, with the documents in it.
 struct Opened {
     stream: AbortOnDropHandle<Result<ChatStream, OpenError>>,
     grounding: Vec<Citation>,
     preamble: Preamble,
 }
 
-/// The sentence for the time until the answer, while it is awaited.
+/// The pending request for the preamble.
 type Preamble = Option<AbortOnDropHandle<Option<Said>>>;
 
-/// What a model call came to.
+/// The result of a model call.
 pub(super) struct Replied {
     pub reply: ModelReply,
     pub suggestions: Vec<String>,
     pub grounding: Vec<Citation>,
 }
 
-/// Why there is no answer to a request.
+/// The reason why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 enum OpenError {
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Its pictures can't be read now.
+    /// The message's pictures can't be read now.
     #[error(transparent)]
     Images(#[from] ReadError),
 }
@@ -68,13 +68,13 @@ impl Opening {
         Self(None)
     }
 
-    /// Sends the request for the next model call of the active turn. Failures show when the step is done.
+    /// Sends the request for the next model call of the active turn. Errors appear when the step is taken.
     pub async fn start(worker: &Arc<Worker>, key: &ConversationKey, profile: &Profile, state: &Conversation) -> Self {
         Self(open(worker, key, profile, state).await.ok().flatten())
     }
 }
 
-/// `None`: there is no gateway to ask.
+/// Sends the next model request. `None`: no gateway is available.
 async fn open(
     worker: &Arc<Worker>,
     key: &ConversationKey,
@@ -100,7 +100,7 @@ async fn open(
 }
 
 impl Run<'_> {
-    /// Asks the model, streams its answer, and records it: as the turn's end, or as a reply that asks for tools.
+    /// Calls the model, streams its answer, and records the reply: as the turn's end, or as a request for tools.
     pub(super) async fn call_model(&mut self, turn: &Turn, opening: Opening, rerun: bool) -> Result<(), Exit> {
         let now = chrono::Utc::now();
         self.relay.begin_call(turn.model_calls());
@@ -131,7 +131,7 @@ impl Run<'_> {
             Ok(replied) if replied.reply.tool_calls.is_empty() => self.complete(turn, replied).await,
             Ok(replied) => self.record_calls(turn, replied).await,
             Err(error) => {
-                // Its detail is in the log alone: gateways quote what they were sent.
+                // The detail is logged only: gateways quote their input.
                 tracing::warn!(turn = %self.turn_id, %error, "the model call failed");
                 let reason = match error {
                     ModelError::Filtered { .. } => FailureReason::Filtered,
@@ -142,7 +142,7 @@ impl Run<'_> {
         }
     }
 
-    /// Passes the answer on as it comes, without the replies that it suggests.
+    /// Relays the answer as it arrives, without its suggested replies.
     async fn relay_stream(
         &mut self,
         turn: &Turn,
@@ -156,7 +156,7 @@ impl Run<'_> {
                 Ok(None) => break,
                 Err(error) => return Ok(Err(error)),
             };
-            // The answer is there: the sentence would come too late.
+            // The answer has begun: a preamble would come too late.
             preamble = None;
             for delta in deltas {
                 match delta {
@@ -168,7 +168,7 @@ impl Run<'_> {
         let (rest, suggestions) = cutter.finish();
         self.answer(turn, &rest).await;
         let reply = stream.into_reply();
-        // A text that is not whole says so in its last line, which is streamed like the rest.
+        // An incomplete answer says so in its last line, which is streamed like the rest.
         let is_answer = reply.tool_calls.is_empty() && !self.showing.text().trim().is_empty();
         if let Some(notice) = notice(ended(&reply).ending).filter(|_| is_answer) {
             self.answer(turn, &format!("\n\n{notice}")).await;
@@ -177,13 +177,13 @@ impl Run<'_> {
         Ok(Ok((ModelReply { text, ..reply }, suggestions)))
     }
 
-    /// New text of the answer.
+    /// Relays new text of the answer.
     async fn answer(&mut self, turn: &Turn, text: &str) {
         self.showing.say(text);
         self.say(turn, Voice::Token, text).await;
     }
 
-    /// Waits for the model, and shows the sentence for the meantime if that comes first.
+    /// Waits for the model, and shows the preamble if it comes first.
     async fn meanwhile<T>(
         &mut self,
         turn: &Turn,
@@ -211,17 +211,17 @@ impl Run<'_> {
         let (ended, bytes) = (ended(&reply), reply_bytes(&reply));
         let calls = reply.tool_calls.into_iter().map(|call| {
             let found = self.profile.tool(&self.key, &call.name);
-            // Nobody is asked to approve what would be refused.
+            // A call that would be refused needs no approval.
             let confirm = found.as_ref().is_some_and(|(tool, rule)| {
                 self.profile.needs_approval(tool, rule) && self.profile.demands(&self.state, turn, tool, rule).is_none()
             });
             let call = requested(call, found.as_ref().map(|(tool, _)| tool), confirm, &self.state.supports);
-            // A conversation that does not exist yet asks nothing.
+            // Calls of an incomplete reply are not made, so they ask nothing.
             if ended.ending.allows_calls() { call } else { CallRequested { confirm: false, ask: None, ..call } }
         });
         let shown = self.showing.shown(&reply.text);
         let opaque = reply.opaque.filter(|opaque| {
-            // In the event it is text within JSON.
+            // In the event the text is escaped within JSON.
             let fits = bytes + Value::from(opaque.as_str()).to_string().len() <= limits::REPLY_MAX_BYTES;
             if !fits {
                 tracing::warn!(turn = %self.turn_id, bytes = opaque.len(), "reasoning is too large to go back to the model");
@@ -246,10 +246,12 @@ impl Run<'_> {
     }
 }
 
-/// What the log keeps of a call. A tool that is not known now may be there when it is called, so only one that is known to
-/// bear repetition counts as such.
+/// Builds the stored form of a call.
+///
+/// An unknown tool may be available when it is called, so only a tool that is known to be idempotent counts as such.
 fn requested(call: ToolCall, tool: Option<&Tool>, confirm: bool, supports: &[String]) -> CallRequested {
-    // What is kept is what is shown to a person and what the tool gets; text that is no object is refused when it is called.
+    // The canonical text is stored, shown to a person and sent to the tool; text that is not an object is refused at the
+    // call.
     let canonical = Arguments::parse(&call.arguments).map(|arguments| arguments.text());
     let arguments: Value = canonical.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let ask = match tool.map(|tool| &tool.place) {
@@ -259,7 +261,7 @@ fn requested(call: ToolCall, tool: Option<&Tool>, confirm: bool, supports: &[Str
     let description = describe(&call.name, &call.arguments);
     CallRequested {
         ask,
-        // A person can't approve what they can't read; such a call is refused instead.
+        // A person can't approve arguments that are unreadable or too long; such a call is refused instead.
         confirm: confirm && canonical.is_some() && description.len() <= limits::APPROVAL_MAX_BYTES,
         idempotent: tool.is_some_and(|tool| tool.idempotent),
         description,
@@ -270,7 +272,8 @@ fn requested(call: ToolCall, tool: Option<&Tool>, confirm: bool, supports: &[Str
     }
 }
 
-/// Calls whose ids are unique within the turn: results are matched by id, and some gateways number each reply's from 0.
+/// Makes the ids of calls unique within the turn: results are matched by id, and some gateways number each reply's calls
+/// from 0.
 fn distinct(mut calls: Vec<CallRequested>, turn: &Turn) -> Vec<CallRequested> {
     let mut taken: std::collections::HashSet<String> =
         turn.replies.iter().flat_map(|reply| &reply.calls).map(|call| call.request.id.clone()).collect();
@@ -291,7 +294,7 @@ fn reply_bytes(reply: &ModelReply) -> usize {
     reply.text.len() + reply.tool_calls.iter().map(call).sum::<usize>()
 }
 
-/// How a reply ended, as the log keeps it.
+/// Returns the stored form of a reply's ending.
 pub(super) fn ended(reply: &ModelReply) -> ReplyEnd {
     let ending = match reply.ending {
         model::Ending::Whole => Ending::Whole,
@@ -303,7 +306,7 @@ pub(super) fn ended(reply: &ModelReply) -> ReplyEnd {
     ReplyEnd { ending, finish_reason: reply.finish_reason.clone() }
 }
 
-/// The last line of an answer that is not whole.
+/// Returns the last line of an incomplete answer.
 pub(super) fn notice(ending: Ending) -> Option<&'static str> {
     match ending {
         Ending::Cut => Some("(This answer was cut off before its end.)"),
@@ -312,7 +315,7 @@ pub(super) fn notice(ending: Ending) -> Option<&'static str> {
     }
 }
 
-/// Both reports together.
+/// Adds two usage reports.
 pub(super) fn add(a: Option<Usage>, b: Option<Usage>) -> Option<Usage> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.plus(b)),

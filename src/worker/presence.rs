@@ -1,4 +1,4 @@
-//! Says that this worker is there, so that edges can tell "nobody can answer" from "somebody will".
+//! Advertises this worker, so that edges can distinguish "no worker can answer" from "a worker will".
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub async fn advertise(worker: Arc<Worker>, shutdown: CancellationToken) {
     let key = subjects::worker_key(&worker.settings.region, &worker.settings.pool, worker.id);
     let subject = subjects::kv(BUCKET, &key);
     let (log, process) = (worker.log.clone(), worker.id);
-    // Organisations' keys may come and go.
+    // Evaluated at each renewal, because organisations' keys may come and go.
     let payload = Box::new(move || {
         let advertisement = Advertisement { version: env!("CARGO_PKG_VERSION").into(), orgs: worker.gateways.orgs() };
         serde_json::to_vec(&advertisement).expect("an advertisement is a map with string keys").into()

@@ -1,4 +1,4 @@
-//! What holds for one turn: the worker's settings, and over them the version of the agent's configuration that the turn names.
+//! The settings of one turn: the worker's, overridden by the version of the agent's configuration that the turn names.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,18 +19,18 @@ use crate::{
 const DEFAULT_PERSONA: &str = "You are a helpful, friendly support agent. Answer briefly and plainly. \
     Rely on the knowledge that you are given and on your tools; when they do not hold the answer, say so.";
 
-/// See the module.
+/// The settings of one turn.
 #[derive(Clone)]
 pub(super) struct Profile {
     worker: Arc<Worker>,
     agent: Arc<AgentConfig>,
-    /// Who is asked, with the key of the turn's organisation. `None`: there is no key for it.
+    /// The gateway, with the key of the turn's organisation. `None`: the organisation has no key.
     pub gateway: Option<Gateway>,
-    /// The turn names a configuration that is not there. To go on without it could drop what it demands.
+    /// The turn names a configuration that does not exist. Continuing without it could drop its demands.
     pub is_missing: bool,
 }
 
-/// What a visitor has to do before a tool may be called for them.
+/// A demand that a visitor must meet before a tool may be called for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Demand {
     ProveIdentity,
@@ -38,7 +38,7 @@ pub(super) enum Demand {
 }
 
 impl Profile {
-    /// The profile of a turn.
+    /// Loads the profile of a turn.
     pub async fn of(worker: &Arc<Worker>, key: &ConversationKey, turn: &Turn) -> Result<Self, ReadError> {
         let found = match &turn.request.agent_config {
             Some(version) => worker.agents.version(&key.org, version).await?,
@@ -50,7 +50,7 @@ impl Profile {
         Ok(Self { worker: worker.clone(), agent, gateway, is_missing })
     }
 
-    /// The model that answers.
+    /// Returns the model that answers.
     pub fn model(&self, turn: &Turn) -> String {
         let chosen = turn.request.model.as_ref().or(self.agent.model.as_ref());
         chosen.unwrap_or(&self.worker.settings.model).clone()
@@ -60,12 +60,12 @@ impl Profile {
         self.agent.preamble_model.as_ref().or(self.worker.settings.preamble_model.as_ref())
     }
 
-    /// The model that names conversations.
+    /// Returns the model that names conversations.
     pub fn title_model(&self) -> Option<&String> {
         self.agent.title_model.as_ref().or(self.worker.settings.title_model.as_ref())
     }
 
-    /// The model that judges the workflow's steps; without one, the model that answers does.
+    /// Returns the model that judges workflow steps; by default the model that answers.
     pub fn judge_model(&self, turn: &Turn) -> String {
         let chosen = self.agent.judge_model.as_ref().or(self.worker.settings.judge_model.as_ref());
         chosen.cloned().unwrap_or_else(|| self.model(turn))
@@ -103,19 +103,20 @@ impl Profile {
         self.agent.suggested_replies.unwrap_or(true)
     }
 
-    /// The step that the conversation is at, its place, and how many there are; `None`: no workflow, or it is over.
+    /// Returns the index of the conversation's current step, the number of steps, and the step; `None`: no workflow, or it
+    /// is finished.
     pub fn workflow_step(&self, state: &Conversation) -> Option<(usize, usize, &WorkflowStep)> {
         let workflow = self.agent.workflow.as_ref().filter(|_| !state.workflow.finished)?;
         let (at, step) = workflow.current(state.workflow.step.as_deref());
         Some((at, workflow.steps.len(), step))
     }
 
-    /// The step after the one at this place.
+    /// Returns the step after the one at this index.
     pub fn step_after(&self, at: usize) -> Option<&WorkflowStep> {
         self.agent.workflow.as_ref()?.steps.get(at + 1)
     }
 
-    /// Who looks for knowledge in a turn: whoever asked for it, in the documents that the agent may rest on.
+    /// Returns the identity for retrieval: the asking user, limited to the agent's document sets.
     pub fn reader(&self, key: &ConversationKey, turn: &Turn) -> Reader {
         let (user, groups) = match &turn.request.asker {
             Some(asker) => (Some(asker.user.clone()), asker.groups.clone()),
@@ -124,7 +125,7 @@ impl Profile {
         Reader { org: key.org.clone(), user, groups, sets: self.agent.document_sets.clone() }
     }
 
-    /// The tools that the model is offered, ordered by name.
+    /// Returns the tools for the model, ordered by name.
     pub fn offered(&self, key: &ConversationKey, state: &Conversation, has_older: bool) -> Vec<Tool> {
         let offer = Offer {
             has_older,
@@ -134,12 +135,12 @@ impl Profile {
         self.worker.tools.offered(&key.org, &offer, |tool| self.may_use(tool))
     }
 
-    /// Whether the agent's configuration lets it use this tool, there where it is.
+    /// Returns whether the agent's configuration allows this tool, at its present subject.
     fn may_use(&self, tool: &Tool) -> bool {
         self.agent.tool_rule(&tool.name).is_some_and(|rule| tool.fits_pin(rule.subject.as_deref()))
     }
 
-    /// A tool that the agent may use, with what holds for it.
+    /// Returns a tool that the agent may use, with its rule.
     pub fn tool(&self, key: &ConversationKey, name: &str) -> Option<(Tool, ToolRule)> {
         let rule = self.agent.tool_rule(name)?;
         let tool = self.worker.tools.find(&key.org, name, |tool| self.may_use(tool))?;
@@ -147,7 +148,7 @@ impl Profile {
         (!is_off).then_some((tool, rule))
     }
 
-    /// Whether a person must approve a call of this tool.
+    /// Returns whether a person must approve a call of this tool.
     pub fn needs_approval(&self, tool: &Tool, rule: &ToolRule) -> bool {
         let name = tool.name.to_lowercase();
         let is_named = |pattern: &String| name.contains(&pattern.to_lowercase());
@@ -157,13 +158,13 @@ impl Profile {
             || self.agent.confirm_tools.iter().any(is_named)
     }
 
-    /// What the visitor has to do before this tool may be called for them; `None`: it may.
+    /// Returns the unmet demand of a tool; `None`: it may be called.
     pub fn demands(&self, state: &Conversation, turn: &Turn, tool: &Tool, rule: &ToolRule) -> Option<Demand> {
         let name = tool.name.to_lowercase();
         let is_gated = self.worker.settings.auth_tools.iter().any(|pattern| pattern == "*" || name.contains(pattern));
         let asker = turn.request.asker.as_ref();
         let is_verified = || state.known(turn.request.session).is_some_and(|known| known.verified);
-        // What the tool's own service demands holds wherever the tool is.
+        // A demand of the tool's own service holds on every worker.
         let level = if is_gated { rule.auth_level.max(tool.level) } else { tool.level };
         match level {
             AuthLevel::EndUser if asker.is_none() && !is_verified() => Some(Demand::ProveIdentity),

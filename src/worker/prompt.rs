@@ -1,4 +1,4 @@
-//! What the model is given for its next call in a turn.
+//! The model request for the next call of a turn.
 
 use std::sync::Arc;
 
@@ -12,14 +12,16 @@ use crate::{
     subjects::ConversationKey,
 };
 
-/// A request, and the documents that it puts before the model.
+/// A model request, with the documents in it.
 pub(super) struct Prompt {
     pub request: ChatRequest,
     pub grounding: Vec<Citation>,
 }
 
-/// The next model call of the active turn: instructions, earlier messages, knowledge, the user's message, what the turn's tools
-/// did. `None`: no turn is active.
+/// Builds the next model request of the active turn: instructions, earlier messages, knowledge, the user's message, and the
+/// turn's tool calls with their results.
+///
+/// `None`: no turn is active.
 pub(super) async fn build(
     worker: &Arc<Worker>,
     key: &ConversationKey,
@@ -52,12 +54,14 @@ pub(super) async fn build(
         max_tokens: profile.max_tokens(),
         metadata: profile.gateway_metadata(),
     };
-    // The passages are the same at every call of the turn, so they count once.
+    // The passages are the same at every call of the turn, so they are recorded once.
     let grounding = if turn.replies.is_empty() { passages.iter().map(Passage::citation).collect() } else { vec![] };
     Ok(Some(Prompt { request, grounding }))
 }
 
-/// The system prompt: who the agent is, then what holds for this turn. Nothing of it is stored with the visitor's message.
+/// Builds the system prompt: the persona, then the instructions of this turn.
+///
+/// No part of it is stored with the visitor's message.
 fn instructions(profile: &Profile, state: &Conversation, turn: &Turn, is_first: bool) -> String {
     let greeting = profile.greeting().filter(|_| is_first);
     let greeting = greeting.map(|greeting| {
@@ -73,7 +77,7 @@ fn instructions(profile: &Profile, state: &Conversation, turn: &Turn, is_first: 
     parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n")
 }
 
-/// What grounds the answer. Without it there is still an answer, so a search that fails is a warning.
+/// Retrieves passages. An answer is possible without them, so a failed search is only a warning.
 async fn passages(worker: &Worker, key: &ConversationKey, profile: &Profile, turn: &Turn) -> Vec<Passage> {
     if worker.knowledge.is_empty(&key.org) {
         return vec![];
@@ -94,7 +98,7 @@ fn knowledge_section(passages: &[Passage]) -> String {
     section
 }
 
-/// The model's replies so far and the results of the tools it asked for, in its own order.
+/// Returns the turn's model replies with the results of their tool calls, in the model's order.
 fn tool_exchange(turn: &Turn) -> Vec<ChatMessage> {
     let mut messages = Vec::new();
     for reply in &turn.replies {

@@ -1,9 +1,9 @@
 //! One work item, from claim to exit.
 //!
-//! Contract of [`handle`]: (1) load the log up to the item; (2) an item that drives nothing any more is acked; (3) claim the
-//! turn, with the model's request already under way when that is the next step; (4) do step after step; (5) ack only when
-//! the log shows the turn terminal or driven by a later item, or when it is parked and this worker has set the deadline. A
-//! worker that lost its turn sends neither ack nor nak, for either would take the item away from its new owner.
+//! Contract of [`handle`]: (1) load the log up to the item; (2) ack an item that no longer drives a turn; (3) claim the
+//! turn, with the model request already under way if that is the next step; (4) take step after step; (5) ack only when the
+//! log shows the turn terminal or driven by a later item, or when the turn is parked and this worker has set the deadline.
+//! A fenced worker sends neither ack nor nak, for either would remove the item from its new owner.
 
 use std::{
     future::Future,
@@ -40,26 +40,29 @@ use crate::{
     wire::{live::Kind, render},
 };
 
-/// Why a worker stops driving a turn.
+/// The reason why a worker stops driving a turn.
 #[derive(Debug)]
 pub(super) enum Exit {
     /// The turn is terminal, parked with its deadline set, or driven by a later item: the item is done.
     Done,
-    /// Another worker has claimed the same item. It may have parked the turn and not set the deadline yet; should it die
-    /// before that, the item has to come again.
+    /// Another worker has claimed the same item.
+    ///
+    /// That worker may have parked the turn without setting the deadline yet; if it dies before that, the item has to be
+    /// delivered again.
     Fenced,
-    /// What happened is larger than an event may be.
+    /// The turn's content is larger than an event may be.
     TooLarge { max: usize },
     /// The log does not answer; the item will be delivered again.
     Unavailable(String),
-    /// This worker stops; another one shall take the turn at once.
+    /// This worker stops; another worker shall claim the turn at once.
     HandOver,
-    /// The conversation can't be served by this worker: it holds something that only a newer one understands, or that this one
-    /// can't open. Others can all the same, so the item is put off, each time for longer.
+    /// This worker can't serve the conversation: its events need a newer program, or can't be decrypted here.
+    ///
+    /// Another worker may, so the item is put off, longer each time.
     NotNow,
 }
 
-/// A turn that this worker holds.
+/// A turn held by this worker.
 pub(super) struct Run<'a> {
     pub worker: &'a Arc<Worker>,
     pub key: ConversationKey,
@@ -68,11 +71,11 @@ pub(super) struct Run<'a> {
     pub state: Arc<Conversation>,
     pub relay: Relay,
     pub profile: Profile,
-    /// What the visitor was told for the meantime, until it is recorded.
+    /// The preamble that was shown, until it is recorded.
     pub preamble: Option<String>,
-    /// How the model call that runs is being shown, until it is recorded.
+    /// The frame trace of the running model call, until it is recorded.
     pub showing: Showing,
-    /// What small questions to models cost, until it is recorded.
+    /// The usage of side requests, until it is recorded.
     pub side_usage: Option<Usage>,
     item: u64,
     message: &'a Message,
@@ -81,13 +84,13 @@ pub(super) struct Run<'a> {
     progress: Interval,
     nonce: Uuid,
     decisions: u32,
-    /// At this moment the log still said that the turn is this worker's.
+    /// The time at which the log last showed the turn as this worker's.
     held_at: Instant,
 }
 
 /// Handles one delivered work item.
 ///
-/// `pulled` began when the item was asked for. A progress ack at once gives the load all the time that there is.
+/// `pulled` began when the item was requested. The immediate progress ack gives the load the whole `ack_wait`.
 pub(super) async fn handle(worker: Arc<Worker>, message: Message, pulled: Lease, hand_over: CancellationToken) {
     if !pulled.holds() {
         return tracing::warn!(subject = %message.subject, "a work item was delivered too long ago; it is left alone");
@@ -107,7 +110,7 @@ pub(super) async fn handle(worker: Arc<Worker>, message: Message, pulled: Lease,
             drop_note(&worker, &key).await;
         }
         Exit::NotNow => {
-            // Not for long: another worker beside this one may be able to.
+            // A short delay: another worker may be able to serve the conversation.
             let most = Duration::from_millis(limits::TURN_PUT_OFF_MAX_MS);
             let later = put_off(message.info().map_or(1, |info| info.delivered)).min(most);
             tracing::warn!(conversation = %key.conversation, item, ?later, "a turn can't be served now and is put off");
@@ -115,7 +118,7 @@ pub(super) async fn handle(worker: Arc<Worker>, message: Message, pulled: Lease,
         }
         Exit::HandOver => answer(&message, AckKind::Nak(None)).await,
         Exit::Fenced => tracing::info!(conversation = %key.conversation, item, "another worker took the turn over"),
-        // Not even the turn's failure could be recorded, and another worker could not either.
+        // The turn's failure could not be recorded here, so another worker could not record it either.
         Exit::TooLarge { max } => {
             tracing::error!(conversation = %key.conversation, item, max, "a turn's failure is too large to be stored");
         }
@@ -126,7 +129,7 @@ pub(super) async fn handle(worker: Arc<Worker>, message: Message, pulled: Lease,
     worker.conversations.save(&key).await;
 }
 
-/// The turn of the item has ended, so it counts no more.
+/// Removes the note of an ended turn, which no longer counts.
 async fn drop_note(worker: &Worker, key: &ConversationKey) {
     if !worker.settings.counts_turns {
         return;
@@ -188,7 +191,7 @@ async fn drive(
         }
         _ => Opening::none(),
     };
-    // What was delivered too long ago is another worker's by now, whether it has claimed it yet or not.
+    // An item delivered too long ago belongs to another worker by now, claimed or not.
     if !lease.holds() {
         return Exit::Fenced;
     }
@@ -202,15 +205,15 @@ async fn drive(
         Err(ExecuteError::Refused(_)) => return lost(worker, key, item).await,
         Err(error) => return Exit::Unavailable(error.to_string()),
     };
-    // Another worker may have claimed the turn and streamed since this one looked: then what it asked is of the past, and
-    // what was shown is void.
+    // Another worker may have claimed the turn and streamed since this one loaded it: then its request is outdated, and the
+    // frames shown are void.
     let opening = if executed.previous == looked_at { opening } else { Opening::none() };
     let rerun = executed.previous != item;
     let epoch = executed.recorded.seq;
     let (replies, chunks) = executed.state.turn.as_ref().map_or((0, 0), |turn| (turn.model_calls(), turn.activity()));
     let subject = subjects::live(&key.region, key.conversation, session);
     let mut relay = Relay::new(worker.client.clone(), subject, turn_id, epoch, chunks);
-    // Until the model is asked again, what happens belongs to its last reply.
+    // Until the next model call, events belong to the last reply.
     relay.begin_call(replies.saturating_sub(1));
     let every = Duration::from_millis(limits::PROGRESS_MS);
     let mut progress = interval_at(tokio::time::Instant::now() + every, every);
@@ -246,7 +249,9 @@ async fn drive(
     exit
 }
 
-/// Waits for something before the claim, and keeps the item meanwhile. `None`: too long has passed, and it is another worker's.
+/// Waits for work before the claim, with progress acks meanwhile.
+///
+/// `None`: too much time has passed, and the item is another worker's.
 async fn kept<T>(message: &Message, lease: &mut Lease, work: impl Future<Output = T>) -> Option<T> {
     let every = Duration::from_millis(limits::PROGRESS_MS);
     let mut progress = interval_at(tokio::time::Instant::now() + every, every);
@@ -267,7 +272,7 @@ async fn kept<T>(message: &Message, lease: &mut Lease, work: impl Future<Output 
 }
 
 impl Run<'_> {
-    /// Step after step; the way out is an [`Exit`].
+    /// Takes step after step; the way out is an [`Exit`].
     async fn steps(&mut self, mut opening: Opening, mut rerun: bool) -> Result<std::convert::Infallible, Exit> {
         loop {
             let turn = self.turn().ok_or(Exit::Done)?.clone();
@@ -294,12 +299,12 @@ impl Run<'_> {
         }
     }
 
-    /// The turn, while it is the active one.
+    /// Returns the turn while it is the active one.
     pub fn turn(&self) -> Option<&Turn> {
         self.state.turn.as_ref().filter(|turn| turn.request.turn == self.turn_id)
     }
 
-    /// Appends what happened, if the turn is still this worker's.
+    /// Appends an event, if the turn is still this worker's.
     pub async fn record(&mut self, event: Event) -> Result<Event, Exit> {
         let decider = self.decider();
         let mut command = Command::Record { turn: self.turn_id, epoch: self.epoch, event };
@@ -316,7 +321,7 @@ impl Run<'_> {
                 }
                 Err(ExecuteError::Refused(refusal)) => return Err(self.lost(refusal).await),
                 Err(ExecuteError::Append(AppendError::TooLarge { max })) => {
-                    // What happened matters more than how it was shown.
+                    // The event matters more than its frame trace.
                     let is_smaller = match &mut command {
                         Command::Record { event, .. } => event.empty_shown(),
                         _ => false,
@@ -325,7 +330,7 @@ impl Run<'_> {
                         return Err(Exit::TooLarge { max });
                     }
                 }
-                // Nothing is left that the turn could go on with.
+                // The conversation is erased: nothing is left to continue.
                 Err(ExecuteError::Append(AppendError::Erased)) => return Err(Exit::Done),
                 Err(error) => return Err(Exit::Unavailable(error.to_string())),
             }
@@ -339,7 +344,7 @@ impl Run<'_> {
         decider
     }
 
-    /// Appends what happened and shows it to the client.
+    /// Appends an event and shows it to the client.
     pub async fn record_and_show(&mut self, turn: &Turn, event: Event) -> Result<(), Exit> {
         let event = self.record(event).await?;
         for (kind, frame) in render::render(&turn.request.request_id, turn.request.stream, &event, chrono::Utc::now()) {
@@ -348,7 +353,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Shows a piece of what a model call says, and takes down that it did, unless the client wants no stream.
+    /// Shows a piece of a model call's text and records the frame, unless the client wants no stream.
     pub async fn say(&mut self, turn: &Turn, voice: Voice, text: &str) {
         if text.is_empty() || !turn.request.stream {
             return;
@@ -370,7 +375,7 @@ impl Run<'_> {
         }
     }
 
-    /// Waits for something outside, keeping the item and looking at the log meanwhile.
+    /// Waits for external work, with progress acks and checks of the log meanwhile.
     pub async fn guarded<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Exit> {
         let mut work = pin!(work);
         loop {
@@ -389,8 +394,10 @@ impl Run<'_> {
         }
     }
 
-    /// Gives the turn back. The log is told first: giving back what another worker holds by now would take it away from that
-    /// worker, and a claim that was given back does not count against the turn.
+    /// Releases the turn.
+    ///
+    /// The log is written first: a nak for an item that another worker holds by now would remove it from that worker. A
+    /// released claim does not count against the turn.
     async fn release(&mut self) -> Exit {
         let released = self.released();
         match self.record(Event::TurnReleased(released)).await {
@@ -403,8 +410,9 @@ impl Run<'_> {
         TurnReleased { turn: self.turn_id, epoch: self.epoch, shown: self.showing.shown("") }
     }
 
-    /// The turn was cancelled while the model spoke: what its client had been shown by then goes into the log after it. Nothing
-    /// depends on it, so it is tried once, and after everything that costs others.
+    /// Records the frames that a client had been shown when its turn was cancelled.
+    ///
+    /// Nothing depends on this record, so it is tried once, after everything that other processes wait for.
     async fn let_go(&mut self) {
         let released = self.released();
         if released.shown.is_none() {
@@ -416,7 +424,7 @@ impl Run<'_> {
         }
     }
 
-    /// Reads the log: is the turn still this worker's?
+    /// Checks in the log whether the turn is still this worker's.
     async fn look(&mut self) -> Result<(), Exit> {
         match self.read(Freshness::AtLeast(self.state.last_seq)).await {
             // An append decides; until then work goes on.
@@ -428,8 +436,10 @@ impl Run<'_> {
         }
     }
 
-    /// Before something is done that can't be undone: what the log said a while ago no longer counts, for this worker may
-    /// have been paused, and another one may have taken the turn or its user stopped it.
+    /// Confirms the turn's ownership before an action that can't be undone.
+    ///
+    /// An old read does not count: this worker may have been paused, and another worker may have claimed the turn, or its
+    /// user stopped it.
     pub async fn confirm_lease(&mut self) -> Result<(), Exit> {
         match self.held_at.elapsed() > Duration::from_millis(limits::LEASE_MS) {
             true => self.read(Freshness::Leader).await,
@@ -456,7 +466,7 @@ impl Run<'_> {
     }
 }
 
-/// Tells an item that drives nothing any more from one that another worker holds.
+/// Distinguishes an item that no longer drives a turn from one held by another worker.
 async fn lost(worker: &Worker, key: &ConversationKey, item: u64) -> Exit {
     match worker.conversations.load(key, Freshness::Leader).await {
         Ok(state) if state.turn.as_ref().is_some_and(|turn| turn.item == item) => Exit::Fenced,

@@ -1,4 +1,4 @@
-//! Small questions to a model beside the turn's own: the preamble, and the judge of a workflow's step.
+//! Side requests to a model: the preamble, and the judge of a workflow step.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ const PREAMBLE: &str = "A visitor has just sent the message below to a support a
 const JUDGE: &str = "You judge whether a step of a conversation is done. Answer with JSON only: \
     {\"done\": true or false, \"reason\": \"a few words\"}.";
 
-/// A model's answer to a small question.
+/// A model's answer to a side request.
 pub(super) struct Said {
     pub text: String,
     pub usage: Option<Usage>,
 }
 
-/// What a judge says.
+/// The judge's answer.
 #[derive(Deserialize)]
 struct Verdict {
     done: bool,
@@ -33,15 +33,15 @@ struct Verdict {
     reason: String,
 }
 
-/// What came of judging.
+/// The result of judging a step.
 pub(super) struct Judged {
     pub step: StepJudged,
-    /// Why a person should take over, if the step was tried too often.
+    /// The reason for a person to take over, if the step was tried too often.
     pub escalation: Option<String>,
     pub usage: Option<Usage>,
 }
 
-/// Asks for the sentence that is shown while the answer is awaited; a failure is no sentence.
+/// Requests the preamble; a failure gives none.
 pub(super) async fn preamble(gateway: Gateway, model: String, message: String) -> Option<Said> {
     let messages = vec![ChatMessage::System(PREAMBLE.into()), ChatMessage::User(message)];
     let request = ChatRequest { model, messages, tools: vec![], max_tokens: limits::PREAMBLE_TOKENS, metadata: None };
@@ -57,8 +57,9 @@ pub(super) async fn preamble(gateway: Gateway, model: String, message: String) -
     }
 }
 
-/// Has the current step of the workflow judged by the answer that is about to be given. `None`: there is no step. When the
-/// judge fails, the step is not done: the conversation stays where it is.
+/// Judges the current workflow step by the answer that is about to be given.
+///
+/// `None`: there is no current step. If the judge fails, the step is not done: the conversation stays at it.
 pub(super) async fn judge(
     gateway: &Gateway,
     profile: &Profile,
@@ -97,7 +98,7 @@ pub(super) async fn judge(
     Some(Judged { step, escalation, usage })
 }
 
-/// One request, answered whole.
+/// Sends one request and reads the whole answer.
 pub(super) async fn ask(gateway: &Gateway, request: &ChatRequest) -> Result<Said, ModelError> {
     let mut stream = gateway.chat(request).await?;
     while stream.next().await?.is_some() {}
@@ -105,7 +106,7 @@ pub(super) async fn ask(gateway: &Gateway, request: &ChatRequest) -> Result<Said
     Ok(Said { text: reply.text, usage: reply.usage.map(usage) })
 }
 
-/// The verdict in a judge's words; models like to put JSON into a fence.
+/// Parses the verdict from a judge's text; models tend to put JSON into a fence.
 fn read_verdict(text: &str) -> Verdict {
     let json = text.find('{').zip(text.rfind('}')).and_then(|(from, to)| text.get(from..=to));
     let read = json.and_then(|json| serde_json::from_str::<Verdict>(json).ok());

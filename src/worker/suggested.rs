@@ -1,12 +1,12 @@
-//! Suggested replies: cut out of the model's text while it streams in.
+//! Suggested replies: extracted from the model's text while it streams in.
 //!
-//! Contract: what [`Cutter`] gives out, put together, is the text that the visitor reads: the model's text without any
-//! `<suggested_replies>` block, closed or not, and without a list under "Suggested replies:" at its end. Nothing of either is
-//! given out even when it comes letter by letter, and nothing else is held back at the end.
+//! Contract: the concatenated output of [`Cutter`] is the text that the visitor reads: the model's text without any
+//! `<suggested_replies>` block, closed or not, and without a list under "Suggested replies:" at its end. No part of a block
+//! or list is output even if it arrives letter by letter, and nothing else is withheld at the end.
 
 use crate::limits;
 
-/// What the model is told.
+/// Instruction for the model.
 pub const CONTRACT: &str = "When it helps, end your answer with up to four short replies that the visitor may want to send \
     next, written from the visitor's view, as a JSON list in this block and nowhere else: \
     <suggested_replies>[\"…\"]</suggested_replies>";
@@ -15,21 +15,21 @@ const OPEN: &str = "<suggested_replies>";
 const CLOSE: &str = "</suggested_replies>";
 const HEADING: &str = "suggested replies:";
 
-/// See the module.
+/// Extracts suggested replies from streamed text.
 #[derive(Default)]
 pub struct Cutter {
-    /// Not given out yet: it may belong to what is cut.
+    /// Withheld text, which may belong to a block or list.
     held: String,
-    /// The content of the block that is open.
+    /// Content of the open block.
     block: Option<String>,
     /// Replies of the last block.
     replies: Vec<String>,
-    /// The text so far does not end within a line.
+    /// The output so far ends within a line.
     in_line: bool,
 }
 
 impl Cutter {
-    /// Takes new text; gives out what surely is the visitor's.
+    /// Takes new text; returns the part that is surely for the visitor.
     pub fn push(&mut self, text: &str) -> String {
         self.held.push_str(text);
         let mut out = String::new();
@@ -49,7 +49,7 @@ impl Cutter {
                     }
                 }
             } else if let Some(at) = self.held.find(OPEN) {
-                // A list that is followed by something is no list at the end.
+                // A list with text after it is not a list at the end.
                 self.give(at, &mut out);
                 self.held.drain(..OPEN.len());
                 self.block = Some(String::new());
@@ -61,7 +61,7 @@ impl Cutter {
         }
     }
 
-    /// The end of the text: gives out the rest of what is the visitor's, and the replies.
+    /// Ends the text: returns the rest of the visitor's text, and the replies.
     pub fn finish(mut self) -> (String, Vec<String>) {
         if self.block.is_some() {
             return (String::new(), self.replies);
@@ -83,7 +83,7 @@ impl Cutter {
         }
     }
 
-    /// How much of what is held is surely the visitor's.
+    /// Returns the bytes of the withheld text that are surely for the visitor.
     fn sure(&self) -> usize {
         let mut from = if self.in_line { self.held.find('\n').map_or(self.held.len(), |at| at + 1) } else { 0 };
         while from < self.held.len() {
@@ -96,7 +96,7 @@ impl Cutter {
         from.min(self.held.len() - overlap(&self.held, OPEN))
     }
 
-    /// Where a list of replies begins that the held text ends with.
+    /// Returns the start of a list of replies at the end of the withheld text.
     fn list_at(&self) -> Option<usize> {
         let starts = self.held.match_indices('\n').map(|(at, _)| at + 1);
         let starts = Some(0).filter(|_| !self.in_line).into_iter().chain(starts);
@@ -104,7 +104,7 @@ impl Cutter {
     }
 }
 
-/// Whether a text that begins a line is a heading with bullets, or may become one.
+/// Returns whether a text at the start of a line is a heading with bullets, or may become one.
 fn may_become_list(text: &str) -> bool {
     let mut lines = text.split('\n');
     let heading = plain(lines.next().unwrap_or_default());
@@ -115,13 +115,13 @@ fn may_become_list(text: &str) -> bool {
     heading == HEADING && lines.all(|line| line.trim().is_empty() || bullet(line).is_some())
 }
 
-/// A line without the marks that make it bold or a heading.
+/// Strips the marks that make a line bold or a heading.
 fn plain(line: &str) -> String {
     let line: String = line.chars().filter(|c| !"*#_".contains(*c)).collect();
     line.trim().to_lowercase()
 }
 
-/// The text of a bullet; an unfinished one is empty.
+/// Returns the text of a bullet; empty for an unfinished one.
 fn bullet(line: &str) -> Option<&str> {
     let line = line.trim();
     let unnumbered = line.trim_start_matches(|c: char| c.is_ascii_digit());
@@ -146,7 +146,7 @@ fn tidy(replies: impl Iterator<Item = String>) -> Vec<String> {
     replies.take(limits::SUGGESTED_REPLIES).collect()
 }
 
-/// The length of the longest end of `text` that is a proper beginning of `marker`.
+/// Returns the length of the longest suffix of `text` that is a proper prefix of `marker`.
 fn overlap(text: &str, marker: &str) -> usize {
     (1..marker.len().min(text.len() + 1)).rev().find(|len| text.ends_with(&marker[..*len])).unwrap_or(0)
 }

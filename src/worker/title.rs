@@ -1,7 +1,7 @@
-//! Names a conversation: a model is asked for a title while the first turn is answered, and what it says is recorded when the
-//! turn has ended, unless somebody has named the conversation meanwhile.
+//! Names a conversation: a model is asked for a title while the first turn is answered.
 //!
-//! It is an extra: it delays and fails nothing, its tokens are not the visitor's, and a worker that stops lets it be.
+//! The title is recorded after the turn has ended, unless the conversation was named meanwhile. It is optional: it delays
+//! and fails nothing, its tokens are not counted as the visitor's, and a stopping worker drops it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,11 +21,11 @@ use crate::{
 const INSTRUCTION: &str = "Name the conversation that begins with the user's message. Answer with the name alone: at most \
     six words, in the language of the message, without quotes and without a full stop. Do not answer the message itself.";
 
-/// A title that a model is asked for. Dropping it aborts the request.
+/// A pending request for a title. Dropping it aborts the request.
 pub(super) struct Naming(Option<AbortOnDropHandle<Option<String>>>);
 
 impl Naming {
-    /// Asks for a title if the active turn is the first one of a conversation without a name.
+    /// Requests a title if the active turn is the first one of an unnamed conversation.
     pub fn begin(profile: &Profile, state: &Conversation) -> Self {
         let turn = state.turn.as_ref().filter(|_| state.message_count == 1 && state.title.is_none());
         let asked = turn.zip(profile.title_model().cloned()).zip(profile.gateway.clone());
@@ -54,7 +54,7 @@ impl Naming {
         }))
     }
 
-    /// Records the title when it has come, if the turn was answered.
+    /// Records the title once it has arrived, if the turn was answered.
     pub fn end(self, worker: &Arc<Worker>, key: &ConversationKey, state: &Conversation, turn: Uuid) {
         let answered = state.finished_turn(turn).is_some_and(|finished| finished.outcome == Outcome::Completed);
         let Some(asked) = self.0.filter(|_| answered) else { return };

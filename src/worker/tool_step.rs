@@ -23,8 +23,10 @@ use crate::{
 };
 
 impl Run<'_> {
-    /// Calls tools in parallel. Every intent is in the log before the first call, and the turn is then still this worker's;
-    /// every result is logged as it comes.
+    /// Calls tools in parallel.
+    ///
+    /// Every intent is logged before the first call, and the turn's ownership is confirmed; every result is logged as it
+    /// arrives.
     pub(super) async fn call_tools(&mut self, turn: &Turn, calls: Vec<CallRequested>) -> Result<(), Exit> {
         for call in &calls {
             if turn.call(&call.id).is_some_and(|known| known.called) {
@@ -41,7 +43,7 @@ impl Run<'_> {
             }
         }
         self.confirm_lease().await?;
-        // One password is enough for all tools that want one.
+        // One password is enough for all tools that demand one.
         let mut may_send = !turn.replies.iter().flat_map(|reply| &reply.calls).any(is_password_sent);
         let mut running = FuturesUnordered::new();
         for call in calls {
@@ -60,7 +62,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// One call, as a future that borrows nothing of the run.
+    /// Builds one call, as a future that borrows nothing of the run.
     fn call(
         &self,
         turn: &Turn,
@@ -94,7 +96,7 @@ impl Run<'_> {
         }
     }
 
-    /// A person refused the call, or did not decide in time.
+    /// States that a person refused the call, or did not decide in time.
     pub(super) async fn state_refused(
         &mut self,
         turn: &Turn,
@@ -110,7 +112,7 @@ impl Run<'_> {
         self.record_result(turn, call, ToolResult::error(text)).await
     }
 
-    /// A person answered a form, or did not.
+    /// States a person's answer to a form, or that there was none.
     pub(super) async fn state_answer(
         &mut self,
         turn: &Turn,
@@ -121,7 +123,7 @@ impl Run<'_> {
         self.record_result(turn, call, interactions::answer(resolution, values.as_ref())).await
     }
 
-    /// The reply that asks for the call was not whole: the arguments may be cut.
+    /// States that the call's reply was incomplete: the arguments may be cut.
     pub(super) async fn state_cut(&mut self, turn: &Turn, call: CallRequested, ending: Ending) -> Result<(), Exit> {
         let text = match ending {
             Ending::Cut => {
@@ -137,7 +139,7 @@ impl Run<'_> {
         self.record_result(turn, call, ToolResult::error(text)).await
     }
 
-    /// An earlier worker logged the intent and then vanished.
+    /// States that the outcome is unknown: an earlier worker logged the intent and then vanished.
     pub(super) async fn state_unknown(&mut self, turn: &Turn, call: CallRequested) -> Result<(), Exit> {
         self.record_result(turn, call, ToolResult::outcome_unknown()).await
     }
@@ -157,7 +159,7 @@ impl Run<'_> {
         self.record_and_show(turn, event).await
     }
 
-    /// Asks a person and lets go of the turn.
+    /// Asks a person and releases the turn.
     pub(super) async fn park(&mut self, turn: &Turn, call: CallRequested) -> Result<(), Exit> {
         let deadline = chrono::Utc::now() + self.profile.human_wait();
         let CallRequested { id, name: tool, arguments, description, ask, .. } = call;
@@ -177,14 +179,14 @@ impl Run<'_> {
     }
 }
 
-/// Why nobody was asked to approve a call that needs it.
+/// Returns the reason why a call that needs approval was not shown to a person.
 fn not_asked(call: &CallRequested) -> &'static str {
     if Arguments::parse(&call.arguments).is_none() {
         return "The arguments are not a JSON object.";
     }
     match call.description.len() > limits::APPROVAL_MAX_BYTES {
         true => "Not done: a person has to approve this, and the arguments are too long to be read.",
-        // Its provider came, or asked for approvals, after the model's reply was recorded.
+        // The tool's provider appeared, or began to require approvals, after the model's reply was recorded.
         false => "The tool was not available. It was not called; it is now.",
     }
 }

@@ -1,4 +1,4 @@
-//! What an event means to the fold whose content was erased.
+//! The effect of erased events on the fold.
 
 use super::{Conversation, Recorded};
 use crate::domain::{
@@ -7,10 +7,11 @@ use crate::domain::{
 };
 
 impl Conversation {
-    /// Takes an event whose content was erased: what it meant for the turn that was active then.
+    /// Applies an event with erased content to the turn that was active then.
     ///
-    /// An event was appended on the state before it and nothing else, so it was valid there, and the kind tells what it did;
-    /// which call, prompt or answer it was is gone. What it may have proved of a visitor counts no more.
+    /// An event was appended on the state before it and nothing else, so it was valid there, and its kind tells the effect.
+    /// The call, prompt or answer that it named is gone. Proofs of a visitor's identity that it may have held no longer
+    /// count.
     pub(super) fn take_erased(&mut self, kind: &'static str, recorded: &Recorded) {
         self.erased |= kind == kind::SESSION_OPENED;
         let Some(turn) = &mut self.turn else { return };

@@ -1,39 +1,39 @@
-//! How a model's reply ended.
+//! The endings of a model's reply.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a model's reply ended, and the word of its provider for it.
+/// The ending of a model's reply, with the provider's word for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplyEnd {
     pub ending: Ending,
-    /// As the gateway gave it; absent = it gave none.
+    /// As given by the gateway; absent = it gave none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<String>,
 }
 
-/// How a model's reply ended.
+/// The way a model's reply ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
-    /// The model had said all.
+    /// The model finished its reply.
     Whole,
-    /// At a limit of its length, or because something broke at the provider.
+    /// The reply hit a length limit, or the provider failed in the middle.
     Cut,
-    /// A filter stopped it.
+    /// A content filter stopped the reply.
     Filtered,
     /// The model refused, in its own words.
     Refused,
-    /// The gateway ended it in order and gave no reason.
+    /// The gateway ended the reply in order and gave no reason.
     Unmarked,
-    /// In a way that this program does not know.
+    /// A reason that this program does not know.
     #[serde(other)]
     Other,
 }
 
 impl Ending {
-    /// Whether calls of the reply may be made: arguments can parse by chance though more was to come.
+    /// Returns whether the reply's tool calls may be made: arguments of a cut reply can parse by chance.
     pub fn allows_calls(self) -> bool {
         self == Self::Whole
     }

@@ -1,4 +1,4 @@
-//! The ends of a turn.
+//! The terminal events of a turn.
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
@@ -15,44 +15,44 @@ pub struct TurnCompleted {
     pub request_id: String,
     pub message_id: Uuid,
     pub response: Response,
-    /// Index of the model call whose streamed text is the answer; absent when the answer is not one call's text.
+    /// Index of the model call that streamed the answer; absent = the answer is not one call's text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call: Option<u32>,
     pub needs_escalation: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub escalation_reason: Option<String>,
-    /// What the judge of the agent's workflow said of the answer.
+    /// The workflow judge's verdict on the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow: Option<StepJudged>,
-    /// What the visitor was told while the answer was awaited, when this is the turn's first model call.
+    /// Preamble shown to the visitor while the answer was awaited, if this is the turn's first model call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preamble: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub citations: Vec<Citation>,
-    /// Over all model calls of the turn.
+    /// Sum over all model calls of the turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_id: Option<String>,
-    /// How the last reply ended; absent = no reply ended the turn, or the event is older than this field.
+    /// The way the last reply ended; absent = no reply ended the turn, or the event is older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<ReplyEnd>,
     pub user: Participant,
     pub agent: Participant,
-    /// How the last model call was shown.
+    /// Record of the last model call's frames.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shown: Option<Shown>,
 }
 
-/// A step of an agent's workflow, judged after an answer.
+/// A verdict on a step of an agent's workflow, given after an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StepJudged {
     pub step: String,
     pub done: bool,
-    /// The step that the conversation is at from now on; absent = the workflow is over.
+    /// The conversation's next step; absent = the workflow is finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
     /// The judge's words, for operators.
@@ -68,30 +68,30 @@ pub struct TurnFailed {
     pub reason: FailureReason,
     /// For operators; never shown to a client.
     pub detail: String,
-    /// How far the model call that failed had been shown.
+    /// Record of the frames shown of the model call that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shown: Option<Shown>,
 }
 
-/// Why a turn failed.
+/// The reason why a turn failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureReason {
-    /// The model could not be reached, refused, or answered with something that is no answer.
+    /// The model could not be reached, refused, or gave a response that is not an answer.
     Model,
-    /// The model's reply was cut off before it said anything.
+    /// The model's reply was cut off before it held any text.
     Cut,
     /// A content filter left nothing of the model's reply.
     Filtered,
-    /// What happened is larger than an event may be.
+    /// The turn's content is larger than an event may be.
     TooLarge,
-    /// The agent's configuration that the turn names can't be found.
+    /// The agent's configuration that the turn names was not found.
     NoConfiguration,
     /// No worker of the pool has a key for the gateway.
     NoGatewayKey,
-    /// The turn was claimed again and again without getting further.
+    /// The turn was claimed too often without a step forward.
     Poison,
-    /// The turn got no further within its limit, or was not over within the limit for all of it.
+    /// The turn made no progress within its limit, or exceeded the limit for a whole turn.
     Expired,
     /// A reason that this program does not know.
     #[serde(other)]
@@ -103,9 +103,9 @@ pub enum FailureReason {
 pub struct TurnCancelled {
     pub turn: Uuid,
     pub request_id: String,
-    /// The session that asked for it; zeros = an operator, or an edge that found no worker.
+    /// The session that asked for the end; zeros = an operator, or an edge that found no worker.
     pub by: Uuid,
-    /// Absent = its user stopped it.
+    /// Absent = the user stopped the turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<CancelReason>,
     /// Stored after this moment the event is void.
@@ -113,15 +113,15 @@ pub struct TurnCancelled {
     pub not_after: Option<DateTime<Utc>>,
 }
 
-/// Why a turn was ended that nobody stopped.
+/// The reason why a turn was ended without its user stopping it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CancelReason {
-    /// It waited for a person, and its visitor sent a new message instead. The tool that waited was not called.
+    /// The turn waited for a person, and its visitor sent a new message instead. The waiting tool was not called.
     Superseded,
-    /// It was queued, and no worker of its pool was there for as long as a turn may wait.
+    /// The turn was queued, and its pool had no worker for as long as a turn may wait.
     NoWorker,
-    /// An operator ended it.
+    /// An operator ended the turn.
     Operator,
     /// A reason that this program does not know.
     #[serde(other)]

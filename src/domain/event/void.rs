@@ -1,32 +1,32 @@
-//! Events that change nothing: such as can't be read, and such as came too late.
+//! Events that change nothing: unreadable ones, and ones stored too late.
 
 use chrono::{DateTime, Utc};
 
 use super::Event;
 
-/// A stored message that is on an event's subject and can't be read as one.
+/// A stored message on an event's subject that can't be read as an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
-    /// The stored name that the message gives itself; empty = none.
+    /// The stored name in the message; empty = none.
     pub name: String,
     pub cause: Cause,
     /// For operators.
     pub detail: String,
 }
 
-/// Why an event can't be read.
+/// The reason why an event can't be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// Its kind or its schema version is newer than this program, which may go on without it.
+    /// The kind or schema version is newer than this program, which may continue without it.
     Unknown,
-    /// As [`Cause::Unknown`], and its writer said that nobody may go on without it.
+    /// As [`Cause::Unknown`], and marked critical by its writer: no program may continue without it.
     Critical,
-    /// It is not as its kind must be.
+    /// The content does not fit the kind.
     Malformed,
 }
 
 impl Event {
-    /// The moment after which the event, if it is stored only then, is void: whoever asked for it was told that it failed.
+    /// Returns the moment after which a stored event is void, because its requester was told that the request failed.
     pub fn not_after(&self) -> Option<DateTime<Utc>> {
         match self {
             Event::SessionOpened(e) => e.not_after,
@@ -48,7 +48,7 @@ impl Event {
         }
     }
 
-    /// Makes the event void when it is stored after this moment. Events of workers are never void.
+    /// Makes the event void if it is stored after this moment. Workers' events are never void.
     pub fn set_not_after(&mut self, not_after: DateTime<Utc>) {
         match self {
             Event::SessionOpened(e) => e.not_after = Some(not_after),
@@ -61,7 +61,7 @@ impl Event {
         }
     }
 
-    /// Whether the event, stored at this moment, folds to nothing.
+    /// Returns whether the event, stored at this moment, folds to nothing.
     pub fn is_void_at(&self, stored_at: DateTime<Utc>) -> bool {
         self.not_after().is_some_and(|not_after| stored_at > not_after)
     }

@@ -1,8 +1,10 @@
-//! The way from a fold to a conversation's last event: what each event says of the one before it, and the order of the log where
-//! that leads astray or is very long.
+//! The chain from a snapshot to a conversation's last event.
 //!
-//! Contract: a load holds no more than [`limits::CHAIN_EVENTS`] events or [`limits::CHAIN_BYTES`] of a chain, or a batch of the
-//! log, however long the conversation is.
+//! Each event links to the one before it. Where the links lead astray, or the chain is very long, the stream's order is
+//! followed instead.
+//!
+//! Contract: a load holds at most [`limits::CHAIN_EVENTS`] events or [`limits::CHAIN_BYTES`] of a chain, or one batch of
+//! the log, at any length of the conversation.
 
 use std::sync::Arc;
 
@@ -17,20 +19,21 @@ use crate::{
     subjects::ConversationKey,
 };
 
-/// What leads from a fold to a conversation's last event.
+/// The outcome of following a chain from a fold to the conversation's last event.
 pub(super) enum Chain {
-    /// The fold that it leads to, and how many events there are between them.
+    /// The fold of the last event, and the number of events folded.
     Folded(Arc<Conversation>, u64),
-    /// The copy that answered lacks an event.
+    /// The answering copy lacks an event.
     Lacking,
-    /// The fold is not of this log.
+    /// The snapshot is of another log.
     Elsewhere,
 }
 
 impl<L: EventLog> Conversations<L> {
-    /// Folds the events after a fold's last one up to the conversation's, found by following what each says of the one before
-    /// it. Where that leads astray, the log is read in its order instead: an event that nobody could follow costs no other. So
-    /// it is where that leads far.
+    /// Folds the events after a snapshot by following each event's link to the one before it.
+    ///
+    /// Where the links lead astray, the log is read in its order instead, so one broken event costs no other. The same
+    /// applies to long chains.
     pub(super) async fn chain(
         &self,
         key: &ConversationKey,
@@ -80,8 +83,7 @@ impl<L: EventLog> Conversations<L> {
         }
     }
 
-    /// Folds the events after a fold's last one as the log has them, batch by batch, each held to what it says of the one before
-    /// it.
+    /// Folds the events after a snapshot in stream order, batch by batch, and checks each event's link.
     async fn in_order(&self, key: &ConversationKey, cached: &Cached, via: Via) -> Result<Chain, ReadError> {
         let base = cached.state.last_seq;
         if base > 0 {
@@ -107,7 +109,9 @@ impl<L: EventLog> Conversations<L> {
     }
 }
 
-/// An event that leads past an existing one was not appended by the rule, so it is void. One with a missing predecessor was.
+/// Voids an event that links past an existing one, for it was not appended by the rule.
+///
+/// An event with a missing predecessor was.
 fn void_if_astray(stored: &mut Stored, before: u64) {
     let is_astray = !stored.is_linked || stored.envelope.prev < before;
     if is_astray && !matches!(stored.recorded.event, Event::Unreadable(_)) {

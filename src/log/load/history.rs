@@ -8,7 +8,8 @@ use crate::{
 };
 
 impl<L: EventLog> Conversations<L> {
-    /// The newest messages before `before` (a sequence; `None` = all), newest first, and whether there are older ones.
+    /// Returns the newest messages before `before` (a sequence; `None` = all), newest first, and whether there are older
+    /// ones.
     pub async fn messages(
         &self,
         key: &ConversationKey,
@@ -31,7 +32,7 @@ impl<L: EventLog> Conversations<L> {
         Ok((page, more))
     }
 
-    /// The oldest messages after `after` (a sequence), oldest first, and whether there are newer ones.
+    /// Returns the oldest messages after `after` (a sequence), oldest first, and whether there are newer ones.
     pub async fn messages_after(
         &self,
         key: &ConversationKey,

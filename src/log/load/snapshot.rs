@@ -1,4 +1,4 @@
-//! Folds as they are cached: in memory, and in the bucket CONVERSATIONS.
+//! Snapshots: conversation folds cached in memory, and in the bucket CONVERSATIONS.
 
 use std::{sync::Arc, time::Instant};
 
@@ -16,28 +16,29 @@ use crate::{
 
 const BUCKET: &str = "CONVERSATIONS";
 
-/// A fold, and what is known of how it was made.
+/// A snapshot: a fold with its origin.
 #[derive(Clone)]
 pub(super) struct Cached {
     pub state: Arc<Conversation>,
-    /// What was erased when the fold was made.
+    /// The erased classes when the fold was made.
     pub standing: Standing,
-    /// Revision of the fold's entry in the bucket, and the events that came after it.
+    /// Revision of the snapshot in the bucket, and the number of events folded since.
     pub revision: u64,
     pub newer_events: u64,
-    /// When the clear text in it was read.
+    /// Time at which the clear text in the fold was read.
     pub since: Instant,
 }
 
 impl Cached {
-    /// Nothing, where the bucket's entry has this revision.
+    /// Returns an empty snapshot, for a bucket entry of this revision.
     pub fn nothing(revision: u64) -> Self {
         let (state, standing) = (Arc::default(), Standing::default());
         Self { state, standing, revision, newer_events: 0, since: Instant::now() }
     }
 
-    /// Whether a stored event is the one that the fold ends with. The sequence alone does not tell: a log that was restored
-    /// without its tail gives the same sequences to other events.
+    /// Returns whether a stored event is the fold's last event.
+    ///
+    /// The sequence alone is no proof: a log restored without its tail gives the same sequences to other events.
     pub fn ends_with(&self, stored: &Stored) -> bool {
         stored.recorded.seq == self.state.last_seq && stored.recorded.digest == self.state.last_digest
     }
@@ -55,7 +56,7 @@ impl<L: EventLog> Conversations<L> {
     pub(super) async fn read_bucket(&self, key: &ConversationKey) -> Cached {
         let Some(bucket) = &self.bucket else { return Cached::nothing(0) };
         let subject = subjects::kv(BUCKET, &subjects::fold_key(key));
-        // A cache that can't be read costs time, not answers.
+        // An unreadable snapshot costs time, not correctness.
         match bucket.get(&format!("KV_{BUCKET}"), &json!({ "last_by_subj": subject }), Via::Replica).await {
             Ok(Some(message)) => {
                 let revision = message.seq;
@@ -71,7 +72,9 @@ impl<L: EventLog> Conversations<L> {
         }
     }
 
-    /// Writes the fold to the bucket when it has grown by some events. A lost race means that somebody wrote a newer one.
+    /// Writes the snapshot to the bucket once it has grown by some events.
+    ///
+    /// A lost race means that another process wrote a newer one.
     pub async fn save(&self, key: &ConversationKey) {
         let Some(bucket) = &self.bucket else { return };
         let Some(cached) = self.known(key).filter(|c| c.newer_events >= limits::FOLD_CACHE_EVERY_EVENTS) else {
@@ -79,7 +82,8 @@ impl<L: EventLog> Conversations<L> {
         };
         let form = CachedForm { version: FOLD_VERSION, standing: cached.standing, state: &*cached.state };
         let Some(payload) = packed(&form).filter(|payload| payload.len() <= limits::FOLD_CACHED_MAX_BYTES) else {
-            // A running turn with large results, which end with it: tried again when its worker lets go of it the next time.
+            // A running turn has large tool results, which leave the fold when it ends. The next attempt is made when its
+            // worker next releases the turn.
             tracing::info!(conversation = %key.conversation, "the fold is too large for its bucket; loads go on from the one before");
             return;
         };
@@ -89,7 +93,7 @@ impl<L: EventLog> Conversations<L> {
         let Ok(payload) = bucket.seal(key.conversation, &subject, payload.into()).await else { return };
         let revision = match bucket.put_at(&subject, &id, &expected, payload).await {
             Ok(revision) => revision,
-            // Somebody else wrote it: take their revision from the bucket.
+            // Another process wrote the snapshot: take its revision from the bucket.
             Err(AppendError::Conflict) => self.read_bucket(key).await.revision,
             Err(error) => return tracing::debug!(%error, "the fold was not cached"),
         };
@@ -103,7 +107,7 @@ impl<L: EventLog> Conversations<L> {
 }
 
 impl NatsLog {
-    /// Takes the cached fold of a conversation away of which something was erased.
+    /// Deletes the snapshot of a conversation with erased content.
     pub async fn forget_fold(&self, key: &ConversationKey) -> Result<(), AppendError> {
         let subject = subjects::kv(BUCKET, &subjects::fold_key(key));
         let there = self.get(&format!("KV_{BUCKET}"), &json!({ "last_by_subj": subject }), Via::Leader).await;
@@ -117,10 +121,10 @@ impl NatsLog {
     }
 }
 
-/// Beginning of what is compressed; JSON never begins so.
+/// Magic number of zstd; JSON never begins with it.
 const COMPRESSED: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// A fold for the bucket. Most of a large one is text, of which compression leaves a third or less.
+/// Serialises a snapshot. A large one is mostly text, which compresses to a third or less.
 fn packed(form: &impl Serialize) -> Option<Vec<u8>> {
     let plain = serde_json::to_vec(form).ok()?;
     match plain.len() > limits::FOLD_PLAIN_MAX_BYTES {
