@@ -221,7 +221,7 @@ pub async fn run() -> anyhow::Result<()> {
         Command::Ingest(args) if args.serve => app::serve_ingest(&load()?, args).await,
         Command::Ingest(args) => match app::ingest(&load()?, args).await? {
             true => Ok(()),
-            false => anyhow::bail!("not everything was ingested"),
+            false => anyhow::bail!("some documents were not ingested"),
         },
         Command::Agent { command } => agent::run(command, &load()?).await,
         Command::Replay(args) => replay::replay(args, &load()?).await,
@@ -326,7 +326,7 @@ async fn list_tools() -> anyhow::Result<()> {
         notes.extend(tool.idempotent.then(|| "idempotent".to_string()));
         notes.extend(match tool.level {
             AuthLevel::None => None,
-            AuthLevel::EndUser => Some("for visitors who proved who they are".to_string()),
+            AuthLevel::EndUser => Some("for visitors with a proved identity".to_string()),
             AuthLevel::Admin => Some("for administrators".to_string()),
         });
         if let tools::Place::Endpoint { subject } = &tool.place {

@@ -45,7 +45,7 @@ pub struct Demands {
 pub enum BundleError {
     #[error("{}: {cause}", path.display())]
     File { path: PathBuf, cause: io::Error },
-    #[error("{} is not a bundle of evidence", .0.display())]
+    #[error("{} is not an evidence bundle", .0.display())]
     NotABundle(PathBuf),
 }
 
@@ -67,16 +67,16 @@ pub fn verify(folder: &Path, mut demands: Demands, progress: impl Fn(u64, u64)) 
         let note = match PublicKey::read(&folder.join(KEY)) {
             Ok(key) => {
                 demands.keys.push(key);
-                "the key is the bundle's own: this shows accidents, and not what a forger did; give --public-key"
+                "the public key comes from the bundle itself: accidental damage is detected, forgery is not; give --public-key"
             }
-            Err(_) => "no key: it was not looked at who signed the checkpoints; give --public-key",
+            Err(_) => "no public key: checkpoint signatures were not checked; give --public-key",
         };
         verifier.report.notes.push(note.into());
     }
     for file in manifest.files.iter().chain(manifest.parts.iter().map(|part| &part.file)) {
         let path = folder.join(&file.file);
         if !is_as_listed(&path, file).map_err(at(&path))? {
-            verifier.report.wrong(format!("{} is not the file that the manifest lists", file.file));
+            verifier.report.wrong(format!("{} differs from the manifest's entry", file.file));
         }
     }
     let path = folder.join(CHECKPOINTS);
@@ -112,7 +112,7 @@ impl Reading {
                 Ok(link) => self.take(link),
                 Err(problem) => {
                     let seq = self.held.as_ref().map_or(self.verifier.last(), |held| held.seq);
-                    let problem = format!("what comes after it is not an event: {problem}");
+                    let problem = format!("the next line is not an event: {problem}");
                     self.verifier.report.found(Break { seq, subject: String::new(), problem });
                 }
             }
@@ -124,7 +124,7 @@ impl Reading {
         let next = link.seq;
         let Some(held) = self.held.replace(link) else { return };
         if held.seq >= next {
-            let (subject, problem) = (held.subject.clone(), format!("event {next} comes after it"));
+            let (subject, problem) = (held.subject.clone(), format!("the next event has the sequence {next}"));
             self.verifier.report.found(Break { seq: held.seq, subject, problem });
         }
         self.follow(held);
@@ -150,9 +150,9 @@ impl Reading {
         if *filter != Filter::default() {
             let what = filter.org.as_ref().map(|org| format!("of the organisation {org}"));
             let what = what.or(filter.conversation.map(|id| format!("with the conversation {id}"))).unwrap_or_default();
-            report.notes.push(format!("a bundle {what}: what was left out of it can't be seen"));
+            report.notes.push(format!("a partial bundle {what}: omissions can't be detected"));
             if demands.whole {
-                report.wrong("the bundle is not of all conversations of a region");
+                report.wrong("the bundle does not cover all conversations of its region");
             }
         }
         demands.check(&mut report);
@@ -209,7 +209,10 @@ impl Seals {
         }
         let (Some(mut sealed), Some(proofs)) = (last, &self.proofs) else { return };
         for Proof { head, .. } in proofs.iter().filter(|proof| proof.root() != sealed.checkpoint.root) {
-            report.wrong(format!("nothing leads from conversation {} to the last checkpoint", head.conversation));
+            report.wrong(format!(
+                "the proof of conversation {} does not lead to the last checkpoint's root",
+                head.conversation
+            ));
         }
         let mut heads: Vec<Head> = proofs.iter().map(|proof| proof.head).collect();
         heads.sort_by_key(|head| head.conversation);
@@ -244,8 +247,7 @@ impl Demands {
     pub fn check(&self, report: &mut Report) {
         let last = report.last_checkpoint.as_ref().map_or(0, |last| last.number);
         if let Some(wanted) = self.at_least.max(self.noted.as_ref().map(|noted| noted.number)).filter(|n| *n > last) {
-            report
-                .wrong(format!("there are {last} checkpoints, and there must be {wanted}: the last ones are missing"));
+            report.wrong(format!("{last} checkpoints found, {wanted} expected: the newest are missing"));
         }
         if self.sealed && report.unsealed > 0 {
             report.wrong(format!("{} events are not covered by a checkpoint", report.unsealed));

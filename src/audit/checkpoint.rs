@@ -150,34 +150,34 @@ impl Chain {
     fn follow(&mut self, checkpoint: Checkpoint) -> Result<Sealed, String> {
         let (previous, covers) = self.last.as_ref().map_or_else(Default::default, |last| (last.digest(), last.covers));
         if checkpoint.number != self.number() + 1 {
-            return Err(format!("the one before it is {}", self.number()));
+            return Err(format!("the previous checkpoint is {}", self.number()));
         }
         if checkpoint.previous != previous {
-            return Err("the one before it is not the one that it was made after".into());
+            return Err("the digest of the previous checkpoint does not match".into());
         }
         if checkpoint.version != VERSION || !is_plain(&checkpoint.region) || !is_plain(&checkpoint.time) {
-            return Err("it is not of a form that this program knows".into());
+            return Err("the version or the form is unknown".into());
         }
         if self.last.as_ref().is_some_and(|last| last.region != checkpoint.region) || checkpoint.covers <= covers {
-            return Err("it does not follow from the one before it".into());
+            return Err("the region or the range does not follow from the previous checkpoint".into());
         }
         if !self.keys.is_empty() {
             let key = self.keys.iter().find(|key| key.id() == checkpoint.key);
-            let key = key.ok_or("it was signed with another key")?;
+            let key = key.ok_or("signed with another key")?;
             if !key.signed(&checkpoint.statement(), &checkpoint.signature) {
-                return Err("its signature is wrong".into());
+                return Err("the signature is invalid".into());
             }
         }
         let mut heads = Vec::new();
         if !self.without_heads {
             for digest in &checkpoint.parts {
-                heads.extend(self.parts.remove(digest).ok_or("a part of its heads is missing or not as it was")?);
+                heads.extend(self.parts.remove(digest).ok_or("a part of the heads is missing or was changed")?);
             }
             self.parts.clear();
             heads.iter().for_each(|head| self.tree.put(*head));
             let counted = (self.tree.conversations(), self.tree.events());
             if self.tree.root() != checkpoint.root || counted != (checkpoint.conversations, checkpoint.events) {
-                return Err("its heads do not lead to its root".into());
+                return Err("the heads do not lead to the Merkle root".into());
             }
         }
         Ok(Sealed { checkpoint, heads })

@@ -27,7 +27,7 @@ pub enum SealError {
     Append(#[from] AppendError),
     #[error("{0}")]
     Key(#[from] KeyError),
-    #[error("the checkpoints that are there are not a chain: {0}")]
+    #[error("the existing checkpoints are not a chain: {0}")]
     Chain(String),
     #[error("checkpoint {number} covers events up to {covers}, and the log ends at {end}: events are missing")]
     Shrunk { number: u64, covers: u64, end: u64 },
@@ -84,7 +84,7 @@ impl Sealer {
                 tracing::error!(
                     seq = link.seq,
                     subject = link.subject,
-                    "an event does not follow from the one before it"
+                    "an event's digest chain is broken; verification will report it"
                 );
             }
             let events = before.map_or(0, |head| head.events) + 1;

@@ -47,7 +47,7 @@ impl Timeline {
 pub fn words(event: &Event) -> String {
     match event {
         Event::SessionOpened(e) => format!("{} opens session {} with {}", e.user.name, e.session, e.agent.name),
-        Event::SessionIdentified(e) => format!("the visitor of session {} proved who they are", e.session),
+        Event::SessionIdentified(e) => format!("the visitor of session {} proved their identity", e.session),
         Event::ConversationRenamed(e) => format!("the conversation is called {}", quoted(&e.title)),
         Event::TurnRequested(e) => {
             let config = e.agent_config.as_ref().map(|c| format!(", agent {} revision {}", c.agent, c.revision));
@@ -99,11 +99,11 @@ pub fn words(event: &Event) -> String {
         Event::TurnCancelled(e) => match e.reason {
             None | Some(CancelReason::Other) => format!("session {} cancels the turn", e.by),
             Some(CancelReason::Superseded) => format!("session {} sends a new message instead of an answer", e.by),
-            Some(CancelReason::NoWorker) => "the turn ends: no worker was there to take it".into(),
+            Some(CancelReason::NoWorker) => "the turn ends: no worker was available".into(),
             Some(CancelReason::Operator) => "an operator ends the turn".into(),
         },
-        Event::Erased(kind) => format!("{kind}, whose content was erased"),
-        Event::Unreadable(e) => format!("{} can't be read and is passed over: {}", quoted(&e.name), excerpt(&e.detail)),
+        Event::Erased(kind) => format!("{kind}, content erased"),
+        Event::Unreadable(e) => format!("{} can't be decoded and is skipped: {}", quoted(&e.name), excerpt(&e.detail)),
     }
 }
 

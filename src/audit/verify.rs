@@ -66,14 +66,14 @@ fn before<'a>(
     header: impl Fn(&str) -> Option<&'a str> + Copy,
 ) -> Result<(u64, Option<Digest>), String> {
     let key = key.ok_or("the subject is not an event's")?;
-    let link = stored::link(header).ok_or("it does not say which event is before it")?;
+    let link = stored::link(header).ok_or("the header of the previous event is missing or malformed")?;
     // An event with unreadable headers may be of a kind that has other subjects.
     let Ok((envelope, kind)) = stored::decode_headers(header) else { return Ok(link) };
     // The pool of a work item follows the event's name.
     let after = subject.strip_prefix(&key.event(kind));
     if envelope.conversation != key.conversation || !after.is_some_and(|pool| pool.is_empty() || pool.starts_with('.'))
     {
-        return Err("it is on the subject of another event".into());
+        return Err("the event is on the subject of another event".into());
     }
     Ok(link)
 }
@@ -171,7 +171,7 @@ impl Verifier {
         self.report.without_digest += u64::from(link.prev.is_ok() && !link.has_digest);
         let (prev, digest) = link.prev.clone()?;
         if link.seq <= self.last {
-            return Err(format!("it comes after event {}", self.last));
+            return Err(format!("the event comes after event {}", self.last));
         }
         let (seq, expected, chained) = match (&before, gone) {
             (Some(tail), _) => (tail.seq, Some(tail.digest), tail.chained),
@@ -184,14 +184,14 @@ impl Verifier {
         if prev != seq {
             return Err(match seq {
                 0 => format!(
-                    "it follows event {prev}, which is not there; if retention took it, say where the log begins"
+                    "the event follows event {prev}, which is missing; if retention deleted it, say where the log begins"
                 ),
-                _ => format!("it follows event {prev}, but the one before it is {seq}"),
+                _ => format!("the event follows event {prev}, but the previous event is {seq}"),
             });
         }
         match (digest, expected) {
-            (Some(digest), Some(expected)) if digest != expected => Err(format!("event {seq} is not as it was")),
-            (None, _) if chained => Err("it carries no digest, and earlier events do".into()),
+            (Some(digest), Some(expected)) if digest != expected => Err(format!("event {seq} was changed")),
+            (None, _) if chained => Err("the event carries no digest, and earlier events do".into()),
             _ => Ok(()),
         }
     }
@@ -223,7 +223,11 @@ impl Verifier {
             let Some(tail) = self.tails.get_mut(&conversation) else { continue };
             tail.touched = false;
             if !known.contains(&conversation) {
-                found.push((tail.seq, conversation, format!("{name} does not know event {} of it", tail.seq)));
+                found.push((
+                    tail.seq,
+                    conversation,
+                    format!("{name} does not cover event {} of this conversation", tail.seq),
+                ));
             }
         }
         found.sort();
@@ -242,21 +246,21 @@ impl Verifier {
                 self.gone.insert(conversation, *head);
                 return None;
             }
-            return Some(format!("{name} knows {events} events of it up to event {seq}, and none is there"));
+            return Some(format!("{name} covers {events} events up to event {seq}, and the log has none"));
         };
         if std::mem::take(&mut tail.begun_before) {
             tail.events = events;
         }
         if tail.seq < seq {
-            return Some(format!("{name} knows it up to event {seq}, and its last one is {}", tail.seq));
+            return Some(format!("{name} covers events up to {seq}, and the log ends at {}", tail.seq));
         }
         if tail.seq > seq {
-            return Some(format!("{name} knows it up to event {seq}, and not event {} of it", tail.seq));
+            return Some(format!("{name} covers events up to {seq}, and the log has event {}", tail.seq));
         }
         if tail.digest != digest {
-            return Some(format!("{name} knows it with another event {seq}, or others before it"));
+            return Some(format!("{name} has another digest for event {seq}: the event or an earlier one was changed"));
         }
-        (tail.events != events).then(|| format!("{name} knows {events} events of it, and {} are there", tail.events))
+        (tail.events != events).then(|| format!("{name} covers {events} events, and the log has {}", tail.events))
     }
 }
 

@@ -63,7 +63,7 @@ pub struct Of {
 pub async fn run(command: Agent, config: &Config) -> anyhow::Result<()> {
     if let Agent::Check { file } = &command {
         read(file)?;
-        println!("{}: nothing is wrong", file.display());
+        println!("{}: valid", file.display());
         return Ok(());
     }
     let bus = app::connect(config, "agent").await?;
@@ -72,7 +72,7 @@ pub async fn run(command: Agent, config: &Config) -> anyhow::Result<()> {
         Agent::Put { of: Of { agent, org }, file } => {
             let configured = read(&file)?;
             if agent.trim().is_empty() || org.trim().is_empty() {
-                bail!("an agent and its organisation have names");
+                bail!("the names of the agent and the organisation must not be blank");
             }
             if let Some(pool) = &configured.pool
                 && !streams::has_pool(&bus.client, &config.regions.home, pool).await?
@@ -125,6 +125,6 @@ fn read(file: &Path) -> anyhow::Result<AgentConfig> {
     }
     AgentConfig::parse(&text).map_err(|problems| {
         let lines: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
-        anyhow::anyhow!("{} is not a configuration:{lines}", file.display())
+        anyhow::anyhow!("{} is not a valid configuration:{lines}", file.display())
     })
 }

@@ -84,7 +84,7 @@ impl Export {
             bail!("a bundle is a folder with whole conversations as they are stored: without --since, --until, --open");
         }
         if is_file && self.every.is_some() {
-            bail!("only an export to a folder goes on with what is new");
+            bail!("--every needs an export to a folder");
         }
         let bus = app::connect(config, "auditor").await?;
         let log = NatsLog::new(bus.client.clone());
@@ -108,7 +108,7 @@ impl Export {
         loop {
             ticks.tick().await;
             if let Err(error) = self.once(config, log, options).await {
-                tracing::error!(error = format!("{error:#}"), "the export did not come to its end");
+                tracing::error!(error = format!("{error:#}"), "the export failed; the next tick tries again");
             }
         }
     }
@@ -136,7 +136,7 @@ impl Export {
     async fn prepare_bundle(&self, config: &Config, log: &NatsLog) -> anyhow::Result<()> {
         let mut key = None;
         if config.audit_key.is_some() {
-            seal::once(config, log).await.context("the log was not sealed")?;
+            seal::once(config, log).await.context("no checkpoint was signed")?;
             key = Some(seal::signing_key(config)?.public());
         }
         if let Some(path) = &self.public_key {
@@ -144,7 +144,7 @@ impl Export {
         }
         match key {
             Some(key) => bundle::put_key(&self.to, &key)?,
-            None => tracing::warn!("no key goes into the bundle: give --public-key or SMOOTH_AGENT_AUDIT_KEY_FILE"),
+            None => tracing::warn!("the bundle holds no public key: give --public-key or SMOOTH_AGENT_AUDIT_KEY_FILE"),
         }
         Ok(())
     }

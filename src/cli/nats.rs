@@ -68,8 +68,8 @@ pub async fn run(command: NatsCommand) -> anyhow::Result<()> {
             public.push(".pub");
             let public = PathBuf::from(public);
             let key = SigningKey::generate(&file, &public)?;
-            println!("{}: the private key, for the processes that call", file.display());
-            println!("{}: the public key, for those that are called; it is named {}", public.display(), key.id());
+            println!("{}: private key, for the calling processes", file.display());
+            println!("{}: public key, for the called services; key id {}", public.display(), key.id());
             Ok(())
         }
     }
@@ -88,9 +88,9 @@ async fn check(role: &str, orgs: &[String]) -> anyhow::Result<()> {
         println!("{wrong}");
     }
     if !checked.wrong.is_empty() {
-        anyhow::bail!("the user is not what the role `{role}` needs");
+        anyhow::bail!("the user's permissions differ from the role `{role}`");
     }
-    println!("{role}: may do what it needs, and nothing else");
+    println!("{role}: has exactly the permissions it needs");
     Ok(())
 }
 
@@ -117,7 +117,7 @@ fn tell_reach(file: Option<&Path>) -> anyhow::Result<()> {
         }
     }
     if open > 0 {
-        anyhow::bail!("{open} ways are open that no role accepts");
+        anyhow::bail!("{open} reachable resources are not accepted by their roles");
     }
     println!("no role reaches more than it accepts");
     Ok(())

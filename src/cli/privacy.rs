@@ -159,9 +159,7 @@ pub async fn erase(args: Erase, config: &Config) -> anyhow::Result<()> {
         return Ok(());
     }
     for (conversation, cause) in &found.closed {
-        eprintln!(
-            "{conversation}: something in it can't be opened, so whether it is this person's is not known: {cause}"
-        );
+        eprintln!("{conversation}: an event can't be decrypted, so its owner is unknown: {cause}");
     }
     let order = Order { person, conversations, extent: Extent::All, reason: args.why.reason, by: args.why.by };
     let erased = place.carry_out(&found, &order).await?;
@@ -171,10 +169,7 @@ pub async fn erase(args: Erase, config: &Config) -> anyhow::Result<()> {
         bail!("{} conversations could not be erased yet; the next run tries again", erased.failed.len());
     }
     if erased.clear_events > 0 {
-        bail!(
-            "{} events were stored in the clear, before payloads were sealed, and are still readable",
-            erased.clear_events
-        );
+        bail!("{} events were stored unencrypted and are still readable", erased.clear_events);
     }
     Ok(())
 }

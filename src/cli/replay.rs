@@ -82,7 +82,7 @@ enum Format {
 pub async fn replay(args: Replay, config: &Config) -> anyhow::Result<()> {
     let is_of_one = args.conversation.is_some() || args.session.is_some();
     let as_frames = args.format == Format::Frames || args.serve.is_some();
-    ensure!(is_of_one || !as_frames, "frames are of one conversation or session: name it");
+    ensure!(is_of_one || !as_frames, "frames need one conversation or session: name it");
     ensure!(as_frames || args.speed.is_none(), "--speed is for --format frames and --serve");
     let bus = app::connect(config, "auditor").await?;
     let log = app::log(config, &bus).await?;
@@ -124,7 +124,7 @@ impl Reader {
         let (mut scan, nothing) = match (&args.org, conversation) {
             (Some(org), _) => (Scan::of_org(log.clone(), region, org), format!("no conversation of `{org}`")),
             (None, Some(id)) => (Scan::new(log.clone(), region, conversation), format!("no conversation {id}")),
-            (None, None) => (Scan::new(log.clone(), region, None), "nothing since then".to_string()),
+            (None, None) => (Scan::new(log.clone(), region, None), "no later event".to_string()),
         };
         // A conversation is understood only from its beginning: all its events are read, and `tells` skips the earlier ones.
         match &args.since {
@@ -240,7 +240,7 @@ async fn frames(reader: &mut Reader, args: &Replay) -> anyhow::Result<()> {
 /// Serves the page of a client's frames until the process is stopped.
 async fn serve(reader: &mut Reader, args: &Replay, address: SocketAddr) -> anyhow::Result<()> {
     if !address.ip().is_loopback() {
-        bail!("who reaches the page reads the conversation, so it is served at a loopback address only");
+        bail!("the page shows the conversation without a login, so it is served on a loopback address only");
     }
     let (mut watcher, mut moments) = (Watcher::new(args.session), vec![]);
     while let Some(opened) = reader.next().await? {
@@ -266,6 +266,6 @@ async fn serve(reader: &mut Reader, args: &Replay, address: SocketAddr) -> anyho
 fn tell_gaps(watcher: &Watcher) {
     if watcher.gaps() > 0 {
         let gaps = watcher.gaps();
-        eprintln!("{gaps} model calls may have been shown otherwise: the log does not hold how they were");
+        eprintln!("{gaps} model calls may have been shown differently: the log lacks their frame traces");
     }
 }

@@ -53,7 +53,7 @@ pub async fn retain(args: Retain, config: &Config) -> anyhow::Result<()> {
             let Some(every) = args.every else { return swept };
             // A later run may succeed.
             if let Err(error) = swept {
-                eprintln!("this sweep did not get through: {error:#}");
+                eprintln!("the sweep failed: {error:#}");
             }
             tokio::time::sleep(Duration::from_secs(every)).await;
         }
@@ -79,14 +79,14 @@ async fn sweep(place: &mut Place, config: &Config, args: &Retain) -> anyhow::Res
             bar.set_length(all);
             bar.set_position(read);
             if bar.is_hidden() && said_at.get().elapsed() >= SAY_EVERY {
-                eprintln!("looked at {read} of {all} keys");
+                eprintln!("read {read} of {all} keys");
                 said_at.set(Instant::now());
             }
         }
         Told::Closed { conversation, cause } => bar.suspend(|| {
-            eprintln!("{conversation}: something in it can't be opened, and is erased all the same: {cause}");
+            eprintln!("{conversation}: an event can't be decrypted; the conversation is erased all the same: {cause}");
         }),
-        Told::HeldNow { conversation } => bar.suspend(|| println!("{conversation} is held by now")),
+        Told::HeldNow { conversation } => bar.suspend(|| println!("{conversation} is now held")),
         Told::Failed { conversation, cause } => {
             bar.suspend(|| eprintln!("{conversation} can't be erased now: {cause}"));
         }

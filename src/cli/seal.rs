@@ -61,8 +61,8 @@ impl Keygen {
         public.push(".pub");
         let public = PathBuf::from(public);
         let key = SigningKey::generate(&self.file, &public)?;
-        println!("{}: for the sealer, as SMOOTH_AGENT_AUDIT_KEY_FILE", self.file.display());
-        println!("{}: for everybody who verifies", public.display());
+        println!("{}: private key, for the signer (SMOOTH_AGENT_AUDIT_KEY_FILE)", self.file.display());
+        println!("{}: public key, for auditors", public.display());
         println!("key {}", key.id());
         Ok(())
     }
@@ -82,7 +82,7 @@ impl Seal {
             return Ok(());
         };
         let stop = app::StopSignal::new()?;
-        println!("sealing every {every:?}");
+        println!("signing a checkpoint every {every:?}");
         tokio::select! {
             () = for_ever(config, &log, every) => {}
             () = stop.wait() => {}
@@ -102,7 +102,7 @@ async fn for_ever(config: &Config, log: &NatsLog, every: Duration) {
             Ok(Some(checkpoint)) => tell(Some(checkpoint)),
             Ok(None) => {}
             Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "nothing was sealed");
+                tracing::error!(error = format!("{error:#}"), "no checkpoint was signed; the next tick tries again");
                 sealer = None;
             }
         }
@@ -156,7 +156,7 @@ fn tell(checkpoint: Option<Checkpoint>) {
                 "checkpoint {number}:{digest} of {events} events of {conversations} conversations up to event {covers}"
             );
         }
-        None => println!("nothing is new since the last checkpoint"),
+        None => println!("no new events since the last checkpoint"),
     }
 }
 

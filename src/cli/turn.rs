@@ -43,16 +43,16 @@ pub async fn end_turn(args: EndTurn, config: &Config) -> anyhow::Result<()> {
         key.with_context(|| format!("there is no conversation {} in the region `{region}`", args.conversation))?;
     let conversations = Conversations::over_nats(log);
     let state = conversations.load(&key, Freshness::Leader).await?;
-    let Some(turn) = state.turn.clone() else { bail!("the conversation is at no turn") };
+    let Some(turn) = state.turn.clone() else { bail!("the conversation has no active turn") };
     let id = turn.request.turn;
     if args.turn.is_some_and(|wanted| wanted != id) {
-        bail!("the conversation is at another turn: {id}");
+        bail!("another turn is active: {id}");
     }
     let (source, event_id) = (format!("turnstream/{region}/operator"), ids::event_id(ids::new_random(), 0));
     let decider = Decider { source, event_id, not_after: None };
     let executed = conversations.execute(&key, state, &Command::End { turn: id }, &decider).await?;
     if let Err(error) = soon(bus.client.publish(subjects::stop(region, key.conversation), "".into())).await {
-        eprintln!("the turn's worker notices later: {error}");
+        eprintln!("the stop hint was not sent; the worker notices at its next read of the log: {error}");
     }
     for (_, frame) in render(&turn.request.request_id, false, &executed.recorded.event, Utc::now()) {
         publish_terminal(&bus.client, &key, turn.request.session, id, frame).await;

@@ -74,7 +74,7 @@ impl Verify {
             println!("{report}");
         }
         if report.broken > 0 {
-            bail!("the log is not as it was written");
+            bail!("verification failed");
         }
         Ok(())
     }
@@ -118,7 +118,7 @@ impl Verify {
         bar.finish_and_clear();
         let mut report = verifier.report;
         if demands.keys.is_empty() && report.checkpoints > 0 {
-            let note = "no key: it was not looked at who signed the checkpoints; give --public-key";
+            let note = "no public key: checkpoint signatures were not checked; give --public-key";
             report.notes.push(note.into());
         }
         demands.check(&mut report);

@@ -130,7 +130,7 @@ pub enum ReadError {
     #[error("sealed: {0}")]
     Sealed(String),
     /// The key is missing: it is being destroyed, or was never written.
-    #[error("the log did not answer: the key of {0} is not there")]
+    #[error("the log did not answer: the key of {0} is missing")]
     NoKey(Uuid),
 }
 

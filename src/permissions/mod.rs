@@ -122,7 +122,7 @@ pub async fn check(bus: &Bus, name: &str, region: &str, orgs: &[String]) -> anyh
     if !role.publish.iter().any(|subject| subject == subjects::USER_INFO) {
         let own = tries(&role.publish, &role.subscribe);
         let refused = not_passed(bus, &own).await?;
-        checked.wrong.extend(refused.into_iter().map(|what| format!("the {what}, which it needs, is refused")));
+        checked.wrong.extend(refused.into_iter().map(|what| format!("the {what}, which the role needs, is refused")));
     } else {
         let actual = match permissions_of(&bus.client).await {
             Ok(actual) => actual,
@@ -155,9 +155,9 @@ fn compare(actual: &Value, role: &Role, wrong: &mut Vec<String>) -> Role {
         };
         found.extend(allowed.iter().filter_map(Value::as_str).map(String::from));
         let missing = wanted.iter().filter(|subject| !found.contains(subject));
-        wrong.extend(missing.map(|subject| format!("may not {verb} on {subject}, which it needs")));
+        wrong.extend(missing.map(|subject| format!("may not {verb} on {subject}, which the role needs")));
         let more = found.iter().filter(|subject| !wanted.contains(subject));
-        wrong.extend(more.map(|subject| format!("may {verb} on {subject}, which it does not need")));
+        wrong.extend(more.map(|subject| format!("may {verb} on {subject}, which the role does not need")));
     }
     found
 }

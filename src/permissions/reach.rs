@@ -38,13 +38,13 @@ const OF_STREAMS: [(&str, &str, &str); 7] = [
     ("SNAPSHOT", "copy", "everything in the stream, delivered to any subject"),
 ];
 const CONSUMER: &str =
-    "a push consumer has the stream's messages delivered to any literal subject, and no permission is asked for it";
-const TAKE: &str = "its messages are given to one who asks: to this role, instead of the process that they are for";
-const DELETE: &str = "the consumer, and what it has not delivered yet";
-const ROLL_UP: &str = "a header of a publish takes away everything else that the stream has";
+    "a push consumer delivers the stream's messages to any literal subject, without a check of permissions";
+const TAKE: &str = "this role can pull the consumer's messages, which are meant for another process";
+const DELETE: &str = "the consumer and its undelivered messages";
+const ROLL_UP: &str = "a rollup header of a publish deletes all other messages of the stream";
 const REPLIES: &str = "answers of streams and of JetStream go to any reply subject, with stored messages in them, their headers \
     too: a tool's, a password service's (both see that no signature is there), a stream's, JetStream's own API";
-const ANSWERS: &str = "it answers on any subject that a request names";
+const ANSWERS: &str = "the role may answer on any reply subject of a request";
 const EVERYTHING: &str = "all of JetStream's administration";
 
 /// Returns the reach of a role beside the subjects that it may name, ordered by id.

@@ -93,7 +93,7 @@ pub enum DecodeError {
     Type(String),
     #[error("payload: {0}")]
     Payload(#[from] serde_json::Error),
-    #[error("it is on the subject of another event")]
+    #[error("the event is on the subject of another event")]
     Place,
 }
 

@@ -76,7 +76,7 @@ async fn a_conversation_is_replayed_and_its_chain_holds_until_somebody_forges_an
     assert!(!found && said.contains("there is no conversation"), "{said}");
 
     let (passed, said) = run(&stage, &["audit", "verify"]).await;
-    assert!(passed && said.contains("every event follows from the one before it"), "{said}");
+    assert!(passed && said.contains("every event follows from the previous one"), "{said}");
     let log = async_nats::jetstream::new(stage.nats.client().await);
     let mut forged = async_nats::HeaderMap::new();
     for (name, value) in stored.last().unwrap()["headers"].as_object().unwrap() {

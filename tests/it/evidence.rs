@@ -108,9 +108,9 @@ async fn every_forgery_of_a_bundle_is_found_and_the_untouched_one_passes_without
     let verify_it = [["verify", "--bundle", to, "--public-key", &public].as_slice(), &strict].concat();
     let said = done(audit(&stage, &keys, &verify_it)).await;
     assert!(said.contains("288 events of 36 conversations\n4 checkpoints"), "{said}");
-    assert!(said.contains("the checkpoints know them"), "{said}");
+    assert!(said.contains("the checkpoints cover them"), "{said}");
     let said = done(audit(&stage, &keys, &["verify", "--bundle", to, "--json"])).await;
-    assert!(said.contains("the key is the bundle's own"), "{said}");
+    assert!(said.contains("the public key comes from the bundle itself"), "{said}");
 
     let demands = || Demands {
         keys: vec![PublicKey::read(Path::new(&public)).unwrap()],
@@ -145,7 +145,7 @@ async fn every_forgery_of_a_bundle_is_found_and_the_untouched_one_passes_without
     let untouched = verify(Path::new(to), demands());
     assert_eq!(untouched.broken, 0, "{untouched}");
     let (passed, said) = ended(audit(&stage, &keys, &["verify", "--bundle", to, "--at-least", "5"])).await;
-    assert!(!passed && said.contains("the last ones are missing"), "{said}");
+    assert!(!passed && said.contains("the newest are missing"), "{said}");
 }
 
 /// A bundle alone can't show that its end was cut off together with the checkpoints that cover it; a noted checkpoint can.
@@ -170,7 +170,7 @@ async fn a_bundle_whose_end_is_gone_with_its_checkpoints_is_found_by_who_noted_o
         [Demands { noted: Some(noted.parse().unwrap()), ..demands() }, Demands { at_least: Some(4), ..demands() }]
     {
         let report = verify(&forged, demands);
-        assert!(report.to_string().contains("the last ones are missing"), "{report}");
+        assert!(report.to_string().contains("the newest are missing"), "{report}");
     }
 }
 
@@ -186,16 +186,16 @@ async fn a_log_is_held_to_its_checkpoints_and_to_who_signed_them() {
     );
     assert!(both.0.0 && both.1.0, "{both:?}");
     let said = done(audit(&stage, &keys, &["seal", "--once"])).await;
-    assert!(said.contains("nothing is new"), "{said}");
+    assert!(said.contains("no new events"), "{said}");
     let public = keys.public();
     let said = done(audit(&stage, &keys, &["verify", "--public-key", &public, "--whole", "--require-sealed"])).await;
     assert!(said.contains("20 events of 5 conversations\n1 checkpoints, the last of"), "{said}");
     let (passed, said) = ended(audit(&stage, &keys, &["verify", "--public-key", &others.public()])).await;
-    assert!(!passed && said.contains("checkpoint 1: it was signed with another key"), "{said}");
+    assert!(!passed && said.contains("checkpoint 1: signed with another key"), "{said}");
 
     // The long-running form signs new events, and ends on SIGTERM.
     let mut sealer = audit(&stage, &others, &["seal", "--every", "1s"]);
-    sealer.line(|line| line.starts_with("sealing every")).await;
+    sealer.line(|line| line.starts_with("signing a checkpoint every")).await;
     let conversations = fill(&stage.nats, 5, 1, 2).await;
     sealer.line(|line| line.contains("of 30 events of 5 conversations")).await;
     sealer.signal(libc::SIGTERM);
@@ -237,24 +237,24 @@ async fn a_bundle_of_some_conversations_proves_what_is_in_it() {
         let demands = || Demands { keys: vec![public.clone()], sealed: true, ..Demands::default() };
         let report = verify(&to, demands());
         assert_eq!((report.broken, report.events, report.conversations), (0, events, of), "{report}");
-        assert!(report.notes.iter().any(|note| note.contains("left out")), "{report}");
+        assert!(report.notes.iter().any(|note| note.contains("omissions")), "{report}");
         assert_eq!(verify(&to, Demands { whole: true, ..demands() }).broken, 1);
 
         let mut forger = Forger::read(&to);
         forger.edit_and_chain(0);
         forger.write(&folder.path().join("edited"));
         let report = verify(&folder.path().join("edited"), demands());
-        assert!(report.first.is_some_and(|first| first.problem.contains("knows it with another event")));
+        assert!(report.first.is_some_and(|first| first.problem.contains("has another digest for event")));
         let mut forger = Forger::read(&to);
         forger.forge_proof();
         forger.write(&folder.path().join("led"));
         let report = verify(&folder.path().join("led"), demands());
-        assert!(report.first.is_some_and(|first| first.problem.contains("nothing leads from conversation")));
+        assert!(report.first.is_some_and(|first| first.problem.contains("does not lead to the last checkpoint")));
         let mut forger = Forger::read(&to);
         forger.drop_proof();
         forger.write(&folder.path().join("dropped"));
         let report = verify(&folder.path().join("dropped"), demands());
-        assert!(report.first.is_some_and(|first| first.problem.contains("does not know event")));
+        assert!(report.first.is_some_and(|first| first.problem.contains("does not cover event")));
         for name in ["edited", "led", "dropped"] {
             fs::remove_dir_all(folder.path().join(name)).unwrap();
         }

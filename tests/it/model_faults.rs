@@ -123,7 +123,7 @@ async fn an_answer_that_leaves_no_room_for_its_frames_is_kept_without_them() {
     let mut replay = stage.run("replay", &["replay", &session.conversation, "--format", "frames"], &[]);
     assert!(replay.ended().await.success());
     let output = replay.output();
-    assert!(output.contains("1 model calls may have been shown otherwise"));
+    assert!(output.contains("1 model calls may have been shown differently"));
     let frames = output.lines().filter_map(|line| serde_json::from_str(line).ok()).collect::<Vec<serde_json::Value>>();
     assert_eq!(kinds(&frames), ["immediate_response", "stream_token", "eventual_response"]);
     assert_eq!(streamed(&frames), tokens.concat());

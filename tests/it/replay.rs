@@ -290,7 +290,7 @@ async fn a_text_without_its_frames_is_one_and_that_is_said() {
     assert!(process.ended().await.success());
     let output = process.output();
     let (said, frames): (Vec<_>, Vec<_>) = output.lines().partition(|line| !line.starts_with('{'));
-    assert_eq!(said, ["1 model calls may have been shown otherwise: the log does not hold how they were"]);
+    assert_eq!(said, ["1 model calls may have been shown differently: the log lacks their frame traces"]);
     let frames: Vec<Value> = frames.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(kinds(&frames), ["immediate_response", "stream_token", "eventual_response"]);
     assert_eq!((streamed(&frames).as_str(), frames.len()), ("ok", 3));
@@ -336,7 +336,7 @@ async fn sessions_organisations_and_spans_are_replayed() {
         }
     }
     let (found, said) = run(&stage, &["replay", "--since", "2100-01-01T00:00:00Z"]).await;
-    assert!(!found && said.contains("there is nothing since then"), "{said}");
+    assert!(!found && said.contains("there is no later event"), "{said}");
 
     // The states of several conversations, each equal to the one replayed alone.
     let (_, states) = run(&stage, &["replay", "--org", "reference-org", "--state"]).await;
@@ -350,7 +350,7 @@ async fn sessions_organisations_and_spans_are_replayed() {
 
     for (arguments, words) in [
         (vec!["replay"], "required"),
-        (vec!["replay", "--org", "reference-org", "--format", "frames"], "frames are of one conversation or session"),
+        (vec!["replay", "--org", "reference-org", "--format", "frames"], "frames need one conversation or session"),
         (vec!["replay", &first.conversation, "--speed", "2"], "--speed is for"),
         (vec!["replay", &first.conversation, "--state", "--since", "3"], "cannot be used with"),
         (vec!["replay", "--session", &first.conversation], "there is no session"),

@@ -77,7 +77,7 @@ async fn a_wrong_event_stops_neither_visitors_nor_operators() {
     assert_eq!(answer_text(&client.ask(&other, "r1", "two").await), "ok");
 
     let (success, told) = run(&stage, &["replay", "--org", turnstream::auth::REFERENCE_ORG]).await;
-    assert!(success && told.contains("“two”") && told.contains("can't be read"), "{told}");
+    assert!(success && told.contains("“two”") && told.contains("can't be decoded"), "{told}");
     let (success, told) = run(&stage, &["audit", "verify", "--json"]).await;
     assert!(success, "{told}");
     let report: Value = serde_json::from_str(&told[told.find('{').unwrap()..=told.rfind('}').unwrap()]).unwrap();

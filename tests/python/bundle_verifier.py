@@ -1,4 +1,4 @@
-"""Verifies a bundle of evidence by the instruction that lies in it, with none of our code."""
+"""Verifies an evidence bundle by the instructions in its README, with none of our code."""
 
 import base64
 import hashlib
@@ -15,7 +15,7 @@ ZEROS = "0" * 64
 
 
 class Forged(Exception):
-    """What is not as it was."""
+    """The problem that the verifier found."""
 
 
 def verify(folder, public_key_pem):

@@ -1,4 +1,4 @@
-"""What `turnstream audit export` writes is read by others: a table by pyarrow, a bundle of evidence by its own instruction."""
+"""Other programs read the output of `turnstream audit export`: pyarrow a table, and an independent verifier an evidence bundle."""
 
 import hashlib
 import json

@@ -115,7 +115,7 @@ impl Evidence<'_> {
         match (&self.payload, &self.payload_base64) {
             (Some(text), None) => Ok(Cow::Borrowed(text.as_bytes())),
             (None, Some(text)) => BASE64_STANDARD.decode(text.as_bytes()).map(Cow::Owned).map_err(|e| e.to_string()),
-            _ => Err("it has not one payload".into()),
+            _ => Err("the line must have either `payload` or `payloadBase64`".into()),
         }
     }
 }

@@ -87,7 +87,7 @@ impl Report {
     /// Compares a checkpoint with the one that the auditor noted under its number.
     pub fn compare(&mut self, checkpoint: &Checkpoint, noted: Option<&Noted>) {
         if noted.is_some_and(|noted| noted.number == checkpoint.number && noted.digest != checkpoint.digest()) {
-            self.wrong(format!("checkpoint {} is not the one that was noted", checkpoint.number));
+            self.wrong(format!("checkpoint {} differs from the noted one", checkpoint.number));
         }
     }
 }
@@ -96,10 +96,10 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} events of {} conversations", self.events, self.conversations)?;
         if self.without_digest > 0 {
-            writeln!(f, "{} of them from before there were digests", self.without_digest)?;
+            writeln!(f, "{} of them without a digest, written by an earlier version", self.without_digest)?;
         }
         if self.begins > 1 {
-            writeln!(f, "what is older than event {} is not there, as was said", self.begins)?;
+            writeln!(f, "events older than {} are absent, as declared", self.begins)?;
         }
         match &self.last_checkpoint {
             None => writeln!(f, "no checkpoint")?,
@@ -115,17 +115,17 @@ impl fmt::Display for Report {
             writeln!(f, "{} events are not covered by a checkpoint", self.unsealed)?;
         }
         for Break { seq, subject, problem } in &self.unreadable_events {
-            writeln!(f, "event {seq} on {subject} can't be read, and changes nothing: {problem}")?;
+            writeln!(f, "event {seq} on {subject} can't be decoded and has no effect: {problem}")?;
         }
         if self.unreadable > self.unreadable_events.len() as u64 {
-            writeln!(f, "{} events in all can't be read", self.unreadable)?;
+            writeln!(f, "{} events in total can't be decoded", self.unreadable)?;
         }
         for note in &self.notes {
             writeln!(f, "note: {note}")?;
         }
         match &self.first {
-            None if self.checkpoints == 0 => write!(f, "every event follows from the one before it"),
-            None => write!(f, "every event follows from the one before it, and the checkpoints know them"),
+            None if self.checkpoints == 0 => write!(f, "every event follows from the previous one"),
+            None => write!(f, "every event follows from the previous one, and the checkpoints cover them"),
             Some(Break { seq: 0, problem, .. }) => write!(f, "{} faults; the first: {problem}", self.broken),
             Some(Break { seq, subject, problem }) => {
                 write!(f, "{} faults; the first is at event {seq} on {subject}: {problem}", self.broken)

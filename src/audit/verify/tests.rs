@@ -184,5 +184,5 @@ fn what_retention_took_is_no_fault_where_it_is_said() {
     let zeros = Digest::default().to_string();
     other[0].headers.insert(stored::CE_PREVDIGEST.into(), zeros);
     let report = held(&other[..1], &sealed[..2], Some(21));
-    assert!(report.first.is_some_and(|first| first.problem.contains("is not as it was")));
+    assert!(report.first.is_some_and(|first| first.problem.contains("event 20 was changed")));
 }
