@@ -77,7 +77,7 @@ pub async fn log(config: &Config, bus: &Bus) -> anyhow::Result<NatsLog> {
         None => NatsLog::new(bus.client.clone()),
     };
     let log = log.over(bus);
-    log.check_keys().await.context("there are conversations that can't be opened")?;
+    log.check_keys().await.context("stored conversations can't be decrypted")?;
     Ok(log)
 }
 
@@ -115,14 +115,12 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
     }
     let auth = Arc::new(Verifier::new(&config.auth)?);
     if config.auth.mode == AuthMode::Trusted {
-        tracing::warn!(
-            "tokens are taken as they come (mode `trusted`): only a proxy that verifies them may reach this port"
-        );
+        tracing::warn!("tokens are not verified (mode `trusted`): only a proxy that verifies them may reach this port");
     }
     streams::check(&bus.client, &config.regions.home).await?;
     let log = log(config, bus).await?;
     let agents = Agents::new(agents::Store::new(log.clone()));
-    agents.catch_up().await.context("the agents' configurations")?;
+    agents.catch_up().await.context("agent configurations can't be read")?;
     let widgets = widgets(&config.widgets, &agents)?;
     let edge = Edge::new(log, auth, widgets, agents, settings, CancellationToken::new());
     let edge = Arc::new(edge);
@@ -184,7 +182,7 @@ fn widgets(config: &config::Widgets, agents: &Agents) -> anyhow::Result<Widgets>
         .transpose()?
         .map(|service| widget::Source::Service(Box::new(service)));
     if config.strict && file.is_none() && service.is_none() {
-        tracing::warn!("WIDGET_AUTH_STRICT is on and no policies are configured: nobody can open a session");
+        tracing::warn!("WIDGET_AUTH_STRICT is on and no policies are configured: no session can be opened");
     }
     Ok(Widgets::new([known].into_iter().chain(file).chain(service).collect(), config.strict))
 }
@@ -215,7 +213,9 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
     let secrets = Secrets::new(config.secrets.clone());
     let gateway = gateway(config)?;
     if gateway.is_none() && secrets.orgs().is_empty() {
-        tracing::warn!("no gateway key: set SMOOAI_GATEWAY_URL and SMOOAI_GATEWAY_KEY; until then nobody is answered");
+        tracing::warn!(
+            "no gateway key: set SMOOAI_GATEWAY_URL and SMOOAI_GATEWAY_KEY; until then no message is answered"
+        );
     }
     let settings = worker::Settings {
         region: config.regions.home.clone(),

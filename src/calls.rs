@@ -52,7 +52,7 @@ pub enum CallError {
     Subject(&'static str),
     #[error("the value of the header `{0}` can't be sent")]
     Header(&'static str),
-    #[error("no service listens there")]
+    #[error("no service listens on the subject")]
     NoService,
     /// The call may have been carried out.
     #[error("{0}")]
@@ -91,7 +91,7 @@ impl Caller {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => Err(CallError::NoService),
             Ok(Err(error)) => Err(CallError::NoAnswer(error.to_string())),
-            Err(_) => Err(CallError::NoAnswer("NATS takes no request".into())),
+            Err(_) => Err(CallError::NoAnswer("NATS does not accept the request".into())),
         }
     }
 

@@ -58,7 +58,7 @@ impl MasterKeys {
             bytes.map(DataKey::new).ok_or_else(|| "a master key is 32 bytes in base64".to_string())
         };
         let keys = text.split_whitespace().map(key).collect::<Result<Vec<_>, _>>()?;
-        if keys.is_empty() { Err("there is no master key in it".into()) } else { Ok(Self(keys)) }
+        if keys.is_empty() { Err("the value holds no master key".into()) } else { Ok(Self(keys)) }
     }
 
     /// Wraps a key for storage. The tag covers `name`, so the key can't be passed off as another conversation's.
@@ -98,9 +98,9 @@ pub struct Wrapped {
 /// The reason why a payload can't be decrypted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsealable {
-    #[error("master key {0} is not among those of this process")]
+    #[error("this process does not have the master key {0}")]
     Master(String),
-    #[error("it was changed, moved, or sealed with another key")]
+    #[error("the ciphertext was changed, moved, or encrypted with another key")]
     Damaged,
 }
 

@@ -89,7 +89,7 @@ fn place(asked: &Asked) -> Result<Option<u64>, Refusal> {
 }
 
 async fn wait() -> SemaphorePermit<'static> {
-    READING.acquire().await.expect("nobody closes it")
+    READING.acquire().await.expect("the semaphore is never closed")
 }
 
 async fn whole(admin: &Admin, key: &ConversationKey) -> Result<Vec<RawMessage>, Refusal> {

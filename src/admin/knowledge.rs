@@ -40,7 +40,7 @@ fn fold(events: impl IntoIterator<Item = RawMessage>) -> Vec<Run> {
     for message in events {
         let Some(source) = subjects::parse_ingest_run(&message.subject) else { continue };
         let Ok(event) = serde_json::from_slice::<RunEvent>(&message.payload) else {
-            tracing::warn!(subject = message.subject, "a malformed event of a run");
+            tracing::warn!(subject = message.subject, "an ingest run's event is malformed and is skipped");
             continue;
         };
         let id = event.run();

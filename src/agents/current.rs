@@ -98,7 +98,7 @@ impl Agents {
                 entries.retain(|entry| !known.has(entry));
             }
             for Entry { org, agent, revision, config, .. } in &entries {
-                tracing::info!(org, agent, revision, removed = config.is_none(), "an agent's configuration");
+                tracing::info!(org, agent, revision, removed = config.is_none(), "an agent configuration changed");
             }
             self.take(seq, entries);
         }
@@ -118,7 +118,7 @@ impl Agents {
                 self.catch_up().await
             };
             if let Err(error) = looked.await {
-                tracing::warn!(%error, "the agents' configurations can't be read now");
+                tracing::warn!(%error, "agent configurations can't be read; the loaded ones stay in force");
             }
         }
     }
@@ -127,7 +127,7 @@ impl Agents {
         let last = self.store.last().await?;
         let mut known = self.current.write().expect("no panic happens under this lock");
         if last < known.read_to {
-            tracing::warn!("the bucket of agents was made anew; it is read again");
+            tracing::warn!("the agents bucket was recreated; reading it from the start");
             *known = Known::default();
         }
         Ok(())

@@ -36,7 +36,7 @@ pub struct Store {
 pub enum PutError {
     #[error("{0}")]
     Read(#[from] ReadError),
-    #[error("somebody else changed it at the same moment; look at it and try again")]
+    #[error("the configuration was changed concurrently; read it again and retry")]
     Changed,
     #[error("{0}")]
     Append(AppendError),
@@ -175,7 +175,7 @@ impl Store {
         let config = match serde_json::from_slice::<AgentConfig>(&message.payload) {
             Ok(config) => Arc::new(config),
             Err(error) => {
-                tracing::error!(%error, org, agent, revision, "a configuration can't be read; the one before it holds");
+                tracing::error!(%error, org, agent, revision, "an agent configuration can't be decoded; the previous revision stays in force");
                 return None;
             }
         };

@@ -48,7 +48,7 @@ async fn caller(
     if key.is_none() && config.nats.has_user() {
         tracing::warn!(
             calls = beginning,
-            "calls of services are not signed: set SMOOTH_AGENT_CALL_KEY_FILE (`turnstream nats key` makes one)"
+            "service calls are not signed: set SMOOTH_AGENT_CALL_KEY_FILE (`turnstream nats key` makes one)"
         );
     }
     let client = match login {
@@ -60,7 +60,7 @@ async fn caller(
             if config.nats.has_user() {
                 tracing::warn!(
                     calls = beginning,
-                    "services are called as the process's own user, which then needs the right to: give them one of their own \
+                    "services are called as the process's own NATS user, which then needs those permissions: configure a separate user \
                      (NATS_TOOL_USER, NATS_OTP_USER, NATS_RETRIEVE_USER)"
                 );
             }

@@ -45,11 +45,11 @@ impl Health {
     /// Checks the dependencies beside the streams: the server's clock, the pool, the permissions.
     async fn look(&self) {
         if let Err(error) = streams::measure(&self.bus.client, &self.region, &self.bus.clock).await {
-            tracing::warn!(%error, "the server's clock can't be read now");
+            tracing::warn!(%error, "the NATS server's clock can't be read");
         }
         match streams::has_pool(&self.bus.client, &self.region, &self.pool).await {
             Ok(has_pool) => self.has_pool.store(has_pool, Ordering::Relaxed),
-            Err(error) => tracing::warn!(%error, pool = self.pool, "whether there is such a pool can't be told now"),
+            Err(error) => tracing::warn!(%error, pool = self.pool, "the worker pool can't be looked up"),
         }
         self.bus.try_refused_again().await;
     }
@@ -60,7 +60,7 @@ impl Health {
             tokio::time::sleep(Duration::from_millis(STREAMS_CHECK_EVERY_MS)).await;
             let checked = streams::check(&self.bus.client, &self.region).await;
             if let Err(error) = &checked {
-                tracing::error!(%error, "the streams are not as they must be");
+                tracing::error!(%error, "the streams differ from their definitions");
             }
             self.streams.store(checked.is_ok(), Ordering::Relaxed);
             self.look().await;
@@ -73,10 +73,10 @@ impl Health {
                 return Err("stopping".into());
             }
             if !self.bus.healthy() {
-                return Err("NATS is not connected, or denies something".into());
+                return Err("NATS is not connected, or denies a permission".into());
             }
             if !self.streams.load(Ordering::Relaxed) {
-                return Err("the streams are not as they must be".into());
+                return Err("the streams differ from their definitions".into());
             }
             let offset = self.bus.clock.offset();
             if offset.abs() > TimeDelta::milliseconds(limits::CLOCK_OFFSET_MAX_MS) {

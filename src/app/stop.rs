@@ -21,7 +21,7 @@ impl StopSignal {
         tracing::info!("stopping");
         tokio::spawn(async move {
             self.next().await;
-            tracing::warn!("asked to stop a second time; ending at once");
+            tracing::warn!("second stop signal; exiting at once");
             std::process::exit(1);
         });
     }

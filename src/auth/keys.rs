@@ -33,9 +33,9 @@ pub struct Key {
 pub enum KeyError {
     #[error("AUTH_JWT_RS256_PUBLIC_KEY is not an RSA public key in PEM form")]
     Pem,
-    #[error("no client for the issuer's keys: {0}")]
+    #[error("the HTTP client for the issuer's keys can't be built: {0}")]
     Client(String),
-    #[error("the issuer has published no such key")]
+    #[error("the issuer has not published this key")]
     Unknown,
     #[error("the issuer's keys can't be read: {0}")]
     Unavailable(String),
@@ -157,7 +157,7 @@ impl Published {
             Ok(keys) => (known.keys, known.read_at, known.failure) = (keys, Some(Instant::now()), None),
             Err(error) => {
                 let url = without_secrets(&self.0.url);
-                tracing::warn!(%error, url, "the issuer's keys can't be read; those that are known count");
+                tracing::warn!(%error, url, "the issuer's keys can't be read; the known ones stay valid");
                 known.failure = Some(error.to_string());
             }
         }
@@ -183,7 +183,7 @@ impl Inner {
             }
         }
         let set: JwkSet =
-            serde_json::from_slice(&body).map_err(|_| KeyError::Unavailable("the answer is no key set".into()))?;
+            serde_json::from_slice(&body).map_err(|_| KeyError::Unavailable("the answer is not a key set".into()))?;
         Ok(set.keys.iter().filter_map(|jwk| Some((jwk.common.key_id.clone(), key(jwk)?))).collect())
     }
 }

@@ -143,7 +143,7 @@ impl Client {
         let session: SessionData = answer.data()?;
         let is_id = |text: &str| Uuid::parse_str(text).is_ok();
         if !is_id(&session.session_id) || !is_id(&session.conversation_id) {
-            return Err(Fault::BadAnswer("an id that is no UUID".to_owned()));
+            return Err(Fault::BadAnswer("an id that is not a UUID".to_owned()));
         }
         Ok((session, answer.took_ns))
     }

@@ -138,7 +138,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
     publish(&report, bench.args.json.as_deref())?;
     match report.errors {
         0 => Ok(()),
-        errors => bail!("{errors} errors were found; the report names the first of each scenario"),
+        errors => bail!("{errors} errors found; the report lists the first one of each scenario"),
     }
 }
 

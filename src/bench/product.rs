@@ -34,7 +34,7 @@ pub struct Product {
 impl Product {
     /// Starts this executable as the product and waits until it is ready.
     pub async fn start(gateway: SocketAddr) -> anyhow::Result<Product> {
-        let program = std::env::current_exe().context("where is this executable?")?;
+        let program = std::env::current_exe().context("the path of this executable is unknown")?;
         let port = free_port().await.context("no free port")?;
         let store = std::env::temp_dir().join(format!("turnstream-bench-{}", Uuid::new_v4()));
         let secret = Uuid::new_v4().to_string();
@@ -87,7 +87,7 @@ impl Product {
             self.terminate().await;
         }
         if let Err(error) = tokio::fs::remove_dir_all(&self.store).await {
-            tracing::debug!(%error, "the product's store is left behind");
+            tracing::debug!(%error, "the product's store was not removed");
         }
     }
 

@@ -76,11 +76,11 @@ pub(super) fn warnings(access: &Access, bind: IpAddr, tokens: bool, administrate
     if !bind.is_loopback() && !tokens {
         warnings.push(format!(
             "SMOOTH_AGENT_BIND={bind} is reachable from other machines and no tokens are verified: visitors are anonymous, \
-             and whoever knows the id of a session may use it"
+             and a session's id is enough to use it"
         ));
     }
     if administrates && !bind.is_loopback() {
-        warnings.push("SMOOTH_AGENT_AUTH_MODE=none: whoever reaches this port administrates AUTH_DEV_ORG_ID".into());
+        warnings.push("SMOOTH_AGENT_AUTH_MODE=none: every client of this port administrates AUTH_DEV_ORG_ID".into());
     }
     warnings
 }

@@ -67,7 +67,7 @@ impl PerOrg {
 
 impl Default for Quotas {
     fn default() -> Self {
-        read(&|_| None).expect("without values nothing is wrong; a test reads it")
+        read(&|_| None).expect("the defaults are valid; a test reads them")
     }
 }
 

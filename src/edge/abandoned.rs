@@ -65,7 +65,7 @@ impl Sweep {
                 }
                 let swept = self.pools.entry(pool.clone()).or_default();
                 if let Err(error) = swept.go_on(edge, &pool).await {
-                    tracing::warn!(%error, pool, "turns without a worker can't be ended now");
+                    tracing::warn!(%error, pool, "a sweep of turns without a worker failed; the next round tries again");
                 }
             }
         }
@@ -137,7 +137,7 @@ impl Swept {
             Ok(false) => {}
             Ok(true) => self.again.push_back((key, seq)),
             Err(error) => {
-                tracing::warn!(%error, conversation = %key.conversation, "a turn without a worker can't be ended now");
+                tracing::warn!(%error, conversation = %key.conversation, "a turn without a worker can't be ended; the next round tries again");
                 self.again.push_back((key, seq));
             }
         }

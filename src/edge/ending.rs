@@ -31,7 +31,7 @@ pub(super) async fn end(
         Err(error) => return Err(error),
     };
     if let Err(error) = soon(edge.client.publish(subjects::stop(&key.region, key.conversation), "".into())).await {
-        tracing::warn!(error, "no stop hint; the worker notices at its next look at the log");
+        tracing::warn!(error, "the stop hint was not sent; the worker notices at its next read of the log");
     }
     edge.quota.end_turn(key, turn.request.turn);
     let frames = render(&turn.request.request_id, false, &executed.recorded.event, Utc::now());
@@ -56,7 +56,7 @@ pub(super) async fn end_if_abandoned(
     if !is_overdue || !edge.workers.has_had_none(&key.region, &turn.request.pool, limit) {
         return Ok(None);
     }
-    tracing::warn!(turn = %turn.request.turn, pool = turn.request.pool, "no worker was there for a turn; it is ended");
+    tracing::warn!(turn = %turn.request.turn, pool = turn.request.pool, "no worker is available for a turn; the turn is ended");
     let abandon = Command::Abandon { turn: turn.request.turn, since: turn.progress_at };
     end(edge, key, state.clone(), turn, &abandon).await
 }

@@ -80,7 +80,7 @@ impl Pushes {
             let Some(reply) = event.reply else { continue };
             let pushed = serde_json::to_vec(&Pushed { edge, delivered }).expect("a map with string keys");
             if let Err(error) = soon(client.publish(reply, pushed.into())).await {
-                tracing::debug!(error, "a host was not told to how many its event went");
+                tracing::debug!(error, "a host did not get the number of connections that its event reached");
             }
         }
     }

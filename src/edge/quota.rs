@@ -38,7 +38,7 @@ use crate::{
 /// The reason why a request is not served now.
 #[derive(Debug, thiserror::Error)]
 pub enum QuotaError {
-    #[error("too much; in {0} s it may be tried again")]
+    #[error("limit exceeded; retry in {0} s")]
     Limited(u64),
     #[error("{0}")]
     Read(#[from] ReadError),
@@ -274,7 +274,7 @@ impl Quota {
         let (log, key) = (self.log.clone(), key.clone());
         tokio::spawn(async move {
             if let Err(error) = log.drop_note(&key.org, key.conversation, turn).await {
-                tracing::debug!(%error, "the note of a turn that ended stays until it is in the way");
+                tracing::debug!(%error, "the note of an ended turn was not removed; it is removed when its slot is needed");
             }
         });
     }

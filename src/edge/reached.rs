@@ -47,7 +47,7 @@ impl Connection {
         let state = match self.edge.conversations.load(&key, Freshness::AtLeast(0)).await {
             Ok(state) => state,
             Err(error) => {
-                tracing::warn!(%error, %conversation, "who owns a conversation can't be read now; its frames are held back");
+                tracing::warn!(%error, %conversation, "a conversation's owner can't be read; its frames are held back");
                 return false;
             }
         };

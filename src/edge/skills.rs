@@ -32,7 +32,7 @@ async fn read(folder: &Path, file: &Path) -> Option<String> {
     let file = tokio::fs::canonicalize(file).await.ok().filter(|file| file.starts_with(folder))?;
     let size = tokio::fs::metadata(&file).await.ok().filter(|metadata| metadata.is_file())?.len();
     if size > limits::SKILL_MAX_BYTES as u64 {
-        tracing::warn!(file = %file.display(), size, "a skill is too large");
+        tracing::warn!(file = %file.display(), size, "a skill file is too large and is ignored");
         return None;
     }
     tokio::fs::read_to_string(&file).await.ok().filter(|text| !body(text).is_empty())

@@ -80,7 +80,7 @@ impl Reader {
             let here = here.await.map_err(|_| Failure::Reader("its reader gave up".into()))?;
             return here.map_err(Failure::Document);
         }
-        let _turn = self.turns.acquire().await.map_err(|_| Failure::Reader("nobody reads any more".into()))?;
+        let _turn = self.turns.acquire().await.map_err(|_| Failure::Reader("the sandbox is closed".into()))?;
         let read = timeout(Duration::from_millis(limits::READER_MS), self.ask_child(form, &content)).await;
         let answer = match read {
             Ok(Ok(answer)) => answer,
@@ -119,7 +119,7 @@ pub fn serve_if_asked() -> Option<ExitCode> {
     }
     let form = arguments.next().and_then(|name| Form::of_argument(&name));
     let cpu_secs = arguments.next().and_then(|secs| secs.parse().ok());
-    let asked = form.zip(cpu_secs).ok_or_else(|| io::Error::other("this is not for people"));
+    let asked = form.zip(cpu_secs).ok_or_else(|| io::Error::other("this command is internal"));
     let served = asked.and_then(|(form, cpu_secs)| serve(form, cpu_secs));
     Some(if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -208,7 +208,7 @@ fn readers(value: &str, below: &[String]) -> Result<Vec<String>, String> {
             found.extend(list(value)?.into_iter().map(|name| format!("{singular}:{name}")));
         }
     }
-    if found.is_empty() { Err("`acl` names nobody".into()) } else { Ok(found) }
+    if found.is_empty() { Err("`acl` names no reader".into()) } else { Ok(found) }
 }
 
 fn list(value: &str) -> Result<Vec<String>, String> {

@@ -161,14 +161,14 @@ pub fn parse_acl(entries: &[String]) -> Result<Acl, String> {
         };
         match entry.split_once(':').map(|(_, name)| name.trim()).filter(|name| !name.is_empty()) {
             Some(name) => kept.insert(name.to_string()),
-            None => return Err(format!("`{entry}` names nobody")),
+            None => return Err(format!("`{entry}` names no reader")),
         };
     }
     match (public, users.is_empty() && groups.is_empty()) {
         (true, true) => Ok(Acl::Public),
         (false, false) => Ok(Acl::Only { users, groups }),
         (true, false) => Err("`public` and single readers exclude each other".into()),
-        (false, true) => Err("nobody is named".into()),
+        (false, true) => Err("no reader is named".into()),
     }
 }
 

@@ -295,7 +295,7 @@ impl Ingest {
             });
             let vectors = embed.embed(texts.collect()).await.map_err(|why| format!("its embeddings: {why}"))?;
             if vectors.len() != batch.len() {
-                return Err("the gateway gave another number of embeddings than asked for".into());
+                return Err("the gateway returned a wrong number of embeddings".into());
             }
             for (chunk, vector) in batch.iter_mut().zip(vectors) {
                 chunk.vector = Some(vector);
@@ -319,7 +319,7 @@ impl Ingest {
         let doubt = match plan.prune {
             _ if gone.is_empty() => return Ok(()),
             Prune::Never => return Ok(()),
-            _ if !listing.failures.is_empty() => "not everything could be looked at",
+            _ if !listing.failures.is_empty() => "the listing is incomplete",
             Prune::Usual if listed.is_empty() => {
                 "the source has no documents at all; --prune deletes them nevertheless"
             }

@@ -59,7 +59,7 @@ async fn serve_item(ingest: &mut Ingest, places: &Places, message: Message) {
     let item: IngestItem = match serde_json::from_slice(&message.payload) {
         Ok(item) => item,
         Err(error) => {
-            tracing::error!(%error, subject = %message.subject, "an item of work is malformed");
+            tracing::error!(%error, subject = %message.subject, "a work item is malformed");
             return answer(&message, AckKind::Term).await;
         }
     };
@@ -77,7 +77,7 @@ async fn serve_item(ingest: &mut Ingest, places: &Places, message: Message) {
     };
     match done {
         Ok(()) => answer(&message, AckKind::Ack).await,
-        Err(error) => tracing::warn!(%error, run = %item.run, "a run was interrupted; its item comes again"),
+        Err(error) => tracing::warn!(%error, run = %item.run, "a run was interrupted; its work item is redelivered"),
     }
 }
 
@@ -148,6 +148,6 @@ async fn secret(item: &IngestItem, places: &Places) -> Result<Option<String>, St
 
 async fn answer(message: &Message, kind: AckKind) {
     if let Err(error) = soon(message.ack_with(kind)).await {
-        tracing::debug!(error, "an ack was not sent; the item comes again");
+        tracing::debug!(error, "an ack was not sent; the work item is redelivered");
     }
 }

@@ -30,7 +30,7 @@ pub async fn watch(ingest: &Ingest, args: &IngestArgs, plan: &Plan, tell: impl F
                 Ok(report) => tell(&report),
                 // The server is away: the next round tries again.
                 Err(error @ (StoreError::Unavailable(_) | StoreError::Read(_))) => {
-                    tracing::warn!(%error, "the change is not ingested yet");
+                    tracing::warn!(%error, "the change was not ingested; the next round tries again");
                     continue;
                 }
                 Err(error) => return Err(error),

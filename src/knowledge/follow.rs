@@ -38,7 +38,7 @@ pub async fn run(client: Client, index: Arc<Index>, caught_up: watch::Sender<boo
             }
             Ok(false) => 0,
             Err(error) => {
-                tracing::warn!(%error, "the index can't be brought up to date now");
+                tracing::warn!(%error, "the index can't catch up; trying again");
                 limits::RETRY_MAX_MS
             }
         };
@@ -112,7 +112,7 @@ impl Follower {
         let made_anew = self.stream.as_ref().is_some_and(|(created, _)| *created != info.created);
         let emptied = info.state.messages == 0 && self.reading.read_to() > 0;
         if made_anew || emptied {
-            tracing::warn!("the stream of knowledge was made anew or emptied; the index begins again");
+            tracing::warn!("the knowledge stream was recreated or emptied; rebuilding the index");
             self.index.clear()?;
             self.shelf = Shelf::default();
             self.reading.restart();

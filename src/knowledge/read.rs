@@ -93,7 +93,7 @@ impl Reading {
             let seq = header("Nats-Sequence").and_then(|seq| seq.parse().ok());
             let subject = header("Nats-Subject").map(str::to_string);
             let (Some(seq), Some(subject)) = (seq, subject) else {
-                return Err(unavailable(&"an answer that is none"));
+                return Err(unavailable(&"the answer is malformed"));
             };
             messages.push(Stored { seq, subject, payload: message.payload });
         }

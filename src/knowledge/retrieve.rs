@@ -39,7 +39,7 @@ pub enum RetrieveError {
     Index(String),
     #[error("the search service did not answer: {0}")]
     Service(String),
-    #[error("the search service answered with something else: {0}")]
+    #[error("the search service's answer is malformed: {0}")]
     Answer(serde_json::Error),
 }
 
@@ -99,11 +99,11 @@ impl Local {
         match embedded {
             Ok(Ok(mut vectors)) => vectors.pop(),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "a query was not embedded; only its words count");
+                tracing::warn!(%error, "a query was not embedded; full-text results only");
                 None
             }
             Err(_) => {
-                tracing::warn!("a query was not embedded in time; only its words count");
+                tracing::warn!("a query was not embedded in time; full-text results only");
                 None
             }
         }
@@ -117,11 +117,11 @@ impl Local {
         let ranked = match ranked {
             Ok(Ok(ranked)) => ranked,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "passages were not ranked once more");
+                tracing::warn!(%error, "passages were not reranked; the fused order stays");
                 return passages;
             }
             Err(_) => {
-                tracing::warn!("passages were not ranked once more in time");
+                tracing::warn!("passages were not reranked in time; the fused order stays");
                 return passages;
             }
         };

@@ -53,7 +53,7 @@ impl Shelf {
             None => serde_json::from_slice(payload).map(|head| waiting.head = Some(head)),
         };
         if let Err(error) = read {
-            tracing::error!(%error, subject, "a message of the knowledge is malformed");
+            tracing::error!(%error, subject, "a knowledge message is malformed and is skipped");
             return None;
         }
         if !waiting.is_whole() {

@@ -163,7 +163,7 @@ impl Store {
             tries += 1;
             match written {
                 Err(StoreError::Unavailable(cause)) if tries < limits::KNOWLEDGE_WRITE_TRIES => {
-                    tracing::debug!(cause, document = head.id, "a document is written again");
+                    tracing::debug!(cause, document = head.id, "a document was not written; trying again");
                     tokio::time::sleep(Duration::from_millis(limits::RETRY_FIRST_MS << tries)).await;
                 }
                 written => break written?,
@@ -171,7 +171,7 @@ impl Store {
         };
         // The document is written; what an older version has left over is ignored by readers, and purged the next time.
         if let Err(error) = self.purge_older(&subjects::knowledge_all_of(org, &document), first).await {
-            tracing::warn!(%error, document = head.id, "what an older version has left over was not purged");
+            tracing::warn!(%error, document = head.id, "an older version's chunks were not purged");
         }
         Ok(())
     }

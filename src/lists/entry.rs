@@ -84,9 +84,9 @@ impl Entry {
     /// Decrypts the entry's names. Returns `None` if the conversation was erased.
     pub(super) async fn open(self, log: &NatsLog) -> Result<Option<Self>, ReadError> {
         let Some(sealed) = &self.sealed else { return Ok(Some(self)) };
-        let malformed = |cause: &dyn std::fmt::Display| ReadError::Sealed(format!("an entry of the index: {cause}"));
+        let malformed = |cause: &dyn std::fmt::Display| ReadError::Sealed(format!("an index entry: {cause}"));
         let Ok(sealed) = BASE64_STANDARD.decode(sealed) else {
-            tracing::warn!(conversation = %self.conversation, "an entry of the index is malformed");
+            tracing::warn!(conversation = %self.conversation, "an index entry is malformed");
             return Ok(None);
         };
         let clear = match log.open(BUCKET, sealed.into()).await {
@@ -94,7 +94,7 @@ impl Entry {
             Ok(None) => return Ok(None),
             // An entry that this deployment has not encrypted is missing in the list, and hides no other.
             Err(error @ (ReadError::Sealed(_) | ReadError::NoKey(_))) => {
-                tracing::warn!(%error, conversation = %self.conversation, "an entry of the index can't be opened");
+                tracing::warn!(%error, conversation = %self.conversation, "an index entry can't be decrypted");
                 return Ok(None);
             }
             Err(error) => return Err(error),
@@ -109,7 +109,9 @@ impl Entry {
             return None;
         }
         serde_json::from_slice(&message.payload)
-            .inspect_err(|error| tracing::warn!(%error, subject = message.subject, "a malformed entry of the index"))
+            .inspect_err(
+                |error| tracing::warn!(%error, subject = message.subject, "an index entry is malformed and is skipped"),
+            )
             .ok()
     }
 

@@ -107,7 +107,7 @@ impl Keeper {
         match served.await {
             Ok(()) => ack(due.messages).await,
             Err(error) => {
-                tracing::warn!(%error, conversation = %key.conversation, "the index is behind; its events come again");
+                tracing::warn!(%error, conversation = %key.conversation, "the index is behind; the events are redelivered");
                 if error.is_of_conversation() {
                     put_off(due.messages).await;
                 }
@@ -273,7 +273,7 @@ async fn put_off(messages: Vec<Message>) {
     for message in messages {
         let delivered = message.info().map_or(1, |info| info.delivered);
         if let Err(error) = soon(message.ack_with(AckKind::Nak(Some(backoff::put_off(delivered))))).await {
-            tracing::debug!(error, "an event was not put off; it comes again");
+            tracing::debug!(error, "an event was not delayed; it is redelivered");
         }
     }
 }
@@ -281,7 +281,7 @@ async fn put_off(messages: Vec<Message>) {
 async fn ack(messages: Vec<Message>) {
     for message in messages {
         if let Err(error) = soon(message.ack()).await {
-            tracing::debug!(error, "an ack was not sent; the event comes again");
+            tracing::debug!(error, "an ack was not sent; the event is redelivered");
         }
     }
 }

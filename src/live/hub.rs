@@ -269,10 +269,10 @@ mod tests {
             }
             assert!(!listener.lagging().is_cancelled(), "{most} frames of {bytes} bytes");
             assert!(queue.try_next().is_some());
-            assert_eq!(fits(&listener, bytes), 1, "what was taken makes room");
+            assert_eq!(fits(&listener, bytes), 1, "fetched frames free their space");
             assert_eq!(all.load(Ordering::Relaxed), most * each);
             drop(queue);
-            assert_eq!(all.load(Ordering::Relaxed), 0, "what nobody fetches is freed");
+            assert_eq!(all.load(Ordering::Relaxed), 0, "a dropped listener frees its queue");
             listener.offer(&frame(bytes));
             assert_eq!(all.load(Ordering::Relaxed), 0);
         }

@@ -29,7 +29,7 @@ pub async fn frames(client: &Client, key: &ConversationKey, session: Uuid) -> Ve
     let read = read(client, key, session, &mut found);
     match within(limits::REPAIR_MS, read).await {
         Ok(()) => {}
-        Err(error) => tracing::debug!(conversation = %key.conversation, error, "the LIVE stream was not read whole"),
+        Err(error) => tracing::debug!(conversation = %key.conversation, error, "the LIVE stream was read only in part"),
     }
     found
 }

@@ -102,7 +102,7 @@ impl Bus {
             refused.iter().any(|(refusal, at)| is_subscription(refusal) && !is_fresh(*at))
         };
         if is_due && let Err(error) = soon(self.client.force_reconnect()).await {
-            tracing::warn!(error, "the connection to NATS can't be made anew");
+            tracing::warn!(error, "reconnecting to NATS failed");
         }
     }
 }

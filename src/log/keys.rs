@@ -243,7 +243,9 @@ impl NatsLog {
                             subjects::parse_last_id(&message.subject).into_iter().for_each(&forget);
                         }
                     }
-                    Err(error) => tracing::warn!(error, "what is erased is not heard of at once"),
+                    Err(error) => {
+                        tracing::warn!(error, "erasures are not received at once; the ledger tells of them later")
+                    }
                 }
                 tokio::time::sleep(Duration::from_millis(limits::RETRY_MAX_MS)).await;
             }
@@ -264,7 +266,7 @@ impl NatsLog {
                     from = Some(next);
                     conversations.into_iter().for_each(forget);
                 }
-                Err(error) => tracing::debug!(%error, "the ledger of erasures can't be read now"),
+                Err(error) => tracing::debug!(%error, "the ledger of erasures can't be read; trying again"),
             }
             tokio::time::sleep(Duration::from_millis(limits::ERASURES_EVERY_MS)).await;
         }

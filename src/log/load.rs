@@ -53,10 +53,10 @@ pub enum ExecuteError {
     Append(#[from] AppendError),
     #[error("{0}")]
     Read(#[from] ReadError),
-    #[error("the conversation changed too often meanwhile")]
+    #[error("too many concurrent changes of the conversation")]
     Contended,
     /// The event is not in the log, or was stored too late to count.
-    #[error("it was not stored in time")]
+    #[error("the event was not stored in time")]
     TooLate,
 }
 

@@ -374,7 +374,7 @@ impl NatsLog {
             }
         };
         let event = event.unwrap_or_else(|error| {
-            tracing::debug!(seq, subject, %error, "an event can't be read and is passed over");
+            tracing::debug!(seq, subject, %error, "an event can't be decoded and is skipped");
             Event::Unreadable(stored::unreadable(header, &error))
         });
         let recorded = Recorded { seq, time: envelope.time, stored_at, digest, event };

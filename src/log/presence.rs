@@ -82,6 +82,6 @@ pub async fn edges(log: &NatsLog) -> Result<HashSet<Uuid>, ReadError> {
             let there = messages.iter().filter(|message| !message.headers.contains_key("KV-Operation"));
             Ok(there.filter_map(|message| subjects::parse_last_id(&message.subject)).collect())
         }
-        Lasts::TooMany => Err(ReadError::Unavailable("there are too many edges to know them all".into())),
+        Lasts::TooMany => Err(ReadError::Unavailable("too many edges to list".into())),
     }
 }

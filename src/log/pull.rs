@@ -59,7 +59,7 @@ impl Pull {
             biased;
             message = self.batch.next() => message.map(|message| message.map_err(|error| error.to_string())),
             _ = self.connected.changed() => {
-                tracing::info!(stream = self.stream, "a new connection: work is asked for anew");
+                tracing::info!(stream = self.stream, "reconnected: pulling work again");
                 None
             }
         }

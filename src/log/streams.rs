@@ -35,7 +35,7 @@ pub enum StreamsError {
     Unavailable { what: String, cause: String },
     #[error("{what}: {description}")]
     Refused { what: String, description: String },
-    #[error("the streams are not as this program needs them: {0}; run `turnstream streams apply`")]
+    #[error("the streams differ from their definitions: {0}; run `turnstream streams apply`")]
     Drift(String),
 }
 
@@ -250,12 +250,12 @@ pub async fn check(client: &Client, region: &str) -> Result<(), StreamsError> {
         let mut differences = match definition.differences(client).await {
             Ok(differences) => differences,
             Err(error) => {
-                tracing::warn!(%error, "a stream that is kept in memory is away; going on without it");
+                tracing::warn!(%error, "a memory stream can't be checked; going on without it");
                 continue;
             }
         };
         if differences.contains(&Difference::Missing) {
-            tracing::warn!(stream = definition.title(), "the server has forgotten a stream; creating it again");
+            tracing::warn!(stream = definition.title(), "a memory stream is missing; creating it again");
             definition.apply(client, Utc::now()).await?;
             differences = definition.differences(client).await?;
         }

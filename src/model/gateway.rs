@@ -116,7 +116,11 @@ impl Gateway {
                 }
                 Err(Failure::Refused(code, refusal)) => match dialect.after(code, &refusal, &sent) {
                     Some(other) if said_otherwise < DIALECTS_MAX => {
-                        tracing::info!(model = request.model, ?other, "a model gateway wants its requests otherwise");
+                        tracing::info!(
+                            model = request.model,
+                            ?other,
+                            "a model gateway needs another request dialect; using it from now on"
+                        );
                         (dialect, said_otherwise) = (other, said_otherwise + 1);
                         body = request::body(request, dialect);
                         continue;
@@ -137,7 +141,7 @@ impl Gateway {
                 detail = error.detail(),
                 retry,
                 wait_ms = wait.as_millis() as u64,
-                "model call is tried again"
+                "the model call failed; trying again"
             );
             tokio::time::sleep(wait).await;
         }

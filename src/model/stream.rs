@@ -111,7 +111,7 @@ impl ChatStream {
         match tokio::time::timeout_at(until, response.chunk()).await {
             Ok(received) => received.map_err(cut_off),
             Err(_) if until == self.deadline => {
-                Err(ModelError::Timeout { detail: "the reply took longer than a reply may".to_owned() })
+                Err(ModelError::Timeout { detail: "the reply exceeded its time limit".to_owned() })
             }
             Err(_) => Err(ModelError::Stalled { detail: format!("nothing received for {:?}", self.idle) }),
         }
@@ -210,7 +210,7 @@ impl ChatStream {
         if !self.builder.has_ended() {
             return Err(error);
         }
-        tracing::warn!(%error, detail = error.detail(), "a model's stream broke after its end; its reply counts");
+        tracing::warn!(%error, detail = error.detail(), "a model's stream broke after its end; the reply is kept");
         Ok(())
     }
 

@@ -36,7 +36,7 @@ pub struct Asker<'a> {
 /// The reason why no password may be sent now.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    #[error("too many passwords; in {0} s another one may be sent")]
+    #[error("too many passwords; the next one may be sent in {0} s")]
     TooMany(u64),
     #[error("{0}")]
     Uncounted(#[from] AppendError),

@@ -142,7 +142,7 @@ impl Challenges {
             Err(OtpError::NoService | OtpError::Refused(_)) => (State::Failed, stored.address),
         };
         if sent.is_ok() && address.email.is_none() && address.phone.is_none() {
-            return Err(OtpError::Failed("it named a channel that it was given no address for".into()).into());
+            return Err(OtpError::Failed("the service named a channel without an address".into()).into());
         }
         self.put(who, seq, &Stored { address, state, at: Utc::now(), ..stored }).await?;
         Ok((sent?, challenge))
@@ -176,7 +176,7 @@ impl Challenges {
         let question = Verify { challenge, purpose, flow: flow(purpose), session, code, email, phone };
         let verdict: Verdict = ask(&self.caller, who.asker.org, "verify", &question).await?;
         if verdict.challenge.is_some_and(|named| named != challenge) {
-            tracing::warn!(%session, "the service for one-time passwords answered about another challenge");
+            tracing::warn!(%session, "the one-time password service answered for another challenge");
             return Ok(Entered::Replaced);
         }
         if !verdict.verified {

@@ -30,7 +30,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum OtpError {
     /// The host provides no service.
-    #[error("there is no service for one-time passwords")]
+    #[error("no one-time password service is available")]
     NoService,
     /// The service reports that it did nothing.
     #[error("the service refused: {0}")]

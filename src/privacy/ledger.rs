@@ -124,7 +124,7 @@ pub enum LedgerError {
     Read(#[from] ReadError),
     #[error("{0}")]
     Append(#[from] AppendError),
-    #[error("an entry of the ledger is malformed: {0}")]
+    #[error("a ledger entry is malformed: {0}")]
     Malformed(#[from] serde_json::Error),
     /// A hold on a conversation that was to be erased.
     #[error("{conversation} is held ({hold}): {reason}")]
@@ -221,7 +221,7 @@ impl Ledger {
                     // A malformed hold may cover anything, so erasing stops until an operator has inspected it.
                     (Err(error), Some(Privacy::HoldPlaced)) => return Err(error.into()),
                     (Err(error), _) => {
-                        tracing::error!(%error, seq = message.seq, "an entry of the ledger is malformed; it is void");
+                        tracing::error!(%error, seq = message.seq, "a ledger entry is malformed and void");
                     }
                 }
             }

@@ -233,7 +233,7 @@ impl Claims {
             } else if of_name.subject != at {
                 // Anybody may call a service by another one's name, so a tool moves only where it is pinned, or when its old
                 // place has been gone for as long as a name is held.
-                why = Some(format!("the service has this tool at {}", of_name.subject));
+                why = Some(format!("the service already has this tool at {}", of_name.subject));
             } else {
                 rank = of_name.rank;
             }
@@ -283,12 +283,12 @@ fn subject(tool: &Tool) -> &str {
 /// Why a subject can't be a tool's, or whose it is.
 pub fn org_of(subject: &str, declared: Option<String>) -> Result<Option<String>, String> {
     if !subjects::is_call(subjects::TOOL_CALLS, subject) {
-        return Err(format!("its subject is not a literal one below `{}`", subjects::TOOL_CALLS));
+        return Err(format!("the subject is not a literal one below `{}`", subjects::TOOL_CALLS));
     }
     match subjects::org_of_tool(subject) {
         None => Ok(declared),
         Some(Ok(org)) if declared.as_ref().is_none_or(|declared| *declared == org) => Ok(Some(org)),
-        Some(_) => Err("its subject belongs to another organisation".into()),
+        Some(_) => Err("the subject belongs to another organisation".into()),
     }
 }
 

@@ -204,7 +204,12 @@ impl Discovery {
         for warning in &warnings {
             if self.told.len() < limits::TOOL_REFUSALS_TOLD && self.told.insert(warning.clone()) {
                 let Refused { service, tool, why } = warning;
-                tracing::warn!(service, tool, why, "a tool of a NATS service is not offered as it is declared");
+                tracing::warn!(
+                    service,
+                    tool,
+                    why,
+                    "a tool of a NATS service is offered with changes to its declaration"
+                );
             }
         }
         Found { tools, refused, warnings }
@@ -247,27 +252,27 @@ fn tool(endpoint: Endpoint) -> Option<Result<Offered, String>> {
 fn declared(name: String, subject: String, metadata: &HashMap<String, String>) -> Result<Offered, String> {
     let is = |name: &str| metadata.get(name).is_some_and(|value| value == "true");
     if !subjects::is_token(&name) {
-        return Err("its name is not 1 to 64 letters, digits, - and _".into());
+        return Err("the name is not 1 to 64 letters, digits, - and _".into());
     }
     if RESERVED.contains(&name.as_str()) {
-        return Err("its name is that of a built-in tool".into());
+        return Err("the name belongs to a built-in tool".into());
     }
     if metadata.get("org").is_some_and(|org| org.len() > limits::ORG_MAX_BYTES) {
-        return Err("its `org` is too long".into());
+        return Err("`org` is too long".into());
     }
     let parameters = match metadata.get("parameters") {
-        Some(text) if text.len() > limits::TOOL_SCHEMA_MAX_BYTES => return Err("its `parameters` are too large".into()),
-        Some(text) => serde_json::from_str(text).map_err(|_| "its `parameters` are not JSON".to_string())?,
+        Some(text) if text.len() > limits::TOOL_SCHEMA_MAX_BYTES => return Err("`parameters` are too large".into()),
+        Some(text) => serde_json::from_str(text).map_err(|_| "`parameters` are not JSON".to_string())?,
         None => serde_json::Value::Null,
     };
     let Normal { schema: parameters, lost } = schema::normal(&parameters, limits::TOOL_SCHEMA_MAX_BYTES)?;
     let timeout_ms = metadata.get("timeout_ms").map_or(Some(limits::TOOL_TIMEOUT_MS), |text| text.parse().ok());
-    let timeout_ms = timeout_ms.ok_or("its `timeout_ms` is not a number")?;
+    let timeout_ms = timeout_ms.ok_or("`timeout_ms` is not a number")?;
     let level = match metadata.get("auth_level").map(String::as_str) {
         None | Some("none") => AuthLevel::None,
         Some("end_user") => AuthLevel::EndUser,
         Some("admin") => AuthLevel::Admin,
-        Some(_) => return Err("its `auth_level` is not none, end_user or admin".into()),
+        Some(_) => return Err("`auth_level` is not none, end_user or admin".into()),
     };
     let mut description = metadata.get("description").cloned().unwrap_or_default();
     description.truncate(description.floor_char_boundary(limits::TOOL_DESCRIPTION_MAX_BYTES));

@@ -91,7 +91,12 @@ impl Lender {
     pub async fn serve(self) {
         let mut asked = match soon(self.client.subscribe(subjects::file(self.process, None))).await {
             Ok(asked) => asked,
-            Err(error) => return tracing::error!(error, "tools can't read the files of their calls"),
+            Err(error) => {
+                return tracing::error!(
+                    error,
+                    "the file service for tools did not start; tools can't read the files of their calls"
+                );
+            }
         };
         let at_once = Arc::new(Semaphore::new(limits::FILES_PARALLEL));
         while let Some(message) = asked.next().await {
@@ -122,7 +127,7 @@ impl Lender {
             }
         }
         if let Err(error) = soon(self.client.publish_with_headers(reply, headers, payload)).await {
-            tracing::debug!(error, "a tool was not given its file");
+            tracing::debug!(error, "a tool did not get its file");
         }
     }
 

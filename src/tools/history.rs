@@ -14,7 +14,7 @@ pub async fn call(arguments: &Value, history: &dyn History) -> Result<String, St
     let mut has_older = true;
     for _ in 0..limits::HISTORY_PAGES {
         let (page, more) = history.page(before, limits::HISTORY_PAGE).await.map_err(|why| {
-            tracing::warn!(why, "older messages can't be read");
+            tracing::warn!(why, "older messages can't be read for a tool call");
             "The older messages can't be read now."
         })?;
         has_older = more;

@@ -218,6 +218,6 @@ mod tests {
         let built_in = Tool { confirm: true, idempotent: false, place: others[0].place.clone(), ..knowledge_search() };
         let each = one_of_each([all, vec![built_in]].concat());
         let expected = [knowledge_search(), at("a", true, false, AuthLevel::EndUser)];
-        assert_eq!(each, expected, "what is built in is guarded by nobody else's word");
+        assert_eq!(each, expected, "no other declaration guards a built-in tool");
     }
 }

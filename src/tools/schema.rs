@@ -41,17 +41,17 @@ pub struct Normal {
 /// Brings a schema into the form that every interface takes, in at most `max_bytes`. The error says why it can't be.
 pub fn normal(schema: &Value, max_bytes: usize) -> Result<Normal, String> {
     if size(schema) > GIVEN_TIMES * max_bytes {
-        return Err("its schema is too large".into());
+        return Err("the schema is too large".into());
     }
     let mut work = Work { root: schema, lost: Vec::new(), open: Vec::new(), nodes: 0, left: COPIED_TIMES * max_bytes };
     let loose = match schema {
         Value::Null | Value::Bool(true) => Map::new(),
         Value::Object(given) => work.loose(given, DEPTH_MAX)?,
-        other => return Err(format!("its schema is no object: {}", head(&other.to_string()))),
+        other => return Err(format!("the schema is not an object: {}", head(&other.to_string()))),
     };
     let schema = Value::Object(root(loose)?);
     if schema.to_string().len() > max_bytes {
-        return Err("its schema is too large when its references are resolved".into());
+        return Err("the schema is too large with its references resolved".into());
     }
     Ok(Normal { schema, lost: work.lost })
 }
@@ -86,7 +86,7 @@ impl<'a> Work<'a> {
     fn loose(&mut self, given: &'a Map<String, Value>, depth: usize) -> Result<Map<String, Value>, String> {
         self.nodes += 1;
         if self.nodes > NODES_MAX {
-            return Err("its schema unfolds without end".into());
+            return Err("the schema's references never end".into());
         }
         self.spend(NODE_BYTES)?;
         let Some(depth) = depth.checked_sub(1) else { return Ok(Map::new()) };
@@ -132,7 +132,7 @@ impl<'a> Work<'a> {
             }
             Some(_) => Ok(Map::new()),
             None => {
-                self.lose(format!("the reference {} leads nowhere here", head(reference)));
+                self.lose(format!("the reference {} can't be resolved", head(reference)));
                 Ok(Map::new())
             }
         }
@@ -247,7 +247,7 @@ impl<'a> Work<'a> {
     }
 
     fn spend(&mut self, bytes: usize) -> Result<(), String> {
-        self.left = self.left.checked_sub(bytes).ok_or("its schema is too large when its references are resolved")?;
+        self.left = self.left.checked_sub(bytes).ok_or("the schema is too large with its references resolved")?;
         Ok(())
     }
 
@@ -263,13 +263,13 @@ fn root(mut loose: Map<String, Value>) -> Result<Map<String, Value>, String> {
     if let Some(Value::Array(all)) = loose.remove("anyOf") {
         let objects: Vec<Map<String, Value>> = all.into_iter().filter_map(into_map).filter(is_object).collect();
         if objects.is_empty() {
-            return Err("none of its alternatives is an object".into());
+            return Err("no alternative is an object".into());
         }
         loose = alternatives::one_object(loose, objects, false);
     }
     let kind = loose.get("type").and_then(Value::as_str).unwrap_or("object");
     if kind != "object" {
-        return Err(format!("its arguments would be of the type {}, not an object", head(kind)));
+        return Err(format!("the arguments would have the type {}, not object", head(kind)));
     }
     loose.remove("default");
     loose.insert("type".into(), "object".into());

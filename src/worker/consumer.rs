@@ -124,7 +124,7 @@ async fn serve_deadline(worker: &Worker, message: jetstream::Message) {
             Ok(()) => true,
             Err(error) if is_of_conversation(&error) => put_off(worker, deadline, &error).await,
             Err(error) => {
-                tracing::warn!(%error, conversation = %deadline.conversation, "a deadline can't be served now; it comes again");
+                tracing::warn!(%error, conversation = %deadline.conversation, "a deadline can't be served; it is redelivered");
                 false
             }
         },
@@ -134,7 +134,7 @@ async fn serve_deadline(worker: &Worker, message: jetstream::Message) {
         }
     };
     if done && let Err(error) = soon(message.ack()).await {
-        tracing::debug!(error, "a deadline's ack was not sent; it comes again");
+        tracing::debug!(error, "a deadline's ack was not sent; it is redelivered");
     }
 }
 
@@ -166,12 +166,12 @@ async fn expire(worker: &Worker, deadline: &Deadline) -> Result<(), ExecuteError
 async fn put_off(worker: &Worker, deadline: Deadline, cause: &ExecuteError) -> bool {
     let next = Deadline { put_off: deadline.put_off.saturating_add(1), ..deadline };
     let later = backoff::put_off(next.put_off.into());
-    tracing::warn!(%cause, conversation = %next.conversation, ?later, "a deadline is put off");
+    tracing::warn!(%cause, conversation = %next.conversation, ?later, "a deadline is delayed");
     let at = worker.log.now() + later;
     match schedule(worker, &next, at).await {
         Ok(()) => true,
         Err(error) => {
-            tracing::warn!(%error, conversation = %next.conversation, "a deadline can't be put off; it comes again");
+            tracing::warn!(%error, conversation = %next.conversation, "a deadline can't be delayed; it is redelivered");
             false
         }
     }

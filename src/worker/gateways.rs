@@ -20,10 +20,15 @@ impl Gateways {
         let gateway = self.gateway.as_ref()?;
         let Some(name) = secret else { return self.has_own_key.then(|| gateway.clone()) };
         let Some(key) = self.secrets.find(org, name).await else {
-            tracing::error!(org, name, "the organisation has no such secret");
+            tracing::error!(org, name, "the organisation's gateway secret is missing");
             return None;
         };
-        gateway.with_key(&key).inspect_err(|error| tracing::error!(org, name, %error, "a secret is no key")).ok()
+        gateway
+            .with_key(&key)
+            .inspect_err(
+                |error| tracing::error!(org, name, %error, "the organisation's gateway secret is not a valid key"),
+            )
+            .ok()
     }
 
     /// Returns the organisations with a usable key; `*` = all.

@@ -164,7 +164,7 @@ impl Worker {
                 let run = tools::discovery::run(self.tools.clone(), discovery);
                 side.spawn(shutdown.clone().run_until_cancelled_owned(run));
             }
-            Err(error) => tracing::error!(error, "tools of NATS services can't be found"),
+            Err(error) => tracing::error!(error, "tool discovery failed; tools of NATS services are not offered"),
         }
         shutdown.run_until_cancelled(self.settings.mcp.first()).await;
         side.spawn(shutdown.clone().run_until_cancelled_owned(listen_for_stops(self.clone())));
@@ -188,7 +188,10 @@ impl Worker {
             side.wait().await;
         };
         if tokio::time::timeout(Duration::from_millis(limits::WORKER_END_MS), ended).await.is_err() {
-            tracing::warn!(turns = turns.len(), "some turns could not be handed over in time; their items come again");
+            tracing::warn!(
+                turns = turns.len(),
+                "some turns could not be handed over in time; their work items are redelivered"
+            );
         }
         if let Err(error) = soon(self.client.flush()).await {
             tracing::warn!(error, "the last messages may not have reached NATS");
@@ -235,7 +238,7 @@ impl Worker {
 async fn listen_for_stops(worker: Arc<Worker>) {
     let mut hints = match soon(worker.client.subscribe(subjects::stop_all(&worker.settings.region))).await {
         Ok(hints) => hints,
-        Err(error) => return tracing::error!(error, "no stop hints; cancels take effect at the next look at the log"),
+        Err(error) => return tracing::error!(error, "no stop hints; cancels take effect at the next read of the log"),
     };
     while let Some(hint) = hints.next().await {
         if let Some(conversation) = subjects::parse_stop(&hint.subject) {

@@ -224,7 +224,7 @@ impl Run<'_> {
             // In the event the text is escaped within JSON.
             let fits = bytes + Value::from(opaque.as_str()).to_string().len() <= limits::REPLY_MAX_BYTES;
             if !fits {
-                tracing::warn!(turn = %self.turn_id, bytes = opaque.len(), "reasoning is too large to go back to the model");
+                tracing::warn!(turn = %self.turn_id, bytes = opaque.len(), "reasoning is too large to be sent back to the model");
             }
             fits
         });

@@ -93,7 +93,7 @@ pub(super) struct Run<'a> {
 /// `pulled` began when the item was requested. The immediate progress ack gives the load the whole `ack_wait`.
 pub(super) async fn handle(worker: Arc<Worker>, message: Message, pulled: Lease, hand_over: CancellationToken) {
     if !pulled.holds() {
-        return tracing::warn!(subject = %message.subject, "a work item was delivered too long ago; it is left alone");
+        return tracing::warn!(subject = %message.subject, "a work item was delivered too late; it is left to its redelivery");
     }
     let lease = Lease::begin();
     answer(&message, AckKind::Progress).await;
@@ -113,7 +113,7 @@ pub(super) async fn handle(worker: Arc<Worker>, message: Message, pulled: Lease,
             // A short delay: another worker may be able to serve the conversation.
             let most = Duration::from_millis(limits::TURN_PUT_OFF_MAX_MS);
             let later = put_off(message.info().map_or(1, |info| info.delivered)).min(most);
-            tracing::warn!(conversation = %key.conversation, item, ?later, "a turn can't be served now and is put off");
+            tracing::warn!(conversation = %key.conversation, item, ?later, "a turn can't be served now and is delayed");
             answer(&message, AckKind::Nak(Some(later))).await;
         }
         Exit::HandOver => answer(&message, AckKind::Nak(None)).await,
@@ -137,7 +137,7 @@ async fn drop_note(worker: &Worker, key: &ConversationKey) {
     let Some(state) = worker.conversations.cached(key).filter(|state| state.turn.is_none()) else { return };
     let Some(turn) = state.finished.back() else { return };
     if let Err(error) = worker.log.drop_note(&key.org, key.conversation, turn.id).await {
-        tracing::debug!(%error, "the note of a turn that ended stays until it is in the way");
+        tracing::debug!(%error, "the note of an ended turn was not removed; it is removed when its slot is needed");
     }
 }
 
@@ -147,7 +147,7 @@ fn sequence(message: &Message) -> Option<u64> {
 
 async fn answer(message: &Message, kind: AckKind) {
     if let Err(error) = soon(message.ack_with(kind)).await {
-        tracing::debug!(error, "an ack was not sent; the item comes again");
+        tracing::debug!(error, "an ack was not sent; the work item is redelivered");
     }
 }
 
@@ -420,7 +420,7 @@ impl Run<'_> {
         }
         let (decider, command) = (self.decider(), Command::LetGo(released));
         if let Err(error) = self.worker.conversations.execute(&self.key, self.state.clone(), &command, &decider).await {
-            tracing::debug!(turn = %self.turn_id, %error, "what had been shown of a turn is not in the log");
+            tracing::debug!(turn = %self.turn_id, %error, "the frame trace of a turn was not recorded");
         }
     }
 
@@ -429,7 +429,7 @@ impl Run<'_> {
         match self.read(Freshness::AtLeast(self.state.last_seq)).await {
             // An append decides; until then work goes on.
             Err(Exit::Unavailable(cause)) => {
-                tracing::debug!(turn = %self.turn_id, cause, "the log can't be looked at now");
+                tracing::debug!(turn = %self.turn_id, cause, "the log can't be read");
                 Ok(())
             }
             read => read,

@@ -78,7 +78,7 @@ async fn without_the_server_that_keeps_live_frames_everything_goes_on() {
     let keeper = cluster.leader_of("LIVE_local").await;
     cluster.kill(&keeper).await;
 
-    edge.process.line(|line| line.contains("kept in memory is away")).await;
+    edge.process.line(|line| line.contains("a memory stream can't be checked")).await;
     Probe::connect(&edge.address).await.until(200).await;
     for id in ["r1", "r2"] {
         client.begin(&session, id, "hello").await;

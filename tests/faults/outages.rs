@@ -29,7 +29,7 @@ async fn ready_turns_red_without_nats_and_green_again() {
     probe.until(503).await;
     stage.nats.restart().await;
     // Also after the streams were compared: those in memory are there again.
-    edge.process.line(|line| line.contains("has forgotten a stream")).await;
+    edge.process.line(|line| line.contains("a memory stream is missing")).await;
     probe.until(200).await;
     let streams = async_nats::jetstream::new(stage.nats.client().await);
     for name in ["LIVE_local", "KV_WORKERS"] {

@@ -88,7 +88,7 @@ async fn a_stream_that_is_taken_away_later_turns_readiness_red() {
     assert_eq!(status(&edge, "/ready").await, 200);
     stream_api(&stage, "DELETE", String::new()).await;
     let mut edge = edge;
-    edge.process.line(|line| line.contains("the streams are not as they must be")).await;
+    edge.process.line(|line| line.contains("the streams differ from their definitions")).await;
     assert_eq!(status(&edge, "/health").await, 200);
     assert_eq!(status(&edge, "/ready").await, 503);
 }

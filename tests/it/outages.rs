@@ -46,7 +46,7 @@ async fn work_is_asked_for_anew_as_soon_as_nats_is_back() {
         stage.nats.kill().await;
         stage.nats.restart().await;
         for stream in ["CHAT_local", "SCHED_local"] {
-            let asks = |line: &str| line.contains("work is asked for anew") && line.contains(stream);
+            let asks = |line: &str| line.contains("reconnected: pulling work again") && line.contains(stream);
             // Turns and the index are both consumers of the conversations' stream.
             let before = if stream == "CHAT_local" { 2 * round + 1 } else { round };
             worker.nth_line(before, asks).await;

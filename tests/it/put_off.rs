@@ -85,7 +85,7 @@ async fn deadlines_that_could_not_be_served_fire_when_they_can_be() {
     let mut second = stage.worker().await;
     assert_eq!(answer_text(&good.turn("r1").await), "ok", "its deadline has fired");
     for n in 0..PLACES {
-        second.nth_line(n, |line| line.contains("a deadline is put off")).await;
+        second.nth_line(n, |line| line.contains("a deadline is delayed")).await;
     }
     let context = jetstream::new(stage.nats.client().await);
     for message in taken {

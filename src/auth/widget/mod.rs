@@ -24,7 +24,7 @@ pub enum WidgetRefusal {
     NotAuthorized,
     #[error("the page's origin is not allowed")]
     Origin,
-    #[error("the host's word about its user does not hold")]
+    #[error("the host's signed assertion about its user is not valid")]
     Context,
 }
 

@@ -30,7 +30,7 @@ pub enum SourceError {
     File(String, std::io::Error),
     #[error("WIDGET_AUTH_FILE: {0} is not a JSON object of policies by agent: {1}")]
     Json(String, serde_json::Error),
-    #[error("no client for the service of policies: {0}")]
+    #[error("the HTTP client for the policy service can't be built: {0}")]
     Client(String),
 }
 
@@ -78,7 +78,7 @@ enum Failure {
     Status(StatusCode),
     #[error("{0}")]
     Http(String),
-    #[error("the answer is too large, or is no policy")]
+    #[error("the answer is too large, or not a policy")]
     Body,
 }
 
@@ -104,7 +104,7 @@ impl Service {
             Err(error) => {
                 let last = self.last.get(agent).await;
                 let held = last.is_some();
-                tracing::warn!(%error, agent, held, "the service of widget policies gave no answer; the last one holds, if any");
+                tracing::warn!(%error, agent, held, "the widget policy service did not answer; the last known policy stays in force, if any");
                 last.flatten()
             }
         }

@@ -148,7 +148,7 @@ async fn accept(listener: std::net::TcpListener, log: Arc<GatewayLog>) {
 
 async fn serve(stream: TcpStream, log: Arc<GatewayLog>) {
     if let Err(error) = stream.set_nodelay(true) {
-        return tracing::debug!(%error, "a connection was gone before it began");
+        return tracing::debug!(%error, "a connection closed before it was served");
     }
     let service = service_fn(move |request| answer(request, Arc::clone(&log)));
     let mut builder = http1::Builder::new();

@@ -61,7 +61,7 @@ fn check_page(page: &PageData, limit: usize) -> Result<(), Fault> {
         return wrong(&format!("{} messages instead of {limit}", page.messages.len()));
     }
     if !page.has_more || page.next_cursor.is_none() {
-        return wrong("no sign of the older messages");
+        return wrong("older messages are missing");
     }
     let turns = ["outbound", "inbound"];
     let mut in_turn = page.messages.iter().zip(turns.iter().cycle());

@@ -192,7 +192,7 @@ impl From<ExecuteError> for BadFrame {
             },
             error if error.is_storage() => ReadError::Unavailable(error.to_string()).into(),
             error => {
-                tracing::error!(%error, "an action was refused without an answer of its own");
+                tracing::error!(%error, "an action's refusal has no specific error; the client gets INTERNAL_ERROR");
                 broken()
             }
         }

@@ -22,7 +22,7 @@ impl Connection {
         let state = match self.edge.conversations.load(&key, Freshness::Leader).await {
             Ok(state) => state,
             Err(error) => {
-                tracing::warn!(%error, %turn, "what a client missed can't be read now");
+                tracing::warn!(%error, %turn, "a client's missed frames can't be read");
                 return false;
             }
         };
@@ -34,7 +34,7 @@ impl Connection {
         match self.edge.conversations.events_of_turn(&key, turn, last).await {
             Ok(events) => self.say_streamed(turn, &events, calls, chunks),
             Err(error) => {
-                tracing::warn!(%error, %turn, "what a client missed can't be read now");
+                tracing::warn!(%error, %turn, "a client's missed frames can't be read");
                 return false;
             }
         }

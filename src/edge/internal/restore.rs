@@ -81,7 +81,7 @@ pub(super) async fn request(asked: &Asked) -> Result<Value, BadFrame> {
         }
     })?;
     if sent.channel != OtpChannel::Email {
-        tracing::warn!(session = %record.session, "the service for one-time passwords sent one elsewhere than asked");
+        tracing::warn!(session = %record.session, "the one-time password service sent a password to another address than asked");
         return Err(BadFrame { code: ErrorCode::OtpSendFailed, message: "the code could not be sent".into() });
     }
     Ok(json!({ "event": "otp_sent", "channel": "email", "maskedDestination": sent.masked_destination }))

@@ -114,7 +114,7 @@ impl Connections {
             }
             for (subject, connections) in self.counts.to_say(is_due) {
                 if let Err(error) = self.say(&subject, connections).await {
-                    tracing::warn!(%error, "other edges do not know yet how many connections there are");
+                    tracing::warn!(%error, "the number of connections was not advertised to other edges");
                     self.counts.changed.notify_one();
                     tokio::time::sleep(Duration::from_millis(limits::RETRY_MAX_MS)).await;
                     break;

@@ -37,7 +37,7 @@ pub struct Report {
 pub async fn run(client: Client, options: &Options, progress: impl Fn()) -> anyhow::Result<Report> {
     let embedding = match &options.embedder {
         Some((_, model)) => model.clone(),
-        None => "letter trigrams (built in; no model of meaning)".into(),
+        None => "letter trigrams (built in; not an embedding model)".into(),
     };
     let set = match &options.questions {
         Some(folder) => quality::Set::read(folder)?,

@@ -115,7 +115,8 @@ impl<L: EventLog> Conversations<L> {
 fn void_if_astray(stored: &mut Stored, before: u64) {
     let is_astray = !stored.is_linked || stored.envelope.prev < before;
     if is_astray && !matches!(stored.recorded.event, Event::Unreadable(_)) {
-        let (name, detail) = (stored.recorded.event.kind().to_string(), format!("it does not follow event {before}"));
+        let (name, detail) =
+            (stored.recorded.event.kind().to_string(), format!("the event does not follow event {before}"));
         stored.recorded.event = Event::Unreadable(Unreadable { name, cause: Cause::Malformed, detail });
     }
 }

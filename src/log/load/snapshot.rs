@@ -84,7 +84,7 @@ impl<L: EventLog> Conversations<L> {
         let Some(payload) = packed(&form).filter(|payload| payload.len() <= limits::FOLD_CACHED_MAX_BYTES) else {
             // A running turn has large tool results, which leave the fold when it ends. The next attempt is made when its
             // worker next releases the turn.
-            tracing::info!(conversation = %key.conversation, "the fold is too large for its bucket; loads go on from the one before");
+            tracing::info!(conversation = %key.conversation, "the snapshot is too large for its bucket; loads start from the previous one");
             return;
         };
         let subject = subjects::kv(BUCKET, &subjects::fold_key(key));
@@ -95,7 +95,7 @@ impl<L: EventLog> Conversations<L> {
             Ok(revision) => revision,
             // Another process wrote the snapshot: take its revision from the bucket.
             Err(AppendError::Conflict) => self.read_bucket(key).await.revision,
-            Err(error) => return tracing::debug!(%error, "the fold was not cached"),
+            Err(error) => return tracing::debug!(%error, "the snapshot was not stored"),
         };
         self.memory.entry(key.conversation).and_compute_with(|entry| {
             match entry.map(|entry| entry.into_value()).filter(|(of, _)| of == key) {

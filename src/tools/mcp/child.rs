@@ -52,7 +52,7 @@ impl Group {
         if timeout(patience, self.child.wait()).await.is_err() {
             self.kill();
             if let Err(error) = self.child.wait().await {
-                tracing::warn!(%error, "an MCP server's process can't be waited for");
+                tracing::warn!(%error, "waiting for an MCP server's process failed");
             }
         }
     }
@@ -77,6 +77,6 @@ async fn log_stderr(server: String, mut stderr: impl AsyncRead + Unpin) {
     let mut piece = vec![0; limits::MCP_STDERR_PIECE_BYTES];
     while let Ok(length @ 1..) = stderr.read(&mut piece).await {
         let text = String::from_utf8_lossy(&piece[..length]);
-        tracing::debug!(server, stderr = text.trim_end(), "an MCP server says");
+        tracing::debug!(server, stderr = text.trim_end(), "stderr of an MCP server");
     }
 }

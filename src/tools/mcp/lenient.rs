@@ -73,7 +73,7 @@ impl Drop for GivenUp<'_> {
         let peer = self.peer.clone();
         tokio::spawn(async move {
             if let Err(error) = peer.send_notification(notification).await {
-                tracing::debug!(%error, "an MCP server can't be told that a call was given up");
+                tracing::debug!(%error, "an MCP server did not get a call's cancellation");
             }
         });
     }
@@ -99,15 +99,15 @@ fn tool_of(listed: &Value) -> Result<Tool, String> {
     let schema = match &listed["inputSchema"] {
         Value::Null | Value::Bool(true) => json!({}),
         schema @ Value::Object(_) => schema.clone(),
-        _ => return Err("its schema is no object".into()),
+        _ => return Err("the schema is not an object".into()),
     };
-    let Value::Object(mut whole) = listed.clone() else { return Err("it is no object".into()) };
+    let Value::Object(mut whole) = listed.clone() else { return Err("the tool is not an object".into()) };
     whole.insert("inputSchema".into(), schema.clone());
     if let Ok(tool) = serde_json::from_value(whole.into()) {
         return Ok(tool);
     }
     let bare = json!({ "name": listed["name"], "inputSchema": schema, "description": listed["description"].as_str() });
-    serde_json::from_value(bare).map_err(|_| "it has no name".into())
+    serde_json::from_value(bare).map_err(|_| "the tool has no name".into())
 }
 
 /// A result with its parts of unknown kinds named, and its other parts kept.

@@ -46,15 +46,15 @@ pub struct Link {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    #[error("its process can't be started: {0}")]
+    #[error("the process can't be started: {0}")]
     Start(#[from] std::io::Error),
-    #[error("its connections can't be made: {0}")]
+    #[error("the HTTP client can't be built: {0}")]
     Client(#[from] reqwest::Error),
     #[error("{0}")]
     Initialize(Box<rmcp::service::ClientInitializeError>),
-    #[error("its tools can't be listed: {0}")]
+    #[error("the tools can't be listed: {0}")]
     List(#[from] ServiceError),
-    #[error("it does not answer in time")]
+    #[error("the server does not answer in time")]
     Late(#[from] Elapsed),
 }
 

@@ -26,7 +26,7 @@ pub fn tools(settings: &McpServer, listed: Vec<rmcp::model::Tool>, notices: &mut
     listed.dedup_by(|second, first| {
         let same = second.name == first.name;
         if same {
-            notice(&first.name, "it is listed twice; the first one counts".into());
+            notice(&first.name, "the tool is listed twice; the first entry counts".into());
         }
         same
     });
@@ -47,7 +47,7 @@ pub fn tools(settings: &McpServer, listed: Vec<rmcp::model::Tool>, notices: &mut
                 lost.into_iter().for_each(|why| notice(&tool.name, why));
                 tools.push(tool);
             }
-            Err((tool, why)) => notice(&tool, format!("{why}; it is not offered")),
+            Err((tool, why)) => notice(&tool, format!("{why}; the tool is not offered")),
         }
     }
     tools.sort_by(|a, b| a.name.cmp(&b.name));

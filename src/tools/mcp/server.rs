@@ -90,10 +90,7 @@ impl Server {
         let mut states = self.state.subscribe();
         let tried = states.wait_for(|state| state.tried);
         if timeout(Duration::from_millis(limits::MCP_FIRST_MS), tried).await.is_err() {
-            tracing::warn!(
-                server = self.settings.name,
-                "an MCP server is slow to start; work begins without its tools"
-            );
+            tracing::warn!(server = self.settings.name, "an MCP server starts slowly; work begins without its tools");
         }
     }
 
@@ -119,7 +116,7 @@ impl Server {
                     tracing::warn!(server = self.settings.name, problem, "an MCP server can't be reached");
                 }
                 Some(Err(problem)) => {
-                    tracing::debug!(server = self.settings.name, problem, "an MCP server is still away")
+                    tracing::debug!(server = self.settings.name, problem, "an MCP server is still unreachable")
                 }
             }
             self.state.send_modify(|state| state.tried = true);
@@ -176,7 +173,7 @@ impl Server {
             Ok(listed) => self.set_up(link, listed),
             Err(error) => {
                 let problem = self.without_secrets(error.to_string());
-                tracing::warn!(server = self.settings.name, problem, "the tools of an MCP server are not known");
+                tracing::warn!(server = self.settings.name, problem, "the tools of an MCP server can't be listed");
             }
         }
     }
@@ -197,7 +194,7 @@ impl Server {
                 server = self.settings.name,
                 tool,
                 why,
-                "a tool of an MCP server is not offered as it is listed"
+                "a tool of an MCP server is offered with changes, or not at all"
             );
         }
         let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_str()).collect();
