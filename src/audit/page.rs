@@ -194,6 +194,6 @@ fn words(resolution: Resolution) -> &'static str {
         Resolution::Approved => "Approved",
         Resolution::Submitted => "Answered",
         Resolution::Declined => "Declined",
-        Resolution::Expired => "Nobody answered in time",
+        Resolution::Expired => "No answer in time",
     }
 }

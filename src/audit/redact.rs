@@ -234,7 +234,7 @@ mod tests {
             assert!(hidden && !text.contains("4111"), "{text}");
         }
         let deep = format!(r#"{{"a":{}"card"{}}}"#, r#"{"a":"#.repeat(90), "}".repeat(90));
-        assert!(hide("charge", &deep).0, "what lies too deep to be looked at is not shown");
+        assert!(hide("charge", &deep).0, "values below the depth limit are hidden");
     }
 
     #[test]

@@ -118,7 +118,7 @@ impl Scan {
                 Some(message) => return Ok(Some(message)),
                 // The replica that answers may lag behind the leader, which knows the end.
                 None if backoff.pause().await => {}
-                None => return Err(ReadError::Unavailable(format!("event {end} is not there yet"))),
+                None => return Err(ReadError::Unavailable(format!("event {end} is not readable yet"))),
             }
         }
     }

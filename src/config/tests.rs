@@ -77,7 +77,7 @@ fn secrets_do_not_print() {
 fn a_url_that_is_refused_is_named_without_its_secrets() {
     for name in ["SMOOAI_GATEWAY_URL", "SMOOTH_AGENT_WEB_SEARCH_URL", "SMOOTH_AGENT_GITHUB_URL", "WIDGET_AUTH_URL"] {
         for url in ["ftp://user:secret@host/v1?key=secret", "user:secret@host"] {
-            let error = read(&[(name, url)]).err().expect("it is no web address");
+            let error = read(&[(name, url)]).err().expect("the value is not a URL");
             assert_eq!(error.name, name);
             assert!(!error.to_string().contains("secret") && error.to_string().contains("host"), "{error}");
         }

@@ -96,9 +96,9 @@ mod tests {
         let budget = Budget::new(40, 10);
         let mut idle: Vec<Share> = (0..100).map(|_| budget.share()).collect();
         let mut busy = budget.share();
-        assert!(takes(&mut busy, 10), "a hundred messages of which nothing has come");
+        assert!(takes(&mut busy, 10), "a hundred announced messages without a byte");
         assert_eq!(budget.free(), 30);
-        assert!(takes(&mut busy, 10) && budget.free() == 30, "what is taken is not taken again");
+        assert!(takes(&mut busy, 10) && budget.free() == 30, "the announced bytes are taken only once");
         idle.clear();
         drop(busy);
         assert_eq!(budget.free(), 40);

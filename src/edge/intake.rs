@@ -411,6 +411,6 @@ mod tests {
         assert!((1..12).contains(&waiting), "{waiting} of 12 wait for room");
         let (mut client, mut short) = announced(limits::FRAME_FREE_BYTES, &rooms).await;
         client.write_all(&vec![0; limits::FRAME_FREE_BYTES]).await.unwrap();
-        short.read_exact(&mut vec![0; limits::FRAME_FREE_BYTES]).await.expect("a short message waits for nobody");
+        short.read_exact(&mut vec![0; limits::FRAME_FREE_BYTES]).await.expect("a short message does not wait");
     }
 }

@@ -186,13 +186,13 @@ fn summary(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
 
 fn chain(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
     let chain = &report.chain;
-    writeln!(f, "<section><h2>Whether the record holds</h2>")?;
+    writeln!(f, "<section><h2>Integrity of the record</h2>")?;
     match (&chain.problem, chain.first_broken) {
         (Some(problem), Some(seq)) => {
             let more = chain.broken - 1;
             writeln!(
                 f,
-                "<p class=\"bad\">The record was changed: at {}, {}. {more} more do not follow.</p>",
+                "<p class=\"bad\">The record was changed: at {}, {}. {more} more events do not follow.</p>",
                 Seq(seq),
                 Text(problem)
             )?;
@@ -200,15 +200,15 @@ fn chain(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
         _ => writeln!(f, "<p class=\"ok\">Each of {} events follows from the one before it.</p>", chain.events)?,
     }
     if chain.without_digest > 0 {
-        writeln!(f, "<p>{} events are from before there were digests.</p>", chain.without_digest)?;
+        writeln!(f, "<p>{} events have no digest: an earlier version wrote them.</p>", chain.without_digest)?;
     }
     if report.is_erased {
-        writeln!(f, "<p>What was said was erased. That it was, and the order of it, is still on record.</p>")?;
+        writeln!(f, "<p>The content was erased. The events and their order remain on record.</p>")?;
     }
     writeln!(
         f,
-        "<p class=\"soft\">Followed when this report was made. Whoever kept the digest of an event can tell that nothing up to it \
-         was changed since. The last is {}: <code>{}</code></p></section>",
+        "<p class=\"soft\">Verified when this report was made. A noted digest of an event proves later that no event up to it \
+         was changed. The last one is {}: <code>{}</code></p></section>",
         Seq(chain.last_seq),
         chain.last_digest
     )
@@ -217,7 +217,7 @@ fn chain(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
 fn sessions(f: &mut Formatter<'_>, sessions: &[Session]) -> fmt::Result {
     writeln!(
         f,
-        "<section><h2>Who took part</h2><table><thead><tr><th>Session</th><th>User</th><th>Agent</th><th>Opened</th></tr></thead><tbody>"
+        "<section><h2>Participants</h2><table><thead><tr><th>Session</th><th>User</th><th>Agent</th><th>Opened</th></tr></thead><tbody>"
     )?;
     for known in sessions {
         let Session { session, seq, opened_at, user, user_id, email, agent, agent_id, identified_at } = known;
@@ -226,7 +226,7 @@ fn sessions(f: &mut Formatter<'_>, sessions: &[Session]) -> fmt::Result {
             write!(f, "<br>{}", Text(email))?;
         }
         if let Some(at) = identified_at {
-            write!(f, "<br><span class=\"flag\">proved who they are, {}</span>", At(*at))?;
+            write!(f, "<br><span class=\"flag\">identity proved, {}</span>", At(*at))?;
         }
         let (agent, agent_id) = (Text(agent), Text(agent_id));
         writeln!(f, "</td><td>{agent}<br>{agent_id}</td><td>{}<br>{}</td></tr>", At(*opened_at), Seq(*seq))?;
@@ -238,7 +238,7 @@ fn configuration(f: &mut Formatter<'_>, known: &Configuration) -> fmt::Result {
     let Configuration { version, config } = known;
     let revision = version.revision;
     writeln!(f, "<h3 id=\"c{revision}\">{}, revision {revision}</h3>", Text(&version.agent))?;
-    let Some(config) = config else { return writeln!(f, "<p>It can't be found any more.</p>") };
+    let Some(config) = config else { return writeln!(f, "<p>This configuration was not found.</p>") };
     writeln!(f, "<dl>")?;
     fact(f, "Model", config.model.as_deref().map_or(Text("as the workers are configured"), Text))?;
     let tools = config.tools.as_ref().map(|rules| {
@@ -265,7 +265,7 @@ fn configuration(f: &mut Formatter<'_>, known: &Configuration) -> fmt::Result {
 fn events(f: &mut Formatter<'_>, events: &[Event]) -> fmt::Result {
     writeln!(
         f,
-        "<section><h2>All events</h2><table><thead><tr><th>Event</th><th>Written</th><th>What</th><th>Id, digest</th></tr></thead><tbody>"
+        "<section><h2>All events</h2><table><thead><tr><th>Event</th><th>Written</th><th>Kind</th><th>Id, digest</th></tr></thead><tbody>"
     )?;
     for Event { seq, time, id, kind, source, words, prev, digest } in events {
         writeln!(

@@ -22,7 +22,7 @@ pub(super) fn turn(f: &mut Formatter<'_>, number: usize, turn: &Turn) -> fmt::Re
     if let Some(asker) = &turn.asker {
         let admin = if asker.is_admin { ", administrator" } else { "" };
         let groups = asker.groups.join(", ");
-        fact(f, "Proved to be", format_args!("{}{admin} {}", Text(&asker.user), Text(&groups)))?;
+        fact(f, "Proved identity", format_args!("{}{admin} {}", Text(&asker.user), Text(&groups)))?;
     }
     fact(f, "Session", format_args!("<code>{}</code>", turn.session))?;
     fact(f, "Turn, request", format_args!("<code>{}</code> {}", turn.turn, Text(&turn.request_id)))?;
@@ -68,12 +68,12 @@ fn step(f: &mut Formatter<'_>, known: &Step) -> fmt::Result {
         writeln!(f, ", after {}", Took(ms))?;
     }
     if !known.had_effect {
-        writeln!(f, " <span class=\"flag warn\">changed nothing: the turn had moved on</span>")?;
+        writeln!(f, " <span class=\"flag warn\">no effect: the turn had moved on</span>")?;
     }
     writeln!(f, "</p>")?;
     match &known.what {
         What::Claimed { worker, is_takeover } => {
-            let how = if *is_takeover { "takes the turn over from another one" } else { "takes the turn" };
+            let how = if *is_takeover { "takes the turn over from another worker" } else { "takes the turn" };
             line(f, format_args!("Worker <code>{worker}</code> {how}. Epoch {}", known.seq))?;
         }
         What::Released { epoch } => line(f, format_args!("The worker lets go of the turn. Epoch {epoch}"))?,
@@ -111,7 +111,7 @@ fn model_replied(f: &mut Formatter<'_>, replied: &ModelReplied) -> fmt::Result {
         format_args!("<b>{model}</b> asks for {}. Epoch {}", Count(replied.calls.len(), "tool call"), replied.epoch),
     )?;
     if let Some(preamble) = &replied.preamble {
-        writeln!(f, "<p class=\"soft\">Meanwhile the visitor was told</p>{}", Quote(preamble))?;
+        writeln!(f, "<p class=\"soft\">Preamble shown to the visitor</p>{}", Quote(preamble))?;
     }
     if !replied.text.is_empty() {
         write!(f, "{}", Quote(&replied.text))?;
@@ -196,7 +196,7 @@ fn decided(f: &mut Formatter<'_>, resumed: &TurnResumed, by_name: Option<&str>) 
         Resolution::Approved => "Approved",
         Resolution::Submitted => "Submitted",
         Resolution::Declined => "Declined",
-        Resolution::Expired => "Expired: nobody decided in time",
+        Resolution::Expired => "Expired: no decision in time",
     };
     match resumed.by {
         Some(session) => {
@@ -211,14 +211,14 @@ fn decided(f: &mut Formatter<'_>, resumed: &TurnResumed, by_name: Option<&str>) 
 fn values(f: &mut Formatter<'_>, values: Option<&serde_json::Map<String, Value>>) -> fmt::Result {
     let Some(values) = values else { return Ok(()) };
     let text = Value::Object(values.clone()).to_string();
-    writeln!(f, "<p class=\"soft\">What was submitted</p>{}", Json(&text))
+    writeln!(f, "<p class=\"soft\">Submitted values</p>{}", Json(&text))
 }
 
 fn completion(f: &mut Formatter<'_>, completed: &TurnCompleted) -> fmt::Result {
     let model = Text(completed.model.as_deref().unwrap_or("The model"));
     line(f, format_args!("<b>{model} answers</b>. Epoch {}", completed.epoch))?;
     if let Some(preamble) = &completed.preamble {
-        writeln!(f, "<p class=\"soft\">Meanwhile the visitor was told</p>{}", Quote(preamble))?;
+        writeln!(f, "<p class=\"soft\">Preamble shown to the visitor</p>{}", Quote(preamble))?;
     }
     write!(f, "{}", Quote(&completed.response.text()))?;
     writeln!(f, "<dl>")?;

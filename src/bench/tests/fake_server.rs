@@ -137,7 +137,7 @@ fn answer(action: &Value, messages: usize, mischief: Mischief) -> Value {
         "list_conversations" => ok(json!({"conversations": vec![json!({}); 20]})),
         "get_session" => ok(session(action["sessionId"].as_str().unwrap())),
         "get_conversation_messages" => ok(page(messages, action, mischief)),
-        other => panic!("the bench has no business with {other}"),
+        other => panic!("unexpected action {other}"),
     }
 }
 

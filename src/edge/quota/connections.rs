@@ -139,11 +139,11 @@ mod tests {
         assert_eq!(counts.to_say(false), [("a".to_string(), 2)]);
         counts.change("a", |number| number.said = Some(2));
         assert_eq!(counts.to_say(false), []);
-        assert_eq!(counts.to_say(true), [("a".to_string(), 2)], "a number is said again before it expires");
+        assert_eq!(counts.to_say(true), [("a".to_string(), 2)], "a count is advertised again before it expires");
         drop(first);
         drop(second);
         assert_eq!(counts.to_say(false), [("a".to_string(), 0)]);
         counts.change("a", |number| number.said = Some(0));
-        assert_eq!(counts.to_say(true), [], "what is nothing is forgotten");
+        assert_eq!(counts.to_say(true), [], "a count of zero is forgotten");
     }
 }

@@ -88,7 +88,7 @@ fn tool_activity_that_was_said_from_the_log_is_not_shown_again() {
     assert_eq!([judge(1), judge(2)], [Verdict::Drop, Verdict::Show]);
     let mut later = Views::new(true);
     later.open_at(&key(), "r1", views.get_mut(TURN).unwrap().cursor(TURN));
-    assert!(!later.get_mut(TURN).unwrap().take_chunk(2), "the cursor tells");
+    assert!(!later.get_mut(TURN).unwrap().take_chunk(2), "the cursor says so");
 }
 
 #[test]
@@ -179,6 +179,6 @@ fn a_connection_watches_so_many_conversations_and_no_more() {
         views.watch(&key(n), true);
     }
     assert!(!views.may_watch(key(limits::CONNECTION_WATCHED).conversation));
-    assert!(views.may_watch(key(0).conversation), "one that it watches already");
+    assert!(views.may_watch(key(0).conversation), "a conversation that is watched already");
     assert_eq!(views.watched().count(), limits::CONNECTION_WATCHED);
 }
