@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_signed_text_is_that_of_the_specification() {
+    fn the_signed_text_matches_the_specification() {
         let headers = [("Turnstream-Org", "acme".to_string()), ("Turnstream-Call-Id", "a-1".into())];
         let hash = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
         let expected = format!("turnstream call 1\ntool.a\nTurnstream-Call-Id:a-1\nTurnstream-Org:acme\n{hash}\n");
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_would_end_its_header_is_not_sent() {
+    fn a_value_with_a_line_break_is_not_sent_in_a_header() {
         for value in ["a\r\nX: y", "a\n", "a\u{0}", "ü", " a", "a\t"] {
             assert!(!is_sendable(value), "{value:?}");
         }
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn any_id_becomes_plain_and_stays_told_apart() {
+    fn any_id_becomes_a_distinct_plain_id() {
         assert_eq!(plain("call_1:functions.x"), "call_1:functions.x");
         let odd = ["a\r\nb", "a\nb", "", "=1", "ü", &"a".repeat(limits::CALL_ID_MAX_BYTES + 1)].map(plain);
         let apart: std::collections::HashSet<_> = odd.iter().collect();

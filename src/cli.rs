@@ -348,7 +348,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_makes_sense() {
+    fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
     }
 }

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_tells_its_region() {
+    fn an_id_contains_its_region() {
         for region in [0, 1, 255] {
             assert_eq!(region_number(new_homed(region)), Some(region));
         }

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_one_line_whatever_is_in_it() {
+    fn a_log_event_is_one_line() {
         let sink = Sink::default();
         let writer = sink.clone();
         let log = tracing_subscriber::fmt().with_ansi(false).fmt_fields(log_fields());

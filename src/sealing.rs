@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_is_opened_where_it_was_put_and_nowhere_else() {
+    fn a_ciphertext_decrypts_only_in_its_place() {
         let key = DataKey::generate();
         let payload = key.seal(CONVERSATION, Class::Tools, "a.b", b"{\"text\":\"secret\"}");
         let sealed = Sealed::parse(&payload).unwrap();
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn no_byte_of_it_can_be_changed() {
+    fn no_byte_of_a_ciphertext_can_be_changed() {
         let key = DataKey::generate();
         let payload = key.seal(CONVERSATION, Class::Said, "a.b", b"{}");
         for at in 0..payload.len() {
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_clear_is_not_taken_for_sealed() {
+    fn plaintext_is_not_taken_for_ciphertext() {
         for clear in [&b"{\"a\":1}"[..], b"", b"\x01", b"[1]"] {
             assert!(Sealed::parse(clear).is_none());
         }

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_name_leads_to_its_own_organisations_secret_alone() {
+    async fn a_secret_belongs_to_its_organisation_alone() {
         let folder = tempfile::tempdir().unwrap();
         let org = |name: &str| folder.path().join(subjects::encode_token(name));
         for (name, value) in [("acme inc.", "key of acme\n"), ("globex", "key of globex")] {

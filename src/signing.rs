@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_found_in_its_files_and_known_by_what_it_signs() {
+    fn a_key_pair_is_read_from_its_files_and_verifies_its_signatures() {
         let folder = tempfile::tempdir().unwrap();
         let (private, public) = (folder.path().join("key.pem"), folder.path().join("key.pub.pem"));
         let made = SigningKey::generate(&private, &public).unwrap();

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_kind_needs_stands_in_config_or_beside_it() {
+    fn a_connectors_settings_stand_in_config_or_beside_it() {
         let nested = understood(json!({"kind": "github", "config": {"owner": "acme", "repo": "help"}})).unwrap();
         let flat = understood(json!({"kind": "github", "owner": "acme", "repo": "help"})).unwrap();
         assert_eq!(nested, flat);
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_refused() {
+    fn malformed_connectors_are_refused() {
         for wrong in [
             json!({"kind": "ftp", "url": "https://a.example"}),
             json!({"kind": "github", "owner": "acme"}),

@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_wrong_is_said_at_once() {
+    fn all_problems_of_a_configuration_are_reported_at_once() {
         assert_eq!(problems(json!({})), Vec::<String>::new());
         let found = problems(json!({
             "persona": " ", "maxIterations": 0, "humanWaitSecs": 700_000, "pool": "a.b", "confirmTools": [""],
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_that_fits_a_tool_counts() {
+    fn the_first_matching_rule_of_a_tool_applies() {
         let config = AgentConfig {
             tools: Some(vec![
                 ToolRule { name: "order_status".into(), ..ToolRule::default() },
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_is_gone_is_the_first_again() {
+    fn a_removed_step_falls_back_to_the_first_one() {
         let step = |id: &str| WorkflowStep {
             id: id.into(),
             instructions: "do".into(),

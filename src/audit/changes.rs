@@ -125,7 +125,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn changes_make_the_one_of_the_other(before in json_value(), after in json_value()) {
+        fn changes_turn_the_state_before_into_the_state_after(before in json_value(), after in json_value()) {
             let mut state = before.clone();
             for change in changes(&before, &after) {
                 apply(&mut state, &change);
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_moves_on_is_told_as_what_left_and_what_came() {
+    fn a_moved_queue_is_a_removal_and_an_addition() {
         let told = changes(&json!({"q": [1, 2, 3], "n": 1}), &json!({"q": [2, 3, 4], "n": 1}));
         let (path, value) = ("/q/0".to_string(), json!(4));
         assert_eq!(told, [Change::Remove { path, before: json!(1) }, Change::Add { path: "/q/2".into(), value }]);

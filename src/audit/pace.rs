@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_are_those_that_were_over_the_speed() {
+    fn waits_are_divided_by_the_playback_speed() {
         let at = |ms| DateTime::from_timestamp_millis(ms).unwrap();
         let waits = |speed: &str| speed.parse::<Speed>().unwrap().between(Some(at(1_000)), at(3_000)).as_millis();
         assert_eq!([waits("original"), waits("4"), waits("0.5"), waits("full")], [2_000, 500, 4_000, 0]);

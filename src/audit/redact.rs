@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_rule_names_is_hidden_and_nothing_else() {
+    fn a_rule_hides_only_the_values_that_it_names() {
         let hide = |tool, arguments: &str| {
             let mut arguments = arguments.to_string();
             (redaction().hide(tool, &mut arguments, &mut Hidden::new()), arguments)
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_was_hidden_once_is_hidden_wherever_it_is_repeated() {
+    fn a_hidden_value_is_hidden_in_later_text_too() {
         let mut known = Hidden::new();
         let mut arguments = r#"{"x":{"card":"4111 1111","cvc":12}}"#.to_string();
         redaction().hide("charge", &mut arguments, &mut known);

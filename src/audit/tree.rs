@@ -271,7 +271,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_root_is_what_the_specification_says_and_paths_lead_to_it(puts in prop::collection::vec((any::<u8>(), 0u64..3), 0..80)) {
+        fn the_root_matches_the_specification_and_every_path_leads_to_it(puts in prop::collection::vec((any::<u8>(), 0u64..3), 0..80)) {
             let (mut tree, mut all) = (Tree::default(), std::collections::BTreeMap::new());
             for (id, version) in puts {
                 let head = head(id, version);

@@ -70,7 +70,7 @@ async fn verify(auth: &Auth, token: &str) -> Result<Principal, TokenError> {
 }
 
 #[tokio::test]
-async fn a_valid_token_tells_who_it_is() {
+async fn a_valid_token_yields_its_principal() {
     let ada = Principal {
         user: "user-1".into(),
         org: "acme".into(),
@@ -90,7 +90,7 @@ async fn a_valid_token_tells_who_it_is() {
 }
 
 #[tokio::test]
-async fn claims_decide() {
+async fn claims_decide_acceptance() {
     let named =
         Auth { issuer: Some("https://issuer.example".into()), audience: Some("turnstream".into()), ..with_secret() };
     let skew = limits::CLOCK_SKEW_SECS as i64;
@@ -308,7 +308,7 @@ async fn a_token_of_a_known_key_never_waits_for_a_slow_issuer() {
 }
 
 #[tokio::test]
-async fn extensions_that_must_be_understood_are_refused() {
+async fn unknown_critical_extensions_are_refused() {
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     let signed = |header: Value| {
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
@@ -325,7 +325,7 @@ async fn extensions_that_must_be_understood_are_refused() {
 }
 
 #[tokio::test]
-async fn an_issuers_keys_are_where_issuers_keep_them() {
+async fn an_issuers_keys_are_found_at_its_well_known_path() {
     let p256 = EncodingKey::from_ec_pem(P256.as_bytes()).unwrap();
     let issuer = Issuer::start(json!([published(&p256, Algorithm::ES256, "a")])).await;
     let auth = Auth { mode: AuthMode::Smoo, issuer: Some(issuer.url.clone()), ..Auth::default() };
@@ -338,7 +338,7 @@ async fn an_issuers_keys_are_where_issuers_keep_them() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_does_not_answer_is_no_panic() {
+async fn an_unreachable_issuer_is_an_error() {
     let auth = Auth { mode: AuthMode::Jwt, jwks_url: Some("http://127.0.0.1:1/keys".into()), ..Auth::default() };
     let p256 = EncodingKey::from_ec_pem(P256.as_bytes()).unwrap();
     let verified = verify(&auth, &signed_by(&p256, Algorithm::ES256, Some("a"))).await;
@@ -358,7 +358,7 @@ fn principal(org: &str, email: Option<&str>) -> Principal {
 }
 
 #[test]
-fn a_conversation_is_its_owners() {
+fn only_the_owner_reaches_a_conversation() {
     let ada = Some(principal("acme", Some(" Ada@Example.org ")));
     let eve = Some(principal("acme", Some("eve@example.org")));
     let nameless = Some(principal("acme", None));

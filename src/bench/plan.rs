@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plan_is_found_in_what_a_server_makes_of_the_message() {
+    fn a_plan_is_found_in_the_servers_prompt() {
         let plan = Plan { pad: 7, ..Plan::new(100, 20) };
         assert_eq!(Plan::find(&plan.to_string()), Some(plan));
         let wrapped = format!("Relevant: bench id=x\n\nQuestion: {plan}\nAnswer briefly = yes");

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_seen_and_a_missing_one_is_a_fault() {
+    fn the_own_process_is_sampled_and_a_missing_one_is_a_fault() {
         let own = Watched::new("own", std::process::id());
         let used = Window::open(std::slice::from_ref(&own)).close();
         assert!(used.processes[0].rss_after_kib > 0);

@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn an_invalid_file_is_refused_with_its_problem() {
         for (content, words) in [
             ("{}", "mcpServers"),
             (r#"{"mcpServers": {"a b": {"command": "x"}}}"#, "`a b`"),

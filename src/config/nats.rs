@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn services_are_called_as_a_user_of_their_own() {
+    fn service_calls_use_their_own_nats_user() {
         let values = [
             ("NATS_URL", "nats://worker:pw@one:4222,nats://two"),
             ("NATS_TOOL_USER", "tool_caller"),

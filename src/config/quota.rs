@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_holds_for_all_and_another_for_some() {
+    fn a_limit_applies_to_all_and_may_differ_by_organisation() {
         let read = |value: &str| per_org(&|_| Some(value.into()), "X").ok();
         let quota = read("100, acme=5, a=b=7").unwrap();
         assert_eq!([quota.of("acme"), quota.of("a=b"), quota.of("other")], [Some(5), Some(7), Some(100)]);

@@ -16,7 +16,7 @@ fn defaults_are_those_of_the_protocol() {
 }
 
 #[test]
-fn bad_values_name_what_to_set() {
+fn bad_values_name_the_setting() {
     for (name, value) in [
         ("SMOOTH_AGENT_PORT", "eighty"),
         ("SMOOTH_AGENT_BIND", "here"),
@@ -74,7 +74,7 @@ fn secrets_do_not_print() {
 }
 
 #[test]
-fn a_url_that_is_refused_is_named_without_its_secrets() {
+fn a_refused_url_is_named_without_its_secrets() {
     for name in ["SMOOAI_GATEWAY_URL", "SMOOTH_AGENT_WEB_SEARCH_URL", "SMOOTH_AGENT_GITHUB_URL", "WIDGET_AUTH_URL"] {
         for url in ["ftp://user:secret@host/v1?key=secret", "user:secret@host"] {
             let error = read(&[(name, url)]).err().expect("the value is not a URL");
@@ -85,7 +85,7 @@ fn a_url_that_is_refused_is_named_without_its_secrets() {
 }
 
 #[test]
-fn unsafe_settings_are_warned_of() {
+fn unsafe_settings_cause_warnings() {
     let warnings = |values: &[(&str, &str)]| read(values).unwrap().warnings().join("\n");
     assert_eq!(warnings(&[]), "");
     for (name, value) in [("SMOOTH_AGENT_EVERYBODY_SEES_ALL", "true"), ("SMOOTH_AGENT_BIND", "0.0.0.0")] {
@@ -96,6 +96,6 @@ fn unsafe_settings_are_warned_of() {
 }
 
 #[test]
-fn names_with_typing_errors_are_noticed() {
+fn misspelt_setting_names_are_reported() {
     assert!(is_unknown("SMOOTH_AGENT_PROT") && !is_unknown("SMOOTH_AGENT_PORT") && !is_unknown("PATH"));
 }

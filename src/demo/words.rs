@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_keeps_what_it_is_about() {
+    fn a_question_keeps_its_content_words() {
         let mut about: Vec<_> = stems("How long is your return-window, please?").into_iter().collect();
         about.sort();
         assert_eq!(about, ["return", "window"]);

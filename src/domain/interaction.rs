@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn every_question_is_answered_with_what_is_offered() {
+    fn answers_must_be_offered_options() {
         let question = |header: &str, multi: bool| {
             json!({
                 "question": "Which?", "header": header, "multiSelect": multi,

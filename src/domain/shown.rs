@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_come_back_as_they_went_out() {
+    fn a_frame_trace_reproduces_its_frames() {
         let mut showing = Showing::default();
         showing.frame(Voice::Preamble, "One moment.", at(0));
         showing.frame(Voice::Reasoning, "hm, ", at(200));
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_much_is_left_out_and_said() {
+    fn an_oversized_trace_is_cut_and_marked() {
         let mut showing = Showing::default();
         showing.frame(Voice::Reasoning, &"x".repeat(limits::SHOWN_ASIDE_MAX_BYTES), at(0));
         showing.frame(Voice::Reasoning, "y", at(1));
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_are_none_hide_no_text() {
+    fn malformed_traces_hide_no_text() {
         let shown = |packed: &[u8]| Shown {
             at: at(0),
             frames: BASE64_STANDARD.encode(packed),

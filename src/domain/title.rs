@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_cut_and_says_so() {
+    fn a_cut_title_is_marked() {
         assert_eq!(of_message("  where\nis it? "), Some("where is it?".into()));
         assert_eq!(of_message(&"é".repeat(60)), Some("é".repeat(60)));
         assert_eq!(of_message(&"é".repeat(61)), Some(format!("{}…", "é".repeat(60))));

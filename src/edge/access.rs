@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loopback_name_is_told_from_one_that_looks_like_it() {
+    fn a_loopback_name_is_told_from_a_lookalike() {
         for host in
             ["localhost", "localhost:8787", "LOCALHOST.:1", "app.localhost", "127.0.0.1:80", "127.8.9.1", "[::1]:8787"]
         {

@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_allowed_is_named() {
+    fn refused_attachments_are_named() {
         let none = || json!(null);
         let large =
             format!("data:text/plain;base64,{}", "A".repeat((limits::ATTACHMENT_MAX_BYTES + 1).div_ceil(3) * 4));

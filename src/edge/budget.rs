@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_announced_takes_nothing() {
+    fn announced_bytes_take_no_budget() {
         let budget = Budget::new(40, 10);
         let mut idle: Vec<Share> = (0..100).map(|_| budget.share()).collect();
         let mut busy = budget.share();

@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_handshake_is_told() {
+    fn a_bad_handshake_is_refused_with_its_problem() {
         let whole = [
             (header::UPGRADE, "WebSocket"),
             (header::CONNECTION, "keep-alive, Upgrade"),

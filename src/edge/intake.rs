@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_followed_however_they_are_cut() {
+    fn frames_are_parsed_across_any_packet_boundary() {
         // A message, a ping, a message in three parts with a ping in between.
         let parts = [(0x81, 5), (0x89, 3), (0x01, 300), (0x00, 70_000), (0x89, 0), (0x80, 0), (0x81, 0)];
         let bytes: Vec<u8> = parts.iter().flat_map(|(first, payload)| frame(*first, *payload)).collect();
@@ -356,13 +356,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_large_message_needs_leave() {
+    async fn a_large_message_needs_permission() {
         let (_client, mut refused) = announced(LARGE, &Rooms::default()).await;
         assert_eq!(excess(refused.read(&mut [0; 14]).await.unwrap_err()), Excess::TooLarge);
     }
 
     #[tokio::test]
-    async fn what_is_announced_takes_no_room_and_what_comes_does() {
+    async fn only_received_bytes_take_budget() {
         let rooms = rooms(1, 4 * LARGE);
         let mut idle = Vec::new();
         for _ in 0..20 {
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_has_its_time_and_a_large_one_its_pace() {
+    async fn a_message_has_a_deadline_and_a_large_one_a_minimum_rate() {
         const HOUR: Duration = Duration::from_secs(3_600);
         for (size, patience) in [
             (1_000, Patience { small: Duration::ZERO, large: HOUR, pace: HOUR }),

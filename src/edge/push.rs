@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_gets_what_is_for_it_while_it_is_there() {
+    fn a_connection_gets_events_for_its_targets_while_it_is_open() {
         let pushes = Pushes::default();
         let target = |org: &str| (PushTo::User, org.to_string(), "ada".to_string());
         let (mut a, mut queue) = pushes.register();

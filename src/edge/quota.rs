@@ -330,7 +330,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_of_a_proxy_is_an_address_or_nothing() {
+    fn a_forwarded_entry_is_an_address_or_nothing() {
         for (entry, expected) in [
             ("203.0.113.7", Some("203.0.113.7")),
             ("203.0.113.7:4711", Some("203.0.113.7")),
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_minute_holds_so_many_messages() {
+    fn a_minute_allows_a_bounded_number_of_messages() {
         let mut used = Minute::default();
         assert!((0..3).all(|_| used.take(3).is_ok()));
         assert!(matches!(used.take(3), Err(QuotaError::Limited(1..=60))));

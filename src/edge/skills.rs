@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_what_is_plainly_there_is_found() {
+    async fn only_regular_files_inside_the_folder_are_skills() {
         let folder = tempfile::tempdir().unwrap();
         let (inside, outside) = (folder.path().join("skills"), folder.path().join("secret.md"));
         std::fs::create_dir_all(inside.join("refunds")).unwrap();

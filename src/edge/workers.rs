@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn only_workers_without_a_key_make_a_turn_hopeless() {
+    fn a_turn_needs_a_worker_with_a_key() {
         let outlook = |list| workers(list).outlook("eu", "default", "acme");
         assert_eq!(outlook(&[]), Outlook::Nobody);
         assert_eq!(outlook(&[("eu.other.1", &["*"]), ("us.default.1", &["*"])]), Outlook::Nobody);
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stray_entry_costs_nothing_but_itself() {
+    fn a_malformed_advertisement_is_ignored() {
         let message = |subject: &str, seq, payload: &'static str| RawMessage {
             subject: subject.into(),
             seq,

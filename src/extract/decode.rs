@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_tells_the_encoding() {
+    fn a_byte_order_mark_decides_the_encoding() {
         for little in [true, false] {
             assert_eq!(text(&utf16("Größe 東京", little)).unwrap(), "Größe 東京");
         }
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_no_known_encoding_is_no_text() {
+    fn bytes_in_an_unknown_encoding_are_no_text() {
         let utf32: Vec<u8> = [0xfeff_u32, 'x' as u32].iter().flat_map(|unit| unit.to_le_bytes()).collect();
         let odd = utf16("ab", true)[..5].to_vec();
         let unmarked: Vec<u8> = "---\nacl: group:hr\n---\nx".bytes().flat_map(|byte| [byte, 0]).collect();

@@ -23,7 +23,7 @@ fn a_page_is_its_main_text() {
 }
 
 #[test]
-fn front_matter_says_title_set_and_readers() {
+fn front_matter_sets_title_document_set_and_readers() {
     let read = |text: &str| extract(Form::Markdown, text.as_bytes());
     let found = read("---\ntitle: \"A: b\"\nurl: https://a.example/x # here\nset: hr\nacl: [user:ann, 'group:ops']\ntags:\n  - a\n---\n# H\ntext").unwrap();
     let acl = |names: &[&str]| Some(names.iter().map(|name| name.to_string()).collect::<Vec<_>>());
@@ -55,7 +55,7 @@ fn front_matter_says_title_set_and_readers() {
 }
 
 #[test]
-fn passages_keep_to_the_limit_and_know_their_headings() {
+fn passages_stay_within_the_limit_and_keep_their_headings() {
     let long = "A sentence about returns. ".repeat(100);
     let text = format!("# Guide\n\nIntro.\n\n## Returns\n\n{long}\n\n## Shipping\n\nFive days.\n");
     let found = pieces(Form::Markdown, &text);
@@ -218,7 +218,7 @@ pub fn small_pdf(line: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_pdf_is_read_and_garbage_is_survived() {
+fn a_pdf_is_read_and_garbage_is_an_error() {
     let pdf = small_pdf("Returns within 17 days");
     assert!(extract(Form::Pdf, &pdf).unwrap().text.contains("Returns within 17 days"));
     assert!(matches!(extract(Form::Pdf, b"not one"), Err(ExtractError::Pdf(_))));
@@ -250,7 +250,7 @@ fn a_pdf_with_permissions_only_is_read() {
 }
 
 #[test]
-fn forms_are_told_by_name_and_by_content_type() {
+fn formats_are_detected_by_name_and_content_type() {
     assert_eq!(Form::of_name("a/b.MD"), Some(Form::Markdown));
     assert_eq!(Form::of_name("a.md/b"), None);
     assert_eq!(Form::of_name("x.png"), None);

@@ -184,7 +184,7 @@ const ORDINARY: &[&str] = &[
 ];
 
 #[test]
-fn tricks_are_refused() {
+fn url_tricks_are_refused() {
     assert!(FORBIDDEN.len() >= 60);
     let policy = Policy::default();
     let allowed: Vec<_> = FORBIDDEN.iter().filter(|url| policy.check(url).is_ok()).collect();
@@ -199,7 +199,7 @@ fn ordinary_urls_are_allowed() {
 }
 
 #[test]
-fn what_the_operator_lists_is_allowed_and_nothing_beside_it() {
+fn only_listed_private_hosts_are_allowed() {
     let policy = Policy::parse("wiki.corp:80, 10.0.0.5:8080, [::1]:9000").unwrap();
     for url in ["http://wiki.corp/x", "http://10.0.0.5:8080/", "http://[::1]:9000/"] {
         assert!(policy.check(url).is_ok(), "{url}");
@@ -339,7 +339,7 @@ async fn another_port_of_a_listed_host_is_forbidden_too() {
 }
 
 #[tokio::test]
-async fn a_name_is_judged_by_all_its_addresses() {
+async fn a_host_is_checked_by_all_its_addresses() {
     crypto();
     for answers in [&["127.0.0.1"][..], &["8.8.8.8", "10.0.0.1"], &["2606:4700::1", "::1"], &["169.254.169.254"]] {
         let result = fetcher("", Table::new(&[answers])).fetch("http://example.com/", &HeaderMap::new()).await;
@@ -351,7 +351,7 @@ async fn a_name_is_judged_by_all_its_addresses() {
 
 /// The name answers differently at a second look; nobody takes one.
 #[tokio::test]
-async fn a_name_is_resolved_once_and_connected_to_as_checked() {
+async fn a_host_is_resolved_once_and_the_checked_address_is_used() {
     let server = Server::start(|_| page("", "here")).await;
     let port = server.address.port();
     let names = Table::new(&[&["127.0.0.1"], &["127.0.0.2"]]);
@@ -362,7 +362,7 @@ async fn a_name_is_resolved_once_and_connected_to_as_checked() {
 
 /// The first hop's name is fine; after the redirect the same name, not listed with its usual port, leads inside.
 #[tokio::test]
-async fn a_name_is_judged_again_at_each_hop() {
+async fn a_host_is_checked_again_at_each_redirect() {
     let server = Server::start(|_| redirect("http://flip.example.com/")).await;
     let port = server.address.port();
     let names = Table::new(&[&["127.0.0.1"]]);
@@ -373,7 +373,7 @@ async fn a_name_is_judged_again_at_each_hop() {
 }
 
 #[tokio::test]
-async fn too_much_is_refused() {
+async fn oversized_compressed_and_endless_answers_are_refused() {
     let server = Server::start(|path| match path {
         "/loop" => redirect("/loop"),
         "/large" => page("", &"x".repeat(limits::FETCH_MAX_BYTES + 1)),

@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connector_reads_only_what_it_may() {
+    fn a_connector_reads_only_permitted_sources() {
         let github = |owner: &str, repo: &str| ConnectorKind::Github { owner: owner.into(), repo: repo.into() };
         let web = |url: &str| ConnectorKind::Web { url: url.into() };
         let file = |path: &str| ConnectorKind::File { path: path.into() };
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_named_and_never_given() {
+    fn a_secret_is_named_and_never_stored() {
         assert!(is_secret_name("GITHUB_TOKEN") && is_secret_name("A1"));
         for value in ["", "ghp_0123456789", "github_pat_11A", "1A", "A-B", "sk-abc", "A B"] {
             assert!(!is_secret_name(value), "{value}");

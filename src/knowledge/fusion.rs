@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ranking_that_can_be_trusted_decides() {
+    fn the_reliable_ranking_decides() {
         let sure_words = ranking(&[("code", 1.4), ("b", 0.3), ("c", 0.2)]);
         let flat_near = ranking(&[("c", 0.81), ("b", 0.8), ("code", 0.79)]);
         assert_eq!(fuse(&sure_words, &flat_near)[0].0.key.token, "code");
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_was_found_is_there_and_the_first_of_both_has_the_whole_score() {
+    fn fusion_keeps_every_hit_and_a_double_first_has_the_full_score() {
         let (words, near) =
             (ranking(&[("a", 0.9), ("b", 0.8), ("c", 0.1)]), ranking(&[("a", 0.6), ("d", 0.5), ("e", 0.5)]));
         let fused = fuse(&words, &near);

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snippet_is_short_and_ends_with_a_word() {
+    fn a_snippet_is_short_and_ends_at_a_word() {
         for text in ["é".repeat(400), "word ".repeat(100), format!("{} end", "x".repeat(278))] {
             let snippet = snippet(&text);
             assert!(snippet.chars().count() <= SNIPPET_MAX_CHARS && snippet.ends_with('…'), "{snippet}");

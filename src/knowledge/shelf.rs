@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_is_there_when_it_is_whole() {
+    fn a_document_is_indexed_when_it_is_complete() {
         let shelf = &mut Shelf::default();
         assert_eq!(take(shelf, Some(0), &chunk(1, "one")), None);
         assert_eq!(take(shelf, Some(1), &chunk(1, "two")), None);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_messages_does_not_matter_and_a_mix_of_versions_is_not_shown() {
+    fn messages_arrive_in_any_order_and_versions_never_mix() {
         let shelf = &mut Shelf::default();
         assert_eq!(take(shelf, None, &head(2, 2)), None);
         assert_eq!(take(shelf, Some(1), &chunk(1, "of the past")), None);

@@ -247,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_pass_is_tried_again_and_a_refusal_is_not() {
+    fn transient_errors_are_retried_and_refusals_are_not() {
         let error = |code, err_code| StoreError::from(ApiError { code, err_code, description: String::new() });
         assert!(matches!(error(503, 10008), StoreError::Unavailable(_)), "no leader now");
         assert!(matches!(error(400, TOO_MANY_BATCHES), StoreError::Unavailable(_)));

@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_found_however_they_are_written() {
+    fn names_are_found_in_every_spelling() {
         for (question, text) in [
             ("tx4410", "the TX-4410 pump"),
             ("TX 4410", "the TX-4410 pump"),
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn any_text_is_taken_apart() {
+    fn any_text_is_tokenised() {
         let words = Words::default();
         for text in ["", " ", "\u{0}", "-", "___", "é̈", "ก", "็็็", "あ", &"ab".repeat(9_000), &"界".repeat(9_000)]
         {

@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn queues_that_hold_much_take_nothing_from_those_that_hold_little() {
+    fn full_queues_take_no_room_from_short_ones() {
         let all = Arc::new(AtomicUsize::new(0));
         let full: Vec<_> = std::iter::from_fn(|| {
             let is_full = all.load(Ordering::Relaxed) >= limits::QUEUES_BYTES;

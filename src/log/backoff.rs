@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn work_is_put_off_for_longer_each_time_and_not_for_ever() {
+    fn redelivery_delays_double_up_to_a_maximum() {
         let (first, most) =
             (Duration::from_millis(limits::PUT_OFF_FIRST_MS), Duration::from_millis(limits::PUT_OFF_MAX_MS));
         assert_eq!([i64::MIN, 0, 1, 2, 3].map(put_off), [first, first, first, 2 * first, 4 * first]);

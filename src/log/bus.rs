@@ -189,7 +189,7 @@ mod tests {
     use super::new_enough;
 
     #[test]
-    fn refusals_of_subscriptions_are_told_from_those_of_publishes() {
+    fn refused_subscriptions_are_told_from_refused_publishes() {
         use async_nats::{Event, ServerError};
         let said = |text: &str| Event::ServerError(ServerError::Other(text.into())).to_string();
         assert!(super::is_subscription(&said("Permissions Violation for Subscription to \"stop.local.>\"")));

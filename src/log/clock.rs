@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_offset_is_measured_against_the_middle_of_the_question() {
+    fn the_clock_offset_is_measured_from_the_middle_of_the_request() {
         let (clock, asked) = (Clock::default(), DateTime::UNIX_EPOCH);
         clock.take(asked, asked + TimeDelta::milliseconds(20_050), asked + TimeDelta::milliseconds(100));
         assert_eq!(clock.offset(), TimeDelta::seconds(20));

@@ -467,7 +467,7 @@ mod tests {
     };
 
     #[test]
-    fn what_was_shown_of_a_turn_is_sealed_with_what_was_said() {
+    fn a_frame_trace_is_encrypted_as_conversation_text() {
         let mut showing = Showing::default();
         let released = |shown| Event::TurnReleased(TurnReleased { turn: Uuid::nil(), epoch: 1, shown });
         assert_eq!(class_of(&released(showing.shown(""))), None);

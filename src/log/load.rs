@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_was_stored_too_late_can_be_made_again() {
+    async fn a_request_stored_too_late_can_be_repeated() {
         let conversations = Conversations::new(MemoryLog::default());
         let (turn, conversation) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let key = ConversationKey { region: "r".into(), org: "o".into(), conversation };

@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn more_subjects_than_are_defined_are_no_difference() {
+    fn additional_subjects_are_no_difference() {
         let map = |value: Value| value.as_object().cloned().unwrap_or_default();
         for name in GROWING {
             let defined = map(serde_json::json!({ name: ["a.*", "b.>"] }));
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn left_out_is_the_same_as_unset() {
+    fn an_omitted_field_equals_an_unset_one() {
         let map = |value: Value| value.as_object().cloned().unwrap_or_default();
         let defined = map(serde_json::json!({ "deny_delete": true, "max_age": 0, "no_ack": false }));
         assert_eq!(differences(&defined, &map(serde_json::json!({ "deny_delete": true }))), vec![]);

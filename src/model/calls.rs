@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_is_sent_twice_is_one() {
+    fn a_repeated_call_is_one_call() {
         let once = r#"{"index":0,"id":"c1","function":{"name":"pay","arguments":"{\"sum\":5}"}}"#;
         expect(&[once, once], &[("pay", "{\"sum\":5}")]);
         expect(
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_without_a_name_takes_no_other_with_it() {
+    fn a_nameless_call_drops_only_itself() {
         expect(
             &[
                 r#"{"index":0,"id":"c1","function":{"arguments":"{}"}}"#,

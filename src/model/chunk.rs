@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn content_is_text_in_whatever_form_it_comes() {
+    fn content_is_text_in_every_form() {
         for (delta, expected) in [
             (r#"{"content":"a\nb"}"#, "a\nb||"),
             (r#"{"content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}"#, "ab||"),
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn an_odd_field_spoils_nothing_beside_it() {
+    fn a_malformed_field_spoils_no_other() {
         for odd in [
             r#"{"id":7,"model":["m"],"usage":"much","choices":[{"index":3,"delta":{"content":"a","tool_calls":null}}]}"#,
             r#"{"choices":[null,{"index":"0","delta":{"content":"a"},"finish_reason":null}],"created":"now"}"#,
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_one_wherever_it_stands() {
+    fn an_error_is_found_in_every_position() {
         for told in [
             r#"{"error":{"message":"m"}}"#,
             r#"{"error":"m"}"#,
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_usage_is_found_in_its_odd_places() {
+    fn usage_is_found_in_every_position() {
         for json in [
             r#"{"choices":[{"delta":{"content":"a"}}],"usage":{"n":1}}"#,
             r#"{"choices":[{"delta":{},"usage":{"n":1}}],"usage":null}"#,

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nested_too_deep_says_nothing() {
+    fn content_nested_too_deep_is_ignored() {
         for (open, close) in [
             (r#"{"content":"#, "}"),
             ("[", "]"),
@@ -136,14 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_in_a_part_is_one() {
+    fn a_refusal_part_is_a_refusal() {
         assert_eq!(read(r#"[{"type":"refusal","refusal":"no"},{"type":"text","text":"a"}]"#), "a||no");
         assert_eq!(read(r#"[{"type":"refusal","text":"no"}]"#), "||no");
         assert_eq!(read(r#"{"type":"refusal","content":[{"type":"text","text":"no"}]}"#), "||no");
     }
 
     #[test]
-    fn an_escaped_mark_at_an_end_stays() {
+    fn an_escaped_quote_at_the_end_stays() {
         assert_eq!(read(r#""\ud83e say \"so\"""#), "\u{fffd} say \"so\"||");
         assert_eq!(read(r#""\"\ud83e\\""#), "\"\u{fffd}\\||");
     }

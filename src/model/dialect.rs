@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_tells_what_to_say_otherwise() {
+    fn a_refusal_selects_the_next_dialect() {
         let plain = Dialect::default();
         let new_name = Dialect { max_completion_tokens: true, ..plain };
         let no_usage = Dialect { no_stream_options: true, ..plain };
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_system_message_is_named_in_many_words() {
+    fn refusals_of_the_system_role_are_recognised() {
         for body in [
             "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
             "This model doesn't support system messages. Try again without a system message.",
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_without_tools_and_one_with_ids_of_its_own_say_so() {
+    fn refusals_of_tools_and_of_call_ids_are_recognised() {
         let sent = Sent { has_tools: true, has_calls: true, ..Sent::default() };
         let plain = Dialect::default();
         for (status, body) in [
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_was_given_back_and_is_refused_is_left_out() {
+    fn a_refused_returned_field_is_left_out() {
         let sent = |names: &[&str]| Sent { given_back: names.iter().map(|n| (*n).into()).collect(), ..Sent::default() };
         let plain = Dialect::default();
         let without = Dialect { no_opaque: true, ..plain };

@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_tells_how_a_reply_ended_and_one_that_is_not_known_tells_nothing() {
+    fn a_finish_reason_maps_to_an_ending_and_an_unknown_one_to_none() {
         for (words, expected) in [
             (
                 "stop STOP tool_calls tool-calls toolUse function_call end_turn stop_sequence eos eos_token",

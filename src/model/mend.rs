@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_wrong_is_mended() {
+    fn only_malformed_json_is_repaired() {
         let mend = |json: &str| mended(json.as_bytes()).map(|json| String::from_utf8(json).unwrap());
         assert_eq!(mend(r#"{"a":NaN,"b":-Infinity,"c":"NaN"}"#).as_deref(), Some(r#"{"a":null,"b":null,"c":"NaN"}"#));
         assert_eq!(mend("{\"a\":\"x\ty\u{1}\\\"\n\"}").as_deref(), Some(r#"{"a":"x\u0009y\u0001\"\u000a"}"#));

@@ -281,7 +281,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_given_every_back_end_takes_it(given in prop::collection::vec(any_message(), 0..12)) {
+        fn any_conversation_becomes_a_valid_request(given in prop::collection::vec(any_message(), 0..12)) {
             for has_no_system in [false, true] {
                 let normal = messages(&given, has_no_system);
                 check(&normal)?;

@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_whole_is_given_back_byte_for_byte() {
+    fn opaque_fields_are_returned_byte_for_byte() {
         for whole in [
             r#"{"extra_content":{ "google" : {"thought_signature":"CtQ\/\u00e9==","n":1.50e2,"big":12345678901234567890123} }}"#,
             r#"{"reasoning_details":[{"type":"reasoning.encrypted","data":"AA==","b":2,"a":1}]}"#,
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_in_pieces_is_put_together_as_its_kind_streams() {
+    fn streamed_opaque_fields_are_joined_by_kind() {
         for (pieces, whole) in [
             (
                 &[r#"{"reasoning_content":"I "}"#, r#"{"reasoning_content":"think"}"#][..],
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn reasoning_that_came_whole_is_as_it_was_written() {
+    fn unstreamed_reasoning_stays_as_written() {
         for whole in [r#"{"reasoning_content":"I see \/ \u00e9 \ud83e"}"#, r#"{"reasoning":""}"#] {
             assert_eq!(put_together(&[whole]).as_deref(), Some(whole));
         }
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_said_again_in_the_end_is_one() {
+    fn a_list_repeated_at_the_end_is_kept_once() {
         let piece = |text: &str| format!(r#"{{"d":[{{"type":"reasoning.text","text":"{text}","index":0}}]}}"#);
         let (first, then, whole) = (piece("one "), piece("two"), piece("one two"));
         assert_eq!(put_together(&[&first, &then, &whole]).as_deref(), Some(whole.as_str()));

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_usual_chunk_of_a_token_is_read_without_a_detour() {
+    fn an_ordinary_token_chunk_takes_the_fast_path() {
         for delta in [
             r#"{"content":"a"}"#,
             r#"{"role":"assistant","content":"a","refusal":null}"#,

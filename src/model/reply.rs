@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_fails_the_reply_that_has_not_ended() {
+    fn an_error_fails_an_unfinished_reply() {
         let error = build(&[r#"{"error":{"message":"quota of org-7"}}"#]).unwrap_err();
         assert!(error.detail().contains("org-7"));
         assert!(!error.to_string().contains("org-7"));
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn how_a_reply_ended_is_told_by_its_finish_reason() {
+    fn the_finish_reason_decides_the_ending() {
         let ending = |reason: &str| {
             let end = format!(r#"{{"choices":[{{"delta":{{}},"finish_reason":{reason}}}]}}"#);
             build(&[&text("t"), &end]).unwrap().0.ending

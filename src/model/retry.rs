@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statuses_of_the_moment_are_retried() {
+    fn transient_statuses_are_retried() {
         for status in [408, 425, 429, 500, 502, 503, 504, 520, 525, 527, 529, 530] {
             assert!(is_retryable(status), "{status}");
         }

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn line_ends_and_a_byte_order_mark_are_told_from_content() {
+    fn line_ends_and_a_byte_order_mark_are_no_content() {
         for lines in ["\n", "\r\n", "\r"] {
             let stream = format!("\u{feff}data: Hel{lines}{lines}: c{lines}data: lo \u{feff}{lines}{lines}");
             let bytes = stream.as_bytes();
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_has_the_type_that_it_was_given() {
+    fn an_event_keeps_its_type() {
         let mut splitter = SseSplitter::default();
         let mut kinds = Vec::new();
         let stream = b"event: ping\ndata: 1\n\ndata: 2\n\nevent:error\n\nevent\ndata: 3\n\n";
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unfinished_at_the_end_is_given_apart() {
+    fn an_unfinished_event_is_returned_separately() {
         let mut splitter = SseSplitter::default();
         splitter.push(b"data: [DONE]", |_| panic!("no event yet")).unwrap();
         assert_eq!(rest(splitter).as_deref(), Some(&b"[DONE]"[..]));

@@ -168,7 +168,7 @@ async fn a_reply_arrives_whole_however_its_bytes_are_cut() {
 }
 
 #[tokio::test]
-async fn what_arrives_together_is_given_together() {
+async fn tokens_of_one_packet_are_returned_together() {
     let server = serve(vec![stream(&[&token("ha"), &token("ha"), FINISH, DONE].concat())]).await;
     let (_, deltas) = ask(&server).await.unwrap();
     assert_eq!(deltas, [Delta::Text("haha".into())]);
@@ -186,7 +186,7 @@ async fn without_a_key_no_authorization_is_sent() {
 }
 
 #[tokio::test]
-async fn passing_refusals_are_retried_until_an_answer_comes() {
+async fn transient_refusals_are_retried_until_an_answer() {
     let server = serve(vec![
         status("429 Too Many Requests", "retry-after: 0.01\r\n", ""),
         status("529 Overloaded", "retry-after-ms: 1\r\n", "busy"),
@@ -203,7 +203,7 @@ async fn passing_refusals_are_retried_until_an_answer_comes() {
 }
 
 #[tokio::test]
-async fn after_three_retries_the_refusal_stands() {
+async fn after_three_retries_the_refusal_is_final() {
     let answers = (0..4).map(|_| status("502 Bad Gateway", "", "upstream x-7 is down"));
     let server = serve(answers.collect()).await;
     let error = ask(&server).await.unwrap_err();
@@ -214,7 +214,7 @@ async fn after_three_retries_the_refusal_stands() {
 }
 
 #[tokio::test]
-async fn other_refusals_stand_at_once() {
+async fn other_refusals_are_final_at_once() {
     let server = serve(vec![
         status("401 Unauthorized", "", "{\"error\":{}}"),
         status("302 Found", "location: http://127.0.0.1:1/\r\n", ""),
@@ -229,7 +229,7 @@ async fn other_refusals_stand_at_once() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_is_not_there_is_a_connect_error() {
+async fn an_unreachable_gateway_is_a_connect_error() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = Server {
         base_url: format!("http://{}/v1", listener.local_addr().unwrap()),
@@ -243,7 +243,7 @@ async fn a_gateway_that_is_not_there_is_a_connect_error() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_answer_is_none() {
+async fn a_malformed_body_is_an_error() {
     for (kind, body, is_page) in [
         ("text/html", "<html>Welcome</html>", true),
         ("text/event-stream", "<html>Welcome</html>", true),
@@ -284,7 +284,7 @@ fn chunked(body: &[u8], piece: usize, breaks: bool) -> Answer {
 }
 
 #[tokio::test]
-async fn line_ends_marks_and_asides_take_nothing_from_the_text() {
+async fn line_ends_marks_and_comments_remove_no_text() {
     let events = [
         ": OPENROUTER PROCESSING\n\n",
         "event: ping\ndata: alive\n\n",
@@ -330,7 +330,7 @@ async fn a_stream_without_its_end_is_truncated() {
 }
 
 #[tokio::test]
-async fn a_finish_reason_is_enough_however_the_stream_ends_then() {
+async fn after_a_finish_reason_any_end_of_stream_is_accepted() {
     let ended = [&token("hi"), FINISH].concat();
     for end in [
         "",
@@ -352,7 +352,7 @@ async fn a_finish_reason_is_enough_however_the_stream_ends_then() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_text_cost_themselves_alone() {
+async fn invalid_utf8_costs_only_its_own_bytes() {
     let mut body = STREAM_HEAD.as_bytes().to_vec();
     body.extend_from_slice(b"data: {\"choices\":[{\"delta\":{\"content\":\"a\xff\"}}]}\n\n");
     body.extend_from_slice([&token("b"), FINISH, DONE].concat().as_bytes());
@@ -377,14 +377,14 @@ async fn a_content_filter_is_told_from_other_refusals() {
 }
 
 #[tokio::test]
-async fn an_end_marker_ends_a_reply_that_gives_no_reason() {
+async fn an_end_marker_ends_a_reply_without_a_finish_reason() {
     let server = serve(vec![stream(&[&token("hi"), DONE].concat())]).await;
     let reply = ask(&server).await.unwrap().0;
     assert_eq!((reply.text.as_str(), reply.ending, reply.finish_reason), ("hi", Ending::Unmarked, None));
 }
 
 #[tokio::test]
-async fn a_gateway_that_wants_a_field_otherwise_gets_it_so_from_then_on() {
+async fn a_learned_dialect_is_used_from_then_on() {
     let refusal = |body: &str| status("400 Bad Request", "", body);
     let ok = || stream(&[&token("ok"), FINISH, DONE].concat());
     let server = serve(vec![
@@ -410,7 +410,7 @@ async fn a_gateway_that_wants_a_field_otherwise_gets_it_so_from_then_on() {
 }
 
 #[tokio::test]
-async fn what_came_before_an_error_is_given_before_it() {
+async fn deltas_before_an_error_are_returned_first() {
     for (tail, not_the_api) in
         [("data: {\"error\":{\"message\":\"overloaded\"}}\n\n", false), ("data: <html>\n\n", true)]
     {

@@ -63,7 +63,7 @@ fn discovery(what: &str, line: impl Fn(&str) -> String) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_committed_configuration_is_that_of_the_roles() {
+    fn the_committed_configuration_matches_the_roles() {
         let committed = include_str!("../../ops/nats/accounts.conf");
         let is_same = committed == super::server_config("local", &[]);
         assert!(is_same, "run `turnstream nats config --accounts > ops/nats/accounts.conf`");

@@ -294,13 +294,13 @@ mod tests {
     }
 
     #[test]
-    fn the_committed_configuration_is_that_of_the_roles() {
+    fn the_committed_configuration_matches_the_roles() {
         let committed = include_str!("../../ops/nats/users.conf");
         assert!(committed == server_config("local", &[]), "run `turnstream nats config > ops/nats/users.conf`");
     }
 
     #[test]
-    fn providers_of_an_organisation_hear_nothing_of_another() {
+    fn providers_get_no_messages_of_another_organisation() {
         let roles = roles_of("local", &["acme inc".into()]);
         assert!(!roles.contains_key("tool_provider"));
         let subscribe = |name: &str| roles[name].subscribe[0].clone();
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_overlap_where_one_subject_fits_both() {
+    fn patterns_overlap_when_one_subject_matches_both() {
         for (a, b, expected) in [
             ("a.*", "*.b", true),
             ("a.>", "a.b.c", true),
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_cover_what_they_say() {
+    fn patterns_cover_their_subjects() {
         for (pattern, subject, expected) in [
             ("a.*.c", "a.b.c", true),
             ("a.*", "a.b.c", false),

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn no_role_reaches_more_than_it_says() {
+    fn no_role_reaches_more_than_it_accepts() {
         let (roles, streams) = (permissions::roles("local"), streams::definitions("local", None));
         for (name, role) in &roles {
             assert_eq!(ids(open(role, &roles, &streams)), Vec::<String>::new(), "{name}");
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ways_that_were_open_are_found() {
+    fn known_open_paths_are_found() {
         let roles: Roles = serde_json::from_str(BEFORE).unwrap();
         let mut streams = streams::definitions("local", None);
         for definition in &mut streams {

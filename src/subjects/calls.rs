@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_goes_to_a_literal_subject_of_its_kind_alone() {
+    fn a_call_needs_a_literal_subject_of_its_kind() {
         for subject in ["tool.a", "tool.test.look_up", "tool.org.acme.x=20y"] {
             assert!(is_call(TOOL_CALLS, subject), "{subject}");
         }

@@ -25,7 +25,7 @@ proptest! {
 }
 
 #[test]
-fn a_text_has_one_token() {
+fn a_text_has_exactly_one_token() {
     assert_eq!(decode_token("a=2Eb"), Some("a.b".into()));
     for other in ["a=2eb", "=41", "=+1", "==", "=2", ""] {
         assert_eq!(decode_token(other), None, "{other}");
@@ -47,7 +47,7 @@ fn a_stop_hint_names_its_conversation() {
 }
 
 #[test]
-fn a_note_on_privacy_says_what_was_done() {
+fn a_privacy_subject_names_its_deed() {
     for (what, _) in Privacy::ALL {
         assert_eq!(parse_audit_privacy(&audit_privacy("eu", what)), Some(what));
     }

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_result_is_cut_at_a_character_and_says_so() {
+    fn a_long_result_is_cut_at_a_character_and_marked() {
         let mut text = "é".repeat(limits::TOOL_RESULT_MAX_BYTES);
         cut(&mut text);
         assert!(text.len() <= limits::TOOL_RESULT_MAX_BYTES && text.ends_with("too long]"));

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn one_form_whatever_the_model_wrote() {
+    fn equal_arguments_have_one_canonical_form() {
         for (written, canonical) in [
             ("", Some("{}")),
             (r#" { "b" : 1.50 , "a" : [ 1 , "x" ] } "#, Some(r#"{"a":[1,"x"],"b":1.50}"#)),
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_what_is_approved_is_hidden() {
+    fn a_description_hides_no_argument() {
         let long = "x".repeat(5_000);
         let said = describe("send", &serde_json::json!({ "text": format!("{long} END") }).to_string());
         assert!(said.ends_with("x END"), "{said}");

@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn declarations_that_differ_are_one_rule_whatever_their_order() {
+    fn differing_declarations_are_one_rule_in_any_order() {
         let mut old = declared("orders", "refund", "tool.refund", "idempotent");
         old.tool.description = "a".into();
         let mut new = declared("orders", "refund", "tool.refund", "confirm");
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_never_gets_weaker_whoever_comes_first_or_second() {
+    fn a_guard_never_gets_weaker_in_any_order() {
         let legit = declared("orders", "refund", "tool.refund", "confirm admin org acme");
         for evil in [
             declared("evil", "refund", "tool.refund", "idempotent"),
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_takes_a_services_name_has_its_tools_no_sooner() {
+    fn a_taken_service_name_does_not_give_its_tools_at_once() {
         let mut claims = Claims::default();
         let legit = declared("orders", "refund", "tool.refund", "");
         let evil = declared("orders", "refund", "tool.evil", "");
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_tools_takes_nothing_from_those_that_are_known() {
+    fn a_flood_of_tools_removes_no_known_tool() {
         let mut claims = Claims::default();
         let elder = declared("orders", "refund", "tool.refund", "");
         let now = Instant::now();
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn two_organisations_on_one_subject_have_nothing() {
+    fn a_subject_claimed_by_two_organisations_is_refused() {
         let both = [declared("a", "x", "tool.x", "org acme"), declared("b", "x", "tool.x", "org globex")];
         let (tools, refused) = Claims::default().settle(Instant::now(), &both);
         assert!(tools.is_empty() && refused.len() == 2, "{tools:?}");

@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_declared_as_a_tool_is_one() {
+    fn only_declared_tools_are_offered() {
         assert_eq!(declared("tool.t", &[("description", "d")]), None);
         let long = "x".repeat(limits::ORG_MAX_BYTES + 1);
         for wrong in
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_that_is_not_a_tools_is_refused() {
+    fn a_subject_of_another_kind_is_refused() {
         for subject in ["$JS.API.STREAM.PURGE.KNOWLEDGE", "chat.local.a.b.turn.cancelled", "tool.>", "$KV.KEYS.x", "t"]
         {
             assert!(declared(subject, &[("tool", "true")]).unwrap().is_err(), "{subject}");

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_said_in_words_is_checked_like_a_form() {
+    fn values_given_in_words_are_checked_like_a_form() {
         let form = Form::identity_intake(&json!({ "fields": ["email"] })).unwrap();
         assert!(submit(&json!({ "values": { "email": "a@b.c" } }), None).is_error);
         assert!(submit(&json!({ "values": { "email": "nobody" } }), Some(&form)).is_error);

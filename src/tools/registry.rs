@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_equal_names_the_first_counts_under_the_strictest_guards() {
+    fn of_equal_names_the_first_wins_under_the_strictest_guards() {
         let at = |server: &str, confirm, idempotent, level| Tool {
             name: "pay".into(),
             place: Place::Mcp { server: server.into(), tool: "pay".into() },

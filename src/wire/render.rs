@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_result_is_cut_by_what_it_takes_in_a_frame_and_says_so() {
+    fn a_result_is_cut_by_its_escaped_size_and_marked() {
         for (piece, times, is_cut) in [
             ("a", 32 * 1024, false),
             ("a", 33 * 1024, true),

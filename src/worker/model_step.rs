@@ -332,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tool_that_is_not_known_does_not_bear_repetition() {
+    fn an_unknown_tool_is_not_idempotent() {
         let call = ToolCall { id: "call-1".into(), name: "charge".into(), arguments: "{}".into(), opaque: None };
         assert!(!requested(call, None, false, &[]).idempotent);
     }

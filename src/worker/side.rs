@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_verdict_finishes_nothing() {
+    fn a_malformed_verdict_finishes_no_step() {
         for text in ["", "done", "{}", "{\"done\": \"yes\"}", "} {", "{\"done\": false}"] {
             assert!(!read_verdict(text).done, "{text}");
         }

@@ -201,7 +201,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_does_not_matter_how_a_text_is_split(
+        fn blocks_are_cut_at_every_split_of_the_text(
             parts in prop::collection::vec(
                 prop_oneof![
                     Just("<suggested_replies>"), Just("</suggested_replies>"), Just("[\"a\", \"b\"]"), Just("\n"),

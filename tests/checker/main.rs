@@ -177,7 +177,7 @@ fn a_persons_decision_on_a_stale_copy_is_caught() {
 }
 
 #[test]
-fn an_event_of_another_edge_that_counts_as_own_is_caught() {
+fn a_foreign_event_taken_for_an_own_one_is_caught() {
     break_by(Mutation::TwinTaken, worlds::requests(), &[OwnFold]);
 }
 

@@ -161,7 +161,7 @@ fn session() -> Uuid {
     Uuid::from_u128(2)
 }
 
-fn somebody() -> Participant {
+fn any_participant() -> Participant {
     Participant { id: Uuid::from_u128(3), name: String::new() }
 }
 
@@ -177,8 +177,8 @@ impl Word {
             Word::Open => Command::Open(SessionOpened {
                 session: session(),
                 agent_id: String::new(),
-                user: somebody(),
-                agent: somebody(),
+                user: any_participant(),
+                agent: any_participant(),
                 supports: None,
                 user_email: None,
                 email_proof: None,
@@ -212,8 +212,8 @@ fn request(turn: TurnNo, made: u8) -> TurnRequested {
         model: None,
         stream: true,
         pool: "default".into(),
-        user: somebody(),
-        agent: somebody(),
+        user: any_participant(),
+        agent: any_participant(),
         source: None,
         asker: None,
         agent_config: None,
@@ -317,8 +317,8 @@ fn completed(turn: Uuid, epoch: Seq, number: TurnNo) -> TurnCompleted {
         model: None,
         response_id: None,
         ended: None,
-        user: somebody(),
-        agent: somebody(),
+        user: any_participant(),
+        agent: any_participant(),
         shown: None,
     }
 }

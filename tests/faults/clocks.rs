@@ -12,7 +12,7 @@ use crate::support::{
 /// An edge and a worker on either side of the server's time: what they store is stored in that time, and the edge says what is
 /// wrong.
 #[tokio::test]
-async fn a_wrong_clock_is_told_and_loses_nothing() {
+async fn a_wrong_clock_is_reported_and_loses_nothing() {
     let stage = Stage::start().await;
     for (of_edge, of_worker, said) in [(-20, 20, "20.0 s behind"), (20, -20, "20.0 s ahead of")] {
         let edge = stage.product.edge_with(&skew::by(of_edge)).await;

@@ -68,7 +68,7 @@ async fn the_death_of_each_server_loses_nothing() {
 
 /// What is kept in memory has one copy: without it there is no replay, but nothing else is missing.
 #[tokio::test]
-async fn without_the_server_that_keeps_live_frames_everything_goes_on() {
+async fn without_the_server_of_live_frames_everything_goes_on() {
     let (mut cluster, gateway) = tokio::join!(Cluster::start(), FakeGateway::start());
     let product = Product { nats_url: cluster.url(), gateway_url: gateway.base_url(), seals: true };
     product.apply_streams(&["--replicas", "3"]).await;

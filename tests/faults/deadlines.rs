@@ -76,7 +76,7 @@ async fn the_deadline_outlives_the_worker_and_the_server() {
 
 /// The limit is measured from the request; only time itself brings it about.
 #[tokio::test]
-async fn a_turn_that_nobody_took_in_time_fails_and_is_noted() {
+async fn an_unclaimed_turn_is_dead_lettered_at_its_time_limit() {
     let stage = Stage::start().await;
     let edge = stage.edge().await;
     let nats = stage.nats.client().await;
@@ -97,7 +97,7 @@ async fn a_turn_that_nobody_took_in_time_fails_and_is_noted() {
 
 /// A person takes longer than a turn may stand still: the limit is on progress, and waits for people have deadlines of their own.
 #[tokio::test]
-async fn a_turn_is_not_ended_because_a_person_took_long() {
+async fn a_persons_delay_does_not_end_a_turn() {
     let stage = Stage::start().await;
     let provider = provider(&stage).await;
     let edge = stage.edge().await;
@@ -112,7 +112,7 @@ async fn a_turn_is_not_ended_because_a_person_took_long() {
 
 /// All of a turn has a limit, too, which is generous and counts waits.
 #[tokio::test]
-async fn a_turn_has_a_limit_in_all() {
+async fn a_turn_has_a_total_time_limit() {
     let stage = Stage::start().await;
     let provider = provider(&stage).await;
     let edge = stage.edge().await;

@@ -54,7 +54,7 @@ async fn ready_turns_red_before_a_stopping_edge_ends() {
 
 /// An edge that has never heard of a session cannot say that it is not there while it can't ask.
 #[tokio::test]
-async fn without_nats_nothing_is_said_to_be_unknown() {
+async fn without_nats_no_false_not_found_is_sent() {
     let mut stage = Stage::start().await;
     let (first, second, _worker) = tokio::join!(stage.edge(), stage.edge(), stage.worker());
     let mut client = Client::connect(&first.address, Speaks::Standard).await.unwrap();
@@ -136,7 +136,7 @@ async fn a_202_around_an_outage_is_never_false() {
 
 /// A host's word about its user counts once, and the acknowledgement of that one use is lost.
 #[tokio::test]
-async fn a_hosts_word_is_not_used_up_by_an_answer_that_is_lost() {
+async fn a_lost_answer_does_not_use_up_a_signed_assertion() {
     const KEY: &str = "the shop's key";
     let stage = Stage::start().await;
     let folder = tempfile::tempdir().unwrap();

@@ -19,7 +19,7 @@ use crate::support::{
 const CLAIMS_MAX: usize = 5;
 
 #[tokio::test]
-async fn a_turn_that_kills_every_worker_is_given_up_and_noted() {
+async fn a_turn_that_kills_every_worker_is_dead_lettered() {
     let stage = Stage::start().await;
     let edge = stage.edge().await;
     let nats = stage.nats.client().await;

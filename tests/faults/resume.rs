@@ -84,7 +84,7 @@ async fn before_the_first_token() {
 }
 
 #[tokio::test]
-async fn before_any_worker_took_it() {
+async fn before_any_worker_claimed_the_turn() {
     let stage = Stage::start().await;
     let (a, b) = tokio::join!(stage.edge(), stage.edge());
     let gate = Gate::new();
@@ -101,7 +101,7 @@ async fn before_any_worker_took_it() {
 
 /// The client had the 202 and nothing else of a turn that is over when it comes back.
 #[tokio::test]
-async fn after_a_turn_of_which_only_the_acceptance_came() {
+async fn after_a_turn_with_only_its_acceptance_received() {
     let stage = Stage::start().await;
     let edge = stage.edge().await;
     stage.gateway.script(Reply::tokens(tokens(WORDS)));
@@ -229,7 +229,7 @@ async fn after_the_end() {
 
 /// The server looks at one subject of the stream of frames, whether the turn runs or has ended.
 #[tokio::test]
-async fn what_was_missed_is_asked_for_by_its_exact_subject() {
+async fn missed_frames_are_requested_by_their_exact_subject() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let nats = stage.nats.client().await;
@@ -259,7 +259,7 @@ async fn what_was_missed_is_asked_for_by_its_exact_subject() {
 }
 
 #[tokio::test]
-async fn without_the_live_frames_the_rest_comes_from_the_log() {
+async fn without_live_frames_the_rest_comes_from_the_log() {
     let stage = Stage::start().await;
     let (a, b, _worker) = tokio::join!(stage.edge(), stage.edge(), stage.worker());
     let gate = Gate::new();
@@ -286,7 +286,7 @@ async fn without_the_live_frames_the_rest_comes_from_the_log() {
 
 /// The text that the client saw is void, although the marker that says so is lost too.
 #[tokio::test]
-async fn without_the_live_frames_a_second_run_is_shown_as_one() {
+async fn without_live_frames_a_second_run_is_shown_as_one() {
     let stage = Stage::start().await;
     let (a, b, mut worker) = tokio::join!(stage.edge(), stage.edge(), stage.worker());
     let gate = Gate::new();
@@ -312,7 +312,7 @@ async fn without_the_live_frames_a_second_run_is_shown_as_one() {
 
 /// What the model said before it called tools is text of the answer too, and a tool that was called is shown as called.
 #[tokio::test]
-async fn without_the_live_frames_every_model_call_and_tool_is_there() {
+async fn without_live_frames_every_model_call_and_tool_is_shown() {
     let stage = Stage::start().await;
     let tool = Tool { name: "look", metadata: &[], takes: Default::default() };
     let _provider = Provider::start(&stage.nats.url(), vec![tool]).await;
@@ -351,7 +351,7 @@ async fn without_the_live_frames_every_model_call_and_tool_is_there() {
 
 /// Of a tool's call and its result, the client has seen the first; the person whom the turn waits for comes back.
 #[tokio::test]
-async fn without_the_live_frames_tool_activity_goes_on_where_it_stopped() {
+async fn without_live_frames_tool_activity_continues_where_it_stopped() {
     let stage = Stage::start().await;
     let look = Tool { name: "look", metadata: &[], takes: Default::default() };
     let pay = Tool { name: "pay", metadata: &[("confirm", "true")], takes: Default::default() };
@@ -382,7 +382,7 @@ async fn without_the_live_frames_tool_activity_goes_on_where_it_stopped() {
 }
 
 #[tokio::test]
-async fn only_a_connection_that_asked_for_it() {
+async fn only_for_connections_that_requested_it() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge.address, Speaks::Standard).await.unwrap();

@@ -29,7 +29,7 @@ async fn said_to(edge: &Edge, bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn who_sends_a_request_for_ever_is_let_go() {
+async fn an_endless_request_is_disconnected() {
     let stage = Stage::start().await;
     let edge = stage.edge().await;
     let begun = "GET /ws HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nx-slow: ";
@@ -64,7 +64,7 @@ async fn a_flood_of_headers_is_refused() {
 }
 
 #[tokio::test]
-async fn metadata_has_a_size() {
+async fn metadata_is_bounded() {
     let stage = Stage::start().await;
     let edge = stage.edge().await;
     let mut client = Client::connect(&edge).await;
@@ -88,7 +88,7 @@ const EVIL: &str = "Ada\u{202e}\u{0}\u{200b}\r\n\u{1b}[31m9999-01-01 ERROR forge
 const SHOWN: &str = "Ada [31m9999-01-01 ERROR forged";
 
 #[tokio::test]
-async fn names_hide_nothing_and_the_log_is_nobodys_to_write() {
+async fn names_hide_no_characters_and_cannot_forge_log_lines() {
     let stage = Stage::start().await;
     let variables = [
         ("AUTH_JWT_HS256_SECRET", SECRET),

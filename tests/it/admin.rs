@@ -110,7 +110,7 @@ async fn every_route_asks_for_its_role() {
 }
 
 #[tokio::test]
-async fn without_tokens_administration_is_closed_unless_it_was_opened() {
+async fn without_tokens_administration_is_closed_by_default() {
     let stage = Stage::start().await;
     let open = [("SMOOTH_AGENT_AUTH_MODE", "none"), ("AUTH_DEV_ORG_ID", "reference-org")];
     let (closed, open) = tokio::join!(stage.edge(), stage.edge_with(&open));
@@ -125,7 +125,7 @@ async fn without_tokens_administration_is_closed_unless_it_was_opened() {
 }
 
 #[tokio::test]
-async fn whoever_asks_is_told_who_they_are() {
+async fn the_api_returns_the_callers_identity() {
     let stage = Stage::start().await;
     let edge = stage.edge_with(&WITH_TOKENS).await;
     let claims =
@@ -139,7 +139,7 @@ async fn whoever_asks_is_told_who_they_are() {
     assert_eq!(me, json!({"userId": "bo", "orgId": "acme", "role": "basic"}));
 }
 
-async fn as_somebody(edge: &Edge, token: &str) -> Client {
+async fn as_user(edge: &Edge, token: &str) -> Client {
     Client::try_connect(handshake(edge, &format!("?token={token}"), None)).await.unwrap()
 }
 
@@ -158,15 +158,15 @@ async fn names(edge: &Edge, token: &str, count: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn conversations_are_read_by_curators_and_by_their_owners() {
+async fn curators_and_owners_read_conversations() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge_with(&WITH_TOKENS), stage.worker());
     let (basic, curator) = (of_role("basic"), of_role("curator"));
-    let mut owner = as_somebody(&edge, &basic).await;
+    let mut owner = as_user(&edge, &basic).await;
     let own = owner.open_session().await;
     owner.ask(&own, "r1", "question 1").await;
     owner.ask(&own, "r2", "question 2").await;
-    let mut other = as_somebody(&edge, &token(json!({"sub": "x"}))).await;
+    let mut other = as_user(&edge, &token(json!({"sub": "x"}))).await;
     let ownerless = other.open_session().await;
     assert_eq!(answer_text(&other.ask(&ownerless, "r1", "whose is this?").await), "ok");
 
@@ -206,7 +206,7 @@ async fn conversations_are_read_by_curators_and_by_their_owners() {
 }
 
 #[tokio::test]
-async fn settings_are_an_organisations_own() {
+async fn settings_belong_to_one_organisation() {
     let stage = Stage::start().await;
     let (edge, other) = tokio::join!(stage.edge_with(&WITH_TOKENS), stage.edge_with(&WITH_TOKENS));
     let (curator, admin) = (of_role("curator"), of_role("admin"));
@@ -247,7 +247,7 @@ async fn settings_are_an_organisations_own() {
 }
 
 #[tokio::test]
-async fn a_connector_is_defined_here_and_ingested_elsewhere() {
+async fn a_connector_is_defined_by_the_api_and_ingested_by_an_ingester() {
     let stage = Stage::start().await;
     let edge = stage.edge_with(&WITH_TOKENS).await;
     let (curator, admin) = (of_role("curator"), of_role("admin"));
@@ -330,14 +330,14 @@ async fn finished_runs(edge: &Edge, token: &str, count: usize) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn an_event_of_a_host_reaches_whom_it_is_for_on_every_edge() {
+async fn a_hosts_event_reaches_its_target_on_every_edge() {
     let stage = Stage::start().await;
     let (a, b) = tokio::join!(stage.edge_with(&WITH_TOKENS), stage.edge_with(&WITH_TOKENS));
     let admin = of_role("admin");
     let ada = token(json!({"sub": "ada"}));
-    let (mut here, mut there) = (as_somebody(&a, &ada).await, as_somebody(&b, &ada).await);
-    let mut colleague = as_somebody(&b, &token(json!({"sub": "bo"}))).await;
-    let mut stranger = as_somebody(&b, &token(json!({"sub": "ada", "org": "globex"}))).await;
+    let (mut here, mut there) = (as_user(&a, &ada).await, as_user(&b, &ada).await);
+    let mut colleague = as_user(&b, &token(json!({"sub": "bo"}))).await;
+    let mut stranger = as_user(&b, &token(json!({"sub": "ada", "org": "globex"}))).await;
     let session = there.open_session().await;
     let agent = json!({"action": "create_conversation_session", "agentId": "support"});
     for client in [&mut here, &mut colleague, &mut stranger] {

@@ -58,7 +58,7 @@ fn system(request: &Value) -> String {
 }
 
 #[tokio::test]
-async fn the_next_turn_has_the_new_version_and_a_running_one_keeps_its_own() {
+async fn a_new_version_applies_from_the_next_turn() {
     let stage = Stage::start().await;
     let provider = Provider::start(&stage.nats, vec![Tool::answers("look", "seen")]).await;
     let first = stage.agent(ORG, "support", &json!({ "name": "One", "persona": "You are One.", "model": "m-1" })).await;
@@ -101,7 +101,7 @@ async fn the_next_turn_has_the_new_version_and_a_running_one_keeps_its_own() {
 }
 
 #[tokio::test]
-async fn an_agent_without_a_configuration_has_its_organisations_default_or_none() {
+async fn an_unconfigured_agent_gets_its_organisations_default_or_none() {
     let stage = Stage::start().await;
     stage.agent(ORG, "default", &json!({ "name": "House" })).await;
     stage.agent("elsewhere", "support", &json!({ "name": "Foreign" })).await;
@@ -120,7 +120,7 @@ async fn an_agent_without_a_configuration_has_its_organisations_default_or_none(
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_configuration_is_said_and_nothing_is_written() {
+async fn an_invalid_configuration_is_reported_and_not_stored() {
     let stage = Stage::start().await;
     let folder = tempfile::tempdir().unwrap();
     for (content, said) in [
@@ -144,7 +144,7 @@ async fn what_is_wrong_with_a_configuration_is_said_and_nothing_is_written() {
 }
 
 #[tokio::test]
-async fn what_is_configured_holds_in_the_turn() {
+async fn a_configuration_applies_to_the_turn() {
     let stage = Stage::start().await;
     let tools = vec![
         Tool::answers("order_status", "sent"),
@@ -184,7 +184,7 @@ async fn what_is_configured_holds_in_the_turn() {
 }
 
 #[tokio::test]
-async fn answers_rest_on_the_agents_document_sets_alone() {
+async fn answers_use_only_the_agents_document_sets() {
     let stage = Stage::start().await;
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("pay.md"), "---\nset: hr\n---\nThe salary of gardeners is 4242.\n").unwrap();
@@ -202,7 +202,7 @@ async fn answers_rest_on_the_agents_document_sets_alone() {
 }
 
 #[tokio::test]
-async fn the_widget_of_an_agent_says_which_pages_may_use_it_and_for_whom() {
+async fn an_agents_widget_decides_pages_and_users() {
     let stage = Stage::start().await;
     let widget = json!({ "name": "Shop", "widget": { "allowed_origins": ["https://*.shop.example"] } });
     stage.agent("acme", "shop", &widget).await;
@@ -234,7 +234,7 @@ async fn the_widget_of_an_agent_says_which_pages_may_use_it_and_for_whom() {
 }
 
 #[tokio::test]
-async fn an_agent_of_a_pool_is_answered_by_that_pools_workers() {
+async fn an_agents_pool_decides_its_workers() {
     let stage = Stage::start().await;
     let mut consumer: Value = serde_json::from_str(include_str!("../../streams/CHAT.worker.json")).unwrap();
     for name in ["name", "durable_name"] {
@@ -258,7 +258,7 @@ async fn an_agent_of_a_pool_is_answered_by_that_pools_workers() {
 
 /// A visitor can't choose a model that the deployment has to pay for.
 #[tokio::test]
-async fn a_message_names_only_models_that_its_agent_allows() {
+async fn a_message_may_name_only_models_that_its_agent_allows() {
     let stage = Stage::start().await;
     let listed = [("SMOOTH_AGENT_MODELS", "gpt-small,claude-*")];
     stage.agent("reference-org", "fixed", &json!({"model": "m-1"})).await;

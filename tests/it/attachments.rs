@@ -85,7 +85,7 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn a_file_of_5_mib_travels_is_kept_once_and_is_readable_by_a_tool() {
+async fn a_file_of_5_mib_is_stored_once_and_readable_by_a_tool() {
     let mut s = scene().await;
     let provider = Provider::start(&s.stage.nats, vec![Tool::answers("read_it", "done")]).await;
     s._worker.line(|line| line.contains("tools of NATS services") && line.contains("read_it")).await;
@@ -149,7 +149,7 @@ async fn a_tool_reads_the_files_of_its_call_and_no_others() {
 
 /// Edges that write the same content at the same instant store it once.
 #[tokio::test]
-async fn the_same_content_from_many_sides_at_once_is_kept_once() {
+async fn concurrent_writes_of_the_same_content_store_it_once() {
     let s = scene().await;
     let second = s.stage.edge_with(&[("SMOOTH_AGENT_MASTER_KEY", "")]).await;
     let url = data_url("text/plain", &content(3 * CHUNK, 2));
@@ -199,7 +199,7 @@ async fn images_reach_the_model_with_their_message_and_never_again() {
 }
 
 #[tokio::test]
-async fn an_image_that_is_no_longer_there_is_said_to_the_model() {
+async fn the_model_is_told_about_a_missing_image() {
     let mut s = scene().await;
     let context = jetstream::new(s.stage.nats.client().await);
     s._worker.kill().await;
@@ -214,7 +214,7 @@ async fn an_image_that_is_no_longer_there_is_said_to_the_model() {
 }
 
 #[tokio::test]
-async fn what_is_not_allowed_is_refused_by_name_and_nothing_is_stored() {
+async fn forbidden_attachments_are_refused_by_name_and_not_stored() {
     let mut s = scene().await;
     let large = data_url("application/zip", &content(8 * 1024 * 1024 + 1, 3));
     for (attachments, words) in [
@@ -241,7 +241,7 @@ async fn what_is_not_allowed_is_refused_by_name_and_nothing_is_stored() {
 
 /// Large frames need a session, and no client may send frames of any size.
 #[tokio::test]
-async fn large_frames_are_for_those_with_a_session() {
+async fn large_frames_need_a_session() {
     let s = scene().await;
     let ping = |bytes: usize| json!({ "action": "ping", "x": "x".repeat(bytes) });
     let mut stranger = Client::connect(&s.edge).await;
@@ -267,7 +267,7 @@ async fn large_frames_are_for_those_with_a_session() {
 
 /// Buffer space is charged for received bytes, not for the length in a frame's header.
 #[tokio::test]
-async fn announced_frames_that_never_come_delay_nobody() {
+async fn announced_frames_without_data_delay_no_client() {
     let s = scene().await;
     let mut idle = Vec::new();
     for _ in 0..20 {
@@ -296,7 +296,7 @@ async fn announced_frames_that_never_come_delay_nobody() {
 
 /// A visitor can't make the product fetch addresses of the deployment's own network.
 #[tokio::test]
-async fn an_attachment_leads_to_the_public_internet() {
+async fn an_attachments_url_must_be_public() {
     let stage = Stage::start().await;
     let allow = [("SMOOTH_AGENT_FETCH_ALLOW", "10.0.0.9:8080")];
     let (edge, allowing, _worker) = tokio::join!(stage.edge(), stage.edge_with(&allow), stage.worker());

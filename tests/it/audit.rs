@@ -20,7 +20,7 @@ fn lines(output: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_conversation_is_replayed_and_its_chain_holds_until_somebody_forges_an_event() {
+async fn a_replayed_chain_holds_until_an_event_is_forged() {
     let stage = Stage::start().await;
     let _provider = Provider::start(&stage.nats, vec![Tool::answers("pay", "paid").with("confirm", "true")]).await;
     let (edge, mut worker) = tokio::join!(stage.edge(), stage.worker());

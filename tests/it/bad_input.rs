@@ -83,7 +83,7 @@ async fn a_frame_that_is_no_action_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_unknown_or_odd_but_harmless_is_served() {
+async fn unknown_but_harmless_input_is_served() {
     let stage = Stage::start().await;
     let edge = stage.edge().await;
     let mut client = Client::connect(&edge).await;
@@ -170,7 +170,7 @@ async fn fields_that_are_missing_or_of_the_wrong_type_are_named() {
 }
 
 #[tokio::test]
-async fn an_unknown_session_is_answered_by_each_action_in_its_way() {
+async fn each_action_answers_an_unknown_session() {
     let stage = Stage::start().await;
     let edge = stage.edge().await;
     let mut client = Client::connect(&edge).await;
@@ -203,7 +203,7 @@ async fn an_unknown_session_is_answered_by_each_action_in_its_way() {
 
 /// An active turn is reported before any other error of a message to a known session.
 #[tokio::test]
-async fn the_checks_of_a_message_come_in_the_order_of_the_protocol() {
+async fn a_message_is_checked_in_the_protocols_order() {
     let stage = Stage::start().await;
     let edge = stage.edge().await;
     let mut client = Client::connect(&edge).await;

@@ -174,7 +174,7 @@ fn plain(answers: &[Value]) -> Value {
 }
 
 #[tokio::test]
-async fn everybody_reaches_what_is_theirs_and_learns_nothing_of_the_rest() {
+async fn users_reach_their_own_data_and_learn_nothing_of_others() {
     let stage = Stage::start().await;
     let provider = Provider::start(&stage.nats, vec![Tool::answers("pay", "paid").with("confirm", "true")]).await;
     let worker = stage.worker_with(&[("RUST_LOG", "turnstream=debug")]).await;

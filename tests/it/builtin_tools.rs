@@ -37,14 +37,14 @@ async fn call(stage: &Stage, client: &mut Client, session: &Session, name: &str,
 }
 
 #[tokio::test]
-async fn none_is_offered_unless_it_is_configured() {
+async fn no_built_in_tool_is_offered_by_default() {
     let (stage, mut client, session, _running) = scene(&[]).await;
     client.ask(&session, "r1", "hello").await;
     assert_eq!(offered(&stage.gateway.requests()[0]), Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn fetch_url_reads_listed_hosts_and_refuses_what_is_not_public() {
+async fn fetch_url_reads_listed_hosts_and_refuses_private_ones() {
     let secret = WebServer::start(|_| Page::new("text/plain", "the secret")).await;
     let inside = secret.url("/");
     let target = inside.clone();

@@ -44,7 +44,7 @@ async fn expect_cancelled(stage: &Stage, client: &mut Client, session: &Session,
 }
 
 #[tokio::test]
-async fn a_running_turn_is_cancelled_and_the_model_is_told() {
+async fn a_cancelled_turn_stops_its_model_call() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let (mut client, session, gate) = streaming(&stage, &edge).await;
@@ -55,7 +55,7 @@ async fn a_running_turn_is_cancelled_and_the_model_is_told() {
 }
 
 #[tokio::test]
-async fn a_cancel_without_a_session_means_the_connections_own() {
+async fn a_cancel_without_a_session_means_the_connections_session() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let (mut client, session, _gate) = streaming(&stage, &edge).await;
@@ -112,7 +112,7 @@ async fn a_turn_that_waits_for_a_worker_is_cancelled() {
 }
 
 #[tokio::test]
-async fn a_turn_whose_tool_runs_is_cancelled_and_the_late_result_changes_nothing() {
+async fn a_turn_with_a_running_tool_is_cancelled_and_the_late_result_changes_nothing() {
     let stage = Stage::start().await;
     let (release, tool) = Tool::held("slow", "late");
     let provider = Provider::start(&stage.nats, vec![tool]).await;
@@ -187,7 +187,7 @@ async fn a_cancel_that_races_the_answer_leaves_exactly_one_end() {
 }
 
 #[tokio::test]
-async fn a_cancel_of_what_is_no_session_cancels_nothing() {
+async fn a_cancel_with_an_unknown_session_cancels_nothing() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let (mut client, _, gate) = streaming(&stage, &edge).await;

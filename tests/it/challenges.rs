@@ -92,7 +92,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn a_password_of_one_way_proves_nothing_in_the_other() {
+async fn a_password_of_one_purpose_proves_nothing_for_the_other() {
     let mut world = World::start().await;
     assert_eq!(world.by_page(VICTIM).await, 200);
     let turn = world.by_tool().await;
@@ -112,7 +112,7 @@ async fn a_password_of_one_way_proves_nothing_in_the_other() {
 }
 
 #[tokio::test]
-async fn an_earlier_password_does_not_prove_an_address_that_nothing_was_sent_to() {
+async fn an_earlier_password_proves_no_other_address() {
     let world = World::start().await;
     assert_eq!(world.by_page(OWN).await, 200);
     let own = world.otp.codes_to(OWN).pop().unwrap();
@@ -127,7 +127,7 @@ async fn an_earlier_password_does_not_prove_an_address_that_nothing_was_sent_to(
 }
 
 #[tokio::test]
-async fn while_a_password_is_on_its_way_none_proves_anything() {
+async fn while_a_password_is_being_sent_no_password_is_accepted() {
     let world = World::start().await;
     assert_eq!(world.by_page(OWN).await, 200);
     let own = world.otp.codes_to(OWN).pop().unwrap();
@@ -150,7 +150,7 @@ async fn while_a_password_is_on_its_way_none_proves_anything() {
 
 /// The proof covers the address that the password went to, not an address that the visitor only stated.
 #[tokio::test]
-async fn a_number_that_was_proved_proves_no_address() {
+async fn a_proved_number_proves_no_address() {
     let mut world = World::start().await;
     let opened = world.client.request(json!({"action": "create_conversation_session", "userEmail": OWN})).await;
     let text = |name: &str| opened["data"][name].as_str().unwrap().to_owned();
@@ -173,7 +173,7 @@ async fn a_number_that_was_proved_proves_no_address() {
 
 /// Both ways share one count, by session, by asker and by organisation; a wrong guess counts, too.
 #[tokio::test]
-async fn passwords_are_counted_whichever_way_they_are_asked_for() {
+async fn passwords_are_counted_across_both_purposes() {
     let mut world = World::start().await;
     let mut by_page = 0;
     for n in 0..10 {
@@ -213,7 +213,7 @@ async fn many_requests_at_once_are_counted_one_by_one() {
 }
 
 #[tokio::test]
-async fn a_password_is_guessed_five_times() {
+async fn a_password_allows_five_guesses() {
     let mut world = World::start().await;
     world.by_tool().await;
     for _ in 0..5 {
@@ -225,7 +225,7 @@ async fn a_password_is_guessed_five_times() {
 
 /// Strangers who request passwords for an address do not use up its owner's quota.
 #[tokio::test]
-async fn nobody_uses_up_what_another_asker_may_have_sent() {
+async fn strangers_do_not_use_up_an_owners_passwords() {
     let stage = Stage::start().await;
     let otp = OldOtpService::start(&stage.nats, "reference-org").await;
     let edge = stage.edge_with(&[("AUTH_JWT_HS256_SECRET", SECRET), ("SMOOTH_AGENT_PROXIES", "1")]).await;
@@ -249,7 +249,7 @@ async fn nobody_uses_up_what_another_asker_may_have_sent() {
 
 /// A visitor who proves an address owns the conversation, and reaches it by the session that proved the address.
 #[tokio::test]
-async fn a_proved_address_owns_and_its_session_goes_on() {
+async fn a_proved_address_owns_the_conversation_and_its_session_goes_on() {
     let mut world = World::start().await;
     world.by_tool().await;
     let own = world.otp.codes_to(OWN).pop().unwrap();

@@ -46,7 +46,7 @@ async fn stream_api(stage: &Stage, verb: &str, payload: String) {
 }
 
 #[tokio::test]
-async fn without_streams_nobody_starts() {
+async fn without_streams_no_process_starts() {
     let stage = Stage::without_streams().await;
     expect_refusal(&stage, "missing").await;
     let (same, said) = diff(&stage).await;
@@ -70,7 +70,7 @@ async fn a_stream_that_could_lose_events_stops_the_start() {
 }
 
 #[tokio::test]
-async fn what_is_an_operators_choice_is_reported_and_stops_nobody() {
+async fn an_operators_stream_settings_are_reported_and_accepted() {
     let stage = Stage::start().await;
     stream_api(&stage, "UPDATE", changed("max_bytes", json!(1_000_000_000))).await;
     let (same, said) = diff(&stage).await;
@@ -82,7 +82,7 @@ async fn what_is_an_operators_choice_is_reported_and_stops_nobody() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_taken_away_later_turns_readiness_red() {
+async fn a_stream_deleted_later_turns_readiness_red() {
     let stage = Stage::start().await;
     let edge = stage.edge().await;
     assert_eq!(status(&edge, "/ready").await, 200);

@@ -59,7 +59,7 @@ async fn read_all(stage: &Stage) -> (Vec<Whole>, usize) {
 }
 
 #[tokio::test]
-async fn a_document_comes_back_as_it_was_written() {
+async fn a_document_is_read_as_it_was_written() {
     let stage = Stage::start().await;
     let store = Store::new(stage.nats.client().await);
     store.put(ORG, document("a/b c.md", "h1"), chunks(["one".into(), "two".into()])).await.unwrap();
@@ -94,7 +94,7 @@ async fn a_new_version_leaves_nothing_of_the_old_one_and_a_deleted_document_leav
 
 /// The document has more chunks than one batch, so other writers' messages come between its own.
 #[tokio::test]
-async fn a_large_document_is_whole_though_others_are_written_meanwhile() {
+async fn a_large_document_is_complete_despite_concurrent_writers() {
     let stage = Stage::start().await;
     let large = Store::new(stage.nats.client().await);
     let small = Store::new(stage.nats.client().await);
@@ -148,7 +148,7 @@ async fn follower(stage: &Stage) -> (Arc<Index>, tokio::task::JoinHandle<()>) {
 }
 
 #[tokio::test]
-async fn an_index_has_everything_when_it_says_so_and_follows_through_restarts_of_the_server() {
+async fn a_caught_up_index_is_complete_and_follows_through_restarts() {
     let mut stage = Stage::start().await;
     let store = Store::new(stage.nats.client().await);
     for n in 0..30 {

@@ -34,7 +34,7 @@ async fn a_stopping_edge_lets_turns_finish_and_closes_idle_connections() {
 }
 
 #[tokio::test]
-async fn a_stopping_edge_waits_for_turns_no_longer_than_it_is_told() {
+async fn a_stopping_edge_waits_for_turns_within_its_drain_time() {
     let stage = Stage::start().await;
     let (mut edge, _worker) = tokio::join!(stage.edge_with(&[("SMOOTH_AGENT_DRAIN_SECS", "0")]), stage.worker());
     let mut client = Client::connect(&edge).await;

@@ -90,7 +90,7 @@ async fn work_waits_for_a_worker_that_is_started_later() {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_stopped_finishes_what_it_can() {
+async fn a_stopped_worker_finishes_short_turns() {
     let stage = Stage::start().await;
     let (edge, mut worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;
@@ -110,7 +110,7 @@ async fn a_worker_that_is_stopped_finishes_what_it_can() {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_stopped_hands_over_what_it_cannot_finish() {
+async fn a_stopped_worker_hands_over_long_turns() {
     let stage = Stage::start().await;
     let (edge, mut first) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;
@@ -131,7 +131,7 @@ async fn a_worker_that_is_stopped_hands_over_what_it_cannot_finish() {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_killed_is_replaced_by_another() {
+async fn a_killed_worker_is_replaced() {
     let stage = Stage::start().await;
     let (edge, mut first) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;

@@ -94,7 +94,7 @@ fn verify(folder: &Path, demands: Demands) -> Report {
 }
 
 #[tokio::test]
-async fn every_forgery_of_a_bundle_is_found_and_the_untouched_one_passes_without_a_server() {
+async fn every_forgery_of_a_bundle_is_found_without_a_server() {
     let mut stage = Stage::start().await;
     let (keys, folder) = (Keys::make(&stage).await, tempfile::tempdir().unwrap());
     let noted = sealed_region(&stage, &keys).await;
@@ -150,7 +150,7 @@ async fn every_forgery_of_a_bundle_is_found_and_the_untouched_one_passes_without
 
 /// A bundle alone can't show that its end was cut off together with the checkpoints that cover it; a noted checkpoint can.
 #[tokio::test]
-async fn a_bundle_whose_end_is_gone_with_its_checkpoints_is_found_by_who_noted_one() {
+async fn a_noted_checkpoint_reveals_a_truncated_bundle() {
     let stage = Stage::start().await;
     let (keys, folder) = (Keys::make(&stage).await, tempfile::tempdir().unwrap());
     let noted = sealed_region(&stage, &keys).await;
@@ -175,7 +175,7 @@ async fn a_bundle_whose_end_is_gone_with_its_checkpoints_is_found_by_who_noted_o
 }
 
 #[tokio::test]
-async fn a_log_is_held_to_its_checkpoints_and_to_who_signed_them() {
+async fn a_log_is_verified_against_checkpoints_and_their_keys() {
     let stage = Stage::start().await;
     let (keys, others) = (Keys::make(&stage).await, Keys::make(&stage).await);
     fill(&stage.nats, 5, 0, 4).await;
@@ -221,7 +221,7 @@ async fn a_log_is_held_to_its_checkpoints_and_to_who_signed_them() {
 }
 
 #[tokio::test]
-async fn a_bundle_of_some_conversations_proves_what_is_in_it() {
+async fn a_partial_bundle_proves_its_content() {
     let stage = Stage::start().await;
     let (keys, folder) = (Keys::make(&stage).await, tempfile::tempdir().unwrap());
     let conversations = fill(&stage.nats, 24, 0, 5).await;
@@ -262,7 +262,7 @@ async fn a_bundle_of_some_conversations_proves_what_is_in_it() {
 }
 
 #[tokio::test]
-async fn an_export_that_was_killed_goes_on_and_one_that_is_old_gets_what_is_new() {
+async fn a_killed_export_resumes_and_an_old_one_is_extended() {
     let stage = Stage::start().await;
     let (keys, folder) = (Keys::make(&stage).await, tempfile::tempdir().unwrap());
     fill(&stage.nats, 40, 0, 25).await;
@@ -303,7 +303,7 @@ async fn an_export_that_was_killed_goes_on_and_one_that_is_old_gets_what_is_new(
 }
 
 #[tokio::test]
-async fn an_export_holds_the_events_that_were_asked_for_in_the_form_that_was() {
+async fn an_export_holds_the_selected_events_in_the_selected_format() {
     let stage = Stage::start().await;
     let (keys, folder) = (Keys::make(&stage).await, tempfile::tempdir().unwrap());
     let conversations = fill(&stage.nats, 4, 0, 5).await;

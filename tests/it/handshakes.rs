@@ -20,7 +20,7 @@ async fn status(edge: &Edge, method: &str, path: &str, headers: &[(&str, &str)])
 }
 
 #[tokio::test]
-async fn a_token_that_does_not_hold_is_told_and_makes_nobody() {
+async fn an_invalid_token_is_reported_and_grants_no_identity() {
     let stage = Stage::start().await;
     let edge = stage.edge_with(&WITH_TOKENS).await;
     for bad in ["garbage".to_owned(), token(json!({"sub": "ada", "exp": 1})), format!("{}x", token(json!({})))] {
@@ -55,7 +55,7 @@ async fn a_token_that_expires_closes_its_connection() {
 }
 
 #[tokio::test]
-async fn a_proxys_claims_come_in_its_header_alone() {
+async fn a_proxys_claims_are_read_from_its_header_alone() {
     let stage = Stage::start().await;
     let edge = stage.edge_with(&[("SMOOTH_AGENT_AUTH_MODE", "trusted"), ("SMOOTH_AGENT_AUTH_STRICT", "1")]).await;
     let claims = URL_SAFE_NO_PAD.encode(json!({"sub": "root", "org": "acme", "role": "admin"}).to_string());
@@ -65,7 +65,7 @@ async fn a_proxys_claims_come_in_its_header_alone() {
 }
 
 #[tokio::test]
-async fn an_organisation_that_fits_no_subject_is_no_organisation() {
+async fn names_too_long_for_a_subject_are_refused() {
     let stage = Stage::start().await;
     let edge = stage.edge_with(&WITH_TOKENS).await;
     let mut other = Client::connect(&edge).await;
@@ -119,7 +119,7 @@ async fn a_connection_without_a_session_does_not_stay() {
 }
 
 #[tokio::test]
-async fn routes_answer_as_the_web_expects() {
+async fn routes_answer_with_the_usual_statuses() {
     let stage = Stage::start().await;
     let edge = stage.edge().await;
     for path in ["/nowhere", "/ws/more", "/healthy", "/favicon.ico", "/admin", "/internal"] {

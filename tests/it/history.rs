@@ -89,7 +89,7 @@ async fn limits_are_forgiving(client: &mut Client, session: &Session) {
 }
 
 #[tokio::test]
-async fn conversations_do_not_see_each_other() {
+async fn conversations_are_isolated() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;

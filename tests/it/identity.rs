@@ -39,7 +39,7 @@ pub fn handshake(edge: &Edge, query: &str, bearer: Option<&str>) -> Request<()> 
     request
 }
 
-async fn as_somebody(edge: &Edge, token: &str) -> Client {
+async fn as_user(edge: &Edge, token: &str) -> Client {
     Client::try_connect(handshake(edge, &format!("?token={token}"), None)).await.unwrap()
 }
 
@@ -55,11 +55,11 @@ fn plain(mut frame: Value) -> Value {
 }
 
 #[tokio::test]
-async fn what_is_not_yours_is_as_what_does_not_exist() {
+async fn a_foreign_conversation_is_answered_like_a_missing_one() {
     let stage = Stage::start().await;
     let provider = Provider::start(&stage.nats, vec![Tool::answers("pay", "paid").with("confirm", "true")]).await;
     let (edge, _worker) = tokio::join!(stage.edge_with(&WITH_TOKENS), stage.worker());
-    let mut owner = as_somebody(&edge, &ada()).await;
+    let mut owner = as_user(&edge, &ada()).await;
     let session = owner.open_session().await;
     assert_eq!(answer_text(&owner.ask(&session, "r1", "hello").await), "ok");
     stage.gateway.script(Reply::tool_call("pay", json!({})));
@@ -114,7 +114,7 @@ async fn what_is_not_yours_is_as_what_does_not_exist() {
 }
 
 #[tokio::test]
-async fn visitors_without_a_token_keep_what_is_theirs() {
+async fn visitors_without_a_token_keep_their_conversations() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge_with(&WITH_TOKENS), stage.worker());
     let mut visitor = Client::connect(&edge).await;
@@ -124,21 +124,21 @@ async fn visitors_without_a_token_keep_what_is_theirs() {
     assert_eq!(back.resume(&session.conversation).await.conversation, session.conversation);
     assert_eq!(back.history(&session).await, ["hello", "ok"]);
     // A member of an organisation can't reach a conversation without an organisation.
-    let mut somebody = as_somebody(&edge, &ada()).await;
+    let mut somebody = as_user(&edge, &ada()).await;
     let refused = somebody.request(json!({"action": "get_session", "sessionId": session.id})).await;
     assert_eq!(code(&refused), "SESSION_NOT_FOUND");
 }
 
 #[tokio::test]
-async fn the_log_says_who_asked_and_nothing_says_the_token() {
+async fn the_log_names_the_user_and_never_the_token() {
     let stage = Stage::start().await;
     let debug = [WITH_TOKENS[0], ("RUST_LOG", "debug")];
     let (edge, worker) = tokio::join!(stage.edge_with(&debug), stage.worker_with(&[("RUST_LOG", "debug")]));
     let (good, bad) = (ada(), format!("{}x", ada()));
-    let mut client = as_somebody(&edge, &good).await;
+    let mut client = as_user(&edge, &good).await;
     let session = client.open_session().await;
     client.ask(&session, "r1", "hello").await;
-    let mut refused = as_somebody(&edge, &bad).await;
+    let mut refused = as_user(&edge, &bad).await;
     assert_eq!(code(&refused.next().await), "INVALID_TOKEN");
     let mut anonymous = Client::connect(&edge).await;
     let other = anonymous.open_session().await;
@@ -196,12 +196,12 @@ async fn a_strict_server_refuses_the_handshake() {
 
 /// The user named in a frame does not override the one that the token proves.
 #[tokio::test]
-async fn a_frame_does_not_make_somebody_else_of_you() {
+async fn a_frame_does_not_change_the_user() {
     let stage = Stage::start().await;
     let edge = stage.edge_with(&WITH_TOKENS).await;
-    let mut ada_client = as_somebody(&edge, &ada()).await;
+    let mut ada_client = as_user(&edge, &ada()).await;
     let hers = ada_client.open_session().await;
-    let mut eve = as_somebody(&edge, &token(json!({"sub": "eve", "email": "eve@example.org"}))).await;
+    let mut eve = as_user(&edge, &token(json!({"sub": "eve", "email": "eve@example.org"}))).await;
     let pretended = json!({
         "action": "create_conversation_session", "conversationId": hers.conversation, "userEmail": "ada@example.org",
     });

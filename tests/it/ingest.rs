@@ -117,7 +117,7 @@ fn library() -> tempfile::TempDir {
 }
 
 #[tokio::test]
-async fn every_form_is_read_with_title_set_and_readers() {
+async fn every_format_is_read_with_title_set_and_readers() {
     let stage = Stage::start().await;
     let folder = library();
     let path = folder.path().to_str().unwrap();
@@ -149,7 +149,7 @@ async fn every_form_is_read_with_title_set_and_readers() {
 }
 
 #[tokio::test]
-async fn only_what_changed_is_written_and_what_is_gone_is_deleted() {
+async fn only_changes_are_written_and_missing_documents_are_deleted() {
     let stage = Stage::start().await;
     let folder = library();
     let path = folder.path().to_str().unwrap();
@@ -173,7 +173,7 @@ async fn only_what_changed_is_written_and_what_is_gone_is_deleted() {
 }
 
 #[tokio::test]
-async fn a_source_that_has_lost_everything_or_can_not_be_looked_at_deletes_nothing() {
+async fn an_empty_or_unreadable_source_deletes_nothing() {
     let stage = Stage::start().await;
     let folder = library();
     let path = folder.path().to_str().unwrap();
@@ -201,7 +201,7 @@ async fn a_source_that_has_lost_everything_or_can_not_be_looked_at_deletes_nothi
 
 /// The earlier version of a document is not readable once it is emptied, or once its readers are unclear.
 #[tokio::test]
-async fn what_can_not_be_read_any_more_does_not_stay_in_its_earlier_version() {
+async fn an_unreadable_document_loses_its_earlier_version() {
     let stage = Stage::start().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();
@@ -228,7 +228,7 @@ async fn what_can_not_be_read_any_more_does_not_stay_in_its_earlier_version() {
 
 /// While the passages of a document for fewer readers can't be embedded, its earlier version is not readable either.
 #[tokio::test]
-async fn a_document_for_fewer_readers_takes_its_earlier_version_with_it() {
+async fn a_document_for_fewer_readers_removes_its_earlier_version() {
     let stage = Stage::start().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();
@@ -275,7 +275,7 @@ async fn one_bad_file_fails_alone_and_with_its_reason() {
 }
 
 #[tokio::test]
-async fn wrong_arguments_say_what_is_wrong() {
+async fn wrong_arguments_are_refused_with_their_problem() {
     let stage = Stage::start().await;
     let folder = library();
     let path = folder.path().to_str().unwrap();
@@ -328,7 +328,7 @@ async fn an_interrupted_run_is_finished_by_the_next_one() {
 
 /// The document has more passages than one batch, so its messages mix with those of other documents.
 #[tokio::test]
-async fn a_large_document_is_whole_among_others() {
+async fn a_large_document_is_complete_among_others() {
     let stage = Stage::start().await;
     let folder = tempfile::tempdir().unwrap();
     let sections = |count: usize| (0..count).map(|n| format!("## Part {n}\n\n{}\n\n", "Words of it. ".repeat(60)));

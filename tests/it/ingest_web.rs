@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_sitemap_brings_its_pages_and_takes_them_away() {
+async fn a_sitemap_adds_and_removes_its_pages() {
     let stage = Stage::start().await;
     let pages = Arc::new(Mutex::new(vec!["/a", "/b.md"]));
     let listed = pages.clone();
@@ -65,7 +65,7 @@ async fn a_sitemap_brings_its_pages_and_takes_them_away() {
 }
 
 #[tokio::test]
-async fn a_repository_is_read_by_what_changed() {
+async fn a_repository_is_read_by_its_changes() {
     let stage = Stage::start().await;
     let tree = Arc::new(Mutex::new(vec![
         ("docs/a.md", "sha-a1"),

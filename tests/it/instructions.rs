@@ -30,7 +30,7 @@ fn letters(text: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn suggested_replies_are_cut_from_text_and_stream_however_they_come() {
+async fn suggested_replies_are_cut_from_text_and_stream() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;
@@ -57,7 +57,7 @@ async fn suggested_replies_are_cut_from_text_and_stream_however_they_come() {
 }
 
 #[tokio::test]
-async fn a_greeting_and_a_skill_are_in_their_own_request_and_in_no_message() {
+async fn a_greeting_and_a_skill_are_in_one_request_and_in_no_message() {
     let stage = Stage::start().await;
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("tone.md"), "---\nname: tone\n---\nWrite in rhymes.").unwrap();
@@ -138,7 +138,7 @@ async fn a_preamble_comes_before_the_answer_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_workflow_goes_on_when_its_judge_says_so_and_asks_for_a_person_when_stuck() {
+async fn a_workflow_advances_by_its_judge_and_asks_for_a_person_when_stuck() {
     let stage = Stage::start().await;
     let step = |id: &str, attempts: Option<u32>| json!({ "id": id, "instructions": format!("Ask for the {id}."), "doneWhen": format!("the {id} is known"), "maxAttempts": attempts });
     let config =
@@ -186,7 +186,7 @@ async fn a_workflow_goes_on_when_its_judge_says_so_and_asks_for_a_person_when_st
 }
 
 #[tokio::test]
-async fn a_judge_that_fails_leaves_the_conversation_where_it_is() {
+async fn a_failing_judge_leaves_the_workflow_step_unchanged() {
     let stage = Stage::start().await;
     let steps = json!([
         { "id": "one", "instructions": "First things first.", "doneWhen": "done" },

@@ -164,7 +164,7 @@ async fn without_forms_the_model_asks_in_words_under_the_same_checks() {
 }
 
 #[tokio::test]
-async fn an_answer_to_no_form_says_so() {
+async fn an_answer_without_a_form_is_refused() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;
@@ -180,7 +180,7 @@ async fn an_answer_to_no_form_says_so() {
 }
 
 #[tokio::test]
-async fn choices_are_made_in_words_too_and_a_parked_one_goes_on_with_another_worker() {
+async fn choices_work_in_words_and_survive_another_worker() {
     let stage = Stage::start().await;
     let (edge, mut worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;

@@ -50,7 +50,7 @@ fn citations(turn: &[Value]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_answer_cites_what_grounded_it() {
+async fn an_answer_cites_its_documents() {
     let stage = Stage::start().await;
     let text = format!("Refunds take three days. {}", "More is said of it here. ".repeat(20));
     put(&stage, "reference-org", "refunds.md", Acl::Public, &text).await;
@@ -69,7 +69,7 @@ async fn an_answer_cites_what_grounded_it() {
 }
 
 #[tokio::test]
-async fn what_is_written_is_known_to_every_worker_and_what_is_deleted_to_none() {
+async fn every_worker_knows_written_documents_and_no_deleted_ones() {
     let stage = Stage::start().await;
     let mut seen = BTreeSet::new();
     let edge = stage.edge().await;
@@ -179,7 +179,7 @@ async fn restricted_text_reaches_no_model_and_no_citation() {
 }
 
 #[tokio::test]
-async fn an_organisations_own_search_answers_instead() {
+async fn an_organisations_own_search_service_is_used() {
     let stage = Stage::start().await;
     let client = client_as(&stage.nats, "retrieve_provider").await;
     let mut asked = client.subscribe("retrieve.*").await.unwrap();
@@ -222,7 +222,7 @@ async fn an_organisations_own_search_answers_instead() {
 }
 
 #[tokio::test]
-async fn vectors_find_what_words_do_not_and_their_lack_is_no_failure() {
+async fn vectors_find_more_and_missing_ones_are_no_failure() {
     let stage = Stage::start().await;
     let store = Store::new(stage.nats.client().await);
     let passage =

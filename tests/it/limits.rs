@@ -28,7 +28,7 @@ async fn of_org(edge: &Edge, org: &str) -> Client {
 }
 
 #[tokio::test]
-async fn a_connection_sends_so_many_messages_in_a_minute() {
+async fn messages_of_a_connection_are_limited_per_minute() {
     let stage = Stage::start().await;
     let edge = stage.edge_with(&[("SMOOTH_AGENT_LIMIT_CONNECTION_MESSAGES", "2")]);
     let (edge, _worker) = tokio::join!(edge, stage.worker());
@@ -43,7 +43,7 @@ async fn a_connection_sends_so_many_messages_in_a_minute() {
 }
 
 #[tokio::test]
-async fn a_conversation_takes_so_many_messages_in_a_minute_on_all_edges() {
+async fn messages_of_a_conversation_are_limited_per_minute_on_all_edges() {
     let stage = Stage::start().await;
     let limit = [("SMOOTH_AGENT_LIMIT_SESSION_MESSAGES", "3")];
     let (a, b, _worker) = tokio::join!(stage.edge_with(&limit), stage.edge_with(&limit), stage.worker());
@@ -60,7 +60,7 @@ async fn a_conversation_takes_so_many_messages_in_a_minute_on_all_edges() {
 }
 
 #[tokio::test]
-async fn an_organisation_sends_so_many_messages_in_a_minute_on_all_edges() {
+async fn messages_of_an_organisation_are_limited_per_minute_on_all_edges() {
     let stage = Stage::start().await;
     let limits = [("SMOOTH_AGENT_LIMIT_ORG_MESSAGES", "3,large=1000"), ("AUTH_JWT_HS256_SECRET", SECRET)];
     let (a, b, _worker) = tokio::join!(stage.edge_with(&limits), stage.edge_with(&limits), stage.worker());
@@ -89,7 +89,7 @@ async fn an_organisation_sends_so_many_messages_in_a_minute_on_all_edges() {
 }
 
 #[tokio::test]
-async fn an_organisation_has_so_many_turns_at_once_on_all_edges() {
+async fn turns_of_an_organisation_are_limited_on_all_edges() {
     let stage = Stage::start().await;
     let _provider = Provider::start(&stage.nats, vec![Tool::answers("pay", "paid").with("confirm", "true")]).await;
     let limits = [("SMOOTH_AGENT_LIMIT_ORG_TURNS", "2"), ("AUTH_JWT_HS256_SECRET", SECRET)];
@@ -124,7 +124,7 @@ async fn an_organisation_has_so_many_turns_at_once_on_all_edges() {
 }
 
 #[tokio::test]
-async fn an_organisation_uses_so_many_tokens_a_day() {
+async fn tokens_of_an_organisation_are_limited_per_day() {
     let stage = Stage::start().await;
     let limits = [("SMOOTH_AGENT_LIMIT_ORG_TOKENS", "small=1,large=1000000"), ("AUTH_JWT_HS256_SECRET", SECRET)];
     let (edge, _worker) = tokio::join!(stage.edge_with(&limits), stage.worker_with(&limits[..1]));
@@ -166,7 +166,7 @@ async fn as_soon_as_may_be(edge: &Edge, address: &str) -> Client {
 }
 
 #[tokio::test]
-async fn an_address_has_so_many_connections_on_all_edges() {
+async fn connections_of_an_address_are_limited_on_all_edges() {
     let stage = Stage::start().await;
     let limits = [("SMOOTH_AGENT_LIMIT_ADDRESS_CONNECTIONS", "2"), ("SMOOTH_AGENT_PROXIES", "1")];
     let (mut a, b) = tokio::join!(stage.edge_with(&limits), stage.edge_with(&limits));
@@ -198,7 +198,7 @@ async fn an_address_has_so_many_connections_on_all_edges() {
 
 /// The proxy's address is a header line of its own or a part of one, with a port or without.
 #[tokio::test]
-async fn an_address_is_the_one_that_the_proxy_saw_however_it_is_written() {
+async fn the_proxys_forwarded_address_is_used_in_every_form() {
     let stage = Stage::start().await;
     let limits = [("SMOOTH_AGENT_LIMIT_ADDRESS_CONNECTIONS", "1"), ("SMOOTH_AGENT_PROXIES", "1")];
     let edge = stage.edge_with(&limits).await;
@@ -224,7 +224,7 @@ async fn an_address_is_the_one_that_the_proxy_saw_however_it_is_written() {
 
 /// Permanent records are counted without any setting, and a flood is stopped on every connection of its address.
 #[tokio::test]
-async fn sessions_names_and_requests_of_pages_are_counted() {
+async fn sessions_names_and_page_requests_are_limited() {
     let stage = Stage::start().await;
     let edge = stage.edge_with(&[("SMOOTH_AGENT_LIMIT_ADDRESS_WRITES", "900")]).await;
     let mut client = Client::connect(&edge).await;
@@ -261,7 +261,7 @@ async fn sessions_names_and_requests_of_pages_are_counted() {
 }
 
 #[tokio::test]
-async fn an_organisation_has_so_many_connections_and_a_refusal_says_when_to_come_again() {
+async fn connections_of_an_organisation_are_limited_with_a_retry_time() {
     let stage = Stage::start().await;
     let limits = [("SMOOTH_AGENT_LIMIT_ORG_CONNECTIONS", "1,large=3"), ("AUTH_JWT_HS256_SECRET", SECRET)];
     let (a, b) = tokio::join!(stage.edge_with(&limits), stage.edge_with(&limits));
@@ -283,7 +283,7 @@ async fn an_organisation_has_so_many_connections_and_a_refusal_says_when_to_come
 }
 
 #[tokio::test]
-async fn an_address_opens_so_many_sessions_in_a_minute() {
+async fn sessions_of_an_address_are_limited_per_minute() {
     let stage = Stage::start().await;
     let limits = [("SMOOTH_AGENT_LIMIT_ADDRESS_SESSIONS", "5"), ("SMOOTH_AGENT_PROXIES", "1")];
     let (a, b) = tokio::join!(stage.edge_with(&limits), stage.edge_with(&limits));
@@ -303,7 +303,7 @@ async fn an_address_opens_so_many_sessions_in_a_minute() {
 }
 
 #[tokio::test]
-async fn notes_of_turns_that_are_over_lock_nobody_out_and_leave_nothing() {
+async fn notes_of_ended_turns_block_no_message_and_are_removed() {
     const NOTES: usize = 1_200;
     let stage = Stage::start().await;
     let limit = [("SMOOTH_AGENT_LIMIT_ORG_TURNS", "2")];
@@ -340,7 +340,7 @@ async fn notes_of_turns_that_are_over_lock_nobody_out_and_leave_nothing() {
 }
 
 #[tokio::test]
-async fn handshakes_that_failed_while_nats_was_away_are_not_counted() {
+async fn handshakes_that_fail_without_nats_are_not_counted() {
     let mut stage = Stage::start().await;
     let limits = [("SMOOTH_AGENT_LIMIT_ADDRESS_CONNECTIONS", "3"), ("SMOOTH_AGENT_PROXIES", "1")];
     let edge = stage.edge_with(&limits).await;

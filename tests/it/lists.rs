@@ -47,7 +47,7 @@ async fn rename(client: &mut Client, conversation: &str, title: &str) -> Value {
     client.request(json!({"action": "rename_conversation", "conversationId": conversation, "title": title})).await
 }
 
-async fn as_somebody(edge: &Edge, email: &str) -> Client {
+async fn as_user(edge: &Edge, email: &str) -> Client {
     let token = token(json!({"sub": email, "email": email}));
     Client::try_connect(handshake(edge, &format!("?token={token}"), None)).await.unwrap()
 }
@@ -135,11 +135,11 @@ async fn pages_hold_every_conversation_once() {
 }
 
 #[tokio::test]
-async fn a_list_is_its_owners() {
+async fn a_list_holds_only_its_owners_conversations() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge_with(&[("AUTH_JWT_HS256_SECRET", SECRET)]), stage.worker());
-    let mut ada = as_somebody(&edge, "ada@example.org").await;
-    let mut eve = as_somebody(&edge, "eve@example.org").await;
+    let mut ada = as_user(&edge, "ada@example.org").await;
+    let mut eve = as_user(&edge, "eve@example.org").await;
     let hers = ada.open_session().await;
     ada.ask(&hers, "r1", "a secret of mine").await;
     expect_list(&mut ada, &[("a secret of mine", 2)]).await;
@@ -158,7 +158,7 @@ async fn a_list_is_its_owners() {
         assert_eq!(code(&refused), "VALIDATION_ERROR");
     }
     // Any spelling of the address is the same person; a taken-over conversation without an owner joins the new owner's list.
-    let mut again = as_somebody(&edge, " ADA@example.org").await;
+    let mut again = as_user(&edge, " ADA@example.org").await;
     expect_list(&mut again, &[("a secret of mine", 2)]).await;
     let taken = again.resume(&theirs.conversation).await;
     assert_eq!(taken.conversation, theirs.conversation);
@@ -174,7 +174,7 @@ async fn keys(stage: &Stage) -> usize {
 }
 
 #[tokio::test]
-async fn an_index_that_is_lost_is_made_again() {
+async fn a_lost_index_is_rebuilt() {
     let stage = Stage::start().await;
     let (edge, mut worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;
@@ -196,7 +196,7 @@ async fn an_index_that_is_lost_is_made_again() {
 }
 
 #[tokio::test]
-async fn a_model_names_a_conversation_unless_somebody_does() {
+async fn a_model_names_a_conversation_without_a_given_name() {
     let stage = Stage::start().await;
     stage.gateway.respond_with(|request| match request["model"].as_str() {
         Some("namer") if request["messages"][1]["content"] == "what is a broken title?" => Some(Reply::status(400)),
@@ -223,7 +223,7 @@ async fn a_model_names_a_conversation_unless_somebody_does() {
 }
 
 #[tokio::test]
-async fn a_name_that_somebody_gave_is_not_taken_away() {
+async fn a_given_name_is_kept() {
     let stage = Stage::start().await;
     let gate = crate::support::gateway::Gate::new();
     let held = gate.clone();

@@ -167,7 +167,7 @@ async fn a_turn_ends_well_when_the_nats_provider_is_lost_during_a_call() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_harmless_to_repeat_is_repeated_when_the_server_is_back() {
+async fn an_idempotent_call_is_repeated_when_the_server_is_back() {
     let mut s = scene(child(json!({ "env": { "STATE": "STATE/" } }))).await;
     s.learnt(0).await;
     s.stage.gateway.script(Reply::tool_call("srv__wait_once", json!({})));
@@ -181,7 +181,7 @@ async fn a_call_that_is_harmless_to_repeat_is_repeated_when_the_server_is_back()
 }
 
 #[tokio::test]
-async fn a_server_that_is_down_costs_its_tools_and_not_the_turn() {
+async fn a_server_that_is_down_removes_its_tools_and_not_the_turn() {
     let mut s = scene(child(json!({ "env": { "NEEDS": "STATE/ready" } }))).await;
     s.worker.line(|line| line.contains("an MCP server can't be reached")).await;
     assert!(s.offered("r1").await.is_empty());
@@ -225,7 +225,7 @@ async fn a_tool_that_the_configuration_names_waits_for_approval() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_given_up_is_cancelled_at_the_server() {
+async fn an_abandoned_call_is_cancelled_at_the_server() {
     let mut s = scene(child(json!({ "timeoutMs": 400 }))).await;
     s.learnt(0).await;
     let results = s.turn_with("r1", &[("srv__wait", json!({}))]).await;
@@ -295,7 +295,7 @@ async fn a_server_over_http_is_called_lost_and_found_again() {
 
 /// A server's own request during a call is answered at once, with an error where the method is not offered.
 #[tokio::test]
-async fn what_a_server_asks_of_its_client_is_answered_or_refused() {
+async fn a_servers_requests_to_its_client_are_answered_or_refused() {
     let mut s = scene(child(json!({ "env": { "ASKS": "1" } }))).await;
     s.learnt(0).await;
     let results = s.turn_with("r1", &[("srv__asks", json!({}))]).await;

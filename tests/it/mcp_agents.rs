@@ -129,7 +129,7 @@ async fn agents_are_tools_and_a_call_is_a_turn() {
 }
 
 #[tokio::test]
-async fn a_request_is_what_the_protocol_says() {
+async fn a_request_follows_the_protocol() {
     let stage = Stage::start().await;
     let edge = stage.edge().await;
     let program = Program { revision: BEFORE, ..Program::new(&edge) };
@@ -162,7 +162,7 @@ async fn a_request_is_what_the_protocol_says() {
 }
 
 #[tokio::test]
-async fn tokens_decide_who_calls_and_what_is_theirs() {
+async fn tokens_decide_the_caller_and_its_conversations() {
     let stage = Stage::start().await;
     stage.agent("acme", "support", &json!({})).await;
     stage.agent("other", "secret", &json!({})).await;
@@ -192,7 +192,7 @@ async fn tokens_decide_who_calls_and_what_is_theirs() {
 }
 
 #[tokio::test]
-async fn policies_of_widgets_and_limits_hold_for_programs() {
+async fn widget_policies_and_limits_apply_to_programs() {
     let stage = Stage::start().await;
     let shop = |origins: Value| json!({ "widget": { "allowed_origins": origins } });
     stage.agent("shop", "open", &shop(json!(["*"]))).await;
@@ -214,7 +214,7 @@ async fn policies_of_widgets_and_limits_hold_for_programs() {
 }
 
 #[tokio::test]
-async fn a_turn_that_fails_is_an_error_in_our_words() {
+async fn a_failed_turn_is_an_error_in_our_words() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     stage.gateway.respond_with(|_| Some(Reply::json_error_200()));
@@ -255,7 +255,7 @@ async fn an_approval_is_asked_for_and_answered_over_another_edge() {
 }
 
 #[tokio::test]
-async fn a_form_is_asked_for_until_it_is_right() {
+async fn a_form_is_asked_for_until_it_is_valid() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let program = Program { asks: true, ..Program::new(&edge) };
@@ -277,7 +277,7 @@ async fn a_form_is_asked_for_until_it_is_right() {
 }
 
 #[tokio::test]
-async fn a_program_that_can_t_be_asked_is_told_what_is_waited_for() {
+async fn a_program_without_elicitation_is_told_the_pending_request() {
     let stage = Stage::start().await;
     let _provider = Provider::start(&stage.nats, vec![Tool::answers("restart", "done").with("confirm", "true")]).await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());

@@ -35,7 +35,7 @@ fn faults() -> Vec<(&'static str, Vec<Reply>)> {
 }
 
 #[tokio::test]
-async fn a_turn_whose_model_fails_ends_with_one_error_and_the_next_one_is_answered() {
+async fn a_failed_model_call_ends_the_turn_with_one_error() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker_with(&[("SMOOTH_AGENT_MODEL_SILENCE_SECS", "1")]));
     let mut client = Client::connect(&edge).await;
@@ -82,7 +82,7 @@ async fn a_model_that_recovers_is_asked_again() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_is_not_there_ends_the_turn() {
+async fn an_unreachable_gateway_ends_the_turn() {
     let stage = Stage::start().await;
     let nowhere = [("SMOOAI_GATEWAY_URL", "http://127.0.0.1:9/v1")];
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker_with(&nowhere));
@@ -110,7 +110,7 @@ async fn at_the_iteration_cap_the_turn_ends_with_an_answer() {
 
 /// The answer stays where it and its frames don't fit into one event.
 #[tokio::test]
-async fn an_answer_that_leaves_no_room_for_its_frames_is_kept_without_them() {
+async fn an_answer_without_room_for_its_frames_is_kept_without_them() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;

@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn each_odd_ending_is_decided() {
+async fn each_unusual_ending_is_handled() {
     let stage = Stage::start().await;
     let provider = Provider::start(&stage.nats, vec![Tool::answers("pay", "paid")]).await;
     let mut s = scene_on(stage).await;
@@ -48,7 +48,7 @@ async fn each_odd_ending_is_decided() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_whole_says_so() {
+async fn an_incomplete_answer_says_so() {
     let mut s = scene().await;
     let turn = s.ask("cut", raw(&[&text("Once upon a"), &finish("length"), DONE])).await;
     assert_eq!(answer_text(&turn), "Once upon a\n\n(This answer was cut off before its end.)");
@@ -105,7 +105,7 @@ async fn an_answer_that_is_not_whole_says_so() {
 }
 
 #[tokio::test]
-async fn a_call_of_a_reply_that_was_cut_is_never_made() {
+async fn a_call_of_a_cut_reply_is_never_made() {
     let stage = Stage::start().await;
     let tools = vec![Tool::answers("pay", "paid"), Tool::answers("wire", "sent").with("confirm", "true")];
     let provider = Provider::start(&stage.nats, tools).await;

@@ -102,7 +102,7 @@ pub fn raw(events: &[&str]) -> Reply {
 }
 
 #[tokio::test]
-async fn odd_chunks_take_nothing_from_an_answer() {
+async fn odd_chunks_remove_nothing_from_an_answer() {
     let hello = || [text("Hel"), text("lo")].concat();
     let stop = finish("stop");
     let whole = json!({"id": "c", "choices": [{"message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}]});
@@ -276,7 +276,7 @@ fn wants_all_back(stage: &Stage) {
 }
 
 #[tokio::test]
-async fn what_a_provider_wants_back_comes_back_over_takeover_and_approval() {
+async fn opaque_fields_survive_takeover_and_approval() {
     let stage = Stage::start().await;
     let (release, slow) = Tool::held("slow", "done");
     let tools = vec![Tool::answers("wire", "sent").with("confirm", "true"), slow.with("idempotent", "true")];
@@ -313,7 +313,7 @@ async fn what_a_provider_wants_back_comes_back_over_takeover_and_approval() {
 }
 
 #[tokio::test]
-async fn a_conversation_is_taken_by_every_back_end_whatever_happened_in_it() {
+async fn any_conversation_is_valid_for_every_back_end() {
     let stage = Stage::start().await;
     let _provider =
         Provider::start(&stage.nats, vec![Tool::answers("quiet", " "), Tool::answers("fine", "fine")]).await;
@@ -359,7 +359,7 @@ async fn a_conversation_is_taken_by_every_back_end_whatever_happened_in_it() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_refuses_a_word_is_asked_in_others() {
+async fn a_refused_field_leads_to_another_dialect() {
     let stage = Stage::start().await;
     stage.gateway.demand(|request| {
         if !request["max_tokens"].is_null() {
@@ -383,7 +383,7 @@ async fn a_gateway_that_refuses_a_word_is_asked_in_others() {
 }
 
 #[tokio::test]
-async fn a_provider_that_is_overloaded_is_asked_again_and_its_words_stay_inside() {
+async fn an_overloaded_provider_is_asked_again_and_its_error_stays_internal() {
     let mut s = scene().await;
     for status in [529, 408, 425, 520, 530] {
         s.stage.gateway.script(Reply::status(status));

@@ -57,7 +57,7 @@ const LEFT_OUT: [(&str, &str); 5] = [
 ];
 
 #[tokio::test]
-async fn an_odd_schema_is_made_plain_or_costs_its_own_tool() {
+async fn an_odd_schema_is_normalised_or_drops_its_own_tool() {
     let stage = Stage::start().await;
     let odd = NORMALISED.into_iter().chain(LEFT_OUT);
     let tools = odd.map(|(name, schema)| Tool::answers(name, "done").with("parameters", schema));
@@ -131,16 +131,16 @@ async fn two_declarations_of_one_name_are_one_rule_for_every_worker() {
 }
 
 #[tokio::test]
-async fn an_odd_mcp_server_costs_what_is_odd_of_it() {
+async fn an_odd_mcp_server_loses_only_its_odd_tools() {
     let (_server, port) = mcp::over_http(0, &[("ODD", "1")]).await;
     let url = format!("http://127.0.0.1:{port}/mcp");
     let over_http = json!({ "url": url, "headers": { "Authorization": "Bearer ${MCP_TOKEN}" } });
     for server in [mcp::child(json!({ "env": { "ODD": "1" } })), over_http] {
-        costs_what_is_odd(mcp::scene(server).await).await;
+        loses_only_odd_tools(mcp::scene(server).await).await;
     }
 }
 
-async fn costs_what_is_odd(mut s: mcp::Scene) {
+async fn loses_only_odd_tools(mut s: mcp::Scene) {
     s.learnt(0).await;
     let names = s.offered("r0").await;
     for name in ["srv__add", "srv__odd_null", "srv__odd_kinds", "srv__odd_large", "srv__odd_hints"] {

@@ -99,7 +99,7 @@ async fn a_code_opens_the_tool_for_its_session_alone() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_sent_ends_no_turn_and_locked_codes_stay_locked() {
+async fn an_unsent_code_ends_no_turn_and_locked_codes_stay_locked() {
     let (stage, provider) = stage().await;
     let service = OtpService::start(&stage.nats, "reference-org", false).await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker_with(&GATED));
@@ -128,7 +128,7 @@ async fn what_can_not_be_sent_ends_no_turn_and_locked_codes_stay_locked() {
 }
 
 #[tokio::test]
-async fn without_a_contact_or_a_service_the_tool_is_refused_in_words() {
+async fn without_a_contact_or_a_service_the_tool_is_refused() {
     let (stage, provider) = stage().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker_with(&GATED));
     let mut client = connect(&edge).await;

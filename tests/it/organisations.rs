@@ -93,7 +93,7 @@ async fn keys_agents_and_documents_stay_with_their_organisation() {
 }
 
 #[tokio::test]
-async fn a_worker_with_keys_for_some_answers_for_those_and_says_so() {
+async fn a_worker_serves_only_organisations_with_a_key() {
     let stage = Stage::start().await;
     let secrets = tempfile::tempdir().unwrap();
     secret(&secrets, ACME, "gateway", "key-of-acme");
@@ -121,7 +121,7 @@ async fn a_worker_with_keys_for_some_answers_for_those_and_says_so() {
 }
 
 #[tokio::test]
-async fn what_one_organisation_has_used_up_another_one_still_has() {
+async fn one_organisations_usage_does_not_limit_another() {
     let stage = Stage::start().await;
     let limits = [WITH_TOKENS[0], ("SMOOTH_AGENT_LIMIT_ORG_MESSAGES", "100,acme=2")];
     let (one, two, _worker) = tokio::join!(stage.edge_with(&limits), stage.edge_with(&limits), stage.worker());

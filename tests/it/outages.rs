@@ -36,7 +36,7 @@ async fn a_restart_of_nats_loses_no_conversation_and_no_approval() {
 
 /// The restarted server has lost its pull requests, and an unanswered pull lasts for seconds.
 #[tokio::test]
-async fn work_is_asked_for_anew_as_soon_as_nats_is_back() {
+async fn work_is_pulled_again_as_soon_as_nats_is_back() {
     let mut stage = Stage::start().await;
     let (edge, mut worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;
@@ -56,7 +56,7 @@ async fn work_is_asked_for_anew_as_soon_as_nats_is_back() {
 }
 
 #[tokio::test]
-async fn a_turn_that_streams_while_nats_restarts_ends_once_with_its_whole_answer() {
+async fn a_turn_during_a_restart_of_nats_ends_once_with_its_whole_answer() {
     let mut stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;
@@ -83,7 +83,7 @@ async fn a_turn_that_streams_while_nats_restarts_ends_once_with_its_whole_answer
 
 /// The refused message reaches NATS after all, but too late to count, since the client got an error.
 #[tokio::test]
-async fn without_nats_a_message_is_refused_and_counts_only_when_it_is_sent_again() {
+async fn without_nats_a_message_is_refused_until_it_is_sent_again() {
     let mut stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;
@@ -99,7 +99,7 @@ async fn without_nats_a_message_is_refused_and_counts_only_when_it_is_sent_again
 
 /// NATS was only stopped: the refused message is stored in time, so its turn runs, and a repeated send joins it.
 #[tokio::test]
-async fn a_message_that_was_refused_and_yet_stored_is_the_same_turn_when_it_is_sent_again() {
+async fn a_refused_but_stored_message_is_the_same_turn_when_sent_again() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;

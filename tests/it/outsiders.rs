@@ -36,7 +36,7 @@ async fn expect_nothing(client: &mut Client, victim: &Session, who: &str) {
 
 /// Without tokens, policies decide: an anonymous visitor lists nothing, and reaches a conversation only by its session.
 #[tokio::test]
-async fn a_widget_without_tokens_shows_nobody_what_others_wrote() {
+async fn a_widget_without_tokens_shows_no_visitor_foreign_messages() {
     let stage = Stage::start().await;
     let (_folder, path) = policies();
     let strict = [("WIDGET_AUTH_FILE", path.as_str()), ("WIDGET_AUTH_STRICT", "1")];
@@ -87,7 +87,7 @@ async fn a_widget_without_tokens_shows_nobody_what_others_wrote() {
 
 /// Sharing all conversations with all visitors is a setting, and off where it matters.
 #[tokio::test]
-async fn everybody_sees_all_where_that_is_said() {
+async fn shared_conversations_need_a_setting() {
     let stage = Stage::start().await;
     let (_folder, path) = policies();
     let said = [("WIDGET_AUTH_FILE", path.as_str()), ("SMOOTH_AGENT_EVERYBODY_SEES_ALL", "true")];
@@ -113,7 +113,7 @@ async fn page(edge: &Edge, host: Option<&str>, origin: Option<&str>) -> Result<C
 }
 
 #[tokio::test]
-async fn pages_of_other_origins_stay_out_of_a_machines_own_edge() {
+async fn pages_of_other_origins_are_refused_by_a_local_edge() {
     let stage = Stage::start().await;
     let allowed =
         [("SMOOTH_AGENT_ALLOWED_ORIGINS", "https://*.shop.example"), ("SMOOTH_AGENT_ALLOWED_HOSTS", "dev.example")];

@@ -54,7 +54,7 @@ async fn expect_gone(client: &mut Client, session: &Session) {
 }
 
 #[tokio::test]
-async fn an_address_that_is_only_told_owns_nothing() {
+async fn a_stated_address_owns_nothing() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge_with(&WITH_TOKENS), stage.worker());
     let mut attacker = Client::connect(&edge).await;
@@ -89,7 +89,7 @@ async fn an_address_that_is_only_told_owns_nothing() {
 }
 
 #[tokio::test]
-async fn an_owner_who_comes_puts_out_everybody_else() {
+async fn a_new_owner_ends_other_visitors_access() {
     let stage = Stage::start().await;
     let (a, b, _worker) = tokio::join!(stage.edge_with(&WITH_TOKENS), stage.edge_with(&WITH_TOKENS), stage.worker());
     let mut attacker = Client::connect(&a).await;
@@ -134,7 +134,7 @@ async fn an_owner_who_comes_puts_out_everybody_else() {
 
 /// The host's signed statement about its user is proof, if the user's id is an address.
 #[tokio::test]
-async fn a_hosts_word_owns_and_its_session_goes_on() {
+async fn a_signed_assertion_owns_the_conversation_and_its_session_goes_on() {
     let stage = Stage::start().await;
     let (_folder, path) = crate::widgets::policies();
     let variables = [("WIDGET_AUTH_FILE", path.as_str()), WITH_TOKENS[0]];

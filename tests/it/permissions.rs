@@ -20,7 +20,7 @@ async fn check(stage: &Stage, role: &str, user: &str) -> (bool, String) {
 }
 
 #[tokio::test]
-async fn each_role_may_do_what_it_needs_and_is_refused_everything_that_others_may() {
+async fn each_role_has_exactly_its_permissions() {
     let stage = Stage::start().await;
     for role in ROLES {
         let (passed, said) = check(&stage, role, role).await;
@@ -29,7 +29,7 @@ async fn each_role_may_do_what_it_needs_and_is_refused_everything_that_others_ma
 }
 
 #[tokio::test]
-async fn a_user_that_may_too_much_or_too_little_is_found_out() {
+async fn a_user_with_wrong_permissions_is_detected() {
     let stage = Stage::start().await;
     let (passed, said) = check(&stage, "auditor", "test").await;
     assert!(!passed && said.contains("may publish on every subject"), "{said}");
@@ -47,7 +47,7 @@ async fn a_user_that_may_too_much_or_too_little_is_found_out() {
 }
 
 #[tokio::test]
-async fn roles_are_held_to_what_they_reach() {
+async fn roles_are_checked_for_their_reach() {
     let stage = Stage::without_streams().await;
     let mut now = stage.run("nats reach", &["nats", "reach"], &[]);
     assert!(now.ended().await.success(), "{}", now.output());
@@ -69,7 +69,7 @@ async fn roles_are_held_to_what_they_reach() {
 
 /// The whole product works with its users in separate accounts, and no message that the server sends counts as a call.
 #[tokio::test]
-async fn accounts_part_what_permissions_can_not() {
+async fn accounts_close_paths_that_permissions_leave_open() {
     let users = with_passwords(include_str!("../../ops/nats/accounts.conf"), "    users: [\n");
     let (nats, gateway) =
         tokio::join!(NatsServer::start_in(tempfile::tempdir().unwrap(), &users), FakeGateway::start());

@@ -149,7 +149,7 @@ async fn wait_for_list(client: &mut Client, expected: usize) {
 }
 
 #[tokio::test]
-async fn of_an_erased_person_nothing_is_left_that_can_be_read() {
+async fn no_readable_data_of_an_erased_person_is_left() {
     let mut stage = Stage::start().await;
     stage.gateway.respond_with(model);
     let result: &'static str = Box::leak(secret("result", 0).into_boxed_str());
@@ -224,7 +224,7 @@ async fn of_an_erased_person_nothing_is_left_that_can_be_read() {
 }
 
 #[tokio::test]
-async fn a_sealed_file_is_readable_by_the_tool_that_is_given_its_key() {
+async fn an_encrypted_file_is_readable_by_its_tool_call() {
     let stage = Stage::start().await;
     let provider = Provider::start(&stage.nats, vec![Tool::answers("read_it", "done")]).await;
     let (edge, mut worker) = tokio::join!(stage.edge(), stage.worker());
@@ -330,7 +330,7 @@ async fn request_erasure(stage: &Stage, by: &str, session: &Session) {
 
 /// A hold placed after the request, and a conversation that is used again after retention found it.
 #[tokio::test]
-async fn completing_an_erasure_heeds_holds_and_use() {
+async fn completing_an_erasure_respects_holds_and_use() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;
@@ -366,7 +366,7 @@ async fn completing_an_erasure_heeds_holds_and_use() {
 
 /// The erasing process died after it recorded the request: the next erasure completes it.
 #[tokio::test]
-async fn an_erasure_that_was_requested_is_completed_by_the_next_one() {
+async fn an_interrupted_erasure_is_completed_by_the_next_one() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;
@@ -389,7 +389,7 @@ async fn an_erasure_that_was_requested_is_completed_by_the_next_one() {
 
 /// A sweep is killed between two batches: the next one goes on from there.
 #[tokio::test]
-async fn a_sweep_that_was_killed_is_completed_by_the_next_one() {
+async fn a_killed_sweep_is_completed_by_the_next_one() {
     const SESSIONS: usize = 12;
     let stage = Stage::start().await;
     let edge = stage.edge().await;
@@ -428,7 +428,7 @@ async fn a_sweep_that_was_killed_is_completed_by_the_next_one() {
 
 /// Events stored before encryption was configured can't be erased, and the command reports them.
 #[tokio::test]
-async fn what_was_stored_in_the_clear_is_reported() {
+async fn unencrypted_events_are_reported() {
     let stage = Stage::start().await;
     let clear = stage.edge_with(&[("SMOOTH_AGENT_MASTER_KEY", "")]).await;
     let session = Client::connect(&clear).await.open_session().await;
@@ -441,7 +441,7 @@ async fn what_was_stored_in_the_clear_is_reported() {
 }
 
 #[tokio::test]
-async fn without_its_master_key_nobody_serves_sealed_conversations() {
+async fn without_its_master_key_no_process_serves_encrypted_conversations() {
     let stage = Stage::start().await;
     let edge = stage.edge().await;
     Client::connect(&edge).await.open_session().await;

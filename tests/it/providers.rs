@@ -87,7 +87,7 @@ async fn messages(stage: &Stage, stream: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_service_has_the_worker_publish_nowhere_but_below_its_tools() {
+async fn a_worker_publishes_for_a_service_only_below_its_tools() {
     let stage = Stage::start().await;
     let victim = stage.nats.client().await;
     victim.publish("kb.acme.x.head", "{}".into()).await.unwrap();
@@ -122,7 +122,7 @@ async fn a_service_has_the_worker_publish_nowhere_but_below_its_tools() {
 }
 
 #[tokio::test]
-async fn a_tool_is_taken_over_by_nobody_who_declares_it_too() {
+async fn a_second_declaration_does_not_take_over_a_tool() {
     let stage = Stage::start().await;
     let refund = Tool::answers("refund", "done").with("confirm", "true");
     let provider = Provider::named(&stage.nats, "orders", vec![refund]).await;
@@ -164,7 +164,7 @@ async fn a_tool_is_taken_over_by_nobody_who_declares_it_too() {
 }
 
 #[tokio::test]
-async fn tools_of_a_flood_push_nobody_out() {
+async fn a_flood_of_tools_pushes_no_tool_out() {
     let stage = Stage::start().await;
     let provider = Provider::named(&stage.nats, "zoo", vec![Tool::answers("zebra", "stripes")]).await;
     let mut worker = stage.worker().await;
@@ -197,7 +197,7 @@ async fn tools_of_a_flood_push_nobody_out() {
 }
 
 #[tokio::test]
-async fn a_pinned_tool_is_where_its_agent_says_whoever_came_first() {
+async fn a_pinned_tool_is_called_at_the_agents_subject() {
     let stage = Stage::start().await;
     let rules = json!({"tools": [{"name": "refund", "subject": "tool.test.refund", "confirm": true}]});
     stage.agent("reference-org", "default", &rules).await;
@@ -217,7 +217,7 @@ async fn a_pinned_tool_is_where_its_agent_says_whoever_came_first() {
 }
 
 #[tokio::test]
-async fn a_message_that_the_server_was_made_to_send_is_no_call() {
+async fn a_republished_message_is_no_call() {
     let stage = Stage::start().await;
     let provider = Provider::start(&stage.nats, vec![Tool::answers("refund", "done")]).await;
     let _worker = stage.worker().await;
@@ -235,7 +235,7 @@ async fn a_message_that_the_server_was_made_to_send_is_no_call() {
 }
 
 #[tokio::test]
-async fn what_is_approved_is_shown_whole_and_called_as_it_was_shown() {
+async fn an_approved_call_is_shown_in_full_and_made_as_shown() {
     let stage = Stage::start().await;
     let provider = Provider::start(&stage.nats, vec![Tool::answers("pay", "paid").with("confirm", "true")]).await;
     let _worker = stage.worker().await;
@@ -273,7 +273,7 @@ fn find(value: &Value, name: &str) -> Option<String> {
 }
 
 #[tokio::test]
-async fn an_id_of_a_call_that_would_end_its_header_is_sent_as_a_hash() {
+async fn a_call_id_with_a_line_break_is_sent_as_a_hash() {
     let stage = Stage::start().await;
     let provider = Provider::start(&stage.nats, vec![Tool::answers("look_up", "found")]).await;
     let _worker = stage.worker().await;
@@ -297,7 +297,7 @@ async fn an_id_of_a_call_that_would_end_its_header_is_sent_as_a_hash() {
 
 /// Stray messages in every bucket and stream, written by no part of the product, before it starts.
 #[tokio::test]
-async fn stray_messages_keep_nobody_from_starting_or_going_on() {
+async fn stray_messages_stop_no_process() {
     let stage = Stage::start().await;
     let (edge, mut first) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;

@@ -42,7 +42,7 @@ async fn gated_tool(stage: &Stage) -> Provider {
 }
 
 #[tokio::test]
-async fn deadlines_of_read_only_conversations_hold_no_place() {
+async fn deadlines_of_read_only_conversations_hold_no_slot() {
     let stage = Stage::start().await;
     narrow(&stage, "SCHED_local", "due").await;
     let _provider = gated_tool(&stage).await;
@@ -61,7 +61,7 @@ async fn deadlines_of_read_only_conversations_hold_no_place() {
 
 /// The conversation's keys are missing, as for a process with a restored copy of the bucket.
 #[tokio::test]
-async fn deadlines_that_could_not_be_served_fire_when_they_can_be() {
+async fn delayed_deadlines_fire_when_they_can_be_served() {
     let stage = Stage::start().await;
     narrow(&stage, "SCHED_local", "due").await;
     let _provider = gated_tool(&stage).await;
@@ -97,7 +97,7 @@ async fn deadlines_that_could_not_be_served_fire_when_they_can_be() {
 }
 
 #[tokio::test]
-async fn turns_that_can_not_be_served_hold_no_place() {
+async fn turns_that_can_not_be_served_hold_no_slot() {
     let stage = Stage::start().await;
     let edge = stage.edge().await;
     let mut closed = Vec::new();

@@ -12,7 +12,7 @@ use crate::support::{
 const ROUNDS: usize = 20;
 
 #[tokio::test]
-async fn of_two_messages_at_the_same_instant_exactly_one_is_accepted() {
+async fn of_two_concurrent_messages_exactly_one_is_accepted() {
     let stage = Stage::start().await;
     let (a, b, _worker) = tokio::join!(stage.edge(), stage.edge(), stage.worker());
     let (mut anna, mut bert) = tokio::join!(Client::connect(&a), Client::connect(&b));
@@ -36,7 +36,7 @@ async fn of_two_messages_at_the_same_instant_exactly_one_is_accepted() {
 }
 
 #[tokio::test]
-async fn the_same_request_at_the_same_instant_is_one_turn() {
+async fn concurrent_equal_requests_are_one_turn() {
     let stage = Stage::start().await;
     let (a, b, _worker) = tokio::join!(stage.edge(), stage.edge(), stage.worker());
     let (mut anna, mut bert) = tokio::join!(Client::connect(&a), Client::connect(&b));
@@ -60,7 +60,7 @@ async fn the_same_request_at_the_same_instant_is_one_turn() {
 
 /// A client without an answer sends its message again, on any edge and at any time: still one turn.
 #[tokio::test]
-async fn a_message_that_is_sent_again_is_the_same_turn() {
+async fn a_repeated_message_is_the_same_turn() {
     let stage = Stage::start().await;
     let (a, b, _worker) = tokio::join!(stage.edge(), stage.edge(), stage.worker());
     let (mut anna, mut bert) = tokio::join!(Client::connect(&a), Client::connect(&b));
@@ -101,7 +101,7 @@ async fn again_after_the_end(client: &mut Client, session: &Session) -> Value {
 }
 
 #[tokio::test]
-async fn a_message_that_is_sent_again_after_a_failure_gets_the_failure() {
+async fn a_message_repeated_after_a_failure_gets_the_failure() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;

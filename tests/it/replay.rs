@@ -174,7 +174,7 @@ impl Story {
 }
 
 #[tokio::test]
-async fn frames_from_the_log_are_those_that_the_client_got() {
+async fn frames_from_the_log_equal_the_clients_frames() {
     let stage = Stage::start().await;
     let tools = vec![
         Tool::answers("look", "seen"),
@@ -253,7 +253,7 @@ async fn frames_from_the_log_are_those_that_the_client_got() {
 
 /// Events from before the frame trace: each call's text is shown as one frame.
 #[tokio::test]
-async fn a_text_without_its_frames_is_one_and_that_is_said() {
+async fn a_text_without_a_frame_trace_is_one_frame_with_a_note() {
     let stage = Stage::start().await;
     let clear = [("SMOOTH_AGENT_MASTER_KEY", "")];
     let (edge, _worker) = tokio::join!(stage.edge_with(&clear), stage.worker_with(&clear));
@@ -362,7 +362,7 @@ async fn sessions_organisations_and_spans_are_replayed() {
 }
 
 #[tokio::test]
-async fn a_replay_that_follows_goes_on_with_what_happens() {
+async fn a_following_replay_continues_with_new_events() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;
@@ -414,7 +414,7 @@ fn handshake(address: &str, host: &str, origin: Option<&str>) -> Request<()> {
 }
 
 #[tokio::test]
-async fn a_page_shows_the_replay_and_is_obeyed() {
+async fn a_page_shows_the_replay_and_controls_it() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;
@@ -458,7 +458,7 @@ async fn a_page_shows_the_replay_and_is_obeyed() {
 
 /// Other origins' pages in the same browser must not read the conversation.
 #[tokio::test]
-async fn a_replay_is_served_to_its_own_page_alone() {
+async fn a_replay_is_served_only_to_its_own_page() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;

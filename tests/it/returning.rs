@@ -55,7 +55,7 @@ async fn known(edge: &Edge, fingerprint: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_browser_that_comes_back_finds_its_last_session() {
+async fn a_returning_browser_finds_its_last_session() {
     let stage = Stage::start().await;
     let (a, b, _worker) = tokio::join!(stage.edge_with(&OPEN), stage.edge_with(&OPEN), stage.worker());
     let mut client = Client::connect(&a).await;
@@ -97,7 +97,7 @@ async fn a_fingerprint_is_no_proof() {
 }
 
 #[tokio::test]
-async fn pages_are_held_to_the_agents_policy() {
+async fn the_agents_policy_applies_to_pages() {
     let stage = Stage::start().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("policies.json");
@@ -142,7 +142,7 @@ fn asked(session: &Session, fields: Value) -> Value {
 }
 
 #[tokio::test]
-async fn who_proves_an_address_gets_its_conversations_back() {
+async fn a_proved_address_gets_its_conversations_back() {
     let stage = Stage::start().await;
     let otp = OtpService::start(&stage.nats, "reference-org", true).await;
     let tokens = [("AUTH_JWT_HS256_SECRET", SECRET)];
@@ -211,7 +211,7 @@ async fn who_proves_an_address_gets_its_conversations_back() {
 }
 
 #[tokio::test]
-async fn nobody_is_flooded_with_codes() {
+async fn codes_to_an_address_are_limited() {
     let stage = Stage::start().await;
     let edge = stage.edge_with(&OPEN).await;
     let mut client = Client::connect(&edge).await;

@@ -64,7 +64,7 @@ fn peak_kib(pid: u32) -> u64 {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn clients_that_do_not_read_are_closed_and_hold_up_nobody() {
+async fn clients_that_do_not_read_are_closed_without_delaying_others() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     stage.gateway.respond_with(much_text);
@@ -98,7 +98,7 @@ async fn clients_that_do_not_read_are_closed_and_hold_up_nobody() {
 
 /// Results of control characters take six times their size in a frame.
 #[tokio::test]
-async fn a_client_that_reads_late_gets_all_that_large_results_make() {
+async fn a_late_reader_gets_all_frames_of_large_results() {
     let results = 24;
     let stage = Stage::start().await;
     let large: &'static str = "\u{1}".repeat(64 * 1024).leak();

@@ -54,7 +54,7 @@ pub async fn put_stray(stage: &Stage, session: &Session, kind: &str, version: &s
 }
 
 #[tokio::test]
-async fn a_wrong_event_stops_neither_visitors_nor_operators() {
+async fn a_malformed_event_stops_neither_visitors_nor_operators() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;
@@ -92,7 +92,7 @@ async fn a_wrong_event_stops_neither_visitors_nor_operators() {
 }
 
 #[tokio::test]
-async fn a_conversation_that_a_newer_version_has_closed_can_be_read() {
+async fn a_conversation_closed_by_a_newer_version_can_be_read() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;
@@ -126,7 +126,7 @@ async fn an_operator_ends_a_turn_that_hangs() {
 }
 
 #[tokio::test]
-async fn an_edge_of_a_pool_that_is_not_there_says_so() {
+async fn an_edge_with_a_missing_pool_says_so() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge_with(&[("SMOOTH_AGENT_POOL", "nowhere")]), stage.worker());
     let ready = http::send(&edge, "GET", "/ready", &[], None).await;

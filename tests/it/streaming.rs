@@ -28,7 +28,7 @@ fn contents(tokens: &[&str]) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn text_arrives_whole_however_it_is_cut_into_packets_and_repeated() {
+async fn text_arrives_whole_across_packets_and_repetitions() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;
@@ -88,7 +88,7 @@ async fn usage_and_cost_are_the_gateways_and_summed_over_the_turn() {
 }
 
 #[tokio::test]
-async fn reasoning_is_streamed_apart_and_is_no_part_of_the_answer() {
+async fn reasoning_is_streamed_separately_from_the_answer() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;
@@ -125,7 +125,7 @@ async fn a_client_that_wants_no_stream_gets_prompts_and_the_end() {
 
 /// An empty final text falls back to the text streamed before the tool ran.
 #[tokio::test]
-async fn an_answer_that_was_given_before_a_tool_call_is_the_answer() {
+async fn text_before_a_tool_call_is_the_answer_of_an_empty_reply() {
     let stage = Stage::start().await;
     let _provider = Provider::start(&stage.nats, vec![Tool::answers("note", "noted")]).await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());

@@ -37,7 +37,7 @@ async fn resuming(edge: &Edge) -> Client {
 }
 
 #[tokio::test]
-async fn a_visitor_who_reloads_during_an_approval_goes_on_with_a_new_message() {
+async fn a_visitor_may_reload_during_an_approval_and_send_a_new_message() {
     let stage = Stage::start().await;
     let provider = gated_tool(&stage).await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
@@ -92,7 +92,7 @@ async fn events(log: &turnstream::log::nats::NatsLog, session: &Session) -> Vec<
 }
 
 #[tokio::test]
-async fn a_turn_stays_for_who_can_answer_it_and_while_it_runs() {
+async fn a_running_or_answerable_turn_is_not_superseded() {
     let stage = Stage::start().await;
     let _provider = gated_tool(&stage).await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
@@ -118,7 +118,7 @@ async fn a_turn_stays_for_who_can_answer_it_and_while_it_runs() {
 }
 
 #[tokio::test]
-async fn a_request_id_that_comes_again_with_another_message_is_another_turn() {
+async fn a_repeated_request_id_with_another_message_is_another_turn() {
     let stage = Stage::start().await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let (mut first, mut second) = tokio::join!(Client::connect(&edge), Client::connect(&edge));
@@ -157,7 +157,7 @@ async fn a_request_id_that_comes_again_with_another_message_is_another_turn() {
 }
 
 #[tokio::test]
-async fn a_turn_that_no_worker_is_there_for_is_ended() {
+async fn a_turn_without_a_worker_is_ended() {
     let stage = Stage::start().await;
     let edge = stage.edge_with(&[("SMOOTH_AGENT_TURN_LIMIT_SECS", "1")]).await;
     let (mut client, mut gone) = tokio::join!(Client::connect(&edge), Client::connect(&edge));
@@ -175,7 +175,7 @@ async fn a_turn_that_no_worker_is_there_for_is_ended() {
 }
 
 #[tokio::test]
-async fn a_turn_that_no_worker_takes_is_ended_though_nobody_watches() {
+async fn an_unclaimed_turn_is_ended_without_a_watching_client() {
     let stage = Stage::start().await;
     let limit = [("SMOOTH_AGENT_TURN_LIMIT_SECS", "1")];
     let (one, other, mut worker) = tokio::join!(stage.edge_with(&limit), stage.edge_with(&limit), stage.worker());

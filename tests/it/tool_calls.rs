@@ -85,7 +85,7 @@ async fn calls_of_one_reply_run_in_parallel_and_keep_the_models_order() {
 }
 
 #[tokio::test]
-async fn what_goes_wrong_with_a_call_is_told_to_the_model() {
+async fn a_calls_failure_is_told_to_the_model() {
     let mut s = scene(vec![
         Tool::fails("refuses", 403, "not on a Sunday"),
         Tool::is_silent("mute_reader").with("timeout_ms", "300").with("idempotent", "true"),
@@ -123,7 +123,7 @@ async fn what_goes_wrong_with_a_call_is_told_to_the_model() {
 }
 
 #[tokio::test]
-async fn a_provider_that_vanishes_between_offer_and_call_is_an_error_result() {
+async fn a_provider_lost_before_the_call_is_an_error_result() {
     let s = scene(vec![Tool::answers("fleeting", "never")]).await;
     let Scene { stage, provider, edge: _edge, _worker, mut client, session } = s;
     let gate = Gate::new();
@@ -219,7 +219,7 @@ async fn gated_calls_park_one_after_the_other_and_a_double_click_approves_only_o
 
 /// Approvals of one prompt from two edges at the same instant.
 #[tokio::test]
-async fn of_two_decisions_at_the_same_instant_exactly_one_counts() {
+async fn of_two_concurrent_decisions_exactly_one_counts() {
     let mut s = scene(vec![Tool::answers("pay", "paid").with("confirm", "true")]).await;
     let second_edge = s.stage.edge().await;
     let mut other = Client::connect(&second_edge).await;
@@ -247,7 +247,7 @@ async fn of_two_decisions_at_the_same_instant_exactly_one_counts() {
 /// A worker dies between a call and its result: an idempotent tool runs again under the same idempotency key, any other one
 /// is never repeated.
 #[tokio::test]
-async fn a_call_without_a_result_is_repeated_only_where_that_is_harmless() {
+async fn a_call_without_a_result_is_repeated_only_if_idempotent() {
     let stage = Stage::start().await;
     let (release, reader) = Tool::held("reader", "read");
     let reader = reader.with("idempotent", "true");

@@ -127,7 +127,7 @@ fn steps<'a>(turn: &'a Value, kind: &str) -> Vec<&'a Value> {
 }
 
 #[tokio::test]
-async fn a_report_tells_all_of_a_conversation() {
+async fn a_report_shows_the_whole_conversation() {
     let scene = scene().await;
     let (report, stored) = (scene.get("report", 200).await, scene.stored().await);
     for (name, value) in [
@@ -197,7 +197,7 @@ async fn a_report_tells_all_of_a_conversation() {
 }
 
 #[tokio::test]
-async fn the_page_of_a_report_holds_text_and_nothing_that_runs() {
+async fn the_page_of_a_report_holds_no_active_content() {
     let scene = scene().await;
     let path = format!("/admin/audit/conversations/{}/report", scene.session.conversation);
     let bearer = format!("Bearer {}", of_role("curator"));
@@ -310,7 +310,7 @@ fn same_moment(a: &Value, b: &Value) -> bool {
 }
 
 #[tokio::test]
-async fn what_was_forged_is_shown_and_told() {
+async fn forged_events_are_shown_and_reported() {
     let scene = scene().await;
     assert_eq!(scene.get("verification", 200).await["isIntact"], true);
     let before = scene.stored().await.len();
@@ -381,7 +381,7 @@ async fn conversations_are_found_by_words_and_days() {
 }
 
 #[tokio::test]
-async fn the_auditors_page_is_for_everybody_and_holds_nothing() {
+async fn the_auditors_page_is_public_and_holds_no_data() {
     let stage = Stage::start().await;
     let edge = stage.edge_with(&WITH_TOKENS).await;
     let answer = send(&edge, "GET", "/audit", &[], None).await;
@@ -399,7 +399,7 @@ async fn the_auditors_page_is_for_everybody_and_holds_nothing() {
 }
 
 #[tokio::test]
-async fn a_takeover_and_what_was_called_again_are_told() {
+async fn a_takeover_and_repeated_calls_are_reported() {
     let stage = Stage::start().await;
     let (release, held) = Tool::held("look", "seen");
     let provider = Provider::start(&stage.nats, vec![held.with("idempotent", "true")]).await;
@@ -429,7 +429,7 @@ async fn a_takeover_and_what_was_called_again_are_told() {
 }
 
 #[tokio::test]
-async fn what_is_redacted_or_erased_is_not_shown() {
+async fn redacted_and_erased_values_are_not_shown() {
     let scene = scene().await;
     let curator = of_role("curator");
     let paths = ["events?limit=200", "states?limit=200", "report"]

@@ -70,7 +70,7 @@ pub fn policies() -> (tempfile::TempDir, String) {
 }
 
 #[tokio::test]
-async fn a_policy_says_which_pages_may_open_sessions() {
+async fn a_policy_decides_which_pages_may_open_sessions() {
     let stage = Stage::start().await;
     let (_folder, path) = policies();
     let strict = [("WIDGET_AUTH_FILE", path.as_str()), ("WIDGET_AUTH_STRICT", "yes")];
@@ -98,7 +98,7 @@ async fn a_policy_says_which_pages_may_open_sessions() {
 }
 
 #[tokio::test]
-async fn a_hosts_word_counts_once_on_all_edges() {
+async fn a_signed_assertion_counts_once_on_all_edges() {
     let stage = Stage::start().await;
     let (_folder, path) = policies();
     let variables = [("WIDGET_AUTH_FILE", path.as_str())];

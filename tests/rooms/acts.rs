@@ -53,7 +53,7 @@ fn acts() -> Vec<Command> {
 }
 
 #[tokio::test]
-async fn what_is_stored_after_its_person_was_told_of_an_error_counts_for_nothing() {
+async fn events_stored_after_the_client_got_an_error_are_void() {
     for act in acts() {
         let spy = Spy::default();
         let key = parked(&spy).await;
@@ -74,7 +74,7 @@ async fn what_is_stored_after_its_person_was_told_of_an_error_counts_for_nothing
 }
 
 #[tokio::test]
-async fn what_was_stored_in_time_counts_although_nobody_heard_of_it() {
+async fn events_stored_in_time_count_without_an_ack() {
     for act in acts() {
         let spy = Spy::default();
         let key = parked(&spy).await;
@@ -87,7 +87,7 @@ async fn what_was_stored_in_time_counts_although_nobody_heard_of_it() {
 }
 
 #[tokio::test]
-async fn what_was_erased_is_read_by_no_process_that_had_it() {
+async fn erased_payloads_are_unreadable_in_every_process() {
     let server = Server::start().await;
     let log = server.sealing_log();
     for class in [Class::Said, Class::Tools] {
@@ -116,7 +116,7 @@ async fn what_was_erased_is_read_by_no_process_that_had_it() {
 }
 
 #[tokio::test]
-async fn an_erasure_is_learnt_from_the_ledger_when_the_word_is_missed() {
+async fn a_missed_erasure_message_is_learnt_from_the_ledger() {
     let server = Server::start().await;
     let (log, conversation) = (server.sealing_log(), id(77));
     let (forgotten, mut heard) = tokio::sync::mpsc::unbounded_channel();
@@ -155,7 +155,7 @@ async fn an_erasure_is_learnt_from_the_ledger_when_the_word_is_missed() {
 }
 
 #[tokio::test]
-async fn an_erased_conversation_is_known_by_its_kinds_alone() {
+async fn an_erased_conversation_keeps_only_its_event_kinds() {
     let server = Server::start().await;
     let log = server.sealing_log();
     let key = parked(&log).await;

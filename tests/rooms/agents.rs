@@ -38,7 +38,7 @@ fn versions(agents: usize, versions: usize) -> impl Iterator<Item = (String, Str
 }
 
 #[tokio::test]
-async fn a_start_reads_what_holds_and_not_what_held() {
+async fn a_start_reads_only_current_configurations() {
     let server = Server::start().await;
     write(&server, versions(AGENTS, VERSIONS)).await;
     // The clock is ahead, so these entries are too old to be read again for slow replicas.
@@ -84,7 +84,7 @@ async fn a_start_reads_what_holds_and_not_what_held() {
 }
 
 #[tokio::test]
-async fn of_a_version_that_can_not_be_read_the_one_before_it_holds() {
+async fn an_unreadable_version_leaves_the_previous_one_in_force() {
     let server = Server::start().await;
     write(&server, versions(3, 5)).await;
     write(&server, [("agent-0".to_string(), "garbage".to_string())].into_iter()).await;

@@ -162,7 +162,7 @@ fn each_state_accepts_its_commands_and_no_others() {
 }
 
 #[test]
-fn refusals_say_what_stands_against_a_command() {
+fn refusals_name_the_reason() {
     let ended = Story::given([opened()]);
     let names = ["claim", "record", "approve", "decline", "expire", "cancel", "supersede", "abandon", "end"];
     let reasons = [
@@ -190,7 +190,7 @@ fn a_session_can_be_opened_in_every_state() {
 }
 
 #[test]
-fn a_session_that_declares_nothing_keeps_what_was_declared() {
+fn a_session_without_declarations_keeps_the_previous_ones() {
     use turnstream::domain::event::SessionOpened;
     let declares = |list: &[&str]| {
         let supports = Some(list.iter().map(|name| name.to_string()).collect());
@@ -203,7 +203,7 @@ fn a_session_that_declares_nothing_keeps_what_was_declared() {
 }
 
 #[test]
-fn a_conversation_is_named_by_people_and_else_by_its_first_words() {
+fn a_conversation_is_named_by_a_person_or_its_first_words() {
     let rename = |title: &str| Command::Rename { title: title.into(), by: Some(id(3)) };
     let entitle = || Command::Entitle { title: "By a model".into() };
     let mut story = Story::default();
@@ -390,7 +390,7 @@ fn a_crash_between_intent_and_result() {
 }
 
 #[test]
-fn the_unknown_is_stated_before_anything_is_called() {
+fn an_unknown_outcome_is_stated_before_any_call() {
     let mut story = Story::with_calls(vec![idempotent("read"), call("send"), call("post")]);
     story.happens(called(10, story.epoch(), "send"));
     let mut story = story.and_claimed();
@@ -414,7 +414,7 @@ fn the_model_is_asked_as_often_as_allowed() {
 }
 
 #[test]
-fn a_turn_that_is_claimed_again_and_again_is_given_up() {
+fn a_turn_claimed_too_often_is_given_up() {
     let mut story = Story::given([opened(), requested(10)]);
     for _ in 0..limits::CLAIMS_MAX {
         story = story.and_claimed();
@@ -424,7 +424,7 @@ fn a_turn_that_is_claimed_again_and_again_is_given_up() {
 }
 
 #[test]
-fn every_step_forward_forgives_earlier_claims() {
+fn progress_resets_the_count_of_claims() {
     let worn_out = |mut story: Story| {
         for _ in 0..limits::CLAIMS_MAX {
             story = story.and_claimed();

@@ -32,7 +32,7 @@ fn with_turns(turns: u64, question: &str, answer: &str) -> Story {
 }
 
 #[test]
-fn a_request_that_was_stored_too_late_is_void() {
+fn a_request_stored_too_late_is_void() {
     let late = |stored_after: i64| {
         let request = TurnRequested { not_after: second(100), ..request(10) };
         let stored_at = second(100) + chrono::TimeDelta::microseconds(stored_after);
@@ -170,7 +170,7 @@ fn events_of_no_turn_another_turn_or_an_ended_turn_change_nothing() {
 }
 
 #[test]
-fn what_a_fenced_worker_says_changes_nothing() {
+fn events_of_a_fenced_worker_change_nothing() {
     let mut story = Story::given([opened(), requested(10)]).and_claimed();
     story.happens(replied(10, 9, vec![gated("pay")]));
     let state = story.and_claimed().state;
@@ -220,7 +220,7 @@ fn a_chain_is_folded_in_its_order() {
 }
 
 #[test]
-fn outcomes_are_told_apart() {
+fn outcomes_are_distinguished() {
     let cancelled = turnstream::domain::event::TurnCancelled {
         turn: id(10),
         request_id: "r".into(),
@@ -242,7 +242,7 @@ fn outcomes_are_told_apart() {
 }
 
 #[test]
-fn the_memory_of_a_fold_counts_what_can_be_large() {
+fn a_folds_size_counts_its_large_parts() {
     const LARGE_BYTES: usize = 100_000;
     let large = "x".repeat(LARGE_BYTES);
     let image = Image { content: Content::Url(large.clone()), detail: None };
@@ -265,7 +265,7 @@ fn shown() -> Option<Shown> {
 }
 
 #[test]
-fn what_was_shown_of_a_cancelled_turn_is_recorded_once_it_is_over_and_changes_nothing() {
+fn a_cancelled_turns_frame_trace_is_recorded_after_its_end() {
     let mut story = Story::given([opened(), requested(10)]).and_claimed();
     let epoch = story.state.last_seq;
     let released = TurnReleased { turn: id(10), epoch, shown: shown() };
@@ -294,7 +294,7 @@ fn what_was_shown_of_a_cancelled_turn_is_recorded_once_it_is_over_and_changes_no
 }
 
 #[test]
-fn the_fold_keeps_nothing_of_how_an_answer_was_shown() {
+fn the_fold_keeps_no_frame_traces() {
     let with = |shown: Option<Shown>| {
         let mut story = Story::given([opened(), requested(10)]).and_claimed();
         let epoch = story.state.last_seq;
@@ -311,7 +311,7 @@ fn the_fold_keeps_nothing_of_how_an_answer_was_shown() {
 }
 
 #[test]
-fn an_event_that_was_stored_too_late_changes_nothing() {
+fn an_event_stored_too_late_changes_nothing() {
     let late = |event: &Event, seq| {
         let mut recorded = recorded(seq, event.clone());
         recorded.event.set_not_after(recorded.stored_at - chrono::Duration::milliseconds(1));
@@ -387,7 +387,7 @@ fn a_proof_for_an_erased_contact_counts_no_more() {
 }
 
 #[test]
-fn a_claim_is_over_the_one_that_its_worker_has_seen() {
+fn a_claim_names_the_previous_claim() {
     let story = Story::claimed();
     let (item, epoch) = (story.turn().item, story.epoch());
     // The first claim is from a worker that has not seen the standing claim, the second from one that found it lapsed.
@@ -412,7 +412,7 @@ fn one_turn_at_a_time() {
 }
 
 #[test]
-fn calls_of_a_reply_that_is_not_whole_are_stated_and_never_made() {
+fn calls_of_an_incomplete_reply_are_stated_and_never_made() {
     let endings = [Ending::Cut, Ending::Filtered, Ending::Refused, Ending::Unmarked, Ending::Other];
     for ending in endings.map(Some).into_iter().chain([Some(Ending::Whole), None]) {
         let mut story = Story::claimed();

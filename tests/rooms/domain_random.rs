@@ -264,7 +264,7 @@ fn is_not_stuck(state: &Conversation, turn: &Turn) -> Result<(), TestCaseError> 
 
 proptest! {
     #[test]
-    fn whatever_is_decided_holds_together(moves in prop::collection::vec(any_move(), 1..80)) {
+    fn random_decisions_keep_the_invariants(moves in prop::collection::vec(any_move(), 1..80)) {
         let mut world = World::default();
         let mut history = Vec::new();
         for what in &moves {

@@ -70,7 +70,7 @@ const ACCEPTED: &str = "immediate_response";
 const ANSWER: &str = "eventual_response";
 
 #[test]
-fn what_a_cancelled_turn_had_shown_comes_before_its_end_and_nothing_after_it() {
+fn a_cancelled_turns_frames_come_before_its_end() {
     // The cancel comes in second 4; the next turn begins before the worker has released its trace.
     let shown = said(3, &["one ", "two ", "three "]);
     let events = vec![
@@ -89,7 +89,7 @@ fn what_a_cancelled_turn_had_shown_comes_before_its_end_and_nothing_after_it() {
 }
 
 #[test]
-fn a_cancelled_turn_whose_worker_says_nothing_ends_all_the_same() {
+fn a_cancelled_turn_ends_without_its_worker() {
     let events = vec![opened(), requested(10), started(10, 2), cancelled(10), requested(11), cancelled(11)];
     assert_eq!(seen(events).0, [ACCEPTED, "cancelled", ACCEPTED, "cancelled"]);
     // A follower of the log gets the terminal frame when no more events come, and ignores the late release.
@@ -125,7 +125,7 @@ fn a_call_that_begins_anew_is_marked_and_not_shown_again_until_it_is_over() {
 }
 
 #[test]
-fn a_worker_that_died_leaves_a_gap_and_one_that_is_fenced_says_nothing() {
+fn a_dead_worker_leaves_a_gap_and_a_fenced_one_no_frames() {
     let Event::TurnFailed(failure) = failed(10, 3) else { panic!() };
     let failure = |epoch| Event::TurnFailed(TurnFailed { epoch, shown: said(4, &["half "]), ..failure.clone() });
     let events = vec![opened(), requested(10), started(10, 2), started(10, 2), failure(3), failure(4)];

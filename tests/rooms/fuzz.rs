@@ -218,7 +218,7 @@ fn signed(claims: &Value) -> String {
 }
 
 #[test]
-fn tokens_and_hosts_words() {
+fn tokens_and_signed_assertions() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let auth = |mode| Auth { mode, hs256_secret: Some(SECRET.into()), ..Auth::default() };
     let [signing, trusting] = [AuthMode::Jwt, AuthMode::Trusted].map(|mode| Verifier::new(&auth(mode)).unwrap());
@@ -303,7 +303,7 @@ fn stored_samples() -> Vec<(BTreeMap<String, String>, Value)> {
 }
 
 #[test]
-fn stored_events_and_what_is_folded_of_them() {
+fn stored_events_and_their_folds() {
     let samples = stored_samples();
     let one = (any::<Index>(), edits(), cuts(), (any::<Index>(), cuts()));
     let inputs = prop::collection::vec(one, 1..6);
@@ -401,7 +401,7 @@ fn configurations_of_agents() {
 }
 
 #[test]
-fn forms_and_what_is_filled_in() {
+fn forms_and_their_answers() {
     let choices = json!({"reason": "r", "questions": [{
         "question": "Which?", "header": "Size", "multiSelect": true, "options": [{"label": "M"}, {"label": "L", "description": "d"}],
     }]});

@@ -100,7 +100,7 @@ fn every_prefix_of_a_recorded_conversation_is_replayed_to_the_same_bytes() {
 }
 
 #[test]
-fn the_recorded_log_is_as_it_was_written() {
+fn the_recorded_log_is_reproduced_exactly() {
     let mut verifier = Verifier::default();
     messages().iter().for_each(|message| verifier.take(message));
     assert_eq!((verifier.report.broken, verifier.report.without_digest), (0, 0), "{}", verifier.report);

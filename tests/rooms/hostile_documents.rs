@@ -56,7 +56,7 @@ fn unfolding(text: &[u8], times: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn what_is_harmless_is_read_as_ever() {
+async fn harmless_documents_are_read() {
     let page = read(Form::Html, "<title>T</title><main><h1>Returns</h1><p>Within 17 days.</p></main>").await.unwrap();
     assert_eq!(page.extracted.title.as_deref(), Some("T"));
     assert_eq!(page.pieces[0].text, "# Returns\n\nWithin 17 days.");
@@ -70,7 +70,7 @@ async fn what_is_harmless_is_read_as_ever() {
 }
 
 #[tokio::test]
-async fn a_pdf_that_is_deep_or_unfolds_is_an_error_of_its_own() {
+async fn a_deep_or_expanding_pdf_is_an_error() {
     for deep in [50_000, 1_000_000] {
         let arrays = format!("/X {}{}", "[".repeat(deep), "]".repeat(deep));
         let in_font = within(3, Form::Pdf, pdf(b"BT ET", "", &arrays)).await;
@@ -85,7 +85,7 @@ async fn a_pdf_that_is_deep_or_unfolds_is_an_error_of_its_own() {
 }
 
 #[tokio::test]
-async fn pages_and_texts_without_measure_come_to_an_end() {
+async fn oversized_pages_and_texts_end_in_time() {
     const ALL: usize = 8 * 1024 * 1024 - 100;
     assert!(within(1, Form::Html, "<div>".repeat(200_000) + "x").await.is_err());
     assert!(within(1, Form::Html, "<a><b><i><div>".repeat(ALL / 14)).await.is_err());

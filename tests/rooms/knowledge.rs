@@ -75,7 +75,7 @@ impl Drop for Follower {
 }
 
 #[tokio::test]
-async fn every_index_finds_what_was_written_and_what_changed() {
+async fn every_index_finds_written_and_changed_documents() {
     let server = Server::start().await;
     let store = Store::new(server.client.clone());
     let (one, two) = (Follower::start(&server), Follower::start(&server));
@@ -110,7 +110,7 @@ async fn every_index_finds_what_was_written_and_what_changed() {
 }
 
 #[tokio::test]
-async fn a_new_index_answers_as_one_that_was_always_there() {
+async fn a_new_index_answers_like_an_old_one() {
     let server = Server::start().await;
     let store = Store::new(server.client.clone());
     let old = Follower::start(&server);
@@ -138,7 +138,7 @@ async fn a_new_index_answers_as_one_that_was_always_there() {
 }
 
 #[tokio::test]
-async fn an_index_begins_again_when_the_stream_does() {
+async fn a_recreated_stream_rebuilds_the_index() {
     let server = Server::start().await;
     let store = Store::new(server.client.clone());
     store.put("acme", document("a.md", Acl::Public), vec![chunk("of the past")]).await.unwrap();
@@ -178,7 +178,7 @@ fn names(texts: &[&str]) -> BTreeSet<String> {
 
 /// Every kind of reader queries every combination of organisation, set and list of readers, with words and vectors.
 #[tokio::test]
-async fn nobody_finds_what_they_may_not_read() {
+async fn restricted_passages_are_found_only_by_their_readers() {
     let server = Server::start().await;
     let store = Store::new(server.client.clone());
     let (orgs, sets) = (["acme", "globex", "initech"], ["default", "internal"]);

@@ -94,7 +94,7 @@ async fn a_list_of_thousands_is_paged_from_the_newest_to_the_oldest() {
 ///
 /// The worker had counted the event, written the entry, and died before its ack.
 #[tokio::test]
-async fn tokens_are_not_counted_again_when_the_server_has_forgotten_their_id() {
+async fn tokens_are_counted_once_beyond_the_duplicate_window() {
     let server = Server::start().await;
     let context = jetstream::new(server.client.clone());
     let counters = context.get_stream("COUNTERS").await.unwrap().cached_info().config.clone();

@@ -67,7 +67,7 @@ pub async fn fold(log: &impl EventLog, key: &ConversationKey) -> Conversation {
 }
 
 #[tokio::test]
-async fn a_load_is_the_fold_whatever_was_in_memory() {
+async fn a_load_equals_the_fold_for_any_state_in_memory() {
     const TURNS: u64 = 3;
     for known in 0..=TURNS {
         let (spy, key) = (Spy::default(), new_key("acme"));
@@ -82,7 +82,7 @@ async fn a_load_is_the_fold_whatever_was_in_memory() {
 }
 
 #[tokio::test]
-async fn a_conversation_that_many_want_at_once_is_read_once() {
+async fn concurrent_loads_of_a_conversation_read_it_once() {
     let (spy, key) = (Spy::default(), new_key("acme"));
     append_turns(&spy, &key, 10..40).await;
     let expected = fold(&spy, &key).await;
@@ -153,7 +153,7 @@ fn any_event(random: &mut impl RngExt, last: u64) -> Event {
 }
 
 #[tokio::test]
-async fn a_chain_is_folded_alike_whether_it_is_held_or_not() {
+async fn a_chain_is_folded_alike_in_batches_of_any_size() {
     let seed = rand::random::<u64>();
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
@@ -195,7 +195,7 @@ async fn append_large_turn(log: &impl EventLog, key: &ConversationKey, n: u64, b
 }
 
 #[tokio::test]
-async fn a_fold_that_is_larger_than_the_cache_is_kept_all_the_same() {
+async fn a_fold_larger_than_the_cache_is_kept() {
     let (spy, key) = (Spy::default(), new_key("acme"));
     let bytes = limits::FOLDS_CACHED_BYTES as usize + limits::TOOL_RESULT_MAX_BYTES;
     append_large_turn(&spy, &key, 10, bytes).await;
@@ -212,7 +212,7 @@ async fn a_fold_that_is_larger_than_the_cache_is_kept_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_conversation_that_is_not_there_is_empty() {
+async fn a_missing_conversation_is_empty() {
     let conversations = Conversations::new(MemoryLog::default());
     for freshness in [ANY, Freshness::Leader] {
         let state = conversations.load(&new_key("acme"), freshness).await.unwrap();
@@ -232,7 +232,7 @@ async fn the_same_id_in_another_organisation_is_another_conversation() {
 }
 
 #[tokio::test]
-async fn what_memory_knows_and_the_log_does_not_is_let_go() {
+async fn state_in_memory_beyond_the_log_is_dropped() {
     // A log that was restored from a backup lacks later events.
     let (spy, key) = (Spy::default(), new_key("acme"));
     append_turns(&spy, &key, 10..12).await;
@@ -249,7 +249,7 @@ async fn what_memory_knows_and_the_log_does_not_is_let_go() {
 }
 
 #[tokio::test]
-async fn a_load_waits_for_what_the_caller_knows_of() {
+async fn a_load_waits_for_the_callers_sequence() {
     let (spy, key) = (Spy::default(), new_key("acme"));
     append(&spy, &key, opened()).await;
     append_turns(&spy, &key, 10..11).await;
@@ -262,7 +262,7 @@ async fn a_load_waits_for_what_the_caller_knows_of() {
 }
 
 #[tokio::test]
-async fn a_load_of_what_is_nowhere_gives_up() {
+async fn a_load_of_a_missing_sequence_gives_up() {
     tokio::time::pause();
     let conversations = Conversations::new(MemoryLog::default());
     let loaded = conversations.load(&new_key("acme"), Freshness::AtLeast(7)).await;
@@ -336,7 +336,7 @@ async fn an_accepted_command_reads_nothing() {
 }
 
 #[tokio::test]
-async fn whether_a_request_came_too_late_is_said_by_the_log() {
+async fn the_log_decides_whether_a_request_was_late() {
     // The ack arrives after the deadline, but the log stored the event before.
     let (spy, key) = (Spy::default(), new_key("acme"));
     let not_after = chrono::Utc::now() - chrono::TimeDelta::seconds(1);

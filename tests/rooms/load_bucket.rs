@@ -48,7 +48,7 @@ async fn saved(log: &NatsLog, key: &ConversationKey) -> Option<Conversation> {
 }
 
 #[tokio::test]
-async fn a_load_is_the_fold_whatever_the_bucket_holds() {
+async fn a_load_equals_the_fold_for_any_stored_snapshot() {
     let server = Server::start().await;
     let (log, key, other) = (server.log(), new_key("acme"), new_key("acme"));
     append_turns(&log, &key, 10..11).await;
@@ -80,7 +80,7 @@ async fn a_load_is_the_fold_whatever_the_bucket_holds() {
 }
 
 #[tokio::test]
-async fn a_conversation_that_only_the_bucket_knows_is_not_there() {
+async fn a_conversation_known_only_to_the_bucket_is_missing() {
     let server = Server::start().await;
     let (log, key, other) = (server.log(), new_key("acme"), new_key("acme"));
     append_turns(&log, &other, 20..21).await;
@@ -92,7 +92,7 @@ async fn a_conversation_that_only_the_bucket_knows_is_not_there() {
 }
 
 #[tokio::test]
-async fn a_saved_fold_is_what_a_fresh_process_begins_with() {
+async fn a_fresh_process_starts_from_the_snapshot() {
     let server = Server::start().await;
     let (log, key) = (server.log(), new_key("acme"));
     let conversations = Conversations::over_nats(log.clone());
@@ -114,7 +114,7 @@ async fn a_saved_fold_is_what_a_fresh_process_begins_with() {
 }
 
 #[tokio::test]
-async fn a_fold_is_saved_over_whatever_can_not_be_used() {
+async fn an_unusable_snapshot_is_overwritten() {
     let server = Server::start().await;
     let log = server.log();
     let foreign = Conversation { last_seq: 1_000_000, ..Conversation::default() };

@@ -48,7 +48,7 @@ macro_rules! contract {
 contract! {
     an_empty_conversation_has_no_last_event,
     events_follow_each_other_in_one_chain,
-    what_is_read_is_what_was_appended,
+    reads_return_the_appended_events,
     every_kind_of_event_survives_the_log,
     an_append_on_another_last_event_conflicts,
     of_many_racers_one_wins,
@@ -56,7 +56,7 @@ contract! {
     an_event_id_is_taken_once_in_all_conversations,
     a_refused_append_takes_no_id,
     events_have_a_size_limit,
-    conversations_do_not_see_each_other,
+    conversations_are_isolated,
     organisations_with_alike_names_do_not_see_each_other,
     a_sequence_of_another_conversation_is_not_there,
 }
@@ -130,7 +130,7 @@ async fn events_follow_each_other_in_one_chain<L: EventLog>(log: Arc<L>) {
     assert_eq!(chain, seqs);
 }
 
-async fn what_is_read_is_what_was_appended<L: EventLog>(log: Arc<L>) {
+async fn reads_return_the_appended_events<L: EventLog>(log: Arc<L>) {
     let key = new_key("acme");
     let before: DateTime<Utc> = Utc::now();
     let new = new_event(opened());
@@ -253,7 +253,7 @@ async fn events_have_a_size_limit<L: EventLog>(log: Arc<L>) {
     assert_eq!(last(&*log, &key).await.unwrap().recorded.event, largest);
 }
 
-async fn conversations_do_not_see_each_other<L: EventLog>(log: Arc<L>) {
+async fn conversations_are_isolated<L: EventLog>(log: Arc<L>) {
     let keys: Vec<_> = (0..3).map(|_| new_key("acme")).collect();
     let mut expected = vec![0; keys.len()];
     for round in 0..3 {
@@ -312,7 +312,7 @@ mod only_over_nats {
 
     /// The writer does not keep the append rule: its `ce-prev` is the event itself.
     #[tokio::test]
-    async fn an_event_that_does_not_lead_back_is_no_link_of_the_chain() {
+    async fn an_event_that_is_its_own_predecessor_is_no_link_of_the_chain() {
         let server = Server::start().await;
         let (log, key) = (server.log(), new_key("acme"));
         let (source, time) = ("/test".into(), second(1));
@@ -343,7 +343,7 @@ mod only_over_nats {
     }
 
     #[tokio::test]
-    async fn a_server_that_was_killed_goes_on_with_what_it_had() {
+    async fn a_killed_server_keeps_its_messages() {
         let mut server = Server::start().await;
         let (log, key) = (server.log(), new_key("acme"));
         let seq = append_all(&log, &key, vec![opened()]).await[0];

@@ -85,7 +85,7 @@ async fn readable(log: &NatsLog) -> BTreeSet<Uuid> {
 }
 
 #[tokio::test]
-async fn what_is_due_is_erased_batch_by_batch_and_once() {
+async fn due_conversations_are_erased_batch_by_batch_and_once() {
     let server = Server::start().await;
     let log = server.sealing_log();
     let all = conversations(&log, 53).await;
@@ -125,7 +125,7 @@ async fn many_and_large_conversations_are_found() {
 
 /// The conversation that can't be erased has more index entries than one erasure can remove.
 #[tokio::test]
-async fn one_that_can_not_be_erased_is_named_and_costs_no_other() {
+async fn a_conversation_that_can_not_be_erased_is_named_and_delays_no_other() {
     let server = Server::start().await;
     let log = server.sealing_log();
     let all = conversations(&log, 20).await;

@@ -112,7 +112,7 @@ fn told(state: &Conversation) -> impl PartialEq + std::fmt::Debug + use<> {
 }
 
 #[tokio::test]
-async fn a_stray_costs_its_conversation_nothing() {
+async fn a_stray_event_does_not_affect_its_conversation() {
     let server = Server::start().await;
     let log = server.log();
     for (name, stray) in strays() {
@@ -140,7 +140,7 @@ async fn a_stray_costs_its_conversation_nothing() {
 }
 
 #[tokio::test]
-async fn several_strays_one_after_the_other_cost_nothing_either() {
+async fn several_stray_events_in_a_row_have_no_effect() {
     let server = Server::start().await;
     let (log, key) = (server.log(), new_key("acme"));
     append(&log, &key, opened()).await;
@@ -171,7 +171,7 @@ async fn a_stray_before_the_first_event_opens_no_conversation() {
 }
 
 #[tokio::test]
-async fn what_a_newer_program_marks_as_critical_makes_a_conversation_read_only() {
+async fn an_unknown_critical_event_makes_a_conversation_read_only() {
     let server = Server::start().await;
     let log = server.log();
     for stray in [of_kind("turn.imagined", "1!"), with("ce-schemaversion", "2!")] {

@@ -308,7 +308,7 @@ fn collect(folder: &Path, found: &mut Vec<Source>) {
     }
 }
 
-fn nobody(offenders: Vec<String>, rule: &str) {
+fn expect_none(offenders: Vec<String>, rule: &str) {
     assert!(offenders.is_empty(), "{rule}:\n  {}", offenders.join("\n  "));
 }
 
@@ -356,13 +356,13 @@ fn first_names(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_module_says_what_it_is() {
+fn every_module_opens_with_a_doc_comment() {
     let silent = sources(&["src", "tests"]).into_iter().filter(|source| !source.text.starts_with("//! "));
-    nobody(silent.map(|source| source.path).collect(), "a module opens with `//!`");
+    expect_none(silent.map(|source| source.path).collect(), "a module opens with `//!`");
 }
 
 #[test]
-fn rooms_import_only_what_they_may() {
+fn rooms_import_only_permitted_rooms() {
     let mut offenders = Vec::new();
     for source in sources(&["src"]).iter().filter(|source| !source.is_test() && source.path != "src/lib.rs") {
         let room = source.room();
@@ -376,11 +376,11 @@ fn rooms_import_only_what_they_may() {
             }
         }
     }
-    nobody(offenders, "rooms import only what the table allows");
+    expect_none(offenders, "rooms import only what the table allows");
 }
 
 #[test]
-fn the_table_of_rooms_has_no_circles_and_no_ghosts() {
+fn the_table_of_rooms_is_acyclic_and_complete() {
     let mut offenders = Vec::new();
     for (at, (room, allowed)) in ROOMS.iter().enumerate() {
         for name in *allowed {
@@ -392,7 +392,7 @@ fn the_table_of_rooms_has_no_circles_and_no_ghosts() {
             offenders.push(format!("{room} does not exist"));
         }
     }
-    nobody(offenders, "rooms stand on rooms below them");
+    expect_none(offenders, "rooms stand on rooms below them");
 }
 
 #[test]
@@ -406,16 +406,16 @@ fn imports_are_found_in_all_their_forms() {
 }
 
 #[test]
-fn the_nats_client_is_named_only_where_it_is_at_home() {
+fn the_nats_client_is_named_only_in_permitted_files() {
     let named: Vec<String> = sources(&["src"])
         .iter()
         .filter(|source| !source.is_test() && source.product().contains("async_nats::"))
         .map(|source| source.path.clone())
         .collect();
     let strangers = named.iter().filter(|path| !NATS_FILES.contains(&path.as_str()));
-    nobody(strangers.cloned().collect(), "these files name `async_nats`");
+    expect_none(strangers.cloned().collect(), "these files name `async_nats`");
     let gone = NATS_FILES.iter().filter(|path| !named.iter().any(|name| name == *path));
-    nobody(
+    expect_none(
         gone.map(|path| path.to_string()).collect(),
         "these files no longer name `async_nats`; take them off the list",
     );
@@ -444,7 +444,7 @@ fn every_call_of_nats_has_a_bound_in_time() {
         let calls = unbounded_calls(&source.product());
         offenders.extend(calls.iter().map(|call| format!("{}: {call}", source.path)));
     }
-    nobody(offenders, "a call of NATS waits for so long and no longer: wrap it in `soon` or `within`");
+    expect_none(offenders, "a call of NATS waits for so long and no longer: wrap it in `soon` or `within`");
 }
 
 #[test]
@@ -469,16 +469,16 @@ fn subjects_are_built_in_one_file() {
             }
         }
     }
-    nobody(offenders, "subjects stand in the room `subjects`");
+    expect_none(offenders, "subjects stand in the room `subjects`");
 }
 
 #[test]
-fn files_stay_readable() {
+fn files_stay_short() {
     let long = sources(&["src", "tests"]).into_iter().filter_map(|source| {
         let lines = source.text.lines().count();
         (lines > FILE_MAX_LINES).then(|| format!("{}: {lines} lines", source.path))
     });
-    nobody(long.collect(), "a file has 500 lines at most");
+    expect_none(long.collect(), "a file has 500 lines at most");
 }
 
 #[test]
@@ -491,5 +491,5 @@ fn nothing_is_left_unfinished() {
             }
         }
     }
-    nobody(offenders, "nothing unfinished, ignored or dead");
+    expect_none(offenders, "nothing unfinished, ignored or dead");
 }

@@ -156,7 +156,7 @@ fn refused() -> Vec<Value> {
 }
 
 #[test]
-fn the_schema_takes_what_the_program_takes() {
+fn the_schema_accepts_the_programs_frames() {
     let schema = validator(&json_file("spec/actions.schema.json"));
     let judge = |frame: &Value, expected: bool| {
         let read = actions::read(&frame.to_string()).map_err(|(_, bad)| bad).and_then(|request| check(&request));

@@ -20,7 +20,7 @@ fn takes(config: &Value) -> bool {
 }
 
 #[test]
-fn the_guides_example_is_one_and_is_written_again_as_it_was() {
+fn the_guides_example_round_trips() {
     let example = example();
     assert_valid(&validator(&json_file("spec/agent.schema.json")), &example, "the example");
     let config = AgentConfig::parse(example.to_string().as_bytes()).unwrap();
@@ -30,7 +30,7 @@ fn the_guides_example_is_one_and_is_written_again_as_it_was() {
 }
 
 #[test]
-fn what_the_schema_refuses_the_program_refuses() {
+fn the_program_refuses_invalid_configurations_like_the_schema() {
     let schema = validator(&json_file("spec/agent.schema.json"));
     for wrong in [
         json!([]),

@@ -84,7 +84,7 @@ fn every_reference_resolves() {
 }
 
 #[test]
-fn every_operation_and_message_is_of_a_channel_that_is_there() {
+fn every_operation_and_message_has_a_channel() {
     let document = document();
     let all = |name: &str| document.pointer(name).unwrap().as_object().unwrap().clone();
     let used: Vec<String> = all("/operations")

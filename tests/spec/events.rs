@@ -68,7 +68,7 @@ fn every_event_has_a_schema_and_a_sample() {
 }
 
 #[test]
-fn every_sample_decodes_and_is_written_again_as_it_was() {
+fn every_sample_round_trips() {
     let schema = json_file("spec/events.schema.json");
     for (name, sample) in samples() {
         let (envelope, event) = sample.decode().unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -89,7 +89,7 @@ fn every_sample_decodes_and_is_written_again_as_it_was() {
 }
 
 #[test]
-fn a_reader_takes_fields_that_it_does_not_know() {
+fn a_reader_ignores_unknown_fields() {
     let schema = json_file("spec/events.schema.json");
     for (name, mut sample) in samples() {
         let (_, known) = sample.decode().unwrap();
@@ -118,7 +118,7 @@ fn add_a_field_everywhere(value: &mut Value) {
 }
 
 #[test]
-fn the_schema_requires_exactly_the_fields_that_a_reader_needs() {
+fn the_schema_requires_exactly_the_fields_of_the_reader() {
     let schema = json_file("spec/events.schema.json");
     for (name, sample) in samples() {
         let validator = definition(&schema, sample.decode().unwrap().1.kind());
@@ -147,7 +147,7 @@ fn fields(value: &Value, place: String) -> Vec<String> {
 }
 
 #[test]
-fn a_reader_refuses_what_it_cannot_know() {
+fn a_reader_refuses_newer_and_malformed_events() {
     let changed = |name: &str, value: Option<&str>| {
         let mut sample = sample("turn.started");
         match value {
@@ -165,7 +165,7 @@ fn a_reader_refuses_what_it_cannot_know() {
 }
 
 #[test]
-fn a_requested_turn_has_the_id_that_its_request_makes() {
+fn a_requested_turn_has_the_id_of_its_request() {
     let (envelope, Event::TurnRequested(requested)) = sample("turn.requested").decode().unwrap() else { panic!() };
     // The oldest sample is from a version that hashed the id without the message.
     let earlier = ids::turn_id_without_message(envelope.conversation, requested.session, &requested.request_id);
@@ -212,7 +212,7 @@ fn the_samples_fold_to_a_conversation() {
 }
 
 #[test]
-fn the_session_record_is_written_again_as_it_was() {
+fn the_session_record_round_trips() {
     let schema = definition(&json_file("spec/events.schema.json"), "session");
     for name in ["session", "session.proved"] {
         let sample = Sample::of(&json_file(&format!("spec/samples/{name}.json")));

@@ -178,7 +178,7 @@ fn page() -> MessagePage {
 }
 
 #[test]
-fn the_samples_are_what_the_program_renders() {
+fn the_samples_match_the_rendered_frames() {
     let samples = json_files("spec/samples/frames");
     let rendered = rendered();
     for (name, frame) in &rendered {

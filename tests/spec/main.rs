@@ -13,7 +13,7 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 
 #[test]
-fn the_committed_schemas_are_those_of_the_types() {
+fn the_committed_schemas_match_the_types() {
     for (name, content) in turnstream::spec::files() {
         let committed = fs::read_to_string(path(&format!("spec/{name}"))).unwrap_or_default();
         assert!(committed == content, "spec/{name} is not what the types say; run `turnstream spec`");

@@ -29,7 +29,7 @@ fn every_reference_resolves() {
 }
 
 #[test]
-fn it_has_the_routes_of_the_program() {
+fn the_document_has_the_programs_routes() {
     let document = json_file("spec/openapi.json");
     let mut described = 0;
     for (path, methods) in document["paths"].as_object().unwrap() {

@@ -290,7 +290,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_text_whatever_it_holds() {
+    fn text_is_escaped() {
         for (text, shown) in [
             ("a < b & \"c\" > 'd'", "a &lt; b &amp; &quot;c&quot; &gt; &#39;d&#39;"),
             ("line\n\ttab", "line\n\ttab"),
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_for_people() {
+    fn durations_are_readable() {
         let shown = [0, 999, 1_500, 119_949, 180_000, 86_400_000].map(|ms| Took(ms).to_string());
         assert_eq!(shown, ["0 ms", "999 ms", "1.5 s", "119.9 s", "3.0 min", "24.0 h"]);
     }

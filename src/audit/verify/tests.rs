@@ -63,7 +63,7 @@ fn edit(message: &mut RawMessage) {
 }
 
 #[test]
-fn an_untouched_log_passes_and_an_older_one_without_digests_too() {
+fn an_untouched_log_passes_with_or_without_digests() {
     assert_eq!(broken(&log(3, 60)), None);
     let old = log_since(10, 2, 20);
     assert_eq!(broken(&old), None);
@@ -150,7 +150,7 @@ fn held(log: &[RawMessage], sealed: &[Sealed], begins: Option<u64>) -> Report {
 }
 
 #[test]
-fn a_log_that_is_cut_anywhere_is_not_what_checkpoints_know() {
+fn a_truncated_log_differs_from_its_checkpoints() {
     let log = log(7, 60);
     let sealed = sealed(&log, &[10, 30, 60]);
     let report = held(&log, &sealed, None);
@@ -164,7 +164,7 @@ fn a_log_that_is_cut_anywhere_is_not_what_checkpoints_know() {
 }
 
 #[test]
-fn what_retention_took_is_no_fault_where_it_is_said() {
+fn events_deleted_by_retention_are_no_fault_when_declared() {
     let log = log(7, 60);
     let sealed = sealed(&log, &[10, 20, 40, 60]);
     for begins in 2..60 {

@@ -74,7 +74,7 @@ async fn a_page_is_allowed_by_its_origin_alone() {
 }
 
 #[tokio::test]
-async fn a_hosts_word_holds_for_a_minute_and_for_its_user() {
+async fn a_signed_assertion_holds_for_a_minute_and_for_its_user() {
     let verified = async |context: Value| {
         let admitted = widgets(allowing(&["*"]), false).admit(Some("shop"), None, Some(&context), NOW).await;
         admitted.map(|admitted| admitted.proof.map(|proof| proof.user))
@@ -122,7 +122,7 @@ async fn a_hosts_word_holds_for_a_minute_and_for_its_user() {
 }
 
 #[tokio::test]
-async fn a_signature_is_one_however_it_is_written() {
+async fn the_case_of_a_signature_does_not_matter() {
     let id = async |signature: String| {
         let context = json!({"userId": "ada", "timestamp": NOW, "signature": signature});
         let admitted = widgets(allowing(&["*"]), false).admit(Some("shop"), None, Some(&context), NOW).await;
@@ -133,7 +133,7 @@ async fn a_signature_is_one_however_it_is_written() {
 }
 
 #[tokio::test]
-async fn an_agent_without_a_policy_is_refused_where_that_is_wanted() {
+async fn strict_mode_refuses_agents_without_a_policy() {
     for (agent, strict, expected) in [
         (Some("shop"), true, Ok(Some("acme".to_string()))),
         (Some("other"), true, Err(WidgetRefusal::NotAuthorized)),
@@ -150,7 +150,7 @@ async fn an_agent_without_a_policy_is_refused_where_that_is_wanted() {
 }
 
 #[tokio::test]
-async fn the_first_source_that_knows_an_agent_counts() {
+async fn the_first_source_with_a_policy_wins() {
     let known = |agent: &str| (agent == "shop").then(|| allowing(&["https://first.example"]));
     let second = HashMap::from([("shop".into(), allowing(&["*"])), ("other".into(), allowing(&["*"]))]);
     let widgets = Widgets::new(

@@ -78,8 +78,10 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
 
 /// Asks each question about both; the order changes, so that neither gains by its position.
 async fn round(client: &mut Client, others: &SessionData, nobody_first: bool) -> Result<[[u64; 2]; 3], Fault> {
-    let nobody =
-        SessionData { session_id: of_nobody(&others.session_id), conversation_id: of_nobody(&others.conversation_id) };
+    let nobody = SessionData {
+        session_id: of_a_missing_one(&others.session_id),
+        conversation_id: of_a_missing_one(&others.conversation_id),
+    };
     let mut took = [[0; 2]; 3];
     for (question, took) in took.iter_mut().enumerate() {
         for n in 0..2 {
@@ -104,7 +106,7 @@ async fn round(client: &mut Client, others: &SessionData, nobody_first: bool) ->
 }
 
 /// Returns a missing id of the same form. Servers may route by the beginning of an id, so only the end differs.
-fn of_nobody(id: &str) -> String {
+fn of_a_missing_one(id: &str) -> String {
     let fresh = Uuid::new_v4().simple().to_string();
     let kept = id.len().saturating_sub(12);
     format!("{}{}", id.get(..kept).unwrap_or_default(), &fresh[..12])
@@ -134,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_that_differ_are_told_apart() {
+    fn different_response_times_are_told_apart() {
         assert_eq!(told_apart(&[vec![], vec![]]), 0.5);
         assert_eq!(told_apart(&[vec![1, 2, 3], vec![4, 5]]), 1.0);
         assert_eq!(told_apart(&[vec![4, 5], vec![1, 2, 3]]), 1.0);

@@ -110,7 +110,7 @@ async fn wrong_endings_are_found() {
 }
 
 #[tokio::test]
-async fn a_server_that_asks_another_model_is_found() {
+async fn a_server_without_a_model_call_is_found() {
     finds(Mischief::NoModel, "flat-out", "no model call").await;
 }
 
@@ -138,7 +138,7 @@ async fn no_server_is_an_error_of_each_scenario() {
 }
 
 #[tokio::test]
-async fn a_run_writes_its_report_and_fails_when_something_was_wrong() {
+async fn a_run_writes_its_report_and_fails_on_errors() {
     for (mischief, is_right) in [(Mischief::None, true), (Mischief::DoubleToken, false)] {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let url = fake_server::start(port, mischief).await;
@@ -172,7 +172,7 @@ async fn a_run_writes_its_report_and_fails_when_something_was_wrong() {
 }
 
 #[tokio::test]
-async fn the_gateway_answers_what_is_not_a_turn() {
+async fn the_gateway_answers_requests_that_are_no_turn() {
     let gateway = Gateway::start("127.0.0.1:0".parse().unwrap()).unwrap();
     let ask_at = async |path: &str, body: Value| {
         let mut answer = fake_server::post(gateway.address, path, &body).await;

@@ -57,7 +57,7 @@ async fn an_answer_streams_word_by_word_and_ends_properly() {
 }
 
 #[tokio::test]
-async fn a_call_comes_whole_in_both_forms() {
+async fn a_call_arrives_whole_in_both_forms() {
     let demo = start().await;
     let ask = r#"call look {"at": "me"}"#;
     let whole = post(&demo, CHAT, request(ask, false)).await;
@@ -96,7 +96,7 @@ async fn refusals_have_the_apis_shape() {
 }
 
 #[tokio::test]
-async fn it_ends_with_its_streams_when_told_to() {
+async fn the_gateway_ends_with_its_streams() {
     let mut demo = start().await;
     let mut response = post(&demo, CHAT, request("who are you?", true)).await;
     assert!(response.chunk().await.unwrap().is_some());

@@ -71,7 +71,7 @@ fn the_schemas_names_are_used() {
 }
 
 #[test]
-fn without_an_order_it_asks_and_then_takes_the_answer() {
+fn without_an_order_the_model_asks_for_it() {
     let asked = said(ask_user("I want a refund", json!([refund_tool()])));
     assert_eq!(asked, WHICH_ORDER);
     let messages = json!([

@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_had_to_be_changed_has_a_hash() {
+    fn a_changed_name_gets_a_hash() {
         assert_eq!(tool_name("support-2_b"), "support-2_b");
         let names: Vec<String> = ["a b", "a.b", "ä", &"x".repeat(65), ""].into_iter().map(tool_name).collect();
         for name in &names[..4] {

@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_counts_for_as_long_as_it_lives() {
+    fn a_slot_counts_until_it_is_dropped() {
         let counts = Arc::<Counts>::default();
         let place = |subject: &str| {
             counts.change(subject, |number| number.connections += 1);

@@ -56,7 +56,7 @@ fn a_client_that_resumes_gets_the_second_runs_text() {
 }
 
 #[test]
-fn a_cursor_takes_a_view_up_where_it_was() {
+fn a_cursor_resumes_a_view_at_its_position() {
     let mut views = open();
     assert_eq!(views.judge(&frame(TURN, 5, 0, Kind::Token, 0)), Verdict::Show);
     let cursor = views.get_mut(TURN).unwrap().cursor(TURN);
@@ -67,7 +67,7 @@ fn a_cursor_takes_a_view_up_where_it_was() {
 }
 
 #[test]
-fn text_that_was_said_from_the_log_is_not_shown_again() {
+fn text_shown_from_the_log_is_not_shown_again() {
     let mut views = open();
     views.resumes = true;
     assert_eq!(views.judge(&frame(TURN, 5, 0, Kind::Token, 0)), Verdict::Show);
@@ -78,7 +78,7 @@ fn text_that_was_said_from_the_log_is_not_shown_again() {
 }
 
 #[test]
-fn tool_activity_that_was_said_from_the_log_is_not_shown_again() {
+fn tool_activity_shown_from_the_log_is_not_shown_again() {
     let mut views = open();
     views.resumes = true;
     assert_eq!(views.judge(&frame(TURN, 5, 0, Kind::Chunk, 0)), Verdict::Show);
@@ -92,7 +92,7 @@ fn tool_activity_that_was_said_from_the_log_is_not_shown_again() {
 }
 
 #[test]
-fn a_first_frame_that_does_not_begin_the_turn_is_preceded_by_what_the_log_has() {
+fn a_late_first_frame_is_preceded_by_the_logs_frames() {
     let owes = |kind, call| {
         let mut views = open();
         views.resumes = true;
@@ -104,7 +104,7 @@ fn a_first_frame_that_does_not_begin_the_turn_is_preceded_by_what_the_log_has() 
 }
 
 #[test]
-fn what_was_shown_of_another_run_is_void() {
+fn frames_of_another_run_are_void() {
     let mut views = open();
     assert_eq!(views.judge(&frame(TURN, 5, 0, Kind::Token, 0)), Verdict::Show);
     let view = views.get_mut(TURN).unwrap();
@@ -131,7 +131,7 @@ fn text_after_a_resumed_park_is_shown() {
 }
 
 #[test]
-fn a_prompt_that_was_shown_from_the_log_is_not_shown_again_nor_is_its_tool_call() {
+fn a_prompt_shown_from_the_log_is_not_shown_again_nor_is_its_tool_call() {
     let mut views = open();
     let view = views.get_mut(TURN).unwrap();
     view.prompted = Some(5);
@@ -142,7 +142,7 @@ fn a_prompt_that_was_shown_from_the_log_is_not_shown_again_nor_is_its_tool_call(
 }
 
 #[test]
-fn an_ended_turn_opens_no_more() {
+fn an_ended_turn_is_not_reopened() {
     let mut views = open();
     assert_eq!(views.end(TURN), Some(key().conversation));
     views.watch(&key(), true);
@@ -150,7 +150,7 @@ fn an_ended_turn_opens_no_more() {
 }
 
 #[test]
-fn other_turns_are_shown_only_where_the_conversation_is_watched() {
+fn other_turns_are_shown_only_in_watched_conversations() {
     let other = Uuid::from_u128(2);
     let mut views = open();
     assert_eq!(views.judge(&frame(other, 5, 0, Kind::Token, 0)), Verdict::Drop);
@@ -171,7 +171,7 @@ fn after_a_lost_frame_the_call_is_muted_and_the_rest_goes_on() {
 }
 
 #[test]
-fn a_connection_watches_so_many_conversations_and_no_more() {
+fn a_connection_watches_a_bounded_number_of_conversations() {
     let mut views = Views::default();
     let key = |n: usize| ConversationKey { conversation: Uuid::from_u128(n as u128), ..key() };
     for n in 0..limits::CONNECTION_WATCHED {

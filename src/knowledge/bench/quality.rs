@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn two_rankings_are_no_worse_than_the_better_one() {
+    fn fused_rankings_are_no_worse_than_the_better_one() {
         let figures = recorded(&Set::read(Path::new(FOLDER)).unwrap());
         for group in ["all", "en", "de", "fr", "es"] {
             let [words, vectors, both] =
@@ -336,14 +336,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn letters_help_words_that_are_spelt_wrong() {
+    async fn letter_trigrams_find_misspelt_words() {
         let figures = measure(None, &Set::built_in().unwrap()).await.unwrap();
         let recall = |ranking: &str| of(&figures, ranking, "all").recall;
         assert!(recall("both, fused") >= recall("words (BM25)").max(recall("vectors")), "{figures:?}");
     }
 
     #[test]
-    fn grades_count_and_places_do() {
+    fn grades_and_ranks_both_count() {
         let relevant = BTreeMap::from([("a".into(), 2), ("b".into(), 1)]);
         let question = Question { question: String::new(), language: String::new(), kind: String::new(), relevant };
         let found = |ids: &[&str]| ids.iter().map(|id| id.to_string()).collect::<Vec<_>>();

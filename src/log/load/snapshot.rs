@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_large_fold_is_cached_and_read_as_it_was() {
+    fn a_large_snapshot_is_stored_and_read_unchanged() {
         for chars in [10, 2_000_000] {
             let state = Conversation { title: Some("a title ".repeat(chars / 8)), ..Conversation::default() };
             let form = CachedForm { version: FOLD_VERSION, standing: Standing::default(), state: &state };

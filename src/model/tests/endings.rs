@@ -13,7 +13,7 @@ fn call_piece(arguments: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_finish_reason_on_every_chunk_is_no_end() {
+async fn a_finish_reason_on_every_chunk_does_not_end_the_reply() {
     let content = |text: &str| serde_json::json!({ "content": text });
     let half: [(&str, Vec<String>); 6] = [
         ("text", vec![stamped(content("Hel"), "stop"), stamped(content("lo"), "stop")]),
@@ -49,7 +49,7 @@ async fn a_finish_reason_on_every_chunk_is_no_end() {
 }
 
 #[tokio::test]
-async fn a_usage_after_the_end_does_not_open_it_again() {
+async fn usage_after_the_end_does_not_reopen_the_reply() {
     let events =
         [&token("hi"), FINISH, USAGE, &stamped(serde_json::json!({"role": "assistant", "content": ""}), "stop")];
     let server = serve(vec![chunked(events.concat().as_bytes(), 4096, true)]).await;
@@ -58,7 +58,7 @@ async fn a_usage_after_the_end_does_not_open_it_again() {
 }
 
 #[tokio::test]
-async fn chunks_that_are_nested_without_end_cost_themselves_alone() {
+async fn endlessly_nested_chunks_cost_only_themselves() {
     let nested = |open: &str, close: &str| format!("{}1{}", open.repeat(40_000), close.repeat(40_000));
     let deltas = [
         format!("{{\"content\":{}}}", nested("{\"content\":", "}")),
@@ -83,7 +83,7 @@ async fn chunks_that_are_nested_without_end_cost_themselves_alone() {
 }
 
 #[tokio::test]
-async fn chunks_that_are_written_together_are_each_one() {
+async fn chunks_written_together_are_parsed_separately() {
     let chunk = |text: &str| token(text).trim_start_matches("data: ").trim().to_owned();
     let (a, b, end) = (chunk("Hel"), chunk("l\"}{o"), FINISH.trim_start_matches("data: ").trim().to_owned());
     let whole = r#"{"choices":[{"message":{"content":"Hell\"}{o"},"finish_reason":"stop"}],"usage":{"cost":NaN}}"#;

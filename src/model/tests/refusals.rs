@@ -37,7 +37,7 @@ async fn sent_after(refusal: &str, request: &ChatRequest) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_not_given_back_any_more() {
+async fn refused_opaque_fields_are_not_returned_again() {
     let sent = sent_after("property 'reasoning' is unsupported", &with_call()).await;
     assert_eq!((sent.len(), &sent[0]["messages"][2]["reasoning"]), (3, &"hm".into()));
     assert_eq!(sent[0]["messages"][2]["tool_calls"][0]["extra_content"]["a"], 1);
@@ -51,7 +51,7 @@ async fn what_is_refused_is_not_given_back_any_more() {
 }
 
 #[tokio::test]
-async fn a_model_without_tools_is_told_of_calls_in_words() {
+async fn a_model_without_tools_gets_calls_as_text() {
     let tools = vec![ToolSpec { name: "pay".into(), description: "d".into(), parameters: serde_json::json!({}) }];
     let sent = sent_after("m does not support tools", &ChatRequest { tools, ..with_call() }).await;
     assert_eq!(sent[0]["tools"][0]["function"]["description"], "d");
@@ -64,7 +64,7 @@ async fn a_model_without_tools_is_told_of_calls_in_words() {
 }
 
 #[tokio::test]
-async fn ids_are_mapped_where_they_are_refused() {
+async fn refused_call_ids_are_mapped() {
     let sent = sent_after("Tool call id was call_1 but must be a-z, A-Z, 0-9, with a length of 9.", &with_call()).await;
     let ids = |sent: &Value| {
         let id = |value: &Value| value.as_str().unwrap().to_owned();
@@ -79,7 +79,7 @@ async fn ids_are_mapped_where_they_are_refused() {
 }
 
 #[tokio::test]
-async fn calls_are_told_of_with_the_names_of_their_tools() {
+async fn calls_as_text_name_their_tools() {
     let server = serve(vec![stream(&[&token("ok"), FINISH, DONE].concat())]).await;
     let gateway = Gateway::with_timeouts(&server.base_url, None, quick()).unwrap();
     let mut stream = gateway.chat(&with_call()).await.unwrap();

@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_text_says_is_not_said_twice() {
+    fn structured_content_equal_to_the_text_is_dropped() {
         let is_said = |structured: Value, parts: &[&str]| {
             is_said(&structured, &parts.iter().map(|part| part.to_string()).collect::<Vec<_>>())
         };

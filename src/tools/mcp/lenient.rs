@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_odd_tool_costs_its_list_nothing_but_itself() {
+    fn a_malformed_tool_is_dropped_alone() {
         let page = json!({"nextCursor": "2", "tools": [
             {"name": "null", "inputSchema": null},
             {"name": "none"},
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn an_odd_part_costs_its_result_nothing_but_itself() {
+    fn a_malformed_part_is_dropped_alone() {
         let texts = |result: Value| {
             let result = result_of(result).unwrap();
             let text = |part: &ContentBlock| part.as_text().map(|text| text.text.clone()).unwrap_or("?".into());

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_longer_line_is_an_error_for_its_call() {
+    async fn an_oversized_line_is_an_error_for_its_call() {
         for (beginning, end) in
             [("{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":\"", "\"}"), ("{\"result\":\"", "\", \"id\" : 7}")]
         {
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_number_within_a_result_is_no_calls() {
+    async fn an_id_inside_a_result_is_no_call_id() {
         for (beginning, end) in [
             (r#"{"result":{"id":7,"text":""#, r#""}}"#),
             (r#"{"jsonrpc":"2.0","result":{"a":[{"id":7},""#, r#""]}}"#),

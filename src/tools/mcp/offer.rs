@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_made_legal_and_told_apart() {
+    fn names_are_made_legal_and_unique() {
         let long = |end: &str| listed(format!("{}{end}", "x".repeat(90)).leak());
         let all = vec![
             listed("a.b"),
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_that_can_not_be_offered_costs_its_tool_alone() {
+    fn an_unusable_schema_drops_only_its_tool() {
         let with = |name: &'static str, schema: Value| {
             rmcp::model::Tool::new(name, "d", Arc::new(schema.as_object().unwrap().clone()))
         };
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_tool_says_of_itself_counts_unless_the_configuration_says_otherwise() {
+    fn a_tools_annotations_apply_unless_configured_otherwise() {
         let reads = listed("read").with_annotations(ToolAnnotations::new().read_only(true));
         let mut settings = settings();
         let offered = tools(&settings, vec![reads.clone(), listed("overwrite")], &mut vec![]);

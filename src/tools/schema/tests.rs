@@ -18,7 +18,7 @@ fn of(schema: Value) -> Value {
 }
 
 #[test]
-fn what_says_nothing_is_an_object_without_properties() {
+fn an_empty_schema_is_an_object_without_properties() {
     let nothing = json!({"type": "object", "properties": {}});
     for schema in [
         json!(null),
@@ -35,7 +35,7 @@ fn what_says_nothing_is_an_object_without_properties() {
 }
 
 #[test]
-fn what_is_no_object_is_an_error() {
+fn a_schema_that_is_no_object_is_an_error() {
     for schema in [
         json!({"type": "string"}),
         json!({"type": ["string", "null"]}),
@@ -66,7 +66,7 @@ fn an_ordinary_schema_stays_as_it_is() {
 }
 
 #[test]
-fn references_are_put_in_their_place() {
+fn references_are_inlined() {
     let schema = json!({
         "properties": {"at": {"$ref": "#/$defs/place", "description": "where"}, "x": {"$ref": "http://e.example/x"}},
         "$defs": {"place": {"type": "object", "properties": {"name": {"type": "string"}, "in": {"$ref": "#/$defs/place"}}}},
@@ -100,7 +100,7 @@ fn alternatives_at_the_root_become_one_object() {
 }
 
 #[test]
-fn odd_forms_within_are_made_plain() {
+fn odd_nested_forms_are_normalised() {
     let Normal { schema, lost } = normal(&json!({"properties": {
         "list": {"type": ["string", "null"]},
         "several": {"type": ["string", "array"]},
@@ -133,7 +133,7 @@ fn odd_forms_within_are_made_plain() {
 }
 
 #[test]
-fn what_is_normal_stays_so() {
+fn a_normal_schema_stays_unchanged() {
     for schema in [
         json!({"anyOf": [{"properties": {"a": {"type": ["integer", "string"]}}}, {"properties": {"a": {"type": "boolean"}}}]}),
         json!({"properties": {"a": {"$ref": "#/properties/b"}, "b": {"type": "array", "prefixItems": []}}}),
@@ -147,7 +147,7 @@ fn what_is_normal_stays_so() {
 
 /// Schemas of one property, and its normal form.
 #[test]
-fn nothing_is_left_that_an_interface_refuses() {
+fn no_refused_keyword_is_left() {
     for (given, expected) in [
         // Optional fields, as common generators write them.
         (json!({"anyOf": [{"type": "string"}, {"type": "null"}], "default": null}), json!({"type": "string"})),
@@ -251,7 +251,7 @@ fn nothing_is_left_that_an_interface_refuses() {
 }
 
 #[test]
-fn what_unfolds_is_bounded_by_what_is_copied() {
+fn expansion_is_bounded_by_the_copied_bytes() {
     let text = |bytes: usize| "x".repeat(bytes);
     let uses = |n: usize, named: &str| -> Map<String, Value> {
         (0..n).map(|at| (format!("p{at}"), json!({"$ref": format!("#/$defs/{named}")}))).collect()

@@ -155,7 +155,7 @@ impl Breaker {
             }
             self.break_something().await;
             if self.world.ended.load(Ordering::Relaxed) < self.alone_until {
-                self.let_everybody_go_on().await;
+                self.let_all_visitors_go_on().await;
             }
         }
         self.edges.iter().for_each(|edge| expect_no_panic(&edge.edge.process));
@@ -164,7 +164,7 @@ impl Breaker {
     }
 
     /// Waits until every visitor has got a frame since the last fault was mended.
-    async fn let_everybody_go_on(&self) {
+    async fn let_all_visitors_go_on(&self) {
         let mended = Instant::now();
         let all = async {
             while !self.world.not_heard_since(mended).is_empty() {

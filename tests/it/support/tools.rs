@@ -147,12 +147,12 @@ impl Provider {
         self.service.stop().await.unwrap();
         let client = nats.client().await;
         for (subject, _) in self.endpoints {
-            while !nobody_serves(&client, &subject).await {}
+            while !has_no_responders(&client, &subject).await {}
         }
     }
 }
 
-async fn nobody_serves(client: &Client, subject: &str) -> bool {
+async fn has_no_responders(client: &Client, subject: &str) -> bool {
     let answer = client.request(subject.to_owned(), "".into()).await;
     answer.is_err_and(|error| error.kind() == RequestErrorKind::NoResponders)
 }

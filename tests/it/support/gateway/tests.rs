@@ -81,7 +81,7 @@ async fn calls_come_in_fragments() {
 }
 
 #[tokio::test]
-async fn what_is_no_stream_says_so() {
+async fn an_unstreamed_reply_says_so() {
     let gateway = FakeGateway::start().await;
     for (reply, status, content_type) in [
         (Reply::status(503), 503, "application/json"),
@@ -146,7 +146,7 @@ async fn a_raw_reply_is_sent_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_reply_is_cut_and_broken_where_it_should_be() {
+async fn a_scripted_reply_breaks_at_its_place() {
     let gateway = FakeGateway::start().await;
     gateway.script(Reply::bytes("data: one\n\ndata: two\n\n", 3));
     assert_eq!(events(ask(&gateway, "a").await).await, ["one", "two"]);
@@ -157,7 +157,7 @@ async fn a_reply_is_cut_and_broken_where_it_should_be() {
 }
 
 #[test]
-fn the_rules_of_the_big_providers_are_held_to() {
+fn the_rules_of_the_big_providers_are_enforced() {
     let user = json!({"role": "user", "content": "a"});
     let said = json!({"role": "assistant", "content": "b"});
     let system = json!({"role": "system", "content": "s"});
