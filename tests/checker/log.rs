@@ -185,7 +185,7 @@ impl Server {
 /// The next event of a log, folded and judged.
 fn node(before: &Log, pending: Pending, hour: u8, hash: u64) -> Node {
     let seq = before.last() + 1;
-    let event = decided(before.at(pending.at).fold(), pending.word).expect("only what was decided is appended");
+    let event = decided(before.at(pending.at).fold(), pending.word).expect("only decided events are appended");
     let recorded =
         Recorded { seq, time: words::time(hour), stored_at: words::time(hour), digest: Digest::default(), event };
     let mut fold = before.fold().clone();

@@ -40,7 +40,7 @@ async fn expect_denied(stage: &Stage, provider: &Provider, client: &mut Client, 
     assert_eq!(activity.len(), 2, "{activity:?}");
     assert_eq!(activity[0], "call restart");
     assert!(activity[1].starts_with("error ") && activity[1].contains("not"), "{activity:?}");
-    assert!(provider.calls("restart").is_empty(), "what nobody approved is not done");
+    assert!(provider.calls("restart").is_empty(), "an unapproved call is not made");
     let requests = stage.gateway.requests();
     let told = requests[1]["messages"].as_array().and_then(|messages| messages.last()).unwrap();
     assert_eq!(told["role"], "tool");
@@ -91,7 +91,7 @@ async fn an_unclaimed_turn_is_dead_lettered_at_its_time_limit() {
     let note = timeout(WAIT_MAX, notes.next()).await.expect("a note in time").unwrap();
     let note: Value = serde_json::from_slice(&note.payload).unwrap();
     assert_eq!(note["reason"], "expired");
-    assert!(stage.gateway.requests().len() <= 1, "the request that was opened with the claim is all");
+    assert!(stage.gateway.requests().len() <= 1, "only the request opened with the claim was sent");
     schema::log(&stage.nats).await;
 }
 

@@ -165,5 +165,5 @@ async fn a_lost_answer_does_not_use_up_a_signed_assertion() {
     let opened = opened.unwrap();
     assert_eq!(opened["status"], 200, "{opened}");
     let again = client.request(open).await.unwrap();
-    assert_eq!(code(&again), "AUTH_CONTEXT_INVALID", "it counts once");
+    assert_eq!(code(&again), "AUTH_CONTEXT_INVALID", "the assertion counts once");
 }

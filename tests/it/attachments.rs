@@ -144,7 +144,7 @@ async fn a_tool_reads_the_files_of_its_call_and_no_others() {
     let late = read_file(&tool, object["read"].as_str().unwrap()).await;
     assert!(late.as_ref().is_err_and(|why| why.contains("its call is over")), "{late:?}");
     let bucket = jetstream::new(tool).get_object_store("ATTACHMENTS").await;
-    assert!(bucket.is_err(), "the store is nobody's who provides tools");
+    assert!(bucket.is_err(), "tool providers have no access to the store");
 }
 
 /// Edges that write the same content at the same instant store it once.

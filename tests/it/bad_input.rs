@@ -166,7 +166,7 @@ async fn fields_that_are_missing_or_of_the_wrong_type_are_named() {
     for text in [no_request_id.clone(), no_request_id.replacen('{', r#"{"requestId":7,"#, 1)] {
         expect(&mut client, &[(&text, "VALIDATION_ERROR", None)]).await;
     }
-    assert_eq!(client.history(&session).await, Vec::<String>::new(), "nothing of it was stored");
+    assert_eq!(client.history(&session).await, Vec::<String>::new(), "a refused frame is not stored");
 }
 
 #[tokio::test]
@@ -267,7 +267,7 @@ async fn a_connection_that_must_be_closed_is_told_why() {
     let reserved_bit = b"\xc1\x80\0\0\0\0";
     assert_eq!(close_code_after(&edge, reserved_bit).await, Some(1002), "reserved bit");
     let lone_continuation = b"\x80\x80\0\0\0\0";
-    assert_eq!(close_code_after(&edge, lone_continuation).await, Some(1002), "continuation of nothing");
+    assert_eq!(close_code_after(&edge, lone_continuation).await, Some(1002), "a continuation without a first frame");
     let announced_huge = b"\x81\xff\x00\x00\x00\x7f\xff\xff\xff\xff\0\0\0\0";
     assert_eq!(close_code_after(&edge, announced_huge).await, Some(1009), "a length that will not be read");
 

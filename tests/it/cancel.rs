@@ -39,7 +39,7 @@ async fn expect_cancelled(stage: &Stage, client: &mut Client, session: &Session,
     assert_eq!(client.terminals("r1"), 1);
     let cancelled = client.seen.iter().position(|frame| kind(frame) == "cancelled").unwrap();
     let later = client.seen[cancelled + 1..].iter().filter(|frame| request_id(frame) == Some("r1"));
-    assert_eq!(later.count(), 0, "nothing follows the end");
+    assert_eq!(later.count(), 0, "no frame follows the end");
     assert!(client.seen.iter().all(|frame| request_id(frame) != Some("the cancel's own")));
 }
 

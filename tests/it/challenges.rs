@@ -260,7 +260,7 @@ async fn a_proved_address_owns_the_conversation_and_its_session_goes_on() {
     let mut back = Client::connect(&world.edge).await;
     assert_eq!(answer_text(&back.ask(&world.session, "back", "me again").await), "ok", "by the session's id");
     let joined = back.resume(&world.session.conversation).await;
-    assert_eq!(joined.conversation, world.session.conversation, "it has shown its session");
+    assert_eq!(joined.conversation, world.session.conversation, "the page has shown its session");
     let mut stranger = Client::connect(&world.edge).await;
     let fresh = stranger.resume(&world.session.conversation).await;
     assert_ne!(fresh.conversation, world.session.conversation, "the conversation's id is not enough any more");

@@ -153,5 +153,5 @@ async fn everything_in_one_process_answers_with_citations_and_asks_before_it_act
     dev.process.signal(libc::SIGINT);
     assert_eq!(client.close_code().await, Some(1012));
     assert!(dev.process.ended().await.success());
-    assert!(stage.nats.client().await.flush().await.is_ok(), "a server that it did not start goes on");
+    assert!(stage.nats.client().await.flush().await.is_ok(), "a server of another process goes on");
 }

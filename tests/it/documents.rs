@@ -65,7 +65,7 @@ async fn a_document_is_read_as_it_was_written() {
     store.put(ORG, document("a/b c.md", "h1"), chunks(["one".into(), "two".into()])).await.unwrap();
     let heads = store.heads(ORG).await.unwrap();
     assert_eq!(heads["a/b c.md"].hash, "h1");
-    assert!(store.heads("acme").await.unwrap().is_empty(), "another organisation sees none of it");
+    assert!(store.heads("acme").await.unwrap().is_empty(), "another organisation sees no document");
     let (found, messages) = read_all(&stage).await;
     assert_eq!((found.len(), messages), (1, 3));
     assert_eq!(found[0].key.org, ORG);
@@ -119,7 +119,7 @@ async fn a_large_document_is_complete_despite_concurrent_writers() {
     let large = found.iter().find(|whole| whole.head.id == "large.md").expect("the large document is whole");
     assert_eq!((large.head.hash.as_str(), large.chunks.len()), ("h2", 1_200));
     assert_eq!((found.len(), messages), (others + 1, 2 * others + 1_201));
-    assert!(others > 1, "nothing was written meanwhile");
+    assert!(others > 1, "no other document was written meanwhile");
 }
 
 /// Returns the ids of the documents that match a query.

@@ -40,7 +40,7 @@ async fn a_conversation_goes_on_over_any_edge_with_any_worker() {
     let strangers = |seen: &[Value], rest| {
         seen.iter().filter_map(request_id).any(|id| id.starts_with('r') && id[1..].parse::<u32>().unwrap() % 2 == rest)
     };
-    assert!(!strangers(&of_anna, 1) && !strangers(&of_bert, 0), "a connection sees the turns that it asked for");
+    assert!(!strangers(&of_anna, 1) && !strangers(&of_bert, 0), "a connection sees only its own turns");
     schema::log(&stage.nats).await;
 }
 
@@ -82,7 +82,7 @@ async fn work_waits_for_a_worker_that_is_started_later() {
     let session = client.open_session().await;
     client.begin(&session, "r1", "is anybody there?").await;
     let refused = client.say(&session, "r2", "hello?").await;
-    assert_eq!(code(&refused), "TURN_IN_PROGRESS", "the turn that waits is the conversation's turn");
+    assert_eq!(code(&refused), "TURN_IN_PROGRESS", "the waiting turn is the conversation's turn");
 
     let _worker = stage.worker().await;
     assert_eq!(answer_text(&client.turn("r1").await), "ok");

@@ -281,7 +281,7 @@ async fn a_killed_export_resumes_and_an_old_one_is_extended() {
         let parts = |folder: &Path| files(folder).keys().filter(|name| name.starts_with("events-")).count();
         assert!((4..100).contains(&parts(&killed)), "{}", parts(&killed));
         let said = done(export(&killed)).await;
-        assert!(!said.contains("events-000001"), "a part that is there is not written again: {said}");
+        assert!(!said.contains("events-000001"), "an existing part is not written again: {said}");
         assert_eq!(files(&whole), files(&killed), "{format}");
         assert_eq!(parts(&whole), 100);
     }

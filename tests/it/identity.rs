@@ -69,7 +69,7 @@ async fn a_foreign_conversation_is_answered_like_a_missing_one() {
     let unknown = Session { id: uuid::Uuid::new_v4().to_string(), conversation: uuid::Uuid::new_v4().to_string() };
     let strangers = [
         ("a colleague", Some(token(json!({"sub": "eve", "email": "eve@example.org"})))),
-        ("somebody without an address", Some(token(json!({"sub": "nobody"})))),
+        ("a visitor without an address", Some(token(json!({"sub": "nobody"})))),
         ("the same address elsewhere", Some(token(json!({"sub": "ada", "org": "globex", "email": "ada@example.org"})))),
         ("an anonymous visitor", None),
     ];
@@ -153,7 +153,7 @@ async fn the_log_names_the_user_and_never_the_token() {
     let said = [edge.process.output(), worker.output(), events.iter().map(Value::to_string).collect()].concat();
     for token in [good, bad] {
         for part in token.split('.') {
-            assert!(!said.contains(part), "a part of a token was said: {part}");
+            assert!(!said.contains(part), "a part of a token was logged: {part}");
         }
     }
     assert!(!said.contains(SECRET));

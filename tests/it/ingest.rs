@@ -157,7 +157,7 @@ async fn only_changes_are_written_and_missing_documents_are_deleted() {
     assert_eq!(counts(&ingest(&stage, &arguments, &[]).await.0), [5, 0, 0, 0, 0]);
     let first = heads(&stage).await;
     assert_eq!(counts(&ingest(&stage, &arguments, &[]).await.0), [0, 0, 5, 0, 0]);
-    assert_eq!(heads(&stage).await, first, "nothing was written again");
+    assert_eq!(heads(&stage).await, first, "no document was written again");
     write(folder.path(), "notes.txt", "Other notes.");
     fs::remove_file(folder.path().join("page.html")).unwrap();
     let (dry, _) = ingest(&stage, &[&arguments[..], &["--dry-run"]].concat(), &[]).await;
@@ -399,7 +399,7 @@ async fn passages_are_embedded_once_and_anew_for_another_model() {
     let passages = asked.lock().unwrap().len();
     assert!(content(&stage).await.values().all(|document| document[6][0][2].is_string()), "each passage has a vector");
     assert_eq!(counts(&ingest(&stage, &[root], &with("one")).await.0)[2], 5, "nothing is written again");
-    assert_eq!(asked.lock().unwrap().len(), passages, "and nothing asked again");
+    assert_eq!(asked.lock().unwrap().len(), passages, "no passage was embedded again");
     assert_eq!(counts(&ingest(&stage, &[root], &with("two")).await.0)[1], 5, "another model's vectors are others");
     assert_eq!(asked.lock().unwrap().len(), 2 * passages);
     assert!(heads(&stage).await.values().all(|head| head.embedding_model.as_deref() == Some("two")));

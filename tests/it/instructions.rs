@@ -180,7 +180,7 @@ async fn a_workflow_advances_by_its_judge_and_asks_for_a_person_when_stuck() {
         .collect();
     assert_eq!(told, [Some(true), Some(true), Some(true), Some(false), Some(false), None]);
     let judged = stage.gateway.requests().iter().filter(|request| request["model"] == "judge").count();
-    assert_eq!(judged, 5, "when the workflow is over nobody judges");
+    assert_eq!(judged, 5, "a finished workflow is not judged");
     assert!(client.seen.iter().filter(|frame| kind(frame) == "eventual_response").count() == 6);
     schema::log(&stage.nats).await;
 }

@@ -88,7 +88,7 @@ async fn every_worker_knows_written_documents_and_no_deleted_ones() {
             let model = stage.gateway.requests().last().unwrap()["model"].as_str().unwrap().to_owned();
             seen.insert(model);
         }
-        assert!(n < 2_000, "only {seen:?} know it");
+        assert!(n < 2_000, "only {seen:?} know the document");
     }
     let store = Store::new(stage.nats.client().await);
     let head = store.heads("reference-org").await.unwrap().remove("new.md").unwrap();
@@ -99,7 +99,7 @@ async fn every_worker_knows_written_documents_and_no_deleted_ones() {
         if citations(&client.ask(&session, &format!("r{n}"), "password of the day").await).is_empty() {
             without.insert(stage.gateway.requests().last().unwrap()["model"].as_str().unwrap().to_owned());
         }
-        assert!(n < 4_000, "only {without:?} have forgotten it");
+        assert!(n < 4_000, "only {without:?} have dropped the document");
     }
 }
 
@@ -187,7 +187,7 @@ async fn an_organisations_own_search_service_is_used() {
     let service = tokio::spawn(async move {
         let mut requests = Vec::new();
         while let Some(request) = asked.next().await {
-            assert!(is_signed(&request, &public_key(), chrono::Utc::now()), "a call that nobody has signed");
+            assert!(is_signed(&request, &public_key(), chrono::Utc::now()), "an unsigned call");
             let query: Value = serde_json::from_slice(&request.payload).unwrap();
             let answer = match requests.len() {
                 0 => json!({"passages": [{

@@ -37,7 +37,7 @@ async fn messages_of_a_connection_are_limited_per_minute() {
     client.ask(&session, "r1", "one").await;
     client.ask(&session, "r2", "two").await;
     expect_limited(&client.say(&session, "r3", "three").await);
-    assert_eq!(answer_text(&client.ask(&session, "r2", "two").await), "ok", "what comes again is not new");
+    assert_eq!(answer_text(&client.ask(&session, "r2", "two").await), "ok", "a repeated message is not counted");
     assert_eq!(client.history(&session).await, ["one", "ok", "two", "ok"]);
     assert_eq!(answer_text(&other.ask(&session, "r3", "three").await), "ok");
 }
@@ -77,7 +77,7 @@ async fn messages_of_an_organisation_are_limited_per_minute_on_all_edges() {
         }
         client.turn(&id).await;
         sent += 1;
-        assert!(sent <= 6, "nobody counts");
+        assert!(sent <= 6, "no limit is enforced");
     };
     expect_limited(&refused);
     assert!(sent >= 3);
@@ -139,7 +139,7 @@ async fn tokens_of_an_organisation_are_limited_per_day() {
             break answer;
         }
         small.turn(&format!("r{n}")).await;
-        assert!(began.elapsed() < WAIT_MAX, "nobody counts");
+        assert!(began.elapsed() < WAIT_MAX, "no limit is enforced");
     };
     expect_limited(&refused);
     let mut large = of_org(&edge, "large").await;
@@ -237,7 +237,7 @@ async fn sessions_names_and_page_requests_are_limited() {
             break answer;
         }
         named += 1;
-        assert!(named < 3_000, "nobody counts");
+        assert!(named < 3_000, "no limit is enforced");
     };
     expect_limited(&refused);
     assert!(named >= 500, "an ordinary client is far below the limit: {named}");
@@ -295,7 +295,7 @@ async fn sessions_of_an_address_are_limited_per_minute() {
             break answer;
         }
         opened += 1;
-        assert!(opened <= 10, "nobody counts");
+        assert!(opened <= 10, "no limit is enforced");
     };
     expect_limited(&refused);
     assert!(opened >= 5);
@@ -326,7 +326,7 @@ async fn notes_of_ended_turns_block_no_message_and_are_removed() {
             break;
         }
         expect_limited(&answer);
-        assert!(began.elapsed() < WAIT_MAX, "notes lock the organisation out");
+        assert!(began.elapsed() < WAIT_MAX, "notes of ended turns block the organisation");
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     }
     assert_eq!(answer_text(&client.turn(&format!("r{n}")).await), "ok");

@@ -108,7 +108,7 @@ async fn agents_are_tools_and_a_call_is_a_turn() {
         assert!(tools[0]["name"].as_str().unwrap().starts_with("sales_desk_"), "{listed:#}");
         assert_eq!((&tools[1]["name"], &tools[1]["title"]), (&json!("support"), &json!("Support")));
         assert_eq!(tools[1]["description"], "Answers questions about orders.");
-        assert!(!listed.to_string().contains("Pat"), "a persona is nobody's business");
+        assert!(!listed.to_string().contains("Pat"), "a persona stays internal");
 
         stage.gateway.script(Reply::text("It is on its way."));
         let first = program.call("support", json!({ "message": "where is my order?" })).await;

@@ -60,7 +60,7 @@ async fn a_failed_model_call_ends_the_turn_with_one_error() {
         assert!(!frame.to_string().contains("gateway-internal"), "{frame:#}");
     }
     let last_prompt = stage.gateway.requests().pop().unwrap()["messages"].to_string();
-    assert!(!last_prompt.contains("half an"), "what a failed turn said is no part of the conversation");
+    assert!(!last_prompt.contains("half an"), "a failed turn's text is not part of the conversation");
 }
 
 #[tokio::test]

@@ -52,7 +52,7 @@ async fn an_incomplete_answer_says_so() {
     let mut s = scene().await;
     let turn = s.ask("cut", raw(&[&text("Once upon a"), &finish("length"), DONE])).await;
     assert_eq!(answer_text(&turn), "Once upon a\n\n(This answer was cut off before its end.)");
-    assert_eq!(streamed(&turn), answer_text(&turn), "a client that shows what is streamed shows the same");
+    assert_eq!(streamed(&turn), answer_text(&turn), "the streamed text equals the answer");
     assert_eq!(answer(&turn)["response"]["resolutionStatus"], "in_progress");
 
     let turn = s.ask("filtered", raw(&[&text("The recipe is"), &finish("content_filter"), DONE])).await;
@@ -137,7 +137,7 @@ async fn a_call_of_a_cut_reply_is_never_made() {
     assert_eq!((provider.calls().len(), &provider.calls()[0].arguments), (1, &json!({"sum": 6})));
     let replied = s.stored("turn.model_replied").await;
     assert_eq!(replied[0]["ended"], json!({"ending": "cut", "finishReason": "length"}));
-    assert_eq!(s.stored("turn.tool_called").await.len(), 1, "there is an intent for the call that is made alone");
+    assert_eq!(s.stored("turn.tool_called").await.len(), 1, "only the call that is made has an intent");
     assert!(s.report().await.contains("cut off</span> (length)"));
     s.end().await;
 }

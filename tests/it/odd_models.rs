@@ -374,7 +374,7 @@ async fn a_refused_field_leads_to_another_dialect() {
     for id in ["r1", "r2"] {
         assert_eq!(answer_text(&s.client.ask(&s.session, id, "hello").await), "ok");
     }
-    assert_eq!(s.stage.gateway.refusals().len(), 3, "each is learnt once");
+    assert_eq!(s.stage.gateway.refusals().len(), 3, "each dialect is learnt once");
     let last = s.stage.gateway.requests().pop().unwrap();
     assert!(last["max_completion_tokens"].is_u64());
     for frame in &s.client.seen {

@@ -148,7 +148,7 @@ async fn loses_only_odd_tools(mut s: mcp::Scene) {
     }
     assert!(!names.iter().any(|name| name.contains("odd_text") || name.contains("odd_list")), "{names:?}");
     let alike: Vec<&String> = names.iter().filter(|name| name.starts_with("srv__odd_name")).collect();
-    assert_eq!(alike.len(), 2, "names that become one are told apart: {names:?}");
+    assert_eq!(alike.len(), 2, "names that become equal stay distinct: {names:?}");
     let results = s
         .turn_with(
             "r1",

@@ -75,7 +75,7 @@ async fn keys_agents_and_documents_stay_with_their_organisation() {
     acme.begin(&of_acme, "r2", "and now?").await;
     let refused = acme.turn("r2").await;
     assert_eq!(code(refused.last().unwrap()), "AGENT_ERROR");
-    assert_eq!(stage.gateway.requests().len(), 2, "nobody was asked");
+    assert_eq!(stage.gateway.requests().len(), 2, "no gateway was called");
 
     // A session, a conversation, a message of the other organisation count as missing.
     for action in [

@@ -74,7 +74,7 @@ async fn a_widget_without_tokens_shows_no_visitor_foreign_messages() {
         assert_eq!(
             open(&mut back, json!({"conversationId": own.conversation})).await.conversation,
             own.conversation,
-            "{name}: it has shown its session"
+            "{name}: the page has shown its session"
         );
         let mut both = on_page(&edge, SHOP, "").await;
         let fields = json!({"conversationId": own.conversation, "sessionId": own.id});
@@ -99,7 +99,7 @@ async fn shared_conversations_need_a_setting() {
     let mut other = on_page(&open_edge, Some("https://shop.example"), "").await;
     assert_eq!(open(&mut other, json!({"conversationId": own.conversation})).await.conversation, own.conversation);
     let mut local = Client::connect(&closed).await;
-    expect_nothing(&mut local, &own, "a loopback edge that was told so").await;
+    expect_nothing(&mut local, &own, "a loopback edge with the setting").await;
 }
 
 async fn page(edge: &Edge, host: Option<&str>, origin: Option<&str>) -> Result<Client, u16> {

@@ -107,7 +107,7 @@ async fn a_new_owner_ends_other_visitors_access() {
 
     let mut owner = victim(&b).await;
     let own = owner.resume(&session.conversation).await;
-    assert_eq!(own.conversation, session.conversation, "what nobody has is theirs who comes with proof");
+    assert_eq!(own.conversation, session.conversation, "an ownerless conversation goes to a visitor with proof");
     let last = loop {
         let frame = attacker.next().await;
         if request_id(&frame) == Some("r2") && kind(&frame) == "error" {

@@ -194,7 +194,7 @@ async fn no_readable_data_of_an_erased_person_is_left() {
     let gone = &sessions[3];
     assert_eq!(code(&client.request(message_frame(gone, "r9", "are you there?")).await), "SESSION_NOT_FOUND");
     let fresh = client.resume(&gone.conversation).await;
-    assert_ne!(fresh.conversation, gone.conversation, "nobody goes on with it");
+    assert_ne!(fresh.conversation, gone.conversation, "an erased conversation is not continued");
     assert_eq!(answer_text(&client.ask(&other, "r2", "and what of 8.").await), secret("answer", 8));
     let (verified, said) = run(&stage, &["audit", "verify"], &[]).await;
     assert!(verified && said.contains("every event follows from the previous one"), "{said}");
@@ -204,12 +204,12 @@ async fn no_readable_data_of_an_erased_person_is_left() {
     let (verified, said) = run(&stage, &arguments, &[]).await;
     assert!(verified, "{said}");
     assert_eq!(files_with(taken_out.path(), PLANTED), Vec::<String>::new());
-    assert!(files_with(taken_out.path(), "turn.requested").len() > 3, "there is something in it");
+    assert!(files_with(taken_out.path(), "turn.requested").len() > 3, "the bundle holds the events");
     let (replayed, told) = run(&stage, &["replay", &gone.conversation], &[]).await;
     assert!(replayed && told.contains("turn.requested, content erased"), "{told}");
     assert!(!told.to_lowercase().contains(PLANTED), "{told}");
     for process in [&edge.process, &worker] {
-        assert!(!process.output().contains(PLANTED), "a process said it: {}", process.output());
+        assert!(!process.output().contains(PLANTED), "a process logged it: {}", process.output());
     }
 
     // A positive control: the search finds a text that is there.
@@ -220,7 +220,7 @@ async fn no_readable_data_of_an_erased_person_is_left() {
     assert_eq!(files_with(store, "a control").len(), 1);
     assert_eq!(files_with(store, PLANTED), Vec::<String>::new());
     let left: Vec<&String> = keys.iter().filter(|key| !files_with(store, key).is_empty()).collect();
-    assert_eq!(left.len(), 2, "the keys of the one who stays");
+    assert_eq!(left.len(), 2, "only the other person's keys are left");
 }
 
 #[tokio::test]
@@ -311,7 +311,7 @@ async fn each_class_of_events_is_kept_for_its_time() {
     assert_eq!(client.history(&session).await.len(), 2);
     assert_eq!(answer_text(&client.ask(&session, "r2", "again of 2.").await), secret("answer", 2));
     let told_again = told().await;
-    assert!(told_again.contains("found it"), "kept as long as what is said: {told_again}");
+    assert!(told_again.contains("found it"), "tool results are kept as long as messages: {told_again}");
     assert!(sweep(31).await.contains("all: 1 conversations due"));
     assert!(!told().await.contains(PLANTED));
     assert!(run(&stage, &["audit", "verify"], &[]).await.0);
@@ -421,7 +421,7 @@ async fn a_killed_sweep_is_completed_by_the_next_one() {
         named.extend(conversations(message));
     }
     let distinct: std::collections::BTreeSet<_> = named.iter().collect();
-    assert_eq!((named.len(), distinct.len()), (SESSIONS, SESSIONS), "none of them twice");
+    assert_eq!((named.len(), distinct.len()), (SESSIONS, SESSIONS), "no conversation twice");
     let (swept, said) = run(&stage, &sweep, &days).await;
     assert!(swept && said.contains("all: 0 conversations due"), "{said}");
 }
@@ -434,7 +434,7 @@ async fn unencrypted_events_are_reported() {
     let session = Client::connect(&clear).await.open_session().await;
     let edge = stage.edge().await;
     let resumed = Client::connect(&edge).await.resume(&session.conversation).await;
-    assert_eq!(resumed.conversation, session.conversation, "a sealing edge goes on with it");
+    assert_eq!(resumed.conversation, session.conversation, "an encrypting edge continues the conversation");
     let (erased, said) =
         run(&stage, &["erase", "--conversation", &session.conversation, "--reason", "asked"], &[]).await;
     assert!(!erased && said.contains("1 events were stored in the clear"), "{said}");

@@ -151,7 +151,7 @@ async fn a_second_declaration_does_not_take_over_a_tool() {
         client.begin(&session, &id, "refund it").await;
         let parked = client.turn_until(&id, "write_confirmation_required").await;
         assert_eq!(kinds(&parked), ["write_confirmation_required"], "{tool}");
-        assert_eq!(provider.calls().len(), n, "nothing is called before it is approved");
+        assert_eq!(provider.calls().len(), n, "no tool is called before its approval");
         client.confirm(&session, true).await;
         assert_eq!(answer_text(&client.turn(&id).await), "ok");
         assert_eq!(provider.calls().len(), n + 1);

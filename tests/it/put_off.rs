@@ -122,5 +122,5 @@ async fn turns_that_can_not_be_served_hold_no_slot() {
     let stream = context.get_stream("CHAT_local").await.unwrap();
     let mut consumer = stream.get_consumer::<pull::Config>("default").await.unwrap();
     let info = consumer.info().await.unwrap();
-    assert_eq!(info.config.max_ack_pending, -1, "those that wait are no bound to the others");
+    assert_eq!(info.config.max_ack_pending, -1, "waiting items do not bound the others");
 }

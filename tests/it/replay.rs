@@ -169,7 +169,7 @@ impl Story {
         let _gate = self.held("cancelled").await;
         self.client.send(&json!({ "action": "cancel", "sessionId": self.session.id })).await;
         assert_eq!(kind(self.client.turn("cancelled").await.last().unwrap()), "cancelled");
-        timeout(WAIT_MAX, released.next()).await.expect("the worker says what it had shown").unwrap();
+        timeout(WAIT_MAX, released.next()).await.expect("the worker records its frame trace").unwrap();
     }
 }
 
@@ -385,7 +385,7 @@ impl Page {
     }
 
     async fn hear(&mut self) -> Value {
-        let message = timeout(WAIT_MAX, self.0.next()).await.expect("a word in time").unwrap().unwrap();
+        let message = timeout(WAIT_MAX, self.0.next()).await.expect("a message in time").unwrap().unwrap();
         serde_json::from_str(message.to_text().unwrap()).unwrap()
     }
 
@@ -442,7 +442,7 @@ async fn a_page_shows_the_replay_and_controls_it() {
     let (again, standing) = page.hear_all().await;
     assert_eq!(again[0], json!({ "restarted": true }));
     let at = standing["n"].as_u64().unwrap() as usize;
-    assert_eq!((again.len() - 1, &again[1..]), (at, &moments[..at]), "what was told before it paused");
+    assert_eq!((again.len() - 1, &again[1..]), (at, &moments[..at]), "the messages before the pause");
     assert!(at < moments.len(), "at this speed it takes minutes");
     page.say(json!({ "do": "step" })).await;
     assert_eq!(page.hear_all().await.0, [moments[at].clone()]);

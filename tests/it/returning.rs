@@ -92,7 +92,7 @@ async fn a_fingerprint_is_no_proof() {
     let ada = token(json!({"sub": "ada", "org": "reference-org", "email": "ada@example.org"}));
     let mut ada = Client::try_connect(handshake(&edge, &format!("?token={ada}"), None)).await.unwrap();
     let hers = open(&mut ada, json!({"conversationId": session.conversation})).await;
-    assert_eq!(hers.conversation, session.conversation, "she takes over what nobody had");
+    assert_eq!(hers.conversation, session.conversation, "the proved visitor takes over the ownerless conversation");
     assert_eq!(probe(&edge, "shop", "f-1").await, json!({"resumable": false, "reason": "identified"}));
 }
 
@@ -207,7 +207,7 @@ async fn a_proved_address_gets_its_conversations_back() {
         assert_eq!(answer, unproved, "{email}");
     }
     let (status, refusal) = ask(&b, "identity/resolve", asked(&his, json!({"email": "bo@example.org"}))).await;
-    assert_eq!((status, code(&refusal)), (404, "SESSION_NOT_FOUND"), "somebody's session is not everybody's");
+    assert_eq!((status, code(&refusal)), (404, "SESSION_NOT_FOUND"), "a session is not reachable by other visitors");
 }
 
 #[tokio::test]
@@ -218,7 +218,7 @@ async fn codes_to_an_address_are_limited() {
     let session = open(&mut client, json!({})).await;
     let email = json!({"email": "ada@example.org"});
     let (status, refusal) = ask(&edge, "identity/request-otp", asked(&session, email.clone())).await;
-    assert_eq!((status, code(&refusal)), (502, "OTP_SEND_FAILED"), "there is no service");
+    assert_eq!((status, code(&refusal)), (502, "OTP_SEND_FAILED"), "no password service is running");
     let otp = OtpService::start(&stage.nats, "reference-org", true).await;
     for _ in 0..4 {
         assert_eq!(ask(&edge, "identity/request-otp", asked(&session, email.clone())).await.0, 200);
@@ -234,7 +234,7 @@ async fn codes_to_an_address_are_limited() {
             assert!(otp.sent().len() <= 20);
             break;
         }
-        assert!(status == 200 && n < 25, "nobody counts");
+        assert!(status == 200 && n < 25, "no limit is enforced");
     }
     for (fields, status) in [
         (json!({"email": "no address"}), 400),

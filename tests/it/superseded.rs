@@ -52,7 +52,7 @@ async fn a_visitor_may_reload_during_an_approval_and_send_a_new_message() {
     before.ping().await;
     assert_eq!(before.terminals("r1"), 1);
     assert_eq!(code(&before.confirm(&session, true).await), "NO_PENDING_CONFIRMATION");
-    assert!(provider.calls().is_empty(), "what was not approved is not done");
+    assert!(provider.calls().is_empty(), "an unapproved call is not made");
     assert_eq!(reloaded.history(&session).await, ["restart it", "hello?", "ok"]);
 
     let log = sealed::log(stage.nats.client().await);

@@ -211,8 +211,8 @@ async fn policies_of_a_service_are_kept_and_failures_are_not() {
         assert_eq!(code_of("broken").await, "AGENT_NOT_AUTHORIZED");
         assert_eq!(code_of("..").await, "AGENT_NOT_AUTHORIZED");
     }
-    assert_eq!((asked("/policies/shop"), asked("/policies/a%2F..%2Fb%20%C3%BC")), (1, 1), "both answers are kept");
-    assert_eq!(asked("/policies/broken"), 3, "a failure is not");
+    assert_eq!((asked("/policies/shop"), asked("/policies/a%2F..%2Fb%20%C3%BC")), (1, 1), "both answers are cached");
+    assert_eq!(asked("/policies/broken"), 3, "a failure is not cached");
     assert_eq!(service.paths().len(), 5);
     assert!(service.heads().iter().all(|head| head.to_lowercase().contains("authorization: bearer a bearer")));
 

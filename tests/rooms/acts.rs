@@ -109,7 +109,7 @@ async fn erased_payloads_are_unreadable_in_every_process() {
         let mut tries = 0;
         while read(&knows).await != erased {
             tries += 1;
-            assert!(tries < 600, "what was erased is read for ever");
+            assert!(tries < 600, "erased payloads are still readable");
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     }
@@ -143,7 +143,7 @@ async fn a_missed_erasure_message_is_learnt_from_the_ledger() {
         n += 1;
         match tokio::time::timeout(std::time::Duration::from_secs(3), heard.recv()).await {
             Ok(first) => break first,
-            Err(_) => assert!(n < 10, "nothing is learnt from the ledger"),
+            Err(_) => assert!(n < 10, "the ledger's erasures are not learnt"),
         }
     };
     assert_eq!(first, Some(conversation));

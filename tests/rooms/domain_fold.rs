@@ -58,7 +58,7 @@ fn the_newest_messages_stay_and_of_older_ones_their_places() {
     assert_eq!(state.messages.len(), limits::FOLD_MESSAGES);
     assert_eq!(state.older.len(), limits::FOLD_MESSAGES);
     let places: Vec<u64> = state.older.iter().copied().chain(state.messages.iter().map(|m| m.seq)).collect();
-    assert!(places.is_sorted_by(|a, b| a < b), "oldest first, none twice: {places:?}");
+    assert!(places.is_sorted_by(|a, b| a < b), "oldest first, without duplicates: {places:?}");
     // A turn is three events, the first and last of which hold messages; sequences advance by three.
     let expected: Vec<u64> = (0..turns).flat_map(|n| [6 + 9 * n, 12 + 9 * n]).collect();
     assert_eq!(places, expected);
@@ -290,7 +290,7 @@ fn a_cancelled_turns_frame_trace_is_recorded_after_its_end() {
 
     let mut ended = Story::given([opened(), requested(10)]).and_claimed();
     ended.happens(completed(10, ended.state.last_seq, "done"));
-    assert_eq!(decide(&ended.state, &let_go), Err(Refusal::NoTurn), "it was not cancelled");
+    assert_eq!(decide(&ended.state, &let_go), Err(Refusal::NoTurn), "the turn was not cancelled");
 }
 
 #[test]
@@ -345,12 +345,12 @@ fn an_event_stored_too_late_changes_nothing() {
 fn progress_is_a_step_or_the_end_of_a_wait() {
     let mut story = Story::parked();
     let called = story.turn().progress_at;
-    assert_eq!(called, recorded(story.epoch() + 3, opened()).time, "the model's reply, not that the turn waits");
+    assert_eq!(called, recorded(story.epoch() + 3, opened()).time, "progress is the model's reply, not the park");
     story.does(&Command::Confirm { park: id(PARK), approved: true, by: id(3) });
     let resumed = story.turn().progress_at;
     assert!(resumed > called);
     let story = story.and_claimed();
-    assert_eq!(story.turn().progress_at, resumed, "a claim brings nothing further");
+    assert_eq!(story.turn().progress_at, resumed, "a claim is no progress");
 }
 
 #[test]

@@ -276,7 +276,7 @@ proptest! {
             prop_assert_eq!(state.last_seq, recorded.seq);
             let active = state.turn.as_ref().map(|turn| turn.request.turn);
             if let Some(before) = before.turn.as_ref().map(|turn| turn.request.turn) {
-                prop_assert!(active.is_none_or(|id| id == before), "one turn gives way to another without an end");
+                prop_assert!(active.is_none_or(|id| id == before), "a turn was replaced without an end");
             }
             prop_assert_eq!(
                 active.is_none() && before.turn.is_some(),

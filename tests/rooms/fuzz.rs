@@ -240,7 +240,7 @@ fn tokens_and_signed_assertions() {
             verifier.verify(token).now_or_never().expect("a key that is known is not waited for")
         };
         for token in [cut(&good, &cuts), text.clone()] {
-            assert!(token == good || verify(&signing, &token).is_err(), "a token that nobody signed: {token}");
+            assert!(token == good || verify(&signing, &token).is_err(), "an unsigned token was accepted: {token}");
             let _ = verify(&trusting, &token);
         }
         // The signature is valid, the claims are arbitrary.
@@ -250,7 +250,7 @@ fn tokens_and_signed_assertions() {
         }
         let context = edited(context.clone(), &edits);
         let admitted = widgets.admit(Some("shop"), Some(&text), Some(&context), 1_800_000_000).now_or_never();
-        assert!(admitted.expect("a file is not waited for").is_err(), "nobody has signed that");
+        assert!(admitted.expect("a file is not waited for").is_err(), "an unsigned assertion was accepted");
     });
 }
 
@@ -419,7 +419,7 @@ fn forms_and_their_answers() {
             let _ = (form.spec(), form.kind(), form.capability());
             let Some(given) = given.as_object() else { continue };
             if let Ok(values) = form.check(given) {
-                assert!(form.check(&values).is_ok(), "what was taken is taken again: {values:?}");
+                assert!(form.check(&values).is_ok(), "accepted values are accepted again: {values:?}");
             }
         }
     });

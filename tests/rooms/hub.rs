@@ -56,7 +56,7 @@ async fn connections_that_watch_at_the_same_instant_share_one_subscription() {
             if nobody.kind() == RequestErrorKind::NoResponders {
                 break;
             }
-            assert!(began.elapsed() < WAIT_MAX, "a subscription is left that nobody ends");
+            assert!(began.elapsed() < WAIT_MAX, "a subscription is leaked");
         }
     }
 }

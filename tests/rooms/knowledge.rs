@@ -120,7 +120,7 @@ async fn a_new_index_answers_like_an_old_one() {
     }
     let reader = of("acme");
     let new = Follower::caught_up(&server).await;
-    assert_eq!(new.index.size(), (50, 50), "it has caught up when it says so");
+    assert_eq!(new.index.size(), (50, 50), "a caught-up index holds all documents");
     let waited = async {
         while old.index.size() != (50, 50) {
             tokio::task::yield_now().await

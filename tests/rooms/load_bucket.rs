@@ -99,7 +99,7 @@ async fn a_fresh_process_starts_from_the_snapshot() {
     append_turns(&log, &key, 10..11).await;
     conversations.load(&key, ANY).await.unwrap();
     conversations.save(&key).await;
-    assert_eq!(saved(&log, &key).await, None, "a few events are not worth it");
+    assert_eq!(saved(&log, &key).await, None, "a few events are not worth a snapshot");
     append_turns(&log, &key, 11..11 + TURNS).await;
     let state = conversations.load(&key, ANY).await.unwrap();
     conversations.save(&key).await;

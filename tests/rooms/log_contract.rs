@@ -184,7 +184,7 @@ async fn an_append_on_another_last_event_conflicts<L: EventLog>(log: Arc<L>) {
         let verdict = log.append(&key, expected, &new_event(failed(10, 9))).await;
         assert!(matches!(verdict, Err(AppendError::Conflict)), "{expected}: {verdict:?}");
     }
-    assert_eq!(last(&*log, &key).await.unwrap().recorded.seq, seqs[1], "nothing was written");
+    assert_eq!(last(&*log, &key).await.unwrap().recorded.seq, seqs[1], "no event was written");
     let verdict = log.append(&new_key("acme"), 7, &new_event(opened())).await;
     assert!(matches!(verdict, Err(AppendError::Conflict)), "{verdict:?}");
 }
@@ -219,7 +219,7 @@ async fn an_event_id_is_taken_once<L: EventLog>(log: Arc<L>) {
     // The server may report either of the two first.
     let verdict = log.append(&key, 0, &new).await;
     assert!(matches!(verdict, Err(AppendError::Duplicate | AppendError::Conflict)), "{verdict:?}");
-    assert_eq!(last(&*log, &key).await.unwrap().recorded.seq, first, "nothing was written");
+    assert_eq!(last(&*log, &key).await.unwrap().recorded.seq, first, "no event was written");
 }
 
 async fn an_event_id_is_taken_once_in_all_conversations<L: EventLog>(log: Arc<L>) {

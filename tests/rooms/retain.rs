@@ -90,14 +90,14 @@ async fn due_conversations_are_erased_batch_by_batch_and_once() {
     let log = server.sealing_log();
     let all = conversations(&log, 53).await;
     let mut ledger = ledger(&log).await;
-    assert_eq!(sweep(&log, &mut ledger, Utc::now(), 10).await.0, Swept::default(), "nothing is due yet");
+    assert_eq!(sweep(&log, &mut ledger, Utc::now(), 10).await.0, Swept::default(), "no conversation is due yet");
     let (swept, failed) = sweep(&log, &mut ledger, later(), 10).await;
     assert_eq!(swept.all, Tally { due: 53, erased: 53, ..Tally::default() });
     assert!(failed.is_empty() && readable(&log).await.is_empty());
     let (requested, completed) = erasures(&log).await;
     assert_eq!((requested.len(), completed), (6, 6));
     assert!(requested.iter().all(|conversations| conversations.len() <= 10));
-    assert_eq!(requested.iter().map(BTreeSet::len).sum::<usize>(), 53, "none of them twice");
+    assert_eq!(requested.iter().map(BTreeSet::len).sum::<usize>(), 53, "no conversation twice");
     assert_eq!(requested.into_iter().flatten().collect::<BTreeSet<_>>(), all);
     assert_eq!(sweep(&log, &mut ledger, later(), 10).await.0, Swept::default());
 }
@@ -142,7 +142,7 @@ async fn a_conversation_that_can_not_be_erased_is_named_and_delays_no_other() {
     let (swept, failed) = sweep(&log, &mut first, later(), 10).await;
     assert_eq!(swept.all, Tally { due: 20, erased: 19, failed: 1, ..Tally::default() });
     assert_eq!((swept.failed(), failed), (1, BTreeSet::from([bad])));
-    assert!(readable(&log).await.is_empty(), "what was said in it can't be read all the same");
+    assert!(readable(&log).await.is_empty(), "the conversation's messages can't be read all the same");
     // The next sweep finds the open erasure and does not repeat the others.
     let mut second = ledger(&log).await;
     assert_eq!(second.open().len(), 1);

@@ -376,7 +376,7 @@ fn rooms_import_only_permitted_rooms() {
             }
         }
     }
-    expect_none(offenders, "rooms import only what the table allows");
+    expect_none(offenders, "rooms import only the rooms that the table allows");
 }
 
 #[test]
@@ -385,14 +385,14 @@ fn the_table_of_rooms_is_acyclic_and_complete() {
     for (at, (room, allowed)) in ROOMS.iter().enumerate() {
         for name in *allowed {
             if !ROOMS[..at].iter().any(|(earlier, _)| earlier == name) {
-                offenders.push(format!("{room} stands on {name}, which does not come before it"));
+                offenders.push(format!("{room} imports {name}, which does not come before it"));
             }
         }
         if !sources(&["src"]).iter().any(|source| source.room() == *room) {
             offenders.push(format!("{room} does not exist"));
         }
     }
-    expect_none(offenders, "rooms stand on rooms below them");
+    expect_none(offenders, "a room imports only rooms below it");
 }
 
 #[test]
@@ -444,7 +444,7 @@ fn every_call_of_nats_has_a_bound_in_time() {
         let calls = unbounded_calls(&source.product());
         offenders.extend(calls.iter().map(|call| format!("{}: {call}", source.path)));
     }
-    expect_none(offenders, "a call of NATS waits for so long and no longer: wrap it in `soon` or `within`");
+    expect_none(offenders, "every call of NATS has a time limit: wrap it in `soon` or `within`");
 }
 
 #[test]
@@ -469,7 +469,7 @@ fn subjects_are_built_in_one_file() {
             }
         }
     }
-    expect_none(offenders, "subjects stand in the room `subjects`");
+    expect_none(offenders, "subject literals stand only in the room `subjects`");
 }
 
 #[test]
@@ -491,5 +491,5 @@ fn nothing_is_left_unfinished() {
             }
         }
     }
-    expect_none(offenders, "nothing unfinished, ignored or dead");
+    expect_none(offenders, "no unfinished, ignored or dead code");
 }

@@ -93,7 +93,7 @@ fn every_operation_and_message_has_a_channel() {
         .filter_map(|reference| reference.as_str().map(str::to_owned))
         .collect();
     for (id, channel) in all("/channels") {
-        assert!(used.contains(&format!("#/channels/{id}")), "nobody uses {id}");
+        assert!(used.contains(&format!("#/channels/{id}")), "the channel {id} has no user");
         assert!(channel["messages"].as_object().is_some_and(|messages| !messages.is_empty()), "{id}");
         let parameters = channel["address"].as_str().unwrap_or_default().split('.').filter(|t| t.starts_with('{'));
         for name in parameters.map(|token| token.trim_matches(['{', '}'])) {

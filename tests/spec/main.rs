@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 fn the_committed_schemas_match_the_types() {
     for (name, content) in turnstream::spec::files() {
         let committed = fs::read_to_string(path(&format!("spec/{name}"))).unwrap_or_default();
-        assert!(committed == content, "spec/{name} is not what the types say; run `turnstream spec`");
+        assert!(committed == content, "spec/{name} differs from the types; run `turnstream spec`");
     }
 }
 

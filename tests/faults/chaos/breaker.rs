@@ -173,7 +173,7 @@ impl Breaker {
         };
         if timeout(WAIT_MAX, all).await.is_err() {
             let fault = self.faults.last().map(|fault| fault.kind);
-            panic!("visitors {:?} do not go on after {fault:?}", self.world.not_heard_since(mended));
+            panic!("visitors {:?} are stuck after {fault:?}", self.world.not_heard_since(mended));
         }
     }
 

@@ -100,7 +100,7 @@ impl Proxy {
     /// Waits until answers are held back.
     pub async fn holds(&self) {
         let mut held = self.way.held.subscribe();
-        timeout(WAIT_MAX, held.wait_for(|held| *held)).await.expect("it is said in time").unwrap();
+        timeout(WAIT_MAX, held.wait_for(|held| *held)).await.expect("the proxy holds the message in time").unwrap();
     }
 
     /// Lets go of requests and answers.

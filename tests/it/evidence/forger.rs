@@ -46,9 +46,9 @@ pub const DEEDS: [(&str, Deed); 22] = [
     ("two swapped events", Forger::swap),
     ("two events with each other's content", Forger::swap_content),
     ("a truncated file", Forger::truncate),
-    ("an inserted event, everything after it written anew", Forger::insert),
-    ("a removed event, everything after it written anew", Forger::remove_and_chain),
-    ("an edited event, everything after it written anew", Forger::edit_and_chain_any),
+    ("an inserted event, all later events rewritten", Forger::insert),
+    ("a removed event, all later events rewritten", Forger::remove_and_chain),
+    ("an edited event, all later events rewritten", Forger::edit_and_chain_any),
     ("a forged log with checkpoints of the forger's own key", Forger::sign),
     ("a doubled event", Forger::double),
     ("an event moved to another conversation", Forger::move_event),
@@ -57,7 +57,7 @@ pub const DEEDS: [(&str, Deed); 22] = [
     ("an edited checkpoint", Forger::edit_checkpoint),
     ("two swapped checkpoints", Forger::swap_checkpoints),
     ("a list of checkpoints without its end", Forger::truncate_checkpoints),
-    ("a bundle that says it is of some conversations", Forger::hide_behind_a_filter),
+    ("a bundle declared as partial", Forger::hide_behind_a_filter),
 ];
 
 /// A bundle in the forger's hands.
@@ -144,7 +144,7 @@ impl Forger {
         let at = self.any(random);
         let tracks = self.of(at);
         let headers = self.events[at]["headers"].as_object_mut().unwrap();
-        assert_eq!(headers.len(), 8, "every header that is there is covered");
+        assert_eq!(headers.len(), 8, "every header is covered");
         let name = headers.keys().nth(random.random_range(0..8)).unwrap().clone();
         match random.random_range(0..4) {
             0 => drop(headers.remove(&name)),

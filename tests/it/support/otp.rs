@@ -48,10 +48,7 @@ impl OtpService {
         let record = sent.clone();
         let sending = tokio::spawn(async move {
             while let Some(request) = sends.next().await {
-                assert!(
-                    is_signed(&request.message, &public_key(), chrono::Utc::now()),
-                    "a call that nobody has signed"
-                );
+                assert!(is_signed(&request.message, &public_key(), chrono::Utc::now()), "an unsigned call");
                 let question: Value = serde_json::from_slice(&request.message.payload).unwrap();
                 let answer = json!({ "channel": "email", "maskedDestination": "a**@example.org" });
                 record.send_modify(|sent| sent.push(question));
@@ -65,10 +62,7 @@ impl OtpService {
         let verifying = tokio::spawn(async move {
             let mut left = ATTEMPTS;
             while let Some(request) = verifies.next().await {
-                assert!(
-                    is_signed(&request.message, &public_key(), chrono::Utc::now()),
-                    "a call that nobody has signed"
-                );
+                assert!(is_signed(&request.message, &public_key(), chrono::Utc::now()), "an unsigned call");
                 let question: Value = serde_json::from_slice(&request.message.payload).unwrap();
                 let answer = if left > 0 && question["code"] == CODE {
                     json!({ "verified": true })

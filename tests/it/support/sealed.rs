@@ -15,5 +15,5 @@ pub fn log(client: async_nats::Client) -> NatsLog {
 
 /// Returns the plain payload stored under a subject.
 pub async fn open(log: &NatsLog, subject: &str, payload: bytes::Bytes) -> bytes::Bytes {
-    log.open(subject, payload).await.unwrap().expect("nobody has erased it")
+    log.open(subject, payload).await.unwrap().expect("the file was not erased")
 }

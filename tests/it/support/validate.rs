@@ -362,7 +362,7 @@ fn items(list: &Value, check: Check) -> Checked {
 }
 
 fn not_empty(list: &Value) -> Checked {
-    check(list.as_array().is_some_and(|list| !list.is_empty()), list, "a list that holds something")
+    check(list.as_array().is_some_and(|list| !list.is_empty()), list, "a list that is not empty")
 }
 
 fn one_of(value: &Value, known: &[&str]) -> Checked {
@@ -382,7 +382,7 @@ fn text(value: &Value) -> Checked {
 }
 
 fn not_blank(value: &Value) -> Checked {
-    check(value.as_str().is_some_and(|text| !text.trim().is_empty()), value, "a text with something in it")
+    check(value.as_str().is_some_and(|text| !text.trim().is_empty()), value, "a text that is not blank")
 }
 
 fn text_or_null(value: &Value) -> Checked {
