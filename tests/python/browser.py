@@ -71,7 +71,7 @@ class Page:
         return reply["result"]
 
     def navigate(self, method, ready, **params):
-        """Goes somewhere and waits until that page has loaded and the expression `ready` is true."""
+        """Opens a URL and waits until the page has loaded and the expression `ready` is true."""
         self.call(method, **params)
         self._receive(lambda message: message.get("method") == "Page.loadEventFired")
         self.wait(ready)
@@ -100,7 +100,7 @@ class Page:
         self.evaluate(find % json.dumps(label))
 
     def write(self, text):
-        """Types into whatever has the focus, and presses Enter."""
+        """Types into the focused element, and presses Enter."""
         self.call("Input.insertText", text=text)
         self.press("Enter")
 
@@ -119,7 +119,7 @@ class Page:
                 return message
 
     def _note_complaint(self, message):
-        """Keeps what the browser complains about: uncaught exceptions, and what a content security policy refused."""
+        """Records the browser's complaints: uncaught exceptions, and refusals by a content security policy."""
         if message.get("method") == "Runtime.exceptionThrown":
             self.complaints.append(message["params"]["exceptionDetails"])
         elif message.get("method") == "Log.entryAdded" and message["params"]["entry"]["level"] == "error":
@@ -128,7 +128,7 @@ class Page:
 
 @contextmanager
 def open_page(folder):
-    """An empty page in a browser of its own, which ends with it. What the browser complained about fails the test."""
+    """An empty page in a browser of its own, which ends with it. A complaint of the browser fails the test."""
     command, more = _command(folder)
     log_file = folder / "browser.log"
     with log_file.open("wb") as log:
@@ -150,7 +150,7 @@ def open_page(folder):
 
 
 def _command(folder):
-    """How the browser is started, and what it needs in its environment."""
+    """Returns the browser's command and environment."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found:
         return [found, *FLAGS, f"--user-data-dir={folder / 'profile'}", "about:blank"], {}
@@ -163,7 +163,7 @@ def _command(folder):
 
 
 def _address(process, log_file):
-    """The browser says which port it chose."""
+    """Returns the port that the browser chose."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while not (said := LISTENING.search(log_file.read_text(errors="replace"))):
         assert process.poll() is None, f"the browser ended at once, see {log_file}"

@@ -19,7 +19,7 @@ class Forged(Exception):
 
 
 def verify(folder, public_key_pem):
-    """Raises Forged, or returns how many events and checkpoints were held to each other."""
+    """Raises Forged, or returns the numbers of verified events and checkpoints."""
     key = load_pem_public_key(public_key_pem)
     manifest = json.loads((folder / "manifest.json").read_bytes())
     _must(manifest["filter"] == {}, "the bundle is of some conversations")

@@ -1,4 +1,4 @@
-"""What the tests share: one running product, and coroutines as tests.
+"""Fixtures of all tests: one running product, and coroutines as tests.
 
 The program is $TURNSTREAM_BIN (default: the debug build); it finds its nats-server through $NATS_SERVER or PATH.
 """
@@ -20,7 +20,7 @@ LOG = pytest.StashKey[Path]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem):
-    """Runs a test that is a coroutine in a loop of its own, and never for longer than the limit."""
+    """Runs a coroutine test in an event loop of its own, within the time limit."""
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
@@ -28,13 +28,13 @@ def pytest_pyfunc_call(pyfuncitem):
     return True
 
 
-# Whoever brings any token administers the organisation that sessions without one belong to.
+# Every token administers the organisation of sessions without a token.
 OPEN_TO_ADMINISTRATORS = {"SMOOTH_AGENT_AUTH_MODE": "none", "AUTH_DEV_ORG_ID": "reference-org"}
 
 
 @pytest.fixture(scope="session")
 def binary():
-    """The program."""
+    """The path of the program."""
     binary = Path(os.environ.get("TURNSTREAM_BIN", DEBUG_BUILD))
     if not binary.is_file():
         pytest.exit(f"{binary} is missing: run `cargo build`, or set TURNSTREAM_BIN", returncode=1)
@@ -51,7 +51,7 @@ def product(binary, tmp_path_factory, pytestconfig):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """After a failure the end of the program's log is worth more than any guess."""
+    """Prints the end of the program's log after a failure."""
     log = config.stash.get(LOG, None)
     if log is None or not log.exists() or not (terminalreporter.stats.get("failed") or terminalreporter.stats.get("error")):
         return

@@ -1,4 +1,4 @@
-"""A tool that reads the files that came with the message: each under a subject that is told with the call."""
+"""A tool that reads the files that came with the message: each under a subject that the call names."""
 
 import asyncio
 import hashlib

@@ -37,7 +37,7 @@ async def main(url, wanted):
         subject, headers, payload, tail = message
         seq, written = seq + 1, written + 1
         tail["seq"] = seq
-        # The server's word from time to time: what it is not asked for may be dropped when it is much.
+        # A round trip from time to time: the server may drop messages of a client that never waits.
         if written % BATCH == 0 or written == wanted:
             ack = await stream.publish(subject, payload, headers=headers, timeout=30)
             assert ack.seq == seq, f"event {seq} was stored as {ack.seq}"
@@ -48,7 +48,7 @@ async def main(url, wanted):
 
 
 def conversation(chance, samples):
-    """The messages of a conversation, one after the other; whoever takes one says which sequence it got."""
+    """Yields the messages of a conversation in order; the caller sends back each one's sequence."""
     own = str(UUID(int=chance.getrandbits(128), version=4))
     tail = {"seq": 0, "digest": "0" * 64}
     for name in ("session.opened", *TURN * TURNS):
@@ -75,7 +75,7 @@ def conversation(chance, samples):
 
 
 def with_words(chance, payload):
-    """A payload with something to say."""
+    """A payload with some text."""
     said = " ".join(chance.choices(WORDS, k=40))
     return {name: f"{value} {said}" if name in ("message", "reply", "text") else value for name, value in payload.items()}
 

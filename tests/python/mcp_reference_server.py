@@ -28,7 +28,7 @@ def fails() -> str:
 
 @server.tool()
 async def asks(case: str, context: Context) -> str:
-    """Asks the client back."""
+    """Sends a request to the client."""
     session = context.session
     question = SamplingMessage(role="user", content=TextContent(type="text", text="Who is there?"))
     try:

@@ -22,7 +22,7 @@ TOOLS = [
     {"name": "wait_once", "description": "Answers from the second time on", "annotations": READS},
 ]
 PAGE = 3
-# Tools as no library likes them.
+# Malformed and unusual tools.
 ODD = [
     {"name": "odd_null", "description": "Has a null schema", "inputSchema": None},
     {"name": "odd_list", "description": "Has a list for a schema", "inputSchema": []},
@@ -66,12 +66,12 @@ def text(words):
 
 
 def call(name, arguments, meta, notify):
-    """The result of a call; None = it is never answered."""
+    """Returns the result of a call; None = no answer."""
     mark = Path(os.environ.get("STATE", "")) / "called"
     is_first = name == "wait_once" and not mark.exists()
     if is_first:
         mark.touch()
-    # Whoever reads this may end the process at once.
+    # The reader may end the process at once.
     say("called", name, meta.get("turnstream/callId"), os.getpid())
     if name == "about_call":
         return text(json.dumps({"meta": meta, "environment": dict(os.environ)}))
@@ -102,7 +102,7 @@ def call(name, arguments, meta, notify):
 
 
 def ask(method, params):
-    """Asks the client over the pipes; its result, or the error's code and words."""
+    """Sends a request to the client over the pipes; returns the result, or the error's code and message."""
     print(json.dumps({"jsonrpc": "2.0", "id": "of the server", "method": method, "params": params}), flush=True)
     for line in sys.stdin:
         reply = json.loads(line)
@@ -113,7 +113,7 @@ def ask(method, params):
 
 
 def answer(message, notify):
-    """What a message is answered with, or None."""
+    """Returns the answer to a message, or None."""
     method, params = message.get("method"), message.get("params") or {}
     if "id" not in message:
         if method == "notifications/cancelled":

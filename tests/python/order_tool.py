@@ -1,4 +1,4 @@
-"""A tool provider: a NATS micro service whose endpoint says that it is a tool."""
+"""A tool provider: a NATS micro service with an endpoint that is declared as a tool."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Starts `turnstream dev` as a person would, and sees to it that its end is the end of all it started."""
+"""Starts `turnstream dev` as a person would, and checks that all its child processes end with it."""
 
 import os
 import queue
@@ -15,7 +15,7 @@ START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 30
 # Names that would change what `dev` does; the tests want its defaults: the demo model, a NATS of its own.
 FOREIGN_NAMES = ("SMOOTH_", "SMOOAI_", "AUTH_", "WIDGET_", "NATS_")
-# What the program says on stdout when it is ready, and the attribute that the address goes to.
+# The program's lines on stdout when it is ready, and the attribute for each address.
 READY_LINES = {"listening on ": "http", "nats ": "nats", "calls of tools are signed; public key ": "call_key"}
 
 
@@ -34,7 +34,7 @@ class Product:
 
 @contextmanager
 def start_product(binary, store, log, more=None):
-    """Yields the addresses (`more` is set in the program's environment); on leaving, stops the program with SIGTERM and checks that nothing is left of it."""
+    """Yields the addresses (`more` is set in the program's environment); on leaving, stops the program with SIGTERM and checks that no process is left."""
     with log.open("wb") as stderr:
         process = subprocess.Popen(
             [binary, "dev", "--port", "0", "--store", store],
@@ -54,7 +54,7 @@ def start_product(binary, store, log, more=None):
         for address in (product.http, product.nats):
             assert not _is_open(address), f"{address} still answers after the program ended"
     finally:
-        # The session is the program's own, so this ends it and its children, and nothing else.
+        # The session is the program's own, so this ends only the program and its children.
         try:
             os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:

@@ -16,7 +16,7 @@ REFUND_REQUEST = "refund my order ORD-1234"
 
 
 class Recorder:
-    """All frames of one connection, and what is wrong with them."""
+    """All frames of one connection, and their faults."""
 
     def __init__(self):
         self.frames = []
@@ -59,7 +59,7 @@ async def connected(product):
     await client.connect()
     try:
         yield client
-        # Frames keep their order, so with the answer to this everything sent before it has come.
+        # Frames keep their order, so all earlier frames have arrived with this answer.
         await client.ping()
     finally:
         await client.disconnect()

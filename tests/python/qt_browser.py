@@ -1,4 +1,4 @@
-"""An empty page in the Chromium that Qt brings. With `--check` it only tells whether there is one.
+"""An empty page in the Chromium that Qt brings. With `--check` the program only tells whether Qt has one.
 
 What it does is asked of it over the DevTools protocol, at an address that it says when it listens there.
 """
@@ -21,7 +21,7 @@ if "--check" not in sys.argv:
     # Qt takes no port 0.
     os.environ["QTWEBENGINE_REMOTE_DEBUGGING"] = f"127.0.0.1:{free_port()}"
     application = QApplication(sys.argv)
-    # A page that is in no window takes no keys.
+    # A page outside a window gets no key events.
     view = QWebEngineView()
     view.resize(1280, 900)
     view.load(QUrl("about:blank"))

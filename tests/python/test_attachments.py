@@ -13,7 +13,7 @@ CONTENT = random.Random(7).randbytes(5 * 1024 * 1024)
 
 
 async def answer_to(socket, action, wanted):
-    """Sends an action; the first frame of this type, with what came before it."""
+    """Sends an action; returns the first frame of this type, with the frames before it."""
     await socket.send(json.dumps(action))
     frames = []
     while not frames or frames[-1]["type"] != wanted:

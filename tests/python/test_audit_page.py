@@ -7,12 +7,12 @@ from websockets.sync.client import connect
 
 from browser import WAIT_TIMEOUT_S, open_page
 
-# What somebody might write who wants it to be more than text, and a mark that turns round what follows it.
+# An injection attempt, and a mark that reverses the text after it.
 EVIL = "<img src=x onerror=\"window.hacked='{0}'\"><script>window.hacked='{0}'</script>\u202e"
 LOADED = "document.getElementById('names')?.children.length === 5"
 LISTED = "document.querySelector('#found button')"
 SHOWN = "document.querySelector('#events button[aria-current]')"
-# Keeps what the page would have the browser save, instead of saving it.
+# Keeps the page's downloads instead of saving them.
 CATCH_FILES = """window.files = [];
 URL.createObjectURL = blob => { window.files.push(blob); return 'blob:' + window.files.length; };
 HTMLAnchorElement.prototype.click = () => { document.body.dataset.files = window.files.length; };
@@ -20,7 +20,7 @@ window.open = () => null"""
 
 
 def have_a_conversation(product):
-    """A refund that is approved, in a conversation whose words are hostile. Returns the conversation's id."""
+    """A refund that is approved, in a conversation with hostile text. Returns the conversation's id."""
     with connect(product.ws, proxy=None) as socket:
 
         def until(wanted, **action):
@@ -88,7 +88,7 @@ def at(page):
     return int(page.evaluate("document.querySelector('#events button[aria-current]').dataset.seq"))
 
 
-def test_a_conversation_is_walked_through_event_by_event(page):
+def test_a_conversation_is_browsed_event_by_event(page):
     events = page.count("#events button")
     assert events == page.count("#scroll circle") >= 10
     assert page.count("#scroll rect.span") >= 5
@@ -112,7 +112,7 @@ def test_a_conversation_is_walked_through_event_by_event(page):
     assert "Digest" in page.text("#event dl") and page.text("#event pre").startswith("{")
 
 
-def test_the_state_is_shown_at_every_event_with_what_changed(page):
+def test_every_event_shows_its_state_and_changes(page):
     page.click("State")
     page.wait("document.getElementById('whole')")
     whole = json.loads(page.text("#whole"))
@@ -132,7 +132,7 @@ def test_the_state_is_shown_at_every_event_with_what_changed(page):
     assert state["turn"] is None and state["message_count"] == 0, "the beginning"
 
 
-def test_the_record_is_verified_and_taken_away(page):
+def test_the_record_is_verified_and_downloaded(page):
     page.click("Verify")
     page.wait("!document.getElementById('chain').hidden")
     events = page.count("#events button")
@@ -148,7 +148,7 @@ def test_the_record_is_verified_and_taken_away(page):
     assert [json.loads(line)["seq"] for line in lines] == sorted(json.loads(line)["seq"] for line in lines)
 
 
-def test_what_hides_in_texts_is_shown(page):
+def test_hidden_characters_are_shown(page):
     for selector in ("#title", "#found b"):
         assert "\u202e" not in page.text(selector)
     page.press("Home")
@@ -168,7 +168,7 @@ def test_the_timeline_is_drawn_to_scale_and_zoomed(page):
     assert page.evaluate(width) > 4 * plain
 
 
-def test_signing_out_forgets_all(page):
+def test_signing_out_clears_all_data(page):
     page.click("Sign out")
     assert page.evaluate("sessionStorage.getItem('turnstream.audit')") == ""
     assert page.count("#found button") == 0

@@ -38,7 +38,7 @@ def test_an_approved_refund_is_done(page):
     page.wait(CARD)
     assert "ORD-1234" in page.text(".card p")
     assert page.evaluate("document.activeElement.matches('.card')"), "the card takes the focus"
-    assert page.count(".tool.done") == 0, "nothing is done before the approval"
+    assert page.count(".tool.done") == 0, "no tool is called before the approval"
     page.click("Approve")
     page.wait(IDLE)
     assert page.text(".card.settled h3") == "You approved this"

@@ -32,7 +32,7 @@ def audit(product, binary, tmp_path):
 
 
 async def converse(product):
-    """A conversation with a turn; its id and its stored events."""
+    """Makes a conversation with a turn; returns its id and stored events."""
     connection = await nats.connect(product.nats)
     try:
         async with connected(product) as client:
@@ -70,7 +70,7 @@ async def test_pyarrow_reads_the_table(product, audit, tmp_path):
         assert row["digest"] == digest
 
 
-async def test_a_bundle_is_verified_by_its_instruction_alone(product, audit, tmp_path):
+async def test_a_bundle_is_verified_by_its_readme_alone(product, audit, tmp_path):
     await converse(product)
     audit("seal", "--once")
     _, events = await converse(product)

@@ -26,7 +26,7 @@ MODES = ("legacy", "auto")
 
 
 def told(result):
-    """The text of an answer, and what it says beside."""
+    """Returns the text of an answer, and its structured content."""
     assert json.loads(result.content[1].text) == result.structured_content
     return result.content[0].text, result.structured_content
 

@@ -36,7 +36,7 @@ async def test_a_turn_streams_a_cited_answer(product):
     assert kinds(events).count("stream_token") > 3, "the answer was not streamed"
     assert streamed_text(events) == final_text(final)
     assert "17 days" in final_text(final)
-    assert final.data.data.citations, "the answer cites nothing"
+    assert final.data.data.citations, "the answer has no citation"
     assert any("17 days" in citation.snippet for citation in final.data.data.citations)
     assert final.data.data.usage.completion_tokens > 0
 
@@ -139,7 +139,7 @@ async def test_an_approval_may_come_over_another_connection(product):
             messages = (await client.get_messages(session_id=session)).messages
             if messages[0].direction == "outbound":
                 break
-            assert time.monotonic() < deadline, "the approved turn never answered"
+            assert time.monotonic() < deadline, "the approved turn has no answer"
             await asyncio.sleep(POLL_S)
     assert [m.direction for m in messages] == ["outbound", "inbound"]
 
@@ -209,13 +209,13 @@ async def test_several_clients_at_once_get_their_own_answers(product):
     assert len({id for pair in ids for id in pair}) == 2 * CLIENTS_AT_ONCE
 
 
-async def test_ping_tells_the_servers_time(product):
+async def test_ping_returns_the_servers_time(product):
     async with connected(product) as client:
         told = await client.ping()
     assert abs(told - time.time() * 1000) < CLOCK_TOLERANCE_MS
 
 
-async def test_what_is_unknown_is_an_error_with_its_code(product):
+async def test_unknown_actions_and_ids_are_errors_with_their_codes(product):
     nobody = str(uuid.uuid4())
     async with connected(product) as client:
         for request in (client.get_session(session_id=nobody), client.get_messages(session_id=nobody)):
@@ -231,7 +231,7 @@ async def test_what_is_unknown_is_an_error_with_its_code(product):
         with pytest.raises(ProtocolError) as error:
             await client.get_messages(session_id=session, before="garbage")
         assert error.value.code == "VALIDATION_ERROR"
-        assert await client.ping(), "the connection goes on after errors"
+        assert await client.ping(), "the connection stays open after errors"
 
 
 def confirm(client, session, request_id, approved=True):

@@ -15,7 +15,7 @@ from websockets.sync.client import connect
 from browser import WAIT_TIMEOUT_S, open_page
 from conftest import DEBUG_BUILD
 
-# What somebody might write who wants it to be more than text.
+# An injection attempt.
 EVIL = "<img src=x onerror=\"window.hacked=true\"><script>window.hacked=true</script>"
 
 
@@ -66,8 +66,8 @@ def replay(product, conversation, speed):
         process.wait()
 
 
-def test_a_conversation_is_seen_again_as_it_was(product, conversation, tmp_path):
-    # At this speed nearly every moment is waited for as long as the page waits at most.
+def test_a_conversation_is_replayed_as_it_was_shown(product, conversation, tmp_path):
+    # At this speed nearly every wait takes the page's maximum.
     with replay(product, conversation, "0.001") as address, open_page(tmp_path) as page:
         page.navigate("Page.navigate", "document.querySelector('#log .user')", url=address)
         page.click("Pause")
@@ -85,7 +85,7 @@ def test_a_conversation_is_seen_again_as_it_was(product, conversation, tmp_path)
         assert page.text(".text").strip() != ""
         assert page.evaluate("window.hacked") is None and page.count("#log script, #log img") == 0
 
-        # Again, as fast as it can.
+        # Again, at full speed.
         page.evaluate("document.getElementById('speed').value = 'full'")
         page.evaluate("document.getElementById('speed').dispatchEvent(new Event('change'))")
         page.evaluate("document.querySelector('#log .user').dataset.first = 'true'")

@@ -49,7 +49,7 @@ async def ask(client, tool, arguments):
 
 
 async def ask_until(client, tool, arguments, wanted, what):
-    """Asks again until the events are as wanted: discovery is quick, not instant."""
+    """Repeats the message until the events match: discovery is quick, not instant."""
     deadline = time.monotonic() + DISCOVERY_DEADLINE_S
     while True:
         events = await ask(client, tool, arguments)
@@ -71,11 +71,11 @@ async def test_a_tool_is_offered_and_called_while_its_provider_runs(product):
             check_error_result(await ask(client, tool, {"order_id": "ORD-0"}))
             provider.terminate()
             provider.wait(STOP_TIMEOUT_S)
-            # A call in the moment before discovery notices is an error result, which `ask` sees end well too.
+            # A call before discovery notices is an error result, and its turn ends well too.
             await ask_until(client, tool, order, lambda events: not offered(events), "the tool was still offered")
 
 
-async def test_a_call_that_nobody_has_signed_is_refused(product):
+async def test_an_unsigned_call_is_refused(product):
     with serving("order_tool.py", product):
         async with await nats.connect(product.nats) as connection:
             forged = {"Turnstream-Call-Id": "x", "Turnstream-Expires": "2999-01-01T00:00:00.000Z"}

@@ -34,7 +34,7 @@ class Verifier:
             return cls(file.read())
 
     def is_genuine(self, subject, headers, payload):
-        """Whether a call is signed, not too late, and here for the first time."""
+        """Returns true if a call is signed, in time and not repeated."""
         headers = headers or {}
         own = sorted((n, v) for n, v in headers.items() if n.lower().startswith("turnstream-") and n != SIGNATURE)
         lines = ["turnstream call 1", subject, *(f"{name}:{value}" for name, value in own), hashlib.sha256(payload).hexdigest()]
@@ -61,7 +61,7 @@ def signed_by(key, signature, statement):
 
 
 def genuine(verifier, handler):
-    """A handler of a micro service that answers genuine calls alone."""
+    """A handler of a micro service that answers only genuine calls."""
 
     async def checked(request):
         if verifier is None or verifier.is_genuine(request.subject, request.headers, request.data):

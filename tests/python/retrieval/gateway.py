@@ -33,7 +33,7 @@ class Gateway(BaseHTTPRequestHandler):
             answer, status = self._embeddings(), 200
         except Refusal as refusal:
             answer, status = {"error": {"message": str(refusal), "type": "invalid_request_error"}}, refusal.status
-            # What is left of the body would be taken for the next request.
+            # The rest of the body would be read as the next request.
             self.close_connection = True
         body = json.dumps(answer).encode()
         self.send_response(status)
@@ -61,7 +61,7 @@ class Gateway(BaseHTTPRequestHandler):
         vectors = [self.model.embed(text) for text in texts]
         if self.record:
             for vector in vectors:
-                # How long a vector is does not count.
+                # Only the direction of a vector counts.
                 self.record.write((vector / abs(vector).max() * 127).round().astype("i1").tobytes())
             self.record.flush()
         if asked.get("encoding_format") == "base64":
@@ -72,7 +72,7 @@ class Gateway(BaseHTTPRequestHandler):
         return {"object": "list", "model": NAME, "data": data}
 
     def log_message(self, *_):
-        """Says nothing: the texts are other people's."""
+        """Logs nothing: the texts belong to other people."""
 
 
 def main():

@@ -17,7 +17,7 @@ NAME = "all-MiniLM-L6-v2"
 DIMENSIONS = 384
 LAYERS = 6
 HEADS = 12
-# What the model was trained to read; the rest of a longer text is not looked at.
+# The number of tokens that the model was trained on; the rest of a longer text is ignored.
 TOKENS_MAX = 256
 NORM_EPSILON = 1e-12
 
