@@ -1,4 +1,4 @@
-//! Verifies a bundle of evidence from its folder and a public key alone.
+//! Verifies an evidence bundle from its folder and a public key alone.
 
 use std::{
     fs::File,

@@ -23,7 +23,7 @@ use crate::{
 /// Follow the chain of digests and check it against the checkpoints; exit code 1 if anything was changed.
 #[derive(Args)]
 pub struct Verify {
-    /// A bundle of evidence to verify, offline.
+    /// An evidence bundle to verify offline.
     #[arg(long, value_name = "DIR", conflicts_with = "conversation")]
     bundle: Option<PathBuf>,
     /// Only this conversation.

@@ -1,4 +1,4 @@
-//! The files that make an export a bundle of evidence: checkpoints, inclusion proofs, a public key, instructions for verifying.
+//! The files that make an export an evidence bundle: checkpoints, inclusion proofs, a public key, instructions for verifying.
 
 use std::{
     collections::BTreeSet,
