@@ -156,7 +156,7 @@ mod tests {
 
     /// Files written by `openssl genpkey -algorithm ed25519` and `openssl pkey -pubout`.
     #[test]
-    fn keys_of_other_programs_are_read() {
+    fn keys_made_by_openssl_are_read() {
         let key = SigningKey::read(Path::new("tests/data/keys/ed25519.pem"));
         assert!(key.is_ok(), "{:?}", key.err());
     }

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_source_turns_tokens_on() {
+    fn a_configured_key_enables_tokens() {
         let secret = "0123456789abcdef0123456789abcdef";
         let mode = |values: &[(&str, &str)]| {
             let value = |name: &str| values.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string());

@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn the_form_of_other_hosts_is_read() {
+    fn the_common_format_of_mcp_servers_is_read() {
         let servers = parsed(
             r#"{"mcpServers": {
                 "files": {"command": "npx", "args": ["-y", "x"], "env": {"TOKEN": "a-${KEY}-b"}, "confirm": ["Write"]},

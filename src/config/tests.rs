@@ -7,7 +7,7 @@ fn read(values: &[(&str, &str)]) -> Result<Config, ConfigError> {
 }
 
 #[test]
-fn defaults_are_those_of_the_protocol() {
+fn defaults_match_the_protocol() {
     let config = read(&[]).unwrap();
     assert_eq!((config.bind.to_string().as_str(), config.port), ("127.0.0.1", 8787));
     assert_eq!((config.model.as_str(), config.max_iterations, config.max_tokens), ("claude-haiku-4-5", 20, 8192));

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn forms_of_a_word_meet() {
+    fn inflected_words_share_a_stem() {
         for (one, other) in [
             ("return", "returns"),
             ("ship", "shipping"),

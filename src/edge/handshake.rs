@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_parameter_counts_once() {
+    fn a_parameter_may_occur_once() {
         let query = |token: Option<&str>, resumes| Query { token: token.map(str::to_owned), resumes };
         assert_eq!(Query::read(""), Ok(query(None, false)));
         assert_eq!(Query::read("v=resume&token=a%2Bb&x=1&x=2"), Ok(query(Some("a+b"), true)));

@@ -4,7 +4,7 @@ use super::*;
 use crate::limits;
 
 #[test]
-fn a_page_is_its_main_text() {
+fn a_page_is_reduced_to_its_main_text() {
     let html = "<html><head><title> Returns &amp;\n more </title><script>var x = 'evil'</script></head><body>\
         <nav><a href='/'>Home</a></nav><main><h1>Returns</h1><p>Within <b>17 days</b>.</p><h2>How</h2><ul><li>Pack</li></ul>\
         </main><footer>Imprint</footer></body></html>";
@@ -72,7 +72,7 @@ fn passages_stay_within_the_limit_and_keep_their_headings() {
 
 /// Every way of writing it that is understood says who may read, every other one is refused: none makes a document public.
 #[test]
-fn front_matter_is_understood_or_refused() {
+fn front_matter_is_parsed_or_refused() {
     let read = |text: &str| extract(Form::Markdown, text.as_bytes());
     let hr = Some(vec!["group:hr".to_string()]);
     for text in [

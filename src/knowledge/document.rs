@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chunk_survives_its_stored_form() {
+    fn a_chunk_round_trips() {
         let chunk = Chunk {
             version: Uuid::from_u128(1),
             headings: vec!["Returns".into()],

@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_without_a_use_here_are_kept_as_they_were_written() {
+    fn unused_fields_are_kept_as_written() {
         let json = r#"{"choices":[{"delta":{"reasoning_details":[{"b":1.50,"a":"\u00e9"}],"audio":null,"x":{},
             "tool_calls":[{"index":"1","id":7,"type":"function","extra_content":{"google":{"thought_signature":"A+/="}},
             "function":{"name":"f","arguments":{ "a" : 1 },"thought_signature":"S"}}]}}]}"#;

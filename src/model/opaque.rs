@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_costs_its_own_size() {
+    fn pieces_are_joined_in_linear_time() {
         // Many pieces of a block, of an object and of a list: minutes, if each piece copied the ones before it.
         let mut opaque = Opaque::default();
         for n in 0..30_000 {

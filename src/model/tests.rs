@@ -142,7 +142,7 @@ fn texts(deltas: &[Delta]) -> String {
 }
 
 #[tokio::test]
-async fn a_reply_arrives_whole_however_its_bytes_are_cut() {
+async fn a_reply_arrives_whole_across_packet_boundaries() {
     let events = [&token("gr\u{fc}n"), &token("\u{1f980}"), FINISH, USAGE, DONE].concat();
     let mut pieces = vec![CHUNKED_HEAD.as_bytes().to_vec()];
     for piece in events.as_bytes().chunks(7) {

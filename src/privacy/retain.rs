@@ -152,7 +152,7 @@ mod tests {
     use crate::config::Config;
 
     #[test]
-    fn each_organisation_keeps_for_its_own_time() {
+    fn retention_periods_differ_by_organisation() {
         let values = [("SMOOTH_AGENT_RETAIN_DAYS", "30,acme=7"), ("SMOOTH_AGENT_RETAIN_TOOLS_DAYS", "acme=2")];
         let value = |name: &str| values.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string());
         let privacy = Config::from_source(&value).unwrap().privacy;

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_below_an_organisation_is_its_own() {
+    fn a_subject_below_an_organisation_belongs_to_it() {
         assert_eq!(org_of_tool("tool.org.acme=20inc.look_up"), Some(Ok("acme inc".into())));
         assert_eq!(org_of_tool("tool.org.acme=2.look_up"), Some(Err(())));
         assert_eq!(org_of_tool("tool.demo.issue_refund"), None);

@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_survives_the_header() {
+    fn a_mark_round_trips() {
         for (kind, _) in Kind::ALL {
             let mark = Mark { turn: Uuid::new_v4(), epoch: 7, n: 3, kind, call: 1, offset: 512, length: 9, chunks: 2 };
             assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_survives_its_text() {
+    fn a_cursor_round_trips() {
         let cursor = Cursor { turn: Uuid::new_v4(), epoch: 9, next_n: 4, call: 2, shown: 77, text_epoch: 8, chunks: 3 };
         assert_eq!(Cursor::parse(&cursor.to_string()), Some(cursor));
         assert_eq!(Cursor::parse("garbage"), None);

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_cut_wherever_they_stand() {
+    fn blocks_are_cut_in_every_position() {
         let table: &[(&str, &str, &[&str])] = &[
             ("Hi.", "Hi.", &[]),
             ("Hi. <suggested_replies>[\" Yes \",\"\",\"No\"]</suggested_replies>", "Hi. ", &["Yes", "No"]),

@@ -23,7 +23,7 @@ const VISITORS: usize = 6;
 const TURNS: usize = 6;
 
 #[tokio::test]
-async fn the_death_of_each_server_loses_nothing() {
+async fn the_death_of_each_server_loses_no_data() {
     let (mut cluster, gateway) = tokio::join!(Cluster::start(), FakeGateway::start());
     let product = Product { nats_url: cluster.url(), gateway_url: gateway.base_url(), seals: true };
     product.apply_streams(&["--replicas", "3"]).await;

@@ -52,7 +52,7 @@ async fn expect_denied(stage: &Stage, provider: &Provider, client: &mut Client, 
 }
 
 #[tokio::test]
-async fn an_approval_that_does_not_come_counts_as_denied() {
+async fn a_missing_approval_counts_as_a_denial() {
     let stage = Stage::start().await;
     let provider = provider(&stage).await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.product.worker(&[HUMAN_WAIT]));

@@ -46,7 +46,7 @@ async fn a_tool_is_not_called_when_the_turn_ended_meanwhile() {
 
 /// The person is told that the approval failed, and refuses then. The approval comes to the log late, and lets no tool run.
 #[tokio::test]
-async fn an_approval_that_is_stored_late_is_void() {
+async fn an_approval_stored_late_is_void() {
     let stage = Stage::start().await;
     let tool = Tool { name: "refund", metadata: &[("confirm", "true")], takes: Duration::ZERO };
     let provider = Provider::start(&stage.nats.url(), vec![tool]).await;

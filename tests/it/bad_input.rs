@@ -248,7 +248,7 @@ async fn close_code_after(edge: &Edge, bytes: &[u8]) -> Option<u16> {
 }
 
 #[tokio::test]
-async fn a_connection_that_must_be_closed_is_told_why() {
+async fn a_closed_connection_is_told_the_reason() {
     let stage = Stage::start().await;
     let mut edge = stage.edge().await;
     let mut client = Client::connect(&edge).await;

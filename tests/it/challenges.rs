@@ -204,7 +204,7 @@ async fn passwords_are_counted_across_both_purposes() {
 }
 
 #[tokio::test]
-async fn many_requests_at_once_are_counted_one_by_one() {
+async fn concurrent_requests_are_counted_one_by_one() {
     let world = World::start().await;
     let requests = (0..25).map(|_| world.by_page(VICTIM));
     let answered = futures_util::future::join_all(requests).await;

@@ -130,7 +130,7 @@ async fn without_a_key_messages_are_refused_and_the_rest_works() {
 }
 
 #[tokio::test]
-async fn everything_in_one_process_answers_with_citations_and_asks_before_it_acts() {
+async fn the_dev_process_answers_with_citations_and_asks_before_acting() {
     let stage = Stage::without_streams().await;
     let mut process = stage.run("dev", &["dev", "--port", "0"], &[]);
     let address = process.line_after("listening on http://").await;

@@ -151,7 +151,7 @@ async fn a_killed_worker_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_worker_that_wakes_up_late_changes_nothing() {
+async fn a_late_worker_changes_nothing() {
     let stage = Stage::start().await;
     let (edge, first) = tokio::join!(stage.edge(), stage.worker());
     let mut client = Client::connect(&edge).await;

@@ -336,7 +336,7 @@ async fn a_bad_declaration_refuses_to_start_and_a_good_one_is_shown_without_secr
 }
 
 #[tokio::test]
-async fn the_list_of_tools_shows_them() {
+async fn the_list_of_tools_shows_mcp_tools() {
     let stage = Stage::start().await;
     let files = tempfile::tempdir().unwrap();
     let config = files.path().join("mcp.json");

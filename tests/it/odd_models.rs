@@ -184,7 +184,7 @@ async fn odd_chunks_remove_nothing_from_an_answer() {
 }
 
 #[tokio::test]
-async fn odd_calls_are_made_as_they_are_meant() {
+async fn odd_calls_are_made_as_intended() {
     let arguments = json!({"id": "7"});
     let part = |call: Value| delta(json!({ "tool_calls": call }));
     let fragment = |index: Value, id: Value, name: &str, arguments: Value| json!({"index": index, "id": id, "function": {"name": name, "arguments": arguments}});

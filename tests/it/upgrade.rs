@@ -100,7 +100,7 @@ fn session(name: &str) -> Session {
 }
 
 #[tokio::test]
-async fn a_store_of_an_earlier_version_is_gone_on_with_under_load() {
+async fn an_earlier_versions_store_is_upgraded_under_load() {
     if std::env::var("TURNSTREAM_STORE").as_deref() == Ok("write") {
         return fill().await;
     }

@@ -184,7 +184,7 @@ async fn requested(stage: &Stage) -> Vec<(Value, Value)> {
 }
 
 #[tokio::test]
-async fn policies_of_a_service_are_kept_and_failures_are_not() {
+async fn policies_of_a_service_are_cached_and_failures_are_not() {
     let stage = Stage::start().await;
     let status = Arc::new(AtomicU16::new(200));
     let answer = status.clone();

@@ -52,7 +52,7 @@ fn a_request_stored_too_late_is_void() {
 }
 
 #[test]
-fn the_newest_messages_stay_and_of_older_ones_their_places() {
+fn the_fold_keeps_the_newest_messages_and_the_places_of_older_ones() {
     let turns = limits::FOLD_MESSAGES as u64;
     let state = with_turns(turns, "q", "a").state;
     assert_eq!(state.messages.len(), limits::FOLD_MESSAGES);
@@ -75,7 +75,7 @@ fn long_messages_leave_the_fold_sooner() {
 }
 
 #[test]
-fn the_last_message_stays_however_long_it_is() {
+fn the_last_message_stays_at_any_length() {
     let state = with_turns(1, "q", &"x".repeat(limits::FOLD_TEXT_MAX_BYTES + 1)).state;
     assert_eq!(state.messages.len(), 1);
     assert!(matches!(&state.messages[0].body, Body::Agent(_)));

@@ -239,7 +239,7 @@ async fn restricted_passages_are_found_only_by_their_readers() {
 }
 
 #[tokio::test]
-async fn words_and_vectors_add_up() {
+async fn words_and_vectors_are_combined() {
     let server = Server::start().await;
     let store = Store::new(server.client.clone());
     let documents =

@@ -197,7 +197,7 @@ async fn an_unknown_critical_event_makes_a_conversation_read_only() {
 }
 
 #[tokio::test]
-async fn a_log_that_lost_its_tail_shows_none_of_it() {
+async fn a_lost_tail_of_the_log_is_not_shown() {
     let (lost, restored) = (Server::start().await, Server::start().await);
     let key = new_key("acme");
     for server in [&lost, &restored] {

@@ -7,7 +7,7 @@ use turnstream::log::streams::{self, Difference};
 use crate::support::{samples::*, server::Server};
 
 #[tokio::test]
-async fn a_consumer_of_work_items_that_is_created_anew_passes_over_turns_that_are_over() {
+async fn a_recreated_consumer_skips_ended_turns() {
     let server = Server::start().await;
     let context = jetstream::new(server.client.clone());
     let item = new_key("org").work_item("turn.requested", POOL);

@@ -436,7 +436,7 @@ fn unbounded_calls(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_call_of_nats_has_a_bound_in_time() {
+fn every_nats_call_has_a_time_limit() {
     let is_serving =
         |source: &&Source| !source.is_test() && !UNBOUNDED.iter().any(|path| source.path.starts_with(path));
     let mut offenders = Vec::new();
@@ -448,7 +448,7 @@ fn every_call_of_nats_has_a_bound_in_time() {
 }
 
 #[test]
-fn calls_without_a_bound_are_found() {
+fn calls_without_a_time_limit_are_found() {
     let bare = "let a = self.client.publish(x).await;\nif let Err(e) = message\n    .ack() {}";
     assert_eq!(unbounded_calls(&bare.replace("message\n    .ack", "message.ack")).len(), 2);
     assert!(unbounded_calls("match soon(\n  self.client.publish(x, y),\n).await {}").is_empty());
@@ -482,7 +482,7 @@ fn files_stay_short() {
 }
 
 #[test]
-fn nothing_is_left_unfinished() {
+fn no_unfinished_code_is_left() {
     let mut offenders = Vec::new();
     for source in sources(&["src", "tests"]) {
         for (n, line) in source.text.lines().enumerate() {

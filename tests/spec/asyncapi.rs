@@ -213,7 +213,7 @@ fn every_subject_of_a_stream_or_consumer_is_covered() {
 }
 
 #[test]
-fn headers_and_payloads_of_the_program_fit() {
+fn headers_and_payloads_match_the_document() {
     let document = document();
     let headers = part(&document, "/components/schemas/frameHeaders");
     for kind in [
