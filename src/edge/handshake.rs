@@ -203,7 +203,7 @@ async fn place(edge: &Edge, principal: Option<&Principal>, address: IpAddr) -> R
             with(refused, header::RETRY_AFTER, &seconds.to_string())
         }
         error => {
-            tracing::warn!(%error, "connections can't be counted now");
+            tracing::warn!(%error, "connections can't be counted; the handshake is refused with 503");
             StatusCode::SERVICE_UNAVAILABLE.into_response()
         }
     })

@@ -93,7 +93,7 @@ fn step(f: &mut Formatter<'_>, known: &Step) -> fmt::Result {
             write!(f, "{}", Quote(&failed.detail))?;
         }
         What::Cancelled { cancelled, by_name } => {
-            let name = Text(by_name.as_deref().unwrap_or("somebody"));
+            let name = Text(by_name.as_deref().unwrap_or("an unnamed user"));
             line(f, format_args!("<b>{name} cancels the turn</b> in session <code>{}</code>", cancelled.by))?;
         }
     }
@@ -200,7 +200,7 @@ fn decided(f: &mut Formatter<'_>, resumed: &TurnResumed, by_name: Option<&str>) 
     };
     match resumed.by {
         Some(session) => {
-            let name = Text(by_name.unwrap_or("somebody"));
+            let name = Text(by_name.unwrap_or("an unnamed user"));
             line(f, format_args!("<b>{what}</b> by {name}, in session <code>{session}</code>"))?;
         }
         None => line(f, format_args!("<b>{what}</b>"))?,

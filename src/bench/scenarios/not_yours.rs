@@ -19,9 +19,9 @@ use super::super::wire::{Action, SessionData};
 
 /// The questions, with the names of their times: for another user's session, and for a missing one.
 const QUESTIONS: [(&str, [&str; 2]); 3] = [
-    ("get_session", ["session, another's", "session, nobody's"]),
-    ("get_conversation_messages", ["messages, another's", "messages, nobody's"]),
-    ("rename_conversation", ["rename, another's", "rename, nobody's"]),
+    ("get_session", ["session, another's", "session, missing"]),
+    ("get_conversation_messages", ["messages, another's", "messages, missing"]),
+    ("rename_conversation", ["rename, another's", "rename, missing"]),
 ];
 /// Rounds before the measurement.
 const WARM_UP: usize = 200;
