@@ -3,7 +3,7 @@
 //! Fixed weights are wrong for one kind of question or the other: words find names and codes and miss paraphrases,
 //! vectors the other way round. So each ranking counts as much as it can be trusted for this question, and in each a passage counts by
 //! how far it stands out of the passages after it: a ranking in which all are alike says nothing. The constants were chosen on the labelled
-//! sets in [`super::bench`], with a real embedding; the figures are in `spec/guide/documents.md`.
+//! sets in [`super::bench`], with a real embedding; the figures are in `tests/MEASURED.md`.
 
 use std::{
     cmp::Ordering,
