@@ -1,5 +1,5 @@
-//! Connectors: where an organisation's documents come from, as its administrators define it, and the work item that has one
-//! of them ingested.
+//! Connectors: sources of an organisation's documents, as its administrators define them, and the work item that has
+//! one of them ingested.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -49,14 +49,14 @@ pub struct IngestItem {
 }
 
 impl Connector {
-    /// The name of its source in runs and documents.
+    /// Returns the name of the connector's source in runs and documents.
     pub fn source(&self) -> String {
         format!("connector-{}", self.id)
     }
 }
 
 impl ConnectorKind {
-    /// What is wrong with it, in words for whoever defines it.
+    /// Validates the settings; the error is worded for the administrator.
     pub fn check(&self) -> Result<(), &'static str> {
         match self {
             Self::Github { owner, repo } if [owner, repo].into_iter().all(|name| is_name(name)) => Ok(()),
@@ -86,7 +86,8 @@ fn is_inner_path(path: &str) -> bool {
     path.len() <= limits::CONNECTOR_PATH_MAX_BYTES && parts().all(plain)
 }
 
-/// Whether a text may be the name of a secret: one of an environment variable, which no token looks like.
+/// Returns whether a text may be the name of a secret: it has the form of an environment variable, which no token looks
+/// like.
 pub fn is_secret_name(name: &str) -> bool {
     let legal = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
     name.len() <= limits::SECRET_NAME_MAX_BYTES

@@ -99,7 +99,7 @@ impl TryFrom<String> for Vector {
     }
 }
 
-/// A document to be written. Its version, time and number of chunks are the store's to make.
+/// A document to be written. The store assigns its version, time and number of chunks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewDocument {
     pub id: String,

@@ -1,4 +1,4 @@
-//! Runs of ingest as events on the stream KNOWLEDGE_RUNS: what each one did, kept with its history.
+//! Runs of ingest as events on the stream KNOWLEDGE_RUNS: the outcome of each one, kept with its history.
 
 use async_nats::{Client, jetstream};
 use chrono::{DateTime, Utc};
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::store::StoreError;
 use crate::{log::bus::soon, subjects};
 
-/// The stream that holds them.
+/// The stream of runs.
 pub const STREAM: &str = "KNOWLEDGE_RUNS";
 
 /// That a run was asked for, began, or ended.
@@ -37,7 +37,7 @@ pub enum RunEvent {
 }
 
 impl RunEvent {
-    /// The run that it is about.
+    /// Returns the run that the event belongs to.
     pub fn run(&self) -> Uuid {
         match self {
             Self::Requested { run, .. } | Self::Started { run, .. } | Self::Finished { run, .. } => *run,
