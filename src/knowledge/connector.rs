@@ -18,16 +18,16 @@ pub struct Connector {
     pub name: String,
     #[serde(flatten)]
     pub kind: ConnectorKind,
-    /// The document set that its documents belong to.
+    /// The document set of the connector's documents.
     pub set: String,
-    /// Name of the secret that it is read with; the value is known to ingesters alone.
+    /// Name of the secret for reading the source; the value is known to ingesters alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<String>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
 }
 
-/// What a connector reads.
+/// The kind of a source, with its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", content = "config", rename_all = "lowercase")]
 pub enum ConnectorKind {
@@ -39,7 +39,7 @@ pub enum ConnectorKind {
     File { path: String },
 }
 
-/// Has a connector's documents ingested: the work item of an ingester.
+/// The work item of an ingester: a connector whose documents are to be ingested.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IngestItem {
