@@ -99,3 +99,14 @@ fn unsafe_settings_cause_warnings() {
 fn misspelt_setting_names_are_reported() {
     assert!(is_unknown("SMOOTH_AGENT_PROT") && !is_unknown("SMOOTH_AGENT_PORT") && !is_unknown("PATH"));
 }
+
+#[test]
+fn the_operators_page_names_every_setting() {
+    let page = include_str!("../../ops/configuration.md");
+    let first_cell = |line: &'static str| Some(line.strip_prefix("| `")?.split_once('`')?.0);
+    let named: Vec<&str> = page.lines().filter_map(first_cell).collect();
+    let missing: Vec<_> = KNOWN.iter().filter(|name| !named.contains(name)).collect();
+    assert!(missing.is_empty(), "not in ops/configuration.md: {missing:?}");
+    let unknown: Vec<_> = named.iter().filter(|name| is_unknown(name)).collect();
+    assert!(unknown.is_empty(), "in ops/configuration.md, and read by nothing: {unknown:?}");
+}

@@ -1,9 +1,9 @@
-//! Reads a document in a process of its own, which may fail.
+//! The sandbox: reads a document in a process of its own, which may fail.
 //!
-//! A document can attack its reader: objects nested so deep that the stack ends, a few kilobytes that unfold to gigabytes, marks
-//! that a parser meets again and again. So this program starts itself once more, with limits on memory and time that the child
-//! sets for itself before it reads a byte, and with nothing of this process's environment. Whatever becomes of the child is an
-//! error of that document and of nothing else.
+//! A document can attack its reader: objects nested so deep that the stack overflows, a few kilobytes that unfold to
+//! gigabytes, constructs that a parser handles in quadratic time. So this program starts itself once more, with limits
+//! on memory and time that the child sets for itself before it reads a byte, and with nothing of this process's
+//! environment. Every failure of the child is an error of that document alone.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -25,41 +25,41 @@ use tokio::{
 use super::{ExtractError, Extracted, Form, Piece, extract, pieces};
 use crate::limits;
 
-/// The argument that makes this program a reader of one document. It is not for people.
+/// The argument that makes this program a reader of one document. Internal: not a command for users.
 const COMMAND: &str = "read-one-document";
 
-/// How far a reader stands back behind others who want the processor: turns stream their tokens meanwhile.
+/// The nice increment of a child, so that turns stream their tokens meanwhile.
 const BEHIND: i32 = 5;
 
-/// What was read.
+/// A document that was read.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Document {
     pub extracted: Extracted,
     pub pieces: Vec<Piece>,
 }
 
-/// Why there is nothing to show of a document.
+/// The reason why a document could not be read.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum Failure {
-    /// It is nothing that can be read.
+    /// The document can't be read.
     #[error("{0}")]
     Document(String),
-    /// Its reader could not be started, took too long or did not live.
+    /// The child could not be started, timed out or died.
     #[error("{0}")]
     Reader(String),
 }
 
-/// A reader of documents. Clones share its bounds.
+/// A reader of documents. Clones share its limits.
 #[derive(Clone)]
 pub struct Reader {
     program: PathBuf,
-    /// Seconds of a processor that a child may use.
+    /// The CPU time that a child may use, in seconds.
     cpu_secs: u64,
     turns: Arc<Semaphore>,
 }
 
 impl Reader {
-    /// A reader that starts this program.
+    /// Creates a reader that starts this program.
     pub fn of_this_program() -> io::Result<Self> {
         // The running program, even when its file has been replaced since.
         let program = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
@@ -70,7 +70,7 @@ impl Reader {
         Self { program, cpu_secs, turns: Arc::new(Semaphore::new(limits::READERS)) }
     }
 
-    /// Reads a document and cuts it, or says why not.
+    /// Reads a document and cuts it into passages.
     pub async fn read(&self, form: Form, content: Vec<u8>) -> Result<Document, Failure> {
         if content.len() > limits::DOCUMENT_MAX_BYTES {
             return Err(Failure::Document(ExtractError::TooLarge(limits::DOCUMENT_MAX_BYTES).to_string()));
@@ -93,7 +93,7 @@ impl Reader {
         }
     }
 
-    /// The child's whole answer, or what there is of it when the child did not live to its end.
+    /// Returns the child's whole answer, or the part that it wrote before it died.
     async fn ask_child(&self, form: Form, content: &[u8]) -> io::Result<Vec<u8>> {
         let mut command = Command::new(&self.program);
         command.args([COMMAND, form.name(), &self.cpu_secs.to_string()]).env_clear().kill_on_drop(true);
@@ -102,7 +102,7 @@ impl Reader {
         let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(io::Error::other("a pipe is missing"));
         };
-        // A child that is gone takes nothing more; its answer tells.
+        // A write to a dead child fails; its answer shows that.
         let _ = stdin.write_all(content).await;
         drop(stdin);
         let mut answer = Vec::new();
@@ -111,7 +111,7 @@ impl Reader {
     }
 }
 
-/// When this process was started as a reader: its whole life.
+/// Serves as a reader, when this process was started as one, and returns the exit code.
 pub fn serve_if_asked() -> Option<ExitCode> {
     let mut arguments = std::env::args().skip(1);
     if arguments.next()? != COMMAND {

@@ -1,4 +1,4 @@
-//! Cuts a text into passages at its own seams: sections, paragraphs, sentences.
+//! The chunker: cuts a text into passages at its natural boundaries: sections, paragraphs, sentences.
 
 use std::{iter::Peekable, ops::Range, vec::IntoIter};
 
@@ -9,13 +9,13 @@ use text_splitter::{MarkdownSplitter, TextSplitter};
 use super::Form;
 use crate::limits;
 
-/// Longest header of a table that is repeated in every passage of it, beyond the passage's own length.
+/// The longest header of a table that is repeated in each of its passages, beyond the passage's own length.
 const TABLE_HEADER_MAX_BYTES: usize = 400;
 
 /// A passage of a document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Piece {
-    /// The headings above it, outermost first.
+    /// The headings above the passage, outermost first.
     pub headings: Vec<String>,
     pub text: String,
 }
@@ -29,13 +29,13 @@ pub struct Heading {
 
 /// A table in a Markdown text.
 struct Table {
-    /// Of its rows, without the header.
+    /// The range of the rows, without the header.
     rows: Range<usize>,
-    /// The header and the line below it; empty where they are longer than a passage has room for.
+    /// The header and the delimiter row; empty where they are too long to repeat in a passage.
     header: String,
 }
 
-/// The headings and tables of a Markdown text, with their places.
+/// The headings and tables of a Markdown text, with their positions.
 pub struct Outline {
     pub headings: Vec<Heading>,
     tables: Vec<Table>,
@@ -69,7 +69,7 @@ impl Outline {
     }
 }
 
-/// The passages of a text, in order.
+/// Returns the passages of a text, in order.
 pub fn pieces(form: Form, text: &str) -> Vec<Piece> {
     match form {
         Form::Plain | Form::Pdf => plain(text),
@@ -84,7 +84,7 @@ fn plain(text: &str) -> Vec<Piece> {
     chunks.map(|chunk| Piece { headings: vec![], text: chunk.to_string() }).collect()
 }
 
-/// Each passage after the first begins with the table's first line, which names the columns.
+/// Cuts a table: each passage after the first begins with the table's first line, which names the columns.
 fn table(text: &str) -> Vec<Piece> {
     let mut pieces = plain(text);
     let header = text.lines().next().unwrap_or_default();
@@ -108,7 +108,7 @@ fn markdown(text: &str) -> Vec<Piece> {
         let text = cut.map_or_else(|| chunk.to_string(), |table| format!("{}\n{chunk}", table.header));
         all.push(Piece { headings: path.at(at), text });
     }
-    // A heading that stands alone says nothing that the headings of the next passage do not say, unless it is all there is.
+    // The next passage shows the same headings, so a heading alone is dropped, unless the text has nothing else.
     match all.iter().all(|piece| is_heading_only(&piece.text)) {
         true => all,
         false => all.into_iter().filter(|piece| !is_heading_only(&piece.text)).collect(),
@@ -124,8 +124,9 @@ fn is_heading(line: &str) -> bool {
     (1..=6).contains(&(line.len() - rest.len())) && rest.starts_with([' ', '\t'])
 }
 
-/// A text in portions that the splitter can be given, each with its offset: what it needs for one grows faster than the text.
-/// They end with a line where there is one, else anywhere.
+/// Splits a text into portions for the splitter, each with its offset: the splitter's cost grows faster than the text.
+///
+/// A portion ends with a line where there is one, else anywhere.
 fn portions(text: &str) -> Vec<(usize, &str)> {
     let mut portions = Vec::new();
     let mut from = 0;
@@ -139,7 +140,7 @@ fn portions(text: &str) -> Vec<(usize, &str)> {
     portions
 }
 
-/// The headings that are open, on the way through a text.
+/// The open headings at the current position of a text.
 struct Path {
     coming: Peekable<IntoIter<Heading>>,
     open: Vec<Heading>,
@@ -150,7 +151,7 @@ impl Path {
         Self { coming: headings.into_iter().peekable(), open: Vec::new() }
     }
 
-    /// The headings that are open at an offset, which is not before the last one.
+    /// Returns the headings that are open at an offset, which is not before the previous one.
     fn at(&mut self, at: usize) -> Vec<String> {
         while let Some(heading) = self.coming.next_if(|heading| heading.at <= at) {
             while self.open.last().is_some_and(|above| above.level >= heading.level) {

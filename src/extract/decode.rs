@@ -1,4 +1,4 @@
-//! The text of bytes: which encoding they are in is told by a byte order mark or by a declaration, never guessed.
+//! Decodes text: the encoding comes from a byte order mark or a declaration, and is never guessed.
 
 use std::borrow::Cow;
 
@@ -6,20 +6,20 @@ use encoding_rs::{Encoding, UTF_8};
 
 use super::ExtractError;
 
-/// How far into a page its declaration is looked for, as browsers do.
+/// The bytes of a page that are searched for its declaration, as in browsers.
 const DECLARED_WITHIN: usize = 1024;
 
-/// Text in UTF-8, or in the encoding of its byte order mark.
+/// Decodes text in UTF-8, or in the encoding of its byte order mark.
 pub fn text(bytes: &[u8]) -> Result<Cow<'_, str>, ExtractError> {
     decode(bytes, None)
 }
 
-/// A page, which may declare its encoding.
+/// Decodes a page, which may declare its encoding.
 pub fn page(bytes: &[u8]) -> Result<Cow<'_, str>, ExtractError> {
     decode(bytes, declared(bytes))
 }
 
-/// Text in a named encoding as UTF-8, with a mark that says so. None: there is no such encoding.
+/// Converts text from a named encoding to UTF-8, with a byte order mark that says so. `None`: the encoding is unknown.
 pub fn to_utf8(bytes: &[u8], charset: &str) -> Option<Vec<u8>> {
     let encoding = Encoding::for_label(charset.as_bytes())?;
     let (text, ..) = encoding.decode(bytes);
@@ -34,13 +34,13 @@ fn decode<'a>(bytes: &'a [u8], declared: Option<&'static Encoding>) -> Result<Co
     let decoded = encoding.decode_without_bom_handling_and_without_replacement(bytes);
     let decoded = match decoded {
         Some(text) => text,
-        // A page in an old encoding has bytes that mean nothing here and there; other text with such bytes is another thing.
+        // A page in an old encoding has a few invalid bytes, which are replaced; other text with such bytes is refused.
         None if declared.is_some_and(|declared| declared == encoding && declared != UTF_8) => {
             encoding.decode_without_bom_handling(bytes).0
         }
         None => return Err(ExtractError::NotText),
     };
-    // Marks come twice where a file was put together from two.
+    // A file that was concatenated from two has two byte order marks.
     let rest = decoded.trim_start_matches('\u{feff}');
     // UTF-32 begins like UTF-16, and UTF-16 without a mark is valid UTF-8 with a NUL after each letter.
     match rest {
@@ -50,7 +50,7 @@ fn decode<'a>(bytes: &'a [u8], declared: Option<&'static Encoding>) -> Result<Co
     }
 }
 
-/// The encoding that a page names in a `meta` element or an XML declaration.
+/// Returns the encoding that a page names in a `meta` element or an XML declaration.
 fn declared(bytes: &[u8]) -> Option<&'static Encoding> {
     let head = bytes[..bytes.len().min(DECLARED_WITHIN)].to_ascii_lowercase();
     let head = String::from_utf8_lossy(&head);
@@ -66,14 +66,14 @@ fn declared(bytes: &[u8]) -> Option<&'static Encoding> {
     });
     let encoding = match label {
         Some(label) => Encoding::for_label(label.as_bytes()),
-        // A page that is also XML may name it in the element only.
+        // A page that is also XML may name the encoding in the element only.
         None if in_xml => head.split("charset=").nth(1).and_then(|after| {
             let label = after.trim_start_matches(['"', '\'']);
             Encoding::for_label(label.split(['"', '\'', '>', ' ', ';']).next()?.as_bytes())
         }),
         None => None,
     };
-    // A page that can be read as far as its declaration is not in UTF-16, whatever it says.
+    // A page that is readable up to its declaration is not in UTF-16, even if it declares that.
     encoding.map(|encoding| encoding.output_encoding())
 }
 
@@ -126,7 +126,7 @@ mod tests {
         assert!(page(&shift_jis).unwrap().ends_with("東京"));
         let gbk = [&b"<meta charset=gb2312>"[..], b"\xb1\xb1\xbe\xa9"].concat();
         assert!(page(&gbk).unwrap().ends_with("北京"));
-        // A mark is stronger than a declaration, and a declaration of UTF-16 can't be true.
+        // A byte order mark overrides a declaration, and a declaration of UTF-16 can't be true.
         assert!(page("\u{feff}<meta charset=latin1>ö".as_bytes()).unwrap().ends_with('ö'));
         assert!(page("<meta charset=utf-16>ö".as_bytes()).unwrap().ends_with('ö'));
         assert_eq!(page(b"<p>Gr\xf6\xdfe"), Err(ExtractError::NotText));

@@ -1,10 +1,11 @@
-//! Front matter: a block at a file's head that a line `---` opens and a line `---` or `...` closes. A small part of YAML, read
-//! strictly: text that decides who may read a document is understood or refused, never guessed. So is text that looks as if it
-//! should decide that.
+//! Front matter: a block at a file's head between a line `---` and a line `---` or `...`.
+//!
+//! The block is a small part of YAML, parsed strictly: text that decides who may read a document is understood or
+//! refused, never guessed. So is text that looks as if it should decide that.
 
 use serde::{Deserialize, Serialize};
 
-/// What a document says of itself.
+/// The parsed front matter of a document.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Front {
     pub title: Option<String>,
@@ -16,10 +17,11 @@ pub struct Front {
 
 /// Characters before a key that is written in another form.
 const OPENERS: &[char] = &['{', ',', '/', '*', '<', '!', '-', '#', ':', '.', '@', ' ', '\t', '"', '\''];
-/// How many lines that say something make a file's head.
+/// The number of lines in a file's head, blank ones aside.
 const HEAD_LINES: usize = 40;
 
-/// The front matter and the text after it. Lines end with a line feed here. Without an opening line, all is text.
+/// Returns the front matter and the text after it. Lines end with a line feed here. Without an opening line, all is
+/// text.
 pub fn split(text: &str) -> Result<(Front, &str), String> {
     let mut lines = text.split_inclusive('\n');
     let Some(opening) = lines.by_ref().find(|line| !blank(line)) else { return Ok((Front::default(), text)) };
@@ -36,7 +38,7 @@ pub fn split(text: &str) -> Result<(Front, &str), String> {
     for line in rest.split_inclusive('\n') {
         if is_fence(line) || trimmed(line) == "..." {
             let (front, text) = (read(&rest[..at])?, &rest[at + line.len()..]);
-            // One of two blocks may name readers that the other does not.
+            // A second block may name readers that the first does not.
             refuse_readers(text)?;
             return Ok((front, text));
         }
@@ -45,11 +47,12 @@ pub fn split(text: &str) -> Result<(Front, &str), String> {
     Err("a line `---` opens it, and no such line ends it".into())
 }
 
-/// Refuses a text that says at its head who may read it, outside of front matter that is understood: in a file of another form,
-/// without the line that opens it, or after something else.
+/// Refuses a text that names its readers at its head outside of understood front matter.
+///
+/// Such a text has another form, lacks the opening line, or has the key below other text.
 pub fn refuse_readers(text: &str) -> Result<(), String> {
     let head: Vec<&str> = text.lines().filter(|line| !blank(line)).take(HEAD_LINES).collect();
-    // A heading ends the head, unless a block stands below it.
+    // A heading ends the head, unless a block stands below the heading.
     let heading = head.iter().position(|line| line.starts_with("# "));
     let end = heading.filter(|at| !head[*at..].iter().any(|line| is_fence(line))).map_or(head.len(), |at| at + 1);
     for line in &head[..end] {
@@ -63,8 +66,10 @@ pub fn refuse_readers(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a line, or a part of it, is a key that means the readers and its value: `acl: …`, `:acl: …`, `"acl": …`, `acl = …`,
-/// `{owner: ann, acl: …}`, `<meta name="acl" …`. Words of a sentence are none.
+/// Returns whether a line, or a part of it, is a key that means the readers, and its value.
+///
+/// Such lines are `acl: …`, `:acl: …`, `"acl": …`, `acl = …`, `{owner: ann, acl: …}`, `<meta name="acl" …`. Words of a
+/// sentence do not count.
 fn says_readers(line: &str) -> bool {
     let line = trimmed(line).trim_start_matches(OPENERS);
     let is_key = |part: &str| {
@@ -85,7 +90,7 @@ fn shortened(line: &str) -> String {
     trimmed(line).chars().take(80).collect()
 }
 
-/// `+++`, `---yaml`, three dashes that an editor has made another mark of, and the like.
+/// Returns whether a line opens another form: `+++`, `---yaml`, three dashes that an editor has replaced, and the like.
 fn opens_another_form(line: &str) -> bool {
     let rest = line
         .trim_start_matches(['-', '\u{2010}', '\u{2011}', '\u{2012}', '\u{2013}', '\u{2014}', '\u{2015}', '\u{2212}']);
@@ -107,14 +112,14 @@ fn blank(line: &str) -> bool {
     trimmed(line).is_empty()
 }
 
-/// Without invisible characters at both ends.
+/// Returns a line without invisible characters at both ends.
 fn trimmed(line: &str) -> &str {
     line.trim_matches(|c: char| {
         c.is_whitespace() || c.is_control() || matches!(c, '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2060}')
     })
 }
 
-/// Whether a key means the readers, or was meant to.
+/// Returns whether a key means the readers, also when misspelt.
 fn names_readers(key: &str) -> bool {
     let key = trimmed(key).trim_matches(['"', '\'', '`']).to_lowercase();
     key.split(|letter: char| !letter.is_alphanumeric()).any(|word| {
@@ -124,8 +129,8 @@ fn names_readers(key: &str) -> bool {
     })
 }
 
-/// Top-level keys, each with the lines that are indented (or list items) below it. Keys that mean nothing here may hold
-/// anything.
+/// Parses top-level keys, each with the lines below it that are indented or list items. Unknown keys may hold any
+/// value.
 fn read(block: &str) -> Result<Front, String> {
     let mut entries: Vec<(String, String, Vec<String>)> = Vec::new();
     for line in block.lines().filter(|line| !blank(line) && !line.trim_start().starts_with('#')) {
@@ -161,7 +166,7 @@ fn read(block: &str) -> Result<Front, String> {
     Ok(front)
 }
 
-/// A key as people write them; anything else may be more of YAML than is read here.
+/// Returns a key in lower case if it has a usual form; other keys may belong to parts of YAML that are not read here.
 fn plain_key(key: &str) -> Result<String, String> {
     let key = trimmed(key);
     let inner = ['"', '\''].into_iter().find_map(|quote| key.strip_prefix(quote)?.strip_suffix(quote)).unwrap_or(key);
@@ -180,7 +185,7 @@ fn one(key: &str, value: &str, below: &[String]) -> Result<String, String> {
     Ok(value)
 }
 
-/// `public`, or a list of `user:NAME` and `group:NAME`, or the keys `users` and `groups` with a list each.
+/// Parses `public`, or a list of `user:NAME` and `group:NAME`, or the keys `users` and `groups` with a list each.
 fn readers(value: &str, below: &[String]) -> Result<Vec<String>, String> {
     let value = without_comment(value);
     if !value.is_empty() {

@@ -1,4 +1,4 @@
-//! A page's main text as Markdown: what a reader came for, without menus, scripts and forms.
+//! A page's main text as Markdown, without menus, scripts and forms.
 
 use std::{collections::HashMap, rc::Rc};
 
@@ -8,19 +8,19 @@ use markup5ever_rcdom::NodeData;
 use super::ExtractError;
 use crate::limits;
 
-/// What a page says.
+/// The title and the text of a page.
 pub struct Page {
     pub title: Option<String>,
     pub markdown: String,
 }
 
-/// Elements without a reader's text.
+/// Elements without text for readers.
 const SKIPPED: &[&str] = &[
     "script", "style", "noscript", "template", "nav", "footer", "aside", "form", "button", "svg", "iframe", "object",
     "canvas", "title", "head", "img", "picture", "video", "audio",
 ];
 
-/// Reads a page.
+/// Converts a page.
 pub fn page(html: &str) -> Result<Page, ExtractError> {
     let converter = HtmlToMarkdown::builder().skip_tags(SKIPPED.to_vec()).build();
     let tree = converter.html_to_tree(html).map_err(|_| ExtractError::NotText)?;
@@ -32,7 +32,7 @@ pub fn page(html: &str) -> Result<Page, ExtractError> {
     Ok(Page { title, markdown: converter.tree_to_markdown(root) })
 }
 
-/// The elements that matter, by name. The tree is refused when it is so deep that walking it would need too much stack.
+/// Returns the elements that matter, by name. A tree that is too deep for the stack is refused.
 fn look(tree: &Rc<Node>) -> Result<HashMap<&'static str, Vec<Rc<Node>>>, ExtractError> {
     let mut found: HashMap<&'static str, Vec<Rc<Node>>> = HashMap::new();
     let mut open = vec![(tree.clone(), 0)];
@@ -45,7 +45,7 @@ fn look(tree: &Rc<Node>) -> Result<HashMap<&'static str, Vec<Rc<Node>>>, Extract
         {
             found.entry(known).or_default().push(node.clone());
         }
-        // Backwards, so that the first comes off the stack first.
+        // In reverse, so that the first child comes off the stack first.
         open.extend(node.children.borrow().iter().rev().map(|child| (child.clone(), depth + 1)));
     }
     Ok(found)

@@ -1,10 +1,10 @@
-//! Makes readable text of files and pages, and cuts it into passages.
+//! Extracts readable text from files and pages, and cuts it into passages.
 //!
 //! - [`front`]: the block at a Markdown file's head that names title, set and readers.
 //! - [`html`]: a page's main text as Markdown.
 //! - [`pdf`]: a PDF's text.
 //! - [`cut`]: passages of about a thousand characters, with the headings above each.
-//! - [`apart`]: all of it in a process of its own, since a document may be made to hurt its reader.
+//! - [`apart`]: all of it in a sandbox process, since a document may attack its reader.
 
 pub mod apart;
 mod cut;
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits;
 
-/// The forms that are understood.
+/// The forms of documents that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     Markdown,
@@ -44,7 +44,7 @@ impl Form {
         ("pdf", Self::Pdf),
     ];
 
-    /// The name that a reader is started with.
+    /// Returns the argument that a reader is started with.
     fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, form)| *form == self).map_or("", |(name, _)| name)
     }
@@ -53,7 +53,7 @@ impl Form {
         Self::NAMES.iter().find(|(name, _)| *name == argument).map(|(_, form)| *form)
     }
 
-    /// By a file's ending, or a URL path's.
+    /// Returns the form for the extension of a file or of a URL's path.
     pub fn of_name(name: &str) -> Option<Self> {
         let (_, ending) = name.rsplit('/').next()?.rsplit_once('.')?;
         match ending.to_ascii_lowercase().as_str() {
@@ -66,7 +66,7 @@ impl Form {
         }
     }
 
-    /// By a response's content type.
+    /// Returns the form for a response's content type.
     pub fn of_content_type(content_type: &str) -> Option<Self> {
         match content_type {
             "text/html" | "application/xhtml+xml" => Some(Self::Html),
@@ -82,17 +82,17 @@ impl Form {
     }
 }
 
-/// What a document says.
+/// The text and the metadata of a document.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Extracted {
     pub front: Front,
-    /// From front matter, a page's title or the first heading.
+    /// The title from front matter, from the page or from the first heading.
     pub title: Option<String>,
     /// Markdown, or plain text of the other forms. Lines end with a line feed.
     pub text: String,
 }
 
-/// Why a document has no text.
+/// The reason why a document has no text.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum ExtractError {
     #[error("it is not text in UTF-8, in UTF-16 with a byte order mark, or in an encoding that it declares")]
@@ -109,7 +109,7 @@ pub enum ExtractError {
     Empty,
 }
 
-/// Reads a document. This computes for a while, and what is not one's own is read by a [`Reader`].
+/// Extracts a document's text. Computes for a while; documents from others are read by a [`Reader`].
 pub fn extract(form: Form, bytes: &[u8]) -> Result<Extracted, ExtractError> {
     if bytes.len() > limits::DOCUMENT_MAX_BYTES {
         return Err(ExtractError::TooLarge(limits::DOCUMENT_MAX_BYTES));
@@ -140,7 +140,7 @@ pub fn extract(form: Form, bytes: &[u8]) -> Result<Extracted, ExtractError> {
     if text.trim().is_empty() { Err(ExtractError::Empty) } else { Ok(Extracted { text, ..extracted }) }
 }
 
-/// The text with line feeds as its line ends.
+/// Returns the text with line feeds as its line ends.
 fn with_line_feeds(text: &str) -> String {
     text.replace("\r\n", "\n").replace('\r', "\n")
 }

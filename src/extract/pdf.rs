@@ -1,5 +1,7 @@
-//! A PDF's text. The parser meets whatever people upload: a panic in it is an error, and for what is deep it has a large stack.
-//! What is deeper, or unfolds to more than there is, ends the process: see [`super::apart`].
+//! A PDF's text.
+//!
+//! The parser reads any upload: a panic in it is an error, and a large stack holds deep objects. Objects that are
+//! deeper, or unfold to more than the memory limit, end the process: see [`super::apart`].
 
 use std::{panic, thread};
 
@@ -7,10 +9,10 @@ use pdf_extract::{Document, PlainTextOutput, output_doc};
 
 use super::ExtractError;
 
-/// Deep objects need more than a thread's usual stack.
+/// The stack of the parser's thread: deep objects need more than the usual one.
 const STACK_BYTES: usize = 64 * 1024 * 1024;
 
-/// The text of all pages.
+/// Returns the text of all pages.
 pub fn text(bytes: &[u8]) -> Result<String, ExtractError> {
     let failed = |why: &str| ExtractError::Pdf(why.to_string());
     if !bytes[..bytes.len().min(1024)].windows(5).any(|window| window == b"%PDF-") {
@@ -30,8 +32,8 @@ pub fn text(bytes: &[u8]) -> Result<String, ExtractError> {
 fn read(bytes: &[u8]) -> Result<String, String> {
     let mut document = Document::load_mem(bytes).map_err(|error| error.to_string())?;
     if document.is_encrypted() {
-        // A PDF with permissions only opens without a password, and is decrypted as it is loaded. With the
-        // mark still there it would be decrypted once more.
+        // A PDF with permissions only opens without a password, and is decrypted as it is loaded. With the mark still
+        // there it would be decrypted once more.
         if document.encryption_state.is_none() {
             return Err("it is locked with a password".into());
         }

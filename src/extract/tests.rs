@@ -1,4 +1,4 @@
-//! What is read from documents of every form, and from garbage.
+//! The text of documents of every form, and of garbage.
 
 use super::*;
 use crate::limits;
@@ -38,7 +38,7 @@ fn front_matter_sets_title_document_set_and_readers() {
     ] {
         assert_eq!(read(&format!("---\n{block}\n---\nx")).unwrap().front.acl, acl(names), "{block}");
     }
-    // Never guessed: a document whose readers are unclear is nobody's.
+    // Never guessed: a document with unclear readers is for none.
     for block in [
         "acl:",
         "acl: []",
@@ -70,7 +70,7 @@ fn passages_stay_within_the_limit_and_keep_their_headings() {
     assert_eq!(pieces(Form::Markdown, "# All there is").len(), 1);
 }
 
-/// Every way of writing it that is understood says who may read, every other one is refused: none makes a document public.
+/// Every supported spelling sets the readers, every other one is refused: none makes a document public.
 #[test]
 fn front_matter_is_parsed_or_refused() {
     let read = |text: &str| extract(Form::Markdown, text.as_bytes());
@@ -190,7 +190,7 @@ fn rows_of_a_table_keep_its_header() {
     assert!(pieces(Form::Markdown, &wide).iter().all(|piece| piece.text.chars().count() <= limits::PASSAGE_CHARS));
 }
 
-/// A PDF of one page with a line of text, as small as they get.
+/// A minimal PDF of one page with a line of text.
 pub fn small_pdf(line: &str) -> Vec<u8> {
     let content = format!("BT /F1 24 Tf 72 700 Td ({line}) Tj ET");
     let objects = [

@@ -1,5 +1,7 @@
-//! Fetches one URL. Each hop is decided about anew: the URL, then every address behind its name; the connection goes to
-//! exactly the addresses that were checked, so a name that answers differently a second time changes nothing.
+//! Fetches one URL.
+//!
+//! Each hop is checked anew: the URL, then every address behind its name; the connection goes to exactly the checked
+//! addresses, so a name that resolves differently a second time changes nothing.
 
 use std::{
     error::Error,
@@ -24,7 +26,7 @@ use url::{Host, Url};
 use super::guard::{Policy, Refused, is_public};
 use crate::limits;
 
-/// Why a fetch gave nothing.
+/// The reason why a fetch failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     #[error(transparent)]
@@ -45,19 +47,19 @@ pub enum FetchError {
     TimedOut,
 }
 
-/// What was found.
+/// A fetched document.
 #[derive(Debug)]
 pub struct Fetched {
-    /// Where it was found, after redirects.
+    /// The final URL, after redirects.
     pub url: Url,
-    /// Lower case, without parameters; empty = the server names none.
+    /// The media type in lower case, without parameters; empty if the server names none.
     pub content_type: String,
     /// The encoding of text, as the server names it.
     pub charset: Option<String>,
     pub body: Vec<u8>,
 }
 
-/// The addresses behind a host's name.
+/// A resolver of host names.
 pub trait Names: Send + Sync {
     fn lookup<'a>(&'a self, host: &'a str) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>>;
 }
@@ -79,17 +81,17 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// A fetcher that resolves names as the machine does.
+    /// Creates a fetcher with the machine's resolver.
     pub fn new(policy: Policy) -> Self {
         Self::with_names(policy, Arc::new(SystemNames))
     }
 
-    /// A fetcher with its own resolver.
+    /// Creates a fetcher with its own resolver.
     pub fn with_names(policy: Policy, names: Arc<dyn Names>) -> Self {
         Self { policy, names }
     }
 
-    /// Fetches a URL as somebody wrote it, all in bounded time and size.
+    /// Fetches a URL from an untrusted source, in bounded time and size.
     pub async fn fetch(&self, url: &str, headers: &HeaderMap) -> Result<Fetched, FetchError> {
         let limit = Duration::from_millis(limits::FETCH_TIMEOUT_MS);
         timeout(limit, self.follow(url, headers)).await.map_err(|_| FetchError::TimedOut)?
@@ -99,7 +101,7 @@ impl Fetcher {
         let mut url = self.policy.check(url)?;
         let origin = url.origin();
         for _ in 0..=limits::FETCH_REDIRECTS_MAX {
-            // What was meant for one server (a token, say) is not for another.
+            // Headers for one server (a token, say) are not sent to another.
             let own = if url.origin() == origin { headers.clone() } else { HeaderMap::new() };
             let response = self.hop(&url, own).await?;
             if !response.status().is_redirection() {
@@ -118,7 +120,7 @@ impl Fetcher {
         Err(FetchError::Redirects)
     }
 
-    /// One request, to addresses that were checked.
+    /// Sends one request, to checked addresses.
     async fn hop(&self, url: &Url, headers: HeaderMap) -> Result<Response, FetchError> {
         let addresses = self.addresses(url).await?;
         let client = Client::builder()
@@ -140,7 +142,7 @@ impl Fetcher {
         }
     }
 
-    /// The addresses behind a URL's host, all of them checked: one that is not public spoils the others.
+    /// Returns the addresses behind a URL's host; one address that is not public fails them all.
     async fn addresses(&self, url: &Url) -> Result<Vec<SocketAddr>, FetchError> {
         let port = url.port_or_known_default().ok_or(Refused::NotAUrl)?;
         let found = match url.host().ok_or(Refused::NotAUrl)? {
@@ -158,7 +160,7 @@ impl Fetcher {
     }
 }
 
-/// Answers every name with the checked addresses.
+/// A resolver that answers every name with the checked addresses.
 struct Pinned(Vec<SocketAddr>);
 
 impl Resolve for Pinned {
@@ -176,7 +178,7 @@ fn unreachable(error: reqwest::Error) -> FetchError {
     FetchError::Unreachable(cause.to_string())
 }
 
-/// Reads a body up to the limit, whatever its length was said to be.
+/// Reads a body up to the limit, regardless of its announced length.
 async fn body(url: Url, response: Response) -> Result<Fetched, FetchError> {
     if !response.status().is_success() {
         return Err(FetchError::Status(response.status().as_u16()));

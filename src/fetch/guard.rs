@@ -1,7 +1,7 @@
-//! Which URLs and addresses may be fetched: pure decisions, no I/O.
+//! The rules for URLs and addresses that may be fetched: pure decisions, no I/O.
 //!
-//! Whoever names a URL (the model, a page's redirect, a sitemap) is not trusted. What is reachable from here and not from
-//! the public internet stays out of reach, unless the operator lists its `host:port`.
+//! The sources of URLs (the model, a page's redirect, a sitemap) are not trusted. Addresses that are reachable from
+//! here and not from the public internet stay out of reach, unless the operator lists their `host:port`.
 
 use std::{
     fmt,
@@ -12,7 +12,7 @@ use url::{Host, Url};
 
 use crate::limits;
 
-/// Why something is not fetched; told to the model and to who runs an ingest.
+/// The reason why a URL is not fetched, told to the model and to the operator of an ingest.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum Refused {
     #[error("this is not a URL that can be fetched")]
@@ -29,14 +29,14 @@ pub enum Refused {
     Host(String),
 }
 
-/// What is allowed beyond the public internet's web ports: `host:port`, exactly as a URL names them.
+/// The allowances beyond the public internet's web ports: `host:port`, exactly as a URL names them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Policy {
     allowed: Vec<(String, u16)>,
 }
 
 impl Policy {
-    /// Reads a comma-separated list of `host:port`. The error is the entry that is not one.
+    /// Parses a comma-separated list of `host:port`. The error is the malformed entry.
     pub fn parse(list: &str) -> Result<Self, String> {
         let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
         let pair = |entry: &str| {
@@ -56,14 +56,14 @@ impl Policy {
         self
     }
 
-    /// Whether the operator lists this URL's host and port.
+    /// Returns whether the operator lists this URL's host and port.
     pub fn lists(&self, url: &Url) -> bool {
         let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else { return false };
         let host = host.to_string();
         self.allowed.iter().any(|(name, number)| *name == host && *number == port)
     }
 
-    /// Decides about a URL as somebody wrote it.
+    /// Checks a URL from an untrusted source.
     pub fn check(&self, text: &str) -> Result<Url, Refused> {
         if text.len() > limits::FETCH_URL_MAX_BYTES {
             return Err(Refused::NotAUrl);
@@ -72,7 +72,7 @@ impl Policy {
         if !["http", "https"].contains(&url.scheme()) {
             return Err(Refused::Scheme);
         }
-        // Programs disagree about what these mean, which is what tricks live on; the parser would drop or replace them.
+        // Programs disagree about these characters, and attacks exploit that; the parser would drop or replace them.
         if text.trim().contains(|c: char| c == '\\' || c.is_control() || c.is_whitespace()) {
             return Err(Refused::Spelling);
         }
@@ -83,7 +83,7 @@ impl Policy {
         Ok(url)
     }
 
-    /// Decides about a URL that is made of checked parts, such as the target of a redirect.
+    /// Checks a URL that is made of checked parts, such as the target of a redirect.
     pub fn check_parsed(&self, url: &Url) -> Result<(), Refused> {
         if !["http", "https"].contains(&url.scheme()) {
             return Err(Refused::Scheme);
@@ -115,7 +115,7 @@ impl fmt::Display for Policy {
     }
 }
 
-/// The host between `//` and the port, path, query or fragment, as it was written.
+/// Returns the host between `//` and the port, path, query or fragment, as it was written.
 fn written_host(text: &str) -> Option<String> {
     let (_, rest) = text.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next()?;
@@ -126,8 +126,8 @@ fn written_host(text: &str) -> Option<String> {
     Some(host.to_string())
 }
 
-/// Whether a host is written as it is meant: an address in its usual form, and a name without percent escapes or letters
-/// that only look like ASCII. Names in other scripts are fine.
+/// Returns whether a host is written canonically: an address in its usual form, and a name without percent escapes or
+/// letters that only look like ASCII. Names in other scripts are accepted.
 fn is_plain(written: &str, url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => written == address.to_string(),
@@ -138,7 +138,7 @@ fn is_plain(written: &str, url: &Url) -> bool {
     }
 }
 
-/// Names that never lead to the public internet: single labels, and the top-level names of local networks.
+/// Returns whether a name never leads to the public internet: single labels, and the top-level names of local networks.
 fn is_local_name(name: &str) -> bool {
     const LOCAL: &[&str] = &[
         "localhost",
@@ -163,7 +163,7 @@ fn is_local_name(name: &str) -> bool {
     }
 }
 
-/// Whether an address is one of the public internet's.
+/// Returns whether an address belongs to the public internet.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -171,7 +171,7 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// IPv4 ranges that are not the public internet's, from IANA's special-purpose registry, and one cloud's metadata service
+/// IPv4 ranges outside of the public internet, from IANA's special-purpose registry, and one cloud's metadata service
 /// that answers at an address which looks public.
 const V4_SPECIAL: &[([u8; 4], u32)] = &[
     ([0, 0, 0, 0], 8),
@@ -200,9 +200,11 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     !V4_SPECIAL.iter().any(inside)
 }
 
-/// Only `2000::/3` is given out to the public internet, which leaves out loopback, local, multicast, mapped, compatible and
-/// translated addresses. Within it these are special: protocol assignments with Teredo and benchmarks, documentation (two),
-/// 6to4, AS112, the old test network.
+/// Special ranges within `2000::/3`: protocol assignments with Teredo and benchmarks, documentation (two), 6to4, AS112,
+/// the old test network.
+///
+/// Only `2000::/3` is assigned to the public internet, which leaves out loopback, local, multicast, mapped, compatible
+/// and translated addresses.
 const V6_SPECIAL: &[([u16; 3], u32)] = &[
     ([0x2001, 0, 0], 23),
     ([0x2001, 0x0db8, 0], 32),

@@ -1,6 +1,6 @@
-//! Fetches public web addresses for people who are not trusted: the model, pages, sitemaps.
+//! Fetches public web addresses for untrusted sources of URLs: the model, pages, sitemaps.
 //!
-//! - [`guard`]: which URLs and addresses may be fetched at all.
+//! - [`guard`]: the rules for URLs and addresses that may be fetched.
 //! - [`fetcher`]: fetches one URL under the guard, hop by hop.
 
 mod fetcher;

@@ -1,4 +1,4 @@
-//! The guard against a battery of tricks, and the fetcher against servers that play them.
+//! The guard against a battery of attacks, and the fetcher against servers that attempt them.
 
 use std::{
     future::Future,
@@ -20,7 +20,7 @@ use tokio::{
 use super::*;
 use crate::limits;
 
-/// URLs that are refused by what is written in them.
+/// URLs that are refused by their text.
 const FORBIDDEN: &[&str] = &[
     // Special IPv4 ranges.
     "http://0.0.0.0/",
@@ -82,7 +82,7 @@ const FORBIDDEN: &[&str] = &[
     "http://[fec0::1]/",
     "http://[ff02::1]/",
     "http://[2606:4700::5efe:127.0.0.1]/",
-    // Addresses in other clothes.
+    // Addresses in unusual notations.
     "http://2130706433/",
     "http://017700000001/",
     "http://0x7f000001/",
@@ -102,7 +102,7 @@ const FORBIDDEN: &[&str] = &[
     "http://127。0。0。1/",
     "http://256.256.256.256/",
     "http://1.2.3.4.5/",
-    // Names of what is near.
+    // Names of local hosts.
     "http://localhost/",
     "http://LOCALHOST/",
     "http://localhost./",
@@ -239,7 +239,7 @@ impl Names for Table {
     }
 }
 
-/// A server that answers by path, and what it was asked for.
+/// A server that answers by path, and the requests that it received.
 struct Server {
     address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
@@ -278,7 +278,7 @@ impl Server {
     }
 }
 
-/// What `main` does for the whole process.
+/// Installs the crypto provider, as `main` does for the whole process.
 fn crypto() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
@@ -315,7 +315,7 @@ async fn a_redirect_to_a_forbidden_place_is_not_followed() {
     for target in FORBIDDEN.iter().filter(|target| target.contains(':') && target.is_ascii() && !target.contains('\0'))
     {
         let to = target.to_string();
-        // Relative to the server itself, which is listed.
+        // Such a target is relative to the server itself, which is listed.
         if to.starts_with("http:") && !to.starts_with("http://") {
             continue;
         }
@@ -349,7 +349,7 @@ async fn a_host_is_checked_by_all_its_addresses() {
     assert!(matches!(nobody, Err(FetchError::Unresolved)));
 }
 
-/// The name answers differently at a second look; nobody takes one.
+/// A name that answers differently at a second lookup; there is no second lookup.
 #[tokio::test]
 async fn a_host_is_resolved_once_and_the_checked_address_is_used() {
     let server = Server::start(|_| page("", "here")).await;
@@ -360,7 +360,7 @@ async fn a_host_is_resolved_once_and_the_checked_address_is_used() {
     assert_eq!((fetched.body.as_slice(), names.lookups.load(Ordering::Relaxed)), (b"here".as_slice(), 1));
 }
 
-/// The first hop's name is fine; after the redirect the same name, not listed with its usual port, leads inside.
+/// The first hop's name is allowed; after the redirect the same name, not listed with its usual port, leads inside.
 #[tokio::test]
 async fn a_host_is_checked_again_at_each_redirect() {
     let server = Server::start(|_| redirect("http://flip.example.com/")).await;

@@ -1,4 +1,4 @@
-//! What `turnstream ingest` is told.
+//! The arguments of `turnstream ingest`.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ pub struct IngestArgs {
     /// A sitemap (or an index of sitemaps) whose pages are ingested; may be repeated.
     #[arg(long, value_name = "URL")]
     sitemap: Vec<String>,
-    /// The organisation whose knowledge it becomes.
+    /// The organisation whose knowledge the documents are added to.
     #[arg(
         long,
         required = false,
@@ -25,31 +25,31 @@ pub struct IngestArgs {
         default_value_if("serve", ArgPredicate::IsPresent, Some(""))
     )]
     pub org: String,
-    /// Name of the source; deletions are noticed within it [default: made of what is ingested].
+    /// Name of the source; deletions are noticed within it [default: derived from the paths and URLs].
     #[arg(long)]
     source: Option<String>,
     /// The document set of documents whose front matter names none.
     #[arg(long, default_value = DEFAULT_SET)]
     pub set: String,
-    /// Who may read documents whose front matter says nothing: public, user:NAME or group:NAME; may be repeated.
+    /// Readers of documents whose front matter names none: public, user:NAME or group:NAME; may be repeated.
     #[arg(long, default_value = "public")]
     acl: Vec<String>,
-    /// Write nothing, only tell what would be done.
+    /// Write nothing, only report the changes.
     #[arg(long)]
     pub dry_run: bool,
     /// Go on, and ingest again whenever a file changes.
     #[arg(long, conflicts_with_all = ["sitemap", "dry_run"])]
     pub watch: bool,
-    /// Delete documents that the source no longer has; this is what happens for folders, sitemaps and repositories.
+    /// Delete documents that the source no longer has; the default for folders, sitemaps and repositories.
     #[arg(long, overrides_with = "no_prune")]
     prune: bool,
-    /// Keep documents that the source no longer has; this is what happens for single files and URLs.
+    /// Keep documents that the source no longer has; the default for single files and URLs.
     #[arg(long, overrides_with = "prune")]
     no_prune: bool,
     /// Print the summary as JSON.
     #[arg(long)]
     pub json: bool,
-    /// Stay, and ingest the connectors that administrators ask for over the API.
+    /// Keep running, and ingest the connectors that administrators request over the API.
     #[arg(long, conflicts_with_all = ["from", "sitemap", "org", "source", "dry_run", "watch", "prune", "no_prune", "json"])]
     pub serve: bool,
     /// Folder with a folder of files for each organisation, which file connectors may read.
@@ -61,12 +61,12 @@ pub struct IngestArgs {
     /// Name of the environment variable that holds the token for GitHub's API.
     #[arg(long, value_name = "NAME", default_value = "GITHUB_TOKEN")]
     pub token_env: String,
-    /// The folder that nothing is read outside of.
+    /// The folder outside of which no file is read.
     #[arg(skip)]
     within: Option<PathBuf>,
 }
 
-/// What is to be done, understood.
+/// The parsed arguments.
 pub struct Plan {
     pub origins: Vec<Origin>,
     pub source: String,
@@ -74,17 +74,17 @@ pub struct Plan {
     pub prune: Prune,
 }
 
-/// Whether documents that the source no longer has are deleted.
+/// The policy for documents that the source no longer has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prune {
     Never,
-    /// Unless nothing at all is found, which is more often a wrong path than an empty source.
+    /// Deletes them, unless the source lists no documents at all: that is more often a wrong path than an empty source.
     Usual,
     Asked,
 }
 
 impl IngestArgs {
-    /// As for a connector: one source of a known name, readable by everybody unless a document says otherwise.
+    /// Returns the arguments for a connector: one named source, public unless a document names its readers.
     pub fn of_connector(from: Vec<String>, sitemap: Vec<String>, org: String, source: String, set: String) -> Self {
         Self {
             from,
@@ -106,12 +106,12 @@ impl IngestArgs {
         }
     }
 
-    /// The same, and no file outside of this folder is read.
+    /// Returns the same arguments, with no file read outside of this folder.
     pub fn within(self, folder: PathBuf) -> Self {
         Self { within: Some(folder), ..self }
     }
 
-    /// What the arguments mean. The error says which one is wrong.
+    /// Parses the arguments. The error names the wrong one.
     pub fn plan(&self) -> Result<Plan, String> {
         let mut origins: Vec<Origin> = self.from.iter().map(|from| Origin::parse(from)).collect::<Result<_, _>>()?;
         for origin in &mut origins {
@@ -146,7 +146,7 @@ impl IngestArgs {
     }
 }
 
-/// Reads `public`, `user:NAME` and `group:NAME`. The error is in words for people.
+/// Parses `public`, `user:NAME` and `group:NAME`. The error is worded for people.
 pub fn parse_acl(entries: &[String]) -> Result<Acl, String> {
     let (mut users, mut groups, mut public) = (std::collections::BTreeSet::new(), Default::default(), false);
     for entry in entries.iter().map(|entry| entry.trim()) {

@@ -1,4 +1,4 @@
-//! Files and folders.
+//! Files and folders as sources of documents.
 
 use std::path::{Path, PathBuf};
 
@@ -7,11 +7,13 @@ use walkdir::{DirEntry, WalkDir};
 use super::origin::{Item, Listing, Place};
 use crate::{extract::Form, limits};
 
-/// Why a file or folder that a link leads to is not read.
+/// The reason for a failure at a link that leads out of the folder.
 pub const OUTSIDE: &str = "the link leads out of the folder";
 
-/// The documents below a folder, or one file. Hidden files and folders are left out, links back to a folder above are noted; failures are
-/// links that lead out of the folder `within`.
+/// Lists the documents below a folder, or one file.
+///
+/// Hidden files and folders are left out, links back to a folder above are noted; links that lead out of the folder
+/// `within` are failures.
 pub fn list(root: &Path, within: Option<&Path>) -> Listing {
     if root.is_file() {
         let name = root.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -36,7 +38,7 @@ pub fn list(root: &Path, within: Option<&Path>) -> Listing {
     for entry in WalkDir::new(root).follow_links(true).sort_by_file_name().into_iter().filter_entry(&mut may_enter) {
         let entry = match entry {
             Ok(entry) => entry,
-            // All that is there is listed by way of the folder itself.
+            // The folder itself lists the same files.
             Err(error) if error.loop_ancestor().is_some() => {
                 let path = id(root, error.path().unwrap_or(root));
                 listing.notes.push(format!("{path}: the link leads back to a folder above it, and was not followed"));
@@ -65,7 +67,7 @@ fn said(error: &walkdir::Error) -> String {
     error.io_error().map_or_else(|| "it can't be read".into(), ToString::to_string)
 }
 
-/// Where a path leads, if that is inside of a folder. The folder's own path must be free of links.
+/// Returns the target of a path, if it is inside of a folder. The folder's own path must be free of links.
 pub fn inside(path: &Path, within: &Path) -> Option<PathBuf> {
     path.canonicalize().ok().filter(|found| found.starts_with(within))
 }
@@ -75,7 +77,7 @@ fn item(id: String, path: &Path, within: Option<&Path>) -> Item {
     Item { id, url: None, content: None, place }
 }
 
-/// A path relative to the root, with `/` on every system.
+/// Returns a path relative to the root, with `/` on every system.
 fn id(root: &Path, path: &Path) -> String {
     let relative = path.strip_prefix(root).unwrap_or(path);
     let parts: Vec<_> = relative.components().map(|part| part.as_os_str().to_string_lossy()).collect();

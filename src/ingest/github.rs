@@ -1,4 +1,5 @@
-//! A repository, through GitHub's API: its tree names every file with the hash of its content, so only what is new is read.
+//! A repository, through GitHub's API: its tree lists every file with the hash of its content, so only new content is
+//! read.
 
 use serde::Deserialize;
 
@@ -8,7 +9,7 @@ use super::{
 };
 use crate::extract::Form;
 
-/// `OWNER/REPO[@REF][/FOLDER]`.
+/// A repository as `OWNER/REPO[@REF][/FOLDER]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Repository {
     owner: String,
@@ -34,7 +35,7 @@ struct Entry {
 }
 
 impl Repository {
-    /// Understands what follows `github:`.
+    /// Parses the text after `github:`.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong =
             || format!("github:{text}: write github:OWNER/REPO, github:OWNER/REPO@REF or github:OWNER/REPO@REF/FOLDER");
@@ -52,7 +53,7 @@ impl Repository {
         Ok(Self { owner: owned(owner), repo: owned(repo), reference: reference.map(owned), folder: folder.map(owned) })
     }
 
-    /// `OWNER/REPO[@REF][/FOLDER]`.
+    /// Returns `OWNER/REPO[@REF][/FOLDER]`.
     pub fn name(&self) -> String {
         let reference = self.reference.iter().map(|reference| format!("@{reference}"));
         let folder = self.folder.iter().map(|folder| format!("/{folder}"));
@@ -60,7 +61,7 @@ impl Repository {
         format!("{}/{}{rest}", self.owner, self.repo)
     }
 
-    /// The files whose form is understood, by their path in the repository.
+    /// Lists the files with a known form, by their path in the repository.
     pub async fn list(&self, web: &Web) -> Listing {
         let reference = self.reference.as_deref().unwrap_or("HEAD");
         let api = format!("{}/repos/{}/{}/git", web.github_url.trim_end_matches('/'), self.owner, self.repo);

@@ -1,10 +1,10 @@
 //! `turnstream ingest`: brings documents from folders, pages and repositories into the organisation's knowledge.
 //!
 //! - [`args`]: the command line.
-//! - [`origin`]: where documents come from, with [`folder`], [`web`] and [`github`].
-//! - [`run`]: compares with what is there, writes what differs, deletes what is gone.
-//! - [`report`]: what a run did.
-//! - [`serve`]: runs that administrators ask for.
+//! - [`origin`]: sources of documents, with [`folder`], [`web`] and [`github`].
+//! - [`run`]: compares a source with the stored documents, writes the differences, deletes removed documents.
+//! - [`report`]: the summary of a run.
+//! - [`serve`]: runs that administrators request.
 //! - [`watch`]: runs again whenever a folder changes.
 
 pub mod args;

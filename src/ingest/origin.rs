@@ -1,4 +1,4 @@
-//! Where documents come from.
+//! Origins of documents: files, pages, sitemaps and repositories.
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,10 @@ use crate::{
     limits,
 };
 
-/// One thing that is ingested.
+/// The origin of documents that one argument names.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Origin {
-    /// A file or folder; `within`: a folder that nothing is read outside of, whatever links say.
+    /// A file or folder; `within`: a folder outside of which no file is read, also through links.
     Path {
         path: PathBuf,
         within: Option<PathBuf>,
@@ -23,18 +23,18 @@ pub enum Origin {
     GitHub(github::Repository),
 }
 
-/// A document that is there, not read yet.
+/// A listed document that is not read yet.
 #[derive(Clone, Debug)]
 pub struct Item {
     /// Path relative to the folder, or URL.
     pub id: String,
     pub url: Option<String>,
-    /// Known without reading it: stands for the content.
+    /// A fingerprint of the content that is known without reading the document.
     pub content: Option<String>,
     pub place: Place,
 }
 
-/// Where an item is read.
+/// The place where an item is read.
 #[derive(Clone, Debug)]
 pub enum Place {
     File {
@@ -46,11 +46,11 @@ pub enum Place {
     Blob(String),
 }
 
-/// What a source has now.
+/// The current contents of a source.
 #[derive(Debug, Default)]
 pub struct Listing {
     pub items: Vec<Item>,
-    /// What could not be looked at. Then what is not listed may still be there.
+    /// Parts that could not be listed. Documents that are missing from the listing may still exist then.
     pub failures: Vec<(String, String)>,
     /// Entries that were left out, and are no reason to doubt the rest.
     pub notes: Vec<String>,
@@ -58,7 +58,7 @@ pub struct Listing {
 }
 
 impl Origin {
-    /// Understands an argument.
+    /// Parses an argument.
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Some(repository) = text.strip_prefix("github:") {
             return github::Repository::parse(repository).map(Self::GitHub);
@@ -72,10 +72,12 @@ impl Origin {
         }
     }
 
-    /// The source's name when none is given: the same for the same thing, without what is particular to a machine.
+    /// Returns the source's default name: always the same for the same origin, without anything particular to a
+    /// machine.
     pub fn name(&self) -> String {
         match self {
-            // Whole: two folders of one name are two sources, or the second would delete what the first one brought.
+            // The whole path: two folders of one name are two sources, or the second would delete the documents of the
+            // first.
             Self::Path { path, .. } => {
                 path.canonicalize().unwrap_or_else(|_| path.clone()).to_string_lossy().into_owned()
             }
@@ -85,7 +87,7 @@ impl Origin {
         }
     }
 
-    /// Whether it lists all documents of its source, so that what is missing is gone.
+    /// Returns whether the origin lists all documents of its source, so that missing ones are gone.
     pub fn is_complete(&self) -> bool {
         match self {
             Self::Path { path, .. } => path.is_dir(),
@@ -94,7 +96,7 @@ impl Origin {
         }
     }
 
-    /// Looks what there is.
+    /// Lists the documents.
     pub async fn list(&self, web: &Web) -> Listing {
         match self {
             Self::Path { path, within } => {
@@ -110,17 +112,17 @@ impl Origin {
 }
 
 impl Listing {
-    /// Nothing but a failure.
+    /// Returns a listing that holds only a failure.
     pub fn failed(what: &str, why: impl std::fmt::Display) -> Self {
         Self { failures: vec![(what.to_string(), why.to_string())], ..Self::default() }
     }
 }
 
-/// Why an item can't be read.
+/// The reason why an item can't be read.
 pub enum Unread {
-    /// It could not be looked at: it may be as it was.
+    /// The item is unreachable: it may be unchanged.
     Away(String),
-    /// It is there, and it is nothing that can be taken in.
+    /// The item was reached, and its content can't be ingested.
     Refused(String),
 }
 
@@ -130,7 +132,7 @@ pub async fn load(item: &Item, web: &Web) -> Result<(Form, Vec<u8>), Unread> {
     match &item.place {
         Place::File { path, within } => {
             let form = Form::of_name(&item.id).ok_or_else(not_understood)?;
-            // A link may have come since the file was listed.
+            // A link may have been created since the file was listed.
             let path = &match within {
                 Some(within) => folder::inside(path, within).ok_or_else(|| Unread::Refused(folder::OUTSIDE.into()))?,
                 None => path.clone(),
@@ -147,7 +149,7 @@ pub async fn load(item: &Item, web: &Web) -> Result<(Form, Vec<u8>), Unread> {
             let fetched = fetched.map_err(|error| Unread::Away(error.to_string()))?;
             let by_name = || Form::of_name(fetched.url.path());
             let form = match fetched.content_type.as_str() {
-                // What servers say of Markdown and of files that they don't know.
+                // The content types that servers give to Markdown and to unknown files.
                 "" | "text/plain" | "application/octet-stream" => by_name().or(Some(Form::Plain)),
                 named => Form::of_content_type(named),
             };

@@ -1,4 +1,4 @@
-//! What a run did, for people and for programs.
+//! The summary of a run, for people and for programs.
 
 use std::fmt;
 
@@ -33,7 +33,7 @@ impl fmt::Display for Failure {
 }
 
 impl Report {
-    /// Nothing done yet.
+    /// Returns the empty report of a run that begins.
     pub fn new(args: &IngestArgs, plan: &Plan) -> Self {
         Self {
             org: args.org.clone(),
@@ -45,7 +45,7 @@ impl Report {
         }
     }
 
-    /// Counts a failure.
+    /// Adds a failure.
     pub fn fail(&mut self, id: String, why: String) {
         self.counts.failed += 1;
         self.failures.push(Failure { id, why });

@@ -1,7 +1,7 @@
-//! One run: compares what a source has with what is there, writes what differs, deletes what is gone.
+//! A run of ingest: compares a source with the stored documents, writes the differences, deletes removed documents.
 //!
-//! It may be interrupted anywhere: each document is written all or nothing, and what a run decides depends only on the
-//! source and on what is there, so running it again ends in the same state.
+//! A run may be interrupted anywhere: each document is written all or nothing, and the decisions of a run depend only
+//! on the source and on the stored documents, so running it again ends in the same state.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -32,23 +32,23 @@ use crate::{
     limits,
 };
 
-/// Part of every document's hash: another number makes every document be read anew.
+/// The version of the conversion, part of every document's hash: a new number has every document read again.
 const MAKING: u32 = 2;
-/// Failures that are kept with a run's event.
+/// The number of failures that are kept in a run's event.
 const ERRORS_KEPT: usize = 20;
 
-/// The vectors of some texts, or why there are none.
+/// The vectors of some texts, or the reason why there are none.
 pub type Embeds<'a> = Pin<Box<dyn Future<Output = Result<Vec<Vec<f32>>, String>> + Send + 'a>>;
 
 /// A model that makes vectors of texts.
 pub trait Embed: Send + Sync {
-    /// The model's name; documents that another one embedded are embedded anew.
+    /// Returns the model's name; documents that another model embedded are embedded again.
     fn model(&self) -> &str;
-    /// One vector for each text, in their order.
+    /// Returns one vector for each text, in their order.
     fn embed(&self, texts: Vec<String>) -> Embeds<'_>;
 }
 
-/// How the web is reached.
+/// The access to the web.
 pub struct Web {
     pub fetcher: Fetcher,
     pub github_url: String,
@@ -56,7 +56,7 @@ pub struct Web {
 }
 
 impl Web {
-    /// Headers for GitHub's API.
+    /// Returns the headers for GitHub's API.
     pub fn github_headers(&self, raw: bool) -> HeaderMap {
         let form = if raw { "application/vnd.github.raw+json" } else { "application/vnd.github+json" };
         let mut headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(form))]);
@@ -66,7 +66,7 @@ impl Web {
     }
 }
 
-/// Ingests into one server's knowledge.
+/// Ingests documents into the knowledge of one NATS server.
 pub struct Ingest {
     pub store: Store,
     pub runs: Runs,
@@ -75,21 +75,21 @@ pub struct Ingest {
     pub reader: Reader,
 }
 
-/// What became of one document.
+/// The outcome for one document.
 enum Outcome {
     Added,
     Updated,
     Unchanged,
     Failed(String),
-    /// It is there and can't be taken in, and its earlier version is gone: its readers are unknown now.
+    /// The document can't be ingested, and its earlier version was deleted: its readers are unknown now.
     Withdrawn(String),
 }
 
-/// Why a document is not written.
+/// The reason why a document is not written.
 enum Unmade {
-    /// Something else is at fault, so its earlier version stays.
+    /// The cause lies elsewhere, so the earlier version stays.
     Later(String),
-    /// Its content, or its readers, have changed.
+    /// The content or the readers have changed.
     Refused(String),
 }
 
@@ -99,7 +99,7 @@ impl Ingest {
         self.run_as(Uuid::new_v4(), args, plan).await
     }
 
-    /// Runs once, under an id that somebody knows.
+    /// Runs once, under an id that the caller chose.
     pub async fn run_as(&self, run: Uuid, args: &IngestArgs, plan: &Plan) -> Result<Report, StoreError> {
         let there = self.store.heads(&args.org).await?;
         if !args.dry_run {
@@ -145,7 +145,7 @@ impl Ingest {
         Ok(report)
     }
 
-    /// What all origins have. An id that two of them have is a failure: one would hide the other.
+    /// Lists the documents of all origins. An id that two of them have is a failure: one would hide the other.
     async fn list(&self, plan: &Plan) -> Listing {
         let mut all = Listing::default();
         let mut seen = HashSet::new();
@@ -165,7 +165,7 @@ impl Ingest {
         all
     }
 
-    /// Brings one document up to date. The error is one that ends the run.
+    /// Brings one document up to date. An error ends the run.
     async fn one(
         &self,
         args: &IngestArgs,
@@ -204,8 +204,9 @@ impl Ingest {
         Ok(if head.is_some() { Outcome::Updated } else { Outcome::Added })
     }
 
-    /// Leaves the earlier version of a document that can't be looked at now, unless it is for others than the command says. A
-    /// Markdown file may name its readers itself, and may have done so.
+    /// Keeps the earlier version of a document that is unreachable now, unless the command names other readers for it.
+    ///
+    /// A Markdown file keeps its version in any case: the file may have named those readers itself.
     async fn keep_or_withdraw(
         &self,
         args: &IngestArgs,
@@ -221,7 +222,7 @@ impl Ingest {
         }
     }
 
-    /// Takes out the earlier version of a document that can't be taken in.
+    /// Deletes the earlier version of a document that can't be ingested.
     async fn withdraw(&self, args: &IngestArgs, head: Option<&Document>, why: String) -> Result<Outcome, StoreError> {
         let Some(head) = head else { return Ok(Outcome::Failed(why)) };
         if !args.dry_run {
@@ -230,7 +231,7 @@ impl Ingest {
         Ok(Outcome::Withdrawn(why))
     }
 
-    /// Of everything that makes a document what it is.
+    /// Returns the hash over everything that determines the stored document.
     fn hash(&self, args: &IngestArgs, plan: &Plan, item: &Item, content: &[u8]) -> String {
         let model = self.embed.as_ref().map(|embed| embed.model().to_string());
         let making = serde_json::json!([MAKING, args.set, plan.acl, item.url, model]).to_string();
@@ -250,7 +251,7 @@ impl Ingest {
     ) -> Result<(NewDocument, Vec<NewChunk>), Unmade> {
         let extract::apart::Document { extracted, pieces } = match self.reader.read(form, bytes).await {
             Ok(read) => read,
-            // A document that says itself who may read it has said nothing yet.
+            // The readers that a Markdown document may name are still unknown.
             Err(Failure::Reader(why)) if form != Form::Markdown => return Err(Unmade::Later(why)),
             Err(Failure::Reader(why) | Failure::Document(why)) => return Err(Unmade::Refused(why)),
         };
@@ -268,7 +269,7 @@ impl Ingest {
             .map(|piece| NewChunk { headings: piece.headings, text: piece.text, vector: None })
             .collect();
         if !args.dry_run {
-            // Whom the earlier version is for is not whom this one is for.
+            // The earlier version has other readers than this one.
             let is_for_others = head.is_some_and(|head| head.acl != acl);
             let unmade = |why| if is_for_others { Unmade::Refused(why) } else { Unmade::Later(why) };
             self.embed_all(&mut chunks).await.map_err(unmade)?;
@@ -304,7 +305,7 @@ impl Ingest {
         Ok(())
     }
 
-    /// Deletes what the source no longer has, when the listing is to be trusted with that.
+    /// Deletes documents that the source no longer has, when the listing is complete enough for that.
     async fn prune(
         &self,
         args: &IngestArgs,
@@ -339,8 +340,10 @@ impl Ingest {
     }
 }
 
-/// The id of a source's item: its path or URL, which is enough while no other source has a document of that name; else with
-/// the source before it. It stays what it was when the document came.
+/// Returns the id of a source's item: its path or URL, prefixed by the source where another source has a document of
+/// that name.
+///
+/// A stored document keeps its id.
 fn id_of(item: &Item, plan: &Plan, there: &HashMap<String, Document>) -> String {
     let is_ours = |id: &str| there.get(id).is_some_and(|head| head.source == plan.source);
     let with_source = format!("{}:{}", plan.source, item.id);
@@ -350,7 +353,7 @@ fn id_of(item: &Item, plan: &Plan, there: &HashMap<String, Document>) -> String 
     }
 }
 
-/// A bar on a terminal, nothing elsewhere.
+/// Returns a progress bar, which shows on a terminal only.
 fn progress(items: usize) -> ProgressBar {
     let bar = ProgressBar::new(items as u64);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {eta}") {

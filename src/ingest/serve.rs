@@ -1,10 +1,11 @@
-//! `turnstream ingest --serve`: ingests what administrators ask for over the API.
+//! `turnstream ingest --serve`: ingests the connectors that administrators request over the API.
 //!
-//! Contract: an item is acked when its run has ended and the stream of runs says how. While a run goes on its item is kept by
-//! progress acks; when the process dies, another one begins the run anew, which ends in the same state. One run at a time.
+//! Contract: an item is acked when its run has ended and the outcome is on the stream of runs. During a run its item is
+//! kept by progress acks; when the process dies, another one begins the run again, which ends in the same state. One
+//! run at a time.
 //!
-//! What an administrator names stays within their organisation: files below the folder of the organisation, and secrets that
-//! were put there for it.
+//! An administrator's request stays within their organisation: files below the folder of the organisation, and secrets
+//! that were put there for it.
 
 use std::{
     path::{Path, PathBuf},
@@ -35,7 +36,7 @@ use crate::{
 const STREAM: &str = "INGEST";
 const CONSUMER: &str = "serve";
 
-/// Where an ingester finds what connectors name, in a folder for each organisation.
+/// The folders in which an ingester finds files and secrets of connectors, with a folder for each organisation.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
     pub files: Option<PathBuf>,
@@ -81,7 +82,7 @@ async fn serve_item(ingest: &mut Ingest, places: &Places, message: Message) {
     }
 }
 
-/// Runs to the end that the stream of runs tells. The error is one that another try may not have.
+/// Runs an item until its end is on the stream of runs. An error has the item redelivered.
 async fn run(ingest: &mut Ingest, places: &Places, item: &IngestItem) -> Result<(), StoreError> {
     let prepared = arguments(item, places).and_then(|args| Ok((args.plan()?, args)));
     let secret = secret(item, places).await;
@@ -97,7 +98,7 @@ async fn run(ingest: &mut Ingest, places: &Places, item: &IngestItem) -> Result<
     ingest.runs.record(&item.org, &item.connector.source(), &finished).await
 }
 
-/// The command line that would do the same.
+/// Returns the equivalent command line.
 fn arguments(item: &IngestItem, places: &Places) -> Result<IngestArgs, String> {
     let Connector { kind, set, .. } = &item.connector;
     kind.check()?;
@@ -120,7 +121,7 @@ fn is_sitemap(url: &str) -> bool {
     url::Url::parse(url).is_ok_and(|url| url.path().ends_with(".xml"))
 }
 
-/// The organisation's folder, and the path below it. Links may not lead out of it.
+/// Returns the organisation's folder, and the path below it. Links may not lead out of the folder.
 fn inside(places: &Places, org: &str, path: &str) -> Result<(PathBuf, String), String> {
     const CLOSED: &str = "this ingester was given no folder of files";
     let gone = |_| format!("{path}: there is no such file or folder");
@@ -133,7 +134,9 @@ fn inside(places: &Places, org: &str, path: &str) -> Result<(PathBuf, String), S
     }
 }
 
-/// The secret that a connector names. Its name is checked again: an item may come from elsewhere than the API.
+/// Returns the secret that a connector names.
+///
+/// The name is validated again: an item may come from elsewhere than the API.
 async fn secret(item: &IngestItem, places: &Places) -> Result<Option<String>, String> {
     let Some(name) = item.connector.secret_name.as_deref() else { return Ok(None) };
     if !is_secret_name(name) {

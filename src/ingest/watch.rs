@@ -1,4 +1,4 @@
-//! Watches files and folders by looking at them: names, sizes, times of change.
+//! Watches files and folders by polling their names, sizes and modification times.
 
 use std::{collections::BTreeMap, time::Duration, time::SystemTime};
 
@@ -12,11 +12,13 @@ use super::{
 };
 use crate::{knowledge::StoreError, limits};
 
-/// What the files looked like.
+/// The observed state of the files.
 type Look = BTreeMap<String, (u64, Option<SystemTime>)>;
 
-/// Ingests whenever something has changed, until it is dropped. Contract: (1) look, (2) when it looks as it did the time
-/// before and not as it did at the last run, the changes have come to rest: run, (3) wait for the next round.
+/// Ingests after every change, until the future is dropped.
+///
+/// Contract: (1) look, (2) when the state equals that of the round before and differs from that of the last run, the
+/// changes have come to rest: run, (3) wait for the next round.
 pub async fn watch(ingest: &Ingest, args: &IngestArgs, plan: &Plan, tell: impl Fn(&Report)) -> Result<(), StoreError> {
     let mut rounds = interval(Duration::from_millis(limits::WATCH_EVERY_MS));
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -28,7 +30,7 @@ pub async fn watch(ingest: &Ingest, args: &IngestArgs, plan: &Plan, tell: impl F
         if at_last_run.is_none() || (rests && at_last_run.as_ref() != Some(&now)) {
             match ingest.run(args, plan).await {
                 Ok(report) => tell(&report),
-                // The server is away: the next round tries again.
+                // The server is unavailable: the next round tries again.
                 Err(error @ (StoreError::Unavailable(_) | StoreError::Read(_))) => {
                     tracing::warn!(%error, "the change was not ingested; the next round tries again");
                     continue;

@@ -1,4 +1,4 @@
-//! Pages and sitemaps.
+//! Pages and sitemaps as sources of documents.
 
 use std::collections::HashSet;
 
@@ -11,14 +11,14 @@ use super::{
 };
 use crate::limits;
 
-/// A page as a document: its id is its URL without the fragment.
+/// Returns a page as a document: its id is its URL without the fragment.
 pub fn item(mut url: Url) -> Item {
     url.set_fragment(None);
     let id = url.to_string();
     Item { id: id.clone(), url: Some(id.clone()), content: None, place: Place::Page(id) }
 }
 
-/// The pages of a sitemap, or of the sitemaps of an index.
+/// Lists the pages of a sitemap, or of the sitemaps of an index.
 pub async fn sitemap(web: &Web, url: &Url) -> Listing {
     let mut listing = Listing::default();
     let (mut open, mut seen, mut pages) = (vec![url.to_string()], HashSet::new(), HashSet::new());
@@ -56,14 +56,14 @@ pub async fn sitemap(web: &Web, url: &Url) -> Listing {
     listing
 }
 
-/// What a sitemap names.
+/// The URLs in a sitemap.
 #[derive(Debug, Default, PartialEq)]
 struct Locations {
     sitemaps: Vec<String>,
     pages: Vec<String>,
 }
 
-/// Reads the `loc` of each `url` and each `sitemap`. Entities that the document defines itself are not expanded.
+/// Parses the `loc` of each `url` and each `sitemap`. Entities that the document defines itself are not expanded.
 fn locations(xml: &[u8]) -> Result<Locations, String> {
     let text = std::str::from_utf8(xml).map_err(|_| "the sitemap is not UTF-8")?;
     let mut reader = Reader::from_str(text);

@@ -1,5 +1,5 @@
-//! Connectors: where an organisation's documents come from, as its administrators define it, and the work item that has one
-//! of them ingested.
+//! Connectors: sources of an organisation's documents, as its administrators define them, and the work item that has
+//! one of them ingested.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,16 +18,16 @@ pub struct Connector {
     pub name: String,
     #[serde(flatten)]
     pub kind: ConnectorKind,
-    /// The document set that its documents belong to.
+    /// The document set of the connector's documents.
     pub set: String,
-    /// Name of the secret that it is read with; the value is known to ingesters alone.
+    /// Name of the secret for reading the source; the value is known to ingesters alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<String>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
 }
 
-/// What a connector reads.
+/// The kind of a source, with its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", content = "config", rename_all = "lowercase")]
 pub enum ConnectorKind {
@@ -39,7 +39,7 @@ pub enum ConnectorKind {
     File { path: String },
 }
 
-/// Has a connector's documents ingested: the work item of an ingester.
+/// The work item of an ingester: a connector whose documents are to be ingested.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IngestItem {
@@ -49,14 +49,14 @@ pub struct IngestItem {
 }
 
 impl Connector {
-    /// The name of its source in runs and documents.
+    /// Returns the name of the connector's source in runs and documents.
     pub fn source(&self) -> String {
         format!("connector-{}", self.id)
     }
 }
 
 impl ConnectorKind {
-    /// What is wrong with it, in words for whoever defines it.
+    /// Validates the settings; the error is worded for the administrator.
     pub fn check(&self) -> Result<(), &'static str> {
         match self {
             Self::Github { owner, repo } if [owner, repo].into_iter().all(|name| is_name(name)) => Ok(()),
@@ -86,7 +86,8 @@ fn is_inner_path(path: &str) -> bool {
     path.len() <= limits::CONNECTOR_PATH_MAX_BYTES && parts().all(plain)
 }
 
-/// Whether a text may be the name of a secret: one of an environment variable, which no token looks like.
+/// Returns whether a text may be the name of a secret: it has the form of an environment variable, which no token looks
+/// like.
 pub fn is_secret_name(name: &str) -> bool {
     let legal = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
     name.len() <= limits::SECRET_NAME_MAX_BYTES

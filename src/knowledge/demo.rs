@@ -5,7 +5,7 @@ use super::{
     store::{Store, StoreError},
 };
 
-/// What the demo documents come from.
+/// The ingest source of the demo documents.
 const SOURCE: &str = "demo";
 
 /// Writes the demo documents of an organisation, unless they are there.

@@ -8,28 +8,28 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The head of a document: what it is, who may read it, and which chunks are its.
+/// The head of a document: its metadata, its readers and its chunks.
 ///
 /// Invariant: a document is shown only when all `chunks` of this `version` are there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Document {
-    /// Its path relative to the ingested folder, or its URL; where another source has that one, with its own source before it.
+    /// The path relative to the ingested folder, or the URL; prefixed by the source where another source has that one.
     /// Unique in its organisation.
     pub id: String,
     pub title: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// The document set that it belongs to.
+    /// The document set that the document belongs to.
     pub set: String,
-    /// The ingest source that it came from.
+    /// The ingest source that the document came from.
     pub source: String,
     pub acl: Acl,
-    /// Of everything that it was made from: the same hash means that there is nothing to write.
+    /// The hash of all inputs of the document: an equal hash means that there is nothing to write.
     pub hash: String,
     /// New for every writing of the document.
     pub version: Uuid,
-    /// How many chunks it has, numbered from 0.
+    /// The number of chunks, which are numbered from 0.
     pub chunks: u32,
     /// The model that made the chunks' vectors, if they have any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,11 +40,11 @@ pub struct Document {
     pub deleted: bool,
 }
 
-/// Who may read a document.
+/// The readers of a document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Acl {
-    /// Everybody who talks to the organisation, anonymous visitors too.
+    /// All users of the organisation's agents, anonymous visitors too.
     Public,
     /// These users, and members of these groups.
     Only {
@@ -60,11 +60,11 @@ pub enum Acl {
 #[serde(rename_all = "camelCase")]
 pub struct Chunk {
     pub version: Uuid,
-    /// The headings that it stands under, outermost first.
+    /// The headings above the chunk, outermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headings: Vec<String>,
     pub text: String,
-    /// Its embedding.
+    /// The embedding of the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vector: Option<Vector>,
 }
@@ -99,7 +99,7 @@ impl TryFrom<String> for Vector {
     }
 }
 
-/// A document to be written. Its version, time and number of chunks are the store's to make.
+/// A document to be written. The store assigns its version, time and number of chunks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewDocument {
     pub id: String,

@@ -1,7 +1,8 @@
 //! Keeps the local index current.
 //!
-//! Contract of [`run`]: (1) read the stream from its beginning to its end, (2) say so, (3) read on every fraction of a second;
-//! when the stream was made anew, empty the index and begin again. Reading needs no consumer, so there is none to be lost.
+//! Contract of [`run`]: (1) read the stream from its beginning to its end, (2) set `caught_up`, (3) read on every
+//! fraction of a second; when the stream was recreated, empty the index and begin again. Reads need no consumer, so
+//! none can be lost.
 
 use std::{
     sync::Arc,
@@ -20,7 +21,9 @@ use super::{
 };
 use crate::{limits, log::bus::soon, subjects};
 
-/// Follows the stream until it is dropped. `caught_up` becomes true when everything that was there at the start is found.
+/// Follows the stream until the future is dropped.
+///
+/// `caught_up` becomes true when everything that the stream held at the start can be found.
 pub async fn run(client: Client, index: Arc<Index>, caught_up: watch::Sender<bool>) {
     let mut follower = Follower {
         reading: Reading::new(client.clone(), subjects::KNOWLEDGE_ALL.into()),
@@ -51,12 +54,12 @@ struct Follower {
     client: Client,
     index: Arc<Index>,
     shelf: Shelf,
-    /// When the stream was made, and the sequence that it had reached then or at the last check.
+    /// The stream's creation time, and its last sequence at the latest check.
     stream: Option<(String, u64)>,
     checked_at: Option<Instant>,
 }
 
-/// Why the index could not be brought up to date.
+/// The reason why the index could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
 enum FollowError {
     #[error("{0}")]
@@ -68,7 +71,7 @@ enum FollowError {
 }
 
 impl Follower {
-    /// Reads a batch. True: everything was read, up to what the stream's leader had at the last check.
+    /// Reads a batch. True: everything was read, up to the last sequence of the stream's leader at the latest check.
     async fn advance(&mut self) -> Result<bool, FollowError> {
         let every = Duration::from_millis(limits::KNOWLEDGE_CHECK_EVERY_MS);
         if self.checked_at.is_none_or(|at| at.elapsed() >= every) {
@@ -82,18 +85,18 @@ impl Follower {
             // A commit computes for milliseconds: not on a thread that serves tokens.
             let applied = tokio::task::spawn_blocking(move || index.apply(changes)).await;
             if !matches!(applied, Ok(Ok(()))) {
-                // What was not taken in is read again; putting a document twice changes nothing.
+                // The failed batch is read again; putting a document twice changes nothing.
                 self.shelf = Shelf::default();
                 self.reading.restart();
             }
             applied??;
         }
-        // A copy of the stream may be behind the leader; then its end is not the end.
+        // A replica may be behind the leader; then its end is not the stream's end.
         let last = self.stream.as_ref().map_or(0, |(_, last)| *last);
         Ok(batch.is_last && self.reading.read_to() >= last)
     }
 
-    /// Notices a stream that was deleted and made anew: its sequences begin again.
+    /// Detects a stream that was deleted and recreated: its sequences begin again.
     async fn check_stream(&mut self) -> Result<(), FollowError> {
         #[derive(Deserialize)]
         struct Info {

@@ -1,9 +1,9 @@
 //! Fuses two rankings: of the passages that hold a question's words, and of those with near vectors.
 //!
 //! Fixed weights are wrong for one kind of question or the other: words find names and codes and miss paraphrases,
-//! vectors the other way round. So each ranking counts as much as it can be trusted for this question, and in each a passage counts by
-//! how far it stands out of the passages after it: a ranking in which all are alike says nothing. The constants were chosen on the labelled
-//! sets in [`super::bench`], with a real embedding; the figures are in `spec/guide/documents.md`.
+//! vectors the other way round. So each ranking is weighted by its confidence for this question, and a passage's share
+//! of it is its margin over the passages that follow: a ranking of equal scores says nothing. The constants were chosen
+//! on the labelled sets in [`super::bench`], with a real embedding; the figures are in `tests/MEASURED.md`.
 
 use std::{
     cmp::Ordering,
@@ -12,19 +12,19 @@ use std::{
 
 use super::text::Hit;
 
-/// How many documents after the first make the background that it stands out of.
+/// The number of documents after the first that make the background for the first one's margin.
 const BACKGROUND: usize = 10;
-/// How much more the likeness of vectors counts than words, where both stand out as much: likenesses lie closer together.
+/// The weight of vector similarity against words at equal margins: similarities lie closer together.
 const NEAR_WEIGHT: f64 = 3.0;
-/// Likenesses that stand out by no more than this are those of a model that does not know the question's language.
+/// The least margin of similarities; smaller ones come from a model that does not know the question's language.
 const NEAR_LEAST: f64 = 0.1;
-/// A small share of the score, which orders passages that do not stand out.
+/// A small share of the score, which orders passages without a margin.
 const ORDER: f64 = 1e-6;
 
-/// Passages with their scores, best first: the share of a question's words that one holds, or the likeness of vectors.
+/// Passages with their scores, best first: the share of the question's words in a passage, or vector similarity.
 pub type Ranking = Vec<(Hit, f32)>;
 
-/// The two as one, best first. Scores are from 0 to 1, which is the first in all rankings.
+/// Fuses two rankings into one, best first. Scores are from 0 to 1; a passage that is first in all rankings has 1.
 pub fn fuse(words: &Ranking, near: &Ranking) -> Vec<(Hit, f64)> {
     let (of_words, of_near) = match (Standing::of(words), Standing::of(near)) {
         (None, None) => return vec![],
@@ -47,11 +47,11 @@ pub fn fuse(words: &Ranking, near: &Ranking) -> Vec<(Hit, f64)> {
     fused
 }
 
-/// A ranking, and how far its first stands out.
+/// A ranking, and the margin of its first passage.
 struct Standing<'a> {
     ranking: &'a Ranking,
     top: f64,
-    /// The first's distance from the documents that follow, as a share of it.
+    /// The first passage's distance from the documents that follow, as a share of its score.
     gap: f64,
 }
 
@@ -65,7 +65,7 @@ impl<'a> Standing<'a> {
         Some(Self { ranking, top, gap: (top - mean) / top })
     }
 
-    /// 1 for the first, 0 for a passage that is no better than those that follow it.
+    /// Returns 1 for the first passage, 0 for one that is no better than the background.
     fn of_score(&self, score: f32) -> f64 {
         match self.gap > 0.0 {
             true => (1.0 - (self.top - f64::from(score)) / self.top / self.gap).max(0.0),
@@ -126,7 +126,7 @@ mod tests {
         let fused = fuse(&words, &near);
         assert_eq!(fused.len(), 5);
         assert!((fused[0].1 - 1.0).abs() < 1e-9 && fused.iter().all(|(_, score)| (0.0..=1.0).contains(score)));
-        // Two that are all alike keep their order.
+        // Two rankings of equal scores keep their order.
         let same = ranking(&[("a", 0.5), ("b", 0.5)]);
         assert_eq!(tokens(&fuse(&same, &same)), "a b");
     }

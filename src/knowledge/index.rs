@@ -1,6 +1,6 @@
 //! The local index of one process: all documents, their words and their vectors.
 //!
-//! It is a projection of the stream and nothing else: it is lost with the process and made again.
+//! The index is a projection of the stream: it is lost with the process and rebuilt.
 
 use std::{
     collections::HashMap,
@@ -18,9 +18,9 @@ use super::{
 };
 use crate::limits;
 
-/// The index.
+/// The index over words and vectors.
 ///
-/// Readers never wait for words to be written: what takes long (a commit) happens outside the lock of the documents.
+/// Readers never wait for words to be written: the slow part (a commit) happens outside the lock of the documents.
 pub struct Index {
     text: TextIndex,
     documents: RwLock<Documents>,
@@ -36,11 +36,11 @@ struct Documents {
 /// A document that can be found.
 struct Shown {
     whole: Whole,
-    /// Of each chunk, of length 1; empty where there is none.
+    /// The unit vector of each chunk; empty where there is none.
     vectors: Vec<Vec<f32>>,
 }
 
-/// What is asked for.
+/// A search request.
 pub struct Query<'a> {
     pub text: &'a str,
     /// The query's embedding, if there is a model for it.
@@ -53,7 +53,7 @@ impl Index {
         Ok(Self { text: TextIndex::new()?, documents: RwLock::default() })
     }
 
-    /// Takes changes in; they can be found when this returns. It computes for a while.
+    /// Applies changes; they can be found when this returns. Computes for a while.
     pub fn apply(&self, changes: Vec<Change>) -> Result<(), TantivyError> {
         for change in &changes {
             match change {
@@ -72,18 +72,18 @@ impl Index {
         Ok(())
     }
 
-    /// Takes everything out.
+    /// Removes all documents.
     pub fn clear(&self) -> Result<(), TantivyError> {
         *self.write() = Documents::default();
         self.text.clear()
     }
 
-    /// Whether an organisation has no document.
+    /// Returns whether an organisation has no document.
     pub fn is_empty(&self, org: &str) -> bool {
         self.read().by_org.get(org).is_none_or(Vec::is_empty)
     }
 
-    /// How many documents and passages there are.
+    /// Returns the number of documents and of passages.
     pub fn size(&self) -> (usize, usize) {
         let documents = self.read();
         (documents.by_key.len(), documents.by_key.values().map(|shown| shown.whole.chunks.len()).sum())
@@ -97,9 +97,9 @@ impl Index {
         self.documents.write().expect("no panic happens under this lock")
     }
 
-    /// The passages that fit best of those that the reader may read, best first.
+    /// Returns the best matching passages that the reader may read, best first.
     ///
-    /// Their score is from 0 to 1, which is the first in every ranking that was asked.
+    /// Scores are from 0 to 1; a passage that is first in every queried ranking has 1.
     pub fn search(&self, query: &Query, reader: &Reader, limit: usize) -> Result<Vec<Passage>, TantivyError> {
         let words = self.text.search(query.text, reader, limits::CANDIDATES)?;
         let documents = self.read();
@@ -111,14 +111,14 @@ impl Index {
         }
         let passages = fused.into_iter().filter_map(|(hit, score)| {
             let shown = documents.by_key.get(&hit.key)?;
-            // The words have filtered already; the document as it is now has the last word.
+            // The text index has filtered already; the current document decides.
             let readable = reader.may_read(&hit.key.org, &shown.whole.head);
             readable.then(|| shown.passage(hit.chunk, score)).flatten()
         });
         Ok(passages.take(limit).collect())
     }
 
-    /// Ranks passages by the share of the query's words that they hold; those that hold as many keep their order.
+    /// Ranks passages by the share of the query's words that they hold; passages with equal shares keep their order.
     fn rerank(&self, documents: &Documents, query: &str, ranked: &mut [(Hit, f64)]) {
         let wanted = self.text.words(query);
         let coverage = |hit: &Hit| {
@@ -151,8 +151,9 @@ impl Documents {
         }
     }
 
-    /// The passages whose vectors are nearest to this one. Every readable vector is looked at: exact, and fast enough for
-    /// what one process should hold.
+    /// Returns the passages whose vectors are nearest to this one.
+    ///
+    /// Every readable vector is compared: exact, and fast enough for the amount that one process should hold.
     fn nearest(&self, vector: &[f32], reader: &Reader, limit: usize) -> Vec<(Hit, f32)> {
         let wanted = unit(vector);
         let mut found: Vec<(f32, &Key, usize)> = Vec::new();
@@ -194,7 +195,7 @@ fn unit(vector: &[f32]) -> Vec<f32> {
     if length > 0.0 { vector.iter().map(|component| component / length).collect() } else { Vec::new() }
 }
 
-/// The scalar product of two vectors of one length, as several sums at once: the processor adds them side by side.
+/// Returns the scalar product of two vectors of one length, in several sums that the processor adds in parallel.
 fn product(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 8;
     let (a_lanes, b_lanes) = (a.chunks_exact(LANES), b.chunks_exact(LANES));

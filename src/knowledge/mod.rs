@@ -1,13 +1,14 @@
-//! Knowledge: what organisations know, found for those who may read it.
+//! Knowledge: organisations' documents, found for the readers that may read them.
 //!
-//! The stream KNOWLEDGE holds every document's last version. Each worker folds it into an index of its own, which is lost with
-//! the process and made again; or an organisation's own search answers instead.
+//! The stream KNOWLEDGE holds every document's last version. Each worker folds it into an index of its own, which is
+//! lost with the process and rebuilt; or an organisation's own search answers instead.
 //!
-//! - [`document`]: the stored forms.   - [`store`]: writing and listing.   - [`read`]: reading on, from any place.
-//! - [`connector`]: where documents come from.   - [`runs`]: what ingest did.
-//! - [`shelf`]: the fold.   - [`words`], [`text`], [`fusion`], [`index`]: words, vectors, both.   - [`follow`]: keeps the index current.
-//! - [`bench`]: what it costs, and how well it finds.
-//! - [`reader`]: who may read what.   - [`retrieve`]: the trait behind which all of it stands.   - [`passage`]: what is found.
+//! - [`document`]: the stored forms.   - [`store`]: writing and listing.   - [`read`]: reading on, from any sequence.
+//! - [`connector`]: sources of documents.   - [`runs`]: the events of ingest runs.
+//! - [`shelf`]: the fold.   - [`words`], [`text`], [`fusion`], [`index`]: words, vectors, both.
+//! - [`follow`]: keeps the index current.
+//! - [`bench`]: the cost of the index, and the quality of its results.
+//! - [`reader`]: access control.   - [`retrieve`]: the trait in front of all of it.   - [`passage`]: search results.
 
 pub mod bench;
 pub mod connector;

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::event::Citation;
 
-/// Passages that are put before the model for a message.
+/// The number of passages that the model is given with a message.
 pub const GROUNDING_PASSAGES: usize = 3;
-/// Most citations in an answer, from the protocol.
+/// The most citations in an answer, from the protocol.
 pub const CITATIONS_MAX: usize = 8;
-/// Longest snippet of a citation, from the protocol.
+/// The longest snippet of a citation, from the protocol.
 const SNIPPET_MAX_CHARS: usize = 280;
 
 /// A part of a document that answers a query.
@@ -22,12 +22,12 @@ pub struct Passage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     pub text: String,
-    /// How well it fits, 0 to 1.
+    /// The relevance, 0 to 1.
     pub score: f64,
 }
 
 impl Passage {
-    /// The passage as a citation.
+    /// Returns the passage as a citation.
     pub fn citation(&self) -> Citation {
         Citation {
             id: self.document.clone(),
@@ -39,7 +39,7 @@ impl Passage {
     }
 }
 
-/// The beginning of a text, cut between words.
+/// Returns the beginning of a text, cut between words.
 fn snippet(text: &str) -> String {
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let Some((end, _)) = text.char_indices().nth(SNIPPET_MAX_CHARS) else { return text };
@@ -48,7 +48,7 @@ fn snippet(text: &str) -> String {
     format!("{}…", cut.rfind(' ').map_or(cut, |space| &cut[..space]))
 }
 
-/// The best citation of each document, best first.
+/// Returns the best citation of each document, best first.
 pub fn distinct_citations(mut citations: Vec<Citation>) -> Vec<Citation> {
     citations.sort_by(|a, b| b.score.total_cmp(&a.score));
     let mut seen = HashSet::new();

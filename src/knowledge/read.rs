@@ -1,4 +1,4 @@
-//! Reads the stream of knowledge from any place on, in batches, by direct get: no consumer that could be lost.
+//! Reads the stream of knowledge from any sequence on, in batches, by direct get: no consumer that could be lost.
 
 use async_nats::Client;
 use bytes::Bytes;
@@ -9,11 +9,11 @@ use tokio::time::{Duration, timeout};
 use super::store::KNOWLEDGE;
 use crate::{limits, log::bus::soon, subjects};
 
-/// Messages asked for at once, and their bytes.
+/// The messages of one request, and their bytes.
 const BATCH: usize = 1_000;
 const BATCH_MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// Why nothing was read.
+/// The reason why nothing was read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("the knowledge can't be read: {0}")]
@@ -30,11 +30,11 @@ pub struct Stored {
 /// Some messages in the order of the stream.
 pub struct Batch {
     pub messages: Vec<Stored>,
-    /// Nothing more is there now.
+    /// The stream has no more messages now.
     pub is_last: bool,
 }
 
-/// A place in the stream.
+/// A position in the stream.
 pub struct Reading {
     client: Client,
     filter: String,
@@ -42,7 +42,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// From the beginning on, of the subjects that fit.
+    /// Creates a reading from the beginning, of the subjects that match `filter`.
     pub fn new(client: Client, filter: String) -> Self {
         Self { client, filter, from: 1 }
     }
@@ -52,12 +52,12 @@ impl Reading {
         self.from = 1;
     }
 
-    /// The sequence up to which everything was read.
+    /// Returns the sequence up to which everything was read.
     pub fn read_to(&self) -> u64 {
         self.from - 1
     }
 
-    /// The next messages. What did not come whole is read again.
+    /// Returns the next messages. An incomplete batch is read again.
     pub async fn next(&mut self) -> Result<Batch, ReadError> {
         let batch = self.read().await?;
         if let Some(last) = batch.messages.last() {
@@ -76,12 +76,12 @@ impl Reading {
         let asked = soon(self.client.publish_with_reply(subject, inbox, query.into())).await;
         asked.map_err(|error| unavailable(&error))?;
         let mut messages: Vec<Stored> = Vec::new();
-        // A server that dies takes its answers with it, so the wait is for each of them and short.
+        // A server that dies loses its answers, so each of them has a short timeout.
         let each = Duration::from_millis(limits::READ_TRY_MS);
         while let Some(message) = timeout(each, answers.next()).await.map_err(|_| unavailable(&"no answer in time"))? {
             let header = |name: &str| message.headers.as_ref().and_then(|h| h.get(name)).map(|value| value.as_str());
             match message.status.map(|status| status.as_u16()) {
-                // The end of the batch; it tells how many messages are left.
+                // The end of the batch, with the number of messages left.
                 Some(204) => {
                     let is_last = header("Nats-Num-Pending").is_some_and(|pending| pending == "0");
                     return Ok(Batch { messages, is_last });

@@ -1,10 +1,10 @@
-//! Who asks, and what that lets them read.
+//! Access control: the identity of a reader, and the documents that it may read.
 
 use serde::{Deserialize, Serialize};
 
 use super::document::{Acl, Document};
 
-/// Somebody who looks for knowledge. Without a user and groups it is an anonymous visitor.
+/// The identity that knowledge is searched for. Without a user and groups, an anonymous visitor.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reader {
@@ -19,7 +19,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Whether a document of this organisation may be read.
+    /// Returns whether a document of this organisation may be read.
     pub fn may_read(&self, org: &str, document: &Document) -> bool {
         let in_sets = self.sets.as_ref().is_none_or(|sets| sets.contains(&document.set));
         let admitted = match &document.acl {

@@ -1,4 +1,4 @@
-//! Finding passages: one trait, the local index behind it, or an organisation's own search.
+//! Retrieval of passages: one trait, implemented by the local index and by an organisation's own search.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,9 +18,9 @@ use crate::{
     subjects,
 };
 
-/// Whoever finds passages.
+/// A source of passages.
 pub trait Retrieve: Send + Sync {
-    /// The passages that fit best of those that the reader may read, best first.
+    /// Returns the best matching passages that the reader may read, best first.
     fn retrieve<'a>(
         &'a self,
         query: &'a str,
@@ -28,11 +28,11 @@ pub trait Retrieve: Send + Sync {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Passage>, RetrieveError>>;
 
-    /// Whether there is certainly nothing to find for an organisation.
+    /// Returns whether an organisation certainly has no passages.
     fn is_empty(&self, org: &str) -> bool;
 }
 
-/// Why nothing could be looked for.
+/// The reason why a search failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RetrieveError {
     #[error("the index failed: {0}")]
@@ -43,7 +43,7 @@ pub enum RetrieveError {
     Answer(serde_json::Error),
 }
 
-/// How the best passages are ranked once more.
+/// The way in which the best passages are ranked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rerank {
     /// By the share of the query's words that they hold.
@@ -52,7 +52,7 @@ pub enum Rerank {
     Gateway,
 }
 
-/// What the local index asks models for.
+/// The models that the local index uses.
 #[derive(Clone, Default)]
 pub struct Models {
     pub gateway: Option<Gateway>,
@@ -60,7 +60,7 @@ pub struct Models {
     pub rerank: Option<Rerank>,
 }
 
-/// The index of this process.
+/// Retrieval from the index of this process.
 pub struct Local {
     index: Arc<Index>,
     models: Models,
@@ -91,7 +91,7 @@ impl Local {
         Ok(passages)
     }
 
-    /// The query's embedding. Without one the words decide: an answer does not fail for want of it.
+    /// Returns the query's embedding. Without one the words decide: a failed embedding does not fail the answer.
     async fn embed(&self, query: &str) -> Option<Vec<f32>> {
         let (gateway, model) = (self.models.gateway.as_ref()?, self.models.embedding.as_ref()?);
         let texts = [query.to_string()];
@@ -109,7 +109,7 @@ impl Local {
         }
     }
 
-    /// The passages as the gateway ranks them; without its answer, as they are.
+    /// Returns the passages as the gateway ranks them; in their given order if the gateway does not answer.
     async fn rerank(&self, query: &str, passages: Vec<Passage>) -> Vec<Passage> {
         let Some(gateway) = self.models.gateway.as_ref().filter(|_| passages.len() > 1) else { return passages };
         let texts: Vec<String> = passages.iter().map(|p| format!("{}\n{}", p.title, p.text)).collect();
@@ -152,7 +152,7 @@ pub struct Remote {
     caller: Caller,
 }
 
-/// What a search service is asked.
+/// The request to a search service.
 #[derive(Serialize)]
 struct Request<'a> {
     query: &'a str,
@@ -160,7 +160,7 @@ struct Request<'a> {
     reader: &'a Reader,
 }
 
-/// What it answers.
+/// The response of a search service.
 #[derive(Deserialize)]
 struct Answer {
     passages: Vec<Passage>,

@@ -1,4 +1,4 @@
-//! Runs of ingest as events on the stream KNOWLEDGE_RUNS: what each one did, kept with its history.
+//! Runs of ingest as events on the stream KNOWLEDGE_RUNS: the outcome of each one, kept with its history.
 
 use async_nats::{Client, jetstream};
 use chrono::{DateTime, Utc};
@@ -9,10 +9,10 @@ use uuid::Uuid;
 use super::store::StoreError;
 use crate::{log::bus::soon, subjects};
 
-/// The stream that holds them.
+/// The stream of runs.
 pub const STREAM: &str = "KNOWLEDGE_RUNS";
 
-/// That a run was asked for, began, or ended.
+/// An event of a run: it was requested, began or ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all_fields = "camelCase")]
 pub enum RunEvent {
@@ -21,23 +21,23 @@ pub enum RunEvent {
     Requested { run: Uuid, at: DateTime<Utc> },
     #[serde(rename = "run.started")]
     Started { run: Uuid, at: DateTime<Utc> },
-    /// Without it a run is still going on, or was interrupted: running it again ends in the same state.
+    /// The run has ended. Without this event it is still going on, or was interrupted: running it again ends in the same state.
     #[serde(rename = "run.finished")]
     Finished {
         run: Uuid,
         at: DateTime<Utc>,
         counts: RunCounts,
-        /// Where the source was: the tree of a repository. Files and pages have none.
+        /// The source's version: the tree of a repository. Files and pages have none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cursor: Option<String>,
-        /// What went wrong with single documents, the first ones, or with the run.
+        /// The errors of single documents, the first ones, or of the run.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         errors: Vec<String>,
     },
 }
 
 impl RunEvent {
-    /// The run that it is about.
+    /// Returns the run that the event belongs to.
     pub fn run(&self) -> Uuid {
         match self {
             Self::Requested { run, .. } | Self::Started { run, .. } | Self::Finished { run, .. } => *run,
@@ -45,7 +45,7 @@ impl RunEvent {
     }
 }
 
-/// What happened to a source's documents.
+/// The outcome for a source's documents.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RunCounts {
     pub added: u64,

@@ -1,14 +1,14 @@
-//! The fold of the stream of knowledge: which documents there are, whole.
+//! The fold of the stream of knowledge: its complete documents.
 //!
-//! Pure: messages in, changes out. A document is there when its head and all chunks of the head's version have come, in
-//! whatever order; until then the version before it stays.
+//! Pure: messages in, changes out. A document is complete when its head and all chunks of the head's version have come,
+//! in any order; until then the version before it stays.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::document::{Chunk, Document};
 use crate::subjects::parse_knowledge;
 
-/// A document's place: organisation and token.
+/// A document's key: organisation and token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     pub org: String,
@@ -23,14 +23,14 @@ pub struct Whole {
     pub chunks: Vec<Chunk>,
 }
 
-/// What a message made of the documents.
+/// The effect of a message on the documents.
 #[derive(Debug, PartialEq)]
 pub enum Change {
     Put(Box<Whole>),
     Gone(Key),
 }
 
-/// Documents that are not whole yet.
+/// Documents that are not complete yet.
 #[derive(Default)]
 pub struct Shelf {
     waiting: HashMap<Key, Waiting>,
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(take(shelf, Some(0), &chunk(1, "one")), None);
         assert_eq!(take(shelf, Some(1), &chunk(1, "two")), None);
         assert_eq!(take(shelf, None, &head(1, 2)), Some(vec!["one".into(), "two".into()]));
-        // The chunks of the next version come one by one; a left-over of the first one is none of its.
+        // The chunks of the next version come one by one; left-overs of the first version are ignored.
         assert_eq!(take(shelf, Some(0), &chunk(2, "new")), None);
         assert_eq!(take(shelf, Some(5), &chunk(1, "old")), None);
         assert_eq!(take(shelf, None, &head(2, 1)), Some(vec!["new".into()]));

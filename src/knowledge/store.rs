@@ -1,8 +1,9 @@
 //! Documents on the stream KNOWLEDGE: written all or nothing, read by their heads.
 //!
-//! A document and its chunks are one atomic batch, with the head last; so a reader finds all of it or none. One that has more
-//! messages than a batch may hold is published message by message, and again the head comes last: readers show a document
-//! only when all chunks of its head's version are there. What an older version has left over is purged afterwards.
+//! A document and its chunks are one atomic batch, with the head last; so a reader finds all of it or none. A document
+//! with more messages than a batch may hold is published message by message, and again the head comes last: readers
+//! show a document only when all chunks of its head's version are there. Left-overs of older versions are purged
+//! afterwards.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -19,15 +20,15 @@ use super::{
 };
 use crate::{limits, log::bus::soon, subjects};
 
-/// Name of the stream that holds knowledge.
+/// The name of the stream that holds knowledge.
 pub const KNOWLEDGE: &str = "KNOWLEDGE";
 
-/// Most messages of one atomic batch, by the server's default.
+/// The most messages of one atomic batch, by the server's default.
 const BATCH_MAX: usize = 1_000;
-/// The server's answer when too many batches are open.
+/// The server's error code when too many batches are open.
 const TOO_MANY_BATCHES: u64 = 10210;
 
-/// Why a document was not written or read.
+/// The reason why a document was not written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("document {id} has {bytes} bytes in one chunk, more than {max}")]
@@ -55,10 +56,10 @@ struct Ack {
 
 #[derive(Deserialize)]
 struct ApiError {
-    /// Like a status of HTTP.
+    /// The status, as in HTTP.
     #[serde(default)]
     code: u64,
-    /// Which error it is.
+    /// The server's own error code.
     #[serde(default)]
     err_code: u64,
     #[serde(default)]
@@ -66,7 +67,8 @@ struct ApiError {
 }
 
 impl From<ApiError> for StoreError {
-    /// A server without a leader, or with too many batches open, may take the same message a moment later.
+    /// Maps a missing leader and too many open batches to `Unavailable`: the same message may be accepted a moment
+    /// later.
     fn from(error: ApiError) -> Self {
         match error.code == 503 || error.err_code == TOO_MANY_BATCHES {
             true => Self::Unavailable(error.description),
@@ -80,7 +82,7 @@ impl Store {
         Self { client }
     }
 
-    /// Writes a document in place of what was there under its id.
+    /// Writes a document in place of the earlier version under its id.
     pub async fn put(&self, org: &str, document: NewDocument, chunks: Vec<NewChunk>) -> Result<(), StoreError> {
         let version = Uuid::new_v4();
         let head = Document {
@@ -106,7 +108,7 @@ impl Store {
         self.write(org, head, chunks.collect()).await
     }
 
-    /// Takes a document away. That it is gone stays in the stream, for readers that are behind.
+    /// Deletes a document. Its tombstone stays in the stream, for readers that are behind.
     pub async fn delete(&self, org: &str, document: Document) -> Result<(), StoreError> {
         let gone = Document {
             version: Uuid::new_v4(),
@@ -119,7 +121,7 @@ impl Store {
         self.write(org, gone, vec![]).await
     }
 
-    /// The documents of an organisation, by id; those that are gone are not among them.
+    /// Returns the documents of an organisation, by id, without deleted ones.
     pub async fn heads(&self, org: &str) -> Result<HashMap<String, Document>, StoreError> {
         let mut reading = Reading::new(self.client.clone(), subjects::knowledge_heads(org));
         let mut heads = HashMap::new();
@@ -169,14 +171,14 @@ impl Store {
                 written => break written?,
             }
         };
-        // The document is written; what an older version has left over is ignored by readers, and purged the next time.
+        // The document is written; left-overs of older versions are ignored by readers, and purged the next time.
         if let Err(error) = self.purge_older(&subjects::knowledge_all_of(org, &document), first).await {
             tracing::warn!(%error, document = head.id, "an older version's chunks were not purged");
         }
         Ok(())
     }
 
-    /// All messages or none. Returns the sequence of the first one.
+    /// Writes all messages or none. Returns the sequence of the first one.
     async fn write_batch(&self, messages: &[(String, Bytes)]) -> Result<u64, StoreError> {
         let batch = Uuid::new_v4().simple().to_string();
         let (last, others) = messages.split_last().expect("a document has a head");
@@ -187,7 +189,7 @@ impl Store {
             headers
         };
         for (n, (subject, payload)) in others.iter().enumerate() {
-            // The first message of a batch is answered, with an error or with nothing: a refused batch ends there.
+            // The first message of a batch is answered, with an error or an empty ack: a refused batch ends there.
             if n == 0 {
                 self.ask(subject, headers(1), payload.clone()).await?;
             } else {
@@ -198,13 +200,14 @@ impl Store {
         }
         let mut commit = headers(messages.len());
         commit.insert("Nats-Batch-Commit", "1");
-        // A batch is stored without anything in between.
+        // A batch is stored contiguously.
         let seq = self.ask(&last.0, commit, last.1.clone()).await?;
         Ok(seq + 1 - messages.len() as u64)
     }
 
-    /// One message after the other. Returns the sequence of the first one: others' messages may have come between them, so it
-    /// does not follow from the last one's.
+    /// Writes one message after the other. Returns the sequence of the first one.
+    ///
+    /// The sequence does not follow from the last one's: messages of other writers may lie between.
     async fn write_singly(&self, messages: &[(String, Bytes)]) -> Result<u64, StoreError> {
         let mut first = None;
         for (subject, payload) in messages {
@@ -219,7 +222,7 @@ impl Store {
         let request = Request::new().headers(headers).payload(payload).timeout(timeout);
         let unavailable = |cause: String| StoreError::Unavailable(cause);
         let reply = soon(self.client.send_request(subject.to_string(), request)).await.map_err(unavailable)?;
-        // An accepted message of an open batch is answered with nothing.
+        // The ack of a message of an open batch is empty.
         if reply.payload.is_empty() {
             return Ok(0);
         }
@@ -230,7 +233,7 @@ impl Store {
         }
     }
 
-    /// Takes away what is left of older versions.
+    /// Purges the left-overs of older versions.
     async fn purge_older(&self, filter: &str, before: u64) -> Result<(), StoreError> {
         let query = json!({ "filter": filter, "seq": before }).to_string();
         let subject = subjects::stream_api("PURGE", KNOWLEDGE);

@@ -1,4 +1,4 @@
-//! The text index: BM25 over words, in memory, filtered by who may read before anything is ranked.
+//! The text index: BM25 over words, in memory, filtered by the reader's permissions before ranking.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -18,13 +18,13 @@ use super::{
 };
 use crate::limits;
 
-/// What a word in the title, or in a heading above the passage, counts against one in the passage.
+/// The weights of a word in the title, and in a heading above the passage, against one in the passage.
 const TITLE_WEIGHT: f32 = 2.0;
 const HEADINGS_WEIGHT: f32 = 1.5;
-/// How much of a question is searched for, and how many of its words: the rarest.
+/// The part of a question that is searched for, and the number of its words: the rarest.
 const QUERY_MAX_CHARS: usize = 10_000;
 const QUERY_WORDS: usize = 128;
-/// Entry of a public document among the readers.
+/// The ACL entry of a public document.
 const EVERYBODY: &str = "*";
 
 /// A passage: its document, and its number there.
@@ -46,7 +46,6 @@ struct Fields {
     text: Field,
 }
 
-/// The index.
 pub struct TextIndex {
     fields: Fields,
     words: Words,
@@ -75,7 +74,7 @@ impl TextIndex {
         Ok(Self { fields, words: Words::default(), writer: Mutex::new(writer), reader })
     }
 
-    /// Takes a document in, in place of its earlier version. It can be found after the next [`Self::commit`].
+    /// Adds a document in place of its earlier version. It can be found after the next [`Self::commit`].
     pub fn put(&self, whole: &Whole) -> Result<(), TantivyError> {
         self.remove(&whole.key);
         let writer = self.writer();
@@ -98,18 +97,18 @@ impl TextIndex {
         Ok(())
     }
 
-    /// Takes a document out.
+    /// Removes a document.
     pub fn remove(&self, key: &Key) {
         self.writer().delete_term(Term::from_field_text(self.fields.token, &unique(key)));
     }
 
-    /// Makes what was put and removed visible.
+    /// Makes additions and removals visible.
     pub fn commit(&self) -> Result<(), TantivyError> {
         self.writer().commit()?;
         self.reader.reload()
     }
 
-    /// Takes everything out.
+    /// Removes all documents.
     pub fn clear(&self) -> Result<(), TantivyError> {
         self.writer().delete_all_documents()?;
         self.commit()
@@ -122,12 +121,14 @@ impl TextIndex {
     fn taken_apart(&self, text: &str) -> PreTokenizedString {
         let words = self.words.of(text).into_iter().enumerate();
         let tokens = words.map(|(position, word)| Token { position, text: word.text, ..Token::default() });
-        // Nothing of the text itself is kept: passages are shown from the documents.
+        // The text itself is not stored: passages are shown from the documents.
         PreTokenizedString { text: String::new(), tokens: tokens.collect() }
     }
 
-    /// The passages that fit best of those that the reader may read, best first. The score of each is the share of the
-    /// question that it holds, rare words counted more: 1 is a passage of usual length with all of its words.
+    /// Returns the best matching passages that the reader may read, best first.
+    ///
+    /// The score of a passage is the share of the question that it holds, with rare words weighted more: 1 is a passage
+    /// of usual length with all of its words.
     pub fn search(&self, query: &str, reader: &Reader, limit: usize) -> Result<Vec<(Hit, f32)>, TantivyError> {
         let query: String = query.chars().take(QUERY_MAX_CHARS).collect();
         let words = self.words.different(&query).into_iter().filter(|word| word.kind != Kind::Letter);
@@ -136,7 +137,7 @@ impl TextIndex {
         let mut weighed: Vec<(Word, f32)> = Vec::new();
         for word in words {
             let holders = searcher.doc_freq(&Term::from_field_text(self.fields.text, &word.text))? as f32;
-            // Neighbours of two words are in no passage, and no passage is the worse for it.
+            // A pair across the boundary of two words occurs in no passage, which must not lower any score.
             if holders == 0.0 && word.kind == Kind::Pair {
                 continue;
             }
@@ -172,7 +173,7 @@ impl TextIndex {
                 any.push((Occur::Should, Box::new(BoostQuery::new(Box::new(of_word), weight * word.kind.weight()))));
             }
         }
-        // What filters does not count.
+        // Filter clauses do not contribute to the score.
         let filter = |field: Field, texts: &[String]| -> (Occur, Box<dyn Query>) {
             let terms = TermSetQuery::new(texts.iter().map(|text| Term::from_field_text(field, text)));
             (Occur::Must, Box::new(ConstScoreQuery::new(Box::new(terms), 0.0)))
@@ -188,18 +189,18 @@ impl TextIndex {
         BooleanQuery::new(all)
     }
 
-    /// The different words of a text.
+    /// Returns the distinct words of a text.
     pub fn words(&self, text: &str) -> Vec<String> {
         self.words.different(text).into_iter().map(|word| word.text).collect()
     }
 }
 
-/// A document's token with its organisation: two organisations may have documents of the same id.
+/// Returns a document's token with its organisation: two organisations may have documents of the same id.
 fn unique(key: &Key) -> String {
     format!("{} {}", key.token, key.org)
 }
 
-/// Who may read a document, as entries of the index.
+/// Returns the readers of a document, as ACL entries of the index.
 fn readers_of(acl: &Acl) -> Vec<String> {
     match acl {
         Acl::Public => vec![EVERYBODY.to_string()],
@@ -210,7 +211,7 @@ fn readers_of(acl: &Acl) -> Vec<String> {
     }
 }
 
-/// What a reader may read, as entries of the index.
+/// Returns the ACL entries of the index that match a reader.
 fn entries_of(reader: &Reader) -> Vec<String> {
     let user = reader.user.iter().map(|user| format!("u:{user}"));
     let groups = reader.groups.iter().map(|group| format!("g:{group}"));

@@ -1,12 +1,12 @@
-//! The words of a text, by which it is found: in every script, and names of things in every way that people write them.
+//! The analyzer: words of a text in every script, and names of things in every spelling that people use.
 //!
-//! - Words of scripts with spaces are stems, and the beginnings of the longer ones, for endings of languages whose stems are not
-//!   known here.
-//! - Scripts without spaces (Chinese, Japanese, Thai and their neighbours), and Korean, whose words carry endings: pairs of
-//!   neighbouring letters.
+//! - Words of scripts with spaces are stems, and the beginnings of the longer ones, for endings of languages whose
+//!   stems are not known here.
+//! - Scripts without spaces (Chinese, Japanese, Thai and their neighbours), and Korean, whose words carry endings:
+//!   pairs of neighbouring letters.
 //! - Names like `TX-4410`, `get_invoice_total` or `getInvoiceTotal`: their parts, and all parts as one word.
 //!
-//! A text and a question are taken apart in the same way, so that they meet.
+//! Texts and questions are analyzed in the same way, so that they match.
 
 use std::collections::HashMap;
 
@@ -16,13 +16,13 @@ use tantivy::tokenizer::{
     AsciiFoldingFilter, Language, LowerCaser, RemoveLongFilter, SimpleTokenizer, Stemmer, StopWordFilter, TextAnalyzer,
 };
 
-/// A longer word is no word.
+/// The longest word that is indexed.
 const WORD_MAX_BYTES: usize = 64;
-/// The beginning of a word that may have another ending: so many letters of one that has more.
+/// The letters in the beginning of a longer word, which may have another ending.
 const BEGINNING: usize = 5;
-/// The first letter of a beginning; no word starts with it.
+/// The marker before a beginning; no word starts with it.
 const BEGINS: char = '\u{1}';
-/// A name of parts is no longer than this.
+/// The longest name of several parts.
 const NAME_MAX_CHARS: usize = 40;
 
 /// A word of a text.
@@ -32,10 +32,9 @@ pub struct Word {
     pub kind: Kind,
 }
 
-/// The kind of a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// One of several letters that a script writes without spaces. A question is not about it.
+    /// A single letter of a run that its script writes without spaces. Questions are not searched by it.
     Letter,
     Beginning,
     Pair,
@@ -44,7 +43,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The weight of a match, against that of a whole word.
+    /// Returns the weight of a match, relative to that of a whole word.
     pub fn weight(self) -> f32 {
         match self {
             Self::Letter => 0.0,
@@ -56,7 +55,7 @@ impl Kind {
     }
 }
 
-/// Takes texts apart.
+/// The analyzer of texts.
 #[derive(Clone)]
 pub struct Words {
     stems: TextAnalyzer,
@@ -77,7 +76,7 @@ impl Default for Words {
 }
 
 impl Words {
-    /// The words of a text in their order, as often as they come.
+    /// Returns the words of a text in their order, with repetitions.
     pub fn of(&self, text: &str) -> Vec<Word> {
         let text: String = text.nfkc().map(plain).filter(|letter| !is_silent(*letter)).collect();
         let mut words = Vec::new();
@@ -99,7 +98,7 @@ impl Words {
         words
     }
 
-    /// The different words of a text.
+    /// Returns the distinct words of a text.
     pub fn different(&self, text: &str) -> Vec<Word> {
         let mut different: Vec<Word> = Vec::new();
         let mut places: HashMap<String, usize> = HashMap::new();
@@ -116,7 +115,7 @@ impl Words {
     }
 }
 
-/// Words between spaces.
+/// Adds words between spaces.
 fn spaced(run: &str, stems: &mut TextAnalyzer, words: &mut Vec<Word>) {
     stems.token_stream(run).process(&mut |token| {
         let stem = bare(&token.text);
@@ -129,14 +128,14 @@ fn spaced(run: &str, stems: &mut TextAnalyzer, words: &mut Vec<Word>) {
     });
 }
 
-/// An Arabic word without its article and prefixed particles.
+/// Returns an Arabic word without its article and prefixed particles.
 fn bare(word: &str) -> String {
     const WITH_ARTICLE: [&str; 5] = ["وال", "بال", "كال", "فال", "ال"];
     let rest = WITH_ARTICLE.iter().find_map(|article| word.strip_prefix(article)).or_else(|| word.strip_prefix("لل"));
     rest.filter(|rest| rest.chars().count() >= 3).unwrap_or(word).to_string()
 }
 
-/// Pairs of neighbours, and each letter: a question of one letter is about a word of one.
+/// Adds pairs of neighbours, and each letter; a question of one letter searches for a word of one.
 fn pairs(run: &str, words: &mut Vec<Word>) {
     let letters: Vec<char> = run.chars().collect();
     let alone = if letters.len() == 1 { Kind::Pair } else { Kind::Letter };
@@ -144,7 +143,7 @@ fn pairs(run: &str, words: &mut Vec<Word>) {
     words.extend(letters.windows(2).map(|pair| Word { text: pair.iter().collect(), kind: Kind::Pair }));
 }
 
-/// Names of things: runs of letters, digits and joints that hold more than a word.
+/// Adds names of things: runs of letters, digits and joints that hold more than a word.
 fn names(run: &str, stems: &mut TextAnalyzer, words: &mut Vec<Word>) {
     for name in run.split(|letter: char| !letter.is_alphanumeric() && !joins(letter)) {
         let name = name.trim_matches(joins);
@@ -164,7 +163,7 @@ fn joins(letter: char) -> bool {
     matches!(letter, '-' | '_' | '.' | '/' | '\u{2010}'..='\u{2013}' | '\u{2212}')
 }
 
-/// More than a word, and no number: digits and letters together, capitals inside, or parts that a line joins.
+/// Returns whether a run is more than a word, and no number: digits and letters mixed, capitals inside, or underscores.
 fn is_name(name: &str) -> bool {
     let has = |is: fn(char) -> bool| name.chars().any(is);
     let letters = has(char::is_alphabetic);
@@ -172,7 +171,8 @@ fn is_name(name: &str) -> bool {
     letters && (has(char::is_numeric) || inner_capital || name.contains('_'))
 }
 
-/// The parts where letters become digits, and where a capital follows a small letter, in small letters.
+/// Splits a name where letters become digits, and where a capital follows a small letter; returns the parts in lower
+/// case.
 fn parts(name: &str) -> Vec<String> {
     let (mut parts, mut part, mut before) = (Vec::new(), String::new(), None::<char>);
     for letter in name.chars() {
@@ -196,7 +196,7 @@ fn parts(name: &str) -> Vec<String> {
     parts
 }
 
-/// Arabic letters in their plain form, and digits.
+/// Returns an Arabic letter in its plain form, or a digit in ASCII.
 fn plain(letter: char) -> char {
     match letter {
         '\u{0622}' | '\u{0623}' | '\u{0625}' => '\u{0627}',
@@ -207,13 +207,15 @@ fn plain(letter: char) -> char {
     }
 }
 
-/// Marks that are written or left out: soft hyphens and joiners, the vowels of Arabic and Hebrew, the tones of Thai.
+/// Returns whether a mark is optional in writing: soft hyphens and joiners, the vowels of Arabic and Hebrew, the tones
+/// of Thai.
 fn is_silent(letter: char) -> bool {
     matches!(letter, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}'
         | '\u{0591}'..='\u{05c7}' | '\u{0640}' | '\u{064b}'..='\u{0652}' | '\u{0670}' | '\u{0e47}'..='\u{0e4e}')
 }
 
-/// Letters of scripts without spaces between words, and of Korean, where spaces don't part words from their endings.
+/// Returns whether a letter's script has no spaces between words, or is Korean, where spaces don't part words from
+/// endings.
 fn is_unspaced(letter: char) -> bool {
     matches!(letter,
         '\u{0e00}'..='\u{0eff}'     // Thai, Lao
@@ -235,7 +237,7 @@ fn is_unspaced(letter: char) -> bool {
 mod tests {
     use super::*;
 
-    /// Whether a question's words are among a text's.
+    /// Returns whether a text has any of a question's words.
     fn finds(question: &str, text: &str) -> bool {
         let words = Words::default();
         let of_text = words.different(text);

@@ -1,7 +1,7 @@
-//! A prompt in the words of one gateway.
+//! Adapts a prompt to the dialect of one gateway.
 //!
-//! Contract: [`before`] goes ahead of [`super::normal`], [`after`] follows it; both apply the dialect and change nothing else.
-//! Ids are mapped alike in calls and results, each to the same one every time.
+//! Contract: [`before`] runs ahead of [`super::normal`], [`after`] follows it; both apply the dialect and change
+//! nothing else. Ids are mapped alike in calls and results, each to the same one every time.
 
 use std::borrow::Cow;
 
@@ -12,12 +12,12 @@ use super::{
     request::{ChatMessage, ChatRequest, ToolSpec},
 };
 
-/// The description of a tool that was called, and is not offered any more.
+/// The description of a tool that was called and is no longer offered.
 const GONE: &str = "Not available now.";
-/// Length of the ids that some models want.
+/// The length of the ids that some models require.
 const SHORT_ID_CHARS: usize = 9;
 
-/// The messages for a model that takes no tools: calls and results are told in words.
+/// Returns the messages for a model that takes no tools: calls and results become text.
 pub(super) fn before(given: &[ChatMessage], dialect: Dialect) -> Cow<'_, [ChatMessage]> {
     if !dialect.no_tools {
         return Cow::Borrowed(given);
@@ -43,7 +43,7 @@ pub(super) fn before(given: &[ChatMessage], dialect: Dialect) -> Cow<'_, [ChatMe
     Cow::Owned(told)
 }
 
-/// The messages without the fields that the gateway refuses, and with ids that it takes.
+/// Returns the messages without the fields that the gateway refuses, and with ids that it accepts.
 pub(super) fn after(mut messages: Vec<ChatMessage>, dialect: Dialect) -> Vec<ChatMessage> {
     for message in &mut messages {
         match message {
@@ -67,7 +67,9 @@ pub(super) fn after(mut messages: Vec<ChatMessage>, dialect: Dialect) -> Vec<Cha
     messages
 }
 
-/// The tools of a request. Where none is offered any more, those that were called are named: calls without tools are refused.
+/// Returns the tools of a request.
+///
+/// A request without tools lists the tools that were called, for gateways refuse calls without tools.
 pub(super) fn tools(request: &ChatRequest, messages: &[ChatMessage], dialect: Dialect) -> Vec<ToolSpec> {
     if dialect.no_tools {
         return vec![];
@@ -90,7 +92,7 @@ pub(super) fn tools(request: &ChatRequest, messages: &[ChatMessage], dialect: Di
     names.into_iter().map(bare).collect()
 }
 
-/// An id of nine letters and digits, made of a longer one.
+/// Returns an id of nine letters and digits, derived from a longer one.
 fn short(id: &str) -> String {
     if id.len() == SHORT_ID_CHARS && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         return id.to_owned();

@@ -1,17 +1,17 @@
-//! Tool calls, put together from their fragments.
+//! Assembles tool calls from their fragments.
 //!
-//! Contract: fragments belong together by their index, or by their id where there is no index. Gateways number calls oddly, so a
-//! fragment with a name begins a new call where the one before it under its index is another one: another id, another name, or
-//! arguments that are whole already. A call that is sent twice is one call; two calls with ids of their own are two, however much
-//! they are alike.
+//! Contract: fragments belong together by their index, or by their id where there is no index. Gateways number calls
+//! inconsistently, so a fragment with a name begins a new call where the previous call under its index differs: another
+//! id, another name, or arguments that are complete already. A call that is sent twice is one call; two calls with ids
+//! of their own are two, however much they are alike.
 
 use serde_json::Value;
 
 use super::{chunk::CallFragment, opaque::Opaque, request::ToolCall};
 
-/// Longest text that is looked at as a placeholder, `{}` with blanks.
+/// The longest text that is checked for being a placeholder, `{}` with blanks.
 const PLACEHOLDER_MAX_BYTES: usize = 64;
-/// How much shorter the same arguments may be without their blanks and escapes.
+/// The factor by which the same arguments may shrink without their blanks and escapes.
 const AGAIN_PART: usize = 16;
 
 /// The calls of a reply so far.
@@ -33,7 +33,7 @@ impl Calls {
         self.0.len()
     }
 
-    /// Takes a fragment; returns how many bytes of it are kept.
+    /// Takes a fragment; returns the number of its bytes that are kept.
     pub fn take(&mut self, fragment: &CallFragment<'_>) -> usize {
         let CallFragment { id, name, arguments, .. } = fragment;
         let at = match fragment.index {
@@ -53,7 +53,7 @@ impl Calls {
         id.len() + name.len() + arguments.len() + opaque
     }
 
-    /// The calls in the model's order. One without a name can't be made and is left out.
+    /// Returns the calls in the model's order. A call without a name can't be made and is left out.
     pub fn whole(self) -> Vec<ToolCall> {
         let mut calls = self.0;
         calls.sort_by_key(|call| call.index);
@@ -78,17 +78,17 @@ impl Calls {
 }
 
 impl PartialCall {
-    /// Whether a fragment under this call's index is another call's.
+    /// Returns whether a fragment under this call's index belongs to another call.
     fn is_followed_by(&self, next: &CallFragment<'_>) -> bool {
         if next.name.is_empty() || self.name.is_empty() {
             return false;
         }
-        // The id alone tells nothing: some gateways make a new one for every fragment.
+        // The id alone proves nothing: some gateways make a new one for every fragment.
         let has_other_id = !next.id.is_empty() && !self.id.is_empty() && self.id != next.id;
         has_other_id || self.name != next.name || (is_object(&next.arguments) && self.is_whole_without(next))
     }
 
-    /// Whether the call is whole, and this fragment holds other arguments than its own.
+    /// Returns whether the call is complete, and this fragment holds arguments other than its own.
     fn is_whole_without(&self, next: &CallFragment<'_>) -> bool {
         let known = &self.arguments;
         known.is_closed() && !known.is_placeholder() && !known.is_again(&next.arguments) && is_object(&known.text)
@@ -99,7 +99,7 @@ impl PartialCall {
         fill_once(&mut self.name, &fragment.name);
         let new = &fragment.arguments;
         if self.arguments.is_placeholder() && new.trim_start().starts_with('{') {
-            // A placeholder for arguments that were still to come.
+            // The placeholder stood for arguments that were still to come.
             self.arguments = Arguments::default();
         }
         if !self.arguments.is_again(new) {
@@ -122,7 +122,7 @@ impl PartialCall {
     }
 }
 
-/// The text of a call's arguments so far. Where its brackets stand is kept, so that a fragment costs its own size.
+/// The text of a call's arguments so far, with the state of its brackets, so that a fragment costs its own size.
 #[derive(Default)]
 struct Arguments {
     text: String,
@@ -130,7 +130,7 @@ struct Arguments {
     in_text: bool,
     is_escaped: bool,
     has_begun: bool,
-    /// Something came after the outermost bracket was closed.
+    /// Text follows the outermost closing bracket.
     has_more: bool,
 }
 
@@ -155,7 +155,7 @@ impl Arguments {
         self.text.push_str(piece);
     }
 
-    /// Whether it may be a whole object: its outermost bracket is closed, and nothing follows.
+    /// Returns whether the text may be a complete object: its outermost bracket is closed, and nothing follows.
     fn is_closed(&self) -> bool {
         self.has_begun && self.depth == 0 && !self.in_text && !self.has_more && self.text.trim_start().starts_with('{')
     }
@@ -164,7 +164,7 @@ impl Arguments {
         self.text.len() < PLACEHOLDER_MAX_BYTES && self.text.trim() == "{}"
     }
 
-    /// Whether a fragment is all of the arguments once more.
+    /// Returns whether a fragment repeats all of the arguments.
     fn is_again(&self, piece: &str) -> bool {
         // A much shorter text can't be the same.
         self.is_closed()
@@ -179,7 +179,7 @@ fn is_object(json: &str) -> bool {
     json.trim_start().starts_with('{') && serde_json::from_str::<Value>(json).is_ok_and(|value| value.is_object())
 }
 
-/// Whether two texts are the same JSON.
+/// Returns whether two texts are the same JSON.
 fn is_same(a: &str, b: &str) -> bool {
     let value = |json: &str| serde_json::from_str::<Value>(json).ok();
     a == b || value(a).is_some_and(|a| value(b) == Some(a))
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn fragments_are_parsed_in_linear_time() {
-        // It would take hours if each fragment parsed the fragments before it: texts, and objects within a list.
+        // Takes hours if each fragment parses the fragments before it: texts, and objects within a list.
         for (piece, end) in [("\\\"x", "\"]}"), ("{}", "0]}"), (",{}", "]}")] {
             let begin = if piece.starts_with('\\') { "{\"a\":[\"" } else { "{\"a\":[0" };
             let mut calls = Calls::default();

@@ -1,8 +1,8 @@
 //! One chat completion chunk, as the gateway sends it, borrowed from the received bytes.
 //!
-//! Contract: a field of an unexpected form is read as well as it can be, or counts as absent; it never spoils the fields
-//! beside it. Only text that is no JSON object is no chunk. The chunk of a token, as gateways usually send it, is read without
-//! a copy, since this happens once a token ([`Plain`]); every other chunk is read field by field ([`fields`]).
+//! Contract: a field of an unexpected form is read as well as it can be, or counts as absent; it never spoils the
+//! fields beside it. Only text that is no JSON object is rejected. The usual chunk of a token is read without a copy,
+//! since this happens once a token ([`Plain`]); every other chunk is read field by field ([`fields`]).
 
 use std::{borrow::Cow, fmt};
 
@@ -32,7 +32,7 @@ pub(super) struct Choice<'a> {
     /// Reasoning that the content itself holds, as parts.
     pub thinking: Cow<'a, str>,
     pub calls: Vec<CallFragment<'a>>,
-    /// Fields of the message that this program has no use for, in their order.
+    /// Unknown fields of the message, in their order.
     pub opaque: Fields<'a>,
     pub finish_reason: Cow<'a, str>,
 }
@@ -43,15 +43,15 @@ pub(super) struct CallFragment<'a> {
     pub id: Cow<'a, str>,
     pub name: Cow<'a, str>,
     pub arguments: Cow<'a, str>,
-    /// Fields of the call, and of the function in it, that this program has no use for.
+    /// Unknown fields of the call, and of the function in it.
     pub opaque: Fields<'a>,
     pub function_opaque: Fields<'a>,
 }
 
-/// Fields of an object with their values as they were written.
+/// The fields of an object, with their values as they were written.
 pub(super) type Fields<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
 
-/// Fields of a message that are no one's to give back: they are read here, or say something of the answer.
+/// Fields of a message that are never given back: they are read here, or describe the answer.
 const MESSAGE_FIELDS: [&str; 20] = [
     "role",
     "content",
@@ -76,7 +76,7 @@ const MESSAGE_FIELDS: [&str; 20] = [
 ];
 
 impl<'a> Chunk<'a> {
-    /// Reads a chunk. The error says why it is none.
+    /// Parses a chunk.
     pub fn parse(json: &'a [u8]) -> Result<Self, serde_json::Error> {
         match serde_json::from_slice::<Plain<'a>>(json) {
             Ok(plain) => Ok(plain.into_chunk()),
@@ -90,7 +90,7 @@ impl<'a> Chunk<'a> {
         let says_error = kind == "error" || (!has(&chunk, "choices") && has(&chunk, "message"));
         let told = says_error.then(|| take(&mut chunk, "message").map_or(Cow::Borrowed("an error"), text));
         let mut of_choice = take(&mut chunk, "choices").map(choice).unwrap_or_default();
-        // A usage stands at the top, in the choice, or in a provider's own field.
+        // The usage stands at the top level, in the choice, or in a provider's own field.
         let own = take(&mut chunk, "x_groq").map(fields).and_then(|mut own| take(&mut own, "usage"));
         Self {
             id: take(&mut chunk, "id").map(text).unwrap_or_default(),
@@ -102,7 +102,7 @@ impl<'a> Chunk<'a> {
     }
 }
 
-/// The one choice of a chunk. One is asked for, so whatever number it bears, it is that one.
+/// Returns the one choice of a chunk: that with index 0, else the first. Only one is requested, so any index counts.
 fn choice(choices: &RawValue) -> Fields<'_> {
     let mut all: Vec<Fields<'_>> = match choices.get().as_bytes().first() {
         Some(b'[') => list(choices).into_iter().map(fields).filter(|fields| !fields.is_empty()).collect(),
@@ -146,7 +146,7 @@ impl<'a> CallFragment<'a> {
         let id = take(&mut call, "id").map(text).unwrap_or_default();
         take(&mut call, "type");
         let function = take(&mut call, "function").map(fields);
-        // Some put the function's fields beside the id.
+        // Some gateways put the function's fields beside the id.
         let function = function.unwrap_or_else(|| {
             let own = ["name", "arguments"].map(|name| take(&mut call, name).map(|raw| (Cow::Borrowed(name), raw)));
             own.into_iter().flatten().collect()
@@ -157,14 +157,14 @@ impl<'a> CallFragment<'a> {
 
     fn with_function(self, mut function: Fields<'a>) -> Self {
         let name = take(&mut function, "name").map(text).unwrap_or_default();
-        // A string is the model's JSON text, an object is it already.
+        // A string holds the model's JSON text; an object is that JSON already.
         let arguments = take(&mut function, "arguments").map(text).unwrap_or_default();
         function.retain(|(_, value)| !is_empty(value));
         Self { name, arguments, function_opaque: function, ..self }
     }
 }
 
-/// The fields of an object; of anything else none.
+/// Returns the fields of an object; of any other value none.
 pub(super) fn fields(raw: &RawValue) -> Fields<'_> {
     serde_json::from_str::<Object<'_>>(raw.get()).map(|object| object.0).unwrap_or_default()
 }
@@ -173,12 +173,12 @@ pub(super) fn list(raw: &RawValue) -> Vec<&RawValue> {
     serde_json::from_str(raw.get()).unwrap_or_default()
 }
 
-/// A small whole number, also as a string.
+/// Parses a small whole number, also from a string.
 fn number(raw: &RawValue) -> Option<u32> {
     text(raw).trim().parse::<f64>().ok().filter(|n| *n >= 0.0 && *n <= f64::from(u32::MAX)).map(|n| n as u32)
 }
 
-/// Whether a value says nothing.
+/// Returns whether a value is empty.
 pub(super) fn is_empty(raw: &RawValue) -> bool {
     matches!(raw.get(), "null" | "\"\"" | "[]" | "{}" | "false")
 }
@@ -191,7 +191,7 @@ pub(super) fn get<'a>(fields: &Fields<'a>, name: &str) -> Option<&'a RawValue> {
     fields.iter().rfind(|(known, _)| known == name).map(|(_, value)| *value).filter(|value| value.get() != "null")
 }
 
-/// Takes a field out; of a name that is there twice the last one counts. `null` is absent.
+/// Removes a field and returns its value; of a repeated name the last value counts. `null` is absent.
 fn take<'a>(fields: &mut Fields<'a>, name: &str) -> Option<&'a RawValue> {
     let value = get(fields, name);
     fields.retain(|(known, _)| known != name);

@@ -1,7 +1,7 @@
 //! The content of a message: a string, or parts of which some hold text.
 //!
-//! Contract: parts are read to a fixed depth, for the parser of raw values sets none; deeper parts are ignored. A part
-//! that is a refusal is one, as if it stood beside the content.
+//! Contract: parts are read to a fixed depth, for the parser of raw values sets none; deeper parts are ignored. A
+//! refusal among the parts counts as if it stood beside the content.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use super::{
     plain::Text,
 };
 
-/// Deepest parts within parts; those of providers have two levels.
+/// The deepest nesting of parts; providers use two levels.
 const DEPTH_MAX: usize = 8;
 
 /// The text of a content, by its kind.
@@ -40,7 +40,7 @@ enum Kind {
     Refusal,
 }
 
-/// Adds the texts of a value that is of this kind unless it says otherwise.
+/// Adds the texts of a value, which are of this kind unless the value names another.
 fn add(raw: &RawValue, depth: usize, kind: Kind, all: &mut Said<'_>) {
     let Some(depth) = depth.checked_sub(1) else { return };
     let parts = match raw.get().as_bytes().first() {
@@ -76,7 +76,7 @@ fn add(raw: &RawValue, depth: usize, kind: Kind, all: &mut Said<'_>) {
     }
 }
 
-/// A value as text: of a string its content, of `null`, `true` and `false` nothing, of anything else its JSON.
+/// Returns a value as text: a string's content, nothing for `null`, `true` and `false`, the JSON of any other value.
 pub(super) fn text(raw: &RawValue) -> Cow<'_, str> {
     match raw.get().as_bytes().first() {
         Some(b'"') => match serde_json::from_str::<Text<'_>>(raw.get()) {
@@ -88,10 +88,10 @@ pub(super) fn text(raw: &RawValue) -> Cow<'_, str> {
     }
 }
 
-/// The text of a JSON string with unpaired surrogate escapes.
+/// Returns the text of a JSON string with unpaired surrogate escapes.
 fn with_halves(json: &str) -> String {
     let mut units: Vec<u16> = Vec::new();
-    // The marks at its ends alone: an escaped one may stand before the last.
+    // Only the outer quotes are cut: an escaped quote may stand before the last one.
     let mut rest = json.get(1..json.len().saturating_sub(1)).unwrap_or_default();
     while let Some(c) = rest.chars().next() {
         let escape = rest.strip_prefix("\\u").and_then(|hex| u16::from_str_radix(hex.get(..4)?, 16).ok());

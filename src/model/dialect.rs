@@ -1,29 +1,31 @@
-//! How gateways differ in the requests that they take, learnt from their refusals.
+//! Differences between gateways in the requests that they accept, learnt from their refusals.
 //!
-//! Contract: a request goes out in the common form first. A refusal that names a field which can be said otherwise, or left out,
-//! has it sent again that way at once, and every later request to this gateway for this model begins with it. What is learnt is
-//! kept in memory alone; it costs one refused request a process to learn it again.
+//! Contract: a request goes out in the common form first. After a refusal that names a field with an alternative form,
+//! or one that can be left out, the request is sent again that way at once, and every later request to this gateway for
+//! this model begins with it. Dialects are kept in memory alone; learning one again costs one refused request a
+//! process.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
 };
 
-/// Models of which a gateway's dialect is remembered; beyond it, all is learnt anew.
+/// The number of models whose dialects a gateway remembers; beyond it, all are learnt anew.
 const MODELS_MAX: usize = 1_000;
 
-/// The form of requests that a gateway takes for a model.
+/// The form of requests that a gateway accepts for a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Dialect {
-    /// The limit of tokens bears its new name.
+    /// The token limit has its new name.
     pub max_completion_tokens: bool,
-    /// Usage can't be asked for.
+    /// Usage can't be requested.
     pub no_stream_options: bool,
-    /// The model knows no system message: its text goes to the head of the first user's message.
+    /// The model has no system message: its text goes to the head of the first user's message.
     pub has_no_system: bool,
-    /// Fields of a reply are not to be given back.
+    /// Fields of a reply are not given back.
     pub no_opaque: bool,
-    /// So it is for this request alone: the fields are known, but not taken from another model or another time.
+    /// `no_opaque` holds for this request alone: the gateway knows the fields, but rejects values of another model or
+    /// time.
     pub is_opaque_spoilt: bool,
     /// The model takes no tools.
     pub no_tools: bool,
@@ -34,14 +36,14 @@ pub(super) struct Dialect {
 /// The parts of a request that a refusal may name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sent {
-    /// Fields of replies that are given back, in small letters.
+    /// Fields of replies that are given back, in lower case.
     pub given_back: Vec<String>,
-    /// Tools are offered, or calls are told of.
+    /// The request offers tools or holds calls.
     pub has_tools: bool,
     pub has_calls: bool,
 }
 
-/// Words that refuse a field, or a thing, that is named beside them.
+/// Words that refuse a field or a feature that is named beside them.
 const REFUSED: [&str; 19] = [
     "unsupported",
     "not supported",
@@ -65,7 +67,7 @@ const REFUSED: [&str; 19] = [
 ];
 /// Words that refuse the value of a field.
 const SPOILT: [&str; 6] = ["invalid", "not valid", "corrupted", "expired", "mismatch", "does not match"];
-/// Words that ask for a field.
+/// Words that demand a field.
 const WANTED: [&str; 4] = ["missing", "is required", "must be passed back", "must be provided"];
 /// Words for the system message.
 const SYSTEM: [&str; 9] = [
@@ -104,19 +106,20 @@ const NO_TOOLS: [&str; 20] = [
 ];
 
 impl Dialect {
-    /// The dialect after a refusal with this status and body of a request with these fields. `None`: it says nothing that could be
-    /// said otherwise.
+    /// Returns the dialect after a refusal, from its status and body and the fields of the request.
+    ///
+    /// `None`: the refusal names nothing that has an alternative form.
     pub fn after(self, status: u16, body: &[u8], sent: &Sent) -> Option<Self> {
         if !matches!(status, 400 | 404 | 422 | 500) {
             return None;
         }
-        // In a text within JSON marks are escaped.
+        // Quotes are escaped in a text within JSON.
         let body = String::from_utf8_lossy(body).to_lowercase().replace('\\', "");
         let says = |words: &[&str]| words.iter().any(|word| body.contains(word));
         let is_refused = |name: &str| body.contains(name) && says(&REFUSED);
         let mut next = self;
         if body.contains("max_completion_tokens") || is_refused("max_tokens") {
-            // A gateway that knows only the old name is taken at its word, too.
+            // A gateway that knows only the old name is believed, too.
             let wants_old =
                 self.max_completion_tokens && is_refused("max_completion_tokens") && !body.contains("max_tokens");
             next.max_completion_tokens = !wants_old;
@@ -135,12 +138,12 @@ impl Dialect {
                 (next.no_opaque, next.is_opaque_spoilt) = (true, true);
             }
         }
-        // With the same body, 500 speaks of the moment.
+        // With the same body, 500 reports a passing failure.
         (next != self && (status != 500 || next.has_no_system)).then_some(next)
     }
 }
 
-/// Whether a text names a field: in marks, or as the end of a path.
+/// Returns whether a text names a field: in quotes, or as the end of a path.
 fn names(text: &str, field: &str) -> bool {
     text.match_indices(field).any(|(at, _)| {
         let before = text[..at].chars().next_back();
@@ -262,7 +265,7 @@ mod tests {
         }
         let models = b"'temperature' is not supported with reasoning models";
         assert_eq!(plain.after(400, models, &sent(&["reasoning"])), None, "a word is no field");
-        // A value that is not taken speaks of this request, and a gateway that wants a field back gets it.
+        // A rejected value concerns this request alone, and a gateway that wants a field back gets it.
         let spoilt =
             plain.after(400, b"messages.1.content.0: Invalid `signature` in `thinking` block", &sent(&["signature"]));
         assert_eq!(spoilt, Some(Dialect { no_opaque: true, is_opaque_spoilt: true, ..plain }));

@@ -1,25 +1,25 @@
-//! How a reply ended, by its finish reason.
+//! The ending of a reply, classified by its finish reason.
 //!
-//! Contract: only words that are known to say so mean that the model had finished. A word that is not known says nothing: the
-//! text may be an answer, but calls are not made, for they may not be whole.
+//! Contract: only known words mean that the model had finished. After an unknown word the text may be an answer, but
+//! calls are not made, for they may be incomplete.
 
-/// How a reply ended, by its finish reason.
+/// The ending of a reply, by its finish reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Ending {
-    /// The model had said all.
+    /// The model had finished.
     #[default]
     Whole,
-    /// At a limit, or because something broke at the provider.
+    /// The reply was cut at a limit, or by a failure at the provider.
     Cut,
-    /// A filter stopped it.
+    /// A content filter stopped the reply.
     Filtered,
     /// The model refused.
     Refused,
-    /// The stream ended in order, and no finish reason was given, or none that is known.
+    /// The stream ended in order, with no finish reason or an unknown one.
     Unmarked,
 }
 
-/// Words of a reply that is whole, without case and marks.
+/// Finish reasons of a complete reply, in lower case, letters and digits alone.
 const WHOLE: [&str; 13] = [
     "stop",
     "toolcall",
@@ -95,7 +95,7 @@ const FILTERED: [&str; 19] = [
 ];
 
 impl Ending {
-    /// Whether the calls of the reply may be made: only where it is sure that the model had finished.
+    /// Returns whether the calls of the reply may be made: only when the model certainly had finished.
     pub fn is_whole(self) -> bool {
         self == Self::Whole
     }

@@ -1,7 +1,7 @@
-//! What can go wrong with a model call.
+//! Errors of model calls.
 //!
-//! Contract: `Display` holds words of our own only, so that nothing a gateway said can reach a
-//! visitor; the cause is kept in [`ModelError::detail`], bounded, for logs.
+//! Contract: `Display` holds only this program's own words, so that no text of a gateway can reach a visitor; the cause
+//! is kept in [`ModelError::detail`], bounded, for logs.
 
 /// A gateway that cannot be set up from its configuration.
 #[derive(thiserror::Error, Debug)]
@@ -47,13 +47,13 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    /// An error that the gateway reports in the place of an answer.
+    /// Creates the error for a body that reports one in place of an answer.
     pub(super) fn reported(body: &[u8]) -> Self {
         let detail = excerpt(body);
         if is_filter(body) { Self::Filtered { detail } } else { Self::Reported { detail } }
     }
 
-    /// A refusal with this status.
+    /// Creates the error for a refusal with this status.
     pub(super) fn refused(code: u16, body: &[u8]) -> Self {
         let detail = excerpt(body);
         if matches!(code, 400 | 403 | 422) && is_filter(body) {
@@ -63,7 +63,7 @@ impl ModelError {
         }
     }
 
-    /// The cause, possibly in the gateway's own words: for logs, never for a client.
+    /// Returns the cause, possibly in the gateway's own words: for logs, never for a client.
     pub fn detail(&self) -> &str {
         match self {
             Self::Status { detail, .. }
@@ -82,7 +82,7 @@ impl ModelError {
 /// The longest piece of foreign text kept in an error: enough to recognise the cause.
 const DETAIL_MAX_CHARS: usize = 300;
 
-/// Whether an error is a content filter's, by the words that providers have for it.
+/// Returns whether a content filter caused an error, by the words that providers use.
 fn is_filter(body: &[u8]) -> bool {
     const WORDS: [&str; 5] = [
         "content_filter",
@@ -95,7 +95,7 @@ fn is_filter(body: &[u8]) -> bool {
     WORDS.iter().any(|words| body.contains(words))
 }
 
-/// A bounded, one-line piece of what the gateway sent.
+/// Returns a bounded, one-line piece of a gateway's answer.
 pub(super) fn excerpt(bytes: &[u8]) -> String {
     let head = &bytes[..bytes.len().min(DETAIL_MAX_CHARS * 4)];
     let text = String::from_utf8_lossy(head);
@@ -103,7 +103,7 @@ pub(super) fn excerpt(bytes: &[u8]) -> String {
     one_line.join(" ").chars().take(DETAIL_MAX_CHARS).collect()
 }
 
-/// A transport error with its causes, without the URL, which may carry credentials.
+/// Returns a transport error with its causes, without the URL, which may carry credentials.
 pub(super) fn transport_detail(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut detail = error.to_string();

@@ -1,9 +1,9 @@
-//! The gateway client: one request, its retries, and the check that the answer is one of the API's.
+//! The gateway client: one request, its retries, and the check that the answer comes from the API.
 //!
-//! Contract: [`Gateway::chat`] answers only with an answer that has really begun; as nothing of it
-//! was read yet, everything before that point may be tried again, in other words too if the gateway asks for them ([`Dialects`]). The key goes into a header that
-//! is marked sensitive and into nothing else; redirects are not followed, since they would take the
-//! request elsewhere.
+//! Contract: [`Gateway::chat`] returns only an answer whose head was accepted; as none of its body was read yet,
+//! everything before that point may be retried, also in another dialect if the gateway asks for one ([`Dialects`]). The
+//! key goes into a header that is marked sensitive and into nothing else; redirects are not followed, since they would
+//! take the request to another host.
 
 use super::dialect::Dialects;
 use super::error::{GatewayConfigError, ModelError, excerpt, transport_detail};
@@ -15,25 +15,25 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValu
 use reqwest::{Client, RequestBuilder, Response, Url};
 use std::time::Duration;
 
-/// How long to wait for a connection, TLS included.
+/// The timeout of a connect, TLS included.
 const CONNECT_TIMEOUT_MS: u64 = 10_000;
-/// How long to wait for the response head: a queueing gateway answers late, but it answers.
+/// The timeout for the response head: a queueing gateway answers late, but it answers.
 const HEAD_TIMEOUT_MS: u64 = 60_000;
-/// How long a stream may be silent; reasoning models pause between tokens.
+/// The longest silence of a stream; reasoning models pause between tokens.
 const IDLE_TIMEOUT_MS: u64 = 60_000;
-/// How long a whole reply may take: a stream kept alive by comments alone has to end too.
+/// The timeout of a whole reply: a stream kept alive by comments alone has to end too.
 const REPLY_TIMEOUT_MS: u64 = 900_000;
 /// The wait before the first retry; the next ones double it.
 const FIRST_RETRY_MS: u64 = 1_000;
-/// How often one request is said otherwise.
+/// The number of dialects that are tried for one request.
 const DIALECTS_MAX: u32 = 6;
-/// How long and how much of a refusal is read, for the log.
+/// The time and the size within which the body of a refusal is read, for the log.
 const REFUSAL_TIMEOUT_MS: u64 = 2_000;
 const REFUSAL_MAX_BYTES: usize = 4 * 1024;
-/// Largest answer that is no stream: a batch of embeddings, as text.
+/// The largest answer that is not a stream: a batch of embeddings, as text.
 const ANSWER_MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// The waits of a model call. The defaults are for production, tests shorten them.
+/// The timeouts of a model call. The defaults are for production, tests shorten them.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
     pub connect: Duration,
@@ -66,7 +66,7 @@ pub struct Gateway {
     dialects: Dialects,
 }
 
-/// A try that failed: for good, to be repeated after the wait that the gateway named, if any, or perhaps to be said otherwise.
+/// A failed attempt: final, to be retried after the gateway's wait (if any), or perhaps to be sent in another dialect.
 enum Failure {
     Final(ModelError),
     Passing(ModelError, Option<Duration>),
@@ -74,8 +74,9 @@ enum Failure {
 }
 
 impl Gateway {
-    /// `base_url` ends before `/chat/completions`, usually in `/v1`. Without a key no
-    /// `Authorization` header is sent. The process must have installed a rustls crypto provider.
+    /// Creates a gateway client. `base_url` ends before `/chat/completions`, usually in `/v1`.
+    ///
+    /// Without a key no `Authorization` header is sent. The process must have installed a rustls crypto provider.
     pub fn new(base_url: &str, key: Option<String>) -> Result<Self, GatewayConfigError> {
         Self::with_timeouts(base_url, key, Timeouts::default())
     }
@@ -96,7 +97,7 @@ impl Gateway {
         Ok(Self { client, authorization, base, url, timeouts, dialects: Dialects::default() })
     }
 
-    /// The same gateway, asked with another key.
+    /// Returns the same gateway with another key.
     pub fn with_key(&self, key: &str) -> Result<Self, GatewayConfigError> {
         Ok(Self { authorization: Some(bearer(key)?), ..self.clone() })
     }
@@ -147,7 +148,7 @@ impl Gateway {
         }
     }
 
-    /// One call of another endpoint: a JSON body for a JSON body.
+    /// Calls another endpoint once, with a JSON body in both directions.
     pub(super) async fn post(&self, endpoint: &str, body: &serde_json::Value) -> Result<Vec<u8>, ModelError> {
         let mut url = self.base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
@@ -218,7 +219,7 @@ fn bearer(key: &str) -> Result<HeaderValue, GatewayConfigError> {
     Ok(value)
 }
 
-/// The address of an endpoint; a query of the base URL is kept.
+/// Returns the URL of an endpoint; the base URL's query is kept.
 fn endpoint_url(base_url: &str, path: &[&str]) -> Result<Url, GatewayConfigError> {
     let mut url = Url::parse(base_url.trim()).map_err(|_| GatewayConfigError::Url)?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
@@ -228,8 +229,9 @@ fn endpoint_url(base_url: &str, path: &[&str]) -> Result<Url, GatewayConfigError
     Ok(url)
 }
 
-/// Whether an answer is a page for people, or something else that is no answer of the API's. Gateways give their streams odd
-/// types, or none; the first bytes tell then.
+/// Returns whether an answer is a page for people or other media, not the API's.
+///
+/// Gateways give their streams odd content types, or none; then the first bytes of the body decide.
 fn is_page(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -237,7 +239,7 @@ fn is_page(headers: &HeaderMap) -> bool {
         || ["image/", "audio/", "video/", "multipart/"].iter().any(|kind| media_type.starts_with(kind))
 }
 
-/// The beginning of an answer that is not a stream, for the log.
+/// Returns the beginning of an answer that is not a stream, for the log.
 async fn refusal(mut response: Response) -> Vec<u8> {
     let mut body = Vec::new();
     let read = async {
@@ -249,7 +251,7 @@ async fn refusal(mut response: Response) -> Vec<u8> {
         }
     };
     let limit = Duration::from_millis(REFUSAL_TIMEOUT_MS);
-    // What has come by then is enough; a body that does not end is no reason to wait.
+    // The bytes read by then are enough; a body that does not end is no reason to wait.
     let _ = tokio::time::timeout(limit, read).await;
     body
 }

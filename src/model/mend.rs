@@ -1,9 +1,10 @@
-//! JSON that is almost JSON.
+//! Repairs JSON with common defects.
 //!
-//! Contract: [`values`] cuts values that stand one after the other; [`mended`] puts `null` for numbers that JSON has not, and
-//! escapes for raw control characters in texts. Neither changes valid JSON; both look at each byte once.
+//! Contract: [`values`] splits values that stand one after the other; [`mended`] replaces numbers that JSON does not
+//! have by `null`, and escapes raw control characters in strings. Neither changes valid JSON; both look at each byte
+//! once.
 
-/// The values of a text that holds more than one, with `data:` between them or nothing. `None`: it holds no more than one.
+/// Splits a text of several values, with `data:` or nothing between them. `None`: the text holds at most one value.
 pub(super) fn values(json: &[u8]) -> Option<Vec<&[u8]>> {
     let mut all = Vec::new();
     let mut rest = between(json);
@@ -15,7 +16,7 @@ pub(super) fn values(json: &[u8]) -> Option<Vec<&[u8]>> {
     (all.len() > 1).then_some(all)
 }
 
-/// The rest after the gap between two values.
+/// Returns the rest after the gap between two values.
 fn between(mut json: &[u8]) -> &[u8] {
     loop {
         let trimmed = json.trim_ascii_start();
@@ -27,7 +28,7 @@ fn between(mut json: &[u8]) -> &[u8] {
     }
 }
 
-/// Where the first value ends; all is one where it does not, or begins with no bracket.
+/// Returns the end of the first value: that of the whole text if the value is not closed, or begins with no bracket.
 fn end_of_first(json: &[u8]) -> usize {
     if !matches!(json.first(), Some(b'{' | b'[')) {
         return json.len();
@@ -50,7 +51,7 @@ fn end_of_first(json: &[u8]) -> usize {
     json.len()
 }
 
-/// The text with everything replaced that JSON does not have. `None`: there was nothing to replace.
+/// Replaces everything in the text that JSON does not have. `None`: nothing had to be replaced.
 pub(super) fn mended(json: &[u8]) -> Option<Vec<u8>> {
     const NUMBERS: [&[u8]; 4] = [b"-Infinity", b"Infinity", b"NaN", b"nan"];
     let mut out = Vec::with_capacity(json.len());
@@ -77,7 +78,7 @@ pub(super) fn mended(json: &[u8]) -> Option<Vec<u8>> {
     is_changed.then_some(out)
 }
 
-/// Follows the texts of a JSON value, byte by byte.
+/// Tracks the strings of a JSON value, byte by byte.
 #[derive(Default)]
 struct Texts {
     is_open: bool,
@@ -85,7 +86,7 @@ struct Texts {
 }
 
 impl Texts {
-    /// Whether a byte is within a text, its marks included.
+    /// Returns whether a byte is within a string, its quotes included.
     fn holds(&mut self, byte: u8) -> bool {
         let was_open = self.is_open;
         if self.is_escaped {

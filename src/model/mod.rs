@@ -1,16 +1,16 @@
 //! The model client: streamed chat completions from any OpenAI-compatible gateway.
 //!
-//! Contract: [`Gateway::chat`] sends one request, retrying it while nothing has been streamed, and
-//! gives a [`ChatStream`]. Its deltas come in the order the model wrote them, none twice and none
-//! lost; a reply counts only when the gateway has ended it properly, so a cut connection, an error
-//! page or a stalled stream is an error and never a shorter answer, and how it ended is part of it. Dropping the stream aborts the
-//! request. Everything a gateway can send is bounded in size and in time.
+//! Contract: [`Gateway::chat`] sends one request, retrying it while nothing has been streamed, and returns a
+//! [`ChatStream`]. Its deltas come in the order the model wrote them, none twice and none lost; a reply counts only
+//! when the gateway has ended it properly, so a cut connection, an error page or a stalled stream is an error and never
+//! a shorter answer, and the reply holds its ending. Dropping the stream aborts the request. Everything a gateway can
+//! send is bounded in size and in time.
 //!
-//! Gateways differ in everything: `spec/guide/providers.md` decides on their oddities. Requests are in the
-//! one form that every back end takes ([`normal`]), but for the words that one has refused ([`dialect`]).
+//! Gateways differ in every detail: `spec/guide/providers.md` decides on their oddities. Requests are in the one form
+//! that every back end takes ([`normal`]), except for the parts that a gateway has refused ([`dialect`]).
 //!
-//! Architecture invariant: this room knows nothing of conversations, turns or NATS; it imports
-//! nothing of the rest of the crate.
+//! Architecture invariant: this room knows nothing of conversations, turns or NATS; it imports nothing of the rest of
+//! the crate.
 
 mod adapt;
 mod calls;

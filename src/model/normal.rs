@@ -1,9 +1,9 @@
-//! The one form of a prompt that every back end takes.
+//! The normal form of a prompt, which every back end takes.
 //!
-//! Contract of [`messages`], a pure function: at most one system message, first; then a user's message, and no two of a user or
-//! of an assistant in a row, results of tools aside; after an assistant's calls a result of each, in their order, and no other
-//! result anywhere; arguments are the text of a JSON object; names and ids are legal; no content is blank. A prompt that is in
-//! this form already is not changed.
+//! Contract of [`messages`], a pure function: at most one system message, first; then a user's message, and no two of a
+//! user or of an assistant in a row, results of tools aside; after an assistant's calls a result of each, in their
+//! order, and no other result anywhere; arguments are the text of a JSON object; names and ids are legal; no content is
+//! blank. A prompt in this form already is not changed.
 
 use std::borrow::Cow;
 
@@ -11,17 +11,18 @@ use serde_json::Value;
 
 use super::request::{ChatMessage, ToolCall};
 
-/// Stands between two messages of a user of which the first one was not answered: its turn failed or was stopped. To join them
-/// would have the model answer a message that the visitor has taken back.
+/// The text between two user messages of which the first one was not answered: its turn failed or was stopped.
+///
+/// Joining them would have the model answer a message that the visitor has taken back.
 const NOT_ANSWERED: &str = "(This message was not answered.)";
-/// Stands for a result that says nothing.
+/// The text of an empty result.
 const NO_RESULT: &str = "(no output)";
-/// Stands for a result that is not there.
+/// The text of a missing result.
 const UNKNOWN_RESULT: &str = "Error: The outcome of this call is not known.";
-/// Longest name of a tool that models' interfaces take.
+/// The longest name of a tool that models' interfaces take.
 const NAME_MAX_CHARS: usize = 64;
 
-/// The messages in the form that every back end takes. `has_no_system`: the model knows no system message.
+/// Returns the messages in normal form. `has_no_system`: the model has no system message.
 pub(super) fn messages(given: &[ChatMessage], has_no_system: bool) -> Vec<ChatMessage> {
     let is_system = |message: &&ChatMessage| matches!(message, ChatMessage::System(_));
     let system: Vec<&str> = given
@@ -37,7 +38,7 @@ pub(super) fn messages(given: &[ChatMessage], has_no_system: bool) -> Vec<ChatMe
     let mut rest = given.iter().filter(|message| !is_system(message)).peekable();
     while let Some(message) = rest.next() {
         match message {
-            // One that no call before it asked for.
+            // A result that belongs to no call before it.
             ChatMessage::System(_) | ChatMessage::Tool { .. } => {}
             ChatMessage::User(text) if is_blank(text) => {}
             ChatMessage::Picture { text, images } if is_blank(text) && images.is_empty() => {}
@@ -48,7 +49,7 @@ pub(super) fn messages(given: &[ChatMessage], has_no_system: bool) -> Vec<ChatMe
                 normal.push(message.clone());
             }
             ChatMessage::Assistant { text, tool_calls, .. } if is_blank(text) && tool_calls.is_empty() => {}
-            // Messages before the first one of a user have lost their beginning.
+            // Messages before the first user message have lost their beginning.
             ChatMessage::Assistant { .. } if normal.is_empty() => {}
             ChatMessage::Assistant { text, tool_calls, opaque } => {
                 let results = std::iter::from_fn(|| rest.next_if(|next| matches!(next, ChatMessage::Tool { .. })));
@@ -64,7 +65,7 @@ pub(super) fn messages(given: &[ChatMessage], has_no_system: bool) -> Vec<ChatMe
     with_system(normal, system.join("\n\n"), has_no_system)
 }
 
-/// Adds an assistant's message; one that follows another without calls is the same message.
+/// Appends an assistant's message; after another one without calls, the two are joined.
 fn push_assistant(normal: &mut Vec<ChatMessage>, text: String, tool_calls: Vec<ToolCall>, opaque: Option<String>) {
     match normal.last_mut() {
         Some(ChatMessage::Assistant { text: before, tool_calls: calls, opaque: own }) if calls.is_empty() => {
@@ -114,7 +115,7 @@ fn call(call: &ToolCall) -> ToolCall {
     }
 }
 
-/// The result of a call.
+/// Returns the result of a call.
 fn result(call: &str, results: &[&ChatMessage]) -> ChatMessage {
     let content = results.iter().find_map(|result| match result {
         ChatMessage::Tool { call_id, content } if id(call_id) == call => Some(content.as_str()),
@@ -132,7 +133,7 @@ fn id(id: &str) -> Cow<'_, str> {
     if is_blank(id) { Cow::Borrowed("call") } else { Cow::Borrowed(id) }
 }
 
-/// A name in the letters that interfaces take: models make some up.
+/// Returns a name in the letters that interfaces take: models invent others.
 fn legal(name: &str) -> Cow<'_, str> {
     let is_legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if !name.is_empty() && name.len() <= NAME_MAX_CHARS && name.chars().all(is_legal) {
@@ -244,7 +245,7 @@ mod tests {
         ]
     }
 
-    /// Requests that the big providers refuse.
+    /// Rejects requests that the big providers refuse.
     fn check(messages: &[ChatMessage]) -> Result<(), TestCaseError> {
         let mut expected: Vec<&str> = Vec::new();
         let mut last = 's';

@@ -1,11 +1,11 @@
-//! Fields of a provider's that it wants back: signatures of thoughts, reasoning, whatever else it adds to a message or a call.
+//! Opaque fields that a provider wants back: signatures of thoughts, reasoning, other additions to a message or a call.
 //!
-//! Contract: a value that came whole is given back byte for byte. One that came in pieces is put together the way its kind
-//! streams: reasoning text is joined, lists are appended to each other (pieces of one block become that block), objects are
-//! merged, and of everything else the later value counts. Nothing is interpreted, sorted or rounded.
+//! Contract: a value that came whole is given back byte for byte. A value that came in pieces is assembled the way its
+//! kind streams: reasoning text is joined, lists are appended to each other (pieces of one block become that block),
+//! objects are merged, and of every other kind the later value counts. Nothing is interpreted, sorted or rounded.
 //!
-//! A value stays the text that it came as until a second piece comes; what grows is kept in parts and joined at the end, so that a
-//! piece costs its own size. Values are merged to a fixed depth, below which the later one counts.
+//! A value stays the received text until a second piece comes; growing values are kept in parts and joined at the end,
+//! so that a piece costs its own size. Values are merged to a fixed depth, below which the later one counts.
 
 use std::borrow::Cow;
 
@@ -20,11 +20,11 @@ use super::{
 const STREAMED: [&str; 4] = ["reasoning_content", "reasoning", "reasoning_text", "thinking"];
 /// Texts of a block that come in pieces.
 const BLOCK_TEXTS: [&str; 3] = ["text", "thinking", "summary"];
-/// Deepest values that are merged.
+/// The deepest values that are merged.
 const DEPTH_MAX: usize = 8;
-/// Fields of an object that is put together; more are left out.
+/// The most fields of an assembled object; more are left out.
 const FIELDS_MAX: usize = 256;
-/// A list that comes again is looked for where it has at least this part of the bytes that came before.
+/// A repeated list is detected only where it has at least this part of the bytes that came before.
 const AGAIN_PART: usize = 32;
 
 /// The opaque fields of a message or a call, as they come.
@@ -49,19 +49,21 @@ enum Value {
 #[derive(Debug)]
 struct List {
     elements: Vec<Value>,
-    /// Pieces, and bytes, that came of it.
+    /// The pieces, and the bytes, that were received.
     pieces: usize,
     taken: usize,
 }
 
 impl Opaque {
-    /// Takes the fields of one chunk; returns how many bytes they are.
+    /// Takes the fields of one chunk; returns their size in bytes.
     pub fn take(&mut self, fields: &Fields<'_>) -> usize {
         self.0.take(fields, &STREAMED, DEPTH_MAX);
         fields.iter().map(|(name, raw)| name.len() + raw.get().len()).sum()
     }
 
-    /// The fields as the JSON text of an object, with another object's text under a name if there is one. `None`: there are none.
+    /// Returns the fields as the JSON text of an object, with another object's text under a name if there is one.
+    ///
+    /// `None`: there are no fields.
     pub fn text(&self, inner: Option<(&str, String)>) -> Option<String> {
         let mut out = String::new();
         self.0.write(&mut out);
@@ -75,14 +77,14 @@ impl Opaque {
 }
 
 impl Object {
-    /// Takes fields in; `texts` names those that come as pieces of one text.
+    /// Takes fields; `texts` names those that come as pieces of one text.
     fn take(&mut self, fields: &Fields<'_>, texts: &[&str], depth: usize) {
         for (name, raw) in fields {
             let is_piece = texts.contains(&name.as_ref()) && raw.get().starts_with('"');
             let says_nothing = is_empty(raw) && !is_piece;
             let has_room = self.0.len() < FIELDS_MAX;
             match self.0.iter_mut().find(|(known, _)| known == name) {
-                // Reasoning that is empty is still reasoning to those that want it back.
+                // Providers that want reasoning back also want an empty one.
                 None if says_nothing && depth == DEPTH_MAX => {}
                 Some(_) if says_nothing => {}
                 Some((_, known)) if is_piece && known.is_text() => known.append(&text(raw)),
@@ -93,7 +95,7 @@ impl Object {
         }
     }
 
-    /// All of an object's fields as they came.
+    /// Returns all fields of an object as they came.
     fn of(raw: &RawValue) -> Self {
         let all = fields(raw).into_iter().take(FIELDS_MAX);
         Self(all.map(|(name, raw)| (name.into_owned(), Value::Json(raw.get().to_owned()))).collect())
@@ -118,7 +120,7 @@ impl Object {
 }
 
 impl Value {
-    /// Takes a later value of the same field in.
+    /// Takes a later value of the same field.
     fn take(&mut self, later: &RawValue, depth: usize) {
         if matches!(self, Self::Json(known) if known == later.get() && !is_open(later)) {
             return;
@@ -178,7 +180,7 @@ impl List {
 
     /// Takes the next elements; the pieces of a block become one element.
     fn take(&mut self, later: &RawValue, depth: usize) {
-        // Some say all again in the end.
+        // Some providers repeat the whole list at the end.
         if self.pieces > 1 && later.get().len() >= self.taken / AGAIN_PART {
             let mut known = String::new();
             self.write(&mut known);
@@ -210,7 +212,7 @@ impl List {
 }
 
 impl Value {
-    /// The block that this is, where a piece goes on with it: of one kind and number, both with text, and the first not signed.
+    /// Returns this block if a piece continues it: both have one kind, number and text, and the first has no signature.
     fn continued_by(&mut self, piece: &Fields<'_>) -> Option<&mut Object> {
         if let Self::Json(json) = self {
             let block = raw(json).filter(|raw| raw.get().starts_with('{')).map(Object::of)?;
@@ -226,7 +228,7 @@ impl Value {
     }
 }
 
-/// Whether a list is a piece of a block, which can be like the piece before it: "ha", "ha".
+/// Returns whether a list is a piece of a block, which can be like the piece before it: "ha", "ha".
 fn is_open(raw: &RawValue) -> bool {
     let [only] = list(raw)[..] else { return false };
     only.get().starts_with('{') && goes_on(&Object::of(only), &fields(only))
@@ -235,7 +237,7 @@ fn is_open(raw: &RawValue) -> bool {
 fn goes_on(block: &Object, piece: &Fields<'_>) -> bool {
     let known = |name: &str| match block.get(name)? {
         Value::Json(json) => Some(Cow::Borrowed(json.as_str())).filter(|json| json != "null"),
-        // It grows, so it is there, and is like nothing else.
+        // The value grows, so it is present, and is equal to no other.
         Value::Text(_) | Value::Object(_) | Value::List(_) => Some(Cow::Borrowed("")),
     };
     let next = |name: &str| {
@@ -365,7 +367,7 @@ mod tests {
 
     #[test]
     fn pieces_are_joined_in_linear_time() {
-        // Many pieces of a block, of an object and of a list: minutes, if each piece copied the ones before it.
+        // Many pieces of a block, of an object and of a list take minutes if each piece copies the ones before it.
         let mut opaque = Opaque::default();
         for n in 0..30_000 {
             let piece = format!(

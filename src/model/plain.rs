@@ -1,7 +1,7 @@
 //! The chunk of a token as gateways usually send it, read without a copy.
 //!
-//! Contract: a chunk that holds anything which is read otherwise, or has another form, is none of these. What is read here is what
-//! [`Chunk`] reads field by field.
+//! Contract: a chunk of another form, or with a field that needs other treatment, is rejected here. The result is the
+//! one that [`Chunk`] reads field by field.
 
 use std::{borrow::Cow, fmt};
 
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::chunk::{Choice, Chunk};
 
-/// A chunk that holds one choice with text, or with nothing, and no field that is read otherwise.
+/// A chunk with one choice that holds text or nothing, and with no field that needs other treatment.
 #[derive(serde::Deserialize)]
 pub(super) struct Plain<'a> {
     #[serde(borrow, default)]
@@ -92,8 +92,9 @@ impl<'a> Plain<'a> {
     }
 }
 
-/// A string that may be absent or null, which both read as empty. (`Option<Cow<str>>` would always
-/// copy: serde borrows only a bare `Cow`.)
+/// A string that may be absent or null, which both read as empty.
+///
+/// (`Option<Cow<str>>` would always copy: serde borrows only a bare `Cow`.)
 #[derive(Default)]
 pub(super) struct Text<'a>(pub Cow<'a, str>);
 

@@ -1,8 +1,8 @@
-//! The reply as it grows: deltas out, text, tool calls and usage kept.
+//! The reply as it grows: deltas are returned; text, tool calls and usage are kept.
 //!
-//! Contract: what the gateway sends is taken as it is. A delta is never held against the text
-//! before it ("ha", "ha" is "haha"), and no id, token count or cost is made up, except the id of
-//! a tool call that came without one (see [`ToolCall`]).
+//! Contract: the gateway's output is taken unchanged. A delta is never compared with the text before it ("ha", "ha" is
+//! "haha"), and no id, token count or cost is invented, except the id of a tool call that came without one (see
+//! [`ToolCall`]).
 
 use serde_json::value::RawValue;
 
@@ -30,7 +30,7 @@ pub enum Delta {
     Reasoning(String),
 }
 
-/// What a call used, as the gateway counted it.
+/// The usage of a call, as the gateway counted it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
     pub prompt_tokens: u64,
@@ -52,16 +52,16 @@ pub struct ModelReply {
     pub opaque: Option<String>,
 }
 
-/// Puts a reply together from its chunks.
+/// Builds a reply from its chunks.
 #[derive(Default)]
 pub(super) struct ReplyBuilder {
     reply: ModelReply,
     calls: Calls,
     opaque: Opaque,
     has_refused: bool,
-    /// Something was said, or asked for.
+    /// Content, reasoning or a call was received.
     has_begun: bool,
-    /// The finish reason came last, after all that was said.
+    /// The finish reason came last, after all content.
     has_ended: bool,
     received_bytes: usize,
     /// The JSON of the last usage object: some gateways send a running one with every chunk.
@@ -74,8 +74,9 @@ impl ReplyBuilder {
         Self { header_cost_usd: header_cost_usd.filter(is_cost), ..Self::default() }
     }
 
-    /// Takes a chunk; what it adds to the answer goes to the end of `deltas`, merged into the last
-    /// one when that is of the same kind. An error that comes when the reply had ended is too late to spoil it.
+    /// Takes a chunk, and appends its content to `deltas`, merged into the last one when that is of the same kind.
+    ///
+    /// An error that comes after the end of the reply does not spoil it.
     pub fn take(&mut self, chunk: &Chunk<'_>, deltas: &mut Vec<Delta>) -> Result<(), ModelError> {
         if let Some(error) = &chunk.error
             && !self.has_ended()
@@ -121,10 +122,10 @@ impl ReplyBuilder {
         Ok(())
     }
 
-    /// The last reason counts, but one that says that the reply is not whole stays.
+    /// Takes a finish reason: the last one counts, but a reason for an incomplete reply stays.
     ///
-    /// Some gateways write a reason into every chunk. So one that something was said after proves no end, and nor does one that
-    /// comes with the first that is said.
+    /// Some gateways write a reason into every chunk. So a reason with content after it proves no end, nor does one
+    /// that comes with the first content.
     fn finish(&mut self, reason: &str, says: bool) {
         let is_none = reason.is_empty() || reason.eq_ignore_ascii_case("null") || reason.eq_ignore_ascii_case("none");
         let known = self.reply.finish_reason.as_deref();
@@ -153,12 +154,12 @@ impl ReplyBuilder {
         self.reply.finish_reason.is_some()
     }
 
-    /// Whether the finish reason proves that the model had said all, however the stream ends.
+    /// Returns whether the finish reason proves that the model had finished, however the stream ends.
     pub fn has_ended(&self) -> bool {
         self.has_ended
     }
 
-    /// Whether anything was said or asked for.
+    /// Returns whether the reply has text or calls.
     pub fn has_content(&self) -> bool {
         !self.reply.text.is_empty() || self.calls.len() > 0
     }
@@ -178,7 +179,7 @@ impl ReplyBuilder {
     }
 }
 
-/// Adds text to the last delta, or a delta of its own where that is of another kind.
+/// Appends text to the last delta, or as a new delta where the last one is of another kind.
 fn push(deltas: &mut Vec<Delta>, kind: fn(String) -> Delta, text: &str) {
     if text.is_empty() {
         return;
@@ -192,12 +193,12 @@ fn push(deltas: &mut Vec<Delta>, kind: fn(String) -> Delta, text: &str) {
     }
 }
 
-/// Whether a usage may hold counts: a later one without any does not take the place of one with them.
+/// Returns whether a usage may hold counts: a later one without counts does not replace an earlier one with them.
 fn counts(usage: &RawValue) -> bool {
     usage.get().starts_with('{') && usage.get().contains("_tokens\"")
 }
 
-/// The usage, when the gateway gave both counts; the cost only when it gave one.
+/// Returns the usage, when the gateway gave both counts; the cost only when it gave one.
 fn usage_of(json: &str, header_cost_usd: Option<f64>) -> Option<Usage> {
     let usage: serde_json::Value = serde_json::from_str(json).ok()?;
     let count = |names: [&str; 2]| {

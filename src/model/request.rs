@@ -1,8 +1,8 @@
-//! What is asked of the model, and its JSON form on the wire.
+//! The request to the model, and its JSON form on the wire.
 //!
-//! Contract: tools go out in the order given, messages in the form of [`super::normal`]; no temperature is sent; usage is always
-//! asked for, since a gateway reports none for a stream unless told to, except of a gateway that refuses to be asked
-//! ([`super::dialect`]). A provider's own fields of a message or a call go back with it as they came.
+//! Contract: tools go out in the order given, messages in the form of [`super::normal`]; no temperature is sent; usage
+//! is always requested, since a gateway reports none for a stream otherwise, except from a gateway that refuses the
+//! request for it ([`super::dialect`]). A provider's own fields of a message or a call go back with it as they came.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ pub struct ChatRequest {
     pub messages: Vec<ChatMessage>,
     pub tools: Vec<ToolSpec>,
     pub max_tokens: u32,
-    /// Told to the gateway, for its own books.
+    /// Metadata for the gateway's accounting.
     pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
@@ -59,7 +59,7 @@ pub struct ImageUrl {
 }
 
 impl fmt::Debug for ImageUrl {
-    /// Without its content.
+    /// Formats the size alone: the content is private.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ImageUrl({} bytes)", self.url.len())
     }
@@ -73,10 +73,12 @@ pub struct ToolSpec {
     pub parameters: serde_json::Value,
 }
 
-/// A call that the model made. `arguments` is the model's own JSON text, not checked here; a call
-/// without any arguments has `{}`. `id` is the gateway's, or `call_{index}_{random}` where the
-/// gateway gave none, since the tool's result must refer to one. `opaque` is what the provider wants back with the call: the JSON
-/// text of an object, in which `function` holds the fields of the function.
+/// A call that the model made.
+///
+/// `arguments` is the model's own JSON text, not checked here; a call without any arguments has `{}`. `id` is the
+/// gateway's, or `call_{index}_{random}` where the gateway gave none, since the tool's result must refer to one.
+/// `opaque` holds the fields that the provider wants back with the call: the JSON text of an object, in which
+/// `function` holds the fields of the function.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ToolCall {
     pub id: String,
@@ -85,7 +87,7 @@ pub struct ToolCall {
     pub opaque: Option<String>,
 }
 
-/// The request body in a gateway's dialect, serialised once and shared by all tries.
+/// Returns the request body in a gateway's dialect, serialised once and shared by all attempts.
 pub(super) fn body(request: &ChatRequest, dialect: Dialect) -> Bytes {
     let messages = normal::messages(&adapt::before(&request.messages, dialect), dialect.has_no_system);
     let messages = adapt::after(messages, dialect);
@@ -105,7 +107,7 @@ pub(super) fn body(request: &ChatRequest, dialect: Dialect) -> Bytes {
     Bytes::from(json)
 }
 
-/// The parts of a request that a refusal may name.
+/// Returns the parts of a request that a refusal may name.
 pub(super) fn sent(request: &ChatRequest) -> Sent {
     let names = |opaque: Option<&String>| {
         let mut given = Given::of(opaque);
@@ -171,7 +173,7 @@ impl<'a> Given<'a> {
         Self(raw.map(fields).unwrap_or_default())
     }
 
-    /// Takes the field out that belongs into the function.
+    /// Removes and returns the fields that belong into the function.
     fn take_function(&mut self) -> Given<'a> {
         let at = self.0.iter().position(|(name, _)| name == "function");
         Given(at.map(|at| fields(self.0.remove(at).1)).unwrap_or_default())
@@ -228,7 +230,7 @@ struct WireTool<'a> {
 #[derive(Serialize)]
 struct WireToolFunction<'a> {
     name: &'a str,
-    /// One without words is left out: some want a letter at least.
+    /// An empty description is left out: some gateways want a letter at least.
     #[serde(skip_serializing_if = "str::is_empty")]
     description: &'a str,
     parameters: &'a serde_json::Value,
@@ -257,7 +259,7 @@ fn wire_message(message: &ChatMessage) -> WireMessage<'_> {
     }
 }
 
-/// The text, unless there is none, and the pictures after it.
+/// Returns the text, unless it is blank, and the pictures after it.
 fn parts<'a>(text: &'a str, images: &'a [ImageUrl]) -> Vec<Part<'a>> {
     let text = (!text.trim().is_empty()).then_some(Part::Text { text });
     text.into_iter().chain(images.iter().map(|image_url| Part::ImageUrl { image_url })).collect()

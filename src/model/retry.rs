@@ -1,14 +1,14 @@
-//! When a refused request is sent again, and after how long.
+//! The retry policy of refused requests.
 //!
-//! Contract: only statuses that speak of the moment and not of the request are retried; a wait is
-//! never longer than [`RETRY_AFTER_MAX`].
+//! Contract: only statuses of a passing condition, not of a bad request, are retried; a wait is never longer than
+//! [`RETRY_AFTER_MAX`].
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use std::time::Duration;
 
-/// How often a request is sent again after its first try.
+/// The number of retries after the first attempt.
 pub(super) const RETRIES_MAX: u32 = 3;
-/// The header with a wait that some gateways send beside the one of HTTP.
+/// The header with a wait that some gateways send beside HTTP's `Retry-After`.
 const RETRY_AFTER_MS: &str = "retry-after-ms";
 /// The longest wait a gateway can ask for: a visitor is waiting too.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
@@ -16,11 +16,11 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 const JITTER_MAX: f64 = 0.2;
 
 pub(super) fn is_retryable(status: u16) -> bool {
-    // 520–527 and 530 are a proxy's words for an origin that is away, 529 is a provider's for being overloaded.
+    // A proxy answers 520–527 and 530 when its origin is down, a provider 529 when it is overloaded.
     matches!(status, 408 | 425 | 429 | 500 | 502..=504 | 520..=527 | 529 | 530)
 }
 
-/// The wait that the gateway asks for, when it names one: in milliseconds, in seconds, or as a date.
+/// Returns the wait that the gateway asks for, when it names one: in milliseconds, in seconds, or as a date.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| Some(headers.get(name)?.to_str().ok()?.trim());
     let number = |text: &str| text.parse::<f64>().ok();
@@ -33,7 +33,7 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     (seconds >= 0.0).then(|| Duration::from_secs_f64(seconds.min(RETRY_AFTER_MAX.as_secs_f64())))
 }
 
-/// The wait before retry number `retry` (from 0): `first`, doubled each time, and a little more.
+/// Returns the wait before retry number `retry` (from 0): `first`, doubled each time, with jitter.
 pub(super) fn backoff(first: Duration, retry: u32) -> Duration {
     first.mul_f64(2f64.powi(retry as i32) * rand::random_range(1.0..1.0 + JITTER_MAX))
 }

@@ -1,13 +1,13 @@
 //! Splits a byte stream into server-sent events.
 //!
-//! Contract: lines are cut on bytes (LF, CRLF, or CR alone), so a character split over packets stays whole;
-//! an event is the `data` of the lines up to an empty line, several joined by LF, and the type that it was given; a byte order
-//! mark before the first line, comments and every other field are skipped. The result does not depend on how the bytes were
-//! packeted. One event is bounded.
+//! Contract: lines are cut on bytes (LF, CRLF, or CR alone), so a character split over packets stays whole; an event is
+//! the `data` of the lines up to an empty line, several joined by LF, and its given type; a byte order mark before the
+//! first line, comments and every other field are skipped. The result does not depend on how the bytes were packeted.
+//! One event is bounded.
 
 /// The largest event, and so also the largest line, that a gateway may send.
 const EVENT_MAX_BYTES: usize = 1024 * 1024;
-/// The longest type of an event that is told apart from others.
+/// The longest type of an event that is distinguished from others.
 const EVENT_KIND_MAX_BYTES: usize = 64;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -26,7 +26,7 @@ pub(super) struct SseEvent<'a> {
 pub(super) struct SseSplitter {
     /// The beginning of a line whose end has not arrived.
     line: Vec<u8>,
-    /// The last byte was a CR: an LF that follows is of the same line end.
+    /// The last byte was a CR: an LF that follows belongs to the same line end.
     after_cr: bool,
     event: Event,
 }
@@ -37,13 +37,13 @@ struct Event {
     /// A line was read: no byte order mark can come any more.
     has_begun: bool,
     kind: Vec<u8>,
-    /// Its data lines, each followed by LF.
+    /// The data lines, each followed by LF.
     data: Vec<u8>,
 }
 
 impl SseSplitter {
-    /// Takes the next bytes and hands every event they complete to `on_event`, in order, until it
-    /// answers `false`; the rest of the bytes is then dropped.
+    /// Takes the next bytes and passes every event they complete to `on_event`, in order, until it returns `false`; the
+    /// rest of the bytes is then dropped.
     pub(super) fn push(
         &mut self,
         mut bytes: &[u8],
@@ -78,8 +78,10 @@ impl SseSplitter {
         Ok(())
     }
 
-    /// Hands over the event that the stream left unfinished when it ended: gateways exist that leave out the empty line
-    /// after their last event. Half an event looks the same; the reader has to tell.
+    /// Passes on the event that the stream left unfinished when it ended: some gateways leave out the empty line after
+    /// their last event.
+    ///
+    /// A truncated event looks the same; the caller has to distinguish them.
     pub(super) fn finish(mut self, mut on_event: impl FnMut(SseEvent<'_>) -> bool) {
         if self.event.take_line(&self.line).is_ok() {
             self.event.end(&mut on_event);
@@ -113,7 +115,7 @@ impl Event {
         Ok(false)
     }
 
-    /// Hands over an event that has data, and begins anew.
+    /// Passes on an event that has data, and resets it.
     fn end(&mut self, on_event: &mut impl FnMut(SseEvent<'_>) -> bool) -> bool {
         let goes_on = match self.data.split_last() {
             Some((_, data)) => on_event(SseEvent { kind: &self.kind, data }),

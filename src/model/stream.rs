@@ -1,13 +1,12 @@
 //! A reply while it streams in.
 //!
-//! Contract: [`ChatStream::next`] waits for the network only when there is nothing to give, gives
-//! everything that has arrived together, and answers `None` only after a complete reply: one with a finish
-//! reason at its end, however its stream ended then, one with a finish reason before that whose stream ended in order, or one with
-//! content and `[DONE]`. What arrived before an error is given
-//! before the error. It is cancel-safe: a dropped `next` loses nothing. Dropping the stream aborts
-//! the request.
+//! Contract: [`ChatStream::next`] waits for the network only when there is nothing to give, gives everything that has
+//! arrived together, and answers `None` only after a complete reply: one with a finish reason at its end, however its
+//! stream ended then, one with an earlier finish reason whose stream ended in order, or one with content and `[DONE]`.
+//! Deltas that arrived before an error are given before the error. `next` is cancel-safe: a dropped `next` loses
+//! nothing. Dropping the stream aborts the request.
 //!
-//! The cases that gateways differ in are decided in `spec/guide/providers.md`.
+//! `spec/guide/providers.md` decides the cases in which gateways differ.
 
 use super::chunk::Chunk;
 use super::error::{ModelError, excerpt, transport_detail};
@@ -23,13 +22,13 @@ use tokio::time::Instant;
 
 /// The most text that is gathered into one batch, so that a frame made of it stays small.
 const BATCH_MAX_BYTES: usize = 8 * 1024;
-/// How long the end of the body is waited for after `[DONE]`, aside, to reuse the connection.
+/// The background wait for the end of the body after `[DONE]`, to reuse the connection.
 const DRAIN_TIMEOUT_MS: u64 = 1_000;
-/// How long the rest of a stream is waited for after the finish reason: the usage comes with it or just after it.
+/// The wait for the rest of a stream after the finish reason: the usage comes with it or just after it.
 const REST_TIMEOUT_MS: u64 = 5_000;
 /// The largest answer that is not streamed.
 const WHOLE_MAX_BYTES: usize = 8 * 1024 * 1024;
-/// The header in which LiteLLM reports what a call cost.
+/// The header in which LiteLLM reports the cost of a call.
 const COST_HEADER: &str = "x-litellm-response-cost";
 
 /// A streamed reply. See the module's contract.
@@ -47,10 +46,10 @@ pub struct ChatStream {
 
 /// The form of an answer's body.
 enum Form {
-    /// Not known before its first byte that says something; these came before it.
+    /// Not known before the first significant byte; holds the bytes before that.
     Unknown(Vec<u8>),
     Events,
-    /// One completion as JSON, though a stream was asked for.
+    /// One completion as JSON, though a stream was requested.
     Whole(Vec<u8>),
 }
 
@@ -70,16 +69,16 @@ impl ChatStream {
         }
     }
 
-    /// The next deltas: everything that has already arrived, with neighbouring deltas of one kind
-    /// merged, without any timer. `None` after the end of a complete reply.
+    /// Returns the next deltas: everything that has already arrived, with neighbouring deltas of one kind merged,
+    /// without any timer. `None` after the end of a complete reply.
     pub async fn next(&mut self) -> Result<Option<Vec<Delta>>, ModelError> {
         while self.end.is_none() && self.deltas.is_empty() {
             let received = self.receive().await;
             self.take(received);
         }
         while self.end.is_none() && self.batch_bytes() < BATCH_MAX_BYTES {
-            // The connection's own task hands over one packet at a time; it has to run once for
-            // the next one to be seen. On an idle runtime this costs about a microsecond.
+            // The connection's own task hands over one packet at a time; it has to run once for the next one to be
+            // seen. On an idle runtime this costs about a microsecond.
             tokio::task::yield_now().await;
             let Some(received) = self.received_already() else {
                 break;
@@ -95,7 +94,7 @@ impl ChatStream {
         }
     }
 
-    /// The whole reply, after `next` returned `None`.
+    /// Returns the whole reply, after `next` returned `None`.
     pub fn into_reply(self) -> ModelReply {
         self.builder.into_reply()
     }
@@ -117,7 +116,7 @@ impl ChatStream {
         }
     }
 
-    /// The next bytes if they are there.
+    /// Returns the next bytes if they have arrived.
     fn received_already(&mut self) -> Option<Result<Option<Bytes>, ModelError>> {
         let received = self.response.as_mut()?.chunk().now_or_never()?;
         Some(received.map_err(cut_off))
@@ -142,14 +141,14 @@ impl ChatStream {
         }
     }
 
-    /// The end, when its marker was among the bytes.
+    /// Takes bytes; returns the end, when its marker was among them.
     fn take_bytes(&mut self, bytes: &[u8]) -> Result<Option<End>, ModelError> {
         let mut head = Vec::new();
         let bytes = match &mut self.form {
             Form::Unknown(begun) => {
                 begun.extend_from_slice(bytes);
                 let Some(form) = form_of(begun) else {
-                    // Blanks that keep a connection alive are not looked at again and again.
+                    // Blanks that keep a connection alive are not scanned again and again.
                     if begun.trim_ascii().is_empty() {
                         begun.clear();
                     }
@@ -176,8 +175,10 @@ impl ChatStream {
         taken.map(|is_done| is_done.then_some(End::Marked))
     }
 
-    /// The body ended by itself: a last event without its empty line still counts, half a one
-    /// means that the rest is missing. A whole completion is complete when it can be read. True: its end was marked.
+    /// Takes the end of the body. True: the end was marked.
+    ///
+    /// A last event without its empty line still counts; half an event means that the rest is missing. A whole
+    /// completion is complete when it can be parsed.
     fn take_end_of_body(&mut self) -> Result<bool, ModelError> {
         let (builder, deltas) = (&mut self.builder, &mut self.deltas);
         if let Form::Whole(whole) = &self.form {
@@ -195,7 +196,7 @@ impl ChatStream {
         }
     }
 
-    /// Whether the reply is complete, now that its stream has ended in order.
+    /// Checks that the reply is complete, now that its stream has ended in order.
     fn check_complete(&self, end: End) -> Result<(), ModelError> {
         let is_told = matches!(end, End::Marked) && self.builder.has_content();
         if !self.builder.has_finish_reason() && !is_told {
@@ -205,7 +206,7 @@ impl ChatStream {
         Ok(())
     }
 
-    /// A stream that breaks after its finish reason has said all that it had to say, unless it went on after it.
+    /// Accepts a stream that broke after its finish reason, unless content followed that reason.
     fn check_broken(&self, error: ModelError) -> Result<(), ModelError> {
         if !self.builder.has_ended() {
             return Err(error);
@@ -214,15 +215,15 @@ impl ChatStream {
         Ok(())
     }
 
-    /// Lets the connection return to the pool: it does so only when the body was read to its end,
-    /// and that may come a packet after `[DONE]`. The caller does not wait for it.
+    /// Returns the connection to the pool in the background: that needs the body read to its end, which may come a
+    /// packet after `[DONE]`. The caller does not wait for it.
     fn drain(&mut self) {
         let Some(mut response) = self.response.take() else {
             return;
         };
         tokio::spawn(async move {
             let rest = async { while let Ok(Some(_)) = response.chunk().await {} };
-            // Too late: the connection is closed instead, which is all the harm there is.
+            // After the timeout the connection is closed instead, at no other cost.
             let _ = tokio::time::timeout(Duration::from_millis(DRAIN_TIMEOUT_MS), rest).await;
         });
     }
@@ -237,7 +238,7 @@ impl ChatStream {
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The form of a body that begins with these bytes. `None`: they do not tell yet.
+/// Returns the form of a body that begins with these bytes. `None`: too few bytes.
 fn form_of(begun: &[u8]) -> Option<Form> {
     let begun = begun.trim_ascii_start();
     if begun.len() < BYTE_ORDER_MARK.len() && BYTE_ORDER_MARK.starts_with(begun) {
@@ -250,7 +251,7 @@ fn form_of(begun: &[u8]) -> Option<Form> {
     }
 }
 
-/// How a stream ended in order.
+/// The way in which a stream ended in order.
 #[derive(Clone, Copy)]
 enum End {
     Marked,
@@ -260,7 +261,7 @@ enum End {
 /// Takes one event; true for the end marker.
 fn take_event(builder: &mut ReplyBuilder, deltas: &mut Vec<Delta>, event: SseEvent<'_>) -> Result<bool, ModelError> {
     let mut data = event.data.strip_prefix(BYTE_ORDER_MARK).unwrap_or(event.data).trim_ascii();
-    // A proxy that makes events of events.
+    // Some proxies wrap events in events.
     while let Some(inner) = data.strip_prefix(b"data:") {
         data = inner.trim_ascii_start();
     }
@@ -284,7 +285,7 @@ fn take_event(builder: &mut ReplyBuilder, deltas: &mut Vec<Delta>, event: SseEve
     if event.kind == b"error" && !builder.has_ended() {
         return Err(ModelError::reported(data));
     }
-    // A comment, a sign of life, a word of a proxy: data without a part of the answer takes none of it away.
+    // Comments, keep-alives and proxies' notices hold no part of the answer, so skipping them loses nothing.
     let is_aside = match data.first() {
         Some(b'{') => false,
         Some(b'<') => !matches!(event.kind, b"" | b"message"),
@@ -308,7 +309,7 @@ fn take_each(
     Ok(false)
 }
 
-/// Takes a body that is JSON: one completion, which is marked as whole by its end, or chunks one after the other.
+/// Takes a body that is JSON: one completion, which its end marks as whole, or chunks one after the other.
 fn take_whole(builder: &mut ReplyBuilder, deltas: &mut Vec<Delta>, json: &[u8]) -> Result<bool, ModelError> {
     let Err(error) = take_json(builder, deltas, json) else { return Ok(true) };
     let ModelError::NotTheApi { .. } = error else { return Err(error) };
@@ -325,7 +326,7 @@ fn take_json(builder: &mut ReplyBuilder, deltas: &mut Vec<Delta>, json: &[u8]) -
         Ok(chunk) => return builder.take(&chunk, deltas),
         Err(error) => not_the_api(error),
     };
-    // Once more, after the defects are mended.
+    // Parsed again, after the defects are mended.
     let text = String::from_utf8_lossy(json);
     let mended = mend::mended(text.as_bytes());
     match Chunk::parse(mended.as_deref().unwrap_or(text.as_bytes())) {

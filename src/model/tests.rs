@@ -1,4 +1,4 @@
-//! The client against a real HTTP server that answers, byte for byte, what a test tells it.
+//! The client against a real HTTP server that sends the bytes that a test gives it.
 
 mod endings;
 mod refusals;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What the server does with one request.
+/// The server's answer to one request.
 enum Answer {
     /// Writes these bytes piece by piece and closes the connection.
     Bytes(Vec<Vec<u8>>),
@@ -21,13 +21,13 @@ enum Answer {
 struct Server {
     base_url: String,
     requests: Arc<Mutex<Vec<String>>>,
-    /// Told when a held connection was closed by the client.
+    /// Notified when the client has closed a held connection.
     left: Arc<tokio::sync::Notify>,
 }
 
 /// Answers one request after the other, each on a connection of its own, in the given order.
 async fn serve(answers: Vec<Answer>) -> Server {
-    // Another test may have installed it already.
+    // Another test may have installed the provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = Server {
@@ -273,7 +273,7 @@ async fn a_completion_that_is_not_streamed_is_a_reply() {
     }
 }
 
-/// The body of an answer in these pieces, which ends in order, or breaks.
+/// An answer with its body in pieces of this size, which ends in order, or breaks.
 fn chunked(body: &[u8], piece: usize, breaks: bool) -> Answer {
     let mut pieces = vec![CHUNKED_HEAD.as_bytes().to_vec()];
     for piece in body.chunks(piece) {

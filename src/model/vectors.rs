@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 use super::{Gateway, ModelError};
 
-/// The model that a gateway takes for its `/rerank` when it is told none.
+/// The model that gateways offer for `/rerank` by default.
 const RERANK_MODEL: &str = "rerank";
 
 impl Gateway {
-    /// The embeddings of some texts, in their order.
+    /// Returns the embeddings of some texts, in their order.
     pub async fn embed(&self, model: &str, texts: &[String]) -> Result<Vec<Vec<f32>>, ModelError> {
         #[derive(Deserialize)]
         struct Answer {
@@ -31,7 +31,7 @@ impl Gateway {
         Ok(answer.data.into_iter().map(|embedding| embedding.embedding).collect())
     }
 
-    /// Numbers of texts with how well they answer a query, best first.
+    /// Returns the indexes of texts with their relevance for a query, best first.
     pub async fn rerank(&self, query: &str, texts: &[String]) -> Result<Vec<(usize, f64)>, ModelError> {
         #[derive(Deserialize)]
         struct Answer {
@@ -49,7 +49,7 @@ impl Gateway {
         Ok(answer.results.into_iter().map(|ranked| (ranked.index, ranked.relevance_score)).collect())
     }
 
-    /// One call, without retries: whoever asks decides what to do without an answer.
+    /// Makes one call without retries: the caller decides how to go on without an answer.
     async fn ask<T: DeserializeOwned>(&self, endpoint: &str, body: &Value) -> Result<T, ModelError> {
         let answer = self.post(endpoint, body).await?;
         serde_json::from_slice(&answer).map_err(|error| ModelError::NotTheApi { detail: error.to_string() })

@@ -1,4 +1,4 @@
-//! The built-in tools that need configuration or the conversation: what is there, and calling it.
+//! The built-in tools that need configuration or the conversation: their list and the dispatch of calls.
 
 use std::{future::Future, pin::Pin, time::Duration};
 
@@ -14,7 +14,6 @@ use super::{
 };
 use crate::{agents::AuthLevel, limits};
 
-/// A built-in tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Builtin {
     FetchUrl,
@@ -36,14 +35,14 @@ pub struct Builtins {
 
 /// A message of the conversation as the model reads it.
 pub struct Said {
-    /// Where it stands: an older one has a smaller number.
+    /// The position in the conversation: older messages have smaller numbers.
     pub seq: u64,
     pub by_user: bool,
     pub at: String,
     pub text: String,
 }
 
-/// The newest messages before a place, newest first, and whether there are older ones.
+/// A page of messages before a position, newest first, and whether older ones exist.
 pub type Page<'a> = Pin<Box<dyn Future<Output = Result<(Vec<Said>, bool), String>> + Send + 'a>>;
 
 /// The conversation that a call belongs to.
@@ -51,12 +50,12 @@ pub trait History: Send + Sync {
     fn page(&self, before: Option<u64>, limit: usize) -> Page<'_>;
 }
 
-/// Names that no service can have, as these tools come and go with a conversation.
+/// Names that are refused for services, because these tools appear and disappear with a conversation.
 pub const RESERVED: [&str; 5] =
     ["knowledge_search", "conversation_history", "request_identity_intake", "request_choices", "submit_interaction"];
 
 impl Builtins {
-    /// The configured tools that an offer has room for.
+    /// Returns the configured tools that an [`Offer`] includes.
     pub fn offered(&self, offer: &Offer) -> Vec<Tool> {
         let configured = [
             (Builtin::FetchUrl, self.fetch_url.is_some()),
@@ -70,7 +69,7 @@ impl Builtins {
         configured.into_iter().filter(|(_, is_there)| *is_there).map(|(builtin, _)| builtin.tool()).collect()
     }
 
-    /// Calls one.
+    /// Calls a built-in tool.
     pub async fn call(&self, builtin: Builtin, arguments: &Value, context: &CallContext) -> ToolResult {
         let result = match (builtin, self) {
             (Builtin::RequestIdentityIntake | Builtin::RequestChoices, _) => {
@@ -197,7 +196,7 @@ impl Builtin {
     }
 }
 
-/// A text argument that has to be there.
+/// Returns a text argument, or an error when the argument is missing or blank.
 pub fn required<'a>(arguments: &'a Value, name: &str) -> Result<&'a str, String> {
     let text = arguments[name].as_str().map(str::trim).filter(|text| !text.is_empty());
     text.ok_or_else(|| format!("`{name}` is required."))

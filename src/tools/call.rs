@@ -1,4 +1,4 @@
-//! Calls one tool. Whatever happens, there is a result for the model; a turn never hangs on a tool.
+//! Calls one tool. Every call ends in a result for the model; a turn never hangs on a tool.
 
 use std::sync::Arc;
 
@@ -21,38 +21,37 @@ use crate::{
     limits,
 };
 
-/// What a provider is told of a call, in headers.
+/// The context of a call, sent to the provider in headers.
 pub struct CallContext {
     /// The idempotency key: stable over retries of the same call.
     pub call_id: String,
     pub org: String,
     pub conversation: Uuid,
     pub user: Uuid,
-    /// Who looks for knowledge.
+    /// The identity and the groups that knowledge is searched for.
     pub reader: Reader,
-    /// What came with the message, for tools alone, and what reads it.
+    /// The files of the message, which only tools get, and the reader of their contents.
     pub files: Vec<File>,
     pub reader_of_files: Arc<dyn ReadFiles>,
-    /// The conversation's messages.
     pub history: Arc<dyn History>,
     /// The form that the model asked for in words.
     pub asked: Option<Form>,
-    /// What the agent's configuration tells the tool, as JSON.
+    /// The tool's settings from the agent's configuration, as JSON.
     pub settings: Option<String>,
-    /// The claim under which the worker calls.
+    /// The epoch of the claim under which the worker calls.
     pub epoch: u64,
 }
 
-/// What the model is told of a call.
+/// The result of a call, as the model reads it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ToolResult {
     pub is_error: bool,
     pub text: String,
-    /// Documents that the result holds.
+    /// The documents that the result cites.
     pub grounding: Vec<Citation>,
-    /// What the visitor answered to a form, checked.
+    /// The visitor's validated answers to a form.
     pub values: Option<Map<String, Value>>,
-    /// A one-time password was asked for.
+    /// The challenge, when the tool asked for a one-time password.
     pub otp: Option<OtpChallenge>,
 }
 
@@ -65,14 +64,14 @@ impl ToolResult {
         Self { is_error: true, ..Self::ok(text.into()) }
     }
 
-    /// The result of a call that may or may not have happened.
+    /// Returns the result of a call that may or may not have taken effect.
     pub fn outcome_unknown() -> Self {
         Self::error("The outcome of this call is unknown: it may or may not have taken effect. It was not repeated.")
     }
 }
 
 impl Registry {
-    /// Calls a tool with the model's JSON text as arguments, in its canonical form.
+    /// Calls a tool with the canonical form of the model's JSON arguments.
     pub async fn call(&self, tool: &Tool, arguments: &str, context: &CallContext) -> ToolResult {
         let canonical = Arguments::parse(arguments).map(|arguments| (arguments.is_exact(), arguments.text()));
         let parsed = canonical.as_ref().map(|(_, text)| serde_json::from_str::<Map<String, Value>>(text));
@@ -114,7 +113,7 @@ impl Registry {
             ("Turnstream-User", context.user.to_string()),
             ("Turnstream-Epoch", context.epoch.to_string()),
         ];
-        // They are lent until the call is over.
+        // The files can be read until the call is over.
         let loan = self.lender.lend(&context.files, &context.reader_of_files);
         if !context.files.is_empty() {
             headers.push(("Turnstream-Files", ascii(&loan.told.to_string())));
@@ -149,7 +148,7 @@ impl Registry {
     }
 }
 
-/// JSON in ASCII letters, as headers need it.
+/// Returns JSON with every character but printable ASCII escaped, as headers need it.
 fn ascii(json: &str) -> String {
     let mut text = String::new();
     for letter in json.chars() {
@@ -161,7 +160,7 @@ fn ascii(json: &str) -> String {
     text
 }
 
-/// Cuts a result that is too long, and says so.
+/// Truncates a result that is too long, and appends a mark that says so.
 fn cut(text: &mut String) {
     const MARK: &str = "\n[cut: the result was too long]";
     if text.len() > limits::TOOL_RESULT_MAX_BYTES {

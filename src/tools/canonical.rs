@@ -1,8 +1,8 @@
-//! A call's arguments in one form: what a person is shown is what the tool gets.
+//! The canonical form of a call's arguments: the tool gets the same text that a person is shown.
 //!
-//! Models repeat keys, and parsers differ in which one counts. So the text of a model is read once, the last value of a key
-//! counts, keys are sorted, and everything that goes out or is shown is made of that. Numbers keep their digits: a long order
-//! number must not be rounded.
+//! Models repeat keys, and parsers differ in which one counts. So the model's text is parsed once, the last value of a
+//! key counts, keys are sorted, and every text that is sent or shown is made from that. Numbers keep their digits: a
+//! long order number must not be rounded.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,10 @@ use serde_json::value::RawValue;
 
 use crate::domain::title::is_hidden;
 
-/// Deepest nesting that is taken, as deep as other parsers go.
+/// The deepest nesting that is accepted, the same as in common parsers.
 const DEPTH_MAX: usize = 100;
-/// What stands in a description without quotes, besides letters, digits and spaces: nothing that could pass for the next field.
+/// Characters besides letters, digits and spaces that need no quotes in a description: none could pass for the next
+/// field.
 const PLAIN: &str = "-_.@/+#%&'?!";
 
 /// A JSON value with its numbers as they were written.
@@ -25,12 +26,12 @@ enum Node {
     Map(BTreeMap<String, Node>),
 }
 
-/// The arguments of a call.
+/// The arguments of a call, with sorted keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Arguments(BTreeMap<String, Node>);
 
 impl Arguments {
-    /// Reads a model's text; blank text is no arguments. `None`: it is not a JSON object.
+    /// Parses a model's text; blank text means no arguments. `None`: the text is not a JSON object.
     pub fn parse(text: &str) -> Option<Self> {
         let text = if text.trim().is_empty() { "{}" } else { text };
         let raw: &RawValue = serde_json::from_str(text).ok()?;
@@ -40,19 +41,19 @@ impl Arguments {
         }
     }
 
-    /// The canonical text.
+    /// Returns the canonical text.
     pub fn text(&self) -> String {
         let mut text = String::new();
         write_map(&self.0, &mut text);
         text
     }
 
-    /// Whether every whole number has few enough digits for parsers that hold numbers in 64 bits.
+    /// Returns whether every integer has few enough digits for parsers that hold numbers in 64 bits.
     pub fn is_exact(&self) -> bool {
         self.0.values().all(Node::is_exact)
     }
 
-    /// Each field in words: its name and its whole value.
+    /// Returns each field in words: its name and its whole value.
     fn fields(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(|(name, value)| {
             let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
@@ -93,8 +94,9 @@ impl Node {
     }
 }
 
-/// A call in words that a visitor understands: the tool, and all of its arguments with their whole values. Characters that are
-/// not seen are shown by their number, and a text that could pass for more than one field stands in quotes.
+/// Describes a call in words for a visitor: the tool, and all of its arguments with their whole values.
+///
+/// Hidden characters are shown by their code point, and a text that could pass for more than one field is quoted.
 pub fn describe(tool: &str, arguments: &str) -> String {
     let words = visible(&tool.replace(['_', '-'], " "));
     let mut letters = words.chars();
@@ -107,7 +109,7 @@ fn quoted(text: &str) -> String {
     visible(&serde_json::Value::from(text).to_string())
 }
 
-/// Text with its hidden characters by their number.
+/// Returns a text with its hidden characters escaped.
 fn visible(text: &str) -> String {
     let shown = text.chars().map(|c| match is_hidden(c) {
         true => format!("\\u{{{:x}}}", u32::from(c)),

@@ -1,12 +1,13 @@
-//! Which declarations of services count: whose a name and a subject are, and what guards them.
+//! The rules by which declarations of services count: ownership of names and subjects, and the guards of tools.
 //!
-//! Contract: a name or a subject stays with the service that declared it first, for as long as that is there and an hour more. A
-//! guard (approval, level, organisation, no repetition) is the strictest that was ever declared for the subject, or for the name
-//! as one organisation sees it, by any service; no registration makes it weaker. A worker that restarts begins anew, so a tool
-//! that matters is pinned in the agent's configuration, which counts before all of this.
+//! Contract: a name or a subject stays with the service that declared it first, for as long as that service is present
+//! and an hour more. A guard (approval, level, organisation, no repetition) is the strictest that any service ever
+//! declared for the subject, or for the name as one organisation sees it; no registration makes it weaker. A worker
+//! that restarts begins anew, so a tool that matters is pinned in the agent's configuration, which takes precedence
+//! over all of this.
 //!
-//! Where instances of one service declare a tool differently, every worker takes the declaration of the newest version, and of
-//! equal versions the one that comes first as text: never the one that happened to answer first. [`differing`] names such tools.
+//! Where instances of one service declare a tool differently, every worker takes the declaration of the newest version,
+//! and among equal versions the first one as text: never the first one to answer. [`differing`] names such tools.
 
 use std::{
     cmp::Reverse,
@@ -21,14 +22,15 @@ use crate::{agents::AuthLevel, limits, subjects};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Declared {
     pub service: String,
-    /// The service's version, as it says itself.
+    /// The version that the service reports.
     pub version: String,
     pub tool: Tool,
 }
 
 impl Declared {
-    /// What the newest version comes first by. One before a release (`1.2.0-rc.1`) is older than it; what stands after `+` is of
-    /// the build.
+    /// Returns the key that sorts the newest version first.
+    ///
+    /// A pre-release (`1.2.0-rc.1`) is older than its release; build metadata after `+` is ignored.
     fn newest_first(&self) -> impl Ord + use<> {
         let version = self.version.trim_start_matches(['v', 'V']).split('+').next().unwrap_or_default();
         let (release, before) =
@@ -48,10 +50,10 @@ impl Declared {
     }
 }
 
-/// A part of a declaration, by its name and as text.
+/// A part of a declaration: its name, and the function that returns it as text.
 type Aspect = (&'static str, fn(&Tool) -> String);
 
-/// Tools with differing declarations, and the fields that differ.
+/// Returns the tools with differing declarations, and the fields that differ.
 pub fn differing(declared: &[Declared]) -> Vec<Refused> {
     let mut named: BTreeMap<&str, Vec<&Declared>> = BTreeMap::new();
     for one in declared {
@@ -91,7 +93,7 @@ pub fn differing(declared: &[Declared]) -> Vec<Refused> {
     notices
 }
 
-/// A declaration that does not count, and why.
+/// A declaration that does not count, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Refused {
     pub service: String,
@@ -99,16 +101,16 @@ pub struct Refused {
     pub why: String,
 }
 
-/// Who may use a tool.
+/// The organisations that may use a tool.
 #[derive(Clone, Debug, PartialEq)]
 enum Whose {
     All,
     Org(String),
-    /// Two organisations claim it.
+    /// Two organisations claim the tool.
     Nobody,
 }
 
-/// What was declared most strictly.
+/// The strictest guards that were declared.
 #[derive(Clone, Debug)]
 struct Guard {
     confirm: bool,
@@ -117,21 +119,21 @@ struct Guard {
     whose: Whose,
 }
 
-/// The service that something belongs to.
+/// The service that a name or a subject belongs to.
 #[derive(Clone, Debug)]
 struct Holder {
     service: String,
     /// The subject behind a name.
     subject: String,
     seen: Instant,
-    /// The older, the smaller.
+    /// The age rank: older holders have smaller numbers.
     rank: u64,
 }
 
 /// A tool's name as one organisation sees it; `None` = all.
 type Name = (Option<String>, String);
 
-/// What was declared so far.
+/// The names, subjects and guards that were declared so far.
 #[derive(Default)]
 pub struct Claims {
     names: HashMap<Name, Holder>,
@@ -142,11 +144,11 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// The tools that count, those that were known first before others, and what is refused.
+    /// Returns the tools that count, oldest first, and the refused declarations.
     pub fn settle(&mut self, now: Instant, declared: &[Declared]) -> (Vec<Tool>, Vec<Refused>) {
         self.forget(now);
         declared.iter().for_each(|declared| self.tighten(declared));
-        // Those that hold something already say so before others can ask for it.
+        // Present holders renew their claims before other services can take them.
         let present: HashSet<(&str, &str)> = declared.iter().map(|d| (d.service.as_str(), subject(&d.tool))).collect();
         for holder in self.names.values_mut().chain(self.subjects.values_mut()) {
             if present.contains(&(holder.service.as_str(), holder.subject.as_str())) {
@@ -178,7 +180,7 @@ impl Claims {
         (tools, refused)
     }
 
-    /// Takes a declaration's guards in, whether it counts otherwise or not.
+    /// Adds a declaration's guards, also when the declaration does not count otherwise.
     fn tighten(&mut self, Declared { tool, .. }: &Declared) {
         let whose = tool.org.clone().map_or(Whose::All, Whose::Org);
         let guard = Guard { confirm: tool.confirm, level: tool.level, idempotent: tool.idempotent, whose };
@@ -196,7 +198,9 @@ impl Claims {
         }
     }
 
-    /// The tool with what guards it, and its rank; or why it is not offered. With both, it is offered where it is pinned.
+    /// Returns the tool with its guards and its rank, or the reason why the tool is not offered.
+    ///
+    /// A tool that is returned with a reason is offered only where it is pinned.
     fn claim(
         &mut self,
         now: Instant,
@@ -215,7 +219,7 @@ impl Claims {
         if of_service.len() > limits::TOOLS_PER_SERVICE {
             return Err(format!("a service has at most {} tools", limits::TOOLS_PER_SERVICE));
         }
-        // Pieces that are kept stay, however many come.
+        // Existing claims stay, however many new ones come.
         let is_held = self.names.contains_key(&name) && self.subjects.contains_key(&at);
         if !is_held && self.names.len().max(self.subjects.len()) >= limits::TOOL_CLAIMS_MAX {
             return Err("too many tools are known".into());
@@ -231,8 +235,8 @@ impl Claims {
             if of_name.service != *service {
                 why = Some(format!("the name belongs to the service `{}`", of_name.service));
             } else if of_name.subject != at {
-                // Anybody may call a service by another one's name, so a tool moves only where it is pinned, or when its old
-                // place has been gone for as long as a name is held.
+                // Any service may use another one's name, so a tool moves only where it is pinned, or when its old
+                // subject has been gone for as long as a name is held.
                 why = Some(format!("the service already has this tool at {}", of_name.subject));
             } else {
                 rank = of_name.rank;
@@ -251,7 +255,7 @@ impl Claims {
         Ok((rank, tool, why))
     }
 
-    /// Forgets who has what, where they are long away. Guards stay.
+    /// Drops the claims of services that have been away for too long. Guards stay.
     fn forget(&mut self, now: Instant) {
         let held = Duration::from_secs(limits::TOOL_HELD_SECS);
         let is_held = |holder: &Holder| now.saturating_duration_since(holder.seen) < held;
@@ -280,7 +284,8 @@ fn subject(tool: &Tool) -> &str {
     }
 }
 
-/// Why a subject can't be a tool's, or whose it is.
+/// Returns a tool's organisation, from its subject or else its declaration, or the reason why the subject can't be a
+/// tool's.
 pub fn org_of(subject: &str, declared: Option<String>) -> Result<Option<String>, String> {
     if !subjects::is_call(subjects::TOOL_CALLS, subject) {
         return Err(format!("the subject is not a literal one below `{}`", subjects::TOOL_CALLS));
@@ -298,7 +303,7 @@ mod tests {
 
     use super::*;
 
-    /// A tool of a service; with `confirm`, `admin`, `org …` in its marks.
+    /// A service's tool, with the guards `confirm`, `admin`, `org …` read from `marks`.
     fn declared(service: &str, name: &str, subject: &str, marks: &str) -> Declared {
         let org = marks.split_once("org ").map(|(_, org)| org.to_string());
         let tool = Tool {

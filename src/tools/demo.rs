@@ -16,11 +16,13 @@ use crate::{calls::is_signed, signing::PublicKey, subjects};
 pub struct DemoTool {
     _service: Service,
     calls: Endpoint,
-    /// Calls must be signed with it.
+    /// The key that calls must be signed with, if any.
     key: Option<PublicKey>,
 }
 
-/// Starts the service. Who looks for tools through the same connection afterwards finds it.
+/// Starts the service.
+///
+/// A later discovery through the same connection finds the tool.
 pub async fn start(client: Client, key: Option<PublicKey>) -> Result<DemoTool, async_nats::Error> {
     let service = client
         .service_builder()
@@ -45,7 +47,6 @@ pub async fn start(client: Client, key: Option<PublicKey>) -> Result<DemoTool, a
 }
 
 impl DemoTool {
-    /// Serves calls until the future is dropped.
     pub async fn serve(mut self) {
         while let Some(call) = self.calls.next().await {
             let is_genuine = self.key.as_ref().is_none_or(|key| is_signed(&call.message, key, Utc::now()));

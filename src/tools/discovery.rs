@@ -1,10 +1,10 @@
 //! Finds tool providers: NATS micro services with endpoints whose metadata says `tool: "true"`.
 //!
-//! Contract of [`run`]: a tool is in the registry within a second of its service's start, and gone within about a second of
-//! its end. (1) Ask all services to describe themselves, (2) take the answers as they come, (3) ask the server about the
-//! instances that stayed silent: only one that nobody serves any more is gone, a slow one is not, (4) wait for the next round.
-//! Anybody who may answer can say anything, so what a service says of itself is checked here, and held to what was said before by
-//! [`super::claims`].
+//! Contract of [`run`]: a tool is in the registry within a second of its service's start, and gone within about a
+//! second of its end. (1) Ask all services to describe themselves, (2) take the answers as they come, (3) ask the
+//! server about the silent instances: an instance without responders is gone, a slow one is not, (4) wait for the next
+//! round. Answers are not authenticated, so a service's description is validated here, and held to earlier declarations
+//! by [`super::claims`].
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{agents::AuthLevel, limits, log::bus::soon, subjects};
 
-/// What an instance of a micro service says of itself.
+/// The description that an instance of a micro service gives of itself.
 #[derive(Deserialize)]
 struct Info {
     name: String,
@@ -43,17 +43,17 @@ struct Endpoint {
     metadata: Option<HashMap<String, String>>,
 }
 
-/// The services that are there, by name and id of each instance.
+/// The services that are present, by name and id of each instance.
 pub struct Discovery {
     client: Client,
     inbox: String,
     answers: Subscriber,
     instances: HashMap<(String, String), Instance>,
     claims: Claims,
-    /// Instances that were heard of so far; those that answered first, in whatever order, are of one age.
+    /// The number of instances heard of so far; all instances of the first round count as equally old.
     heard: u64,
     is_first: bool,
-    /// What was refused and is in the log already.
+    /// Refusals and remarks that are logged already.
     told: HashSet<Refused>,
 }
 
@@ -61,34 +61,34 @@ pub struct Discovery {
 struct Instance {
     declared: Vec<Declared>,
     malformed: Vec<Refused>,
-    /// The parts that a tool is offered without.
+    /// Parts of declarations that are not offered.
     lost: Vec<Refused>,
-    /// The older, the smaller.
+    /// The age rank: older instances have smaller numbers.
     order: u64,
     heard_at: Option<Instant>,
 }
 
-/// The result of a look at all services.
+/// The result of a discovery round.
 pub struct Found {
     pub tools: Vec<Tool>,
     /// Declarations that do not count.
     pub refused: Vec<Refused>,
-    /// Tools that are offered otherwise than one of their declarations says.
+    /// Tools that are offered differently from one of their declarations.
     pub warnings: Vec<Refused>,
 }
 
-/// What came of an answer.
+/// The effect of an answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Heard {
-    /// The server says that there is no service at all.
+    /// The server reports that no service exists.
     Nobody,
     Same,
-    /// The instance says something else than before.
+    /// The instance's description has changed.
     News,
 }
 
 impl Discovery {
-    /// Nothing known yet.
+    /// Creates a discovery that knows no services.
     pub async fn new(client: Client) -> Result<Self, String> {
         let inbox = client.new_inbox();
         let answers = soon(client.subscribe(inbox.clone())).await?;
@@ -96,8 +96,9 @@ impl Discovery {
         Ok(Self { client, inbox, answers, instances, claims, heard: 0, is_first: true, told })
     }
 
-    /// Asks for the first time, and waits until the answers have ceased: a worker that takes work before it knows the
-    /// tools would refuse calls that a person has approved.
+    /// Asks for the first time, and waits until no more answers come.
+    ///
+    /// A worker that takes work before it knows the tools would refuse calls that a person has approved.
     pub async fn first(&mut self) -> Found {
         let end = Instant::now() + Duration::from_millis(limits::TOOLS_FIRST_MS);
         self.ask().await;
@@ -127,7 +128,7 @@ impl Discovery {
     }
 
     fn take(&mut self, info: Info) -> Heard {
-        // They become parts of a subject that this process publishes to.
+        // Name and id become tokens of a subject that this process publishes to.
         if !subjects::is_token(&info.name) || !subjects::is_token(&info.id) {
             return Heard::Same;
         }
@@ -150,7 +151,7 @@ impl Discovery {
             }
         }
         lost.truncate(limits::TOOLS_PER_SERVICE);
-        // What is too much is named once, and not kept.
+        // Excess declarations are named once, and not kept.
         declared.truncate(2 * limits::TOOLS_PER_SERVICE);
         malformed.truncate(limits::TOOLS_PER_SERVICE);
         self.heard += 1;
@@ -162,15 +163,15 @@ impl Discovery {
         if is_new { Heard::News } else { Heard::Same }
     }
 
-    /// Forgets the silent instances that nobody serves any more.
+    /// Forgets the silent instances that have no responders any more.
     async fn forget_the_gone(&mut self) {
         let patience = Duration::from_millis(limits::TOOLS_EVERY_MS);
-        // Longer than a round, so that who answers each time is not asked twice.
+        // Longer than a round, so that an instance that answers every round is not asked twice.
         let is_silent = |instance: &Instance| instance.heard_at.is_none_or(|at| at.elapsed() > patience * 3 / 2);
         let silent = self.instances.iter().filter(|(_, instance)| is_silent(instance));
         let checks = silent.map(|((name, id), _)| {
             let request = Request::new().timeout(Some(patience));
-            // An answer that the library is too slow to take says nothing of the service.
+            // An answer that the library is too slow to deliver says nothing of the service.
             let asked = timeout(2 * patience, self.client.send_request(subjects::service_ping(name, id), request));
             async move {
                 let answer = asked.await;
@@ -184,10 +185,10 @@ impl Discovery {
         }
     }
 
-    /// The tools of all instances that count, and remarks on them. A remark is logged the first time.
+    /// Returns the tools of all instances that count, and remarks on them. A remark is logged the first time.
     fn tools(&mut self) -> Found {
         let mut instances: Vec<(&(String, String), &Instance)> = self.instances.iter().collect();
-        // Workers that start at any time hear them in any order; the names are the same for all.
+        // Workers hear of the instances in different orders; the sort makes the outcome the same for all.
         instances.sort_by_key(|(key, instance)| (instance.order, *key));
         let instances: Vec<&Instance> = instances.into_iter().map(|(_, instance)| instance).collect();
         let declared: Vec<Declared> = instances.iter().flat_map(|instance| instance.declared.clone()).collect();
@@ -236,13 +237,13 @@ pub async fn run(registry: Registry, mut discovery: Discovery) {
     }
 }
 
-/// Longest version of a service that is kept.
+/// The longest version of a service that is kept.
 const VERSION_MAX_CHARS: usize = 64;
 
-/// A tool, and the parts that it is offered without.
+/// A tool, and the parts of its declaration that are not offered.
 type Offered = (Tool, Vec<String>);
 
-/// The tool that an endpoint declares, or what is wrong with it; `None`: it declares none.
+/// Returns the tool that an endpoint declares, or the error in its declaration. `None`: the endpoint is no tool.
 fn tool(endpoint: Endpoint) -> Option<Result<Offered, String>> {
     let metadata = endpoint.metadata?;
     (metadata.get("tool").map(String::as_str) == Some("true"))

@@ -1,4 +1,4 @@
-//! `fetch_url`: a public page's text for the model, under the guard of [`crate::fetch`].
+//! `fetch_url`: the text of a public page for the model, fetched through the guard of [`crate::fetch`].
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,6 @@ use crate::{
     fetch::Fetcher,
 };
 
-/// The tool.
 #[derive(Clone)]
 pub struct FetchUrl {
     pub fetcher: Fetcher,
@@ -23,7 +22,7 @@ impl FetchUrl {
         let content_type = if fetched.content_type.is_empty() { "text/plain" } else { &fetched.content_type };
         let form = Form::of_content_type(content_type)
             .ok_or_else(|| format!("Not read: the content type `{content_type}` is not understood."))?;
-        // Front matter on a strange page decides nothing here.
+        // Front matter of a foreign page has no effect here.
         let form = if form == Form::Markdown { Form::Plain } else { form };
         let read = self.reader.read(form, fetched.body.to_vec()).await;
         let page = read.map_err(|why| format!("Not read: {why}."))?.extracted;

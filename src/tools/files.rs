@@ -1,7 +1,9 @@
-//! Files of a message for the tool that is called with them: each under a subject of its own, for as long as the call runs.
+//! Files of a message for the tool that is called with them: each under a subject of its own, for as long as the call
+//! runs.
 //!
-//! A service of tools has no rights on the object store, which holds everybody's attachments. The subject that it is told is a
-//! capability: nothing else leads to the file, and it leads nowhere when the call is over. What is given out is clear, so no service has to know how contents are sealed.
+//! A service of tools has no rights on the object store, which holds the attachments of all users. The subject that the
+//! tool gets is a capability: no other subject leads to the file, and it stops working when the call is over. Contents
+//! are sent decrypted, so no service has to know how they are encrypted.
 
 use std::{
     collections::HashMap,
@@ -24,18 +26,18 @@ use crate::{
     subjects,
 };
 
-/// Reads an object's content; `None`: it is no longer there.
+/// Reads an object's content; `None`: the object no longer exists.
 pub trait ReadFiles: Send + Sync {
     fn read<'a>(&'a self, object: &'a Object) -> BoxFuture<'a, Result<Option<Bytes>, String>>;
 }
 
-/// Gives out files. Clones share what is lent.
+/// Serves files to tools. Clones share the files that are lent.
 #[derive(Clone)]
 pub struct Lender {
     client: Client,
     process: Uuid,
     lent: Arc<Mutex<HashMap<Uuid, Arc<Lent>>>>,
-    /// Room for contents, in bytes.
+    /// Memory budget for contents, in bytes.
     room: Arc<Semaphore>,
 }
 
@@ -46,15 +48,15 @@ struct Lent {
     content: OnceCell<(Bytes, OwnedSemaphorePermit)>,
 }
 
-/// The files of one call; they are taken back when it is dropped.
+/// The files of one call, withdrawn on drop.
 pub struct Loan {
     lender: Lender,
     tokens: Vec<Uuid>,
-    /// The files as the tool is told of them.
+    /// The description of the files that the tool gets.
     pub told: Value,
 }
 
-/// What a tool asks for.
+/// A tool's request for a part of a file.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Asked {
@@ -67,7 +69,7 @@ impl Lender {
         Self { client, process: Uuid::new_v4(), lent: Arc::default(), room }
     }
 
-    /// Lends the files of a message to a call.
+    /// Makes the files of a message readable for a call.
     pub fn lend(&self, files: &[File], reader: &Arc<dyn ReadFiles>) -> Loan {
         let mut loan = Loan { lender: self.clone(), tokens: Vec::new(), told: Value::Null };
         let told = files.iter().map(|file| {
@@ -110,7 +112,7 @@ impl Lender {
     }
 
     async fn answer(&self, message: Message) {
-        // This process answers at inboxes alone: a reply subject is where it publishes with its own rights.
+        // Only inboxes are answered: this process publishes to the reply subject with its own rights.
         let Some(reply) = message.reply.clone().filter(|reply| reply.starts_with(&subjects::inbox_prefix(""))) else {
             return;
         };

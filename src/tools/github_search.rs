@@ -10,11 +10,10 @@ use super::{
 };
 use crate::{fetch::Fetcher, limits};
 
-/// The tool.
 #[derive(Clone)]
 pub struct GitHubSearch {
     pub fetcher: Fetcher,
-    /// The API's base.
+    /// The base URL of the API.
     pub url: Url,
     pub token: Option<String>,
 }
@@ -25,7 +24,7 @@ struct Answer {
     items: Vec<Found>,
 }
 
-/// The fields of repositories, issues and code that tell what was found.
+/// The fields of repositories, issues and code that describe a hit.
 #[derive(Deserialize)]
 struct Found {
     html_url: String,

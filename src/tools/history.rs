@@ -1,4 +1,4 @@
-//! `conversation_history`: lets the model look further back in its own conversation than what it is given.
+//! `conversation_history`: lets the model read messages of its conversation that are older than its context.
 
 use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
-//! The tools that ask a visitor something: for their contact, or to choose.
+//! The tools that ask a visitor for contact data or for a choice.
 //!
-//! A client that shows forms is sent one, and the turn waits. Otherwise the model asks in words and passes the answer on with
-//! `submit_interaction`, under the same checks.
+//! A client that can show forms is sent a form, and the turn parks. Otherwise the model asks in words and passes the
+//! answer on with `submit_interaction`, under the same validation.
 
 use serde_json::{Map, Value, json};
 
@@ -13,7 +13,7 @@ use crate::domain::{
 
 const DEFAULT_REASON: &str = "to help you better";
 
-/// What a call of one of these tools asks, or what is wrong with its arguments. `supports`: what the client can show.
+/// Returns the form that a call asks for, or the error in its arguments. `supports`: the client's capabilities.
 pub fn ask(builtin: Builtin, arguments: &Value, supports: &[String]) -> Result<Ask, String> {
     let form = match builtin {
         Builtin::RequestIdentityIntake => Form::identity_intake(arguments)?,
@@ -25,7 +25,7 @@ pub fn ask(builtin: Builtin, arguments: &Value, supports: &[String]) -> Result<A
     Ok(Ask { form, reason: reason.unwrap_or(DEFAULT_REASON).to_string(), parks })
 }
 
-/// What the model is told when the client shows no form.
+/// Returns the result for the model when the client shows no form.
 pub fn in_words(builtin: Builtin, arguments: &Value) -> ToolResult {
     let form = match ask(builtin, arguments, &[]) {
         Ok(ask) => ask.form,
@@ -43,7 +43,7 @@ pub fn in_words(builtin: Builtin, arguments: &Value) -> ToolResult {
     }))
 }
 
-/// What a visitor said in words, passed on by the model; `asked`: the form that was asked for.
+/// Validates an answer that the visitor gave in words and the model passed on; `asked`: the form that was asked for.
 pub fn submit(arguments: &Value, asked: Option<&Form>) -> ToolResult {
     let Some(form) = asked else {
         return ToolResult::error("Nothing was asked of the visitor.");
@@ -60,7 +60,7 @@ pub fn submit(arguments: &Value, asked: Option<&Form>) -> ToolResult {
     }
 }
 
-/// The result of asking, for the model.
+/// Returns the result of a form for the model.
 pub fn answer(resolution: Resolution, values: Option<&Map<String, Value>>) -> ToolResult {
     ToolResult::ok(match resolution {
         Resolution::Submitted | Resolution::Approved => json!({ "status": "submitted", "values": values }),

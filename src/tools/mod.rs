@@ -1,10 +1,11 @@
-//! Tools: what the model may call.
+//! Tools that the model may call.
 //!
-//! - [`registry`]: which tools there are now, as a list in a fixed order.
-//! - [`discovery`]: finds the endpoints of NATS micro services that are tools.   - [`claims`]: which of them count.
+//! - [`registry`]: the current tools, as a list in a fixed order.
+//! - [`discovery`]: finds the endpoints of NATS micro services that are tools.
+//! - [`claims`]: decides which declarations of tools count.
 //! - [`schema`]: tools' arguments, in the form that models' interfaces take.
 //! - [`canonical`]: a call's arguments in the one form that is shown and sent.
-//! - [`call`]: calls one tool and makes a result of whatever happens.
+//! - [`call`]: calls one tool; every outcome becomes a result.
 //! - [`files`]: gives a tool the files that came with its call.
 //! - [`builtin`]: the built-in tools: [`fetch_url`], [`web_search`], [`github_search`], [`history`], [`interactions`].
 //! - [`mcp`]: tools of MCP servers.

@@ -1,4 +1,4 @@
-//! The tools that there are: built-in ones, those that discovery found last, those of MCP servers.
+//! The registry of tools: built-in ones, those of the latest discovery, those of MCP servers.
 
 use std::{
     collections::HashMap,
@@ -22,35 +22,35 @@ pub struct Tool {
     pub description: String,
     /// JSON Schema of the arguments.
     pub parameters: Value,
-    /// The only organisation that may use it; `None` = all.
+    /// The only organisation that may use the tool; `None` = all.
     pub org: Option<String>,
-    /// Waits for a person's approval.
+    /// The call waits for a person's approval.
     pub confirm: bool,
-    /// May be called again with the same idempotency key.
+    /// The call may be repeated with the same idempotency key.
     pub idempotent: bool,
-    /// What a visitor has to prove before it is called for them, by its service's own word.
+    /// The level of authentication that a visitor needs, as the tool's service declares it.
     pub level: AuthLevel,
     pub timeout: Duration,
-    /// Another service has its name or its subject: it is a tool only where an agent's configuration pins it.
+    /// Another service holds the name or the subject: the tool is offered only where an agent's configuration pins it.
     pub contested: bool,
     pub place: Place,
 }
 
 impl Tool {
-    /// Whether the tool asks visitors something, or passes their answer on.
+    /// Returns whether the tool asks visitors for input, or passes their answer on.
     pub fn asks_visitors(&self) -> bool {
         use Builtin::{RequestChoices, RequestIdentityIntake, SubmitInteraction};
         matches!(self.place, Place::Builtin(RequestChoices | RequestIdentityIntake | SubmitInteraction))
     }
 }
 
-/// What built-in tools a conversation has use for.
+/// The conditions of a conversation that decide which built-in tools are offered.
 pub struct Offer {
-    /// The conversation is longer than what the model is given.
+    /// The conversation is longer than the model's context.
     pub has_older: bool,
     /// Visitors may be asked for their contact or a choice.
     pub interactions: bool,
-    /// Something was asked in words and not answered yet.
+    /// A question that was asked in words is still open.
     pub asked_in_words: bool,
 }
 
@@ -58,21 +58,21 @@ impl Offer {
     const ALL: Self = Self { has_older: true, interactions: true, asked_in_words: true };
 }
 
-/// Where a tool runs.
+/// The place where a tool runs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Place {
     /// `knowledge_search`, in this process.
     Knowledge,
-    /// One that is built in, in this process.
+    /// Another built-in tool, in this process.
     Builtin(Builtin),
-    /// A NATS micro service's endpoint.
+    /// The endpoint of a NATS micro service.
     Endpoint { subject: String },
-    /// An MCP server's, by its own name there.
+    /// A tool of an MCP server, by the server's own name for it.
     Mcp { server: String, tool: String },
 }
 
 impl Tool {
-    /// Whether an organisation may use it.
+    /// Returns whether an organisation may use the tool.
     pub fn is_for(&self, org: &str) -> bool {
         self.org.as_ref().is_none_or(|only| only == org)
     }
@@ -90,26 +90,26 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A registry with the built-in tools; [`super::discovery::run`] and [`Mcp::run`] add the others.
+    /// Creates a registry with the built-in tools; [`super::discovery::run`] and [`Mcp::run`] add the others.
     pub fn new(caller: Caller, knowledge: Arc<dyn Retrieve>, builtins: Builtins, mcp: Mcp) -> Self {
         let lender = Lender::new(caller.client().clone());
         Self { caller, lender, knowledge, builtins, mcp, discovered: Arc::default() }
     }
 
-    /// Gives running tools the files of their calls, until the future is dropped.
+    /// Serves running tools the files of their calls, until the future is dropped.
     pub async fn lend(self) {
         self.lender.serve().await;
     }
 
-    /// The tools that an organisation may use in a conversation and that an agent may use, ordered by name.
+    /// Returns the tools that an organisation may use in a conversation and that an agent may use, ordered by name.
     ///
-    /// Of equal names the first counts, under the strictest guards of all ([`one_of_each`]), and there is an end to how many are
-    /// offered: first what is built in, then what is the organisation's own, then what is for all; services before MCP servers,
-    /// and what was known first before what came later.
+    /// Among equal names the first counts, under the strictest guards of all ([`one_of_each`]). The number is bounded,
+    /// in this order of precedence: built-in tools, then the organisation's own, then those for all; services before
+    /// MCP servers, and tools that were known earlier before later ones.
     pub fn offered(&self, org: &str, offer: &Offer, may_use: impl Fn(&Tool) -> bool) -> Vec<Tool> {
         let (discovered, mcp) = (self.discovered(), self.mcp.offered());
         let others = || discovered.iter().chain(&mcp).filter(|tool| tool.is_for(org));
-        // Where there is nothing to find, searching is not offered.
+        // Search is offered only where documents exist.
         let mut tools = if self.knowledge.is_empty(org) { vec![] } else { vec![knowledge_search()] };
         tools.extend(self.builtins.offered(offer));
         tools.extend(others().filter(|tool| tool.org.is_some()).cloned());
@@ -121,7 +121,7 @@ impl Registry {
         tools
     }
 
-    /// One of them by name, or one whose MCP server is away now: its call says so.
+    /// Finds a tool by name, also where its MCP server is down: the call then reports that.
     pub fn find(&self, org: &str, name: &str, may_use: impl Fn(&Tool) -> bool) -> Option<Tool> {
         let offered = self.offered(org, &Offer::ALL, &may_use).into_iter().find(|tool| tool.name == name);
         offered.or_else(|| self.mcp.missing(org, name).filter(may_use))
@@ -131,7 +131,7 @@ impl Registry {
         self.discovered.read().expect("no panic happens under this lock").clone()
     }
 
-    /// Replaces what discovery found before.
+    /// Replaces the discovered tools.
     pub fn set_discovered(&self, tools: Vec<Tool>) {
         if tools != *self.discovered() {
             let offered = tools.iter().filter(|tool| !tool.contested);
@@ -143,7 +143,7 @@ impl Registry {
     }
 }
 
-/// The first tool of each name, under the strictest guards that any of that name has.
+/// Returns the first tool of each name, under the strictest guards of all tools of that name.
 pub fn one_of_each(tools: Vec<Tool>) -> Vec<Tool> {
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut each: Vec<Tool> = Vec::new();
@@ -179,7 +179,7 @@ fn knowledge_search() -> Tool {
 }
 
 impl Tool {
-    /// Takes the guards of another tool of this name in. A built-in tool keeps its own guards.
+    /// Adds the guards of another tool of this name. A built-in tool keeps its own guards.
     fn tighten(&mut self, other: &Self) {
         if !matches!(self.place, Place::Knowledge | Place::Builtin(_)) {
             self.confirm |= other.confirm;
@@ -188,7 +188,7 @@ impl Tool {
         }
     }
 
-    /// Whether an agent's rule lets it be this tool: one that names a subject wants the tool there and no other.
+    /// Returns whether an agent's rule allows this tool: a rule with a subject allows the tool at that subject alone.
     pub fn fits_pin(&self, subject: Option<&str>) -> bool {
         match (subject, &self.place) {
             (Some(pinned), Place::Endpoint { subject }) => pinned == subject,

@@ -1,11 +1,11 @@
 //! Schemas of tools' arguments, in the form that every model's interface takes.
 //!
-//! Contract of [`normal`]: the result is an object with `properties`; every schema in it has one type, or alternatives (`anyOf`)
-//! of one type each and nothing beside them; there are no references, no `null`, and no keywords but those of [`keywords`]. What a
-//! schema says beyond that may be lost, so it may allow more than its tool does, which checks its arguments itself; it never
-//! allows fewer of the values that the tool needs. A schema that can't be brought into this form is an error, and costs its own tool alone.
-//! The work is bounded: by the size of the given schema, and by the bytes that are copied of it, for references can unfold to
-//! anything.
+//! Contract of [`normal`]: the result is an object with `properties`; every schema in it has one type, or alternatives
+//! (`anyOf`) of one type each and nothing beside them; there are no references, no `null`, and no keywords but those of
+//! [`keywords`]. Other constraints of a schema may be lost, so the result may allow more than its tool does, which
+//! validates its arguments itself; the result never allows fewer of the values that the tool needs. A schema that can't
+//! be brought into this form is an error, and costs its own tool alone. The work is bounded: by the size of the given
+//! schema, and by the bytes that are copied from it, for references can unfold without end.
 
 mod alternatives;
 mod keywords;
@@ -16,29 +16,29 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-/// Deepest nesting that is described; below it anything is allowed.
+/// The deepest nesting that is described; below it any value is allowed.
 const DEPTH_MAX: usize = 24;
-/// Longest key of a property.
+/// The longest key of a property.
 const KEY_MAX_CHARS: usize = 64;
-/// Schemas within one that are looked at: far more than fit into the largest that is taken.
+/// The number of visited subschemas: far more than fit into the largest accepted schema.
 const NODES_MAX: usize = 10_000;
 /// The largest given schema, as a multiple of the largest result: definitions may be unused.
 const GIVEN_TIMES: usize = 8;
-/// The bytes that are copied, as such a multiple: alternatives are united, so less may be left.
+/// The bytes that are copied, as such a multiple: alternatives are united, so the result may be smaller.
 const COPIED_TIMES: usize = 4;
-/// The bytes of a schema beside its texts.
+/// The size of a schema without its texts.
 const NODE_BYTES: usize = 16;
-/// Losses that are named for one schema.
+/// The number of losses that are reported for one schema.
 const LOST_MAX: usize = 16;
 
-/// A schema in the form that every interface takes, and the losses on the way that its author should know.
+/// A normalised schema, and the losses that its author should know.
 #[derive(Debug, PartialEq)]
 pub struct Normal {
     pub schema: Value,
     pub lost: Vec<String>,
 }
 
-/// Brings a schema into the form that every interface takes, in at most `max_bytes`. The error says why it can't be.
+/// Brings a schema into the form that every interface takes, in at most `max_bytes`. The error gives the reason.
 pub fn normal(schema: &Value, max_bytes: usize) -> Result<Normal, String> {
     if size(schema) > GIVEN_TIMES * max_bytes {
         return Err("the schema is too large".into());
@@ -57,19 +57,19 @@ pub fn normal(schema: &Value, max_bytes: usize) -> Result<Normal, String> {
 }
 
 struct Work<'a> {
-    /// Where references lead.
+    /// The target of references.
     root: &'a Value,
     lost: Vec<String>,
-    /// References that are being resolved: one within itself allows anything.
+    /// References that are being resolved: a recursive one allows any value.
     open: Vec<String>,
-    /// Schemas that were looked at.
+    /// The number of visited schemas.
     nodes: usize,
-    /// Bytes that may still be copied.
+    /// The bytes that may still be copied.
     left: usize,
 }
 
 impl<'a> Work<'a> {
-    /// A schema within another one: it has a type or alternatives.
+    /// Normalises a nested schema: the result has a type or alternatives.
     fn schema(&mut self, schema: &'a Value, depth: usize) -> Result<Value, String> {
         let loose = match schema {
             Value::Object(given) => self.loose(given, depth)?,
@@ -82,7 +82,7 @@ impl<'a> Work<'a> {
         Ok(typed)
     }
 
-    /// A schema with everything in it; without a type where it allows any.
+    /// Normalises a schema with its subschemas; the result has no type where any value is allowed.
     fn loose(&mut self, given: &'a Map<String, Value>, depth: usize) -> Result<Map<String, Value>, String> {
         self.nodes += 1;
         if self.nodes > NODES_MAX {
@@ -117,7 +117,7 @@ impl<'a> Work<'a> {
         Ok(alternatives::chosen(normal, all))
     }
 
-    /// The schema that a reference leads to.
+    /// Resolves a reference to its normalised schema.
     fn reference(&mut self, reference: &str, depth: usize) -> Result<Map<String, Value>, String> {
         let found = reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
         if self.open.iter().any(|open| open == reference) {
@@ -138,7 +138,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// The keywords of a schema itself, without references and alternatives.
+    /// Returns the keywords of a schema itself, without references and alternatives.
     fn own(&mut self, given: &'a Map<String, Value>, depth: usize) -> Result<Map<String, Value>, String> {
         let kinds = keywords::kinds(given);
         match kinds.as_slice() {
@@ -186,7 +186,7 @@ impl<'a> Work<'a> {
         let mut is_dropped =
             given.get("patternProperties").and_then(Value::as_object).is_some_and(|all| !all.is_empty());
         for (key, property) in properties.into_iter().flatten() {
-            // The oldest drafts have it there.
+            // The oldest drafts have `required` in the property.
             if property.get("required") == Some(&Value::Bool(true)) {
                 wanted.insert(key);
             }
@@ -211,7 +211,7 @@ impl<'a> Work<'a> {
         }
         normal.insert("properties".into(), kept.into());
         match given.get("additionalProperties") {
-            // Values that were left out are still allowed.
+            // Values of dropped properties stay allowed.
             Some(Value::Bool(false)) if !is_dropped => drop(normal.insert("additionalProperties".into(), false.into())),
             Some(other @ Value::Object(_)) if !is_dropped => {
                 let other = self.schema(other, depth)?;
@@ -222,7 +222,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// The items of an array: one schema, also for a tuple.
+    /// Returns the items of an array: one schema, also for a tuple.
     fn items(&mut self, given: &'a Map<String, Value>, depth: usize) -> Result<Value, String> {
         let tuple = match list(given, "prefixItems") {
             [] => list(given, "items"),
@@ -258,7 +258,7 @@ impl<'a> Work<'a> {
     }
 }
 
-/// The root: an object, with its alternatives put together to one.
+/// Returns the root: an object, with its alternatives merged into one.
 fn root(mut loose: Map<String, Value>) -> Result<Map<String, Value>, String> {
     if let Some(Value::Array(all)) = loose.remove("anyOf") {
         let objects: Vec<Map<String, Value>> = all.into_iter().filter_map(into_map).filter(is_object).collect();
@@ -277,7 +277,7 @@ fn root(mut loose: Map<String, Value>) -> Result<Map<String, Value>, String> {
     Ok(loose)
 }
 
-/// The elements of a list in a schema.
+/// Returns the elements of a list in a schema.
 fn list<'a>(given: &'a Map<String, Value>, name: &str) -> &'a [Value] {
     given.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
@@ -293,7 +293,7 @@ fn into_map(value: Value) -> Option<Map<String, Value>> {
     }
 }
 
-/// About as many bytes as a value has as text. Values come from a parser that bounds their depth.
+/// Returns the approximate size of a value as text. Values come from a parser that bounds their depth.
 fn size(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) => 4,
@@ -304,13 +304,13 @@ fn size(value: &Value) -> usize {
     }
 }
 
-/// Whether interfaces take a property's name.
+/// Returns whether interfaces accept a property's name.
 fn is_key(key: &str) -> bool {
     let is_legal = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     !key.is_empty() && key.len() <= KEY_MAX_CHARS && key.chars().all(is_legal)
 }
 
-/// The beginning of a text, for a log.
+/// Returns the beginning of a text, for a log.
 fn head(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(40).collect()
 }

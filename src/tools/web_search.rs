@@ -8,11 +8,10 @@ use url::Url;
 use super::builtin::required;
 use crate::{fetch::Fetcher, limits};
 
-/// The tool.
 #[derive(Clone)]
 pub struct WebSearch {
     pub fetcher: Fetcher,
-    /// Asked with `q` and `format=json`; answers `{"results": [{"title", "url", "content"}]}`.
+    /// The search URL: called with `q` and `format=json`, it returns `{"results": [{"title", "url", "content"}]}`.
     pub url: Url,
     pub key: Option<String>,
 }
@@ -47,13 +46,13 @@ impl WebSearch {
     }
 }
 
-/// The header with a token, if there is one.
+/// Returns the header with a token, if there is one.
 pub fn bearer(token: Option<&str>) -> HeaderMap {
     let value = token.and_then(|token| format!("Bearer {token}").parse().ok());
     HeaderMap::from_iter(value.map(|value| (AUTHORIZATION, value)))
 }
 
-/// As much of a text as an overview needs.
+/// Returns as much of a text as an overview needs.
 pub fn shortened(text: Option<&str>) -> Option<String> {
     text.map(|text| text.chars().take(limits::SEARCH_EXCERPT_CHARS).collect())
 }

@@ -1,4 +1,4 @@
-//! What an exploration must come upon, so that its invariants are not held by a world in which nothing happens.
+//! The states that an exploration must reach, so that its invariants are not held by a world in which nothing happens.
 
 use turnstream::domain::event::Resolution;
 
@@ -9,7 +9,7 @@ use crate::{
     words::{Reply, Statement, What, Word},
 };
 
-/// Something that a state shows.
+/// A named condition on a state.
 #[derive(Clone, Copy)]
 pub struct Sight(pub &'static str, pub fn(&Checked, &State) -> bool);
 

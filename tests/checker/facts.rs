@@ -1,6 +1,7 @@
-//! What a log says, told by a second, smaller reading of it: the judge of the real fold.
+//! A second, smaller reading of the log: the judge of the real fold.
 //!
-//! It shares no code with `domain`, knows only ids and numbers, and notes every event that should not have been appended.
+//! The reading shares no code with `domain`, knows only ids and numbers, and notes every event that should not have
+//! been appended.
 
 use turnstream::domain::{Conversation, Event, Recorded, event::Resolution};
 use uuid::Uuid;
@@ -13,12 +14,12 @@ use crate::{
 /// A log's facts.
 #[derive(Clone, Default)]
 pub struct Facts {
-    /// Requested and not void, and ended: a bit for each turn.
+    /// Turns that were requested and are not void, and turns that have ended: a bit for each turn.
     requested: u8,
     ended: u8,
     active: Option<Active>,
     parks: Vec<Park>,
-    /// How often the active turn's item was claimed and not given back.
+    /// The number of claims of the active turn's item that were not given back.
     pub claims: u32,
     pub void_requests: u32,
 }
@@ -66,12 +67,12 @@ impl Facts {
         self.active.as_ref()?.park
     }
 
-    /// Every park there was, by its epoch.
+    /// All parks so far, by their epochs.
     pub fn parks(&self) -> impl Iterator<Item = Seq> {
         self.parks.iter().map(|park| park.epoch)
     }
 
-    /// Whether a person approved this call when asked about it.
+    /// Returns whether a person approved this call when asked about it.
     pub fn is_approved(&self, turn: TurnNo, call: CallNo) -> bool {
         let own = |park: &&Park| park.turn == turn && park.call == call;
         self.parks.iter().find(own).is_some_and(|park| park.resolution == Some(Resolution::Approved))
@@ -149,7 +150,7 @@ impl Facts {
         }
     }
 
-    /// The active turn, if the event is about it; an event about another one should not be there.
+    /// Returns the active turn, if the event belongs to it; an event of another turn is noted as a breach.
     fn own(&mut self, id: Uuid, broken: &mut Broken) -> Option<&mut Active> {
         let turn = words::turn_no(id);
         if self.has_ended(turn) {
@@ -181,7 +182,7 @@ impl Facts {
         self.active.take_if(|active| active.turn == turn);
     }
 
-    /// Whether the real fold says the same.
+    /// Returns whether the real fold agrees.
     pub fn agree_with(&self, fold: &Conversation) -> bool {
         let ended = fold.finished.iter().fold(0, |ended, turn| ended | bit(words::turn_no(turn.id)));
         let active = match (&self.active, &fold.turn) {

@@ -1,8 +1,8 @@
-//! What must hold in every state, by name.
+//! The invariants of every state, by name.
 
 use std::fmt;
 
-/// An invariant; the name is what a failure shows.
+/// An invariant; its name is shown by a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invariant {
     OneEnd,
@@ -24,7 +24,6 @@ pub enum Invariant {
 
 use Invariant::*;
 
-/// Every invariant.
 pub const ALL: [Invariant; 15] = [
     OneEnd,
     NothingAfterTheEnd,

@@ -1,8 +1,8 @@
 //! The log in the model: the contract of `log::EventLog` as a persistent list, with the real fold at every event.
 //!
-//! A log is shared by all states that hold it and made once, so `decide`'s event is folded by the real `evolve` and judged
-//! by [`Facts`] once for every distinct log, not once for every state. [`Deciding`] is `Conversations::execute` over
-//! `NatsLog::append`, with every request to the log a step of its own.
+//! A log is shared by all states that hold it and made once, so `decide`'s event is folded by the real `evolve` and
+//! judged by [`Facts`] once for every distinct log, not once for every state. [`Deciding`] is `Conversations::execute`
+//! over `NatsLog::append`, with every request to the log a step of its own.
 
 use std::{
     collections::HashMap,
@@ -23,17 +23,17 @@ use crate::{
 /// The id of an event, kept over the retries of its decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Id {
-    /// Of a request: the turn's own, so that a client's retry on another edge has it too.
+    /// A request's: the turn's own id, so that a client's retry on another edge has the same one.
     Request(TurnNo),
-    /// Of another command of a person: a nonce.
+    /// Another command of a person: a nonce.
     Deed(u8),
-    /// Of a deadline that came the n-th time.
+    /// The n-th firing of a deadline.
     Due(Seq, u8),
-    /// Of a worker's decision: a nonce for each delivery, and a count.
+    /// A worker's decision: a nonce for each delivery, and a count.
     Run { item: Seq, delivery: u8, decision: u8 },
 }
 
-/// An event on its way to the log: what was decided on the fold of the log up to `at`, which is the expected sequence.
+/// An event on its way to the log, decided on the fold of the log up to `at`, which is the expected sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pending {
     pub at: Seq,
@@ -75,7 +75,7 @@ impl Log {
         self.0.as_ref().map_or(Broken::default(), |node| node.broken)
     }
 
-    /// What its writers said, the newest first.
+    /// The words of the log's writers, newest first.
     pub fn words(&self) -> impl Iterator<Item = Word> {
         self.prefixes().filter_map(|log| log.0.as_ref()).map(|node| node.pending.word)
     }
@@ -94,12 +94,12 @@ impl Log {
         log
     }
 
-    /// Every prefix, the longest first.
+    /// Every prefix, longest first.
     pub fn prefixes(&self) -> impl Iterator<Item = &Log> {
         std::iter::successors(Some(self), |log| log.0.as_ref().map(|node| &node.before))
     }
 
-    /// The event with this id: what it was appended after, and its sequence.
+    /// Finds the event with this id; returns its expected sequence and its own.
     fn find(&self, id: Id) -> Option<(Seq, Seq)> {
         let pending = |log: &Log| log.0.as_ref().map(|node| node.pending).filter(|pending| pending.id == id);
         self.prefixes().find_map(|log| pending(log).map(|pending| (pending.at, log.last())))
@@ -134,7 +134,7 @@ impl fmt::Debug for Log {
 
 /// The log's server.
 pub struct Server {
-    /// Whether events are known by their ids: false = the dedupe window is over.
+    /// Events are deduplicated by their ids; false = the dedupe window is over.
     pub window: bool,
     pub mutation: Option<Mutation>,
     made: Mutex<HashMap<u64, Log>>,
@@ -151,7 +151,7 @@ impl Server {
         Self { window, mutation, made: Mutex::default() }
     }
 
-    /// Distinct logs that were made.
+    /// The number of distinct logs that were made.
     pub fn logs(&self) -> usize {
         self.made.lock().expect("no panic happens under this lock").len()
     }
@@ -168,7 +168,7 @@ impl Server {
         Verdict::Stored
     }
 
-    /// A request arrives whose sender does not wait any more.
+    /// A request arrives after its sender has stopped waiting.
     pub fn land(&self, log: &mut Log, pending: Pending, hour: u8) {
         let _ = self.offer(log, pending, hour);
     }
@@ -210,7 +210,7 @@ fn node(before: &Log, pending: Pending, hour: u8, hash: u64) -> Node {
     Node { hash, before: before.clone(), pending, recorded, fold, facts, broken }
 }
 
-/// The fold as a process has it that read the prefix from the bucket of folds.
+/// The fold of a process that has read the prefix from the bucket of snapshots.
 fn from_cache(prefix: &Conversation, recorded: &Recorded) -> Conversation {
     let form = serde_json::to_vec(prefix).expect("a fold is JSON");
     let mut fold: Conversation = serde_json::from_slice(&form).expect("a fold is read as it was written");
@@ -218,7 +218,7 @@ fn from_cache(prefix: &Conversation, recorded: &Recorded) -> Conversation {
     fold
 }
 
-/// What the core decides; a worker's record without a decision is the event itself, for the mutation that asks no one.
+/// The core's decision; for the mutation that skips `decide`, a worker's undecided record is the event itself.
 fn decided(state: &Conversation, word: Word) -> Result<Event, Refusal> {
     let command = word.command(state);
     match (decide(state, &command), command) {
@@ -231,15 +231,15 @@ fn decided(state: &Conversation, word: Word) -> Result<Event, Refusal> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Deciding {
     pub pending: Pending,
-    /// A try before this one was not answered.
+    /// An earlier attempt was not answered.
     pub tried: bool,
     duplicate: bool,
 }
 
-/// How a command ended.
+/// The way in which a command ended without an event.
 pub enum Stop {
     Refused,
-    /// Again and again a duplicate: the answer is that storage is busy.
+    /// Repeatedly a duplicate: the answer is that storage is busy.
     Contended,
 }
 
@@ -254,7 +254,7 @@ impl Deciding {
         Ok(Self { pending, tried: false, duplicate: false })
     }
 
-    /// A try that is answered. `None`: the command was decided again on the new state.
+    /// An attempt that is answered. `None`: the command was decided again on the new state.
     pub fn append(&mut self, server: &Server, log: &mut Log, hour: u8) -> Option<Result<Seq, Stop>> {
         let expected = self.pending.at;
         let own = |prev: Seq| prev == expected || server.mutation == Some(Mutation::TwinTaken);

@@ -1,32 +1,35 @@
 //! The core, checked exhaustively: every order of steps and faults within the bounds of each world.
 //!
-//! `stateright` explores a model of one conversation breadth-first. What the product decides is decided by the product:
-//! the model runs the real `domain::{decide, evolve, next_step}`. What is around them is modelled in small steps, cut where
-//! another actor, a crash or a lost message can come between:
+//! `stateright` explores a model of one conversation breadth-first. The product's decisions are made by the product
+//! itself: the model runs the real `domain::{decide, evolve, next_step}`. Their surroundings are modelled in small
+//! steps, cut where another actor, a crash or a lost message can come between:
 //!
-//! - the log ([`log`]): append on an expected sequence, known ids, lost acks, requests that arrive late or never, and the
-//!   retries of `Conversations::execute` and `NatsLog::append` over it;
-//! - the consumer of work items ([`state`]): delivery, redelivery to a second worker while the first is only slow, ack, nak;
-//! - workers ([`worker`]): two runs of `worker::run`, from claim to exit, with looks at the log, crashes and hand-overs; a
-//!   crash can come between intent, call, result, park, deadline and ack;
+//! - the log ([`log`]): append on an expected sequence, known ids, lost acks, requests that arrive late or never, and
+//!   the retries of `Conversations::execute` and `NatsLog::append` over it;
+//! - the consumer of work items ([`state`]): delivery, redelivery to a second worker while the first is only slow, ack,
+//!   nak;
+//! - workers ([`worker`]): two runs of `worker::run`, from claim to exit, with looks at the log, crashes and
+//!   hand-overs; a crash can come between intent, call, result, park, deadline and ack;
 //! - people ([`people`]): two edges with `send_message` from a stale cache and its retry, `confirm_tool_action` for any
-//!   prompt that was ever shown, `cancel`, another session; deadlines that come at any time, and again when dealt with;
+//!   prompt that was ever shown, `cancel`, another session; deadlines that fire at any time, and again after they were
+//!   settled;
 //! - the model's answers: the final one, a call that must not be repeated, gated calls, a gated one beside a free one.
 //!
-//! [`facts`] reads each log a second time with other code and judges the fold by it. [`invariants`] lists what must hold,
-//! and is told of each breach where it happens. When nothing is left to do but for people, deadlines and faults, every
-//! turn must have ended or wait with its deadline set. No path goes on for ever, so that is the liveness of the core.
+//! [`facts`] reads each log a second time with other code and judges the fold by it. [`invariants`] lists the
+//! invariants, and each breach is noted where it happens. When only people, deadlines and faults can act, every turn
+//! must have ended or wait with its deadline set. No path goes on for ever, so that is the liveness of the core.
 //!
-//! Not modelled: time but for one `not_after`, tokens and frames, the contents of messages, sizes, several conversations,
-//! the cached folds in the bucket (but every fold is also continued from its stored form), the NATS server's own faults
-//! beyond late and lost messages, clocks that disagree.
+//! Not modelled: time but for one `not_after`, tokens and frames, the contents of messages, sizes, several
+//! conversations, the snapshots in the bucket (but every fold is also continued from its stored form), the NATS
+//! server's own faults beyond late and lost messages, clocks that disagree.
 //!
 //! [`worlds`] holds the bounds. Measured states: takeovers 248,258; hand-overs 560,802; approvals 338,230; decisions
-//! 110,649; cancels 485,428; successions 97,509; requests 484,415; requests after the dedupe window 64,980; poison 225,305.
-//! Each world also names what its exploration must come upon ([`coverage`]), so that none holds for lack of events.
+//! 110,649; cancels 485,428; successions 97,509; requests 484,415; requests after the dedupe window 64,980; poison
+//! 225,305. Each world also names the states that its exploration must reach ([`coverage`]), so that no invariant holds
+//! for lack of events.
 //!
-//! [`mutation`] lists faults of the product's logic. A test for each shows that the checker catches it; with `--nocapture`
-//! it prints the shortest way there that it found.
+//! [`mutation`] lists faults of the product's logic. A test for each shows that the checker catches it; with
+//! `--nocapture` it prints the shortest path to the breach that it found.
 
 mod coverage;
 mod facts;
@@ -52,13 +55,13 @@ use crate::{
 
 const THREADS: usize = 2;
 
-/// Explores a world to its end: every invariant holds in every state, and everything is seen that must be.
+/// Explores a world to its end: every invariant holds in every state, and all required states are reached.
 fn explore(world: World) {
     let name = world.name;
     let checker = Checked::new(world, None).checker().threads(THREADS).spawn_bfs().join();
     let (states, transitions) = (checker.unique_state_count(), checker.state_count());
     let logs = checker.model().rules.server.logs();
-    // Past the test harness, which keeps the output of tests that pass to itself.
+    // Straight to stderr: the test harness captures the output of passing tests.
     let _ = writeln!(
         std::io::stderr(),
         "{name}: {states} states, {transitions} transitions, {logs} logs, depth {}",
@@ -67,7 +70,7 @@ fn explore(world: World) {
     checker.assert_properties();
 }
 
-/// Explores a world that goes wrong until these invariants are seen to break.
+/// Explores a mutated world until these invariants are seen to break.
 fn break_by(mutation: Mutation, world: World, expected: &[Invariant]) {
     let names: BTreeSet<_> = expected.iter().map(|invariant| invariant.name()).collect();
     let checked = Checked::new(world, Some(mutation));

@@ -13,7 +13,7 @@ use crate::{
     worker::{self, Phase, Run},
 };
 
-/// What may happen in one exploration.
+/// The bounds of one exploration.
 #[derive(Clone)]
 pub struct World {
     pub name: &'static str,
@@ -23,17 +23,17 @@ pub struct World {
     pub faults: Faults,
     /// See [`Server::window`].
     pub window: bool,
-    /// What the exploration must come upon.
+    /// The conditions that the exploration must reach.
     pub sights: &'static [Sight],
 }
 
-/// A world and how it goes wrong, if it does.
+/// A world, with its mutation if there is one.
 pub struct Checked {
     pub world: World,
     pub rules: Rules,
 }
 
-/// What the actors go by.
+/// The rules that the actors follow.
 pub struct Rules {
     pub server: Server,
     pub max_model_calls: u32,
@@ -53,7 +53,7 @@ pub enum Action {
     /// An edge's or the deadline's request reaches the log, and its answer the sender.
     Send(Actor),
     Deliver(Seq),
-    /// A worker goes on; the number tells which tool answers, if that matters.
+    /// A worker goes on; the number selects the tool that answers, if that matters.
     Step(usize, u8),
     Reply(usize, Reply),
     Look(usize),
@@ -66,7 +66,7 @@ pub enum Action {
     GiveUp(Actor),
     Land(usize),
     Hour,
-    /// Nothing goes on by itself.
+    /// No part of the system can go on by itself.
     Quiet,
 }
 
@@ -77,7 +77,7 @@ impl Checked {
         Self { world, rules }
     }
 
-    /// What goes on by itself.
+    /// Adds the actions of the product itself.
     fn system(&self, state: &State, actions: &mut Vec<Action>) {
         for (slot, edge) in state.edges.iter().enumerate() {
             if edge.deciding().is_some() {
@@ -104,7 +104,7 @@ impl Checked {
         }
     }
 
-    /// What people and deadlines do.
+    /// Adds the actions of people and deadlines.
     fn outside(&self, state: &State, actions: &mut Vec<Action>) {
         if state.edges.contains(&Edge::Idle) {
             for (n, deed) in self.world.deeds.iter().enumerate() {
@@ -261,7 +261,7 @@ fn hold_up(state: &mut State, actor: Actor) {
     }
 }
 
-/// An actor is gone, or gives up, without an answer to anybody.
+/// An actor is gone, or gives up, without any answer.
 fn leave(state: &mut State, actor: Actor) {
     match actor {
         Actor::Edge(slot) => state.edges[slot] = Edge::Idle,
@@ -302,7 +302,7 @@ impl Model for Checked {
     }
 }
 
-/// A property for every invariant; `stateright` takes plain functions, so each is written out.
+/// Returns a property for every invariant; `stateright` takes plain functions, so each is written out.
 fn always() -> Vec<Property<Checked>> {
     macro_rules! hold {
         ($($name:ident),*) => {

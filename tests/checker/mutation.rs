@@ -1,19 +1,19 @@
 //! Faults put into the model on purpose: each must break the invariants that its test names.
 
-/// What is done wrong.
+/// A fault of the product's logic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
-    /// The log stores an event whatever its writer expected.
+    /// The log stores an event regardless of its expected sequence.
     ExpectedIgnored,
     /// A worker acks its item when it has claimed it.
     AckFirst,
     /// A worker that lost its turn acks the item.
     FencedAcks,
-    /// A confirm that lost a race takes whatever is pending then.
+    /// A confirm that lost a race binds to the park that is pending then.
     ConfirmRebinds,
     /// A call with an intent and no result is made again, idempotent or not.
     CalledAgain,
-    /// A worker appends its results without asking whether the turn is still its own.
+    /// A worker appends its results without a check that the turn is still its own.
     ClaimUnchecked,
     /// A worker that finds the turn parked by another one acks the item, as if the deadline were set.
     ParkTaken,

@@ -1,4 +1,4 @@
-//! What people do, through edges: `edge::actions::{send_message, confirm_tool_action, cancel}`; and the deadlines.
+//! Actions of people, through edges: `edge::actions::{send_message, confirm_tool_action, cancel}`; and the deadlines.
 
 use turnstream::domain::{Conversation, Recorded};
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use crate::{
     words::{self, Seq, TurnNo, Word},
 };
 
-/// Something that a person may do once, at any time.
+/// An action that a person may take once, at any time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deed {
     /// Sends a message; a second one with the same number is the client's retry.
@@ -26,13 +26,13 @@ pub enum Deed {
     Open,
 }
 
-/// A slot for what an edge does. Edges have no memory but a cache, which may be behind.
+/// A slot for an edge's work. Edges have no memory but a cache, which may be behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Edge {
     Idle,
     Busy {
         deciding: Deciding,
-        /// Of a cancel: the turn that was active when it came.
+        /// For a cancel: the turn that was active when it came.
         came_for: Option<TurnNo>,
     },
 }
@@ -53,24 +53,24 @@ impl Edge {
     }
 }
 
-/// What a person or a cache knows when a deed begins.
+/// The knowledge of a person or a cache when a deed begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View {
-    /// The edge's copy of the log ends here.
+    /// The end of the edge's copy of the log.
     pub at: Seq,
-    /// The park that the connection was shown last, if it was shown one.
+    /// The park that the connection was shown last, if any.
     pub shown: Option<Seq>,
 }
 
-/// The views under which a deed may differ.
+/// Returns the views under which a deed may differ.
 pub fn views(rules: &Rules, state: &State, deed: Deed) -> Vec<View> {
     let stale = match deed {
         Deed::Send(_) | Deed::Supersede => true,
         Deed::Open => false,
         Deed::Approve | Deed::Decline | Deed::Cancel => rules.server.mutation == Some(Mutation::StalePeople),
     };
-    // Of the copies that show the same turn in the same wait, the newest stands for all: the append of a decision on any
-    // but the newest of all is refused by the log, whatever it is.
+    // Of the copies that show the same turn in the same wait, the newest stands for all: the log refuses every decision
+    // that is appended on a copy other than the newest of all.
     let mut known: Vec<&Log> = vec![&state.log];
     for log in state.log.prefixes().filter(|_| stale) {
         if known.iter().all(|other| look(other.fold()) != look(log.fold())) {
@@ -85,14 +85,14 @@ pub fn views(rules: &Rules, state: &State, deed: Deed) -> Vec<View> {
     known.into_iter().flat_map(with).collect()
 }
 
-/// What a decision of a person depends on.
+/// Returns the parts of the fold that a person's decision depends on.
 fn look(fold: &Conversation) -> (Option<Uuid>, Option<Uuid>, usize) {
     let turn = fold.turn.as_ref();
     let park = turn.and_then(|turn| turn.park.as_ref());
     (turn.map(|turn| turn.request.turn), park.map(|park| park.id), fold.finished.len())
 }
 
-/// Whether a deed can do anything at all in this world's state.
+/// Returns whether a deed can have any effect in this state.
 pub fn is_possible(state: &State, deed: Deed) -> bool {
     let facts = state.log.facts();
     match deed {
@@ -142,7 +142,7 @@ pub fn begin(state: &mut State, n: u8, deed: Deed, view: View) -> Edge {
     }
 }
 
-/// The park that a confirm binds to, by its epoch; `None`: nothing waits for it.
+/// Returns the park that a confirm binds to, by its epoch; `None`: no park waits for it.
 fn confirmed(log: &Log, fold: &Conversation, view: View) -> Option<Seq> {
     let waits = |fold: &Conversation| fold.turn.as_ref().is_some_and(|turn| turn.park.is_some());
     let fold = if waits(fold) { fold } else { log.fold() };
@@ -151,7 +151,7 @@ fn confirmed(log: &Log, fold: &Conversation, view: View) -> Option<Seq> {
     (view.shown.is_none() || view.shown == turn.epoch).then(|| words::park_epoch(park.id))
 }
 
-/// A try that is answered.
+/// An attempt that is answered.
 pub fn send(rules: &Rules, state: &mut State, mut deciding: Deciding, came_for: Option<TurnNo>) -> Edge {
     let word = deciding.pending.word;
     match deciding.append(&rules.server, &mut state.log, state.hour) {
@@ -167,7 +167,8 @@ pub fn send(rules: &Rules, state: &mut State, mut deciding: Deciding, came_for: 
     }
 }
 
-/// The edge folds its own event without reading it back, if its clock allows that: is that what readers get?
+/// Checks that the edge's fold of its own event, made without reading it back if its clock allows that, is the readers'
+/// fold.
 fn own_fold(rules: &Rules, state: &mut State, at: Seq, seq: Seq) {
     let trusts_clock = rules.server.mutation == Some(Mutation::OwnClock);
     let stored = state.log.at(seq).last_recorded().expect("the event was stored");
@@ -215,7 +216,7 @@ fn refused_confirm(state: &mut State, seen: Seq) {
     }
 }
 
-/// A deadline comes.
+/// A deadline fires.
 pub fn fire(state: &mut State, park: Seq) {
     let id = state.fire(park);
     match Deciding::start(&state.log, state.log.last(), id, Word::Expire { park }) {
@@ -224,7 +225,7 @@ pub fn fire(state: &mut State, park: Seq) {
     }
 }
 
-/// A try to record the deadline that is answered.
+/// An attempt to record the deadline that is answered.
 pub fn expire(rules: &Rules, state: &mut State, mut deciding: Deciding) {
     let Word::Expire { park } = deciding.pending.word else { unreachable!("a deadline expires a park") };
     match deciding.append(&rules.server, &mut state.log, state.hour) {

@@ -10,20 +10,20 @@ use crate::{
     worker::Run,
 };
 
-/// Faults that may still happen.
+/// The faults that may still happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Faults {
-    /// A worker's process ends without a word.
+    /// A worker's process dies.
     pub crashes: u8,
     /// A worker is told to stop and gives its turn back.
     pub hand_overs: u8,
-    /// A worker is too slow for its item's ack wait, so the item comes again while it is still at it.
+    /// A worker is too slow for its item's ack wait, so the item is redelivered while the worker is still running.
     pub pauses: u8,
     /// A request to the log is held up: it arrives later, or never, and its sender does not know.
     pub delays: u8,
-    /// The clock moves on, past the `not_after` of everything that was asked before.
+    /// The clock moves on, past the `not_after` of all earlier requests.
     pub hours: u8,
-    /// A deadline comes although it was dealt with.
+    /// A deadline fires although it was settled.
     pub echoes: u8,
 }
 
@@ -32,7 +32,7 @@ pub struct Faults {
 pub struct Item {
     pub seq: Seq,
     pub acked: bool,
-    /// To be delivered now: new, or given back.
+    /// Deliverable now: new, or given back.
     pub ready: bool,
     pub deliveries: u8,
 }
@@ -41,7 +41,7 @@ pub struct Item {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timer {
     pub park: Seq,
-    /// Not acked: its message comes, and comes again.
+    /// Not acked: its message is delivered again and again.
     pub pending: bool,
     pub fired: u8,
 }
@@ -64,7 +64,7 @@ pub struct State {
     /// Calls of tools that are not idempotent: a bit for each.
     pub called: u64,
     pub hour: u8,
-    /// Nothing is left to do.
+    /// No part of the system has anything left to do.
     pub quiet: bool,
     broken: Broken,
 }
@@ -114,7 +114,7 @@ impl State {
         }
     }
 
-    /// The same state for every order of the slots, which have no names.
+    /// Returns the same state for every order of the slots, which have no names.
     pub fn canonical(mut self) -> Self {
         self.runs.sort_unstable();
         self.edges.sort_unstable();
@@ -127,7 +127,7 @@ impl State {
         self.queue.iter_mut().find(|item| item.seq == seq).expect("a run's item was delivered")
     }
 
-    /// An item is acked; is that right?
+    /// Acks an item, and checks that this is right.
     pub fn ack(&mut self, seq: Seq) {
         let facts = self.log.facts();
         let waits = facts.pending_park().is_some_and(|park| self.has_timer(park));
@@ -137,12 +137,12 @@ impl State {
         self.item(seq).acked = true;
     }
 
-    /// Whether the deadline of a park is set and still comes.
+    /// Returns whether the deadline of a park is set and still pending.
     fn has_timer(&self, park: Seq) -> bool {
         self.timers.iter().any(|timer| timer.park == park && timer.pending)
     }
 
-    /// A deadline is set, perhaps again.
+    /// Sets a deadline, perhaps again.
     pub fn schedule(&mut self, park: Seq) {
         match self.timers.iter_mut().find(|timer| timer.park == park) {
             Some(timer) => timer.pending = true,
@@ -150,7 +150,7 @@ impl State {
         }
     }
 
-    /// A tool is called.
+    /// Calls a tool.
     pub fn call(&mut self, turn: TurnNo, call: CallNo, confirm: bool, idempotent: bool) {
         let bit = 1 << (turn * 16 + call);
         if !idempotent && self.called & bit != 0 {
@@ -164,7 +164,7 @@ impl State {
         }
     }
 
-    /// A 202 goes out.
+    /// Sends a 202.
     pub fn accept(&mut self, turn: TurnNo) {
         self.accepted |= 1 << turn;
         if !self.log.facts().is_requested(turn) {
@@ -172,7 +172,8 @@ impl State {
         }
     }
 
-    /// Nothing but people, deadlines and faults can go on from here: is everything where it should be?
+    /// Judges a state from which only people, deadlines and faults can go on: every open turn must wait with its
+    /// deadline set.
     pub fn judge_quiet(&mut self) {
         self.quiet = true;
         let facts = self.log.facts();
@@ -183,19 +184,19 @@ impl State {
         }
     }
 
-    /// The request that an actor has under way.
+    /// Returns the requests that are under way.
     pub fn pendings(&self) -> impl Iterator<Item = Pending> {
         let runs = self.runs.iter().filter_map(Run::deciding);
         let edges = self.edges.iter().filter_map(Edge::deciding);
         runs.chain(edges).map(|deciding| deciding.pending).chain(self.network.iter().copied())
     }
 
-    /// Whether a request of this hour is not yet stored.
+    /// Returns whether a request of this hour is not yet stored.
     pub fn asks_now(&self) -> bool {
         self.pendings().any(|pending| matches!(pending.word, Word::Request { made, .. } if made == self.hour))
     }
 
-    /// The id of the next firing of a deadline.
+    /// Returns the id of a deadline's next firing.
     pub fn fire(&mut self, park: Seq) -> Id {
         let timer = self.timers.iter_mut().find(|timer| timer.park == park).expect("a deadline that comes was set");
         timer.fired += 1;

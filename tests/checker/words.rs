@@ -1,7 +1,7 @@
 //! The small words of the model, and the real commands that they stand for.
 //!
 //! The model's states are hashed by the hundred thousand, so an actor keeps a [`Word`] of a few bytes where the product
-//! keeps a command with its texts. [`Word::command`] makes the real command; nothing else in the model makes one.
+//! keeps a command with its texts. [`Word::command`] makes the real command, and is the only place that makes one.
 
 use std::sync::LazyLock;
 
@@ -25,16 +25,16 @@ pub type CallNo = u8;
 /// A sequence of the log.
 pub type Seq = u64;
 
-/// Calls that one reply can hold.
+/// The most calls of one reply.
 const CALLS_MAX: u8 = 2;
-/// Requests that a world can have.
+/// The most requests of a world.
 const TURNS_MAX: u8 = 2;
 
-/// What an actor wants to append.
+/// An append that an actor intends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Word {
     Open,
-    /// `made` is the hour of the model's clock in which the client sent it.
+    /// `made` is the hour of the model's clock in which the client sent the request.
     Request {
         turn: TurnNo,
         made: u8,
@@ -49,8 +49,8 @@ pub enum Word {
         epoch: Seq,
         what: What,
     },
-    /// `park` and `seen` name parks by the epoch in which the turn parked: what the command binds to, and what the person
-    /// was shown.
+    /// `park` and `seen` name parks by the epoch in which the turn parked: the park that the command binds to, and the
+    /// one that the person was shown.
     Confirm {
         park: Seq,
         seen: Seq,
@@ -68,13 +68,13 @@ pub enum Word {
     },
 }
 
-/// What a worker did.
+/// A step of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum What {
     Replied(Reply),
     Called(CallNo),
     Returned(CallNo),
-    /// Stated without a call: refused, or unknown.
+    /// A result without a call: refused, or unknown.
     Stated(CallNo, Statement),
     Parked(CallNo),
     Released,
@@ -88,7 +88,7 @@ pub enum Statement {
     Unknown,
 }
 
-/// What the model may answer.
+/// The possible replies of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reply {
     /// The final answer.
@@ -104,7 +104,7 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// Its calls: (waits for approval, may be called again).
+    /// The reply's calls: (waits for approval, may be called again).
     pub fn calls(self) -> &'static [(bool, bool)] {
         match self {
             Reply::Answer => &[],
@@ -171,7 +171,7 @@ pub fn time(hour: u8) -> DateTime<Utc> {
 }
 
 impl Word {
-    /// The real command; `state` is what its actor knows.
+    /// Returns the real command; `state` is the fold that its actor knows.
     pub fn command(self, state: &Conversation) -> Command {
         match self {
             Word::Open => Command::Open(SessionOpened {
@@ -222,7 +222,7 @@ fn request(turn: TurnNo, made: u8) -> TurnRequested {
     }
 }
 
-/// The event of a step. `state` is the turn as its worker knows it.
+/// Returns the event of a step. `state` is the turn as its worker knows it.
 fn event(turn: TurnNo, epoch: Seq, what: What, state: Option<&Turn>) -> Event {
     let id = turn_id(turn);
     let returned = |call: CallNo, result: &str| {

@@ -10,14 +10,14 @@ use crate::{
     words::{self, CallNo, Reply, Seq, Statement, TurnNo, What, Word},
 };
 
-/// A slot for a run. Crashed, fenced and finished runs leave it idle; the process behind it does not matter.
+/// A slot for a run. Crashed, fenced and finished runs leave the slot idle; the process behind it does not matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Run {
     Idle,
     Busy(Driver),
 }
 
-/// What a run remembers.
+/// The memory of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Driver {
     pub item: Seq,
@@ -25,7 +25,7 @@ pub struct Driver {
     turn: TurnNo,
     epoch: Seq,
     decisions: u8,
-    /// The run knows the fold of the log up to here.
+    /// The end of the log whose fold the run knows.
     at: Seq,
     pub phase: Phase,
 }
@@ -45,7 +45,7 @@ pub enum Phase {
     Done,
 }
 
-/// What follows an append.
+/// The continuation after an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Then {
     Claimed,
@@ -60,7 +60,7 @@ pub enum Then {
     Done,
 }
 
-/// Why a run leaves its item un-acked, or acks it.
+/// The exit of a lost run: acks its item, or leaves it un-acked.
 enum Exit {
     Done,
     Silent,
@@ -81,12 +81,12 @@ impl Run {
         }
     }
 
-    /// Whether the run waits for the model or for tools, with an eye on the log.
+    /// Returns whether the run waits for the model or for tools, with an eye on the log.
     pub fn is_waiting(&self) -> bool {
         matches!(self, Run::Busy(Driver { phase: Phase::Asking | Phase::Awaiting(_), .. }))
     }
 
-    /// Whether a look at the log would show the run something new.
+    /// Returns whether the log has events that the run has not seen.
     pub fn may_look(&self, last: Seq) -> bool {
         self.is_waiting() && matches!(self, Run::Busy(driver) if driver.at < last)
     }
@@ -127,7 +127,7 @@ pub fn deliver(rules: &Rules, state: &mut State, item: Seq) -> Run {
 }
 
 impl Driver {
-    /// Takes one of the steps of the current phase; `choice` says which where there are several.
+    /// Takes one of the steps of the current phase; `choice` selects it where there are several.
     pub fn step(mut self, rules: &Rules, state: &mut State, choice: u8) -> Run {
         match self.phase {
             Phase::Appending(deciding, then) => self.send(rules, state, deciding, then),
@@ -166,12 +166,12 @@ impl Driver {
         self.record(rules, &state.log, what, then)
     }
 
-    /// The worker stops: it says so in the log, then gives the item back.
+    /// The worker stops: it records that in the log, then gives the item back.
     pub fn release(self, rules: &Rules, state: &State) -> Run {
         self.record(rules, &state.log, What::Released, Then::GiveBack)
     }
 
-    /// A look at the log while something outside is waited for.
+    /// Looks at the log while the run waits for the model or for tools.
     pub fn look(mut self, rules: &Rules, state: &State) -> Run {
         match &state.log.fold().turn {
             Some(turn) if turn.request.turn == words::turn_id(self.turn) && turn.epoch == Some(self.epoch) => {
@@ -228,7 +228,7 @@ impl Driver {
         }
     }
 
-    /// What comes after an append.
+    /// Continues after an append.
     fn after(mut self, rules: &Rules, state: &mut State, then: Then) -> Run {
         let log = state.log.clone();
         if then != Then::Done && self.turn(&log).is_none() {
@@ -263,7 +263,7 @@ impl Driver {
         }
     }
 
-    /// Asks the core what to do on the fold that the run knows, and begins it.
+    /// Asks the core for the next step on the fold that the run knows, and begins it.
     fn next(mut self, rules: &Rules, log: &Log) -> Run {
         let turn = self.turn(log).expect("a run asks for the next step of its active turn");
         let place = |id: &str| {
@@ -300,7 +300,7 @@ impl Driver {
         self.record(rules, log, what, then)
     }
 
-    /// The next intent that is not in the log yet; when all are, the calls.
+    /// Records the next intent that is not in the log yet; when all are, makes the calls.
     fn intend(mut self, rules: &Rules, log: &Log, calls: u8) -> Run {
         let last = calls_of(self.turn(log).expect("a run calls tools of its active turn"));
         match places(calls).map(|place| &last[place]).find(|call| !call.called) {
@@ -315,7 +315,7 @@ impl Driver {
         }
     }
 
-    /// The turn is lost to this run: acks the item if it drives nothing any more, else is silent.
+    /// Leaves a lost turn: acks the item if it no longer drives a turn, else is silent.
     fn exit(mut self, rules: &Rules, log: &Log) -> Run {
         match self.lost(rules, log) {
             Exit::Done => {

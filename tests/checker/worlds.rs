@@ -1,4 +1,4 @@
-//! The worlds that are explored: what people do, what the model answers, what fails and how often.
+//! The worlds that are explored: the actions of people, the replies of the model, the faults and their number.
 
 use crate::{
     coverage::*,
@@ -49,7 +49,7 @@ pub fn approvals() -> World {
     }
 }
 
-/// Two people and the deadline decide against each other; the deadline also comes when it was dealt with.
+/// Two people and the deadline decide against each other; the deadline also fires after it was settled.
 pub fn decisions() -> World {
     World {
         name: "decisions",
@@ -62,7 +62,7 @@ pub fn decisions() -> World {
     }
 }
 
-/// A turn is stopped wherever it is, also while its person decides and while its worker is lost.
+/// A turn is cancelled in every phase, also while its person decides and while its worker is lost.
 pub fn cancels() -> World {
     World {
         name: "cancels",
@@ -114,7 +114,7 @@ pub fn requests() -> World {
     }
 }
 
-/// The same when the log no longer knows events by their ids.
+/// The same after the log has forgotten the ids of events.
 pub fn late_requests() -> World {
     let faults = Faults { delays: 1, hours: 1, ..NO_FAULTS };
     World { name: "requests after the dedupe window", faults, window: false, ..requests() }

@@ -1,9 +1,12 @@
-//! Many conversations while everything breaks: processes are killed, frozen, drained, the nats-server too, connections to it
-//! flap, clients drop theirs. For the first half of the turns one thing breaks at a time and everybody goes on before the
-//! next one does; then faults come on top of each other.
+//! The chaos run: many conversations under every fault.
 //!
-//! Contract: afterwards the log, the frames that the clients saw and the tools' counts are compared; there is no violation.
-//! `TURNSTREAM_SEED` repeats a run's choices, `TURNSTREAM_TURNS` sets its length; `ops/chaos` does the long run.
+//! Processes are killed, frozen and drained, the nats-server too, connections to it flap, clients drop theirs. For the
+//! first half of the turns one fault comes at a time, and all visitors go on before the next one does; then faults
+//! overlap.
+//!
+//! Contract: afterwards the log, the frames that the clients saw and the tools' counts are compared; there is no
+//! violation. `TURNSTREAM_SEED` repeats a run's choices, `TURNSTREAM_TURNS` sets its length; `ops/chaos` does the long
+//! run.
 
 mod breaker;
 mod bystander;
@@ -32,18 +35,18 @@ use crate::support::{
 };
 
 const VISITORS: usize = 8;
-/// Visitors go on until every kind of fault has come once.
+/// The fewest turns of a run; visitors go on until every kind of fault has come once.
 const TURNS: usize = 40;
 
-/// What the visitors and those who break things share.
+/// The state shared by the visitors and the fault injection.
 pub struct World {
-    /// Where edges listen.
+    /// The addresses of the edges.
     pub edges: Mutex<Vec<String>>,
     /// Every request to the model.
     pub model_calls: Mutex<Vec<ModelCall>>,
-    /// When each visitor got its last frame; none = it has taken all its turns.
+    /// The time of each visitor's last frame; none = it has taken all its turns.
     heard_at: Mutex<Vec<Option<Instant>>>,
-    /// Turns that have ended.
+    /// The number of turns that have ended.
     ended: AtomicUsize,
     /// Every kind of fault has come.
     all_kinds: AtomicBool,
@@ -66,19 +69,19 @@ impl World {
         }
     }
 
-    /// Takes note of a violation.
+    /// Records a violation.
     fn object(&self, violation: String) {
         self.objections.lock().unwrap().push(violation);
     }
 
-    /// The visitors that still have turns to take and got no frame after this.
+    /// Returns the visitors that still have turns to take and got no frame after this moment.
     pub fn not_heard_since(&self, moment: Instant) -> Vec<usize> {
         let heard_at = self.heard_at.lock().unwrap();
         (0..heard_at.len()).filter(|visitor| heard_at[*visitor].is_some_and(|at| at <= moment)).collect()
     }
 }
 
-/// A worker asked the model for a turn.
+/// A worker's request to the model for a turn.
 pub struct ModelCall {
     pub message: String,
     pub worker: String,

@@ -9,8 +9,8 @@ use crate::support::{
     stage::Stage,
 };
 
-/// An edge and a worker on either side of the server's time: what they store is stored in that time, and the edge says what is
-/// wrong.
+/// An edge and a worker on either side of the server's time: their events are stored in that time, and the edge reports
+/// its offset.
 #[tokio::test]
 async fn a_wrong_clock_is_reported_and_loses_nothing() {
     let stage = Stage::start().await;

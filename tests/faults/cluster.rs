@@ -1,4 +1,4 @@
-//! Three servers, three copies: each of them is killed while clients talk, the leader of the log first.
+//! Three servers, three replicas: each server is killed while clients talk, the leader of the log first.
 
 use std::{sync::Arc, time::Instant};
 
@@ -58,7 +58,7 @@ async fn the_death_of_each_server_loses_no_data() {
     let turns: Vec<_> = turns.into_iter().flatten().collect();
 
     let client = cluster.client().await;
-    // Everything is there in as many copies as before.
+    // Every stream has as many replicas as before.
     cluster.wait_for_copies("CHAT_local", 3).await;
     let log = Log::read(&client).await;
     let report = Report::new(&turns, &[], &log, &provider, &world, begun.elapsed());
@@ -66,7 +66,7 @@ async fn the_death_of_each_server_loses_no_data() {
     assert!(report.violations.is_empty(), "{}", report.violations.join("\n"));
 }
 
-/// What is kept in memory has one copy: without it there is no replay, but nothing else is missing.
+/// Streams in memory have one replica: without its server there is no replay, but nothing else is missing.
 #[tokio::test]
 async fn without_the_server_of_live_frames_everything_goes_on() {
     let (mut cluster, gateway) = tokio::join!(Cluster::start(), FakeGateway::start());

@@ -1,4 +1,4 @@
-//! A person who does not decide: the log itself keeps the deadline, not a process's memory.
+//! Deadlines of people who do not decide: they are kept in the log, not in a process's memory.
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use crate::support::{
 
 const HUMAN_WAIT: (&str, &str) = ("SMOOTH_AGENT_HUMAN_WAIT_SECS", "1");
 
-/// A turn `r1` that waits for approval of a tool call.
+/// Begins a turn `r1` that waits for approval of a tool call.
 async fn parked(stage: &Stage, address: &str) -> (Client, String) {
     stage.gateway.script(Reply::tool_call("restart", json!({"id": "db-1"})));
     stage.gateway.script(Reply::text("then not"));
@@ -32,7 +32,7 @@ async fn provider(stage: &Stage) -> Provider {
     Provider::start(&stage.nats.url(), vec![tool]).await
 }
 
-/// The turn goes on as if the person had said no, and nothing waits for a decision any more.
+/// Expects that the turn goes on as if the person had said no, and that no decision is pending any more.
 async fn expect_denied(stage: &Stage, provider: &Provider, client: &mut Client, session: &str) {
     let rest = client.turn("r1").await;
     assert_eq!(answer_text(&rest), "then not");
@@ -95,7 +95,8 @@ async fn an_unclaimed_turn_is_dead_lettered_at_its_time_limit() {
     schema::log(&stage.nats).await;
 }
 
-/// A person takes longer than a turn may stand still: the limit is on progress, and waits for people have deadlines of their own.
+/// A person takes longer than a turn may stand still: the limit is on progress, and waits for people have deadlines of
+/// their own.
 #[tokio::test]
 async fn a_persons_delay_does_not_end_a_turn() {
     let stage = Stage::start().await;
@@ -110,7 +111,7 @@ async fn a_persons_delay_does_not_end_a_turn() {
     schema::log(&stage.nats).await;
 }
 
-/// All of a turn has a limit, too, which is generous and counts waits.
+/// A whole turn has a limit, too, which is generous and counts waits.
 #[tokio::test]
 async fn a_turn_has_a_total_time_limit() {
     let stage = Stage::start().await;

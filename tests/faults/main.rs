@@ -1,7 +1,7 @@
 //! The fault suite: the built programs, broken on purpose.
 //!
-//! Contract: no test asserts timing; deadlines only fail a test whose event does not come. What is random comes from a seed
-//! that is printed.
+//! Contract: no test asserts timing; deadlines only fail a test whose event does not come. Random choices come from a
+//! seed that is printed.
 
 mod chaos;
 mod clocks;

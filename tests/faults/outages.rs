@@ -1,4 +1,4 @@
-//! NATS goes away and comes back; processes are told to stop.
+//! Outages of NATS, and shutdowns of processes.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn ready_turns_red_without_nats_and_green_again() {
     stage.nats.kill().await;
     probe.until(503).await;
     stage.nats.restart().await;
-    // Also after the streams were compared: those in memory are there again.
+    // The streams in memory are recreated also after the comparison at the start.
     edge.process.line(|line| line.contains("a memory stream is missing")).await;
     probe.until(200).await;
     let streams = async_nats::jetstream::new(stage.nats.client().await);
@@ -41,7 +41,7 @@ async fn ready_turns_red_without_nats_and_green_again() {
 async fn ready_turns_red_before_a_stopping_edge_ends() {
     let stage = Stage::start().await;
     let mut edge = stage.edge().await;
-    // A client that does not take note of the close keeps the edge a moment.
+    // A client that does not react to the close keeps the edge for a moment.
     let _client = Client::connect(&edge.address, Speaks::Standard).await.unwrap();
     let mut probe = Probe::connect(&edge.address).await;
     assert_eq!(probe.ask().await.0, 200);
@@ -52,7 +52,7 @@ async fn ready_turns_red_before_a_stopping_edge_ends() {
     assert!(edge.process.ended().await.success());
 }
 
-/// An edge that has never heard of a session cannot say that it is not there while it can't ask.
+/// An edge that does not know a session can't report it missing while NATS is unreachable.
 #[tokio::test]
 async fn without_nats_no_false_not_found_is_sent() {
     let mut stage = Stage::start().await;
@@ -83,7 +83,7 @@ async fn without_nats_no_false_not_found_is_sent() {
     assert_eq!(answer_text(&client.turn("r1").await), "ok");
 }
 
-/// Whatever is sent around the outage is accepted truly or refused honestly, and is in the log once.
+/// Every message that is sent around the outage is accepted truly or refused honestly, and is in the log once.
 #[tokio::test]
 async fn a_202_around_an_outage_is_never_false() {
     const CLIENTS: usize = 6;
@@ -134,7 +134,7 @@ async fn a_202_around_an_outage_is_never_false() {
     }
 }
 
-/// A host's word about its user counts once, and the acknowledgement of that one use is lost.
+/// A host's attestation of its user can be used once, and the ack of that use is lost.
 #[tokio::test]
 async fn a_lost_answer_does_not_use_up_a_signed_assertion() {
     const KEY: &str = "the shop's key";

@@ -1,4 +1,4 @@
-//! A worker that was held up does nothing that can't be undone on the strength of what it knew before.
+//! A worker that was paused does nothing irreversible on stale knowledge.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ async fn a_tool_is_not_called_when_the_turn_ended_meanwhile() {
     client.send(&json!({"action": "cancel"})).await.unwrap();
     let end = client.turn("r1").await;
     assert_eq!(end.last().map(kind), Some("cancelled"));
-    // Longer than one try of an append: the worker tries again, and what it wants to know comes twice.
+    // Longer than one attempt of an append: the worker retries, and gets the awaited answer twice.
     sleep(Duration::from_secs(4)).await;
     proxy.let_go();
 
@@ -44,7 +44,8 @@ async fn a_tool_is_not_called_when_the_turn_ended_meanwhile() {
     schema::log(&stage.nats).await;
 }
 
-/// The person is told that the approval failed, and refuses then. The approval comes to the log late, and lets no tool run.
+/// The person is told that the approval failed, and refuses then. The approval comes to the log late, and lets no tool
+/// run.
 #[tokio::test]
 async fn an_approval_stored_late_is_void() {
     let stage = Stage::start().await;

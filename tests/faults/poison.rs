@@ -15,7 +15,7 @@ use crate::support::{
     stage::Stage,
 };
 
-/// Claims of a turn without a step in between; the next one gives it up.
+/// Claims of a turn without a step in between; the next one gives the turn up.
 const CLAIMS_MAX: usize = 5;
 
 #[tokio::test]
@@ -31,7 +31,7 @@ async fn a_turn_that_kills_every_worker_is_dead_lettered() {
     for _ in 0..CLAIMS_MAX {
         stage.gateway.script(Reply::hang_after(vec!["deadly ".into()]));
         let mut worker = stage.worker().await;
-        // What was shown was claimed.
+        // A token that was shown proves that the turn was claimed.
         client.turn_until("r1", "stream_token").await;
         worker.kill().await;
         stage.gateway.wait_for_open_streams(0).await;
@@ -43,7 +43,7 @@ async fn a_turn_that_kills_every_worker_is_dead_lettered() {
     let note: Value = serde_json::from_slice(&note.payload).unwrap();
     assert_eq!((&note["requestId"], &note["reason"]), (&"r1".into(), &"poison".into()), "{note}");
 
-    // The conversation is not poisoned, and nothing is told twice.
+    // The conversation is not poisoned, and no terminal frame comes twice.
     client.begin(&session, "r2", "hello").await;
     assert_eq!(answer_text(&client.turn("r2").await), "ok");
     assert_eq!(client.frames_of("r1").iter().filter(|frame| is_terminal(frame)).count(), 1);

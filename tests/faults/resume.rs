@@ -1,4 +1,4 @@
-//! A client that comes back sees the whole stream: nothing missing, nothing twice, wherever it left off.
+//! A client that comes back sees the whole stream: nothing missing, nothing twice, from every cursor.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn resuming(address: &str) -> Client {
     Client::connect(address, Speaks::Resume).await.unwrap()
 }
 
-/// A client that has seen the first `count` tokens of `r1`, on a session of its own.
+/// Returns a client that has seen the first `count` tokens of `r1`, on a session of its own.
 async fn begun(stage: &Stage, address: &str, gate: &Gate, count: usize) -> (Client, String, Vec<Value>) {
     stage.gateway.script(Reply::gated(tokens(WORDS), gate));
     let mut client = resuming(address).await;
@@ -41,7 +41,7 @@ async fn begun(stage: &Stage, address: &str, gate: &Gate, count: usize) -> (Clie
     (client, session, seen)
 }
 
-/// Waits until the LIVE stream has so many frames, then takes all of them away.
+/// Waits until the LIVE stream has so many frames, then purges them.
 async fn forget_frames(stage: &Stage, at_least: u64) {
     let context = jetstream::new(stage.nats.client().await);
     let mut live = context.get_stream("LIVE_local").await.unwrap();
@@ -50,7 +50,7 @@ async fn forget_frames(stage: &Stage, at_least: u64) {
     live.purge().await.unwrap();
 }
 
-/// The end of a turn as the client saw it over all its connections: one terminal frame, whose text is the visible one.
+/// Expects one terminal frame over all of the client's connections, whose text is the visible one.
 fn expect_whole(before: &[Value], after: &[Value], answer: &str) {
     let all = [before, after].concat();
     assert_eq!(all.iter().filter(|frame| is_terminal(frame)).count(), 1, "{all:#?}");
@@ -59,7 +59,7 @@ fn expect_whole(before: &[Value], after: &[Value], answer: &str) {
     assert_eq!(answer_text(&all), answer);
 }
 
-/// Everything that was sent is here, and it is as many frames of `r1` as expected.
+/// Expects that every sent frame has arrived, and that `r1` has this number of frames.
 async fn expect_nothing_more(client: &mut Client, frames: usize) {
     client.ping().await;
     assert_eq!(client.frames_of("r1").len(), frames, "{:#?}", client.seen);
@@ -99,7 +99,7 @@ async fn before_any_worker_claimed_the_turn() {
     expect_whole(&before, &client.turn("r1").await, WORDS);
 }
 
-/// The client had the 202 and nothing else of a turn that is over when it comes back.
+/// The client had the 202 and nothing else of a turn that is over when the client comes back.
 #[tokio::test]
 async fn after_a_turn_with_only_its_acceptance_received() {
     let stage = Stage::start().await;
@@ -133,7 +133,7 @@ async fn in_the_middle_of_the_stream() {
     let gate = Gate::new();
     let (mut other, session, before) = begun(&stage, &a.address, &gate, 2).await;
     let seq = cursor(&before);
-    // The client that stays sees what the other one misses, so it is known to be published.
+    // The client that stays sees the frames that the other one misses, so they are known to be published.
     for _ in 0..2 {
         gate.release(1);
         other.turn_until("r1", "stream_token").await;
@@ -145,7 +145,7 @@ async fn in_the_middle_of_the_stream() {
         assert_eq!(resumed["data"]["turn"], json!({"requestId": "r1", "state": "running"}));
         let missed = [client.turn_until("r1", "stream_token").await, client.turn_until("r1", "stream_token").await];
         assert_eq!(streamed(&missed.concat()), "three four ");
-        // Twice in a row, with what was seen meanwhile: nothing comes again.
+        // A second resume with the cursor of the frames seen meanwhile: nothing comes again.
         let seq = cursor(&client.frames_of("r1"));
         client.resume_session(&session, Some(&seq)).await.unwrap();
         expect_nothing_more(&mut client, 2).await;
@@ -175,7 +175,7 @@ async fn while_parked_the_prompt_is_shown_again() {
     let rest = client.turn_until("r1", "stream_chunk").await;
     assert_eq!(kinds(&rest), ["stream_token", "write_confirmation_required", "stream_chunk"]);
 
-    // One left off before the prompt, one after it: both get what they missed, and the prompt.
+    // One client left off before the prompt, one after it: both get the missed frames, and the prompt.
     let mut early = resuming(&b.address).await;
     let resumed = early.resume_session(&session, Some(&cursor(&first))).await.unwrap();
     assert_eq!(resumed["data"]["turn"], json!({"requestId": "r1", "state": "parked"}));
@@ -197,7 +197,7 @@ async fn while_parked_the_prompt_is_shown_again() {
     }
     assert_eq!(provider.calls("restart").into_values().collect::<Vec<_>>(), [1]);
 
-    // One that left off at the prompt and comes back after the end.
+    // A client that left off at the prompt and comes back after the end.
     let mut away = resuming(&b.address).await;
     away.resume_session(&session, Some(&cursor(&rest))).await.unwrap();
     let end = away.turn("r1").await;
@@ -310,7 +310,7 @@ async fn without_live_frames_a_second_run_is_shown_as_one() {
     expect_whole(&before, &late.turn("r1").await, "an answer of another kind");
 }
 
-/// What the model said before it called tools is text of the answer too, and a tool that was called is shown as called.
+/// The model's text before a tool call belongs to the answer too, and a tool that was called is shown as called.
 #[tokio::test]
 async fn without_live_frames_every_model_call_and_tool_is_shown() {
     let stage = Stage::start().await;
@@ -349,7 +349,7 @@ async fn without_live_frames_every_model_call_and_tool_is_shown() {
     expect_the_rest(&late.turn("r1").await);
 }
 
-/// Of a tool's call and its result, the client has seen the first; the person whom the turn waits for comes back.
+/// The client has seen a tool's call and not its result; the person for whom the turn waits comes back.
 #[tokio::test]
 async fn without_live_frames_tool_activity_continues_where_it_stopped() {
     let stage = Stage::start().await;

@@ -1,4 +1,4 @@
-//! Many made-up documents through the real stream into a fresh index.
+//! The load benchmark: many generated documents through the real stream into a fresh index.
 
 use std::{
     fmt,
@@ -26,7 +26,7 @@ const WRITERS: usize = 16;
 const QUERIES: usize = 300;
 const FRESH: usize = 30;
 
-/// What was measured.
+/// The measured figures.
 #[derive(Serialize)]
 pub struct Figures {
     pub documents: usize,
@@ -115,7 +115,7 @@ pub async fn measure(client: Client, options: &Options, progress: impl Fn()) -> 
     })
 }
 
-/// The document with this number: always the same of one seed.
+/// Generates the document with this number, always the same for one seed.
 fn document(n: usize, options: &Options) -> (NewDocument, Vec<NewChunk>) {
     let rng = &mut StdRng::seed_from_u64(options.seed.wrapping_add(n as u64));
     let chunks = (0..PASSAGES).map(|_| NewChunk {
@@ -137,7 +137,7 @@ fn document(n: usize, options: &Options) -> (NewDocument, Vec<NewChunk>) {
     (document, chunks)
 }
 
-/// Words of a made-up language, of which few are frequent and most are rare, as in real ones.
+/// Generates words of an artificial language with the frequencies of natural ones: few are frequent and most are rare.
 fn text(rng: &mut impl Rng, words: usize) -> String {
     let word = |rng: &mut _| word(zipf(rng));
     (0..words).map(|_| word(rng)).collect::<Vec<_>>().join(" ")
@@ -168,7 +168,7 @@ fn reader() -> Reader {
     Reader { org: ORG.into(), ..Reader::default() }
 }
 
-/// How long queries take, one after the other.
+/// Measures the durations of queries, one after the other.
 fn queries(index: &Index, options: &Options, words: bool, vectors: bool) -> anyhow::Result<Times> {
     let (mut times, reader) = (Vec::new(), reader());
     if vectors && options.dimensions == 0 {
@@ -185,7 +185,7 @@ fn queries(index: &Index, options: &Options, words: bool, vectors: bool) -> anyh
     Ok(Times::of(times))
 }
 
-/// How long it takes from a document's writing until it is found.
+/// Measures the time from a document's write until a query finds it.
 async fn fresh(store: &Store, index: &Index, options: &Options) -> anyhow::Result<Times> {
     let (mut times, reader) = (Vec::new(), reader());
     for n in 0..FRESH {
@@ -202,7 +202,7 @@ async fn fresh(store: &Store, index: &Index, options: &Options) -> anyhow::Resul
     Ok(Times::of(times))
 }
 
-/// Memory of this process that is in RAM; 0 where the system does not say.
+/// Returns the resident memory of this process; 0 where the system does not report it.
 fn memory() -> u64 {
     const PAGE_BYTES: u64 = 4_096;
     let pages = std::fs::read_to_string("/proc/self/statm").ok();

@@ -1,6 +1,6 @@
-//! `turnstream knowledge bench`: what the local index costs, and how well it finds.
+//! `turnstream knowledge bench`: the cost of the local index, and the quality of its results.
 //!
-//! - [`load`]: many made-up documents through the real stream into a fresh index.
+//! - [`load`]: many generated documents through the real stream into a fresh index.
 //! - [`quality`]: a labelled set of questions, by every way of ranking.
 
 mod load;
@@ -13,19 +13,19 @@ use serde::Serialize;
 
 use crate::model::Gateway;
 
-/// What is measured.
+/// The options of a benchmark run.
 pub struct Options {
     pub documents: usize,
-    /// Components of the made-up vectors; 0 = none.
+    /// Components of the generated vectors; 0 = none.
     pub dimensions: usize,
     pub seed: u64,
-    /// A gateway with an embedding model for the questions; without one, a made-up embedding that knows only letters.
+    /// A gateway with an embedding model for the questions; without one, a built-in embedding by spelling alone.
     pub embedder: Option<(Gateway, String)>,
     /// A labelled set in a folder; without one, the built-in set.
     pub questions: Option<PathBuf>,
 }
 
-/// What came of it.
+/// The results of a benchmark run.
 #[derive(Serialize)]
 pub struct Report {
     pub load: load::Figures,
@@ -33,7 +33,7 @@ pub struct Report {
     pub embedding: String,
 }
 
-/// Measures on a NATS server whose stream KNOWLEDGE is empty; `progress` is told of every document written.
+/// Measures on a NATS server whose stream KNOWLEDGE is empty; calls `progress` for every document written.
 pub async fn run(client: Client, options: &Options, progress: impl Fn()) -> anyhow::Result<Report> {
     let embedding = match &options.embedder {
         Some((_, model)) => model.clone(),
@@ -49,7 +49,7 @@ pub async fn run(client: Client, options: &Options, progress: impl Fn()) -> anyh
 }
 
 impl Report {
-    /// The figures as two tables.
+    /// Formats the figures as two tables.
     pub fn table(&self) -> String {
         let load = &self.load;
         let mut table = format!(

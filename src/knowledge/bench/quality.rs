@@ -1,7 +1,7 @@
-//! How well questions find their documents, by every way of ranking: over a labelled set.
+//! The quality benchmark: finds the documents of labelled questions, by every way of ranking.
 //!
-//! The built-in set is small: answers of an imaginary shop, and questions as customers ask them. A larger one, in nine languages, is
-//! in `tests/data/retrieval`. Sets tell rankings apart; they say nothing about anybody's own documents.
+//! The built-in set is small: answers of an imaginary shop, and questions as customers ask them. A larger one, in nine
+//! languages, is in `tests/data/retrieval`. Sets tell rankings apart; they say nothing about other documents.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -29,11 +29,11 @@ use crate::{
 const ORG: &str = "bench";
 const RECALL_AT: usize = 3;
 const NDCG_AT: usize = 10;
-/// Passages that are looked at for so many different documents.
+/// The number of passages that are retrieved to find `NDCG_AT` different documents.
 const PASSAGES: usize = 50;
 /// The grade of a document that answers a question.
 const ANSWERS: u32 = 2;
-/// Texts of which the gateway is asked at once.
+/// The number of texts in one request for embeddings.
 const AT_ONCE: usize = 16;
 /// Components of the built-in embedding.
 const TRIGRAMS: usize = 512;
@@ -42,10 +42,10 @@ const TRIGRAMS: usize = 512;
 #[derive(Clone, Debug, Serialize)]
 pub struct Figures {
     pub ranking: &'static str,
-    /// The questions: all of them, those of a language, or those of a kind.
+    /// The scope of the figures: all questions, those of a language, or those of a kind.
     pub of: String,
     pub questions: usize,
-    /// Share of the documents that answer a question which are among the first three, over all questions.
+    /// Recall at three over all questions: the share of the answering documents among the first three.
     pub recall: f64,
     /// Normalised discounted cumulative gain of the first ten documents.
     pub ndcg: f64,
@@ -64,7 +64,7 @@ struct Question {
     language: String,
     #[serde(default)]
     kind: String,
-    /// How well documents answer, by id.
+    /// The grades of documents, by id.
     relevant: BTreeMap<String, u32>,
 }
 
@@ -79,7 +79,7 @@ impl Question {
 }
 
 impl Set {
-    /// The texts of the passages' embeddings, as ingest makes them.
+    /// Returns the texts that the passages' embeddings are made of, as ingest makes them.
     fn texts(&self) -> Vec<String> {
         self.documents.iter().flat_map(|(_, extracted, pieces)| embedded(extracted, pieces)).collect()
     }
@@ -88,7 +88,7 @@ impl Set {
         self.questions.iter().map(|question| question.question.clone()).collect()
     }
 
-    /// The set of this program.
+    /// Returns the set that is compiled into this program.
     pub fn built_in() -> anyhow::Result<Self> {
         #[derive(Deserialize)]
         struct BuiltIn {
@@ -120,7 +120,7 @@ impl Set {
         Ok(Self { documents: documents.collect(), questions: questions.collect() })
     }
 
-    /// A set in a folder.
+    /// Reads a set from a folder.
     pub fn read(folder: &Path) -> anyhow::Result<Self> {
         let (root, list) = (folder.join("documents"), folder.join("questions.jsonl"));
         let mut documents = Vec::new();
@@ -149,14 +149,14 @@ impl Set {
     }
 }
 
-/// Asks all questions in every way.
+/// Asks all questions with every ranking.
 pub async fn measure(embedder: Option<&(Gateway, String)>, set: &Set) -> anyhow::Result<Vec<Figures>> {
     let (texts, questions) = (set.texts(), set.asked());
     let (of_texts, of_questions) = (embed(embedder, &texts).await?, embed(embedder, &questions).await?);
     figures(set, of_texts, of_questions)
 }
 
-/// The figures, with vectors for the texts and the questions.
+/// Returns the figures, with vectors for the texts and the questions.
 fn figures(set: &Set, of_texts: Vec<Vec<f32>>, of_questions: Vec<Vec<f32>>) -> anyhow::Result<Vec<Figures>> {
     let index = Index::new()?;
     let mut vectors = of_texts.into_iter();
@@ -189,7 +189,7 @@ fn figures(set: &Set, of_texts: Vec<Vec<f32>>, of_questions: Vec<Vec<f32>>) -> a
     Ok(figures)
 }
 
-/// The figures over all questions, and by language and kind where there are several.
+/// Returns the figures over all questions, and by language and kind where there are several.
 fn summed(ranking: &'static str, scores: &[(&Question, f64, f64)]) -> Vec<Figures> {
     let one = |of: &str, fits: &dyn Fn(&Question) -> bool| {
         let fitting: Vec<_> = scores.iter().filter(|(question, ..)| fits(question)).collect();
@@ -229,7 +229,7 @@ fn ndcg(question: &Question, found: &[String]) -> f64 {
     if best > 0.0 { discounted(&mut found.iter().map(grade)) / best } else { 0.0 }
 }
 
-/// The texts that vectors are made of, as ingest makes them.
+/// Returns the texts that vectors are made of, as ingest makes them.
 fn embedded(extracted: &Extracted, pieces: &[Piece]) -> Vec<String> {
     let text = |piece: &Piece| match (&extracted.title, piece.headings.as_slice()) {
         (Some(title), []) => format!("{title}\n{}", piece.text),
@@ -248,7 +248,7 @@ async fn embed(embedder: Option<&(Gateway, String)>, texts: &[String]) -> anyhow
     Ok(vectors)
 }
 
-/// How often each run of three letters comes: an embedding that knows spelling and nothing of meaning.
+/// Returns an embedding by the frequency of letter trigrams: it knows spelling and no meaning.
 fn trigrams(text: &str) -> Vec<f32> {
     let letters: Vec<char> = format!(" {} ", text.to_lowercase()).chars().collect();
     let mut vector = vec![0.0; TRIGRAMS];
@@ -299,7 +299,7 @@ mod tests {
         figures.iter().find(|figures| figures.ranking == ranking && figures.of == of).unwrap()
     }
 
-    /// The vectors of all-MiniLM-L6-v2 for the set, recorded: first of its texts, then of its questions.
+    /// The figures with recorded vectors of all-MiniLM-L6-v2: those of the set's texts, then of its questions.
     fn recorded(set: &Set) -> Vec<Figures> {
         const COMPONENTS: usize = 384;
         let record = fs::read(Path::new(FOLDER).join("minilm.i8")).unwrap();
@@ -310,7 +310,7 @@ mod tests {
         figures(set, of_texts, of_questions).unwrap()
     }
 
-    /// Figures move with the index; the bounds are some way below the figures of the day when they were written.
+    /// Figures move with the index; the bounds are some way below the figures on the day that they were written.
     #[test]
     fn questions_of_every_language_find_their_documents() {
         let figures = recorded(&Set::read(Path::new(FOLDER)).unwrap());

@@ -1,8 +1,8 @@
-//! Streams that end elsewhere than it seems.
+//! Streams with misleading or missing ends.
 
 use super::*;
 
-/// The chunk of a delta, with a finish reason as some gateways write one into every chunk.
+/// The chunk of a delta, with a finish reason, as some gateways write one into every chunk.
 fn stamped(delta: Value, reason: &str) -> String {
     let chunk = serde_json::json!({"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]});
     format!("data: {chunk}\n\n")

@@ -1,4 +1,4 @@
-//! Calls one tool of an MCP server. Whatever happens, there is a result for the model.
+//! Calls one tool of an MCP server. Every call ends in a result for the model.
 
 use rmcp::{
     ServiceError,
@@ -20,24 +20,25 @@ use super::{
     server::{Server, Up},
 };
 
-/// Why a call has no answer.
+/// The reason why a call has no answer.
 enum Failure {
-    /// The server never got it.
+    /// The request did not reach the server.
     NotSent,
-    /// The connection was lost while it ran, or may have.
+    /// The connection was lost while the call ran, or may have run.
     Lost,
-    /// There was an answer, which says nothing.
+    /// The answer has no usable result.
     Senseless,
 }
 
-/// The result of a call that could not be made.
+/// Returns the result of a call that could not be made.
 pub fn not_available() -> ToolResult {
     ToolResult::error("The tool is not available now.")
 }
 
 impl Server {
-    /// Calls a tool by the server's own name for it. A call that is given up, by time or by dropping the future, is cancelled
-    /// at the server.
+    /// Calls a tool by the server's own name for it.
+    ///
+    /// A call that times out, or whose future is dropped, is cancelled at the server.
     pub async fn call(
         &self,
         tool: &Tool,
@@ -80,7 +81,7 @@ impl Server {
     }
 }
 
-/// The request, with what a NATS provider is told in headers.
+/// Returns the request, with the same context that a NATS provider gets in headers.
 fn request(name: &str, arguments: Map<String, Value>, context: &CallContext) -> CallToolRequestParams {
     let mut meta = MetaObject::default();
     meta.insert("turnstream/callId".into(), json!(context.call_id));
@@ -113,8 +114,7 @@ async fn ask(up: &Up, request: CallToolRequestParams) -> Result<ToolResult, Fail
     }
 }
 
-/// What an error of the transport says of the call: a connection that was never made, and a refusal by its status, mean that
-/// the tool did not run.
+/// Classifies an error of the transport: after a failed connect, or a refusal with status 429, the tool did not run.
 fn unsent_or_lost(error: &(dyn std::error::Error + 'static)) -> Failure {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -128,7 +128,8 @@ fn unsent_or_lost(error: &(dyn std::error::Error + 'static)) -> Failure {
     Failure::Lost
 }
 
-/// A result in words: texts as they are, structured content as JSON unless a text says the same, other kinds by name.
+/// Returns a result in words: texts as they are, structured content as JSON unless a text says the same, other kinds by
+/// name.
 fn read(result: CallToolResult) -> ToolResult {
     let mut parts: Vec<String> = result.content.into_iter().map(part).collect();
     if let Some(structured) = result.structured_content.filter(|structured| !is_said(structured, &parts)) {
@@ -137,8 +138,10 @@ fn read(result: CallToolResult) -> ToolResult {
     ToolResult { is_error: result.is_error == Some(true), ..ToolResult::ok(parts.join("\n")) }
 }
 
-/// Whether texts say what the structured content does. Servers of the reference implementation wrap what is no object as
-/// `{"result": …}`, and a list is a text for each of its entries.
+/// Returns whether the texts repeat the structured content.
+///
+/// Servers of the reference implementation wrap any value that is no object as `{"result": …}`, and send a list as one
+/// text per entry.
 fn is_said(structured: &Value, parts: &[String]) -> bool {
     let says = |part: &String, value: &Value| match value {
         Value::String(text) => part == text,

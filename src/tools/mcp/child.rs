@@ -1,4 +1,4 @@
-//! An MCP server as a child process: started, listened to, ended with everything that it started.
+//! An MCP server as a child process: its start, its standard error, and the end of its process group.
 
 use std::{io, path::Path, process::Stdio, time::Duration};
 
@@ -10,11 +10,11 @@ use tokio::{
 
 use crate::limits;
 
-/// What of the worker's own environment a child sees. The rest holds keys that are none of its business.
+/// Environment variables that a child inherits from the worker. The others hold keys that a child must not see.
 const INHERITED: &[&str] =
     &["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TERM", "TMPDIR", "TZ", "SSL_CERT_FILE"];
 
-/// A running child and the processes that it started: one process group, killed when this is dropped.
+/// A running child and the processes that it started: one process group, killed on drop.
 pub struct Group {
     child: Child,
 }
@@ -46,7 +46,7 @@ pub fn start(
 }
 
 impl Group {
-    /// Waits for the child to end, as it does when its input has been closed; kills the group if it does not.
+    /// Waits for the child to end, as it does when its input has been closed; kills the group after a timeout.
     pub async fn end(mut self) {
         let patience = Duration::from_millis(limits::MCP_CLOSE_MS);
         if timeout(patience, self.child.wait()).await.is_err() {
@@ -57,7 +57,7 @@ impl Group {
         }
     }
 
-    /// Kills the group. Only while the child was not waited for: until then its number belongs to nobody else.
+    /// Kills the group, only before the child was waited for: until then its process id can't be reused.
     fn kill(&self) {
         if let Some(pid) = self.child.id() {
             // SAFETY: kill has no memory effects here, and the group is the child's own.
@@ -72,7 +72,8 @@ impl Drop for Group {
     }
 }
 
-/// Reads all that a server says, so that it never waits, and logs it in pieces of bounded size.
+/// Reads all of a server's standard error, so that the server never blocks on it, and logs it in pieces of bounded
+/// size.
 async fn log_stderr(server: String, mut stderr: impl AsyncRead + Unpin) {
     let mut piece = vec![0; limits::MCP_STDERR_PIECE_BYTES];
     while let Ok(length @ 1..) = stderr.read(&mut piece).await {

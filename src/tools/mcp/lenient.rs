@@ -1,7 +1,7 @@
-//! Servers' messages that the library does not take, read as far as possible.
+//! Lenient decoding of servers' messages that the library rejects.
 //!
-//! Contract: one odd tool costs a list that tool alone, with a notice; one odd part of a result costs that part alone. A call that
-//! is given up is cancelled at the server.
+//! Contract: one malformed tool costs a list that tool alone, with a notice; one malformed part of a result costs that
+//! part alone. An abandoned call is cancelled at the server.
 
 use rmcp::{
     Peer, RoleClient, ServiceError,
@@ -22,7 +22,7 @@ pub struct Page {
     pub refused: Vec<Refused>,
 }
 
-/// Asks for a page of tools.
+/// Requests a page of tools.
 pub async fn list(peer: &Peer<RoleClient>, server: &str, cursor: Option<String>) -> Result<Page, ServiceError> {
     let params = Some(PaginatedRequestParams::default().with_cursor(cursor));
     let request = ListToolsRequest { method: Default::default(), params, extensions: Default::default() };
@@ -33,13 +33,12 @@ pub async fn list(peer: &Peer<RoleClient>, server: &str, cursor: Option<String>)
     }
 }
 
-/// Calls a tool.
 pub async fn call(peer: &Peer<RoleClient>, params: CallToolRequestParams) -> Result<CallToolResponse, ServiceError> {
     match ask(peer, ClientRequest::CallToolRequest(CallToolRequest::new(params))).await? {
         ServerResult::CallToolResult(result) => Ok(CallToolResponse::Complete(result)),
         ServerResult::InputRequiredResult(result) => Ok(CallToolResponse::InputRequired(result)),
         ServerResult::CreateTaskResult(result) => Ok(CallToolResponse::Task(result)),
-        // A result without a content is one that says nothing.
+        // A result without content counts as an empty one.
         ServerResult::EmptyResult(_) | ServerResult::TaskAckResult(_) => {
             Ok(CallToolResponse::Complete(CallToolResult::default()))
         }
@@ -50,7 +49,7 @@ pub async fn call(peer: &Peer<RoleClient>, params: CallToolRequestParams) -> Res
     }
 }
 
-/// One request, which is cancelled at the server when this future is dropped.
+/// Sends one request, which is cancelled at the server when this future is dropped.
 async fn ask(peer: &Peer<RoleClient>, request: ClientRequest) -> Result<ServerResult, ServiceError> {
     let handle = peer.send_cancellable_request(request, PeerRequestOptions::no_options()).await?;
     let mut given_up = GivenUp { peer, id: Some(handle.id.clone()) };
@@ -59,7 +58,7 @@ async fn ask(peer: &Peer<RoleClient>, request: ClientRequest) -> Result<ServerRe
     answer
 }
 
-/// Tells the server of a request that no caller waits for any more.
+/// Cancels a request at the server when its caller has stopped waiting.
 struct GivenUp<'a> {
     peer: &'a Peer<RoleClient>,
     id: Option<RequestId>,
@@ -94,7 +93,7 @@ fn page_of(server: &str, page: Value) -> Option<Page> {
     Some(Page { tools, next, refused })
 }
 
-/// A tool as it is listed, or with its required fields alone.
+/// Parses a listed tool; falls back to its required fields alone.
 fn tool_of(listed: &Value) -> Result<Tool, String> {
     let schema = match &listed["inputSchema"] {
         Value::Null | Value::Bool(true) => json!({}),
@@ -110,7 +109,7 @@ fn tool_of(listed: &Value) -> Result<Tool, String> {
     serde_json::from_value(bare).map_err(|_| "the tool has no name".into())
 }
 
-/// A result with its parts of unknown kinds named, and its other parts kept.
+/// Parses a result: parts of unknown kinds are named, the others kept.
 fn result_of(mut result: Value) -> Option<CallToolResult> {
     let content = match result.get_mut("content")? {
         Value::Array(content) => content,

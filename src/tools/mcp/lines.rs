@@ -1,17 +1,17 @@
-//! Bounds the lines that a child process sends, and answers for it where one is too long.
+//! Bounds the lines that a child process sends, and answers for the child where a line is too long.
 //!
-//! Contract: a line within the bound passes as it is. A longer one would be dropped, and its call would wait for its whole time;
-//! instead the error that it is too large takes its place, for the call that its beginning or its end names.
+//! Contract: a line within the bound passes unchanged. A longer one would be dropped, and its call would wait until its
+//! timeout; instead a "too large" error takes its place, for the call that the line's beginning or end names.
 
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, DuplexStream, duplex};
 
-/// Room between the child and the library.
+/// The buffer between the child and the library.
 const PIPE_BYTES: usize = 64 * 1024;
-/// How much of the beginning and of the end of a long line is looked at.
+/// The bytes at the beginning and at the end of a long line that are searched for the request id.
 const LOOKED_AT_BYTES: usize = 512;
 
-/// The lines of a child, each of at most `max` bytes.
+/// Returns the lines of a child, each of at most `max` bytes.
 pub fn bounded(from: impl AsyncRead + Send + Unpin + 'static, max: usize) -> DuplexStream {
     let (mut to, bounded) = duplex(PIPE_BYTES);
     tokio::spawn(async move {
@@ -68,7 +68,7 @@ async fn pass(
             },
         }
         line.clear();
-        // A long line must not cost its memory for ever.
+        // A long line must not keep its memory for ever.
         line.shrink_to(PIPE_BYTES);
     }
 }
@@ -79,10 +79,11 @@ fn keep_last(tail: &mut Vec<u8>, piece: &[u8]) {
     tail.drain(..excess);
 }
 
-/// The number of the request that a line answers, by its first and last bytes: the library numbers its requests.
+/// Returns the number of the request that a line answers, from its first and last bytes: the library numbers its
+/// requests.
 ///
-/// Only a field of the message itself counts, not one within the result: before the part that has a content, or as the very last
-/// one. A message with a method is no answer.
+/// Only a field of the message itself counts, not one within the result: before the result or error, or as the very
+/// last field. A message with a method is no answer.
 fn id_in(beginning: &[u8], end: &[u8]) -> Option<u64> {
     let (beginning, end) = (String::from_utf8_lossy(beginning), String::from_utf8_lossy(end));
     let parts = ["\"result\"", "\"error\"", "\"params\"", "\"method\""];
@@ -92,11 +93,11 @@ fn id_in(beginning: &[u8], end: &[u8]) -> Option<u64> {
         return None;
     }
     head.find("\"id\"").and_then(|at| number(&head[at + 4..], ',')).or_else(|| {
-        // Where the message has not begun as an answer, its end says nothing.
+        // The end of a message says nothing unless the message has begun as an answer.
         at?;
         let last = end.rfind("\"id\"")?;
         let rest = end[last + 4..].trim_end();
-        // The brackets of a result that ends so as well close one by one.
+        // A result that also ends with an `id` closes its brackets one by one.
         let before = end[..last].trim_end();
         let closes =
             |text: &str| text.ends_with(['}', ']', '"', 'e', 'l']) || text.ends_with(|c: char| c.is_ascii_digit());
@@ -105,7 +106,7 @@ fn id_in(beginning: &[u8], end: &[u8]) -> Option<u64> {
     })
 }
 
-/// A number after a colon, with this mark behind it; after a closing one nothing else.
+/// Parses a number after a colon and before `mark`; a closing brace must be the end of the text.
 fn number(text: &str, mark: char) -> Option<u64> {
     let text = text.trim_start().strip_prefix(':')?.trim_start();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

@@ -33,17 +33,16 @@ use crate::{
     limits,
 };
 
-/// A connection that is up.
 pub struct Link {
     pub peer: Peer<RoleClient>,
-    /// Told when the server says that its tools have changed.
+    /// Notified when the server says that its tools have changed.
     pub changed: Arc<Notify>,
     stop: RunningServiceCancellationToken,
     ended: AbortOnDropHandle<()>,
     child: Option<Group>,
 }
 
-/// Why there is no connection.
+/// The reason why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     #[error("the process can't be started: {0}")]
@@ -58,10 +57,10 @@ pub enum LinkError {
     Late(#[from] Elapsed),
 }
 
-/// This side of a connection: it listens for changes of the server's tools, answers pings, and offers a server nothing else.
+/// The client side of a connection: takes changes of the server's tools, answers pings, and offers no other capability.
 ///
-/// A server that asks for a reply of a model, for folders or for a person's input gets an error at once, whatever was agreed at
-/// the beginning: a declined form would say that a person was asked.
+/// A server that asks for a model's reply, for folders or for a person's input gets an error at once, regardless of the
+/// negotiated capabilities: a declined form would claim that a person was asked.
 struct Handler {
     changed: Arc<Notify>,
 }
@@ -133,7 +132,7 @@ impl Link {
         Self { peer, changed, stop, ended, child }
     }
 
-    /// Returns when the connection has ended by itself.
+    /// Waits until the connection has ended by itself.
     pub async fn closed(&mut self) {
         let _ = (&mut self.ended).await;
     }
@@ -149,14 +148,14 @@ impl Link {
         }
     }
 
-    /// All tools, page by page, up to the limit, and those that can't be read.
+    /// Returns all tools, page by page up to the limit, and the refusals of those that can't be read.
     pub async fn tools(&self, server: &str) -> Result<(Vec<Tool>, Vec<Refused>), LinkError> {
         let (mut tools, mut refused, mut cursor) = (Vec::new(), Vec::new(), None);
         loop {
             let page = lenient::list(&self.peer, server, cursor);
             let page = timeout(Duration::from_millis(limits::MCP_LIST_MS), page).await??;
             cursor = page.next;
-            // A page without a tool could be followed by another one for ever.
+            // Without this, a server could send empty pages for ever.
             let more =
                 !(page.tools.is_empty() && page.refused.is_empty()) && tools.len() + refused.len() < limits::TOOLS_MAX;
             tools.extend(page.tools);
@@ -167,7 +166,7 @@ impl Link {
         }
     }
 
-    /// Whether the server can be reached. One that is busy and does not answer in time can.
+    /// Returns whether the server can be reached. A busy server that does not answer in time counts as reachable.
     pub async fn is_reachable(&self) -> bool {
         let ping = self.peer.send_request(ClientRequest::PingRequest(PingRequest::default()));
         match timeout(Duration::from_millis(limits::MCP_PING_MS), ping).await {
@@ -177,12 +176,12 @@ impl Link {
     }
 }
 
-/// The transport over HTTP. Redirects are not followed: they would take the headers elsewhere.
+/// Creates the transport over HTTP. Redirects are not followed: they would take the headers to another host.
 fn http(
     url: &str,
     headers: &[(String, String)],
 ) -> Result<StreamableHttpClientTransport<reqwest::Client>, reqwest::Error> {
-    // Connections are not kept: one whose last answer was not read to its end delays the next request.
+    // Connections are not reused: one whose last answer was not read to its end delays the next request.
     let client = reqwest::Client::builder()
         .redirect(Policy::none())
         .pool_max_idle_per_host(0)

@@ -1,11 +1,12 @@
 //! Tools of MCP servers, beside those of NATS services.
 //!
-//! Each server that is configured has one task in a worker ([`server`]), which holds a connection to it ([`link`], over a
-//! child process of [`child`] or over HTTP) and the list of its tools ([`offer`]). A server that is down costs its tools: they
-//! are not offered, and a call of one is an error result at once ([`call`]). What the library does not take is read as far as it
-//! can be ([`lenient`], [`lines`]).
+//! Each configured server has one task in a worker ([`server`]), which holds a connection to the server ([`link`], over
+//! a child process of [`child`] or over HTTP) and the list of its tools ([`offer`]). While a server is down its tools
+//! are not offered, and a call of one is an error result at once ([`call`]). Messages that the library rejects are
+//! decoded leniently ([`lenient`], [`lines`]).
 //!
-//! The protocol is that of the `rmcp` crate; the connection is negotiated by `initialize`, which every server understands.
+//! The protocol is that of the `rmcp` crate; the connection is negotiated by `initialize`, which every server
+//! understands.
 
 mod call;
 mod child;
@@ -36,7 +37,7 @@ pub struct Mcp {
 }
 
 impl Mcp {
-    /// Nothing runs before [`Mcp::run`].
+    /// Creates the servers without starting them: [`Mcp::run`] does.
     pub fn new(servers: &[McpServer]) -> Self {
         Self { servers: Arc::new(servers.iter().cloned().map(Server::new).map(Arc::new).collect()) }
     }
@@ -46,23 +47,24 @@ impl Mcp {
         join_all(self.servers.iter().map(|server| server.clone().run(stop.clone()))).await;
     }
 
-    /// Waits until every server was tried once, or has taken too long for it: a worker that takes work before would refuse
-    /// calls that a person has approved.
+    /// Waits until every server was tried once, or has taken too long.
+    ///
+    /// A worker that takes work earlier would refuse calls that a person has approved.
     pub async fn first(&self) {
         join_all(self.servers.iter().map(|server| server.tried())).await;
     }
 
-    /// The tools of the servers that are up.
+    /// Returns the tools of the servers that are up.
     pub fn offered(&self) -> Vec<Tool> {
         self.servers.iter().filter(|server| server.is_up()).flat_map(|server| server.tools().to_vec()).collect()
     }
 
-    /// Remarks on servers' tools that are not offered as they stand.
+    /// Returns remarks on servers' tools that are not offered as they were listed.
     pub fn warnings(&self) -> Vec<Refused> {
         self.servers.iter().flat_map(|server| server.warnings().to_vec()).collect()
     }
 
-    /// A tool of a server that is down now.
+    /// Returns a tool of a server that is down now.
     pub fn missing(&self, org: &str, name: &str) -> Option<Tool> {
         let down = self.servers.iter().filter(|server| !server.is_up());
         let mut tools = down.flat_map(|server| server.tools().to_vec());

@@ -1,4 +1,4 @@
-//! What an MCP server says of its tools, as tools that the model is offered.
+//! An MCP server's listed tools, converted to tools that the model is offered.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -12,7 +12,7 @@ use super::super::{
 };
 use crate::{agents::AuthLevel, config::McpServer, limits};
 
-/// The tools of a server, ordered by name. One that can't be offered is left out; remarks go to `notices`.
+/// Returns the tools of a server, ordered by name. A tool that can't be offered is left out; remarks go to `notices`.
 pub fn tools(settings: &McpServer, listed: Vec<rmcp::model::Tool>, notices: &mut Vec<Refused>) -> Vec<Tool> {
     let allowed = |tool: &rmcp::model::Tool| match &settings.tools {
         Some(tools) => tools.iter().any(|name| *name == tool.name),
@@ -38,7 +38,7 @@ pub fn tools(settings: &McpServer, listed: Vec<rmcp::model::Tool>, notices: &mut
     for tool in listed {
         let mut name = offered_name(&settings.name, &tool.name);
         let exact = format!("{}__{}", settings.name, tool.name);
-        // One that was changed to be legal must not be taken for another one.
+        // A name that was altered to be legal must not be taken for another tool's.
         if plain[&name] > 1 && name != exact {
             name = hashed_name(&name, &exact);
         }
@@ -54,7 +54,7 @@ pub fn tools(settings: &McpServer, listed: Vec<rmcp::model::Tool>, notices: &mut
     tools
 }
 
-/// A tool, and the parts that it is offered without; or its name, and why it is not offered.
+/// Converts a tool; returns the parts that were left out, or its name and the reason why it is not offered.
 fn offered(
     settings: &McpServer,
     tool: rmcp::model::Tool,
@@ -84,13 +84,13 @@ fn offered(
     Ok((tool, lost))
 }
 
-/// `{server}__{tool}`, in the letters and the length that models' interfaces take.
+/// Returns `{server}__{tool}`, in the letters and the length that models' interfaces take.
 fn offered_name(server: &str, tool: &str) -> String {
     let legal = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
     format!("{server}__{tool}").chars().map(legal).take(limits::TOOL_NAME_MAX_CHARS).collect()
 }
 
-/// The name with a hash of the one that it was made of.
+/// Returns the name with a hash of the original name appended.
 fn hashed_name(name: &str, exact: &str) -> String {
     let hash: String = Sha256::digest(exact).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     let kept = name.len().min(limits::TOOL_NAME_MAX_CHARS - hash.len() - 1);

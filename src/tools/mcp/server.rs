@@ -1,4 +1,4 @@
-//! One MCP server: the task that holds its connection, and what is known of it.
+//! One MCP server: the task that holds its connection, and its known state.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,21 +23,21 @@ use crate::{
 pub struct Server {
     pub settings: McpServer,
     state: watch::Sender<State>,
-    /// Told when a call finds that the server can't be reached.
+    /// Notified when a call finds the server unreachable.
     doubt: Notify,
 }
 
 #[derive(Clone, Default)]
 struct State {
-    /// Whether it was tried once.
+    /// The server was tried once.
     tried: bool,
-    /// How to speak to it while it is up.
+    /// The connection while the server is up.
     peer: Option<Peer<RoleClient>>,
-    /// How often it was found to be up.
+    /// The number of times that the server was found to be up.
     times: u64,
-    /// Its tools, or those that it had when it was up last.
+    /// The server's tools, or those of the last time it was up.
     tools: Arc<Vec<Tool>>,
-    /// Remarks on the tools that it lists.
+    /// Remarks on the tools that the server lists.
     warnings: Arc<Vec<Refused>>,
 }
 
@@ -56,17 +56,17 @@ impl Server {
         self.state.borrow().peer.is_some()
     }
 
-    /// Its tools, or those that it had when it was up last.
+    /// Returns the server's tools, or those of the last time it was up.
     pub fn tools(&self) -> Arc<Vec<Tool>> {
         self.state.borrow().tools.clone()
     }
 
-    /// Remarks on the tools that it lists.
+    /// Returns remarks on the tools that the server lists.
     pub fn warnings(&self) -> Arc<Vec<Refused>> {
         self.state.borrow().warnings.clone()
     }
 
-    /// The connection, if there is one.
+    /// Returns the connection, if there is one.
     pub fn up(&self) -> Option<Up> {
         let state = self.state.borrow();
         Some(Up { peer: state.peer.clone()?, times: state.times })
@@ -80,12 +80,12 @@ impl Server {
         Some(Up { peer: state.peer.clone()?, times: state.times })
     }
 
-    /// Has the task look whether the server is still there.
+    /// Has the task check whether the server is still reachable.
     pub fn doubt(&self) {
         self.doubt.notify_one();
     }
 
-    /// Waits until the server was tried once, but not for ever.
+    /// Waits until the server was tried once, up to a timeout.
     pub async fn tried(&self) {
         let mut states = self.state.subscribe();
         let tried = states.wait_for(|state| state.tried);
@@ -96,9 +96,9 @@ impl Server {
 
     /// Holds a connection until `stop`.
     ///
-    /// (1) Connect, initialise, list the tools; (2) follow changes of the list and look after the connection; (3) when it is
-    /// lost, or could not be made, close what is left, wait a while that doubles, and begin again; (4) on `stop` close the
-    /// connection, and with it the child process.
+    /// (1) Connect, initialise, list the tools; (2) follow changes of the list and check the connection; (3) when the
+    /// connection is lost, or could not be made, close the remains, wait with a doubling delay, and begin again; (4) on
+    /// `stop` close the connection, and with it the child process.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let longest = Duration::from_millis(limits::MCP_RETRY_MAX_MS);
         let mut pause = Duration::from_millis(limits::MCP_RETRY_FIRST_MS);
@@ -148,7 +148,7 @@ impl Server {
         let mut pings = interval_at(Instant::now() + every, every);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let changed = link.changed.clone();
-        // A child that is gone has closed its pipe; HTTP has nothing that ends by itself.
+        // A child that is gone has closed its pipe; an HTTP connection has no such end.
         let is_http = matches!(self.settings.link, McpLink::Http { .. });
         let has_ended = loop {
             tokio::select! {
@@ -178,7 +178,7 @@ impl Server {
         }
     }
 
-    /// Whether the server is there; who waits for it is told.
+    /// Returns whether the server is reachable, and notifies waiting callers if it is.
     async fn look(&self, link: &Link) -> bool {
         let reachable = link.is_reachable().await;
         if reachable {
@@ -208,7 +208,7 @@ impl Server {
         });
     }
 
-    /// An error's text without what a URL may hold.
+    /// Returns an error's text without the secrets that a URL may hold.
     fn without_secrets(&self, text: String) -> String {
         match &self.settings.link {
             McpLink::Http { url, .. } => text.replace(url.as_str(), url.host_str().unwrap_or_default()),

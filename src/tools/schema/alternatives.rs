@@ -1,7 +1,8 @@
-//! Schemas put together: conditions that hold at once, and alternatives.
+//! Composition of schemas: conditions that hold at once, and alternatives.
 //!
-//! Contract: all schemas here are in the form of [`super::keywords`], without a type where they allow anything. The result allows
-//! all that was allowed. Alternatives stand alone, without `null` among them; a single one takes the place of its parent.
+//! Contract: all schemas here are in the form of [`super::keywords`], without a type where they allow any value. The
+//! result allows every value that was allowed. Alternatives stand alone, without `null` among them; a single one
+//! replaces its parent.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -9,15 +10,15 @@ use serde_json::{Map, Value, json};
 
 use super::{into_map, is_object, keywords};
 
-/// Alternatives beyond which anything is allowed; names that are chosen from are one.
+/// The number of alternatives beyond which any value is allowed; all names of an `enum` count as one.
 const ALTERNATIVES_MAX: usize = 64;
 const NAMES_MAX: usize = 512;
-/// Texts that stand above a schema's alternatives.
+/// Texts that are kept above a schema's alternatives.
 const WORDS: [&str; 2] = ["description", "title"];
 
 type Schema = Map<String, Value>;
 
-/// Two schemas that hold both: `allOf`, or a reference and the keywords beside it.
+/// Returns the conjunction of two schemas: `allOf`, or a reference and the keywords beside it.
 pub(super) fn unite(own: Schema, other: Schema) -> Schema {
     if is_any(&own) {
         return with_words(other, own);
@@ -45,7 +46,7 @@ pub(super) fn unite(own: Schema, other: Schema) -> Schema {
     }
 }
 
-/// A schema with alternatives, of which any may hold.
+/// Returns a schema with alternatives, of which any may hold.
 pub(super) fn chosen(own: Schema, all: Vec<Schema>) -> Schema {
     let mut flat: Vec<Schema> = Vec::new();
     let mut is_open = all.len() > NAMES_MAX;
@@ -72,7 +73,7 @@ pub(super) fn chosen(own: Schema, all: Vec<Schema>) -> Schema {
         0 => own,
         1 => with_words(flat.pop().unwrap_or_default(), own),
         _ => {
-            // Some take nothing beside alternatives.
+            // Some interfaces allow no keyword beside alternatives.
             if let Some(description) = own.get("description").and_then(Value::as_str) {
                 let said = flat[0].remove("description");
                 flat[0].insert("description".into(), description.into());
@@ -85,7 +86,7 @@ pub(super) fn chosen(own: Schema, all: Vec<Schema>) -> Schema {
     }
 }
 
-/// Adds an alternative; names that are chosen from become one list.
+/// Adds an alternative; `enum` alternatives are merged into one list.
 fn add(flat: &mut Vec<Schema>, one: Schema) {
     let names = |schema: &Schema| schema.get("enum").and_then(Value::as_array).cloned();
     if let Some(more) = names(&one)
@@ -105,8 +106,9 @@ fn add(flat: &mut Vec<Schema>, one: Schema) {
     }
 }
 
-/// Objects put together to one with the properties of all. Required is what its own part requires, and what all of them require,
-/// or, where they hold `at_once`, what any of them requires.
+/// Merges objects into one with the properties of all.
+///
+/// A property is required if the schema's own part requires it, or all of the objects, or, with `at_once`, any of them.
 pub(super) fn one_object(mut own: Schema, objects: Vec<Schema>, at_once: bool) -> Schema {
     let names = |schema: &Schema| -> BTreeSet<String> {
         let names = schema.get("required").and_then(Value::as_array).into_iter().flatten();
@@ -143,7 +145,7 @@ pub(super) fn one_object(mut own: Schema, objects: Vec<Schema>, at_once: bool) -
     own
 }
 
-/// A schema with the words of the one that it replaces.
+/// Returns a schema with the title and the description of the schema that it replaces.
 fn with_words(mut schema: Schema, of: Schema) -> Schema {
     let words = words_of(&of);
     if schema.contains_key("anyOf") {
@@ -152,7 +154,7 @@ fn with_words(mut schema: Schema, of: Schema) -> Schema {
     }
     let kind = schema.get("type").cloned();
     schema.extend(words);
-    // A default is kept where it is of the type that is left.
+    // A default is kept where its type is still allowed.
     if of.get("type") == kind.as_ref() {
         schema.extend(of.get("default").map(|default| ("default".to_owned(), default.clone())));
     }

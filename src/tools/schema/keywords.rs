@@ -1,23 +1,24 @@
 //! The keywords that every interface takes, by the type that they belong to.
 //!
-//! Contract: [`of_type`] copies nothing else of a schema. An `enum` holds texts alone, none of them empty; other values that are
-//! allowed, and a `format` that not all know, are said in the description, where the model reads them.
+//! Contract: [`of_type`] copies no other keyword of a schema. An `enum` holds texts alone, none of them empty; other
+//! allowed values, and a `format` that not all interfaces know, are named in the description, where the model reads
+//! them.
 
 use serde_json::{Map, Value, json};
 
 use super::list;
 
-/// Types that interfaces know, `null` aside.
+/// The types that interfaces know, apart from `null`.
 const TYPES: [&str; 6] = ["string", "number", "integer", "boolean", "array", "object"];
-/// About the size of a schema that allows anything.
+/// The approximate size of a schema that allows any value.
 pub(super) const ANY_BYTES: usize = 256;
-/// Values that are named in a description, and the most that they take there.
+/// The number of values that a description names, and the bytes that they may take.
 const NAMED_VALUES_MAX: usize = 64;
 const NAMED_BYTES_MAX: usize = 1_024;
-/// Longest name of a format that is named in a description.
+/// The longest name of a format that a description names.
 const FORMAT_MAX_BYTES: usize = 32;
 
-/// A schema with a type or alternatives: one that has neither allows anything.
+/// Returns a schema with a type or alternatives: a schema that has neither allows any value.
 pub(super) fn typed(mut loose: Map<String, Value>) -> Value {
     let has_type = loose.get("type").is_some_and(|kind| kind != "null");
     if has_type || loose.contains_key("anyOf") {
@@ -32,7 +33,7 @@ pub(super) fn typed(mut loose: Map<String, Value>) -> Value {
     json!({ "anyOf": all })
 }
 
-/// All that is no array.
+/// Returns the schemas of all types but arrays.
 fn anything() -> Vec<Value> {
     vec![
         json!({"type": "string"}),
@@ -42,7 +43,7 @@ fn anything() -> Vec<Value> {
     ]
 }
 
-/// The types that a schema itself allows, named or implied. `null` counts only where it stands alone.
+/// Returns the types that a schema itself allows, named or implied. `null` counts only where it stands alone.
 pub(super) fn kinds(given: &Map<String, Value>) -> Vec<&'static str> {
     let choices = choices(given);
     if !choices.is_empty() && choices.iter().all(|value| is_name(value)) {
@@ -82,13 +83,13 @@ pub(super) fn kinds(given: &Map<String, Value>) -> Vec<&'static str> {
     }
 }
 
-/// The words of a schema without a type.
+/// Returns the title and the description of a schema.
 pub(super) fn words(given: &Map<String, Value>) -> Map<String, Value> {
     let is_text = |name: &&str| given.get(*name).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
     ["title", "description"].into_iter().filter(is_text).map(|name| (name.to_owned(), given[name].clone())).collect()
 }
 
-/// The keywords of a schema for values of this type, without the schemas in it.
+/// Returns the keywords of a schema for values of this type, without nested schemas.
 pub(super) fn of_type(given: &Map<String, Value>, kind: &str) -> Map<String, Value> {
     let mut normal = words(given);
     normal.insert("type".into(), kind.into());
@@ -136,7 +137,7 @@ pub(super) fn of_type(given: &Map<String, Value>, kind: &str) -> Map<String, Val
     normal
 }
 
-/// The values that a schema names, without `null`.
+/// Returns the values that a schema names, without `null`.
 fn choices(given: &Map<String, Value>) -> Vec<&Value> {
     let all = match list(given, "enum") {
         [] => given.get("const").into_iter().collect(),
@@ -145,7 +146,7 @@ fn choices(given: &Map<String, Value>) -> Vec<&Value> {
     all.into_iter().filter(|value| !value.is_null()).collect()
 }
 
-/// Whether a value may stand in an `enum`.
+/// Returns whether a value may stand in an `enum`.
 fn is_name(value: &Value) -> bool {
     value.as_str().is_some_and(|text| !text.is_empty())
 }
@@ -166,7 +167,7 @@ fn is_of(value: &Value, kind: &str) -> bool {
     kind_of(value) == kind || (kind == "number" && value.is_number())
 }
 
-/// Values as text for a description.
+/// Returns values as text for a description.
 fn named(values: &[&Value]) -> String {
     let mut text = String::new();
     for (n, value) in values.iter().enumerate() {
@@ -180,7 +181,7 @@ fn named(values: &[&Value]) -> String {
     text
 }
 
-/// Adds a sentence to the description, unless it is there.
+/// Adds a sentence to the description, unless the description has it already.
 pub(super) fn note(normal: &mut Map<String, Value>, sentence: &str) {
     let said = normal.get("description").and_then(Value::as_str).unwrap_or_default();
     if said.contains(sentence) {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The input of [`normal`] for a service's tool.
+/// The size limit of [`normal`] for a service's tool.
 const MAX_BYTES: usize = 32 * 1024;
 
 fn normal(schema: &Value) -> Result<Normal, String> {
@@ -145,7 +145,7 @@ fn a_normal_schema_stays_unchanged() {
     assert!(normal(&deep).is_ok());
 }
 
-/// Schemas of one property, and its normal form.
+/// Schemas of one property, and their normal form.
 #[test]
 fn no_refused_keyword_is_left() {
     for (given, expected) in [
@@ -171,7 +171,7 @@ fn no_refused_keyword_is_left() {
         ),
         (json!({"anyOf": [{"type": "string"}, {}]}), any()),
         (json!({"type": "null"}), any()),
-        // Values that are named.
+        // Enumerated values.
         (json!({"const": "a"}), json!({"type": "string", "enum": ["a"]})),
         (json!({"enum": ["a", null, "a", "b"]}), json!({"type": "string", "enum": ["a", "b"]})),
         (json!({"type": ["string", "null"], "enum": ["a", null]}), json!({"type": "string", "enum": ["a"]})),
@@ -186,7 +186,7 @@ fn no_refused_keyword_is_left() {
             json!({"anyOf": [{"type": "integer", "description": "One of: 1."}, {"type": "string", "enum": ["a"]}]}),
         ),
         (json!({"oneOf": [{"const": "a"}, {"const": "b"}]}), json!({"type": "string", "enum": ["a", "b"]})),
-        // Formats, and keywords of the wrong form or that not all know.
+        // Formats, and keywords of the wrong form or that not all interfaces know.
         (json!({"type": "string", "format": "date-time"}), json!({"type": "string", "format": "date-time"})),
         (json!({"type": "string", "format": "email"}), json!({"type": "string", "description": "Format: email."})),
         (json!({"type": "integer", "format": "int64"}), json!({"type": "integer"})),
@@ -200,11 +200,11 @@ fn no_refused_keyword_is_left() {
             json!({"type": "array", "uniqueItems": true, "items": {"const": "a"}}),
             json!({"type": "array", "items": {"type": "string", "enum": ["a"]}}),
         ),
-        // A type that is not said.
+        // A missing type.
         (json!({"description": "d", "minLength": 1}), json!({"type": "string", "description": "d", "minLength": 1})),
         (json!({"items": {"type": "string"}}), json!({"type": "array", "items": {"type": "string"}})),
         (json!({"type": "text"}), any()),
-        // Values that were left out stay allowed.
+        // Values of dropped properties stay allowed.
         (
             json!({"type": "object", "patternProperties": {"^x": {}}, "additionalProperties": false}),
             json!({"type": "object", "properties": {}}),
@@ -217,7 +217,7 @@ fn no_refused_keyword_is_left() {
             json!({"type": "object", "additionalProperties": {"enum": [true]}}),
             json!({"type": "object", "properties": {}, "additionalProperties": {"type": "boolean", "description": "One of: true."}}),
         ),
-        // Alternatives that are demands on one object.
+        // Alternatives that are conditions on one object.
         (
             json!({"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}},
                 "anyOf": [{"required": ["a"]}, {"required": ["b"]}]}),

@@ -1,4 +1,4 @@
-//! Breaks one thing after the other, and replaces what is broken.
+//! The fault injection: breaks one thing after the other, and replaces the broken parts.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -21,13 +21,13 @@ use crate::support::{
     stage::{Edge, Product},
 };
 
-/// Between two faults.
+/// The pause between two faults.
 const PAUSE_MS: std::ops::Range<u64> = 300..2_500;
-/// Longer than a work item waits for a sign of its worker.
+/// A sleep that is longer than a work item's ack wait.
 const ASLEEP: Duration = Duration::from_secs(7);
-/// Long enough to be noticed.
+/// A sleep that is long enough to be noticed.
 pub const NAP: Duration = Duration::from_secs(3);
-/// How far a wrong clock is off, in seconds: more than a process is ready with.
+/// The offsets of a wrong clock, in seconds: larger than a ready process may have.
 const SKEWS: [i64; 2] = [-20, 20];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,7 +58,7 @@ const OF_SERVERS: [Kind; 6] = [
     Kind::QueueFullNatsKilled,
 ];
 
-/// How often each kind is chosen, after each of the first ones has come once.
+/// The weight of each kind, after each of the first ones has come once.
 const WEIGHTS: [(Kind, usize); 14] = [
     (Kind::WorkerKilled, 5),
     (Kind::WorkerAsleep, 2),
@@ -76,18 +76,18 @@ const WEIGHTS: [(Kind, usize); 14] = [
     (Kind::QueueFullNatsKilled, 1),
 ];
 
-/// Something that was broken.
+/// An injected fault.
 pub struct Fault {
     pub kind: Kind,
-    /// The worker that it was done to.
+    /// The affected worker.
     pub worker: Option<String>,
     pub at: Instant,
-    /// When it was mended.
+    /// The time of the repair.
     pub until: Instant,
 }
 
 impl Fault {
-    /// Whether it could hold up turns in this time that have a connection.
+    /// Returns whether the fault could hold up turns in this time that have a connection.
     pub fn holds_up(&self, from: Instant, to: Instant) -> bool {
         !matches!(self.kind, Kind::EdgeKilled | Kind::EdgeDrained) && self.at < to && self.until > from
     }
@@ -100,7 +100,7 @@ pub struct Worker {
     link: Link,
 }
 
-/// An edge, and its way to the log.
+/// An edge, and its link to the log.
 pub struct LinkedEdge {
     pub edge: Edge,
     pub link: Link,
@@ -111,7 +111,7 @@ pub struct Breaker {
     pub ground: Ground,
     pub product: Product,
     pub world: Arc<World>,
-    /// Until so many turns have ended, one thing is broken at a time.
+    /// The number of ended turns until which one fault is injected at a time.
     alone_until: usize,
     pub rng: StdRng,
     pub edges: Vec<LinkedEdge>,
@@ -146,7 +146,7 @@ impl Breaker {
         breaker
     }
 
-    /// Breaks things until `done`. Returns the faults, and where the log is.
+    /// Breaks things until `done`. Returns the faults, and the servers that hold the log.
     pub async fn run(mut self, done: &CancellationToken) -> (Vec<Fault>, Ground) {
         loop {
             let pause = Duration::from_millis(self.rng.random_range(PAUSE_MS));
@@ -257,7 +257,8 @@ impl Breaker {
         }
     }
 
-    /// One more edge, with a wrong clock: it must say so, and the visitors that it gets meanwhile must not suffer.
+    /// Starts one more edge, with a wrong clock: it must report that, and the visitors that connect to it must not
+    /// suffer.
     async fn serve_with_a_wrong_clock(&mut self, seconds: i64) {
         let LinkedEdge { edge: mut wrong, link: _link } = self.new_edge(&skew::by(seconds)).await;
         let mut probe = Probe::connect(&wrong.address).await;

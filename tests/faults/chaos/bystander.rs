@@ -1,4 +1,4 @@
-//! Faults that need a client in the right place: the answers that it gets are checked, too.
+//! Faults that need a client in the right place, whose answers are checked, too.
 
 use std::time::Duration;
 
@@ -13,13 +13,14 @@ use crate::support::{
     frames::{code, kind},
 };
 
-/// Turns that wait while no worker takes any.
+/// The number of turns that wait while no worker takes any.
 const QUEUED: usize = 48;
-/// Between two tries.
+/// The pause between two attempts.
 const AGAIN: Duration = Duration::from_millis(200);
 
 impl Breaker {
-    /// A person is erased while an edge that holds their conversation in memory is cut off: it learns of it afterwards.
+    /// Erases a person while an edge that holds their conversation in memory is cut off: it learns of the erasure
+    /// afterwards.
     pub async fn erase_while_cut(&mut self, victim: usize) {
         let address = self.edges[victim].edge.address.clone();
         let number = self.world.queued.lock().unwrap().len() + self.world.model_calls.lock().unwrap().len();
@@ -39,7 +40,7 @@ impl Breaker {
         if !erased {
             return self.world.object(format!("{email} was not erased: {}", erasing.output()));
         }
-        // An edge that can't answer has forgotten nothing.
+        // An edge that can't answer proves nothing.
         let is_answer = |history: &Value| history["status"] == 200 || code(history).ends_with("_NOT_FOUND");
         let gone = |history: &Value| is_answer(history) && !history.to_string().contains(&secret);
         if timeout(WAIT_MAX, insist_until(&address, &history, gone)).await.is_err() {
@@ -47,8 +48,10 @@ impl Breaker {
         }
     }
 
-    /// An approval is answered with an error, for it did not get to the log in time; its person then refuses. The tool is not
-    /// called, also when the approval gets there later.
+    /// Stalls an approval, which is answered with an error, for it did not get to the log in time; its person then
+    /// refuses.
+    ///
+    /// The tool is not called, also when the approval gets to the log later.
     pub async fn stall_a_decision(&mut self, victim: usize) {
         let address = self.edges[victim].edge.address.clone();
         let session = session_of(&insist(&address, &json!({"action": "create_conversation_session"})).await);
@@ -80,7 +83,7 @@ impl Breaker {
         self.world.queued.lock().unwrap().push((session, "r0".into()));
     }
 
-    /// A server is killed under a queue that no worker takes anything from. The clients do not wait.
+    /// Kills a server under a queue from which no worker takes an item. The clients do not wait.
     pub async fn fill_the_queue(&mut self, victim: usize, choice: usize) {
         let address = self.edges[victim].edge.address.clone();
         self.workers.iter().for_each(|worker| worker.process.signal(libc::SIGSTOP));
@@ -108,7 +111,7 @@ fn session_of(created: &Value) -> String {
     created["data"]["sessionId"].as_str().expect("a session has an id").to_owned()
 }
 
-/// A history with a question and its answer.
+/// Returns whether a history holds a question and its answer.
 fn is_answered(history: &Value) -> bool {
     history["data"]["messages"].as_array().is_some_and(|messages| messages.len() == 2)
 }

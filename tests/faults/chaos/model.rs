@@ -1,4 +1,4 @@
-//! The model of the chaos run: what it says is never the same twice, so text of two runs can't be mixed unnoticed.
+//! The model of the chaos run: its answers never repeat, so text of two runs can't be mixed unnoticed.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What a run came to: violations, and figures.
+//! The report of a run: violations, and figures.
 
 use std::{
     collections::BTreeMap,
@@ -102,7 +102,7 @@ impl Report {
         self.row("refusals for want of storage", refused);
     }
 
-    /// A turn of a full queue was accepted and no client stayed for it: it has ended once.
+    /// Checks the turns of a full queue, which were accepted and for which no client stayed: each has ended once.
     fn check_queued(&mut self, log: &Log, world: &World) {
         let queued = world.queued.lock().unwrap();
         for (session, request_id) in queued.iter() {
@@ -169,10 +169,10 @@ fn without_spaces(texts: &[String]) -> String {
     texts.iter().flat_map(|text| text.split_whitespace()).collect()
 }
 
-/// From the last frame before something happened to the first one after it.
+/// The times from the last frame before a disturbance to the first one after it.
 #[derive(Default)]
 struct Gaps {
-    /// Nothing else held the turn up meanwhile.
+    /// Gaps that no other fault explains.
     alone: Vec<Duration>,
     others: Vec<Duration>,
 }
@@ -182,7 +182,7 @@ impl Gaps {
         let next = turn.arrivals.partition_point(|arrival| arrival.at <= at);
         let Some(after) = turn.arrivals.get(next) else { return };
         let before = next.checked_sub(1).map(|last| &turn.arrivals[last]);
-        // A turn that waits for a person has no gap, and one that is not there yet neither.
+        // A turn that waits for a person has no gap, nor has one that is not sent yet.
         if before.is_some_and(|before| before.parked) || turn.sent_at > at {
             return;
         }

@@ -15,16 +15,16 @@ use crate::support::{
     frames::{code, is_terminal, kind, request_id, tool_activity},
 };
 
-/// What turns are about: the tool that the model calls first.
+/// The topics of turns: the tool that the model calls first.
 const TOPICS: [&str; 6] = ["nothing", "nothing", "nothing", "lookup", "charge", "refund"];
-/// Between two tries of something that did not work.
+/// The pause between two attempts after a failure.
 const RETRY_EVERY: Duration = Duration::from_millis(50);
-/// Before a turn that is only taken because not every kind of fault has come.
+/// The pause before a turn that is only taken because not every kind of fault has come.
 const REST: Duration = Duration::from_millis(700);
-/// A turn that takes longer is lost.
+/// The timeout of a turn, which is lost after it.
 const TURN_MAX: Duration = Duration::from_secs(150);
 
-/// A frame of a turn as it came.
+/// The arrival of a frame of a turn.
 pub struct Arrival {
     pub at: Instant,
     /// The turn waits for this visitor, not for a worker.
@@ -34,7 +34,7 @@ pub struct Arrival {
 /// A connection that ended.
 pub struct Loss {
     pub at: Instant,
-    /// The visitor dropped it itself.
+    /// The visitor dropped the connection itself.
     pub own: bool,
 }
 
@@ -46,7 +46,7 @@ pub struct Seen {
     pub sent_at: Instant,
     pub arrivals: Vec<Arrival>,
     pub losses: Vec<Loss>,
-    /// The texts of the model calls, as they stand in the end.
+    /// The texts of the model calls in their final form.
     pub texts: Vec<String>,
     /// Tool activity, call by call and result by result.
     pub activity: Vec<String>,
@@ -58,7 +58,7 @@ pub struct Seen {
     text: String,
 }
 
-/// Takes its turns, one after the other, and goes on until every kind of fault has come.
+/// Takes the visitor's turns, one after the other, and goes on until every kind of fault has come.
 pub async fn visit(world: Arc<World>, number: usize, turns: usize, rng: StdRng) -> Vec<Seen> {
     let mut visitor = Visitor { world: world.clone(), number, rng, client: None, session: None, seq: None };
     let mut all: Vec<Seen> = Vec::new();
@@ -115,7 +115,7 @@ impl Visitor {
         }
     }
 
-    /// One stretch on one connection: until the turn's end, a pause, or the connection's loss.
+    /// Goes on over one connection: until the turn's end, a pause, or the connection's loss.
     async fn go_on(&mut self, turn: &mut Seen, before: &mut Option<&mut Seen>) -> Result<(), Lost> {
         if self.client.is_none() && !self.reconnect(turn).await? {
             return Ok(());
@@ -183,7 +183,7 @@ impl Visitor {
     }
 }
 
-/// Approves what the turn waits for. That nothing waits any more means that an earlier approval got through.
+/// Approves the pending call. "No pending confirmation" means that an earlier approval got through.
 async fn confirm(client: &mut Client, session: &str, turn: &mut Seen) -> Result<(), Lost> {
     loop {
         let answer = client.confirm(session, true).await?;
@@ -216,7 +216,7 @@ impl Seen {
         }
     }
 
-    /// Takes note of a refusal. Storage may be away for a while; nothing else may be said.
+    /// Records a refusal. Only an error of storage is allowed, which may last for a while.
     async fn refused(&mut self, refusal: &Value, what: &str) {
         let code = code(refusal);
         self.refusals.push(code.to_owned());

@@ -1,7 +1,7 @@
 //! A WebSocket client that may lose its connection.
 //!
-//! Contract: every frame is checked strictly as it is read. On a connection of the resume extension a frame may carry `seq`
-//! besides, on any other it must not. A wait that does not end fails the test with the frames that came.
+//! Contract: every frame is checked strictly as it is read. On a connection of the resume extension a frame may also
+//! carry `seq`, on any other it must not. A wait that does not end fails the test with the frames that came.
 
 use std::collections::VecDeque;
 
@@ -20,7 +20,7 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost;
 
-/// Which frames the client asks for.
+/// The kind of frames that the client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speaks {
     Standard,
@@ -31,7 +31,7 @@ pub enum Speaks {
 pub struct Client {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     speaks: Speaks,
-    /// Frames that came while another one was waited for.
+    /// Frames that came while another one was awaited.
     waiting: VecDeque<Value>,
     /// Every frame so far, in the order of arrival.
     pub seen: Vec<Value>,
@@ -52,7 +52,7 @@ impl Client {
         self.socket.send(Message::text(action.to_string())).await.map_err(|_| Lost)
     }
 
-    /// The next frame that was not taken yet.
+    /// Returns the next frame that was not taken yet.
     pub async fn next(&mut self) -> Result<Value, Lost> {
         match self.waiting.pop_front() {
             Some(frame) => Ok(frame),
@@ -104,12 +104,12 @@ impl Client {
         }
     }
 
-    /// A round trip: everything that the edge had to say before is here afterwards.
+    /// Makes a round trip: all earlier frames of the edge have arrived afterwards.
     pub async fn ping(&mut self) {
         assert_eq!(kind(&self.request(json!({"action": "ping"})).await.unwrap()), "pong");
     }
 
-    /// Opens a session on a new conversation. An error frame, if storage is away, is the answer then.
+    /// Opens a session on a new conversation. Returns the error frame if storage is unavailable.
     pub async fn try_open_session(&mut self) -> Result<Result<String, Value>, Lost> {
         let created = self.request(json!({"action": "create_conversation_session"})).await?;
         Ok(created["data"]["sessionId"].as_str().map(str::to_owned).ok_or(created))
@@ -125,7 +125,7 @@ impl Client {
         assert_eq!(answer["status"], 202, "{answer:#}");
     }
 
-    /// Asks where a session stands and for what was missed since `seq`; returns the answer.
+    /// Asks for a session's state and for the frames missed since `seq`; returns the answer.
     pub async fn resume_session(&mut self, session: &str, seq: Option<&str>) -> Result<Value, Lost> {
         self.request(resume_action(session, seq)).await
     }
@@ -134,12 +134,12 @@ impl Client {
         self.request(json!({"action": "confirm_tool_action", "sessionId": session, "approved": approved})).await
     }
 
-    /// The frames of a turn up to its end; frames of other requests are kept for later.
+    /// Returns the frames of a turn up to its end; frames of other requests are kept for later.
     pub async fn turn(&mut self, id: &str) -> Vec<Value> {
         self.frames_until(id, is_terminal).await
     }
 
-    /// The frames of a turn up to one of this type, which must come before the turn's end.
+    /// Returns the frames of a turn up to one of this type, which must come before the turn's end.
     pub async fn turn_until(&mut self, id: &str, wanted: &str) -> Vec<Value> {
         let frames = self.frames_until(id, |frame| kind(frame) == wanted || is_terminal(frame)).await;
         assert_eq!(frames.last().map(kind), Some(wanted), "{frames:#?}");
@@ -164,19 +164,17 @@ impl Client {
         }
     }
 
-    /// The frames of a turn so far, answers to actions left out.
+    /// Returns the frames of a turn so far, without answers to actions.
     pub fn frames_of(&self, id: &str) -> Vec<Value> {
         let of_turn = |frame: &&Value| request_id(frame) == Some(id) && kind(frame) != "immediate_response";
         self.seen.iter().filter(of_turn).cloned().collect()
     }
 }
 
-/// A `send_message` action.
 pub fn message_action(session: &str, id: &str, message: &str) -> Value {
     json!({"action": "send_message", "requestId": id, "sessionId": session, "message": message})
 }
 
-/// A `resume_session` action.
 pub fn resume_action(session: &str, seq: Option<&str>) -> Value {
     let mut action = json!({"action": "resume_session", "sessionId": session});
     if let Some(seq) = seq {
@@ -185,7 +183,7 @@ pub fn resume_action(session: &str, seq: Option<&str>) -> Value {
     action
 }
 
-/// The cursor of the last of these frames.
+/// Returns the cursor of the last of these frames.
 pub fn cursor(frames: &[Value]) -> String {
     let last = frames.last().expect("there are frames");
     last["seq"].as_str().unwrap_or_else(|| panic!("no cursor in {last:#}")).to_owned()

@@ -1,4 +1,4 @@
-//! Three nats-servers that are one cluster, on one machine.
+//! A cluster of three nats-servers on one machine.
 
 use std::{fs, net::TcpListener, path::PathBuf, time::Duration};
 
@@ -52,7 +52,7 @@ impl Cluster {
         Self { members, _store: store }
     }
 
-    /// All servers, as `NATS_URL` takes them.
+    /// Returns the URLs of all servers, as `NATS_URL` takes them.
     pub fn url(&self) -> String {
         let urls: Vec<String> = self.members.iter().map(|m| format!("nats://127.0.0.1:{}", m.port)).collect();
         urls.join(",")
@@ -70,12 +70,12 @@ impl Cluster {
         member.process.signal(libc::SIGCONT);
     }
 
-    /// A client of the test's own.
+    /// Connects a client of the test's own.
     pub async fn client(&self) -> Client {
         async_nats::connect(self.url().split(',').collect::<Vec<_>>()).await.unwrap()
     }
 
-    /// The server that leads a stream.
+    /// Returns the server that leads a stream.
     pub async fn leader_of(&self, stream: &str) -> String {
         let context = jetstream::new(self.client().await);
         let found = async {
@@ -90,7 +90,7 @@ impl Cluster {
         timeout(WAIT_MAX, found).await.expect("a leader in time")
     }
 
-    /// Waits until so many copies of a stream hold all of it. A server that has just come back may answer late.
+    /// Waits until this number of replicas hold all of a stream. A server that has just come back may answer late.
     pub async fn wait_for_copies(&self, stream: &str, copies: usize) {
         let context = jetstream::new(self.client().await);
         let complete = async {
@@ -128,7 +128,7 @@ fn run(name: &str, config: &PathBuf) -> Process {
     Process::spawn(name, command)
 }
 
-/// Ports that were free a moment ago.
+/// Returns ports that were free a moment ago.
 fn free_ports(count: usize) -> Vec<u16> {
     let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()

@@ -1,4 +1,4 @@
-//! Where the log of a run is kept: on one server, or on three that are one cluster.
+//! The servers that hold the log of a run: one server, or a cluster of three.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use async_nats::Client;
 
 use super::{cluster::Cluster, nats::NatsServer};
 
-/// These streams must have all replicas current before a server of a cluster may go away.
+/// Streams that need all replicas current before a server of a cluster may go away.
 const COPIED: [&str; 3] = ["CHAT_local", "KV_KEYS", "SCHED_local"];
 
 pub enum Ground {
@@ -30,7 +30,7 @@ impl Ground {
         }
     }
 
-    /// How many copies there are of each stream.
+    /// Returns the number of replicas of each stream.
     pub fn copies(&self) -> &'static str {
         match self {
             Self::One(_) => "1",
@@ -38,7 +38,7 @@ impl Ground {
         }
     }
 
-    /// A client of the test's own.
+    /// Connects a client of the test's own.
     pub async fn client(&self) -> Client {
         match self {
             Self::One(server) => server.client().await,
@@ -46,8 +46,9 @@ impl Ground {
         }
     }
 
-    /// Kills a server, of three the leader of the log for every second choice, and starts it again. Two of three servers are
-    /// never away at once: three replicas do not survive that.
+    /// Kills a server and starts it again; of three, every second choice is the leader of the log.
+    ///
+    /// Two of three servers are never away at once: three replicas do not survive that.
     pub async fn kill_one(&mut self, choice: usize) {
         match self {
             Self::One(server) => {

@@ -1,4 +1,4 @@
-//! The way of one process to all servers.
+//! The links of one process to all servers.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use super::proxy::Proxy;
 pub struct Link(Vec<Proxy>);
 
 impl Link {
-    /// A link to the servers of a `NATS_URL`.
+    /// Starts a link to the servers of a `NATS_URL`.
     pub async fn start(nats_url: &str) -> Self {
         Self(join_all(nats_url.split(',').map(Proxy::start)).await)
     }
 
-    /// The process's `NATS_URL`.
+    /// Returns the process's `NATS_URL`.
     pub fn url(&self) -> String {
         self.0.iter().map(Proxy::url).collect::<Vec<_>>().join(",")
     }
@@ -34,7 +34,7 @@ impl Link {
         self.0.iter().for_each(Proxy::back);
     }
 
-    /// Holds back everything that the process sends, beginning with the request that holds these words.
+    /// Holds back all traffic from the process, beginning with the request that holds these words.
     pub fn hold_requests_from(&self, said: &'static str) {
         self.0.iter().for_each(|proxy| proxy.hold_requests_from(said));
     }

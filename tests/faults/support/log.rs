@@ -1,4 +1,4 @@
-//! What the log holds at the end: the truth that frames are compared with.
+//! The final contents of the log: the truth that frames are compared with.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -33,7 +33,7 @@ pub struct TurnLog<'a> {
 }
 
 impl Log {
-    /// Reads the stream from its first event to what is its last one now.
+    /// Reads the stream from its first event to its current last one.
     pub async fn read(client: &Client) -> Self {
         let (log, consumer) = (sealed::log(client.clone()), consumer_of_all(client).await);
         let pending = consumer.cached_info().num_pending;
@@ -49,7 +49,7 @@ impl Log {
         Self { events }
     }
 
-    /// What is wrong with the log as such: ids that come twice, chains that are broken.
+    /// Returns the violations of the log as such: duplicate ids, broken chains.
     pub fn violations(&self) -> Vec<String> {
         let mut violations = Vec::new();
         let (mut ids, mut tails) = (HashSet::new(), HashMap::new());
@@ -65,7 +65,7 @@ impl Log {
         violations
     }
 
-    /// The ids of the calls whose intent is in the log, as tools are told them.
+    /// Returns the ids of the calls whose intents are in the log, in the form that tools get.
     pub fn intents(&self) -> HashSet<String> {
         let intents = self.events.iter().filter_map(|stored| match &stored.recorded.event {
             Event::TurnToolCalled(e) => Some(format!("{}-{}", e.turn.simple(), e.call)),
@@ -74,7 +74,7 @@ impl Log {
         intents.collect()
     }
 
-    /// What the log says of the turn of a call, an event a line: for a violation to tell how it came about.
+    /// Returns the events of a call's conversation, one per line: the story behind a violation.
     pub fn story(&self, call_id: &str) -> String {
         let turn: Option<Uuid> = call_id.get(..32).and_then(|turn| turn.parse().ok());
         let requested =
@@ -89,12 +89,12 @@ impl Log {
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    /// How often an event of this name is there.
+    /// Returns the number of events of this name.
     pub fn count(&self, kind: &str) -> usize {
         self.events.iter().filter(|stored| stored.recorded.event.kind() == kind).count()
     }
 
-    /// The turn that a request asked for, if it was stored.
+    /// Returns the turn that a request asked for, if it was stored.
     pub fn turn(&self, session: &str, request_id: &str) -> Option<TurnLog<'_>> {
         let session: Uuid = session.parse().expect("a session is a UUID");
         let turn = self.events.iter().find_map(|stored| match &stored.recorded.event {
@@ -106,8 +106,10 @@ impl Log {
     }
 }
 
-/// A reader of the whole log. A cluster whose server has just died gives no answer at all to what it is asked while it
-/// chooses its leaders, so it is asked again.
+/// Creates a reader of the whole log.
+///
+/// A cluster whose server has just died gives no answer at all while it chooses its leaders, so the request is
+/// repeated.
 async fn consumer_of_all(client: &Client) -> Consumer<OrderedConfig> {
     let context = jetstream::new(client.clone());
     let begun = Instant::now();
@@ -129,8 +131,9 @@ async fn consumer_of_all(client: &Client) -> Consumer<OrderedConfig> {
 }
 
 impl TurnLog<'_> {
-    /// What is wrong with the turn: not exactly one terminal event, or something after it, but for its worker's word of what had
-    /// been shown when it was cancelled.
+    /// Returns the violations of the turn: not exactly one terminal event, or an event after it.
+    ///
+    /// After a cancel, the worker may still record the text that was shown before it.
     pub fn violations(&self) -> Vec<String> {
         let terminals = self.events.iter().filter(|recorded| is_terminal(&recorded.event)).count();
         let last_words = match &self.events[..] {
@@ -150,7 +153,7 @@ impl TurnLog<'_> {
         violations
     }
 
-    /// The turn's tool activity as a client should have seen it, in the words of `frames::tool_activity`.
+    /// Returns the tool activity that a client should have seen, in the words of `frames::tool_activity`.
     pub fn activity(&self) -> Vec<String> {
         let mut gated = HashSet::new();
         let activity = self.events.iter().filter_map(|recorded| match &recorded.event {
@@ -171,7 +174,7 @@ impl TurnLog<'_> {
         activity.collect()
     }
 
-    /// The texts of the turn's model calls that said something, in their order.
+    /// Returns the non-empty texts of the turn's model calls, in their order.
     pub fn texts(&self) -> Vec<String> {
         let texts = self.events.iter().filter_map(|recorded| match &recorded.event {
             Event::TurnModelReplied(e) => Some(e.text.trim_end().to_owned()),

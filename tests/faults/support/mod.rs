@@ -1,5 +1,5 @@
-//! What the fault tests stand on: the parts of the flow tests that they share, and clients, processes and a view of the log
-//! that take faults as they come.
+//! The support of the fault tests: parts shared with the flow tests, and clients, processes and a view of the log that
+//! tolerate faults.
 
 pub mod client;
 pub mod cluster;
@@ -29,5 +29,5 @@ pub mod sealed;
 #[path = "../../it/support/validate.rs"]
 pub mod validate;
 
-/// How long an event may take before the test is failed. A worker's death is noticed after seconds.
+/// The timeout of an event, after which the test fails. A worker's death is noticed after seconds.
 pub const WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! Asks whether a process is ready.
+//! A probe of a process's readiness.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::{
 
 use super::WAIT_MAX;
 
-/// A connection over which `/ready` is asked again and again.
+/// A connection over which `/ready` is asked repeatedly.
 pub struct Probe(BufReader<TcpStream>);
 
 impl Probe {
@@ -18,7 +18,7 @@ impl Probe {
         Self(BufReader::new(TcpStream::connect(address).await.unwrap()))
     }
 
-    /// The status, and what is said.
+    /// Returns the status and the body.
     pub async fn ask(&mut self) -> (u16, String) {
         let request = b"GET /ready HTTP/1.1\r\nhost: turnstream\r\n\r\n";
         self.0.get_mut().write_all(request).await.unwrap();
@@ -43,7 +43,7 @@ impl Probe {
         self.until_said(wanted, "").await;
     }
 
-    /// Asks until the answer has this status and says this.
+    /// Asks until the answer has this status and contains this text.
     pub async fn until_said(&mut self, wanted: u16, text: &str) {
         let mut last = (0, String::new());
         let waited = timeout(WAIT_MAX, async {

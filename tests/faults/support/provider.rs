@@ -16,7 +16,7 @@ pub struct Tool {
     pub takes: Duration,
 }
 
-/// How often each call came, by tool and call id.
+/// The number of deliveries of each call, by tool and call id.
 type Calls = Arc<Mutex<HashMap<(&'static str, String), usize>>>;
 
 /// A running provider.
@@ -26,7 +26,7 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Starts a service with these tools; it is known to the server when this returns, and survives the server's restarts.
+    /// Starts a service with these tools; the server knows it when this returns, and it survives the server's restarts.
     pub async fn start(nats_url: &str, tools: Vec<Tool>) -> Self {
         let client = async_nats::connect(nats_url.split(',').collect::<Vec<_>>()).await.unwrap();
         let service = client.service_builder().start("fault-tools", "1.0.0").await.unwrap();
@@ -38,12 +38,12 @@ impl Provider {
             let endpoint = service.endpoint_builder().name(tool.name).metadata(metadata).add(&subject).await.unwrap();
             tokio::spawn(serve(endpoint, tool, calls.clone()));
         }
-        // The server takes what a connection sends in order: this answer proves that it knows the endpoints.
+        // The server processes a connection's messages in order: this answer proves that it knows the endpoints.
         client.request(format!("$SRV.PING.{}", service.info().await.name), "".into()).await.unwrap();
         Self { calls, _service: service }
     }
 
-    /// How often each call of a tool came, by call id.
+    /// Returns the number of deliveries of each call of a tool, by call id.
     pub fn calls(&self, tool: &str) -> HashMap<String, usize> {
         let calls = self.calls.lock().unwrap();
         calls.iter().filter(|((name, _), _)| *name == tool).map(|((_, id), count)| (id.clone(), *count)).collect()
@@ -59,7 +59,7 @@ async fn serve(mut endpoint: Endpoint, tool: Tool, calls: Calls) {
     }
 }
 
-/// An answer that is lost with the server is the caller's to miss.
+/// Answers a call. An answer that is lost with the server is the caller's to miss.
 async fn answer(request: Request, after: Duration) {
     tokio::time::sleep(after).await;
     let _ = request.respond(Ok("done".into())).await;

@@ -1,6 +1,7 @@
-//! A way to the NATS server that can be cut, and on which requests or answers can be held back.
+//! A proxy before the NATS server that can be cut, and on which requests or answers can be held back.
 //!
-//! Contract: bytes go both ways unchanged and in order. What a cut takes with it is lost; what is held back comes later.
+//! Contract: bytes go both ways unchanged and in order. Bytes under way at a cut are lost; bytes that are held back
+//! come later.
 
 use std::{
     sync::{Arc, Mutex},
@@ -36,9 +37,9 @@ enum Held {
 
 struct Way {
     target: String,
-    /// Ends the connections of now.
+    /// Ends the current connections.
     cut: Mutex<CancellationToken>,
-    /// From this on requests, or answers, are held back.
+    /// The words after which requests, or answers, are held back.
     trap: Mutex<Option<(&'static str, Held)>>,
     held: watch::Sender<bool>,
     /// Requests are held back.
@@ -48,7 +49,7 @@ struct Way {
 }
 
 impl Proxy {
-    /// A proxy for a server's URL.
+    /// Starts a proxy for a server's URL.
     pub async fn start(nats_url: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -64,7 +65,7 @@ impl Proxy {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// Ends every connection, as a network does that goes away for a moment.
+    /// Ends every connection, as a short network failure does.
     pub fn cut(&self) {
         std::mem::take(&mut *self.way.cut.lock().unwrap()).cancel();
     }
@@ -87,12 +88,12 @@ impl Proxy {
         self.way.away.send_replace(false);
     }
 
-    /// Holds all requests back, beginning with the one that says this to the server.
+    /// Holds all requests back, beginning with the one that holds these words.
     pub fn hold_requests_from(&self, said: &'static str) {
         *self.way.trap.lock().unwrap() = Some((said, Held::Requests));
     }
 
-    /// Holds all answers back as soon as somebody says this to the server.
+    /// Holds all answers back as soon as a request to the server holds these words.
     pub fn hold_answers_after(&self, said: &'static str) {
         *self.way.trap.lock().unwrap() = Some((said, Held::Answers));
     }
@@ -103,7 +104,7 @@ impl Proxy {
         timeout(WAIT_MAX, held.wait_for(|held| *held)).await.expect("the proxy holds the message in time").unwrap();
     }
 
-    /// Lets go of requests and answers.
+    /// Releases requests and answers.
     pub fn let_go(&self) {
         *self.way.trap.lock().unwrap() = None;
         self.way.held.send_replace(false);
@@ -134,7 +135,7 @@ impl Drop for Proxy {
 async fn accept(listener: TcpListener, way: Arc<Way>) {
     loop {
         let Ok((client, _)) = listener.accept().await else { return };
-        // A server that is away: the client sees its connection end.
+        // An unavailable server: the client sees its connection end.
         if *way.away.borrow() {
             continue;
         }
@@ -146,8 +147,8 @@ async fn accept(listener: TcpListener, way: Arc<Way>) {
         let cut = way.cut.lock().unwrap().clone();
         let way = way.clone();
         tokio::spawn(async move {
-            // Each direction ends by itself and closes the side that it writes to. Requests that are held back reach the server
-            // also when their client has given its connection up meanwhile.
+            // Each direction ends by itself and closes the side that it writes to. Requests that are held back reach
+            // the server also when their client has closed its connection meanwhile.
             let both = async { tokio::join!(ask(&way, from_client, to_server), answer(&way, from_server, to_client)) };
             cut.run_until_cancelled(both).await;
         });

@@ -4,12 +4,12 @@ use std::{path::PathBuf, process::Command, sync::OnceLock};
 
 use tempfile::TempDir;
 
-/// The environment of a process with a clock that is off by so many seconds.
+/// Returns the environment of a process with a clock that is off by this number of seconds.
 pub fn by(seconds: i64) -> [(&'static str, String); 2] {
     [("LD_PRELOAD", library().display().to_string()), ("SKEW_SECONDS", seconds.to_string())]
 }
 
-/// The library is compiled by the linker's driver, which every machine with Rust has.
+/// Compiles the library with the linker's driver, which every machine with Rust has.
 fn library() -> PathBuf {
     static FOLDER: OnceLock<TempDir> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! The product's processes on a NATS server, and the model gateway that their workers ask.
+//! The product's processes on a NATS server, and the model gateway of their workers.
 
 use tokio::process::Command;
 
@@ -10,16 +10,16 @@ use super::{
     sealed::MASTER_KEY,
 };
 
-/// Where the product's processes find what they need.
+/// The settings of the product's processes.
 #[derive(Clone)]
 pub struct Product {
     pub nats_url: String,
     pub gateway_url: String,
-    /// Payloads are sealed.
+    /// Payloads are encrypted.
     pub seals: bool,
 }
 
-/// An edge and where it listens.
+/// An edge and its address.
 pub struct Edge {
     pub process: Process,
     pub address: String,
@@ -32,7 +32,7 @@ impl Product {
         assert!(applied.ended().await.success(), "{}", applied.output());
     }
 
-    /// An edge that accepts connections.
+    /// Starts an edge that accepts connections.
     pub async fn edge(&self) -> Edge {
         self.edge_with(&[]).await
     }
@@ -44,7 +44,7 @@ impl Product {
         Edge { process, address }
     }
 
-    /// A worker that takes work.
+    /// Starts a worker that takes work.
     pub async fn worker(&self, variables: &[(&str, &str)]) -> Process {
         let gateway = [("SMOOAI_GATEWAY_URL", self.gateway_url.as_str()), ("SMOOAI_GATEWAY_KEY", "key")];
         let mut process = self.run("worker", &["worker"], &[&gateway, variables].concat());
@@ -57,7 +57,7 @@ impl Product {
         self.worker(&variables).await
     }
 
-    /// Runs the product. It sees no environment but what the test gives it.
+    /// Runs the product. The process sees only the environment that the test gives it.
     pub fn run(&self, title: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
         let binary = std::env::var("TURNSTREAM_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_turnstream").to_owned());
         let mut command = Command::new(binary);
