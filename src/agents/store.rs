@@ -175,7 +175,7 @@ impl Store {
         let config = match serde_json::from_slice::<AgentConfig>(&message.payload) {
             Ok(config) => Arc::new(config),
             Err(error) => {
-                tracing::error!(%error, org, agent, revision, "an agent configuration can't be decoded; the previous revision stays in force");
+                tracing::error!(%error, org, agent, revision, "an agent configuration can't be decoded; the previous revision applies");
                 return None;
             }
         };

@@ -137,7 +137,7 @@ impl Swept {
             Ok(false) => {}
             Ok(true) => self.again.push_back((key, seq)),
             Err(error) => {
-                tracing::warn!(%error, conversation = %key.conversation, "a turn without a worker can't be ended; the next round tries again");
+                tracing::warn!(%error, conversation = %key.conversation, "a turn without a worker can't be ended; the next round retries");
                 self.again.push_back((key, seq));
             }
         }

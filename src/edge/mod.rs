@@ -152,7 +152,7 @@ impl Edge {
         let (index, key) = (Index { log: self.log.clone(), conversations: self.conversations.clone() }, key.clone());
         tokio::spawn(async move {
             if let Err(error) = index.update(&key, seq).await {
-                tracing::debug!(%error, conversation = %key.conversation, "the index was not updated with the owner; it is when the next turn ends");
+                tracing::debug!(%error, conversation = %key.conversation, "the index learns the owner only when the next turn ends");
             }
         });
     }

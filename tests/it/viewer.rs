@@ -156,11 +156,7 @@ async fn a_report_shows_the_whole_conversation() {
     let claims = steps(turn, "claimed");
     assert_eq!(claims.len(), 2);
     assert_ne!(claims[0]["worker"], claims[1]["worker"]);
-    assert_eq!(
-        [&claims[0]["isTakeover"], &claims[1]["isTakeover"]],
-        [false, false],
-        "a claim after a park is no takeover"
-    );
+    assert_eq!([&claims[0]["isTakeover"], &claims[1]["isTakeover"]], [false, false], "a parked turn has no owner");
     let replied = steps(turn, "model_replied")[0];
     assert_eq!((&replied["text"], &replied["grounding"][0]["id"]), (&json!("One moment. "), &json!("bills.md")));
     let called = steps(turn, "tool_called");

@@ -228,7 +228,7 @@ fn a_conversation_is_named_by_a_person_or_its_first_words() {
     assert_eq!(
         story.state.updated_at,
         Some(second(story.state.messages.back().unwrap().seq)),
-        "a rename adds no message"
+        "a rename is no message"
     );
     assert_eq!(story.state.created_at, Some(second(3)));
 }
@@ -327,11 +327,7 @@ fn a_decision_binds_to_its_park() {
     assert_eq!(story.step(), Step::Park(gated("refund")));
     story.happens(parked(10, story.epoch(), "refund", PARK + 1));
     for late in [confirm(PARK, true), expire(PARK)] {
-        assert_eq!(
-            story.when(&late),
-            Err(Refusal::NotPending),
-            "a decision on the first park does not apply to the second"
-        );
+        assert_eq!(story.when(&late), Err(Refusal::NotPending), "the first park's decision is not the second's");
     }
 }
 

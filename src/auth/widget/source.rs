@@ -104,7 +104,7 @@ impl Service {
             Err(error) => {
                 let last = self.last.get(agent).await;
                 let held = last.is_some();
-                tracing::warn!(%error, agent, held, "the widget policy service did not answer; the last known policy stays in force, if any");
+                tracing::warn!(%error, agent, held, "the widget policy service did not answer; the last known policy, if any, applies");
                 last.flatten()
             }
         }
