@@ -225,11 +225,7 @@ fn a_conversation_is_named_by_a_person_or_its_first_words() {
         story.does(&rename(title));
         assert_eq!(story.state.shown_title(), title);
     }
-    assert_eq!(
-        story.state.updated_at,
-        Some(second(story.state.messages.back().unwrap().seq)),
-        "a rename is no message"
-    );
+    assert_eq!(story.state.updated_at, Some(second(story.state.messages.back().unwrap().seq)), "a rename is no update");
     assert_eq!(story.state.created_at, Some(second(3)));
 }
 
