@@ -128,7 +128,7 @@ async fn names_hide_no_characters_and_cannot_forge_log_lines() {
         }
     }
     let log = [edge.process.output(), worker.output()].concat();
-    assert!(log.contains("gave no answer"), "{log}");
+    assert!(log.contains("the widget policy service did not answer"), "{log}");
     assert!(!log.contains(['\u{1b}', '\u{202e}', '\u{0}', '\r']), "{log}");
     assert!(!log.lines().any(|line| line.trim_start().starts_with("9999") || line.starts_with("[31m")), "{log}");
 }
