@@ -54,6 +54,9 @@ pub trait History: Send + Sync {
 pub const RESERVED: [&str; 5] =
     ["knowledge_search", "conversation_history", "request_identity_intake", "request_choices", "submit_interaction"];
 
+/// A tool's name, its description, the properties of its arguments, and those that are required.
+type Declared = (&'static str, &'static str, Value, Vec<&'static str>);
+
 impl Builtins {
     /// Returns the configured tools that an [`Offer`] includes.
     pub fn offered(&self, offer: &Offer) -> Vec<Tool> {
@@ -90,9 +93,8 @@ impl Builtins {
 }
 
 impl Builtin {
-    fn tool(self) -> Tool {
-        let text = |what: &str| json!({ "type": "string", "description": what });
-        let (name, description, properties, required) = match self {
+    fn declared(self) -> Declared {
+        match self {
             Self::FetchUrl => (
                 "fetch_url",
                 "Fetches a public web page or text and returns its text.",
@@ -123,54 +125,8 @@ impl Builtin {
                 }),
                 vec![],
             ),
-            Self::RequestIdentityIntake => (
-                "request_identity_intake",
-                "Asks the visitor for their name, e-mail address or phone number.",
-                json!({
-                    "fields": {
-                        "type": "array", "minItems": 1,
-                        "items": {
-                            "type": "object",
-                            "properties": {
-                                "key": { "type": "string", "enum": ["name", "email", "phone"] },
-                                "required": { "type": "boolean" },
-                                "label": text("What the visitor reads, if not the key"),
-                            },
-                            "required": ["key"],
-                        },
-                    },
-                    "reason": text("Why it is needed, as the visitor reads it"),
-                }),
-                vec!["fields"],
-            ),
-            Self::RequestChoices => (
-                "request_choices",
-                "Asks the visitor one to four questions with options to pick from.",
-                json!({
-                    "questions": {
-                        "type": "array", "minItems": 1, "maxItems": 4,
-                        "items": {
-                            "type": "object",
-                            "properties": {
-                                "question": text("The question"),
-                                "header": text("A label of its own, at most 12 characters"),
-                                "options": {
-                                    "type": "array", "minItems": 2, "maxItems": 4,
-                                    "items": {
-                                        "type": "object",
-                                        "properties": { "label": text("The option"), "description": text("What it means") },
-                                        "required": ["label"],
-                                    },
-                                },
-                                "multiSelect": { "type": "boolean" },
-                            },
-                            "required": ["question", "header", "options"],
-                        },
-                    },
-                    "reason": text("Why it is asked, as the visitor reads it"),
-                }),
-                vec!["questions"],
-            ),
+            Self::RequestIdentityIntake => identity_intake(),
+            Self::RequestChoices => choices(),
             Self::SubmitInteraction => (
                 "submit_interaction",
                 "Passes on what the visitor answered in words to the last form that could not be shown.",
@@ -180,7 +136,11 @@ impl Builtin {
                 }),
                 vec![],
             ),
-        };
+        }
+    }
+
+    fn tool(self) -> Tool {
+        let (name, description, properties, required) = self.declared();
         Tool {
             name: name.into(),
             description: description.into(),
@@ -194,6 +154,67 @@ impl Builtin {
             place: Place::Builtin(self),
         }
     }
+}
+
+/// Declares the form for the visitor's name, e-mail address and phone number.
+fn identity_intake() -> Declared {
+    (
+        "request_identity_intake",
+        "Asks the visitor for their name, e-mail address or phone number.",
+        json!({
+            "fields": {
+                "type": "array", "minItems": 1,
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "key": { "type": "string", "enum": ["name", "email", "phone"] },
+                        "required": { "type": "boolean" },
+                        "label": text("What the visitor reads, if not the key"),
+                    },
+                    "required": ["key"],
+                },
+            },
+            "reason": text("Why it is needed, as the visitor reads it"),
+        }),
+        vec!["fields"],
+    )
+}
+
+/// Declares the form of questions with options.
+fn choices() -> Declared {
+    (
+        "request_choices",
+        "Asks the visitor one to four questions with options to pick from.",
+        json!({
+            "questions": {
+                "type": "array", "minItems": 1, "maxItems": 4,
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "question": text("The question"),
+                        "header": text("A label of its own, at most 12 characters"),
+                        "options": {
+                            "type": "array", "minItems": 2, "maxItems": 4,
+                            "items": {
+                                "type": "object",
+                                "properties": { "label": text("The option"), "description": text("What it means") },
+                                "required": ["label"],
+                            },
+                        },
+                        "multiSelect": { "type": "boolean" },
+                    },
+                    "required": ["question", "header", "options"],
+                },
+            },
+            "reason": text("Why it is asked, as the visitor reads it"),
+        }),
+        vec!["questions"],
+    )
+}
+
+/// Returns the schema of a text property.
+fn text(description: &str) -> Value {
+    json!({ "type": "string", "description": description })
 }
 
 /// Returns a text argument, or an error when the argument is missing or blank.
