@@ -2,6 +2,7 @@
 
 mod callers;
 mod health;
+mod index;
 mod stop;
 
 use std::{
@@ -14,7 +15,7 @@ use anyhow::{Context, bail};
 use chrono::{TimeDelta, Utc};
 use health::Health;
 pub use stop::StopSignal;
-use tokio::{net::TcpListener, sync::watch, time::Instant};
+use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use warp::Filter;
 
@@ -26,16 +27,12 @@ use crate::{
         REFERENCE_ORG, Verifier,
         widget::{self, Widgets},
     },
-    config::{self, AuthMode, Config, GatewayConfig, RerankBy, Retrieval},
+    config::{self, AuthMode, Config, GatewayConfig, Retrieval},
     edge::{self, Edge, push::Pushes, server, skills::Skills},
     extract::Reader,
     fetch::{Fetcher, Policy},
     ingest::{self, Embed, Embeds, Ingest, IngestArgs},
-    knowledge::{
-        self, Index, Retrieve, Store,
-        retrieve::{Local, Models, Remote, Rerank},
-        runs::Runs,
-    },
+    knowledge::{self, Retrieve, Store, retrieve::Remote, runs::Runs},
     limits,
     log::{
         backoff::Backoff,
@@ -296,20 +293,7 @@ async fn knowledge(
     if config.retrieval == Retrieval::Nats {
         return Ok(Arc::new(Remote::new(callers::retrieval(config, bus).await?)));
     }
-    let index = Arc::new(Index::new()?);
-    let (caught_up, mut has_caught_up) = watch::channel(false);
-    let follow = knowledge::follow::run(bus.client.clone(), index.clone(), caught_up);
-    tasks.spawn(shutdown.clone().run_until_cancelled_owned(follow));
-    let begun = Instant::now();
-    has_caught_up.wait_for(|caught_up| *caught_up).await.context("the index does not follow its stream")?;
-    let (documents, passages) = index.size();
-    tracing::info!(documents, passages, ms = begun.elapsed().as_millis() as u64, "the index has caught up");
-    let rerank = config.rerank.map(|by| match by {
-        RerankBy::Gateway => Rerank::Gateway,
-        RerankBy::Lexical => Rerank::Lexical,
-    });
-    let models = Models { gateway: gateway.clone(), embedding: config.embedding_model.clone(), rerank };
-    Ok(Arc::new(Local::new(index, models)))
+    index::follow(config, bus, gateway, shutdown, tasks).await
 }
 
 /// Returns the gateway with the process's own key, if configured.

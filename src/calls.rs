@@ -5,11 +5,12 @@
 //! a call comes from a process with the key: permissions can't, since any answer of the JetStream API can be sent to any
 //! subject.
 
-use std::{fmt::Write, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_nats::{Client, HeaderMap, Message, Request, client::RequestErrorKind};
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
+use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
@@ -125,9 +126,7 @@ fn statement(subject: &str, headers: &[(&'static str, String)], payload: &[u8]) 
     for (name, value) in headers {
         text.push_str(&format!("{name}:{value}\n"));
     }
-    Sha256::digest(payload).iter().for_each(|byte| {
-        let _ = write!(text, "{byte:02x}");
-    });
+    HEXLOWER.encode_append(&Sha256::digest(payload), &mut text);
     text.push('\n');
     text
 }
@@ -146,7 +145,7 @@ pub fn plain(text: &str) -> String {
         true => text.into(),
         false => {
             let hash = Sha256::digest(text.as_bytes());
-            hash[..16].iter().fold("=".to_string(), |text, byte| format!("{text}{byte:02x}"))
+            format!("={}", HEXLOWER.encode(&hash[..16]))
         }
     }
 }
@@ -166,7 +165,7 @@ pub fn is_signed(message: &Message, key: &PublicKey, now: DateTime<Utc>) -> bool
     }
     lines.sort();
     let head: String = lines.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
-    let payload: String = Sha256::digest(&message.payload).iter().map(|byte| format!("{byte:02x}")).collect();
+    let payload = HEXLOWER.encode(&Sha256::digest(&message.payload));
     let text = format!("turnstream call 1\n{}\n{head}{payload}\n", message.subject);
     let expires = one(EXPIRES).first().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
     key.signed(&text, signature) && expires.is_some_and(|expires| expires > now)

@@ -3,6 +3,9 @@
 mod agent;
 mod audit;
 mod export;
+#[cfg(feature = "bench")]
+mod knowledge;
+mod logging;
 mod nats;
 mod privacy;
 mod replay;
@@ -12,27 +15,20 @@ mod seal;
 mod turn;
 mod verify;
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
-use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use indicatif::ProgressBar;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    agents::AuthLevel,
-    app, bench,
-    config::{Config, Nats},
-    dev,
-    ingest::IngestArgs,
-    knowledge,
-    model::Gateway,
-    spec, tools,
-};
+#[cfg(feature = "bench")]
+use crate::bench;
+#[cfg(feature = "dev")]
+use crate::dev;
+use crate::{agents::AuthLevel, app, config::Config, ingest::IngestArgs, tools};
 
 /// A server for AI-agent conversations, event-sourced over NATS JetStream.
 #[derive(Parser)]
-#[command(name = "turnstream", version)]
+#[command(name = "turnstream", version = env!("TURNSTREAM_VERSION"))]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -41,6 +37,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run everything in one process: nats-server (unless NATS_URL is set), edge, worker, demo model (without a key).
+    #[cfg(feature = "dev")]
     Dev {
         #[command(flatten)]
         listen: Listen,
@@ -48,6 +45,9 @@ enum Command {
         #[arg(long, default_value = ".turnstream/store")]
         store: PathBuf,
     },
+    /// Not in this build, which is without the feature `dev`.
+    #[cfg(not(feature = "dev"))]
+    Dev(Absent),
     /// Run an edge, which serves clients.
     Edge {
         #[command(flatten)]
@@ -81,10 +81,14 @@ enum Command {
         command: Configuration,
     },
     /// Measure the cost of the knowledge index.
+    #[cfg(feature = "bench")]
     Knowledge {
         #[command(subcommand)]
-        command: Knowledge,
+        command: knowledge::Knowledge,
     },
+    /// Not in this build, which is without the feature `bench`.
+    #[cfg(not(feature = "bench"))]
+    Knowledge(Absent),
     Replay(replay::Replay),
     Audit {
         #[command(subcommand)]
@@ -103,13 +107,21 @@ enum Command {
         command: nats::NatsCommand,
     },
     /// Measure throughput and latency: a load generator with a built-in fake gateway.
+    #[cfg(feature = "bench")]
     Bench(bench::BenchArgs),
-    /// Write the JSON Schemas of `spec/` from the program's types.
-    Spec {
-        /// The folder to write to.
-        #[arg(default_value = "spec")]
-        folder: PathBuf,
-    },
+    /// Not in this build, which is without the feature `bench`.
+    #[cfg(not(feature = "bench"))]
+    Bench(Absent),
+    /// Until 0.1 this wrote the schemas of `spec/`.
+    #[command(hide = true)]
+    Spec(Absent),
+}
+
+/// A command that this build does not have, with any arguments.
+#[derive(Args)]
+struct Absent {
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    _arguments: Vec<String>,
 }
 
 #[derive(Args)]
@@ -144,54 +156,47 @@ enum Tools {
 }
 
 #[derive(Subcommand)]
-enum Knowledge {
-    /// Measure a local index of generated documents, and the quality of its answers, on a nats-server of its own.
-    Bench {
-        /// Number of documents.
-        #[arg(long, default_value = "10000", value_parser = clap::value_parser!(u32).range(1..))]
-        documents: u32,
-        /// Components of the documents' vectors; 0 = none.
-        #[arg(long, default_value = "384")]
-        dimensions: usize,
-        /// Seed of the documents.
-        #[arg(long, default_value = "1")]
-        seed: u64,
-        /// Embed the questions at this gateway (…/v1), not with letter trigrams.
-        #[arg(long, value_name = "URL", requires = "embedding_model")]
-        gateway: Option<String>,
-        /// The embedding model to ask the gateway for.
-        #[arg(long, value_name = "NAME")]
-        embedding_model: Option<String>,
-
-        /// A folder with a labelled set: `documents`, and `questions.jsonl` with `question`, `language` and `relevant` (a
-        /// document's path below `documents`: 2 for one that answers, 1 for one that helps). Default: a small built-in set.
-        #[arg(long, value_name = "FOLDER")]
-        questions: Option<PathBuf>,
-        /// Print JSON instead of tables.
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Subcommand)]
 enum Configuration {
     /// Print the effective values, without secrets; exit code 1 if any is invalid.
     Check,
 }
 
 /// Runs the command of the process's arguments.
-pub async fn run() -> anyhow::Result<()> {
+///
+/// A future is compiled where it is polled: here, and not once more in the program.
+#[tokio::main]
+pub async fn main() -> ExitCode {
+    logging::start();
+    // Fails only when a provider is installed already, which is then as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("turnstream: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
     let cli = Cli::parse();
     match cli.command {
-        Command::Knowledge { command } => measure_knowledge(command).await,
+        #[cfg(feature = "bench")]
+        Command::Knowledge { command } => knowledge::measure(command).await,
+        #[cfg(feature = "bench")]
         Command::Bench(args) => bench::run(args).await,
-        Command::Spec { folder } => spec::write(&folder).with_context(|| format!("can't write {}", folder.display())),
+        #[cfg(not(feature = "bench"))]
+        Command::Knowledge(_) | Command::Bench(_) => absent("bench"),
+        #[cfg(not(feature = "dev"))]
+        Command::Dev(_) => absent("dev"),
+        Command::Spec(_) => anyhow::bail!("the schemas of spec/ are written by `UPDATE_SPEC=1 ops/test spec`"),
         Command::Config { command: Configuration::Check } => {
             let config = load()?;
             println!("{config}");
             config.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
             Ok(())
         }
+        #[cfg(feature = "dev")]
         Command::Dev { listen, store } => {
             let mut config = with_listen(load()?, listen);
             dev_defaults(&mut config);
@@ -236,6 +241,11 @@ pub async fn run() -> anyhow::Result<()> {
     }
 }
 
+#[cfg(not(all(feature = "bench", feature = "dev")))]
+fn absent(feature: &str) -> anyhow::Result<()> {
+    anyhow::bail!("this build has no such command: it is without the feature `{feature}` (see ops/README.md)")
+}
+
 /// Loads the configuration, and warns about names that look like typing errors.
 fn load() -> anyhow::Result<Config> {
     for name in Config::unknown_names() {
@@ -249,6 +259,7 @@ fn with_listen(config: Config, listen: Listen) -> Config {
 }
 
 /// Turns on the demo documents and an approval for `dev`, unless the environment says otherwise.
+#[cfg(feature = "dev")]
 fn dev_defaults(config: &mut Config) {
     if std::env::var_os("SMOOTH_AGENT_SEED_KB").is_none() {
         config.seed_kb = true;
@@ -271,36 +282,6 @@ async fn streams(command: Streams) -> anyhow::Result<()> {
         }
         Streams::Diff(Replicas { replicas }) => app::diff_streams(&bus, region, replicas).await,
     }
-}
-
-async fn measure_knowledge(command: Knowledge) -> anyhow::Result<()> {
-    let Knowledge::Bench { documents, dimensions, seed, gateway, embedding_model, questions, json } = command;
-    let embedder = match gateway.zip(embedding_model) {
-        Some((url, model)) => Some((Gateway::new(&url, std::env::var("SMOOAI_GATEWAY_KEY").ok())?, model)),
-        None => None,
-    };
-    let options = knowledge::bench::Options { documents: documents as usize, dimensions, seed, embedder, questions };
-    let store = std::env::temp_dir().join(format!("turnstream-bench-{}", std::process::id()));
-    let server = dev::NatsServer::start(&store).await?;
-    let config = Config { nats: Nats { url: Some(server.url.clone()), ..Nats::default() }, ..load()? };
-    let measured = async {
-        let bus = app::connect(&config, "bench").await?;
-        app::apply_streams(&config, &bus, None).await?;
-        let bar = ProgressBar::new(documents.into());
-        let report = knowledge::bench::run(bus.client, &options, || bar.inc(1)).await;
-        bar.finish_and_clear();
-        report
-    };
-    let report = measured.await;
-    server.stop().await;
-    tokio::fs::remove_dir_all(&store).await?;
-    let report = report?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print!("{}", report.table());
-    }
-    Ok(())
 }
 
 async fn list_tools() -> anyhow::Result<()> {

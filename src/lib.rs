@@ -8,11 +8,14 @@ pub mod agents;
 pub mod app;
 pub mod audit;
 pub mod auth;
+#[cfg(feature = "bench")]
 pub mod bench;
 pub mod calls;
 pub mod cli;
 pub mod config;
+#[cfg(feature = "dev")]
 pub mod demo;
+#[cfg(feature = "dev")]
 pub mod dev;
 pub mod domain;
 pub mod edge;
@@ -32,7 +35,6 @@ pub mod privacy;
 pub mod sealing;
 pub mod secrets;
 pub mod signing;
-pub mod spec;
 pub mod subjects;
 pub mod tools;
 pub mod wire;

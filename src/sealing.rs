@@ -14,6 +14,7 @@ use std::fmt;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     digest::{SHA256, digest},
@@ -175,7 +176,7 @@ impl DataKey {
     }
 
     fn id_text(&self) -> String {
-        self.id.iter().map(|byte| format!("{byte:02x}")).collect()
+        HEXLOWER.encode(&self.id)
     }
 }
 

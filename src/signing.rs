@@ -9,6 +9,10 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use ed25519::pkcs8::{
+    DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey, KeypairBytes, PublicKeyBytes,
+};
+use pem::{EncodeConfig, LineEnding, Pem};
 use ring::{
     rand::{SecureRandom, SystemRandom},
     signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey},
@@ -17,9 +21,6 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::Digest;
 
-/// DER prefixes of the 32 bytes of a private, and of a public key.
-const PRIVATE_HEAD: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
-const PUBLIC_HEAD: [u8; 12] = [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
 const PRIVATE_LABEL: &str = "PRIVATE KEY";
 const PUBLIC_LABEL: &str = "PUBLIC KEY";
 
@@ -48,8 +49,10 @@ impl SigningKey {
     pub fn generate(private: &Path, public: &Path) -> Result<PublicKey, KeyError> {
         let mut seed = [0; 32];
         SystemRandom::new().fill(&mut seed).map_err(|_| KeyError::NoRandomness)?;
-        let key = Self::of(&[PRIVATE_HEAD.as_slice(), &seed].concat()).ok_or(KeyError::NoRandomness)?;
-        create(private, &pem(PRIVATE_LABEL, &[PRIVATE_HEAD.as_slice(), &seed].concat()), true)?;
+        // Without the public key, since OpenSSL before 3 can't read files that hold it.
+        let der = KeypairBytes { secret_key: seed, public_key: None }.to_pkcs8_der().expect("its length is fixed");
+        let key = Self::of(der.as_bytes()).ok_or(KeyError::NoRandomness)?;
+        create(private, &pem(PRIVATE_LABEL, der.as_bytes()), true)?;
         create(public, &key.public().pem(), false)?;
         Ok(key.public())
     }
@@ -61,7 +64,12 @@ impl SigningKey {
     }
 
     fn of(der: &[u8]) -> Option<Self> {
-        Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).ok().map(Self)
+        let key = KeypairBytes::from_pkcs8_der(der).ok()?;
+        let pair = match &key.public_key {
+            Some(public) => Ed25519KeyPair::from_seed_and_public_key(&key.secret_key, &public.0),
+            None => Ed25519KeyPair::from_seed_unchecked(&key.secret_key),
+        };
+        pair.ok().map(Self)
     }
 
     pub fn public(&self) -> PublicKey {
@@ -84,12 +92,13 @@ impl PublicKey {
 
     /// Parses the text of a key file.
     pub fn parse(text: &str) -> Option<Self> {
-        unpem(PUBLIC_LABEL, text)?.strip_prefix(&PUBLIC_HEAD)?.try_into().ok().map(Self)
+        PublicKeyBytes::from_public_key_der(&unpem(PUBLIC_LABEL, text)?).ok().map(|key| Self(key.0))
     }
 
     /// Returns the text of a key file.
     pub fn pem(&self) -> String {
-        pem(PUBLIC_LABEL, &[PUBLIC_HEAD.as_slice(), &self.0].concat())
+        let der = PublicKeyBytes(self.0).to_public_key_der().expect("its length is fixed");
+        pem(PUBLIC_LABEL, der.as_bytes())
     }
 
     /// Returns the key's id in signed statements: SHA-256 of its 32 bytes.
@@ -121,15 +130,12 @@ fn create(path: &Path, text: &str, private: bool) -> Result<(), KeyError> {
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
-    // A key of this kind fits on one line.
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64_STANDARD.encode(der))
+    pem::encode_config(&Pem::new(label, der), EncodeConfig::new().set_line_ending(LineEnding::LF))
 }
 
 fn unpem(label: &str, text: &str) -> Option<Vec<u8>> {
-    let (_, text) = text.split_once(&format!("-----BEGIN {label}-----"))?;
-    let (text, _) = text.split_once(&format!("-----END {label}-----"))?;
-    let text: String = text.split_whitespace().collect();
-    BASE64_STANDARD.decode(text).ok()
+    let parts = pem::parse_many(text).ok()?;
+    parts.into_iter().find(|part| part.tag() == label).map(Pem::into_contents)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod calls;
 use std::net::IpAddr;
 
 use chrono::NaiveDate;
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -334,8 +335,7 @@ pub fn erased(conversation: Uuid) -> String {
 pub const ERASED_ALL: &str = "erased.*";
 
 fn hash(text: &str) -> String {
-    let digest = Sha256::digest(text.as_bytes());
-    digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(&Sha256::digest(text.as_bytes())[..16])
 }
 
 /// Direct get from any replica of a stream. Readers: edges and workers.

@@ -7,7 +7,10 @@
 pub mod bundle;
 pub mod lines;
 pub mod manifest;
+#[cfg(not(feature = "parquet"))]
+mod no_table;
 pub mod part;
+#[cfg(feature = "parquet")]
 mod table;
 
 use std::{
@@ -17,6 +20,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(not(feature = "parquet"))]
+use self::no_table as table;
 use self::{
     lines::Shown,
     manifest::{Filter, Manifest},

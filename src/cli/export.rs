@@ -78,6 +78,9 @@ enum Format {
 
 impl Export {
     pub async fn run(self, config: &Config) -> anyhow::Result<()> {
+        if self.format == Format::Parquet && !cfg!(feature = "parquet") {
+            bail!("this build writes no Parquet: it is without the feature `parquet`");
+        }
         let is_file = is_file(&self.to);
         let bundle = self.format == Format::Bundle;
         if bundle && (self.since.is_some() || self.until.is_some() || self.open || is_file) {

@@ -5,8 +5,6 @@
 
 use std::{panic, thread};
 
-use pdf_extract::{Document, PlainTextOutput, output_doc};
-
 use super::ExtractError;
 
 /// The stack of the parser's thread: deep objects need more than the usual one.
@@ -29,7 +27,10 @@ pub fn text(bytes: &[u8]) -> Result<String, ExtractError> {
     })
 }
 
+#[cfg(feature = "pdf")]
 fn read(bytes: &[u8]) -> Result<String, String> {
+    use pdf_extract::{Document, PlainTextOutput, output_doc};
+
     let mut document = Document::load_mem(bytes).map_err(|error| error.to_string())?;
     if document.is_encrypted() {
         // A PDF with permissions only opens without a password, and is decrypted as it is loaded. With the mark still
@@ -42,4 +43,9 @@ fn read(bytes: &[u8]) -> Result<String, String> {
     let mut text = String::new();
     output_doc(&document, &mut PlainTextOutput::new(&mut text)).map_err(|error| error.to_string())?;
     Ok(text)
+}
+
+#[cfg(not(feature = "pdf"))]
+fn read(_bytes: &[u8]) -> Result<String, String> {
+    Err("this build reads none, it is without the feature `pdf`".into())
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use chrono::Utc;
+use data_encoding::HEXLOWER;
 use futures_util::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
@@ -236,7 +237,7 @@ impl Ingest {
         let model = self.embed.as_ref().map(|embed| embed.model().to_string());
         let making = serde_json::json!([MAKING, args.set, plan.acl, item.url, model]).to_string();
         let digest = Sha256::new().chain_update(making).chain_update(content).finalize();
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        HEXLOWER.encode(&digest)
     }
 
     /// Reads a document's text and cuts it; with a model, gives each passage its vector.

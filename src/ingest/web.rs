@@ -68,31 +68,31 @@ fn locations(xml: &[u8]) -> Result<Locations, String> {
     let text = std::str::from_utf8(xml).map_err(|_| "the sitemap is not UTF-8")?;
     let mut reader = Reader::from_str(text);
     let mut found = Locations::default();
-    let mut open: Vec<Vec<u8>> = Vec::new();
+    let mut open: Vec<String> = Vec::new();
     let mut location = String::new();
     let mut is_sitemap = false;
     loop {
         match reader.read_event().map_err(|error| format!("the sitemap is not XML: {error}"))? {
             Event::Start(start) => {
-                let name = start.local_name().as_ref().to_vec();
-                is_sitemap |= name == b"urlset" || name == b"sitemapindex";
+                let name = start.local_name().as_ref().to_string();
+                is_sitemap |= name == "urlset" || name == "sitemapindex";
                 open.push(name);
                 location.clear();
             }
-            Event::Text(text) => location.push_str(&text.decode().map_err(|error| error.to_string())?),
-            Event::CData(text) => location.push_str(&text.decode().map_err(|error| error.to_string())?),
+            Event::Text(text) => location.push_str(&text),
+            Event::CData(text) => location.push_str(&text),
             Event::GeneralRef(name) => match name.as_ref() {
-                b"amp" => location.push('&'),
-                b"quot" => location.push('"'),
-                b"apos" => location.push('\''),
+                "amp" => location.push('&'),
+                "quot" => location.push('"'),
+                "apos" => location.push('\''),
                 _ => return Err("the sitemap holds an unknown entity".into()),
             },
             Event::End(_) => {
-                let parent = open.len().checked_sub(2).map(|at| open[at].as_slice());
-                if open.last().is_some_and(|name| name == b"loc") {
+                let parent = open.len().checked_sub(2).map(|at| open[at].as_str());
+                if open.last().is_some_and(|name| name == "loc") {
                     match parent {
-                        Some(b"url") => found.pages.push(location.trim().to_string()),
-                        Some(b"sitemap") => found.sitemaps.push(location.trim().to_string()),
+                        Some("url") => found.pages.push(location.trim().to_string()),
+                        Some("sitemap") => found.sitemaps.push(location.trim().to_string()),
                         _ => {}
                     }
                 }

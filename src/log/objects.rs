@@ -7,6 +7,7 @@
 use base64::{Engine, prelude::BASE64_URL_SAFE};
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, TimeDelta, Utc};
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -86,7 +87,7 @@ impl Objects {
             content = aside(move || key.seal(&clear)).await;
             hash = digest(content.clone()).await;
         }
-        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = HEXLOWER.encode(&hash);
         let object = Object {
             bucket: ATTACHMENTS.into(),
             name: format!("{}/{hex}", subjects::encode_token(org)),

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fmt};
 
+use data_encoding::HEXLOWER;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -20,7 +21,7 @@ impl Person {
     /// Case and surrounding blanks don't count.
     pub fn new(name: &str) -> Option<Self> {
         let hash = Sha256::digest(owner_of(name)?.as_bytes());
-        Some(Self(hash[..16].iter().map(|byte| format!("{byte:02x}")).collect()))
+        Some(Self(HEXLOWER.encode(&hash[..16])))
     }
 
     /// Returns the people named by an event: the address of a session's opening or a form, and the id of the asking user.

@@ -155,3 +155,17 @@ async fn the_dev_process_answers_with_citations_and_asks_before_acting() {
     assert!(dev.process.ended().await.success());
     assert!(stage.nats.client().await.flush().await.is_ok(), "a server of another process goes on");
 }
+
+#[test]
+fn the_version_names_the_commit_that_was_built() {
+    let told = std::process::Command::new(crate::support::binary()).arg("--version").output().unwrap();
+    let told = String::from_utf8(told.stdout).unwrap();
+    let origin = told.trim().strip_prefix(concat!("turnstream ", env!("CARGO_PKG_VERSION"), " (")).unwrap();
+    let origin = origin.strip_suffix(')').unwrap();
+    if std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".git").exists() {
+        let commit = origin.strip_prefix("commit ").unwrap().trim_end_matches(", changed since");
+        assert!(commit.len() >= 12 && commit.bytes().all(|byte| byte.is_ascii_hexdigit()), "{told}");
+    } else {
+        assert_eq!(origin, "built outside a git checkout", "{told}");
+    }
+}

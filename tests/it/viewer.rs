@@ -225,7 +225,7 @@ async fn the_page_of_a_report_holds_no_active_content() {
         assert!(page.contains(&format!("http-equiv=\"Content-Security-Policy\" content=\"{policy}\"")));
         let digest = scene.get("verification", 200).await["lastDigest"].as_str().unwrap().to_owned();
         for told in [
-            "Please pay my bills &quot;&#39;&gt;&lt;script&gt;",
+            "Please pay my bills &quot;'&gt;&lt;script&gt;",
             "&amp;lt;<span class=\"hidden\">U+202E</span>",
             "You are kind.",
             "Ada &lt;b&gt;",

@@ -68,7 +68,6 @@ const ROOMS: &[(&str, &[&str])] = &[
             "knowledge",
         ],
     ),
-    ("spec", &["admin", "agents", "domain", "wire", "lists", "knowledge", "privacy"]),
     (
         "edge",
         &[
@@ -144,13 +143,12 @@ const ROOMS: &[(&str, &[&str])] = &[
             "knowledge",
             "tools",
             "ingest",
-            "spec",
             "bench",
             "app",
             "dev",
         ],
     ),
-    ("main", &["extract", "cli", "domain"]),
+    ("main", &["extract", "cli"]),
 ];
 
 /// Files that name the NATS client.

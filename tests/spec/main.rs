@@ -6,6 +6,7 @@ mod asyncapi;
 mod events;
 mod frames;
 mod openapi;
+mod schemas;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -14,9 +15,14 @@ use serde_json::{Value, json};
 
 #[test]
 fn the_committed_schemas_match_the_types() {
-    for (name, content) in turnstream::spec::files() {
-        let committed = fs::read_to_string(path(&format!("spec/{name}"))).unwrap_or_default();
-        assert!(committed == content, "spec/{name} differs from the types; run `turnstream spec`");
+    let is_update = std::env::var("UPDATE_SPEC").as_deref() == Ok("1");
+    for (name, content) in schemas::files() {
+        let file = path(&format!("spec/{name}"));
+        if is_update {
+            fs::write(&file, &content).unwrap();
+        }
+        let committed = fs::read_to_string(file).unwrap_or_default();
+        assert!(committed == content, "spec/{name} differs from the types; run `UPDATE_SPEC=1 ops/test spec`");
     }
 }
 

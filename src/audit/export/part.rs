@@ -6,7 +6,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use parquet::errors::ParquetError;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -183,6 +182,6 @@ impl PartWriter {
     }
 }
 
-fn other(error: ParquetError) -> io::Error {
+fn other(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
     io::Error::other(error)
 }

@@ -2,6 +2,7 @@
 //!
 //! The signature is the hex form of HMAC-SHA256 over `{userId}:{timestamp}`, keyed with the policy's key.
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -30,14 +31,11 @@ pub fn verify(context: &Value, key: Option<&str>, now: i64) -> Option<Proof> {
     mac.update(format!("{user}:{timestamp}").as_bytes());
     // Constant-time comparison.
     mac.verify_slice(&signature).ok()?;
-    let id = Sha256::digest(&signature).iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = HEXLOWER.encode(&Sha256::digest(&signature));
     Some(Proof { user: user.to_string(), id })
 }
 
 /// Decodes 32 bytes of hexadecimal text.
 fn bytes(hex: &str) -> Option<Vec<u8>> {
-    if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).ok()).collect()
+    HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok().filter(|bytes| bytes.len() == 32)
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use data_encoding::HEXLOWER;
 use rmcp::model::{JsonObject, Tool};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -73,7 +74,7 @@ fn tool_name(agent: &str) -> String {
     if name == agent {
         return name;
     }
-    let hash: String = Sha256::digest(agent).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let hash = HEXLOWER.encode(&Sha256::digest(agent)[..4]);
     let kept = name.len().min(limits::TOOL_NAME_MAX_CHARS - hash.len() - 1);
     format!("{}_{hash}", &name[..kept])
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use data_encoding::HEXLOWER;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -92,7 +93,7 @@ fn offered_name(server: &str, tool: &str) -> String {
 
 /// Returns the name with a hash of the original name appended.
 fn hashed_name(name: &str, exact: &str) -> String {
-    let hash: String = Sha256::digest(exact).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let hash = HEXLOWER.encode(&Sha256::digest(exact)[..4]);
     let kept = name.len().min(limits::TOOL_NAME_MAX_CHARS - hash.len() - 1);
     format!("{}_{hash}", &name[..kept])
 }

@@ -126,6 +126,6 @@ impl Stage {
 }
 
 /// Returns the program under test: `TURNSTREAM_BIN`, else the one that cargo built with these tests.
-fn binary() -> String {
+pub fn binary() -> String {
     std::env::var("TURNSTREAM_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_turnstream").to_owned())
 }

@@ -1,13 +1,11 @@
 //! Generates the JSON Schemas and the OpenAPI document of `spec/` from the types of frames and events.
 //!
-//! Contract: the output of [`write`] depends on the program alone, so a test can compare it with the committed files.
-
-use std::{fs, io, path::Path};
+//! Contract: what [`files`] makes is a function of the program alone, so a test can compare it with the committed files.
 
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use crate::{
+use turnstream::{
     admin::openapi,
     agents::AgentConfig,
     domain::event::{self, kind},
@@ -26,12 +24,6 @@ pub fn files() -> Vec<(&'static str, String)> {
     ]
     .map(|(name, schema)| (name, format!("{schema:#}\n")))
     .into()
-}
-
-/// Writes the generated files to a folder.
-pub fn write(folder: &Path) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
-    files().into_iter().try_for_each(|(name, content)| fs::write(folder.join(name), content))
 }
 
 /// Types collected into one document's `$defs`.
