@@ -59,7 +59,7 @@ async fn roles_are_checked_for_their_reach() {
     for found in [
         "auditor: OPEN: reaches `delete consumer CHAT_local > default`",
         "auditor: OPEN: reaches `take CHAT_local > default`",
-        "auditor: OPEN: reaches `consumer on CHAT_local`: a push consumer has the stream's messages delivered to any literal",
+        "auditor: OPEN: reaches `consumer on CHAT_local`: a push consumer delivers the stream's messages to any literal subject",
         "provider: OPEN: reaches `replies`",
         "edge: OPEN: reaches `purge OBJ_ATTACHMENTS`",
     ] {

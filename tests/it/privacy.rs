@@ -437,7 +437,7 @@ async fn unencrypted_events_are_reported() {
     assert_eq!(resumed.conversation, session.conversation, "an encrypting edge continues the conversation");
     let (erased, said) =
         run(&stage, &["erase", "--conversation", &session.conversation, "--reason", "asked"], &[]).await;
-    assert!(!erased && said.contains("1 events were stored in the clear"), "{said}");
+    assert!(!erased && said.contains("1 events were stored unencrypted"), "{said}");
 }
 
 #[tokio::test]

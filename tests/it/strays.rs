@@ -121,7 +121,7 @@ async fn an_operator_ends_a_turn_that_hangs() {
     let end = client.turn("r1").await;
     assert_eq!(code(end.last().unwrap()), "AGENT_ERROR");
     let (success, told) = run(&stage, &["end-turn", &session.conversation]).await;
-    assert!(!success && told.contains("no turn"), "{told}");
+    assert!(!success && told.contains("no active turn"), "{told}");
     assert_eq!(answer_text(&client.ask(&session, "r2", "again").await), "ok");
 }
 
