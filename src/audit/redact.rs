@@ -25,7 +25,7 @@ const DEPTH_MAX: usize = 64;
 pub struct Redaction(Vec<(String, String)>);
 
 /// Values hidden in a conversation so far.
-pub type Hidden = BTreeSet<String>;
+pub type HiddenValues = BTreeSet<String>;
 
 impl Redaction {
     pub fn new(rules: Vec<(String, String)>) -> Self {
@@ -39,7 +39,7 @@ impl Redaction {
     /// Redacts an event.
     ///
     /// The description of a call quotes the call's arguments, so both are hidden together.
-    pub fn event(&self, event: Event, known: &mut Hidden) -> Event {
+    pub fn event(&self, event: Event, known: &mut HiddenValues) -> Event {
         if self.is_empty() {
             return event;
         }
@@ -53,7 +53,7 @@ impl Redaction {
         event
     }
 
-    fn arguments(&self, event: Event, known: &mut Hidden) -> Event {
+    fn arguments(&self, event: Event, known: &mut HiddenValues) -> Event {
         match event {
             Event::TurnModelReplied(mut e) => {
                 e.calls.iter_mut().for_each(|call| self.call(call, known));
@@ -83,7 +83,7 @@ impl Redaction {
         }
     }
 
-    fn call(&self, call: &mut CallRequested, known: &mut Hidden) {
+    fn call(&self, call: &mut CallRequested, known: &mut HiddenValues) {
         if self.hide(&call.name, &mut call.arguments, known) {
             call.description = HIDDEN.into();
         }
@@ -97,7 +97,7 @@ impl Redaction {
     /// Hides arguments in the model's text, and returns true if any was hidden.
     ///
     /// Text that is not a JSON object is hidden whole where a rule matches the tool, as its content is unknown.
-    fn hide(&self, tool: &str, arguments: &mut String, known: &mut Hidden) -> bool {
+    fn hide(&self, tool: &str, arguments: &mut String, known: &mut HiddenValues) -> bool {
         let names = self.names(tool);
         if names.is_empty() {
             return false;
@@ -115,7 +115,7 @@ impl Redaction {
 }
 
 /// Hides the values under these names, at any depth. Values nested too deep are hidden whole.
-fn hide_in(value: &mut Value, names: &[&str], known: &mut Hidden, depth: usize) -> bool {
+fn hide_in(value: &mut Value, names: &[&str], known: &mut HiddenValues, depth: usize) -> bool {
     let Some(depth) = depth.checked_sub(1) else {
         *value = HIDDEN.into();
         return true;
@@ -148,7 +148,7 @@ fn hide_in(value: &mut Value, names: &[&str], known: &mut Hidden, depth: usize) 
 }
 
 /// Remembers the texts and numbers in a hidden value.
-fn remember(value: &Value, known: &mut Hidden, depth: usize) {
+fn remember(value: &Value, known: &mut HiddenValues, depth: usize) {
     let Some(depth) = depth.checked_sub(1) else { return };
     match value {
         Value::String(text) => keep(text.trim().to_string(), known),
@@ -159,14 +159,14 @@ fn remember(value: &Value, known: &mut Hidden, depth: usize) {
     }
 }
 
-fn keep(text: String, known: &mut Hidden) {
+fn keep(text: String, known: &mut HiddenValues) {
     if text.chars().count() >= VALUE_MIN_CHARS && known.len() < VALUES_MAX {
         known.insert(text);
     }
 }
 
 /// Hides values in a text, longer ones first.
-fn scrub(text: &mut String, known: &Hidden) {
+fn scrub(text: &mut String, known: &HiddenValues) {
     let mut found: Vec<&String> = known.iter().filter(|value| text.contains(value.as_str())).collect();
     found.sort_by_key(|value| std::cmp::Reverse(value.len()));
     for value in found {
@@ -217,7 +217,7 @@ mod tests {
     fn a_rule_hides_only_the_values_that_it_names() {
         let hide = |tool, arguments: &str| {
             let mut arguments = arguments.to_string();
-            (redaction().hide(tool, &mut arguments, &mut Hidden::new()), arguments)
+            (redaction().hide(tool, &mut arguments, &mut HiddenValues::new()), arguments)
         };
         assert_eq!(hide("charge", r#"{"card":"4111","sum":5}"#), (true, r#"{"card":"[redacted]","sum":5}"#.into()));
         assert_eq!(hide("log_in", r#"{"password":{"a":1}}"#), (true, r#"{"password":"[redacted]"}"#.into()));
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_hidden_value_is_hidden_in_later_text_too() {
-        let mut known = Hidden::new();
+        let mut known = HiddenValues::new();
         let mut arguments = r#"{"x":{"card":"4111 1111","cvc":12}}"#.to_string();
         redaction().hide("charge", &mut arguments, &mut known);
         let mut text = "I have charged 4111 1111 now.".to_string();

@@ -6,18 +6,18 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::{
-    builtin::History,
-    canonical::Arguments,
+    builtin::MessageHistory,
+    canonical::CanonicalArguments,
     files::ReadFiles,
-    registry::{Place, Registry, Tool},
+    registry::{Tool, ToolBackend, ToolRegistry},
 };
 use crate::{
-    calls::{Call, CallError, plain},
+    calls::{CallError, ServiceCall, plain},
     domain::{
         event::{Citation, File, OtpChallenge},
         interaction::Form,
     },
-    knowledge::{GROUNDING_PASSAGES, Reader},
+    knowledge::{GROUNDING_PASSAGES, KnowledgeReader},
     limits,
 };
 
@@ -29,11 +29,11 @@ pub struct CallContext {
     pub conversation: Uuid,
     pub user: Uuid,
     /// The identity and the groups that knowledge is searched for.
-    pub reader: Reader,
+    pub reader: KnowledgeReader,
     /// The files of the message, which only tools get, and the reader of their contents.
     pub files: Vec<File>,
     pub reader_of_files: Arc<dyn ReadFiles>,
-    pub history: Arc<dyn History>,
+    pub history: Arc<dyn MessageHistory>,
     /// The form that the model asked for in words.
     pub asked: Option<Form>,
     /// The tool's settings from the agent's configuration, as JSON.
@@ -70,26 +70,26 @@ impl ToolResult {
     }
 }
 
-impl Registry {
+impl ToolRegistry {
     /// Calls a tool with the canonical form of the model's JSON arguments.
     pub async fn call(&self, tool: &Tool, arguments: &str, context: &CallContext) -> ToolResult {
-        let canonical = Arguments::parse(arguments).map(|arguments| (arguments.is_exact(), arguments.text()));
+        let canonical = CanonicalArguments::parse(arguments).map(|arguments| (arguments.is_exact(), arguments.text()));
         let parsed = canonical.as_ref().map(|(_, text)| serde_json::from_str::<Map<String, Value>>(text));
         let (Some((is_exact, arguments)), Some(Ok(parsed))) = (&canonical, parsed) else {
             return ToolResult::error("The arguments are not a JSON object.");
         };
-        let mut result = match &tool.place {
-            Place::Knowledge => self.knowledge_search(&Value::Object(parsed), &context.reader).await,
-            Place::Builtin(builtin) => self.builtins.call(*builtin, &Value::Object(parsed), context).await,
-            Place::Mcp { .. } if !is_exact => ToolResult::error("A number in the arguments has too many digits."),
-            Place::Mcp { server, tool: name } => self.mcp.call(tool, (server, name), parsed, context).await,
-            Place::Endpoint { subject } => self.request(tool, subject, arguments, context).await,
+        let mut result = match &tool.backend {
+            ToolBackend::Knowledge => self.knowledge_search(&Value::Object(parsed), &context.reader).await,
+            ToolBackend::Builtin(builtin) => self.builtins.call(*builtin, &Value::Object(parsed), context).await,
+            ToolBackend::Mcp { .. } if !is_exact => ToolResult::error("A number in the arguments has too many digits."),
+            ToolBackend::Mcp { server, tool: name } => self.mcp.call(tool, (server, name), parsed, context).await,
+            ToolBackend::Endpoint { subject } => self.request(tool, subject, arguments, context).await,
         };
         cut(&mut result.text);
         result
     }
 
-    async fn knowledge_search(&self, arguments: &Value, reader: &Reader) -> ToolResult {
+    async fn knowledge_search(&self, arguments: &Value, reader: &KnowledgeReader) -> ToolResult {
         let Some(query) = arguments["query"].as_str().filter(|query| !query.trim().is_empty()) else {
             return ToolResult::error("`query` is required.");
         };
@@ -114,13 +114,13 @@ impl Registry {
             ("Turnstream-Epoch", context.epoch.to_string()),
         ];
         // The files can be read until the call is over.
-        let loan = self.lender.lend(&context.files, &context.reader_of_files);
+        let loan = self.files.lend(&context.files, &context.reader_of_files);
         if !context.files.is_empty() {
             headers.push(("Turnstream-Files", ascii(&loan.told.to_string())));
         }
         headers.extend(context.settings.as_ref().map(|settings| ("Turnstream-Settings", ascii(settings))));
         let payload = arguments.to_string().into();
-        let call = Call { subject: subject.into(), headers, payload, timeout: tool.timeout };
+        let call = ServiceCall { subject: subject.into(), headers, payload, timeout: tool.timeout };
         match self.caller.call(call).await {
             Ok(reply) => {
                 let header = |name| reply.headers.as_ref().and_then(|h| h.get(name)).map(|v| v.to_string());

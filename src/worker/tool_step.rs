@@ -6,11 +6,11 @@ use futures_util::{StreamExt, future::Either, stream::FuturesUnordered};
 use serde_json::{Map, Value};
 
 use super::{
-    attachments::Attached,
+    attachments::MessageFiles,
     auth_step::is_password_sent,
-    history::Older,
-    profile::Demand,
-    run::{Exit, Run},
+    history::ConversationHistory,
+    profile::AuthDemand,
+    run::{TurnExit, TurnRun},
 };
 use crate::{
     domain::{
@@ -18,16 +18,16 @@ use crate::{
         event::{Ask, CallRequested, Ending, Prompt, Resolution, ToolCalled, ToolReturned, TurnParked},
     },
     ids, limits,
-    tools::{CallContext, ToolResult, canonical::Arguments, interactions},
-    wire::{live::Kind, render},
+    tools::{CallContext, ToolResult, canonical::CanonicalArguments, interactions},
+    wire::{live::LiveKind, render},
 };
 
-impl Run<'_> {
+impl TurnRun<'_> {
     /// Calls tools in parallel.
     ///
     /// Every intent is logged before the first call, and the turn's ownership is confirmed; every result is logged as it
     /// arrives.
-    pub(super) async fn call_tools(&mut self, turn: &Turn, calls: Vec<CallRequested>) -> Result<(), Exit> {
+    pub(super) async fn call_tools(&mut self, turn: &Turn, calls: Vec<CallRequested>) -> Result<(), TurnExit> {
         for call in &calls {
             if turn.call(&call.id).is_some_and(|known| known.called) {
                 continue;
@@ -39,7 +39,7 @@ impl Run<'_> {
             if !call.waits() {
                 let frame =
                     render::tool_call(&turn.request.request_id, &call.name, &call.arguments, chrono::Utc::now());
-                self.stream(turn, Kind::Chunk, frame, 0).await;
+                self.stream(turn, LiveKind::Chunk, frame, 0).await;
             }
         }
         self.confirm_lease().await?;
@@ -49,7 +49,7 @@ impl Run<'_> {
         for call in calls {
             let called = match self.refused(turn, &call) {
                 Some(refused) => {
-                    let sends = std::mem::take(&mut may_send) && refused.demand == Demand::ProveIdentity;
+                    let sends = std::mem::take(&mut may_send) && refused.demand == AuthDemand::ProveIdentity;
                     Either::Left(self.refuse(turn, call, refused, sends))
                 }
                 None => Either::Right(self.call(turn, call)),
@@ -78,10 +78,10 @@ impl Run<'_> {
             user: turn.request.user.id,
             reader: self.profile.reader(&self.key, turn),
             files: turn.request.files.clone(),
-            reader_of_files: Arc::new(Attached(self.worker.clone())),
+            reader_of_files: Arc::new(MessageFiles(self.worker.clone())),
             asked: self.state.asked.clone(),
             settings: settings.map(|settings| Value::Object(settings).to_string()),
-            history: Arc::new(Older { worker: self.worker.clone(), key: self.key.clone() }),
+            history: Arc::new(ConversationHistory { worker: self.worker.clone(), key: self.key.clone() }),
             epoch: self.epoch,
         };
         async move {
@@ -102,7 +102,7 @@ impl Run<'_> {
         turn: &Turn,
         call: CallRequested,
         resolution: Resolution,
-    ) -> Result<(), Exit> {
+    ) -> Result<(), TurnExit> {
         let text = match resolution {
             Resolution::Expired => "The user did not approve this action in time, so it was rejected. It was not done.",
             Resolution::Declined | Resolution::Approved | Resolution::Submitted => {
@@ -119,12 +119,12 @@ impl Run<'_> {
         call: CallRequested,
         resolution: Resolution,
         values: Option<Map<String, Value>>,
-    ) -> Result<(), Exit> {
+    ) -> Result<(), TurnExit> {
         self.record_result(turn, call, interactions::answer(resolution, values.as_ref())).await
     }
 
     /// States that the call's reply was incomplete: the arguments may be cut.
-    pub(super) async fn state_cut(&mut self, turn: &Turn, call: CallRequested, ending: Ending) -> Result<(), Exit> {
+    pub(super) async fn state_cut(&mut self, turn: &Turn, call: CallRequested, ending: Ending) -> Result<(), TurnExit> {
         let text = match ending {
             Ending::Cut => {
                 "Not called: your reply was cut off at its length limit. If the call is still wanted, make it again, with \
@@ -140,11 +140,11 @@ impl Run<'_> {
     }
 
     /// States that the outcome is unknown: an earlier worker logged the intent and then vanished.
-    pub(super) async fn state_unknown(&mut self, turn: &Turn, call: CallRequested) -> Result<(), Exit> {
+    pub(super) async fn state_unknown(&mut self, turn: &Turn, call: CallRequested) -> Result<(), TurnExit> {
         self.record_result(turn, call, ToolResult::outcome_unknown()).await
     }
 
-    async fn record_result(&mut self, turn: &Turn, call: CallRequested, result: ToolResult) -> Result<(), Exit> {
+    async fn record_result(&mut self, turn: &Turn, call: CallRequested, result: ToolResult) -> Result<(), TurnExit> {
         let event = Event::TurnToolReturned(ToolReturned {
             turn: self.turn_id,
             epoch: self.epoch,
@@ -160,7 +160,7 @@ impl Run<'_> {
     }
 
     /// Asks a person and releases the turn.
-    pub(super) async fn park(&mut self, turn: &Turn, call: CallRequested) -> Result<(), Exit> {
+    pub(super) async fn park(&mut self, turn: &Turn, call: CallRequested) -> Result<(), TurnExit> {
         let deadline = chrono::Utc::now() + self.profile.human_wait();
         let CallRequested { id, name: tool, arguments, description, ask, .. } = call;
         let prompt = match ask {
@@ -175,13 +175,13 @@ impl Run<'_> {
         for (kind, frame) in render::render(&turn.request.request_id, turn.request.stream, &recorded, now) {
             self.relay.publish(kind, frame, 0).await;
         }
-        Err(Exit::Done)
+        Err(TurnExit::Done)
     }
 }
 
 /// Returns the reason why a call that needs approval was not shown to a person.
 fn not_asked(call: &CallRequested) -> &'static str {
-    if Arguments::parse(&call.arguments).is_none() {
+    if CanonicalArguments::parse(&call.arguments).is_none() {
         return "The arguments are not a JSON object.";
     }
     match call.description.len() > limits::APPROVAL_MAX_BYTES {

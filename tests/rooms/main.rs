@@ -20,3 +20,4 @@ mod strays;
 mod streams;
 mod support;
 mod tidy;
+mod vocabulary;

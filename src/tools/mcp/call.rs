@@ -17,7 +17,7 @@ use super::{
         registry::Tool,
     },
     lenient,
-    server::{Server, Up},
+    server::{LiveServer, McpServerHandle},
 };
 
 /// The reason why a call has no answer.
@@ -35,7 +35,7 @@ pub fn not_available() -> ToolResult {
     ToolResult::error("The tool is not available now.")
 }
 
-impl Server {
+impl McpServerHandle {
     /// Calls a tool by the server's own name for it.
     ///
     /// A call that times out, or whose future is dropped, is cancelled at the server.
@@ -100,7 +100,7 @@ fn request(name: &str, arguments: Map<String, Value>, context: &CallContext) -> 
     request
 }
 
-async fn ask(up: &Up, request: CallToolRequestParams) -> Result<ToolResult, Failure> {
+async fn ask(up: &LiveServer, request: CallToolRequestParams) -> Result<ToolResult, Failure> {
     match lenient::call(&up.peer, request).await {
         Ok(CallToolResponse::Complete(result)) => Ok(read(result)),
         Ok(CallToolResponse::InputRequired(_)) => {

@@ -13,21 +13,23 @@ use rmcp::{
 };
 use serde_json::{Value, json};
 
-use super::super::claims::Refused;
+use super::super::claims::RefusedDeclaration;
 
 /// A page of a server's tools.
-pub struct Page {
+pub struct ToolPage {
     pub tools: Vec<Tool>,
     pub next: Option<String>,
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RefusedDeclaration>,
 }
 
 /// Requests a page of tools.
-pub async fn list(peer: &Peer<RoleClient>, server: &str, cursor: Option<String>) -> Result<Page, ServiceError> {
+pub async fn list(peer: &Peer<RoleClient>, server: &str, cursor: Option<String>) -> Result<ToolPage, ServiceError> {
     let params = Some(PaginatedRequestParams::default().with_cursor(cursor));
     let request = ListToolsRequest { method: Default::default(), params, extensions: Default::default() };
     match ask(peer, ClientRequest::ListToolsRequest(request)).await? {
-        ServerResult::ListToolsResult(page) => Ok(Page { tools: page.tools, next: page.next_cursor, refused: vec![] }),
+        ServerResult::ListToolsResult(page) => {
+            Ok(ToolPage { tools: page.tools, next: page.next_cursor, refused: vec![] })
+        }
         ServerResult::CustomResult(page) => page_of(server, page.0).ok_or(ServiceError::UnexpectedResponse),
         _ => Err(ServiceError::UnexpectedResponse),
     }
@@ -52,19 +54,19 @@ pub async fn call(peer: &Peer<RoleClient>, params: CallToolRequestParams) -> Res
 /// Sends one request, which is cancelled at the server when this future is dropped.
 async fn ask(peer: &Peer<RoleClient>, request: ClientRequest) -> Result<ServerResult, ServiceError> {
     let handle = peer.send_cancellable_request(request, PeerRequestOptions::no_options()).await?;
-    let mut given_up = GivenUp { peer, id: Some(handle.id.clone()) };
+    let mut given_up = CancelOnDrop { peer, id: Some(handle.id.clone()) };
     let answer = handle.await_response().await;
     given_up.id = None;
     answer
 }
 
 /// Cancels a request at the server when its caller has stopped waiting.
-struct GivenUp<'a> {
+struct CancelOnDrop<'a> {
     peer: &'a Peer<RoleClient>,
     id: Option<RequestId>,
 }
 
-impl Drop for GivenUp<'_> {
+impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
         let Some(id) = self.id.take() else { return };
         let notification = json!({ "method": "notifications/cancelled", "params": { "requestId": id } });
@@ -78,7 +80,7 @@ impl Drop for GivenUp<'_> {
     }
 }
 
-fn page_of(server: &str, page: Value) -> Option<Page> {
+fn page_of(server: &str, page: Value) -> Option<ToolPage> {
     let next = page["nextCursor"].as_str().map(str::to_owned);
     let (mut tools, mut refused) = (Vec::new(), Vec::new());
     for tool in page["tools"].as_array()? {
@@ -86,11 +88,11 @@ fn page_of(server: &str, page: Value) -> Option<Page> {
             Ok(tool) => tools.push(tool),
             Err(why) => {
                 let name = tool["name"].as_str().unwrap_or("(without a name)").chars().take(64).collect();
-                refused.push(Refused { service: server.into(), tool: name, why });
+                refused.push(RefusedDeclaration { service: server.into(), tool: name, why });
             }
         }
     }
-    Some(Page { tools, next, refused })
+    Some(ToolPage { tools, next, refused })
 }
 
 /// Parses a listed tool; falls back to its required fields alone.
@@ -152,7 +154,7 @@ mod tests {
             7,
             {"name": "good", "description": "d", "inputSchema": {"type": "object"}, "annotations": {"readOnlyHint": true}},
         ]});
-        let Page { tools, next, refused } = page_of("srv", page).unwrap();
+        let ToolPage { tools, next, refused } = page_of("srv", page).unwrap();
         let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_ref()).collect();
         assert_eq!((names, next.as_deref()), (vec!["null", "none", "hints", "good"], Some("2")));
         assert_eq!(tools[3].annotations.as_ref().unwrap().read_only_hint, Some(true));

@@ -10,8 +10,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{claims::Refused, registry::Tool},
-    link::Link,
+    super::{claims::RefusedDeclaration, registry::Tool},
+    connection::McpConnection,
     offer,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A server, shared by its task and its callers.
-pub struct Server {
+pub struct McpServerHandle {
     pub settings: McpServer,
     state: watch::Sender<State>,
     /// Notified when a call finds the server unreachable.
@@ -38,16 +38,16 @@ struct State {
     /// The server's tools, or those of the last time it was up.
     tools: Arc<Vec<Tool>>,
     /// Remarks on the tools that the server lists.
-    warnings: Arc<Vec<Refused>>,
+    warnings: Arc<Vec<RefusedDeclaration>>,
 }
 
 /// A connection as a caller sees it.
-pub struct Up {
+pub struct LiveServer {
     pub peer: Peer<RoleClient>,
     times: u64,
 }
 
-impl Server {
+impl McpServerHandle {
     pub fn new(settings: McpServer) -> Self {
         Self { settings, state: watch::Sender::default(), doubt: Notify::new() }
     }
@@ -62,22 +62,22 @@ impl Server {
     }
 
     /// Returns remarks on the tools that the server lists.
-    pub fn warnings(&self) -> Arc<Vec<Refused>> {
+    pub fn warnings(&self) -> Arc<Vec<RefusedDeclaration>> {
         self.state.borrow().warnings.clone()
     }
 
     /// Returns the connection, if there is one.
-    pub fn up(&self) -> Option<Up> {
+    pub fn up(&self) -> Option<LiveServer> {
         let state = self.state.borrow();
-        Some(Up { peer: state.peer.clone()?, times: state.times })
+        Some(LiveServer { peer: state.peer.clone()?, times: state.times })
     }
 
     /// Waits for a connection that was found to be up after `lost` was lost.
-    pub async fn up_again(&self, lost: &Up) -> Option<Up> {
+    pub async fn up_again(&self, lost: &LiveServer) -> Option<LiveServer> {
         self.doubt.notify_one();
         let mut states = self.state.subscribe();
         let state = states.wait_for(|state| state.peer.is_some() && state.times > lost.times).await.ok()?;
-        Some(Up { peer: state.peer.clone()?, times: state.times })
+        Some(LiveServer { peer: state.peer.clone()?, times: state.times })
     }
 
     /// Has the task check whether the server is still reachable.
@@ -128,8 +128,9 @@ impl Server {
         }
     }
 
-    async fn open(&self) -> Result<Link, String> {
-        let link = Link::open(&self.settings).await.map_err(|error| self.without_secrets(error.to_string()))?;
+    async fn open(&self) -> Result<McpConnection, String> {
+        let link =
+            McpConnection::open(&self.settings).await.map_err(|error| self.without_secrets(error.to_string()))?;
         match link.tools(&self.settings.name).await {
             Ok(listed) => {
                 self.set_up(&link, listed);
@@ -143,7 +144,7 @@ impl Server {
     }
 
     /// Follows the server until it is lost or `stop`; closes the connection.
-    async fn hold(&self, mut link: Link, stop: &CancellationToken) {
+    async fn hold(&self, mut link: McpConnection, stop: &CancellationToken) {
         let every = Duration::from_millis(limits::MCP_PING_EVERY_MS);
         let mut pings = interval_at(Instant::now() + every, every);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -168,7 +169,7 @@ impl Server {
         link.close(has_ended).await;
     }
 
-    async fn list_again(&self, link: &Link) {
+    async fn list_again(&self, link: &McpConnection) {
         match link.tools(&self.settings.name).await {
             Ok(listed) => self.set_up(link, listed),
             Err(error) => {
@@ -179,7 +180,7 @@ impl Server {
     }
 
     /// Returns whether the server is reachable, and notifies waiting callers if it is.
-    async fn look(&self, link: &Link) -> bool {
+    async fn look(&self, link: &McpConnection) -> bool {
         let reachable = link.is_reachable().await;
         if reachable {
             self.state.send_modify(|state| state.times += 1);
@@ -187,9 +188,9 @@ impl Server {
         reachable
     }
 
-    fn set_up(&self, link: &Link, (listed, mut warnings): (Vec<rmcp::model::Tool>, Vec<Refused>)) {
+    fn set_up(&self, link: &McpConnection, (listed, mut warnings): (Vec<rmcp::model::Tool>, Vec<RefusedDeclaration>)) {
         let tools = offer::tools(&self.settings, listed, &mut warnings);
-        for Refused { tool, why, .. } in &warnings {
+        for RefusedDeclaration { tool, why, .. } in &warnings {
             tracing::warn!(
                 server = self.settings.name,
                 tool,

@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use turnstream::{
     domain::{
-        Digest, Event, Recorded,
+        Digest, Event, RecordedEvent,
         event::{
             CallRequested, FailureReason, ModelReplied, Participant, Prompt, Response, SessionOpened, ToolCalled,
             ToolReturned, TurnCompleted, TurnFailed, TurnParked, TurnReleased, TurnRequested,
@@ -32,8 +32,8 @@ pub fn new_key(org: &str) -> ConversationKey {
 }
 
 /// Returns an event as stored in a log.
-pub fn recorded(seq: u64, event: Event) -> Recorded {
-    Recorded { seq, time: second(seq), stored_at: second(seq), digest: Digest::default(), event }
+pub fn recorded(seq: u64, event: Event) -> RecordedEvent {
+    RecordedEvent { seq, time: second(seq), stored_at: second(seq), digest: Digest::default(), event }
 }
 
 pub fn user() -> Participant {
