@@ -1,5 +1,9 @@
 //! Every cap and timeout that is not configuration, with its unit and its reason.
 
+mod mcp;
+
+pub use mcp::*;
+
 /// Largest client frame without attachments. Messages fit with room.
 pub const CLIENT_FRAME_MAX_BYTES: usize = 256 * 1024;
 /// Largest client frame: attachments of [`ATTACHMENTS_MAX_BYTES`] in base64, and a message.
@@ -373,33 +377,6 @@ pub const FILES_PARALLEL: usize = 16;
 pub const APPROVAL_MAX_BYTES: usize = 32 * 1024;
 /// Longest name of a tool that models' interfaces take.
 pub const TOOL_NAME_MAX_CHARS: usize = 64;
-
-/// How long an MCP server may take to start and initialise: one that a package manager fetches first takes that long.
-pub const MCP_OPEN_MS: u64 = 60_000;
-/// How long a starting worker waits for each server before it takes work without its tools.
-pub const MCP_FIRST_MS: u64 = 5_000;
-/// How long a connection over HTTP, and one page of tools, may take.
-pub const MCP_CONNECT_MS: u64 = 5_000;
-pub const MCP_LIST_MS: u64 = 10_000;
-/// First and largest pause before a server that is away is tried again. A broken one must not cost a process every second.
-pub const MCP_RETRY_FIRST_MS: u64 = 500;
-pub const MCP_RETRY_MAX_MS: u64 = 30_000;
-/// How often a broken stream of answers is taken up again.
-pub const MCP_STREAM_TRIES: usize = 3;
-/// How often a server behind HTTP is asked whether it is there, and how long one question may take.
-pub const MCP_PING_EVERY_MS: u64 = 15_000;
-pub const MCP_PING_MS: u64 = 5_000;
-/// How long a server may take to end when its connection is closed.
-pub const MCP_CLOSE_MS: u64 = 2_000;
-/// Largest message of a server: results are cut to [`TOOL_RESULT_MAX_BYTES`], but images come with them.
-pub const MCP_MESSAGE_MAX_BYTES: usize = 4 * 1024 * 1024;
-/// Calls of one server over HTTP at once.
-pub const MCP_HTTP_PARALLEL: usize = 64;
-/// Largest schema of a tool, and the most of its description that is passed on: both are paid for with every request.
-pub const MCP_SCHEMA_MAX_BYTES: usize = 32 * 1024;
-pub const MCP_DESCRIPTION_MAX_BYTES: usize = 4 * 1024;
-/// Piece of a server's standard error that is logged at once.
-pub const MCP_STDERR_PIECE_BYTES: usize = 2 * 1024;
 
 /// Longest URL that is fetched: browsers and servers agree up to about this.
 pub const FETCH_URL_MAX_BYTES: usize = 2_048;

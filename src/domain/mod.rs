@@ -4,6 +4,7 @@
 //!
 //! - [`event`]: the catalogue of what can happen; [`answer`], [`interaction`], [`request`], [`session`]: parts of it.
 //! - [`conversation`]: `evolve(state, event)`, the fold.
+//! - [`elicitation`]: questions of a tool in the middle of its call; [`elicited_form`]: the forms that they become.
 //! - [`digest`]: what chains stored events.   - [`title`]: what a conversation is called.
 //! - [`shown`]: how a model call was shown.
 //! - [`turn`]: the state of a running turn and `next_step(turn)`.
@@ -13,6 +14,8 @@ pub mod answer;
 pub mod conversation;
 pub mod decide;
 pub mod digest;
+pub mod elicitation;
+pub mod elicited_form;
 pub mod event;
 pub mod interaction;
 pub mod request;

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Version of the cached form; another version is ignored and written over.
-pub const FOLD_VERSION: u32 = 8;
+pub const FOLD_VERSION: u32 = 9;
 /// How long before an event's `not_after` its acknowledgement no longer tells that it was stored in time: more than the clocks
 /// differ by what is known of them, and less than an ordinary append leaves.
 const DOUBT: TimeDelta = TimeDelta::milliseconds(limits::ACT_NOT_AFTER_MS / 2);

@@ -4,7 +4,8 @@
 //! what happened and asks again, until the turn is over, parked or somebody else's.
 //!
 //! - [`consumer`]: finds work items and due deadlines.
-//! - [`run`]: one item from claim to exit; the steps are in [`model_step`], [`tool_step`], [`auth_step`] and [`end_step`].
+//! - [`run`]: one item from claim to exit; the steps are in [`model_step`], [`tool_step`], [`wait_step`], [`auth_step`] and
+//!   [`end_step`].
 //! - [`lease`]: how long a delivered item is this worker's.
 //! - [`gateways`]: which key is used for whom.   - [`profile`]: what holds for a turn.   - [`prompt`]: what the model is given.
 //! - [`attachments`]: pictures that came with the message.   - [`title`]: names a conversation after its first turn.
@@ -29,6 +30,7 @@ mod side;
 mod suggested;
 mod title;
 mod tool_step;
+mod wait_step;
 
 use std::{
     collections::HashMap,

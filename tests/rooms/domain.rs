@@ -36,7 +36,7 @@ impl Story {
     }
 
     /// Turn 10 is claimed and the model has asked for these tools.
-    fn with_calls(calls: Vec<CallRequested>) -> Self {
+    pub fn with_calls(calls: Vec<CallRequested>) -> Self {
         let mut story = Self::claimed();
         story.happens(replied(10, story.epoch(), calls));
         story

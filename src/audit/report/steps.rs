@@ -183,10 +183,13 @@ fn asked(f: &mut Formatter<'_>, prompt: &Prompt) -> fmt::Result {
             line(f, format_args!("<b>A person is asked</b> to approve {} <code>{}</code>", Text(tool), Text(call)))?;
             write!(f, "{}{}", Quote(description), Json(arguments))
         }
-        Prompt::Interaction { call, tool, form, reason, .. } => {
+        Prompt::Interaction { call, tool, form, reason, .. } | Prompt::Elicitation { call, tool, form, reason } => {
             let kind = form.kind();
             line(f, format_args!("<b>A form is shown</b> ({kind}) for {} <code>{}</code>", Text(tool), Text(call)))?;
             write!(f, "{}{}", Quote(reason), Json(&form.spec().to_string()))
+        }
+        Prompt::Task { call, tool } => {
+            line(f, format_args!("<b>The turn waits</b> for a task of {} <code>{}</code>", Text(tool), Text(call)))
         }
     }
 }

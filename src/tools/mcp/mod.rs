@@ -2,18 +2,22 @@
 //!
 //! Each server that is configured has one task in a worker ([`server`]), which holds a connection to it ([`link`], over a
 //! child process of [`child`] or over HTTP) and the list of its tools ([`offer`]). A server that is down costs its tools: they
-//! are not offered, and a call of one is an error result at once ([`call`]). What the library does not take is read as far as it
+//! are not offered, and a call of one is an error result at once ([`call`]). A server that asks the visitor in the middle of a call
+//! ([`elicit`], [`tangle`]) or makes a task of it ([`task`]) ends the call without a result, which the turn then waits for. What the library does not take is read as far as it
 //! can be ([`lenient`], [`lines`]).
 //!
-//! The protocol is that of the `rmcp` crate; the connection is negotiated by `initialize`, which every server understands.
+//! The protocol is that of the `rmcp` crate, in the current revision or the last one that begins with `initialize`.
 
 mod call;
 mod child;
+mod elicit;
 mod lenient;
 mod lines;
 mod link;
 mod offer;
 mod server;
+mod tangle;
+mod task;
 
 use std::sync::Arc;
 
@@ -23,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::server::Server;
 use super::{
-    call::{CallContext, ToolResult},
+    call::{CallContext, Outcome},
     claims::Refused,
     registry::Tool,
 };
@@ -76,10 +80,17 @@ impl Mcp {
         (server, name): (&str, &str),
         arguments: Map<String, Value>,
         context: &CallContext,
-    ) -> ToolResult {
+    ) -> Outcome {
         match self.servers.iter().find(|known| known.settings.name == server) {
             Some(server) => server.call(tool, name, arguments, context).await,
-            None => call::not_available(),
+            None => call::not_available().into(),
+        }
+    }
+
+    /// Tells a server that nobody waits for its task any more.
+    pub async fn cancel(&self, server: &str, task: &str) {
+        if let Some(server) = self.servers.iter().find(|known| known.settings.name == server) {
+            server.cancel(task).await;
         }
     }
 }

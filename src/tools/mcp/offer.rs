@@ -115,6 +115,7 @@ mod tests {
             idempotent: None,
             timeout: Some(Duration::MAX),
             tools: None,
+            handshake: false,
         }
     }
 
