@@ -122,11 +122,15 @@ impl Scene {
 }
 
 async fn submit(client: &mut Client, session: &Session, prompt: &Value, more: Value) -> Value {
+    client.request(submission(session, prompt, more)).await
+}
+
+fn submission(session: &Session, prompt: &Value, more: Value) -> Value {
     let mut action = json!({
         "action": "submit_interaction", "sessionId": session.id, "interactionId": prompt["interactionId"], "kind": prompt["kind"],
     });
     action.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    client.request(action).await
+    action
 }
 
 fn values(values: Value) -> Value {
@@ -148,8 +152,10 @@ async fn a_question_of_a_server_outlives_all_processes() {
 
         s.replace_everything().await;
         assert_eq!(s.prompt("r1").await, prompt, "it is shown again");
-        let wrong = s.submit(&prompt, values(json!({ "name": 7 }))).await;
-        assert_eq!(kind(&wrong), "interaction_invalid", "{wrong:#}");
+        let mut wrong = submission(&s.session, &prompt, values(json!({ "name": 7 })));
+        wrong["requestId"] = json!("s1");
+        s.client.send(&wrong).await;
+        assert_eq!(kind(&s.client.next().await), "interaction_invalid");
         let submitted = s.submit(&prompt, values(json!({ "name": "Lovelace" }))).await;
         assert_eq!(submitted["message"], "Interaction submitted", "{submitted:#}");
         assert_eq!(s.result("r1").await, r#"found for Ada: accept {"name": "Lovelace"}"#, "{revision}");
