@@ -234,7 +234,8 @@ async fn a_question_that_no_form_can_show_is_declined_at_once() {
     for revision in REVISIONS {
         let mut s = Scene::of(revision).await;
         for case in schemas {
-            if revision == "earlier" && case == "many" {
+            // A request whose parameters are a text is no message of the protocol, and is never answered.
+            if revision == "earlier" && ["many", "text"].contains(&case) {
                 continue;
             }
             let result = s.result_of(case, "odd", json!({ "case": case })).await;

@@ -99,6 +99,7 @@ fn a_reader_takes_fields_that_it_does_not_know() {
         match (sample.decode().unwrap_or_else(|error| panic!("{name}: {error}")).1, known) {
             // So are the values of a form.
             (Event::TurnResumed(event), Event::TurnResumed(known)) => assert_eq!(event.park, known.park),
+            (Event::TurnParked(event), Event::TurnParked(known)) => assert_eq!(event.prompt, known.prompt),
             (Event::TurnToolReturned(event), Event::TurnToolReturned(known)) => assert_eq!(event.otp, known.otp),
             // Metadata is the client's own: the field is part of it.
             (Event::SessionOpened(event), Event::SessionOpened(known)) => assert_eq!(event.session, known.session),
