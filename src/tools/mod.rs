@@ -28,7 +28,7 @@ pub mod schema;
 pub mod web_search;
 
 pub use builtin::{Builtins, History, Page, Said};
-pub use call::{CallContext, ToolResult};
+pub use call::{CallContext, Outcome, ToolResult};
 pub use files::ReadFiles;
 pub use mcp::Mcp;
 pub use registry::{Offer, Place, Registry, Tool};

@@ -1,6 +1,6 @@
 //! Events as client frames, in one place: for the worker as events happen, for an edge when a client catches up.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashSet};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -65,6 +65,13 @@ pub fn prompt(request_id: &str, stream: bool, park: Uuid, prompt: &Prompt, now: 
             let data = InteractionData { interaction_id: park, kind: form.kind(), spec: form.spec(), reason };
             let data = Nested { request_id, data };
             (Frame::InteractionRequired { request_id, timestamp, data }, tool, arguments)
+        }
+        Prompt::Task { .. } => return vec![],
+        // Its call was shown when it began.
+        Prompt::Elicitation { form, reason, .. } => {
+            let data = InteractionData { interaction_id: park, kind: form.kind(), spec: form.spec(), reason };
+            let frame = Frame::InteractionRequired { request_id, timestamp, data: Nested { request_id, data } };
+            return vec![(Kind::Prompt, frame.to_bytes())];
         }
     };
     let mut frames = vec![(Kind::Prompt, frame.to_bytes())];
@@ -187,6 +194,7 @@ pub fn streamed<'a>(
 ) -> impl Iterator<Item = Streamed<'a>> + 'a {
     let (mut replies, mut chunks) = (0, 0);
     let mut calls: &[CallRequested] = &[];
+    let mut begun = HashSet::new();
     events.iter().flat_map(move |event| match event {
         Event::TurnModelReplied(e) => {
             calls = &e.calls;
@@ -198,6 +206,8 @@ pub fn streamed<'a>(
             let text = |call| Streamed::Text { call, epoch: e.epoch, text: Cow::Owned(e.response.text()) };
             Vec::from_iter(e.call.filter(|_| stream).map(text))
         }
+        // A call that is made again with answers to its questions is shown once.
+        Event::TurnToolCalled(e) if !begun.insert(e.call.as_str()) => vec![],
         event => {
             let first = chunks;
             let frames = activity(request_id, stream, event, calls, now);

@@ -1,15 +1,11 @@
 //! The steps that end a worker's work on a turn: answered, failed, given up, parked.
 
-use chrono::{DateTime, Utc};
-use serde_json::json;
-use uuid::Uuid;
-
 use super::{
-    Worker,
-    consumer::{self, Deadline},
+    Worker, consumer,
     model_step::{Replied, add, ended, notice, usage},
     run::{Exit, Run},
     side::{self, Judged},
+    wait_step::deadline_of,
 };
 use crate::{
     domain::{
@@ -24,6 +20,8 @@ use crate::{
     subjects::{self, ConversationKey},
     wire::render,
 };
+use chrono::{DateTime, Utc};
+use serde_json::json;
 
 /// The content of a completed turn.
 struct Answer {
@@ -204,15 +202,10 @@ impl Run<'_> {
     }
 }
 
-/// Schedules the deadline of a park, by the log's server.
-pub(super) async fn schedule(
-    worker: &Worker,
-    key: &ConversationKey,
-    park: Uuid,
-    at: DateTime<Utc>,
-) -> Result<(), Exit> {
-    let deadline = Deadline { org: key.org.clone(), conversation: key.conversation, park, put_off: 0 };
-    let put = consumer::schedule(worker, &deadline, at).await;
+/// Has the log's server send a message when the wait for a person is over.
+pub(super) async fn schedule(worker: &Worker, key: &ConversationKey, turn: &Turn) -> Result<(), Exit> {
+    let Some((deadline, park)) = deadline_of(key, turn).zip(turn.park.as_ref()) else { return Ok(()) };
+    let put = consumer::schedule(worker, &deadline, park.deadline).await;
     put.map_err(|error| Exit::Unavailable(error.to_string()))
 }
 
@@ -222,7 +215,7 @@ pub(super) async fn schedule(
 /// idempotent.
 pub(super) async fn show_park_again(worker: &Worker, key: &ConversationKey, turn: &Turn) -> Exit {
     let Some(park) = &turn.park else { return Exit::Done };
-    if let Err(exit) = schedule(worker, key, park.id, park.deadline).await {
+    if let Err(exit) = schedule(worker, key, turn).await {
         return exit;
     }
     let epoch = turn.epoch.unwrap_or_default();

@@ -33,6 +33,7 @@ mod side;
 mod suggested;
 mod title;
 mod tool_step;
+mod wait_step;
 
 use std::{
     collections::HashMap,

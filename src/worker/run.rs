@@ -20,7 +20,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Worker, lease::Lease, model_step::Opening, profile::Profile, title::Naming};
+use super::{
+    Worker,
+    lease::Lease,
+    model_step::Opening,
+    profile::Profile,
+    title::Naming,
+    wait_step::{OpenTask, open_tasks},
+};
 use crate::{
     domain::{
         Command, Conversation, Event, Refusal, Step, Turn,
@@ -77,6 +84,8 @@ pub(super) struct Run<'a> {
     pub showing: Showing,
     /// The usage of side requests, until it is recorded.
     pub side_usage: Option<Usage>,
+    /// Tasks of its calls that may go on at their servers.
+    pub tasks: Vec<OpenTask>,
     item: u64,
     message: &'a Message,
     stop: Arc<Notify>,
@@ -229,6 +238,7 @@ async fn drive(
         preamble: None,
         showing: Showing::default(),
         side_usage: None,
+        tasks: vec![],
         item,
         message,
         stop,
@@ -244,6 +254,7 @@ async fn drive(
     };
     if matches!(exit, Exit::Done) {
         run.let_go().await;
+        run.cancel_tasks().await;
     }
     naming.end(worker, key, &run.state, turn_id);
     exit
@@ -276,6 +287,7 @@ impl Run<'_> {
     async fn steps(&mut self, mut opening: Opening, mut rerun: bool) -> Result<std::convert::Infallible, Exit> {
         loop {
             let turn = self.turn().ok_or(Exit::Done)?.clone();
+            self.tasks = open_tasks(&turn);
             self.end_if_too_old(&turn).await?;
             if self.profile.is_missing {
                 let detail = "the agent's configuration that the turn names is not there";
@@ -291,6 +303,7 @@ impl Run<'_> {
                 Step::StateCut(call, ending) => self.state_cut(&turn, call, ending).await?,
                 Step::StateUnknown(call) => self.state_unknown(&turn, call).await?,
                 Step::Park(call) => self.park(&turn, call).await?,
+                Step::Elicit(call, question) => self.elicit(&turn, call, question, vec![]).await?,
                 Step::Wait => return Err(Exit::Done),
                 Step::EndAtCap => self.end_at_cap(&turn).await?,
                 Step::GiveUp => self.give_up(&turn).await?,

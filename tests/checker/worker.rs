@@ -293,7 +293,8 @@ impl Driver {
                 (What::Stated(words::number_of(&call), Statement::Refused), Then::Step)
             }
             Step::StateUnknown(call) => (What::Stated(words::number_of(&call), Statement::Unknown), Then::Step),
-            Step::Park(call) => (What::Parked(words::number_of(&call)), Then::Schedule),
+            // No server of these rules asks anything.
+            Step::Elicit(call, _) | Step::Park(call) => (What::Parked(words::number_of(&call)), Then::Schedule),
             Step::EndAtCap => (What::Completed, Then::Done),
             Step::GiveUp => (What::GivenUp, Then::Done),
         };

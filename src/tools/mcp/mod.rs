@@ -10,11 +10,14 @@
 
 mod call;
 mod child;
+mod elicit;
 mod lenient;
 mod lines;
 mod link;
 mod offer;
 mod server;
+mod tangle;
+mod task;
 
 use std::sync::Arc;
 
@@ -24,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::server::Server;
 use super::{
-    call::{CallContext, ToolResult},
+    call::{CallContext, Outcome},
     claims::Refused,
     registry::Tool,
 };
@@ -78,10 +81,17 @@ impl Mcp {
         (server, name): (&str, &str),
         arguments: Map<String, Value>,
         context: &CallContext,
-    ) -> ToolResult {
+    ) -> Outcome {
         match self.servers.iter().find(|known| known.settings.name == server) {
             Some(server) => server.call(tool, name, arguments, context).await,
-            None => call::not_available(),
+            None => call::not_available().into(),
+        }
+    }
+
+    /// Tells a server that nobody waits for its task any more.
+    pub async fn cancel(&self, server: &str, task: &str) {
+        if let Some(server) = self.servers.iter().find(|known| known.settings.name == server) {
+            server.cancel(task).await;
         }
     }
 }
