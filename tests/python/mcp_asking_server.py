@@ -126,7 +126,7 @@ def call(name, arguments, given, state):
         elif case == "only_state":
             return text("odd: at last")
         elif case == "nothing_but_state":
-            raise Asks(None, "s")
+            raise Asks(None, "{}")
         else:
             requests = {"a": ODD[case]}
         return text("odd: " + " ".join(sorted({said(answer) for answer in elicit(requests, given, "{}").values()})))
