@@ -13,39 +13,39 @@ use std::{
 
 use anyhow::{Context, bail};
 use chrono::{TimeDelta, Utc};
-use health::Health;
+use health::ProcessHealth;
 pub use stop::StopSignal;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use warp::Filter;
 
 use crate::{
-    admin::{self, Admin},
-    agents::{self, Agents, config::WidgetPolicy},
-    audit::{open::Opener, redact::Redaction},
+    admin::{self, AdminApi},
+    agents::{self, CurrentAgents, config::AgentWidgetPolicy},
+    audit::{event_reader::EventReader, redact::Redaction},
     auth::{
-        REFERENCE_ORG, Verifier,
-        widget::{self, Widgets},
+        REFERENCE_ORG, TokenVerifier,
+        widget::{self, WidgetGate},
     },
     config::{self, AuthMode, Config, GatewayConfig, Retrieval},
-    edge::{self, Edge, push::Pushes, server, skills::Skills},
-    extract::Reader,
-    fetch::{Fetcher, Policy},
-    ingest::{self, Embed, Embeds, Ingest, IngestArgs},
-    knowledge::{self, Retrieve, Store, retrieve::Remote, runs::Runs},
+    edge::{self, Edge, push::PushRegistry, server, skills::SkillFolder},
+    extract::SandboxReader,
+    fetch::{FetchPolicy, Fetcher},
+    ingest::{self, EmbedFn, EmbedFuture, IngestArgs, Ingester},
+    knowledge::{self, KnowledgeStore, Retriever, retrieve::RemoteRetriever, runs::RunLog},
     limits,
     log::{
         backoff::Backoff,
-        bus::{Bus, ConnectError},
-        keys::Keys,
+        connection::{ConnectError, NatsConnection},
+        key_store::KeyStore,
         nats::NatsLog,
         streams,
     },
     model::{Gateway, Timeouts},
-    otp::allowance::Allowance,
+    otp::allowance::OtpAllowance,
     secrets::Secrets,
-    tools::{self, Builtins, Mcp, fetch_url::FetchUrl, github_search::GitHubSearch, web_search::WebSearch},
-    worker::{self, Worker, gateways::Gateways},
+    tools::{self, Builtins, McpTools, fetch_url::FetchUrl, github_search::GitHubSearch, web_search::WebSearch},
+    worker::{self, Worker, gateways::OrgGateways},
 };
 
 /// Time that a starting process waits for NATS.
@@ -54,11 +54,11 @@ const CONNECT_MS: u64 = 30_000;
 const OUTAGE_MAX: TimeDelta = TimeDelta::days(1);
 
 /// Connects to NATS, and waits for a server that is still starting.
-pub async fn connect(config: &Config, role: &str) -> anyhow::Result<Bus> {
+pub async fn connect(config: &Config, role: &str) -> anyhow::Result<NatsConnection> {
     let mut backoff = Backoff::new(CONNECT_MS);
     loop {
-        match Bus::connect(&config.nats, role).await {
-            Ok(bus) => return Ok(bus),
+        match NatsConnection::connect(&config.nats, role).await {
+            Ok(nats) => return Ok(nats),
             Err(ConnectError::Connect(error)) if backoff.pause().await => {
                 tracing::warn!(%error, "NATS does not answer yet");
             }
@@ -68,12 +68,12 @@ pub async fn connect(config: &Config, role: &str) -> anyhow::Result<Bus> {
 }
 
 /// Returns the process's log, and checks its keys. Encrypted conversations can't be served without the master key.
-pub async fn log(config: &Config, bus: &Bus) -> anyhow::Result<NatsLog> {
+pub async fn log(config: &Config, nats: &NatsConnection) -> anyhow::Result<NatsLog> {
     let log = match &config.privacy.master_keys {
-        Some(masters) => NatsLog::sealing(bus.client.clone(), Keys::new(masters.clone())),
-        None => NatsLog::new(bus.client.clone()),
+        Some(masters) => NatsLog::encrypting(nats.client.clone(), KeyStore::new(masters.clone())),
+        None => NatsLog::new(nats.client.clone()),
     };
-    let log = log.over(bus);
+    let log = log.over(nats);
     log.check_keys().await.context("stored conversations can't be decrypted")?;
     Ok(log)
 }
@@ -81,7 +81,7 @@ pub async fn log(config: &Config, bus: &Bus) -> anyhow::Result<NatsLog> {
 pub struct RunningEdge {
     pub address: SocketAddr,
     edge: Arc<Edge>,
-    readiness: Arc<Health>,
+    readiness: Arc<ProcessHealth>,
     /// Cancelled first: no new connections are accepted.
     accepting: CancellationToken,
     /// Cancelled when the connections are closed.
@@ -92,15 +92,15 @@ pub struct RunningEdge {
 }
 
 /// Starts an edge; it accepts connections when this returns.
-pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdge> {
-    let settings = edge::Settings {
+pub async fn start_edge(config: &Config, nats: &NatsConnection) -> anyhow::Result<RunningEdge> {
+    let settings = edge::EdgeSettings {
         regions: config.regions.clone(),
         pool: config.pool.clone(),
         agent_name: config.agent_name.clone(),
         quotas: config.quotas.clone(),
         turn_limit: Duration::from_secs(config.turn_limit_secs.into()),
-        skills: Skills(config.skills.clone()),
-        passwords: callers::passwords(config, bus).await?,
+        skills: SkillFolder(config.skills.clone()),
+        passwords: callers::passwords(config, nats).await?,
         access: config.access.clone(),
         // Requests through a proxy come from other machines, although the edge listens on a loopback address.
         is_loopback: edge::access::is_loopback_address(config.bind) && config.quotas.proxies == 0,
@@ -110,18 +110,18 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let auth = Arc::new(Verifier::new(&config.auth)?);
+    let auth = Arc::new(TokenVerifier::new(&config.auth)?);
     if config.auth.mode == AuthMode::Trusted {
         tracing::warn!("tokens are not verified (mode `trusted`): only a proxy that verifies them may reach this port");
     }
-    streams::check(&bus.client, &config.regions.home).await?;
-    let log = log(config, bus).await?;
-    let agents = Agents::new(agents::Store::new(log.clone()));
+    streams::check(&nats.client, &config.regions.home).await?;
+    let log = log(config, nats).await?;
+    let agents = CurrentAgents::new(agents::AgentStore::new(log.clone()));
     agents.catch_up().await.context("agent configurations can't be read")?;
     let widgets = widgets(&config.widgets, &agents)?;
     let edge = Edge::new(log, auth, widgets, agents, settings, CancellationToken::new());
     let edge = Arc::new(edge);
-    let health = Health::start(bus, &config.regions.home, &config.pool, None).await?;
+    let health = ProcessHealth::start(nats, &config.regions.home, &config.pool, None).await?;
     if let Err(error) = edge.workers.read(&edge.log).await {
         tracing::warn!(%error, "the workers' advertisements can't be read yet");
     }
@@ -135,12 +135,12 @@ pub async fn start_edge(config: &Config, bus: &Bus) -> anyhow::Result<RunningEdg
     tasks.spawn(listening.clone().run_until_cancelled_owned(health.clone().watch_streams()));
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.clone().forget_erased()));
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.clone().end_abandoned()));
-    let pushed = Pushes::subscribe(&bus.client, &config.regions.home).await.map_err(anyhow::Error::msg)?;
+    let pushed = PushRegistry::subscribe(&nats.client, &config.regions.home).await.map_err(anyhow::Error::msg)?;
     let presence = edge.presence();
     // Hosts wait for the answers of the edges that they know of, so the edge is advertised before it has clients.
     presence.renew(0).await;
     tasks.spawn(presence.keep(listening.clone()));
-    let serve = edge.pushes.clone().serve(bus.client.clone(), pushed, edge.id);
+    let serve = edge.pushes.clone().serve(nats.client.clone(), pushed, edge.id);
     tasks.spawn(listening.clone().run_until_cancelled_owned(serve));
     let routes = server::routes(edge.clone(), health.clone().probe(), admin::routes(administration(config, &edge)));
     tasks.spawn(server::listen(listener, routes, accepting.clone()));
@@ -162,51 +162,51 @@ impl RunningEdge {
 }
 
 /// Returns the policies for pages that open sessions.
-fn widgets(config: &config::Widgets, agents: &Agents) -> anyhow::Result<Widgets> {
+fn widgets(config: &config::WidgetConfig, agents: &CurrentAgents) -> anyhow::Result<WidgetGate> {
     let (agents, any) = (agents.clone(), agents.clone());
     let lookup = Arc::new(move |agent: &str| {
         let (org, policy) = agents.widget(agent)?;
         let organization_id = policy.organization_id.or(Some(org));
-        let WidgetPolicy { allowed_origins, public_key, .. } = policy;
+        let AgentWidgetPolicy { allowed_origins, public_key, .. } = policy;
         Some(widget::WidgetPolicy { allowed_origins, public_key, organization_id })
     });
-    let known = widget::Source::Known { lookup, any: Arc::new(move || any.have_widgets()) };
-    let file = config.file.as_deref().map(widget::Source::file).transpose()?;
+    let known = widget::PolicySource::Known { lookup, any: Arc::new(move || any.have_widgets()) };
+    let file = config.file.as_deref().map(widget::PolicySource::file).transpose()?;
     let service = config
         .service
         .as_ref()
-        .map(widget::Service::new)
+        .map(widget::PolicyService::new)
         .transpose()?
-        .map(|service| widget::Source::Service(Box::new(service)));
+        .map(|service| widget::PolicySource::Service(Box::new(service)));
     if config.strict && file.is_none() && service.is_none() {
         tracing::warn!("WIDGET_AUTH_STRICT is on and no policies are configured: no session can be opened");
     }
-    Ok(Widgets::new([known].into_iter().chain(file).chain(service).collect(), config.strict))
+    Ok(WidgetGate::new([known].into_iter().chain(file).chain(service).collect(), config.strict))
 }
 
 /// Returns the administrators' API of an edge: it shares the edge's caches.
-fn administration(config: &Config, edge: &Edge) -> Arc<Admin> {
-    Arc::new(Admin {
+fn administration(config: &Config, edge: &Edge) -> Arc<AdminApi> {
+    Arc::new(AdminApi {
         client: edge.client.clone(),
         log: edge.log.clone(),
-        opener: Opener::new(edge.log.clone(), Redaction::new(config.privacy.redact.clone())),
-        agents: agents::Store::new(edge.log.clone()),
+        event_reader: EventReader::new(edge.log.clone(), Redaction::new(config.privacy.redact.clone())),
+        agents: agents::AgentStore::new(edge.log.clone()),
         auth: edge.auth.clone(),
         conversations: edge.conversations.clone(),
         lists: edge.lists.clone(),
-        documents: Store::new(edge.client.clone()),
-        runs: Runs::new(edge.client.clone()),
+        documents: KnowledgeStore::new(edge.client.clone()),
+        runs: RunLog::new(edge.client.clone()),
         regions: config.regions.clone(),
     })
 }
 
 pub struct RunningWorker {
     shutdown: CancellationToken,
-    readiness: Arc<Health>,
+    readiness: Arc<ProcessHealth>,
     tasks: TaskTracker,
 }
 
-pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningWorker> {
+pub async fn start_worker(config: &Config, nats: &NatsConnection) -> anyhow::Result<RunningWorker> {
     let secrets = Secrets::new(config.secrets.clone());
     let gateway = gateway(config)?;
     if gateway.is_none() && secrets.orgs().is_empty() {
@@ -214,7 +214,7 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
             "no gateway key: set SMOOAI_GATEWAY_URL and SMOOAI_GATEWAY_KEY; until then no message is answered"
         );
     }
-    let settings = worker::Settings {
+    let settings = worker::WorkerSettings {
         region: config.regions.home.clone(),
         pool: config.pool.clone(),
         model: config.model.clone(),
@@ -228,24 +228,24 @@ pub async fn start_worker(config: &Config, bus: &Bus) -> anyhow::Result<RunningW
         auth_tools: config.auth_tools.clone(),
         preamble_model: config.preamble_model.clone(),
         judge_model: config.judge_model.clone(),
-        builtins: builtins(&config.web, Reader::of_this_program()?),
+        builtins: builtins(&config.web, SandboxReader::of_this_program()?),
         counts_tokens: config.quotas.org_tokens.is_set(),
         counts_turns: config.quotas.org_turns.is_set(),
-        mcp: Mcp::new(&config.mcp.servers),
-        tools: callers::tools(config, bus).await?,
-        passwords: callers::passwords(config, bus).await?,
-        codes: Allowance { address: config.quotas.address_codes, org: config.quotas.org_codes.clone() },
+        mcp: McpTools::new(&config.mcp.servers),
+        tools: callers::tools(config, nats).await?,
+        passwords: callers::passwords(config, nats).await?,
+        codes: OtpAllowance { address: config.quotas.address_codes, org: config.quotas.org_codes.clone() },
     };
-    streams::check(&bus.client, &config.regions.home).await?;
+    streams::check(&nats.client, &config.regions.home).await?;
     let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let knowledge = knowledge(config, bus, &gateway, &shutdown, &tasks).await?;
+    let knowledge = knowledge(config, nats, &gateway, &shutdown, &tasks).await?;
     let has_own_key = gateway.is_some();
-    let gateways = Gateways { gateway: gateway.or(gateway_without_key(config)?), has_own_key, secrets };
-    let worker = Arc::new(Worker::new(log(config, bus).await?, knowledge, gateways, settings));
-    let health = Health::start(bus, &config.regions.home, &config.pool, Some(worker.clone())).await?;
+    let gateways = OrgGateways { gateway: gateway.or(gateway_without_key(config)?), has_own_key, secrets };
+    let worker = Arc::new(Worker::new(log(config, nats).await?, knowledge, gateways, settings));
+    let health = ProcessHealth::start(nats, &config.regions.home, &config.pool, Some(worker.clone())).await?;
     if config.seed_kb {
         // The demo tool starts before the worker's first discovery of tools.
-        let tool = tools::demo::start(bus.client.clone(), callers::public_key(config)?)
+        let tool = tools::demo::start(nats.client.clone(), callers::public_key(config)?)
             .await
             .map_err(anyhow::Error::from_boxed)?;
         tasks.spawn(shutdown.clone().run_until_cancelled_owned(tool.serve()));
@@ -281,19 +281,19 @@ async fn end(tasks: &TaskTracker) {
 /// Returns the retrieval of passages for a worker. A local index has caught up with the stream when this returns.
 async fn knowledge(
     config: &Config,
-    bus: &Bus,
+    nats: &NatsConnection,
     gateway: &Option<Gateway>,
     shutdown: &CancellationToken,
     tasks: &TaskTracker,
-) -> anyhow::Result<Arc<dyn Retrieve>> {
+) -> anyhow::Result<Arc<dyn Retriever>> {
     if config.seed_kb {
-        let store = Store::new(bus.client.clone());
+        let store = KnowledgeStore::new(nats.client.clone());
         knowledge::demo::seed(&store, REFERENCE_ORG).await.context("the demo documents were not written")?;
     }
     if config.retrieval == Retrieval::Nats {
-        return Ok(Arc::new(Remote::new(callers::retrieval(config, bus).await?)));
+        return Ok(Arc::new(RemoteRetriever::new(callers::retrieval(config, nats).await?)));
     }
-    index::follow(config, bus, gateway, shutdown, tasks).await
+    index::follow(config, nats, gateway, shutdown, tasks).await
 }
 
 /// Returns the gateway with the process's own key, if configured.
@@ -318,8 +318,8 @@ fn reach(config: &Config, gateway: &GatewayConfig) -> anyhow::Result<Gateway> {
 /// Returns the built-in tools that the configuration enables.
 ///
 /// An address that the operator names is reachable only for the tool that needs it.
-fn builtins(web: &config::Web, reader: Reader) -> Builtins {
-    let search = |url: &url::Url| Fetcher::new(Policy::default().and(url));
+fn builtins(web: &config::WebConfig, reader: SandboxReader) -> Builtins {
+    let search = |url: &url::Url| Fetcher::new(FetchPolicy::default().and(url));
     Builtins {
         fetch_url: web.fetch.then(|| FetchUrl { fetcher: Fetcher::new(web.allow.clone()), reader }),
         web_search: web.search_url.as_ref().map(|url| WebSearch {
@@ -336,8 +336,8 @@ fn builtins(web: &config::Web, reader: Reader) -> Builtins {
 }
 
 /// Builds the ingester. `token_env` names the variable that holds a token for GitHub.
-fn start_ingest(config: &Config, bus: &Bus, token_env: &str) -> anyhow::Result<Ingest> {
-    let embed: Option<Arc<dyn Embed>> = match (&config.embedding_model, gateway(config)?) {
+fn start_ingest(config: &Config, nats: &NatsConnection, token_env: &str) -> anyhow::Result<Ingester> {
+    let embed: Option<Arc<dyn EmbedFn>> = match (&config.embedding_model, gateway(config)?) {
         (Some(model), Some(gateway)) => Some(Arc::new(Embedding { gateway, model: model.clone() })),
         (Some(_), None) => {
             bail!("SMOOTH_AGENT_EMBEDDING_MODEL needs a gateway: set SMOOAI_GATEWAY_URL and SMOOAI_GATEWAY_KEY")
@@ -346,11 +346,11 @@ fn start_ingest(config: &Config, bus: &Bus, token_env: &str) -> anyhow::Result<I
     };
     let web = &config.web;
     let token = std::env::var(token_env).ok().map(|token| token.trim().to_string()).filter(|token| !token.is_empty());
-    Ok(Ingest {
-        store: Store::new(bus.client.clone()),
-        runs: Runs::new(bus.client.clone()),
-        reader: Reader::of_this_program()?,
-        web: ingest::Web {
+    Ok(Ingester {
+        store: KnowledgeStore::new(nats.client.clone()),
+        runs: RunLog::new(nats.client.clone()),
+        reader: SandboxReader::of_this_program()?,
+        web: ingest::WebAccess {
             fetcher: Fetcher::new(web.allow.clone().and(&web.github_url)),
             github_url: web.github_url.to_string(),
             github_token: token.or_else(|| web.github_token.clone()),
@@ -365,26 +365,26 @@ struct Embedding {
     model: String,
 }
 
-impl Embed for Embedding {
+impl EmbedFn for Embedding {
     fn model(&self) -> &str {
         &self.model
     }
 
-    fn embed(&self, texts: Vec<String>) -> Embeds<'_> {
+    fn embed(&self, texts: Vec<String>) -> EmbedFuture<'_> {
         Box::pin(async move { self.gateway.embed(&self.model, &texts).await.map_err(|error| error.to_string()) })
     }
 }
 
 /// Ingests at administrators' requests, until the process is told to stop.
 pub async fn serve_ingest(config: &Config, args: IngestArgs) -> anyhow::Result<()> {
-    let bus = connect(config, "ingester").await?;
-    streams::check_kept(&bus.client, &config.regions.home).await?;
-    let ingest = start_ingest(config, &bus, &args.token_env)?;
+    let nats = connect(config, "ingester").await?;
+    streams::check_kept(&nats.client, &config.regions.home).await?;
+    let ingest = start_ingest(config, &nats, &args.token_env)?;
     let stop = StopSignal::new()?;
     println!("serving connectors");
-    let places = ingest::serve::Places { files: args.files, secrets: args.secrets };
+    let places = ingest::serve::SourceFolders { files: args.files, secrets: args.secrets };
     tokio::select! {
-        () = ingest::serve::serve(bus.clone(), ingest, places) => {}
+        () = ingest::serve::serve(nats.clone(), ingest, places) => {}
         () = stop.wait() => {}
     }
     Ok(())
@@ -393,10 +393,10 @@ pub async fn serve_ingest(config: &Config, args: IngestArgs) -> anyhow::Result<(
 /// Ingests once, or repeatedly while watching. Returns false if some documents were not ingested.
 pub async fn ingest(config: &Config, args: IngestArgs) -> anyhow::Result<bool> {
     let plan = args.plan().map_err(anyhow::Error::msg)?;
-    let bus = connect(config, "ingest").await?;
-    streams::check_kept(&bus.client, &config.regions.home).await?;
-    let ingest = start_ingest(config, &bus, &args.token_env)?;
-    let tell = |report: &ingest::Report| match args.json {
+    let nats = connect(config, "ingest").await?;
+    streams::check_kept(&nats.client, &config.regions.home).await?;
+    let ingest = start_ingest(config, &nats, &args.token_env)?;
+    let tell = |report: &ingest::IngestReport| match args.json {
         true => println!("{}", serde_json::json!(report)),
         false => println!("{report}"),
     };
@@ -414,14 +414,18 @@ pub async fn ingest(config: &Config, args: IngestArgs) -> anyhow::Result<bool> {
 }
 
 /// Creates or updates a region's streams. Returns one line for each definition.
-pub async fn apply_streams(config: &Config, bus: &Bus, replicas: Option<u32>) -> anyhow::Result<Vec<String>> {
+pub async fn apply_streams(
+    config: &Config,
+    nats: &NatsConnection,
+    replicas: Option<u32>,
+) -> anyhow::Result<Vec<String>> {
     let turns_since = Utc::now() - TimeDelta::seconds(config.turn_limit_secs.into()) - OUTAGE_MAX;
     let mut lines = Vec::new();
     for definition in streams::definitions(&config.regions.home, replicas) {
-        let differences = definition.apply(&bus.client, turns_since).await?;
+        let differences = definition.apply(&nats.client, turns_since).await?;
         let done = match differences.first() {
             None => "unchanged",
-            Some(streams::Difference::Missing) => "created",
+            Some(streams::StreamDrift::Missing) => "created",
             Some(_) => "updated",
         };
         lines.push(format!("{} {done}", definition.title()));
@@ -430,14 +434,14 @@ pub async fn apply_streams(config: &Config, bus: &Bus, replicas: Option<u32>) ->
 }
 
 /// Prints the differences between a region's streams and their definitions; fails if there are any.
-pub async fn diff_streams(bus: &Bus, region: &str, replicas: Option<u32>) -> anyhow::Result<()> {
+pub async fn diff_streams(nats: &NatsConnection, region: &str, replicas: Option<u32>) -> anyhow::Result<()> {
     let mut differ = false;
     for definition in streams::definitions(region, replicas) {
-        for difference in definition.differences(&bus.client).await? {
+        for difference in definition.differences(&nats.client).await? {
             differ = true;
             match difference {
-                streams::Difference::Missing => println!("{}: missing", definition.title()),
-                streams::Difference::Field { name, defined, actual } => {
+                streams::StreamDrift::Missing => println!("{}: missing", definition.title()),
+                streams::StreamDrift::Field { name, defined, actual } => {
                     println!("{}: {name} is {actual}, defined as {defined}", definition.title());
                 }
             }

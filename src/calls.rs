@@ -31,14 +31,14 @@ pub const SIGNATURE: &str = "Turnstream-Signature";
 
 /// Calls services of one kind. Clones share the connection.
 #[derive(Clone)]
-pub struct Caller {
+pub struct ServiceCaller {
     client: Client,
     signer: Option<Arc<SigningKey>>,
     beginning: &'static str,
 }
 
 /// A call before signing.
-pub struct Call {
+pub struct ServiceCall {
     pub subject: String,
     /// Headers of the call; their names begin with `Turnstream-`.
     pub headers: Vec<(&'static str, String)>,
@@ -67,7 +67,7 @@ impl CallError {
     }
 }
 
-impl Caller {
+impl ServiceCaller {
     /// Returns a caller of subjects below `beginning`. Without a key, calls are not signed.
     pub fn new(client: Client, signer: Option<Arc<SigningKey>>, beginning: &'static str) -> Self {
         Self { client, signer, beginning }
@@ -79,7 +79,7 @@ impl Caller {
     }
 
     /// Sends a call and waits for its answer, at most for the call's timeout and a short grace.
-    pub async fn call(&self, call: Call) -> Result<Message, CallError> {
+    pub async fn call(&self, call: ServiceCall) -> Result<Message, CallError> {
         if !subjects::is_call(self.beginning, &call.subject) {
             return Err(CallError::Subject(self.beginning));
         }
@@ -96,7 +96,7 @@ impl Caller {
         }
     }
 
-    fn headers(&self, call: &Call, expires: DateTime<Utc>) -> Result<HeaderMap, CallError> {
+    fn headers(&self, call: &ServiceCall, expires: DateTime<Utc>) -> Result<HeaderMap, CallError> {
         let mut pairs = call.headers.clone();
         pairs.push((EXPIRES, expires.to_rfc3339_opts(SecondsFormat::Millis, true)));
         if let Some(signer) = &self.signer {

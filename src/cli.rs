@@ -2,6 +2,7 @@
 
 mod agent;
 mod audit;
+mod checkpoint;
 mod export;
 #[cfg(feature = "bench")]
 mod knowledge;
@@ -11,7 +12,6 @@ mod privacy;
 mod replay;
 mod report;
 mod retain;
-mod seal;
 mod turn;
 mod verify;
 
@@ -204,8 +204,8 @@ async fn run() -> anyhow::Result<()> {
         }
         Command::Edge { listen } => {
             let config = with_listen(load()?, listen);
-            let bus = app::connect(&config, "edge").await?;
-            let edge = app::start_edge(&config, &bus).await?;
+            let nats = app::connect(&config, "edge").await?;
+            let edge = app::start_edge(&config, &nats).await?;
             let stop = app::StopSignal::new()?;
             println!("listening on http://{}", edge.address);
             stop.wait().await;
@@ -215,8 +215,8 @@ async fn run() -> anyhow::Result<()> {
         Command::Worker { health_port } => {
             let mut config = load()?;
             config.health_port = health_port.or(config.health_port);
-            let bus = app::connect(&config, "worker").await?;
-            let worker = app::start_worker(&config, &bus).await?;
+            let nats = app::connect(&config, "worker").await?;
+            let worker = app::start_worker(&config, &nats).await?;
             let stop = app::StopSignal::new()?;
             println!("working for pool {}", config.pool);
             stop.wait().await;
@@ -271,27 +271,27 @@ fn dev_defaults(config: &mut Config) {
 
 async fn streams(command: Streams) -> anyhow::Result<()> {
     let config = load()?;
-    let bus = app::connect(&config, "streams").await?;
+    let nats = app::connect(&config, "streams").await?;
     let region = &config.regions.home;
     match command {
         Streams::Apply(Replicas { replicas }) => {
-            for line in app::apply_streams(&config, &bus, replicas).await? {
+            for line in app::apply_streams(&config, &nats, replicas).await? {
                 println!("{line}");
             }
             Ok(())
         }
-        Streams::Diff(Replicas { replicas }) => app::diff_streams(&bus, region, replicas).await,
+        Streams::Diff(Replicas { replicas }) => app::diff_streams(&nats, region, replicas).await,
     }
 }
 
 async fn list_tools() -> anyhow::Result<()> {
     let config = load()?;
-    let bus = app::connect(&config, "tools").await?;
-    let mut discovery = tools::discovery::Discovery::new(bus.client).await.map_err(anyhow::Error::msg)?;
-    let (mcp, stop) = (tools::Mcp::new(&config.mcp.servers), CancellationToken::new());
+    let nats = app::connect(&config, "tools").await?;
+    let mut discovery = tools::discovery::ToolDiscovery::new(nats.client).await.map_err(anyhow::Error::msg)?;
+    let (mcp, stop) = (tools::McpTools::new(&config.mcp.servers), CancellationToken::new());
     let running = tokio::spawn(mcp.clone().run(stop.clone()));
     let (found, ()) = tokio::join!(discovery.first(), mcp.first());
-    let tools::discovery::Found { tools: mut found, refused, mut warnings } = found;
+    let tools::discovery::DiscoveryReport { tools: mut found, refused, mut warnings } = found;
     found.retain(|tool| !tool.contested);
     found.extend(mcp.offered());
     warnings.extend(mcp.warnings());
@@ -310,15 +310,15 @@ async fn list_tools() -> anyhow::Result<()> {
             AuthLevel::EndUser => Some("for visitors with a proved identity".to_string()),
             AuthLevel::Admin => Some("for administrators".to_string()),
         });
-        if let tools::Place::Endpoint { subject } = &tool.place {
+        if let tools::ToolBackend::Endpoint { subject } = &tool.backend {
             notes.push(format!("at {subject}"));
         }
         println!("{}\n    {}\n    {}", tool.name, tool.description, notes.join(", "));
     }
-    for tools::claims::Refused { service, tool, why } in refused {
+    for tools::claims::RefusedDeclaration { service, tool, why } in refused {
         println!("refused: {tool} of the service {service}: {why}");
     }
-    for tools::claims::Refused { service, tool, why } in warnings {
+    for tools::claims::RefusedDeclaration { service, tool, why } in warnings {
         println!("warning: {tool} of {service}: {why}");
     }
     Ok(())

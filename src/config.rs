@@ -17,15 +17,15 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
 
 use values::{at_least_one, name_of, one_of, optional, parsed};
 
-pub use access::Access;
-pub use auth::{Auth, AuthMode};
-pub use mcp::{Mcp, McpLink, McpServer, Which};
-pub use nats::{Login, Nats};
-pub use privacy::Privacy;
+pub use access::AccessConfig;
+pub use auth::{AuthConfig, AuthMode};
+pub use mcp::{McpConfig, McpLink, McpServer, ToolSelection};
+pub use nats::{NatsConfig, NatsLogin};
+pub use privacy::PrivacyConfig;
 pub use quota::{PerOrg, Quotas};
 pub use urls::{each_without_secrets, without_secrets};
-pub use web::Web;
-pub use widget::{WidgetService, Widgets};
+pub use web::WebConfig;
+pub use widget::{WidgetConfig, WidgetService};
 
 /// Environment variables that this server reads.
 ///
@@ -117,7 +117,7 @@ pub struct Config {
     pub port: u16,
     /// Port of a worker's `/health` and `/ready`; `None` = none.
     pub health_port: Option<u16>,
-    pub nats: Nats,
+    pub nats: NatsConfig,
     pub regions: Regions,
     pub pool: String,
     pub agent_name: String,
@@ -154,17 +154,17 @@ pub struct Config {
     pub secrets: Option<PathBuf>,
     /// The folder of skills that messages may name.
     pub skills: Option<PathBuf>,
-    pub privacy: Privacy,
+    pub privacy: PrivacyConfig,
     /// The file of the key that signs checkpoints.
     pub audit_key: Option<PathBuf>,
     /// The file of the key that signs calls of services.
     pub call_key: Option<PathBuf>,
-    pub access: Access,
-    pub auth: Auth,
-    pub widgets: Widgets,
+    pub access: AccessConfig,
+    pub auth: AuthConfig,
+    pub widgets: WidgetConfig,
     pub quotas: Quotas,
-    pub web: Web,
-    pub mcp: Mcp,
+    pub web: WebConfig,
+    pub mcp: McpConfig,
 }
 
 /// An OpenAI-compatible endpoint and its key.
@@ -229,7 +229,7 @@ pub struct ConfigError {
 }
 
 /// A source of values by name: the process environment, or a map in tests.
-pub type Source<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub type ValueSource<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 impl Config {
     /// Reads the process environment.
@@ -238,7 +238,7 @@ impl Config {
     }
 
     /// Reads `source`. Blank values count as absent.
-    pub fn from_source(source: Source) -> Result<Self, ConfigError> {
+    pub fn from_source(source: ValueSource) -> Result<Self, ConfigError> {
         let text = |name: &str| source(name).map(|v| v.trim().to_string()).filter(|v| !v.is_empty());
         let gateway_key = text("SMOOAI_GATEWAY_KEY");
         let gateway = match (text("SMOOAI_GATEWAY_URL"), gateway_key) {

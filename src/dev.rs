@@ -70,10 +70,10 @@ async fn run_on(mut config: Config) -> anyhow::Result<()> {
         println!("model: built-in demo (set SMOOAI_GATEWAY_URL and SMOOAI_GATEWAY_KEY for a real one)");
     }
     demo.close();
-    let bus = app::connect(&config, "dev").await?;
-    app::apply_streams(&config, &bus, None).await?;
-    let worker = app::start_worker(&config, &bus).await?;
-    let edge = app::start_edge(&config, &bus).await?;
+    let nats = app::connect(&config, "dev").await?;
+    app::apply_streams(&config, &nats, None).await?;
+    let worker = app::start_worker(&config, &nats).await?;
+    let edge = app::start_edge(&config, &nats).await?;
     let stop = app::StopSignal::new()?;
     println!("nats {}", config::each_without_secrets(config.nats.url.as_deref().unwrap_or_default()));
     println!("listening on http://{}", edge.address);

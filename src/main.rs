@@ -8,7 +8,7 @@ use std::process::ExitCode;
 const GIVEN_BACK_FROM_BYTES: i32 = 1024 * 1024;
 
 fn main() -> ExitCode {
-    if let Some(served) = turnstream::extract::apart::serve_if_asked() {
+    if let Some(served) = turnstream::extract::sandbox::serve_if_asked() {
         return served;
     }
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

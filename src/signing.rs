@@ -26,7 +26,7 @@ const PUBLIC_LABEL: &str = "PUBLIC KEY";
 
 /// The reason why a key can't be used.
 #[derive(Debug, thiserror::Error)]
-pub enum KeyError {
+pub enum SigningKeyError {
     #[error("{}: {cause}", path.display())]
     File { path: PathBuf, cause: io::Error },
     #[error("{} is not an Ed25519 {what} key in PEM", path.display())]
@@ -46,19 +46,19 @@ pub struct PublicKey([u8; 32]);
 
 impl SigningKey {
     /// Generates a key and writes both its files; neither may exist. Only the owner may read the private one.
-    pub fn generate(private: &Path, public: &Path) -> Result<PublicKey, KeyError> {
+    pub fn generate(private: &Path, public: &Path) -> Result<PublicKey, SigningKeyError> {
         let mut seed = [0; 32];
-        SystemRandom::new().fill(&mut seed).map_err(|_| KeyError::NoRandomness)?;
+        SystemRandom::new().fill(&mut seed).map_err(|_| SigningKeyError::NoRandomness)?;
         // Without the public key, since OpenSSL before 3 can't read files that hold it.
         let der = KeypairBytes { secret_key: seed, public_key: None }.to_pkcs8_der().expect("its length is fixed");
-        let key = Self::of(der.as_bytes()).ok_or(KeyError::NoRandomness)?;
+        let key = Self::of(der.as_bytes()).ok_or(SigningKeyError::NoRandomness)?;
         create(private, &pem(PRIVATE_LABEL, der.as_bytes()), true)?;
         create(public, &key.public().pem(), false)?;
         Ok(key.public())
     }
 
-    pub fn read(path: &Path) -> Result<Self, KeyError> {
-        let not_a_key = || KeyError::NotAKey { path: path.into(), what: "private" };
+    pub fn read(path: &Path) -> Result<Self, SigningKeyError> {
+        let not_a_key = || SigningKeyError::NotAKey { path: path.into(), what: "private" };
         let der = unpem(PRIVATE_LABEL, &read(path)?).ok_or_else(not_a_key)?;
         Self::of(&der).ok_or_else(not_a_key)
     }
@@ -85,8 +85,8 @@ impl SigningKey {
 }
 
 impl PublicKey {
-    pub fn read(path: &Path) -> Result<Self, KeyError> {
-        let not_a_key = || KeyError::NotAKey { path: path.into(), what: "public" };
+    pub fn read(path: &Path) -> Result<Self, SigningKeyError> {
+        let not_a_key = || SigningKeyError::NotAKey { path: path.into(), what: "public" };
         Self::parse(&read(path)?).ok_or_else(not_a_key)
     }
 
@@ -113,11 +113,11 @@ impl PublicKey {
     }
 }
 
-fn read(path: &Path) -> Result<String, KeyError> {
-    fs::read_to_string(path).map_err(|cause| KeyError::File { path: path.into(), cause })
+fn read(path: &Path) -> Result<String, SigningKeyError> {
+    fs::read_to_string(path).map_err(|cause| SigningKeyError::File { path: path.into(), cause })
 }
 
-fn create(path: &Path, text: &str, private: bool) -> Result<(), KeyError> {
+fn create(path: &Path, text: &str, private: bool) -> Result<(), SigningKeyError> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -126,7 +126,7 @@ fn create(path: &Path, text: &str, private: bool) -> Result<(), KeyError> {
     let _ = private;
     let written =
         options.open(path).and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
-    written.map_err(|cause| KeyError::File { path: path.into(), cause })
+    written.map_err(|cause| SigningKeyError::File { path: path.into(), cause })
 }
 
 fn pem(label: &str, der: &[u8]) -> String {

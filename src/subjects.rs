@@ -255,14 +255,14 @@ pub fn parse_last_id(subject: &str) -> Option<Uuid> {
 
 /// The organisation or address that usage is counted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counted<'a> {
+pub enum QuotaSubject<'a> {
     Org(&'a str),
     Address(IpAddr),
 }
 
 /// The scope of a one-time password counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Codes<'a> {
+pub enum OtpCounter<'a> {
     Session(Uuid),
     /// A group of client addresses.
     Source(&'a str),
@@ -277,30 +277,30 @@ pub enum Codes<'a> {
 
 /// `count.org.{org}.messages.{minute}`: messages that request a turn. Publishers: edges. Stream: COUNTERS.
 pub fn count_messages(org: &str, minute: i64) -> String {
-    format!("{}.messages.{minute}", counted(Counted::Org(org)))
+    format!("{}.messages.{minute}", counted(QuotaSubject::Org(org)))
 }
 
 /// `count.org.{org}.tokens.{day}`: tokens of the model. Publishers: workers. Readers: edges. Stream: COUNTERS.
 pub fn count_tokens(org: &str, day: NaiveDate) -> String {
-    format!("{}.tokens.{}", counted(Counted::Org(org)), day.format("%Y%m%d"))
+    format!("{}.tokens.{}", counted(QuotaSubject::Org(org)), day.format("%Y%m%d"))
 }
 
 /// `count.address.{address}.sessions.{minute}`: opened sessions. Publishers: edges. Stream: COUNTERS.
 pub fn count_sessions(address: IpAddr, minute: i64) -> String {
-    format!("{}.sessions.{minute}", counted(Counted::Address(address)))
+    format!("{}.sessions.{minute}", counted(QuotaSubject::Address(address)))
 }
 
 /// `count.codes.{kind}.{key}.{window}`: one-time passwords that were sent or entered, by time window. Publishers: edges and
 /// workers. Stream: COUNTERS.
-pub fn count_codes(codes: Codes, window: i64) -> String {
+pub fn count_codes(codes: OtpCounter, window: i64) -> String {
     // Hashed, because an address identifies a person, and monitoring shows subjects.
     let (kind, whose) = match codes {
-        Codes::Session(session) => ("session", session.to_string()),
-        Codes::Source(source) => ("source", encode_token(source)),
-        Codes::Pair(source, contact) => ("pair", hash(&format!("{source} {contact}"))),
-        Codes::Contact(contact) => ("contact", hash(contact)),
-        Codes::Org(org) => ("org", encode_token(org)),
-        Codes::Tries(challenge) => ("tries", challenge.to_string()),
+        OtpCounter::Session(session) => ("session", session.to_string()),
+        OtpCounter::Source(source) => ("source", encode_token(source)),
+        OtpCounter::Pair(source, contact) => ("pair", hash(&format!("{source} {contact}"))),
+        OtpCounter::Contact(contact) => ("contact", hash(contact)),
+        OtpCounter::Org(org) => ("org", encode_token(org)),
+        OtpCounter::Tries(challenge) => ("tries", challenge.to_string()),
     };
     format!("count.codes.{kind}.{whose}.{window}")
 }
@@ -313,15 +313,15 @@ pub fn source_of(address: IpAddr) -> String {
     hash(&address.to_string())[..6].to_string()
 }
 
-fn counted(whose: Counted) -> String {
+fn counted(whose: QuotaSubject) -> String {
     format!("count.{}", whose_token(whose))
 }
 
-fn whose_token(whose: Counted) -> String {
+fn whose_token(whose: QuotaSubject) -> String {
     match whose {
-        Counted::Org(org) => format!("org.{}", encode_token(org)),
+        QuotaSubject::Org(org) => format!("org.{}", encode_token(org)),
         // Hashed, because an address identifies a person, and monitoring shows subjects.
-        Counted::Address(address) => format!("address.{}", hash(&address.to_string())),
+        QuotaSubject::Address(address) => format!("address.{}", hash(&address.to_string())),
     }
 }
 

@@ -6,10 +6,10 @@ use uuid::Uuid;
 use warp::http::StatusCode;
 
 use super::{
-    Admin,
-    answer::{Answer, Refusal},
-    forms::{ConnectorList, NewConnector, OneConnector, OneRun, Run},
-    serve::Asked,
+    AdminApi,
+    forms::{ConnectorList, ConnectorResponse, IngestRun, NewConnector, RunResponse},
+    response::{HttpRefusal, HttpResponse},
+    serve::AdminRequest,
     settings::{BUCKET, STREAM},
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
         runs::RunEvent,
     },
     limits,
-    log::{AppendError, ReadError, batch::Lasts, nats::RawMessage},
+    log::{AppendError, ReadError, batch::LastMessages, nats::RawMessage},
     subjects,
 };
 
@@ -27,44 +27,44 @@ use crate::{
 const SECRET_FIELDS: [&str; 6] = ["secret", "token", "password", "apiKey", "accessToken", "credentials"];
 
 /// `GET connectors`.
-pub async fn list(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+pub async fn list(admin: &AdminApi, asked: &AdminRequest) -> Result<HttpResponse, HttpRefusal> {
     let mut connectors = all(admin, &asked.principal.org).await?;
     connectors.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
-    Ok(Answer::ok(&ConnectorList { connectors: connectors.into_iter().map(Into::into).collect() }))
+    Ok(HttpResponse::ok(&ConnectorList { connectors: connectors.into_iter().map(Into::into).collect() }))
 }
 
 /// `POST connectors`.
-pub async fn create(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+pub async fn create(admin: &AdminApi, asked: &AdminRequest) -> Result<HttpResponse, HttpRefusal> {
     let (id, now) = (Uuid::new_v4(), Utc::now());
     let connector = understand(asked.json()?, id)?;
     if all(admin, &asked.principal.org).await?.len() >= limits::CONNECTORS_MAX {
-        return Err(Refusal::invalid(format!("an organisation has at most {} connectors", limits::CONNECTORS_MAX)));
+        return Err(HttpRefusal::invalid(format!("an organisation has at most {} connectors", limits::CONNECTORS_MAX)));
     }
     let connector = Connector { created_at: now, updated_at: now, ..connector };
     put(admin, &asked.principal.org, &connector).await?;
-    Ok(Answer::json(StatusCode::CREATED, &OneConnector { connector: connector.into() }))
+    Ok(HttpResponse::json(StatusCode::CREATED, &ConnectorResponse { connector: connector.into() }))
 }
 
 /// `PUT connectors/{id}`.
-pub async fn replace(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+pub async fn replace(admin: &AdminApi, asked: &AdminRequest) -> Result<HttpResponse, HttpRefusal> {
     let known = find(admin, asked).await?;
     let connector = understand(asked.json()?, known.id)?;
     let connector = Connector { created_at: known.created_at, updated_at: Utc::now(), ..connector };
     put(admin, &asked.principal.org, &connector).await?;
-    Ok(Answer::ok(&OneConnector { connector: connector.into() }))
+    Ok(HttpResponse::ok(&ConnectorResponse { connector: connector.into() }))
 }
 
 /// `DELETE connectors/{id}`. The connector's documents stay.
-pub async fn delete(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+pub async fn delete(admin: &AdminApi, asked: &AdminRequest) -> Result<HttpResponse, HttpRefusal> {
     let known = find(admin, asked).await?;
     let subject = subjects::kv(BUCKET, &subjects::connector_key(&asked.principal.org, Some(known.id)));
     let id = format!("connector-{}", Uuid::new_v4());
     admin.log.put(&subject, &id, &[("KV-Operation", "DEL")], "".into()).await?;
-    Ok(Answer::nothing())
+    Ok(HttpResponse::nothing())
 }
 
 /// `POST connectors/{id}/index`: requests a run, which an ingester takes up.
-pub async fn index(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+pub async fn index(admin: &AdminApi, asked: &AdminRequest) -> Result<HttpResponse, HttpRefusal> {
     let connector = find(admin, asked).await?;
     let org = &asked.principal.org;
     let (id, source) = (Uuid::new_v4(), connector.source());
@@ -74,24 +74,24 @@ pub async fn index(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let item = IngestItem { run: id, org: org.clone(), connector };
     let payload = serde_json::to_vec(&item).expect("an item is a map with string keys");
     admin.log.put(&subject, &format!("ingest-{id}"), &[], payload.into()).await?;
-    let mut run = Run::queued(id, source);
+    let mut run = IngestRun::queued(id, source);
     run.take(requested);
-    Ok(Answer::ok(&OneRun { run }))
+    Ok(HttpResponse::ok(&RunResponse { run }))
 }
 
 /// Returns the connector that the path names.
-async fn find(admin: &Admin, asked: &Asked) -> Result<Connector, Refusal> {
+async fn find(admin: &AdminApi, asked: &AdminRequest) -> Result<Connector, HttpRefusal> {
     let key = subjects::connector_key(&asked.principal.org, Some(asked.id()?));
     match admin.log.last_of(STREAM, &[subjects::kv(BUCKET, &key)]).await? {
-        Lasts::All(messages) => messages.iter().find_map(read).ok_or_else(Refusal::not_found),
-        Lasts::TooMany => Err(Refusal::not_found()),
+        LastMessages::All(messages) => messages.iter().find_map(read).ok_or_else(HttpRefusal::not_found),
+        LastMessages::TooMany => Err(HttpRefusal::not_found()),
     }
 }
 
-async fn all(admin: &Admin, org: &str) -> Result<Vec<Connector>, Refusal> {
+async fn all(admin: &AdminApi, org: &str) -> Result<Vec<Connector>, HttpRefusal> {
     match admin.log.last_of(STREAM, &[subjects::kv(BUCKET, &subjects::connector_key(org, None))]).await? {
-        Lasts::All(messages) => Ok(messages.iter().filter_map(read).collect()),
-        Lasts::TooMany => Err(ReadError::Unavailable("an organisation has too many connectors".into()).into()),
+        LastMessages::All(messages) => Ok(messages.iter().filter_map(read).collect()),
+        LastMessages::TooMany => Err(ReadError::Unavailable("an organisation has too many connectors".into()).into()),
     }
 }
 
@@ -104,36 +104,36 @@ fn read(message: &RawMessage) -> Option<Connector> {
     read.inspect_err(|error| tracing::error!(%error, subject = message.subject, "a malformed connector")).ok()
 }
 
-async fn put(admin: &Admin, org: &str, connector: &Connector) -> Result<(), AppendError> {
+async fn put(admin: &AdminApi, org: &str, connector: &Connector) -> Result<(), AppendError> {
     let subject = subjects::kv(BUCKET, &subjects::connector_key(org, Some(connector.id)));
     let payload = serde_json::to_vec(connector).expect("a connector is a map with string keys");
     admin.log.put(&subject, &format!("connector-{}", Uuid::new_v4()), &[], payload.into()).await
 }
 
 /// Checks a connector that an administrator wrote.
-fn understand(new: NewConnector, id: Uuid) -> Result<Connector, Refusal> {
+fn understand(new: NewConnector, id: Uuid) -> Result<Connector, HttpRefusal> {
     let config = new.config.unwrap_or(new.more.clone());
     for name in SECRET_FIELDS {
         if config.contains_key(name) || new.more.contains_key(name) {
-            return Err(Refusal::invalid(format!(
+            return Err(HttpRefusal::invalid(format!(
                 "`{name}`: secrets are not kept here; put it into the ingesters' environment and give its name as `secretName`"
             )));
         }
     }
     if !["github", "web", "file"].contains(&new.kind.as_str()) {
-        return Err(Refusal::invalid("`kind` is github, web or file"));
+        return Err(HttpRefusal::invalid("`kind` is github, web or file"));
     }
     let kind: ConnectorKind = serde_json::from_value(json!({ "kind": new.kind, "config": config }))
-        .map_err(|error| Refusal::invalid(format!("`config`: {error}")))?;
-    kind.check().map_err(Refusal::invalid)?;
+        .map_err(|error| HttpRefusal::invalid(format!("`config`: {error}")))?;
+    kind.check().map_err(HttpRefusal::invalid)?;
     if let Some(name) = new.secret_name.as_deref().filter(|name| !is_secret_name(name)) {
         let length = name.len();
-        return Err(Refusal::invalid(format!(
+        return Err(HttpRefusal::invalid(format!(
             "`secretName` is the name of an environment variable in capitals, not a text of {length} characters like this"
         )));
     }
     if new.secret_name.is_some() && !matches!(kind, ConnectorKind::Github { .. }) {
-        return Err(Refusal::invalid("`secretName` is for github connectors only"));
+        return Err(HttpRefusal::invalid("`secretName` is for github connectors only"));
     }
     let name = short(new.name, "name")?.unwrap_or_else(|| default_name(&kind));
     let set = short(new.document_set, "documentSet")?.unwrap_or_else(|| DEFAULT_SET.into());
@@ -150,11 +150,11 @@ fn default_name(kind: &ConnectorKind) -> String {
 }
 
 /// Checks a short text without control characters; a blank one counts as absent.
-fn short(text: Option<String>, name: &str) -> Result<Option<String>, Refusal> {
+fn short(text: Option<String>, name: &str) -> Result<Option<String>, HttpRefusal> {
     let text = text.map(|text| text.trim().to_string()).filter(|text| !text.is_empty());
     match &text {
         Some(long) if long.chars().count() > limits::NAME_MAX_CHARS || long.chars().any(char::is_control) => {
-            Err(Refusal::invalid(format!("`{name}` is one line of at most {} characters", limits::NAME_MAX_CHARS)))
+            Err(HttpRefusal::invalid(format!("`{name}` is one line of at most {} characters", limits::NAME_MAX_CHARS)))
         }
         _ => Ok(text),
     }
@@ -166,7 +166,7 @@ mod tests {
 
     use super::*;
 
-    fn understood(value: Value) -> Result<Connector, Refusal> {
+    fn understood(value: Value) -> Result<Connector, HttpRefusal> {
         understand(serde_json::from_value(value).unwrap(), Uuid::nil())
     }
 

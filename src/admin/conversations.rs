@@ -4,40 +4,40 @@ use chrono::{Days, NaiveDate, NaiveTime};
 use uuid::Uuid;
 
 use super::{
-    Admin,
-    answer::{Answer, Refusal},
-    forms::{ConversationList, ListedConversation, MessageList},
-    serve::Asked,
+    AdminApi,
+    forms::{ConversationList, ConversationSummary, MessageList},
+    response::{HttpRefusal, HttpResponse},
+    serve::AdminRequest,
 };
 use crate::{
     auth::{Role, may_review},
     domain::conversation::owner_of,
     limits,
-    lists::{Entry, Page, Place, read::Wanted},
-    log::load::Freshness,
-    subjects::Whose,
+    lists::{ListEntry, ListPage, ListPosition, query::ListQuery},
+    log::conversations::Freshness,
+    subjects::OwnerScope,
     wire::frames::{HistoryMessage, shown_time},
 };
 
 /// `GET conversations`: all of the organisation's for curators, the caller's own for others.
 ///
 /// `q` is part of a title or of an owner's address, or an id; `from` and `to` are days of last messages.
-pub async fn list(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+pub async fn list(admin: &AdminApi, asked: &AdminRequest) -> Result<HttpResponse, HttpRefusal> {
     let (limit, cursor) = (asked.limit()?, asked.cursor()?);
     let owner = asked.principal.email.as_deref().and_then(owner_of);
     let whose = match (asked.principal.role, &owner) {
-        (Role::Curator | Role::Admin, _) => Some(Whose::Everybody),
-        (Role::Basic, Some(owner)) => Some(Whose::Owner(owner)),
+        (Role::Curator | Role::Admin, _) => Some(OwnerScope::Everybody),
+        (Role::Basic, Some(owner)) => Some(OwnerScope::Owner(owner)),
         (Role::Basic, None) => None,
     };
     // The list goes backwards in time, so it begins at the last requested day.
     let end = asked.day("to")?.and_then(|day| day.checked_add_days(Days::new(1))).map(midnight);
     let place = cursor.into_iter().chain(end).min();
-    let after = place.map(|micros| Place { micros, conversation: Uuid::nil() });
+    let after = place.map(|micros| ListPosition { micros, conversation: Uuid::nil() });
     let from = asked.day("from")?.map(midnight);
     let words = asked.text("q").map(str::to_lowercase);
     let holds = |text: &str, word: &str| text.to_lowercase().contains(word);
-    let fits = |entry: &Entry| {
+    let fits = |entry: &ListEntry| {
         from.is_none_or(|from| entry.place().micros >= from)
             && words.as_deref().is_none_or(|word| {
                 holds(&entry.title, word)
@@ -47,12 +47,12 @@ pub async fn list(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     };
     let page = match whose {
         Some(whose) => {
-            let wanted = Wanted { org: &asked.principal.org, whose, after, limit, fits };
+            let wanted = ListQuery { org: &asked.principal.org, whose, after, limit, fits };
             admin.lists.page(wanted).await?
         }
-        None => Page::default(),
+        None => ListPage::default(),
     };
-    let conversations = page.entries.into_iter().map(|entry| ListedConversation {
+    let conversations = page.entries.into_iter().map(|entry| ConversationSummary {
         id: entry.conversation,
         name: entry.title,
         platform: "web",
@@ -62,7 +62,7 @@ pub async fn list(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         updated_at: shown_time(entry.updated_at),
     });
     let next_cursor = page.next.map(|place| place.micros);
-    Ok(Answer::ok(&ConversationList { conversations: conversations.collect(), next_cursor }))
+    Ok(HttpResponse::ok(&ConversationList { conversations: conversations.collect(), next_cursor }))
 }
 
 /// Returns the beginning of a day, in microseconds of the Unix clock.
@@ -71,20 +71,20 @@ fn midnight(day: NaiveDate) -> i64 {
 }
 
 /// `GET conversations/{id}/messages`. The cursor is the sequence of the last message in the log.
-pub async fn messages(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+pub async fn messages(admin: &AdminApi, asked: &AdminRequest) -> Result<HttpResponse, HttpRefusal> {
     let id = asked.id()?;
     let (limit, after) = (asked.limit()?, asked.cursor()?.unwrap_or_default().unsigned_abs());
-    let key = admin.key(&asked.principal.org, id).ok_or_else(Refusal::not_found)?;
+    let key = admin.key(&asked.principal.org, id).ok_or_else(HttpRefusal::not_found)?;
     let mut state = admin.conversations.load(&key, Freshness::AtLeast(0)).await?;
     if !state.exists() {
         state = admin.conversations.load(&key, Freshness::Leader).await?;
     }
     if !state.exists() {
-        return Err(Refusal::not_found());
+        return Err(HttpRefusal::not_found());
     }
     // Answered like a missing conversation: another answer would tell that it exists.
     if !may_review(&asked.principal, state.owner.as_deref()) {
-        return Err(Refusal::not_found());
+        return Err(HttpRefusal::not_found());
     }
     let (found, mut more) = admin.conversations.messages_after(&key, &state, after, limit).await?;
     let (mut messages, mut bytes, mut last) = (Vec::new(), 0, None);
@@ -98,5 +98,5 @@ pub async fn messages(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         messages.push(item);
         last = Some(message.seq);
     }
-    Ok(Answer::ok(&MessageList { conversation_id: id, messages, next_cursor: last.filter(|_| more) }))
+    Ok(HttpResponse::ok(&MessageList { conversation_id: id, messages, next_cursor: last.filter(|_| more) }))
 }

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::{
     audit::{
-        lanes::Span,
-        view::{Chain, EventView, States},
+        swim_lanes::LaneSpan,
+        view::{ChainVerification, EventView, StateHistory},
     },
     auth::{Principal, Role},
     knowledge::{
@@ -21,14 +21,16 @@ use crate::{
 
 /// `GET health`.
 #[derive(Serialize, JsonSchema)]
-pub struct Health {
+#[schemars(rename = "Health")]
+pub struct HealthReport {
     pub status: &'static str,
 }
 
 /// `GET me`.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Me {
+#[schemars(rename = "Me")]
+pub struct CallerView {
     pub user_id: String,
     pub org_id: String,
     pub role: Role,
@@ -40,7 +42,7 @@ pub struct Me {
     pub groups: Vec<String>,
 }
 
-impl From<&Principal> for Me {
+impl From<&Principal> for CallerView {
     fn from(principal: &Principal) -> Self {
         let Principal { user, org, role, groups, email, name, expires_at: _ } = principal.clone();
         Self { user_id: user, org_id: org, role, display_name: name, email, groups }
@@ -51,13 +53,14 @@ impl From<&Principal> for Me {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConversationList {
-    pub conversations: Vec<ListedConversation>,
+    pub conversations: Vec<ConversationSummary>,
     pub next_cursor: Option<i64>,
 }
 
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ListedConversation {
+#[schemars(rename = "ListedConversation")]
+pub struct ConversationSummary {
     pub id: Uuid,
     pub name: String,
     pub platform: &'static str,
@@ -86,7 +89,7 @@ pub struct EventPage {
     pub conversation_id: Uuid,
     pub events: Vec<EventView>,
     /// The activities with a duration in these events.
-    pub spans: Vec<Span>,
+    pub spans: Vec<LaneSpan>,
     /// The cursor of the page of the events before these.
     pub next_cursor: Option<u64>,
 }
@@ -97,7 +100,7 @@ pub struct EventPage {
 pub struct StatePage {
     pub conversation_id: Uuid,
     #[serde(flatten)]
-    pub states: States,
+    pub states: StateHistory,
 }
 
 /// `GET audit/conversations/{id}/verification`.
@@ -106,25 +109,27 @@ pub struct StatePage {
 pub struct Verification {
     pub conversation_id: Uuid,
     #[serde(flatten)]
-    pub chain: Chain,
+    pub chain: ChainVerification,
 }
 
 /// `GET indexing/runs`, newest first.
 #[derive(Serialize, JsonSchema)]
 pub struct RunList {
-    pub runs: Vec<Run>,
+    pub runs: Vec<IngestRun>,
 }
 
 /// `POST connectors/{id}/index`.
 #[derive(Serialize, JsonSchema)]
-pub struct OneRun {
-    pub run: Run,
+#[schemars(rename = "OneRun")]
+pub struct RunResponse {
+    pub run: IngestRun,
 }
 
 /// A run of ingest.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Run {
+#[schemars(rename = "Run")]
+pub struct IngestRun {
     pub id: Uuid,
     pub source: String,
     pub status: RunStatus,
@@ -168,19 +173,21 @@ pub struct DocumentSet {
 /// `GET connectors`, by name.
 #[derive(Serialize, JsonSchema)]
 pub struct ConnectorList {
-    pub connectors: Vec<ShownConnector>,
+    pub connectors: Vec<ConnectorView>,
 }
 
 /// `POST connectors`, `PUT connectors/{id}`.
 #[derive(Serialize, JsonSchema)]
-pub struct OneConnector {
-    pub connector: ShownConnector,
+#[schemars(rename = "OneConnector")]
+pub struct ConnectorResponse {
+    pub connector: ConnectorView,
 }
 
 /// A connector; of its secret only the existence is shown.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ShownConnector {
+#[schemars(rename = "ShownConnector")]
+pub struct ConnectorView {
     pub id: Uuid,
     pub name: String,
     #[serde(flatten)]
@@ -191,7 +198,7 @@ pub struct ShownConnector {
     pub updated_at: DateTime<Utc>,
 }
 
-impl From<Connector> for ShownConnector {
+impl From<Connector> for ConnectorView {
     fn from(connector: Connector) -> Self {
         let Connector { id, name, kind, set, secret_name, created_at, updated_at } = connector;
         Self { id, name, kind, document_set: set, has_secret: secret_name.is_some(), created_at, updated_at }
@@ -215,17 +222,19 @@ pub struct NewConnector {
 
 /// `GET settings`, `PUT settings`.
 #[derive(Serialize, JsonSchema)]
-pub struct OneSettings {
-    pub settings: Settings,
+#[schemars(rename = "OneSettings")]
+pub struct SettingsResponse {
+    pub settings: OrgSettings,
 }
 
 /// The settings of an organisation.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Settings {
+#[schemars(rename = "Settings")]
+pub struct OrgSettings {
     pub org_id: String,
     #[serde(flatten)]
-    pub set: StoredSettings,
+    pub set: OrgSettingsUpdate,
     /// `null`: nothing was set yet.
     pub updated_at: Option<DateTime<Utc>>,
 }
@@ -233,7 +242,8 @@ pub struct Settings {
 /// The settings that an administrator sets. Absent fields are unset.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct StoredSettings {
+#[schemars(rename = "StoredSettings")]
+pub struct OrgSettingsUpdate {
     pub model: Option<String>,
     pub system_prompt: Option<String>,
     pub persona: Option<String>,
@@ -242,13 +252,15 @@ pub struct StoredSettings {
 
 /// `POST publish`: an event of a host for connected clients, sent to them unchanged.
 #[derive(Deserialize, JsonSchema)]
-pub struct Publish {
-    pub target: Target,
+#[schemars(rename = "Publish")]
+pub struct PublishRequest {
+    pub target: PublishTarget,
     pub event: Map<String, Value>,
 }
 
 #[derive(Deserialize, JsonSchema)]
-pub struct Target {
+#[schemars(rename = "Target")]
+pub struct PublishTarget {
     /// `connection`, `session`, `user`, `org` or `agent`.
     #[serde(rename = "type")]
     pub kind: String,
@@ -258,6 +270,7 @@ pub struct Target {
 
 /// The number of connections that an event was given to.
 #[derive(Serialize, JsonSchema)]
-pub struct Delivered {
+#[schemars(rename = "Delivered")]
+pub struct PublishReceipt {
     pub delivered: u64,
 }

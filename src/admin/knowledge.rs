@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 use super::{
-    Admin,
-    answer::{Answer, Refusal},
-    forms::{DocumentSet, DocumentSets, Run, RunList, RunStatus},
-    serve::Asked,
+    AdminApi,
+    forms::{DocumentSet, DocumentSets, IngestRun, RunList, RunStatus},
+    response::{HttpRefusal, HttpResponse},
+    serve::AdminRequest,
 };
 use crate::{
     knowledge::runs::{self, RunEvent},
@@ -18,25 +18,25 @@ use crate::{
 };
 
 /// `GET document-sets`.
-pub async fn document_sets(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+pub async fn document_sets(admin: &AdminApi, asked: &AdminRequest) -> Result<HttpResponse, HttpRefusal> {
     let mut sets: BTreeMap<String, u64> = BTreeMap::new();
     for document in admin.documents.heads(&asked.principal.org).await?.into_values() {
         *sets.entry(document.set).or_default() += 1;
     }
     let document_sets = sets.into_iter().map(|(name, document_count)| DocumentSet { name, document_count }).collect();
-    Ok(Answer::ok(&DocumentSets { document_sets }))
+    Ok(HttpResponse::ok(&DocumentSets { document_sets }))
 }
 
 /// `GET indexing/runs`.
-pub async fn runs(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+pub async fn runs(admin: &AdminApi, asked: &AdminRequest) -> Result<HttpResponse, HttpRefusal> {
     let subject = subjects::ingest_runs(&asked.principal.org);
     let events = admin.log.newest_of(runs::STREAM, &subject, limits::RUN_EVENTS_SHOWN).await?;
-    Ok(Answer::ok(&RunList { runs: fold(events) }))
+    Ok(HttpResponse::ok(&RunList { runs: fold(events) }))
 }
 
 /// Folds events to the runs that they are about, the newest first.
-fn fold(events: impl IntoIterator<Item = RawMessage>) -> Vec<Run> {
-    let (mut runs, mut order): (HashMap<Uuid, Run>, Vec<Uuid>) = Default::default();
+fn fold(events: impl IntoIterator<Item = RawMessage>) -> Vec<IngestRun> {
+    let (mut runs, mut order): (HashMap<Uuid, IngestRun>, Vec<Uuid>) = Default::default();
     for message in events {
         let Some(source) = subjects::parse_ingest_run(&message.subject) else { continue };
         let Ok(event) = serde_json::from_slice::<RunEvent>(&message.payload) else {
@@ -46,14 +46,14 @@ fn fold(events: impl IntoIterator<Item = RawMessage>) -> Vec<Run> {
         let id = event.run();
         let run = runs.entry(id).or_insert_with(|| {
             order.push(id);
-            Run::queued(id, source)
+            IngestRun::queued(id, source)
         });
         run.take(event);
     }
     order.into_iter().rev().filter_map(|id| runs.remove(&id)).take(limits::RUNS_SHOWN).collect()
 }
 
-impl Run {
+impl IngestRun {
     /// Makes a run that was requested and has no other event yet.
     pub fn queued(id: Uuid, source: String) -> Self {
         let (requested_at, started_at, finished_at) = (None, None, None);

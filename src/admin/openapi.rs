@@ -5,9 +5,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     forms,
-    route::{ROUTES, Route, Task},
+    route::{ROUTES, Route, RouteTask},
 };
-use crate::{audit::report::Report, auth::Role};
+use crate::{audit::report::ConversationReport, auth::Role};
 
 /// The request and the response of a route.
 struct Operation {
@@ -64,58 +64,64 @@ impl Schemas {
         Operation { summary, takes: None, status: 200, gives, is_paged: false }
     }
 
-    fn operation(&mut self, task: Task) -> Operation {
+    fn operation(&mut self, task: RouteTask) -> Operation {
         match task {
-            Task::Health => self.gives::<forms::Health>("Whether the API is served. Needs no token"),
-            Task::Me => self.gives::<forms::Me>("Who the token stands for"),
-            Task::Conversations => Operation {
+            RouteTask::Health => self.gives::<forms::HealthReport>("Whether the API is served. Needs no token"),
+            RouteTask::Me => self.gives::<forms::CallerView>("Who the token stands for"),
+            RouteTask::Conversations => Operation {
                 is_paged: true,
                 ..self.gives::<forms::ConversationList>("Conversations, newest first; below curator one's own")
             },
-            Task::Messages => Operation {
+            RouteTask::Messages => Operation {
                 is_paged: true,
                 ..self.gives::<forms::MessageList>("Messages of a conversation, oldest first; below curator one's own")
             },
-            Task::Events => Operation {
+            RouteTask::Events => Operation {
                 is_paged: true,
                 ..self.gives::<forms::EventPage>(
                     "Events of a conversation, from its end backwards, with all that is stored",
                 )
             },
-            Task::States => Operation {
+            RouteTask::States => Operation {
                 is_paged: true,
                 ..self.gives::<forms::StatePage>("What each event of a page of events changed in the state")
             },
-            Task::Verification => self.gives::<forms::Verification>("Whether a conversation's chain of digests holds"),
-            Task::Report => self.gives::<Report>("All of a conversation; as a page where `text/html` is accepted"),
-            Task::Runs => self.gives::<forms::RunList>("Runs of ingest, newest first"),
-            Task::DocumentSets => self.gives::<forms::DocumentSets>("Sets of documents"),
-            Task::Connectors => self.gives::<forms::ConnectorList>("Where documents come from"),
-            Task::CreateConnector => Operation {
+            RouteTask::Verification => {
+                self.gives::<forms::Verification>("Whether a conversation's chain of digests holds")
+            }
+            RouteTask::Report => {
+                self.gives::<ConversationReport>("All of a conversation; as a page where `text/html` is accepted")
+            }
+            RouteTask::Runs => self.gives::<forms::RunList>("Runs of ingest, newest first"),
+            RouteTask::DocumentSets => self.gives::<forms::DocumentSets>("Sets of documents"),
+            RouteTask::Connectors => self.gives::<forms::ConnectorList>("Where documents come from"),
+            RouteTask::CreateConnector => Operation {
                 takes: self.takes::<forms::NewConnector>(),
                 status: 201,
-                ..self.gives::<forms::OneConnector>("A new connector")
+                ..self.gives::<forms::ConnectorResponse>("A new connector")
             },
-            Task::ReplaceConnector => Operation {
+            RouteTask::ReplaceConnector => Operation {
                 takes: self.takes::<forms::NewConnector>(),
-                ..self.gives::<forms::OneConnector>("A connector, described anew")
+                ..self.gives::<forms::ConnectorResponse>("A connector, described anew")
             },
-            Task::DeleteConnector => Operation {
+            RouteTask::DeleteConnector => Operation {
                 summary: "Deletes a connector; the documents that it brought stay",
                 takes: None,
                 status: 204,
                 gives: None,
                 is_paged: false,
             },
-            Task::IndexConnector => self.gives::<forms::OneRun>("Has a connector's documents ingested by an ingester"),
-            Task::Settings => self.gives::<forms::OneSettings>("The organisation's settings"),
-            Task::ReplaceSettings => Operation {
-                takes: self.takes::<forms::StoredSettings>(),
-                ..self.gives::<forms::OneSettings>("The organisation's settings, set anew")
+            RouteTask::IndexConnector => {
+                self.gives::<forms::RunResponse>("Has a connector's documents ingested by an ingester")
+            }
+            RouteTask::Settings => self.gives::<forms::SettingsResponse>("The organisation's settings"),
+            RouteTask::ReplaceSettings => Operation {
+                takes: self.takes::<forms::OrgSettingsUpdate>(),
+                ..self.gives::<forms::SettingsResponse>("The organisation's settings, set anew")
             },
-            Task::Publish => Operation {
-                takes: self.takes::<forms::Publish>(),
-                ..self.gives::<forms::Delivered>("An event for connected clients, sent to them as it is")
+            RouteTask::Publish => Operation {
+                takes: self.takes::<forms::PublishRequest>(),
+                ..self.gives::<forms::PublishReceipt>("An event for connected clients, sent to them as it is")
             },
         }
     }
@@ -132,7 +138,7 @@ fn describe(route: &Route, operation: Operation) -> Value {
         let cursor = json!({ "type": "integer", "minimum": 0 });
         parameters.push(json!({ "name": "cursor", "in": "query", "description": "`nextCursor` of the page before.", "schema": cursor }));
     }
-    if route.task == Task::Conversations {
+    if route.task == RouteTask::Conversations {
         let day = json!({ "type": "string", "format": "date" });
         for (name, what, schema) in [
             ("q", "Part of a title or of an owner's address, or an id.", json!({ "type": "string" })),
@@ -147,7 +153,7 @@ fn describe(route: &Route, operation: Operation) -> Value {
         Some(schema) => json!({ "description": "Done.", "content": { "application/json": { "schema": schema } } }),
         None => json!({ "description": "Done." }),
     };
-    if route.task == Task::Report {
+    if route.task == RouteTask::Report {
         success["content"]["text/html"] = json!({ "schema": { "type": "string" } });
     }
     responses.insert(operation.status.to_string(), success);
@@ -158,7 +164,7 @@ fn describe(route: &Route, operation: Operation) -> Value {
     let mut described = json!({ "operationId": format!("{:?}", route.task), "summary": operation.summary });
     if let Some(role) = route.role {
         refuse("401", "UNAUTHENTICATED, INVALID_TOKEN or MISSING_ROLE.");
-        if role > Role::Basic || route.task == Task::Messages {
+        if role > Role::Basic || route.task == RouteTask::Messages {
             refuse("403", "FORBIDDEN: this needs another role.");
         }
         refuse("503", "STORAGE_ERROR: please try again.");
@@ -168,10 +174,10 @@ fn describe(route: &Route, operation: Operation) -> Value {
     if operation.takes.is_some() || operation.is_paged {
         refuse("400", "VALIDATION_ERROR.");
     }
-    if [Task::States, Task::Verification, Task::Report].contains(&route.task) {
+    if [RouteTask::States, RouteTask::Verification, RouteTask::Report].contains(&route.task) {
         refuse("413", "VALIDATION_ERROR: the conversation is too large to be read whole by an edge.");
     }
-    if route.path.contains("{id}") || route.task == Task::Publish {
+    if route.path.contains("{id}") || route.task == RouteTask::Publish {
         refuse("404", "NOT_FOUND.");
     }
     if let Some(schema) = operation.takes {

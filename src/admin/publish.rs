@@ -8,43 +8,44 @@ use futures_util::StreamExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Admin,
-    answer::{Answer, Refusal},
-    forms::{Delivered, Publish},
-    serve::Asked,
+    AdminApi,
+    forms::{PublishReceipt, PublishRequest},
+    response::{HttpRefusal, HttpResponse},
+    serve::AdminRequest,
 };
 use crate::{
     limits,
-    log::{ReadError, bus::soon, presence},
+    log::{ReadError, connection::soon, presence},
     subjects::{self, PushTo},
-    wire::presence::Pushed,
+    wire::presence::PushReceipt,
 };
 
 /// `POST publish`.
-pub async fn publish(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    let Publish { target, event } = asked.json()?;
+pub async fn publish(admin: &AdminApi, asked: &AdminRequest) -> Result<HttpResponse, HttpRefusal> {
+    let PublishRequest { target, event } = asked.json()?;
     let known = PushTo::ALL.iter().find(|(_, name)| *name == target.kind);
-    let (to, _) = known.ok_or_else(|| Refusal::invalid("`target.type` is connection, session, user, org or agent"))?;
+    let (to, _) =
+        known.ok_or_else(|| HttpRefusal::invalid("`target.type` is connection, session, user, org or agent"))?;
     if target.id.trim().is_empty() || target.id.chars().count() > limits::NAME_MAX_CHARS {
-        return Err(Refusal::invalid(format!("`target.id` has 1 to {} characters", limits::NAME_MAX_CHARS)));
+        return Err(HttpRefusal::invalid(format!("`target.id` has 1 to {} characters", limits::NAME_MAX_CHARS)));
     }
     if *to == PushTo::Org && target.id != asked.principal.org {
-        return Err(Refusal::not_found());
+        return Err(HttpRefusal::not_found());
     }
     let payload = serde_json::to_vec(&event).expect("an event is a map with string keys");
     if payload.len() > limits::PUSH_MAX_BYTES {
-        return Err(Refusal::invalid(format!("`event` is larger than {} bytes", limits::PUSH_MAX_BYTES)));
+        return Err(HttpRefusal::invalid(format!("`event` is larger than {} bytes", limits::PUSH_MAX_BYTES)));
     }
     let subjects =
         admin.regions.names().map(|region| subjects::push(region, *to, &asked.principal.org, &target.id)).collect();
-    Ok(Answer::ok(&Delivered { delivered: deliver(admin, subjects, payload).await? }))
+    Ok(HttpResponse::ok(&PublishReceipt { delivered: deliver(admin, subjects, payload).await? }))
 }
 
 /// Publishes in every region and adds up the edges' answers.
 ///
 /// Done when every edge that is known to be there has answered, or the time is up: an edge that has just died is known for
 /// some seconds.
-async fn deliver(admin: &Admin, subjects: Vec<String>, payload: Vec<u8>) -> Result<u64, Refusal> {
+async fn deliver(admin: &AdminApi, subjects: Vec<String>, payload: Vec<u8>) -> Result<u64, HttpRefusal> {
     let unavailable = |cause: &dyn std::fmt::Display| ReadError::Unavailable(cause.to_string());
     let mut awaited = presence::edges(&admin.log).await?;
     let inbox = admin.client.new_inbox();
@@ -65,6 +66,6 @@ async fn deliver(admin: &Admin, subjects: Vec<String>, payload: Vec<u8>) -> Resu
     Ok(delivered)
 }
 
-fn read(answer: &Message) -> Option<Pushed> {
+fn read(answer: &Message) -> Option<PushReceipt> {
     serde_json::from_slice(&answer.payload).ok()
 }

@@ -5,7 +5,7 @@ use warp::http::Method;
 use crate::auth::Role;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Task {
+pub enum RouteTask {
     Health,
     Me,
     Conversations,
@@ -33,32 +33,32 @@ pub struct Route {
     pub path: &'static str,
     /// `None`: no token is needed.
     pub role: Option<Role>,
-    pub task: Task,
+    pub task: RouteTask,
 }
 
-const fn route(method: Method, path: &'static str, role: Option<Role>, task: Task) -> Route {
+const fn route(method: Method, path: &'static str, role: Option<Role>, task: RouteTask) -> Route {
     Route { method, path, role, task }
 }
 
 pub static ROUTES: [Route; 18] = [
-    route(Method::GET, "health", None, Task::Health),
-    route(Method::GET, "me", Some(Role::Basic), Task::Me),
-    route(Method::GET, "conversations", Some(Role::Basic), Task::Conversations),
-    route(Method::GET, "conversations/{id}/messages", Some(Role::Basic), Task::Messages),
-    route(Method::GET, "audit/conversations/{id}/events", Some(Role::Curator), Task::Events),
-    route(Method::GET, "audit/conversations/{id}/states", Some(Role::Curator), Task::States),
-    route(Method::GET, "audit/conversations/{id}/verification", Some(Role::Curator), Task::Verification),
-    route(Method::GET, "audit/conversations/{id}/report", Some(Role::Curator), Task::Report),
-    route(Method::GET, "indexing/runs", Some(Role::Curator), Task::Runs),
-    route(Method::GET, "document-sets", Some(Role::Curator), Task::DocumentSets),
-    route(Method::GET, "connectors", Some(Role::Curator), Task::Connectors),
-    route(Method::POST, "connectors", Some(Role::Admin), Task::CreateConnector),
-    route(Method::PUT, "connectors/{id}", Some(Role::Admin), Task::ReplaceConnector),
-    route(Method::DELETE, "connectors/{id}", Some(Role::Admin), Task::DeleteConnector),
-    route(Method::POST, "connectors/{id}/index", Some(Role::Curator), Task::IndexConnector),
-    route(Method::GET, "settings", Some(Role::Curator), Task::Settings),
-    route(Method::PUT, "settings", Some(Role::Admin), Task::ReplaceSettings),
-    route(Method::POST, "publish", Some(Role::Admin), Task::Publish),
+    route(Method::GET, "health", None, RouteTask::Health),
+    route(Method::GET, "me", Some(Role::Basic), RouteTask::Me),
+    route(Method::GET, "conversations", Some(Role::Basic), RouteTask::Conversations),
+    route(Method::GET, "conversations/{id}/messages", Some(Role::Basic), RouteTask::Messages),
+    route(Method::GET, "audit/conversations/{id}/events", Some(Role::Curator), RouteTask::Events),
+    route(Method::GET, "audit/conversations/{id}/states", Some(Role::Curator), RouteTask::States),
+    route(Method::GET, "audit/conversations/{id}/verification", Some(Role::Curator), RouteTask::Verification),
+    route(Method::GET, "audit/conversations/{id}/report", Some(Role::Curator), RouteTask::Report),
+    route(Method::GET, "indexing/runs", Some(Role::Curator), RouteTask::Runs),
+    route(Method::GET, "document-sets", Some(Role::Curator), RouteTask::DocumentSets),
+    route(Method::GET, "connectors", Some(Role::Curator), RouteTask::Connectors),
+    route(Method::POST, "connectors", Some(Role::Admin), RouteTask::CreateConnector),
+    route(Method::PUT, "connectors/{id}", Some(Role::Admin), RouteTask::ReplaceConnector),
+    route(Method::DELETE, "connectors/{id}", Some(Role::Admin), RouteTask::DeleteConnector),
+    route(Method::POST, "connectors/{id}/index", Some(Role::Curator), RouteTask::IndexConnector),
+    route(Method::GET, "settings", Some(Role::Curator), RouteTask::Settings),
+    route(Method::PUT, "settings", Some(Role::Admin), RouteTask::ReplaceSettings),
+    route(Method::POST, "publish", Some(Role::Admin), RouteTask::Publish),
 ];
 
 /// Returns the route of a request, with the segment in the place of `{id}`.
@@ -85,10 +85,10 @@ mod tests {
     #[test]
     fn a_path_finds_its_route() {
         let task = |method, path| find(&method, path).map(|(route, id)| (route.task, id));
-        assert_eq!(task(Method::GET, "me"), Some((Task::Me, "")));
-        assert_eq!(task(Method::GET, "me/"), Some((Task::Me, "")));
-        assert_eq!(task(Method::GET, "conversations/7/messages"), Some((Task::Messages, "7")));
-        assert_eq!(task(Method::POST, "connectors/7/index"), Some((Task::IndexConnector, "7")));
+        assert_eq!(task(Method::GET, "me"), Some((RouteTask::Me, "")));
+        assert_eq!(task(Method::GET, "me/"), Some((RouteTask::Me, "")));
+        assert_eq!(task(Method::GET, "conversations/7/messages"), Some((RouteTask::Messages, "7")));
+        assert_eq!(task(Method::POST, "connectors/7/index"), Some((RouteTask::IndexConnector, "7")));
         for (method, path) in
             [(Method::POST, "me"), (Method::GET, "conversations/7"), (Method::GET, "me/too"), (Method::GET, "")]
         {

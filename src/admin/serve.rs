@@ -19,12 +19,11 @@ use warp::{
 };
 
 use super::{
-    Admin,
-    answer::{Answer, Refusal, respond},
-    audit, connectors, conversations,
-    forms::{Health, Me},
+    AdminApi, audit, connectors, conversations,
+    forms::{CallerView, HealthReport},
     knowledge, publish,
-    route::{self, Task},
+    response::{HttpRefusal, HttpResponse, respond},
+    route::{self, RouteTask},
     settings,
 };
 use crate::{
@@ -33,7 +32,7 @@ use crate::{
 };
 
 /// A request that may be served.
-pub struct Asked {
+pub struct AdminRequest {
     pub principal: Principal,
     /// The segment of the path in the place of `{id}`.
     pub id: String,
@@ -43,29 +42,29 @@ pub struct Asked {
     body: Bytes,
 }
 
-impl Asked {
+impl AdminRequest {
     /// Returns the id in the path. A malformed id counts as missing.
-    pub fn id(&self) -> Result<Uuid, Refusal> {
-        self.id.parse().map_err(|_| Refusal::not_found())
+    pub fn id(&self) -> Result<Uuid, HttpRefusal> {
+        self.id.parse().map_err(|_| HttpRefusal::not_found())
     }
 
     /// Parses the body, a JSON object.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
-        let invalid = |error: serde_json::Error| Refusal::invalid(format!("the body: {error}"));
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, HttpRefusal> {
+        let invalid = |error: serde_json::Error| HttpRefusal::invalid(format!("the body: {error}"));
         // A list would be accepted for a struct, too.
         let object: Map<String, Value> = serde_json::from_slice(&self.body).map_err(invalid)?;
         T::deserialize(Value::Object(object)).map_err(invalid)
     }
 
     /// Returns the page size, clamped to 1 to 200.
-    pub fn limit(&self) -> Result<usize, Refusal> {
+    pub fn limit(&self) -> Result<usize, HttpRefusal> {
         Ok(self.number("limit")?.map_or(50, |limit| limit.clamp(1, 200) as usize))
     }
 
     /// Returns the position where the page begins; 0 is the beginning, too.
-    pub fn cursor(&self) -> Result<Option<i64>, Refusal> {
+    pub fn cursor(&self) -> Result<Option<i64>, HttpRefusal> {
         match self.number("cursor")? {
-            Some(cursor) if cursor < 0 => Err(Refusal::invalid("`cursor` is not one of this list's")),
+            Some(cursor) if cursor < 0 => Err(HttpRefusal::invalid("`cursor` is not one of this list's")),
             cursor => Ok(cursor.filter(|cursor| *cursor > 0)),
         }
     }
@@ -76,22 +75,23 @@ impl Asked {
     }
 
     /// Parses a day, `2026-07-31`.
-    pub fn day(&self, name: &str) -> Result<Option<NaiveDate>, Refusal> {
-        let day =
-            self.text(name).map(|value| value.parse().map_err(|_| Refusal::invalid(format!("`{name}` is not a day"))));
+    pub fn day(&self, name: &str) -> Result<Option<NaiveDate>, HttpRefusal> {
+        let day = self
+            .text(name)
+            .map(|value| value.parse().map_err(|_| HttpRefusal::invalid(format!("`{name}` is not a day"))));
         day.transpose()
     }
 
-    fn number(&self, name: &str) -> Result<Option<i64>, Refusal> {
+    fn number(&self, name: &str) -> Result<Option<i64>, HttpRefusal> {
         let value = self.query.get(name).filter(|value| !value.is_empty());
         let number =
-            value.map(|value| value.parse().map_err(|_| Refusal::invalid(format!("`{name}` is not a number"))));
+            value.map(|value| value.parse().map_err(|_| HttpRefusal::invalid(format!("`{name}` is not a number"))));
         number.transpose()
     }
 }
 
 /// The API as a part of an edge's routes: all paths below `/admin`.
-pub fn routes(admin: Arc<Admin>) -> BoxedFilter<(Response,)> {
+pub fn routes(admin: Arc<AdminApi>) -> BoxedFilter<(Response,)> {
     let query = warp::query::<HashMap<String, String>>().or(warp::any().map(HashMap::new)).unify();
     warp::path("admin")
         .and(warp::path::tail())
@@ -107,69 +107,69 @@ pub fn routes(admin: Arc<Admin>) -> BoxedFilter<(Response,)> {
 }
 
 async fn serve(
-    admin: &Admin,
+    admin: &AdminApi,
     path: &str,
     method: &Method,
     headers: &HeaderMap,
     query: HashMap<String, String>,
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
-) -> Result<Answer, Refusal> {
-    let (route, id) = route::find(method, path).ok_or_else(Refusal::not_found)?;
-    let Some(role) = route.role else { return Ok(Answer::ok(&Health { status: "ok" })) };
+) -> Result<HttpResponse, HttpRefusal> {
+    let (route, id) = route::find(method, path).ok_or_else(HttpRefusal::not_found)?;
+    let Some(role) = route.role else { return Ok(HttpResponse::ok(&HealthReport { status: "ok" })) };
     let principal = administrator(admin, headers).await?;
     if principal.role < role {
-        return Err(Refusal::forbidden());
+        return Err(HttpRefusal::forbidden());
     }
     let taken = timeout(Duration::from_millis(limits::ADMIN_BODY_MS), take(body)).await;
-    let body = taken.map_err(|_| Refusal::invalid("the body did not come in time"))??;
+    let body = taken.map_err(|_| HttpRefusal::invalid("the body did not come in time"))??;
     let accept = headers.get("accept").and_then(|value| value.to_str().ok());
     let accepts_html = accept.is_some_and(|accept| accept.contains("text/html"));
-    let asked = Asked { principal, id: id.to_string(), query, accepts_html, body };
+    let asked = AdminRequest { principal, id: id.to_string(), query, accepts_html, body };
     match route.task {
-        Task::Health => Ok(Answer::ok(&Health { status: "ok" })),
-        Task::Me => Ok(Answer::ok(&Me::from(&asked.principal))),
-        Task::Conversations => conversations::list(admin, &asked).await,
-        Task::Messages => conversations::messages(admin, &asked).await,
-        Task::Events => audit::events(admin, &asked).await,
-        Task::States => audit::states(admin, &asked).await,
-        Task::Verification => audit::verification(admin, &asked).await,
-        Task::Report => audit::report(admin, &asked).await,
-        Task::Runs => knowledge::runs(admin, &asked).await,
-        Task::DocumentSets => knowledge::document_sets(admin, &asked).await,
-        Task::Connectors => connectors::list(admin, &asked).await,
-        Task::CreateConnector => connectors::create(admin, &asked).await,
-        Task::ReplaceConnector => connectors::replace(admin, &asked).await,
-        Task::DeleteConnector => connectors::delete(admin, &asked).await,
-        Task::IndexConnector => connectors::index(admin, &asked).await,
-        Task::Settings => settings::show(admin, &asked).await,
-        Task::ReplaceSettings => settings::replace(admin, &asked).await,
-        Task::Publish => publish::publish(admin, &asked).await,
+        RouteTask::Health => Ok(HttpResponse::ok(&HealthReport { status: "ok" })),
+        RouteTask::Me => Ok(HttpResponse::ok(&CallerView::from(&asked.principal))),
+        RouteTask::Conversations => conversations::list(admin, &asked).await,
+        RouteTask::Messages => conversations::messages(admin, &asked).await,
+        RouteTask::Events => audit::events(admin, &asked).await,
+        RouteTask::States => audit::states(admin, &asked).await,
+        RouteTask::Verification => audit::verification(admin, &asked).await,
+        RouteTask::Report => audit::report(admin, &asked).await,
+        RouteTask::Runs => knowledge::runs(admin, &asked).await,
+        RouteTask::DocumentSets => knowledge::document_sets(admin, &asked).await,
+        RouteTask::Connectors => connectors::list(admin, &asked).await,
+        RouteTask::CreateConnector => connectors::create(admin, &asked).await,
+        RouteTask::ReplaceConnector => connectors::replace(admin, &asked).await,
+        RouteTask::DeleteConnector => connectors::delete(admin, &asked).await,
+        RouteTask::IndexConnector => connectors::index(admin, &asked).await,
+        RouteTask::Settings => settings::show(admin, &asked).await,
+        RouteTask::ReplaceSettings => settings::replace(admin, &asked).await,
+        RouteTask::Publish => publish::publish(admin, &asked).await,
     }
 }
 
 /// Identifies the caller by the token of the request.
-async fn administrator(admin: &Admin, headers: &HeaderMap) -> Result<Principal, Refusal> {
+async fn administrator(admin: &AdminApi, headers: &HeaderMap) -> Result<Principal, HttpRefusal> {
     let header = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let token = match header.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() => token.trim(),
-        _ => return Err(Refusal::unauthenticated()),
+        _ => return Err(HttpRefusal::unauthenticated()),
     };
     admin.auth.verify_administrator(token).await.map_err(|error| {
         tracing::debug!(%error, "an administrator's token was refused");
         match error {
-            TokenError::Claim("role") => Refusal::missing_role(),
-            TokenError::NotAccepted => Refusal::unauthenticated(),
-            _ => Refusal::invalid_token(),
+            TokenError::Claim("role") => HttpRefusal::missing_role(),
+            TokenError::NotAccepted => HttpRefusal::unauthenticated(),
+            _ => HttpRefusal::invalid_token(),
         }
     })
 }
 
-async fn take(body: impl Stream<Item = Result<impl Buf, warp::Error>>) -> Result<Bytes, Refusal> {
+async fn take(body: impl Stream<Item = Result<impl Buf, warp::Error>>) -> Result<Bytes, HttpRefusal> {
     let (mut body, mut taken) = (std::pin::pin!(body), Vec::new());
     while let Some(part) = body.next().await {
-        let mut part = part.map_err(|_| Refusal::invalid("the body was cut off"))?;
+        let mut part = part.map_err(|_| HttpRefusal::invalid("the body was cut off"))?;
         if taken.len() + part.remaining() > limits::ADMIN_BODY_MAX_BYTES {
-            return Err(Refusal::too_large());
+            return Err(HttpRefusal::too_large());
         }
         taken.extend_from_slice(&part.copy_to_bytes(part.remaining()));
     }

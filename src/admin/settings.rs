@@ -3,13 +3,13 @@
 use chrono::{DateTime, Utc};
 
 use super::{
-    Admin,
-    answer::{Answer, Refusal},
-    forms::{OneSettings, Settings, StoredSettings},
-    serve::Asked,
+    AdminApi,
+    forms::{OrgSettings, OrgSettingsUpdate, SettingsResponse},
+    response::{HttpRefusal, HttpResponse},
+    serve::AdminRequest,
 };
 use crate::{
-    agents::{AgentConfig, DEFAULT, config::ToolRule, store::PutError},
+    agents::{AgentConfig, DEFAULT, config::ToolRule, store::AgentPutError},
     limits,
     log::AppendError,
 };
@@ -19,14 +19,14 @@ pub const BUCKET: &str = "SETTINGS";
 pub const STREAM: &str = "KV_SETTINGS";
 
 /// `GET settings`.
-pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+pub async fn show(admin: &AdminApi, asked: &AdminRequest) -> Result<HttpResponse, HttpRefusal> {
     let org = &asked.principal.org;
     let entry = admin.agents.get(org, DEFAULT).await?;
     Ok(answer(org, entry.as_ref().and_then(|entry| Some((entry.at, entry.config.as_deref()?)))))
 }
 
 /// `PUT settings`. The rest of the agent's configuration stays.
-pub async fn replace(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+pub async fn replace(admin: &AdminApi, asked: &AdminRequest) -> Result<HttpResponse, HttpRefusal> {
     let org = &asked.principal.org;
     let set = check(asked.json()?)?;
     let entry = admin.agents.get(org, DEFAULT).await?;
@@ -41,25 +41,25 @@ pub async fn replace(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     (config.model, config.persona) = (said(&set.model), said(&set.persona));
     config.system_prompt = said(&set.system_prompt);
     admin.agents.put(org, DEFAULT, &config).await.map_err(|error| match error {
-        PutError::Read(error) => Refusal::from(error),
-        PutError::Append(error) => Refusal::from(error),
-        PutError::Changed => Refusal::from(AppendError::Conflict),
+        AgentPutError::Read(error) => HttpRefusal::from(error),
+        AgentPutError::Append(error) => HttpRefusal::from(error),
+        AgentPutError::Changed => HttpRefusal::from(AppendError::Conflict),
     })?;
     show(admin, asked).await
 }
 
-fn answer(org: &str, stored: Option<(DateTime<Utc>, &AgentConfig)>) -> Answer {
+fn answer(org: &str, stored: Option<(DateTime<Utc>, &AgentConfig)>) -> HttpResponse {
     let (updated_at, config) = stored.unzip();
-    let set = config.map_or_else(StoredSettings::default, |config| StoredSettings {
+    let set = config.map_or_else(OrgSettingsUpdate::default, |config| OrgSettingsUpdate {
         model: config.model.clone(),
         system_prompt: config.system_prompt.clone(),
         persona: config.persona.clone(),
         default_tools: config.tools.iter().flatten().map(|rule| rule.name.clone()).collect(),
     });
-    Answer::ok(&OneSettings { settings: Settings { org_id: org.to_string(), set, updated_at } })
+    HttpResponse::ok(&SettingsResponse { settings: OrgSettings { org_id: org.to_string(), set, updated_at } })
 }
 
-fn check(set: StoredSettings) -> Result<StoredSettings, Refusal> {
+fn check(set: OrgSettingsUpdate) -> Result<OrgSettingsUpdate, HttpRefusal> {
     let is_long = |text: &Option<String>, max: usize| text.as_ref().is_some_and(|text| text.chars().count() > max);
     for (name, text, max) in [
         ("model", &set.model, limits::NAME_MAX_CHARS),
@@ -67,12 +67,12 @@ fn check(set: StoredSettings) -> Result<StoredSettings, Refusal> {
         ("persona", &set.persona, limits::SETTINGS_TEXT_MAX_CHARS),
     ] {
         if is_long(text, max) {
-            return Err(Refusal::invalid(format!("`{name}` is longer than {max} characters")));
+            return Err(HttpRefusal::invalid(format!("`{name}` is longer than {max} characters")));
         }
     }
     let is_tool = |name: &String| !name.trim().is_empty() && name.chars().count() <= limits::NAME_MAX_CHARS;
     if set.default_tools.len() > limits::SETTINGS_TOOLS_MAX || !set.default_tools.iter().all(is_tool) {
-        return Err(Refusal::invalid("`defaultTools` is a list of names of tools"));
+        return Err(HttpRefusal::invalid("`defaultTools` is a list of names of tools"));
     }
     Ok(set)
 }

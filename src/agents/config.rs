@@ -87,7 +87,7 @@ pub struct AgentConfig {
     pub workflow: Option<WorkflowConfig>,
     /// The pages that may use the agent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub widget: Option<WidgetPolicy>,
+    pub widget: Option<AgentWidgetPolicy>,
 }
 
 /// The rule for one or more tools.
@@ -147,7 +147,8 @@ pub struct WorkflowStep {
 /// The pages that may use the agent, in the common form of widget policies.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct WidgetPolicy {
+#[schemars(rename = "WidgetPolicy")]
+pub struct AgentWidgetPolicy {
     /// `https://shop.example.com`, `https://*.example.com`, or `*`; empty = no page.
     pub allowed_origins: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -8,8 +8,8 @@ use std::{
 
 use super::{
     DEFAULT,
-    config::{AgentConfig, WidgetPolicy},
-    store::{Entry, Store},
+    config::{AgentConfig, AgentWidgetPolicy},
+    store::{AgentEntry, AgentStore},
 };
 use crate::{domain::event::AgentVersion, limits, log::ReadError};
 
@@ -18,13 +18,13 @@ const CHECK_EVERY: u32 = 20;
 
 /// The current configurations of all agents.
 #[derive(Clone)]
-pub struct Agents {
-    store: Store,
-    current: Arc<RwLock<Known>>,
+pub struct CurrentAgents {
+    store: AgentStore,
+    current: Arc<RwLock<CurrentVersion>>,
 }
 
 #[derive(Default)]
-struct Known {
+struct CurrentVersion {
     /// Revision and configuration, by organisation and agent.
     entries: HashMap<(String, String), (u64, Arc<AgentConfig>)>,
     /// Organisations with a widget policy, by agent name and revision.
@@ -34,8 +34,8 @@ struct Known {
     has_begun: bool,
 }
 
-impl Agents {
-    pub fn new(store: Store) -> Self {
+impl CurrentAgents {
+    pub fn new(store: AgentStore) -> Self {
         Self { store, current: Arc::default() }
     }
 
@@ -52,7 +52,7 @@ impl Agents {
     ///
     /// A visitor names only the agent, so of several organisations' policies for one name the oldest counts;
     /// `turnstream agent put` refuses a second one.
-    pub fn widget(&self, agent: &str) -> Option<(String, WidgetPolicy)> {
+    pub fn widget(&self, agent: &str) -> Option<(String, AgentWidgetPolicy)> {
         let known = self.current.read().expect("no panic happens under this lock");
         let (_, org) = known.widgets.get(agent)?.first_key_value()?;
         let (_, config) = known.entries.get(&(org.clone(), agent.to_string()))?;
@@ -97,7 +97,7 @@ impl Agents {
                 let known = self.current.read().expect("no panic happens under this lock");
                 entries.retain(|entry| !known.has(entry));
             }
-            for Entry { org, agent, revision, config, .. } in &entries {
+            for AgentEntry { org, agent, revision, config, .. } in &entries {
                 tracing::info!(org, agent, revision, removed = config.is_none(), "an agent configuration changed");
             }
             self.take(seq, entries);
@@ -128,26 +128,26 @@ impl Agents {
         let mut known = self.current.write().expect("no panic happens under this lock");
         if last < known.read_to {
             tracing::warn!("the agents bucket was recreated; reading it from the start");
-            *known = Known::default();
+            *known = CurrentVersion::default();
         }
         Ok(())
     }
 
-    fn take(&self, seq: u64, entries: Vec<Entry>) {
+    fn take(&self, seq: u64, entries: Vec<AgentEntry>) {
         let mut known = self.current.write().expect("no panic happens under this lock");
         (known.read_to, known.has_begun) = (seq, true);
         entries.into_iter().for_each(|entry| known.take(entry));
     }
 }
 
-impl Known {
+impl CurrentVersion {
     /// Returns whether this version of an agent, or a later one, is known.
-    fn has(&self, entry: &Entry) -> bool {
+    fn has(&self, entry: &AgentEntry) -> bool {
         let known = self.entries.get(&(entry.org.clone(), entry.agent.clone()));
         known.is_some_and(|(revision, _)| *revision >= entry.revision)
     }
 
-    fn take(&mut self, Entry { org, agent, revision, config, .. }: Entry) {
+    fn take(&mut self, AgentEntry { org, agent, revision, config, .. }: AgentEntry) {
         let widgets = self.widgets.entry(agent.clone()).or_default();
         widgets.retain(|_, other| *other != org);
         if config.as_ref().is_some_and(|config| config.widget.is_some()) {

@@ -14,8 +14,8 @@ pub mod current;
 pub mod store;
 
 pub use config::{AgentConfig, AuthLevel};
-pub use current::Agents;
-pub use store::Store;
+pub use current::CurrentAgents;
+pub use store::AgentStore;
 
 /// The agent with the default configuration of its organisation.
 pub const DEFAULT: &str = "default";

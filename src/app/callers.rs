@@ -6,26 +6,26 @@ use anyhow::Context;
 
 use super::connect;
 use crate::{
-    calls::Caller,
-    config::{Config, Login},
-    log::bus::Bus,
+    calls::ServiceCaller,
+    config::{Config, NatsLogin},
+    log::connection::NatsConnection,
     signing::{PublicKey, SigningKey},
     subjects,
 };
 
 /// Returns the caller of tools.
-pub(super) async fn tools(config: &Config, bus: &Bus) -> anyhow::Result<Caller> {
-    caller(config, bus, config.nats.tool.as_ref(), "tool_caller", subjects::TOOL_CALLS).await
+pub(super) async fn tools(config: &Config, nats: &NatsConnection) -> anyhow::Result<ServiceCaller> {
+    caller(config, nats, config.nats.tool.as_ref(), "tool_caller", subjects::TOOL_CALLS).await
 }
 
 /// Returns the caller of the host's services for one-time passwords.
-pub(super) async fn passwords(config: &Config, bus: &Bus) -> anyhow::Result<Caller> {
-    caller(config, bus, config.nats.otp.as_ref(), "otp_caller", subjects::OTP_CALLS).await
+pub(super) async fn passwords(config: &Config, nats: &NatsConnection) -> anyhow::Result<ServiceCaller> {
+    caller(config, nats, config.nats.otp.as_ref(), "otp_caller", subjects::OTP_CALLS).await
 }
 
 /// Returns the caller of organisations' own searches.
-pub(super) async fn retrieval(config: &Config, bus: &Bus) -> anyhow::Result<Caller> {
-    caller(config, bus, config.nats.retrieve.as_ref(), "retrieve_caller", subjects::RETRIEVE_CALLS).await
+pub(super) async fn retrieval(config: &Config, nats: &NatsConnection) -> anyhow::Result<ServiceCaller> {
+    caller(config, nats, config.nats.retrieve.as_ref(), "retrieve_caller", subjects::RETRIEVE_CALLS).await
 }
 
 /// Returns the public key that verifies this process's calls.
@@ -39,11 +39,11 @@ fn signer(config: &Config) -> anyhow::Result<Option<SigningKey>> {
 
 async fn caller(
     config: &Config,
-    bus: &Bus,
-    login: Option<&Login>,
+    nats: &NatsConnection,
+    login: Option<&NatsLogin>,
     role: &str,
     beginning: &'static str,
-) -> anyhow::Result<Caller> {
+) -> anyhow::Result<ServiceCaller> {
     let key = signer(config)?;
     if key.is_none() && config.nats.has_user() {
         tracing::warn!(
@@ -64,8 +64,8 @@ async fn caller(
                      (NATS_TOOL_USER, NATS_OTP_USER, NATS_RETRIEVE_USER)"
                 );
             }
-            bus.client.clone()
+            nats.client.clone()
         }
     };
-    Ok(Caller::new(client, key.map(Arc::new), beginning))
+    Ok(ServiceCaller::new(client, key.map(Arc::new), beginning))
 }

@@ -13,7 +13,7 @@ use chrono::TimeDelta;
 use crate::{
     edge::server,
     limits,
-    log::{bus::Bus, streams},
+    log::{connection::NatsConnection, streams},
     worker::Worker,
 };
 
@@ -21,8 +21,8 @@ use crate::{
 const STREAMS_CHECK_EVERY_MS: u64 = 5_000;
 
 /// The readiness of a process, reported by `/ready`.
-pub(super) struct Health {
-    bus: Bus,
+pub(super) struct ProcessHealth {
+    nats: NatsConnection,
     region: String,
     pool: String,
     worker: Option<Arc<Worker>>,
@@ -31,34 +31,39 @@ pub(super) struct Health {
     has_pool: AtomicBool,
 }
 
-impl Health {
+impl ProcessHealth {
     /// Refuses to start on streams that are missing or dangerously different.
-    pub async fn start(bus: &Bus, region: &str, pool: &str, worker: Option<Arc<Worker>>) -> anyhow::Result<Arc<Self>> {
-        streams::check(&bus.client, region).await?;
+    pub async fn start(
+        nats: &NatsConnection,
+        region: &str,
+        pool: &str,
+        worker: Option<Arc<Worker>>,
+    ) -> anyhow::Result<Arc<Self>> {
+        streams::check(&nats.client, region).await?;
         let (region, pool) = (region.to_string(), pool.to_string());
         let [draining, streams, has_pool] = [false, true, true].map(AtomicBool::new);
-        let health = Self { bus: bus.clone(), region, pool, worker, draining, streams, has_pool };
+        let health = Self { nats: nats.clone(), region, pool, worker, draining, streams, has_pool };
         health.look().await;
         Ok(Arc::new(health))
     }
 
     /// Checks the dependencies beside the streams: the server's clock, the pool, the permissions.
     async fn look(&self) {
-        if let Err(error) = streams::measure(&self.bus.client, &self.region, &self.bus.clock).await {
+        if let Err(error) = streams::measure(&self.nats.client, &self.region, &self.nats.clock).await {
             tracing::warn!(%error, "the NATS server's clock can't be read");
         }
-        match streams::has_pool(&self.bus.client, &self.region, &self.pool).await {
+        match streams::has_pool(&self.nats.client, &self.region, &self.pool).await {
             Ok(has_pool) => self.has_pool.store(has_pool, Ordering::Relaxed),
             Err(error) => tracing::warn!(%error, pool = self.pool, "the worker pool can't be looked up"),
         }
-        self.bus.try_refused_again().await;
+        self.nats.try_refused_again().await;
     }
 
     /// Detects at run time a stream or consumer that was deleted or recreated differently.
     pub async fn watch_streams(self: Arc<Self>) {
         loop {
             tokio::time::sleep(Duration::from_millis(STREAMS_CHECK_EVERY_MS)).await;
-            let checked = streams::check(&self.bus.client, &self.region).await;
+            let checked = streams::check(&self.nats.client, &self.region).await;
             if let Err(error) = &checked {
                 tracing::error!(%error, "the streams differ from their definitions");
             }
@@ -72,13 +77,13 @@ impl Health {
             if self.draining.load(Ordering::Relaxed) {
                 return Err("stopping".into());
             }
-            if !self.bus.healthy() {
+            if !self.nats.healthy() {
                 return Err("NATS is not connected, or denies a permission".into());
             }
             if !self.streams.load(Ordering::Relaxed) {
                 return Err("the streams differ from their definitions".into());
             }
-            let offset = self.bus.clock.offset();
+            let offset = self.nats.clock.offset();
             if offset.abs() > TimeDelta::milliseconds(limits::CLOCK_OFFSET_MAX_MS) {
                 let seconds = offset.as_seconds_f64().abs();
                 let which = if offset > TimeDelta::zero() { "behind" } else { "ahead of" };

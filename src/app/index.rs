@@ -4,31 +4,31 @@ use std::sync::Arc;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{config::Config, knowledge::Retrieve, log::bus::Bus, model::Gateway};
+use crate::{config::Config, knowledge::Retriever, log::connection::NatsConnection, model::Gateway};
 
 /// Starts the index. It has caught up with the stream when this returns.
 #[cfg(feature = "search")]
 pub(super) async fn follow(
     config: &Config,
-    bus: &Bus,
+    nats: &NatsConnection,
     gateway: &Option<Gateway>,
     shutdown: &CancellationToken,
     tasks: &TaskTracker,
-) -> anyhow::Result<Arc<dyn Retrieve>> {
+) -> anyhow::Result<Arc<dyn Retriever>> {
     use anyhow::Context;
     use tokio::{sync::watch, time::Instant};
 
     use crate::{
         config::RerankBy,
         knowledge::{
-            self, Index,
-            local::{Local, Models, Rerank},
+            self, KnowledgeIndex,
+            local::{LocalRetriever, Rerank, RetrievalModels},
         },
     };
 
-    let index = Arc::new(Index::new()?);
+    let index = Arc::new(KnowledgeIndex::new()?);
     let (caught_up, mut has_caught_up) = watch::channel(false);
-    let follow = knowledge::follow::run(bus.client.clone(), index.clone(), caught_up);
+    let follow = knowledge::indexer::run(nats.client.clone(), index.clone(), caught_up);
     tasks.spawn(shutdown.clone().run_until_cancelled_owned(follow));
     let begun = Instant::now();
     has_caught_up.wait_for(|caught_up| *caught_up).await.context("the index does not follow its stream")?;
@@ -38,19 +38,19 @@ pub(super) async fn follow(
         RerankBy::Gateway => Rerank::Gateway,
         RerankBy::Lexical => Rerank::Lexical,
     });
-    let models = Models { gateway: gateway.clone(), embedding: config.embedding_model.clone(), rerank };
-    Ok(Arc::new(Local::new(index, models)))
+    let models = RetrievalModels { gateway: gateway.clone(), embedding: config.embedding_model.clone(), rerank };
+    Ok(Arc::new(LocalRetriever::new(index, models)))
 }
 
 /// A build without the index has nothing to start.
 #[cfg(not(feature = "search"))]
 pub(super) async fn follow(
     _config: &Config,
-    _bus: &Bus,
+    _bus: &NatsConnection,
     _gateway: &Option<Gateway>,
     _shutdown: &CancellationToken,
     _tasks: &TaskTracker,
-) -> anyhow::Result<Arc<dyn Retrieve>> {
+) -> anyhow::Result<Arc<dyn Retriever>> {
     anyhow::bail!(
         "this build has no local index of knowledge (it is without the feature `search`): \
          set SMOOTH_AGENT_RETRIEVAL=nats, or build with it"

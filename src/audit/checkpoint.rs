@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     keys::{PublicKey, SigningKey},
-    tree::{Head, Tree},
+    merkle_tree::{ConversationHead, MerkleTree},
 };
 use crate::{domain::Digest, limits};
 
@@ -20,7 +20,7 @@ const VERSION: u8 = 1;
 
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-enum Message {
+enum ChainMessage {
     Heads(Heads),
     Checkpoint(Checkpoint),
 }
@@ -29,7 +29,7 @@ enum Message {
 #[derive(Serialize, Deserialize)]
 struct Heads {
     number: u64,
-    heads: Vec<Head>,
+    heads: Vec<ConversationHead>,
 }
 
 /// The signed statement about all conversations of a region.
@@ -78,34 +78,34 @@ impl Checkpoint {
 
 /// A checkpoint and the heads that changed before it.
 #[derive(Debug)]
-pub struct Sealed {
+pub struct SignedCheckpoint {
     pub checkpoint: Checkpoint,
     /// Sorted by conversation id.
-    pub heads: Vec<Head>,
+    pub heads: Vec<ConversationHead>,
 }
 
 /// The input of the next checkpoint.
-pub struct Changes<'a> {
+pub struct HeadChanges<'a> {
     pub region: &'a str,
     pub covers: u64,
     pub time: DateTime<Utc>,
     /// Sorted by conversation id.
-    pub heads: Vec<Head>,
+    pub heads: Vec<ConversationHead>,
 }
 
 /// The chain of checkpoints, as far as it was read.
 #[derive(Default)]
-pub struct Chain {
+pub struct CheckpointChain {
     /// Keys that may have signed; empty = signatures are not checked.
     keys: Vec<PublicKey>,
     /// A chain read without its parts can't recompute its roots.
     without_heads: bool,
-    tree: Tree,
+    tree: MerkleTree,
     last: Option<Checkpoint>,
-    parts: HashMap<Digest, Vec<Head>>,
+    parts: HashMap<Digest, Vec<ConversationHead>>,
 }
 
-impl Chain {
+impl CheckpointChain {
     /// Creates a chain that only these keys may have signed. No keys = signatures are not checked.
     pub fn signed_by(keys: Vec<PublicKey>) -> Self {
         Self { keys, ..Self::default() }
@@ -121,33 +121,33 @@ impl Chain {
     }
 
     /// Returns the heads as of the last checkpoint.
-    pub fn tree(&mut self) -> &mut Tree {
+    pub fn tree(&mut self) -> &mut MerkleTree {
         &mut self.tree
     }
 
     /// Takes the next message.
     ///
     /// Returns a checkpoint if the message is one and follows from everything before it.
-    pub fn take(&mut self, message: &[u8]) -> Result<Option<Sealed>, String> {
+    pub fn take(&mut self, message: &[u8]) -> Result<Option<SignedCheckpoint>, String> {
         let checkpoint = match serde_json::from_slice(message) {
             Err(error) => return Err(format!("after checkpoint {}: {error}", self.number())),
-            Ok(Message::Heads(part)) => {
+            Ok(ChainMessage::Heads(part)) => {
                 self.parts.insert(Digest(Sha256::digest(message).into()), part.heads);
                 return Ok(None);
             }
-            Ok(Message::Checkpoint(checkpoint)) => checkpoint,
+            Ok(ChainMessage::Checkpoint(checkpoint)) => checkpoint,
         };
         let number = checkpoint.number;
-        let sealed = self.follow(checkpoint).map_err(|problem| format!("checkpoint {number}: {problem}"))?;
-        self.last = Some(sealed.checkpoint.clone());
-        Ok(Some(sealed))
+        let signed = self.follow(checkpoint).map_err(|problem| format!("checkpoint {number}: {problem}"))?;
+        self.last = Some(signed.checkpoint.clone());
+        Ok(Some(signed))
     }
 
     fn number(&self) -> u64 {
         self.last.as_ref().map_or(0, |last| last.number)
     }
 
-    fn follow(&mut self, checkpoint: Checkpoint) -> Result<Sealed, String> {
+    fn follow(&mut self, checkpoint: Checkpoint) -> Result<SignedCheckpoint, String> {
         let (previous, covers) = self.last.as_ref().map_or_else(Default::default, |last| (last.digest(), last.covers));
         if checkpoint.number != self.number() + 1 {
             return Err(format!("the previous checkpoint is {}", self.number()));
@@ -180,19 +180,19 @@ impl Chain {
                 return Err("the heads do not lead to the Merkle root".into());
             }
         }
-        Ok(Sealed { checkpoint, heads })
+        Ok(SignedCheckpoint { checkpoint, heads })
     }
 
     /// Builds the messages of the next checkpoint.
     ///
     /// The checkpoint becomes the last one only when [`Self::take`] has taken its messages.
-    pub fn next(&mut self, changes: Changes, key: &SigningKey) -> Vec<Vec<u8>> {
-        let Changes { region, covers, time, heads } = changes;
+    pub fn next(&mut self, changes: HeadChanges, key: &SigningKey) -> Vec<Vec<u8>> {
+        let HeadChanges { region, covers, time, heads } = changes;
         let number = self.number() + 1;
         // The tree is ahead of the chain from here on; a signer that fails to publish starts again from the published chain.
         heads.iter().for_each(|head| self.tree.put(*head));
         let parts = heads.chunks(limits::CHECKPOINT_PART_HEADS).map(|heads| Heads { number, heads: heads.to_vec() });
-        let mut messages: Vec<Vec<u8>> = parts.map(|part| json(&Message::Heads(part))).collect();
+        let mut messages: Vec<Vec<u8>> = parts.map(|part| json(&ChainMessage::Heads(part))).collect();
         let mut checkpoint = Checkpoint {
             version: VERSION,
             region: region.to_string(),
@@ -208,12 +208,12 @@ impl Chain {
             signature: String::new(),
         };
         checkpoint.signature = key.sign(&checkpoint.statement());
-        messages.push(json(&Message::Checkpoint(checkpoint)));
+        messages.push(json(&ChainMessage::Checkpoint(checkpoint)));
         messages
     }
 }
 
-fn json(message: &Message) -> Vec<u8> {
+fn json(message: &ChainMessage) -> Vec<u8> {
     serde_json::to_vec(message).expect("messages are maps with string keys")
 }
 
@@ -224,17 +224,17 @@ fn is_plain(text: &str) -> bool {
 
 /// Returns true if a message is a part that holds heads.
 pub fn is_part(message: &[u8]) -> bool {
-    matches!(serde_json::from_slice(message), Ok(Message::Heads(_)))
+    matches!(serde_json::from_slice(message), Ok(ChainMessage::Heads(_)))
 }
 
 /// A checkpoint that an auditor has noted: its number and digest, `12:9f…`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Noted {
+pub struct CheckpointRef {
     pub number: u64,
     pub digest: Digest,
 }
 
-impl std::str::FromStr for Noted {
+impl std::str::FromStr for CheckpointRef {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -246,6 +246,6 @@ impl std::str::FromStr for Noted {
 }
 
 /// Filters heads by conversation; `None` = all of them.
-pub fn of(heads: &[Head], conversation: Option<Uuid>) -> impl Iterator<Item = &Head> {
+pub fn of(heads: &[ConversationHead], conversation: Option<Uuid>) -> impl Iterator<Item = &ConversationHead> {
     heads.iter().filter(move |head| conversation.is_none_or(|wanted| wanted == head.conversation))
 }

@@ -23,11 +23,11 @@ use serde::{Deserialize, Serialize};
 #[cfg(not(feature = "parquet"))]
 use self::no_table as table;
 use self::{
-    lines::Shown,
-    manifest::{Filter, Manifest},
-    part::{Part, PartWriter},
+    lines::ExportedEvent,
+    manifest::{ExportFilter, Manifest},
+    part::{ExportPart, PartWriter},
 };
-use super::{open::Opener, replay::Point, scan::Scan};
+use super::{event_reader::EventReader, replay::ReplayPoint, stream_reader::StreamReader};
 use crate::{
     limits,
     log::{
@@ -39,14 +39,14 @@ use crate::{
 /// The file format of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Form {
+pub enum ExportFormat {
     Ndjson,
     CloudEvents,
     Parquet,
     Bundle,
 }
 
-impl Form {
+impl ExportFormat {
     fn extension(self, zstd: bool) -> &'static str {
         match (self, zstd) {
             (Self::Parquet, _) => "parquet",
@@ -60,15 +60,15 @@ impl Form {
 
 /// The options of an export.
 #[derive(Clone)]
-pub struct Options {
+pub struct ExportOptions {
     pub region: String,
-    pub form: Form,
-    pub filter: Filter,
-    pub since: Option<Point>,
-    pub until: Option<Point>,
+    pub form: ExportFormat,
+    pub filter: ExportFilter,
+    pub since: Option<ReplayPoint>,
+    pub until: Option<ReplayPoint>,
     pub zstd: bool,
     /// Decrypts payloads whose key still exists, and redacts.
-    pub opener: Option<Opener>,
+    pub event_reader: Option<EventReader>,
     /// Events a part; `None` = the default.
     pub part_events: Option<u64>,
 }
@@ -87,24 +87,24 @@ pub enum ExportError {
 }
 
 /// Receives the progress of an export.
-pub trait Progress {
+pub trait ExportProgress {
     /// Reading has reached `seq` of `end`.
     fn at(&self, seq: u64, end: u64);
     /// A part is complete.
-    fn part(&self, part: &Part);
+    fn part(&self, part: &ExportPart);
 }
 
-impl Options {
+impl ExportOptions {
     /// Exports the events that the folder lacks, and returns its manifest.
     pub async fn to_folder(
         &self,
         log: &NatsLog,
         folder: &Path,
-        progress: &impl Progress,
+        progress: &impl ExportProgress,
     ) -> Result<Manifest, ExportError> {
         let file = |cause| ExportError::File { path: folder.into(), cause };
         std::fs::create_dir_all(folder).map_err(file)?;
-        let new = Manifest::new(self.form, &self.region, self.filter.clone(), self.zstd, self.opener.is_some());
+        let new = Manifest::new(self.form, &self.region, self.filter.clone(), self.zstd, self.event_reader.is_some());
         let mut manifest = match Manifest::read(folder).map_err(file)? {
             Some(manifest) if !manifest.is_of(&new) => return Err(ExportError::Another(folder.into())),
             Some(manifest) => manifest,
@@ -112,15 +112,15 @@ impl Options {
         };
         // Checkpoints are read first: the events that they cover are stored by then, so the scan that follows finds all of
         // them.
-        let seals = match self.form {
-            Form::Bundle => Some(bundle::Seals::read(log, folder, &new).await?),
+        let checkpoints = match self.form {
+            ExportFormat::Bundle => Some(bundle::CheckpointExport::read(log, folder, &new).await?),
             _ => None,
         };
-        let mut scan = self.scan(log, manifest.scanned).await?;
-        let end = scan.last().await?;
+        let mut stream_reader = self.stream_reader(log, manifest.scanned).await?;
+        let end = stream_reader.last().await?;
         let part_events = self.part_events.unwrap_or(limits::EXPORT_PART_EVENTS);
         let mut writer: Option<PartWriter> = None;
-        while let Some(message) = scan.next_until(end).await? {
+        while let Some(message) = stream_reader.next_until(end).await? {
             progress.at(message.seq, end);
             if self.until.as_ref().is_some_and(|until| !until.ends_with(&message)) {
                 break;
@@ -142,20 +142,25 @@ impl Options {
         if self.until.is_none() {
             manifest.scanned = manifest.scanned.max(end);
         }
-        if let Some(seals) = seals {
-            manifest.files = seals.finish(folder, &manifest)?;
+        if let Some(checkpoints) = checkpoints {
+            manifest.files = checkpoints.finish(folder, &manifest)?;
         }
         manifest.write(folder).map_err(file)?;
         Ok(manifest)
     }
 
     /// Exports to one file, renamed to `path` when complete.
-    pub async fn to_file(&self, log: &NatsLog, path: &Path, progress: &impl Progress) -> Result<Part, ExportError> {
+    pub async fn to_file(
+        &self,
+        log: &NatsLog,
+        path: &Path,
+        progress: &impl ExportProgress,
+    ) -> Result<ExportPart, ExportError> {
         let file = |cause| ExportError::File { path: path.into(), cause };
-        let mut scan = self.scan(log, 0).await?;
-        let end = scan.last().await?;
+        let mut stream_reader = self.stream_reader(log, 0).await?;
+        let end = stream_reader.last().await?;
         let mut part = PartWriter::new(path, self.form, self.zstd).map_err(file)?;
-        while let Some(message) = scan.next_until(end).await? {
+        while let Some(message) = stream_reader.next_until(end).await? {
             progress.at(message.seq, end);
             if self.until.as_ref().is_some_and(|until| !until.ends_with(&message)) {
                 break;
@@ -166,33 +171,38 @@ impl Options {
     }
 
     async fn push(&self, part: &mut PartWriter, message: &RawMessage) -> Result<(), ExportError> {
-        let clear = match &self.opener {
-            Some(opener) => Some(opener.open(message.clone()).await?.message.payload),
+        let clear = match &self.event_reader {
+            Some(event_reader) => Some(event_reader.read(message.clone()).await?.message.payload),
             None => None,
         };
         let payload = clear.as_ref().unwrap_or(&message.payload);
-        let pushed = part.push(&Shown { message, payload });
+        let pushed = part.push(&ExportedEvent { message, payload });
         pushed.map_err(|cause| ExportError::File { path: PathBuf::from("a part"), cause })
     }
 
-    async fn scan(&self, log: &NatsLog, scanned: u64) -> Result<Scan, ReadError> {
+    async fn stream_reader(&self, log: &NatsLog, scanned: u64) -> Result<StreamReader, ReadError> {
         let log = log.clone();
-        let mut scan = match (&self.filter.org, self.filter.conversation) {
-            (Some(org), None) => Scan::of_org(log, &self.region, org),
-            (_, conversation) => Scan::new(log, &self.region, conversation),
+        let mut stream_reader = match (&self.filter.org, self.filter.conversation) {
+            (Some(org), None) => StreamReader::of_org(log, &self.region, org),
+            (_, conversation) => StreamReader::new(log, &self.region, conversation),
         };
         match &self.since {
-            _ if scanned > 0 => scan.begin_at(scanned + 1),
-            Some(Point::Seq(seq)) => scan.begin_at(*seq),
-            Some(Point::Time(time)) => scan.begin_at_time(*time).await?,
+            _ if scanned > 0 => stream_reader.begin_at(scanned + 1),
+            Some(ReplayPoint::Seq(seq)) => stream_reader.begin_at(*seq),
+            Some(ReplayPoint::Time(time)) => stream_reader.begin_at_time(*time).await?,
             None => {}
         }
-        Ok(scan)
+        Ok(stream_reader)
     }
 }
 
 /// Completes a part and lists it in the manifest.
-fn complete(part: PartWriter, manifest: &mut Manifest, folder: &Path, progress: &impl Progress) -> io::Result<()> {
+fn complete(
+    part: PartWriter,
+    manifest: &mut Manifest,
+    folder: &Path,
+    progress: &impl ExportProgress,
+) -> io::Result<()> {
     let part = part.finish()?;
     manifest.scanned = part.last;
     manifest.parts.push(part.clone());

@@ -2,7 +2,7 @@
 //!
 //! The client is one that watched the conversation from its beginning and lost nothing on the way. Three kinds of frames are
 //! not in the log: replies to actions other than `send_message`, keepalives, and tokens of a worker that died before it stored
-//! them. [`Watcher::gaps`] counts the last.
+//! them. [`FrameReconstructor::gaps`] counts the last.
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -10,22 +10,22 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        Conversation, Event, Recorded, Turn,
+        Conversation, Event, RecordedEvent, Turn,
         event::{Resolution, TurnRequested},
-        shown::{Piece, Voice},
+        frame_trace::{FrameKind, TracedFrame},
     },
     wire::render,
 };
 
 /// A client's action, or a frame shown to the client, with its time.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Moment {
+pub struct PlaybackMoment {
     pub at: DateTime<Utc>,
-    pub what: What,
+    pub what: MomentKind,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum What {
+pub enum MomentKind {
     /// The visitor sent a message.
     Asked { name: String, message: String },
     /// A person or a deadline answered the pending prompt.
@@ -36,42 +36,42 @@ pub enum What {
 
 /// Turns a conversation's events into a client's frames.
 #[derive(Default)]
-pub struct Watcher {
+pub struct FrameReconstructor {
     /// Restricts the frames to the turns of this session.
     session: Option<Uuid>,
     state: Conversation,
-    call: Call,
-    held: Option<Held>,
+    call: CallDisplay,
+    held: Option<HeldEnding>,
     gaps: u64,
 }
 
 /// The frames of the current model call by workers that did not finish it.
 #[derive(Default)]
-struct Call {
+struct CallDisplay {
     has_text: bool,
     /// The call was restarted: a client that has seen text of it is shown no more.
     is_muted: bool,
 }
 
 /// The end of a turn cancelled while a worker held it: the worker may still store the frames it had sent before.
-struct Held {
+struct HeldEnding {
     turn: Uuid,
     request: TurnRequested,
     cancelled_at: DateTime<Utc>,
-    /// The model call was muted at the end, as in [`Call`].
+    /// The model call was muted at the end, as in [`CallDisplay`].
     is_muted: bool,
     /// The end and the moments after it.
-    moments: Vec<Moment>,
+    moments: Vec<PlaybackMoment>,
 }
 
-impl Watcher {
+impl FrameReconstructor {
     /// Creates a watcher of every turn, or of one session's turns.
     pub fn new(session: Option<Uuid>) -> Self {
         Self { session, ..Self::default() }
     }
 
     /// Takes the next event and returns the moments up to it that are certain by now.
-    pub fn take(&mut self, recorded: &Recorded) -> Vec<Moment> {
+    pub fn take(&mut self, recorded: &RecordedEvent) -> Vec<PlaybackMoment> {
         let before = self.state.turn.clone();
         self.state.evolve(recorded);
         let moments = match (&recorded.event, before) {
@@ -94,7 +94,7 @@ impl Watcher {
     }
 
     /// Returns the moments still held back: there are no more events for now.
-    pub fn rest(&mut self) -> Vec<Moment> {
+    pub fn rest(&mut self) -> Vec<PlaybackMoment> {
         self.held.take().map(|held| held.moments).unwrap_or_default()
     }
 
@@ -112,20 +112,20 @@ impl Watcher {
         self.session.is_none_or(|session| session == turn.request.session)
     }
 
-    fn requested(&mut self, e: &TurnRequested, recorded: &Recorded) -> Vec<Moment> {
+    fn requested(&mut self, e: &TurnRequested, recorded: &RecordedEvent) -> Vec<PlaybackMoment> {
         // A request that came too late or twice starts no turn.
         let begun = self.state.turn.as_ref().filter(|turn| turn.requested_seq == recorded.seq && self.shows(turn));
         if begun.is_none() {
             return vec![];
         }
-        self.call = Call::default();
-        let asked = What::Asked { name: e.user.name.clone(), message: e.message.clone() };
-        let accepted = What::Frame(render::accepted(Some(&e.request_id), recorded.time));
-        vec![Moment { at: recorded.time, what: asked }, Moment { at: recorded.time, what: accepted }]
+        self.call = CallDisplay::default();
+        let asked = MomentKind::Asked { name: e.user.name.clone(), message: e.message.clone() };
+        let accepted = MomentKind::Frame(render::accepted(Some(&e.request_id), recorded.time));
+        vec![PlaybackMoment { at: recorded.time, what: asked }, PlaybackMoment { at: recorded.time, what: accepted }]
     }
 
     /// Takes an event of the active turn; `turn` is the turn's state before the event.
-    fn of_turn(&mut self, turn: &Turn, recorded: &Recorded) -> Vec<Moment> {
+    fn of_turn(&mut self, turn: &Turn, recorded: &RecordedEvent) -> Vec<PlaybackMoment> {
         let (request, event) = (&turn.request, &recorded.event);
         if epoch(event).is_some_and(|epoch| !turn.held_under(epoch)) {
             return vec![];
@@ -137,7 +137,7 @@ impl Watcher {
                 let died = turn.epoch.is_some();
                 self.gaps += u64::from(died && request.stream);
                 if self.call.has_text {
-                    self.call = Call { has_text: false, is_muted: true };
+                    self.call = CallDisplay { has_text: false, is_muted: true };
                     moments.push(frame(at, render::restarted(&request.request_id, at)));
                 }
             }
@@ -148,7 +148,7 @@ impl Watcher {
                     call.map(|call| frame(at, render::tool_call(&request.request_id, &call.name, &call.arguments, at))),
                 );
             }
-            Event::TurnResumed(e) => moments.push(Moment { at, what: What::Decided(e.resolution) }),
+            Event::TurnResumed(e) => moments.push(PlaybackMoment { at, what: MomentKind::Decided(e.resolution) }),
             _ => {}
         }
         let rendered = render::render(&request.request_id, request.stream, event, at);
@@ -160,7 +160,7 @@ impl Watcher {
     }
 
     /// Returns the model's frames, if the event ends a model call.
-    fn said(&mut self, request: &TurnRequested, event: &Event, at: DateTime<Utc>) -> Vec<Moment> {
+    fn said(&mut self, request: &TurnRequested, event: &Event, at: DateTime<Utc>) -> Vec<PlaybackMoment> {
         let (own, preamble) = match event {
             Event::TurnModelReplied(e) => (e.text.clone(), e.preamble.as_ref()),
             Event::TurnCompleted(e) => (e.call.map(|_| e.response.text()).unwrap_or_default(), e.preamble.as_ref()),
@@ -171,36 +171,36 @@ impl Watcher {
         let pieces = match event.shown() {
             Some(shown) => {
                 self.gaps += u64::from(shown.cut);
-                shown.pieces(&own)
+                shown.unpack(&own)
             }
             // An event from before frames were traced, or of a client without streaming: text and preamble stand for the
             // frames.
             None if request.stream => {
-                let preamble = preamble.map(|text| Piece { voice: Voice::Preamble, text: text.clone(), at });
+                let preamble = preamble.map(|text| TracedFrame { kind: FrameKind::Preamble, text: text.clone(), at });
                 let text = Some(own).filter(|text| !text.is_empty());
                 self.gaps += u64::from(text.is_some());
-                let text = text.map(|text| Piece { voice: Voice::Token, text, at });
+                let text = text.map(|text| TracedFrame { kind: FrameKind::Token, text, at });
                 preamble.into_iter().chain(text).collect()
             }
             None => vec![],
         };
         match event {
             Event::TurnReleased(_) => {
-                self.call.has_text |= !is_muted && pieces.iter().any(|piece| piece.voice == Voice::Token);
+                self.call.has_text |= !is_muted && pieces.iter().any(|piece| piece.kind == FrameKind::Token);
             }
-            _ => self.call = Call::default(),
+            _ => self.call = CallDisplay::default(),
         }
         if is_muted || !request.stream { vec![] } else { frames(&request.request_id, &pieces) }
     }
 
     /// Ends a turn that a worker may still be at work on.
-    fn cancelled(&mut self, turn: &Turn, at: DateTime<Utc>, mut moments: Vec<Moment>) -> Vec<Moment> {
+    fn cancelled(&mut self, turn: &Turn, at: DateTime<Utc>, mut moments: Vec<PlaybackMoment>) -> Vec<PlaybackMoment> {
         // The worker of an earlier cancelled turn has had a whole turn's time to store its frames.
         let mut before = self.rest();
         if turn.epoch.is_some() && turn.park.is_none() && turn.request.stream {
             let request = turn.request.clone();
             let is_muted = self.call.is_muted;
-            self.held = Some(Held { turn: request.turn, request, cancelled_at: at, is_muted, moments });
+            self.held = Some(HeldEnding { turn: request.turn, request, cancelled_at: at, is_muted, moments });
         } else {
             before.append(&mut moments);
         }
@@ -208,11 +208,11 @@ impl Watcher {
     }
 
     /// Takes the frames that the worker of a cancelled turn had sent.
-    fn let_go(&mut self, recorded: &Recorded) -> Vec<Moment> {
+    fn let_go(&mut self, recorded: &RecordedEvent) -> Vec<PlaybackMoment> {
         let Some(held) = self.held.take() else { return vec![] };
         let shown = recorded.event.shown().filter(|_| !held.is_muted);
         self.gaps += u64::from(shown.is_some_and(|shown| shown.cut));
-        let mut pieces = shown.map(|shown| shown.pieces("")).unwrap_or_default();
+        let mut pieces = shown.map(|shown| shown.unpack("")).unwrap_or_default();
         // Frames sent after the end were not shown any more.
         pieces.retain(|piece| piece.at <= held.cancelled_at);
         let mut moments = frames(&held.request.request_id, &pieces);
@@ -243,18 +243,18 @@ fn epoch(event: &Event) -> Option<u64> {
     }
 }
 
-fn frames(request_id: &str, pieces: &[Piece]) -> Vec<Moment> {
-    let frames = pieces.iter().map(|Piece { voice, text, at }| {
+fn frames(request_id: &str, pieces: &[TracedFrame]) -> Vec<PlaybackMoment> {
+    let frames = pieces.iter().map(|TracedFrame { kind: voice, text, at }| {
         let bytes = match voice {
-            Voice::Token => render::token(request_id, text, *at),
-            Voice::Reasoning => render::reasoning(request_id, text, *at),
-            Voice::Preamble => render::preamble(request_id, text, *at),
+            FrameKind::Token => render::token(request_id, text, *at),
+            FrameKind::Reasoning => render::reasoning(request_id, text, *at),
+            FrameKind::Preamble => render::preamble(request_id, text, *at),
         };
         frame(*at, bytes)
     });
     frames.collect()
 }
 
-fn frame(at: DateTime<Utc>, bytes: Bytes) -> Moment {
-    Moment { at, what: What::Frame(bytes) }
+fn frame(at: DateTime<Utc>, bytes: Bytes) -> PlaybackMoment {
+    PlaybackMoment { at, what: MomentKind::Frame(bytes) }
 }

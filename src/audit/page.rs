@@ -22,8 +22,8 @@ use warp::{
 };
 
 use super::{
-    frames::{Moment, What},
-    pace::Speed,
+    frames::{MomentKind, PlaybackMoment},
+    playback_speed::PlaybackSpeed,
 };
 use crate::{domain::event::Resolution, limits};
 
@@ -33,9 +33,9 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script
 
 /// The position and speed of one playback.
 struct Player {
-    moments: Arc<Vec<Moment>>,
+    moments: Arc<Vec<PlaybackMoment>>,
     next: usize,
-    speed: Speed,
+    speed: PlaybackSpeed,
     plays: bool,
     /// The time at which the next moment is due.
     due: Instant,
@@ -44,7 +44,7 @@ struct Player {
 /// A command from the page.
 #[derive(Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
-enum Word {
+enum PageCommand {
     Play,
     Pause,
     Step,
@@ -53,7 +53,7 @@ enum Word {
 }
 
 /// Serves the page. Each open page has a playback of its own.
-pub async fn serve(listener: TcpListener, moments: Vec<Moment>, speed: Speed) -> io::Result<()> {
+pub async fn serve(listener: TcpListener, moments: Vec<PlaybackMoment>, speed: PlaybackSpeed) -> io::Result<()> {
     let (moments, address) = (Arc::new(moments), listener.local_addr()?);
     let page = warp::path::end().and(warp::get()).map(|| {
         let page = warp::reply::with_header(warp::reply::html(PAGE), "content-security-policy", PAGE_POLICY);
@@ -115,7 +115,7 @@ async fn play(mut socket: WebSocket, mut player: Player) {
 }
 
 impl Player {
-    fn new(moments: Arc<Vec<Moment>>, speed: Speed) -> Self {
+    fn new(moments: Arc<Vec<PlaybackMoment>>, speed: PlaybackSpeed) -> Self {
         Self { plays: !moments.is_empty(), moments, next: 0, speed, due: Instant::now() }
     }
 
@@ -128,17 +128,17 @@ impl Player {
         let Ok(word) = serde_json::from_str(text) else { return vec![] };
         let mut answers = vec![];
         match word {
-            Word::Play => self.plays = !self.is_over(),
-            Word::Pause => self.plays = false,
-            Word::Step => {
+            PageCommand::Play => self.plays = !self.is_over(),
+            PageCommand::Pause => self.plays = false,
+            PageCommand::Step => {
                 self.plays = false;
                 answers.extend(self.step());
             }
-            Word::Restart => {
+            PageCommand::Restart => {
                 (self.next, self.plays) = (0, !self.moments.is_empty());
                 answers.push(Message::text(json!({ "restarted": true }).to_string()));
             }
-            Word::Speed { speed } => {
+            PageCommand::Speed { speed } => {
                 let speed = speed.as_str().map_or_else(|| speed.to_string(), str::to_string);
                 self.speed = speed.parse().unwrap_or(self.speed);
             }
@@ -167,8 +167,8 @@ impl Player {
     /// Returns the playback position for the page.
     fn standing(&self) -> Message {
         let speed = match self.speed {
-            Speed::Times(times) => json!(times),
-            Speed::Full => json!("full"),
+            PlaybackSpeed::Times(times) => json!(times),
+            PlaybackSpeed::Full => json!("full"),
         };
         let standing = json!({ "n": self.next, "of": self.moments.len(), "plays": self.plays, "speed": speed });
         Message::text(json!({ "standing": standing }).to_string())
@@ -176,12 +176,14 @@ impl Player {
 }
 
 /// Encodes the n-th moment for the page.
-fn told(moment: &Moment, n: usize) -> Message {
+fn told(moment: &PlaybackMoment, n: usize) -> Message {
     let at = moment.at.timestamp_millis();
     let text = match &moment.what {
-        What::Asked { name, message } => json!({ "at": at, "n": n, "asked": { "name": name, "message": message } }),
-        What::Decided(resolution) => json!({ "at": at, "n": n, "decided": words(*resolution) }),
-        What::Frame(frame) => {
+        MomentKind::Asked { name, message } => {
+            json!({ "at": at, "n": n, "asked": { "name": name, "message": message } })
+        }
+        MomentKind::Decided(resolution) => json!({ "at": at, "n": n, "decided": words(*resolution) }),
+        MomentKind::Frame(frame) => {
             let frame: Result<&RawValue, _> = serde_json::from_slice(frame);
             json!({ "at": at, "n": n, "frame": frame.ok() })
         }

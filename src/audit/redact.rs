@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::domain::{
     Event,
-    elicitation::Elicited,
+    elicitation::Elicitation,
     event::{CallRequested, Prompt},
 };
 
@@ -26,7 +26,7 @@ const DEPTH_MAX: usize = 64;
 pub struct Redaction(Vec<(String, String)>);
 
 /// Values hidden in a conversation so far.
-pub type Hidden = BTreeSet<String>;
+pub type HiddenValues = BTreeSet<String>;
 
 impl Redaction {
     pub fn new(rules: Vec<(String, String)>) -> Self {
@@ -40,7 +40,7 @@ impl Redaction {
     /// Redacts an event.
     ///
     /// The description of a call quotes the call's arguments, so both are hidden together.
-    pub fn event(&self, event: Event, known: &mut Hidden) -> Event {
+    pub fn event(&self, event: Event, known: &mut HiddenValues) -> Event {
         if self.is_empty() {
             return event;
         }
@@ -54,7 +54,7 @@ impl Redaction {
         event
     }
 
-    fn arguments(&self, event: Event, known: &mut Hidden) -> Event {
+    fn arguments(&self, event: Event, known: &mut HiddenValues) -> Event {
         match event {
             Event::TurnModelReplied(mut e) => {
                 e.calls.iter_mut().for_each(|call| self.call(call, known));
@@ -95,21 +95,21 @@ impl Redaction {
         }
     }
 
-    fn call(&self, call: &mut CallRequested, known: &mut Hidden) {
+    fn call(&self, call: &mut CallRequested, known: &mut HiddenValues) {
         if self.hide(&call.name, &mut call.arguments, known) {
             call.description = HIDDEN.into();
         }
     }
 
     /// A server's state may hold whatever its tool was given, in a form of its own.
-    fn elicited(&self, tool: &str, elicited: &mut Elicited, known: &mut Hidden) {
+    fn elicited(&self, tool: &str, elicited: &mut Elicitation, known: &mut HiddenValues) {
         elicited.request_state.iter_mut().for_each(|state| *state = HIDDEN.into());
         let answers = elicited.questions.iter_mut().filter_map(|question| question.answer.as_mut());
         answers.for_each(|answer| self.values(tool, answer.values.as_mut(), known));
     }
 
     /// Hides what a person entered into a field with the name of an argument.
-    fn values(&self, tool: &str, values: Option<&mut Map<String, Value>>, known: &mut Hidden) {
+    fn values(&self, tool: &str, values: Option<&mut Map<String, Value>>, known: &mut HiddenValues) {
         if let Some(values) = values {
             let mut all = Value::Object(std::mem::take(values));
             hide_in(&mut all, &self.names(tool), known, DEPTH_MAX);
@@ -127,7 +127,7 @@ impl Redaction {
     /// Hides arguments in the model's text, and returns true if any was hidden.
     ///
     /// Text that is not a JSON object is hidden whole where a rule matches the tool, as its content is unknown.
-    fn hide(&self, tool: &str, arguments: &mut String, known: &mut Hidden) -> bool {
+    fn hide(&self, tool: &str, arguments: &mut String, known: &mut HiddenValues) -> bool {
         let names = self.names(tool);
         if names.is_empty() {
             return false;
@@ -145,7 +145,7 @@ impl Redaction {
 }
 
 /// Hides the values under these names, at any depth. Values nested too deep are hidden whole.
-fn hide_in(value: &mut Value, names: &[&str], known: &mut Hidden, depth: usize) -> bool {
+fn hide_in(value: &mut Value, names: &[&str], known: &mut HiddenValues, depth: usize) -> bool {
     let Some(depth) = depth.checked_sub(1) else {
         *value = HIDDEN.into();
         return true;
@@ -178,7 +178,7 @@ fn hide_in(value: &mut Value, names: &[&str], known: &mut Hidden, depth: usize) 
 }
 
 /// Remembers the texts and numbers in a hidden value.
-fn remember(value: &Value, known: &mut Hidden, depth: usize) {
+fn remember(value: &Value, known: &mut HiddenValues, depth: usize) {
     let Some(depth) = depth.checked_sub(1) else { return };
     match value {
         Value::String(text) => keep(text.trim().to_string(), known),
@@ -189,14 +189,14 @@ fn remember(value: &Value, known: &mut Hidden, depth: usize) {
     }
 }
 
-fn keep(text: String, known: &mut Hidden) {
+fn keep(text: String, known: &mut HiddenValues) {
     if text.chars().count() >= VALUE_MIN_CHARS && known.len() < VALUES_MAX {
         known.insert(text);
     }
 }
 
 /// Hides values in a text, longer ones first.
-fn scrub(text: &mut String, known: &Hidden) {
+fn scrub(text: &mut String, known: &HiddenValues) {
     let mut found: Vec<&String> = known.iter().filter(|value| text.contains(value.as_str())).collect();
     found.sort_by_key(|value| std::cmp::Reverse(value.len()));
     for value in found {
@@ -259,7 +259,7 @@ mod tests {
     fn a_rule_hides_only_the_values_that_it_names() {
         let hide = |tool, arguments: &str| {
             let mut arguments = arguments.to_string();
-            (redaction().hide(tool, &mut arguments, &mut Hidden::new()), arguments)
+            (redaction().hide(tool, &mut arguments, &mut HiddenValues::new()), arguments)
         };
         assert_eq!(hide("charge", r#"{"card":"4111","sum":5}"#), (true, r#"{"card":"[redacted]","sum":5}"#.into()));
         assert_eq!(hide("log_in", r#"{"password":{"a":1}}"#), (true, r#"{"password":"[redacted]"}"#.into()));
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_hidden_value_is_hidden_in_later_text_too() {
-        let mut known = Hidden::new();
+        let mut known = HiddenValues::new();
         let mut arguments = r#"{"x":{"card":"4111 1111","cvc":12}}"#.to_string();
         redaction().hide("charge", &mut arguments, &mut known);
         let mut text = "I have charged 4111 1111 now.".to_string();

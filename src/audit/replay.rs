@@ -11,12 +11,12 @@ use crate::{domain::Event, log::nats::RawMessage, wire::stored};
 
 /// A point in the log at which a replay begins or ends.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Point {
+pub enum ReplayPoint {
     Seq(u64),
     Time(DateTime<Utc>),
 }
 
-impl std::str::FromStr for Point {
+impl std::str::FromStr for ReplayPoint {
     type Err = String;
 
     /// Parses a sequence or an RFC 3339 time.
@@ -29,7 +29,7 @@ impl std::str::FromStr for Point {
     }
 }
 
-impl std::fmt::Display for Point {
+impl std::fmt::Display for ReplayPoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Seq(seq) => write!(f, "{seq}"),
@@ -38,7 +38,7 @@ impl std::fmt::Display for Point {
     }
 }
 
-impl Point {
+impl ReplayPoint {
     /// Returns true if the event is at or before the point.
     pub fn ends_with(&self, message: &RawMessage) -> bool {
         match self {
@@ -57,12 +57,12 @@ impl Point {
 }
 
 /// Selects the events of a session: its own, and those of the turns it requested.
-pub struct OfSession {
+pub struct SessionFilter {
     session: Uuid,
     turns: HashSet<Uuid>,
 }
 
-impl OfSession {
+impl SessionFilter {
     pub fn new(session: Uuid) -> Self {
         Self { session, turns: HashSet::new() }
     }

@@ -10,7 +10,7 @@ use crate::{
         Event,
         event::{CancelReason, Ending, Prompt, ReplyEnd, Resolution},
     },
-    log::Stored,
+    log::StoredEvent,
 };
 
 /// Longest excerpt of a text in a line.
@@ -31,7 +31,7 @@ impl Timeline {
     }
 
     /// Formats the next event: its time, the time since the first event, its writer, and a description.
-    pub fn line(&mut self, stored: &Stored) -> String {
+    pub fn line(&mut self, stored: &StoredEvent) -> String {
         let recorded = &stored.recorded;
         let conversation = stored.envelope.conversation;
         let since = recorded.time - *self.begun.entry(conversation).or_insert(recorded.time);

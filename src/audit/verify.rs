@@ -11,11 +11,11 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
-pub use report::{Break, LastSeal, Report};
+pub use report::{ChainBreak, LastCheckpoint, VerificationReport};
 
 use super::{
-    checkpoint::{self, Sealed},
-    tree::Head,
+    checkpoint::{self, SignedCheckpoint},
+    merkle_tree::ConversationHead,
 };
 use crate::{
     domain::Digest,
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// An event's own digest and its reference to the previous event: all that the chain needs, found without other events.
-pub struct Link {
+pub struct ChainLink {
     pub seq: u64,
     pub subject: String,
     pub key: Option<ConversationKey>,
@@ -37,7 +37,7 @@ pub struct Link {
     unreadable: Option<String>,
 }
 
-impl Link {
+impl ChainLink {
     /// Creates the link of a stored event; `header` looks up its headers.
     pub fn of<'a>(seq: u64, subject: String, header: impl Fn(&str) -> Option<&'a str> + Copy, payload: &[u8]) -> Self {
         let key = ConversationKey::parse_event(&subject);
@@ -54,7 +54,7 @@ impl Link {
     }
 
     /// Returns true if the event follows from its conversation's head.
-    pub fn follows(&self, before: Option<&Head>) -> bool {
+    pub fn follows(&self, before: Option<&ConversationHead>) -> bool {
         let (seq, digest) = before.map_or_else(Default::default, |head| (head.seq, head.digest));
         self.prev.as_ref().is_ok_and(|(prev, found)| *prev == seq && found.is_none_or(|found| found == digest))
     }
@@ -81,14 +81,14 @@ fn before<'a>(
 /// Returns the reason why an event can't be read, as far as it shows without a decryption key.
 fn unreadable<'a>(header: impl Fn(&str) -> Option<&'a str>, payload: &[u8]) -> Option<String> {
     match stored::decode_headers(header) {
-        Ok((_, kind)) if is_sealed(payload) => stored::erased(kind).err(),
+        Ok((_, kind)) if is_encrypted(payload) => stored::erased(kind).err(),
         Ok((_, kind)) => stored::decode_payload(kind, payload).err(),
         Err(error) => Some(error),
     }
     .map(|error| error.to_string())
 }
 
-fn is_sealed(payload: &[u8]) -> bool {
+fn is_encrypted(payload: &[u8]) -> bool {
     payload.first() == Some(&1)
 }
 
@@ -107,47 +107,47 @@ struct Tail {
 
 /// The state of all conversations, as far as the log was read.
 #[derive(Default)]
-pub struct Verifier {
+pub struct LogVerifier {
     tails: HashMap<Uuid, Tail>,
     touched: Vec<Uuid>,
     /// Heads from checkpoints, of conversations that have no event since the log begins.
-    gone: HashMap<Uuid, Head>,
+    gone: HashMap<Uuid, ConversationHead>,
     /// Sequence of the first event that must exist.
     begins: u64,
     last: u64,
     /// Restricts the verification to this conversation.
     only: Option<Uuid>,
-    pub report: Report,
+    pub report: VerificationReport,
 }
 
-impl Verifier {
+impl LogVerifier {
     /// Creates a verifier of a log that retention has left from `begins` on, or of one conversation.
     pub fn new(begins: Option<u64>, only: Option<Uuid>) -> Self {
         let begins = begins.unwrap_or_default();
-        Self { begins, only, report: Report { begins, ..Report::default() }, ..Self::default() }
+        Self { begins, only, report: VerificationReport { begins, ..VerificationReport::default() }, ..Self::default() }
     }
 
     /// Takes the next event of the log.
     pub fn take(&mut self, message: &RawMessage) {
-        self.follow(Link::of_message(message));
+        self.follow(ChainLink::of_message(message));
     }
 
     /// Takes the link of the next event.
-    pub fn follow(&mut self, link: Link) {
+    pub fn follow(&mut self, link: ChainLink) {
         self.report.events += 1;
         match (self.check(&link), link.unreadable) {
-            (Err(problem), _) => self.report.found(Break { seq: link.seq, subject: link.subject, problem }),
+            (Err(problem), _) => self.report.found(ChainBreak { seq: link.seq, subject: link.subject, problem }),
             (Ok(()), Some(problem)) => {
-                self.report.cannot_read(Break { seq: link.seq, subject: link.subject, problem });
+                self.report.cannot_read(ChainBreak { seq: link.seq, subject: link.subject, problem });
             }
             (Ok(()), None) => {}
         }
         self.last = self.last.max(link.seq);
-        self.report.unsealed += 1;
+        self.report.unsigned += 1;
         self.report.conversations = self.tails.len() as u64;
     }
 
-    fn check(&mut self, link: &Link) -> Result<(), String> {
+    fn check(&mut self, link: &ChainLink) -> Result<(), String> {
         let Some(key) = &link.key else { return Err("the subject is not an event's".into()) };
         let before = self.tails.remove(&key.conversation);
         let begun_before = match &before {
@@ -202,15 +202,15 @@ impl Verifier {
     }
 
     /// Returns true if the checkpoint must be checked before this event is taken.
-    pub fn is_before(sealed: &Sealed, seq: u64) -> bool {
-        sealed.checkpoint.covers < seq
+    pub fn is_before(signed: &SignedCheckpoint, seq: u64) -> bool {
+        signed.checkpoint.covers < seq
     }
 
     /// Checks the events so far against a checkpoint that covers them.
-    pub fn hold_to(&mut self, sealed: &Sealed) {
-        let checkpoint = &sealed.checkpoint;
+    pub fn hold_to(&mut self, signed: &SignedCheckpoint) {
+        let checkpoint = &signed.checkpoint;
         let name = format!("checkpoint {}", checkpoint.number);
-        let heads: Vec<Head> = checkpoint::of(&sealed.heads, self.only).copied().collect();
+        let heads: Vec<ConversationHead> = checkpoint::of(&signed.heads, self.only).copied().collect();
         let mut known = HashSet::with_capacity(heads.len());
         let mut found = Vec::new();
         for head in heads {
@@ -233,14 +233,14 @@ impl Verifier {
         found.sort();
         for (seq, conversation, problem) in found {
             let subject = subjects::events_of(&checkpoint.region, Some(conversation));
-            self.report.found(Break { seq, subject, problem });
+            self.report.found(ChainBreak { seq, subject, problem });
         }
-        self.report.sealed_by(checkpoint);
+        self.report.signed_by(checkpoint);
     }
 
     /// Describes the difference between a conversation and its head in a checkpoint.
-    fn differs(&mut self, head: &Head, name: &str) -> Option<String> {
-        let Head { conversation, seq, digest, events } = *head;
+    fn differs(&mut self, head: &ConversationHead, name: &str) -> Option<String> {
+        let ConversationHead { conversation, seq, digest, events } = *head;
         let Some(tail) = self.tails.get_mut(&conversation) else {
             if seq < self.begins {
                 self.gone.insert(conversation, *head);

@@ -8,11 +8,11 @@ use uuid::Uuid;
 
 use super::{
     changes::{Change, changes},
-    lanes::{Lane, lane_of},
+    message_view::{MessageView, digest_of},
     replay,
-    seen::{Seen, digest_of},
+    swim_lanes::{SwimLane, lane_of},
     timeline,
-    verify::Verifier,
+    verify::LogVerifier,
 };
 use crate::{domain::Conversation, log::nats::RawMessage, wire::stored};
 
@@ -25,7 +25,7 @@ pub struct EventView {
     pub time: DateTime<Utc>,
     pub stored_at: DateTime<Utc>,
     pub kind: String,
-    pub lane: Lane,
+    pub lane: SwimLane,
     /// A description in one line.
     pub words: String,
     /// The writer: its kind, region and id.
@@ -43,9 +43,9 @@ pub struct EventView {
     pub problem: Option<String>,
 }
 
-impl From<&Seen> for EventView {
-    fn from(seen: &Seen) -> Self {
-        let Seen { raw, digest, event } = seen;
+impl From<&MessageView> for EventView {
+    fn from(seen: &MessageView) -> Self {
+        let MessageView { raw, digest, event } = seen;
         let header = |name: &str| raw.headers.get(name).cloned().unwrap_or_default();
         let kind = header(stored::CE_TYPE);
         let kind = kind.strip_prefix(stored::TYPE_PREFIX).unwrap_or(&kind);
@@ -80,7 +80,8 @@ impl From<&Seen> for EventView {
 /// A state and the changes of each event after it.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct States {
+#[schemars(rename = "States")]
+pub struct StateHistory {
     /// The state before the first of these events.
     #[schemars(with = "Map<String, Value>")]
     pub base: Value,
@@ -99,7 +100,7 @@ pub struct StateStep {
 /// Returns the states from a sequence on.
 ///
 /// `events` are all events of the conversation up to the last one wanted.
-pub fn states(events: &[Seen], from: u64) -> States {
+pub fn states(events: &[MessageView], from: u64) -> StateHistory {
     let mut state = Conversation::default();
     let (mut before, mut steps, mut base) = (json!(state), Vec::new(), None);
     for seen in events {
@@ -118,13 +119,14 @@ pub fn states(events: &[Seen], from: u64) -> States {
         steps.push(StateStep { seq: stored.recorded.seq, changes: changes(&before, &after) });
         before = after;
     }
-    States { base: base.unwrap_or(json!(state)), steps }
+    StateHistory { base: base.unwrap_or(json!(state)), steps }
 }
 
 /// The result of following a conversation's chain of digests.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Chain {
+#[schemars(rename = "Chain")]
+pub struct ChainVerification {
     /// Every event follows from the one before it.
     pub is_intact: bool,
     pub events: u64,
@@ -140,11 +142,11 @@ pub struct Chain {
 }
 
 /// Follows the chain of a whole conversation.
-pub fn follow(messages: &[RawMessage]) -> Chain {
-    let mut verifier = Verifier::default();
+pub fn follow(messages: &[RawMessage]) -> ChainVerification {
+    let mut verifier = LogVerifier::default();
     messages.iter().for_each(|message| verifier.take(message));
     let report = verifier.report;
-    Chain {
+    ChainVerification {
         is_intact: report.broken == 0,
         events: report.events,
         without_digest: report.without_digest,

@@ -1,15 +1,15 @@
 //! The identity of a connection, and its access.
 //!
-//! - [`tokens`]: verifies tokens by the configured mode.   - [`keys`]: the keys that verify them.
+//! - [`tokens`]: verifies tokens by the configured mode.   - [`token_keys`]: the keys that verify them.
 //! - [`widget`]: policies on pages that may open sessions, and their hosts' assertions about users.
 //!
 //! Invariant: a token, a key or the reason why a token was refused never reaches a client; a token never reaches a log.
 
-mod keys;
+mod token_keys;
 mod tokens;
 pub mod widget;
 
-pub use tokens::{TokenError, Verifier};
+pub use tokens::{TokenError, TokenVerifier};
 
 use schemars::JsonSchema;
 use serde::Serialize;

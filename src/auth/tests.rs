@@ -17,9 +17,9 @@ use tokio::{
     sync::Semaphore,
 };
 
-use super::{Principal, Role, TokenError, Verifier, may_reach};
+use super::{Principal, Role, TokenError, TokenVerifier, may_reach};
 use crate::{
-    config::{Auth, AuthMode},
+    config::{AuthConfig, AuthMode},
     domain::conversation::owner_of,
     limits,
 };
@@ -55,17 +55,17 @@ fn hs256(claims: &Value) -> String {
     sign(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(SECRET.as_bytes()))
 }
 
-fn with_secret() -> Auth {
-    Auth { mode: AuthMode::Jwt, hs256_secret: Some(SECRET.into()), ..Auth::default() }
+fn with_secret() -> AuthConfig {
+    AuthConfig { mode: AuthMode::Jwt, hs256_secret: Some(SECRET.into()), ..AuthConfig::default() }
 }
 
-fn verifier(auth: &Auth) -> Verifier {
+fn verifier(auth: &AuthConfig) -> TokenVerifier {
     // Another test may have installed the provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Verifier::new(auth).unwrap()
+    TokenVerifier::new(auth).unwrap()
 }
 
-async fn verify(auth: &Auth, token: &str) -> Result<Principal, TokenError> {
+async fn verify(auth: &AuthConfig, token: &str) -> Result<Principal, TokenError> {
     verifier(auth).verify(token).await
 }
 
@@ -91,8 +91,11 @@ async fn a_valid_token_yields_its_principal() {
 
 #[tokio::test]
 async fn claims_decide_acceptance() {
-    let named =
-        Auth { issuer: Some("https://issuer.example".into()), audience: Some("turnstream".into()), ..with_secret() };
+    let named = AuthConfig {
+        issuer: Some("https://issuer.example".into()),
+        audience: Some("turnstream".into()),
+        ..with_secret()
+    };
     let skew = limits::CLOCK_SKEW_SECS as i64;
     let cases = [
         (json!({}), true),
@@ -139,14 +142,15 @@ async fn claims_decide_acceptance() {
 
 #[tokio::test]
 async fn a_token_does_not_choose_its_algorithm() {
-    let with_rsa = Auth { mode: AuthMode::Jwt, rs256_public_key: Some(RSA_PUBLIC.into()), ..Auth::default() };
+    let with_rsa =
+        AuthConfig { mode: AuthMode::Jwt, rs256_public_key: Some(RSA_PUBLIC.into()), ..AuthConfig::default() };
     let claims = claims(json!({}));
     let rs256 = sign(&Header::new(Algorithm::RS256), &claims, &EncodingKey::from_rsa_pem(RSA.as_bytes()).unwrap());
     assert!(verify(&with_rsa, &rs256).await.is_ok());
-    let one_line = Auth { rs256_public_key: Some(RSA_PUBLIC.replace('\n', "\\n")), ..with_rsa.clone() };
+    let one_line = AuthConfig { rs256_public_key: Some(RSA_PUBLIC.replace('\n', "\\n")), ..with_rsa.clone() };
     assert!(verify(&one_line, &rs256).await.is_ok());
     // A public key wins over a secret.
-    let both = Auth { hs256_secret: Some(SECRET.into()), ..with_rsa.clone() };
+    let both = AuthConfig { hs256_secret: Some(SECRET.into()), ..with_rsa.clone() };
     assert!(verify(&both, &rs256).await.is_ok());
     assert!(verify(&both, &hs256(&claims)).await.is_err());
 
@@ -183,7 +187,7 @@ async fn a_token_does_not_choose_its_algorithm() {
 
 #[tokio::test]
 async fn a_trusted_proxy_passes_claims_on() {
-    let trusted = Auth { mode: AuthMode::Trusted, ..Auth::default() };
+    let trusted = AuthConfig { mode: AuthMode::Trusted, ..AuthConfig::default() };
     let token = |claims: Value| URL_SAFE_NO_PAD.encode(claims.to_string());
     let verified = verify(&trusted, &token(claims(json!({})))).await.unwrap();
     assert_eq!((verified.user.as_str(), verified.org.as_str()), ("user-1", "acme"));
@@ -192,7 +196,7 @@ async fn a_trusted_proxy_passes_claims_on() {
     {
         assert!(verify(&trusted, &refused).await.is_err(), "{refused}");
     }
-    let off = Auth { mode: AuthMode::None, ..Auth::default() };
+    let off = AuthConfig { mode: AuthMode::None, ..AuthConfig::default() };
     assert!(matches!(verify(&off, &token(claims(json!({})))).await, Err(TokenError::NotAccepted)));
 }
 
@@ -251,7 +255,7 @@ async fn an_issuer_publishes_its_keys_and_rotates_them() {
     let secret = EncodingKey::from_secret(SECRET.as_bytes());
     let issuer = Issuer::start(json!([published(&rsa, Algorithm::RS256, "a")])).await;
     let jwks_url = Some(format!("{}/.well-known/jwks.json", issuer.url));
-    let auth = Auth { mode: AuthMode::Jwt, jwks_url, ..Auth::default() };
+    let auth = AuthConfig { mode: AuthMode::Jwt, jwks_url, ..AuthConfig::default() };
     let verifier = verifier(&auth);
 
     assert!(verifier.verify(&signed_by(&rsa, Algorithm::RS256, Some("a"))).await.is_ok());
@@ -285,7 +289,7 @@ async fn a_token_of_a_known_key_never_waits_for_a_slow_issuer() {
     let p256 = EncodingKey::from_ec_pem(P256.as_bytes()).unwrap();
     let issuer = Issuer::start(json!([published(&rsa, Algorithm::RS256, "a")])).await;
     let jwks_url = Some(format!("{}/.well-known/jwks.json", issuer.url));
-    let verifier = Arc::new(verifier(&Auth { mode: AuthMode::Jwt, jwks_url, ..Auth::default() }));
+    let verifier = Arc::new(verifier(&AuthConfig { mode: AuthMode::Jwt, jwks_url, ..AuthConfig::default() }));
     let good = signed_by(&rsa, Algorithm::RS256, Some("a"));
     verifier.verify(&good).await.unwrap();
     verifier.forget_when_keys_were_read();
@@ -328,7 +332,7 @@ async fn unknown_critical_extensions_are_refused() {
 async fn an_issuers_keys_are_found_at_its_well_known_path() {
     let p256 = EncodingKey::from_ec_pem(P256.as_bytes()).unwrap();
     let issuer = Issuer::start(json!([published(&p256, Algorithm::ES256, "a")])).await;
-    let auth = Auth { mode: AuthMode::Smoo, issuer: Some(issuer.url.clone()), ..Auth::default() };
+    let auth = AuthConfig { mode: AuthMode::Smoo, issuer: Some(issuer.url.clone()), ..AuthConfig::default() };
     let verifier = verifier(&auth);
     let mut header = Header::new(Algorithm::ES256);
     header.kid = Some("a".into());
@@ -339,7 +343,8 @@ async fn an_issuers_keys_are_found_at_its_well_known_path() {
 
 #[tokio::test]
 async fn an_unreachable_issuer_is_an_error() {
-    let auth = Auth { mode: AuthMode::Jwt, jwks_url: Some("http://127.0.0.1:1/keys".into()), ..Auth::default() };
+    let auth =
+        AuthConfig { mode: AuthMode::Jwt, jwks_url: Some("http://127.0.0.1:1/keys".into()), ..AuthConfig::default() };
     let p256 = EncodingKey::from_ec_pem(P256.as_bytes()).unwrap();
     let verified = verify(&auth, &signed_by(&p256, Algorithm::ES256, Some("a"))).await;
     assert!(matches!(verified, Err(TokenError::Key(_))), "{verified:?}");

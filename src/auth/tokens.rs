@@ -9,10 +9,10 @@ use serde::Deserialize;
 
 use super::{
     Principal, Role,
-    keys::{Key, KeyError, Keys},
+    token_keys::{TokenKey, TokenKeyError, TokenKeys},
 };
 use crate::{
-    config::{Auth, AuthMode},
+    config::{AuthConfig, AuthMode},
     limits,
 };
 
@@ -34,7 +34,7 @@ pub enum TokenError {
     #[error("the token has expired")]
     Expired,
     #[error("{0}")]
-    Key(#[from] KeyError),
+    Key(#[from] TokenKeyError),
 }
 
 /// The claims of a token. Claims of a wrong type make a malformed token.
@@ -71,19 +71,19 @@ impl Claims {
     }
 }
 
-pub struct Verifier {
+pub struct TokenVerifier {
     mode: AuthMode,
-    keys: Keys,
+    keys: TokenKeys,
     issuer: Option<String>,
     audience: Option<String>,
     strict: bool,
     dev_org: String,
 }
 
-impl Verifier {
+impl TokenVerifier {
     /// Makes a verifier for a configuration. Its keys must be readable.
-    pub fn new(config: &Auth) -> Result<Self, KeyError> {
-        let keys = Keys::new(config)?;
+    pub fn new(config: &AuthConfig) -> Result<Self, TokenKeyError> {
+        let keys = TokenKeys::new(config)?;
         let (issuer, audience) = (config.issuer.clone(), config.audience.clone());
         Ok(Self { mode: config.mode, keys, issuer, audience, strict: config.strict, dev_org: config.dev_org.clone() })
     }
@@ -150,7 +150,7 @@ impl Verifier {
         if has_critical(token) {
             return Err(TokenError::Critical);
         }
-        let Key { algorithm, key } = self.keys.find(header.kid.as_deref()).await?;
+        let TokenKey { algorithm, key } = self.keys.find(header.kid.as_deref()).await?;
         let mut validation = Validation::new(algorithm);
         validation.leeway = limits::CLOCK_SKEW_SECS;
         validation.validate_nbf = true;

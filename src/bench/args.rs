@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::procs::Watched;
+use super::procs::WatchedProcess;
 
 /// Default address of the fake gateway, where servers under test look for it.
 pub const DEFAULT_GATEWAY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9000);
@@ -86,9 +86,9 @@ impl BenchArgs {
     }
 
     /// Returns the processes named by `--pid`.
-    pub fn watched(&self) -> Vec<Watched> {
+    pub fn watched(&self) -> Vec<WatchedProcess> {
         let named = self.pids.iter();
-        named.map(|named| Watched::new(&named.name, named.pid)).collect()
+        named.map(|named| WatchedProcess::new(&named.name, named.pid)).collect()
     }
 
     /// Returns [`BenchArgs::turn_grace`] as a duration.

@@ -20,9 +20,9 @@ use uuid::Uuid;
 
 use super::clock::now_ns;
 use super::fault::{Fault, FaultLog};
-use super::plan::Plan;
-use super::turn::{Tally, Turn};
-use super::wire::{Action, Frame, SessionData};
+use super::plan::TurnPlan;
+use super::turn::{BenchTurn, StreamTally};
+use super::wire::{BenchAction, ReceivedFrame, SessionData};
 
 /// Enough for a burst of coalesced tokens in one read; 2000 idle clients still fit in memory.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
@@ -36,21 +36,21 @@ const SMALL_WINDOW_BYTES: u32 = 4 * 1024;
 
 /// The size of a connection's receive window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Window {
+pub enum ReadWindow {
     Normal,
     /// For a client that will not read: the server soon feels back-pressure.
     Small,
 }
 
 /// The answer to an action.
-pub struct Answer {
+pub struct ActionReply {
     kind: String,
     data: Option<Box<RawValue>>,
     /// Time from before the write to after the read.
     pub took_ns: u64,
 }
 
-impl Answer {
+impl ActionReply {
     /// Parses the answer's data as the action's type.
     pub fn data<T: DeserializeOwned>(&self) -> Result<T, Fault> {
         let data = self.data.as_deref().map_or("null", RawValue::get);
@@ -66,7 +66,7 @@ impl Answer {
     }
 }
 
-pub struct Client {
+pub struct BenchClient {
     socket: WebSocketStream<TcpStream>,
     next_request: u64,
     /// The cursor of the last frame of a turn.
@@ -75,14 +75,14 @@ pub struct Client {
     pub faults: FaultLog,
 }
 
-impl Client {
-    pub async fn connect(url: &str, window: Window) -> Result<Client, Fault> {
-        timeout(CONNECT_TIMEOUT, Client::open(url, window))
+impl BenchClient {
+    pub async fn connect(url: &str, window: ReadWindow) -> Result<BenchClient, Fault> {
+        timeout(CONNECT_TIMEOUT, BenchClient::open(url, window))
             .await
             .unwrap_or_else(|_| Err(Fault::Connect(format!("{url}: timed out"))))
     }
 
-    async fn open(url: &str, window: Window) -> Result<Client, Fault> {
+    async fn open(url: &str, window: ReadWindow) -> Result<BenchClient, Fault> {
         let failed = |why: String| Fault::Connect(format!("{url}: {why}"));
         let uri: Uri = url.parse().map_err(|_| failed("not a URL".to_owned()))?;
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
@@ -96,7 +96,7 @@ impl Client {
             false => TcpSocket::new_v6(),
         };
         let socket = socket.map_err(io_failed)?;
-        if window == Window::Small {
+        if window == ReadWindow::Small {
             socket.set_recv_buffer_size(SMALL_WINDOW_BYTES).map_err(io_failed)?;
         }
         let stream = socket.connect(address).await.map_err(io_failed)?;
@@ -105,11 +105,11 @@ impl Client {
         let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
         let handshake = client_async_with_config(url, stream, Some(config)).await;
         let (socket, _) = handshake.map_err(|error| failed(error.to_string()))?;
-        Ok(Client { socket, next_request: 0, seq: None, faults: FaultLog::default() })
+        Ok(BenchClient { socket, next_request: 0, seq: None, faults: FaultLog::default() })
     }
 
     /// Sends an action and waits for its answer.
-    pub async fn ask(&mut self, action: Action<'_>) -> Result<Answer, Fault> {
+    pub async fn ask(&mut self, action: BenchAction<'_>) -> Result<ActionReply, Fault> {
         self.next_request += 1;
         let request_id = format!("r{}", self.next_request);
         let text = action.text(&request_id);
@@ -119,7 +119,7 @@ impl Client {
         answer.unwrap_or(Err(Fault::Silent("a request")))
     }
 
-    async fn answer_to(&mut self, request_id: &str, sent_ns: u64) -> Result<Answer, Fault> {
+    async fn answer_to(&mut self, request_id: &str, sent_ns: u64) -> Result<ActionReply, Fault> {
         loop {
             let (text, now_ns) = self.receive().await?;
             let frame = parse(&text)?;
@@ -132,12 +132,12 @@ impl Client {
             }
             let kind = frame.kind.into_owned();
             let data = frame.data.map(RawValue::to_owned);
-            return Ok(Answer { kind, data, took_ns: now_ns.saturating_sub(sent_ns) });
+            return Ok(ActionReply { kind, data, took_ns: now_ns.saturating_sub(sent_ns) });
         }
     }
 
     pub async fn create_session(&mut self, agent: &str) -> Result<(SessionData, u64), Fault> {
-        let create = Action::CreateConversationSession { agent_id: agent, user_name: "Bench" };
+        let create = BenchAction::CreateConversationSession { agent_id: agent, user_name: "Bench" };
         let answer = self.ask(create).await?;
         answer.must_be("immediate_response")?;
         let session: SessionData = answer.data()?;
@@ -149,11 +149,16 @@ impl Client {
     }
 
     /// Sends `plan` as a message without reading anything.
-    pub async fn start_turn(&mut self, session: &str, plan: Plan, tally: &Arc<Tally>) -> Result<Turn, Fault> {
+    pub async fn start_turn(
+        &mut self,
+        session: &str,
+        plan: TurnPlan,
+        tally: &Arc<StreamTally>,
+    ) -> Result<BenchTurn, Fault> {
         let message = plan.to_string();
-        let send = Action::SendMessage { session_id: session, message: &message };
+        let send = BenchAction::SendMessage { session_id: session, message: &message };
         let text = send.text(&plan.id.to_string());
-        let turn = Turn::new(plan, now_ns(), Arc::clone(tally));
+        let turn = BenchTurn::new(plan, now_ns(), Arc::clone(tally));
         self.send(text).await?;
         Ok(turn)
     }
@@ -162,10 +167,10 @@ impl Client {
     pub async fn turn(
         &mut self,
         session: &str,
-        plan: Plan,
-        tally: &Arc<Tally>,
+        plan: TurnPlan,
+        tally: &Arc<StreamTally>,
         grace: Duration,
-    ) -> Result<Turn, Fault> {
+    ) -> Result<BenchTurn, Fault> {
         let turn = self.start_turn(session, plan, tally).await?;
         let pace = plan.tokens.checked_div(plan.rate).unwrap_or(0);
         let limit = Duration::from_secs(u64::from(pace)) + grace;
@@ -180,7 +185,7 @@ impl Client {
     }
 
     /// Reads a turn until it has this many tokens, or has ended.
-    pub async fn read_tokens(&mut self, turn: &mut Turn, tokens: usize, limit: Duration) -> Result<(), Fault> {
+    pub async fn read_tokens(&mut self, turn: &mut BenchTurn, tokens: usize, limit: Duration) -> Result<(), Fault> {
         let reading = async {
             while turn.ended_ns.is_none() && turn.token_delays_ns.len() < tokens {
                 let (text, now_ns) = self.receive().await?;
@@ -197,7 +202,7 @@ impl Client {
     }
 
     /// Reads until every turn has ended, or until `limit`; both are `Ok`.
-    pub async fn read_turns(&mut self, turns: &mut HashMap<Uuid, Turn>, limit: Duration) -> Result<(), Fault> {
+    pub async fn read_turns(&mut self, turns: &mut HashMap<Uuid, BenchTurn>, limit: Duration) -> Result<(), Fault> {
         let mut open = turns.values().filter(|turn| turn.ended_ns.is_none()).count();
         let reading = async {
             while open > 0 {
@@ -260,12 +265,12 @@ impl Client {
         }
     }
 
-    fn unasked(&mut self, frame: &Frame<'_>) {
+    fn unasked(&mut self, frame: &ReceivedFrame<'_>) {
         self.faults.add(&unasked_fault(frame));
     }
 }
 
-fn unasked_fault(frame: &Frame<'_>) -> Fault {
+fn unasked_fault(frame: &ReceivedFrame<'_>) -> Fault {
     // Here only turns have UUIDs as request ids, and frames of an awaited turn do not come here.
     let is_turn = frame.request_id.as_deref().is_some_and(|id| Uuid::parse_str(id).is_ok());
     match is_turn {
@@ -274,6 +279,6 @@ fn unasked_fault(frame: &Frame<'_>) -> Fault {
     }
 }
 
-fn parse(text: &str) -> Result<Frame<'_>, Fault> {
+fn parse(text: &str) -> Result<ReceivedFrame<'_>, Fault> {
     serde_json::from_str(text).map_err(|error| Fault::BadAnswer(error.to_string()))
 }

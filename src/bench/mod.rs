@@ -39,21 +39,21 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use uuid::Uuid;
 
 pub use self::args::BenchArgs;
-use self::client::{Client, Window};
+use self::client::{BenchClient, ReadWindow};
 use self::fault::Fault;
-use self::gateway::{Gateway, GatewayLog};
-use self::procs::Watched;
+use self::gateway::{FakeGateway, GatewayLog};
+use self::procs::WatchedProcess;
 use self::product::Product;
-use self::report::Report;
-use self::users::Users;
+use self::report::BenchReport;
+use self::users::TokenMinter;
 
 /// The shared state of the scenarios.
 struct Bench {
     args: BenchArgs,
     targets: Vec<String>,
-    watched: Vec<Watched>,
+    watched: Vec<WatchedProcess>,
     gateway: Arc<GatewayLog>,
-    users: Users,
+    users: TokenMinter,
     /// The agent of all sessions.
     agent: String,
     connections_made: AtomicUsize,
@@ -63,15 +63,15 @@ impl Bench {
     fn new(
         args: BenchArgs,
         targets: Vec<String>,
-        watched: Vec<Watched>,
-        gateway: &Gateway,
+        watched: Vec<WatchedProcess>,
+        gateway: &FakeGateway,
         secret: Option<String>,
     ) -> Bench {
         Bench {
             args,
             targets,
             watched,
-            users: Users(secret),
+            users: TokenMinter(secret),
             gateway: Arc::clone(&gateway.log),
             agent: Uuid::new_v4().to_string(),
             connections_made: AtomicUsize::new(0),
@@ -79,14 +79,14 @@ impl Bench {
     }
 
     /// Connects to the next edge, round-robin.
-    async fn connect(&self, window: Window) -> Result<Client, Fault> {
-        Client::connect(self.target(), window).await
+    async fn connect(&self, window: ReadWindow) -> Result<BenchClient, Fault> {
+        BenchClient::connect(self.target(), window).await
     }
 
     /// Connects as one of many users, with the resume extension.
-    async fn connect_as(&self, user: usize) -> Result<Client, Fault> {
+    async fn connect_as(&self, user: usize) -> Result<BenchClient, Fault> {
         let token = self.users.token(user).map(|token| format!("&token={token}")).unwrap_or_default();
-        Client::connect(&format!("{}?v=resume{token}", self.target()), Window::Normal).await
+        BenchClient::connect(&format!("{}?v=resume{token}", self.target()), ReadWindow::Normal).await
     }
 
     /// Returns the next edge's URL, round-robin.
@@ -106,7 +106,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
     let is_spawning = args.urls.is_empty() && !args.gateway_only;
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let default = if is_spawning { any_port } else { args::DEFAULT_GATEWAY };
-    let gateway = Gateway::start(args.gateway_listen.unwrap_or(default))?;
+    let gateway = FakeGateway::start(args.gateway_listen.unwrap_or(default))?;
     // From here on the product never outlives the bench: a signal during its start takes effect once it runs.
     let mut interrupts = Interrupts::new()?;
     if args.gateway_only {
@@ -134,7 +134,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
     if let Some(product) = product {
         product.stop().await;
     }
-    let report = Report::new(bench.targets, measured?);
+    let report = BenchReport::new(bench.targets, measured?);
     publish(&report, bench.args.json.as_deref())?;
     match report.errors {
         0 => Ok(()),
@@ -143,7 +143,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
 }
 
 /// Prints the table and writes the JSON. If the JSON goes to standard output, the table goes to standard error.
-fn publish(report: &Report, json: Option<&Path>) -> anyhow::Result<()> {
+fn publish(report: &BenchReport, json: Option<&Path>) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(report)?;
     match json {
         Some(path) if path == Path::new("-") => {

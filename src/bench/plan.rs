@@ -1,7 +1,7 @@
 //! The plan of a turn's output: written into the user's message by the client, read back by the fake gateway, and checked token
 //! by token on arrival.
 //!
-//! Contract: `Plan::find` finds the output of `Plan`'s `Display` in any text around it; `marks` finds the output of
+//! Contract: `TurnPlan::find` finds the output of `TurnPlan`'s `Display` in any text around it; `marks` finds the output of
 //! `write_token` in any run of tokens.
 
 use std::fmt::{self, Write};
@@ -16,7 +16,7 @@ const RADIX: u32 = 36;
 
 /// The output of one turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct TurnPlan {
     /// The turn's id in the gateway's records, and its request id.
     pub id: Uuid,
     pub tokens: u32,
@@ -26,16 +26,16 @@ pub struct Plan {
     pub pad: u32,
 }
 
-impl Plan {
+impl TurnPlan {
     /// Creates a plan with a fresh id.
-    pub fn new(tokens: u32, rate: u32) -> Plan {
-        Plan { id: Uuid::new_v4(), tokens, rate, pad: 0 }
+    pub fn new(tokens: u32, rate: u32) -> TurnPlan {
+        TurnPlan { id: Uuid::new_v4(), tokens, rate, pad: 0 }
     }
 
     /// Reads the last plan in `text`.
-    pub fn find(text: &str) -> Option<Plan> {
+    pub fn find(text: &str) -> Option<TurnPlan> {
         let start = text.rfind(&format!("{WORD} id="))?;
-        let mut plan = Plan { id: Uuid::nil(), tokens: 0, rate: 0, pad: 0 };
+        let mut plan = TurnPlan { id: Uuid::nil(), tokens: 0, rate: 0, pad: 0 };
         for word in text[start + WORD.len()..].split_whitespace() {
             let Some((key, value)) = word.split_once('=') else { break };
             match key {
@@ -50,9 +50,9 @@ impl Plan {
     }
 }
 
-impl fmt::Display for Plan {
+impl fmt::Display for TurnPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan { id, tokens, rate, pad } = self;
+        let TurnPlan { id, tokens, rate, pad } = self;
         write!(f, "{WORD} id={id} tokens={tokens} rate={rate} pad={pad}")
     }
 }
@@ -82,18 +82,18 @@ pub fn write_token(out: &mut String, index: u32, sent_ns: u64, pad: u32) {
 
 /// An arrived token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct TokenArrival {
     pub index: u32,
     pub sent_ns: u64,
 }
 
 /// Parses the tokens in `text`; `None` = a word that is not a token.
-pub fn marks(text: &str) -> impl Iterator<Item = Option<Mark>> {
+pub fn marks(text: &str) -> impl Iterator<Item = Option<TokenArrival>> {
     text.split_ascii_whitespace().map(|word| {
         let mut parts = word.strip_prefix('t')?.splitn(3, ':');
         let index = parts.next()?.parse().ok()?;
         let sent_ns = u64::from_str_radix(parts.next()?, RADIX).ok()?;
-        Some(Mark { index, sent_ns })
+        Some(TokenArrival { index, sent_ns })
     })
 }
 
@@ -103,11 +103,11 @@ mod tests {
 
     #[test]
     fn a_plan_is_found_in_the_servers_prompt() {
-        let plan = Plan { pad: 7, ..Plan::new(100, 20) };
-        assert_eq!(Plan::find(&plan.to_string()), Some(plan));
+        let plan = TurnPlan { pad: 7, ..TurnPlan::new(100, 20) };
+        assert_eq!(TurnPlan::find(&plan.to_string()), Some(plan));
         let wrapped = format!("Relevant: bench id=x\n\nQuestion: {plan}\nAnswer briefly = yes");
-        assert_eq!(Plan::find(&wrapped), Some(plan));
-        assert_eq!(Plan::find("how long is your return window?"), None);
+        assert_eq!(TurnPlan::find(&wrapped), Some(plan));
+        assert_eq!(TurnPlan::find("how long is your return window?"), None);
     }
 
     #[test]
@@ -116,7 +116,7 @@ mod tests {
         write_token(&mut text, 0, 0, 0);
         write_token(&mut text, 41, 123_456_789_012, 5);
         write_token(&mut text, 42, u64::MAX, 0);
-        let mark = |index, sent_ns| Some(Mark { index, sent_ns });
+        let mark = |index, sent_ns| Some(TokenArrival { index, sent_ns });
         let expected = [mark(0, 0), mark(41, 123_456_789_012), mark(42, u64::MAX)];
         assert_eq!(marks(&text).collect::<Vec<_>>(), expected);
         assert_eq!(marks(" t1 x2:5").collect::<Vec<_>>(), [None, None]);

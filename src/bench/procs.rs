@@ -22,14 +22,14 @@ const TICK_MS: u64 = 10;
 const PEAK_PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Watched {
+pub struct WatchedProcess {
     pub name: String,
     pub pid: u32,
 }
 
-impl Watched {
-    pub fn new(name: &str, pid: u32) -> Watched {
-        Watched { name: name.to_owned(), pid }
+impl WatchedProcess {
+    pub fn new(name: &str, pid: u32) -> WatchedProcess {
+        WatchedProcess { name: name.to_owned(), pid }
     }
 }
 
@@ -61,22 +61,22 @@ impl WindowUse {
 }
 
 #[derive(Clone, Copy)]
-struct Usage {
+struct CpuUsage {
     cpu_ms: u64,
     rss_kib: u64,
 }
 
 /// A running measurement.
-pub struct Window {
+pub struct MeasureWindow {
     started_ns: u64,
-    before: Vec<(Watched, Option<Usage>)>,
+    before: Vec<(WatchedProcess, Option<CpuUsage>)>,
     own_before_ms: u64,
 }
 
-impl Window {
-    pub fn open(watched: &[Watched]) -> Window {
+impl MeasureWindow {
+    pub fn open(watched: &[WatchedProcess]) -> MeasureWindow {
         let before = watched.iter().map(|process| (process.clone(), usage(process.pid)));
-        Window {
+        MeasureWindow {
             before: before.collect(),
             own_before_ms: cpu_ms(std::process::id()).unwrap_or_default(),
             started_ns: now_ns(),
@@ -106,14 +106,14 @@ impl Window {
 }
 
 /// Samples the memory of processes and keeps each one's highest value.
-pub struct Peak {
+pub struct PeakMemory {
     base_kib: Vec<u64>,
     highest_kib: Arc<Vec<AtomicU64>>,
     sampler: JoinHandle<()>,
 }
 
-impl Peak {
-    pub fn start(watched: &[Watched]) -> Peak {
+impl PeakMemory {
+    pub fn start(watched: &[WatchedProcess]) -> PeakMemory {
         let watched = watched.to_vec();
         let base_kib = rss_kib(&watched);
         let start = base_kib.iter().copied().map(AtomicU64::new);
@@ -127,7 +127,7 @@ impl Peak {
                 sleep(PEAK_PAUSE).await;
             }
         };
-        Peak { base_kib, highest_kib, sampler: tokio::spawn(sampling) }
+        PeakMemory { base_kib, highest_kib, sampler: tokio::spawn(sampling) }
     }
 
     /// Returns the growth of each process from the start to its peak.
@@ -137,29 +137,29 @@ impl Peak {
     }
 }
 
-impl Drop for Peak {
+impl Drop for PeakMemory {
     fn drop(&mut self) {
         self.sampler.abort();
     }
 }
 
-fn rss_kib(watched: &[Watched]) -> Vec<u64> {
+fn rss_kib(watched: &[WatchedProcess]) -> Vec<u64> {
     let rss = watched.iter().map(|process| usage(process.pid).map(|usage| usage.rss_kib));
     rss.map(Option::unwrap_or_default).collect()
 }
 
 /// Returns the CPU time of the watched processes since they started.
-pub fn total_cpu_ms(watched: &[Watched]) -> u64 {
+pub fn total_cpu_ms(watched: &[WatchedProcess]) -> u64 {
     watched.iter().filter_map(|process| cpu_ms(process.pid)).sum()
 }
 
 /// Returns the direct children of a process, with their names.
-pub fn children(parent: u32) -> Vec<Watched> {
+pub fn children(parent: u32) -> Vec<WatchedProcess> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let found = pids.filter_map(|pid: u32| {
         let stat = Stat::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
-        (stat.parent == parent).then(|| Watched::new(&stat.name, pid))
+        (stat.parent == parent).then(|| WatchedProcess::new(&stat.name, pid))
     });
     found.collect()
 }
@@ -171,12 +171,12 @@ pub fn open_files_limit() -> Option<usize> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-fn usage(pid: u32) -> Option<Usage> {
+fn usage(pid: u32) -> Option<CpuUsage> {
     // The roll-up is exact; only the status line is readable for other users' processes.
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok();
     let rss = rollup.and_then(|text| kib_line(&text, "Rss:"));
     let status = || kib_line(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmRSS:");
-    Some(Usage { cpu_ms: cpu_ms(pid)?, rss_kib: rss.or_else(status)? })
+    Some(CpuUsage { cpu_ms: cpu_ms(pid)?, rss_kib: rss.or_else(status)? })
 }
 
 fn cpu_ms(pid: u32) -> Option<u64> {
@@ -222,11 +222,11 @@ mod tests {
 
     #[test]
     fn the_own_process_is_sampled_and_a_missing_one_is_a_fault() {
-        let own = Watched::new("own", std::process::id());
-        let used = Window::open(std::slice::from_ref(&own)).close();
+        let own = WatchedProcess::new("own", std::process::id());
+        let used = MeasureWindow::open(std::slice::from_ref(&own)).close();
         assert!(used.processes[0].rss_after_kib > 0);
-        let gone = Watched::new("gone", u32::MAX);
-        let used = Window::open(&[gone]).close();
+        let gone = WatchedProcess::new("gone", u32::MAX);
+        let used = MeasureWindow::open(&[gone]).close();
         assert_eq!(used.faults, [Fault::ProcessGone("gone".to_owned())]);
     }
 }

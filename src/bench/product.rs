@@ -15,7 +15,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use super::procs::{self, Watched};
+use super::procs::{self, WatchedProcess};
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -74,8 +74,8 @@ impl Product {
     }
 
     /// Returns the product (edge and worker in one process) and its child, the NATS server.
-    pub fn watched(&self) -> Vec<Watched> {
-        let mut all = vec![Watched::new("turnstream", self.pid)];
+    pub fn watched(&self) -> Vec<WatchedProcess> {
+        let mut all = vec![WatchedProcess::new("turnstream", self.pid)];
         all.extend(procs::children(self.pid));
         all
     }

@@ -8,15 +8,15 @@ use tokio::task::JoinHandle;
 const TICK: Duration = Duration::from_millis(500);
 
 /// A progress line, shown until dropped.
-pub struct Progress {
+pub struct ProgressLine {
     ticker: Option<JoinHandle<()>>,
 }
 
-impl Progress {
+impl ProgressLine {
     /// Shows a line `label 3/10 s`.
-    pub fn start(label: &str, seconds: f64) -> Progress {
+    pub fn start(label: &str, seconds: f64) -> ProgressLine {
         if !stderr().is_terminal() {
-            return Progress { ticker: None };
+            return ProgressLine { ticker: None };
         }
         let label = label.to_owned();
         let started = Instant::now();
@@ -26,11 +26,11 @@ impl Progress {
                 tokio::time::sleep(TICK).await;
             }
         };
-        Progress { ticker: Some(tokio::spawn(ticking)) }
+        ProgressLine { ticker: Some(tokio::spawn(ticking)) }
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         if let Some(ticker) = self.ticker.take() {
             ticker.abort();

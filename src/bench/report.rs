@@ -60,7 +60,7 @@ pub struct Quantiles {
 
 /// The result of one scenario, or of one variant of it.
 #[derive(Debug, Default, Serialize)]
-pub struct Outcome {
+pub struct ScenarioOutcome {
     pub scenario: String,
     pub settings: BTreeMap<&'static str, u64>,
     pub seconds: f64,
@@ -75,30 +75,30 @@ pub struct Outcome {
     pub first_errors: Vec<String>,
 }
 
-impl Outcome {
-    pub fn new(scenario: &str) -> Outcome {
-        Outcome { scenario: scenario.to_owned(), ..Outcome::default() }
+impl ScenarioOutcome {
+    pub fn new(scenario: &str) -> ScenarioOutcome {
+        ScenarioOutcome { scenario: scenario.to_owned(), ..ScenarioOutcome::default() }
     }
 
     /// Creates the outcome of a scenario that could not be run.
-    pub fn failed(scenario: &str, why: &anyhow::Error) -> Outcome {
-        let mut outcome = Outcome::new(scenario);
+    pub fn failed(scenario: &str, why: &anyhow::Error) -> ScenarioOutcome {
+        let mut outcome = ScenarioOutcome::new(scenario);
         outcome.errors = 1;
         outcome.first_errors.push(format!("{why:#}"));
         outcome
     }
 
-    pub fn set(&mut self, name: &'static str, value: u64) -> &mut Outcome {
+    pub fn set(&mut self, name: &'static str, value: u64) -> &mut ScenarioOutcome {
         self.settings.insert(name, value);
         self
     }
 
-    pub fn figure(&mut self, name: &str, value: f64) -> &mut Outcome {
+    pub fn figure(&mut self, name: &str, value: f64) -> &mut ScenarioOutcome {
         self.figures.insert(name.to_owned(), value);
         self
     }
 
-    pub fn latency(&mut self, name: &'static str, samples: &Samples) -> &mut Outcome {
+    pub fn latency(&mut self, name: &'static str, samples: &Samples) -> &mut ScenarioOutcome {
         if let Some(quantiles) = samples.quantiles() {
             self.latencies.insert(name, quantiles);
         }
@@ -106,7 +106,7 @@ impl Outcome {
     }
 
     /// Sets the figures of a measured window with `count` requests, turns or connections.
-    pub fn window(&mut self, used: WindowUse, count: u64) -> &mut Outcome {
+    pub fn window(&mut self, used: WindowUse, count: u64) -> &mut ScenarioOutcome {
         self.seconds = used.seconds;
         self.count = count;
         self.rate_per_s = ratio(count as f64, used.seconds);
@@ -137,20 +137,20 @@ pub fn ratio(part: f64, whole: f64) -> f64 {
 
 /// The results of one run.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct BenchReport {
     pub targets: Vec<String>,
-    pub scenarios: Vec<Outcome>,
+    pub scenarios: Vec<ScenarioOutcome>,
     pub errors: u64,
 }
 
-impl Report {
-    pub fn new(targets: Vec<String>, scenarios: Vec<Outcome>) -> Report {
+impl BenchReport {
+    pub fn new(targets: Vec<String>, scenarios: Vec<ScenarioOutcome>) -> BenchReport {
         let errors = scenarios.iter().map(|outcome| outcome.errors).sum();
-        Report { targets, scenarios, errors }
+        BenchReport { targets, scenarios, errors }
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for BenchReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "targets: {}", self.targets.join(", "))?;
         self.scenarios.iter().try_for_each(|outcome| outcome.write(f))?;
@@ -158,7 +158,7 @@ impl fmt::Display for Report {
     }
 }
 
-impl Outcome {
+impl ScenarioOutcome {
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let settings = self.settings.iter().fold(String::new(), |mut text, (name, value)| {
             // Writing to a String cannot fail.

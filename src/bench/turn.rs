@@ -7,20 +7,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::fault::Fault;
-use super::plan::{Plan, marks};
-use super::wire::{Frame, ReplyData};
+use super::plan::{TurnPlan, marks};
+use super::wire::{ReceivedFrame, ReplyData};
 
 /// Tokens and frames that all streams of a load have received so far.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct StreamTally {
     pub tokens: AtomicU64,
     pub frames: AtomicU64,
 }
 
 /// A turn being read, with the times of its frames and its faults.
 #[derive(Debug)]
-pub struct Turn {
-    pub plan: Plan,
+pub struct BenchTurn {
+    pub plan: TurnPlan,
     pub sent_ns: u64,
     pub accepted_ns: Option<u64>,
     pub first_token_ns: Option<u64>,
@@ -31,13 +31,13 @@ pub struct Turn {
     next_index: u32,
     streamed: String,
     reply: Option<String>,
-    tally: Arc<Tally>,
+    tally: Arc<StreamTally>,
 }
 
-impl Turn {
+impl BenchTurn {
     /// Creates a turn before its message is sent.
-    pub fn new(plan: Plan, sent_ns: u64, tally: Arc<Tally>) -> Turn {
-        Turn {
+    pub fn new(plan: TurnPlan, sent_ns: u64, tally: Arc<StreamTally>) -> BenchTurn {
+        BenchTurn {
             plan,
             sent_ns,
             accepted_ns: None,
@@ -53,7 +53,7 @@ impl Turn {
     }
 
     /// Takes one frame of this turn that was read at `now_ns`.
-    pub fn take(&mut self, frame: &Frame<'_>, now_ns: u64) {
+    pub fn take(&mut self, frame: &ReceivedFrame<'_>, now_ns: u64) {
         if self.ended_ns.is_some() {
             self.faults.push(Fault::AfterTerminal(frame.kind.to_string()));
             return;
@@ -95,7 +95,7 @@ impl Turn {
         self.faults.push(fault);
     }
 
-    fn accept(&mut self, frame: &Frame<'_>, now_ns: u64) {
+    fn accept(&mut self, frame: &ReceivedFrame<'_>, now_ns: u64) {
         if self.accepted_ns.is_some() {
             self.faults.push(Fault::Unexpected("a second 202".to_owned()));
         } else if frame.status != Some(202) {
@@ -130,7 +130,7 @@ impl Turn {
         self.tally.frames.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn take_reply(&mut self, frame: &Frame<'_>, now_ns: u64) {
+    fn take_reply(&mut self, frame: &ReceivedFrame<'_>, now_ns: u64) {
         self.ended_ns = Some(now_ns);
         let reply = frame.data.map(|data| serde_json::from_str::<ReplyData>(data.get()));
         match reply {

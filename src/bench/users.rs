@@ -9,9 +9,9 @@ const ORGANISATION: &str = "bench";
 const EXPIRES: u64 = 4_102_444_800;
 
 /// The signing secret of a product started for the run; `None` = all users are anonymous.
-pub struct Users(pub Option<String>);
+pub struct TokenMinter(pub Option<String>);
 
-impl Users {
+impl TokenMinter {
     /// Returns the token of a user, if the secret is known.
     pub fn token(&self, number: usize) -> Option<String> {
         let key = EncodingKey::from_secret(self.0.as_deref()?.as_bytes());

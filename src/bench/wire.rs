@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 /// An action of a client.
 #[derive(Clone, Copy, Serialize)]
 #[serde(tag = "action", rename_all = "snake_case", rename_all_fields = "camelCase")]
-pub enum Action<'a> {
+pub enum BenchAction<'a> {
     Ping,
     CreateConversationSession {
         agent_id: &'a str,
@@ -42,24 +42,24 @@ pub enum Action<'a> {
     },
 }
 
-impl Action<'_> {
+impl BenchAction<'_> {
     /// Returns the action's JSON text under this request id.
     pub fn text(&self, request_id: &str) -> String {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
-        struct Request<'a> {
+        struct BenchRequest<'a> {
             request_id: &'a str,
             #[serde(flatten)]
-            action: Action<'a>,
+            action: BenchAction<'a>,
         }
         // Strings and numbers always serialise.
-        serde_json::to_string(&Request { request_id, action: *self }).unwrap_or_default()
+        serde_json::to_string(&BenchRequest { request_id, action: *self }).unwrap_or_default()
     }
 }
 
 /// A frame as received.
 #[derive(Deserialize)]
-pub struct Frame<'a> {
+pub struct ReceivedFrame<'a> {
     #[serde(borrow, rename = "type")]
     pub kind: Cow<'a, str>,
     #[serde(rename = "requestId")]

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
 use crate::{
-    agents::{AgentConfig, Store, store::Entry},
+    agents::{AgentConfig, AgentStore, store::AgentEntry},
     app,
     auth::REFERENCE_ORG,
     config::Config,
@@ -22,14 +22,14 @@ pub enum Agent {
     /// Write a new version of an agent's configuration.
     Put {
         #[command(flatten)]
-        of: Of,
+        of: AgentSelector,
         /// A JSON file, or - for standard input.
         file: PathBuf,
     },
     /// Print an agent's configuration.
     Get {
         #[command(flatten)]
-        of: Of,
+        of: AgentSelector,
     },
     /// List the configured agents.
     List {
@@ -40,7 +40,7 @@ pub enum Agent {
     /// Delete an agent's configuration; running turns keep theirs.
     Delete {
         #[command(flatten)]
-        of: Of,
+        of: AgentSelector,
     },
     /// Check a configuration without writing it; exit code 1 if it is invalid.
     Check {
@@ -51,7 +51,7 @@ pub enum Agent {
 
 /// The agent and its organisation.
 #[derive(Args)]
-pub struct Of {
+pub struct AgentSelector {
     /// The agent's id; the configuration of `default` applies to agents of the organisation that have none.
     agent: String,
     /// The organisation.
@@ -66,21 +66,22 @@ pub async fn run(command: Agent, config: &Config) -> anyhow::Result<()> {
         println!("{}: valid", file.display());
         return Ok(());
     }
-    let bus = app::connect(config, "agent").await?;
-    let store = Store::new(NatsLog::new(bus.client.clone()));
+    let nats = app::connect(config, "agent").await?;
+    let store = AgentStore::new(NatsLog::new(nats.client.clone()));
     match command {
-        Agent::Put { of: Of { agent, org }, file } => {
+        Agent::Put { of: AgentSelector { agent, org }, file } => {
             let configured = read(&file)?;
             if agent.trim().is_empty() || org.trim().is_empty() {
                 bail!("the names of the agent and the organisation must not be blank");
             }
             if let Some(pool) = &configured.pool
-                && !streams::has_pool(&bus.client, &config.regions.home, pool).await?
+                && !streams::has_pool(&nats.client, &config.regions.home, pool).await?
             {
                 bail!("there is no worker pool `{pool}`: define its consumer first (see streams/README.md)");
             }
             if configured.widget.is_some() {
-                let has_policy = |entry: &Entry| entry.config.as_ref().is_some_and(|config| config.widget.is_some());
+                let has_policy =
+                    |entry: &AgentEntry| entry.config.as_ref().is_some_and(|config| config.widget.is_some());
                 let others = store.list().await?;
                 if let Some(other) = others.iter().find(|e| e.agent == agent && e.org != org && has_policy(e)) {
                     bail!("`{}` has an agent `{agent}` with a widget; visitors name the agent alone", other.org);
@@ -89,7 +90,7 @@ pub async fn run(command: Agent, config: &Config) -> anyhow::Result<()> {
             let revision = store.put(&org, &agent, &configured).await?;
             println!("{org}/{agent} revision {revision}");
         }
-        Agent::Get { of: Of { agent, org } } => {
+        Agent::Get { of: AgentSelector { agent, org } } => {
             let entry = store.get(&org, &agent).await?;
             let Some((revision, found)) = entry.and_then(|entry| Some((entry.revision, entry.config?))) else {
                 bail!("{org}/{agent} is not configured");
@@ -104,7 +105,7 @@ pub async fn run(command: Agent, config: &Config) -> anyhow::Result<()> {
                 println!("{}/{}\trevision {}\t{name}", entry.org, entry.agent, entry.revision);
             }
         }
-        Agent::Delete { of: Of { agent, org } } => {
+        Agent::Delete { of: AgentSelector { agent, org } } => {
             if store.get(&org, &agent).await?.and_then(|entry| entry.config).is_none() {
                 bail!("{org}/{agent} is not configured");
             }

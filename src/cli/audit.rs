@@ -3,20 +3,21 @@
 use clap::Subcommand;
 
 use super::{
+    checkpoint::{CheckpointArgs, Keygen},
     export::Export,
-    report::{self, Report},
-    seal::{Keygen, Seal},
-    verify::Verify,
+    report::{self, ReportArgs},
+    verify::VerifyArgs,
 };
 
 /// Prove that the log was not changed, and export it as evidence.
 #[derive(Subcommand)]
 pub enum Audit {
-    Verify(Verify),
+    Verify(VerifyArgs),
     Keygen(Keygen),
-    Seal(Seal),
+    #[command(alias = "seal")]
+    Checkpoint(CheckpointArgs),
     Export(Export),
-    Report(Report),
+    Report(ReportArgs),
 }
 
 /// Runs a command of `turnstream audit`.
@@ -24,7 +25,7 @@ pub async fn audit(command: Audit) -> anyhow::Result<()> {
     match command {
         Audit::Verify(args) => args.run().await,
         Audit::Keygen(args) => args.run(),
-        Audit::Seal(args) => args.run(&super::load()?).await,
+        Audit::Checkpoint(args) => args.run(&super::load()?).await,
         Audit::Export(args) => args.run(&super::load()?).await,
         Audit::Report(args) => report::report(args, &super::load()?).await,
     }

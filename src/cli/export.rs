@@ -12,15 +12,15 @@ use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use uuid::Uuid;
 
-use super::seal::{self, Every};
+use super::checkpoint::{self, Interval};
 use crate::{
     app,
     audit::{
-        export::{Form, Options, Progress, bundle, manifest::Filter, part::Part},
+        event_reader::EventReader,
+        export::{ExportFormat, ExportOptions, ExportProgress, bundle, manifest::ExportFilter, part::ExportPart},
         keys::PublicKey,
-        open::Opener,
         redact::Redaction,
-        replay::Point,
+        replay::ReplayPoint,
     },
     config::Config,
     log::nats::NatsLog,
@@ -45,17 +45,17 @@ pub struct Export {
     org: Option<String>,
     /// From this sequence, or from this time of storing (RFC 3339) on.
     #[arg(long, value_name = "SEQ|TIME")]
-    since: Option<Point>,
+    since: Option<ReplayPoint>,
     /// Up to this sequence, or up to this time of storing.
     #[arg(long, value_name = "SEQ|TIME")]
-    until: Option<Point>,
+    until: Option<ReplayPoint>,
     /// Decrypt payloads; needs the master key. Erased payloads stay as they are stored. Redaction
     /// (SMOOTH_AGENT_REDACT_ARGUMENTS) implies it.
     #[arg(long)]
     open: bool,
     /// Repeat at this interval until stopped: `1h`.
     #[arg(long, value_name = "TIME")]
-    every: Option<Every>,
+    every: Option<Interval>,
     /// The public key to put into a bundle [default: that of SMOOTH_AGENT_AUDIT_KEY_FILE].
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
@@ -89,14 +89,16 @@ impl Export {
         if is_file && self.every.is_some() {
             bail!("--every needs an export to a folder");
         }
-        let bus = app::connect(config, "auditor").await?;
-        let log = NatsLog::new(bus.client.clone());
-        let opener = match !bundle && (self.open || !config.privacy.redact.is_empty()) {
-            true => Some(Opener::new(app::log(config, &bus).await?, Redaction::new(config.privacy.redact.clone()))),
+        let nats = app::connect(config, "auditor").await?;
+        let log = NatsLog::new(nats.client.clone());
+        let event_reader = match !bundle && (self.open || !config.privacy.redact.is_empty()) {
+            true => {
+                Some(EventReader::new(app::log(config, &nats).await?, Redaction::new(config.privacy.redact.clone())))
+            }
             false => None,
         };
-        let options = self.options(&config.regions.home, opener);
-        let Some(Every(every)) = self.every else { return self.once(config, &log, &options).await };
+        let options = self.options(&config.regions.home, event_reader);
+        let Some(Interval(every)) = self.every else { return self.once(config, &log, &options).await };
         let stop = app::StopSignal::new()?;
         tokio::select! {
             () = self.for_ever(config, &log, &options, every) => {}
@@ -105,7 +107,7 @@ impl Export {
         Ok(())
     }
 
-    async fn for_ever(&self, config: &Config, log: &NatsLog, options: &Options, every: Duration) {
+    async fn for_ever(&self, config: &Config, log: &NatsLog, options: &ExportOptions, every: Duration) {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -116,7 +118,7 @@ impl Export {
         }
     }
 
-    async fn once(&self, config: &Config, log: &NatsLog, options: &Options) -> anyhow::Result<()> {
+    async fn once(&self, config: &Config, log: &NatsLog, options: &ExportOptions) -> anyhow::Result<()> {
         let bar = Bar { bar: ProgressBar::new(0), events: Cell::new(0) };
         if is_file(&self.to) {
             let part = options.to_file(log, &self.to, &bar).await?;
@@ -139,8 +141,8 @@ impl Export {
     async fn prepare_bundle(&self, config: &Config, log: &NatsLog) -> anyhow::Result<()> {
         let mut key = None;
         if config.audit_key.is_some() {
-            seal::once(config, log).await.context("no checkpoint was signed")?;
-            key = Some(seal::signing_key(config)?.public());
+            checkpoint::once(config, log).await.context("no checkpoint was signed")?;
+            key = Some(checkpoint::signing_key(config)?.public());
         }
         if let Some(path) = &self.public_key {
             key = Some(PublicKey::read(path)?);
@@ -152,17 +154,17 @@ impl Export {
         Ok(())
     }
 
-    fn options(&self, region: &str, opener: Option<Opener>) -> Options {
-        let text = |until: &Option<Point>| until.as_ref().map(Point::to_string);
-        Options {
+    fn options(&self, region: &str, event_reader: Option<EventReader>) -> ExportOptions {
+        let text = |until: &Option<ReplayPoint>| until.as_ref().map(ReplayPoint::to_string);
+        ExportOptions {
             region: region.to_string(),
             form: match self.format {
-                Format::Ndjson => Form::Ndjson,
-                Format::Cloudevents => Form::CloudEvents,
-                Format::Parquet => Form::Parquet,
-                Format::Bundle => Form::Bundle,
+                Format::Ndjson => ExportFormat::Ndjson,
+                Format::Cloudevents => ExportFormat::CloudEvents,
+                Format::Parquet => ExportFormat::Parquet,
+                Format::Bundle => ExportFormat::Bundle,
             },
-            filter: Filter {
+            filter: ExportFilter {
                 conversation: self.conversation,
                 org: self.org.clone(),
                 since: text(&self.since),
@@ -171,7 +173,7 @@ impl Export {
             since: self.since.clone(),
             until: self.until.clone(),
             zstd: self.zstd,
-            opener,
+            event_reader,
             part_events: self.part_events.map(NonZeroU64::get),
         }
     }
@@ -189,13 +191,13 @@ struct Bar {
     events: Cell<u64>,
 }
 
-impl Progress for Bar {
+impl ExportProgress for Bar {
     fn at(&self, seq: u64, end: u64) {
         self.bar.set_length(end);
         self.bar.set_position(seq);
     }
 
-    fn part(&self, part: &Part) {
+    fn part(&self, part: &ExportPart) {
         self.events.set(self.events.get() + part.events);
         self.bar.suspend(|| println!("{}: {} events", part.file.file, part.events));
     }

@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 
 use crate::{
     app,
-    config::{Config, Nats},
+    config::{Config, NatsConfig},
     dev, knowledge,
     model::Gateway,
 };
@@ -50,15 +50,22 @@ pub async fn measure(command: Knowledge) -> anyhow::Result<()> {
         Some((url, model)) => Some((Gateway::new(&url, std::env::var("SMOOAI_GATEWAY_KEY").ok())?, model)),
         None => None,
     };
-    let options = knowledge::bench::Options { documents: documents as usize, dimensions, seed, embedder, questions };
+    let options = knowledge::bench::KnowledgeBenchOptions {
+        documents: documents as usize,
+        dimensions,
+        seed,
+        embedder,
+        questions,
+    };
     let store = std::env::temp_dir().join(format!("turnstream-bench-{}", std::process::id()));
     let server = dev::NatsServer::start(&store).await?;
-    let config = Config { nats: Nats { url: Some(server.url.clone()), ..Nats::default() }, ..super::load()? };
+    let config =
+        Config { nats: NatsConfig { url: Some(server.url.clone()), ..NatsConfig::default() }, ..super::load()? };
     let measured = async {
-        let bus = app::connect(&config, "bench").await?;
-        app::apply_streams(&config, &bus, None).await?;
+        let nats = app::connect(&config, "bench").await?;
+        app::apply_streams(&config, &nats, None).await?;
         let bar = ProgressBar::new(documents.into());
-        let report = knowledge::bench::run(bus.client, &options, || bar.inc(1)).await;
+        let report = knowledge::bench::run(nats.client, &options, || bar.inc(1)).await;
         bar.finish_and_clear();
         report
     };

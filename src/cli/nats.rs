@@ -8,7 +8,7 @@ use clap::Subcommand;
 use crate::{
     app,
     log::streams,
-    permissions::{self, Roles, reach},
+    permissions::{self, NatsRoles, reach},
     signing::SigningKey,
 };
 
@@ -79,8 +79,8 @@ async fn check(role: &str, orgs: &[String]) -> anyhow::Result<()> {
     let config = super::load()?;
     // Users of one organisation share the inbox of their role.
     let inbox = role.split('-').next().unwrap_or(role);
-    let bus = app::connect(&config, inbox).await?;
-    let checked = permissions::check(&bus, role, &config.regions.home, orgs).await?;
+    let nats = app::connect(&config, inbox).await?;
+    let checked = permissions::check(&nats, role, &config.regions.home, orgs).await?;
     for accepted in &checked.accepted {
         println!("{role}: {accepted}");
     }
@@ -96,7 +96,7 @@ async fn check(role: &str, orgs: &[String]) -> anyhow::Result<()> {
 
 fn tell_reach(file: Option<&Path>) -> anyhow::Result<()> {
     let region = super::load()?.regions.home;
-    let roles: Roles = match file {
+    let roles: NatsRoles = match file {
         None => permissions::roles(&region),
         Some(path) => {
             let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
@@ -106,7 +106,7 @@ fn tell_reach(file: Option<&Path>) -> anyhow::Result<()> {
     let streams = streams::definitions(&region, None);
     let mut open = 0;
     for (name, role) in &roles {
-        for reach::Reach { id, why } in reach::of(role, &roles, &streams) {
+        for reach::ReachableSubject { id, why } in reach::of(role, &roles, &streams) {
             match role.accepts.get(&id) {
                 Some(reason) => println!("{name}: reaches `{id}` ({why}). Accepted: {reason}"),
                 None => {

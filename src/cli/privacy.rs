@@ -10,13 +10,13 @@ use uuid::Uuid;
 
 use crate::{
     app,
-    audit::scan::Scan,
+    audit::stream_reader::StreamReader,
     config::Config,
     ids,
     log::nats::NatsLog,
     privacy::{
-        erase::{self, Erased, Found, Order},
-        ledger::{Deed, Entry, Extent, Held, Ledger},
+        erase::{self, ErasureFindings, ErasureOrder, ErasureReport},
+        ledger::{ErasureExtent, HoldTarget, Ledger, LedgerAction, LedgerEntry},
         person::Person,
     },
 };
@@ -27,9 +27,9 @@ use crate::{
 #[derive(Args)]
 pub struct Erase {
     #[command(flatten)]
-    whose: Whose,
+    whose: ConversationSelector,
     #[command(flatten)]
-    why: Why,
+    why: RecordedReason,
     /// Only list the conversations that would be erased.
     #[arg(long)]
     dry_run: bool,
@@ -38,7 +38,7 @@ pub struct Erase {
 /// The conversations to erase or hold.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
-pub struct Whose {
+pub struct ConversationSelector {
     /// This conversation.
     #[arg(long)]
     conversation: Option<Uuid>,
@@ -49,7 +49,7 @@ pub struct Whose {
 
 /// The reason and the person, for the record.
 #[derive(Args)]
-pub struct Why {
+pub struct RecordedReason {
     /// Reason, for the record.
     #[arg(long)]
     reason: String,
@@ -58,13 +58,13 @@ pub struct Why {
     by: String,
 }
 
-impl Whose {
-    fn held(&self) -> anyhow::Result<Held> {
+impl ConversationSelector {
+    fn held(&self) -> anyhow::Result<HoldTarget> {
         match (self.conversation, &self.user) {
-            (Some(id), _) => Ok(Held::Conversation(id)),
+            (Some(id), _) => Ok(HoldTarget::Conversation(id)),
             (None, user) => {
                 let person = user.as_deref().and_then(Person::new);
-                Ok(Held::Person(person.context("--user is blank")?))
+                Ok(HoldTarget::Person(person.context("--user is blank")?))
             }
         }
     }
@@ -76,49 +76,49 @@ pub enum Hold {
     /// Place a hold, and print its id.
     Place {
         #[command(flatten)]
-        whose: Whose,
+        whose: ConversationSelector,
         #[command(flatten)]
-        why: Why,
+        why: RecordedReason,
     },
     /// Lift a hold.
     Lift {
         /// The hold's id.
         hold: Uuid,
         #[command(flatten)]
-        why: Why,
+        why: RecordedReason,
     },
     /// List the holds in force.
     List,
 }
 
 /// The log and the ledger of a region, for commands that erase, hold or retain.
-pub(super) struct Place {
+pub(super) struct PrivacyContext {
     pub log: NatsLog,
     pub ledger: Ledger,
     pub region: String,
 }
 
-impl Place {
+impl PrivacyContext {
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
-        let bus = app::connect(config, "eraser").await?;
-        let log = app::log(config, &bus).await?;
+        let nats = app::connect(config, "eraser").await?;
+        let log = app::log(config, &nats).await?;
         let region = config.regions.home.clone();
         let ledger = Ledger::read(log.clone(), &region).await?;
         Ok(Self { log, ledger, region })
     }
 
     /// Reads the keys and people of a conversation, or of the whole region.
-    async fn found(&self, conversation: Option<Uuid>) -> anyhow::Result<Found> {
+    async fn found(&self, conversation: Option<Uuid>) -> anyhow::Result<ErasureFindings> {
         if let Some(id) = conversation {
-            return Ok(Found::in_conversation(&self.log, &self.region, id).await?);
+            return Ok(ErasureFindings::in_conversation(&self.log, &self.region, id).await?);
         }
-        let bar = ProgressBar::new(Scan::new(self.log.clone(), &self.region, None).last().await?);
-        let found = Found::in_region(&self.log, &self.region, |seq| bar.set_position(seq)).await?;
+        let bar = ProgressBar::new(StreamReader::new(self.log.clone(), &self.region, None).last().await?);
+        let found = ErasureFindings::in_region(&self.log, &self.region, |seq| bar.set_position(seq)).await?;
         bar.finish_and_clear();
         Ok(found)
     }
 
-    async fn carry_out(&mut self, found: &Found, order: &Order) -> anyhow::Result<Erased> {
+    async fn carry_out(&mut self, found: &ErasureFindings, order: &ErasureOrder) -> anyhow::Result<ErasureReport> {
         let bar = ProgressBar::new(order.conversations.len() as u64);
         let erased = erase::erase(&self.log, &mut self.ledger, found, order, || bar.inc(1)).await?;
         bar.finish_and_clear();
@@ -128,7 +128,7 @@ impl Place {
 
 /// Runs `turnstream erase`.
 pub async fn erase(args: Erase, config: &Config) -> anyhow::Result<()> {
-    let mut place = Place::open(config).await?;
+    let mut place = PrivacyContext::open(config).await?;
     if !args.dry_run {
         let completed = erase::complete_open(&place.log, &mut place.ledger, &place.region, None).await?;
         say_failed(&completed);
@@ -139,11 +139,11 @@ pub async fn erase(args: Erase, config: &Config) -> anyhow::Result<()> {
     let held = args.whose.held()?;
     let found = place.found(args.whose.conversation).await?;
     let (person, conversations) = match held {
-        Held::Conversation(id) if !found.keys.contains_key(&id) => {
+        HoldTarget::Conversation(id) if !found.keys.contains_key(&id) => {
             bail!("there is no conversation {id} in the region `{}`", place.region)
         }
-        Held::Conversation(id) => (None, BTreeSet::from([id]).intersection(&found.readable).copied().collect()),
-        Held::Person(person) => (Some(person.clone()), found.of(&person)),
+        HoldTarget::Conversation(id) => (None, BTreeSet::from([id]).intersection(&found.readable).copied().collect()),
+        HoldTarget::Person(person) => (Some(person.clone()), found.of(&person)),
     };
     if conversations.is_empty() {
         println!("nothing to erase");
@@ -161,7 +161,8 @@ pub async fn erase(args: Erase, config: &Config) -> anyhow::Result<()> {
     for (conversation, cause) in &found.closed {
         eprintln!("{conversation}: an event can't be decrypted, so its owner is unknown: {cause}");
     }
-    let order = Order { person, conversations, extent: Extent::All, reason: args.why.reason, by: args.why.by };
+    let order =
+        ErasureOrder { person, conversations, extent: ErasureExtent::All, reason: args.why.reason, by: args.why.by };
     let erased = place.carry_out(&found, &order).await?;
     println!("erased {} conversations: {} keys destroyed", erased.conversations, erased.keys);
     say_failed(&erased);
@@ -174,7 +175,7 @@ pub async fn erase(args: Erase, config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn say_failed(erased: &Erased) {
+fn say_failed(erased: &ErasureReport) {
     for (conversation, cause) in &erased.failed {
         eprintln!("{conversation} can't be erased now: {cause}");
     }
@@ -182,27 +183,27 @@ fn say_failed(erased: &Erased) {
 
 /// Runs a command of `turnstream hold`.
 pub async fn hold(command: Hold, config: &Config) -> anyhow::Result<()> {
-    let mut place = Place::open(config).await?;
+    let mut place = PrivacyContext::open(config).await?;
     let (by, deed) = match command {
-        Hold::Place { whose, why: Why { reason, by } } => {
+        Hold::Place { whose, why: RecordedReason { reason, by } } => {
             let hold = ids::new_random();
             println!("{hold}");
-            (by, Deed::HoldPlaced { hold, on: whose.held()?, reason })
+            (by, LedgerAction::HoldPlaced { hold, on: whose.held()?, reason })
         }
-        Hold::Lift { hold, why: Why { reason, by } } => {
+        Hold::Lift { hold, why: RecordedReason { reason, by } } => {
             if !place.ledger.holds().any(|(id, _, _)| *id == hold) {
                 bail!("there is no hold {hold}");
             }
-            (by, Deed::HoldLifted { hold, reason })
+            (by, LedgerAction::HoldLifted { hold, reason })
         }
         Hold::List => {
             for (hold, held, entry) in place.ledger.holds() {
-                let Deed::HoldPlaced { reason, .. } = &entry.deed else { continue };
+                let LedgerAction::HoldPlaced { reason, .. } = &entry.deed else { continue };
                 println!("{hold}  {held}  since {} by {}: {reason}", entry.at.format("%F %T"), entry.by);
             }
             return Ok(());
         }
     };
-    place.ledger.add(Entry { at: Utc::now(), by, deed }, &Default::default()).await?;
+    place.ledger.add(LedgerEntry { at: Utc::now(), by, deed }, &Default::default()).await?;
     Ok(())
 }

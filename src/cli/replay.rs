@@ -15,13 +15,13 @@ use uuid::Uuid;
 use crate::{
     app,
     audit::{
-        frames::{Moment, Watcher, What},
-        open::{Opened, Opener},
-        pace::Speed,
+        event_reader::{EventReader, ReadableEvent},
+        frames::{FrameReconstructor, MomentKind, PlaybackMoment},
         page,
+        playback_speed::PlaybackSpeed,
         redact::Redaction,
-        replay::{self, OfSession, Point},
-        scan::{self, Scan},
+        replay::{self, ReplayPoint, SessionFilter},
+        stream_reader::{self, StreamReader},
         timeline::Timeline,
     },
     config::Config,
@@ -48,10 +48,10 @@ pub struct Replay {
     format: Format,
     /// Begin at this sequence, or at this time (RFC 3339).
     #[arg(long, value_name = "SEQ|TIME")]
-    since: Option<Point>,
+    since: Option<ReplayPoint>,
     /// Stop at this sequence, or at this time (RFC 3339).
     #[arg(long, value_name = "SEQ|TIME")]
-    until: Option<Point>,
+    until: Option<ReplayPoint>,
     /// Print the state after the events instead of the events; for several conversations, each state under its id.
     #[arg(long, conflicts_with_all = ["follow", "session", "since", "serve", "format"])]
     state: bool,
@@ -60,7 +60,7 @@ pub struct Replay {
     follow: bool,
     /// Playback speed of frames: `original`, `full`, or a factor [default: full; on the page, original].
     #[arg(long)]
-    speed: Option<Speed>,
+    speed: Option<PlaybackSpeed>,
     /// Play a conversation back, as its client saw it, on a page at this loopback address.
     #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["follow", "format"])]
     serve: Option<SocketAddr>,
@@ -84,10 +84,10 @@ pub async fn replay(args: Replay, config: &Config) -> anyhow::Result<()> {
     let as_frames = args.format == Format::Frames || args.serve.is_some();
     ensure!(is_of_one || !as_frames, "frames need one conversation or session: name it");
     ensure!(as_frames || args.speed.is_none(), "--speed is for --format frames and --serve");
-    let bus = app::connect(config, "auditor").await?;
-    let log = app::log(config, &bus).await?;
+    let nats = app::connect(config, "auditor").await?;
+    let log = app::log(config, &nats).await?;
     let redaction = Redaction::new(config.privacy.redact.clone());
-    let mut reader = Reader::open(&args, log, redaction, &config.regions.home).await?;
+    let mut reader = ReplayReader::open(&args, log, redaction, &config.regions.home).await?;
     let replayed = match (args.serve, args.format) {
         _ if args.state => states(&mut reader, is_of_one).await,
         (Some(address), _) => serve(&mut reader, &args, address).await,
@@ -100,51 +100,51 @@ pub async fn replay(args: Replay, config: &Config) -> anyhow::Result<()> {
 }
 
 /// Reads the events of a replay.
-struct Reader {
-    scan: Scan,
-    opener: Opener,
+struct ReplayReader {
+    stream_reader: StreamReader,
+    event_reader: EventReader,
     bar: ProgressBar,
-    since: Option<Point>,
-    until: Option<Point>,
+    since: Option<ReplayPoint>,
+    until: Option<ReplayPoint>,
     follows: bool,
     has_read: bool,
     /// The subject of the error message when the replay is empty: `there is {nothing} in the region`.
     nothing: String,
 }
 
-impl Reader {
+impl ReplayReader {
     async fn open(args: &Replay, log: NatsLog, redaction: Redaction, region: &str) -> anyhow::Result<Self> {
         let conversation = match (args.conversation, args.session) {
             (None, Some(session)) => {
-                let found = scan::conversation_of(&log, region, session).await?;
+                let found = stream_reader::conversation_of(&log, region, session).await?;
                 Some(found.with_context(|| format!("there is no session {session} in the region `{region}`"))?)
             }
             (conversation, _) => conversation,
         };
-        let (mut scan, nothing) = match (&args.org, conversation) {
-            (Some(org), _) => (Scan::of_org(log.clone(), region, org), format!("no conversation of `{org}`")),
-            (None, Some(id)) => (Scan::new(log.clone(), region, conversation), format!("no conversation {id}")),
-            (None, None) => (Scan::new(log.clone(), region, None), "no later event".to_string()),
+        let (mut stream_reader, nothing) = match (&args.org, conversation) {
+            (Some(org), _) => (StreamReader::of_org(log.clone(), region, org), format!("no conversation of `{org}`")),
+            (None, Some(id)) => (StreamReader::new(log.clone(), region, conversation), format!("no conversation {id}")),
+            (None, None) => (StreamReader::new(log.clone(), region, None), "no later event".to_string()),
         };
         // A conversation is understood only from its beginning: all its events are read, and `tells` skips the earlier ones.
         match &args.since {
-            Some(Point::Seq(seq)) if conversation.is_none() => scan.begin_at(*seq),
-            Some(Point::Time(time)) if conversation.is_none() => scan.begin_at_time(*time).await?,
+            Some(ReplayPoint::Seq(seq)) if conversation.is_none() => stream_reader.begin_at(*seq),
+            Some(ReplayPoint::Time(time)) if conversation.is_none() => stream_reader.begin_at_time(*time).await?,
             _ => {}
         }
         // Lines printed in between would break the bar.
         let bar = match stdout().is_terminal() && !args.state || args.follow {
             true => ProgressBar::hidden(),
-            false => ProgressBar::new(scan.last().await?),
+            false => ProgressBar::new(stream_reader.last().await?),
         };
         let (since, until) = (args.since.clone(), args.until.clone());
-        let opener = Opener::new(log, redaction);
-        Ok(Self { scan, opener, bar, since, until, follows: args.follow, has_read: false, nothing })
+        let event_reader = EventReader::new(log, redaction);
+        Ok(Self { stream_reader, event_reader, bar, since, until, follows: args.follow, has_read: false, nothing })
     }
 
     /// Returns the next event. `None` = there are no more for now.
-    async fn next(&mut self) -> anyhow::Result<Option<Opened>> {
-        let next = self.scan.next().await?;
+    async fn next(&mut self) -> anyhow::Result<Option<ReadableEvent>> {
+        let next = self.stream_reader.next().await?;
         let next = next.filter(|message| self.until.as_ref().is_none_or(|until| until.ends_with(message)));
         let Some(message) = next else {
             self.bar.finish_and_clear();
@@ -152,7 +152,7 @@ impl Reader {
         };
         self.has_read = true;
         self.bar.set_position(message.seq);
-        Ok(Some(self.opener.open(message).await?))
+        Ok(Some(self.event_reader.read(message).await?))
     }
 
     /// Waits for more events. Returns false if the replay is over.
@@ -164,15 +164,20 @@ impl Reader {
     }
 
     /// Returns true if an event is to be shown; earlier ones are only read.
-    fn tells(&self, opened: &Opened) -> bool {
+    fn tells(&self, opened: &ReadableEvent) -> bool {
         self.since.as_ref().is_none_or(|since| since.begins_with(&opened.message))
     }
 }
 
 /// Prints events in the order of the log.
-async fn events(reader: &mut Reader, format: Format, is_of_one: bool, session: Option<Uuid>) -> anyhow::Result<()> {
+async fn events(
+    reader: &mut ReplayReader,
+    format: Format,
+    is_of_one: bool,
+    session: Option<Uuid>,
+) -> anyhow::Result<()> {
     let mut timeline = if is_of_one { Timeline::default() } else { Timeline::of_several() };
-    let (mut of_session, mut out) = (session.map(OfSession::new), stdout());
+    let (mut of_session, mut out) = (session.map(SessionFilter::new), stdout());
     loop {
         let Some(opened) = reader.next().await? else {
             if reader.wait().await {
@@ -181,7 +186,7 @@ async fn events(reader: &mut Reader, format: Format, is_of_one: bool, session: O
             return Ok(());
         };
         let tells = reader.tells(&opened);
-        let Opened { stored, message } = opened;
+        let ReadableEvent { stored, message } = opened;
         let line = match format {
             Format::Ndjson => replay::raw(&message).to_string(),
             Format::Cloudevents => replay::cloud_event(&message).to_string(),
@@ -194,9 +199,9 @@ async fn events(reader: &mut Reader, format: Format, is_of_one: bool, session: O
 }
 
 /// Prints the states after the events.
-async fn states(reader: &mut Reader, is_of_one: bool) -> anyhow::Result<()> {
+async fn states(reader: &mut ReplayReader, is_of_one: bool) -> anyhow::Result<()> {
     let mut states: BTreeMap<Uuid, Conversation> = BTreeMap::new();
-    while let Some(Opened { stored, .. }) = reader.next().await? {
+    while let Some(ReadableEvent { stored, .. }) = reader.next().await? {
         states.entry(stored.envelope.conversation).or_default().evolve(&stored.recorded);
     }
     let written = match states.values().next() {
@@ -210,9 +215,9 @@ async fn states(reader: &mut Reader, is_of_one: bool) -> anyhow::Result<()> {
 }
 
 /// Prints the frames that a client was shown.
-async fn frames(reader: &mut Reader, args: &Replay) -> anyhow::Result<()> {
-    let mut watcher = Watcher::new(args.session);
-    let (speed, mut before, mut out) = (args.speed.unwrap_or(Speed::Full), None, stdout());
+async fn frames(reader: &mut ReplayReader, args: &Replay) -> anyhow::Result<()> {
+    let mut watcher = FrameReconstructor::new(args.session);
+    let (speed, mut before, mut out) = (args.speed.unwrap_or(PlaybackSpeed::Full), None, stdout());
     loop {
         let (moments, is_over) = match reader.next().await? {
             Some(opened) => {
@@ -224,8 +229,8 @@ async fn frames(reader: &mut Reader, args: &Replay) -> anyhow::Result<()> {
                 (rest, !reader.wait().await)
             }
         };
-        for Moment { at, what } in moments {
-            let What::Frame(frame) = what else { continue };
+        for PlaybackMoment { at, what } in moments {
+            let MomentKind::Frame(frame) = what else { continue };
             tokio::time::sleep(speed.between(before.replace(at), at)).await;
             out.write_all(&frame)?;
             out.write_all(b"\n")?;
@@ -238,11 +243,11 @@ async fn frames(reader: &mut Reader, args: &Replay) -> anyhow::Result<()> {
 }
 
 /// Serves the page of a client's frames until the process is stopped.
-async fn serve(reader: &mut Reader, args: &Replay, address: SocketAddr) -> anyhow::Result<()> {
+async fn serve(reader: &mut ReplayReader, args: &Replay, address: SocketAddr) -> anyhow::Result<()> {
     if !address.ip().is_loopback() {
         bail!("the page shows the conversation without a login, so it is served on a loopback address only");
     }
-    let (mut watcher, mut moments) = (Watcher::new(args.session), vec![]);
+    let (mut watcher, mut moments) = (FrameReconstructor::new(args.session), vec![]);
     while let Some(opened) = reader.next().await? {
         let seen = watcher.take(&opened.stored.recorded);
         moments.extend(if reader.tells(&opened) { seen } else { vec![] });
@@ -257,13 +262,13 @@ async fn serve(reader: &mut Reader, args: &Replay, address: SocketAddr) -> anyho
         tokio::net::TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
     println!("showing the replay on http://{}", listener.local_addr()?);
     tokio::select! {
-        served = page::serve(listener, moments, args.speed.unwrap_or(Speed::Times(1.0))) => served?,
+        served = page::serve(listener, moments, args.speed.unwrap_or(PlaybackSpeed::Times(1.0))) => served?,
         () = stop.wait() => {}
     }
     Ok(())
 }
 
-fn tell_gaps(watcher: &Watcher) {
+fn tell_gaps(watcher: &FrameReconstructor) {
     if watcher.gaps() > 0 {
         let gaps = watcher.gaps();
         eprintln!("{gaps} model calls may have been shown differently: the log lacks their frame traces");

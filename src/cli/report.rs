@@ -9,17 +9,17 @@ use uuid::Uuid;
 use crate::{
     agents, app,
     audit::{
-        open::Opener,
+        chain_reader::{self, ReadBounds, WholeConversation},
+        event_reader::EventReader,
         redact::Redaction,
-        report::{self, html::Page},
-        walk::{self, Bounds, Whole},
+        report::{self, html::ReportPage},
     },
     config::Config,
 };
 
 /// Write a conversation as a page: requests, steps of the model and the tools, decisions, and the state of the chain.
 #[derive(Args)]
-pub struct Report {
+pub struct ReportArgs {
     /// The conversation's id.
     conversation: Uuid,
     /// The file to write [default: standard output].
@@ -30,21 +30,21 @@ pub struct Report {
     json: bool,
 }
 
-pub async fn report(args: Report, config: &Config) -> anyhow::Result<()> {
-    let bus = app::connect(config, "auditor").await?;
-    let log = app::log(config, &bus).await?;
+pub async fn report(args: ReportArgs, config: &Config) -> anyhow::Result<()> {
+    let nats = app::connect(config, "auditor").await?;
+    let log = app::log(config, &nats).await?;
     let region = &config.regions.home;
-    let Some(key) = walk::find(&log, region, args.conversation).await? else {
+    let Some(key) = chain_reader::find(&log, region, args.conversation).await? else {
         bail!("there is no conversation {} in the region `{region}`", args.conversation);
     };
-    let Whole::Read(messages) = walk::whole(&log, &key, Bounds::NONE).await? else {
+    let WholeConversation::Read(messages) = chain_reader::whole(&log, &key, ReadBounds::NONE).await? else {
         bail!("conversation {} is too large", args.conversation);
     };
-    let opener = Opener::new(log.clone(), Redaction::new(config.privacy.redact.clone()));
-    let report = report::make(&opener, &agents::Store::new(log.clone()), &key, messages).await?;
+    let event_reader = EventReader::new(log.clone(), Redaction::new(config.privacy.redact.clone()));
+    let report = report::make(&event_reader, &agents::AgentStore::new(log.clone()), &key, messages).await?;
     let text = match args.json {
         true => format!("{}\n", serde_json::to_string_pretty(&report)?),
-        false => Page(&report).to_string(),
+        false => ReportPage(&report).to_string(),
     };
     match args.out {
         Some(path) => std::fs::write(&path, text).with_context(|| format!("can't write {}", path.display())),

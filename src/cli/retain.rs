@@ -10,14 +10,14 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use indicatif::ProgressBar;
 
-use super::privacy::Place;
+use super::privacy::PrivacyContext;
 use crate::{
     app,
     config::Config,
     limits,
     privacy::{
-        ledger::Extent,
-        sweep::{Sweep, Tally, Told},
+        ledger::ErasureExtent,
+        sweep::{ExtentTally, RetentionSweep, SweepEvent},
     },
 };
 
@@ -46,7 +46,7 @@ pub struct Retain {
 /// Runs `turnstream retain`.
 pub async fn retain(args: Retain, config: &Config) -> anyhow::Result<()> {
     let stop = app::StopSignal::new()?;
-    let mut place = Place::open(config).await?;
+    let mut place = PrivacyContext::open(config).await?;
     let sweeps = async {
         loop {
             let swept = sweep(&mut place, config, &args).await;
@@ -64,8 +64,8 @@ pub async fn retain(args: Retain, config: &Config) -> anyhow::Result<()> {
     }
 }
 
-async fn sweep(place: &mut Place, config: &Config, args: &Retain) -> anyhow::Result<()> {
-    let sweep = Sweep {
+async fn sweep(place: &mut PrivacyContext, config: &Config, args: &Retain) -> anyhow::Result<()> {
+    let sweep = RetentionSweep {
         log: &place.log,
         region: &place.region,
         privacy: &config.privacy,
@@ -75,7 +75,7 @@ async fn sweep(place: &mut Place, config: &Config, args: &Retain) -> anyhow::Res
     };
     let (bar, said_at) = (ProgressBar::new(0), Cell::new(Instant::now()));
     let told = |told| match told {
-        Told::Position { read, all } => {
+        SweepEvent::Position { read, all } => {
             bar.set_length(all);
             bar.set_position(read);
             if bar.is_hidden() && said_at.get().elapsed() >= SAY_EVERY {
@@ -83,19 +83,19 @@ async fn sweep(place: &mut Place, config: &Config, args: &Retain) -> anyhow::Res
                 said_at.set(Instant::now());
             }
         }
-        Told::Closed { conversation, cause } => bar.suspend(|| {
+        SweepEvent::Closed { conversation, cause } => bar.suspend(|| {
             eprintln!("{conversation}: an event can't be decrypted; the conversation is erased all the same: {cause}");
         }),
-        Told::HeldNow { conversation } => bar.suspend(|| println!("{conversation} is now held")),
-        Told::Failed { conversation, cause } => {
+        SweepEvent::HeldNow { conversation } => bar.suspend(|| println!("{conversation} is now held")),
+        SweepEvent::Failed { conversation, cause } => {
             bar.suspend(|| eprintln!("{conversation} can't be erased now: {cause}"));
         }
     };
     let swept = sweep.run(&mut place.ledger, &told).await;
     bar.finish_and_clear();
     let swept = swept?;
-    for (extent, tally) in [(Extent::All, swept.all), (Extent::Tools, swept.tools)] {
-        let Tally { due, held, busy, .. } = tally;
+    for (extent, tally) in [(ErasureExtent::All, swept.all), (ErasureExtent::Tools, swept.tools)] {
+        let ExtentTally { due, held, busy, .. } = tally;
         println!("{extent}: {due} conversations due, {held} of them held, {busy} with a turn that has not ended");
     }
     match swept.failed() {

@@ -7,14 +7,14 @@ use uuid::Uuid;
 
 use crate::{
     app,
-    audit::walk,
+    audit::chain_reader,
     config::Config,
     domain::Command,
     ids,
     live::relay::publish_terminal,
     log::{
-        bus::soon,
-        load::{Conversations, Decider, Freshness},
+        connection::soon,
+        conversations::{Conversations, EventAuthor, Freshness},
     },
     subjects,
     wire::render::render,
@@ -35,10 +35,10 @@ pub struct EndTurn {
 
 /// Ends the turn, and notifies the clients and the worker.
 pub async fn end_turn(args: EndTurn, config: &Config) -> anyhow::Result<()> {
-    let bus = app::connect(config, "edge").await?;
-    let log = app::log(config, &bus).await?;
+    let nats = app::connect(config, "edge").await?;
+    let log = app::log(config, &nats).await?;
     let region = &config.regions.home;
-    let key = walk::find(&log, region, args.conversation).await?;
+    let key = chain_reader::find(&log, region, args.conversation).await?;
     let key =
         key.with_context(|| format!("there is no conversation {} in the region `{region}`", args.conversation))?;
     let conversations = Conversations::over_nats(log);
@@ -49,15 +49,15 @@ pub async fn end_turn(args: EndTurn, config: &Config) -> anyhow::Result<()> {
         bail!("another turn is active: {id}");
     }
     let (source, event_id) = (format!("turnstream/{region}/operator"), ids::event_id(ids::new_random(), 0));
-    let decider = Decider { source, event_id, not_after: None };
-    let executed = conversations.execute(&key, state, &Command::End { turn: id }, &decider).await?;
-    if let Err(error) = soon(bus.client.publish(subjects::stop(region, key.conversation), "".into())).await {
+    let author = EventAuthor { source, event_id, not_after: None };
+    let executed = conversations.execute(&key, state, &Command::End { turn: id }, &author).await?;
+    if let Err(error) = soon(nats.client.publish(subjects::stop(region, key.conversation), "".into())).await {
         eprintln!("the stop hint was not sent; the worker notices at its next read of the log: {error}");
     }
     for (_, frame) in render(&turn.request.request_id, false, &executed.recorded.event, Utc::now()) {
-        publish_terminal(&bus.client, &key, turn.request.session, id, frame).await;
+        publish_terminal(&nats.client, &key, turn.request.session, id, frame).await;
     }
-    soon(bus.client.flush()).await.map_err(anyhow::Error::msg)?;
+    soon(nats.client.flush()).await.map_err(anyhow::Error::msg)?;
     println!("turn {id} has ended");
     Ok(())
 }

@@ -10,11 +10,11 @@ use uuid::Uuid;
 use crate::{
     app,
     audit::{
-        bundle::{self, Demands},
-        checkpoint::{Chain, Noted, Sealed},
+        bundle::{self, VerifyOptions},
+        checkpoint::{CheckpointChain, CheckpointRef, SignedCheckpoint},
         keys::PublicKey,
-        scan::Scan,
-        verify::{Report, Verifier},
+        stream_reader::StreamReader,
+        verify::{LogVerifier, VerificationReport},
     },
     config::Config,
     log::nats::NatsLog,
@@ -22,7 +22,7 @@ use crate::{
 
 /// Follow the chain of digests and check it against the checkpoints; exit code 1 if anything was changed.
 #[derive(Args)]
-pub struct Verify {
+pub struct VerifyArgs {
     /// An evidence bundle to verify offline.
     #[arg(long, value_name = "DIR", conflicts_with = "conversation")]
     bundle: Option<PathBuf>,
@@ -34,7 +34,8 @@ pub struct Verify {
     public_key: Vec<PathBuf>,
     /// Every event must be covered by a checkpoint.
     #[arg(long)]
-    require_sealed: bool,
+    #[arg(alias = "require-sealed")]
+    require_signed: bool,
     /// The log or bundle must hold all of a region, from its first event on.
     #[arg(long, conflicts_with = "conversation")]
     whole: bool,
@@ -43,7 +44,7 @@ pub struct Verify {
     at_least: Option<u64>,
     /// A checkpoint that was noted earlier and must be unchanged.
     #[arg(long, value_name = "NUMBER:DIGEST")]
-    expect_checkpoint: Option<Noted>,
+    expect_checkpoint: Option<CheckpointRef>,
     /// First sequence that retention left.
     #[arg(long, value_name = "SEQ")]
     begins_at: Option<u64>,
@@ -52,7 +53,7 @@ pub struct Verify {
     json: bool,
 }
 
-impl Verify {
+impl VerifyArgs {
     pub async fn run(self) -> anyhow::Result<()> {
         let json = self.json;
         let report = match self.bundle.clone() {
@@ -79,41 +80,41 @@ impl Verify {
         Ok(())
     }
 
-    fn demands(self) -> anyhow::Result<Demands> {
+    fn demands(self) -> anyhow::Result<VerifyOptions> {
         let keys: Result<_, _> = self.public_key.iter().map(|path| PublicKey::read(path)).collect();
-        Ok(Demands {
+        Ok(VerifyOptions {
             keys: keys?,
             begins: self.begins_at,
-            sealed: self.require_sealed,
+            fully_signed: self.require_signed,
             whole: self.whole,
             at_least: self.at_least,
             noted: self.expect_checkpoint,
         })
     }
 
-    async fn of_the_log(self, config: &Config) -> anyhow::Result<Report> {
+    async fn of_the_log(self, config: &Config) -> anyhow::Result<VerificationReport> {
         let only = self.conversation;
         let demands = self.demands()?;
-        let bus = app::connect(config, "auditor").await?;
-        let log = NatsLog::new(bus.client.clone());
+        let nats = app::connect(config, "auditor").await?;
+        let log = NatsLog::new(nats.client.clone());
         // Checkpoints are read up to their current end first: the events that they cover are stored by then.
-        let mut seals = Seals::begin(log.clone(), &config.regions.home, &demands).await?;
-        let mut scan = Scan::new(log, &config.regions.home, only);
-        let end = scan.last().await?;
+        let mut checkpoints = RegionCheckpoints::begin(log.clone(), &config.regions.home, &demands).await?;
+        let mut stream_reader = StreamReader::new(log, &config.regions.home, only);
+        let end = stream_reader.last().await?;
         let bar = ProgressBar::new(end);
-        let mut verifier = Verifier::new(demands.begins, only);
-        let mut next = seals.next(&mut verifier.report).await?;
-        while let Some(message) = scan.next_until(end).await? {
-            while let Some(sealed) = next.take_if(|sealed| Verifier::is_before(sealed, message.seq)) {
-                verifier.hold_to(&sealed);
-                next = seals.next(&mut verifier.report).await?;
+        let mut verifier = LogVerifier::new(demands.begins, only);
+        let mut next = checkpoints.next(&mut verifier.report).await?;
+        while let Some(message) = stream_reader.next_until(end).await? {
+            while let Some(signed) = next.take_if(|signed| LogVerifier::is_before(signed, message.seq)) {
+                verifier.hold_to(&signed);
+                next = checkpoints.next(&mut verifier.report).await?;
             }
             verifier.take(&message);
             bar.set_position(message.seq);
         }
-        while let Some(sealed) = next.take() {
-            verifier.hold_to(&sealed);
-            next = seals.next(&mut verifier.report).await?;
+        while let Some(signed) = next.take() {
+            verifier.hold_to(&signed);
+            next = checkpoints.next(&mut verifier.report).await?;
         }
         bar.finish_and_clear();
         let mut report = verifier.report;
@@ -127,32 +128,32 @@ impl Verify {
 }
 
 /// The checkpoints of a region, up to the end at the start.
-struct Seals {
-    scan: Scan,
+struct RegionCheckpoints {
+    stream_reader: StreamReader,
     end: u64,
-    chain: Chain,
-    noted: Option<Noted>,
+    chain: CheckpointChain,
+    noted: Option<CheckpointRef>,
     broken: bool,
 }
 
-impl Seals {
-    async fn begin(log: NatsLog, region: &str, demands: &Demands) -> anyhow::Result<Self> {
-        let scan = Scan::checkpoints(log, region);
-        let end = scan.last().await?;
-        let chain = Chain::signed_by(demands.keys.clone());
-        Ok(Self { scan, end, chain, noted: demands.noted.clone(), broken: false })
+impl RegionCheckpoints {
+    async fn begin(log: NatsLog, region: &str, demands: &VerifyOptions) -> anyhow::Result<Self> {
+        let stream_reader = StreamReader::checkpoints(log, region);
+        let end = stream_reader.last().await?;
+        let chain = CheckpointChain::signed_by(demands.keys.clone());
+        Ok(Self { stream_reader, end, chain, noted: demands.noted.clone(), broken: false })
     }
 
     /// Returns the next checkpoint that follows from those before it.
-    async fn next(&mut self, report: &mut Report) -> anyhow::Result<Option<Sealed>> {
+    async fn next(&mut self, report: &mut VerificationReport) -> anyhow::Result<Option<SignedCheckpoint>> {
         while !self.broken
-            && let Some(message) = self.scan.next_until(self.end).await?
+            && let Some(message) = self.stream_reader.next_until(self.end).await?
         {
             match self.chain.take(&message.payload) {
                 Ok(None) => {}
-                Ok(Some(sealed)) => {
-                    report.compare(&sealed.checkpoint, self.noted.as_ref());
-                    return Ok(Some(sealed));
+                Ok(Some(signed)) => {
+                    report.compare(&signed.checkpoint, self.noted.as_ref());
+                    return Ok(Some(signed));
                 }
                 Err(problem) => {
                     self.broken = true;

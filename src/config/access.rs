@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr};
 use super::{ConfigError, parsed, patterns, wrong};
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Access {
+pub struct AccessConfig {
     /// Origins of pages, besides loopback ones, that may connect to an edge on a loopback address.
     pub origins: Vec<String>,
     /// Host names, besides loopback ones, of such an edge.
@@ -22,7 +22,7 @@ pub struct Access {
 }
 
 /// Reads the settings of visitors' rights.
-pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Access, ConfigError> {
+pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<AccessConfig, ConfigError> {
     const ORIGINS: &str = "SMOOTH_AGENT_ALLOWED_ORIGINS";
     let list = |name: &str| {
         let list = text(name).unwrap_or_default();
@@ -42,7 +42,7 @@ pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Access, Conf
             return Err(wrong("SMOOTH_AGENT_EVERYBODY_SEES_ALL", format!("`{value}` is neither true nor false")));
         }
     };
-    Ok(Access {
+    Ok(AccessConfig {
         origins,
         hosts: patterns(text("SMOOTH_AGENT_ALLOWED_HOSTS")),
         everybody_sees_all,
@@ -52,7 +52,7 @@ pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Access, Conf
     })
 }
 
-impl fmt::Display for Access {
+impl fmt::Display for AccessConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "SMOOTH_AGENT_ALLOWED_ORIGINS={}", self.origins.join(","))?;
         writeln!(f, "SMOOTH_AGENT_ALLOWED_HOSTS={}", self.hosts.join(","))?;
@@ -65,7 +65,7 @@ impl fmt::Display for Access {
 }
 
 /// Warns about settings that are valid and unsafe together; `config check` prints the warnings, and an edge logs them.
-pub(super) fn warnings(access: &Access, bind: IpAddr, tokens: bool, administrates: bool) -> Vec<String> {
+pub(super) fn warnings(access: &AccessConfig, bind: IpAddr, tokens: bool, administrates: bool) -> Vec<String> {
     let mut warnings = Vec::new();
     if access.everybody_sees_all == Some(true) {
         warnings.push(

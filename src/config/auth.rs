@@ -9,7 +9,7 @@ const HS256_SECRET_MIN_BYTES: usize = 32;
 
 /// The settings of authentication.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Auth {
+pub struct AuthConfig {
     pub mode: AuthMode,
     pub hs256_secret: Option<String>,
     pub rs256_public_key: Option<String>,
@@ -48,7 +48,7 @@ impl AuthMode {
 }
 
 /// Reads the settings of authentication.
-pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Auth, ConfigError> {
+pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<AuthConfig, ConfigError> {
     const MODE: &str = "SMOOTH_AGENT_AUTH_MODE";
     let hs256_secret = text("AUTH_JWT_HS256_SECRET");
     let rs256_public_key = text("AUTH_JWT_RS256_PUBLIC_KEY");
@@ -82,7 +82,7 @@ pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Auth, Config
         ));
     }
     let dev_org = text("AUTH_DEV_ORG_ID").unwrap_or_else(|| "dev-org".into());
-    Ok(Auth {
+    Ok(AuthConfig {
         mode,
         hs256_secret,
         rs256_public_key,
@@ -94,7 +94,7 @@ pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Auth, Config
     })
 }
 
-impl fmt::Display for Auth {
+impl fmt::Display for AuthConfig {
     /// Prints the effective values, without secrets, one a line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let set = |present: bool| if present { "set" } else { "unset" };

@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 use serde::Deserialize;
 use url::Url;
 
-use super::{ConfigError, Source, is_token, wrong};
+use super::{ConfigError, ValueSource, is_token, wrong};
 
 const NAME: &str = "SMOOTH_AGENT_MCP_CONFIG";
 
 /// The file of declarations and its servers.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Mcp {
+pub struct McpConfig {
     pub file: Option<PathBuf>,
     pub servers: Vec<McpServer>,
 }
@@ -25,9 +25,9 @@ pub struct McpServer {
     /// The only organisation that may use the server's tools; `None` = all.
     pub org: Option<String>,
     /// The tools that wait for a person's approval.
-    pub confirm: Which,
+    pub confirm: ToolSelection,
     /// The tools that may be called again with the same idempotency key; `None` = as the server declares.
-    pub idempotent: Option<Which>,
+    pub idempotent: Option<ToolSelection>,
     /// Time for one call; `None` = the default of all tools.
     pub timeout: Option<Duration>,
     /// The server's names of the tools to offer; `None` = all.
@@ -47,14 +47,14 @@ pub enum McpLink {
 
 /// A selection of a server's tools.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Which {
+pub enum ToolSelection {
     None,
     All,
     /// Tools with one of these texts, in lower case, in their names.
     Parts(Vec<String>),
 }
 
-impl Which {
+impl ToolSelection {
     pub fn includes(&self, tool: &str) -> bool {
         let tool = tool.to_lowercase();
         match self {
@@ -107,7 +107,7 @@ enum Selection {
     Parts(Vec<String>),
 }
 
-impl From<Selection> for Which {
+impl From<Selection> for ToolSelection {
     fn from(selection: Selection) -> Self {
         match selection {
             Selection::Each(false) => Self::None,
@@ -118,15 +118,15 @@ impl From<Selection> for Which {
 }
 
 /// Reads the file named by `SMOOTH_AGENT_MCP_CONFIG`.
-pub fn read(text: &dyn Fn(&str) -> Option<String>, source: Source) -> Result<Mcp, ConfigError> {
-    let Some(file) = text(NAME).map(PathBuf::from) else { return Ok(Mcp::default()) };
+pub fn read(text: &dyn Fn(&str) -> Option<String>, source: ValueSource) -> Result<McpConfig, ConfigError> {
+    let Some(file) = text(NAME).map(PathBuf::from) else { return Ok(McpConfig::default()) };
     let refuse = |problem: String| wrong(NAME, format!("{}: {problem}", file.display()));
     let content = std::fs::read_to_string(&file).map_err(|error| refuse(format!("can't be read: {error}")))?;
     let servers = parse(&content, source).map_err(refuse)?;
-    Ok(Mcp { file: Some(file), servers })
+    Ok(McpConfig { file: Some(file), servers })
 }
 
-fn parse(content: &str, source: Source) -> Result<Vec<McpServer>, String> {
+fn parse(content: &str, source: ValueSource) -> Result<Vec<McpServer>, String> {
     let file: File = serde_json::from_str(content).map_err(|error| error.to_string())?;
     let enabled = file.servers.into_iter().filter(|(_, entry)| !entry.disabled);
     enabled
@@ -139,8 +139,8 @@ fn parse(content: &str, source: Source) -> Result<Vec<McpServer>, String> {
                 name,
                 link,
                 org: entry.org,
-                confirm: entry.confirm.map_or(Which::None, Which::from),
-                idempotent: entry.idempotent.map(Which::from),
+                confirm: entry.confirm.map_or(ToolSelection::None, ToolSelection::from),
+                idempotent: entry.idempotent.map(ToolSelection::from),
                 timeout: entry.timeout_ms.map(Duration::from_millis),
                 tools: entry.tools,
                 handshake: entry.handshake,
@@ -149,7 +149,7 @@ fn parse(content: &str, source: Source) -> Result<Vec<McpServer>, String> {
         .collect()
 }
 
-fn link(entry: &Entry, source: Source) -> Result<McpLink, String> {
+fn link(entry: &Entry, source: ValueSource) -> Result<McpLink, String> {
     let kind = entry.kind.as_deref();
     let filled = |(name, value): (&String, &String)| {
         let value = fill(value, source).map_err(|problem| format!("`{name}`: {problem}"))?;
@@ -183,7 +183,7 @@ fn link(entry: &Entry, source: Source) -> Result<McpLink, String> {
 }
 
 /// Replaces `${NAME}` by environment variables, so that the file needs no secrets.
-fn fill(value: &str, source: Source) -> Result<String, String> {
+fn fill(value: &str, source: ValueSource) -> Result<String, String> {
     let mut filled = String::new();
     let mut rest = value;
     while let Some((before, after)) = rest.split_once("${") {
@@ -216,16 +216,16 @@ impl fmt::Debug for McpLink {
     }
 }
 
-impl fmt::Display for Mcp {
+impl fmt::Display for McpConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{NAME}={}", self.file.as_ref().map_or("unset".into(), |file| file.display().to_string()))?;
         for server in &self.servers {
             write!(f, "\n  {}: {:?}", server.name, server.link)?;
             server.org.as_ref().map_or(Ok(()), |org| write!(f, ", only for {org}"))?;
             match &server.confirm {
-                Which::None => Ok(()),
-                Which::All => write!(f, ", all wait for approval"),
-                Which::Parts(parts) => write!(f, ", wait for approval: {}", parts.join(" ")),
+                ToolSelection::None => Ok(()),
+                ToolSelection::All => write!(f, ", all wait for approval"),
+                ToolSelection::Parts(parts) => write!(f, ", wait for approval: {}", parts.join(" ")),
             }?;
             server.tools.as_ref().map_or(Ok(()), |tools| write!(f, ", only {}", tools.join(" ")))?;
             if server.handshake {
@@ -261,10 +261,10 @@ mod tests {
         assert!(servers[0].confirm.includes("overWRITE_all") && !servers[0].confirm.includes("read"));
         assert_eq!(
             (servers[1].idempotent.clone(), servers[1].timeout),
-            (Some(Which::All), Some(Duration::from_millis(5)))
+            (Some(ToolSelection::All), Some(Duration::from_millis(5)))
         );
         assert!(servers[1].handshake && !servers[0].handshake);
-        let printed = Mcp { file: None, servers }.to_string();
+        let printed = McpConfig { file: None, servers }.to_string();
         assert!(printed.contains("TOKEN=set") && printed.contains("https://mcp.example/mcp"), "{printed}");
         assert!(!printed.contains("hush") && !printed.contains("k=v") && !printed.contains("u:p"), "{printed}");
     }

@@ -6,7 +6,7 @@ use super::each_without_secrets;
 
 /// The connection to NATS, by the names that the `nats` CLI and the client libraries use.
 #[derive(Clone, Default)]
-pub struct Nats {
+pub struct NatsConfig {
     pub url: Option<String>,
     pub creds: Option<PathBuf>,
     pub nkey: Option<PathBuf>,
@@ -17,21 +17,21 @@ pub struct Nats {
     pub password: Option<String>,
     pub token: Option<String>,
     /// The users that call services; without one, the process's own user calls them.
-    pub tool: Option<Login>,
-    pub otp: Option<Login>,
-    pub retrieve: Option<Login>,
+    pub tool: Option<NatsLogin>,
+    pub otp: Option<NatsLogin>,
+    pub retrieve: Option<NatsLogin>,
 }
 
 /// The credentials of a NATS user.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Login {
+pub enum NatsLogin {
     Password { user: String, password: String },
     Creds(PathBuf),
     Nkey(PathBuf),
 }
 
-pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Nats {
-    Nats {
+pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> NatsConfig {
+    NatsConfig {
         url: text("NATS_URL"),
         creds: text("NATS_CREDS").map(PathBuf::from),
         nkey: text("NATS_NKEY").map(PathBuf::from),
@@ -48,25 +48,25 @@ pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Nats {
 }
 
 /// Reads `NATS_{kind}_CREDS`, `NATS_{kind}_NKEY`, or `NATS_{kind}_USER` with `NATS_{kind}_PASSWORD`.
-fn login(text: &dyn Fn(&str) -> Option<String>, kind: &str) -> Option<Login> {
+fn login(text: &dyn Fn(&str) -> Option<String>, kind: &str) -> Option<NatsLogin> {
     let of = |what: &str| text(&format!("NATS_{kind}_{what}"));
-    let password = of("USER").map(|user| Login::Password { user, password: of("PASSWORD").unwrap_or_default() });
+    let password = of("USER").map(|user| NatsLogin::Password { user, password: of("PASSWORD").unwrap_or_default() });
     of("CREDS")
-        .map(|path| Login::Creds(path.into()))
-        .or_else(|| of("NKEY").map(|path| Login::Nkey(path.into())))
+        .map(|path| NatsLogin::Creds(path.into()))
+        .or_else(|| of("NKEY").map(|path| NatsLogin::Nkey(path.into())))
         .or(password)
 }
 
-impl Nats {
+impl NatsConfig {
     /// Returns the same servers with another user.
-    pub fn with(&self, login: &Login) -> Self {
+    pub fn with(&self, login: &NatsLogin) -> Self {
         // The library prefers a user named in the URL.
         let url = self.url.as_deref().map(|urls| urls.split(',').map(without_user).collect::<Vec<_>>().join(","));
         let as_nobody = Self { url, user: None, password: None, token: None, creds: None, nkey: None, ..self.clone() };
         match login.clone() {
-            Login::Password { user, password } => Self { user: Some(user), password: Some(password), ..as_nobody },
-            Login::Creds(path) => Self { creds: Some(path), ..as_nobody },
-            Login::Nkey(path) => Self { nkey: Some(path), ..as_nobody },
+            NatsLogin::Password { user, password } => Self { user: Some(user), password: Some(password), ..as_nobody },
+            NatsLogin::Creds(path) => Self { creds: Some(path), ..as_nobody },
+            NatsLogin::Nkey(path) => Self { nkey: Some(path), ..as_nobody },
         }
     }
 
@@ -83,16 +83,16 @@ fn without_user(url: &str) -> String {
     }
 }
 
-impl fmt::Display for Nats {
+impl fmt::Display for NatsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let set = |present: bool| if present { "set" } else { "unset" };
         writeln!(f, "NATS_URL={}", self.url.as_deref().map_or("unset".into(), each_without_secrets))?;
         writeln!(f, "NATS_CREDS={}", set(self.creds.is_some()))?;
         for (kind, login) in [("TOOL", &self.tool), ("OTP", &self.otp), ("RETRIEVE", &self.retrieve)] {
             match login {
-                Some(Login::Password { user, .. }) => writeln!(f, "NATS_{kind}_USER={user}")?,
-                Some(Login::Creds(_)) => writeln!(f, "NATS_{kind}_CREDS=set")?,
-                Some(Login::Nkey(_)) => writeln!(f, "NATS_{kind}_NKEY=set")?,
+                Some(NatsLogin::Password { user, .. }) => writeln!(f, "NATS_{kind}_USER={user}")?,
+                Some(NatsLogin::Creds(_)) => writeln!(f, "NATS_{kind}_CREDS=set")?,
+                Some(NatsLogin::Nkey(_)) => writeln!(f, "NATS_{kind}_NKEY=set")?,
                 None => writeln!(f, "NATS_{kind}_USER=unset")?,
             }
         }
@@ -116,7 +116,7 @@ mod tests {
         let tool = nats.with(nats.tool.as_ref().unwrap());
         assert_eq!(tool.url.as_deref(), Some("nats://one:4222,nats://two"));
         assert_eq!((tool.user.as_deref(), tool.password.as_deref()), (Some("tool_caller"), Some("s3cret")));
-        assert_eq!((nats.otp.clone(), nats.retrieve.clone()), (Some(Login::Creds("/otp.creds".into())), None));
+        assert_eq!((nats.otp.clone(), nats.retrieve.clone()), (Some(NatsLogin::Creds("/otp.creds".into())), None));
         let shown = nats.to_string();
         assert!(shown.contains("NATS_TOOL_USER=tool_caller") && !shown.contains("s3cret"), "{shown}");
     }

@@ -3,10 +3,10 @@
 use std::{fmt, fs};
 
 use super::{ConfigError, PerOrg, quota::per_org, wrong};
-use crate::sealing::MasterKeys;
+use crate::encryption::MasterKeys;
 
 #[derive(Clone, Default)]
-pub struct Privacy {
+pub struct PrivacyConfig {
     /// Payloads are encrypted under these keys; `None` = stored in the clear.
     pub master_keys: Option<MasterKeys>,
     /// Days after the last event for which a conversation is kept, and for which its tool calls are.
@@ -16,7 +16,7 @@ pub struct Privacy {
     pub redact: Vec<(String, String)>,
 }
 
-pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Privacy, ConfigError> {
+pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<PrivacyConfig, ConfigError> {
     const KEY: &str = "SMOOTH_AGENT_MASTER_KEY";
     const FILE: &str = "SMOOTH_AGENT_MASTER_KEY_FILE";
     let keys = match (text(KEY), text(FILE)) {
@@ -29,7 +29,7 @@ pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Privacy, Con
         (None, None) => None,
     };
     let master_keys = keys.map(|(name, keys)| MasterKeys::parse(&keys).map_err(|problem| wrong(name, problem)));
-    Ok(Privacy {
+    Ok(PrivacyConfig {
         master_keys: master_keys.transpose()?,
         retain_days: days(text, "SMOOTH_AGENT_RETAIN_DAYS")?,
         retain_tools_days: days(text, "SMOOTH_AGENT_RETAIN_TOOLS_DAYS")?,
@@ -58,7 +58,7 @@ fn redact(text: &dyn Fn(&str) -> Option<String>) -> Result<Vec<(String, String)>
     rules.collect()
 }
 
-impl fmt::Display for Privacy {
+impl fmt::Display for PrivacyConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rules: Vec<String> = self.redact.iter().map(|(tool, argument)| format!("{tool}.{argument}")).collect();
         writeln!(f, "SMOOTH_AGENT_MASTER_KEY={}", if self.master_keys.is_some() { "set" } else { "unset" })?;

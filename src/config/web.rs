@@ -5,18 +5,18 @@ use std::fmt;
 use url::Url;
 
 use super::{ConfigError, is_yes, without_secrets, wrong};
-use crate::fetch::Policy;
+use crate::fetch::FetchPolicy;
 
 /// The base URL of GitHub's own API.
 const GITHUB: &str = "https://api.github.com/";
 
 /// The settings of fetching and of search services.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Web {
+pub struct WebConfig {
     /// The model may fetch public web pages.
     pub fetch: bool,
     /// Hosts that may be fetched although they are not public, as `host:port`.
-    pub allow: Policy,
+    pub allow: FetchPolicy,
     /// The search engine's URL, queried with `q` and `format=json`.
     pub search_url: Option<Url>,
     pub search_key: Option<String>,
@@ -27,13 +27,13 @@ pub struct Web {
 }
 
 /// Reads the settings that begin with `SMOOTH_AGENT_FETCH`, `SMOOTH_AGENT_WEB_SEARCH` and `SMOOTH_AGENT_GITHUB`.
-pub fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Web, ConfigError> {
+pub fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<WebConfig, ConfigError> {
     let yes = |name: &str| text(name).is_some_and(|value| is_yes(&value));
     let allow = text("SMOOTH_AGENT_FETCH_ALLOW").unwrap_or_default();
-    let allow = Policy::parse(&allow)
+    let allow = FetchPolicy::parse(&allow)
         .map_err(|entry| wrong("SMOOTH_AGENT_FETCH_ALLOW", format!("`{entry}` is not `host:port`")))?;
     let github_url = url(text, "SMOOTH_AGENT_GITHUB_URL")?;
-    Ok(Web {
+    Ok(WebConfig {
         fetch: yes("SMOOTH_AGENT_FETCH"),
         allow,
         search_url: url(text, "SMOOTH_AGENT_WEB_SEARCH_URL")?,
@@ -55,7 +55,7 @@ fn url(text: &dyn Fn(&str) -> Option<String>, name: &'static str) -> Result<Opti
     text(name).map(parse).transpose()
 }
 
-impl fmt::Display for Web {
+impl fmt::Display for WebConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let set = |present: bool| if present { "set" } else { "unset" };
         writeln!(f, "SMOOTH_AGENT_FETCH={}", self.fetch)?;

@@ -8,7 +8,7 @@ use super::{ConfigError, is_yes, parsed, without_secrets, wrong};
 
 /// The sources of policies, and the rule for agents without one.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Widgets {
+pub struct WidgetConfig {
     pub file: Option<PathBuf>,
     pub service: Option<WidgetService>,
     /// Agents without a policy are refused.
@@ -24,7 +24,7 @@ pub struct WidgetService {
 }
 
 /// Reads the settings that begin with `WIDGET_AUTH`.
-pub fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Widgets, ConfigError> {
+pub fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<WidgetConfig, ConfigError> {
     const URL: &str = "WIDGET_AUTH_URL";
     let is_web = |url: &Url| ["http", "https"].contains(&url.scheme()) && !url.cannot_be_a_base();
     let url = |value: String| {
@@ -34,10 +34,10 @@ pub fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<Widgets, ConfigErro
     let (bearer, ttl_secs) = (text("WIDGET_AUTH_BEARER"), parsed(text, "WIDGET_AUTH_TTL_SECS", "a number", || 60)?);
     let service = text(URL).map(url).transpose()?.map(|url| WidgetService { url, bearer, ttl_secs });
     let strict = text("WIDGET_AUTH_STRICT").is_some_and(|value| is_yes(&value));
-    Ok(Widgets { file: text("WIDGET_AUTH_FILE").map(PathBuf::from), service, strict })
+    Ok(WidgetConfig { file: text("WIDGET_AUTH_FILE").map(PathBuf::from), service, strict })
 }
 
-impl fmt::Display for Widgets {
+impl fmt::Display for WidgetConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.file.as_ref().map_or("unset".into(), |file| file.display().to_string());
         writeln!(f, "WIDGET_AUTH_FILE={file}")?;

@@ -4,8 +4,8 @@
 //! Usage counts whitespace-separated words as tokens, since the demo model has no other unit. When `shutdown` completes, the
 //! server ends and cuts off the replies that are being streamed.
 
-use super::model::{self, Answer};
-use super::request::Request;
+use super::model::{self, DemoAnswer};
+use super::request::CompletionRequest;
 use bytes::Bytes;
 use futures_util::stream;
 use hyper::server::conn::http1;
@@ -73,7 +73,7 @@ fn prepare(socket: &TcpStream) {
 /// Answers one request body.
 fn complete(body: &[u8]) -> Response {
     static COMPLETIONS: AtomicU64 = AtomicU64::new(1);
-    let request: Request = match serde_json::from_slice(body) {
+    let request: CompletionRequest = match serde_json::from_slice(body) {
         Ok(request) => request,
         Err(error) => {
             let message = format!("the body is not a chat completion request: {error}");
@@ -102,8 +102,8 @@ fn complete(body: &[u8]) -> Response {
 struct Completion {
     id: String,
     created: u64,
-    request: Request,
-    answer: Answer,
+    request: CompletionRequest,
+    answer: DemoAnswer,
 }
 
 impl Completion {
@@ -116,8 +116,8 @@ impl Completion {
 
     fn finish_reason(&self) -> &'static str {
         match self.answer {
-            Answer::Say(_) => "stop",
-            Answer::Call { .. } => "tool_calls",
+            DemoAnswer::Say(_) => "stop",
+            DemoAnswer::Call { .. } => "tool_calls",
         }
     }
 
@@ -133,8 +133,8 @@ impl Completion {
         let prompt = self.request.messages.iter().map(|m| count(&m.content));
         let prompt: usize = prompt.sum();
         let completion = match &self.answer {
-            Answer::Say(text) => count(text),
-            Answer::Call { name, arguments } => count(name) + count(arguments),
+            DemoAnswer::Say(text) => count(text),
+            DemoAnswer::Call { name, arguments } => count(name) + count(arguments),
         };
         json!({
             "prompt_tokens": prompt, "completion_tokens": completion,
@@ -145,8 +145,8 @@ impl Completion {
     /// Returns the answer as one object.
     fn whole(&self) -> Value {
         let message = match &self.answer {
-            Answer::Say(text) => json!({"role": "assistant", "content": text}),
-            Answer::Call { name, arguments } => json!({
+            DemoAnswer::Say(text) => json!({"role": "assistant", "content": text}),
+            DemoAnswer::Call { name, arguments } => json!({
                 "role": "assistant", "content": null,
                 "tool_calls": [self.tool_call(name, arguments)],
             }),
@@ -168,11 +168,11 @@ impl Completion {
         };
         let mut events = VecDeque::from([delta(json!({"role": "assistant"}), None)]);
         match &self.answer {
-            Answer::Say(text) => {
+            DemoAnswer::Say(text) => {
                 let words = text.split_inclusive(' ');
                 events.extend(words.map(|word| delta(json!({"content": word}), None)));
             }
-            Answer::Call { name, arguments } => {
+            DemoAnswer::Call { name, arguments } => {
                 let call = self.tool_call(name, arguments);
                 events.push_back(delta(json!({"tool_calls": [call]}), None));
             }

@@ -4,7 +4,7 @@
 //! refund, small talk, the passages, and last a self-introduction.
 
 use super::passages;
-use super::request::{Message, Request, Role, ToolFunction};
+use super::request::{CompletionRequest, PromptMessage, PromptRole, PromptToolFunction};
 use super::words::{stems, words};
 use serde_json::{Map, Value, json};
 
@@ -21,25 +21,25 @@ const RESULT_MAX_CHARS: usize = 600;
 const SMALL_TALK_MAX_WORDS: usize = 5;
 
 #[derive(Debug, PartialEq)]
-pub enum Answer {
+pub enum DemoAnswer {
     Say(String),
     Call { name: String, arguments: String },
 }
 
-pub fn answer(request: &Request) -> Answer {
+pub fn answer(request: &CompletionRequest) -> DemoAnswer {
     if let Some(said) = about_results(&request.messages) {
-        return Answer::Say(said);
+        return DemoAnswer::Say(said);
     }
     let text = request.last_user_text();
     explicit_call(request, text)
         .or_else(|| refund(request, text))
-        .or_else(|| small_talk(text).map(Answer::Say))
-        .or_else(|| passages::answer(request, text).map(Answer::Say))
-        .unwrap_or_else(|| Answer::Say(ABOUT_ME.to_owned()))
+        .or_else(|| small_talk(text).map(DemoAnswer::Say))
+        .or_else(|| passages::answer(request, text).map(DemoAnswer::Say))
+        .unwrap_or_else(|| DemoAnswer::Say(ABOUT_ME.to_owned()))
 }
 
 /// Handles `call NAME {…}`, with which people try their own tools without a real model.
-fn explicit_call(request: &Request, text: &str) -> Option<Answer> {
+fn explicit_call(request: &CompletionRequest, text: &str) -> Option<DemoAnswer> {
     let lower = text.to_ascii_lowercase();
     let at = lower.match_indices("call ").map(|(at, _)| at).find(|at| {
         let before = lower[..*at].chars().next_back();
@@ -56,7 +56,7 @@ fn explicit_call(request: &Request, text: &str) -> Option<Answer> {
             let offered = request.tools.iter().map(|tool| tool.function.name.as_str());
             let offered: Vec<&str> = offered.collect();
             let offered = offered.join(", ");
-            Answer::Say(format!("I am offered no tool “{name}”. I have: {offered}."))
+            DemoAnswer::Say(format!("I am offered no tool “{name}”. I have: {offered}."))
         });
     }
     let mut values = serde_json::Deserializer::from_str(arguments).into_iter::<Value>();
@@ -65,26 +65,26 @@ fn explicit_call(request: &Request, text: &str) -> Option<Answer> {
         Some(Ok(value)) => value.to_string(),
         Some(Err(_)) => {
             let said = format!("The arguments after “{name}” are not valid JSON.");
-            return Some(Answer::Say(said));
+            return Some(DemoAnswer::Say(said));
         }
     };
-    Some(Answer::Call { name: name.to_owned(), arguments })
+    Some(DemoAnswer::Call { name: name.to_owned(), arguments })
 }
 
 /// Handles a request for a refund: calls the tool, or asks for the order first.
-fn refund(request: &Request, text: &str) -> Option<Answer> {
+fn refund(request: &CompletionRequest, text: &str) -> Option<DemoAnswer> {
     let tool = request.tool(REFUND_TOOL)?;
     let asked_before = request.messages.iter().rev();
-    let mut asked_before = asked_before.filter(|m| m.role == Role::Assistant);
+    let mut asked_before = asked_before.filter(|m| m.role == PromptRole::Assistant);
     let was_asked = asked_before.next().is_some_and(|m| m.content == WHICH_ORDER);
     let about_refund = stems(text).contains("refund");
     let order = order_id(text);
     match (order, about_refund, was_asked) {
         (Some(order), true, _) | (Some(order), _, true) => {
             let arguments = refund_arguments(tool, &order, &reason(text));
-            Some(Answer::Call { name: REFUND_TOOL.to_owned(), arguments: arguments.to_string() })
+            Some(DemoAnswer::Call { name: REFUND_TOOL.to_owned(), arguments: arguments.to_string() })
         }
-        (None, true, _) if wants_refund(text) => Some(Answer::Say(WHICH_ORDER.to_owned())),
+        (None, true, _) if wants_refund(text) => Some(DemoAnswer::Say(WHICH_ORDER.to_owned())),
         _ => None,
     }
 }
@@ -125,7 +125,7 @@ fn reason(text: &str) -> String {
 }
 
 /// Returns the arguments under the names in the tool's schema.
-fn refund_arguments(tool: &ToolFunction, order: &str, reason: &str) -> Value {
+fn refund_arguments(tool: &PromptToolFunction, order: &str, reason: &str) -> Value {
     let Some(properties) = tool.parameters["properties"].as_object() else {
         return json!({"order_id": order, "reason": reason});
     };
@@ -161,8 +161,8 @@ fn small_talk(text: &str) -> Option<String> {
 }
 
 /// Describes the tool results at the end of the messages, if the messages end with any.
-fn about_results(messages: &[Message]) -> Option<String> {
-    let first = messages.iter().rposition(|m| m.role != Role::Tool)? + 1;
+fn about_results(messages: &[PromptMessage]) -> Option<String> {
+    let first = messages.iter().rposition(|m| m.role != PromptRole::Tool)? + 1;
     let said = messages[first..].iter().map(|result| {
         let calls = messages[..first].iter().rev().flat_map(|m| &m.tool_calls);
         let mut calls = calls.filter(|call| call.id == result.tool_call_id);
@@ -177,35 +177,35 @@ fn about_results(messages: &[Message]) -> Option<String> {
 fn about_result(name: &str, arguments: &str, result: &str) -> String {
     let arguments: Value = serde_json::from_str(arguments).unwrap_or_default();
     let order = find_text(&arguments, "order").map_or_else(String::new, |id| format!(" {id}"));
-    match (Outcome::of(result), name == REFUND_TOOL) {
-        (Outcome::Done(Some(fields)), true) => {
+    match (ToolOutcome::of(result), name == REFUND_TOOL) {
+        (ToolOutcome::Done(Some(fields)), true) => {
             let refund = find_text(&fields, "refund").or_else(|| find_text(&fields, "id"));
             let id = refund.map_or_else(String::new, |id| format!(" Its id is {id}."));
             format!("Done: the refund for order{order} was issued.{id}")
         }
-        (Outcome::Done(_), _) => format!("The tool “{name}” answered: {}", in_words(result)),
-        (Outcome::Rejected, true) => format!(
+        (ToolOutcome::Done(_), _) => format!("The tool “{name}” answered: {}", in_words(result)),
+        (ToolOutcome::Rejected, true) => format!(
             "The refund for order{order} was not issued, because you did not approve it. \
              Is there anything else I can do?"
         ),
-        (Outcome::Rejected, false) => {
+        (ToolOutcome::Rejected, false) => {
             format!("I did not use “{name}”, because you did not approve it.")
         }
-        (Outcome::Failed, true) => {
+        (ToolOutcome::Failed, true) => {
             format!("I am sorry, the refund for order{order} could not be confirmed: {}", in_words(result))
         }
-        (Outcome::Failed, false) => format!("The tool “{name}” failed: {}", in_words(result)),
+        (ToolOutcome::Failed, false) => format!("The tool “{name}” failed: {}", in_words(result)),
     }
 }
 
-enum Outcome {
+enum ToolOutcome {
     /// The fields, if the result is a JSON object.
     Done(Option<Value>),
     Rejected,
     Failed,
 }
 
-impl Outcome {
+impl ToolOutcome {
     /// Parses a result as a model would, from its text: a tool message carries nothing else.
     fn of(result: &str) -> Self {
         let json: Value = serde_json::from_str(result).unwrap_or_default();

@@ -3,7 +3,7 @@
 //! Contract: the section begins with the line `Relevant knowledge:` in a system message and holds passages as `[n] Title`,
 //! their text, and an empty line. An answer quotes only sentences of the passages, with their title.
 
-use super::request::{Request, Role};
+use super::request::{CompletionRequest, PromptRole};
 use super::words::stems;
 use std::collections::HashSet;
 
@@ -22,7 +22,7 @@ struct Passage<'a> {
 }
 
 /// Returns the sentences that answer the question best, or `None` if no sentence is on topic.
-pub fn answer(request: &Request, question: &str) -> Option<String> {
+pub fn answer(request: &CompletionRequest, question: &str) -> Option<String> {
     let asked = stems(question);
     if asked.is_empty() {
         return None;
@@ -41,8 +41,8 @@ pub fn answer(request: &Request, question: &str) -> Option<String> {
 }
 
 /// Parses the passages of the last knowledge section.
-fn passages(request: &Request) -> Vec<Passage<'_>> {
-    let systems = request.messages.iter().filter(|m| m.role == Role::System);
+fn passages(request: &CompletionRequest) -> Vec<Passage<'_>> {
+    let systems = request.messages.iter().filter(|m| m.role == PromptRole::System);
     let mut sections = systems.filter_map(|message| section(&message.content));
     let mut found: Vec<Passage<'_>> = Vec::new();
     for line in sections.next_back().unwrap_or_default().lines() {

@@ -6,26 +6,26 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 #[derive(Deserialize)]
-pub struct Request {
+pub struct CompletionRequest {
     pub model: String,
-    pub messages: Vec<Message>,
+    pub messages: Vec<PromptMessage>,
     #[serde(default)]
-    pub tools: Vec<Tool>,
+    pub tools: Vec<PromptTool>,
     #[serde(default)]
     pub stream: bool,
     #[serde(default)]
-    pub stream_options: Option<StreamOptions>,
+    pub stream_options: Option<CompletionStreamOptions>,
 }
 
 #[derive(Deserialize)]
-pub struct StreamOptions {
+pub struct CompletionStreamOptions {
     #[serde(default)]
     pub include_usage: bool,
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Debug)]
 #[serde(rename_all = "lowercase")]
-pub enum Role {
+pub enum PromptRole {
     #[serde(alias = "developer")]
     System,
     User,
@@ -34,49 +34,49 @@ pub enum Role {
 }
 
 #[derive(Deserialize)]
-pub struct Message {
-    pub role: Role,
+pub struct PromptMessage {
+    pub role: PromptRole,
     #[serde(default, deserialize_with = "text_of")]
     pub content: String,
     #[serde(default)]
-    pub tool_calls: Vec<Call>,
+    pub tool_calls: Vec<PromptCall>,
     #[serde(default)]
     pub tool_call_id: String,
 }
 
 #[derive(Deserialize)]
-pub struct Call {
+pub struct PromptCall {
     pub id: String,
-    pub function: CallFunction,
+    pub function: PromptCallFunction,
 }
 
 #[derive(Deserialize)]
-pub struct CallFunction {
+pub struct PromptCallFunction {
     pub name: String,
     pub arguments: String,
 }
 
 #[derive(Deserialize)]
-pub struct Tool {
-    pub function: ToolFunction,
+pub struct PromptTool {
+    pub function: PromptToolFunction,
 }
 
 #[derive(Deserialize)]
-pub struct ToolFunction {
+pub struct PromptToolFunction {
     pub name: String,
     #[serde(default)]
     pub parameters: Value,
 }
 
-impl Request {
-    pub fn tool(&self, name: &str) -> Option<&ToolFunction> {
+impl CompletionRequest {
+    pub fn tool(&self, name: &str) -> Option<&PromptToolFunction> {
         let functions = self.tools.iter().map(|tool| &tool.function);
         functions.into_iter().find(|function| function.name == name)
     }
 
     /// Returns the last message of the user, or an empty text.
     pub fn last_user_text(&self) -> &str {
-        let mut users = self.messages.iter().filter(|m| m.role == Role::User);
+        let mut users = self.messages.iter().filter(|m| m.role == PromptRole::User);
         users.next_back().map_or("", |message| &message.content)
     }
 }

@@ -18,11 +18,11 @@ use super::{
     digest::Digest,
     elicitation::WaitingCall,
     event::{
-        Cause, EmailProof, Event, OtpPurpose, Participant, Prompt, Response, SessionIdentified, SessionOpened,
-        StepJudged, ToolReturned, TurnRequested, TurnResumed,
+        EmailProof, Event, OtpPurpose, Participant, Prompt, Response, SessionIdentified, SessionOpened, StepJudged,
+        ToolReturned, TurnRequested, TurnResumed, UnreadableCause,
     },
     interaction::{self, Contact, Form},
-    session::Known,
+    session::SessionFacts,
     title,
     turn::Turn,
 };
@@ -30,7 +30,7 @@ use crate::limits;
 
 /// A decoded event with its place in the log.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Recorded {
+pub struct RecordedEvent {
     pub seq: u64,
     /// The time at which the event's writer made it.
     pub time: DateTime<Utc>,
@@ -70,7 +70,7 @@ pub struct Conversation {
     /// Rendering capabilities that the conversation's client declared last.
     pub supports: Vec<String>,
     /// The newest sessions with known facts beyond their opening, oldest first.
-    pub sessions: VecDeque<Known>,
+    pub sessions: VecDeque<SessionFacts>,
     /// The form that the model asks for in words, until the visitor answers.
     pub asked: Option<Form>,
     /// The call that goes on when that form is answered, if a tool's server asks with it.
@@ -103,14 +103,14 @@ pub struct Message {
     /// Sequence of the event that holds the message.
     pub seq: u64,
     pub id: Uuid,
-    pub body: Body,
+    pub body: MessageBody,
     pub from: Participant,
     pub to: Participant,
     pub at: DateTime<Utc>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Body {
+pub enum MessageBody {
     User(String),
     Agent(Response),
 }
@@ -119,16 +119,16 @@ impl Message {
     /// Returns the message as one text.
     pub fn text(&self) -> String {
         match &self.body {
-            Body::User(text) => text.clone(),
-            Body::Agent(response) => response.text(),
+            MessageBody::User(text) => text.clone(),
+            MessageBody::Agent(response) => response.text(),
         }
     }
 
     /// Returns the message that an event holds, if the event holds one.
-    pub fn of(recorded: &Recorded) -> Option<Self> {
+    pub fn of(recorded: &RecordedEvent) -> Option<Self> {
         let (id, body, from, to) = match &recorded.event {
-            Event::TurnRequested(e) => (e.message_id, Body::User(e.message.clone()), &e.user, &e.agent),
-            Event::TurnCompleted(e) => (e.message_id, Body::Agent(e.response.clone()), &e.agent, &e.user),
+            Event::TurnRequested(e) => (e.message_id, MessageBody::User(e.message.clone()), &e.user, &e.agent),
+            Event::TurnCompleted(e) => (e.message_id, MessageBody::Agent(e.response.clone()), &e.agent, &e.user),
             _ => return None,
         };
         Some(Self { seq: recorded.seq, id, body, from: from.clone(), to: to.clone(), at: recorded.time })
@@ -136,8 +136,8 @@ impl Message {
 
     fn size(&self) -> usize {
         match &self.body {
-            Body::User(text) => text.len(),
-            Body::Agent(response) => response.response_parts.iter().map(String::len).sum(),
+            MessageBody::User(text) => text.len(),
+            MessageBody::Agent(response) => response.response_parts.iter().map(String::len).sum(),
         }
     }
 }
@@ -152,11 +152,11 @@ pub struct FinishedTurn {
     /// Sequences of the request and of the terminal event.
     pub requested_seq: u64,
     pub terminal_seq: u64,
-    pub outcome: Outcome,
+    pub outcome: TurnOutcome,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Outcome {
+pub enum TurnOutcome {
     Completed,
     Failed,
     Cancelled,
@@ -195,7 +195,7 @@ impl Conversation {
     /// Folds an event into the state.
     ///
     /// Total: an event that does not fit changes only `last_seq` and `last_digest`.
-    pub fn evolve(&mut self, recorded: &Recorded) {
+    pub fn evolve(&mut self, recorded: &RecordedEvent) {
         assert!(recorded.seq > self.last_seq, "events are folded in the order of their chain");
         self.last_seq = recorded.seq;
         self.last_digest = recorded.digest;
@@ -258,19 +258,19 @@ impl Conversation {
                     self.workflow.judge(judged);
                 }
                 self.keep_message(recorded);
-                self.finish(e.turn, recorded.seq, Outcome::Completed);
+                self.finish(e.turn, recorded.seq, TurnOutcome::Completed);
             }
             Event::TurnFailed(e) if self.is_held(e.turn, e.epoch) => {
-                self.finish(e.turn, recorded.seq, Outcome::Failed);
+                self.finish(e.turn, recorded.seq, TurnOutcome::Failed);
             }
             Event::TurnCompleted(_) | Event::TurnFailed(_) => {}
-            Event::TurnCancelled(e) => self.finish(e.turn, recorded.seq, Outcome::Cancelled),
+            Event::TurnCancelled(e) => self.finish(e.turn, recorded.seq, TurnOutcome::Cancelled),
             Event::Erased(kind) => self.take_erased(kind, recorded),
-            Event::Unreadable(e) => self.read_only |= e.cause == Cause::Critical,
+            Event::Unreadable(e) => self.read_only |= e.cause == UnreadableCause::Critical,
         }
     }
 
-    fn request(&mut self, e: &TurnRequested, recorded: &Recorded) {
+    fn request(&mut self, e: &TurnRequested, recorded: &RecordedEvent) {
         if self.turn.is_some() || self.finished_turn(e.turn).is_some() {
             return;
         }
@@ -339,20 +339,20 @@ impl Conversation {
     }
 
     /// Returns the facts known of a session beyond its opening.
-    pub fn known(&self, session: Uuid) -> Option<&Known> {
+    pub fn known(&self, session: Uuid) -> Option<&SessionFacts> {
         self.sessions.iter().find(|known| known.session == session)
     }
 
-    fn known_mut(&mut self, session: Uuid) -> Option<&mut Known> {
+    fn known_mut(&mut self, session: Uuid) -> Option<&mut SessionFacts> {
         self.sessions.iter_mut().find(|known| known.session == session)
     }
 
-    fn know(&mut self, session: Uuid) -> &mut Known {
+    fn know(&mut self, session: Uuid) -> &mut SessionFacts {
         let at = self.sessions.iter().position(|known| known.session == session).unwrap_or_else(|| {
             if self.sessions.len() >= limits::FOLD_SESSIONS {
                 self.sessions.pop_front();
             }
-            self.sessions.push_back(Known::new(session));
+            self.sessions.push_back(SessionFacts::new(session));
             self.sessions.len() - 1
         });
         &mut self.sessions[at]
@@ -404,7 +404,7 @@ impl Conversation {
         }
     }
 
-    fn finish(&mut self, id: Uuid, terminal_seq: u64, outcome: Outcome) {
+    fn finish(&mut self, id: Uuid, terminal_seq: u64, outcome: TurnOutcome) {
         let Some(turn) = self.turn.take_if(|turn| turn.request.turn == id) else { return };
         let Turn { request: TurnRequested { request_id, session, .. }, requested_seq, .. } = turn;
         self.finished.push_back(FinishedTurn { id, request_id, session, requested_seq, terminal_seq, outcome });
@@ -431,9 +431,9 @@ impl Conversation {
         }
     }
 
-    fn keep_message(&mut self, recorded: &Recorded) {
+    fn keep_message(&mut self, recorded: &RecordedEvent) {
         let Some(message) = Message::of(recorded) else { return };
-        if let Body::User(text) = &message.body
+        if let MessageBody::User(text) = &message.body
             && self.opening.is_none()
         {
             self.opening = title::of_message(text);

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    conversation::{Conversation, Outcome},
+    conversation::{Conversation, TurnOutcome},
     event::{
         CancelReason, ConversationRenamed, Event, OtpPurpose, Prompt, Resolution, SessionIdentified, SessionOpened,
         TurnCancelled, TurnReleased, TurnRequested, TurnResumed, TurnStarted,
@@ -24,7 +24,7 @@ pub enum Command {
     /// Set the title, over any earlier one.
     Rename { title: String, by: Option<Uuid> },
     /// Name the conversation unless it has a title.
-    Entitle { title: String },
+    SetTitle { title: String },
     /// Request a turn.
     Request(TurnRequested),
     /// Claim the work item with this sequence.
@@ -87,10 +87,10 @@ pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal>
     match command {
         _ if state.read_only => Err(Refusal::ReadOnly),
         Command::Open(opened) => Ok(Event::SessionOpened(opened.clone())),
-        Command::Rename { .. } | Command::Entitle { .. } if !state.exists() => Err(Refusal::NoConversation),
+        Command::Rename { .. } | Command::SetTitle { .. } if !state.exists() => Err(Refusal::NoConversation),
         Command::Rename { title, by } => renamed(title, *by),
-        Command::Entitle { .. } if state.title.is_some() => Err(Refusal::AlreadyNamed),
-        Command::Entitle { title } => renamed(title, None),
+        Command::SetTitle { .. } if state.title.is_some() => Err(Refusal::AlreadyNamed),
+        Command::SetTitle { title } => renamed(title, None),
         Command::Request(request) => match &state.turn {
             Some(turn) if turn.request.turn == request.turn => Err(Refusal::AlreadyActive),
             _ if state.finished_turn(request.turn).is_some() => Err(Refusal::AlreadyFinished),
@@ -111,16 +111,16 @@ pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal>
             _ => Err(Refusal::Superseded),
         },
         Command::LetGo(released) => match state.finished_turn(released.turn) {
-            Some(finished) if finished.outcome == Outcome::Cancelled => Ok(Event::TurnReleased(released.clone())),
+            Some(finished) if finished.outcome == TurnOutcome::Cancelled => Ok(Event::TurnReleased(released.clone())),
             _ => Err(Refusal::NoTurn),
         },
         Command::Confirm { park, approved, by } => {
             let resolution = if *approved { Resolution::Approved } else { Resolution::Declined };
-            resumed(state, *park, Answer { resolution, values: None, by: Some(*by) })
+            resumed(state, *park, WaitEnd { resolution, values: None, by: Some(*by) })
         }
         Command::Submit { park, values, by } => {
             let resolution = if values.is_some() { Resolution::Submitted } else { Resolution::Declined };
-            resumed(state, *park, Answer { resolution, values: values.clone(), by: Some(*by) })
+            resumed(state, *park, WaitEnd { resolution, values: values.clone(), by: Some(*by) })
         }
         Command::Identify(identified) => match state.known(identified.session) {
             // A password proves the address of its own challenge and no later one.
@@ -134,7 +134,7 @@ pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal>
             _ => Err(Refusal::NotPending),
         },
         Command::Expire { park } => {
-            resumed(state, *park, Answer { resolution: Resolution::Expired, values: None, by: None })
+            resumed(state, *park, WaitEnd { resolution: Resolution::Expired, values: None, by: None })
         }
         Command::Cancel { turn, by } => cancelled(state.active(*turn), *by, None),
         Command::Supersede { park, by } => {
@@ -162,13 +162,13 @@ fn renamed(title: &str, by: Option<Uuid>) -> Result<Event, Refusal> {
 }
 
 /// The resolution of a wait, with its values and its session.
-struct Answer {
+struct WaitEnd {
     resolution: Resolution,
     values: Option<Map<String, Value>>,
     by: Option<Uuid>,
 }
 
-fn resumed(state: &Conversation, park: Uuid, answer: Answer) -> Result<Event, Refusal> {
+fn resumed(state: &Conversation, park: Uuid, answer: WaitEnd) -> Result<Event, Refusal> {
     let pending = state.turn.as_ref().and_then(|turn| Some((turn, turn.park.as_ref()?)));
     // A park with an erased prompt has lost its id; its deadline still ends it.
     let is_it =

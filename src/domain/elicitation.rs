@@ -1,7 +1,7 @@
 //! Questions of a tool in the middle of its call: kept with the call until each is answered, and then given back with it.
 //!
 //! A call that asks has no result yet. Its server gets the answers when the call is made again, on whichever worker and however
-//! much later; what it needs for that is in [`Elicited`] and nowhere else.
+//! much later; what it needs for that is in [`Elicitation`] and nowhere else.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,11 +12,12 @@ use super::{event::Resolution, interaction::Form};
 /// The questions of a call, and what goes back to its server with the answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Elicited {
+#[schemars(rename = "Elicited")]
+pub struct Elicitation {
     /// The call's id.
     pub call: String,
     /// In the order in which they are asked.
-    pub questions: Vec<Question>,
+    pub questions: Vec<ElicitedQuestion>,
     /// Keys of requests beside them that no form can show; they count as declined.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub declined: Vec<String>,
@@ -34,20 +35,22 @@ pub struct Elicited {
 /// One question to the visitor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Question {
+#[schemars(rename = "Question")]
+pub struct ElicitedQuestion {
     /// The server's key for it; of a request during the call, the digest of its message and schema.
     pub key: String,
     /// The server's words, as the visitor reads them.
     pub message: String,
     pub form: Form,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub answer: Option<Answer>,
+    pub answer: Option<ElicitedAnswer>,
 }
 
 /// A person's answer to a question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Answer {
+#[schemars(rename = "Answer")]
+pub struct ElicitedAnswer {
     pub resolution: Resolution,
     /// What was submitted, checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -66,25 +69,25 @@ pub struct WaitingCall {
     pub idempotent: bool,
     /// A person approved it, or it needs no approval.
     pub approved: bool,
-    pub elicited: Elicited,
+    pub elicited: Elicitation,
 }
 
-impl Elicited {
+impl Elicitation {
     /// The question that is asked next; `None`: all are answered, and the call is to be made again.
-    pub fn open(&self) -> Option<&Question> {
+    pub fn open(&self) -> Option<&ElicitedQuestion> {
         self.questions.iter().find(|question| question.answer.is_none())
     }
 
     /// Takes the answer to the question that is open.
     pub fn answer(&mut self, resolution: Resolution, values: Option<Map<String, Value>>) {
         if let Some(question) = self.questions.iter_mut().find(|question| question.answer.is_none()) {
-            question.answer = Some(Answer { resolution, values });
+            question.answer = Some(ElicitedAnswer { resolution, values });
         }
     }
 
     /// About how much text it holds.
     pub fn text_bytes(&self) -> usize {
-        let question = |question: &Question| {
+        let question = |question: &ElicitedQuestion| {
             let values = question.answer.as_ref().and_then(|answer| answer.values.as_ref());
             let answer = values.map_or(0, |values| Value::Object(values.clone()).to_string().len());
             question.message.len() + question.form.spec().to_string().len() + answer
@@ -98,14 +101,14 @@ impl Elicited {
 mod tests {
     use super::*;
 
-    fn elicited(keys: &[&str]) -> Elicited {
-        let question = |key: &&str| Question {
+    fn elicited(keys: &[&str]) -> Elicitation {
+        let question = |key: &&str| ElicitedQuestion {
             key: key.to_string(),
             message: "Which?".into(),
             form: Form::Elicitation { fields: vec![] },
             answer: None,
         };
-        Elicited {
+        Elicitation {
             call: "call-1".into(),
             questions: keys.iter().map(question).collect(),
             declined: vec![],

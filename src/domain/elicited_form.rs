@@ -26,13 +26,14 @@ pub struct ElicitedField {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<Value>,
     #[serde(flatten)]
-    pub input: Input,
+    pub input: FieldInput,
 }
 
 /// The values that a field takes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
-pub enum Input {
+#[schemars(rename = "Input")]
+pub enum FieldInput {
     Text {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         format: Option<TextFormat>,
@@ -52,11 +53,11 @@ pub enum Input {
     Boolean,
     /// One of the options.
     Choice {
-        options: Vec<Pick>,
+        options: Vec<FieldOption>,
     },
     /// Some of the options.
     Choices {
-        options: Vec<Pick>,
+        options: Vec<FieldOption>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         min_items: Option<u64>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,7 +77,8 @@ pub enum TextFormat {
 /// An option of a field.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Pick {
+#[schemars(rename = "Pick")]
+pub struct FieldOption {
     /// What the server is given.
     pub value: String,
     pub label: String,
@@ -156,25 +158,27 @@ fn without_null(property: &Value) -> Value {
     property
 }
 
-fn input(property: &Value) -> Result<Input, &'static str> {
+fn input(property: &Value) -> Result<FieldInput, &'static str> {
     let kind = property["type"].as_str();
     if matches!(kind, None | Some("string"))
         && let Some(options) = options(property)?
     {
-        return Ok(Input::Choice { options });
+        return Ok(FieldInput::Choice { options });
     }
     let (count, bound) = (|name: &str| property[name].as_u64(), |name: &str| property[name].as_f64());
     match kind {
         Some("string") => {
             let format = property["format"].as_str().and_then(|format| serde_json::from_value(format.into()).ok());
-            Ok(Input::Text { format, min_length: count("minLength"), max_length: count("maxLength") })
+            Ok(FieldInput::Text { format, min_length: count("minLength"), max_length: count("maxLength") })
         }
         Some(kind @ ("number" | "integer")) => {
-            Ok(Input::Number { integer: kind == "integer", minimum: bound("minimum"), maximum: bound("maximum") })
+            Ok(FieldInput::Number { integer: kind == "integer", minimum: bound("minimum"), maximum: bound("maximum") })
         }
-        Some("boolean") => Ok(Input::Boolean),
+        Some("boolean") => Ok(FieldInput::Boolean),
         Some("array") => match options(&property["items"])? {
-            Some(options) => Ok(Input::Choices { options, min_items: count("minItems"), max_items: count("maxItems") }),
+            Some(options) => {
+                Ok(FieldInput::Choices { options, min_items: count("minItems"), max_items: count("maxItems") })
+            }
             None => Err("a list of anything but options can't be shown"),
         },
         _ => Err("a field is neither a text, a number, a truth value nor a choice"),
@@ -182,18 +186,18 @@ fn input(property: &Value) -> Result<Input, &'static str> {
 }
 
 /// The options of a property, if it has some.
-fn options(property: &Value) -> Result<Option<Vec<Pick>>, &'static str> {
+fn options(property: &Value) -> Result<Option<Vec<FieldOption>>, &'static str> {
     let pick = |value: &Value, label: Option<&Value>| {
         let value = value.as_str()?;
         let label = label.and_then(Value::as_str).filter(|label| !label.trim().is_empty()).unwrap_or(value);
         let is_short = value.chars().count() <= limits::ELICITED_LABEL_MAX_CHARS;
-        Some(Pick {
+        Some(FieldOption {
             label: shown(label, limits::ELICITED_LABEL_MAX_CHARS)?,
             value: is_short.then(|| value.to_string())?,
         })
     };
     let titled = property["oneOf"].as_array().or_else(|| property["anyOf"].as_array());
-    let picks: Option<Vec<Pick>> = match (property["enum"].as_array(), titled) {
+    let picks: Option<Vec<FieldOption>> = match (property["enum"].as_array(), titled) {
         (Some(values), _) => {
             let names = &property["enumNames"];
             values.iter().enumerate().map(|(n, value)| pick(value, names.get(n))).collect()
@@ -220,8 +224,9 @@ fn shown(text: &str, max_chars: usize) -> Option<String> {
 pub fn check(fields: &[ElicitedField], values: &Map<String, Value>) -> (Map<String, Value>, Vec<FieldError>) {
     let (mut checked, mut errors) = (Map::new(), Vec::new());
     for ElicitedField { key, required, input, .. } in fields {
-        let is_left_out =
-            |value: &&Value| value.is_null() || (*value == "" && !matches!(input, Input::Text { .. } if *required));
+        let is_left_out = |value: &&Value| {
+            value.is_null() || (*value == "" && !matches!(input, FieldInput::Text { .. } if *required))
+        };
         let message = match values.get(key).filter(|value| !is_left_out(value)) {
             None if *required => Some("this field is required".to_string()),
             None => None,
@@ -238,7 +243,7 @@ pub fn check(fields: &[ElicitedField], values: &Map<String, Value>) -> (Map<Stri
     (checked, errors)
 }
 
-impl Input {
+impl FieldInput {
     /// The value as the server gets it, or what is wrong with it. A model may pass on numbers and truth values as texts.
     fn check(&self, value: &Value) -> Result<Value, String> {
         match self {
@@ -289,7 +294,7 @@ impl Input {
 }
 
 /// The value of the option that was picked, by its value or by what a person reads.
-fn picked<'a>(options: &'a [Pick], given: &Value) -> Result<&'a str, String> {
+fn picked<'a>(options: &'a [FieldOption], given: &Value) -> Result<&'a str, String> {
     let given = given.as_str().unwrap_or_default();
     let by_value = options.iter().find(|pick| pick.value == given);
     let pick = by_value.or_else(|| options.iter().find(|pick| pick.label == given.trim()));

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 pub use super::{
     answer::{Citation, ResolutionStatus, Response, Usage},
-    request::{AgentVersion, Asker, Content, File, Image, Object, Skill},
+    request::{AgentVersion, AttachmentContent, File, Image, Object, Requester, Skill},
     session::{EmailProof, IdentificationMethod, OtpChallenge, OtpChannel, OtpPurpose, OtpSent},
 };
 pub use ending::*;
@@ -23,9 +23,9 @@ pub use ends::*;
 pub use void::*;
 
 use super::{
-    elicitation::{Elicited, WaitingCall},
+    elicitation::{Elicitation, WaitingCall},
+    frame_trace::FrameTrace,
     interaction::Form,
-    shown::Shown,
 };
 
 /// Stored names: the last two tokens of an event's subject, and the end of its CloudEvents type.
@@ -258,7 +258,7 @@ pub struct TurnRequested {
     pub source: Option<String>,
     /// The asking user, if the connection proved their identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub asker: Option<Asker>,
+    pub asker: Option<Requester>,
     /// Version of the agent's configuration for the whole turn; absent = only the worker's own settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_config: Option<AgentVersion>,
@@ -285,7 +285,7 @@ pub struct TurnReleased {
     pub epoch: u64,
     /// Record of the frames shown of the model call that was running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shown: Option<Shown>,
+    pub shown: Option<FrameTrace>,
 }
 
 /// A tool call that the model asked for, with the tool's properties at that time.
@@ -356,7 +356,7 @@ pub struct ModelReplied {
     pub grounding: Vec<Citation>,
     /// Record of the call's frames; absent = its client wanted no stream, or the event is older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shown: Option<Shown>,
+    pub shown: Option<FrameTrace>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -405,7 +405,7 @@ pub struct TurnParked {
     /// The questions of the calls that ended with some, the first one's in the prompt. Questions that an earlier park brought are
     /// not said again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub elicited: Vec<Elicited>,
+    pub elicited: Vec<Elicitation>,
 }
 
 /// A prompt to a person.

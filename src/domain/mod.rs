@@ -6,7 +6,7 @@
 //! - [`conversation`]: `evolve(state, event)`, the fold.
 //! - [`digest`]: the digests that chain stored events.
 //! - [`title`]: titles of conversations.
-//! - [`shown`]: the record of the frames of a model call.
+//! - [`frame_trace`]: the record of the frames of a model call.
 //! - [`turn`]: the state of a running turn and `next_step(turn)`.
 //! - [`decide`]: `decide(state, command) -> event | refusal`.
 
@@ -17,15 +17,15 @@ pub mod digest;
 pub mod elicitation;
 pub mod elicited_form;
 pub mod event;
+pub mod frame_trace;
 pub mod interaction;
 pub mod request;
 pub mod session;
-pub mod shown;
 pub mod title;
 pub mod turn;
 
-pub use conversation::{Conversation, FinishedTurn, Message, Outcome, Recorded};
+pub use conversation::{Conversation, FinishedTurn, Message, RecordedEvent, TurnOutcome};
 pub use decide::{Command, Refusal, decide};
 pub use digest::Digest;
 pub use event::Event;
-pub use turn::{Call, Step, Turn, next_step};
+pub use turn::{CallState, NextStep, Turn, next_step};

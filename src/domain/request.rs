@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct Image {
     #[serde(flatten)]
-    pub content: Content,
+    pub content: AttachmentContent,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
@@ -21,13 +21,14 @@ pub struct File {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mime_type: Option<String>,
     #[serde(flatten)]
-    pub content: Content,
+    pub content: AttachmentContent,
 }
 
 /// Location of an attachment's content, which is never in an event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub enum Content {
+#[schemars(rename = "Content")]
+pub enum AttachmentContent {
     /// A URL on the web, not fetched by Turnstream.
     Url(String),
     /// An object in a NATS object store, uploaded with the message.
@@ -51,12 +52,12 @@ pub struct Object {
     pub key: Option<String>,
 }
 
-impl Content {
+impl AttachmentContent {
     /// Returns the bytes of text that the reference takes.
     pub fn text_bytes(&self) -> usize {
         match self {
-            Content::Url(url) => url.len(),
-            Content::Object(object) => {
+            AttachmentContent::Url(url) => url.len(),
+            AttachmentContent::Object(object) => {
                 let key = object.key.as_ref().map_or(0, String::len);
                 object.bucket.len() + object.name.len() + object.digest.len() + key
             }
@@ -67,7 +68,8 @@ impl Content {
 /// The proved identity of a user, as far as it decides which documents and conversations they may read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Asker {
+#[schemars(rename = "Asker")]
+pub struct Requester {
     /// The user's id at the token issuer.
     pub user: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

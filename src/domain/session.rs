@@ -10,7 +10,7 @@ use super::interaction::Contact;
 
 /// Facts that the fold keeps of a session beyond its opening.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Known {
+pub struct SessionFacts {
     pub session: Uuid,
     /// Contact given by the visitor: when the session was opened, or in a form.
     pub contact: Contact,
@@ -26,7 +26,7 @@ pub struct Known {
     pub proved: Option<String>,
 }
 
-impl Known {
+impl SessionFacts {
     pub fn new(session: Uuid) -> Self {
         Self { session, contact: Contact::default(), otp_sent: false, verified: false, challenge: None, proved: None }
     }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    elicitation::{Elicited, Question},
+    elicitation::{Elicitation, ElicitedQuestion},
     event::{CallRequested, Citation, Ending, ModelReplied, Prompt, Resolution, TurnRequested, Usage},
 };
 use crate::limits;
@@ -28,7 +28,7 @@ pub struct Turn {
     pub epoch: Option<u64>,
     /// Claims since the last step forward, without released ones.
     pub claims: u32,
-    pub replies: Vec<Reply>,
+    pub replies: Vec<ToolRound>,
     pub usage: Option<Usage>,
     pub citations: Vec<Citation>,
     pub park: Option<Park>,
@@ -36,9 +36,9 @@ pub struct Turn {
 
 /// A reply of the model that asked for tools.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Reply {
+pub struct ToolRound {
     pub text: String,
-    pub calls: Vec<Call>,
+    pub calls: Vec<CallState>,
     /// `None`: unknown, counted as whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ending>,
@@ -47,9 +47,9 @@ pub struct Reply {
     pub opaque: Option<String>,
 }
 
-impl Reply {
+impl ToolRound {
     pub fn of(e: &ModelReplied) -> Self {
-        let calls = e.calls.iter().map(|request| Call {
+        let calls = e.calls.iter().map(|request| CallState {
             request: request.clone(),
             called: false,
             decision: None,
@@ -66,7 +66,7 @@ impl Reply {
 
 /// A tool call and its progress.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Call {
+pub struct CallState {
     pub request: CallRequested,
     /// The intent (`turn.tool_called`) is in the log.
     pub called: bool,
@@ -75,7 +75,7 @@ pub struct Call {
     pub values: Option<Map<String, Value>>,
     /// The questions that its server asked instead of a result, last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub elicited: Option<Elicited>,
+    pub elicited: Option<Elicitation>,
     /// The intent to make it again with the answers is in the log.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_repeated: bool,
@@ -85,7 +85,7 @@ pub struct Call {
     pub result: Option<CallResult>,
 }
 
-impl Call {
+impl CallState {
     /// Whether it is not known what became of the call: an intent is in the log, and no result, question or task came of it.
     pub fn is_in_doubt(&self) -> bool {
         let is_intended = if self.elicited.is_some() { self.is_repeated } else { self.called };
@@ -93,7 +93,7 @@ impl Call {
     }
 
     /// The question of its server that waits for an answer.
-    pub fn question(&self) -> Option<&Question> {
+    pub fn question(&self) -> Option<&ElicitedQuestion> {
         self.elicited.as_ref().filter(|_| self.result.is_none())?.open()
     }
 }
@@ -136,7 +136,7 @@ impl Turn {
     }
 
     /// Returns the call with this id in the model's last reply.
-    pub fn call(&self, id: &str) -> Option<&Call> {
+    pub fn call(&self, id: &str) -> Option<&CallState> {
         self.replies.last()?.calls.iter().find(|call| call.request.id == id)
     }
 
@@ -145,16 +145,16 @@ impl Turn {
     /// A streaming client is shown each call when it begins (a call that waits for a person: when they are asked) and each
     /// result. Notices after a result are shown to every client.
     pub fn activity(&self) -> u64 {
-        let is_asked = |call: &Call| self.park.as_ref().is_some_and(|park| park.prompt.call() == call.request.id);
-        let begun = |call: &Call| match call.request.waits() {
+        let is_asked = |call: &CallState| self.park.as_ref().is_some_and(|park| park.prompt.call() == call.request.id);
+        let begun = |call: &CallState| match call.request.waits() {
             true => call.decision.is_some() || is_asked(call),
             false => call.called,
         };
-        let streamed = |call: &Call| match self.request.stream {
+        let streamed = |call: &CallState| match self.request.stream {
             true => u64::from(begun(call)) + u64::from(call.result.is_some()),
             false => 0,
         };
-        let notices = |call: &Call| call.result.as_ref().map_or(0, |result| u64::from(result.notices));
+        let notices = |call: &CallState| call.result.as_ref().map_or(0, |result| u64::from(result.notices));
         self.replies.iter().flat_map(|reply| &reply.calls).map(|call| streamed(call) + notices(call)).sum()
     }
 
@@ -167,15 +167,15 @@ impl Turn {
 
     /// Returns the bytes of text that the turn holds.
     pub fn text_bytes(&self) -> usize {
-        let result = |call: &Call| call.result.as_ref().map_or(0, |result| result.text.len());
+        let result = |call: &CallState| call.result.as_ref().map_or(0, |result| result.text.len());
         let opaque = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        let call = |call: &Call| {
+        let call = |call: &CallState| {
             let CallRequested { arguments, description, .. } = &call.request;
-            let elicited = call.elicited.as_ref().map_or(0, Elicited::text_bytes);
+            let elicited = call.elicited.as_ref().map_or(0, Elicitation::text_bytes);
             arguments.len() + description.len() + opaque(&call.request.opaque) + elicited + result(call)
         };
         let reply =
-            |reply: &Reply| reply.text.len() + opaque(&reply.opaque) + reply.calls.iter().map(call).sum::<usize>();
+            |reply: &ToolRound| reply.text.len() + opaque(&reply.opaque) + reply.calls.iter().map(call).sum::<usize>();
         let images = self.request.images.iter().map(|image| image.content.text_bytes());
         let files = self.request.files.iter().map(|file| file.name.len() + file.content.text_bytes());
         let citations = self.citations.iter().map(|citation| citation.title.len() + citation.snippet.len());
@@ -193,7 +193,7 @@ impl Turn {
 
 /// The next action of a worker.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
+pub enum NextStep {
     /// Ask the model, with everything so far.
     CallModel,
     /// Call these tools, in parallel; all finish before the next step is asked for.
@@ -209,7 +209,7 @@ pub enum Step {
     /// Ask a person, and release the turn.
     Park(CallRequested),
     /// Ask a person what the tool's server asks, and let go.
-    Elicit(CallRequested, Question),
+    Elicit(CallRequested, ElicitedQuestion),
     /// The turn is parked; nothing to do until an answer or the deadline comes.
     Wait,
     /// The cap of model calls is reached: end with an honest answer.
@@ -221,38 +221,38 @@ pub enum Step {
 /// Returns the next step of a turn.
 ///
 /// `max_model_calls` is the cap of model calls.
-pub fn next_step(turn: &Turn, max_model_calls: u32) -> Step {
+pub fn next_step(turn: &Turn, max_model_calls: u32) -> NextStep {
     if turn.park.is_some() {
-        return Step::Wait;
+        return NextStep::Wait;
     }
     if turn.claims > limits::CLAIMS_MAX {
-        return Step::GiveUp;
+        return NextStep::GiveUp;
     }
     let calls = turn.replies.last().map_or(&[][..], |reply| &reply.calls);
     let open = || calls.iter().filter(|call| call.result.is_none());
     let ending = turn.replies.last().and_then(|reply| reply.ended).filter(|ending| !ending.allows_calls());
     if let Some((ending, call)) = ending.zip(open().next()) {
-        return Step::StateCut(call.request.clone(), ending);
+        return NextStep::StateCut(call.request.clone(), ending);
     }
     if let Some(call) = open().find(|call| call.is_in_doubt() && !call.request.idempotent) {
-        return Step::StateUnknown(call.request.clone());
+        return NextStep::StateUnknown(call.request.clone());
     }
-    let is_free = |call: &&Call| !call.request.waits() && call.question().is_none();
+    let is_free = |call: &&CallState| !call.request.waits() && call.question().is_none();
     let free: Vec<_> = open().filter(is_free).map(|call| call.request.clone()).collect();
     if !free.is_empty() {
-        return Step::CallTools(free);
+        return NextStep::CallTools(free);
     }
     match open().next() {
-        Some(call) if let Some(question) = call.question() => Step::Elicit(call.request.clone(), question.clone()),
+        Some(call) if let Some(question) = call.question() => NextStep::Elicit(call.request.clone(), question.clone()),
         Some(call) => match call.decision {
-            None => Step::Park(call.request.clone()),
+            None => NextStep::Park(call.request.clone()),
             Some(answer) if call.request.ask.is_some() => {
-                Step::StateAnswer(call.request.clone(), answer, call.values.clone())
+                NextStep::StateAnswer(call.request.clone(), answer, call.values.clone())
             }
-            Some(Resolution::Approved) => Step::CallTools(vec![call.request.clone()]),
-            Some(refused) => Step::StateRefused(call.request.clone(), refused),
+            Some(Resolution::Approved) => NextStep::CallTools(vec![call.request.clone()]),
+            Some(refused) => NextStep::StateRefused(call.request.clone(), refused),
         },
-        None if turn.model_calls() >= max_model_calls => Step::EndAtCap,
-        None => Step::CallModel,
+        None if turn.model_calls() >= max_model_calls => NextStep::EndAtCap,
+        None => NextStep::CallModel,
     }
 }

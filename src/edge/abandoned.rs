@@ -18,8 +18,8 @@ use crate::{
     limits,
     log::{
         ReadError,
-        count::Unserved,
-        load::{ExecuteError, Freshness},
+        conversations::{ExecuteError, Freshness},
+        count::ConsumerBacklog,
         nats::CHAT,
     },
     subjects::{self, ConversationKey},
@@ -30,21 +30,21 @@ const ITEMS: [&str; 2] = [kind::TURN_REQUESTED, kind::TURN_RESUMED];
 
 /// The progress of the sweep over waiting turns, by pool.
 #[derive(Default)]
-pub(super) struct Sweep {
-    pools: HashMap<String, Swept>,
+pub(super) struct AbandonedSweep {
+    pools: HashMap<String, SweepPosition>,
 }
 
 #[derive(Default)]
-struct Swept {
+struct SweepPosition {
     /// The last inspected sequence of each kind of work item.
     to: [u64; ITEMS.len()],
     /// Items to inspect again: their turns still waited, or could not be ended.
     again: VecDeque<(ConversationKey, u64)>,
     /// The consumer's state at the last complete look, and the time when the oldest item that was too young then is old enough.
-    settled: Option<(Unserved, Option<Instant>)>,
+    settled: Option<(ConsumerBacklog, Option<Instant>)>,
 }
 
-impl Sweep {
+impl AbandonedSweep {
     /// Sweeps until the edge stops.
     ///
     /// (1) Waits for the sweep interval.
@@ -72,13 +72,14 @@ impl Sweep {
     }
 }
 
-impl Swept {
+impl SweepPosition {
     async fn go_on(&mut self, edge: &Edge, pool: &str) -> Result<(), ReadError> {
         let region = &edge.settings.regions.home;
         let stream = subjects::stream_name(CHAT, region);
         let Some(unserved) = edge.log.unserved(&stream, pool).await? else { return Ok(()) };
-        let is_settled =
-            |(known, due): (Unserved, Option<Instant>)| known == unserved && due.is_none_or(|due| Instant::now() < due);
+        let is_settled = |(known, due): (ConsumerBacklog, Option<Instant>)| {
+            known == unserved && due.is_none_or(|due| Instant::now() < due)
+        };
         if !self.settled.is_some_and(is_settled) {
             self.settled = None;
             let due = self.look_on(edge, (&stream, pool), unserved.from).await?;

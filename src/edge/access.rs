@@ -19,7 +19,7 @@ use crate::{
     live::relay::publish_owner,
     log::{
         ReadError,
-        load::{ExecuteError, Freshness},
+        conversations::{ExecuteError, Freshness},
     },
     subjects::ConversationKey,
     wire::stored::SessionRecord,
@@ -27,7 +27,7 @@ use crate::{
 
 /// The page that a client runs in.
 #[derive(Clone, Copy)]
-pub enum Page<'a> {
+pub enum ClientPage<'a> {
     /// Identified by its origin, if the handshake had one.
     Of(Option<&'a str>),
     /// Admitted to the same session before, on the same connection.
@@ -36,19 +36,19 @@ pub enum Page<'a> {
 
 /// A visitor's operation on a conversation that is named by its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum VisitorRequest {
     Join,
     Rename,
 }
 
 /// The reason for refusing a request, worded for the author of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outside {
+pub enum AccessRefusal {
     Origin,
     Host,
 }
 
-impl Outside {
+impl AccessRefusal {
     pub fn words(self) -> &'static str {
         match self {
             Self::Origin => {
@@ -71,11 +71,11 @@ impl Edge {
     /// Returns true if a visitor needs a session of the conversation for an operation, not the conversation's id alone.
     ///
     /// With tokens on, ids are shown to owners only, and clients of the protocol join by them.
-    pub fn wants_sessions(&self, wish: Wish) -> bool {
+    pub fn wants_sessions(&self, wish: VisitorRequest) -> bool {
         match (self.auth.is_on(), wish) {
             (false, _) => !self.shows_all(),
-            (true, Wish::Rename) => self.widgets.is_configured(),
-            (true, Wish::Join) => false,
+            (true, VisitorRequest::Rename) => self.widgets.is_configured(),
+            (true, VisitorRequest::Join) => false,
         }
     }
 
@@ -88,10 +88,10 @@ impl Edge {
         record: &SessionRecord,
         key: &ConversationKey,
         principal: Option<&Principal>,
-        page: Page<'_>,
+        page: ClientPage<'_>,
     ) -> Result<bool, ReadError> {
         // A connection that was admitted once does not query the policy source again with every frame.
-        if let (None, Page::Of(origin)) = (principal, page)
+        if let (None, ClientPage::Of(origin)) = (principal, page)
             && self.widgets.is_configured()
             && !self.widgets.allows(&record.agent_id, origin).await
         {
@@ -126,7 +126,7 @@ impl Edge {
         identified: SessionIdentified,
     ) -> Result<(), ExecuteError> {
         let had_owner = state.owner.is_some();
-        let executed = self.conversations.execute(key, state, &Command::Identify(identified), &self.decider()).await?;
+        let executed = self.conversations.execute(key, state, &Command::Identify(identified), &self.author()).await?;
         if !had_owner && executed.state.owner.is_some() {
             self.owner_came(key, executed.recorded.seq).await;
         }
@@ -140,7 +140,7 @@ impl Edge {
     }
 
     /// Checks that a request comes from a host and an origin that this edge serves.
-    pub fn admits(&self, path: &str, headers: &HeaderMap) -> Result<(), Outside> {
+    pub fn admits(&self, path: &str, headers: &HeaderMap) -> Result<(), AccessRefusal> {
         // Widget policies decide which pages may use agents; they do not cover administration.
         let decided = self.widgets.is_configured() && !path.starts_with("/admin");
         if !self.settings.is_loopback || self.auth.is_on() || decided {
@@ -152,7 +152,7 @@ impl Edge {
         let is_known = |host: &String| is_loopback(host) || access.hosts.iter().any(|known| is_named(host, known));
         match (hosts.next(), hosts.next()) {
             (Some(host), None) if is_known(&host) => {}
-            _ => return Err(Outside::Host),
+            _ => return Err(AccessRefusal::Host),
         }
         let may = |origin: String| {
             let own = origin::parse(&origin).is_some_and(|url| url.host().is_some_and(|host| is_loopback_host(&host)));
@@ -160,7 +160,7 @@ impl Edge {
         };
         match headers.get_all(header::ORIGIN).iter().map(text).all(may) {
             true => Ok(()),
-            false => Err(Outside::Origin),
+            false => Err(AccessRefusal::Origin),
         }
     }
 }

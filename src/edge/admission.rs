@@ -9,11 +9,11 @@ use uuid::Uuid;
 
 use super::{connection::Connection, quota::QuotaError};
 use crate::{
-    auth::widget::{Proof, WidgetRefusal},
-    log::{AppendError, Via},
+    auth::widget::{HostProof, WidgetRefusal},
+    log::{AppendError, ReadFrom},
     subjects::{self, ConversationKey, PushTo},
     wire::{
-        actions::{BadFrame, Fields},
+        actions::{BadFrame, FrameFields},
         frames::ErrorCode,
     },
 };
@@ -23,7 +23,7 @@ const BUCKET: &str = "ONCE";
 const STREAM: &str = "KV_ONCE";
 
 /// The organisation and the user of an admitted session.
-pub struct Session {
+pub struct AdmittedSession {
     pub org: String,
     /// The host's user, if the host has proved the user's identity.
     pub user: Option<String>,
@@ -37,7 +37,7 @@ pub fn admit_write(connection: &mut Connection) -> Result<(), BadFrame> {
 }
 
 /// Admits a new session by quota, widget policy and host context, and finds its organisation.
-pub async fn admit(connection: &mut Connection, fields: &Fields) -> Result<Session, BadFrame> {
+pub async fn admit(connection: &mut Connection, fields: &FrameFields) -> Result<AdmittedSession, BadFrame> {
     admit_write(connection)?;
     let edge = connection.edge.clone();
     let opened = edge.quota.open_session(connection.address).await;
@@ -49,10 +49,10 @@ pub async fn admit(connection: &mut Connection, fields: &Fields) -> Result<Sessi
         connection.belongs_to(org);
     }
     let org = connection.org().to_string();
-    let Some(proof) = admitted.proof else { return Ok(Session { org, user: None }) };
+    let Some(proof) = admitted.proof else { return Ok(AdmittedSession { org, user: None }) };
     use_once(connection, &proof).await?;
     connection.registration.called(PushTo::User, &org, &proof.user);
-    Ok(Session { org, user: Some(proof.user) })
+    Ok(AdmittedSession { org, user: Some(proof.user) })
 }
 
 /// Returns the client's error for a quota error, also for requests outside of a connection.
@@ -81,7 +81,7 @@ fn limited(connection: &mut Connection, error: QuotaError) -> BadFrame {
     too_much(error)
 }
 
-async fn use_once(connection: &Connection, proof: &Proof) -> Result<(), BadFrame> {
+async fn use_once(connection: &Connection, proof: &HostProof) -> Result<(), BadFrame> {
     let subject = subjects::kv(BUCKET, &subjects::once_key(&proof.id));
     let id = format!("once-{}", Uuid::new_v4());
     let log = &connection.edge.log;
@@ -89,7 +89,7 @@ async fn use_once(connection: &Connection, proof: &Proof) -> Result<(), BadFrame
         Ok(()) => Ok(()),
         // The key may come from this very call: its first try was stored and not acknowledged.
         Err(AppendError::Conflict) => {
-            let used = log.get(STREAM, &json!({ "last_by_subj": subject }), Via::Leader).await?;
+            let used = log.get(STREAM, &json!({ "last_by_subj": subject }), ReadFrom::Leader).await?;
             match used.is_some_and(|used| used.payload == id) {
                 true => Ok(()),
                 false => Err(refused(WidgetRefusal::Context)),

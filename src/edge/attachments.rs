@@ -17,14 +17,14 @@ use url::{Host, Url};
 
 use crate::{
     domain::{
-        event::{Content, File, Image},
+        event::{AttachmentContent, File, Image},
         title,
     },
-    fetch::{self, Policy},
+    fetch::{self, FetchPolicy},
     limits,
-    log::objects::{Objects, PutError},
+    log::objects::{ObjectPutError, ObjectStore},
     subjects::ConversationKey,
-    wire::actions::{BadFrame, Fields, GivenFile, GivenImage, invalid},
+    wire::actions::{BadFrame, FrameFields, GivenFile, GivenImage, invalid},
 };
 
 /// Image types that models accept.
@@ -59,7 +59,7 @@ enum Source {
 }
 
 /// Takes the attachments out of a frame and checks them.
-pub async fn take(fields: &mut Fields) -> Result<Attachments, BadFrame> {
+pub async fn take(fields: &mut FrameFields) -> Result<Attachments, BadFrame> {
     let (images, files) = (fields.take_images(), fields.take_files());
     if images.is_empty() && files.is_empty() {
         return Ok(Attachments::default());
@@ -102,7 +102,7 @@ impl Attachments {
 
     /// Checks that the fetch guard allows every URL. Host names are resolved; a name that is unknown here is left to the program that
     /// fetches.
-    pub async fn check_urls(&self, policy: &Policy) -> Result<(), BadFrame> {
+    pub async fn check_urls(&self, policy: &FetchPolicy) -> Result<(), BadFrame> {
         let images = self.images.iter().enumerate().map(|(n, (source, _))| (format!("image {}", n + 1), source));
         let files = self.files.iter().map(|(source, name, _)| (name.clone(), source));
         for (title, source) in images.chain(files) {
@@ -124,7 +124,11 @@ impl Attachments {
     }
 
     /// Puts inline content into the object store and returns the location of every attachment.
-    pub async fn store(self, objects: &Objects, key: &ConversationKey) -> Result<(Vec<Image>, Vec<File>), BadFrame> {
+    pub async fn store(
+        self,
+        objects: &ObjectStore,
+        key: &ConversationKey,
+    ) -> Result<(Vec<Image>, Vec<File>), BadFrame> {
         let (mut images, mut files) = (Vec::new(), Vec::new());
         for (source, detail) in self.images {
             images.push(Image { content: source.store(objects, key).await?, detail });
@@ -167,16 +171,16 @@ impl Source {
         }
     }
 
-    async fn store(self, objects: &Objects, key: &ConversationKey) -> Result<Content, BadFrame> {
+    async fn store(self, objects: &ObjectStore, key: &ConversationKey) -> Result<AttachmentContent, BadFrame> {
         match self {
-            Self::Url(url) => Ok(Content::Url(url)),
+            Self::Url(url) => Ok(AttachmentContent::Url(url)),
             Self::Inline { media_type, content } => {
                 let stored = objects.put(&key.org, key.conversation, &media_type, content).await;
                 let object = stored.map_err(|error| match error {
-                    PutError::Append(error) => BadFrame::from(error),
-                    PutError::Read(error) => BadFrame::from(error),
+                    ObjectPutError::Append(error) => BadFrame::from(error),
+                    ObjectPutError::Read(error) => BadFrame::from(error),
                 })?;
-                Ok(Content::Object(object))
+                Ok(AttachmentContent::Object(object))
             }
         }
     }

@@ -8,13 +8,13 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-pub struct Budget {
+pub struct MemoryBudget {
     /// Room that only the oldest message may use: the largest message fits.
     kept: usize,
-    state: Mutex<State>,
+    state: Mutex<BudgetState>,
 }
 
-struct State {
+struct BudgetState {
     free: usize,
     /// Messages that are being received, oldest first.
     coming: Vec<u64>,
@@ -23,27 +23,27 @@ struct State {
 }
 
 /// The part of the budget that one message has taken, returned on drop.
-pub struct Share {
-    budget: Arc<Budget>,
+pub struct BudgetShare {
+    budget: Arc<MemoryBudget>,
     id: u64,
     taken: usize,
 }
 
-impl Budget {
+impl MemoryBudget {
     /// Makes a budget of `bytes`; `largest` is the size of the largest message.
     pub fn new(bytes: usize, largest: usize) -> Arc<Self> {
         assert!(bytes >= largest, "the largest message must fit");
-        let state = State { free: bytes, coming: Vec::new(), next: 0, waiting: Vec::new() };
+        let state = BudgetState { free: bytes, coming: Vec::new(), next: 0, waiting: Vec::new() };
         Arc::new(Self { kept: largest, state: Mutex::new(state) })
     }
 
     /// Opens an empty share for a new message.
-    pub fn share(self: &Arc<Self>) -> Share {
+    pub fn share(self: &Arc<Self>) -> BudgetShare {
         let mut state = self.lock();
         let id = state.next;
         state.next += 1;
         state.coming.push(id);
-        Share { budget: self.clone(), id, taken: 0 }
+        BudgetShare { budget: self.clone(), id, taken: 0 }
     }
 
     #[cfg(test)]
@@ -51,12 +51,12 @@ impl Budget {
         self.lock().free
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, BudgetState> {
         self.state.lock().expect("no panic happens under this lock")
     }
 }
 
-impl Share {
+impl BudgetShare {
     /// Takes bytes until the share holds `bytes` of them, or waits for room.
     pub fn poll_reach(&mut self, bytes: usize, context: &mut Context<'_>) -> Poll<()> {
         let Some(more) = bytes.checked_sub(self.taken).filter(|more| *more > 0) else { return Poll::Ready(()) };
@@ -72,7 +72,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for BudgetShare {
     fn drop(&mut self) {
         let mut state = self.budget.lock();
         state.free += self.taken;
@@ -87,14 +87,14 @@ impl Drop for Share {
 mod tests {
     use super::*;
 
-    fn takes(share: &mut Share, bytes: usize) -> bool {
+    fn takes(share: &mut BudgetShare, bytes: usize) -> bool {
         share.poll_reach(bytes, &mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     #[test]
     fn announced_bytes_take_no_budget() {
-        let budget = Budget::new(40, 10);
-        let mut idle: Vec<Share> = (0..100).map(|_| budget.share()).collect();
+        let budget = MemoryBudget::new(40, 10);
+        let mut idle: Vec<BudgetShare> = (0..100).map(|_| budget.share()).collect();
         let mut busy = budget.share();
         assert!(takes(&mut busy, 10), "a hundred announced messages without a byte");
         assert_eq!(budget.free(), 30);
@@ -106,8 +106,8 @@ mod tests {
 
     #[test]
     fn the_oldest_message_always_gets_through() {
-        let budget = Budget::new(40, 10);
-        let mut shares: Vec<Share> = (0..8).map(|_| budget.share()).collect();
+        let budget = MemoryBudget::new(40, 10);
+        let mut shares: Vec<BudgetShare> = (0..8).map(|_| budget.share()).collect();
         // All messages arrive at the same pace, until most of them wait.
         for bytes in 1..=10 {
             for share in &mut shares {

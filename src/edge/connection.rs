@@ -20,27 +20,28 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    Edge, actions, ending,
-    push::Registration,
-    quota::{Minute, Place},
-    socket::{Close, Incoming, Socket},
-    times::{Over, Times},
-    views::{Verdict, Views},
+    Edge, actions,
+    deadlines::{ConnectionDeadlines, ExpiredDeadline},
+    delivery::{DeliveryTracker, FrameVerdict},
+    ending,
+    push::PushRegistration,
+    quota::{ConnectionSlot, MessageRate},
+    socket::{CloseReason, Socket, SocketInput},
 };
 use crate::{
     auth::{Principal, REFERENCE_ORG},
     domain::{Conversation, Turn, event::TurnRequested},
     limits,
     live::{
-        hub::{Listener, LiveFrame, Queue},
+        hub::{FrameQueue, HubListener, LiveFrame},
         replay,
     },
-    log::{ReadError, load::Freshness},
+    log::{ReadError, conversations::Freshness},
     subjects::{ConversationKey, PushTo},
     wire::{
         actions::invalid,
         frames::{self, ErrorCode},
-        live::{Cursor, Kind},
+        live::{LiveKind, ResumeCursor},
         render,
         stored::SessionRecord,
     },
@@ -48,10 +49,10 @@ use crate::{
 
 pub struct Connection {
     pub edge: Arc<Edge>,
-    pub listener: Listener,
+    pub listener: HubListener,
     /// The names under which hosts push events to this connection.
-    pub registration: Registration,
-    pub views: Views,
+    pub registration: PushRegistration,
+    pub delivery: DeliveryTracker,
     /// The client's proven identity.
     pub principal: Option<Principal>,
     /// The `Origin` of the handshake: the page that the client runs in.
@@ -65,12 +66,12 @@ pub struct Connection {
     /// The client's address, as far as quotas count it.
     pub address: IpAddr,
     /// The counts of sent messages, and of written sessions and names.
-    pub used: Minute,
-    pub written: Minute,
+    pub used: MessageRate,
+    pub written: MessageRate,
     /// The seconds after which the last refused request may be retried.
     pub retry_after_secs: Option<u64>,
     /// Holds the connection's slot in the quota.
-    _place: Place,
+    _slot: ConnectionSlot,
     /// True once the client has named a session that it may reach; only then may it send frames with attachments.
     pub has_session: bool,
     /// Frames of the next write.
@@ -78,13 +79,13 @@ pub struct Connection {
 }
 
 /// The client as its handshake describes it.
-pub struct Caller {
+pub struct ClientIdentity {
     /// The client's proven identity.
     pub principal: Option<Principal>,
     pub origin: Option<String>,
     pub address: IpAddr,
     /// The client's connection slot in the quota.
-    pub place: Place,
+    pub slot: ConnectionSlot,
     /// True if the client asked for the resume extension.
     pub resumes: bool,
 }
@@ -99,44 +100,44 @@ pub enum WatchError {
 }
 
 /// Serves a client until the client leaves or stops reading, or the edge stops.
-pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
+pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: ClientIdentity) {
     let (listener, mut live) = edge.hub.listener();
     let (draining, shutdown) = (edge.draining.clone(), edge.shutdown.clone());
     let lagging = listener.lagging().clone();
-    let mut times = Times::new(&edge, caller.principal.as_ref());
+    let mut times = ConnectionDeadlines::new(&edge, caller.principal.as_ref());
     let (mut connection, mut pushes) = Connection::new(edge, listener, caller);
     let (mut check_at, mut drains, mut pings) = (Instant::now(), false, false);
     let why = loop {
         tokio::select! {
             message = socket.read() => match message {
-                Incoming::Text(text) => {
+                SocketInput::Text(text) => {
                     times.acted(connection.principal.is_some());
                     actions::dispatch(&mut connection, text).await;
                     if connection.has_session {
                         socket.allow_large();
                     }
                 }
-                Incoming::Binary => connection.refuse_binary(),
-                Incoming::End(why) => break why,
+                SocketInput::Binary => connection.refuse_binary(),
+                SocketInput::End(why) => break why,
             },
             Some(frame) = live.next() => connection.take_live(frame, &mut live).await,
             Some(event) = pushes.recv() => connection.out.push(event),
-            () = sleep_until(check_at), if !connection.views.is_idle() => {
+            () = sleep_until(check_at), if !connection.delivery.is_idle() => {
                 connection.look_after_silent_turns().await;
                 check_at = Instant::now() + Duration::from_millis(limits::SILENCE_CHECK_MS / 4);
             }
             () = draining.cancelled(), if !drains => drains = true,
             over = times.next(connection.has_session) => match over {
-                Over::Pause if times.is_silent(socket.heard_at()) => break Some(Close::Silent),
-                Over::Pause => pings = true,
-                Over::Session => break Some(Close::NoSession),
-                Over::Token => {
+                ExpiredDeadline::Pause if times.is_silent(socket.heard_at()) => break Some(CloseReason::Silent),
+                ExpiredDeadline::Pause => pings = true,
+                ExpiredDeadline::Session => break Some(CloseReason::NoSession),
+                ExpiredDeadline::Token => {
                     connection.out.push(token_error("the token has expired"));
                     socket.write(&mut connection.out).await;
-                    break Some(Close::Expired);
+                    break Some(CloseReason::Expired);
                 }
             },
-            () = shutdown.cancelled() => break Some(Close::Restart),
+            () = shutdown.cancelled() => break Some(CloseReason::Restart),
         }
         let written = async {
             let writes = connection.out.is_empty() || socket.write(&mut connection.out).await;
@@ -144,11 +145,11 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
         };
         match lagging.run_until_cancelled(written).await {
             Some(Ok(())) => {}
-            None => break Some(Close::TooSlow),
+            None => break Some(CloseReason::TooSlow),
             Some(Err(())) => return,
         }
-        if drains && connection.views.is_idle() {
-            break Some(Close::Restart);
+        if drains && connection.delivery.is_idle() {
+            break Some(CloseReason::Restart);
         }
         if socket.is_swollen() {
             socket = socket.shrunk().await;
@@ -161,16 +162,16 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: Caller) {
 impl Drop for Connection {
     /// Unwatches all conversations, also when the connection's task has panicked.
     fn drop(&mut self) {
-        for conversation in self.views.watched() {
+        for conversation in self.delivery.watched() {
             self.edge.hub.unwatch(conversation, &self.listener);
         }
     }
 }
 
 /// Tells a client that its token is not valid, and closes. The connection holds its slot meanwhile.
-pub async fn refuse(mut socket: Socket, why: Close, place: Place) {
+pub async fn refuse(mut socket: Socket, why: CloseReason, place: ConnectionSlot) {
     let words = match why {
-        Close::Unverified => "tokens can't be verified now, please try again",
+        CloseReason::Unverified => "tokens can't be verified now, please try again",
         _ => "the token is not valid",
     };
     if socket.write(&mut vec![token_error(words)]).await {
@@ -185,8 +186,8 @@ fn token_error(words: &str) -> Bytes {
 
 impl Connection {
     /// Makes a connection and its queue of hosts' events.
-    pub fn new(edge: Arc<Edge>, listener: Listener, caller: Caller) -> (Self, Receiver<Bytes>) {
-        let Caller { principal, origin, address, place, resumes } = caller;
+    pub fn new(edge: Arc<Edge>, listener: HubListener, caller: ClientIdentity) -> (Self, Receiver<Bytes>) {
+        let ClientIdentity { principal, origin, address, slot: place, resumes } = caller;
         let (mut registration, pushes) = edge.pushes.register();
         registration.belongs_to(principal.as_ref().map_or(REFERENCE_ORG, |principal| &principal.org));
         if let Some(principal) = &principal {
@@ -196,17 +197,17 @@ impl Connection {
             edge,
             listener,
             registration,
-            views: Views::new(resumes),
+            delivery: DeliveryTracker::new(resumes),
             principal,
             origin,
             admitted: Vec::new(),
             reached: VecDeque::new(),
             session: None,
             address,
-            used: Minute::default(),
-            written: Minute::default(),
+            used: MessageRate::default(),
+            written: MessageRate::default(),
             retry_after_secs: None,
-            _place: place,
+            _slot: place,
             has_session: false,
             out: Vec::new(),
         };
@@ -254,7 +255,7 @@ impl Connection {
     }
 
     /// Takes a live frame and the frames queued behind it, up to one write.
-    pub(super) async fn take_live(&mut self, first: LiveFrame, live: &mut Queue) {
+    pub(super) async fn take_live(&mut self, first: LiveFrame, live: &mut FrameQueue) {
         let mut bytes = first.payload.len();
         self.show(first).await;
         while bytes < limits::WRITE_BATCH_BYTES
@@ -267,31 +268,31 @@ impl Connection {
 
     async fn show(&mut self, frame: LiveFrame) {
         // Frames of a turn that another client began are shown only after a check that this watcher still has access.
-        let is_news = frame.mark.kind == Kind::Owner || self.views.is_strange(&frame);
-        if is_news && (!self.look_again(frame.conversation).await || frame.mark.kind == Kind::Owner) {
+        let is_news = frame.mark.kind == LiveKind::Owner || self.delivery.is_strange(&frame);
+        if is_news && (!self.look_again(frame.conversation).await || frame.mark.kind == LiveKind::Owner) {
             return;
         }
-        if self.show_in_order(&frame).await == Verdict::Gap {
+        if self.show_in_order(&frame).await == FrameVerdict::Gap {
             self.repair(frame).await;
         }
     }
 
     /// Shows a frame if it is the turn's next one.
-    async fn show_in_order(&mut self, frame: &LiveFrame) -> Verdict {
+    async fn show_in_order(&mut self, frame: &LiveFrame) -> FrameVerdict {
         let LiveFrame { mark, conversation, payload, .. } = frame;
-        if self.views.owes_something(frame)
+        if self.delivery.owes_something(frame)
             && !self.say_missed(mark.turn, mark.calls_before(), mark.chunks_before()).await
-            && mark.kind == Kind::Terminal
+            && mark.kind == LiveKind::Terminal
         {
             // Missed frames must precede the end; both are shown from the log when it can be read again.
-            return Verdict::Drop;
+            return FrameVerdict::Drop;
         }
-        let verdict = self.views.judge(frame);
-        if verdict == Verdict::Show && mark.kind == Kind::Terminal {
-            let key = self.views.key(*conversation).cloned();
+        let verdict = self.delivery.judge(frame);
+        if verdict == FrameVerdict::Show && mark.kind == LiveKind::Terminal {
+            let key = self.delivery.key(*conversation).cloned();
             self.push_end(mark.turn, payload.clone());
             self.refresh(key);
-        } else if verdict == Verdict::Show {
+        } else if verdict == FrameVerdict::Show {
             self.push(mark.turn, payload.clone());
         }
         verdict
@@ -299,8 +300,8 @@ impl Connection {
 
     /// Queues a frame of a turn, with its cursor if the client uses the resume extension.
     pub fn push(&mut self, turn: Uuid, frame: Bytes) {
-        let resumes = self.views.resumes;
-        let cursor = self.views.get_mut(turn).map(|view| {
+        let resumes = self.delivery.resumes;
+        let cursor = self.delivery.get_mut(turn).map(|view| {
             view.sent_at = std::time::Instant::now();
             view.cursor(turn)
         });
@@ -312,21 +313,21 @@ impl Connection {
 
     /// Queues the terminal frame of a turn and closes it.
     pub fn push_end(&mut self, turn: Uuid, frame: Bytes) {
-        let ended = Cursor::ended(turn).to_string();
-        self.out.push(if self.views.resumes { frames::with_seq(&frame, &ended) } else { frame });
-        if let Some(conversation) = self.views.end(turn) {
+        let ended = ResumeCursor::ended(turn).to_string();
+        self.out.push(if self.delivery.resumes { frames::with_seq(&frame, &ended) } else { frame });
+        if let Some(conversation) = self.delivery.end(turn) {
             self.edge.hub.unwatch(conversation, &self.listener);
         }
     }
 
     /// Fills the gap before a frame from the LIVE stream, else goes on without the lost frames.
     async fn repair(&mut self, frame: LiveFrame) {
-        if let Some((key, session)) = self.views.key(frame.conversation).cloned().zip(frame.session) {
+        if let Some((key, session)) = self.delivery.key(frame.conversation).cloned().zip(frame.session) {
             tracing::debug!(turn = %frame.mark.turn, n = frame.mark.n, "frames are missing; reading the LIVE stream");
             self.replay(&key, frame.mark.turn, session).await;
         }
-        if self.show_in_order(&frame).await == Verdict::Gap {
-            self.views.skip_to(frame.mark);
+        if self.show_in_order(&frame).await == FrameVerdict::Gap {
+            self.delivery.skip_to(frame.mark);
             self.show_in_order(&frame).await;
         }
     }
@@ -342,7 +343,7 @@ impl Connection {
 
     /// Closes a turn that did not begin.
     pub fn close(&mut self, turn: Uuid) {
-        if let Some(conversation) = self.views.close(turn) {
+        if let Some(conversation) = self.delivery.close(turn) {
             self.edge.hub.unwatch(conversation, &self.listener);
         }
     }
@@ -357,22 +358,22 @@ impl Connection {
 
     /// Subscribes to a conversation's frames; with `all`, to those of every turn.
     pub async fn watch(&mut self, key: &ConversationKey, all: bool) -> Result<(), WatchError> {
-        if !self.views.may_watch(key.conversation) {
+        if !self.delivery.may_watch(key.conversation) {
             return Err(WatchError::TooMany);
         }
-        if self.views.key(key.conversation).is_none() {
+        if self.delivery.key(key.conversation).is_none() {
             // Recorded only after success: the client's next message retries a failed subscription.
             self.edge.hub.watch(key, &self.listener).await?;
         }
-        self.views.watch(key, all);
+        self.delivery.watch(key, all);
         Ok(())
     }
 
     /// Opens the active turn of a conversation and shows its state: its prompt, or the text streamed so far.
     pub async fn attach(&mut self, key: &ConversationKey, turn: &Turn) {
         let id = turn.request.turn;
-        self.views.open(key, id, &turn.request.request_id, turn.epoch);
-        if turn.park.is_none() || self.views.resumes {
+        self.delivery.open(key, id, &turn.request.request_id, turn.epoch);
+        if turn.park.is_none() || self.delivery.resumes {
             self.replay(key, id, turn.request.session).await;
         }
         self.show_prompt(turn).await;
@@ -381,19 +382,21 @@ impl Connection {
     /// Shows the prompt of a parked turn, after the text that precedes it, unless the prompt was shown.
     async fn show_prompt(&mut self, turn: &Turn) {
         let Some(park) = &turn.park else { return };
-        let prompted = self.views.get_mut(turn.request.turn).map(|view| view.prompted);
+        let prompted = self.delivery.get_mut(turn.request.turn).map(|view| view.prompted);
         if prompted.is_none_or(|epoch| epoch == turn.epoch) {
             return;
         }
         let call = turn.activity_before_prompt();
-        if self.views.resumes && !self.say_missed(turn.request.turn, u32::MAX, call).await {
+        if self.delivery.resumes && !self.say_missed(turn.request.turn, u32::MAX, call).await {
             return;
         }
-        let Some(view) = self.views.get_mut(turn.request.turn) else { return };
+        let Some(view) = self.delivery.get_mut(turn.request.turn) else { return };
         view.prompted = turn.epoch;
         let TurnRequested { request_id, stream, .. } = &turn.request;
         for (kind, frame) in render::prompt(request_id, *stream, park.id, &park.prompt, Utc::now()) {
-            if kind == Kind::Prompt || self.views.get_mut(turn.request.turn).is_some_and(|view| view.take_chunk(call)) {
+            if kind == LiveKind::Prompt
+                || self.delivery.get_mut(turn.request.turn).is_some_and(|view| view.take_chunk(call))
+            {
                 self.push(turn.request.turn, frame);
             }
         }
@@ -403,8 +406,8 @@ impl Connection {
     ///
     /// A live frame can be lost without a later one that shows the gap.
     pub(super) async fn look_after_silent_turns(&mut self) {
-        for turn in self.views.silent(Duration::from_millis(limits::SILENCE_CHECK_MS)) {
-            let Some(view) = self.views.get_mut(turn) else { continue };
+        for turn in self.delivery.silent(Duration::from_millis(limits::SILENCE_CHECK_MS)) {
+            let Some(view) = self.delivery.get_mut(turn) else { continue };
             view.heard_at = std::time::Instant::now();
             let key = view.key.clone();
             if view.sent_at.elapsed() >= Duration::from_millis(limits::KEEPALIVE_MS) && !view.request_id.is_empty() {
@@ -439,7 +442,7 @@ impl Connection {
     pub async fn show_end(&mut self, key: &ConversationKey, state: &Conversation, turn: Uuid) {
         let frame = match state.finished_turn(turn) {
             Some(finished) => {
-                if self.views.resumes && !self.say_missed(turn, u32::MAX, u64::MAX).await {
+                if self.delivery.resumes && !self.say_missed(turn, u32::MAX, u64::MAX).await {
                     return;
                 }
                 match self.edge.conversations.event_at(key, finished.terminal_seq).await {
@@ -452,7 +455,7 @@ impl Connection {
             }
             // The request came too late to count; its client was told so, or will be now.
             None => {
-                let request_id = self.views.get_mut(turn).map(|view| view.request_id.clone());
+                let request_id = self.delivery.get_mut(turn).map(|view| view.request_id.clone());
                 let message = "The message was not stored in time. Please send it again.";
                 Some(frames::error(request_id.as_deref(), ErrorCode::StorageError, message, Utc::now()))
             }

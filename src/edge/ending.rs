@@ -12,7 +12,7 @@ use super::Edge;
 use crate::{
     domain::{Command, Conversation, Turn},
     live::relay::publish_terminal,
-    log::{bus::soon, load::ExecuteError},
+    log::{connection::soon, conversations::ExecuteError},
     subjects::{self, ConversationKey},
     wire::render::render,
 };
@@ -25,7 +25,7 @@ pub(super) async fn end(
     turn: &Turn,
     command: &Command,
 ) -> Result<Option<Bytes>, ExecuteError> {
-    let executed = match edge.conversations.execute(key, state, command, &edge.decider()).await {
+    let executed = match edge.conversations.execute(key, state, command, &edge.author()).await {
         Ok(executed) => executed,
         Err(ExecuteError::Refused(_)) => return Ok(None),
         Err(error) => return Err(error),

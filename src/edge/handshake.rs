@@ -21,10 +21,10 @@ use warp::{
 
 use super::{
     Edge,
-    connection::{self, Caller},
-    quota::{Place, QuotaError},
-    server::Peer,
-    socket::{Close, Socket},
+    connection::{self, ClientIdentity},
+    quota::{ConnectionSlot, QuotaError},
+    server::PeerAddress,
+    socket::{CloseReason, Socket},
 };
 use crate::auth::{Principal, REFERENCE_ORG, TokenError};
 
@@ -36,8 +36,8 @@ pub fn route(edge: Arc<Edge>) -> impl Filter<Extract = (Response,), Error = Reje
         .and(warp::header::headers_cloned())
         .and(query)
         .and(upgrade)
-        .and(warp::ext::get::<Peer>())
-        .then(move |method, headers: HeaderMap, query: String, upgrade, peer: Peer| {
+        .and(warp::ext::get::<PeerAddress>())
+        .then(move |method, headers: HeaderMap, query: String, upgrade, peer: PeerAddress| {
             let edge = edge.clone();
             async move {
                 match shake_hands(&edge, &method, &headers, &query, upgrade, peer).await {
@@ -53,7 +53,7 @@ async fn shake_hands(
     headers: &HeaderMap,
     query: &str,
     upgrade: Option<OnUpgrade>,
-    Peer(peer): Peer,
+    PeerAddress(peer): PeerAddress,
 ) -> Result<Response, Response> {
     let key = key(method, headers).map_err(|refused| *refused)?;
     let upgrade = upgrade.ok_or_else(|| refusal(StatusCode::BAD_REQUEST, "this connection can't be upgraded"))?;
@@ -64,16 +64,16 @@ async fn shake_hands(
     let principal = match principal(edge, token.as_deref()).await {
         Ok(principal) => principal,
         Err(unproved) if edge.auth.is_strict() => return Err(unproved.response()),
-        Err(Unproved::NoToken) => None,
+        Err(HandshakeRefusal::NoToken) => None,
         // The refused client is counted as well, so that refusals are bounded.
-        Err(Unproved::Token(close)) => {
+        Err(HandshakeRefusal::Token(close)) => {
             let place = place(edge, None, address).await?;
             return Ok(open(edge.clone(), &key, upgrade, move |_, socket| connection::refuse(socket, close, place)));
         }
     };
     let place = place(edge, principal.as_ref(), address).await?;
     let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default().to_string());
-    let caller = Caller { principal, origin, address, place, resumes: query.resumes };
+    let caller = ClientIdentity { principal, origin, address, slot: place, resumes: query.resumes };
     Ok(open(edge.clone(), &key, upgrade, move |edge, socket| connection::serve(edge, socket, caller)))
 }
 
@@ -162,15 +162,15 @@ fn bearer(authorization: &HeaderValue) -> Option<String> {
 }
 
 /// The reason why a client has no proven identity.
-pub(super) enum Unproved {
+pub(super) enum HandshakeRefusal {
     NoToken,
-    Token(Close),
+    Token(CloseReason),
 }
 
-impl Unproved {
+impl HandshakeRefusal {
     pub(super) fn response(self) -> Response {
         match self {
-            Self::Token(Close::Unverified) => {
+            Self::Token(CloseReason::Unverified) => {
                 let refused = refusal(StatusCode::SERVICE_UNAVAILABLE, "tokens can't be verified now");
                 with(refused, header::RETRY_AFTER, "5")
             }
@@ -180,22 +180,22 @@ impl Unproved {
 }
 
 /// Verifies a token and returns its principal, or `None` with tokens off.
-pub(super) async fn principal(edge: &Edge, token: Option<&str>) -> Result<Option<Principal>, Unproved> {
+pub(super) async fn principal(edge: &Edge, token: Option<&str>) -> Result<Option<Principal>, HandshakeRefusal> {
     if !edge.auth.is_on() {
         return Ok(None);
     }
-    let token = token.ok_or(Unproved::NoToken)?;
+    let token = token.ok_or(HandshakeRefusal::NoToken)?;
     edge.auth.verify(token).await.map(Some).map_err(|error| {
         tracing::debug!(%error, "a client's token was not accepted");
-        Unproved::Token(match error {
-            TokenError::Key(error) if error.is_passing() => Close::Unverified,
-            _ => Close::BadToken,
+        HandshakeRefusal::Token(match error {
+            TokenError::Key(error) if error.is_passing() => CloseReason::Unverified,
+            _ => CloseReason::BadToken,
         })
     })
 }
 
 /// Takes a connection slot in the quota, or returns the refusal.
-async fn place(edge: &Edge, principal: Option<&Principal>, address: IpAddr) -> Result<Place, Response> {
+async fn place(edge: &Edge, principal: Option<&Principal>, address: IpAddr) -> Result<ConnectionSlot, Response> {
     let org = principal.map_or(REFERENCE_ORG, |principal| &principal.org);
     edge.quota.connect(org, address).await.map_err(|error| match error {
         QuotaError::Limited(seconds) => {

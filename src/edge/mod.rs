@@ -3,11 +3,11 @@
 //! An edge has sockets, subscriptions and caches, and no state that another edge could not rebuild from the log.
 //!
 //! - [`server`]: listening, routes, drain.   - [`handshake`]: identifies clients.   - [`connection`]: one client.
-//! - [`views`]: the delivery tracker.   - [`sessions`]: session records.   - [`workers`]: worker availability.
+//! - [`delivery`]: the delivery tracker.   - [`sessions`]: session records.   - [`worker_availability`]: worker availability.
 //! - [`access`]: rights of visitors without proof.   - [`admission`]: opening of sessions.   - [`quota`]: usage limits.
 //! - [`internal`]: widgets' requests over plain HTTP.   - [`mcp`]: agents as tools.   - [`push`]: hosts' events for clients.
 //! - [`actions`]: one file an action.   - [`ending`]: ends turns from outside; [`abandoned`]: turns that no worker takes.
-//! - [`attachments`]: images and files of messages.   - [`intake`], [`budget`]: limits on a client's bytes before they form a message.
+//! - [`attachments`]: images and files of messages.   - [`frame_limiter`], [`budget`]: limits on a client's bytes before they form a message.
 //! - [`skills`]: instructions that a client may name.   - [`pages`]: the chat page and the auditors' page.
 //!
 //! Invariant: this room never imports `worker` or `model`.
@@ -19,9 +19,11 @@ mod admission;
 mod attachments;
 mod budget;
 pub mod connection;
+mod deadlines;
+mod delivery;
 mod ending;
+mod frame_limiter;
 mod handshake;
-mod intake;
 mod internal;
 mod mcp;
 mod pages;
@@ -32,9 +34,7 @@ pub mod server;
 pub mod sessions;
 pub mod skills;
 mod socket;
-mod times;
-mod views;
-pub mod workers;
+pub mod worker_availability;
 
 use std::{sync::Arc, time::Duration};
 
@@ -45,43 +45,43 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
-    agents::Agents,
-    auth::{Verifier, widget::Widgets},
-    calls::Caller,
-    config::{Access, Quotas, Regions},
-    fetch::Policy,
+    agents::CurrentAgents,
+    auth::{TokenVerifier, widget::WidgetGate},
+    calls::ServiceCaller,
+    config::{AccessConfig, Quotas, Regions},
+    fetch::FetchPolicy,
     ids, limits,
-    lists::{Lists, keep::Index},
+    lists::{ConversationLists, indexer::ListIndex},
     live::hub::Hub,
     log::{
-        load::{Conversations, Decider},
+        conversations::{Conversations, EventAuthor},
         nats::NatsLog,
-        objects::Objects,
-        presence::Presence,
+        objects::ObjectStore,
+        presence::PresenceEntry,
     },
-    otp::{allowance::Allowance, challenge::Challenges},
+    otp::{allowance::OtpAllowance, challenge::OtpChallenges},
     subjects::{self, ConversationKey},
     wire::presence::{EDGES, EdgeAdvertisement},
 };
 
 #[derive(Clone)]
-pub struct Settings {
+pub struct EdgeSettings {
     pub regions: Regions,
     pub pool: String,
     pub agent_name: String,
     pub quotas: Quotas,
     /// The time that a turn may stand still before it is given up.
     pub turn_limit: Duration,
-    pub skills: skills::Skills,
+    pub skills: skills::SkillFolder,
     /// Calls the host's services for one-time passwords.
-    pub passwords: Caller,
-    pub access: Access,
+    pub passwords: ServiceCaller,
+    pub access: AccessConfig,
     /// True if the edge is reachable from its own machine only.
     pub is_loopback: bool,
     /// The default model of turns, which messages may name.
     pub model: String,
     /// The policy on addresses that the URLs of attachments may lead to.
-    pub fetch: Policy,
+    pub fetch: FetchPolicy,
 }
 
 /// The shared parts of an edge process.
@@ -89,21 +89,21 @@ pub struct Edge {
     pub(crate) id: Uuid,
     pub(crate) client: Client,
     pub(crate) conversations: Conversations<NatsLog>,
-    pub(crate) sessions: sessions::Sessions,
-    pub(crate) lists: Lists,
+    pub(crate) sessions: sessions::SessionDirectory,
+    pub(crate) lists: ConversationLists,
     pub(crate) hub: Hub,
-    pub(crate) objects: Objects,
+    pub(crate) objects: ObjectStore,
     /// Memory for unfinished frames.
-    pub(crate) rooms: intake::Rooms,
-    pub(crate) workers: workers::Workers,
-    pub(crate) pushes: push::Pushes,
-    pub(crate) auth: Arc<Verifier>,
-    pub(crate) agents: Agents,
-    pub(crate) widgets: Widgets,
-    pub(crate) quota: quota::Quota,
-    pub(crate) challenges: Challenges,
+    pub(crate) rooms: frame_limiter::FrameMemory,
+    pub(crate) workers: worker_availability::WorkerDirectory,
+    pub(crate) pushes: push::PushRegistry,
+    pub(crate) auth: Arc<TokenVerifier>,
+    pub(crate) agents: CurrentAgents,
+    pub(crate) widgets: WidgetGate,
+    pub(crate) quota: quota::QuotaCounter,
+    pub(crate) challenges: OtpChallenges,
     pub(crate) log: NatsLog,
-    pub(crate) settings: Settings,
+    pub(crate) settings: EdgeSettings,
     /// Cancelled when the edge begins to stop: a connection closes with 1012 when no turn runs on it.
     pub(crate) draining: CancellationToken,
     /// Cancelled when the edge stops: every connection then closes with 1012.
@@ -114,28 +114,28 @@ pub struct Edge {
 impl Edge {
     pub fn new(
         log: NatsLog,
-        auth: Arc<Verifier>,
-        widgets: Widgets,
-        agents: Agents,
-        settings: Settings,
+        auth: Arc<TokenVerifier>,
+        widgets: WidgetGate,
+        agents: CurrentAgents,
+        settings: EdgeSettings,
         shutdown: CancellationToken,
     ) -> Self {
         let client = log.client();
         let id = ids::new_random();
-        let allowance = Allowance { address: settings.quotas.address_codes, org: settings.quotas.org_codes.clone() };
+        let allowance = OtpAllowance { address: settings.quotas.address_codes, org: settings.quotas.org_codes.clone() };
         Self {
-            challenges: Challenges::new(log.clone(), settings.passwords.clone(), allowance),
+            challenges: OtpChallenges::new(log.clone(), settings.passwords.clone(), allowance),
             id,
-            quota: quota::Quota::new(settings.quotas.clone(), log.clone(), id),
+            quota: quota::QuotaCounter::new(settings.quotas.clone(), log.clone(), id),
             conversations: Conversations::over_nats(log.clone()),
-            lists: Lists::new(log.clone()),
-            objects: Objects::new(log.clone()),
-            rooms: intake::Rooms::default(),
-            sessions: sessions::Sessions::new(log.clone(), settings.regions.clone()),
+            lists: ConversationLists::new(log.clone()),
+            objects: ObjectStore::new(log.clone()),
+            rooms: frame_limiter::FrameMemory::default(),
+            sessions: sessions::SessionDirectory::new(log.clone(), settings.regions.clone()),
             hub: Hub::new(client.clone()),
-            workers: workers::Workers::default(),
+            workers: worker_availability::WorkerDirectory::default(),
             agents,
-            pushes: push::Pushes::default(),
+            pushes: push::PushRegistry::default(),
             auth,
             widgets,
             log: log.clone(),
@@ -149,7 +149,8 @@ impl Edge {
 
     /// Tells the index that a conversation has gained an owner. Otherwise the index learns it when the next turn ends.
     pub(crate) fn list_under_owner(&self, key: &ConversationKey, seq: u64) {
-        let (index, key) = (Index { log: self.log.clone(), conversations: self.conversations.clone() }, key.clone());
+        let (index, key) =
+            (ListIndex { log: self.log.clone(), conversations: self.conversations.clone() }, key.clone());
         tokio::spawn(async move {
             if let Err(error) = index.update(&key, seq).await {
                 tracing::debug!(%error, conversation = %key.conversation, "the index learns the owner only when the next turn ends");
@@ -169,16 +170,16 @@ impl Edge {
 
     /// Ends turns that no worker takes, watched or not.
     pub async fn end_abandoned(self: Arc<Self>) {
-        abandoned::Sweep::default().run(&self).await;
+        abandoned::AbandonedSweep::default().run(&self).await;
     }
 
     /// Returns this edge's presence.
-    pub(crate) fn presence(&self) -> Presence {
+    pub(crate) fn presence(&self) -> PresenceEntry {
         let advertisement = EdgeAdvertisement { version: env!("CARGO_PKG_VERSION").into() };
         let payload = serde_json::to_vec(&advertisement).expect("an advertisement is a map with string keys");
         let subject = subjects::kv(EDGES, &subjects::edge_key(&self.settings.regions.home, self.id));
         let payload = Bytes::from(payload);
-        Presence { log: self.log.clone(), process: self.id, subject, payload: Box::new(move || payload.clone()) }
+        PresenceEntry { log: self.log.clone(), process: self.id, subject, payload: Box::new(move || payload.clone()) }
     }
 
     /// Saves a conversation's snapshot where its fold has grown by some events.
@@ -186,7 +187,7 @@ impl Edge {
     /// Otherwise sessions that are opened and never request a turn would be read one by one, again and again.
     pub(crate) fn save_fold(&self, key: &ConversationKey) {
         let (conversations, key) = (self.conversations.clone(), key.clone());
-        tokio::spawn(async move { conversations.save(&key).await });
+        tokio::spawn(async move { conversations.save_snapshot(&key).await });
     }
 
     /// Returns the key of a conversation's log, or `None` if its id names no region of this deployment.
@@ -196,13 +197,17 @@ impl Edge {
     }
 
     /// Returns the author of a new decision, for a client that waits for the answer.
-    pub(crate) fn decider(&self) -> Decider {
-        self.decider_with_id(ids::event_id(ids::new_random(), 0))
+    pub(crate) fn author(&self) -> EventAuthor {
+        self.author_with_id(ids::event_id(ids::new_random(), 0))
     }
 
     /// Returns the author of a decision with an event id that the caller derives.
-    pub(crate) fn decider_with_id(&self, event_id: String) -> Decider {
+    pub(crate) fn author_with_id(&self, event_id: String) -> EventAuthor {
         let not_after = Some(self.log.now() + TimeDelta::milliseconds(limits::ACT_NOT_AFTER_MS));
-        Decider { source: format!("turnstream/{}/edge/{}", self.settings.regions.home, self.id), event_id, not_after }
+        EventAuthor {
+            source: format!("turnstream/{}/edge/{}", self.settings.regions.home, self.id),
+            event_id,
+            not_after,
+        }
     }
 }

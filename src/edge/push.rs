@@ -16,16 +16,16 @@ use uuid::Uuid;
 
 use crate::{
     limits,
-    log::bus::soon,
+    log::connection::soon,
     subjects::{self, PushTo},
-    wire::presence::Pushed,
+    wire::presence::PushReceipt,
 };
 
 type Target = (PushTo, String, String);
 
 /// The connections of this edge, by the names that hosts use.
 #[derive(Clone, Default)]
-pub struct Pushes(Arc<Mutex<Table>>);
+pub struct PushRegistry(Arc<Mutex<Table>>);
 
 #[derive(Default)]
 struct Table {
@@ -44,19 +44,19 @@ impl Table {
 }
 
 /// A connection's entry in the table, removed on drop.
-pub struct Registration {
-    pushes: Pushes,
+pub struct PushRegistration {
+    pushes: PushRegistry,
     id: Uuid,
     targets: HashSet<Target>,
 }
 
-impl Pushes {
+impl PushRegistry {
     /// Registers a connection and returns the queue of its events.
-    pub fn register(&self) -> (Registration, mpsc::Receiver<Bytes>) {
+    pub fn register(&self) -> (PushRegistration, mpsc::Receiver<Bytes>) {
         let (sender, queue) = mpsc::channel(limits::CONNECTION_PUSHES);
         let id = Uuid::new_v4();
         self.0.lock().expect("no panic happens under this lock").connections.insert(id, sender);
-        (Registration { pushes: self.clone(), id, targets: HashSet::new() }, queue)
+        (PushRegistration { pushes: self.clone(), id, targets: HashSet::new() }, queue)
     }
 
     /// Gives an event to all connections of a target; returns the number that took it.
@@ -78,7 +78,7 @@ impl Pushes {
             let Some(target) = subjects::parse_push(&event.subject) else { continue };
             let delivered = self.give(&target, &event.payload);
             let Some(reply) = event.reply else { continue };
-            let pushed = serde_json::to_vec(&Pushed { edge, delivered }).expect("a map with string keys");
+            let pushed = serde_json::to_vec(&PushReceipt { edge, delivered }).expect("a map with string keys");
             if let Err(error) = soon(client.publish(reply, pushed.into())).await {
                 tracing::debug!(error, "a host did not get the number of connections that its event reached");
             }
@@ -86,7 +86,7 @@ impl Pushes {
     }
 }
 
-impl Registration {
+impl PushRegistration {
     /// Adds a name by which hosts may reach the connection.
     pub fn called(&mut self, to: PushTo, org: &str, id: &str) {
         let target = (to, org.to_string(), id.to_string());
@@ -111,7 +111,7 @@ impl Registration {
     }
 }
 
-impl Drop for Registration {
+impl Drop for PushRegistration {
     fn drop(&mut self) {
         let mut table = self.pushes.0.lock().expect("no panic happens under this lock");
         table.connections.remove(&self.id);
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_connection_gets_events_for_its_targets_while_it_is_open() {
-        let pushes = Pushes::default();
+        let pushes = PushRegistry::default();
         let target = |org: &str| (PushTo::User, org.to_string(), "ada".to_string());
         let (mut a, mut queue) = pushes.register();
         a.called(PushTo::User, "acme", "ada");

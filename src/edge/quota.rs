@@ -19,20 +19,20 @@ use moka::sync::Cache;
 use uuid::Uuid;
 use warp::http::HeaderMap;
 
-use connections::Connections;
-pub use connections::Place;
+use connections::ConnectionCounter;
+pub use connections::ConnectionSlot;
 
 use crate::{
     config::Quotas,
-    domain::{Conversation, conversation::Body},
+    domain::{Conversation, conversation::MessageBody},
     limits,
     log::{
         AppendError, ReadError,
-        load::{Conversations, Freshness},
+        conversations::{Conversations, Freshness},
         nats::NatsLog,
-        notes::Note,
+        notes::RunningTurnNote,
     },
-    subjects::{self, ConversationKey, Counted},
+    subjects::{self, ConversationKey, QuotaSubject},
 };
 
 /// The reason why a request is not served now.
@@ -48,28 +48,28 @@ pub enum QuotaError {
 
 /// The quotas of an edge, and the counters behind them.
 #[derive(Clone)]
-pub struct Quota {
+pub struct QuotaCounter {
     limits: Quotas,
     log: NatsLog,
-    connections: Connections,
+    connections: ConnectionCounter,
     /// The writes of each address in the last minute.
-    written: Cache<IpAddr, Arc<Mutex<Minute>>>,
+    written: Cache<IpAddr, Arc<Mutex<MessageRate>>>,
 }
 
 /// A counter that starts anew every minute.
 #[derive(Debug)]
-pub struct Minute {
+pub struct MessageRate {
     began: Instant,
     count: u64,
 }
 
-impl Default for Minute {
+impl Default for MessageRate {
     fn default() -> Self {
         Self { began: Instant::now(), count: 0 }
     }
 }
 
-impl Minute {
+impl MessageRate {
     /// Counts one more, unless `max` were counted in this minute; 0 means no limit.
     pub fn take(&mut self, max: u64) -> Result<(), QuotaError> {
         const MINUTE: Duration = Duration::from_secs(60);
@@ -103,11 +103,11 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-impl Quota {
+impl QuotaCounter {
     pub fn new(limits: Quotas, log: NatsLog, edge: Uuid) -> Self {
         let written = Cache::builder().max_capacity(limits::ADDRESSES_COUNTED);
         let written = written.time_to_idle(Duration::from_secs(120)).build();
-        Self { limits, connections: Connections::new(log.clone(), edge), log, written }
+        Self { limits, connections: ConnectionCounter::new(log.clone(), edge), log, written }
     }
 
     /// Returns the address that a connection counts for: the one that the outermost known proxy saw.
@@ -130,9 +130,9 @@ impl Quota {
     }
 
     /// Takes a connection slot, if one is free.
-    pub async fn connect(&self, org: &str, address: IpAddr) -> Result<Place, QuotaError> {
-        let of_org = self.limits.org_connections.of(org).map(|max| (Counted::Org(org), max));
-        let of_address = self.limits.address_connections.map(|max| (Counted::Address(address), max));
+    pub async fn connect(&self, org: &str, address: IpAddr) -> Result<ConnectionSlot, QuotaError> {
+        let of_org = self.limits.org_connections.of(org).map(|max| (QuotaSubject::Org(org), max));
+        let of_address = self.limits.address_connections.map(|max| (QuotaSubject::Address(address), max));
         let mut place = self.connections.place();
         for (whose, max) in of_org.into_iter().chain(of_address) {
             if self.connections.add(&mut place, whose).await? > max {
@@ -155,7 +155,7 @@ impl Quota {
     }
 
     /// Counts a permanent write of a connection, if the connection and its address may have one more.
-    pub fn write(&self, address: IpAddr, written: &mut Minute) -> Result<(), QuotaError> {
+    pub fn write(&self, address: IpAddr, written: &mut MessageRate) -> Result<(), QuotaError> {
         written.take(self.limits.connection_writes)?;
         self.write_from(address)
     }
@@ -174,7 +174,7 @@ impl Quota {
         conversations: &Conversations<NatsLog>,
         key: &ConversationKey,
         turn: Uuid,
-        used: &mut Minute,
+        used: &mut MessageRate,
     ) -> Result<(), QuotaError> {
         let (org, now) = (&key.org, Utc::now());
         let in_session = self.limits.session_messages.of(org);
@@ -287,7 +287,7 @@ impl Quota {
         &self,
         conversations: &Conversations<NatsLog>,
         key: &ConversationKey,
-        note: &Note,
+        note: &RunningTurnNote,
     ) -> Result<bool, ReadError> {
         let key = ConversationKey { conversation: note.conversation, ..key.clone() };
         let state = conversations.load(&key, Freshness::AtLeast(0)).await?;
@@ -304,7 +304,7 @@ impl Quota {
 /// Checks that a conversation may have one more message in this minute, by the times of its last ones.
 fn in_conversation(state: &Conversation, max: u64, now: DateTime<Utc>) -> Result<(), QuotaError> {
     let minute = TimeDelta::seconds(60);
-    let asked = state.messages.iter().filter(|message| matches!(message.body, Body::User(_)));
+    let asked = state.messages.iter().filter(|message| matches!(message.body, MessageBody::User(_)));
     let recent: Vec<_> = asked.map(|message| message.at).filter(|at| now - *at < minute).collect();
     match recent.len().checked_sub(max as usize).and_then(|first| recent.get(first)) {
         Some(first) => Err(QuotaError::Limited(seconds_until(*first + minute, now))),
@@ -349,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_minute_allows_a_bounded_number_of_messages() {
-        let mut used = Minute::default();
+        let mut used = MessageRate::default();
         assert!((0..3).all(|_| used.take(3).is_ok()));
         assert!(matches!(used.take(3), Err(QuotaError::Limited(1..=60))));
         used.began -= Duration::from_secs(60);

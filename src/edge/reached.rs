@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::connection::Connection;
 use crate::{
     auth, limits,
-    log::load::Freshness,
+    log::conversations::Freshness,
     subjects::PushTo,
     wire::{
         frames::{self, ErrorCode},
@@ -40,7 +40,7 @@ impl Connection {
     ///
     /// A client that waits for an answer there is told that its session is gone.
     pub(super) async fn look_again(&mut self, conversation: Uuid) -> bool {
-        let Some(key) = self.views.key(conversation).cloned() else { return false };
+        let Some(key) = self.delivery.key(conversation).cloned() else { return false };
         if !self.edge.auth.is_on() {
             return true;
         }
@@ -61,7 +61,7 @@ impl Connection {
         }
         self.edge.hub.unwatch(conversation, &self.listener);
         self.let_go(conversation);
-        for (turn, request_id) in self.views.forget(conversation) {
+        for (turn, request_id) in self.delivery.forget(conversation) {
             if request_id.is_empty() {
                 continue;
             }

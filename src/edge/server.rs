@@ -26,12 +26,12 @@ use warp::{
     reply::Response,
 };
 
-use super::{Edge, access::Outside, handshake, internal, mcp, pages};
+use super::{Edge, access::AccessRefusal, handshake, internal, mcp, pages};
 use crate::limits;
 
 /// The address at the other end of a connection.
 #[derive(Clone, Copy)]
-pub struct Peer(pub IpAddr);
+pub struct PeerAddress(pub IpAddr);
 
 /// Answers `/ready`: `Ok`, or the cause of the fault.
 pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -73,7 +73,7 @@ pub fn routes(
     probes(ready).or(guard.and(served)).recover(refused)
 }
 
-impl Reject for Outside {}
+impl Reject for AccessRefusal {}
 
 /// Answers `OPTIONS` on existing paths.
 fn options() -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
@@ -90,7 +90,7 @@ fn allowed(status: StatusCode) -> Response {
 
 /// Answers rejected requests: an unknown path, a method that the path does not have, a page of another origin.
 pub async fn refused(rejection: warp::Rejection) -> Result<Response, Infallible> {
-    Ok(if let Some(outside) = rejection.find::<Outside>() {
+    Ok(if let Some(outside) = rejection.find::<AccessRefusal>() {
         warp::reply::with_status(outside.words(), StatusCode::FORBIDDEN).into_response()
     } else if rejection.find::<MethodNotAllowed>().is_some() {
         allowed(StatusCode::METHOD_NOT_ALLOWED)
@@ -125,7 +125,7 @@ where
         }
         let routes = TowerToHyperService::new(warp::service(routes.clone()));
         let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Peer(address.ip()));
+            request.extensions_mut().insert(PeerAddress(address.ip()));
             // A HEAD is routed as a GET: the server leaves the body out, since it knows the original method.
             if request.method() == Method::HEAD && request.uri().path() != "/ws" {
                 *request.method_mut() = Method::GET;

@@ -10,7 +10,7 @@ use crate::{
     config::Regions,
     ids, limits,
     log::{
-        AppendError, EventLog, ReadError, Via,
+        AppendError, EventLog, ReadError, ReadFrom,
         nats::{CHAT, NatsLog},
     },
     subjects::{self, ConversationKey},
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The session records of the deployment, cached on this edge.
-pub struct Sessions {
+pub struct SessionDirectory {
     log: NatsLog,
     regions: Regions,
     known: Cache<Uuid, Arc<SessionRecord>>,
@@ -26,7 +26,7 @@ pub struct Sessions {
     of_conversation: Cache<Uuid, Vec<Uuid>>,
 }
 
-impl Sessions {
+impl SessionDirectory {
     pub fn new(log: NatsLog, regions: Regions) -> Self {
         let fresh = Duration::from_secs(limits::CLEAR_TEXT_SECS);
         let known = Cache::builder().max_capacity(limits::SESSIONS_CACHED).time_to_live(fresh).build();
@@ -48,18 +48,18 @@ impl Sessions {
         if let Some(record) = known.as_ref().filter(|record| is_theirs(record)) {
             let (region, org) = (region.to_string(), record.org.clone());
             let key = ConversationKey { region, org, conversation: record.conversation };
-            if !self.log.standing(&key).await?.said_erased {
+            if !self.log.erasure_state(&key).await?.said_erased {
                 return Ok(Some(record.clone()));
             }
             self.forget(record.conversation);
         }
         let stream = subjects::stream_name(CHAT, region);
         let mut asked = if known.is_some() { ids::new_homed(number) } else { id };
-        for via in [Via::Replica, Via::Leader] {
+        for via in [ReadFrom::Replica, ReadFrom::Leader] {
             let query = json!({ "last_by_subj": subjects::session(region, asked) });
             let Some(message) = self.log.get(&stream, &query, via).await? else { continue };
             // An erased session counts as missing.
-            let Some(message) = self.log.opened(message).await? else { return Ok(None) };
+            let Some(message) = self.log.decrypted(message).await? else { return Ok(None) };
             let record: SessionRecord = match serde_json::from_slice(&message.payload) {
                 Ok(record) => record,
                 Err(error) => {
@@ -97,7 +97,7 @@ impl Sessions {
     pub async fn add(&self, region: &str, record: SessionRecord) -> Result<Arc<SessionRecord>, AppendError> {
         let payload = serde_json::to_vec(&record).expect("a session record is a map with string keys");
         let (id, subject) = (format!("session-{}", record.session), subjects::session(region, record.session));
-        let payload = self.log.seal(record.conversation, &subject, payload.into()).await?;
+        let payload = self.log.encrypt(record.conversation, &subject, payload.into()).await?;
         self.log.put(&subject, &id, &[], payload).await?;
         let record = Arc::new(record);
         self.keep(record.session, record.clone());

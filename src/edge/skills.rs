@@ -9,9 +9,9 @@ use crate::{domain::event::Skill, limits};
 
 /// The folder of skills, if there is one.
 #[derive(Clone, Default)]
-pub struct Skills(pub Option<PathBuf>);
+pub struct SkillFolder(pub Option<PathBuf>);
 
-impl Skills {
+impl SkillFolder {
     pub async fn find(&self, name: &str) -> Option<Skill> {
         let folder = self.0.as_ref().filter(|_| is_name(name))?;
         let folder = tokio::fs::canonicalize(folder).await.ok()?;
@@ -59,7 +59,7 @@ mod tests {
         std::fs::write(inside.join("large.md"), "x".repeat(limits::SKILL_MAX_BYTES + 1)).unwrap();
         std::fs::write(inside.join("empty.md"), "---\nname: empty\n---\n").unwrap();
         std::os::unix::fs::symlink(&outside, inside.join("link.md")).unwrap();
-        let skills = Skills(Some(inside));
+        let skills = SkillFolder(Some(inside));
         let found = |name: &'static str| {
             let skills = skills.clone();
             async move { skills.find(name).await.map(|skill| skill.body) }
@@ -69,6 +69,6 @@ mod tests {
         for name in ["link", "large", "empty", "nothing", "../secret", "", "tone.md"] {
             assert_eq!(found(name).await, None, "{name}");
         }
-        assert_eq!(Skills::default().find("tone").await, None);
+        assert_eq!(SkillFolder::default().find("tone").await, None);
     }
 }

@@ -22,7 +22,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::intake::{Excess, Intake, Rooms};
+use super::frame_limiter::{FrameLimitError, FrameLimiter, FrameMemory};
 use crate::limits;
 
 /// The close code for a client that needs another token: a retry with the same one is no use.
@@ -30,7 +30,7 @@ const TOKEN_CLOSE_CODE: u16 = 4401;
 
 /// The reason why this side closes a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Close {
+pub enum CloseReason {
     TooLarge,
     NotUtf8,
     Protocol,
@@ -52,35 +52,35 @@ pub enum Close {
     Unverified,
 }
 
-impl Close {
+impl CloseReason {
     fn frame(self) -> CloseFrame {
         let (code, reason) = match self {
-            Close::TooLarge => (CloseCode::Size, "the frame is too large"),
-            Close::NotUtf8 => (CloseCode::Invalid, "the text is not UTF-8"),
-            Close::Protocol => (CloseCode::Protocol, "protocol violation"),
-            Close::Restart => (CloseCode::Restart, "the server restarts"),
-            Close::TooSlow => (CloseCode::Again, "too many frames waited for this client"),
-            Close::TooLate => (CloseCode::Policy, "the frame took too long"),
-            Close::Silent => (CloseCode::Policy, "pings are not answered"),
-            Close::NoSession => (CloseCode::Policy, "no session was opened"),
-            Close::BadToken => (CloseCode::Library(TOKEN_CLOSE_CODE), "the token is not valid"),
-            Close::Expired => (CloseCode::Library(TOKEN_CLOSE_CODE), "the token has expired"),
-            Close::Unverified => (CloseCode::Again, "tokens can't be verified now"),
+            CloseReason::TooLarge => (CloseCode::Size, "the frame is too large"),
+            CloseReason::NotUtf8 => (CloseCode::Invalid, "the text is not UTF-8"),
+            CloseReason::Protocol => (CloseCode::Protocol, "protocol violation"),
+            CloseReason::Restart => (CloseCode::Restart, "the server restarts"),
+            CloseReason::TooSlow => (CloseCode::Again, "too many frames waited for this client"),
+            CloseReason::TooLate => (CloseCode::Policy, "the frame took too long"),
+            CloseReason::Silent => (CloseCode::Policy, "pings are not answered"),
+            CloseReason::NoSession => (CloseCode::Policy, "no session was opened"),
+            CloseReason::BadToken => (CloseCode::Library(TOKEN_CLOSE_CODE), "the token is not valid"),
+            CloseReason::Expired => (CloseCode::Library(TOKEN_CLOSE_CODE), "the token has expired"),
+            CloseReason::Unverified => (CloseCode::Again, "tokens can't be verified now"),
         };
         CloseFrame { code, reason: Utf8Bytes::from_static(reason) }
     }
 }
 
 /// A client's message, or the end of the connection.
-pub enum Incoming {
+pub enum SocketInput {
     Text(Utf8Bytes),
     Binary,
     /// The connection is over, or must be closed for this reason.
-    End(Option<Close>),
+    End(Option<CloseReason>),
 }
 
 pub struct Socket {
-    inner: WebSocketStream<Intake<TcpStream>>,
+    inner: WebSocketStream<FrameLimiter<TcpStream>>,
     /// The number of messages read, control frames included.
     read: u64,
     /// True while the library keeps the buffer of a large message.
@@ -89,11 +89,11 @@ pub struct Socket {
 
 impl Socket {
     /// Takes over the TCP connection of an accepted upgrade; `rooms` is the process's memory for unfinished frames.
-    pub async fn new(upgraded: Upgraded, rooms: Rooms) -> io::Result<Self> {
+    pub async fn new(upgraded: Upgraded, rooms: FrameMemory) -> io::Result<Self> {
         let parts = upgraded
             .downcast::<TokioIo<TcpStream>>()
             .map_err(|_| io::Error::other("the upgraded connection is not the TCP connection that was accepted"))?;
-        let intake = Intake::new(parts.io.into_inner(), parts.read_buf, rooms);
+        let intake = FrameLimiter::new(parts.io.into_inner(), parts.read_buf, rooms);
         Ok(Self { inner: websocket(intake).await, read: 0, is_swollen: false })
     }
 
@@ -131,22 +131,22 @@ impl Socket {
     }
 
     /// Returns the next message; control pings are answered on the way. Cancel-safe.
-    pub async fn read(&mut self) -> Incoming {
+    pub async fn read(&mut self) -> SocketInput {
         loop {
             let next = self.inner.next().await;
             self.read += u64::from(matches!(next, Some(Ok(_))));
             return match next {
                 Some(Ok(Message::Text(text))) => {
                     self.is_swollen |= text.len() > limits::CLIENT_FRAME_MAX_BYTES;
-                    Incoming::Text(text)
+                    SocketInput::Text(text)
                 }
-                Some(Ok(Message::Binary(_))) => Incoming::Binary,
+                Some(Ok(Message::Binary(_))) => SocketInput::Binary,
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
-                Some(Err(Error::Capacity(_))) => Incoming::End(Some(Close::TooLarge)),
-                Some(Err(Error::Io(error))) => Incoming::End(excess(&error)),
-                Some(Err(Error::Utf8(_))) => Incoming::End(Some(Close::NotUtf8)),
-                Some(Err(Error::Protocol(_))) => Incoming::End(Some(Close::Protocol)),
-                Some(Ok(Message::Close(_)) | Err(_)) | None => Incoming::End(None),
+                Some(Err(Error::Capacity(_))) => SocketInput::End(Some(CloseReason::TooLarge)),
+                Some(Err(Error::Io(error))) => SocketInput::End(excess(&error)),
+                Some(Err(Error::Utf8(_))) => SocketInput::End(Some(CloseReason::NotUtf8)),
+                Some(Err(Error::Protocol(_))) => SocketInput::End(Some(CloseReason::Protocol)),
+                Some(Ok(Message::Close(_)) | Err(_)) | None => SocketInput::End(None),
             };
         }
     }
@@ -169,7 +169,7 @@ impl Socket {
     /// Sends the close frame, then waits a moment for the client to take note, reading and ignoring its remaining bytes.
     ///
     /// Closing a socket with unread data would reset the connection and lose the close frame.
-    pub async fn close(mut self, why: Option<Close>) {
+    pub async fn close(mut self, why: Option<CloseReason>) {
         let deadline = Instant::now() + Duration::from_millis(limits::CLOSE_WAIT_MS);
         let said = timeout_at(deadline, async {
             match why {
@@ -196,7 +196,7 @@ impl Socket {
 }
 
 /// The intake enforces the current limit on frames, so the library gets the largest one.
-async fn websocket(intake: Intake<TcpStream>) -> WebSocketStream<Intake<TcpStream>> {
+async fn websocket(intake: FrameLimiter<TcpStream>) -> WebSocketStream<FrameLimiter<TcpStream>> {
     let config = WebSocketConfig::default()
         .read_buffer_size(limits::SOCKET_READ_BUFFER_BYTES)
         .write_buffer_size(limits::WRITE_BATCH_BYTES)
@@ -206,9 +206,9 @@ async fn websocket(intake: Intake<TcpStream>) -> WebSocketStream<Intake<TcpStrea
 }
 
 /// Returns the reason why the intake refuses to read on, if it does.
-fn excess(error: &io::Error) -> Option<Close> {
-    match error.get_ref()?.downcast_ref::<Excess>()? {
-        Excess::TooLarge => Some(Close::TooLarge),
-        Excess::TooLate => Some(Close::TooLate),
+fn excess(error: &io::Error) -> Option<CloseReason> {
+    match error.get_ref()?.downcast_ref::<FrameLimitError>()? {
+        FrameLimitError::TooLarge => Some(CloseReason::TooLarge),
+        FrameLimitError::TooLate => Some(CloseReason::TooLate),
     }
 }

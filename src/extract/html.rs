@@ -9,7 +9,7 @@ use super::ExtractError;
 use crate::limits;
 
 /// The title and the text of a page.
-pub struct Page {
+pub struct HtmlText {
     pub title: Option<String>,
     pub markdown: String,
 }
@@ -21,7 +21,7 @@ const SKIPPED: &[&str] = &[
 ];
 
 /// Converts a page.
-pub fn page(html: &str) -> Result<Page, ExtractError> {
+pub fn page(html: &str) -> Result<HtmlText, ExtractError> {
     let converter = HtmlToMarkdown::builder().skip_tags(SKIPPED.to_vec()).build();
     let tree = converter.html_to_tree(html).map_err(|_| ExtractError::NotText)?;
     let found = look(&tree)?;
@@ -29,7 +29,7 @@ pub fn page(html: &str) -> Result<Page, ExtractError> {
     // The main part, when the page names exactly one; a list of articles is all of the page.
     let main = ["main", "article"].iter().filter_map(|name| found.get(name)).find(|nodes| nodes.len() == 1);
     let root = main.map_or(&tree, |nodes| &nodes[0]);
-    Ok(Page { title, markdown: converter.tree_to_markdown(root) })
+    Ok(HtmlText { title, markdown: converter.tree_to_markdown(root) })
 }
 
 /// Returns the elements that matter, by name. A tree that is too deep for the stack is refused.

@@ -1,24 +1,24 @@
 //! Extracts readable text from files and pages, and cuts it into passages.
 //!
-//! - [`front`]: the block at a Markdown file's head that names title, set and readers.
+//! - [`front_matter`]: the block at a Markdown file's head that names title, set and readers.
 //! - [`html`]: a page's main text as Markdown.
 //! - [`pdf`]: a PDF's text.
-//! - [`cut`]: passages of about a thousand characters, with the headings above each.
-//! - [`apart`]: all of it in a sandbox process, since a document may attack its reader.
+//! - [`chunker`]: passages of about a thousand characters, with the headings above each.
+//! - [`sandbox`]: all of it in a sandbox process, since a document may attack its reader.
 
-pub mod apart;
-mod cut;
+mod chunker;
 mod decode;
-mod front;
+mod front_matter;
 mod html;
 mod pdf;
+pub mod sandbox;
 #[cfg(test)]
 mod tests;
 
-pub use apart::Reader;
-pub use cut::{Piece, pieces};
+pub use chunker::{TextChunk, chunks};
 pub use decode::to_utf8;
-pub use front::Front;
+pub use front_matter::FrontMatter;
+pub use sandbox::SandboxReader;
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ use crate::limits;
 
 /// The forms of documents that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum DocumentFormat {
     Markdown,
     Plain,
     /// A table: its first line names the columns.
@@ -35,7 +35,7 @@ pub enum Form {
     Pdf,
 }
 
-impl Form {
+impl DocumentFormat {
     const NAMES: [(&str, Self); 5] = [
         ("markdown", Self::Markdown),
         ("plain", Self::Plain),
@@ -84,8 +84,8 @@ impl Form {
 
 /// The text and the metadata of a document.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Extracted {
-    pub front: Front,
+pub struct ExtractedText {
+    pub front: FrontMatter,
     /// The title from front matter, from the page or from the first heading.
     pub title: Option<String>,
     /// Markdown, or plain text of the other forms. Lines end with a line feed.
@@ -109,35 +109,35 @@ pub enum ExtractError {
     Empty,
 }
 
-/// Extracts a document's text. Computes for a while; documents from others are read by a [`Reader`].
-pub fn extract(form: Form, bytes: &[u8]) -> Result<Extracted, ExtractError> {
+/// Extracts a document's text. Computes for a while; documents from others are read by a [`SandboxReader`].
+pub fn extract(form: DocumentFormat, bytes: &[u8]) -> Result<ExtractedText, ExtractError> {
     if bytes.len() > limits::DOCUMENT_MAX_BYTES {
         return Err(ExtractError::TooLarge(limits::DOCUMENT_MAX_BYTES));
     }
     let front_failed = ExtractError::Front;
     let extracted = match form {
-        Form::Pdf => Extracted { text: with_line_feeds(&pdf::text(bytes)?), ..Extracted::default() },
-        Form::Html => {
+        DocumentFormat::Pdf => ExtractedText { text: with_line_feeds(&pdf::text(bytes)?), ..ExtractedText::default() },
+        DocumentFormat::Html => {
             let html = decode::page(bytes)?;
-            front::refuse_readers(&with_line_feeds(&html)).map_err(front_failed)?;
+            front_matter::refuse_readers(&with_line_feeds(&html)).map_err(front_failed)?;
             let page = html::page(&html)?;
             let title = page.title.or_else(|| first_heading(&page.markdown));
-            Extracted { title, text: with_line_feeds(&page.markdown), ..Extracted::default() }
+            ExtractedText { title, text: with_line_feeds(&page.markdown), ..ExtractedText::default() }
         }
-        Form::Plain | Form::Table => {
+        DocumentFormat::Plain | DocumentFormat::Table => {
             let text = with_line_feeds(&decode::text(bytes)?);
-            front::refuse_readers(&text).map_err(front_failed)?;
-            Extracted { text, ..Extracted::default() }
+            front_matter::refuse_readers(&text).map_err(front_failed)?;
+            ExtractedText { text, ..ExtractedText::default() }
         }
-        Form::Markdown => {
+        DocumentFormat::Markdown => {
             let text = with_line_feeds(&decode::text(bytes)?);
-            let (front, text) = front::split(&text).map_err(front_failed)?;
+            let (front, text) = front_matter::split(&text).map_err(front_failed)?;
             let title = front.title.clone().or_else(|| first_heading(text));
-            Extracted { front, title, text: text.to_string() }
+            ExtractedText { front, title, text: text.to_string() }
         }
     };
     let text = extracted.text.replace('\0', "");
-    if text.trim().is_empty() { Err(ExtractError::Empty) } else { Ok(Extracted { text, ..extracted }) }
+    if text.trim().is_empty() { Err(ExtractError::Empty) } else { Ok(ExtractedText { text, ..extracted }) }
 }
 
 /// Returns the text with line feeds as its line ends.
@@ -146,5 +146,5 @@ fn with_line_feeds(text: &str) -> String {
 }
 
 fn first_heading(markdown: &str) -> Option<String> {
-    cut::Outline::of(markdown).headings.into_iter().map(|heading| heading.text).find(|text| !text.is_empty())
+    chunker::Outline::of(markdown).headings.into_iter().map(|heading| heading.text).find(|text| !text.is_empty())
 }

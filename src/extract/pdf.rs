@@ -1,7 +1,7 @@
 //! A PDF's text.
 //!
 //! The parser reads any upload: a panic in it is an error, and a large stack holds deep objects. Objects that are
-//! deeper, or unfold to more than the memory limit, end the process: see [`super::apart`].
+//! deeper, or unfold to more than the memory limit, end the process: see [`super::sandbox`].
 
 use std::{panic, thread};
 

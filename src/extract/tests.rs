@@ -8,7 +8,7 @@ fn a_page_is_reduced_to_its_main_text() {
     let html = "<html><head><title> Returns &amp;\n more </title><script>var x = 'evil'</script></head><body>\
         <nav><a href='/'>Home</a></nav><main><h1>Returns</h1><p>Within <b>17 days</b>.</p><h2>How</h2><ul><li>Pack</li></ul>\
         </main><footer>Imprint</footer></body></html>";
-    let page = extract(Form::Html, html.as_bytes()).unwrap();
+    let page = extract(DocumentFormat::Html, html.as_bytes()).unwrap();
     assert_eq!(page.title.as_deref(), Some("Returns & more"));
     assert!(
         page.text.contains("# Returns") && page.text.contains("Within **17 days**.") && page.text.contains("## How")
@@ -16,15 +16,15 @@ fn a_page_is_reduced_to_its_main_text() {
     for absent in ["Home", "Imprint", "evil"] {
         assert!(!page.text.contains(absent), "{}", page.text);
     }
-    assert_eq!(extract(Form::Html, b"<h1>Only</h1><p>x</p>").unwrap().title.as_deref(), Some("Only"));
-    assert_eq!(extract(Form::Html, b"<script>x</script>"), Err(ExtractError::Empty));
+    assert_eq!(extract(DocumentFormat::Html, b"<h1>Only</h1><p>x</p>").unwrap().title.as_deref(), Some("Only"));
+    assert_eq!(extract(DocumentFormat::Html, b"<script>x</script>"), Err(ExtractError::Empty));
     let deep = "<div>".repeat(5_000) + "x";
-    assert_eq!(extract(Form::Html, deep.as_bytes()), Err(ExtractError::Nested));
+    assert_eq!(extract(DocumentFormat::Html, deep.as_bytes()), Err(ExtractError::Nested));
 }
 
 #[test]
 fn front_matter_sets_title_document_set_and_readers() {
-    let read = |text: &str| extract(Form::Markdown, text.as_bytes());
+    let read = |text: &str| extract(DocumentFormat::Markdown, text.as_bytes());
     let found = read("---\ntitle: \"A: b\"\nurl: https://a.example/x # here\nset: hr\nacl: [user:ann, 'group:ops']\ntags:\n  - a\n---\n# H\ntext").unwrap();
     let acl = |names: &[&str]| Some(names.iter().map(|name| name.to_string()).collect::<Vec<_>>());
     assert_eq!((found.title.as_deref(), found.text.as_str()), (Some("A: b"), "# H\ntext"));
@@ -58,22 +58,22 @@ fn front_matter_sets_title_document_set_and_readers() {
 fn passages_stay_within_the_limit_and_keep_their_headings() {
     let long = "A sentence about returns. ".repeat(100);
     let text = format!("# Guide\n\nIntro.\n\n## Returns\n\n{long}\n\n## Shipping\n\nFive days.\n");
-    let found = pieces(Form::Markdown, &text);
-    assert!(found.iter().all(|piece| piece.text.chars().count() <= limits::PASSAGE_CHARS));
-    let of = |words: &str| found.iter().find(|piece| piece.text.contains(words)).unwrap().headings.join(" > ");
+    let found = chunks(DocumentFormat::Markdown, &text);
+    assert!(found.iter().all(|chunk| chunk.text.chars().count() <= limits::PASSAGE_CHARS));
+    let of = |words: &str| found.iter().find(|chunk| chunk.text.contains(words)).unwrap().headings.join(" > ");
     assert_eq!(of("Intro"), "Guide");
     assert_eq!(of("sentence"), "Guide > Returns");
     // Small sections share a passage, which shows their headings itself.
-    assert!(found.iter().any(|piece| piece.text.contains("## Shipping") && piece.text.contains("Five days")));
-    assert!(found.iter().filter(|piece| piece.text.contains("sentence")).all(|piece| piece.text.ends_with('.')));
-    assert_eq!(pieces(Form::Plain, "# not a heading").len(), 1);
-    assert_eq!(pieces(Form::Markdown, "# All there is").len(), 1);
+    assert!(found.iter().any(|chunk| chunk.text.contains("## Shipping") && chunk.text.contains("Five days")));
+    assert!(found.iter().filter(|chunk| chunk.text.contains("sentence")).all(|chunk| chunk.text.ends_with('.')));
+    assert_eq!(chunks(DocumentFormat::Plain, "# not a heading").len(), 1);
+    assert_eq!(chunks(DocumentFormat::Markdown, "# All there is").len(), 1);
 }
 
 /// Every supported spelling sets the readers, every other one is refused: none makes a document public.
 #[test]
 fn front_matter_is_parsed_or_refused() {
-    let read = |text: &str| extract(Form::Markdown, text.as_bytes());
+    let read = |text: &str| extract(DocumentFormat::Markdown, text.as_bytes());
     let hr = Some(vec!["group:hr".to_string()]);
     for text in [
         "---\nacl: group:hr\n---\nx",
@@ -133,13 +133,13 @@ fn front_matter_is_parsed_or_refused() {
         assert!(matches!(read(text), Err(ExtractError::Front(_))), "{text:?}: {:?}", read(text));
     }
     for (form, text) in [
-        (Form::Plain, "---\nacl: group:hr\n---\nx"),
-        (Form::Table, "acl: group:hr\na,b"),
-        (Form::Html, "---\nacl: group:hr\n---\n<p>x"),
-        (Form::Html, "<!--\n acl: group:hr\n-->\n<p>x"),
-        (Form::Html, "<html><head><meta name=\"acl\" content=\"group:hr\"></head><p>x"),
-        (Form::Plain, ":acl: group:hr\n\nTitle\n=====\n"),
-        (Form::Plain, "# acl: group:hr\nx"),
+        (DocumentFormat::Plain, "---\nacl: group:hr\n---\nx"),
+        (DocumentFormat::Table, "acl: group:hr\na,b"),
+        (DocumentFormat::Html, "---\nacl: group:hr\n---\n<p>x"),
+        (DocumentFormat::Html, "<!--\n acl: group:hr\n-->\n<p>x"),
+        (DocumentFormat::Html, "<html><head><meta name=\"acl\" content=\"group:hr\"></head><p>x"),
+        (DocumentFormat::Plain, ":acl: group:hr\n\nTitle\n=====\n"),
+        (DocumentFormat::Plain, "# acl: group:hr\nx"),
     ] {
         assert!(matches!(extract(form, text.as_bytes()), Err(ExtractError::Front(_))), "{form:?} {text:?}");
     }
@@ -151,13 +151,13 @@ fn front_matter_is_parsed_or_refused() {
         "x --- y",
         "Call: it, call = me",
     ] {
-        assert_eq!(read(text).map(|found| found.front), Ok(Front::default()), "{text:?}");
+        assert_eq!(read(text).map(|found| found.front), Ok(FrontMatter::default()), "{text:?}");
     }
 }
 
 #[test]
 fn titles_are_headings_and_nothing_else() {
-    let title = |text: &str| extract(Form::Markdown, text.as_bytes()).unwrap().title;
+    let title = |text: &str| extract(DocumentFormat::Markdown, text.as_bytes()).unwrap().title;
     for text in [
         "````\n```\n# no\n```\n````\n# Yes\n",
         "~~~sh\n# no\n```\n# no\n~~~\n# Yes\n",
@@ -176,18 +176,20 @@ fn titles_are_headings_and_nothing_else() {
 fn rows_of_a_table_keep_its_header() {
     let rows: String = (0..80).map(|n| format!("| item {n} | {n} euro and some words |\n")).collect();
     let text = format!("# Prices\n\nBefore.\n\n| item | price |\n|---|---|\n{rows}\nAfter the table.\n");
-    let found = pieces(Form::Markdown, &text);
-    let with_rows = found.iter().filter(|piece| piece.text.contains("euro"));
+    let found = chunks(DocumentFormat::Markdown, &text);
+    let with_rows = found.iter().filter(|chunk| chunk.text.contains("euro"));
     assert!(with_rows.clone().count() > 2);
-    for piece in with_rows {
-        assert_eq!(piece.text.matches("| item | price |\n|---|---|").count(), 1, "{}", piece.text);
+    for chunk in with_rows {
+        assert_eq!(chunk.text.matches("| item | price |\n|---|---|").count(), 1, "{}", chunk.text);
     }
     assert!(!found.last().unwrap().text.contains("euro") || found.last().unwrap().text.contains("After"));
     let csv = "item,price\n".to_string() + &rows.replace(" | ", ",");
-    let found = pieces(Form::Table, &csv);
-    assert!(found.len() > 2 && found.iter().all(|piece| piece.text.matches("item,price").count() == 1));
+    let found = chunks(DocumentFormat::Table, &csv);
+    assert!(found.len() > 2 && found.iter().all(|chunk| chunk.text.matches("item,price").count() == 1));
     let wide = format!("| {} |\n|---|\n{}", "x".repeat(500), rows);
-    assert!(pieces(Form::Markdown, &wide).iter().all(|piece| piece.text.chars().count() <= limits::PASSAGE_CHARS));
+    assert!(
+        chunks(DocumentFormat::Markdown, &wide).iter().all(|chunk| chunk.text.chars().count() <= limits::PASSAGE_CHARS)
+    );
 }
 
 /// A minimal PDF of one page with a line of text.
@@ -220,17 +222,17 @@ pub fn small_pdf(line: &str) -> Vec<u8> {
 #[test]
 fn a_pdf_is_read_and_garbage_is_an_error() {
     let pdf = small_pdf("Returns within 17 days");
-    assert!(extract(Form::Pdf, &pdf).unwrap().text.contains("Returns within 17 days"));
-    assert!(matches!(extract(Form::Pdf, b"not one"), Err(ExtractError::Pdf(_))));
+    assert!(extract(DocumentFormat::Pdf, &pdf).unwrap().text.contains("Returns within 17 days"));
+    assert!(matches!(extract(DocumentFormat::Pdf, b"not one"), Err(ExtractError::Pdf(_))));
     for at in (0..pdf.len()).step_by(7) {
         let mut broken = pdf.clone();
         broken[at] ^= 0x15;
-        let _ = extract(Form::Pdf, &broken);
-        let _ = extract(Form::Pdf, &pdf[..at]);
+        let _ = extract(DocumentFormat::Pdf, &broken);
+        let _ = extract(DocumentFormat::Pdf, &pdf[..at]);
     }
-    assert_eq!(extract(Form::Plain, &[0xff, 0xfe, 0x00]), Err(ExtractError::NotText));
+    assert_eq!(extract(DocumentFormat::Plain, &[0xff, 0xfe, 0x00]), Err(ExtractError::NotText));
     assert!(matches!(
-        extract(Form::Plain, &vec![b'x'; limits::DOCUMENT_MAX_BYTES + 1]),
+        extract(DocumentFormat::Plain, &vec![b'x'; limits::DOCUMENT_MAX_BYTES + 1]),
         Err(ExtractError::TooLarge(_))
     ));
 }
@@ -243,18 +245,18 @@ fn a_pdf_with_permissions_only_is_read() {
         include_bytes!("../../tests/data/pdf/AES-128.pdf"),
         include_bytes!("../../tests/data/pdf/AES-256.pdf"),
     ] {
-        assert!(extract(Form::Pdf, file).unwrap().text.contains("Returns within 17 days"));
+        assert!(extract(DocumentFormat::Pdf, file).unwrap().text.contains("Returns within 17 days"));
     }
-    let locked = extract(Form::Pdf, include_bytes!("../../tests/data/pdf/locked.pdf"));
+    let locked = extract(DocumentFormat::Pdf, include_bytes!("../../tests/data/pdf/locked.pdf"));
     assert!(matches!(locked, Err(ExtractError::Pdf(why)) if why.contains("password")));
 }
 
 #[test]
 fn formats_are_detected_by_name_and_content_type() {
-    assert_eq!(Form::of_name("a/b.MD"), Some(Form::Markdown));
-    assert_eq!(Form::of_name("a.md/b"), None);
-    assert_eq!(Form::of_name("x.png"), None);
-    assert_eq!(Form::of_content_type("text/html"), Some(Form::Html));
-    assert_eq!(Form::of_content_type("application/ld+json"), Some(Form::Plain));
-    assert_eq!(Form::of_content_type("image/png"), None);
+    assert_eq!(DocumentFormat::of_name("a/b.MD"), Some(DocumentFormat::Markdown));
+    assert_eq!(DocumentFormat::of_name("a.md/b"), None);
+    assert_eq!(DocumentFormat::of_name("x.png"), None);
+    assert_eq!(DocumentFormat::of_content_type("text/html"), Some(DocumentFormat::Html));
+    assert_eq!(DocumentFormat::of_content_type("application/ld+json"), Some(DocumentFormat::Plain));
+    assert_eq!(DocumentFormat::of_content_type("image/png"), None);
 }

@@ -23,14 +23,14 @@ use reqwest::{
 use tokio::time::timeout;
 use url::{Host, Url};
 
-use super::guard::{Policy, Refused, is_public};
+use super::guard::{FetchPolicy, FetchRefusal, is_public};
 use crate::limits;
 
 /// The reason why a fetch failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Refused(#[from] FetchRefusal),
     #[error("the host's name can't be resolved")]
     Unresolved,
     #[error("the server can't be reached: {0}")]
@@ -49,7 +49,7 @@ pub enum FetchError {
 
 /// A fetched document.
 #[derive(Debug)]
-pub struct Fetched {
+pub struct FetchResponse {
     /// The final URL, after redirects.
     pub url: Url,
     /// The media type in lower case, without parameters; empty if the server names none.
@@ -60,14 +60,14 @@ pub struct Fetched {
 }
 
 /// A resolver of host names.
-pub trait Names: Send + Sync {
+pub trait NameResolver: Send + Sync {
     fn lookup<'a>(&'a self, host: &'a str) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>>;
 }
 
 /// The machine's own resolver.
 struct SystemNames;
 
-impl Names for SystemNames {
+impl NameResolver for SystemNames {
     fn lookup<'a>(&'a self, host: &'a str) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>> {
         Box::pin(async move { Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect()) })
     }
@@ -76,28 +76,28 @@ impl Names for SystemNames {
 /// Fetches under a policy. It keeps no cookies, no connections and no cache.
 #[derive(Clone)]
 pub struct Fetcher {
-    policy: Policy,
-    names: Arc<dyn Names>,
+    policy: FetchPolicy,
+    names: Arc<dyn NameResolver>,
 }
 
 impl Fetcher {
     /// Creates a fetcher with the machine's resolver.
-    pub fn new(policy: Policy) -> Self {
+    pub fn new(policy: FetchPolicy) -> Self {
         Self::with_names(policy, Arc::new(SystemNames))
     }
 
     /// Creates a fetcher with its own resolver.
-    pub fn with_names(policy: Policy, names: Arc<dyn Names>) -> Self {
+    pub fn with_names(policy: FetchPolicy, names: Arc<dyn NameResolver>) -> Self {
         Self { policy, names }
     }
 
     /// Fetches a URL from an untrusted source, in bounded time and size.
-    pub async fn fetch(&self, url: &str, headers: &HeaderMap) -> Result<Fetched, FetchError> {
+    pub async fn fetch(&self, url: &str, headers: &HeaderMap) -> Result<FetchResponse, FetchError> {
         let limit = Duration::from_millis(limits::FETCH_TIMEOUT_MS);
         timeout(limit, self.follow(url, headers)).await.map_err(|_| FetchError::TimedOut)?
     }
 
-    async fn follow(&self, url: &str, headers: &HeaderMap) -> Result<Fetched, FetchError> {
+    async fn follow(&self, url: &str, headers: &HeaderMap) -> Result<FetchResponse, FetchError> {
         let mut url = self.policy.check(url)?;
         let origin = url.origin();
         for _ in 0..=limits::FETCH_REDIRECTS_MAX {
@@ -112,7 +112,7 @@ impl Fetcher {
             url = match Url::parse(target) {
                 Ok(_) => self.policy.check(target)?,
                 Err(_) => {
-                    let joined = url.join(target).map_err(|_| Refused::NotAUrl)?;
+                    let joined = url.join(target).map_err(|_| FetchRefusal::NotAUrl)?;
                     self.policy.check(joined.as_str())?
                 }
             };
@@ -127,7 +127,7 @@ impl Fetcher {
             .no_proxy()
             .redirect(redirect::Policy::none())
             .referer(false)
-            .dns_resolver(Arc::new(Pinned(addresses.clone())))
+            .dns_resolver(Arc::new(PinnedResolver(addresses.clone())))
             .connect_timeout(Duration::from_millis(limits::FETCH_CONNECT_MS))
             .user_agent(concat!("turnstream/", env!("CARGO_PKG_VERSION")))
             .build()
@@ -136,7 +136,7 @@ impl Fetcher {
         let response = request.send().await.map_err(unreachable)?;
         match response.remote_addr() {
             Some(peer) if !addresses.iter().any(|address| address.ip() == peer.ip()) => {
-                Err(Refused::Host(peer.ip().to_string()).into())
+                Err(FetchRefusal::Host(peer.ip().to_string()).into())
             }
             _ => Ok(response),
         }
@@ -144,8 +144,8 @@ impl Fetcher {
 
     /// Returns the addresses behind a URL's host; one address that is not public fails them all.
     async fn addresses(&self, url: &Url) -> Result<Vec<SocketAddr>, FetchError> {
-        let port = url.port_or_known_default().ok_or(Refused::NotAUrl)?;
-        let found = match url.host().ok_or(Refused::NotAUrl)? {
+        let port = url.port_or_known_default().ok_or(FetchRefusal::NotAUrl)?;
+        let found = match url.host().ok_or(FetchRefusal::NotAUrl)? {
             Host::Ipv4(address) => vec![IpAddr::V4(address)],
             Host::Ipv6(address) => vec![IpAddr::V6(address)],
             Host::Domain(name) => self.names.lookup(name).await.map_err(|_| FetchError::Unresolved)?,
@@ -154,16 +154,16 @@ impl Fetcher {
             return Err(FetchError::Unresolved);
         }
         if !self.policy.lists(url) && !found.iter().all(|address| is_public(*address)) {
-            return Err(Refused::Host(url.host_str().unwrap_or_default().to_string()).into());
+            return Err(FetchRefusal::Host(url.host_str().unwrap_or_default().to_string()).into());
         }
         Ok(found.into_iter().map(|address| SocketAddr::new(address, port)).collect())
     }
 }
 
 /// A resolver that answers every name with the checked addresses.
-struct Pinned(Vec<SocketAddr>);
+struct PinnedResolver(Vec<SocketAddr>);
 
-impl Resolve for Pinned {
+impl Resolve for PinnedResolver {
     fn resolve(&self, _: Name) -> Resolving {
         let addresses: Addrs = Box::new(self.0.clone().into_iter());
         Box::pin(std::future::ready(Ok(addresses)))
@@ -179,7 +179,7 @@ fn unreachable(error: reqwest::Error) -> FetchError {
 }
 
 /// Reads a body up to the limit, regardless of its announced length.
-async fn body(url: Url, response: Response) -> Result<Fetched, FetchError> {
+async fn body(url: Url, response: Response) -> Result<FetchResponse, FetchError> {
     if !response.status().is_success() {
         return Err(FetchError::Status(response.status().as_u16()));
     }
@@ -200,5 +200,5 @@ async fn body(url: Url, response: Response) -> Result<Fetched, FetchError> {
         }
         body.extend_from_slice(&part);
     }
-    Ok(Fetched { url, content_type, charset, body })
+    Ok(FetchResponse { url, content_type, charset, body })
 }

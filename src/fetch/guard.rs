@@ -14,7 +14,7 @@ use crate::limits;
 
 /// The reason why a URL is not fetched, told to the model and to the operator of an ingest.
 #[derive(Debug, thiserror::Error, PartialEq)]
-pub enum Refused {
+pub enum FetchRefusal {
     #[error("this is not a URL that can be fetched")]
     NotAUrl,
     #[error("only http and https URLs are fetched")]
@@ -31,11 +31,11 @@ pub enum Refused {
 
 /// The allowances beyond the public internet's web ports: `host:port`, exactly as a URL names them.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Policy {
+pub struct FetchPolicy {
     allowed: Vec<(String, u16)>,
 }
 
-impl Policy {
+impl FetchPolicy {
     /// Parses a comma-separated list of `host:port`. The error is the malformed entry.
     pub fn parse(list: &str) -> Result<Self, String> {
         let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
@@ -64,51 +64,51 @@ impl Policy {
     }
 
     /// Checks a URL from an untrusted source.
-    pub fn check(&self, text: &str) -> Result<Url, Refused> {
+    pub fn check(&self, text: &str) -> Result<Url, FetchRefusal> {
         if text.len() > limits::FETCH_URL_MAX_BYTES {
-            return Err(Refused::NotAUrl);
+            return Err(FetchRefusal::NotAUrl);
         }
-        let url = Url::parse(text.trim()).map_err(|_| Refused::NotAUrl)?;
+        let url = Url::parse(text.trim()).map_err(|_| FetchRefusal::NotAUrl)?;
         if !["http", "https"].contains(&url.scheme()) {
-            return Err(Refused::Scheme);
+            return Err(FetchRefusal::Scheme);
         }
         // Programs disagree about these characters, and attacks exploit that; the parser would drop or replace them.
         if text.trim().contains(|c: char| c == '\\' || c.is_control() || c.is_whitespace()) {
-            return Err(Refused::Spelling);
+            return Err(FetchRefusal::Spelling);
         }
         self.check_parsed(&url)?;
         if written_host(text.trim()).is_none_or(|written| !is_plain(&written, &url)) {
-            return Err(Refused::Spelling);
+            return Err(FetchRefusal::Spelling);
         }
         Ok(url)
     }
 
     /// Checks a URL that is made of checked parts, such as the target of a redirect.
-    pub fn check_parsed(&self, url: &Url) -> Result<(), Refused> {
+    pub fn check_parsed(&self, url: &Url) -> Result<(), FetchRefusal> {
         if !["http", "https"].contains(&url.scheme()) {
-            return Err(Refused::Scheme);
+            return Err(FetchRefusal::Scheme);
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(Refused::Credentials);
+            return Err(FetchRefusal::Credentials);
         }
         if self.lists(url) {
             return Ok(());
         }
         match url.host() {
-            Some(Host::Domain(name)) if is_local_name(name) => return Err(Refused::Host(name.to_string())),
-            Some(Host::Ipv4(address)) if !is_public_v4(address) => return Err(Refused::Host(address.to_string())),
-            Some(Host::Ipv6(address)) if !is_public_v6(address) => return Err(Refused::Host(address.to_string())),
+            Some(Host::Domain(name)) if is_local_name(name) => return Err(FetchRefusal::Host(name.to_string())),
+            Some(Host::Ipv4(address)) if !is_public_v4(address) => return Err(FetchRefusal::Host(address.to_string())),
+            Some(Host::Ipv6(address)) if !is_public_v6(address) => return Err(FetchRefusal::Host(address.to_string())),
             Some(_) => {}
-            None => return Err(Refused::NotAUrl),
+            None => return Err(FetchRefusal::NotAUrl),
         }
         match url.port_or_known_default() {
             Some(80 | 443) => Ok(()),
-            port => Err(Refused::Port(port.unwrap_or_default())),
+            port => Err(FetchRefusal::Port(port.unwrap_or_default())),
         }
     }
 }
 
-impl fmt::Display for Policy {
+impl fmt::Display for FetchPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let entries: Vec<String> = self.allowed.iter().map(|(host, port)| format!("{host}:{port}")).collect();
         f.write_str(&entries.join(","))

@@ -8,5 +8,5 @@ mod guard;
 #[cfg(test)]
 mod tests;
 
-pub use fetcher::{FetchError, Fetched, Fetcher, Names};
-pub use guard::{Policy, Refused, is_public};
+pub use fetcher::{FetchError, FetchResponse, Fetcher, NameResolver};
+pub use guard::{FetchPolicy, FetchRefusal, is_public};

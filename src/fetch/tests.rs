@@ -186,21 +186,21 @@ const ORDINARY: &[&str] = &[
 #[test]
 fn url_tricks_are_refused() {
     assert!(FORBIDDEN.len() >= 60);
-    let policy = Policy::default();
+    let policy = FetchPolicy::default();
     let allowed: Vec<_> = FORBIDDEN.iter().filter(|url| policy.check(url).is_ok()).collect();
     assert!(allowed.is_empty(), "{allowed:?}");
 }
 
 #[test]
 fn ordinary_urls_are_allowed() {
-    let policy = Policy::default();
+    let policy = FetchPolicy::default();
     let refused: Vec<_> = ORDINARY.iter().filter_map(|url| policy.check(url).err().map(|e| (url, e))).collect();
     assert!(refused.is_empty(), "{refused:?}");
 }
 
 #[test]
 fn only_listed_private_hosts_are_allowed() {
-    let policy = Policy::parse("wiki.corp:80, 10.0.0.5:8080, [::1]:9000").unwrap();
+    let policy = FetchPolicy::parse("wiki.corp:80, 10.0.0.5:8080, [::1]:9000").unwrap();
     for url in ["http://wiki.corp/x", "http://10.0.0.5:8080/", "http://[::1]:9000/"] {
         assert!(policy.check(url).is_ok(), "{url}");
     }
@@ -213,8 +213,8 @@ fn only_listed_private_hosts_are_allowed() {
     ] {
         assert!(policy.check(url).is_err(), "{url}");
     }
-    assert_eq!(Policy::parse("wiki.corp"), Err("wiki.corp".into()));
-    assert_eq!(Policy::parse("10.0.0.5:0"), Err("10.0.0.5:0".into()));
+    assert_eq!(FetchPolicy::parse("wiki.corp"), Err("wiki.corp".into()));
+    assert_eq!(FetchPolicy::parse("10.0.0.5:0"), Err("10.0.0.5:0".into()));
 }
 
 /// Names with one answer after the other; the last one stays.
@@ -230,7 +230,7 @@ impl Table {
     }
 }
 
-impl Names for Table {
+impl NameResolver for Table {
     fn lookup<'a>(&'a self, _: &'a str) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>> {
         self.lookups.fetch_add(1, Ordering::Relaxed);
         let mut answers = self.answers.lock().unwrap();
@@ -292,7 +292,7 @@ fn redirect(target: &str) -> String {
 }
 
 fn fetcher(allow: &str, names: Arc<Table>) -> Fetcher {
-    Fetcher::with_names(Policy::parse(allow).unwrap(), names)
+    Fetcher::with_names(FetchPolicy::parse(allow).unwrap(), names)
 }
 
 #[tokio::test]
@@ -343,7 +343,7 @@ async fn a_host_is_checked_by_all_its_addresses() {
     crypto();
     for answers in [&["127.0.0.1"][..], &["8.8.8.8", "10.0.0.1"], &["2606:4700::1", "::1"], &["169.254.169.254"]] {
         let result = fetcher("", Table::new(&[answers])).fetch("http://example.com/", &HeaderMap::new()).await;
-        assert!(matches!(result, Err(FetchError::Refused(Refused::Host(_)))), "{answers:?}: {result:?}");
+        assert!(matches!(result, Err(FetchError::Refused(FetchRefusal::Host(_)))), "{answers:?}: {result:?}");
     }
     let nobody = fetcher("", Table::new(&[&[]])).fetch("http://example.com/", &HeaderMap::new()).await;
     assert!(matches!(nobody, Err(FetchError::Unresolved)));
@@ -368,7 +368,7 @@ async fn a_host_is_checked_again_at_each_redirect() {
     let names = Table::new(&[&["127.0.0.1"]]);
     let fetcher = fetcher(&format!("flip.example.com:{port}"), names.clone());
     let result = fetcher.fetch(&format!("http://flip.example.com:{port}/"), &HeaderMap::new()).await;
-    assert!(matches!(result, Err(FetchError::Refused(Refused::Host(_)))), "{result:?}");
+    assert!(matches!(result, Err(FetchError::Refused(FetchRefusal::Host(_)))), "{result:?}");
     assert_eq!((server.paths().len(), names.lookups.load(Ordering::Relaxed)), (1, 2));
 }
 

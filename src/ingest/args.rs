@@ -67,7 +67,7 @@ pub struct IngestArgs {
 }
 
 /// The parsed arguments.
-pub struct Plan {
+pub struct IngestPlan {
     pub origins: Vec<Origin>,
     pub source: String,
     pub acl: Acl,
@@ -112,7 +112,7 @@ impl IngestArgs {
     }
 
     /// Parses the arguments. The error names the wrong one.
-    pub fn plan(&self) -> Result<Plan, String> {
+    pub fn plan(&self) -> Result<IngestPlan, String> {
         let mut origins: Vec<Origin> = self.from.iter().map(|from| Origin::parse(from)).collect::<Result<_, _>>()?;
         for origin in &mut origins {
             if let Origin::Path { within, .. } = origin {
@@ -142,7 +142,7 @@ impl IngestArgs {
             _ if origins.iter().all(Origin::is_complete) => Prune::Usual,
             _ => Prune::Never,
         };
-        Ok(Plan { origins, source, acl, prune })
+        Ok(IngestPlan { origins, source, acl, prune })
     }
 }
 

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use walkdir::{DirEntry, WalkDir};
 
-use super::origin::{Item, Listing, Place};
-use crate::{extract::Form, limits};
+use super::origin::{ItemLocation, SourceItem, SourceListing};
+use crate::{extract::DocumentFormat, limits};
 
 /// The reason for a failure at a link that leads out of the folder.
 pub const OUTSIDE: &str = "the link leads out of the folder";
@@ -14,15 +14,15 @@ pub const OUTSIDE: &str = "the link leads out of the folder";
 ///
 /// Hidden files and folders are left out, links back to a folder above are noted; links that lead out of the folder
 /// `within` are failures.
-pub fn list(root: &Path, within: Option<&Path>) -> Listing {
+pub fn list(root: &Path, within: Option<&Path>) -> SourceListing {
     if root.is_file() {
         let name = root.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        return match Form::of_name(&name) {
-            Some(_) => Listing { items: vec![item(name, root, within)], ..Listing::default() },
-            None => Listing::failed(&name, "its form is not understood"),
+        return match DocumentFormat::of_name(&name) {
+            Some(_) => SourceListing { items: vec![item(name, root, within)], ..SourceListing::default() },
+            None => SourceListing::failed(&name, "its form is not understood"),
         };
     }
-    let mut listing = Listing::default();
+    let mut listing = SourceListing::default();
     let mut outside = Vec::new();
     let visible = |entry: &DirEntry| entry.depth() == 0 || !entry.file_name().to_string_lossy().starts_with('.');
     let mut may_enter = |entry: &DirEntry| {
@@ -50,7 +50,7 @@ pub fn list(root: &Path, within: Option<&Path>) -> Listing {
                 continue;
             }
         };
-        if !entry.file_type().is_file() || Form::of_name(&entry.file_name().to_string_lossy()).is_none() {
+        if !entry.file_type().is_file() || DocumentFormat::of_name(&entry.file_name().to_string_lossy()).is_none() {
             continue;
         }
         if listing.items.len() == limits::INGEST_ITEMS_MAX {
@@ -72,9 +72,9 @@ pub fn inside(path: &Path, within: &Path) -> Option<PathBuf> {
     path.canonicalize().ok().filter(|found| found.starts_with(within))
 }
 
-fn item(id: String, path: &Path, within: Option<&Path>) -> Item {
-    let place = Place::File { path: path.to_path_buf(), within: within.map(Path::to_path_buf) };
-    Item { id, url: None, content: None, place }
+fn item(id: String, path: &Path, within: Option<&Path>) -> SourceItem {
+    let place = ItemLocation::File { path: path.to_path_buf(), within: within.map(Path::to_path_buf) };
+    SourceItem { id, url: None, content: None, place }
 }
 
 /// Returns a path relative to the root, with `/` on every system.

@@ -4,10 +4,10 @@
 use serde::Deserialize;
 
 use super::{
-    origin::{Item, Listing, Place},
-    run::Web,
+    origin::{ItemLocation, SourceItem, SourceListing},
+    run::WebAccess,
 };
-use crate::extract::Form;
+use crate::extract::DocumentFormat;
 
 /// A repository as `OWNER/REPO[@REF][/FOLDER]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,7 +62,7 @@ impl Repository {
     }
 
     /// Lists the files with a known form, by their path in the repository.
-    pub async fn list(&self, web: &Web) -> Listing {
+    pub async fn list(&self, web: &WebAccess) -> SourceListing {
         let reference = self.reference.as_deref().unwrap_or("HEAD");
         let api = format!("{}/repos/{}/{}/git", web.github_url.trim_end_matches('/'), self.owner, self.repo);
         let url = format!("{api}/trees/{reference}?recursive=1");
@@ -72,9 +72,9 @@ impl Repository {
         };
         let tree = match tree {
             Ok(tree) => tree,
-            Err(why) => return Listing::failed(&self.name(), why),
+            Err(why) => return SourceListing::failed(&self.name(), why),
         };
-        let mut listing = Listing { cursor: Some(tree.sha), ..Listing::default() };
+        let mut listing = SourceListing { cursor: Some(tree.sha), ..SourceListing::default() };
         if tree.truncated {
             let why = "the repository is too large to be listed at once; ingest its folders one by one";
             listing.failures.push((self.name(), why.into()));
@@ -85,15 +85,15 @@ impl Repository {
         };
         let hidden = |path: &str| path.split('/').any(|part| part.starts_with('.'));
         for entry in tree.tree {
-            let understood = entry.kind == "blob" && Form::of_name(&entry.path).is_some();
+            let understood = entry.kind == "blob" && DocumentFormat::of_name(&entry.path).is_some();
             if understood && within(&entry.path) && !hidden(&entry.path) {
-                listing.items.push(Item {
+                listing.items.push(SourceItem {
                     url: Some(format!(
                         "https://github.com/{}/{}/blob/{reference}/{}",
                         self.owner, self.repo, entry.path
                     )),
                     id: entry.path,
-                    place: Place::Blob(format!("{api}/blobs/{}", entry.sha)),
+                    place: ItemLocation::Blob(format!("{api}/blobs/{}", entry.sha)),
                     content: Some(entry.sha),
                 });
             }

@@ -18,6 +18,6 @@ mod watch;
 mod web;
 
 pub use args::IngestArgs;
-pub use report::Report;
-pub use run::{Embed, Embeds, Ingest, Web};
+pub use report::IngestReport;
+pub use run::{EmbedFn, EmbedFuture, Ingester, WebAccess};
 pub use watch::watch;

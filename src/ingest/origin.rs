@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::{folder, github, run::Web, web};
+use super::{folder, github, run::WebAccess, web};
 use crate::{
-    extract::{Form, to_utf8},
+    extract::{DocumentFormat, to_utf8},
     limits,
 };
 
@@ -25,18 +25,18 @@ pub enum Origin {
 
 /// A listed document that is not read yet.
 #[derive(Clone, Debug)]
-pub struct Item {
+pub struct SourceItem {
     /// Path relative to the folder, or URL.
     pub id: String,
     pub url: Option<String>,
     /// A fingerprint of the content that is known without reading the document.
     pub content: Option<String>,
-    pub place: Place,
+    pub place: ItemLocation,
 }
 
 /// The place where an item is read.
 #[derive(Clone, Debug)]
-pub enum Place {
+pub enum ItemLocation {
     File {
         path: PathBuf,
         within: Option<PathBuf>,
@@ -48,8 +48,8 @@ pub enum Place {
 
 /// The current contents of a source.
 #[derive(Debug, Default)]
-pub struct Listing {
-    pub items: Vec<Item>,
+pub struct SourceListing {
+    pub items: Vec<SourceItem>,
     /// Parts that could not be listed. Documents that are missing from the listing may still exist then.
     pub failures: Vec<(String, String)>,
     /// Entries that were left out, and are no reason to doubt the rest.
@@ -97,21 +97,21 @@ impl Origin {
     }
 
     /// Lists the documents.
-    pub async fn list(&self, web: &Web) -> Listing {
+    pub async fn list(&self, web: &WebAccess) -> SourceListing {
         match self {
             Self::Path { path, within } => {
                 let (path, within) = (path.clone(), within.clone());
                 let listed = tokio::task::spawn_blocking(move || folder::list(&path, within.as_deref())).await;
-                listed.unwrap_or_else(|error| Listing::failed("the folder", error))
+                listed.unwrap_or_else(|error| SourceListing::failed("the folder", error))
             }
-            Self::Page(url) => Listing { items: vec![web::item(url.clone())], ..Listing::default() },
+            Self::Page(url) => SourceListing { items: vec![web::item(url.clone())], ..SourceListing::default() },
             Self::Sitemap(url) => web::sitemap(web, url).await,
             Self::GitHub(repository) => repository.list(web).await,
         }
     }
 }
 
-impl Listing {
+impl SourceListing {
     /// Returns a listing that holds only a failure.
     pub fn failed(what: &str, why: impl std::fmt::Display) -> Self {
         Self { failures: vec![(what.to_string(), why.to_string())], ..Self::default() }
@@ -119,7 +119,7 @@ impl Listing {
 }
 
 /// The reason why an item can't be read.
-pub enum Unread {
+pub enum ItemReadError {
     /// The item is unreachable: it may be unchanged.
     Away(String),
     /// The item was reached, and its content can't be ingested.
@@ -127,46 +127,49 @@ pub enum Unread {
 }
 
 /// Reads an item: its form and bytes.
-pub async fn load(item: &Item, web: &Web) -> Result<(Form, Vec<u8>), Unread> {
-    let not_understood = || Unread::Refused("its form is not understood".into());
+pub async fn load(item: &SourceItem, web: &WebAccess) -> Result<(DocumentFormat, Vec<u8>), ItemReadError> {
+    let not_understood = || ItemReadError::Refused("its form is not understood".into());
     match &item.place {
-        Place::File { path, within } => {
-            let form = Form::of_name(&item.id).ok_or_else(not_understood)?;
+        ItemLocation::File { path, within } => {
+            let form = DocumentFormat::of_name(&item.id).ok_or_else(not_understood)?;
             // A link may have been created since the file was listed.
             let path = &match within {
-                Some(within) => folder::inside(path, within).ok_or_else(|| Unread::Refused(folder::OUTSIDE.into()))?,
+                Some(within) => {
+                    folder::inside(path, within).ok_or_else(|| ItemReadError::Refused(folder::OUTSIDE.into()))?
+                }
                 None => path.clone(),
             };
-            let away = |error: std::io::Error| Unread::Away(error.to_string());
+            let away = |error: std::io::Error| ItemReadError::Away(error.to_string());
             let length = tokio::fs::metadata(path).await.map_err(away)?.len();
             if length > limits::DOCUMENT_MAX_BYTES as u64 {
-                return Err(Unread::Refused(format!("it is larger than {} bytes", limits::DOCUMENT_MAX_BYTES)));
+                return Err(ItemReadError::Refused(format!("it is larger than {} bytes", limits::DOCUMENT_MAX_BYTES)));
             }
             Ok((form, tokio::fs::read(path).await.map_err(away)?))
         }
-        Place::Page(url) => {
+        ItemLocation::Page(url) => {
             let fetched = web.fetcher.fetch(url, &Default::default()).await;
-            let fetched = fetched.map_err(|error| Unread::Away(error.to_string()))?;
-            let by_name = || Form::of_name(fetched.url.path());
+            let fetched = fetched.map_err(|error| ItemReadError::Away(error.to_string()))?;
+            let by_name = || DocumentFormat::of_name(fetched.url.path());
             let form = match fetched.content_type.as_str() {
                 // The content types that servers give to Markdown and to unknown files.
-                "" | "text/plain" | "application/octet-stream" => by_name().or(Some(Form::Plain)),
-                named => Form::of_content_type(named),
+                "" | "text/plain" | "application/octet-stream" => by_name().or(Some(DocumentFormat::Plain)),
+                named => DocumentFormat::of_content_type(named),
             };
-            let unknown = || Unread::Refused(format!("the content type `{}` is not understood", fetched.content_type));
+            let unknown =
+                || ItemReadError::Refused(format!("the content type `{}` is not understood", fetched.content_type));
             let form = form.ok_or_else(unknown)?;
-            match fetched.charset.filter(|_| form != Form::Pdf) {
+            match fetched.charset.filter(|_| form != DocumentFormat::Pdf) {
                 Some(charset) => {
-                    let unknown = || Unread::Refused(format!("the encoding `{charset}` is not known"));
+                    let unknown = || ItemReadError::Refused(format!("the encoding `{charset}` is not known"));
                     Ok((form, to_utf8(&fetched.body, &charset).ok_or_else(unknown)?))
                 }
                 None => Ok((form, fetched.body)),
             }
         }
-        Place::Blob(url) => {
-            let form = Form::of_name(&item.id).ok_or_else(not_understood)?;
+        ItemLocation::Blob(url) => {
+            let form = DocumentFormat::of_name(&item.id).ok_or_else(not_understood)?;
             let fetched = web.fetcher.fetch(url, &web.github_headers(true)).await;
-            Ok((form, fetched.map_err(|error| Unread::Away(error.to_string()))?.body))
+            Ok((form, fetched.map_err(|error| ItemReadError::Away(error.to_string()))?.body))
         }
     }
 }

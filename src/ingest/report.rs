@@ -4,37 +4,37 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::args::{IngestArgs, Plan};
+use super::args::{IngestArgs, IngestPlan};
 use crate::knowledge::runs::RunCounts;
 
 /// The summary of a run.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Report {
+pub struct IngestReport {
     pub org: String,
     pub source: String,
     pub dry_run: bool,
     pub counts: RunCounts,
-    pub failures: Vec<Failure>,
+    pub failures: Vec<IngestFailure>,
     pub notes: Vec<String>,
 }
 
 /// A document that was not ingested.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Failure {
+pub struct IngestFailure {
     pub id: String,
     pub why: String,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for IngestFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.id, self.why)
     }
 }
 
-impl Report {
+impl IngestReport {
     /// Returns the empty report of a run that begins.
-    pub fn new(args: &IngestArgs, plan: &Plan) -> Self {
+    pub fn new(args: &IngestArgs, plan: &IngestPlan) -> Self {
         Self {
             org: args.org.clone(),
             source: plan.source.clone(),
@@ -48,11 +48,11 @@ impl Report {
     /// Adds a failure.
     pub fn fail(&mut self, id: String, why: String) {
         self.counts.failed += 1;
-        self.failures.push(Failure { id, why });
+        self.failures.push(IngestFailure { id, why });
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for IngestReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for failure in &self.failures {
             writeln!(f, "failed: {failure}")?;

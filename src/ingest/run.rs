@@ -19,16 +19,16 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{
-    args::{IngestArgs, Plan, Prune, parse_acl},
-    origin::{Item, Listing, Unread, load},
-    report::Report,
+    args::{IngestArgs, IngestPlan, Prune, parse_acl},
+    origin::{ItemReadError, SourceItem, SourceListing, load},
+    report::IngestReport,
 };
 use crate::{
-    extract::{self, Form, Reader, apart::Failure},
+    extract::{self, DocumentFormat, SandboxReader, sandbox::SandboxError},
     fetch::Fetcher,
     knowledge::{
-        Document, NewChunk, NewDocument, Store, StoreError,
-        runs::{RunEvent, Runs},
+        Document, KnowledgeStore, KnowledgeStoreError, NewChunk, NewDocument,
+        runs::{RunEvent, RunLog},
     },
     limits,
 };
@@ -39,24 +39,24 @@ const MAKING: u32 = 2;
 const ERRORS_KEPT: usize = 20;
 
 /// The vectors of some texts, or the reason why there are none.
-pub type Embeds<'a> = Pin<Box<dyn Future<Output = Result<Vec<Vec<f32>>, String>> + Send + 'a>>;
+pub type EmbedFuture<'a> = Pin<Box<dyn Future<Output = Result<Vec<Vec<f32>>, String>> + Send + 'a>>;
 
 /// A model that makes vectors of texts.
-pub trait Embed: Send + Sync {
+pub trait EmbedFn: Send + Sync {
     /// Returns the model's name; documents that another model embedded are embedded again.
     fn model(&self) -> &str;
     /// Returns one vector for each text, in their order.
-    fn embed(&self, texts: Vec<String>) -> Embeds<'_>;
+    fn embed(&self, texts: Vec<String>) -> EmbedFuture<'_>;
 }
 
 /// The access to the web.
-pub struct Web {
+pub struct WebAccess {
     pub fetcher: Fetcher,
     pub github_url: String,
     pub github_token: Option<String>,
 }
 
-impl Web {
+impl WebAccess {
     /// Returns the headers for GitHub's API.
     pub fn github_headers(&self, raw: bool) -> HeaderMap {
         let form = if raw { "application/vnd.github.raw+json" } else { "application/vnd.github+json" };
@@ -68,16 +68,16 @@ impl Web {
 }
 
 /// Ingests documents into the knowledge of one NATS server.
-pub struct Ingest {
-    pub store: Store,
-    pub runs: Runs,
-    pub web: Web,
-    pub embed: Option<Arc<dyn Embed>>,
-    pub reader: Reader,
+pub struct Ingester {
+    pub store: KnowledgeStore,
+    pub runs: RunLog,
+    pub web: WebAccess,
+    pub embed: Option<Arc<dyn EmbedFn>>,
+    pub reader: SandboxReader,
 }
 
 /// The outcome for one document.
-enum Outcome {
+enum DocumentOutcome {
     Added,
     Updated,
     Unchanged,
@@ -87,27 +87,32 @@ enum Outcome {
 }
 
 /// The reason why a document is not written.
-enum Unmade {
+enum DocumentError {
     /// The cause lies elsewhere, so the earlier version stays.
     Later(String),
     /// The content or the readers have changed.
     Refused(String),
 }
 
-impl Ingest {
+impl Ingester {
     /// Runs once.
-    pub async fn run(&self, args: &IngestArgs, plan: &Plan) -> Result<Report, StoreError> {
+    pub async fn run(&self, args: &IngestArgs, plan: &IngestPlan) -> Result<IngestReport, KnowledgeStoreError> {
         self.run_as(Uuid::new_v4(), args, plan).await
     }
 
     /// Runs once, under an id that the caller chose.
-    pub async fn run_as(&self, run: Uuid, args: &IngestArgs, plan: &Plan) -> Result<Report, StoreError> {
+    pub async fn run_as(
+        &self,
+        run: Uuid,
+        args: &IngestArgs,
+        plan: &IngestPlan,
+    ) -> Result<IngestReport, KnowledgeStoreError> {
         let there = self.store.heads(&args.org).await?;
         if !args.dry_run {
             let started = RunEvent::Started { run, at: Utc::now() };
             self.runs.record(&args.org, &plan.source, &started).await?;
         }
-        let mut report = Report::new(args, plan);
+        let mut report = IngestReport::new(args, plan);
         let listing = self.list(plan).await;
         let bar = progress(listing.items.len());
         let ids: Vec<String> = listing.items.iter().map(|item| id_of(item, plan, &there)).collect();
@@ -119,11 +124,11 @@ impl Ingest {
         let mut outcomes = stream::iter(ones).buffer_unordered(limits::INGEST_PARALLEL);
         while let Some((id, outcome)) = outcomes.next().await {
             match outcome? {
-                Outcome::Added => report.counts.added += 1,
-                Outcome::Updated => report.counts.updated += 1,
-                Outcome::Unchanged => report.counts.unchanged += 1,
-                Outcome::Failed(why) => report.fail(id, why),
-                Outcome::Withdrawn(why) => {
+                DocumentOutcome::Added => report.counts.added += 1,
+                DocumentOutcome::Updated => report.counts.updated += 1,
+                DocumentOutcome::Unchanged => report.counts.unchanged += 1,
+                DocumentOutcome::Failed(why) => report.fail(id, why),
+                DocumentOutcome::Withdrawn(why) => {
                     report.counts.deleted += 1;
                     report.fail(id, format!("{why}; its earlier version was taken out"));
                 }
@@ -147,8 +152,8 @@ impl Ingest {
     }
 
     /// Lists the documents of all origins. An id that two of them have is a failure: one would hide the other.
-    async fn list(&self, plan: &Plan) -> Listing {
-        let mut all = Listing::default();
+    async fn list(&self, plan: &IngestPlan) -> SourceListing {
+        let mut all = SourceListing::default();
         let mut seen = HashSet::new();
         for origin in &plan.origins {
             let listing = origin.list(&self.web).await;
@@ -170,39 +175,39 @@ impl Ingest {
     async fn one(
         &self,
         args: &IngestArgs,
-        plan: &Plan,
-        item: &Item,
+        plan: &IngestPlan,
+        item: &SourceItem,
         id: &str,
         head: Option<&Document>,
-    ) -> Result<Outcome, StoreError> {
+    ) -> Result<DocumentOutcome, KnowledgeStoreError> {
         let is_current = |hash: &str| head.is_some_and(|head| head.hash == hash);
         let known = item.content.as_ref().map(|content| self.hash(args, plan, item, content.as_bytes()));
         if known.as_ref().is_some_and(|hash| is_current(hash)) {
-            return Ok(Outcome::Unchanged);
+            return Ok(DocumentOutcome::Unchanged);
         }
         let (form, bytes) = match load(item, &self.web).await {
             Ok(loaded) => loaded,
-            Err(Unread::Away(why)) => return self.keep_or_withdraw(args, plan, item, head, why).await,
-            Err(Unread::Refused(why)) => return self.withdraw(args, head, why).await,
+            Err(ItemReadError::Away(why)) => return self.keep_or_withdraw(args, plan, item, head, why).await,
+            Err(ItemReadError::Refused(why)) => return self.withdraw(args, head, why).await,
         };
         let hash = known.unwrap_or_else(|| self.hash(args, plan, item, &Sha256::digest(&bytes)));
         if is_current(&hash) {
-            return Ok(Outcome::Unchanged);
+            return Ok(DocumentOutcome::Unchanged);
         }
         let (document, chunks) = match self.make(args, plan, item, (form, bytes), hash, head).await {
             Ok((document, chunks)) => (NewDocument { id: id.into(), ..document }, chunks),
-            Err(Unmade::Later(why)) => return self.keep_or_withdraw(args, plan, item, head, why).await,
-            Err(Unmade::Refused(why)) => return self.withdraw(args, head, why).await,
+            Err(DocumentError::Later(why)) => return self.keep_or_withdraw(args, plan, item, head, why).await,
+            Err(DocumentError::Refused(why)) => return self.withdraw(args, head, why).await,
         };
         if !args.dry_run {
             match self.store.put(&args.org, document, chunks).await {
-                Err(error @ (StoreError::TooLarge { .. } | StoreError::Refused(_))) => {
+                Err(error @ (KnowledgeStoreError::TooLarge { .. } | KnowledgeStoreError::Refused(_))) => {
                     return self.withdraw(args, head, error.to_string()).await;
                 }
                 written => written?,
             }
         }
-        Ok(if head.is_some() { Outcome::Updated } else { Outcome::Added })
+        Ok(if head.is_some() { DocumentOutcome::Updated } else { DocumentOutcome::Added })
     }
 
     /// Keeps the earlier version of a document that is unreachable now, unless the command names other readers for it.
@@ -211,29 +216,34 @@ impl Ingest {
     async fn keep_or_withdraw(
         &self,
         args: &IngestArgs,
-        plan: &Plan,
-        item: &Item,
+        plan: &IngestPlan,
+        item: &SourceItem,
         head: Option<&Document>,
         why: String,
-    ) -> Result<Outcome, StoreError> {
-        let names_readers = Form::of_name(&item.id).is_none_or(|form| form == Form::Markdown);
+    ) -> Result<DocumentOutcome, KnowledgeStoreError> {
+        let names_readers = DocumentFormat::of_name(&item.id).is_none_or(|form| form == DocumentFormat::Markdown);
         match head.is_some_and(|head| head.acl != plan.acl) && !names_readers {
             true => self.withdraw(args, head, why).await,
-            false => Ok(Outcome::Failed(why)),
+            false => Ok(DocumentOutcome::Failed(why)),
         }
     }
 
     /// Deletes the earlier version of a document that can't be ingested.
-    async fn withdraw(&self, args: &IngestArgs, head: Option<&Document>, why: String) -> Result<Outcome, StoreError> {
-        let Some(head) = head else { return Ok(Outcome::Failed(why)) };
+    async fn withdraw(
+        &self,
+        args: &IngestArgs,
+        head: Option<&Document>,
+        why: String,
+    ) -> Result<DocumentOutcome, KnowledgeStoreError> {
+        let Some(head) = head else { return Ok(DocumentOutcome::Failed(why)) };
         if !args.dry_run {
             self.store.delete(&args.org, head.clone()).await?;
         }
-        Ok(Outcome::Withdrawn(why))
+        Ok(DocumentOutcome::Withdrawn(why))
     }
 
     /// Returns the hash over everything that determines the stored document.
-    fn hash(&self, args: &IngestArgs, plan: &Plan, item: &Item, content: &[u8]) -> String {
+    fn hash(&self, args: &IngestArgs, plan: &IngestPlan, item: &SourceItem, content: &[u8]) -> String {
         let model = self.embed.as_ref().map(|embed| embed.model().to_string());
         let making = serde_json::json!([MAKING, args.set, plan.acl, item.url, model]).to_string();
         let digest = Sha256::new().chain_update(making).chain_update(content).finalize();
@@ -244,24 +254,26 @@ impl Ingest {
     async fn make(
         &self,
         args: &IngestArgs,
-        plan: &Plan,
-        item: &Item,
-        (form, bytes): (Form, Vec<u8>),
+        plan: &IngestPlan,
+        item: &SourceItem,
+        (form, bytes): (DocumentFormat, Vec<u8>),
         hash: String,
         head: Option<&Document>,
-    ) -> Result<(NewDocument, Vec<NewChunk>), Unmade> {
-        let extract::apart::Document { extracted, pieces } = match self.reader.read(form, bytes).await {
+    ) -> Result<(NewDocument, Vec<NewChunk>), DocumentError> {
+        let extract::sandbox::SandboxOutput { extracted, chunks: pieces } = match self.reader.read(form, bytes).await {
             Ok(read) => read,
             // The readers that a Markdown document may name are still unknown.
-            Err(Failure::Reader(why)) if form != Form::Markdown => return Err(Unmade::Later(why)),
-            Err(Failure::Reader(why) | Failure::Document(why)) => return Err(Unmade::Refused(why)),
+            Err(SandboxError::Reader(why)) if form != DocumentFormat::Markdown => {
+                return Err(DocumentError::Later(why));
+            }
+            Err(SandboxError::Reader(why) | SandboxError::Document(why)) => return Err(DocumentError::Refused(why)),
         };
         if pieces.is_empty() {
-            return Err(Unmade::Refused(extract::ExtractError::Empty.to_string()));
+            return Err(DocumentError::Refused(extract::ExtractError::Empty.to_string()));
         }
         let acl = match &extracted.front.acl {
             Some(entries) => {
-                parse_acl(entries).map_err(|why| Unmade::Refused(format!("its front matter's acl: {why}")))?
+                parse_acl(entries).map_err(|why| DocumentError::Refused(format!("its front matter's acl: {why}")))?
             }
             None => plan.acl.clone(),
         };
@@ -272,7 +284,7 @@ impl Ingest {
         if !args.dry_run {
             // The earlier version has other readers than this one.
             let is_for_others = head.is_some_and(|head| head.acl != acl);
-            let unmade = |why| if is_for_others { Unmade::Refused(why) } else { Unmade::Later(why) };
+            let unmade = |why| if is_for_others { DocumentError::Refused(why) } else { DocumentError::Later(why) };
             self.embed_all(&mut chunks).await.map_err(unmade)?;
         }
         let document = NewDocument {
@@ -310,11 +322,11 @@ impl Ingest {
     async fn prune(
         &self,
         args: &IngestArgs,
-        plan: &Plan,
-        (listing, ids): (&Listing, &[String]),
+        plan: &IngestPlan,
+        (listing, ids): (&SourceListing, &[String]),
         there: &HashMap<String, Document>,
-        report: &mut Report,
-    ) -> Result<(), StoreError> {
+        report: &mut IngestReport,
+    ) -> Result<(), KnowledgeStoreError> {
         let listed: HashSet<&str> = ids.iter().map(String::as_str).collect();
         let ours = there.values().filter(|head| head.source == plan.source);
         let gone: Vec<&Document> = ours.filter(|head| !listed.contains(head.id.as_str())).collect();
@@ -345,7 +357,7 @@ impl Ingest {
 /// that name.
 ///
 /// A stored document keeps its id.
-fn id_of(item: &Item, plan: &Plan, there: &HashMap<String, Document>) -> String {
+fn id_of(item: &SourceItem, plan: &IngestPlan, there: &HashMap<String, Document>) -> String {
     let is_ours = |id: &str| there.get(id).is_some_and(|head| head.source == plan.source);
     let with_source = format!("{}:{}", plan.source, item.id);
     match there.contains_key(&item.id) && !is_ours(&item.id) || is_ours(&with_source) {

@@ -16,17 +16,17 @@ use async_nats::jetstream::{AckKind, Message};
 use chrono::Utc;
 use tokio::time::{interval, sleep};
 
-use super::{Ingest, IngestArgs};
+use super::{IngestArgs, Ingester};
 use crate::{
     knowledge::{
-        StoreError,
+        KnowledgeStoreError,
         connector::{Connector, ConnectorKind, IngestItem, is_secret_name},
         runs::{RunCounts, RunEvent},
     },
     limits,
     log::{
-        bus::{Bus, soon},
-        pull::{self, Pull},
+        connection::{NatsConnection, soon},
+        pull::{self, PullRequest},
     },
     secrets::Secrets,
     subjects,
@@ -38,16 +38,16 @@ const CONSUMER: &str = "serve";
 
 /// The folders in which an ingester finds files and secrets of connectors, with a folder for each organisation.
 #[derive(Clone, Debug, Default)]
-pub struct Places {
+pub struct SourceFolders {
     pub files: Option<PathBuf>,
     pub secrets: Option<PathBuf>,
 }
 
 /// Serves items until the future is dropped.
-pub async fn serve(bus: Bus, mut ingest: Ingest, places: Places) {
+pub async fn serve(nats: NatsConnection, mut ingest: Ingester, places: SourceFolders) {
     loop {
-        let consumer = pull::consumer(&bus.client, STREAM, CONSUMER).await;
-        while let Ok(mut items) = Pull::begin(&consumer, 1, bus.connections.subscribe()).await {
+        let consumer = pull::consumer(&nats.client, STREAM, CONSUMER).await;
+        while let Ok(mut items) = PullRequest::begin(&consumer, 1, nats.connections.subscribe()).await {
             while let Some(Ok(message)) = items.next().await {
                 serve_item(&mut ingest, &places, message).await;
             }
@@ -56,7 +56,7 @@ pub async fn serve(bus: Bus, mut ingest: Ingest, places: Places) {
     }
 }
 
-async fn serve_item(ingest: &mut Ingest, places: &Places, message: Message) {
+async fn serve_item(ingest: &mut Ingester, places: &SourceFolders, message: Message) {
     let item: IngestItem = match serde_json::from_slice(&message.payload) {
         Ok(item) => item,
         Err(error) => {
@@ -83,7 +83,7 @@ async fn serve_item(ingest: &mut Ingest, places: &Places, message: Message) {
 }
 
 /// Runs an item until its end is on the stream of runs. An error has the item redelivered.
-async fn run(ingest: &mut Ingest, places: &Places, item: &IngestItem) -> Result<(), StoreError> {
+async fn run(ingest: &mut Ingester, places: &SourceFolders, item: &IngestItem) -> Result<(), KnowledgeStoreError> {
     let prepared = arguments(item, places).and_then(|args| Ok((args.plan()?, args)));
     let secret = secret(item, places).await;
     let why = match (prepared, secret) {
@@ -99,7 +99,7 @@ async fn run(ingest: &mut Ingest, places: &Places, item: &IngestItem) -> Result<
 }
 
 /// Returns the equivalent command line.
-fn arguments(item: &IngestItem, places: &Places) -> Result<IngestArgs, String> {
+fn arguments(item: &IngestItem, places: &SourceFolders) -> Result<IngestArgs, String> {
     let Connector { kind, set, .. } = &item.connector;
     kind.check()?;
     let (mut from, mut sitemap) = (vec![], vec![]);
@@ -122,7 +122,7 @@ fn is_sitemap(url: &str) -> bool {
 }
 
 /// Returns the organisation's folder, and the path below it. Links may not lead out of the folder.
-fn inside(places: &Places, org: &str, path: &str) -> Result<(PathBuf, String), String> {
+fn inside(places: &SourceFolders, org: &str, path: &str) -> Result<(PathBuf, String), String> {
     const CLOSED: &str = "this ingester was given no folder of files";
     let gone = |_| format!("{path}: there is no such file or folder");
     let root = places.files.as_ref().ok_or(CLOSED)?.join(subjects::encode_token(org));
@@ -137,7 +137,7 @@ fn inside(places: &Places, org: &str, path: &str) -> Result<(PathBuf, String), S
 /// Returns the secret that a connector names.
 ///
 /// The name is validated again: an item may come from elsewhere than the API.
-async fn secret(item: &IngestItem, places: &Places) -> Result<Option<String>, String> {
+async fn secret(item: &IngestItem, places: &SourceFolders) -> Result<Option<String>, String> {
     let Some(name) = item.connector.secret_name.as_deref() else { return Ok(None) };
     if !is_secret_name(name) {
         return Err("the connector's `secretName` is not the name of a secret".into());

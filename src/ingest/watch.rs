@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, time::Duration, time::SystemTime};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
-    args::{IngestArgs, Plan},
-    origin::Place,
-    report::Report,
-    run::Ingest,
+    args::{IngestArgs, IngestPlan},
+    origin::ItemLocation,
+    report::IngestReport,
+    run::Ingester,
 };
-use crate::{knowledge::StoreError, limits};
+use crate::{knowledge::KnowledgeStoreError, limits};
 
 /// The observed state of the files.
 type Look = BTreeMap<String, (u64, Option<SystemTime>)>;
@@ -19,7 +19,12 @@ type Look = BTreeMap<String, (u64, Option<SystemTime>)>;
 ///
 /// Contract: (1) look, (2) when the state equals that of the round before and differs from that of the last run, the
 /// changes have come to rest: run, (3) wait for the next round.
-pub async fn watch(ingest: &Ingest, args: &IngestArgs, plan: &Plan, tell: impl Fn(&Report)) -> Result<(), StoreError> {
+pub async fn watch(
+    ingest: &Ingester,
+    args: &IngestArgs,
+    plan: &IngestPlan,
+    tell: impl Fn(&IngestReport),
+) -> Result<(), KnowledgeStoreError> {
     let mut rounds = interval(Duration::from_millis(limits::WATCH_EVERY_MS));
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut before, mut at_last_run) = (None, None);
@@ -31,7 +36,7 @@ pub async fn watch(ingest: &Ingest, args: &IngestArgs, plan: &Plan, tell: impl F
             match ingest.run(args, plan).await {
                 Ok(report) => tell(&report),
                 // The server is unavailable: the next round tries again.
-                Err(error @ (StoreError::Unavailable(_) | StoreError::Read(_))) => {
+                Err(error @ (KnowledgeStoreError::Unavailable(_) | KnowledgeStoreError::Read(_))) => {
                     tracing::warn!(%error, "the change was not ingested; the next round tries again");
                     continue;
                 }
@@ -43,11 +48,11 @@ pub async fn watch(ingest: &Ingest, args: &IngestArgs, plan: &Plan, tell: impl F
     }
 }
 
-async fn look(ingest: &Ingest, plan: &Plan) -> Look {
+async fn look(ingest: &Ingester, plan: &IngestPlan) -> Look {
     let mut found = Look::new();
     for origin in &plan.origins {
         for item in origin.list(&ingest.web).await.items {
-            if let Place::File { path, .. } = &item.place {
+            if let ItemLocation::File { path, .. } = &item.place {
                 let metadata = tokio::fs::metadata(path).await.ok();
                 let times = metadata.map_or((0, None), |known| (known.len(), known.modified().ok()));
                 found.insert(path.display().to_string(), times);

@@ -6,21 +6,21 @@ use quick_xml::{Reader, events::Event};
 use url::Url;
 
 use super::{
-    origin::{Item, Listing, Place},
-    run::Web,
+    origin::{ItemLocation, SourceItem, SourceListing},
+    run::WebAccess,
 };
 use crate::limits;
 
 /// Returns a page as a document: its id is its URL without the fragment.
-pub fn item(mut url: Url) -> Item {
+pub fn item(mut url: Url) -> SourceItem {
     url.set_fragment(None);
     let id = url.to_string();
-    Item { id: id.clone(), url: Some(id.clone()), content: None, place: Place::Page(id) }
+    SourceItem { id: id.clone(), url: Some(id.clone()), content: None, place: ItemLocation::Page(id) }
 }
 
 /// Lists the pages of a sitemap, or of the sitemaps of an index.
-pub async fn sitemap(web: &Web, url: &Url) -> Listing {
-    let mut listing = Listing::default();
+pub async fn sitemap(web: &WebAccess, url: &Url) -> SourceListing {
+    let mut listing = SourceListing::default();
     let (mut open, mut seen, mut pages) = (vec![url.to_string()], HashSet::new(), HashSet::new());
     while let Some(url) = open.pop() {
         if seen.len() == limits::SITEMAPS_MAX {

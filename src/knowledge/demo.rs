@@ -2,14 +2,14 @@
 
 use super::{
     document::{Acl, NewChunk, NewDocument},
-    store::{Store, StoreError},
+    store::{KnowledgeStore, KnowledgeStoreError},
 };
 
 /// The ingest source of the demo documents.
 const SOURCE: &str = "demo";
 
 /// Writes the demo documents of an organisation, unless they are there.
-pub async fn seed(store: &Store, org: &str) -> Result<(), StoreError> {
+pub async fn seed(store: &KnowledgeStore, org: &str) -> Result<(), KnowledgeStoreError> {
     let there = store.heads(org).await?;
     let documents = [
         ("returns.md", "Returns policy", include_str!("demo/returns.md")),

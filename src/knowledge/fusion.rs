@@ -10,7 +10,7 @@ use std::{
     collections::{HashMap, HashSet},
 };
 
-use super::text::Hit;
+use super::full_text::TextHit;
 
 /// The number of documents after the first that make the background for the first one's margin.
 const BACKGROUND: usize = 10;
@@ -22,10 +22,10 @@ const NEAR_LEAST: f64 = 0.1;
 const ORDER: f64 = 1e-6;
 
 /// Passages with their scores, best first: the share of the question's words in a passage, or vector similarity.
-pub type Ranking = Vec<(Hit, f32)>;
+pub type Ranking = Vec<(TextHit, f32)>;
 
 /// Fuses two rankings into one, best first. Scores are from 0 to 1; a passage that is first in all rankings has 1.
-pub fn fuse(words: &Ranking, near: &Ranking) -> Vec<(Hit, f64)> {
+pub fn fuse(words: &Ranking, near: &Ranking) -> Vec<(TextHit, f64)> {
     let (of_words, of_near) = match (Standing::of(words), Standing::of(near)) {
         (None, None) => return vec![],
         (Some(one), None) | (None, Some(one)) => return one.alone(),
@@ -34,7 +34,7 @@ pub fn fuse(words: &Ranking, near: &Ranking) -> Vec<(Hit, f64)> {
     // A passage with few of the question's words is found by chance.
     let trust_words = of_words.top.min(1.0).powi(2) * of_words.gap;
     let trust_near = NEAR_WEIGHT * (of_near.gap - NEAR_LEAST).max(0.0) / (1.0 - NEAR_LEAST);
-    let mut scores: HashMap<&Hit, f64> = HashMap::new();
+    let mut scores: HashMap<&TextHit, f64> = HashMap::new();
     for (standing, trust) in [(&of_words, trust_words), (&of_near, trust_near)] {
         for (hit, score) in standing.ranking {
             *scores.entry(hit).or_default() +=
@@ -42,7 +42,7 @@ pub fn fuse(words: &Ranking, near: &Ranking) -> Vec<(Hit, f64)> {
         }
     }
     let best = trust_words + trust_near + 2.0 * ORDER;
-    let mut fused: Vec<(Hit, f64)> = scores.into_iter().map(|(hit, score)| (hit.clone(), score / best)).collect();
+    let mut fused: Vec<(TextHit, f64)> = scores.into_iter().map(|(hit, score)| (hit.clone(), score / best)).collect();
     fused.sort_by(order);
     fused
 }
@@ -73,7 +73,7 @@ impl<'a> Standing<'a> {
         }
     }
 
-    fn alone(&self) -> Vec<(Hit, f64)> {
+    fn alone(&self) -> Vec<(TextHit, f64)> {
         let mut ranked: Vec<_> =
             self.ranking.iter().map(|(hit, score)| (hit.clone(), f64::from(*score) / self.top)).collect();
         ranked.sort_by(order);
@@ -81,21 +81,21 @@ impl<'a> Standing<'a> {
     }
 }
 
-fn order(a: &(Hit, f64), b: &(Hit, f64)) -> Ordering {
+fn order(a: &(TextHit, f64), b: &(TextHit, f64)) -> Ordering {
     b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::knowledge::shelf::Key;
+    use crate::knowledge::document_fold::DocumentKey;
 
     fn ranking(scores: &[(&str, f32)]) -> Ranking {
-        let hit = |token: &str| Hit { key: Key { org: "acme".into(), token: token.into() }, chunk: 0 };
+        let hit = |token: &str| TextHit { key: DocumentKey { org: "acme".into(), token: token.into() }, chunk: 0 };
         scores.iter().map(|(token, score)| (hit(token), *score)).collect()
     }
 
-    fn tokens(fused: &[(Hit, f64)]) -> String {
+    fn tokens(fused: &[(TextHit, f64)]) -> String {
         fused.iter().map(|(hit, _)| hit.key.token.as_str()).collect::<Vec<_>>().join(" ")
     }
 

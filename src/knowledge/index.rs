@@ -10,63 +10,63 @@ use std::{
 use tantivy::TantivyError;
 
 use super::{
+    document_fold::{DocumentChange, DocumentKey, WholeDocument},
+    full_text::{FullTextIndex, TextHit},
     fusion::fuse,
     passage::Passage,
-    reader::Reader,
-    shelf::{Change, Key, Whole},
-    text::{Hit, TextIndex},
+    reader::KnowledgeReader,
 };
 use crate::limits;
 
 /// The index over words and vectors.
 ///
 /// Readers never wait for words to be written: the slow part (a commit) happens outside the lock of the documents.
-pub struct Index {
-    text: TextIndex,
-    documents: RwLock<Documents>,
+pub struct KnowledgeIndex {
+    text: FullTextIndex,
+    documents: RwLock<IndexedDocuments>,
 }
 
 #[derive(Default)]
-struct Documents {
-    by_key: HashMap<Key, Arc<Shown>>,
+struct IndexedDocuments {
+    by_key: HashMap<DocumentKey, Arc<IndexedDocument>>,
     /// The documents of each organisation.
-    by_org: HashMap<String, Vec<Key>>,
+    by_org: HashMap<String, Vec<DocumentKey>>,
 }
 
 /// A document that can be found.
-struct Shown {
-    whole: Whole,
+struct IndexedDocument {
+    whole: WholeDocument,
     /// The unit vector of each chunk; empty where there is none.
     vectors: Vec<Vec<f32>>,
 }
 
 /// A search request.
-pub struct Query<'a> {
+pub struct PassageQuery<'a> {
     pub text: &'a str,
     /// The query's embedding, if there is a model for it.
     pub vector: Option<&'a [f32]>,
     pub rerank: bool,
 }
 
-impl Index {
+impl KnowledgeIndex {
     pub fn new() -> Result<Self, TantivyError> {
-        Ok(Self { text: TextIndex::new()?, documents: RwLock::default() })
+        Ok(Self { text: FullTextIndex::new()?, documents: RwLock::default() })
     }
 
     /// Applies changes; they can be found when this returns. Computes for a while.
-    pub fn apply(&self, changes: Vec<Change>) -> Result<(), TantivyError> {
+    pub fn apply(&self, changes: Vec<DocumentChange>) -> Result<(), TantivyError> {
         for change in &changes {
             match change {
-                Change::Put(whole) => self.text.put(whole)?,
-                Change::Gone(key) => self.text.remove(key),
+                DocumentChange::Put(whole) => self.text.put(whole)?,
+                DocumentChange::Gone(key) => self.text.remove(key),
             }
         }
         self.text.commit()?;
         let mut documents = self.write();
         for change in changes {
             match change {
-                Change::Put(whole) => documents.put(*whole),
-                Change::Gone(key) => documents.remove(&key),
+                DocumentChange::Put(whole) => documents.put(*whole),
+                DocumentChange::Gone(key) => documents.remove(&key),
             }
         }
         Ok(())
@@ -74,7 +74,7 @@ impl Index {
 
     /// Removes all documents.
     pub fn clear(&self) -> Result<(), TantivyError> {
-        *self.write() = Documents::default();
+        *self.write() = IndexedDocuments::default();
         self.text.clear()
     }
 
@@ -89,18 +89,23 @@ impl Index {
         (documents.by_key.len(), documents.by_key.values().map(|shown| shown.whole.chunks.len()).sum())
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Documents> {
+    fn read(&self) -> RwLockReadGuard<'_, IndexedDocuments> {
         self.documents.read().expect("no panic happens under this lock")
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Documents> {
+    fn write(&self) -> RwLockWriteGuard<'_, IndexedDocuments> {
         self.documents.write().expect("no panic happens under this lock")
     }
 
     /// Returns the best matching passages that the reader may read, best first.
     ///
     /// Scores are from 0 to 1; a passage that is first in every queried ranking has 1.
-    pub fn search(&self, query: &Query, reader: &Reader, limit: usize) -> Result<Vec<Passage>, TantivyError> {
+    pub fn search(
+        &self,
+        query: &PassageQuery,
+        reader: &KnowledgeReader,
+        limit: usize,
+    ) -> Result<Vec<Passage>, TantivyError> {
         let words = self.text.search(query.text, reader, limits::CANDIDATES)?;
         let documents = self.read();
         let near = query.vector.map(|vector| documents.nearest(vector, reader, limits::CANDIDATES)).unwrap_or_default();
@@ -119,9 +124,9 @@ impl Index {
     }
 
     /// Ranks passages by the share of the query's words that they hold; passages with equal shares keep their order.
-    fn rerank(&self, documents: &Documents, query: &str, ranked: &mut [(Hit, f64)]) {
+    fn rerank(&self, documents: &IndexedDocuments, query: &str, ranked: &mut [(TextHit, f64)]) {
         let wanted = self.text.words(query);
-        let coverage = |hit: &Hit| {
+        let coverage = |hit: &TextHit| {
             let passage = documents.by_key.get(&hit.key).and_then(|shown| shown.passage(hit.chunk, 0.0));
             let words = passage.map(|p| self.text.words(&format!("{} {}", p.title, p.text))).unwrap_or_default();
             wanted.iter().filter(|word| words.contains(word)).count()
@@ -134,16 +139,16 @@ impl Index {
     }
 }
 
-impl Documents {
-    fn put(&mut self, whole: Whole) {
+impl IndexedDocuments {
+    fn put(&mut self, whole: WholeDocument) {
         let vectors = whole.chunks.iter().map(|chunk| chunk.vector.as_ref().map_or_else(Vec::new, |v| unit(&v.0)));
         let (key, vectors) = (whole.key.clone(), vectors.collect());
-        if self.by_key.insert(key.clone(), Arc::new(Shown { whole, vectors })).is_none() {
+        if self.by_key.insert(key.clone(), Arc::new(IndexedDocument { whole, vectors })).is_none() {
             self.by_org.entry(key.org.clone()).or_default().push(key);
         }
     }
 
-    fn remove(&mut self, key: &Key) {
+    fn remove(&mut self, key: &DocumentKey) {
         if self.by_key.remove(key).is_some()
             && let Some(of_org) = self.by_org.get_mut(&key.org)
         {
@@ -154,9 +159,9 @@ impl Documents {
     /// Returns the passages whose vectors are nearest to this one.
     ///
     /// Every readable vector is compared: exact, and fast enough for the amount that one process should hold.
-    fn nearest(&self, vector: &[f32], reader: &Reader, limit: usize) -> Vec<(Hit, f32)> {
+    fn nearest(&self, vector: &[f32], reader: &KnowledgeReader, limit: usize) -> Vec<(TextHit, f32)> {
         let wanted = unit(vector);
-        let mut found: Vec<(f32, &Key, usize)> = Vec::new();
+        let mut found: Vec<(f32, &DocumentKey, usize)> = Vec::new();
         for key in self.by_org.get(&reader.org).into_iter().flatten() {
             let Some(shown) = self.by_key.get(key) else { continue };
             if !reader.may_read(&key.org, &shown.whole.head) {
@@ -166,18 +171,18 @@ impl Documents {
                 found.push((product(vector, &wanted), key, chunk));
             }
         }
-        let nearer = |a: &(f32, &Key, usize), b: &(f32, &Key, usize)| b.0.total_cmp(&a.0);
+        let nearer = |a: &(f32, &DocumentKey, usize), b: &(f32, &DocumentKey, usize)| b.0.total_cmp(&a.0);
         if found.len() > limit {
             found.select_nth_unstable_by(limit, nearer);
             found.truncate(limit);
         }
         found.sort_by(nearer);
         let near = found.into_iter().filter(|(likeness, ..)| *likeness > 0.0);
-        near.map(|(likeness, key, chunk)| (Hit { key: key.clone(), chunk }, likeness)).collect()
+        near.map(|(likeness, key, chunk)| (TextHit { key: key.clone(), chunk }, likeness)).collect()
     }
 }
 
-impl Shown {
+impl IndexedDocument {
     fn passage(&self, chunk: usize, score: f64) -> Option<Passage> {
         let head = &self.whole.head;
         Some(Passage {

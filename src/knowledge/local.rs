@@ -6,10 +6,10 @@ use futures_util::{FutureExt, future::BoxFuture};
 use tokio::time::timeout;
 
 use super::{
-    index::{Index, Query},
+    index::{KnowledgeIndex, PassageQuery},
     passage::Passage,
-    reader::Reader,
-    retrieve::{Retrieve, RetrieveError},
+    reader::KnowledgeReader,
+    retrieve::{RetrieveError, Retriever},
 };
 use crate::{limits, model::Gateway};
 
@@ -24,24 +24,24 @@ pub enum Rerank {
 
 /// What the local index asks models for.
 #[derive(Clone, Default)]
-pub struct Models {
+pub struct RetrievalModels {
     pub gateway: Option<Gateway>,
     pub embedding: Option<String>,
     pub rerank: Option<Rerank>,
 }
 
 /// The index of this process.
-pub struct Local {
-    index: Arc<Index>,
-    models: Models,
+pub struct LocalRetriever {
+    index: Arc<KnowledgeIndex>,
+    models: RetrievalModels,
 }
 
-impl Local {
-    pub fn new(index: Arc<Index>, models: Models) -> Self {
+impl LocalRetriever {
+    pub fn new(index: Arc<KnowledgeIndex>, models: RetrievalModels) -> Self {
         Self { index, models }
     }
 
-    async fn find(&self, query: &str, reader: &Reader, limit: usize) -> Result<Vec<Passage>, RetrieveError> {
+    async fn find(&self, query: &str, reader: &KnowledgeReader, limit: usize) -> Result<Vec<Passage>, RetrieveError> {
         let vector = self.embed(query).await;
         let by_gateway = self.models.rerank == Some(Rerank::Gateway);
         let wanted = if by_gateway { limits::RERANKED.max(limit) } else { limit };
@@ -49,7 +49,7 @@ impl Local {
         let (index, text, reader) = (self.index.clone(), query.to_string(), reader.clone());
         // Milliseconds of computing on a large index: not on a thread that serves tokens.
         let search = tokio::task::spawn_blocking(move || {
-            let query = Query { text: &text, vector: vector.as_deref(), rerank: lexical };
+            let query = PassageQuery { text: &text, vector: vector.as_deref(), rerank: lexical };
             index.search(&query, &reader, wanted)
         });
         let found = search.await.map_err(|panic| RetrieveError::Index(panic.to_string()))?;
@@ -102,11 +102,11 @@ impl Local {
     }
 }
 
-impl Retrieve for Local {
+impl Retriever for LocalRetriever {
     fn retrieve<'a>(
         &'a self,
         query: &'a str,
-        reader: &'a Reader,
+        reader: &'a KnowledgeReader,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Passage>, RetrieveError>> {
         self.find(query, reader, limit).boxed()

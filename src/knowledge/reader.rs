@@ -7,7 +7,7 @@ use super::document::{Acl, Document};
 /// The identity that knowledge is searched for. Without a user and groups, an anonymous visitor.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Reader {
+pub struct KnowledgeReader {
     pub org: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -18,7 +18,7 @@ pub struct Reader {
     pub sets: Option<Vec<String>>,
 }
 
-impl Reader {
+impl KnowledgeReader {
     /// Returns whether a document of this organisation may be read.
     pub fn may_read(&self, org: &str, document: &Document) -> bool {
         let in_sets = self.sets.as_ref().is_none_or(|sets| sets.contains(&document.set));

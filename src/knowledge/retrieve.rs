@@ -5,19 +5,19 @@ use std::time::Duration;
 use futures_util::{FutureExt, future::BoxFuture};
 use serde::{Deserialize, Serialize};
 
-use super::{passage::Passage, reader::Reader};
+use super::{passage::Passage, reader::KnowledgeReader};
 use crate::{
-    calls::{Call, Caller},
+    calls::{ServiceCall, ServiceCaller},
     limits, subjects,
 };
 
 /// A source of passages.
-pub trait Retrieve: Send + Sync {
+pub trait Retriever: Send + Sync {
     /// Returns the best matching passages that the reader may read, best first.
     fn retrieve<'a>(
         &'a self,
         query: &'a str,
-        reader: &'a Reader,
+        reader: &'a KnowledgeReader,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Passage>, RetrieveError>>;
 
@@ -37,8 +37,8 @@ pub enum RetrieveError {
 }
 
 /// An organisation's own search engine: a NATS micro service on [`subjects::retrieve`].
-pub struct Remote {
-    caller: Caller,
+pub struct RemoteRetriever {
+    caller: ServiceCaller,
 }
 
 /// The request to a search service.
@@ -46,7 +46,7 @@ pub struct Remote {
 struct Request<'a> {
     query: &'a str,
     limit: usize,
-    reader: &'a Reader,
+    reader: &'a KnowledgeReader,
 }
 
 /// The response of a search service.
@@ -55,14 +55,14 @@ struct Answer {
     passages: Vec<Passage>,
 }
 
-impl Remote {
-    pub fn new(caller: Caller) -> Self {
+impl RemoteRetriever {
+    pub fn new(caller: ServiceCaller) -> Self {
         Self { caller }
     }
 
-    async fn ask(&self, query: &str, reader: &Reader, limit: usize) -> Result<Vec<Passage>, RetrieveError> {
+    async fn ask(&self, query: &str, reader: &KnowledgeReader, limit: usize) -> Result<Vec<Passage>, RetrieveError> {
         let payload = serde_json::to_vec(&Request { query, limit, reader }).map_err(RetrieveError::Answer)?;
-        let call = Call {
+        let call = ServiceCall {
             subject: subjects::retrieve(&reader.org),
             headers: vec![
                 ("Turnstream-Call-Id", uuid::Uuid::new_v4().to_string()),
@@ -82,11 +82,11 @@ impl Remote {
     }
 }
 
-impl Retrieve for Remote {
+impl Retriever for RemoteRetriever {
     fn retrieve<'a>(
         &'a self,
         query: &'a str,
-        reader: &'a Reader,
+        reader: &'a KnowledgeReader,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Passage>, RetrieveError>> {
         self.ask(query, reader, limit).boxed()

@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::store::StoreError;
-use crate::{log::bus::soon, subjects};
+use super::store::KnowledgeStoreError;
+use crate::{log::connection::soon, subjects};
 
 /// The stream of runs.
 pub const STREAM: &str = "KNOWLEDGE_RUNS";
@@ -57,21 +57,21 @@ pub struct RunCounts {
 
 /// The events of runs.
 #[derive(Clone)]
-pub struct Runs {
+pub struct RunLog {
     client: Client,
 }
 
-impl Runs {
+impl RunLog {
     pub fn new(client: Client) -> Self {
         Self { client }
     }
 
     /// Stores an event of a run.
-    pub async fn record(&self, org: &str, source: &str, event: &RunEvent) -> Result<(), StoreError> {
+    pub async fn record(&self, org: &str, source: &str, event: &RunEvent) -> Result<(), KnowledgeStoreError> {
         let payload = serde_json::to_vec(event).expect("an event is a map with string keys");
         let subject = subjects::ingest_run(org, source);
         let published = soon(jetstream::new(self.client.clone()).publish(subject, payload.into())).await;
-        soon(published.map_err(StoreError::Unavailable)?).await.map_err(StoreError::Unavailable)?;
+        soon(published.map_err(KnowledgeStoreError::Unavailable)?).await.map_err(KnowledgeStoreError::Unavailable)?;
         Ok(())
     }
 }

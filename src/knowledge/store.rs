@@ -15,10 +15,10 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
+    cursor::{KnowledgeCursor, KnowledgeReadError},
     document::{Chunk, Document, NewChunk, NewDocument, Vector},
-    read::{ReadError, Reading},
 };
-use crate::{limits, log::bus::soon, subjects};
+use crate::{limits, log::connection::soon, subjects};
 
 /// The name of the stream that holds knowledge.
 pub const KNOWLEDGE: &str = "KNOWLEDGE";
@@ -30,7 +30,7 @@ const TOO_MANY_BATCHES: u64 = 10210;
 
 /// The reason why a document was not written or read.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub enum KnowledgeStoreError {
     #[error("document {id} has {bytes} bytes in one chunk, more than {max}")]
     TooLarge { id: String, bytes: usize, max: usize },
     #[error("the server refused: {0}")]
@@ -38,12 +38,12 @@ pub enum StoreError {
     #[error("the server does not answer: {0}")]
     Unavailable(String),
     #[error("{0}")]
-    Read(#[from] ReadError),
+    Read(#[from] KnowledgeReadError),
 }
 
 /// The knowledge of all organisations.
 #[derive(Clone)]
-pub struct Store {
+pub struct KnowledgeStore {
     client: Client,
 }
 
@@ -66,7 +66,7 @@ struct ApiError {
     description: String,
 }
 
-impl From<ApiError> for StoreError {
+impl From<ApiError> for KnowledgeStoreError {
     /// Maps a missing leader and too many open batches to `Unavailable`: the same message may be accepted a moment
     /// later.
     fn from(error: ApiError) -> Self {
@@ -77,13 +77,18 @@ impl From<ApiError> for StoreError {
     }
 }
 
-impl Store {
+impl KnowledgeStore {
     pub fn new(client: Client) -> Self {
         Self { client }
     }
 
     /// Writes a document in place of the earlier version under its id.
-    pub async fn put(&self, org: &str, document: NewDocument, chunks: Vec<NewChunk>) -> Result<(), StoreError> {
+    pub async fn put(
+        &self,
+        org: &str,
+        document: NewDocument,
+        chunks: Vec<NewChunk>,
+    ) -> Result<(), KnowledgeStoreError> {
         let version = Uuid::new_v4();
         let head = Document {
             id: document.id,
@@ -109,7 +114,7 @@ impl Store {
     }
 
     /// Deletes a document. Its tombstone stays in the stream, for readers that are behind.
-    pub async fn delete(&self, org: &str, document: Document) -> Result<(), StoreError> {
+    pub async fn delete(&self, org: &str, document: Document) -> Result<(), KnowledgeStoreError> {
         let gone = Document {
             version: Uuid::new_v4(),
             chunks: 0,
@@ -122,8 +127,8 @@ impl Store {
     }
 
     /// Returns the documents of an organisation, by id, without deleted ones.
-    pub async fn heads(&self, org: &str) -> Result<HashMap<String, Document>, StoreError> {
-        let mut reading = Reading::new(self.client.clone(), subjects::knowledge_heads(org));
+    pub async fn heads(&self, org: &str) -> Result<HashMap<String, Document>, KnowledgeStoreError> {
+        let mut reading = KnowledgeCursor::new(self.client.clone(), subjects::knowledge_heads(org));
         let mut heads = HashMap::new();
         loop {
             let batch = reading.next().await?;
@@ -144,7 +149,7 @@ impl Store {
         }
     }
 
-    async fn write(&self, org: &str, head: Document, chunks: Vec<Chunk>) -> Result<(), StoreError> {
+    async fn write(&self, org: &str, head: Document, chunks: Vec<Chunk>) -> Result<(), KnowledgeStoreError> {
         let document = subjects::knowledge_document(&head.id);
         let subject = |chunk: Option<usize>| subjects::knowledge(org, &document, chunk);
         let mut messages = Vec::new();
@@ -154,7 +159,7 @@ impl Store {
         messages.push((subject(None), json_bytes(&head)));
         if let Some((_, payload)) = messages.iter().find(|(_, p)| p.len() > limits::KNOWLEDGE_MESSAGE_MAX_BYTES) {
             let max = limits::KNOWLEDGE_MESSAGE_MAX_BYTES;
-            return Err(StoreError::TooLarge { id: head.id, bytes: payload.len(), max });
+            return Err(KnowledgeStoreError::TooLarge { id: head.id, bytes: payload.len(), max });
         }
         let mut tries = 0;
         let first = loop {
@@ -164,7 +169,7 @@ impl Store {
             };
             tries += 1;
             match written {
-                Err(StoreError::Unavailable(cause)) if tries < limits::KNOWLEDGE_WRITE_TRIES => {
+                Err(KnowledgeStoreError::Unavailable(cause)) if tries < limits::KNOWLEDGE_WRITE_TRIES => {
                     tracing::debug!(cause, document = head.id, "a document was not written; trying again");
                     tokio::time::sleep(Duration::from_millis(limits::RETRY_FIRST_MS << tries)).await;
                 }
@@ -179,7 +184,7 @@ impl Store {
     }
 
     /// Writes all messages or none. Returns the sequence of the first one.
-    async fn write_batch(&self, messages: &[(String, Bytes)]) -> Result<u64, StoreError> {
+    async fn write_batch(&self, messages: &[(String, Bytes)]) -> Result<u64, KnowledgeStoreError> {
         let batch = Uuid::new_v4().simple().to_string();
         let (last, others) = messages.split_last().expect("a document has a head");
         let headers = |n: usize| {
@@ -195,7 +200,7 @@ impl Store {
             } else {
                 let (subject, payload) = (subject.clone(), payload.clone());
                 let sent = soon(self.client.publish_with_headers(subject, headers(n + 1), payload)).await;
-                sent.map_err(StoreError::Unavailable)?;
+                sent.map_err(KnowledgeStoreError::Unavailable)?;
             }
         }
         let mut commit = headers(messages.len());
@@ -208,7 +213,7 @@ impl Store {
     /// Writes one message after the other. Returns the sequence of the first one.
     ///
     /// The sequence does not follow from the last one's: messages of other writers may lie between.
-    async fn write_singly(&self, messages: &[(String, Bytes)]) -> Result<u64, StoreError> {
+    async fn write_singly(&self, messages: &[(String, Bytes)]) -> Result<u64, KnowledgeStoreError> {
         let mut first = None;
         for (subject, payload) in messages {
             let seq = self.ask(subject, HeaderMap::new(), payload.clone()).await?;
@@ -217,10 +222,10 @@ impl Store {
         Ok(first.expect("a document has a head"))
     }
 
-    async fn ask(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Result<u64, StoreError> {
+    async fn ask(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Result<u64, KnowledgeStoreError> {
         let timeout = Some(Duration::from_millis(limits::APPEND_TRY_MS));
         let request = Request::new().headers(headers).payload(payload).timeout(timeout);
-        let unavailable = |cause: String| StoreError::Unavailable(cause);
+        let unavailable = |cause: String| KnowledgeStoreError::Unavailable(cause);
         let reply = soon(self.client.send_request(subject.to_string(), request)).await.map_err(unavailable)?;
         // The ack of a message of an open batch is empty.
         if reply.payload.is_empty() {
@@ -234,7 +239,7 @@ impl Store {
     }
 
     /// Purges the left-overs of older versions.
-    async fn purge_older(&self, filter: &str, before: u64) -> Result<(), StoreError> {
+    async fn purge_older(&self, filter: &str, before: u64) -> Result<(), KnowledgeStoreError> {
         let query = json!({ "filter": filter, "seq": before }).to_string();
         let subject = subjects::stream_api("PURGE", KNOWLEDGE);
         self.ask(&subject, HeaderMap::new(), query.into()).await.map(drop)
@@ -251,9 +256,9 @@ mod tests {
 
     #[test]
     fn transient_errors_are_retried_and_refusals_are_not() {
-        let error = |code, err_code| StoreError::from(ApiError { code, err_code, description: String::new() });
-        assert!(matches!(error(503, 10008), StoreError::Unavailable(_)), "no leader now");
-        assert!(matches!(error(400, TOO_MANY_BATCHES), StoreError::Unavailable(_)));
-        assert!(matches!(error(400, 10054), StoreError::Refused(_)), "the message is too large");
+        let error = |code, err_code| KnowledgeStoreError::from(ApiError { code, err_code, description: String::new() });
+        assert!(matches!(error(503, 10008), KnowledgeStoreError::Unavailable(_)), "no leader now");
+        assert!(matches!(error(400, TOO_MANY_BATCHES), KnowledgeStoreError::Unavailable(_)));
+        assert!(matches!(error(400, 10054), KnowledgeStoreError::Refused(_)), "the message is too large");
     }
 }

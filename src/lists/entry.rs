@@ -20,7 +20,8 @@ use crate::{
 /// A conversation in the index.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Entry {
+#[schemars(rename = "Entry")]
+pub struct ListEntry {
     pub conversation: Uuid,
     /// Sequence of the conversation's last event that the entry covers: of two entries the one with the higher
     /// sequence counts.
@@ -36,26 +37,27 @@ pub struct Entry {
     pub message_count: u64,
     /// Title and owner, encrypted, in base64; the fields themselves are then empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sealed: Option<String>,
+    #[serde(rename = "sealed")]
+    pub encrypted: Option<String>,
 }
 
 /// The encrypted part of an entry.
 #[derive(Serialize, Deserialize)]
-struct Names {
+struct EntryNames {
     title: String,
     owner: Option<String>,
 }
 
 /// A position in a list, which goes from the newest conversation to the oldest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct ListPosition {
     /// Microseconds of the Unix clock.
     pub micros: i64,
     /// The tie-breaker for conversations of one moment.
     pub conversation: Uuid,
 }
 
-impl Entry {
+impl ListEntry {
     /// Returns the entry of a conversation; `None` for a conversation without a message.
     pub fn of(conversation: Uuid, state: &Conversation) -> Option<Self> {
         Some(Self {
@@ -66,41 +68,43 @@ impl Entry {
             created_at: state.created_at.or(state.updated_at)?,
             updated_at: state.updated_at?,
             message_count: state.message_count,
-            sealed: None,
+            encrypted: None,
         })
     }
 
     /// Returns the stored form of the entry, with its names encrypted.
-    pub(super) async fn seal(self, log: &NatsLog) -> Result<Self, AppendError> {
-        let names = Names { title: self.title.clone(), owner: self.owner.clone() };
+    pub(super) async fn encrypt(self, log: &NatsLog) -> Result<Self, AppendError> {
+        let names = EntryNames { title: self.title.clone(), owner: self.owner.clone() };
         let clear = Bytes::from(serde_json::to_vec(&names).expect("names are a map with string keys"));
-        let sealed = log.seal(self.conversation, BUCKET, clear.clone()).await?;
-        Ok(match sealed == clear {
+        let encrypted = log.encrypt(self.conversation, BUCKET, clear.clone()).await?;
+        Ok(match encrypted == clear {
             true => self,
-            false => Self { title: String::new(), owner: None, sealed: Some(BASE64_STANDARD.encode(sealed)), ..self },
+            false => {
+                Self { title: String::new(), owner: None, encrypted: Some(BASE64_STANDARD.encode(encrypted)), ..self }
+            }
         })
     }
 
     /// Decrypts the entry's names. Returns `None` if the conversation was erased.
-    pub(super) async fn open(self, log: &NatsLog) -> Result<Option<Self>, ReadError> {
-        let Some(sealed) = &self.sealed else { return Ok(Some(self)) };
-        let malformed = |cause: &dyn std::fmt::Display| ReadError::Sealed(format!("an index entry: {cause}"));
-        let Ok(sealed) = BASE64_STANDARD.decode(sealed) else {
+    pub(super) async fn decrypt(self, log: &NatsLog) -> Result<Option<Self>, ReadError> {
+        let Some(encrypted) = &self.encrypted else { return Ok(Some(self)) };
+        let malformed = |cause: &dyn std::fmt::Display| ReadError::Encrypted(format!("an index entry: {cause}"));
+        let Ok(encrypted) = BASE64_STANDARD.decode(encrypted) else {
             tracing::warn!(conversation = %self.conversation, "an index entry is malformed");
             return Ok(None);
         };
-        let clear = match log.open(BUCKET, sealed.into()).await {
+        let clear = match log.decrypt(BUCKET, encrypted.into()).await {
             Ok(Some(clear)) => clear,
             Ok(None) => return Ok(None),
             // An entry that this deployment has not encrypted is missing in the list, and hides no other.
-            Err(error @ (ReadError::Sealed(_) | ReadError::NoKey(_))) => {
+            Err(error @ (ReadError::Encrypted(_) | ReadError::NoKey(_))) => {
                 tracing::warn!(%error, conversation = %self.conversation, "an index entry can't be decrypted");
                 return Ok(None);
             }
             Err(error) => return Err(error),
         };
-        let Names { title, owner } = serde_json::from_slice(&clear).map_err(|error| malformed(&error))?;
-        Ok(Some(Self { title, owner, sealed: None, ..self }))
+        let EntryNames { title, owner } = serde_json::from_slice(&clear).map_err(|error| malformed(&error))?;
+        Ok(Some(Self { title, owner, encrypted: None, ..self }))
     }
 
     /// Parses the entry in a message of the bucket; `None` if the entry was deleted or is malformed.
@@ -121,8 +125,8 @@ impl Entry {
         subjects::kv(BUCKET, &key)
     }
 
-    pub fn place(&self) -> Place {
-        Place { micros: self.updated_at.timestamp_micros(), conversation: self.conversation }
+    pub fn place(&self) -> ListPosition {
+        ListPosition { micros: self.updated_at.timestamp_micros(), conversation: self.conversation }
     }
 
     fn day(&self) -> NaiveDate {
@@ -130,7 +134,7 @@ impl Entry {
     }
 }
 
-impl Place {
+impl ListPosition {
     /// Returns the day of the position.
     pub fn day(&self) -> Option<NaiveDate> {
         DateTime::from_timestamp_micros(self.micros).map(|at| at.date_naive())

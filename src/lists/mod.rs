@@ -4,14 +4,14 @@
 //! loses nothing. Its keys hold organisation, owner and day, so that the newest of many are found without reading the rest.
 //!
 //! - [`entry`]: the entry of a conversation, and its key.
-//! - [`keep`]: the indexer, in workers.   - [`read`]: pages, for edges.
+//! - [`indexer`]: the indexer, in workers.   - [`query`]: pages, for edges.
 
 pub mod entry;
-pub mod keep;
-pub mod read;
+pub mod indexer;
+pub mod query;
 
-pub use entry::{Entry, Place};
-pub use read::{Lists, Page};
+pub use entry::{ListEntry, ListPosition};
+pub use query::{ConversationLists, ListPage};
 
 /// The bucket, and the stream behind it.
 pub const BUCKET: &str = "INDEX";

@@ -28,9 +28,9 @@ use uuid::Uuid;
 
 use crate::{
     limits,
-    log::{ReadError, bus::soon},
+    log::{ReadError, connection::soon},
     subjects::{self, ConversationKey},
-    wire::live::{HEADER, Mark},
+    wire::live::{FrameMark, HEADER},
 };
 
 /// A frame on its way to a connection.
@@ -39,14 +39,14 @@ pub struct LiveFrame {
     pub conversation: Uuid,
     /// The session that requested the turn.
     pub session: Option<Uuid>,
-    pub mark: Mark,
+    pub mark: FrameMark,
     pub payload: Bytes,
 }
 
 impl LiveFrame {
     /// Reads the frame in a message of a live subject; `None` if the message is no frame.
     pub fn of(conversation: Uuid, message: Message) -> Option<Self> {
-        let mark = Mark::parse(message.headers.as_ref()?.get(HEADER)?.as_str())?;
+        let mark = FrameMark::parse(message.headers.as_ref()?.get(HEADER)?.as_str())?;
         let session = subjects::parse_last_id(&message.subject);
         Some(Self { conversation, session, mark, payload: message.payload })
     }
@@ -54,27 +54,27 @@ impl LiveFrame {
 
 /// A connection's end of the hub: the sender of its queue, and its lag.
 #[derive(Clone)]
-pub struct Listener {
+pub struct HubListener {
     id: Uuid,
     frames: mpsc::UnboundedSender<LiveFrame>,
-    waiting: Waiting,
+    waiting: QueuedBytes,
     lagging: CancellationToken,
 }
 
 /// The frames that wait for a connection.
-pub struct Queue {
+pub struct FrameQueue {
     frames: mpsc::UnboundedReceiver<LiveFrame>,
-    waiting: Waiting,
+    waiting: QueuedBytes,
 }
 
 /// The bytes that wait in one queue, and in all queues of the process.
 #[derive(Clone)]
-struct Waiting {
+struct QueuedBytes {
     own: Arc<AtomicUsize>,
     all: Arc<AtomicUsize>,
 }
 
-impl Waiting {
+impl QueuedBytes {
     /// Counts a waiting frame. Returns false if there is no room for it.
     fn take(&self, bytes: usize) -> bool {
         // Counted before the frame is sent, so that the reader never subtracts bytes that were not added yet.
@@ -94,14 +94,14 @@ fn cost(frame: &LiveFrame) -> usize {
     frame.payload.len() + size_of::<LiveFrame>()
 }
 
-impl Listener {
+impl HubListener {
     /// Makes a listener and its queue, which is bounded but for its last frame; `all` counts the bytes that wait in the process.
-    fn new(all: Arc<AtomicUsize>) -> (Self, Queue) {
+    fn new(all: Arc<AtomicUsize>) -> (Self, FrameQueue) {
         let (sender, frames) = mpsc::unbounded_channel();
-        let waiting = Waiting { own: Arc::default(), all };
+        let waiting = QueuedBytes { own: Arc::default(), all };
         let (id, lagging) = (Uuid::new_v4(), CancellationToken::new());
         let listener = Self { id, frames: sender, waiting: waiting.clone(), lagging };
-        (listener, Queue { frames, waiting })
+        (listener, FrameQueue { frames, waiting })
     }
 
     /// Cancelled when a frame was withheld because the queue was full.
@@ -120,7 +120,7 @@ impl Listener {
     }
 }
 
-impl Queue {
+impl FrameQueue {
     /// Returns the next frame. Cancel-safe. Never ends while the listener exists.
     pub async fn next(&mut self) -> Option<LiveFrame> {
         let frame = self.frames.recv().await;
@@ -141,7 +141,7 @@ impl Queue {
     }
 }
 
-impl Drop for Queue {
+impl Drop for FrameQueue {
     /// Frees the room of frames that no caller will fetch.
     fn drop(&mut self) {
         self.frames.close();
@@ -149,9 +149,9 @@ impl Drop for Queue {
     }
 }
 
-type Listeners = Arc<Mutex<Vec<Listener>>>;
+type Listeners = Arc<Mutex<Vec<HubListener>>>;
 
-struct Watched {
+struct HubSubscription {
     listeners: Listeners,
     task: AbortHandle,
 }
@@ -160,7 +160,7 @@ struct Watched {
 #[derive(Clone)]
 pub struct Hub {
     client: Client,
-    watched: Arc<Mutex<HashMap<Uuid, Watched>>>,
+    watched: Arc<Mutex<HashMap<Uuid, HubSubscription>>>,
     /// The bytes that wait for connections of this process.
     waiting: Arc<AtomicUsize>,
 }
@@ -171,12 +171,12 @@ impl Hub {
     }
 
     /// Makes a listener for a connection, and its queue.
-    pub fn listener(&self) -> (Listener, Queue) {
-        Listener::new(self.waiting.clone())
+    pub fn listener(&self) -> (HubListener, FrameQueue) {
+        HubListener::new(self.waiting.clone())
     }
 
     /// Sends the conversation's frames to this listener, too.
-    pub async fn watch(&self, key: &ConversationKey, listener: &Listener) -> Result<(), ReadError> {
+    pub async fn watch(&self, key: &ConversationKey, listener: &HubListener) -> Result<(), ReadError> {
         let conversation = key.conversation;
         if join(&self.lock(), conversation, listener) {
             return Ok(());
@@ -189,13 +189,13 @@ impl Hub {
         if !join(&watched, conversation, listener) {
             let listeners: Listeners = Arc::new(Mutex::new(vec![listener.clone()]));
             let task = tokio::spawn(relay(conversation, subscriber, listeners.clone())).abort_handle();
-            watched.insert(conversation, Watched { listeners, task });
+            watched.insert(conversation, HubSubscription { listeners, task });
         }
         Ok(())
     }
 
     /// Stops sending the conversation's frames to this listener.
-    pub fn unwatch(&self, conversation: Uuid, listener: &Listener) {
+    pub fn unwatch(&self, conversation: Uuid, listener: &HubListener) {
         let mut watched = self.lock();
         let Some(entry) = watched.get(&conversation) else { return };
         let mut listeners = entry.listeners.lock().expect("no panic happens under this lock");
@@ -212,13 +212,13 @@ impl Hub {
         self.lock().len()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, Watched>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, HubSubscription>> {
         self.watched.lock().expect("no panic happens under this lock")
     }
 }
 
 /// Adds a listener to an existing subscription. Returns false if there is none.
-fn join(watched: &HashMap<Uuid, Watched>, conversation: Uuid, listener: &Listener) -> bool {
+fn join(watched: &HashMap<Uuid, HubSubscription>, conversation: Uuid, listener: &HubListener) -> bool {
     let Some(entry) = watched.get(&conversation) else { return false };
     let mut listeners = entry.listeners.lock().expect("no panic happens under this lock");
     if listeners.iter().all(|other| other.id != listener.id) {
@@ -240,16 +240,24 @@ async fn relay(conversation: Uuid, mut subscriber: Subscriber, listeners: Listen
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::live::Kind;
+    use crate::wire::live::LiveKind;
 
     fn frame(bytes: usize) -> LiveFrame {
-        let mark =
-            Mark { turn: Uuid::nil(), epoch: 1, n: 0, kind: Kind::Chunk, call: 0, offset: 0, length: 0, chunks: 0 };
+        let mark = FrameMark {
+            turn: Uuid::nil(),
+            epoch: 1,
+            n: 0,
+            kind: LiveKind::Chunk,
+            call: 0,
+            offset: 0,
+            length: 0,
+            chunks: 0,
+        };
         LiveFrame { conversation: Uuid::nil(), session: None, mark, payload: vec![b'x'; bytes].into() }
     }
 
     /// Counts the frames of `bytes` that the listener takes before it lags.
-    fn fits(listener: &Listener, bytes: usize) -> usize {
+    fn fits(listener: &HubListener, bytes: usize) -> usize {
         let offered = (0..).take_while(|_| {
             listener.offer(&frame(bytes));
             !listener.lagging().is_cancelled()
@@ -262,7 +270,7 @@ mod tests {
         for bytes in [1, limits::CONNECTION_QUEUE_BYTES / 4, limits::CONNECTION_QUEUE_MAX_BYTES * 2] {
             let each = cost(&frame(bytes));
             let all = Arc::new(AtomicUsize::new(0));
-            let (listener, mut queue) = Listener::new(all.clone());
+            let (listener, mut queue) = HubListener::new(all.clone());
             let most = limits::CONNECTION_QUEUE_MAX_BYTES.div_ceil(each);
             for _ in 0..most {
                 listener.offer(&frame(bytes));
@@ -284,14 +292,14 @@ mod tests {
         let full: Vec<_> = std::iter::from_fn(|| {
             let is_full = all.load(Ordering::Relaxed) >= limits::QUEUES_BYTES;
             (!is_full).then(|| {
-                let pair = Listener::new(all.clone());
+                let pair = HubListener::new(all.clone());
                 fits(&pair.0, limits::CONNECTION_QUEUE_BYTES);
                 pair
             })
         })
         .collect();
         assert!(full.len() >= limits::QUEUES_BYTES / limits::CONNECTION_QUEUE_MAX_BYTES);
-        let (other, _queue) = Listener::new(all.clone());
+        let (other, _queue) = HubListener::new(all.clone());
         assert_eq!(fits(&other, limits::CONNECTION_QUEUE_BYTES / 4), 4);
     }
 }

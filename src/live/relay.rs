@@ -8,22 +8,22 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::{
-    log::bus::soon,
+    log::connection::soon,
     subjects::{self, ConversationKey},
-    wire::live::{HEADER, Kind, Mark},
+    wire::live::{FrameMark, HEADER, LiveKind},
 };
 
 /// The publisher of a turn's frames.
-pub struct Relay {
+pub struct FrameRelay {
     client: Client,
     subject: String,
-    mark: Mark,
+    mark: FrameMark,
 }
 
-impl Relay {
+impl FrameRelay {
     /// Makes a relay for a turn that was claimed with `epoch` and has had `chunks` frames of tool activity.
     pub fn new(client: Client, subject: String, turn: Uuid, epoch: u64, chunks: u64) -> Self {
-        let mark = Mark { turn, epoch, n: 0, kind: Kind::Chunk, call: 0, offset: 0, length: 0, chunks };
+        let mark = FrameMark { turn, epoch, n: 0, kind: LiveKind::Chunk, call: 0, offset: 0, length: 0, chunks };
         Self { client, subject, mark }
     }
 
@@ -34,11 +34,11 @@ impl Relay {
     }
 
     /// Publishes a frame; `text_bytes` is the length of the model call's text in it.
-    pub async fn publish(&mut self, kind: Kind, payload: Bytes, text_bytes: usize) {
-        let mark = Mark { kind, length: text_bytes as u64, ..self.mark };
+    pub async fn publish(&mut self, kind: LiveKind, payload: Bytes, text_bytes: usize) {
+        let mark = FrameMark { kind, length: text_bytes as u64, ..self.mark };
         self.mark.n += 1;
         self.mark.offset += text_bytes as u64;
-        self.mark.chunks += u64::from(matches!(kind, Kind::Chunk | Kind::Notice));
+        self.mark.chunks += u64::from(matches!(kind, LiveKind::Chunk | LiveKind::Notice));
         publish(&self.client, &self.subject, mark, payload).await;
     }
 }
@@ -46,7 +46,8 @@ impl Relay {
 /// Publishes the terminal frame of a turn from outside its worker: by the edge that cancelled the turn.
 pub async fn publish_terminal(client: &Client, key: &ConversationKey, session: Uuid, turn: Uuid, payload: Bytes) {
     let subject = subjects::live(&key.region, key.conversation, session);
-    let mark = Mark { turn, epoch: u64::MAX, n: 0, kind: Kind::Terminal, call: 0, offset: 0, length: 0, chunks: 0 };
+    let mark =
+        FrameMark { turn, epoch: u64::MAX, n: 0, kind: LiveKind::Terminal, call: 0, offset: 0, length: 0, chunks: 0 };
     publish(client, &subject, mark, payload).await;
 }
 
@@ -54,11 +55,12 @@ pub async fn publish_terminal(client: &Client, key: &ConversationKey, session: U
 pub async fn publish_owner(client: &Client, key: &ConversationKey) {
     let subject = subjects::live(&key.region, key.conversation, Uuid::nil());
     let turn = Uuid::nil();
-    let mark = Mark { turn, epoch: u64::MAX, n: 0, kind: Kind::Owner, call: 0, offset: 0, length: 0, chunks: 0 };
+    let mark =
+        FrameMark { turn, epoch: u64::MAX, n: 0, kind: LiveKind::Owner, call: 0, offset: 0, length: 0, chunks: 0 };
     publish(client, &subject, mark, Bytes::new()).await;
 }
 
-async fn publish(client: &Client, subject: &str, mark: Mark, payload: Bytes) {
+async fn publish(client: &Client, subject: &str, mark: FrameMark, payload: Bytes) {
     let mut headers = HeaderMap::new();
     headers.insert(HEADER, mark.to_string());
     if let Err(error) = soon(client.publish_with_headers(subject.to_string(), headers, payload)).await {

@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{
-    ReadError, Via,
-    bus::soon,
+    ReadError, ReadFrom,
+    connection::soon,
     nats::{NatsLog, RawMessage, direct_answer},
 };
 use crate::{limits, subjects};
 
 /// The last messages of some subjects.
-pub enum Lasts {
+pub enum LastMessages {
     All(Vec<RawMessage>),
     /// More messages than one request returns.
     TooMany,
@@ -33,18 +33,18 @@ struct Batch {
 
 impl NatsLog {
     /// Returns the last message of every subject that matches one of the filters.
-    pub async fn last_of(&self, stream: &str, subjects: &[String]) -> Result<Lasts, ReadError> {
+    pub async fn last_of(&self, stream: &str, subjects: &[String]) -> Result<LastMessages, ReadError> {
         let query = json!({ "multi_last": subjects, "batch": limits::READ_BATCH });
         let batch = self.batch(stream, &query).await?;
-        Ok(if batch.more || batch.too_many { Lasts::TooMany } else { Lasts::All(batch.messages) })
+        Ok(if batch.more || batch.too_many { LastMessages::TooMany } else { LastMessages::All(batch.messages) })
     }
 
     /// Like [`NatsLog::last_of`], for large messages: bounded in bytes, so that a process can hold them.
-    async fn last_of_large(&self, stream: &str, subjects: &[String]) -> Result<Lasts, ReadError> {
+    async fn last_of_large(&self, stream: &str, subjects: &[String]) -> Result<LastMessages, ReadError> {
         let query =
             json!({ "multi_last": subjects, "batch": limits::READ_BATCH, "max_bytes": limits::READ_BATCH_BYTES });
         let batch = self.batch(stream, &query).await?;
-        Ok(if batch.more || batch.too_many { Lasts::TooMany } else { Lasts::All(batch.messages) })
+        Ok(if batch.more || batch.too_many { LastMessages::TooMany } else { LastMessages::All(batch.messages) })
     }
 
     /// Calls `each` with the last messages of many subjects.
@@ -61,12 +61,12 @@ impl NatsLog {
         let mut parts: Vec<&[String]> = filters.chunks(at_once).collect();
         while let Some(part) = parts.pop() {
             match self.last_of_large(stream, part).await? {
-                Lasts::All(messages) => messages.into_iter().for_each(&mut each),
-                Lasts::TooMany if part.len() > 1 => {
+                LastMessages::All(messages) => messages.into_iter().for_each(&mut each),
+                LastMessages::TooMany if part.len() > 1 => {
                     parts.extend([&part[..part.len() / 2], &part[part.len() / 2..]]);
                 }
-                Lasts::TooMany => {
-                    let last = self.get(stream, &json!({ "last_by_subj": part[0] }), Via::Replica).await?;
+                LastMessages::TooMany => {
+                    let last = self.get(stream, &json!({ "last_by_subj": part[0] }), ReadFrom::Replica).await?;
                     last.into_iter().for_each(&mut each);
                 }
             }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{
     ReadError,
     backoff::Backoff,
-    bus::{soon, within},
+    connection::{soon, within},
     nats::NatsLog,
 };
 use crate::{limits, subjects};
@@ -42,7 +42,7 @@ struct Position {
 
 /// A consumer's unacknowledged messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unserved {
+pub struct ConsumerBacklog {
     /// Sequence of the first unacknowledged message.
     pub from: u64,
     pub messages: u64,
@@ -50,12 +50,12 @@ pub struct Unserved {
 
 impl NatsLog {
     /// Returns a consumer's unacknowledged messages. `None`: no such messages, or no such consumer.
-    pub async fn unserved(&self, stream: &str, consumer: &str) -> Result<Option<Unserved>, ReadError> {
+    pub async fn unserved(&self, stream: &str, consumer: &str) -> Result<Option<ConsumerBacklog>, ReadError> {
         let reply = soon(self.client.request(subjects::consumer_info(stream, consumer), "".into())).await;
         let reply = reply.map_err(ReadError::Unavailable)?;
         // An error answer lacks these fields: the consumer does not exist.
         let info = serde_json::from_slice::<ConsumerInfo>(&reply.payload).ok();
-        let unserved = info.map(|info| Unserved {
+        let unserved = info.map(|info| ConsumerBacklog {
             from: info.ack_floor.stream_seq + 1,
             messages: info.num_ack_pending + info.num_pending,
         });

@@ -5,8 +5,8 @@ use async_nats::HeaderMap;
 use super::{
     AppendError, ReadError,
     backoff::Backoff,
-    batch::Lasts,
-    nats::{NatsLog, RawMessage, Try},
+    batch::LastMessages,
+    nats::{NatsLog, PublishOutcome, RawMessage},
 };
 use crate::{limits, wire::stored};
 
@@ -24,10 +24,10 @@ impl NatsLog {
             headers.insert(stored::MSG_ID, id);
             headers.insert("Nats-Incr", format!("{add:+}"));
             match self.publish(subject, headers, "".into()).await {
-                Try::Stored { counter, .. } => return Ok(counter),
-                Try::Duplicate | Try::Conflict => return Ok(None),
-                Try::Again(_) if backoff.pause().await => {}
-                Try::Again(cause) => return Err(AppendError::Unavailable(cause)),
+                PublishOutcome::Stored { counter, .. } => return Ok(counter),
+                PublishOutcome::Duplicate | PublishOutcome::Conflict => return Ok(None),
+                PublishOutcome::Again(_) if backoff.pause().await => {}
+                PublishOutcome::Again(cause) => return Err(AppendError::Unavailable(cause)),
             }
         }
     }
@@ -35,8 +35,8 @@ impl NatsLog {
     /// Returns the matching counters, each with its subject and value.
     pub async fn counted(&self, subject: &str) -> Result<Vec<(String, i64)>, ReadError> {
         match self.last_of(COUNTERS, &[subject.to_string()]).await? {
-            Lasts::All(messages) => Ok(messages.into_iter().filter_map(value).collect()),
-            Lasts::TooMany => Err(ReadError::Unavailable(format!("too many counters fit {subject}"))),
+            LastMessages::All(messages) => Ok(messages.into_iter().filter_map(value).collect()),
+            LastMessages::TooMany => Err(ReadError::Unavailable(format!("too many counters fit {subject}"))),
         }
     }
 }

@@ -4,24 +4,29 @@ use std::sync::Mutex;
 
 use chrono::Utc;
 
-use super::{AppendError, Appended, EventLog, NewEvent, ReadError, Stored, Via};
-use crate::{domain::Recorded, limits, subjects::ConversationKey, wire::stored};
+use super::{AppendError, AppendReceipt, EventLog, NewEvent, ReadError, ReadFrom, StoredEvent};
+use crate::{domain::RecordedEvent, limits, subjects::ConversationKey, wire::stored};
 
 /// The events of all conversations in one sequence.
 #[derive(Default)]
 pub struct MemoryLog {
-    events: Mutex<Vec<(ConversationKey, Stored)>>,
+    events: Mutex<Vec<(ConversationKey, StoredEvent)>>,
 }
 
 impl MemoryLog {
-    fn find(&self, matches: impl Fn(&(ConversationKey, Stored)) -> bool) -> Option<Stored> {
+    fn find(&self, matches: impl Fn(&(ConversationKey, StoredEvent)) -> bool) -> Option<StoredEvent> {
         let events = self.events.lock().expect("no panic happens under this lock");
         events.iter().rev().find(|entry| matches(entry)).map(|(_, stored)| stored.clone())
     }
 }
 
 impl EventLog for MemoryLog {
-    async fn append(&self, key: &ConversationKey, expected: u64, event: &NewEvent) -> Result<Appended, AppendError> {
+    async fn append(
+        &self,
+        key: &ConversationKey,
+        expected: u64,
+        event: &NewEvent,
+    ) -> Result<AppendReceipt, AppendError> {
         let bytes = stored::encode_payload(&event.event).len();
         if bytes > limits::EVENT_MAX_BYTES {
             return Err(AppendError::TooLarge { max: limits::EVENT_MAX_BYTES });
@@ -37,20 +42,21 @@ impl EventLog for MemoryLog {
         let seq = events.len() as u64 + 1;
         let envelope = event.envelope(key, expected);
         let digest = envelope.digest(&event.subject(key), &event.event);
-        let recorded = Recorded { seq, time: event.time, stored_at: Utc::now(), digest, event: event.event.clone() };
-        events.push((key.clone(), Stored { envelope, is_linked: true, bytes, recorded }));
-        Ok(Appended { seq, digest })
+        let recorded =
+            RecordedEvent { seq, time: event.time, stored_at: Utc::now(), digest, event: event.event.clone() };
+        events.push((key.clone(), StoredEvent { envelope, is_linked: true, bytes, recorded }));
+        Ok(AppendReceipt { seq, digest })
     }
 
-    async fn last(&self, key: &ConversationKey, _via: Via) -> Result<Option<Stored>, ReadError> {
+    async fn last(&self, key: &ConversationKey, _via: ReadFrom) -> Result<Option<StoredEvent>, ReadError> {
         Ok(self.find(|(k, _)| k == key))
     }
 
-    async fn at(&self, key: &ConversationKey, seq: u64, _via: Via) -> Result<Option<Stored>, ReadError> {
+    async fn at(&self, key: &ConversationKey, seq: u64, _via: ReadFrom) -> Result<Option<StoredEvent>, ReadError> {
         Ok(self.find(|(k, stored)| k == key && stored.recorded.seq == seq))
     }
 
-    async fn after(&self, key: &ConversationKey, seq: u64) -> Result<(Vec<Stored>, bool), ReadError> {
+    async fn after(&self, key: &ConversationKey, seq: u64) -> Result<(Vec<StoredEvent>, bool), ReadError> {
         let events = self.events.lock().expect("no panic happens under this lock");
         let mut later =
             events.iter().filter(|(k, s)| k == key && s.recorded.seq > seq).map(|(_, stored)| stored.clone());

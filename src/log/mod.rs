@@ -1,17 +1,17 @@
 //! The event log: appends with one winner, and reads.
 //!
 //! [`EventLog`] is the contract; [`nats::NatsLog`] implements it over JetStream, [`memory::MemoryLog`] in memory for
-//! simulation. [`load::Conversations`] folds a conversation from it, [`objects::Objects`] stores content that is too large
-//! for an event, [`keys::Keys`] encrypts payloads. One contract suite runs against both logs.
+//! simulation. [`conversations::Conversations`] folds a conversation from it, [`objects::ObjectStore`] stores content that is too large
+//! for an event, [`key_store::KeyStore`] encrypts payloads. One contract suite runs against both logs.
 
 pub mod backoff;
 pub mod batch;
-pub mod bus;
 pub mod clock;
+pub mod connection;
+pub mod conversations;
 pub mod count;
 pub mod counters;
-pub mod keys;
-pub mod load;
+pub mod key_store;
 pub mod memory;
 pub mod nats;
 pub mod notes;
@@ -27,9 +27,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    domain::{Digest, Event, Recorded},
+    domain::{Digest, Event, RecordedEvent},
     subjects::ConversationKey,
-    wire::stored::Envelope,
+    wire::stored::EventEnvelope,
 };
 
 /// An event to append.
@@ -55,8 +55,8 @@ impl NewEvent {
     }
 
     /// Returns the envelope of this event after the event with sequence `prev`.
-    pub fn envelope(&self, key: &ConversationKey, prev: u64) -> Envelope {
-        Envelope {
+    pub fn envelope(&self, key: &ConversationKey, prev: u64) -> EventEnvelope {
+        EventEnvelope {
             id: self.id.clone(),
             source: self.source.clone(),
             time: self.time,
@@ -69,32 +69,32 @@ impl NewEvent {
 
 /// A stored event with its envelope.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Stored {
-    pub envelope: Envelope,
+pub struct StoredEvent {
+    pub envelope: EventEnvelope,
     /// The message has a link to the event before it; without one, `prev` is 0.
     pub is_linked: bool,
     /// Size of the stored payload.
     pub bytes: usize,
-    pub recorded: Recorded,
+    pub recorded: RecordedEvent,
 }
 
 /// Sequence and digest of an appended event, as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Appended {
+pub struct AppendReceipt {
     pub seq: u64,
     pub digest: Digest,
 }
 
 /// The classes of a conversation's content that are erased. A fold made under another standing is no longer valid.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct ErasureState {
     pub said_erased: bool,
     pub tools_erased: bool,
 }
 
 /// The copy of the log that answers a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Via {
+pub enum ReadFrom {
     /// Any replica: fast, and may lag behind.
     Replica,
     /// The stream's leader: never stale.
@@ -127,8 +127,8 @@ pub enum ReadError {
     #[error("the log did not answer: {0}")]
     Unavailable(String),
     /// The payload is encrypted and this process can't decrypt it.
-    #[error("sealed: {0}")]
-    Sealed(String),
+    #[error("encrypted: {0}")]
+    Encrypted(String),
     /// The key is missing: it is being destroyed, or was never written.
     #[error("the log did not answer: the key of {0} is missing")]
     NoKey(Uuid),
@@ -137,7 +137,7 @@ pub enum ReadError {
 impl ReadError {
     /// Returns whether the cause lies in this conversation, so that others are still readable.
     pub fn is_of_conversation(&self) -> bool {
-        matches!(self, Self::Sealed(_) | Self::NoKey(_))
+        matches!(self, Self::Encrypted(_) | Self::NoKey(_))
     }
 }
 
@@ -152,18 +152,22 @@ pub trait EventLog: Send + Sync + 'static {
         key: &ConversationKey,
         expected: u64,
         event: &NewEvent,
-    ) -> impl Future<Output = Result<Appended, AppendError>> + Send;
+    ) -> impl Future<Output = Result<AppendReceipt, AppendError>> + Send;
 
     /// Returns the conversation's last event.
-    fn last(&self, key: &ConversationKey, via: Via) -> impl Future<Output = Result<Option<Stored>, ReadError>> + Send;
+    fn last(
+        &self,
+        key: &ConversationKey,
+        via: ReadFrom,
+    ) -> impl Future<Output = Result<Option<StoredEvent>, ReadError>> + Send;
 
     /// Returns the conversation's event with this sequence; `None` if the answering copy lacks it.
     fn at(
         &self,
         key: &ConversationKey,
         seq: u64,
-        via: Via,
-    ) -> impl Future<Output = Result<Option<Stored>, ReadError>> + Send;
+        via: ReadFrom,
+    ) -> impl Future<Output = Result<Option<StoredEvent>, ReadError>> + Send;
 
     /// Returns the conversation's next events after this sequence in stream order, and whether there are more.
     ///
@@ -173,11 +177,11 @@ pub trait EventLog: Send + Sync + 'static {
         &self,
         key: &ConversationKey,
         seq: u64,
-    ) -> impl Future<Output = Result<(Vec<Stored>, bool), ReadError>> + Send;
+    ) -> impl Future<Output = Result<(Vec<StoredEvent>, bool), ReadError>> + Send;
 
     /// Returns the erased classes of the conversation.
-    fn standing(&self, _key: &ConversationKey) -> impl Future<Output = Result<Standing, ReadError>> + Send {
-        std::future::ready(Ok(Standing::default()))
+    fn erasure_state(&self, _key: &ConversationKey) -> impl Future<Output = Result<ErasureState, ReadError>> + Send {
+        std::future::ready(Ok(ErasureState::default()))
     }
 
     /// Returns the server's time, which decides whether an event came too late.

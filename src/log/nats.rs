@@ -14,17 +14,17 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::{
-    AppendError, Appended, EventLog, NewEvent, ReadError, Standing, Stored, Via,
+    AppendError, AppendReceipt, ErasureState, EventLog, NewEvent, ReadError, ReadFrom, StoredEvent,
     backoff::Backoff,
-    bus::{self, Bus, soon},
     clock::Clock,
-    keys::{self, Keys, Opened},
+    connection::{self, NatsConnection, soon},
+    key_store::{self, DecryptedPayload, KeyStore},
 };
 use crate::{
-    domain::{Event, Recorded},
+    domain::{Event, RecordedEvent},
     limits,
     subjects::{self, ConversationKey},
-    wire::stored::{self, DecodeError, Envelope},
+    wire::stored::{self, DecodeError, EventEnvelope},
 };
 
 /// Base name of the stream of conversations.
@@ -39,13 +39,13 @@ const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
 #[derive(Clone)]
 pub struct NatsLog {
     pub(super) client: Client,
-    pub(super) keys: Option<Keys>,
+    pub(super) keys: Option<KeyStore>,
     clock: Clock,
     connections: Arc<watch::Sender<u64>>,
 }
 
 /// The outcome of one try of a publish.
-pub(super) enum Try {
+pub(super) enum PublishOutcome {
     /// Stored; `counter` is the new value if the subject is a counter.
     Stored {
         seq: u64,
@@ -91,13 +91,13 @@ impl NatsLog {
     }
 
     /// Returns a log with encrypted payloads.
-    pub fn sealing(client: Client, keys: Keys) -> Self {
+    pub fn encrypting(client: Client, keys: KeyStore) -> Self {
         Self { keys: Some(keys), ..Self::new(client) }
     }
 
     /// Returns the log with the connection's clock and connection counter.
-    pub fn over(self, bus: &Bus) -> Self {
-        Self { clock: bus.clock.clone(), connections: bus.connections.clone(), ..self }
+    pub fn over(self, nats: &NatsConnection) -> Self {
+        Self { clock: nats.clock.clone(), connections: nats.connections.clone(), ..self }
     }
 
     /// Returns a receiver that changes with every new connection to a server.
@@ -118,21 +118,23 @@ impl NatsLog {
     }
 
     /// Publishes to a stream once, and parses the server's ack.
-    pub(super) async fn publish(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Try {
+    pub(super) async fn publish(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> PublishOutcome {
         let request = Request::new()
             .headers(headers)
             .payload(payload)
             .timeout(Some(Duration::from_millis(limits::APPEND_TRY_MS)));
         let reply = match soon(self.client.send_request(subject.to_string(), request)).await {
             Ok(reply) => reply,
-            Err(error) => return Try::Again(error),
+            Err(error) => return PublishOutcome::Again(error),
         };
         match serde_json::from_slice::<PubAck>(&reply.payload) {
-            Ok(PubAck { error: Some(error), .. }) if WRONG_LAST_SEQUENCE.contains(&error.err_code) => Try::Conflict,
-            Ok(PubAck { error: Some(error), .. }) => Try::Again(error.description),
-            Ok(ack) if ack.duplicate => Try::Duplicate,
-            Ok(ack) => Try::Stored { seq: ack.seq, counter: ack.val.and_then(|value| value.parse().ok()) },
-            Err(error) => Try::Again(error.to_string()),
+            Ok(PubAck { error: Some(error), .. }) if WRONG_LAST_SEQUENCE.contains(&error.err_code) => {
+                PublishOutcome::Conflict
+            }
+            Ok(PubAck { error: Some(error), .. }) => PublishOutcome::Again(error.description),
+            Ok(ack) if ack.duplicate => PublishOutcome::Duplicate,
+            Ok(ack) => PublishOutcome::Stored { seq: ack.seq, counter: ack.val.and_then(|value| value.parse().ok()) },
+            Err(error) => PublishOutcome::Again(error.to_string()),
         }
     }
 
@@ -154,10 +156,10 @@ impl NatsLog {
                 headers.insert(*name, *value);
             }
             match self.publish(subject, headers, payload.clone()).await {
-                Try::Stored { .. } | Try::Duplicate => return Ok(()),
-                Try::Conflict => return Err(AppendError::Conflict),
-                Try::Again(_) if backoff.pause().await => {}
-                Try::Again(cause) => return Err(AppendError::Unavailable(cause)),
+                PublishOutcome::Stored { .. } | PublishOutcome::Duplicate => return Ok(()),
+                PublishOutcome::Conflict => return Err(AppendError::Conflict),
+                PublishOutcome::Again(_) if backoff.pause().await => {}
+                PublishOutcome::Again(cause) => return Err(AppendError::Unavailable(cause)),
             }
         }
     }
@@ -168,9 +170,9 @@ impl NatsLog {
         headers.insert(stored::MSG_ID, id);
         headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected);
         match self.publish(subject, headers, payload).await {
-            Try::Stored { seq, .. } => Ok(seq),
-            Try::Duplicate | Try::Conflict => Err(AppendError::Conflict),
-            Try::Again(cause) => Err(AppendError::Unavailable(cause)),
+            PublishOutcome::Stored { seq, .. } => Ok(seq),
+            PublishOutcome::Duplicate | PublishOutcome::Conflict => Err(AppendError::Conflict),
+            PublishOutcome::Again(cause) => Err(AppendError::Unavailable(cause)),
         }
     }
 
@@ -211,19 +213,19 @@ impl NatsLog {
         &self,
         stream: &str,
         query: &serde_json::Value,
-        via: Via,
+        via: ReadFrom,
     ) -> Result<Option<RawMessage>, ReadError> {
         let mut backoff = Backoff::new(limits::READ_DEADLINE_MS);
         let subject = match via {
-            Via::Replica => subjects::direct_get(stream),
-            Via::Leader => subjects::leader_get(stream),
+            ReadFrom::Replica => subjects::direct_get(stream),
+            ReadFrom::Leader => subjects::leader_get(stream),
         };
         let payload = Bytes::from(query.to_string());
         loop {
             let request =
                 Request::new().payload(payload.clone()).timeout(Some(Duration::from_millis(limits::READ_TRY_MS)));
             let answer = match soon(self.client.send_request(subject.clone(), request)).await {
-                Ok(reply) if via == Via::Replica => direct_answer(reply),
+                Ok(reply) if via == ReadFrom::Replica => direct_answer(reply),
                 Ok(reply) => leader_answer(&reply.payload),
                 Err(error) => Err(error),
             };
@@ -244,16 +246,16 @@ impl NatsLog {
         key: &ConversationKey,
         expected: u64,
         own: &NewEvent,
-    ) -> Result<Option<Appended>, ReadError> {
+    ) -> Result<Option<AppendReceipt>, ReadError> {
         let time = own.time.timestamp_micros();
-        let mut event = self.last(key, Via::Leader).await?;
+        let mut event = self.last(key, ReadFrom::Leader).await?;
         while let Some(found) = event.filter(|stored| stored.recorded.seq > expected) {
             let envelope = &found.envelope;
             if envelope.id == own.id && envelope.prev == expected && envelope.time.timestamp_micros() == time {
-                return Ok(Some(Appended { seq: found.recorded.seq, digest: found.recorded.digest }));
+                return Ok(Some(AppendReceipt { seq: found.recorded.seq, digest: found.recorded.digest }));
             }
             event = if found.envelope.prev > expected {
-                self.at(key, found.envelope.prev, Via::Leader).await?
+                self.at(key, found.envelope.prev, ReadFrom::Leader).await?
             } else {
                 None
             };
@@ -263,18 +265,23 @@ impl NatsLog {
 }
 
 impl EventLog for NatsLog {
-    async fn append(&self, key: &ConversationKey, expected: u64, event: &NewEvent) -> Result<Appended, AppendError> {
+    async fn append(
+        &self,
+        key: &ConversationKey,
+        expected: u64,
+        event: &NewEvent,
+    ) -> Result<AppendReceipt, AppendError> {
         let subject = event.subject(key);
         let (mut pairs, clear) = stored::encode(&event.envelope(key, expected), &event.event);
         if clear.len() > limits::EVENT_MAX_BYTES {
             return Err(AppendError::TooLarge { max: limits::EVENT_MAX_BYTES });
         }
-        let sealed = self.seal_event(key.conversation, &event.event, expected == 0, &subject, &clear).await?;
-        if sealed.is_some() {
+        let encrypted = self.encrypt_event(key.conversation, &event.event, expected == 0, &subject, &clear).await?;
+        if encrypted.is_some() {
             pairs.retain(|(name, _)| *name != stored::CONTENT_TYPE);
-            pairs.push((stored::CONTENT_TYPE, keys::SEALED_TYPE.into()));
+            pairs.push((stored::CONTENT_TYPE, key_store::ENCRYPTED_TYPE.into()));
         }
-        let payload = sealed.unwrap_or(clear);
+        let payload = encrypted.unwrap_or(clear);
         let digest = stored::digest(&subject, stored::header_of(&pairs), &payload);
         let mut headers = HeaderMap::new();
         headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
@@ -286,30 +293,30 @@ impl EventLog for NatsLog {
         let mut tried_before = false;
         loop {
             match self.publish(&subject, headers.clone(), payload.clone()).await {
-                Try::Stored { seq, .. } => return Ok(Appended { seq, digest }),
-                Try::Conflict if !tried_before => return Err(AppendError::Conflict),
+                PublishOutcome::Stored { seq, .. } => return Ok(AppendReceipt { seq, digest }),
+                PublishOutcome::Conflict if !tried_before => return Err(AppendError::Conflict),
                 // An earlier try may have been stored although its ack was lost.
-                verdict @ (Try::Conflict | Try::Duplicate) => {
+                verdict @ (PublishOutcome::Conflict | PublishOutcome::Duplicate) => {
                     return match self.find_own(key, expected, event).await {
                         Ok(Some(appended)) if tried_before => Ok(appended),
-                        Ok(_) if matches!(verdict, Try::Duplicate) => Err(AppendError::Duplicate),
+                        Ok(_) if matches!(verdict, PublishOutcome::Duplicate) => Err(AppendError::Duplicate),
                         Ok(_) => Err(AppendError::Conflict),
                         Err(error) => Err(AppendError::Unavailable(error.to_string())),
                     };
                 }
-                Try::Again(_) if backoff.pause().await => tried_before = true,
-                Try::Again(cause) => return Err(AppendError::Unavailable(cause)),
+                PublishOutcome::Again(_) if backoff.pause().await => tried_before = true,
+                PublishOutcome::Again(cause) => return Err(AppendError::Unavailable(cause)),
             }
         }
     }
 
-    async fn last(&self, key: &ConversationKey, via: Via) -> Result<Option<Stored>, ReadError> {
+    async fn last(&self, key: &ConversationKey, via: ReadFrom) -> Result<Option<StoredEvent>, ReadError> {
         let stream = subjects::stream_name(CHAT, &key.region);
         let message = self.get(&stream, &json!({ "last_by_subj": key.all_events() }), via).await?;
         self.decode_if_there(message).await
     }
 
-    async fn at(&self, key: &ConversationKey, seq: u64, via: Via) -> Result<Option<Stored>, ReadError> {
+    async fn at(&self, key: &ConversationKey, seq: u64, via: ReadFrom) -> Result<Option<StoredEvent>, ReadError> {
         let stream = subjects::stream_name(CHAT, &key.region);
         let message = self.get(&stream, &json!({ "seq": seq }), via).await?;
         // The stream's sequences are shared with other conversations and with the session records.
@@ -317,7 +324,7 @@ impl EventLog for NatsLog {
         self.decode_if_there(own).await
     }
 
-    async fn after(&self, key: &ConversationKey, seq: u64) -> Result<(Vec<Stored>, bool), ReadError> {
+    async fn after(&self, key: &ConversationKey, seq: u64) -> Result<(Vec<StoredEvent>, bool), ReadError> {
         let stream = subjects::stream_name(CHAT, &key.region);
         let (messages, more) = self.next_of(&stream, &key.all_events(), seq + 1).await?;
         let more = more && !messages.is_empty();
@@ -328,8 +335,8 @@ impl EventLog for NatsLog {
         Ok((found, more))
     }
 
-    async fn standing(&self, key: &ConversationKey) -> Result<Standing, ReadError> {
-        self.standing_of(key.conversation).await
+    async fn erasure_state(&self, key: &ConversationKey) -> Result<ErasureState, ReadError> {
+        self.erasure_state_of(key.conversation).await
     }
 
     fn now(&self) -> DateTime<Utc> {
@@ -338,7 +345,7 @@ impl EventLog for NatsLog {
 }
 
 impl NatsLog {
-    async fn decode_if_there(&self, message: Option<RawMessage>) -> Result<Option<Stored>, ReadError> {
+    async fn decode_if_there(&self, message: Option<RawMessage>) -> Result<Option<StoredEvent>, ReadError> {
         match message {
             Some(message) => self.decode(message).await.map(Some),
             None => Ok(None),
@@ -348,7 +355,7 @@ impl NatsLog {
     /// Decodes the event in a stored message of any content.
     ///
     /// An undecodable message becomes an [`Event::Unreadable`]. Fails only if the keys can't be read.
-    pub async fn decode(&self, message: RawMessage) -> Result<Stored, ReadError> {
+    pub async fn decode(&self, message: RawMessage) -> Result<StoredEvent, ReadError> {
         let RawMessage { subject, seq, stored_at, headers, payload } = message;
         let header = |name: &str| headers.get(name).map(String::as_str);
         let (key, bytes) = (ConversationKey::parse_event(&subject), payload.len());
@@ -358,10 +365,10 @@ impl NatsLog {
         let (envelope, event) = match envelope_at(key.as_ref(), &subject, header) {
             Ok((mut envelope, kind)) => {
                 envelope.prev = link.map_or(0, |(prev, _)| prev);
-                let event = match self.open_event(&subject, envelope.conversation, payload).await? {
-                    Opened::Clear(clear) => stored::decode_payload(kind, &clear),
-                    Opened::Erased => stored::erased(kind),
-                    Opened::Foreign => Err(DecodeError::Place),
+                let event = match self.decrypt_event(&subject, envelope.conversation, payload).await? {
+                    DecryptedPayload::Clear(clear) => stored::decode_payload(kind, &clear),
+                    DecryptedPayload::Erased => stored::erased(kind),
+                    DecryptedPayload::Foreign => Err(DecodeError::Place),
                 };
                 (envelope, event)
             }
@@ -370,15 +377,15 @@ impl NatsLog {
                 let conversation = key.map_or_else(uuid::Uuid::nil, |key| key.conversation);
                 let text = |name| header(name).unwrap_or_default().to_string();
                 let (id, source) = (text(stored::CE_ID), text(stored::CE_SOURCE));
-                (Envelope { id, source, time: stored_at, conversation, prev, prev_digest }, Err(error))
+                (EventEnvelope { id, source, time: stored_at, conversation, prev, prev_digest }, Err(error))
             }
         };
         let event = event.unwrap_or_else(|error| {
             tracing::debug!(seq, subject, %error, "an event can't be decoded and is skipped");
             Event::Unreadable(stored::unreadable(header, &error))
         });
-        let recorded = Recorded { seq, time: envelope.time, stored_at, digest, event };
-        Ok(Stored { envelope, is_linked: link.is_some(), bytes, recorded })
+        let recorded = RecordedEvent { seq, time: envelope.time, stored_at, digest, event };
+        Ok(StoredEvent { envelope, is_linked: link.is_some(), bytes, recorded })
     }
 }
 
@@ -386,7 +393,7 @@ impl NatsLog {
 async fn within_append<T>(
     call: impl Future<Output = Result<T, async_nats::client::RequestError>>,
 ) -> Result<T, String> {
-    bus::within(limits::APPEND_DEADLINE_MS + limits::NATS_CALL_MS, call).await
+    connection::within(limits::APPEND_DEADLINE_MS + limits::NATS_CALL_MS, call).await
 }
 
 /// Returns the envelope and event name of a message, if they agree with its subject.
@@ -394,7 +401,7 @@ fn envelope_at<'a>(
     key: Option<&ConversationKey>,
     subject: &str,
     header: impl Fn(&str) -> Option<&'a str>,
-) -> Result<(Envelope, &'a str), DecodeError> {
+) -> Result<(EventEnvelope, &'a str), DecodeError> {
     let (envelope, kind) = stored::decode_headers(header)?;
     // A work item's pool follows its event's name.
     let after = key.and_then(|key| subject.strip_prefix(key.event(kind).as_str()));
@@ -442,11 +449,11 @@ pub(super) fn direct_answer(reply: Message) -> Result<Option<RawMessage>, String
 fn leader_answer(payload: &[u8]) -> Result<Option<RawMessage>, String> {
     #[derive(Deserialize)]
     struct Answer {
-        message: Option<Held>,
+        message: Option<StoredMessage>,
         error: Option<ApiError>,
     }
     #[derive(Deserialize)]
-    struct Held {
+    struct StoredMessage {
         subject: String,
         seq: u64,
         time: DateTime<Utc>,
@@ -460,7 +467,7 @@ fn leader_answer(payload: &[u8]) -> Result<Option<RawMessage>, String> {
     match (answer.message, answer.error) {
         (Some(held), _) => {
             let headers = header_lines(&base64(&held.hdrs)?);
-            let Held { subject, seq, time: stored_at, data, .. } = held;
+            let StoredMessage { subject, seq, time: stored_at, data, .. } = held;
             Ok(Some(RawMessage { subject, seq, stored_at, headers, payload: base64(&data)?.into() }))
         }
         (None, Some(error)) if error.err_code == NO_MESSAGE => Ok(None),

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{AppendError, ReadError, Via, nats::NatsLog, presence::NUMBERS};
+use super::{AppendError, ReadError, ReadFrom, nats::NatsLog, presence::NUMBERS};
 use crate::subjects;
 
 /// The stream behind the bucket.
@@ -16,7 +16,7 @@ pub(super) const STREAM: &str = "KV_TURNS";
 const GONE_SECS: &str = "1";
 
 /// The note of a conversation with a turn.
-pub struct Note {
+pub struct RunningTurnNote {
     pub conversation: Uuid,
     pub turn: Uuid,
     pub seq: u64,
@@ -30,7 +30,7 @@ impl NatsLog {
     }
 
     /// Returns the notes of an organisation.
-    pub async fn notes_of_turns(&self, org: &str) -> Result<Vec<Note>, ReadError> {
+    pub async fn notes_of_turns(&self, org: &str) -> Result<Vec<RunningTurnNote>, ReadError> {
         let (mut notes, mut from, mut more) = (Vec::new(), 1, true);
         while more {
             let messages;
@@ -42,7 +42,7 @@ impl NatsLog {
                 // A stray entry names no turn, so its turn never counts as running.
                 let turn = std::str::from_utf8(&message.payload).ok().and_then(|turn| turn.parse().ok());
                 let (seq, stored_at) = (message.seq, message.stored_at);
-                Some(Note { conversation, turn: turn.unwrap_or_default(), seq, stored_at })
+                Some(RunningTurnNote { conversation, turn: turn.unwrap_or_default(), seq, stored_at })
             }));
         }
         Ok(notes)
@@ -51,7 +51,7 @@ impl NatsLog {
     /// Removes the note of a turn, if present.
     pub async fn drop_note(&self, org: &str, conversation: Uuid, turn: Uuid) -> Result<(), AppendError> {
         let query = json!({ "last_by_subj": subject(org, Some(conversation)) });
-        let note = self.get(STREAM, &query, Via::Leader).await;
+        let note = self.get(STREAM, &query, ReadFrom::Leader).await;
         match note.map_err(|error| AppendError::Unavailable(error.to_string()))? {
             Some(note) if note.payload == turn.to_string() => self.drop_note_at(org, conversation, note.seq).await,
             Some(_) | None => Ok(()),

@@ -14,23 +14,23 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{
-    AppendError, ReadError, Via,
+    AppendError, ReadError, ReadFrom,
     nats::{NatsLog, RawMessage},
 };
-use crate::{domain::event::Object, limits, sealing::ContentKey, subjects};
+use crate::{domain::event::Object, encryption::ContentKey, limits, subjects};
 
 /// The bucket of attachments.
 pub const ATTACHMENTS: &str = "ATTACHMENTS";
 
 /// The object store over a NATS connection.
 #[derive(Clone)]
-pub struct Objects {
+pub struct ObjectStore {
     log: NatsLog,
 }
 
 /// The reason why an object was not stored.
 #[derive(Debug, thiserror::Error)]
-pub enum PutError {
+pub enum ObjectPutError {
     #[error(transparent)]
     Append(#[from] AppendError),
     #[error(transparent)]
@@ -65,7 +65,7 @@ struct Options {
     max_chunk_size: usize,
 }
 
-impl Objects {
+impl ObjectStore {
     pub fn new(log: NatsLog) -> Self {
         Self { log }
     }
@@ -79,12 +79,12 @@ impl Objects {
         conversation: Uuid,
         media_type: &str,
         mut content: Bytes,
-    ) -> Result<Object, PutError> {
+    ) -> Result<Object, ObjectPutError> {
         let mut hash = digest(content.clone()).await;
         let key = self.log.content_key(conversation, &hash).await?;
         if let Some(key) = &key {
             let (key, clear) = (key.clone(), content);
-            content = aside(move || key.seal(&clear)).await;
+            content = aside(move || key.encrypt(&clear)).await;
             hash = digest(content.clone()).await;
         }
         let hex = HEXLOWER.encode(&hash);
@@ -96,7 +96,7 @@ impl Objects {
             media_type: media_type.into(),
             key: key.map(|key| key.text()),
         };
-        let known = self.info(&object, Via::Replica).await?;
+        let known = self.info(&object, ReadFrom::Replica).await?;
         let fresh = Utc::now() - TimeDelta::seconds(limits::OBJECT_FRESH_SECS);
         if known.as_ref().is_some_and(|(info, _)| info.is(&object) && info.mtime > fresh) {
             return Ok(object);
@@ -107,7 +107,7 @@ impl Objects {
     }
 
     /// Writes the chunks, then the info message: of several concurrent writers one succeeds.
-    async fn write(&self, object: &Object, content: Bytes, expected: &str) -> Result<(), PutError> {
+    async fn write(&self, object: &Object, content: Bytes, expected: &str) -> Result<(), ObjectPutError> {
         let nuid = self.nuid(object, expected).await?;
         let chunks_subject = subjects::object_chunks(&object.bucket, nuid);
         let mut chunks = 0;
@@ -147,14 +147,14 @@ impl Objects {
         let shared =
             uuid::Builder::from_custom_bytes(hash[..16].try_into().expect("sixteen of thirty-two")).into_uuid();
         let query = json!({ "last_by_subj": subjects::object_chunks(&object.bucket, shared) });
-        let last = self.log.get(&stream(&object.bucket), &query, Via::Leader).await?;
+        let last = self.log.get(&stream(&object.bucket), &query, ReadFrom::Leader).await?;
         let fresh = Utc::now() - TimeDelta::seconds(limits::OBJECT_UPLOAD_SECS);
         Ok(if last.is_none_or(|chunk| chunk.stored_at > fresh) { shared } else { Uuid::new_v4() })
     }
 
     /// Accepts the object that another writer, or an earlier try, has stored. This writer's chunks expire.
-    async fn give_way(&self, object: &Object, nuid: Uuid) -> Result<(), PutError> {
-        match self.info(object, Via::Leader).await? {
+    async fn give_way(&self, object: &Object, nuid: Uuid) -> Result<(), ObjectPutError> {
+        match self.info(object, ReadFrom::Leader).await? {
             Some((info, _)) if info.nuid == nuid || info.is(object) => Ok(()),
             Some(_) | None => Err(AppendError::Conflict.into()),
         }
@@ -163,7 +163,7 @@ impl Objects {
     /// Returns an object's content; `None` = it does not exist, or no longer.
     pub async fn get(&self, object: &Object) -> Result<Option<Bytes>, ReadError> {
         // A replica may lack the info or some of the chunks.
-        for via in [Via::Replica, Via::Leader] {
+        for via in [ReadFrom::Replica, ReadFrom::Leader] {
             if let Some((info, _)) = self.info(object, via).await?
                 && info.is(object)
                 && let Some(content) = self.content(&info, via).await?
@@ -171,7 +171,7 @@ impl Objects {
                 return Ok(match object.key.as_deref() {
                     None => Some(content),
                     Some(key) => match ContentKey::parse(key) {
-                        Some(key) => aside(move || key.open(&content)).await.ok(),
+                        Some(key) => aside(move || key.decrypt(&content)).await.ok(),
                         None => None,
                     },
                 });
@@ -181,7 +181,7 @@ impl Objects {
     }
 
     /// Returns the joined chunks, if they match the info's size and digest.
-    async fn content(&self, info: &Info, via: Via) -> Result<Option<Bytes>, ReadError> {
+    async fn content(&self, info: &Info, via: ReadFrom) -> Result<Option<Bytes>, ReadError> {
         if info.size > limits::OBJECT_MAX_BYTES as u64 {
             return Ok(None);
         }
@@ -203,7 +203,7 @@ impl Objects {
     }
 
     /// Returns an object's info and the sequence of that message.
-    async fn info(&self, object: &Object, via: Via) -> Result<Option<(Info, u64)>, ReadError> {
+    async fn info(&self, object: &Object, via: ReadFrom) -> Result<Option<(Info, u64)>, ReadError> {
         let query = json!({ "last_by_subj": subjects::object_info(&object.bucket, &object.name) });
         let message: Option<RawMessage> = self.log.get(&stream(&object.bucket), &query, via).await?;
         Ok(message.and_then(|message| Some((serde_json::from_slice(&message.payload).ok()?, message.seq))))

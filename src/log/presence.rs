@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     ReadError,
-    batch::Lasts,
+    batch::LastMessages,
     nats::{NatsLog, RawMessage},
     notes,
 };
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A renewed entry.
-pub struct Presence {
+pub struct PresenceEntry {
     pub log: NatsLog,
     pub process: Uuid,
     /// Subject of the bucket's entry.
@@ -30,7 +30,7 @@ pub struct Presence {
     pub payload: Box<dyn Fn() -> Bytes + Send + Sync>,
 }
 
-impl Presence {
+impl PresenceEntry {
     /// Renews the entry until `shutdown`, then withdraws it.
     pub async fn keep(self, shutdown: CancellationToken) {
         let mut ticks = interval(Duration::from_millis(limits::PRESENCE_EVERY_MS));
@@ -64,24 +64,24 @@ pub const NUMBERS: &str = "TURNS";
 /// Returns the numbers that edges reported, by edge.
 pub async fn numbers(log: &NatsLog, subject: &str) -> Result<Vec<(Uuid, u64)>, ReadError> {
     match log.last_of(notes::STREAM, &[subject.to_string()]).await? {
-        Lasts::All(messages) => {
+        LastMessages::All(messages) => {
             let number = |message: &RawMessage| {
                 let number = std::str::from_utf8(&message.payload).ok()?.parse().ok()?;
                 Some((subjects::parse_last_id(&message.subject)?, number))
             };
             Ok(messages.iter().filter_map(number).collect())
         }
-        Lasts::TooMany => Err(ReadError::Unavailable(format!("too many numbers fit {subject}"))),
+        LastMessages::TooMany => Err(ReadError::Unavailable(format!("too many numbers fit {subject}"))),
     }
 }
 
 /// Returns the running edges.
 pub async fn edges(log: &NatsLog) -> Result<HashSet<Uuid>, ReadError> {
     match log.last_of(EDGES_STREAM, &[subjects::kv(EDGES, ">")]).await? {
-        Lasts::All(messages) => {
+        LastMessages::All(messages) => {
             let there = messages.iter().filter(|message| !message.headers.contains_key("KV-Operation"));
             Ok(there.filter_map(|message| subjects::parse_last_id(&message.subject)).collect())
         }
-        Lasts::TooMany => Err(ReadError::Unavailable("too many edges to list".into())),
+        LastMessages::TooMany => Err(ReadError::Unavailable("too many edges to list".into())),
     }
 }

@@ -15,11 +15,11 @@ use async_nats::{
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
 
-use super::bus::soon;
+use super::connection::soon;
 use crate::limits;
 
 /// A pull request and its messages.
-pub struct Pull {
+pub struct PullRequest {
     batch: Batch,
     connected: watch::Receiver<u64>,
     stream: String,
@@ -39,7 +39,7 @@ pub async fn consumer(client: &Client, stream: &str, name: &str) -> PullConsumer
     }
 }
 
-impl Pull {
+impl PullRequest {
     /// Requests up to `messages` messages. `connected` changes with every new connection.
     pub async fn begin(
         consumer: &PullConsumer,

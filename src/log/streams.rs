@@ -9,12 +9,12 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{backoff::Backoff, bus::soon, clock::Clock, nats::CHAT};
+use super::{backoff::Backoff, clock::Clock, connection::soon, nats::CHAT};
 use crate::{domain::event::kind, limits, subjects};
 
 /// The definition of a stream or consumer in one region.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Definition {
+pub struct StreamDefinition {
     pub stream: String,
     /// The consumer's name, if this defines a consumer.
     pub consumer: Option<String>,
@@ -23,7 +23,7 @@ pub struct Definition {
 
 /// A difference between a definition and the server.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Difference {
+pub enum StreamDrift {
     Missing,
     Field { name: String, defined: Value, actual: Value },
 }
@@ -93,7 +93,7 @@ const OPERATORS_CHOICE: [&str; 9] = [
 ];
 
 /// Returns the definitions of a region; `replicas` replaces the replica count of file streams.
-pub fn definitions(region: &str, replicas: Option<u32>) -> Vec<Definition> {
+pub fn definitions(region: &str, replicas: Option<u32>) -> Vec<StreamDefinition> {
     let parse = |text: &str| -> Map<String, Value> {
         let text = text.replace("_local", &format!("_{region}")).replace(".local.", &format!(".{region}."));
         serde_json::from_str(&text).expect("the files under streams/ hold JSON objects; a test reads them all")
@@ -104,11 +104,15 @@ pub fn definitions(region: &str, replicas: Option<u32>) -> Vec<Definition> {
         if let Some(replicas) = replicas.filter(|_| config["storage"] == "file") {
             config.insert("num_replicas".into(), replicas.into());
         }
-        Definition { stream: name(&config), consumer: None, config }
+        StreamDefinition { stream: name(&config), consumer: None, config }
     });
     let consumers = CONSUMERS.map(|(stream, text)| {
         let config = parse(text);
-        Definition { stream: stream.replace("_local", &format!("_{region}")), consumer: Some(name(&config)), config }
+        StreamDefinition {
+            stream: stream.replace("_local", &format!("_{region}")),
+            consumer: Some(name(&config)),
+            config,
+        }
     });
     streams.into_iter().chain(consumers).collect()
 }
@@ -145,7 +149,7 @@ pub async fn measure(client: &Client, region: &str, clock: &Clock) -> Result<(),
     Ok(())
 }
 
-impl Definition {
+impl StreamDefinition {
     /// Returns the definition's display name: `CHAT_local` or `CHAT_local > default`.
     pub fn title(&self) -> String {
         match &self.consumer {
@@ -155,12 +159,12 @@ impl Definition {
     }
 
     /// Returns the differences between this definition and the server.
-    pub async fn differences(&self, client: &Client) -> Result<Vec<Difference>, StreamsError> {
+    pub async fn differences(&self, client: &Client) -> Result<Vec<StreamDrift>, StreamsError> {
         Ok(self.compare(self.actual(client).await?.as_ref()))
     }
 
-    fn compare(&self, actual: Option<&Map<String, Value>>) -> Vec<Difference> {
-        actual.map_or_else(|| vec![Difference::Missing], |actual| differences(&self.config, actual))
+    fn compare(&self, actual: Option<&Map<String, Value>>) -> Vec<StreamDrift> {
+        actual.map_or_else(|| vec![StreamDrift::Missing], |actual| differences(&self.config, actual))
     }
 
     /// Returns the server's configuration, if the stream or consumer exists.
@@ -176,7 +180,7 @@ impl Definition {
     ///
     /// A new consumer of work items begins at `since`: older turns are over, and inspecting each of them would take hours
     /// on a large stream.
-    pub async fn apply(&self, client: &Client, since: DateTime<Utc>) -> Result<Vec<Difference>, StreamsError> {
+    pub async fn apply(&self, client: &Client, since: DateTime<Utc>) -> Result<Vec<StreamDrift>, StreamsError> {
         let actual = self.actual(client).await?;
         let differences = self.compare(actual.as_ref());
         if differences.is_empty() {
@@ -210,7 +214,7 @@ impl Definition {
                 let request = serde_json::json!({ "stream_name": self.stream, "config": config, "action": "" });
                 (subjects::consumer_create(&self.stream, consumer), request)
             }
-            None if differences.contains(&Difference::Missing) => {
+            None if differences.contains(&StreamDrift::Missing) => {
                 (subjects::stream_api("CREATE", &self.stream), config)
             }
             None => (subjects::stream_api("UPDATE", &self.stream), config),
@@ -254,7 +258,7 @@ pub async fn check(client: &Client, region: &str) -> Result<(), StreamsError> {
                 continue;
             }
         };
-        if differences.contains(&Difference::Missing) {
+        if differences.contains(&StreamDrift::Missing) {
             tracing::warn!(stream = definition.title(), "a memory stream is missing; creating it again");
             definition.apply(client, Utc::now()).await?;
             differences = definition.differences(client).await?;
@@ -264,15 +268,15 @@ pub async fn check(client: &Client, region: &str) -> Result<(), StreamsError> {
     Ok(())
 }
 
-fn refuse_dangerous(definition: &Definition, differences: &[Difference]) -> Result<(), StreamsError> {
+fn refuse_dangerous(definition: &StreamDefinition, differences: &[StreamDrift]) -> Result<(), StreamsError> {
     for difference in differences {
         match difference {
-            Difference::Field { name, .. } if OPERATORS_CHOICE.contains(&name.as_str()) => {}
-            Difference::Field { name, defined, actual } => {
+            StreamDrift::Field { name, .. } if OPERATORS_CHOICE.contains(&name.as_str()) => {}
+            StreamDrift::Field { name, defined, actual } => {
                 let drift = format!("{}: {name} is {actual}, not {defined}", definition.title());
                 return Err(StreamsError::Drift(drift));
             }
-            Difference::Missing => return Err(StreamsError::Drift(format!("{} is missing", definition.title()))),
+            StreamDrift::Missing => return Err(StreamsError::Drift(format!("{} is missing", definition.title()))),
         }
     }
     Ok(())
@@ -284,14 +288,14 @@ fn is_superset(name: &str, found: &Value, defined: &Value) -> bool {
     GROWING.contains(&name) && defined.iter().all(|subject| found.contains(subject))
 }
 
-fn differences(defined: &Map<String, Value>, actual: &Map<String, Value>) -> Vec<Difference> {
+fn differences(defined: &Map<String, Value>, actual: &Map<String, Value>) -> Vec<StreamDrift> {
     // The server omits fields that are false, 0 or empty.
     let unset =
         |value: &Value| matches!(value, Value::Null | Value::Bool(false)) || value == &Value::from(0) || value == "";
     let differ = |(name, value): (&String, &Value)| {
         let found = actual.get(name).cloned().unwrap_or(Value::Null);
         let same = found == *value || (unset(&found) && unset(value)) || is_superset(name, &found, value);
-        (!same).then(|| Difference::Field { name: name.clone(), defined: value.clone(), actual: found })
+        (!same).then(|| StreamDrift::Field { name: name.clone(), defined: value.clone(), actual: found })
     };
     defined.iter().filter(|(name, _)| !BEGINNING.contains(&name.as_str())).filter_map(differ).collect()
 }

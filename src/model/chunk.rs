@@ -2,7 +2,7 @@
 //!
 //! Contract: a field of an unexpected form is read as well as it can be, or counts as absent; it never spoils the
 //! fields beside it. Only text that is no JSON object is rejected. The usual chunk of a token is read without a copy,
-//! since this happens once a token ([`Plain`]); every other chunk is read field by field ([`fields`]).
+//! since this happens once a token ([`PlainChunk`]); every other chunk is read field by field ([`fields`]).
 
 use std::{borrow::Cow, fmt};
 
@@ -10,30 +10,30 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{
-    content::{Said, said, text},
-    plain::{Plain, Text},
+    content::{ContentText, said, text},
+    plain::{NullableText, PlainChunk},
 };
 
 /// A chunk, or a whole completion that was not streamed.
 #[derive(Default)]
-pub(super) struct Chunk<'a> {
+pub(super) struct CompletionChunk<'a> {
     pub id: Cow<'a, str>,
     pub model: Cow<'a, str>,
     pub usage: Option<&'a RawValue>,
     pub error: Option<Cow<'a, str>>,
-    pub choice: Choice<'a>,
+    pub choice: ChunkChoice<'a>,
 }
 
 /// The part of the answer that a chunk holds.
 #[derive(Default)]
-pub(super) struct Choice<'a> {
+pub(super) struct ChunkChoice<'a> {
     pub content: Cow<'a, str>,
     pub refusal: Cow<'a, str>,
     /// Reasoning that the content itself holds, as parts.
     pub thinking: Cow<'a, str>,
     pub calls: Vec<CallFragment<'a>>,
     /// Unknown fields of the message, in their order.
-    pub opaque: Fields<'a>,
+    pub opaque: RawFields<'a>,
     pub finish_reason: Cow<'a, str>,
 }
 
@@ -44,12 +44,12 @@ pub(super) struct CallFragment<'a> {
     pub name: Cow<'a, str>,
     pub arguments: Cow<'a, str>,
     /// Unknown fields of the call, and of the function in it.
-    pub opaque: Fields<'a>,
-    pub function_opaque: Fields<'a>,
+    pub opaque: RawFields<'a>,
+    pub function_opaque: RawFields<'a>,
 }
 
 /// The fields of an object, with their values as they were written.
-pub(super) type Fields<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
+pub(super) type RawFields<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
 
 /// Fields of a message that are never given back: they are read here, or describe the answer.
 const MESSAGE_FIELDS: [&str; 20] = [
@@ -75,16 +75,16 @@ const MESSAGE_FIELDS: [&str; 20] = [
     "images",
 ];
 
-impl<'a> Chunk<'a> {
+impl<'a> CompletionChunk<'a> {
     /// Parses a chunk.
     pub fn parse(json: &'a [u8]) -> Result<Self, serde_json::Error> {
-        match serde_json::from_slice::<Plain<'a>>(json) {
+        match serde_json::from_slice::<PlainChunk<'a>>(json) {
             Ok(plain) => Ok(plain.into_chunk()),
             Err(_) => Ok(Self::of(serde_json::from_slice::<Object<'a>>(json)?.0)),
         }
     }
 
-    fn of(mut chunk: Fields<'a>) -> Self {
+    fn of(mut chunk: RawFields<'a>) -> Self {
         let kind = take(&mut chunk, "object").or_else(|| take(&mut chunk, "type")).map(text).unwrap_or_default();
         let error = take(&mut chunk, "error").filter(|raw| !is_empty(raw)).map(|raw| Cow::Borrowed(raw.get()));
         let says_error = kind == "error" || (!has(&chunk, "choices") && has(&chunk, "message"));
@@ -97,31 +97,31 @@ impl<'a> Chunk<'a> {
             model: take(&mut chunk, "model").map(text).unwrap_or_default(),
             usage: take(&mut chunk, "usage").or_else(|| take(&mut of_choice, "usage")).or(own),
             error: error.or(told).or_else(|| take(&mut of_choice, "error").map(|raw| Cow::Borrowed(raw.get()))),
-            choice: Choice::of(of_choice),
+            choice: ChunkChoice::of(of_choice),
         }
     }
 }
 
 /// Returns the one choice of a chunk: that with index 0, else the first. Only one is requested, so any index counts.
-fn choice(choices: &RawValue) -> Fields<'_> {
-    let mut all: Vec<Fields<'_>> = match choices.get().as_bytes().first() {
+fn choice(choices: &RawValue) -> RawFields<'_> {
+    let mut all: Vec<RawFields<'_>> = match choices.get().as_bytes().first() {
         Some(b'[') => list(choices).into_iter().map(fields).filter(|fields| !fields.is_empty()).collect(),
         _ => vec![fields(choices)],
     };
-    let is_first = |choice: &Fields<'_>| get(choice, "index").is_some_and(|index| number(index) == Some(0));
+    let is_first = |choice: &RawFields<'_>| get(choice, "index").is_some_and(|index| number(index) == Some(0));
     let at = all.iter().position(is_first).unwrap_or(0);
     if all.is_empty() { Vec::new() } else { all.swap_remove(at) }
 }
 
-impl<'a> Choice<'a> {
-    fn of(mut choice: Fields<'a>) -> Self {
+impl<'a> ChunkChoice<'a> {
+    fn of(mut choice: RawFields<'a>) -> Self {
         let finish_reason = take(&mut choice, "finish_reason").map(text).unwrap_or_default();
         let completion = take(&mut choice, "text").map(text).unwrap_or_default();
         let delta = take(&mut choice, "delta").filter(|raw| !is_empty(raw)).or_else(|| take(&mut choice, "message"));
         let mut delta = delta.map(fields).unwrap_or_default();
         let content = take(&mut delta, "content").map(said);
-        let Said { text: content, thought: thinking, refusal: refused } =
-            content.unwrap_or_else(|| Said { text: completion, ..Said::default() });
+        let ContentText { text: content, thought: thinking, refusal: refused } =
+            content.unwrap_or_else(|| ContentText { text: completion, ..ContentText::default() });
         let mut calls: Vec<CallFragment<'a>> = take(&mut delta, "tool_calls").map(calls).unwrap_or_default();
         if let Some(function) = take(&mut delta, "function_call") {
             calls.push(CallFragment::default().with_function(fields(function)));
@@ -141,7 +141,7 @@ fn calls(raw: &RawValue) -> Vec<CallFragment<'_>> {
 }
 
 impl<'a> CallFragment<'a> {
-    fn of(mut call: Fields<'a>) -> Self {
+    fn of(mut call: RawFields<'a>) -> Self {
         let index = take(&mut call, "index").and_then(number);
         let id = take(&mut call, "id").map(text).unwrap_or_default();
         take(&mut call, "type");
@@ -155,7 +155,7 @@ impl<'a> CallFragment<'a> {
         Self { index, id, opaque: call, ..Self::default() }.with_function(function)
     }
 
-    fn with_function(self, mut function: Fields<'a>) -> Self {
+    fn with_function(self, mut function: RawFields<'a>) -> Self {
         let name = take(&mut function, "name").map(text).unwrap_or_default();
         // A string holds the model's JSON text; an object is that JSON already.
         let arguments = take(&mut function, "arguments").map(text).unwrap_or_default();
@@ -165,7 +165,7 @@ impl<'a> CallFragment<'a> {
 }
 
 /// Returns the fields of an object; of any other value none.
-pub(super) fn fields(raw: &RawValue) -> Fields<'_> {
+pub(super) fn fields(raw: &RawValue) -> RawFields<'_> {
     serde_json::from_str::<Object<'_>>(raw.get()).map(|object| object.0).unwrap_or_default()
 }
 
@@ -183,23 +183,23 @@ pub(super) fn is_empty(raw: &RawValue) -> bool {
     matches!(raw.get(), "null" | "\"\"" | "[]" | "{}" | "false")
 }
 
-fn has(fields: &Fields<'_>, name: &str) -> bool {
+fn has(fields: &RawFields<'_>, name: &str) -> bool {
     get(fields, name).is_some()
 }
 
-pub(super) fn get<'a>(fields: &Fields<'a>, name: &str) -> Option<&'a RawValue> {
+pub(super) fn get<'a>(fields: &RawFields<'a>, name: &str) -> Option<&'a RawValue> {
     fields.iter().rfind(|(known, _)| known == name).map(|(_, value)| *value).filter(|value| value.get() != "null")
 }
 
 /// Removes a field and returns its value; of a repeated name the last value counts. `null` is absent.
-fn take<'a>(fields: &mut Fields<'a>, name: &str) -> Option<&'a RawValue> {
+fn take<'a>(fields: &mut RawFields<'a>, name: &str) -> Option<&'a RawValue> {
     let value = get(fields, name);
     fields.retain(|(known, _)| known != name);
     value
 }
 
 /// An object's fields in their order.
-struct Object<'a>(Fields<'a>);
+struct Object<'a>(RawFields<'a>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -213,7 +213,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
                 let mut fields = Vec::new();
-                while let Some(name) = map.next_key::<Text<'de>>()? {
+                while let Some(name) = map.next_key::<NullableText<'de>>()? {
                     fields.push((name.0, map.next_value()?));
                 }
                 Ok(Object(fields))
@@ -229,7 +229,7 @@ mod tests {
 
     fn read(delta: &str) -> String {
         let json = format!(r#"{{"choices":[{{"delta":{delta}}}]}}"#);
-        let choice = Chunk::parse(json.as_bytes()).unwrap().choice;
+        let choice = CompletionChunk::parse(json.as_bytes()).unwrap().choice;
         format!("{}|{}|{}", choice.content, choice.thinking, choice.refusal)
     }
 
@@ -269,13 +269,13 @@ mod tests {
             r#"{"choices":[{"text":"a","index":0}]}"#,
             r#"{"choices":[{"index":1,"delta":{"content":"b"}},{"index":0,"delta":{"content":"a"}}]}"#,
         ] {
-            let chunk = Chunk::parse(odd.as_bytes()).unwrap();
+            let chunk = CompletionChunk::parse(odd.as_bytes()).unwrap();
             assert_eq!(chunk.choice.content, "a", "{odd}");
             assert!(chunk.error.is_none() && chunk.choice.calls.is_empty(), "{odd}");
         }
-        assert_eq!(Chunk::parse(br#"{"id":7,"choices":[]}"#).unwrap().id, "7");
+        assert_eq!(CompletionChunk::parse(br#"{"id":7,"choices":[]}"#).unwrap().id, "7");
         for none in ["", "{", "[1]", "x", "{\"choices\":[{\"delta\":{\"content\":\"a"] {
-            assert!(Chunk::parse(none.as_bytes()).is_err(), "{none}");
+            assert!(CompletionChunk::parse(none.as_bytes()).is_err(), "{none}");
         }
     }
 
@@ -289,11 +289,11 @@ mod tests {
             r#"{"message":"m"}"#,
             r#"{"choices":[{"delta":{"content":""},"error":{"message":"m"},"finish_reason":"error"}]}"#,
         ] {
-            let error = Chunk::parse(told.as_bytes()).unwrap().error;
+            let error = CompletionChunk::parse(told.as_bytes()).unwrap().error;
             assert!(error.is_some_and(|error| error.contains('m')), "{told}");
         }
         for none in [r#"{"error":{},"choices":[]}"#, r#"{"error":"","choices":[]}"#, r#"{"error":false}"#] {
-            assert!(Chunk::parse(none.as_bytes()).unwrap().error.is_none(), "{none}");
+            assert!(CompletionChunk::parse(none.as_bytes()).unwrap().error.is_none(), "{none}");
         }
     }
 
@@ -304,7 +304,7 @@ mod tests {
             r#"{"choices":[{"delta":{},"usage":{"n":1}}],"usage":null}"#,
             r#"{"choices":[],"x_groq":{"id":"r","usage":{"n":1}}}"#,
         ] {
-            assert_eq!(Chunk::parse(json.as_bytes()).unwrap().usage.unwrap().get(), r#"{"n":1}"#, "{json}");
+            assert_eq!(CompletionChunk::parse(json.as_bytes()).unwrap().usage.unwrap().get(), r#"{"n":1}"#, "{json}");
         }
     }
 
@@ -313,8 +313,9 @@ mod tests {
         let json = r#"{"choices":[{"delta":{"reasoning_details":[{"b":1.50,"a":"\u00e9"}],"audio":null,"x":{},
             "tool_calls":[{"index":"1","id":7,"type":"function","extra_content":{"google":{"thought_signature":"A+/="}},
             "function":{"name":"f","arguments":{ "a" : 1 },"thought_signature":"S"}}]}}]}"#;
-        let choice = Chunk::parse(json.as_bytes()).unwrap().choice;
-        let kept = |fields: &Fields<'_>| fields.iter().map(|(name, raw)| format!("{name}={raw}")).collect::<Vec<_>>();
+        let choice = CompletionChunk::parse(json.as_bytes()).unwrap().choice;
+        let kept =
+            |fields: &RawFields<'_>| fields.iter().map(|(name, raw)| format!("{name}={raw}")).collect::<Vec<_>>();
         assert_eq!(kept(&choice.opaque), [r#"reasoning_details=[{"b":1.50,"a":"\u00e9"}]"#, "x={}"]);
         let call = &choice.calls[0];
         assert_eq!((call.index, call.id.as_ref(), call.name.as_ref()), (Some(1), "7", "f"));

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::{
     chunk::{fields, get, list},
-    plain::Text,
+    plain::NullableText,
 };
 
 /// The deepest nesting of parts; providers use two levels.
@@ -17,40 +17,40 @@ const DEPTH_MAX: usize = 8;
 
 /// The text of a content, by its kind.
 #[derive(Default)]
-pub(super) struct Said<'a> {
+pub(super) struct ContentText<'a> {
     pub text: Cow<'a, str>,
     pub thought: Cow<'a, str>,
     pub refusal: Cow<'a, str>,
 }
 
 /// Reads a content.
-pub(super) fn said(raw: &RawValue) -> Said<'_> {
+pub(super) fn said(raw: &RawValue) -> ContentText<'_> {
     if !matches!(raw.get().as_bytes().first(), Some(b'[' | b'{')) {
-        return Said { text: text(raw), ..Said::default() };
+        return ContentText { text: text(raw), ..ContentText::default() };
     }
-    let mut all = Said::default();
-    add(raw, DEPTH_MAX, Kind::Text, &mut all);
+    let mut all = ContentText::default();
+    add(raw, DEPTH_MAX, PartKind::Text, &mut all);
     all
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum PartKind {
     Text,
     Thought,
     Refusal,
 }
 
 /// Adds the texts of a value, which are of this kind unless the value names another.
-fn add(raw: &RawValue, depth: usize, kind: Kind, all: &mut Said<'_>) {
+fn add(raw: &RawValue, depth: usize, kind: PartKind, all: &mut ContentText<'_>) {
     let Some(depth) = depth.checked_sub(1) else { return };
     let parts = match raw.get().as_bytes().first() {
         Some(b'[') => list(raw),
         Some(b'{') => vec![raw],
         _ => {
             let to = match kind {
-                Kind::Text => &mut all.text,
-                Kind::Thought => &mut all.thought,
-                Kind::Refusal => &mut all.refusal,
+                PartKind::Text => &mut all.text,
+                PartKind::Thought => &mut all.thought,
+                PartKind::Refusal => &mut all.refusal,
             };
             to.to_mut().push_str(&text(raw));
             return;
@@ -64,13 +64,13 @@ fn add(raw: &RawValue, depth: usize, kind: Kind, all: &mut Said<'_>) {
         let part = fields(part);
         let named = get(&part, "type").map(text).unwrap_or_default();
         let own = match kind {
-            Kind::Text if named.contains("think") || named.contains("reason") => Kind::Thought,
-            Kind::Text if named == "refusal" => Kind::Refusal,
+            PartKind::Text if named.contains("think") || named.contains("reason") => PartKind::Thought,
+            PartKind::Text if named == "refusal" => PartKind::Refusal,
             kind => kind,
         };
         for name in ["text", "refusal", "thinking", "content"] {
             let Some(value) = get(&part, name) else { continue };
-            let own = if name == "refusal" && matches!(own, Kind::Text) { Kind::Refusal } else { own };
+            let own = if name == "refusal" && matches!(own, PartKind::Text) { PartKind::Refusal } else { own };
             add(value, depth, own, all);
         }
     }
@@ -79,7 +79,7 @@ fn add(raw: &RawValue, depth: usize, kind: Kind, all: &mut Said<'_>) {
 /// Returns a value as text: a string's content, nothing for `null`, `true` and `false`, the JSON of any other value.
 pub(super) fn text(raw: &RawValue) -> Cow<'_, str> {
     match raw.get().as_bytes().first() {
-        Some(b'"') => match serde_json::from_str::<Text<'_>>(raw.get()) {
+        Some(b'"') => match serde_json::from_str::<NullableText<'_>>(raw.get()) {
             Ok(text) => text.0,
             Err(_) => Cow::Owned(with_halves(raw.get())),
         },
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     fn read(json: &str) -> String {
-        let Said { text, thought, refusal } = said(serde_json::from_str(json).unwrap());
+        let ContentText { text, thought, refusal } = said(serde_json::from_str(json).unwrap());
         format!("{text}|{thought}|{refusal}")
     }
 

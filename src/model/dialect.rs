@@ -35,7 +35,7 @@ pub(super) struct Dialect {
 
 /// The parts of a request that a refusal may name.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sent {
+pub(super) struct RequestParts {
     /// Fields of replies that are given back, in lower case.
     pub given_back: Vec<String>,
     /// The request offers tools or holds calls.
@@ -109,7 +109,7 @@ impl Dialect {
     /// Returns the dialect after a refusal, from its status and body and the fields of the request.
     ///
     /// `None`: the refusal names nothing that has an alternative form.
-    pub fn after(self, status: u16, body: &[u8], sent: &Sent) -> Option<Self> {
+    pub fn after(self, status: u16, body: &[u8], sent: &RequestParts) -> Option<Self> {
         if !matches!(status, 400 | 404 | 422 | 500) {
             return None;
         }
@@ -199,15 +199,15 @@ mod tests {
             (401, "max_completion_tokens", None),
             (500, "unsupported max_tokens", None),
         ] {
-            assert_eq!(plain.after(status, body.as_bytes(), &Sent::default()), expected, "{body}");
+            assert_eq!(plain.after(status, body.as_bytes(), &RequestParts::default()), expected, "{body}");
         }
         assert_eq!(
-            new_name.after(400, b"use max_completion_tokens, max_tokens is not supported", &Sent::default()),
+            new_name.after(400, b"use max_completion_tokens, max_tokens is not supported", &RequestParts::default()),
             None,
             "once is enough"
         );
         assert_eq!(
-            new_name.after(400, b"Unrecognized request argument: max_completion_tokens", &Sent::default()),
+            new_name.after(400, b"Unrecognized request argument: max_completion_tokens", &RequestParts::default()),
             Some(plain)
         );
     }
@@ -220,15 +220,18 @@ mod tests {
             r#"{"error":{"message":"messages[0].role does not support \"system\" here"}}"#,
             "System prompts are not supported by this model",
         ] {
-            let next = Dialect::default().after(400, body.as_bytes(), &Sent::default());
+            let next = Dialect::default().after(400, body.as_bytes(), &RequestParts::default());
             assert!(next.is_some_and(|next| next.has_no_system), "{body}");
         }
-        assert_eq!(Dialect::default().after(400, b"the system message must come first", &Sent::default()), None);
+        assert_eq!(
+            Dialect::default().after(400, b"the system message must come first", &RequestParts::default()),
+            None
+        );
     }
 
     #[test]
     fn refusals_of_tools_and_of_call_ids_are_recognised() {
-        let sent = Sent { has_tools: true, has_calls: true, ..Sent::default() };
+        let sent = RequestParts { has_tools: true, has_calls: true, ..RequestParts::default() };
         let plain = Dialect::default();
         for (status, body) in [
             (400, "registry.example/m does not support tools"),
@@ -239,7 +242,7 @@ mod tests {
         ] {
             let no_tools = Some(Dialect { no_tools: true, ..plain });
             assert_eq!(plain.after(status, body.as_bytes(), &sent), no_tools, "{body}");
-            assert_eq!(plain.after(status, body.as_bytes(), &Sent::default()), None, "there are none: {body}");
+            assert_eq!(plain.after(status, body.as_bytes(), &RequestParts::default()), None, "there are none: {body}");
         }
         let schema = b"Invalid JSON payload received. Unknown name 'x' at 'tools[0].function_declarations[0]': Cannot find field.";
         assert_eq!(plain.after(400, schema, &sent), None);
@@ -249,7 +252,10 @@ mod tests {
 
     #[test]
     fn a_refused_returned_field_is_left_out() {
-        let sent = |names: &[&str]| Sent { given_back: names.iter().map(|n| (*n).into()).collect(), ..Sent::default() };
+        let sent = |names: &[&str]| RequestParts {
+            given_back: names.iter().map(|n| (*n).into()).collect(),
+            ..RequestParts::default()
+        };
         let plain = Dialect::default();
         let without = Dialect { no_opaque: true, ..plain };
         for body in [

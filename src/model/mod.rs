@@ -13,14 +13,13 @@
 //! the crate.
 
 mod adapt;
-mod calls;
 mod chunk;
 mod content;
 mod dialect;
-mod ending;
 mod error;
+mod finish_reason;
 mod gateway;
-mod mend;
+mod json_repair;
 mod normal;
 mod opaque;
 mod plain;
@@ -31,11 +30,12 @@ mod sse;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tool_calls;
 mod vectors;
 
-pub use ending::Ending;
 pub use error::{GatewayConfigError, ModelError};
+pub use finish_reason::FinishReason;
 pub use gateway::{Gateway, Timeouts};
-pub use reply::{Delta, ModelReply, Usage};
+pub use reply::{ModelReply, ReplyDelta, TokenUsage};
 pub use request::{ChatMessage, ChatRequest, ImageUrl, ToolCall, ToolSpec};
 pub use stream::ChatStream;

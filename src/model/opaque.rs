@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::{
-    chunk::{Fields, fields, is_empty, list},
+    chunk::{RawFields, fields, is_empty, list},
     content::text,
 };
 
@@ -29,7 +29,7 @@ const AGAIN_PART: usize = 32;
 
 /// The opaque fields of a message or a call, as they come.
 #[derive(Debug, Default)]
-pub(super) struct Opaque(Object);
+pub(super) struct OpaqueFields(Object);
 
 /// Fields in the order in which they came first.
 #[derive(Debug, Default)]
@@ -54,9 +54,9 @@ struct List {
     taken: usize,
 }
 
-impl Opaque {
+impl OpaqueFields {
     /// Takes the fields of one chunk; returns their size in bytes.
-    pub fn take(&mut self, fields: &Fields<'_>) -> usize {
+    pub fn take(&mut self, fields: &RawFields<'_>) -> usize {
         self.0.take(fields, &STREAMED, DEPTH_MAX);
         fields.iter().map(|(name, raw)| name.len() + raw.get().len()).sum()
     }
@@ -78,7 +78,7 @@ impl Opaque {
 
 impl Object {
     /// Takes fields; `texts` names those that come as pieces of one text.
-    fn take(&mut self, fields: &Fields<'_>, texts: &[&str], depth: usize) {
+    fn take(&mut self, fields: &RawFields<'_>, texts: &[&str], depth: usize) {
         for (name, raw) in fields {
             let is_piece = texts.contains(&name.as_ref()) && raw.get().starts_with('"');
             let says_nothing = is_empty(raw) && !is_piece;
@@ -213,7 +213,7 @@ impl List {
 
 impl Value {
     /// Returns this block if a piece continues it: both have one kind, number and text, and the first has no signature.
-    fn continued_by(&mut self, piece: &Fields<'_>) -> Option<&mut Object> {
+    fn continued_by(&mut self, piece: &RawFields<'_>) -> Option<&mut Object> {
         if let Self::Json(json) = self {
             let block = raw(json).filter(|raw| raw.get().starts_with('{')).map(Object::of)?;
             if !goes_on(&block, piece) {
@@ -234,7 +234,7 @@ fn is_open(raw: &RawValue) -> bool {
     only.get().starts_with('{') && goes_on(&Object::of(only), &fields(only))
 }
 
-fn goes_on(block: &Object, piece: &Fields<'_>) -> bool {
+fn goes_on(block: &Object, piece: &RawFields<'_>) -> bool {
     let known = |name: &str| match block.get(name)? {
         Value::Json(json) => Some(Cow::Borrowed(json.as_str())).filter(|json| json != "null"),
         // The value grows, so it is present, and is equal to no other.
@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     fn put_together(pieces: &[&str]) -> Option<String> {
-        let mut opaque = Opaque::default();
+        let mut opaque = OpaqueFields::default();
         for piece in pieces {
             let raw: &RawValue = serde_json::from_str(piece).unwrap();
             opaque.take(&fields(raw));
@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn pieces_are_joined_in_linear_time() {
         // Many pieces of a block, of an object and of a list take minutes if each piece copies the ones before it.
-        let mut opaque = Opaque::default();
+        let mut opaque = OpaqueFields::default();
         for n in 0..30_000 {
             let piece = format!(
                 r#"{{"reasoning_details":[{{"type":"reasoning.text","text":"word ","index":0}}],"list":[{n}],"o":{{"f{n}":{n},"t":"{n}"}}}}"#

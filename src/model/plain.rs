@@ -1,22 +1,22 @@
 //! The chunk of a token as gateways usually send it, read without a copy.
 //!
 //! Contract: a chunk of another form, or with a field that needs other treatment, is rejected here. The result is the
-//! one that [`Chunk`] reads field by field.
+//! one that [`CompletionChunk`] reads field by field.
 
 use std::{borrow::Cow, fmt};
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, Visitor};
 use serde_json::value::RawValue;
 
-use super::chunk::{Choice, Chunk};
+use super::chunk::{ChunkChoice, CompletionChunk};
 
 /// A chunk with one choice that holds text or nothing, and with no field that needs other treatment.
 #[derive(serde::Deserialize)]
-pub(super) struct Plain<'a> {
+pub(super) struct PlainChunk<'a> {
     #[serde(borrow, default)]
-    id: Text<'a>,
+    id: NullableText<'a>,
     #[serde(borrow, default)]
-    model: Text<'a>,
+    model: NullableText<'a>,
     #[serde(borrow)]
     choices: [PlainChoice<'a>; 1],
     #[serde(borrow, default)]
@@ -32,7 +32,7 @@ struct PlainChoice<'a> {
     #[serde(borrow)]
     delta: PlainDelta<'a>,
     #[serde(borrow, default)]
-    finish_reason: Text<'a>,
+    finish_reason: NullableText<'a>,
     #[serde(default, rename = "message")]
     _message: (),
     #[serde(default, rename = "usage")]
@@ -47,7 +47,7 @@ struct PlainDelta<'a> {
     #[serde(default, rename = "role")]
     _role: IgnoredAny,
     #[serde(borrow, default)]
-    content: Text<'a>,
+    content: NullableText<'a>,
     #[serde(borrow, default)]
     reasoning_content: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -68,8 +68,8 @@ struct PlainDelta<'a> {
     _provider_specific_fields: (),
 }
 
-impl<'a> Plain<'a> {
-    pub fn into_chunk(self) -> Chunk<'a> {
+impl<'a> PlainChunk<'a> {
+    pub fn into_chunk(self) -> CompletionChunk<'a> {
         let [PlainChoice { delta, finish_reason, .. }] = self.choices;
         let thoughts = [
             ("reasoning_content", delta.reasoning_content),
@@ -77,16 +77,16 @@ impl<'a> Plain<'a> {
             ("reasoning_details", delta.reasoning_details),
         ];
         let opaque = thoughts.into_iter().filter_map(|(name, raw)| Some((Cow::Borrowed(name), raw?)));
-        Chunk {
+        CompletionChunk {
             id: self.id.0,
             model: self.model.0,
             usage: self.usage,
             error: None,
-            choice: Choice {
+            choice: ChunkChoice {
                 content: delta.content.0,
                 opaque: opaque.collect(),
                 finish_reason: finish_reason.0,
-                ..Choice::default()
+                ..ChunkChoice::default()
             },
         }
     }
@@ -96,26 +96,26 @@ impl<'a> Plain<'a> {
 ///
 /// (`Option<Cow<str>>` would always copy: serde borrows only a bare `Cow`.)
 #[derive(Default)]
-pub(super) struct Text<'a>(pub Cow<'a, str>);
+pub(super) struct NullableText<'a>(pub Cow<'a, str>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for NullableText<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct TextVisitor;
 
         impl<'de> Visitor<'de> for TextVisitor {
-            type Value = Text<'de>;
+            type Value = NullableText<'de>;
 
             fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
                 out.write_str("a string or null")
             }
-            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Borrowed(text)))
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<NullableText<'de>, E> {
+                Ok(NullableText(Cow::Borrowed(text)))
             }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
+            fn visit_str<E: Error>(self, text: &str) -> Result<NullableText<'de>, E> {
+                Ok(NullableText(Cow::Owned(text.to_owned())))
             }
-            fn visit_unit<E: Error>(self) -> Result<Text<'de>, E> {
-                Ok(Text::default())
+            fn visit_unit<E: Error>(self) -> Result<NullableText<'de>, E> {
+                Ok(NullableText::default())
             }
         }
         deserializer.deserialize_any(TextVisitor)
@@ -139,8 +139,8 @@ mod tests {
                 r#"{{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","service_tier":"default","usage":null,
                 "choices":[{{"index":0,"delta":{delta},"logprobs":null,"finish_reason":null}}],"system_fingerprint":null}}"#
             );
-            assert!(serde_json::from_str::<Plain<'_>>(&json).is_ok(), "{delta}");
-            let chunk = Chunk::parse(json.as_bytes()).unwrap();
+            assert!(serde_json::from_str::<PlainChunk<'_>>(&json).is_ok(), "{delta}");
+            let chunk = CompletionChunk::parse(json.as_bytes()).unwrap();
             assert_eq!((chunk.choice.content.as_ref(), chunk.id.as_ref()), ("a", "c"));
         }
     }

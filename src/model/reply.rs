@@ -6,13 +6,13 @@
 
 use serde_json::value::RawValue;
 
-use super::calls::Calls;
-use super::chunk::{Choice, Chunk};
+use super::chunk::{ChunkChoice, CompletionChunk};
 use super::content::text;
-use super::ending::Ending;
 use super::error::ModelError;
-use super::opaque::Opaque;
+use super::finish_reason::FinishReason;
+use super::opaque::OpaqueFields;
 use super::request::ToolCall;
+use super::tool_calls::ToolCallBuilder;
 
 /// The most that text, reasoning, tool arguments and opaque fields of one reply may hold together.
 const REPLY_MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -25,14 +25,14 @@ const REASONING: [&str; 4] = ["reasoning_content", "reasoning", "reasoning_text"
 
 /// A piece of the answer while it is being written.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Delta {
+pub enum ReplyDelta {
     Text(String),
     Reasoning(String),
 }
 
 /// The usage of a call, as the gateway counted it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Usage {
+pub struct TokenUsage {
     pub prompt_tokens: u64,
     pub completion_tokens: u64,
     pub cost_usd: Option<f64>,
@@ -43,11 +43,11 @@ pub struct Usage {
 pub struct ModelReply {
     pub text: String,
     pub tool_calls: Vec<ToolCall>,
-    pub usage: Option<Usage>,
+    pub usage: Option<TokenUsage>,
     pub model: Option<String>,
     pub response_id: Option<String>,
     pub finish_reason: Option<String>,
-    pub ending: Ending,
+    pub ending: FinishReason,
     /// Opaque fields of the provider, which go back with this message: the JSON text of an object.
     pub opaque: Option<String>,
 }
@@ -56,8 +56,8 @@ pub struct ModelReply {
 #[derive(Default)]
 pub(super) struct ReplyBuilder {
     reply: ModelReply,
-    calls: Calls,
-    opaque: Opaque,
+    calls: ToolCallBuilder,
+    opaque: OpaqueFields,
     has_refused: bool,
     /// Content, reasoning or a call was received.
     has_begun: bool,
@@ -77,7 +77,7 @@ impl ReplyBuilder {
     /// Takes a chunk, and appends its content to `deltas`, merged into the last one when that is of the same kind.
     ///
     /// An error that comes after the end of the reply does not spoil it.
-    pub fn take(&mut self, chunk: &Chunk<'_>, deltas: &mut Vec<Delta>) -> Result<(), ModelError> {
+    pub fn take(&mut self, chunk: &CompletionChunk<'_>, deltas: &mut Vec<ReplyDelta>) -> Result<(), ModelError> {
         if let Some(error) = &chunk.error
             && !self.has_ended()
         {
@@ -92,21 +92,21 @@ impl ReplyBuilder {
         self.take_choice(&chunk.choice, deltas)
     }
 
-    fn take_choice(&mut self, choice: &Choice<'_>, deltas: &mut Vec<Delta>) -> Result<(), ModelError> {
+    fn take_choice(&mut self, choice: &ChunkChoice<'_>, deltas: &mut Vec<ReplyDelta>) -> Result<(), ModelError> {
         self.count(choice.content.len() + choice.refusal.len() + choice.thinking.len())?;
         let mut thoughts = REASONING.iter().filter_map(|name| {
             let raw = choice.opaque.iter().find(|(known, _)| known == name).map(|(_, raw)| *raw)?;
             raw.get().starts_with('"').then(|| text(raw)).filter(|text| !text.is_empty())
         });
         let thought = thoughts.next().unwrap_or_default();
-        push(deltas, Delta::Reasoning, if thought.is_empty() { &choice.thinking } else { &thought });
+        push(deltas, ReplyDelta::Reasoning, if thought.is_empty() { &choice.thinking } else { &thought });
         if !choice.opaque.is_empty() {
             let bytes = self.opaque.take(&choice.opaque);
             self.count(bytes)?;
         }
         for said in [&choice.content, &choice.refusal] {
             self.reply.text.push_str(said);
-            push(deltas, Delta::Text, said);
+            push(deltas, ReplyDelta::Text, said);
         }
         self.has_refused |= !choice.refusal.is_empty();
         for fragment in &choice.calls {
@@ -130,7 +130,11 @@ impl ReplyBuilder {
         let is_none = reason.is_empty() || reason.eq_ignore_ascii_case("null") || reason.eq_ignore_ascii_case("none");
         let known = self.reply.finish_reason.as_deref();
         let is_first = known.is_none();
-        if !is_none && known.is_none_or(|known| matches!(Ending::of(Some(known)), Ending::Whole | Ending::Unmarked)) {
+        if !is_none
+            && known.is_none_or(|known| {
+                matches!(FinishReason::of(Some(known)), FinishReason::Whole | FinishReason::Unmarked)
+            })
+        {
             self.reply.finish_reason = Some(reason.chars().take(FINISH_REASON_MAX_CHARS).collect());
         }
         if is_first && !is_none {
@@ -165,8 +169,8 @@ impl ReplyBuilder {
     }
 
     pub fn into_reply(self) -> ModelReply {
-        let ending = match Ending::of(self.reply.finish_reason.as_deref()) {
-            Ending::Whole | Ending::Unmarked if self.has_refused => Ending::Refused,
+        let ending = match FinishReason::of(self.reply.finish_reason.as_deref()) {
+            FinishReason::Whole | FinishReason::Unmarked if self.has_refused => FinishReason::Refused,
             ending => ending,
         };
         ModelReply {
@@ -180,13 +184,14 @@ impl ReplyBuilder {
 }
 
 /// Appends text to the last delta, or as a new delta where the last one is of another kind.
-fn push(deltas: &mut Vec<Delta>, kind: fn(String) -> Delta, text: &str) {
+fn push(deltas: &mut Vec<ReplyDelta>, kind: fn(String) -> ReplyDelta, text: &str) {
     if text.is_empty() {
         return;
     }
     let new = kind(String::new());
     match (deltas.last_mut(), &new) {
-        (Some(Delta::Text(last)), Delta::Text(_)) | (Some(Delta::Reasoning(last)), Delta::Reasoning(_)) => {
+        (Some(ReplyDelta::Text(last)), ReplyDelta::Text(_))
+        | (Some(ReplyDelta::Reasoning(last)), ReplyDelta::Reasoning(_)) => {
             last.push_str(text);
         }
         _ => deltas.push(kind(text.to_owned())),
@@ -199,7 +204,7 @@ fn counts(usage: &RawValue) -> bool {
 }
 
 /// Returns the usage, when the gateway gave both counts; the cost only when it gave one.
-fn usage_of(json: &str, header_cost_usd: Option<f64>) -> Option<Usage> {
+fn usage_of(json: &str, header_cost_usd: Option<f64>) -> Option<TokenUsage> {
     let usage: serde_json::Value = serde_json::from_str(json).ok()?;
     let count = |names: [&str; 2]| {
         let value = names.iter().find_map(|name| usage.get(name).filter(|value| !value.is_null()))?;
@@ -210,7 +215,7 @@ fn usage_of(json: &str, header_cost_usd: Option<f64>) -> Option<Usage> {
         }
     };
     let cost = |key: &str| usage.get(key)?.as_f64().filter(is_cost);
-    Some(Usage {
+    Some(TokenUsage {
         prompt_tokens: count(["prompt_tokens", "input_tokens"])?,
         completion_tokens: count(["completion_tokens", "output_tokens"])?,
         cost_usd: cost("cost").or_else(|| cost("cost_usd")).or(header_cost_usd),
@@ -231,11 +236,11 @@ fn keep_first(slot: &mut Option<String>, value: &str) {
 mod tests {
     use super::*;
 
-    fn build(chunks: &[&str]) -> Result<(ModelReply, Vec<Delta>), ModelError> {
+    fn build(chunks: &[&str]) -> Result<(ModelReply, Vec<ReplyDelta>), ModelError> {
         let mut builder = ReplyBuilder::new(Some(0.5));
         let mut deltas = Vec::new();
         for json in chunks {
-            let chunk = Chunk::parse(json.as_bytes()).unwrap();
+            let chunk = CompletionChunk::parse(json.as_bytes()).unwrap();
             builder.take(&chunk, &mut deltas)?;
         }
         Ok((builder.into_reply(), deltas))
@@ -264,7 +269,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(reply.text, "hahah\u{fc}\n");
-        assert_eq!(deltas, [Delta::Reasoning("hm \"so\"".into()), Delta::Text("hahah\u{fc}\n".into())]);
+        assert_eq!(deltas, [ReplyDelta::Reasoning("hm \"so\"".into()), ReplyDelta::Text("hahah\u{fc}\n".into())]);
         assert_eq!(reply.response_id.as_deref(), Some("r1"));
         assert_eq!(reply.model.as_deref(), Some("m-1"));
         assert_eq!(reply.finish_reason.as_deref(), Some("stop"));
@@ -305,7 +310,7 @@ mod tests {
     #[test]
     fn usage_and_cost_are_the_gateways_or_absent() {
         let usage = |json: &str| build(&[json]).unwrap().0.usage;
-        let counted = |cost_usd| Usage { prompt_tokens: 3, completion_tokens: 4, cost_usd };
+        let counted = |cost_usd| TokenUsage { prompt_tokens: 3, completion_tokens: 4, cost_usd };
         let with = |more: &str| {
             let json = format!(r#"{{"choices":[],"usage":{{"prompt_tokens":3,"completion_tokens":4{more}}}}}"#);
             usage(&json).unwrap()
@@ -341,7 +346,7 @@ mod tests {
         assert!(!error.to_string().contains("org-7"));
         let end = r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#;
         let (reply, _) = build(&[&text("whole"), end, r#"{"error":{"message":"late"}}"#]).unwrap();
-        assert_eq!((reply.text.as_str(), reply.ending), ("whole", Ending::Whole));
+        assert_eq!((reply.text.as_str(), reply.ending), ("whole", FinishReason::Whole));
     }
 
     #[test]
@@ -351,12 +356,12 @@ mod tests {
             build(&[&text("t"), &end]).unwrap().0.ending
         };
         for (reasons, expected) in [
-            (&[r#""stop""#, r#""tool_calls""#, r#""end_turn""#][..], Ending::Whole),
-            (&[r#""new_word""#, "7"], Ending::Unmarked),
-            (&[r#""length""#, r#""MAX_TOKENS""#, r#""error""#], Ending::Cut),
-            (&[r#""content_filter""#, r#""SAFETY""#, r#""sensitive""#], Ending::Filtered),
-            (&[r#""refusal""#], Ending::Refused),
-            (&["null", r#""""#, r#""null""#], Ending::Unmarked),
+            (&[r#""stop""#, r#""tool_calls""#, r#""end_turn""#][..], FinishReason::Whole),
+            (&[r#""new_word""#, "7"], FinishReason::Unmarked),
+            (&[r#""length""#, r#""MAX_TOKENS""#, r#""error""#], FinishReason::Cut),
+            (&[r#""content_filter""#, r#""SAFETY""#, r#""sensitive""#], FinishReason::Filtered),
+            (&[r#""refusal""#], FinishReason::Refused),
+            (&["null", r#""""#, r#""null""#], FinishReason::Unmarked),
         ] {
             for reason in reasons {
                 assert_eq!(ending(reason), expected, "{reason}");
@@ -371,11 +376,11 @@ mod tests {
         }
         let (reply, deltas) =
             build(&[r#"{"choices":[{"delta":{"refusal":"I can't."},"finish_reason":"stop"}]}"#]).unwrap();
-        assert_eq!((reply.text.as_str(), reply.ending), ("I can't.", Ending::Refused));
-        assert_eq!(deltas, [Delta::Text("I can't.".into())]);
+        assert_eq!((reply.text.as_str(), reply.ending), ("I can't.", FinishReason::Refused));
+        assert_eq!(deltas, [ReplyDelta::Text("I can't.".into())]);
         let part = r#"{"choices":[{"delta":{"content":[{"type":"refusal","refusal":"No."}]},"finish_reason":"stop"}]}"#;
         let (reply, _) = build(&[part]).unwrap();
-        assert_eq!((reply.text.as_str(), reply.ending), ("No.", Ending::Refused));
+        assert_eq!((reply.text.as_str(), reply.ending), ("No.", FinishReason::Refused));
     }
 
     #[test]
@@ -388,7 +393,7 @@ mod tests {
             &calls(r#"{"index":0,"function":{"thought_signature":"T"}}"#),
         ])
         .unwrap();
-        assert_eq!(deltas, [Delta::Reasoning("I see".into())]);
+        assert_eq!(deltas, [ReplyDelta::Reasoning("I see".into())]);
         assert_eq!(reply.opaque.as_deref(), Some(r#"{"reasoning_content":"I see"}"#));
         let call = r#"{"extra_content":{"google":{"thought_signature":"S/=="}},"function":{"thought_signature":"T"}}"#;
         assert_eq!(reply.tool_calls[0].opaque.as_deref(), Some(call));

@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 
 use super::{
     adapt,
-    chunk::{Fields, fields},
-    dialect::{Dialect, Sent},
+    chunk::{RawFields, fields},
+    dialect::{Dialect, RequestParts},
     normal,
 };
 
@@ -108,9 +108,9 @@ pub(super) fn body(request: &ChatRequest, dialect: Dialect) -> Bytes {
 }
 
 /// Returns the parts of a request that a refusal may name.
-pub(super) fn sent(request: &ChatRequest) -> Sent {
+pub(super) fn sent(request: &ChatRequest) -> RequestParts {
     let names = |opaque: Option<&String>| {
-        let mut given = Given::of(opaque);
+        let mut given = ReturnedFields::of(opaque);
         let function = given.take_function();
         given.0.into_iter().chain(function.0).map(|(name, _)| name.to_lowercase()).collect::<Vec<_>>()
     };
@@ -125,7 +125,7 @@ pub(super) fn sent(request: &ChatRequest) -> Sent {
     }
     given_back.sort_unstable();
     given_back.dedup();
-    Sent { given_back, has_tools: has_calls || !request.tools.is_empty(), has_calls }
+    RequestParts { given_back, has_tools: has_calls || !request.tools.is_empty(), has_calls }
 }
 
 #[derive(Serialize)]
@@ -160,27 +160,27 @@ struct WireMessage<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_call_id: Option<&'a str>,
     #[serde(flatten)]
-    opaque: Given<'a>,
+    opaque: ReturnedFields<'a>,
 }
 
 /// Fields that are given back as they came.
 #[derive(Default)]
-struct Given<'a>(Fields<'a>);
+struct ReturnedFields<'a>(RawFields<'a>);
 
-impl<'a> Given<'a> {
+impl<'a> ReturnedFields<'a> {
     fn of(opaque: Option<&'a String>) -> Self {
         let raw = opaque.and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
         Self(raw.map(fields).unwrap_or_default())
     }
 
     /// Removes and returns the fields that belong into the function.
-    fn take_function(&mut self) -> Given<'a> {
+    fn take_function(&mut self) -> ReturnedFields<'a> {
         let at = self.0.iter().position(|(name, _)| name == "function");
-        Given(at.map(|at| fields(self.0.remove(at).1)).unwrap_or_default())
+        ReturnedFields(at.map(|at| fields(self.0.remove(at).1)).unwrap_or_default())
     }
 }
 
-impl Serialize for Given<'_> {
+impl Serialize for ReturnedFields<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (name, value) in &self.0 {
@@ -210,7 +210,7 @@ struct WireCall<'a> {
     r#type: &'static str,
     function: WireCallFunction<'a>,
     #[serde(flatten)]
-    opaque: Given<'a>,
+    opaque: ReturnedFields<'a>,
 }
 
 #[derive(Serialize)]
@@ -218,7 +218,7 @@ struct WireCallFunction<'a> {
     name: &'a str,
     arguments: &'a str,
     #[serde(flatten)]
-    opaque: Given<'a>,
+    opaque: ReturnedFields<'a>,
 }
 
 #[derive(Serialize)]
@@ -242,7 +242,7 @@ fn wire_message(message: &ChatMessage) -> WireMessage<'_> {
         content: Some(content),
         tool_calls: Vec::new(),
         tool_call_id: None,
-        opaque: Given::default(),
+        opaque: ReturnedFields::default(),
     };
     let plain = |role, text| with(role, Content::Text(text));
     match message {
@@ -252,7 +252,7 @@ fn wire_message(message: &ChatMessage) -> WireMessage<'_> {
         ChatMessage::Assistant { text, tool_calls, opaque } => WireMessage {
             content: (!text.is_empty() || tool_calls.is_empty()).then_some(Content::Text(text)),
             tool_calls: tool_calls.iter().map(wire_call).collect(),
-            opaque: Given::of(opaque.as_ref()),
+            opaque: ReturnedFields::of(opaque.as_ref()),
             ..plain("assistant", text)
         },
         ChatMessage::Tool { call_id, content } => WireMessage { tool_call_id: Some(call_id), ..plain("tool", content) },
@@ -266,7 +266,7 @@ fn parts<'a>(text: &'a str, images: &'a [ImageUrl]) -> Vec<Part<'a>> {
 }
 
 fn wire_call(call: &ToolCall) -> WireCall<'_> {
-    let mut opaque = Given::of(call.opaque.as_ref());
+    let mut opaque = ReturnedFields::of(call.opaque.as_ref());
     let function = WireCallFunction { name: &call.name, arguments: &call.arguments, opaque: opaque.take_function() };
     WireCall { id: &call.id, r#type: "function", function, opaque }
 }

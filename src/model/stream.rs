@@ -8,11 +8,11 @@
 //!
 //! `spec/guide/providers.md` decides the cases in which gateways differ.
 
-use super::chunk::Chunk;
+use super::chunk::CompletionChunk;
 use super::error::{ModelError, excerpt, transport_detail};
 use super::gateway::Timeouts;
-use super::mend;
-use super::reply::{Delta, ModelReply, ReplyBuilder};
+use super::json_repair;
+use super::reply::{ModelReply, ReplyBuilder, ReplyDelta};
 use super::sse::{SseEvent, SseSplitter};
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -38,7 +38,7 @@ pub struct ChatStream {
     form: Form,
     builder: ReplyBuilder,
     /// Parsed, but not yet given to the caller.
-    deltas: Vec<Delta>,
+    deltas: Vec<ReplyDelta>,
     end: Option<Result<(), ModelError>>,
     idle: Duration,
     deadline: Instant,
@@ -71,7 +71,7 @@ impl ChatStream {
 
     /// Returns the next deltas: everything that has already arrived, with neighbouring deltas of one kind merged,
     /// without any timer. `None` after the end of a complete reply.
-    pub async fn next(&mut self) -> Result<Option<Vec<Delta>>, ModelError> {
+    pub async fn next(&mut self) -> Result<Option<Vec<ReplyDelta>>, ModelError> {
         while self.end.is_none() && self.deltas.is_empty() {
             let received = self.receive().await;
             self.take(received);
@@ -230,7 +230,7 @@ impl ChatStream {
 
     fn batch_bytes(&self) -> usize {
         let sizes = self.deltas.iter().map(|delta| match delta {
-            Delta::Text(text) | Delta::Reasoning(text) => text.len(),
+            ReplyDelta::Text(text) | ReplyDelta::Reasoning(text) => text.len(),
         });
         sizes.sum()
     }
@@ -259,7 +259,11 @@ enum End {
 }
 
 /// Takes one event; true for the end marker.
-fn take_event(builder: &mut ReplyBuilder, deltas: &mut Vec<Delta>, event: SseEvent<'_>) -> Result<bool, ModelError> {
+fn take_event(
+    builder: &mut ReplyBuilder,
+    deltas: &mut Vec<ReplyDelta>,
+    event: SseEvent<'_>,
+) -> Result<bool, ModelError> {
     let mut data = event.data.strip_prefix(BYTE_ORDER_MARK).unwrap_or(event.data).trim_ascii();
     // Some proxies wrap events in events.
     while let Some(inner) = data.strip_prefix(b"data:") {
@@ -270,7 +274,7 @@ fn take_event(builder: &mut ReplyBuilder, deltas: &mut Vec<Delta>, event: SseEve
     }
     let Err(error) = take_json(builder, deltas, data) else { return Ok(false) };
     let ModelError::NotTheApi { .. } = error else { return Err(error) };
-    if let Some(values) = mend::values(data).filter(|values| values[0].starts_with(b"{")) {
+    if let Some(values) = json_repair::values(data).filter(|values| values[0].starts_with(b"{")) {
         return take_each(builder, deltas, values, event);
     }
     // Chunks without an empty line between them come as one event.
@@ -297,7 +301,7 @@ fn take_event(builder: &mut ReplyBuilder, deltas: &mut Vec<Delta>, event: SseEve
 /// Takes values that came together; true where the end marker is among them.
 fn take_each(
     builder: &mut ReplyBuilder,
-    deltas: &mut Vec<Delta>,
+    deltas: &mut Vec<ReplyDelta>,
     values: Vec<&[u8]>,
     event: SseEvent<'_>,
 ) -> Result<bool, ModelError> {
@@ -310,26 +314,26 @@ fn take_each(
 }
 
 /// Takes a body that is JSON: one completion, which its end marks as whole, or chunks one after the other.
-fn take_whole(builder: &mut ReplyBuilder, deltas: &mut Vec<Delta>, json: &[u8]) -> Result<bool, ModelError> {
+fn take_whole(builder: &mut ReplyBuilder, deltas: &mut Vec<ReplyDelta>, json: &[u8]) -> Result<bool, ModelError> {
     let Err(error) = take_json(builder, deltas, json) else { return Ok(true) };
     let ModelError::NotTheApi { .. } = error else { return Err(error) };
-    match mend::values(json) {
+    match json_repair::values(json) {
         Some(values) => take_each(builder, deltas, values, SseEvent { kind: b"", data: json }),
         None => Err(error),
     }
 }
 
 /// Takes the JSON text of a chunk, or of a whole completion.
-fn take_json(builder: &mut ReplyBuilder, deltas: &mut Vec<Delta>, json: &[u8]) -> Result<(), ModelError> {
+fn take_json(builder: &mut ReplyBuilder, deltas: &mut Vec<ReplyDelta>, json: &[u8]) -> Result<(), ModelError> {
     let not_the_api = |error| ModelError::NotTheApi { detail: format!("{error}, in: {}", excerpt(json)) };
-    let error = match Chunk::parse(json) {
+    let error = match CompletionChunk::parse(json) {
         Ok(chunk) => return builder.take(&chunk, deltas),
         Err(error) => not_the_api(error),
     };
     // Parsed again, after the defects are mended.
     let text = String::from_utf8_lossy(json);
-    let mended = mend::mended(text.as_bytes());
-    match Chunk::parse(mended.as_deref().unwrap_or(text.as_bytes())) {
+    let mended = json_repair::mended(text.as_bytes());
+    match CompletionChunk::parse(mended.as_deref().unwrap_or(text.as_bytes())) {
         Ok(chunk) => builder.take(&chunk, deltas),
         Err(_) => Err(error),
     }

@@ -119,7 +119,7 @@ fn request() -> ChatRequest {
     }
 }
 
-async fn ask_with(server: &Server, timeouts: Timeouts) -> Result<(ModelReply, Vec<Delta>), ModelError> {
+async fn ask_with(server: &Server, timeouts: Timeouts) -> Result<(ModelReply, Vec<ReplyDelta>), ModelError> {
     let gateway = Gateway::with_timeouts(&server.base_url, Some("secret".into()), timeouts);
     let mut stream = gateway.unwrap().chat(&request()).await?;
     let mut all = Vec::new();
@@ -130,13 +130,13 @@ async fn ask_with(server: &Server, timeouts: Timeouts) -> Result<(ModelReply, Ve
     Ok((stream.into_reply(), all))
 }
 
-async fn ask(server: &Server) -> Result<(ModelReply, Vec<Delta>), ModelError> {
+async fn ask(server: &Server) -> Result<(ModelReply, Vec<ReplyDelta>), ModelError> {
     ask_with(server, quick()).await
 }
 
-fn texts(deltas: &[Delta]) -> String {
+fn texts(deltas: &[ReplyDelta]) -> String {
     let texts = deltas.iter().map(|delta| match delta {
-        Delta::Text(text) | Delta::Reasoning(text) => text.as_str(),
+        ReplyDelta::Text(text) | ReplyDelta::Reasoning(text) => text.as_str(),
     });
     texts.collect()
 }
@@ -158,7 +158,7 @@ async fn a_reply_arrives_whole_across_packet_boundaries() {
     assert_eq!(reply.text, "gr\u{fc}n\u{1f980}");
     assert_eq!(texts(&deltas), reply.text);
     assert_eq!(reply.finish_reason.as_deref(), Some("stop"));
-    assert_eq!(reply.usage, Some(Usage { prompt_tokens: 5, completion_tokens: 2, cost_usd: Some(0.002) }));
+    assert_eq!(reply.usage, Some(TokenUsage { prompt_tokens: 5, completion_tokens: 2, cost_usd: Some(0.002) }));
     let requests = server.requests.lock().unwrap();
     let (head, body) = requests[0].split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"));
@@ -171,7 +171,7 @@ async fn a_reply_arrives_whole_across_packet_boundaries() {
 async fn tokens_of_one_packet_are_returned_together() {
     let server = serve(vec![stream(&[&token("ha"), &token("ha"), FINISH, DONE].concat())]).await;
     let (_, deltas) = ask(&server).await.unwrap();
-    assert_eq!(deltas, [Delta::Text("haha".into())]);
+    assert_eq!(deltas, [ReplyDelta::Text("haha".into())]);
 }
 
 #[tokio::test]
@@ -343,7 +343,7 @@ async fn after_a_finish_reason_any_end_of_stream_is_accepted() {
         for breaks in [false, true] {
             let server = serve(vec![chunked([&ended, end].concat().as_bytes(), 4096, breaks)]).await;
             let reply = ask(&server).await.unwrap().0;
-            assert_eq!((reply.text.as_str(), reply.ending), ("hi", Ending::Whole), "{end}");
+            assert_eq!((reply.text.as_str(), reply.ending), ("hi", FinishReason::Whole), "{end}");
         }
     }
     let idle = Timeouts { idle: Duration::from_millis(50), ..quick() };
@@ -380,7 +380,7 @@ async fn a_content_filter_is_told_from_other_refusals() {
 async fn an_end_marker_ends_a_reply_without_a_finish_reason() {
     let server = serve(vec![stream(&[&token("hi"), DONE].concat())]).await;
     let reply = ask(&server).await.unwrap().0;
-    assert_eq!((reply.text.as_str(), reply.ending, reply.finish_reason), ("hi", Ending::Unmarked, None));
+    assert_eq!((reply.text.as_str(), reply.ending, reply.finish_reason), ("hi", FinishReason::Unmarked, None));
 }
 
 #[tokio::test]
@@ -418,7 +418,7 @@ async fn deltas_before_an_error_are_returned_first() {
         let gateway = Gateway::with_timeouts(&server.base_url, None, quick()).unwrap();
         let mut stream = gateway.chat(&request()).await.unwrap();
         let first = stream.next().await.unwrap().unwrap();
-        assert_eq!(first, [Delta::Text("hi".into())]);
+        assert_eq!(first, [ReplyDelta::Text("hi".into())]);
         for _ in 0..2 {
             match stream.next().await.unwrap_err() {
                 ModelError::NotTheApi { .. } => assert!(not_the_api),

@@ -12,21 +12,21 @@ use crate::{
     domain::interaction::Contact,
     limits,
     log::{AppendError, nats::NatsLog},
-    subjects::{self, Codes},
+    subjects::{self, OtpCounter},
 };
 
 const HOUR_SECS: i64 = 3_600;
 
 /// The configured limits beyond the fixed ones.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Allowance {
+pub struct OtpAllowance {
     /// Passwords an hour on behalf of one group of addresses, and of an organisation.
     pub address: u64,
     pub org: PerOrg,
 }
 
 /// The party on behalf of which a password is sent.
-pub struct Asker<'a> {
+pub struct OtpRequester<'a> {
     pub org: &'a str,
     pub session: Uuid,
     /// The group of addresses of its client, where it is known.
@@ -35,7 +35,7 @@ pub struct Asker<'a> {
 
 /// The reason why no password may be sent now.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub enum AllowanceRefusal {
     #[error("too many passwords; the next one may be sent in {0} s")]
     TooMany(u64),
     #[error("{0}")]
@@ -43,42 +43,55 @@ pub enum Refused {
 }
 
 /// Counts a password before it is sent, and refuses it beyond the limits.
-pub async fn take(log: &NatsLog, allowance: &Allowance, asker: &Asker<'_>, contact: &Contact) -> Result<(), Refused> {
+pub async fn take(
+    log: &NatsLog,
+    allowance: &OtpAllowance,
+    asker: &OtpRequester<'_>,
+    contact: &Contact,
+) -> Result<(), AllowanceRefusal> {
     let now = Utc::now();
     // All spellings of an address are one mailbox.
     let one = |address: &String| address.trim().to_lowercase();
     let addresses: Vec<String> = [&contact.email, &contact.phone].into_iter().flatten().map(one).collect();
-    count(log, Codes::Session(asker.session), limits::CODES_SESSION_MAX, HOUR_SECS, now).await?;
+    count(log, OtpCounter::Session(asker.session), limits::CODES_SESSION_MAX, HOUR_SECS, now).await?;
     if let Some(source) = asker.source {
-        count(log, Codes::Source(source), allowance.address, HOUR_SECS, now).await?;
+        count(log, OtpCounter::Source(source), allowance.address, HOUR_SECS, now).await?;
     }
     for address in &addresses {
-        let pair = Codes::Pair(asker.source.unwrap_or_default(), address);
+        let pair = OtpCounter::Pair(asker.source.unwrap_or_default(), address);
         count(log, pair, limits::CODES_PAIR_MAX, HOUR_SECS, now).await?;
     }
     for address in &addresses {
-        count(log, Codes::Contact(address), limits::CODES_CONTACT_MAX, limits::CODES_CONTACT_SECS, now).await?;
+        count(log, OtpCounter::Contact(address), limits::CODES_CONTACT_MAX, limits::CODES_CONTACT_SECS, now).await?;
     }
     // Last, so that a password refused for another reason uses up nothing of it.
     if let Some(max) = allowance.org.of(asker.org) {
-        count(log, Codes::Org(asker.org), max, HOUR_SECS, now).await?;
+        count(log, OtpCounter::Org(asker.org), max, HOUR_SECS, now).await?;
     }
     Ok(())
 }
 
 /// Counts one try to enter a challenge's password. Returns false if there were too many.
 pub async fn try_once(log: &NatsLog, challenge: Uuid) -> Result<bool, AppendError> {
-    let subject = subjects::count_codes(Codes::Tries(challenge), 0);
+    let subject = subjects::count_codes(OtpCounter::Tries(challenge), 0);
     let count = log.count(&subject, 1, &Uuid::new_v4().simple().to_string()).await?;
     // An unknown count has been counted once before: its answer was lost.
     Ok(count.is_none_or(|count| count <= limits::CODE_TRIES_MAX as i64))
 }
 
-async fn count(log: &NatsLog, codes: Codes<'_>, max: u64, secs: i64, now: DateTime<Utc>) -> Result<(), Refused> {
+async fn count(
+    log: &NatsLog,
+    codes: OtpCounter<'_>,
+    max: u64,
+    secs: i64,
+    now: DateTime<Utc>,
+) -> Result<(), AllowanceRefusal> {
     let subject = subjects::count_codes(codes, now.timestamp().div_euclid(secs));
     let count = log.count(&subject, 1, &Uuid::new_v4().simple().to_string()).await?;
     match count {
-        Some(count) if count > max as i64 => Err(Refused::TooMany((secs - now.timestamp().rem_euclid(secs)) as u64)),
+        Some(count) if count > max as i64 => {
+            Err(AllowanceRefusal::TooMany((secs - now.timestamp().rem_euclid(secs)) as u64))
+        }
         _ => Ok(()),
     }
 }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    calls::{Call, CallError, Caller},
+    calls::{CallError, ServiceCall, ServiceCaller},
     domain::{
         event::{OtpChannel, OtpPurpose},
         interaction::Contact,
@@ -28,7 +28,7 @@ use crate::{
 
 /// The reason why the service did not serve a request.
 #[derive(Debug, thiserror::Error)]
-pub enum OtpError {
+pub enum OtpServiceError {
     /// The host provides no service.
     #[error("no one-time password service is available")]
     NoService,
@@ -43,7 +43,7 @@ pub enum OtpError {
 /// The service's verdict on a password.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Verdict {
+pub struct OtpVerdict {
     pub verified: bool,
     #[serde(default)]
     pub attempts_remaining: u32,
@@ -99,13 +99,13 @@ pub fn channels(contact: &Contact) -> Vec<OtpChannel> {
 }
 
 async fn ask<T: for<'a> Deserialize<'a>>(
-    caller: &Caller,
+    caller: &ServiceCaller,
     org: &str,
     verb: &str,
     question: &impl Serialize,
-) -> Result<T, OtpError> {
+) -> Result<T, OtpServiceError> {
     let payload = serde_json::to_vec(question).expect("questions are maps with string keys");
-    let call = Call {
+    let call = ServiceCall {
         subject: subjects::otp(org, verb),
         headers: vec![
             ("Turnstream-Call-Id", Uuid::new_v4().to_string()),
@@ -116,14 +116,14 @@ async fn ask<T: for<'a> Deserialize<'a>>(
     };
     let reply = match caller.call(call).await {
         Ok(reply) => reply,
-        Err(CallError::NoService) => return Err(OtpError::NoService),
-        Err(error) if error.is_not_sent() => return Err(OtpError::Refused(error.to_string())),
-        Err(error) => return Err(OtpError::Failed(error.to_string())),
+        Err(CallError::NoService) => return Err(OtpServiceError::NoService),
+        Err(error) if error.is_not_sent() => return Err(OtpServiceError::Refused(error.to_string())),
+        Err(error) => return Err(OtpServiceError::Failed(error.to_string())),
     };
     if let Some(error) = reply.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error")) {
-        return Err(OtpError::Refused(error.to_string()));
+        return Err(OtpServiceError::Refused(error.to_string()));
     }
     // The service's answer may hold an address, so only the kind of the mistake is told.
     serde_json::from_slice(&reply.payload)
-        .map_err(|error| OtpError::Failed(format!("{:?} in its answer", error.classify())))
+        .map_err(|error| OtpServiceError::Failed(format!("{:?} in its answer", error.classify())))
 }

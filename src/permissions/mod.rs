@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::{
     log::{
-        bus::{Bus, soon},
+        connection::{NatsConnection, soon},
         streams,
     },
     subjects,
@@ -37,7 +37,7 @@ const NEVER: &str = "9007199254740991";
 
 /// The permissions of a role.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Role {
+pub struct NatsRole {
     /// The purpose of the role.
     pub what: String,
     pub publish: Vec<String>,
@@ -51,26 +51,26 @@ pub struct Role {
 }
 
 /// Roles by name.
-pub type Roles = BTreeMap<String, Role>;
+pub type NatsRoles = BTreeMap<String, NatsRole>;
 
 /// Roles that can have one user per organisation.
 const OF_ORGS: [&str; 3] = ["tool_provider", "otp_provider", "retrieve_provider"];
 
 /// Returns the roles of a region.
-pub fn roles(region: &str) -> Roles {
+pub fn roles(region: &str) -> NatsRoles {
     let text = PERMISSIONS.replace("_local", &format!("_{region}")).replace(".local.", &format!(".{region}."));
     serde_json::from_str(&text).expect("the file holds roles; a test reads it")
 }
 
 /// Returns the roles of a region; given organisations, each has its own providers, which serve it alone.
-pub fn roles_of(region: &str, orgs: &[String]) -> Roles {
+pub fn roles_of(region: &str, orgs: &[String]) -> NatsRoles {
     let mut all = roles(region);
     for name in OF_ORGS.iter().filter(|_| !orgs.is_empty()) {
         let Some(role) = all.remove(*name) else { continue };
         for org in orgs {
             let subscribe = role.subscribe.iter().map(|subject| subjects::of_one_org(subject, org)).collect();
             let what = format!("{} Of the organisation {org}.", role.what);
-            all.insert(format!("{name}-{}", subjects::encode_token(org)), Role { what, subscribe, ..role.clone() });
+            all.insert(format!("{name}-{}", subjects::encode_token(org)), NatsRole { what, subscribe, ..role.clone() });
         }
     }
     all
@@ -87,7 +87,7 @@ pub fn server_config(region: &str, orgs: &[String]) -> String {
     )
 }
 
-fn user(name: &str, role: &Role) -> String {
+fn user(name: &str, role: &NatsRole) -> String {
     let permissions = serde_json::json!({
         "publish": { "allow": role.publish }, "subscribe": { "allow": role.subscribe },
         "allow_responses": role.answers,
@@ -106,7 +106,7 @@ fn one_line(text: &str) -> String {
 
 /// The findings of a check.
 #[derive(Debug, Default)]
-pub struct Checked {
+pub struct PermissionReport {
     /// Differences from the role, and reach that is not accepted; empty = the role is as defined.
     pub wrong: Vec<String>,
     /// Accepted reach of the role, with the reasons.
@@ -114,37 +114,42 @@ pub struct Checked {
 }
 
 /// Checks that a connection has exactly the permissions of a role, and computes its reach with them.
-pub async fn check(bus: &Bus, name: &str, region: &str, orgs: &[String]) -> anyhow::Result<Checked> {
+pub async fn check(
+    nats: &NatsConnection,
+    name: &str,
+    region: &str,
+    orgs: &[String],
+) -> anyhow::Result<PermissionReport> {
     let roles = roles_of(region, orgs);
     let role = roles.get(name).ok_or_else(|| anyhow::anyhow!("there is no role `{name}`"))?;
-    let mut checked = Checked::default();
+    let mut checked = PermissionReport::default();
     // A role without the right to query the server is checked by trying.
     if !role.publish.iter().any(|subject| subject == subjects::USER_INFO) {
         let own = tries(&role.publish, &role.subscribe);
-        let refused = not_passed(bus, &own).await?;
+        let refused = not_passed(nats, &own).await?;
         checked.wrong.extend(refused.into_iter().map(|what| format!("the {what}, which the role needs, is refused")));
     } else {
-        let actual = match permissions_of(&bus.client).await {
+        let actual = match permissions_of(&nats.client).await {
             Ok(actual) => actual,
             // A user of another role does not even get replies.
-            Err(error) => return Err(bus.refusals().pop().map_or(error, anyhow::Error::msg)),
+            Err(error) => return Err(nats.refusals().pop().map_or(error, anyhow::Error::msg)),
         };
         let actual = compare(&actual, role, &mut checked.wrong);
         let reached = reach::of(&actual, &roles, &streams::definitions(region, None));
-        for reach::Reach { id, why } in reached {
+        for reach::ReachableSubject { id, why } in reached {
             match role.accepts.get(&id) {
                 Some(reason) => checked.accepted.push(format!("reaches `{id}` ({why}). Accepted: {reason}")),
                 None => checked.wrong.push(format!("reaches `{id}`: {why}")),
             }
         }
     }
-    checked.wrong.extend(refused(bus, role, &roles).await?);
+    checked.wrong.extend(refused(nats, role, &roles).await?);
     Ok(checked)
 }
 
 /// Returns the server's permissions of a user as a role, and reports differences from the wanted ones.
-fn compare(actual: &Value, role: &Role, wrong: &mut Vec<String>) -> Role {
-    let mut found = Role { publish: vec![], subscribe: vec![], ..role.clone() };
+fn compare(actual: &Value, role: &NatsRole, wrong: &mut Vec<String>) -> NatsRole {
+    let mut found = NatsRole { publish: vec![], subscribe: vec![], ..role.clone() };
     let lists = [("publish", &role.publish, &mut found.publish), ("subscribe", &role.subscribe, &mut found.subscribe)];
     for (verb, wanted, found) in lists {
         // A missing list allows everything.
@@ -172,8 +177,8 @@ async fn permissions_of(client: &Client) -> anyhow::Result<Value> {
 /// Tries the permissions of other roles that this role lacks.
 ///
 /// A try has no effect even if the server allows it: a message that would be stored expects a sequence that never exists.
-async fn refused(bus: &Bus, role: &Role, roles: &Roles) -> anyhow::Result<Vec<String>> {
-    let of_others = |pick: fn(&Role) -> &Vec<String>| {
+async fn refused(nats: &NatsConnection, role: &NatsRole, roles: &NatsRoles) -> anyhow::Result<Vec<String>> {
+    let of_others = |pick: fn(&NatsRole) -> &Vec<String>| {
         let all: Vec<String> = roles.values().flat_map(pick).map(|subject| example(subject)).collect();
         let mut foreign: Vec<String> =
             all.into_iter().filter(|subject| !pick(role).iter().any(|own| covers(own, subject))).collect();
@@ -184,68 +189,68 @@ async fn refused(bus: &Bus, role: &Role, roles: &Roles) -> anyhow::Result<Vec<St
     let tries = tries(&of_others(|role| &role.publish), &of_others(|role| &role.subscribe));
     let mut open = Vec::new();
     for some in tries.chunks(TRIES_AT_ONCE) {
-        open.extend(not_refused(bus, some).await?);
+        open.extend(not_refused(nats, some).await?);
     }
     Ok(open.into_iter().map(|what| format!("{what} is not refused")).collect())
 }
 
 /// Returns the tries that the server refuses.
-async fn not_passed(bus: &Bus, tries: &[(Try, String)]) -> anyhow::Result<Vec<String>> {
+async fn not_passed(nats: &NatsConnection, tries: &[(Attempt, String)]) -> anyhow::Result<Vec<String>> {
     let mut refused = Vec::new();
     for some in tries.chunks(TRIES_AT_ONCE) {
-        let passed = not_refused(bus, some).await?;
+        let passed = not_refused(nats, some).await?;
         refused.extend(some.iter().map(words).filter(|what| !passed.contains(what)));
     }
     Ok(refused)
 }
 
 /// Returns a try of each subject.
-fn tries(publish: &[String], subscribe: &[String]) -> Vec<(Try, String)> {
-    let published = publish.iter().map(|subject| (Try::Publish, example(subject)));
-    let subscribed = subscribe.iter().map(|subject| (Try::Subscribe, subject.clone()));
+fn tries(publish: &[String], subscribe: &[String]) -> Vec<(Attempt, String)> {
+    let published = publish.iter().map(|subject| (Attempt::Publish, example(subject)));
+    let subscribed = subscribe.iter().map(|subject| (Attempt::Subscribe, subject.clone()));
     published.chain(subscribed).collect()
 }
 
 /// The kind of a try.
 #[derive(Clone, Copy)]
-enum Try {
+enum Attempt {
     Publish,
     Subscribe,
 }
 
 /// Makes some tries; returns those that the server allows.
-async fn not_refused(bus: &Bus, tries: &[(Try, String)]) -> anyhow::Result<Vec<String>> {
+async fn not_refused(nats: &NatsConnection, tries: &[(Attempt, String)]) -> anyhow::Result<Vec<String>> {
     let mut subscriptions = Vec::new();
     for (what, subject) in tries {
         match what {
-            Try::Publish => {
+            Attempt::Publish => {
                 let mut headers = HeaderMap::new();
                 headers.insert("Nats-Expected-Last-Sequence", NEVER);
-                let sent = soon(bus.client.publish_with_headers(subject.clone(), headers, "".into())).await;
+                let sent = soon(nats.client.publish_with_headers(subject.clone(), headers, "".into())).await;
                 sent.map_err(anyhow::Error::msg)?;
             }
-            Try::Subscribe => {
-                let subscribed = soon(bus.client.subscribe(subject.clone())).await;
+            Attempt::Subscribe => {
+                let subscribed = soon(nats.client.subscribe(subject.clone())).await;
                 subscriptions.push(subscribed.map_err(anyhow::Error::msg)?);
             }
         }
     }
-    soon(bus.client.flush()).await.map_err(anyhow::Error::msg)?;
+    soon(nats.client.flush()).await.map_err(anyhow::Error::msg)?;
     let mut open: Vec<String> = tries.iter().map(words).collect();
     let begun = Instant::now();
     while !open.is_empty() && begun.elapsed() < Duration::from_millis(COMPLAINTS_MS) {
         tokio::time::sleep(Duration::from_millis(5)).await;
-        let refusals: Vec<String> = bus.refusals().iter().map(|refusal| refusal.to_lowercase()).collect();
+        let refusals: Vec<String> = nats.refusals().iter().map(|refusal| refusal.to_lowercase()).collect();
         open.retain(|refusal| !refusals.iter().any(|said| said.contains(refusal)));
     }
     Ok(open)
 }
 
 /// Returns a try in the words of the server's refusal.
-fn words((what, subject): &(Try, String)) -> String {
+fn words((what, subject): &(Attempt, String)) -> String {
     match what {
-        Try::Publish => format!("publish to \"{}\"", subject.to_lowercase()),
-        Try::Subscribe => format!("subscription to \"{}\"", subject.to_lowercase()),
+        Attempt::Publish => format!("publish to \"{}\"", subject.to_lowercase()),
+        Attempt::Subscribe => format!("subscription to \"{}\"", subject.to_lowercase()),
     }
 }
 

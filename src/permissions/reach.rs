@@ -8,12 +8,12 @@
 
 use serde_json::Value;
 
-use super::{Role, Roles, overlaps};
-use crate::{log::streams::Definition, subjects};
+use super::{NatsRole, NatsRoles, overlaps};
+use crate::{log::streams::StreamDefinition, subjects};
 
 /// One item of a role's reach.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Reach {
+pub struct ReachableSubject {
     /// The item's key in `accepts`: `consumer on CHAT_local`.
     pub id: String,
     pub why: &'static str,
@@ -48,7 +48,7 @@ const ANSWERS: &str = "the role may answer on any reply subject of a request";
 const EVERYTHING: &str = "all of JetStream's administration";
 
 /// Returns the reach of a role beside the subjects that it may name, ordered by id.
-pub fn of(role: &Role, roles: &Roles, streams: &[Definition]) -> Vec<Reach> {
+pub fn of(role: &NatsRole, roles: &NatsRoles, streams: &[StreamDefinition]) -> Vec<ReachableSubject> {
     let may = |subject: &str| role.publish.iter().any(|allowed| overlaps(allowed, subject));
     if role.publish.iter().any(|allowed| allowed == subjects::STREAMS_ALL) {
         return vec![reach("everything".into(), EVERYTHING)];
@@ -92,16 +92,16 @@ pub fn of(role: &Role, roles: &Roles, streams: &[Definition]) -> Vec<Reach> {
 }
 
 /// Returns the reach of a role that is not accepted.
-pub fn open(role: &Role, roles: &Roles, streams: &[Definition]) -> Vec<Reach> {
+pub fn open(role: &NatsRole, roles: &NatsRoles, streams: &[StreamDefinition]) -> Vec<ReachableSubject> {
     of(role, roles, streams).into_iter().filter(|reach| !role.accepts.contains_key(&reach.id)).collect()
 }
 
-fn reach(id: String, why: &'static str) -> Reach {
-    Reach { id, why }
+fn reach(id: String, why: &'static str) -> ReachableSubject {
+    ReachableSubject { id, why }
 }
 
 /// Returns the subjects of a stream.
-fn taken(definition: &Definition) -> impl Iterator<Item = &str> {
+fn taken(definition: &StreamDefinition) -> impl Iterator<Item = &str> {
     definition.config.get("subjects").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
@@ -113,7 +113,7 @@ mod tests {
     /// The permissions before reach was checked.
     const BEFORE: &str = include_str!("../../tests/data/permissions.before.json");
 
-    fn ids(found: Vec<Reach>) -> Vec<String> {
+    fn ids(found: Vec<ReachableSubject>) -> Vec<String> {
         found.into_iter().map(|reach| reach.id).collect()
     }
 
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn known_open_paths_are_found() {
-        let roles: Roles = serde_json::from_str(BEFORE).unwrap();
+        let roles: NatsRoles = serde_json::from_str(BEFORE).unwrap();
         let mut streams = streams::definitions("local", None);
         for definition in &mut streams {
             if definition.stream.starts_with("KV_") || definition.stream.starts_with("OBJ_") {

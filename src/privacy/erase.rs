@@ -8,27 +8,27 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    ledger::{Deed, Entry, Extent, Ledger, LedgerError},
+    ledger::{ErasureExtent, Ledger, LedgerAction, LedgerEntry, LedgerError},
     person::Person,
 };
 use crate::{
     audit::{
-        scan::Scan,
-        walk::{self, Bounds, Whole},
+        chain_reader::{self, ReadBounds, WholeConversation},
+        stream_reader::StreamReader,
     },
     domain::{
-        Event, Recorded,
+        Event, RecordedEvent,
         event::{TurnCancelled, TurnCompleted, TurnFailed},
     },
+    encryption::EncryptedPayload,
     ids, limits,
-    lists::keep::forget,
+    lists::indexer::forget,
     live::replay::LIVE,
     log::{
-        AppendError, ReadError, Via,
-        keys::class_of,
+        AppendError, ReadError, ReadFrom,
+        key_store::class_of,
         nats::{CHAT, NatsLog, RawMessage},
     },
-    sealing::Sealed,
     subjects::{self, ConversationKey},
 };
 
@@ -37,7 +37,7 @@ pub const RETENTION: &str = "retention";
 
 /// The content of some conversations.
 #[derive(Default)]
-pub struct Found {
+pub struct ErasureFindings {
     pub people: BTreeMap<Uuid, BTreeSet<Person>>,
     /// The log keys of the conversations.
     pub keys: BTreeMap<Uuid, ConversationKey>,
@@ -54,17 +54,17 @@ pub struct Found {
 }
 
 /// The conversations to erase, and the reason.
-pub struct Order {
+pub struct ErasureOrder {
     pub person: Option<Person>,
     pub conversations: BTreeSet<Uuid>,
-    pub extent: Extent,
+    pub extent: ErasureExtent,
     pub reason: String,
     pub by: String,
 }
 
 /// The result of an erasure.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Erased {
+pub struct ErasureReport {
     pub conversations: u64,
     pub keys: u64,
     pub clear_events: u64,
@@ -72,7 +72,7 @@ pub struct Erased {
     pub failed: BTreeMap<Uuid, String>,
 }
 
-impl Erased {
+impl ErasureReport {
     fn add(&mut self, more: Self) {
         self.conversations += more.conversations;
         self.keys += more.keys;
@@ -81,12 +81,12 @@ impl Erased {
     }
 }
 
-impl Found {
+impl ErasureFindings {
     /// Reads all conversations of a region; `progress` gets the sequence that was read last.
     pub async fn in_region(log: &NatsLog, region: &str, progress: impl Fn(u64)) -> Result<Self, ReadError> {
-        let mut scan = Scan::new(log.clone(), region, None);
+        let mut stream_reader = StreamReader::new(log.clone(), region, None);
         let mut found = Self::default();
-        while let Some(message) = scan.next().await? {
+        while let Some(message) = stream_reader.next().await? {
             let seq = message.seq;
             found.take(log, message).await?;
             progress(seq);
@@ -97,12 +97,12 @@ impl Found {
     /// Reads a conversation; the result is empty if it does not exist.
     pub async fn in_conversation(log: &NatsLog, region: &str, conversation: Uuid) -> Result<Self, ReadError> {
         let (stream, events) = (subjects::stream_name(CHAT, region), subjects::events_of(region, Some(conversation)));
-        let last = log.get(&stream, &json!({ "last_by_subj": events }), Via::Leader).await?;
+        let last = log.get(&stream, &json!({ "last_by_subj": events }), ReadFrom::Leader).await?;
         let Some(key) = last.and_then(|last| ConversationKey::parse_event(&last.subject)) else {
             return Ok(Self::default());
         };
         let mut found = Self::default();
-        if let Whole::Read(messages) = walk::whole(log, &key, Bounds::NONE).await? {
+        if let WholeConversation::Read(messages) = chain_reader::whole(log, &key, ReadBounds::NONE).await? {
             for message in messages {
                 found.take(log, message).await?;
             }
@@ -112,14 +112,14 @@ impl Found {
 
     async fn take(&mut self, log: &NatsLog, message: RawMessage) -> Result<(), ReadError> {
         let Some(key) = ConversationKey::parse_event(&message.subject) else { return Ok(()) };
-        let (id, is_sealed) = (key.conversation, Sealed::parse(&message.payload).is_some());
+        let (id, is_encrypted) = (key.conversation, EncryptedPayload::parse(&message.payload).is_some());
         let last_at = self.last_at.entry(id).or_insert(message.stored_at);
         *last_at = message.stored_at.max(*last_at);
         self.keys.entry(id).or_insert(key);
         let recorded = match log.decode(message).await {
             Ok(stored) => stored.recorded,
             // An undecryptable event does not stop the erasure of other conversations.
-            Err(error @ (ReadError::Sealed(_) | ReadError::NoKey(_))) => {
+            Err(error @ (ReadError::Encrypted(_) | ReadError::NoKey(_))) => {
                 self.closed.entry(id).or_insert(error.to_string());
                 return Ok(());
             }
@@ -131,12 +131,12 @@ impl Found {
         // An unreadable event may hold any content.
         if class_of(event).is_some() || matches!(event, Event::Unreadable(_)) {
             self.readable.insert(id);
-            *self.clear_events.entry(id).or_default() += u64::from(!is_sealed);
+            *self.clear_events.entry(id).or_default() += u64::from(!is_encrypted);
         }
         Ok(())
     }
 
-    fn follow_turn(&mut self, id: Uuid, recorded: &Recorded) {
+    fn follow_turn(&mut self, id: Uuid, recorded: &RecordedEvent) {
         if recorded.event.is_void_at(recorded.stored_at) {
             return;
         }
@@ -175,36 +175,36 @@ impl Found {
 pub async fn erase(
     log: &NatsLog,
     ledger: &mut Ledger,
-    found: &Found,
-    order: &Order,
+    found: &ErasureFindings,
+    order: &ErasureOrder,
     progress: impl Fn(),
-) -> Result<Erased, LedgerError> {
-    let mut done = Erased::default();
+) -> Result<ErasureReport, LedgerError> {
+    let mut done = ErasureReport::default();
     // One hold fails the whole order, before any key is destroyed.
     ledger.refuse_held(&order.conversations, &found.people)?;
     let all: Vec<Uuid> = order.conversations.iter().copied().collect();
     for conversations in all.chunks(limits::ERASE_BATCH) {
-        let Order { person, extent, reason, by, .. } = order;
+        let ErasureOrder { person, extent, reason, by, .. } = order;
         let erasure = ids::new_random();
         let part: BTreeSet<Uuid> = conversations.iter().copied().collect();
-        let deed = Deed::EraseRequested {
+        let deed = LedgerAction::EraseRequested {
             erasure,
             person: person.clone(),
             conversations: part.clone(),
             extent: *extent,
             reason: reason.clone(),
         };
-        ledger.add(Entry { at: Utc::now(), by: by.clone(), deed }, &found.people).await?;
+        ledger.add(LedgerEntry { at: Utc::now(), by: by.clone(), deed }, &found.people).await?;
         let (person, reason) = (person.clone(), reason.clone());
         let requested =
-            Requested { erasure, person, conversations: part, extent: *extent, reason, by: by.clone(), keys: 0 };
+            PendingErasure { erasure, person, conversations: part, extent: *extent, reason, by: by.clone(), keys: 0 };
         done.add(requested.carry_out(log, ledger, found, BTreeMap::new(), &progress).await?);
     }
     Ok(done)
 }
 
 /// Decides whether retention may still erase a conversation.
-pub type StillDue<'a> = &'a (dyn Fn(Uuid, Extent, &Found) -> bool + Sync);
+pub type StillDue<'a> = &'a (dyn Fn(Uuid, ErasureExtent, &ErasureFindings) -> bool + Sync);
 
 /// Completes open erasures: their process died, or a part could not be carried out.
 ///
@@ -215,18 +215,18 @@ pub async fn complete_open(
     ledger: &mut Ledger,
     region: &str,
     still_due: Option<StillDue<'_>>,
-) -> Result<Erased, LedgerError> {
-    let mut done = Erased::default();
-    for Entry { by, deed, .. } in ledger.open() {
-        let Deed::EraseRequested { erasure, person, conversations, extent, reason } = deed else { continue };
+) -> Result<ErasureReport, LedgerError> {
+    let mut done = ErasureReport::default();
+    for LedgerEntry { by, deed, .. } in ledger.open() {
+        let LedgerAction::EraseRequested { erasure, person, conversations, extent, reason } = deed else { continue };
         let is_retention = by == RETENTION;
         if is_retention && still_due.is_none() {
             continue;
         }
-        let (mut found, mut keys, mut failed, mut kept) = (Found::default(), 0, BTreeMap::new(), Vec::new());
+        let (mut found, mut keys, mut failed, mut kept) = (ErasureFindings::default(), 0, BTreeMap::new(), Vec::new());
         for id in &conversations {
             // A readable conversation still has its key, and its people are known.
-            if let Ok(now) = Found::in_conversation(log, region, *id).await {
+            if let Ok(now) = ErasureFindings::in_conversation(log, region, *id).await {
                 let is_held = ledger.hold_on(*id, now.people.get(id)).is_some();
                 let is_over =
                     is_retention && now.readable.contains(id) && still_due.is_some_and(|due| !due(*id, extent, &now));
@@ -242,7 +242,7 @@ pub async fn complete_open(
             let one = match destroyed {
                 Ok(destroyed) => {
                     keys += destroyed;
-                    Found::in_conversation(log, region, *id).await.map_err(|error| error.to_string())
+                    ErasureFindings::in_conversation(log, region, *id).await.map_err(|error| error.to_string())
                 }
                 Err(cause) => Err(cause),
             };
@@ -251,7 +251,7 @@ pub async fn complete_open(
                 Err(cause) => drop(failed.insert(*id, cause)),
             }
         }
-        let requested = Requested { erasure, person, conversations, extent, reason, by, keys };
+        let requested = PendingErasure { erasure, person, conversations, extent, reason, by, keys };
         let mut completed = requested.carry_out(log, ledger, &found, failed, &|| {}).await?;
         completed.failed.retain(|id, _| !kept.contains(id));
         done.add(completed);
@@ -260,18 +260,18 @@ pub async fn complete_open(
 }
 
 /// An erasure in the ledger.
-struct Requested {
+struct PendingErasure {
     erasure: Uuid,
     person: Option<Person>,
     conversations: BTreeSet<Uuid>,
-    extent: Extent,
+    extent: ErasureExtent,
     reason: String,
     by: String,
     /// Number of keys destroyed already.
     keys: u64,
 }
 
-impl Requested {
+impl PendingErasure {
     /// Erases the conversations except those in `failed`.
     ///
     /// Failures stay in the ledger as an erasure of their own, so they don't delay the completion of the others.
@@ -279,10 +279,10 @@ impl Requested {
         self,
         log: &NatsLog,
         ledger: &mut Ledger,
-        found: &Found,
+        found: &ErasureFindings,
         mut failed: BTreeMap<Uuid, String>,
         progress: &impl Fn(),
-    ) -> Result<Erased, LedgerError> {
+    ) -> Result<ErasureReport, LedgerError> {
         let Self { erasure, person, mut conversations, extent, reason, by, mut keys } = self;
         let left: Vec<Uuid> = conversations.iter().filter(|id| !failed.contains_key(id)).copied().collect();
         let mut destroyed = stream::iter(left)
@@ -296,23 +296,29 @@ impl Requested {
             progress();
         }
         if failed.len() == conversations.len() {
-            return Ok(Erased { failed, ..Erased::default() });
+            return Ok(ErasureReport { failed, ..ErasureReport::default() });
         }
         if !failed.is_empty() {
             let rest: BTreeSet<Uuid> = failed.keys().copied().collect();
             conversations.retain(|id| !failed.contains_key(id));
-            let deed = Deed::EraseRequested { erasure: ids::new_random(), person, conversations: rest, extent, reason };
-            match ledger.add(Entry { at: Utc::now(), by: by.clone(), deed }, &found.people).await {
+            let deed = LedgerAction::EraseRequested {
+                erasure: ids::new_random(),
+                person,
+                conversations: rest,
+                extent,
+                reason,
+            };
+            match ledger.add(LedgerEntry { at: Utc::now(), by: by.clone(), deed }, &found.people).await {
                 Ok(()) => {}
                 // The whole erasure stays open, and held conversations stay readable, until the hold is lifted.
-                Err(LedgerError::Held { .. }) => return Ok(Erased { failed, keys, ..Erased::default() }),
+                Err(LedgerError::Held { .. }) => return Ok(ErasureReport { failed, keys, ..ErasureReport::default() }),
                 Err(error) => return Err(error),
             }
         }
         let clear_events = conversations.iter().filter_map(|id| found.clear_events.get(id)).sum();
-        let deed = Deed::EraseCompleted { erasure, keys_destroyed: keys, clear_events };
-        ledger.add(Entry { at: Utc::now(), by, deed }, &BTreeMap::new()).await?;
-        Ok(Erased { conversations: conversations.len() as u64, keys, clear_events, failed })
+        let deed = LedgerAction::EraseCompleted { erasure, keys_destroyed: keys, clear_events };
+        ledger.add(LedgerEntry { at: Utc::now(), by, deed }, &BTreeMap::new()).await?;
+        Ok(ErasureReport { conversations: conversations.len() as u64, keys, clear_events, failed })
     }
 }
 
@@ -324,13 +330,13 @@ async fn destroy(
     log: &NatsLog,
     conversation: Uuid,
     key: Option<&ConversationKey>,
-    extent: Extent,
+    extent: ErasureExtent,
 ) -> Result<u64, AppendError> {
     let keys = destroy_keys(log, conversation, extent).await?;
     if let Some(key) = key {
-        log.forget_fold(key).await?;
+        log.forget_snapshot(key).await?;
     }
-    if let Some(key) = key.filter(|_| extent == Extent::All) {
+    if let Some(key) = key.filter(|_| extent == ErasureExtent::All) {
         let live = subjects::stream_name(LIVE, &key.region);
         log.purge(&live, &subjects::live_all(&key.region, conversation)).await?;
         forget(log, key).await?;
@@ -339,7 +345,7 @@ async fn destroy(
     Ok(keys)
 }
 
-async fn destroy_keys(log: &NatsLog, conversation: Uuid, extent: Extent) -> Result<u64, AppendError> {
+async fn destroy_keys(log: &NatsLog, conversation: Uuid, extent: ErasureExtent) -> Result<u64, AppendError> {
     let mut keys = 0;
     for class in extent.classes() {
         keys += u64::from(log.destroy_key(conversation, class).await?);

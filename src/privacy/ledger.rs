@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use super::person::Person;
 use crate::{
+    encryption::KeyClass,
     log::{AppendError, ReadError, nats::NatsLog},
-    sealing::Class,
-    subjects::{self, Privacy},
+    subjects::{self, PrivacySubject},
 };
 
 /// Base name of the stream.
@@ -24,22 +24,24 @@ const AUDIT: &str = "AUDIT";
 /// An entry of the ledger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Entry {
+#[schemars(rename = "Entry")]
+pub struct LedgerEntry {
     pub at: DateTime<Utc>,
     /// The author, in their own words.
     pub by: String,
     #[serde(flatten)]
-    pub deed: Deed,
+    pub deed: LedgerAction,
 }
 
 /// The recorded act.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "deed", rename_all = "snake_case", rename_all_fields = "camelCase")]
-pub enum Deed {
+#[schemars(rename = "Deed")]
+pub enum LedgerAction {
     /// The held conversations must not be erased.
     HoldPlaced {
         hold: Uuid,
-        on: Held,
+        on: HoldTarget,
         reason: String,
     },
     HoldLifted {
@@ -52,7 +54,7 @@ pub enum Deed {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         person: Option<Person>,
         conversations: BTreeSet<Uuid>,
-        extent: Extent,
+        extent: ErasureExtent,
         reason: String,
     },
     /// The keys are destroyed.
@@ -64,13 +66,13 @@ pub enum Deed {
     },
 }
 
-impl Deed {
-    fn kind(&self) -> Privacy {
+impl LedgerAction {
+    fn kind(&self) -> PrivacySubject {
         match self {
-            Self::HoldPlaced { .. } => Privacy::HoldPlaced,
-            Self::HoldLifted { .. } => Privacy::HoldLifted,
-            Self::EraseRequested { .. } => Privacy::EraseRequested,
-            Self::EraseCompleted { .. } => Privacy::EraseCompleted,
+            Self::HoldPlaced { .. } => PrivacySubject::HoldPlaced,
+            Self::HoldLifted { .. } => PrivacySubject::HoldLifted,
+            Self::EraseRequested { .. } => PrivacySubject::EraseRequested,
+            Self::EraseCompleted { .. } => PrivacySubject::EraseCompleted,
         }
     }
 }
@@ -78,12 +80,13 @@ impl Deed {
 /// The target of a hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Held {
+#[schemars(rename = "Held")]
+pub enum HoldTarget {
     Conversation(Uuid),
     Person(Person),
 }
 
-impl fmt::Display for Held {
+impl fmt::Display for HoldTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Conversation(id) => write!(f, "conversation {id}"),
@@ -95,20 +98,21 @@ impl fmt::Display for Held {
 /// The part of a conversation that is erased.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Extent {
+#[schemars(rename = "Extent")]
+pub enum ErasureExtent {
     All,
     /// Requests to tools and people during turns, and their results.
     Tools,
 }
 
-impl Extent {
-    pub fn classes(self) -> impl Iterator<Item = Class> {
-        let classes = Class::ALL.into_iter().map(|(class, _)| class);
-        classes.filter(move |class| self == Self::All || *class == Class::Tools)
+impl ErasureExtent {
+    pub fn classes(self) -> impl Iterator<Item = KeyClass> {
+        let classes = KeyClass::ALL.into_iter().map(|(class, _)| class);
+        classes.filter(move |class| self == Self::All || *class == KeyClass::Tools)
     }
 }
 
-impl fmt::Display for Extent {
+impl fmt::Display for ErasureExtent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::All => "all",
@@ -136,8 +140,8 @@ pub struct Ledger {
     log: NatsLog,
     region: String,
     last_seq: u64,
-    holds: BTreeMap<Uuid, (Held, Entry)>,
-    open: BTreeMap<Uuid, Entry>,
+    holds: BTreeMap<Uuid, (HoldTarget, LedgerEntry)>,
+    open: BTreeMap<Uuid, LedgerEntry>,
 }
 
 impl Ledger {
@@ -150,24 +154,28 @@ impl Ledger {
     }
 
     /// Returns the holds in force.
-    pub fn holds(&self) -> impl Iterator<Item = (&Uuid, &Held, &Entry)> {
+    pub fn holds(&self) -> impl Iterator<Item = (&Uuid, &HoldTarget, &LedgerEntry)> {
         self.holds.iter().map(|(hold, (held, entry))| (hold, held, entry))
     }
 
     /// Returns the erasures that were requested and not completed: their process died, or a part could not be erased.
-    pub fn open(&self) -> Vec<Entry> {
+    pub fn open(&self) -> Vec<LedgerEntry> {
         self.open.values().cloned().collect()
     }
 
     /// Appends an entry after all concurrent ones.
     ///
     /// An erasure is refused if one of its conversations is held; `people` names the people in them.
-    pub async fn add(&mut self, entry: Entry, people: &BTreeMap<Uuid, BTreeSet<Person>>) -> Result<(), LedgerError> {
+    pub async fn add(
+        &mut self,
+        entry: LedgerEntry,
+        people: &BTreeMap<Uuid, BTreeSet<Person>>,
+    ) -> Result<(), LedgerError> {
         let payload = serde_json::to_vec(&entry).expect("an entry is a map with string keys");
         let subject = subjects::audit_privacy(&self.region, entry.deed.kind());
         let all = subjects::audit_privacy_all(&self.region);
         loop {
-            if let Deed::EraseRequested { conversations, .. } = &entry.deed {
+            if let LedgerAction::EraseRequested { conversations, .. } = &entry.deed {
                 self.refuse_held(conversations, people)?;
             }
             let expected = self.last_seq.to_string();
@@ -201,11 +209,11 @@ impl Ledger {
     /// Returns the hold on a conversation with these people, and its reason.
     pub fn hold_on(&self, conversation: Uuid, people: Option<&BTreeSet<Person>>) -> Option<(Uuid, &str)> {
         let (hold, (_, entry)) = self.holds.iter().find(|(_, (held, _))| match held {
-            Held::Conversation(id) => *id == conversation,
-            Held::Person(person) => people.is_some_and(|people| people.contains(person)),
+            HoldTarget::Conversation(id) => *id == conversation,
+            HoldTarget::Person(person) => people.is_some_and(|people| people.contains(person)),
         })?;
         match &entry.deed {
-            Deed::HoldPlaced { reason, .. } => Some((*hold, reason)),
+            LedgerAction::HoldPlaced { reason, .. } => Some((*hold, reason)),
             _ => None,
         }
     }
@@ -219,7 +227,7 @@ impl Ledger {
                 match (serde_json::from_slice(&message.payload), subjects::parse_audit_privacy(&message.subject)) {
                     (Ok(entry), _) => self.take(entry),
                     // A malformed hold may cover anything, so erasing stops until an operator has inspected it.
-                    (Err(error), Some(Privacy::HoldPlaced)) => return Err(error.into()),
+                    (Err(error), Some(PrivacySubject::HoldPlaced)) => return Err(error.into()),
                     (Err(error), _) => {
                         tracing::error!(%error, seq = message.seq, "a ledger entry is malformed and void");
                     }
@@ -231,12 +239,12 @@ impl Ledger {
         }
     }
 
-    fn take(&mut self, entry: Entry) {
+    fn take(&mut self, entry: LedgerEntry) {
         match &entry.deed {
-            Deed::HoldPlaced { hold, on, .. } => drop(self.holds.insert(*hold, (on.clone(), entry))),
-            Deed::HoldLifted { hold, .. } => drop(self.holds.remove(hold)),
-            Deed::EraseRequested { erasure, .. } => drop(self.open.insert(*erasure, entry)),
-            Deed::EraseCompleted { erasure, .. } => drop(self.open.remove(erasure)),
+            LedgerAction::HoldPlaced { hold, on, .. } => drop(self.holds.insert(*hold, (on.clone(), entry))),
+            LedgerAction::HoldLifted { hold, .. } => drop(self.holds.remove(hold)),
+            LedgerAction::EraseRequested { erasure, .. } => drop(self.open.insert(*erasure, entry)),
+            LedgerAction::EraseCompleted { erasure, .. } => drop(self.open.remove(erasure)),
         }
     }
 }

@@ -9,35 +9,35 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::ledger::Extent;
+use super::ledger::ErasureExtent;
 use crate::{
-    config::Privacy,
+    config::PrivacyConfig,
+    encryption::KeyClass,
     limits,
     log::{
-        ReadError, Via,
-        batch::Lasts,
-        keys,
+        ReadError, ReadFrom,
+        batch::LastMessages,
+        key_store,
         nats::{CHAT, NatsLog, RawMessage},
     },
-    sealing::Class,
     subjects::{self, ConversationKey},
 };
 
 /// The classes of a conversation's keys, by name.
-pub(super) type Classes = BTreeSet<&'static str>;
+pub(super) type KeyClasses = BTreeSet<&'static str>;
 
 /// A conversation that is due, and the extent.
-pub(super) struct Due {
+pub(super) struct DueConversation {
     pub conversation: Uuid,
-    pub extent: Extent,
-    pub classes: Classes,
+    pub extent: ErasureExtent,
+    pub classes: KeyClasses,
 }
 
 /// The conversations that are due at a time.
-pub(super) struct Overdue<'a> {
+pub(super) struct DueConversations<'a> {
     log: &'a NatsLog,
     region: &'a str,
-    privacy: &'a Privacy,
+    privacy: &'a PrivacyConfig,
     now: DateTime<Utc>,
     /// Younger keys belong to conversations that are not due.
     oldest: DateTime<Utc>,
@@ -45,8 +45,8 @@ pub(super) struct Overdue<'a> {
     more: bool,
 }
 
-impl<'a> Overdue<'a> {
-    pub fn new(log: &'a NatsLog, region: &'a str, privacy: &'a Privacy, now: DateTime<Utc>) -> Self {
+impl<'a> DueConversations<'a> {
+    pub fn new(log: &'a NatsLog, region: &'a str, privacy: &'a PrivacyConfig, now: DateTime<Utc>) -> Self {
         let kept = [&privacy.retain_days, &privacy.retain_tools_days].into_iter().filter_map(|days| days.min()).min();
         let oldest = kept.and_then(days).and_then(|kept| now.checked_sub_signed(kept));
         Self { log, region, privacy, now, oldest: oldest.unwrap_or_default(), from: 1, more: oldest.is_some() }
@@ -54,26 +54,28 @@ impl<'a> Overdue<'a> {
 
     /// Returns the position in the bucket of keys, and its end.
     pub async fn position(&self) -> Result<(u64, u64), ReadError> {
-        let last =
-            self.log.get(keys::STREAM, &json!({ "last_by_subj": subjects::keys_of(None) }), Via::Replica).await?;
+        let last = self
+            .log
+            .get(key_store::STREAM, &json!({ "last_by_subj": subjects::keys_of(None) }), ReadFrom::Replica)
+            .await?;
         Ok((self.from - 1, last.map_or(0, |last| last.seq)))
     }
 
     /// Returns the next due conversations. `None`: no more keys.
-    pub async fn next(&mut self) -> Result<Option<Vec<Due>>, ReadError> {
+    pub async fn next(&mut self) -> Result<Option<Vec<DueConversation>>, ReadError> {
         if !self.more {
             return Ok(None);
         }
-        let (messages, more) = self.log.next_of(keys::STREAM, &subjects::keys_of(None), self.from).await?;
+        let (messages, more) = self.log.next_of(key_store::STREAM, &subjects::keys_of(None), self.from).await?;
         self.from = messages.last().map_or(self.from, |last| last.seq + 1);
         let old: Vec<_> = messages.iter().take_while(|message| message.stored_at <= self.oldest).collect();
         self.more = more && !messages.is_empty() && old.len() == messages.len();
-        let mut named: BTreeMap<Uuid, Classes> = BTreeMap::new();
+        let mut named: BTreeMap<Uuid, KeyClasses> = BTreeMap::new();
         old.iter().for_each(|message| take_key(message, &mut named));
         let ids: Vec<Uuid> = named.keys().copied().collect();
         let classes = self.classes(&ids).await?;
         // A conversation is found once, by its key of the class "said"; after that key is gone, by its other keys.
-        let said = Class::Said.name();
+        let said = KeyClass::Said.name();
         let is_found = |id: &Uuid| named[id].contains(said) || classes.get(id).is_some_and(|all| !all.contains(said));
         let ids: Vec<Uuid> = ids.into_iter().filter(is_found).collect();
         let lasts = self.lasts(&ids).await?;
@@ -81,26 +83,26 @@ impl<'a> Overdue<'a> {
             // Conversations of other regions are left to those regions.
             let (org, _, at) = lasts.get(&conversation)?;
             let extent = extent(self.privacy, org, &classes, self.now - *at)?;
-            Some(Due { conversation, extent, classes })
+            Some(DueConversation { conversation, extent, classes })
         });
         Ok(Some(due.collect()))
     }
 
     /// Returns whether a conversation with a last event of this time is still due.
-    pub fn is_due(&self, due: &Due, org: &str, last_at: DateTime<Utc>) -> bool {
+    pub fn is_due(&self, due: &DueConversation, org: &str, last_at: DateTime<Utc>) -> bool {
         extent(self.privacy, org, &due.classes, self.now - last_at) == Some(due.extent)
     }
 
     /// Returns the classes of these conversations' keys.
-    async fn classes(&self, ids: &[Uuid]) -> Result<BTreeMap<Uuid, Classes>, ReadError> {
+    async fn classes(&self, ids: &[Uuid]) -> Result<BTreeMap<Uuid, KeyClasses>, ReadError> {
         let mut found = BTreeMap::new();
         for some in ids.chunks(limits::RETAIN_KEYS) {
             // The filters name the known classes: other entries are not requested.
-            let of_one = |id: &Uuid| Class::ALL.map(|(_, name)| subjects::key_of(*id, name));
+            let of_one = |id: &Uuid| KeyClass::ALL.map(|(_, name)| subjects::key_of(*id, name));
             let filters: Vec<String> = some.iter().flat_map(of_one).collect();
-            match self.log.last_of(keys::STREAM, &filters).await? {
-                Lasts::All(messages) => messages.iter().for_each(|message| take_key(message, &mut found)),
-                Lasts::TooMany => return Err(ReadError::Unavailable("conversations have too many keys".into())),
+            match self.log.last_of(key_store::STREAM, &filters).await? {
+                LastMessages::All(messages) => messages.iter().for_each(|message| take_key(message, &mut found)),
+                LastMessages::TooMany => return Err(ReadError::Unavailable("conversations have too many keys".into())),
             }
         }
         Ok(found)
@@ -123,12 +125,12 @@ impl<'a> Overdue<'a> {
     }
 }
 
-fn take_key(message: &RawMessage, found: &mut BTreeMap<Uuid, Classes>) {
-    if !keys::is_there(message) {
+fn take_key(message: &RawMessage, found: &mut BTreeMap<Uuid, KeyClasses>) {
+    if !key_store::is_there(message) {
         return;
     }
     let Some((conversation, class)) = subjects::parse_key_of(&message.subject) else { return };
-    let class = Class::ALL.iter().map(|(_, name)| *name).find(|name| *name == class);
+    let class = KeyClass::ALL.iter().map(|(_, name)| *name).find(|name| *name == class);
     found.entry(conversation).or_default().extend(class);
 }
 
@@ -137,13 +139,13 @@ fn days(days: u64) -> Option<TimeDelta> {
 }
 
 /// Returns the due extent of a conversation that has been silent for this time.
-fn extent(privacy: &Privacy, org: &str, classes: &Classes, silent: TimeDelta) -> Option<Extent> {
+fn extent(privacy: &PrivacyConfig, org: &str, classes: &KeyClasses, silent: TimeDelta) -> Option<ErasureExtent> {
     let is_over = |kept: Option<u64>| kept.and_then(days).is_some_and(|kept| silent >= kept);
     if is_over(privacy.retain_days.of(org)) {
-        return Some(Extent::All);
+        return Some(ErasureExtent::All);
     }
-    let has_tools = classes.contains(Class::Tools.name());
-    (has_tools && is_over(privacy.retain_tools_days.of(org))).then_some(Extent::Tools)
+    let has_tools = classes.contains(KeyClass::Tools.name());
+    (has_tools && is_over(privacy.retain_tools_days.of(org))).then_some(ErasureExtent::Tools)
 }
 
 #[cfg(test)]
@@ -160,10 +162,10 @@ mod tests {
         let extent = |org, days| extent(&privacy, org, &both, TimeDelta::days(days));
         assert_eq!(
             [extent("acme", 1), extent("acme", 2), extent("acme", 7)],
-            [None, Some(Extent::Tools), Some(Extent::All)]
+            [None, Some(ErasureExtent::Tools), Some(ErasureExtent::All)]
         );
-        assert_eq!([extent("globex", 29), extent("globex", 30)], [None, Some(Extent::All)]);
+        assert_eq!([extent("globex", 29), extent("globex", 30)], [None, Some(ErasureExtent::All)]);
         assert_eq!(super::extent(&privacy, "acme", &BTreeSet::from(["said"]), TimeDelta::days(3)), None);
-        assert_eq!(super::extent(&Privacy::default(), "acme", &both, TimeDelta::days(9_999)), None);
+        assert_eq!(super::extent(&PrivacyConfig::default(), "acme", &both, TimeDelta::days(9_999)), None);
     }
 }

@@ -10,23 +10,23 @@ use futures_util::{StreamExt, stream};
 use uuid::Uuid;
 
 use super::{
-    erase::{self, Found, Order},
-    ledger::{Extent, Ledger, LedgerError},
-    retain::{Due, Overdue},
+    erase::{self, ErasureFindings, ErasureOrder},
+    ledger::{ErasureExtent, Ledger, LedgerError},
+    retain::{DueConversation, DueConversations},
 };
 use crate::{
-    config::Privacy,
+    config::PrivacyConfig,
+    encryption::KeyClass,
     limits,
     log::{ReadError, nats::NatsLog},
-    sealing::Class,
     subjects::ConversationKey,
 };
 
 /// The parameters of a sweep.
-pub struct Sweep<'a> {
+pub struct RetentionSweep<'a> {
     pub log: &'a NatsLog,
     pub region: &'a str,
-    pub privacy: &'a Privacy,
+    pub privacy: &'a PrivacyConfig,
     /// The time at which conversations are due.
     pub at: DateTime<Utc>,
     /// Only count due conversations.
@@ -36,7 +36,7 @@ pub struct Sweep<'a> {
 }
 
 /// A progress report of a sweep.
-pub enum Told {
+pub enum SweepEvent {
     /// Position in the bucket of keys.
     Position { read: u64, all: u64 },
     /// Content of the conversation can't be decrypted; it is erased all the same.
@@ -49,7 +49,7 @@ pub enum Told {
 
 /// Counts of the conversations of one extent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct ExtentTally {
     pub due: u64,
     pub held: u64,
     /// Conversations with an unfinished turn.
@@ -60,18 +60,18 @@ pub struct Tally {
 
 /// The tallies of a sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
-    pub all: Tally,
-    pub tools: Tally,
+pub struct SweepReport {
+    pub all: ExtentTally,
+    pub tools: ExtentTally,
     /// Conversations of earlier erasures that could not be completed.
     pub still_open: u64,
 }
 
-impl Swept {
-    fn of(&mut self, extent: Extent) -> &mut Tally {
+impl SweepReport {
+    fn of(&mut self, extent: ErasureExtent) -> &mut ExtentTally {
         match extent {
-            Extent::All => &mut self.all,
-            Extent::Tools => &mut self.tools,
+            ErasureExtent::All => &mut self.all,
+            ErasureExtent::Tools => &mut self.tools,
         }
     }
 
@@ -81,16 +81,20 @@ impl Swept {
     }
 }
 
-impl Sweep<'_> {
+impl RetentionSweep<'_> {
     /// Runs the sweep: (1) complete the erasures that an earlier sweep began; (2) find due conversations, batch by batch;
     /// (3) erase each full batch.
-    pub async fn run(&self, ledger: &mut Ledger, told: &impl Fn(Told)) -> Result<Swept, LedgerError> {
-        let (mut swept, mut still_open) = (Swept::default(), BTreeSet::new());
+    pub async fn run(&self, ledger: &mut Ledger, told: &impl Fn(SweepEvent)) -> Result<SweepReport, LedgerError> {
+        let (mut swept, mut still_open) = (SweepReport::default(), BTreeSet::new());
         if !self.dry_run {
-            let overdue = Overdue::new(self.log, self.region, self.privacy, self.at);
-            let still_due = |id: Uuid, extent, found: &Found| {
-                let is_busy = extent == Extent::Tools && found.active.contains_key(&id);
-                let due = Due { conversation: id, extent, classes: Class::ALL.iter().map(|(_, name)| *name).collect() };
+            let overdue = DueConversations::new(self.log, self.region, self.privacy, self.at);
+            let still_due = |id: Uuid, extent, found: &ErasureFindings| {
+                let is_busy = extent == ErasureExtent::Tools && found.active.contains_key(&id);
+                let due = DueConversation {
+                    conversation: id,
+                    extent,
+                    classes: KeyClass::ALL.iter().map(|(_, name)| *name).collect(),
+                };
                 let known = found.keys.get(&id).zip(found.last_at.get(&id).copied());
                 !is_busy && known.is_none_or(|(key, at)| overdue.is_due(&due, &key.org, at))
             };
@@ -98,11 +102,12 @@ impl Sweep<'_> {
             swept.still_open = completed.failed.len() as u64;
             for (conversation, cause) in completed.failed {
                 still_open.insert(conversation);
-                told(Told::Failed { conversation, cause });
+                told(SweepEvent::Failed { conversation, cause });
             }
         }
-        let mut overdue = Overdue::new(self.log, self.region, self.privacy, self.at);
-        let mut waiting: [(Extent, Vec<Due>); 2] = [(Extent::All, Vec::new()), (Extent::Tools, Vec::new())];
+        let mut overdue = DueConversations::new(self.log, self.region, self.privacy, self.at);
+        let mut waiting: [(ErasureExtent, Vec<DueConversation>); 2] =
+            [(ErasureExtent::All, Vec::new()), (ErasureExtent::Tools, Vec::new())];
         loop {
             let next = overdue.next().await?;
             let is_over = next.is_none();
@@ -117,7 +122,7 @@ impl Sweep<'_> {
                 }
             }
             let (read, all) = overdue.position().await?;
-            told(Told::Position { read, all });
+            told(SweepEvent::Position { read, all });
             if is_over {
                 return Ok(swept);
             }
@@ -128,22 +133,24 @@ impl Sweep<'_> {
     async fn serve(
         &self,
         ledger: &mut Ledger,
-        (extent, batch): (Extent, Vec<Due>),
-        overdue: &Overdue<'_>,
-        tally: &mut Tally,
-        told: &impl Fn(Told),
+        (extent, batch): (ErasureExtent, Vec<DueConversation>),
+        overdue: &DueConversations<'_>,
+        tally: &mut ExtentTally,
+        told: &impl Fn(SweepEvent),
     ) -> Result<(), LedgerError> {
-        let read = stream::iter(&batch)
-            .map(|due| async move { (due, Found::in_conversation(self.log, self.region, due.conversation).await) });
-        let read: Vec<(&Due, Result<Found, ReadError>)> = read.buffer_unordered(limits::ERASE_PARALLEL).collect().await;
-        let mut found = Found::default();
+        let read = stream::iter(&batch).map(|due| async move {
+            (due, ErasureFindings::in_conversation(self.log, self.region, due.conversation).await)
+        });
+        let read: Vec<(&DueConversation, Result<ErasureFindings, ReadError>)> =
+            read.buffer_unordered(limits::ERASE_PARALLEL).collect().await;
+        let mut found = ErasureFindings::default();
         for (due, one) in read {
             let id = due.conversation;
             let one = match one {
                 Ok(one) => one,
                 Err(error) => {
                     (tally.due, tally.failed) = (tally.due + 1, tally.failed + 1);
-                    told(Told::Failed { conversation: id, cause: error.to_string() });
+                    told(SweepEvent::Failed { conversation: id, cause: error.to_string() });
                     continue;
                 }
             };
@@ -155,7 +162,7 @@ impl Sweep<'_> {
             tally.due += 1;
             if ledger.hold_on(id, one.people.get(&id)).is_some() {
                 tally.held += 1;
-            } else if extent == Extent::Tools && one.active.contains_key(&id) {
+            } else if extent == ErasureExtent::Tools && one.active.contains_key(&id) {
                 // The turn needs its tools' arguments and results until it ends.
                 tally.busy += 1;
             } else {
@@ -163,7 +170,7 @@ impl Sweep<'_> {
             }
         }
         for (conversation, cause) in std::mem::take(&mut found.closed) {
-            told(Told::Closed { conversation, cause });
+            told(SweepEvent::Closed { conversation, cause });
         }
         if self.dry_run {
             return Ok(());
@@ -174,14 +181,14 @@ impl Sweep<'_> {
     async fn erase(
         &self,
         ledger: &mut Ledger,
-        (extent, found): (Extent, Found),
-        tally: &mut Tally,
-        told: &impl Fn(Told),
+        (extent, found): (ErasureExtent, ErasureFindings),
+        tally: &mut ExtentTally,
+        told: &impl Fn(SweepEvent),
     ) -> Result<(), LedgerError> {
         let mut conversations: BTreeSet<Uuid> = found.keys.keys().copied().collect();
         while !conversations.is_empty() {
             let (reason, by) = ("kept long enough".to_string(), erase::RETENTION.to_string());
-            let order = Order { person: None, conversations: conversations.clone(), extent, reason, by };
+            let order = ErasureOrder { person: None, conversations: conversations.clone(), extent, reason, by };
             match erase::erase(self.log, ledger, &found, &order, || {}).await {
                 Ok(erased) => {
                     tally.erased += erased.conversations;
@@ -189,13 +196,13 @@ impl Sweep<'_> {
                     erased
                         .failed
                         .into_iter()
-                        .for_each(|(conversation, cause)| told(Told::Failed { conversation, cause }));
+                        .for_each(|(conversation, cause)| told(SweepEvent::Failed { conversation, cause }));
                     break;
                 }
                 // The other conversations are due all the same.
                 Err(LedgerError::Held { conversation, .. }) if conversations.remove(&conversation) => {
                     tally.held += 1;
-                    told(Told::HeldNow { conversation });
+                    told(SweepEvent::HeldNow { conversation });
                 }
                 Err(error) => return Err(error),
             }

@@ -3,7 +3,7 @@
 use chrono::NaiveDate;
 use uuid::Uuid;
 
-use super::{ConversationKey, Counted, decode_token, encode_token, hash, whose_token};
+use super::{ConversationKey, QuotaSubject, decode_token, encode_token, hash, whose_token};
 
 /// Key of an edge's advertisement in the bucket EDGES: `{region}.{edge}`.
 pub fn edge_key(region: &str, edge: Uuid) -> String {
@@ -19,7 +19,7 @@ pub fn turn_note_key(org: &str, conversation: Option<Uuid>) -> String {
 
 /// Key of an edge's connection count in the bucket TURNS: `connections.{org|address}.{key}.{edge}`; without an edge, the
 /// filter of all edges' counts.
-pub fn connections_key(whose: Counted, edge: Option<Uuid>) -> String {
+pub fn connections_key(whose: QuotaSubject, edge: Option<Uuid>) -> String {
     let edge = edge.map_or_else(|| "*".to_string(), |edge| edge.to_string());
     format!("connections.{}.{edge}", whose_token(whose))
 }
@@ -75,7 +75,7 @@ pub fn fold_key(key: &ConversationKey) -> String {
 
 /// The owner filter of a list of conversations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose<'a> {
+pub enum OwnerScope<'a> {
     Everybody,
     Owner(&'a str),
 }
@@ -89,10 +89,10 @@ pub fn index_key(org: &str, owner: Option<&str>, day: NaiveDate, conversation: U
 }
 
 /// `{org}.{owner}.{day}.*`: the entries of an organisation or owner in the bucket INDEX, of one day or of all.
-pub fn index_filter(org: &str, whose: Whose, day: Option<NaiveDate>) -> String {
+pub fn index_filter(org: &str, whose: OwnerScope, day: Option<NaiveDate>) -> String {
     let owner = match whose {
-        Whose::Everybody => "*".to_string(),
-        Whose::Owner(owner) => owner_token(Some(owner)),
+        OwnerScope::Everybody => "*".to_string(),
+        OwnerScope::Owner(owner) => owner_token(Some(owner)),
     };
     let day = day.map_or_else(|| "*".to_string(), |day| day.format("%Y%m%d").to_string());
     format!("{}.{owner}.{day}.*", encode_token(org))

@@ -48,7 +48,7 @@ fn a_stop_hint_names_its_conversation() {
 
 #[test]
 fn a_privacy_subject_names_its_deed() {
-    for (what, _) in Privacy::ALL {
+    for (what, _) in PrivacySubject::ALL {
         assert_eq!(parse_audit_privacy(&audit_privacy("eu", what)), Some(what));
     }
     for other in ["audit.eu.checkpoint", "audit.eu.privacy.forgotten", "audit.eu.x.privacy.hold_lifted"] {

@@ -9,7 +9,7 @@ use super::{
     fetch_url::FetchUrl,
     github_search::GitHubSearch,
     history, interactions,
-    registry::{Offer, Place, Tool},
+    registry::{BuiltinOffer, Tool, ToolBackend},
     web_search::WebSearch,
 };
 use crate::{agents::AuthLevel, limits};
@@ -34,7 +34,7 @@ pub struct Builtins {
 }
 
 /// A message of the conversation as the model reads it.
-pub struct Said {
+pub struct PastMessage {
     /// The position in the conversation: older messages have smaller numbers.
     pub seq: u64,
     pub by_user: bool,
@@ -43,11 +43,11 @@ pub struct Said {
 }
 
 /// A page of messages before a position, newest first, and whether older ones exist.
-pub type Page<'a> = Pin<Box<dyn Future<Output = Result<(Vec<Said>, bool), String>> + Send + 'a>>;
+pub type PastMessages<'a> = Pin<Box<dyn Future<Output = Result<(Vec<PastMessage>, bool), String>> + Send + 'a>>;
 
 /// The conversation that a call belongs to.
-pub trait History: Send + Sync {
-    fn page(&self, before: Option<u64>, limit: usize) -> Page<'_>;
+pub trait MessageHistory: Send + Sync {
+    fn page(&self, before: Option<u64>, limit: usize) -> PastMessages<'_>;
 }
 
 /// Names that are refused for services, because these tools appear and disappear with a conversation.
@@ -58,8 +58,8 @@ pub const RESERVED: [&str; 5] =
 type Declared = (&'static str, &'static str, Value, Vec<&'static str>);
 
 impl Builtins {
-    /// Returns the configured tools that an [`Offer`] includes.
-    pub fn offered(&self, offer: &Offer) -> Vec<Tool> {
+    /// Returns the configured tools that a [`BuiltinOffer`] includes.
+    pub fn offered(&self, offer: &BuiltinOffer) -> Vec<Tool> {
         let configured = [
             (Builtin::FetchUrl, self.fetch_url.is_some()),
             (Builtin::WebSearch, self.web_search.is_some()),
@@ -151,7 +151,7 @@ impl Builtin {
             level: AuthLevel::None,
             contested: false,
             timeout: Duration::from_millis(limits::TOOL_TIMEOUT_MS),
-            place: Place::Builtin(self),
+            backend: ToolBackend::Builtin(self),
         }
     }
 }

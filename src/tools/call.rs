@@ -6,35 +6,35 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::{
-    builtin::History,
-    canonical::Arguments,
+    builtin::MessageHistory,
+    canonical::CanonicalArguments,
     files::ReadFiles,
-    registry::{Place, Registry, Tool},
+    registry::{Tool, ToolBackend, ToolRegistry},
 };
 use crate::{
-    calls::{Call, CallError, plain},
+    calls::{CallError, ServiceCall, plain},
     domain::{
-        elicitation::{Elicited, WaitingCall},
+        elicitation::{Elicitation, WaitingCall},
         event::{Citation, File, OtpChallenge},
         interaction::Form,
     },
-    knowledge::{GROUNDING_PASSAGES, Reader},
+    knowledge::{GROUNDING_PASSAGES, KnowledgeReader},
     limits,
 };
 
 /// What came of a call.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum ToolCallOutcome {
     Result(ToolResult),
     /// The server asks the visitor first; it is called again with the answers.
-    Asks(Elicited),
+    Asks(Elicitation),
     /// The server made a task of it, with this id; it is asked for from now on.
     Task(String),
     /// The task goes on; it is looked at again after this time.
     Working(Duration),
 }
 
-impl From<ToolResult> for Outcome {
+impl From<ToolResult> for ToolCallOutcome {
     fn from(result: ToolResult) -> Self {
         Self::Result(result)
     }
@@ -46,7 +46,7 @@ pub struct CallContext {
     pub call: String,
     pub tool: String,
     /// What its server asked before, with the answers, and the task that it made of the call.
-    pub elicited: Option<Elicited>,
+    pub elicited: Option<Elicitation>,
     pub task: Option<String>,
     /// Whether there is a way to ask the visitor.
     pub may_ask: bool,
@@ -56,11 +56,11 @@ pub struct CallContext {
     pub conversation: Uuid,
     pub user: Uuid,
     /// The identity and the groups that knowledge is searched for.
-    pub reader: Reader,
+    pub reader: KnowledgeReader,
     /// The files of the message, which only tools get, and the reader of their contents.
     pub files: Vec<File>,
     pub reader_of_files: Arc<dyn ReadFiles>,
-    pub history: Arc<dyn History>,
+    pub history: Arc<dyn MessageHistory>,
     /// The form that the model asked for in words.
     pub asked: Option<Form>,
     /// The tool's settings from the agent's configuration, as JSON.
@@ -99,24 +99,24 @@ impl ToolResult {
     }
 }
 
-impl Registry {
+impl ToolRegistry {
     /// Calls a tool with the model's JSON text as arguments, in its canonical form.
-    pub async fn call(&self, tool: &Tool, arguments: &str, context: &CallContext) -> Outcome {
-        let canonical = Arguments::parse(arguments).map(|arguments| (arguments.is_exact(), arguments.text()));
+    pub async fn call(&self, tool: &Tool, arguments: &str, context: &CallContext) -> ToolCallOutcome {
+        let canonical = CanonicalArguments::parse(arguments).map(|arguments| (arguments.is_exact(), arguments.text()));
         let parsed = canonical.as_ref().map(|(_, text)| serde_json::from_str::<Map<String, Value>>(text));
         let (Some((is_exact, arguments)), Some(Ok(parsed))) = (&canonical, parsed) else {
             return ToolResult::error("The arguments are not a JSON object.").into();
         };
-        let mut outcome: Outcome = match &tool.place {
-            Place::Knowledge => self.knowledge_search(&Value::Object(parsed), &context.reader).await.into(),
-            Place::Builtin(builtin) => self.builtins.call(*builtin, &Value::Object(parsed), context).await.into(),
-            Place::Mcp { .. } if !is_exact => {
+        let mut outcome: ToolCallOutcome = match &tool.backend {
+            ToolBackend::Knowledge => self.knowledge_search(&Value::Object(parsed), &context.reader).await.into(),
+            ToolBackend::Builtin(builtin) => self.builtins.call(*builtin, &Value::Object(parsed), context).await.into(),
+            ToolBackend::Mcp { .. } if !is_exact => {
                 ToolResult::error("A number in the arguments has too many digits.").into()
             }
-            Place::Mcp { server, tool: name } => self.mcp.call(tool, (server, name), parsed, context).await,
-            Place::Endpoint { subject } => self.request(tool, subject, arguments, context).await.into(),
+            ToolBackend::Mcp { server, tool: name } => self.mcp.call(tool, (server, name), parsed, context).await,
+            ToolBackend::Endpoint { subject } => self.request(tool, subject, arguments, context).await.into(),
         };
-        if let Outcome::Result(result) = &mut outcome {
+        if let ToolCallOutcome::Result(result) = &mut outcome {
             cut(&mut result.text);
         }
         outcome
@@ -124,12 +124,12 @@ impl Registry {
 
     /// Cancels the task that a tool's server made of a call.
     pub async fn cancel(&self, tool: &Tool, task: &str) {
-        if let Place::Mcp { server, .. } = &tool.place {
+        if let ToolBackend::Mcp { server, .. } = &tool.backend {
             self.mcp.cancel(server, task).await;
         }
     }
 
-    async fn knowledge_search(&self, arguments: &Value, reader: &Reader) -> ToolResult {
+    async fn knowledge_search(&self, arguments: &Value, reader: &KnowledgeReader) -> ToolResult {
         let Some(query) = arguments["query"].as_str().filter(|query| !query.trim().is_empty()) else {
             return ToolResult::error("`query` is required.");
         };
@@ -154,13 +154,13 @@ impl Registry {
             ("Turnstream-Epoch", context.epoch.to_string()),
         ];
         // The files can be read until the call is over.
-        let loan = self.lender.lend(&context.files, &context.reader_of_files);
+        let loan = self.files.lend(&context.files, &context.reader_of_files);
         if !context.files.is_empty() {
             headers.push(("Turnstream-Files", ascii(&loan.told.to_string())));
         }
         headers.extend(context.settings.as_ref().map(|settings| ("Turnstream-Settings", ascii(settings))));
         let payload = arguments.to_string().into();
-        let call = Call { subject: subject.into(), headers, payload, timeout: tool.timeout };
+        let call = ServiceCall { subject: subject.into(), headers, payload, timeout: tool.timeout };
         match self.caller.call(call).await {
             Ok(reply) => {
                 let header = |name| reply.headers.as_ref().and_then(|h| h.get(name)).map(|v| v.to_string());

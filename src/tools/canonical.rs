@@ -28,9 +28,9 @@ enum Node {
 
 /// The arguments of a call, with sorted keys.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Arguments(BTreeMap<String, Node>);
+pub struct CanonicalArguments(BTreeMap<String, Node>);
 
-impl Arguments {
+impl CanonicalArguments {
     /// Parses a model's text; blank text means no arguments. `None`: the text is not a JSON object.
     pub fn parse(text: &str) -> Option<Self> {
         let text = if text.trim().is_empty() { "{}" } else { text };
@@ -101,7 +101,8 @@ pub fn describe(tool: &str, arguments: &str) -> String {
     let words = visible(&tool.replace(['_', '-'], " "));
     let mut letters = words.chars();
     let title: String = letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect();
-    let fields: Vec<String> = Arguments::parse(arguments).iter().flat_map(|arguments| arguments.fields()).collect();
+    let fields: Vec<String> =
+        CanonicalArguments::parse(arguments).iter().flat_map(|arguments| arguments.fields()).collect();
     if fields.is_empty() { title } else { format!("{title}: {}", fields.join(", ")) }
 }
 
@@ -171,7 +172,7 @@ mod tests {
     use super::*;
 
     fn text(arguments: &str) -> Option<String> {
-        Arguments::parse(arguments).map(|arguments| arguments.text())
+        CanonicalArguments::parse(arguments).map(|arguments| arguments.text())
     }
 
     #[test]

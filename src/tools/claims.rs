@@ -15,19 +15,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::registry::{Place, Tool};
+use super::registry::{Tool, ToolBackend};
 use crate::{agents::AuthLevel, limits, subjects};
 
 /// A tool as an instance of a service declares it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Declared {
+pub struct ToolDeclaration {
     pub service: String,
     /// The version that the service reports.
     pub version: String,
     pub tool: Tool,
 }
 
-impl Declared {
+impl ToolDeclaration {
     /// Returns the key that sorts the newest version first.
     ///
     /// A pre-release (`1.2.0-rc.1`) is older than its release; build metadata after `+` is ignored.
@@ -54,12 +54,13 @@ impl Declared {
 type Aspect = (&'static str, fn(&Tool) -> String);
 
 /// Returns the tools with differing declarations, and the fields that differ.
-pub fn differing(declared: &[Declared]) -> Vec<Refused> {
-    let mut named: BTreeMap<&str, Vec<&Declared>> = BTreeMap::new();
+pub fn differing(declared: &[ToolDeclaration]) -> Vec<RefusedDeclaration> {
+    let mut named: BTreeMap<&str, Vec<&ToolDeclaration>> = BTreeMap::new();
     for one in declared {
         named.entry(&one.tool.name).or_default().push(one);
     }
-    let differ = |all: &[&Declared], of: fn(&Tool) -> String| all.iter().any(|one| of(&one.tool) != of(&all[0].tool));
+    let differ =
+        |all: &[&ToolDeclaration], of: fn(&Tool) -> String| all.iter().any(|one| of(&one.tool) != of(&all[0].tool));
     let mut notices = Vec::new();
     for (name, all) in named {
         let guards: [Aspect; 3] = [
@@ -83,7 +84,7 @@ pub fn differing(declared: &[Declared]) -> Vec<Refused> {
         if !words.is_empty() {
             let services: BTreeSet<&str> = all.iter().map(|one| one.service.as_str()).collect();
             let service = services.into_iter().collect::<Vec<_>>().join(", ");
-            notices.push(Refused {
+            notices.push(RefusedDeclaration {
                 service,
                 tool: name.into(),
                 why: format!("declared differently in {}", words.join("; ")),
@@ -95,7 +96,7 @@ pub fn differing(declared: &[Declared]) -> Vec<Refused> {
 
 /// A declaration that does not count, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Refused {
+pub struct RefusedDeclaration {
     pub service: String,
     pub tool: String,
     pub why: String,
@@ -103,7 +104,7 @@ pub struct Refused {
 
 /// The organisations that may use a tool.
 #[derive(Clone, Debug, PartialEq)]
-enum Whose {
+enum ToolScope {
     All,
     Org(String),
     /// Two organisations claim the tool.
@@ -116,12 +117,12 @@ struct Guard {
     confirm: bool,
     level: AuthLevel,
     idempotent: bool,
-    whose: Whose,
+    whose: ToolScope,
 }
 
 /// The service that a name or a subject belongs to.
 #[derive(Clone, Debug)]
-struct Holder {
+struct NameHolder {
     service: String,
     /// The subject behind a name.
     subject: String,
@@ -135,17 +136,17 @@ type Name = (Option<String>, String);
 
 /// The names, subjects and guards that were declared so far.
 #[derive(Default)]
-pub struct Claims {
-    names: HashMap<Name, Holder>,
-    subjects: HashMap<String, Holder>,
+pub struct NameClaims {
+    names: HashMap<Name, NameHolder>,
+    subjects: HashMap<String, NameHolder>,
     guards: HashMap<String, Guard>,
     named: HashMap<Name, Guard>,
     next: u64,
 }
 
-impl Claims {
+impl NameClaims {
     /// Returns the tools that count, oldest first, and the refused declarations.
-    pub fn settle(&mut self, now: Instant, declared: &[Declared]) -> (Vec<Tool>, Vec<Refused>) {
+    pub fn settle(&mut self, now: Instant, declared: &[ToolDeclaration]) -> (Vec<Tool>, Vec<RefusedDeclaration>) {
         self.forget(now);
         declared.iter().for_each(|declared| self.tighten(declared));
         // Present holders renew their claims before other services can take them.
@@ -167,7 +168,7 @@ impl Claims {
                 Err(why) => Some(why),
             };
             let (service, tool) = (declared.service.clone(), declared.tool.name.clone());
-            refused.extend(why.map(|why| Refused { service, tool, why }));
+            refused.extend(why.map(|why| RefusedDeclaration { service, tool, why }));
         }
         tools.sort_by(|(rank, newest, _), (other, next, _)| (rank, newest).cmp(&(other, next)));
         let mut seen = HashSet::new();
@@ -175,14 +176,14 @@ impl Claims {
         // Of the declarations of one service's instances, one counts.
         let tools = tools.filter(|tool| seen.insert((tool.name.clone(), tool.org.clone(), subject(tool).to_string())));
         let tools = tools.collect();
-        let mut refused: Vec<Refused> = refused.into_iter().collect();
+        let mut refused: Vec<RefusedDeclaration> = refused.into_iter().collect();
         refused.sort_by(|a, b| (&a.service, &a.tool, &a.why).cmp(&(&b.service, &b.tool, &b.why)));
         (tools, refused)
     }
 
     /// Adds a declaration's guards, also when the declaration does not count otherwise.
-    fn tighten(&mut self, Declared { tool, .. }: &Declared) {
-        let whose = tool.org.clone().map_or(Whose::All, Whose::Org);
+    fn tighten(&mut self, ToolDeclaration { tool, .. }: &ToolDeclaration) {
+        let whose = tool.org.clone().map_or(ToolScope::All, ToolScope::Org);
         let guard = Guard { confirm: tool.confirm, level: tool.level, idempotent: tool.idempotent, whose };
         let room = self.guards.len() < limits::TOOL_CLAIMS_MAX;
         match self.guards.get_mut(subject(tool)) {
@@ -204,15 +205,15 @@ impl Claims {
     fn claim(
         &mut self,
         now: Instant,
-        Declared { service, tool, .. }: &Declared,
+        ToolDeclaration { service, tool, .. }: &ToolDeclaration,
         of_service: &mut HashSet<Name>,
     ) -> Result<(u64, Tool, Option<String>), String> {
         let at = subject(tool).to_string();
         let guard = self.guards.get(&at).cloned().ok_or("too many subjects are known")?;
         let org = match guard.whose {
-            Whose::All => None,
-            Whose::Org(org) => Some(org),
-            Whose::Nobody => return Err(format!("two organisations claim the subject {at}")),
+            ToolScope::All => None,
+            ToolScope::Org(org) => Some(org),
+            ToolScope::Nobody => return Err(format!("two organisations claim the subject {at}")),
         };
         let name: Name = (org.clone(), tool.name.clone());
         of_service.insert(name.clone());
@@ -225,7 +226,7 @@ impl Claims {
             return Err("too many tools are known".into());
         }
         self.next += 1;
-        let holder = Holder { service: service.clone(), subject: at.clone(), seen: now, rank: self.next };
+        let holder = NameHolder { service: service.clone(), subject: at.clone(), seen: now, rank: self.next };
         let of_subject = self.subjects.entry(at.clone()).or_insert_with(|| holder.clone());
         let mut why = (of_subject.service != *service)
             .then(|| format!("the subject {at} belongs to the service `{}`", of_subject.service));
@@ -258,7 +259,7 @@ impl Claims {
     /// Drops the claims of services that have been away for too long. Guards stay.
     fn forget(&mut self, now: Instant) {
         let held = Duration::from_secs(limits::TOOL_HELD_SECS);
-        let is_held = |holder: &Holder| now.saturating_duration_since(holder.seen) < held;
+        let is_held = |holder: &NameHolder| now.saturating_duration_since(holder.seen) < held;
         self.names.retain(|_, holder| is_held(holder));
         self.subjects.retain(|_, holder| is_held(holder));
     }
@@ -270,17 +271,17 @@ impl Guard {
         self.level = self.level.max(other.level);
         self.idempotent &= other.idempotent;
         self.whose = match (&self.whose, &other.whose) {
-            (Whose::All, whose) | (whose, Whose::All) => whose.clone(),
-            (Whose::Org(a), Whose::Org(b)) if a == b => self.whose.clone(),
-            _ => Whose::Nobody,
+            (ToolScope::All, whose) | (whose, ToolScope::All) => whose.clone(),
+            (ToolScope::Org(a), ToolScope::Org(b)) if a == b => self.whose.clone(),
+            _ => ToolScope::Nobody,
         };
     }
 }
 
 fn subject(tool: &Tool) -> &str {
-    match &tool.place {
-        Place::Endpoint { subject } => subject,
-        Place::Knowledge | Place::Builtin(_) | Place::Mcp { .. } => "",
+    match &tool.backend {
+        ToolBackend::Endpoint { subject } => subject,
+        ToolBackend::Knowledge | ToolBackend::Builtin(_) | ToolBackend::Mcp { .. } => "",
     }
 }
 
@@ -304,7 +305,7 @@ mod tests {
     use super::*;
 
     /// A service's tool, with the guards `confirm`, `admin`, `org …` read from `marks`.
-    fn declared(service: &str, name: &str, subject: &str, marks: &str) -> Declared {
+    fn declared(service: &str, name: &str, subject: &str, marks: &str) -> ToolDeclaration {
         let org = marks.split_once("org ").map(|(_, org)| org.to_string());
         let tool = Tool {
             name: name.into(),
@@ -316,9 +317,9 @@ mod tests {
             level: if marks.contains("admin") { AuthLevel::Admin } else { AuthLevel::None },
             timeout: Duration::from_secs(1),
             contested: false,
-            place: Place::Endpoint { subject: subject.into() },
+            backend: ToolBackend::Endpoint { subject: subject.into() },
         };
-        Declared { service: service.into(), version: "1.0.0".into(), tool }
+        ToolDeclaration { service: service.into(), version: "1.0.0".into(), tool }
     }
 
     #[test]
@@ -334,7 +335,7 @@ mod tests {
         let orders = [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]];
         for order in orders {
             let mixed = order.map(|n| all[n].clone());
-            let mut claims = Claims::default();
+            let mut claims = NameClaims::default();
             claims.settle(Instant::now(), &all[..1]);
             let (tools, _) = claims.settle(Instant::now(), &mixed);
             let tool = tools.iter().find(|tool| !tool.contested).unwrap();
@@ -351,8 +352,10 @@ mod tests {
 
     #[test]
     fn a_version_before_its_release_is_older() {
-        let of =
-            |version: &str| Declared { version: version.into(), ..declared("orders", "refund", "tool.refund", "") };
+        let of = |version: &str| ToolDeclaration {
+            version: version.into(),
+            ..declared("orders", "refund", "tool.refund", "")
+        };
         let oldest_first = [
             "",
             "0.9",
@@ -386,13 +389,13 @@ mod tests {
             declared("evil", "harmless", "tool.refund", "idempotent"),
         ] {
             for both in [[legit.clone(), evil.clone()], [evil.clone(), legit.clone()]] {
-                let (tools, _) = Claims::default().settle(Instant::now(), &both);
+                let (tools, _) = NameClaims::default().settle(Instant::now(), &both);
                 for tool in &tools {
                     assert!(tool.confirm && tool.level == AuthLevel::Admin && !tool.idempotent, "{tool:?}");
                     assert_eq!(tool.org.as_deref(), Some("acme"));
                 }
             }
-            let mut claims = Claims::default();
+            let mut claims = NameClaims::default();
             claims.settle(Instant::now(), std::slice::from_ref(&legit));
             let (tools, _) = claims.settle(Instant::now(), &[evil]);
             assert!(tools.iter().all(|tool| tool.confirm && tool.level == AuthLevel::Admin), "the first one is away");
@@ -401,7 +404,7 @@ mod tests {
 
     #[test]
     fn a_name_and_a_subject_stay_with_their_service() {
-        let mut claims = Claims::default();
+        let mut claims = NameClaims::default();
         let legit = declared("orders", "refund", "tool.refund", "");
         let now = Instant::now();
         claims.settle(now, std::slice::from_ref(&legit));
@@ -418,7 +421,7 @@ mod tests {
 
     #[test]
     fn a_taken_service_name_does_not_give_its_tools_at_once() {
-        let mut claims = Claims::default();
+        let mut claims = NameClaims::default();
         let legit = declared("orders", "refund", "tool.refund", "");
         let evil = declared("orders", "refund", "tool.evil", "");
         let now = Instant::now();
@@ -429,25 +432,25 @@ mod tests {
 
     #[test]
     fn a_flood_of_tools_removes_no_known_tool() {
-        let mut claims = Claims::default();
+        let mut claims = NameClaims::default();
         let elder = declared("orders", "refund", "tool.refund", "");
         let now = Instant::now();
         claims.settle(now, std::slice::from_ref(&elder));
         let flood = (0..limits::TOOL_CLAIMS_MAX + 100).map(|n| {
             declared(&format!("s{}", n / limits::TOOLS_PER_SERVICE), &format!("t{n}"), &format!("tool.f.{n}"), "")
         });
-        let all: Vec<Declared> = flood.chain([elder]).collect();
+        let all: Vec<ToolDeclaration> = flood.chain([elder]).collect();
         assert_eq!(claims.settle(now, &all).0[0].name, "refund");
         assert_eq!(claims.settle(now, &all).0[0].name, "refund");
     }
 
     #[test]
     fn a_service_has_a_bounded_number_of_tools_and_the_elder_come_first() {
-        let mut claims = Claims::default();
+        let mut claims = NameClaims::default();
         let elder = declared("zz", "z", "tool.z", "");
         claims.settle(Instant::now(), std::slice::from_ref(&elder));
         let many = (0..200).map(|n| declared("many", &format!("a{n:03}"), &format!("tool.many.{n}"), ""));
-        let all: Vec<Declared> = many.chain([elder]).collect();
+        let all: Vec<ToolDeclaration> = many.chain([elder]).collect();
         let (tools, refused) = claims.settle(Instant::now(), &all);
         assert_eq!((tools[0].name.as_str(), tools.len()), ("z", 1 + limits::TOOLS_PER_SERVICE));
         assert_eq!(refused.len(), 200 - limits::TOOLS_PER_SERVICE);
@@ -456,7 +459,7 @@ mod tests {
     #[test]
     fn a_subject_claimed_by_two_organisations_is_refused() {
         let both = [declared("a", "x", "tool.x", "org acme"), declared("b", "x", "tool.x", "org globex")];
-        let (tools, refused) = Claims::default().settle(Instant::now(), &both);
+        let (tools, refused) = NameClaims::default().settle(Instant::now(), &both);
         assert!(tools.is_empty() && refused.len() == 2, "{tools:?}");
         assert!(org_of("tool.org.acme.x", Some("globex".into())).is_err());
         assert_eq!(org_of("tool.org.acme.x", None), Ok(Some("acme".into())));

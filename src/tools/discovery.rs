@@ -18,11 +18,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 
 use super::{
     builtin::RESERVED,
-    claims::{self, Claims, Declared, Refused},
-    registry::{Place, Registry, Tool},
-    schema::{self, Normal},
+    claims::{self, NameClaims, RefusedDeclaration, ToolDeclaration},
+    registry::{Tool, ToolBackend, ToolRegistry},
+    schema::{self, NormalizedSchema},
 };
-use crate::{agents::AuthLevel, limits, log::bus::soon, subjects};
+use crate::{agents::AuthLevel, limits, log::connection::soon, subjects};
 
 /// The description that an instance of a micro service gives of itself.
 #[derive(Deserialize)]
@@ -44,42 +44,42 @@ struct Endpoint {
 }
 
 /// The services that are present, by name and id of each instance.
-pub struct Discovery {
+pub struct ToolDiscovery {
     client: Client,
     inbox: String,
     answers: Subscriber,
     instances: HashMap<(String, String), Instance>,
-    claims: Claims,
+    claims: NameClaims,
     /// The number of instances heard of so far; all instances of the first round count as equally old.
     heard: u64,
     is_first: bool,
     /// Refusals and remarks that are logged already.
-    told: HashSet<Refused>,
+    told: HashSet<RefusedDeclaration>,
 }
 
 #[derive(Default)]
 struct Instance {
-    declared: Vec<Declared>,
-    malformed: Vec<Refused>,
+    declared: Vec<ToolDeclaration>,
+    malformed: Vec<RefusedDeclaration>,
     /// Parts of declarations that are not offered.
-    lost: Vec<Refused>,
+    lost: Vec<RefusedDeclaration>,
     /// The age rank: older instances have smaller numbers.
     order: u64,
     heard_at: Option<Instant>,
 }
 
 /// The result of a discovery round.
-pub struct Found {
+pub struct DiscoveryReport {
     pub tools: Vec<Tool>,
     /// Declarations that do not count.
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RefusedDeclaration>,
     /// Tools that are offered differently from one of their declarations.
-    pub warnings: Vec<Refused>,
+    pub warnings: Vec<RefusedDeclaration>,
 }
 
 /// The effect of an answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Heard {
+enum InfoReply {
     /// The server reports that no service exists.
     Nobody,
     Same,
@@ -87,22 +87,22 @@ enum Heard {
     News,
 }
 
-impl Discovery {
+impl ToolDiscovery {
     /// Creates a discovery that knows no services.
     pub async fn new(client: Client) -> Result<Self, String> {
         let inbox = client.new_inbox();
         let answers = soon(client.subscribe(inbox.clone())).await?;
-        let (instances, claims, told) = (HashMap::new(), Claims::default(), HashSet::new());
+        let (instances, claims, told) = (HashMap::new(), NameClaims::default(), HashSet::new());
         Ok(Self { client, inbox, answers, instances, claims, heard: 0, is_first: true, told })
     }
 
     /// Asks for the first time, and waits until no more answers come.
     ///
     /// A worker that takes work before it knows the tools would refuse calls that a person has approved.
-    pub async fn first(&mut self) -> Found {
+    pub async fn first(&mut self) -> DiscoveryReport {
         let end = Instant::now() + Duration::from_millis(limits::TOOLS_FIRST_MS);
         self.ask().await;
-        let is_there = |heard: Option<Heard>| heard.is_some_and(|heard| heard != Heard::Nobody);
+        let is_there = |heard: Option<InfoReply>| heard.is_some_and(|heard| heard != InfoReply::Nobody);
         if timeout_at(end, self.take_one()).await.is_ok_and(is_there) {
             let quiet = Instant::now() + Duration::from_millis(limits::TOOLS_QUIET_MS);
             while timeout_at(quiet.min(end), self.take_one()).await.is_ok_and(is_there) {}
@@ -119,32 +119,32 @@ impl Discovery {
     }
 
     /// Takes one answer. `None`: the subscription has ended.
-    async fn take_one(&mut self) -> Option<Heard> {
+    async fn take_one(&mut self) -> Option<InfoReply> {
         let message = self.answers.next().await?;
         if message.status.is_some() {
-            return Some(Heard::Nobody);
+            return Some(InfoReply::Nobody);
         }
-        Some(serde_json::from_slice::<Info>(&message.payload).map_or(Heard::Same, |info| self.take(info)))
+        Some(serde_json::from_slice::<Info>(&message.payload).map_or(InfoReply::Same, |info| self.take(info)))
     }
 
-    fn take(&mut self, info: Info) -> Heard {
+    fn take(&mut self, info: Info) -> InfoReply {
         // Name and id become tokens of a subject that this process publishes to.
         if !subjects::is_token(&info.name) || !subjects::is_token(&info.id) {
-            return Heard::Same;
+            return InfoReply::Same;
         }
         let key = (info.name.clone(), info.id);
         if !self.instances.contains_key(&key) && self.instances.len() >= limits::SERVICES_MAX {
-            return Heard::Same;
+            return InfoReply::Same;
         }
         let (mut declared, mut malformed, mut lost) = (Vec::new(), Vec::new(), Vec::new());
         for endpoint in info.endpoints {
             let name = endpoint.name.clone();
-            let notice = |why| Refused { service: info.name.clone(), tool: name.clone(), why };
+            let notice = |why| RefusedDeclaration { service: info.name.clone(), tool: name.clone(), why };
             match tool(endpoint) {
                 Some(Ok((tool, without))) => {
                     lost.extend(without.into_iter().map(notice));
                     let version = info.version.chars().take(VERSION_MAX_CHARS).collect();
-                    declared.push(Declared { service: info.name.clone(), version, tool });
+                    declared.push(ToolDeclaration { service: info.name.clone(), version, tool });
                 }
                 Some(Err(why)) => malformed.push(notice(why)),
                 None => {}
@@ -160,7 +160,7 @@ impl Discovery {
         let is_new = instance.heard_at.is_none() || instance.declared != declared || instance.malformed != malformed;
         (instance.declared, instance.malformed, instance.heard_at) = (declared, malformed, Some(Instant::now()));
         instance.lost = lost;
-        if is_new { Heard::News } else { Heard::Same }
+        if is_new { InfoReply::News } else { InfoReply::Same }
     }
 
     /// Forgets the silent instances that have no responders any more.
@@ -186,17 +186,17 @@ impl Discovery {
     }
 
     /// Returns the tools of all instances that count, and remarks on them. A remark is logged the first time.
-    fn tools(&mut self) -> Found {
+    fn tools(&mut self) -> DiscoveryReport {
         let mut instances: Vec<(&(String, String), &Instance)> = self.instances.iter().collect();
         // Workers hear of the instances in different orders; the sort makes the outcome the same for all.
         instances.sort_by_key(|(key, instance)| (instance.order, *key));
         let instances: Vec<&Instance> = instances.into_iter().map(|(_, instance)| instance).collect();
-        let declared: Vec<Declared> = instances.iter().flat_map(|instance| instance.declared.clone()).collect();
+        let declared: Vec<ToolDeclaration> = instances.iter().flat_map(|instance| instance.declared.clone()).collect();
         let (tools, mut refused) = self.claims.settle(std::time::Instant::now(), &declared);
         refused.extend(instances.iter().flat_map(|instance| instance.malformed.clone()));
         for refused in &refused {
             if self.told.len() < limits::TOOL_REFUSALS_TOLD && self.told.insert(refused.clone()) {
-                let Refused { service, tool, why } = refused;
+                let RefusedDeclaration { service, tool, why } = refused;
                 tracing::warn!(service, tool, why, "a tool of a NATS service is refused");
             }
         }
@@ -204,7 +204,7 @@ impl Discovery {
         warnings.extend(instances.iter().flat_map(|instance| instance.lost.clone()));
         for warning in &warnings {
             if self.told.len() < limits::TOOL_REFUSALS_TOLD && self.told.insert(warning.clone()) {
-                let Refused { service, tool, why } = warning;
+                let RefusedDeclaration { service, tool, why } = warning;
                 tracing::warn!(
                     service,
                     tool,
@@ -213,12 +213,12 @@ impl Discovery {
                 );
             }
         }
-        Found { tools, refused, warnings }
+        DiscoveryReport { tools, refused, warnings }
     }
 }
 
 /// Keeps the registry current until the future is dropped.
-pub async fn run(registry: Registry, mut discovery: Discovery) {
+pub async fn run(registry: ToolRegistry, mut discovery: ToolDiscovery) {
     let mut rounds = interval(Duration::from_millis(limits::TOOLS_EVERY_MS));
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -229,8 +229,8 @@ pub async fn run(registry: Registry, mut discovery: Discovery) {
             }
             answer = discovery.take_one() => match answer {
                 None => return tracing::error!("the subscription to tool providers' answers has ended"),
-                Some(Heard::News) => {}
-                Some(Heard::Same | Heard::Nobody) => continue,
+                Some(InfoReply::News) => {}
+                Some(InfoReply::Same | InfoReply::Nobody) => continue,
             },
         }
         registry.set_discovered(discovery.tools().tools);
@@ -266,7 +266,7 @@ fn declared(name: String, subject: String, metadata: &HashMap<String, String>) -
         Some(text) => serde_json::from_str(text).map_err(|_| "`parameters` are not JSON".to_string())?,
         None => serde_json::Value::Null,
     };
-    let Normal { schema: parameters, lost } = schema::normal(&parameters, limits::TOOL_SCHEMA_MAX_BYTES)?;
+    let NormalizedSchema { schema: parameters, lost } = schema::normal(&parameters, limits::TOOL_SCHEMA_MAX_BYTES)?;
     let timeout_ms = metadata.get("timeout_ms").map_or(Some(limits::TOOL_TIMEOUT_MS), |text| text.parse().ok());
     let timeout_ms = timeout_ms.ok_or("`timeout_ms` is not a number")?;
     let level = match metadata.get("auth_level").map(String::as_str) {
@@ -286,7 +286,7 @@ fn declared(name: String, subject: String, metadata: &HashMap<String, String>) -
         level,
         timeout: Duration::from_millis(timeout_ms.min(limits::TOOL_TIMEOUT_MAX_MS)),
         contested: false,
-        place: Place::Endpoint { subject },
+        backend: ToolBackend::Endpoint { subject },
         name,
     };
     Ok((tool, lost))

@@ -4,14 +4,14 @@ use serde_json::{Value, json};
 
 use super::builtin::required;
 use crate::{
-    extract::{Form, Reader},
+    extract::{DocumentFormat, SandboxReader},
     fetch::Fetcher,
 };
 
 #[derive(Clone)]
 pub struct FetchUrl {
     pub fetcher: Fetcher,
-    pub reader: Reader,
+    pub reader: SandboxReader,
 }
 
 impl FetchUrl {
@@ -20,10 +20,10 @@ impl FetchUrl {
         let fetched =
             self.fetcher.fetch(url, &Default::default()).await.map_err(|error| format!("Not fetched: {error}."))?;
         let content_type = if fetched.content_type.is_empty() { "text/plain" } else { &fetched.content_type };
-        let form = Form::of_content_type(content_type)
+        let form = DocumentFormat::of_content_type(content_type)
             .ok_or_else(|| format!("Not read: the content type `{content_type}` is not understood."))?;
         // Front matter of a foreign page has no effect here.
-        let form = if form == Form::Markdown { Form::Plain } else { form };
+        let form = if form == DocumentFormat::Markdown { DocumentFormat::Plain } else { form };
         let read = self.reader.read(form, fetched.body.to_vec()).await;
         let page = read.map_err(|why| format!("Not read: {why}."))?.extracted;
         Ok(json!({ "url": fetched.url.as_str(), "title": page.title, "text": page.text }).to_string())

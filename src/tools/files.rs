@@ -20,9 +20,9 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use crate::{
-    domain::event::{Content, File, Object},
+    domain::event::{AttachmentContent, File, Object},
     limits,
-    log::bus::soon,
+    log::connection::soon,
     subjects,
 };
 
@@ -33,24 +33,24 @@ pub trait ReadFiles: Send + Sync {
 
 /// Serves files to tools. Clones share the files that are lent.
 #[derive(Clone)]
-pub struct Lender {
+pub struct FileLender {
     client: Client,
     process: Uuid,
-    lent: Arc<Mutex<HashMap<Uuid, Arc<Lent>>>>,
+    lent: Arc<Mutex<HashMap<Uuid, Arc<LentFile>>>>,
     /// Memory budget for contents, in bytes.
     room: Arc<Semaphore>,
 }
 
 /// A file that a running call may read.
-struct Lent {
+struct LentFile {
     object: Object,
     reader: Arc<dyn ReadFiles>,
     content: OnceCell<(Bytes, OwnedSemaphorePermit)>,
 }
 
 /// The files of one call, withdrawn on drop.
-pub struct Loan {
-    lender: Lender,
+pub struct FileLoan {
+    files: FileLender,
     tokens: Vec<Uuid>,
     /// The description of the files that the tool gets.
     pub told: Value,
@@ -59,24 +59,24 @@ pub struct Loan {
 /// A tool's request for a part of a file.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Asked {
+struct FileRequest {
     offset: usize,
 }
 
-impl Lender {
+impl FileLender {
     pub fn new(client: Client) -> Self {
         let room = Arc::new(Semaphore::new(limits::FILES_LENT_BYTES));
         Self { client, process: Uuid::new_v4(), lent: Arc::default(), room }
     }
 
     /// Makes the files of a message readable for a call.
-    pub fn lend(&self, files: &[File], reader: &Arc<dyn ReadFiles>) -> Loan {
-        let mut loan = Loan { lender: self.clone(), tokens: Vec::new(), told: Value::Null };
+    pub fn lend(&self, files: &[File], reader: &Arc<dyn ReadFiles>) -> FileLoan {
+        let mut loan = FileLoan { files: self.clone(), tokens: Vec::new(), told: Value::Null };
         let told = files.iter().map(|file| {
             let mut told = json!(file);
-            if let Content::Object(object) = &file.content {
+            if let AttachmentContent::Object(object) = &file.content {
                 let token = Uuid::new_v4();
-                let lent = Lent { object: object.clone(), reader: reader.clone(), content: OnceCell::new() };
+                let lent = LentFile { object: object.clone(), reader: reader.clone(), content: OnceCell::new() };
                 self.lent.lock().expect("no panic happens under this lock").insert(token, Arc::new(lent));
                 loan.tokens.push(token);
                 if let Some(object) = told["object"].as_object_mut() {
@@ -103,9 +103,9 @@ impl Lender {
         let at_once = Arc::new(Semaphore::new(limits::FILES_PARALLEL));
         while let Some(message) = asked.next().await {
             let Ok(permit) = at_once.clone().acquire_owned().await else { return };
-            let lender = self.clone();
+            let files = self.clone();
             tokio::spawn(async move {
-                lender.answer(message).await;
+                files.answer(message).await;
                 drop(permit);
             });
         }
@@ -140,8 +140,8 @@ impl Lender {
             self.lent.lock().expect("no panic happens under this lock").get(&token).cloned()
         };
         let lent = lent().ok_or(gone)?;
-        let asked: Asked = match message.payload.is_empty() {
-            true => Asked::default(),
+        let asked: FileRequest = match message.payload.is_empty() {
+            true => FileRequest::default(),
             false => serde_json::from_slice(&message.payload).map_err(|_| ("400", "It is not {\"offset\": bytes}."))?,
         };
         let load = async {
@@ -163,9 +163,9 @@ impl Lender {
     }
 }
 
-impl Drop for Loan {
+impl Drop for FileLoan {
     fn drop(&mut self) {
-        let mut lent = self.lender.lent.lock().expect("no panic happens under this lock");
+        let mut lent = self.files.lent.lock().expect("no panic happens under this lock");
         self.tokens.iter().for_each(|token| drop(lent.remove(token)));
     }
 }

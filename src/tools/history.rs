@@ -2,15 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::builtin::{History, Said};
+use super::builtin::{MessageHistory, PastMessage};
 use crate::limits;
 
 /// Reads a page, or finds messages by words in a bounded number of pages.
-pub async fn call(arguments: &Value, history: &dyn History) -> Result<String, String> {
+pub async fn call(arguments: &Value, history: &dyn MessageHistory) -> Result<String, String> {
     let words: Vec<String> =
         arguments["words"].as_str().unwrap_or_default().split_whitespace().map(str::to_lowercase).collect();
     let mut before = arguments["before"].as_u64();
-    let mut found: Vec<Said> = Vec::new();
+    let mut found: Vec<PastMessage> = Vec::new();
     let mut has_older = true;
     for _ in 0..limits::HISTORY_PAGES {
         let (page, more) = history.page(before, limits::HISTORY_PAGE).await.map_err(|why| {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{builtin::Builtin, call::ToolResult};
 use crate::domain::{
-    elicitation::Question,
+    elicitation::ElicitedQuestion,
     event::{Ask, Resolution},
     interaction::{FieldError, Form},
 };
@@ -35,7 +35,7 @@ pub fn in_words(builtin: Builtin, arguments: &Value) -> ToolResult {
 }
 
 /// What the model is told when a tool's server asks the visitor something, and the client shows no form.
-pub fn elicited_in_words(question: &Question) -> ToolResult {
+pub fn elicited_in_words(question: &ElicitedQuestion) -> ToolResult {
     let mut told = instructions(&question.form);
     told["message"] = question.message.clone().into();
     told["status"] = "not_done_yet".into();

@@ -27,8 +27,8 @@ pub mod registry;
 pub mod schema;
 pub mod web_search;
 
-pub use builtin::{Builtins, History, Page, Said};
-pub use call::{CallContext, Outcome, ToolResult};
+pub use builtin::{Builtins, MessageHistory, PastMessage, PastMessages};
+pub use call::{CallContext, ToolCallOutcome, ToolResult};
 pub use files::ReadFiles;
-pub use mcp::Mcp;
-pub use registry::{Offer, Place, Registry, Tool};
+pub use mcp::McpTools;
+pub use registry::{BuiltinOffer, Tool, ToolBackend, ToolRegistry};

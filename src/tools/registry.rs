@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use super::{
     builtin::{Builtin, Builtins},
-    files::Lender,
-    mcp::Mcp,
+    files::FileLender,
+    mcp::McpTools,
 };
-use crate::{agents::AuthLevel, calls::Caller, knowledge::Retrieve, limits};
+use crate::{agents::AuthLevel, calls::ServiceCaller, knowledge::Retriever, limits};
 
 /// A tool that can be offered to the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,24 +33,24 @@ pub struct Tool {
     pub timeout: Duration,
     /// Another service holds the name or the subject: the tool is offered only where an agent's configuration pins it.
     pub contested: bool,
-    pub place: Place,
+    pub backend: ToolBackend,
 }
 
 impl Tool {
     /// Returns whether the tool asks visitors for input, or passes their answer on.
     pub fn asks_visitors(&self) -> bool {
         use Builtin::{RequestChoices, RequestIdentityIntake, SubmitInteraction};
-        matches!(self.place, Place::Builtin(RequestChoices | RequestIdentityIntake | SubmitInteraction))
+        matches!(self.backend, ToolBackend::Builtin(RequestChoices | RequestIdentityIntake | SubmitInteraction))
     }
 
     /// Whether the tool passes on what a visitor has answered in words.
     pub fn passes_answers_on(&self) -> bool {
-        self.place == Place::Builtin(Builtin::SubmitInteraction)
+        self.backend == ToolBackend::Builtin(Builtin::SubmitInteraction)
     }
 }
 
 /// The conditions of a conversation that decide which built-in tools are offered.
-pub struct Offer {
+pub struct BuiltinOffer {
     /// The conversation is longer than the model's context.
     pub has_older: bool,
     /// Visitors may be asked for their contact or a choice.
@@ -59,13 +59,13 @@ pub struct Offer {
     pub asked_in_words: bool,
 }
 
-impl Offer {
+impl BuiltinOffer {
     const ALL: Self = Self { has_older: true, interactions: true, asked_in_words: true };
 }
 
 /// The place where a tool runs.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Place {
+pub enum ToolBackend {
     /// `knowledge_search`, in this process.
     Knowledge,
     /// Another built-in tool, in this process.
@@ -85,25 +85,25 @@ impl Tool {
 
 /// The tools of a worker.
 #[derive(Clone)]
-pub struct Registry {
-    pub(super) caller: Caller,
-    pub(super) lender: Lender,
-    pub(super) knowledge: Arc<dyn Retrieve>,
+pub struct ToolRegistry {
+    pub(super) caller: ServiceCaller,
+    pub(super) files: FileLender,
+    pub(super) knowledge: Arc<dyn Retriever>,
     pub(super) builtins: Builtins,
-    pub(super) mcp: Mcp,
+    pub(super) mcp: McpTools,
     discovered: Arc<RwLock<Arc<Vec<Tool>>>>,
 }
 
-impl Registry {
-    /// Creates a registry with the built-in tools; [`super::discovery::run`] and [`Mcp::run`] add the others.
-    pub fn new(caller: Caller, knowledge: Arc<dyn Retrieve>, builtins: Builtins, mcp: Mcp) -> Self {
-        let lender = Lender::new(caller.client().clone());
-        Self { caller, lender, knowledge, builtins, mcp, discovered: Arc::default() }
+impl ToolRegistry {
+    /// Creates a registry with the built-in tools; [`super::discovery::run`] and [`McpTools::run`] add the others.
+    pub fn new(caller: ServiceCaller, knowledge: Arc<dyn Retriever>, builtins: Builtins, mcp: McpTools) -> Self {
+        let files = FileLender::new(caller.client().clone());
+        Self { caller, files, knowledge, builtins, mcp, discovered: Arc::default() }
     }
 
     /// Serves running tools the files of their calls, until the future is dropped.
     pub async fn lend(self) {
-        self.lender.serve().await;
+        self.files.serve().await;
     }
 
     /// Returns the tools that an organisation may use in a conversation and that an agent may use, ordered by name.
@@ -111,7 +111,7 @@ impl Registry {
     /// Among equal names the first counts, under the strictest guards of all ([`one_of_each`]). The number is bounded,
     /// in this order of precedence: built-in tools, then the organisation's own, then those for all; services before
     /// MCP servers, and tools that were known earlier before later ones.
-    pub fn offered(&self, org: &str, offer: &Offer, may_use: impl Fn(&Tool) -> bool) -> Vec<Tool> {
+    pub fn offered(&self, org: &str, offer: &BuiltinOffer, may_use: impl Fn(&Tool) -> bool) -> Vec<Tool> {
         let (discovered, mcp) = (self.discovered(), self.mcp.offered());
         let others = || discovered.iter().chain(&mcp).filter(|tool| tool.is_for(org));
         // Search is offered only where documents exist.
@@ -128,7 +128,7 @@ impl Registry {
 
     /// Finds a tool by name, also where its MCP server is down: the call then reports that.
     pub fn find(&self, org: &str, name: &str, may_use: impl Fn(&Tool) -> bool) -> Option<Tool> {
-        let offered = self.offered(org, &Offer::ALL, &may_use).into_iter().find(|tool| tool.name == name);
+        let offered = self.offered(org, &BuiltinOffer::ALL, &may_use).into_iter().find(|tool| tool.name == name);
         offered.or_else(|| self.mcp.missing(org, name).filter(may_use))
     }
 
@@ -179,14 +179,14 @@ fn knowledge_search() -> Tool {
         level: AuthLevel::None,
         timeout: Duration::from_millis(limits::TOOL_TIMEOUT_MS),
         contested: false,
-        place: Place::Knowledge,
+        backend: ToolBackend::Knowledge,
     }
 }
 
 impl Tool {
     /// Adds the guards of another tool of this name. A built-in tool keeps its own guards.
     fn tighten(&mut self, other: &Self) {
-        if !matches!(self.place, Place::Knowledge | Place::Builtin(_)) {
+        if !matches!(self.backend, ToolBackend::Knowledge | ToolBackend::Builtin(_)) {
             self.confirm |= other.confirm;
             self.idempotent &= other.idempotent;
             self.level = self.level.max(other.level);
@@ -195,8 +195,8 @@ impl Tool {
 
     /// Returns whether an agent's rule allows this tool: a rule with a subject allows the tool at that subject alone.
     pub fn fits_pin(&self, subject: Option<&str>) -> bool {
-        match (subject, &self.place) {
-            (Some(pinned), Place::Endpoint { subject }) => pinned == subject,
+        match (subject, &self.backend) {
+            (Some(pinned), ToolBackend::Endpoint { subject }) => pinned == subject,
             (Some(_), _) => false,
             (None, _) => !self.contested,
         }
@@ -211,7 +211,7 @@ mod tests {
     fn of_equal_names_the_first_wins_under_the_strictest_guards() {
         let at = |server: &str, confirm, idempotent, level| Tool {
             name: "pay".into(),
-            place: Place::Mcp { server: server.into(), tool: "pay".into() },
+            backend: ToolBackend::Mcp { server: server.into(), tool: "pay".into() },
             confirm,
             idempotent,
             level,
@@ -220,7 +220,8 @@ mod tests {
         let first = at("a", false, true, AuthLevel::EndUser);
         let others = [at("b", true, true, AuthLevel::None), at("c", false, false, AuthLevel::None)];
         let all = [vec![knowledge_search(), first], others.to_vec()].concat();
-        let built_in = Tool { confirm: true, idempotent: false, place: others[0].place.clone(), ..knowledge_search() };
+        let built_in =
+            Tool { confirm: true, idempotent: false, backend: others[0].backend.clone(), ..knowledge_search() };
         let each = one_of_each([all, vec![built_in]].concat());
         let expected = [knowledge_search(), at("a", true, false, AuthLevel::EndUser)];
         assert_eq!(each, expected, "no other declaration guards a built-in tool");

@@ -33,13 +33,13 @@ const LOST_MAX: usize = 16;
 
 /// A normalised schema, and the losses that its author should know.
 #[derive(Debug, PartialEq)]
-pub struct Normal {
+pub struct NormalizedSchema {
     pub schema: Value,
     pub lost: Vec<String>,
 }
 
 /// Brings a schema into the form that every interface takes, in at most `max_bytes`. The error gives the reason.
-pub fn normal(schema: &Value, max_bytes: usize) -> Result<Normal, String> {
+pub fn normal(schema: &Value, max_bytes: usize) -> Result<NormalizedSchema, String> {
     if size(schema) > GIVEN_TIMES * max_bytes {
         return Err("the schema is too large".into());
     }
@@ -53,7 +53,7 @@ pub fn normal(schema: &Value, max_bytes: usize) -> Result<Normal, String> {
     if schema.to_string().len() > max_bytes {
         return Err("the schema is too large with its references resolved".into());
     }
-    Ok(Normal { schema, lost: work.lost })
+    Ok(NormalizedSchema { schema, lost: work.lost })
 }
 
 struct Work<'a> {

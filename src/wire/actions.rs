@@ -56,13 +56,13 @@ pub struct BadFrame {
 
 /// A frame with a known action; its fields are not checked yet.
 #[derive(Debug)]
-pub struct Request {
+pub struct ClientRequest {
     pub action: Action,
     pub request_id: Option<String>,
-    pub fields: Fields,
+    pub fields: FrameFields,
 }
 
-impl Request {
+impl ClientRequest {
     /// Returns the requestId, which the action must have.
     pub fn required_id(&self) -> Result<&str, BadFrame> {
         let id = self.request_id.as_deref().filter(|id| !id.trim().is_empty());
@@ -71,7 +71,7 @@ impl Request {
 }
 
 /// Parses a text frame. An error comes with the requestId, if the frame had one.
-pub fn read(text: &str) -> Result<Request, (Option<String>, BadFrame)> {
+pub fn read(text: &str) -> Result<ClientRequest, (Option<String>, BadFrame)> {
     let value: Value = serde_json::from_str(text).map_err(|_| (None, invalid("the frame is not valid JSON")))?;
     let Value::Object(fields) = value else {
         return Err((None, invalid("a frame is a JSON object")));
@@ -82,7 +82,7 @@ pub fn read(text: &str) -> Result<Request, (Option<String>, BadFrame)> {
     }
     match fields.get("action") {
         Some(Value::String(name)) => match Action::ALL.iter().find(|(_, known)| known == name) {
-            Some((action, _)) => Ok(Request { action: *action, request_id, fields: Fields(fields) }),
+            Some((action, _)) => Ok(ClientRequest { action: *action, request_id, fields: FrameFields(fields) }),
             None => Err((request_id, unsupported())),
         },
         Some(_) => Err((request_id, invalid("`action` must be a string"))),
@@ -102,9 +102,9 @@ pub fn invalid(message: impl Into<String>) -> BadFrame {
 
 /// The fields of a frame, taken out one by one. `null` counts as absent.
 #[derive(Debug)]
-pub struct Fields(Map<String, Value>);
+pub struct FrameFields(Map<String, Value>);
 
-impl Fields {
+impl FrameFields {
     /// Wraps the fields of a request that came another way.
     pub fn of(fields: Map<String, Value>) -> Self {
         Self(fields)

@@ -14,7 +14,7 @@ use super::prompts::{
     ConfirmationData, InteractionData, InvalidData, OtpInvalidData, OtpRequiredData, OtpSentData, OtpVerifiedData,
 };
 use crate::domain::{
-    conversation::{Body, Message},
+    conversation::{Message, MessageBody},
     event::{Citation, Participant, Response, Usage},
 };
 
@@ -76,37 +76,37 @@ pub enum Frame<'a> {
     WriteConfirmationRequired {
         request_id: &'a str,
         timestamp: i64,
-        data: Nested<'a, ConfirmationData<'a>>,
+        data: NestedData<'a, ConfirmationData<'a>>,
     },
     InteractionRequired {
         request_id: &'a str,
         timestamp: i64,
-        data: Nested<'a, InteractionData<'a>>,
+        data: NestedData<'a, InteractionData<'a>>,
     },
     InteractionInvalid {
         request_id: &'a str,
         timestamp: i64,
-        data: Nested<'a, InvalidData<'a>>,
+        data: NestedData<'a, InvalidData<'a>>,
     },
     OtpVerificationRequired {
         request_id: &'a str,
         timestamp: i64,
-        data: Nested<'a, OtpRequiredData<'a>>,
+        data: NestedData<'a, OtpRequiredData<'a>>,
     },
     OtpSent {
         request_id: &'a str,
         timestamp: i64,
-        data: Nested<'a, OtpSentData<'a>>,
+        data: NestedData<'a, OtpSentData<'a>>,
     },
     OtpVerified {
         request_id: &'a str,
         timestamp: i64,
-        data: Nested<'a, OtpVerifiedData<'a>>,
+        data: NestedData<'a, OtpVerifiedData<'a>>,
     },
     OtpInvalid {
         request_id: &'a str,
         timestamp: i64,
-        data: Nested<'a, OtpInvalidData<'a>>,
+        data: NestedData<'a, OtpInvalidData<'a>>,
     },
     Keepalive {
         request_id: &'a str,
@@ -176,7 +176,8 @@ pub enum RawResponse<'a> {
 
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Nested<'a, T> {
+#[schemars(rename = "Nested")]
+pub struct NestedData<'a, T> {
     pub request_id: &'a str,
     pub data: T,
 }
@@ -186,12 +187,13 @@ pub struct Nested<'a, T> {
 pub struct EventualData<'a> {
     pub request_id: &'a str,
     pub status: u16,
-    pub data: Answer<'a>,
+    pub data: FinalAnswer<'a>,
 }
 
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Answer<'a> {
+#[schemars(rename = "Answer")]
+pub struct FinalAnswer<'a> {
     pub message_id: Uuid,
     pub response: &'a Response,
     pub needs_escalation: bool,
@@ -317,7 +319,8 @@ pub struct SessionCreated<'a> {
 /// `data` of the answer to `resume_session`: the state of the session. Missed frames follow.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Resumed<'a> {
+#[schemars(rename = "Resumed")]
+pub struct ResumeReply<'a> {
     pub session: SessionView<'a>,
     /// The active turn, if there is one.
     pub turn: Option<TurnView<'a>>,
@@ -397,7 +400,8 @@ pub struct ListedConversation {
 /// `data` of the answer to `rename_conversation`.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Renamed<'a> {
+#[schemars(rename = "Renamed")]
+pub struct RenameReply<'a> {
     pub conversation_id: Uuid,
     /// The title as it is stored.
     pub title: &'a str,
@@ -406,7 +410,8 @@ pub struct Renamed<'a> {
 /// `data` of the answer to `confirm_tool_action`.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Confirmed {
+#[schemars(rename = "Confirmed")]
+pub struct ConfirmReply {
     pub session_id: Uuid,
     pub approved: bool,
 }
@@ -417,7 +422,7 @@ pub struct Confirmed {
 pub struct HistoryMessage {
     pub id: Uuid,
     pub direction: Direction,
-    pub content: Content,
+    pub content: MessageContent,
     pub from: Party,
     pub to: Party,
     /// RFC 3339, UTC.
@@ -433,7 +438,8 @@ pub enum Direction {
 
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Content {
+#[schemars(rename = "Content")]
+pub struct MessageContent {
     pub text: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub structured_response: Option<Response>,
@@ -467,13 +473,15 @@ impl From<&Message> for HistoryMessage {
         let party =
             |participant: &Participant, kind| Party { id: participant.id, kind, name: participant.name.clone() };
         let (direction, structured_response, from, to) = match &message.body {
-            Body::User(_) => (Direction::Inbound, None, PartyKind::User, PartyKind::AiAgent),
-            Body::Agent(response) => (Direction::Outbound, Some(response.clone()), PartyKind::AiAgent, PartyKind::User),
+            MessageBody::User(_) => (Direction::Inbound, None, PartyKind::User, PartyKind::AiAgent),
+            MessageBody::Agent(response) => {
+                (Direction::Outbound, Some(response.clone()), PartyKind::AiAgent, PartyKind::User)
+            }
         };
         Self {
             id: message.id,
             direction,
-            content: Content { text: message.text(), structured_response },
+            content: MessageContent { text: message.text(), structured_response },
             from: party(&message.from, from),
             to: party(&message.to, to),
             created_at: shown_time(message.at),

@@ -11,13 +11,13 @@ pub const HEADER: &str = "Turnstream-Frame";
 
 /// The metadata of a live frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct FrameMark {
     pub turn: Uuid,
     /// Sequence of the `turn.started` that the worker runs under; frames of an older epoch are void.
     pub epoch: u64,
     /// Number of the frame in this turn and epoch, from 0 without gaps.
     pub n: u64,
-    pub kind: Kind,
+    pub kind: LiveKind,
     /// Index of the model call in the turn; for tool activity, of the call that requested it.
     pub call: u32,
     /// For tokens: bytes of this model call's text before the frame.
@@ -29,7 +29,7 @@ pub struct Mark {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum LiveKind {
     Token,
     Reasoning,
     /// A sentence for the time until the answer.
@@ -48,17 +48,17 @@ pub enum Kind {
     Terminal,
 }
 
-impl Kind {
-    const ALL: [(Kind, &'static str); 9] = [
-        (Kind::Token, "token"),
-        (Kind::Reasoning, "reasoning"),
-        (Kind::Preamble, "preamble"),
-        (Kind::Chunk, "chunk"),
-        (Kind::Notice, "notice"),
-        (Kind::Prompt, "prompt"),
-        (Kind::Restart, "restart"),
-        (Kind::Owner, "owner"),
-        (Kind::Terminal, "terminal"),
+impl LiveKind {
+    const ALL: [(LiveKind, &'static str); 9] = [
+        (LiveKind::Token, "token"),
+        (LiveKind::Reasoning, "reasoning"),
+        (LiveKind::Preamble, "preamble"),
+        (LiveKind::Chunk, "chunk"),
+        (LiveKind::Notice, "notice"),
+        (LiveKind::Prompt, "prompt"),
+        (LiveKind::Restart, "restart"),
+        (LiveKind::Owner, "owner"),
+        (LiveKind::Terminal, "terminal"),
     ];
 
     /// Returns true if the frame is output of a model call.
@@ -75,27 +75,27 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Mark {
+impl fmt::Display for FrameMark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Mark { turn, epoch, n, kind, call, offset, length, chunks } = self;
+        let FrameMark { turn, epoch, n, kind, call, offset, length, chunks } = self;
         write!(f, "{} {epoch} {n} {} {call} {offset} {length} {chunks}", turn.simple(), kind.name())
     }
 }
 
-impl Mark {
+impl FrameMark {
     /// Returns the number of the turn's model calls that had ended their output before this frame.
     pub fn calls_before(&self) -> u32 {
         match self.kind {
-            Kind::Token | Kind::Reasoning | Kind::Preamble | Kind::Restart => self.call,
-            Kind::Chunk | Kind::Notice | Kind::Prompt => self.call.saturating_add(1),
-            Kind::Owner => 0,
-            Kind::Terminal => u32::MAX,
+            LiveKind::Token | LiveKind::Reasoning | LiveKind::Preamble | LiveKind::Restart => self.call,
+            LiveKind::Chunk | LiveKind::Notice | LiveKind::Prompt => self.call.saturating_add(1),
+            LiveKind::Owner => 0,
+            LiveKind::Terminal => u32::MAX,
         }
     }
 
     /// Returns the number of the turn's frames of tool activity before this frame.
     pub fn chunks_before(&self) -> u64 {
-        if self.kind == Kind::Terminal { u64::MAX } else { self.chunks }
+        if self.kind == LiveKind::Terminal { u64::MAX } else { self.chunks }
     }
 
     /// Parses the header's value.
@@ -105,7 +105,7 @@ impl Mark {
             turn: parts.next()?.parse().ok()?,
             epoch: parts.next()?.parse().ok()?,
             n: parts.next()?.parse().ok()?,
-            kind: Kind::parse(parts.next()?)?,
+            kind: LiveKind::parse(parts.next()?)?,
             call: parts.next()?.parse().ok()?,
             offset: parts.next()?.parse().ok()?,
             length: parts.next()?.parse().ok()?,
@@ -117,7 +117,7 @@ impl Mark {
 
 /// A client's position in a turn: the `seq` of the resume extension, opaque to clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor {
+pub struct ResumeCursor {
     pub turn: Uuid,
     pub epoch: u64,
     /// The number of the next frame of that epoch.
@@ -131,14 +131,14 @@ pub struct Cursor {
     pub chunks: u64,
 }
 
-impl fmt::Display for Cursor {
+impl fmt::Display for ResumeCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Cursor { turn, epoch, next_n, call, shown, text_epoch, chunks } = self;
+        let ResumeCursor { turn, epoch, next_n, call, shown, text_epoch, chunks } = self;
         write!(f, "{}.{epoch}.{next_n}.{call}.{shown}.{text_epoch}.{chunks}", turn.simple())
     }
 }
 
-impl Cursor {
+impl ResumeCursor {
     /// Returns the cursor behind a turn's terminal frame.
     pub fn ended(turn: Uuid) -> Self {
         Self { turn, epoch: u64::MAX, next_n: 0, call: 0, shown: 0, text_epoch: 0, chunks: 0 }
@@ -171,17 +171,19 @@ mod tests {
 
     #[test]
     fn a_mark_round_trips() {
-        for (kind, _) in Kind::ALL {
-            let mark = Mark { turn: Uuid::new_v4(), epoch: 7, n: 3, kind, call: 1, offset: 512, length: 9, chunks: 2 };
-            assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
+        for (kind, _) in LiveKind::ALL {
+            let mark =
+                FrameMark { turn: Uuid::new_v4(), epoch: 7, n: 3, kind, call: 1, offset: 512, length: 9, chunks: 2 };
+            assert_eq!(FrameMark::parse(&mark.to_string()), Some(mark));
         }
-        assert_eq!(Mark::parse("x 1 2 token 0 0 0 0"), None);
+        assert_eq!(FrameMark::parse("x 1 2 token 0 0 0 0"), None);
     }
 
     #[test]
     fn a_cursor_round_trips() {
-        let cursor = Cursor { turn: Uuid::new_v4(), epoch: 9, next_n: 4, call: 2, shown: 77, text_epoch: 8, chunks: 3 };
-        assert_eq!(Cursor::parse(&cursor.to_string()), Some(cursor));
-        assert_eq!(Cursor::parse("garbage"), None);
+        let cursor =
+            ResumeCursor { turn: Uuid::new_v4(), epoch: 9, next_n: 4, call: 2, shown: 77, text_epoch: 8, chunks: 3 };
+        assert_eq!(ResumeCursor::parse(&cursor.to_string()), Some(cursor));
+        assert_eq!(ResumeCursor::parse("garbage"), None);
     }
 }

@@ -13,7 +13,7 @@ pub const STREAM: &str = "KV_WORKERS";
 /// A worker's advertisement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Advertisement {
+pub struct WorkerAdvertisement {
     pub version: String,
     /// Organisations for which the worker has a gateway key; `*` = all.
     pub orgs: Vec<String>,
@@ -30,7 +30,7 @@ pub struct EdgeAdvertisement {
 
 /// An edge's answer to a host's event: the number of connections that took the event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Pushed {
+pub struct PushReceipt {
     pub edge: Uuid,
     pub delivered: u64,
 }

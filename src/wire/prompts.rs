@@ -95,7 +95,8 @@ impl OtpError {
 /// `data` of the answer to `submit_interaction` with values.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Submitted<'a> {
+#[schemars(rename = "Submitted")]
+pub struct SubmitReply<'a> {
     pub session_id: Uuid,
     pub interaction_id: Uuid,
     pub kind: &'a str,
@@ -106,7 +107,8 @@ pub struct Submitted<'a> {
 /// `data` of the answer to `submit_interaction` that declines.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Declined {
+#[schemars(rename = "Declined")]
+pub struct DeclineReply {
     pub session_id: Uuid,
     pub interaction_id: Uuid,
     pub declined: bool,

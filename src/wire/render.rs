@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use super::{
     frames::{
-        Answer, CancelledData, ChunkData, ChunkState, ErrorCode, EventualData, Frame, Nested, RawResponse, TokenData,
-        error, immediate,
+        CancelledData, ChunkData, ChunkState, ErrorCode, EventualData, FinalAnswer, Frame, NestedData, RawResponse,
+        TokenData, error, immediate,
     },
-    live::Kind,
+    live::LiveKind,
     prompts::{ConfirmationData, InteractionData, OtpRequiredData, OtpSentData},
 };
 use crate::{
@@ -27,18 +27,18 @@ use crate::{
 const OTP_LEVEL: &str = "end_user";
 
 /// A frame with its kind.
-pub type Rendered = (Kind, Bytes);
+pub type RenderedFrame = (LiveKind, Bytes);
 
 /// Renders the frames that tell a client of an event of its turn; `stream` false leaves out the `stream_*` ones.
 ///
 /// A tool call is not among them: its intent holds no arguments, so its caller shows it with [`tool_call`].
-pub fn render(request_id: &str, stream: bool, event: &Event, now: DateTime<Utc>) -> Vec<Rendered> {
+pub fn render(request_id: &str, stream: bool, event: &Event, now: DateTime<Utc>) -> Vec<RenderedFrame> {
     match event {
         Event::TurnParked(e) => prompt(request_id, stream, e.park, &e.prompt, now),
         Event::TurnToolReturned(e) => tool_returned(request_id, stream, e, now),
-        Event::TurnCompleted(e) => vec![(Kind::Terminal, completed(e, now))],
-        Event::TurnFailed(e) => vec![(Kind::Terminal, failed(e, now))],
-        Event::TurnCancelled(e) => vec![(Kind::Terminal, cancelled(e, now))],
+        Event::TurnCompleted(e) => vec![(LiveKind::Terminal, completed(e, now))],
+        Event::TurnFailed(e) => vec![(LiveKind::Terminal, failed(e, now))],
+        Event::TurnCancelled(e) => vec![(LiveKind::Terminal, cancelled(e, now))],
         Event::TurnToolCalled(_)
         | Event::SessionOpened(_)
         | Event::SessionIdentified(_)
@@ -54,41 +54,42 @@ pub fn render(request_id: &str, stream: bool, event: &Event, now: DateTime<Utc>)
 }
 
 /// Renders a pending prompt, then the call that the prompt is about.
-pub fn prompt(request_id: &str, stream: bool, park: Uuid, prompt: &Prompt, now: DateTime<Utc>) -> Vec<Rendered> {
+pub fn prompt(request_id: &str, stream: bool, park: Uuid, prompt: &Prompt, now: DateTime<Utc>) -> Vec<RenderedFrame> {
     let timestamp = now.timestamp_millis();
     let (frame, tool, arguments) = match prompt {
         Prompt::Approval { tool, arguments, description, .. } => {
-            let data = Nested { request_id, data: ConfirmationData { tool_id: tool, action_description: description } };
+            let data =
+                NestedData { request_id, data: ConfirmationData { tool_id: tool, action_description: description } };
             (Frame::WriteConfirmationRequired { request_id, timestamp, data }, tool, arguments)
         }
         Prompt::Interaction { tool, arguments, form, reason, .. } => {
             let data = InteractionData { interaction_id: park, kind: form.kind(), spec: form.spec(), reason };
-            let data = Nested { request_id, data };
+            let data = NestedData { request_id, data };
             (Frame::InteractionRequired { request_id, timestamp, data }, tool, arguments)
         }
         Prompt::Task { .. } => return vec![],
         // Its call was shown when it began.
         Prompt::Elicitation { form, reason, .. } => {
             let data = InteractionData { interaction_id: park, kind: form.kind(), spec: form.spec(), reason };
-            let frame = Frame::InteractionRequired { request_id, timestamp, data: Nested { request_id, data } };
-            return vec![(Kind::Prompt, frame.to_bytes())];
+            let frame = Frame::InteractionRequired { request_id, timestamp, data: NestedData { request_id, data } };
+            return vec![(LiveKind::Prompt, frame.to_bytes())];
         }
     };
-    let mut frames = vec![(Kind::Prompt, frame.to_bytes())];
+    let mut frames = vec![(LiveKind::Prompt, frame.to_bytes())];
     if stream {
-        frames.push((Kind::Chunk, tool_call(request_id, tool, arguments, now)));
+        frames.push((LiveKind::Chunk, tool_call(request_id, tool, arguments, now)));
     }
     frames
 }
 
 /// Renders a tool's result, then the verification that the tool requires.
-fn tool_returned(request_id: &str, stream: bool, e: &ToolReturned, now: DateTime<Utc>) -> Vec<Rendered> {
+fn tool_returned(request_id: &str, stream: bool, e: &ToolReturned, now: DateTime<Utc>) -> Vec<RenderedFrame> {
     let timestamp = now.timestamp_millis();
     let mut frames = Vec::new();
     if stream {
         let text = shortened(&e.result);
         let result = RawResponse::ToolResult { name: &e.name, is_error: e.is_error, result: &text };
-        frames.push((Kind::Chunk, chunk(request_id, &e.name, result, now)));
+        frames.push((LiveKind::Chunk, chunk(request_id, &e.name, result, now)));
     }
     let Some(otp) = &e.otp else { return frames };
     match &otp.sent {
@@ -99,15 +100,16 @@ fn tool_returned(request_id: &str, stream: bool, e: &ToolReturned, now: DateTime
                 available_channels: &otp.channels,
                 auth_level: OTP_LEVEL,
             };
-            let required = Frame::OtpVerificationRequired { request_id, timestamp, data: Nested { request_id, data } };
+            let required =
+                Frame::OtpVerificationRequired { request_id, timestamp, data: NestedData { request_id, data } };
             let data = OtpSentData { channel: sent.channel, masked_destination: &sent.masked_destination };
-            let sent = Frame::OtpSent { request_id, timestamp, data: Nested { request_id, data } };
-            frames.extend([(Kind::Notice, required.to_bytes()), (Kind::Notice, sent.to_bytes())]);
+            let sent = Frame::OtpSent { request_id, timestamp, data: NestedData { request_id, data } };
+            frames.extend([(LiveKind::Notice, required.to_bytes()), (LiveKind::Notice, sent.to_bytes())]);
         }
         // The frame lacks the turn's requestId, which would end the turn for a client.
         None => {
             let message = "A verification code could not be sent. Please try again.";
-            frames.push((Kind::Notice, error(None, ErrorCode::OtpSendFailed, message, now)));
+            frames.push((LiveKind::Notice, error(None, ErrorCode::OtpSendFailed, message, now)));
         }
     }
     frames
@@ -177,7 +179,7 @@ pub fn reasoning(request_id: &str, token: &str, now: DateTime<Utc>) -> Bytes {
 }
 
 /// A streamed part of a turn, restored from the log.
-pub enum Streamed<'a> {
+pub enum StreamedPart<'a> {
     /// The text of a finished model call, with the call's index in the turn and the epoch of its stream.
     Text { call: u32, epoch: u64, text: Cow<'a, str> },
     /// A frame of tool activity or of its consequences; `n` counts these frames of the turn from 0.
@@ -191,7 +193,7 @@ pub fn streamed<'a>(
     stream: bool,
     events: &'a [Event],
     now: DateTime<Utc>,
-) -> impl Iterator<Item = Streamed<'a>> + 'a {
+) -> impl Iterator<Item = StreamedPart<'a>> + 'a {
     let (mut replies, mut chunks) = (0, 0);
     let mut calls: &[CallRequested] = &[];
     let mut begun = HashSet::new();
@@ -199,11 +201,11 @@ pub fn streamed<'a>(
         Event::TurnModelReplied(e) => {
             calls = &e.calls;
             replies += 1;
-            let text = Streamed::Text { call: replies - 1, epoch: e.epoch, text: Cow::Borrowed(&e.text) };
+            let text = StreamedPart::Text { call: replies - 1, epoch: e.epoch, text: Cow::Borrowed(&e.text) };
             Vec::from_iter(stream.then_some(text))
         }
         Event::TurnCompleted(e) => {
-            let text = |call| Streamed::Text { call, epoch: e.epoch, text: Cow::Owned(e.response.text()) };
+            let text = |call| StreamedPart::Text { call, epoch: e.epoch, text: Cow::Owned(e.response.text()) };
             Vec::from_iter(e.call.filter(|_| stream).map(text))
         }
         // A call that is made again with answers to its questions is shown once.
@@ -212,7 +214,7 @@ pub fn streamed<'a>(
             let first = chunks;
             let frames = activity(request_id, stream, event, calls, now);
             chunks += frames.len() as u64;
-            (first..).zip(frames).map(|(n, frame)| Streamed::Chunk { n, frame }).collect()
+            (first..).zip(frames).map(|(n, frame)| StreamedPart::Chunk { n, frame }).collect()
         }
     })
 }
@@ -228,7 +230,7 @@ fn activity(request_id: &str, stream: bool, event: &Event, calls: &[CallRequeste
         Event::TurnParked(_) | Event::TurnToolReturned(_) => render(request_id, stream, event, now),
         _ => return vec![],
     };
-    frames.into_iter().filter(|(kind, _)| *kind != Kind::Prompt).map(|(_, frame)| frame).collect()
+    frames.into_iter().filter(|(kind, _)| *kind != LiveKind::Prompt).map(|(_, frame)| frame).collect()
 }
 
 fn chunk(request_id: &str, node: &str, raw_response: RawResponse, now: DateTime<Utc>) -> Bytes {
@@ -240,7 +242,7 @@ fn completed(e: &TurnCompleted, now: DateTime<Utc>) -> Bytes {
     let data = EventualData {
         request_id: &e.request_id,
         status: 200,
-        data: Answer {
+        data: FinalAnswer {
             message_id: e.message_id,
             response: &e.response,
             needs_escalation: e.needs_escalation,

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::domain::{
     Digest,
-    event::{Cause, Event, Unreadable, kind},
+    event::{Event, Unreadable, UnreadableCause, kind},
 };
 
 pub const CE_ID: &str = "ce-id";
@@ -40,7 +40,7 @@ const CRITICAL: char = '!';
 
 /// The envelope of an event, as its writer made it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Envelope {
+pub struct EventEnvelope {
     pub id: String,
     pub source: String,
     pub time: DateTime<Utc>,
@@ -50,7 +50,7 @@ pub struct Envelope {
     pub prev_digest: Option<Digest>,
 }
 
-impl Envelope {
+impl EventEnvelope {
     /// Returns the digest of an event in this envelope on a subject, stored in the clear.
     pub fn digest(&self, subject: &str, event: &Event) -> Digest {
         let (headers, payload) = encode(self, event);
@@ -98,7 +98,7 @@ pub enum DecodeError {
 }
 
 /// Encodes an event as the headers and the payload of a stored message.
-pub fn encode(envelope: &Envelope, event: &Event) -> (Vec<(&'static str, String)>, Bytes) {
+pub fn encode(envelope: &EventEnvelope, event: &Event) -> (Vec<(&'static str, String)>, Bytes) {
     let mut headers = vec![
         (MSG_ID, envelope.id.clone()),
         (CE_SPECVERSION, "1.0".into()),
@@ -116,20 +116,23 @@ pub fn encode(envelope: &Envelope, event: &Event) -> (Vec<(&'static str, String)
 }
 
 /// Decodes a stored message, given a lookup of its headers.
-pub fn decode<'a>(header: impl Fn(&str) -> Option<&'a str>, payload: &[u8]) -> Result<(Envelope, Event), DecodeError> {
+pub fn decode<'a>(
+    header: impl Fn(&str) -> Option<&'a str>,
+    payload: &[u8],
+) -> Result<(EventEnvelope, Event), DecodeError> {
     let (envelope, name) = decode_headers(header)?;
     Ok((envelope, decode_payload(name, payload)?))
 }
 
 /// Decodes the envelope of a stored message and its event's stored name, which this program may not know.
-pub fn decode_headers<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Result<(Envelope, &'a str), DecodeError> {
+pub fn decode_headers<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Result<(EventEnvelope, &'a str), DecodeError> {
     let required = |name: &'static str| header(name).ok_or(DecodeError::Header(name));
     let version = required(CE_SCHEMAVERSION)?;
     if version.strip_suffix(CRITICAL).unwrap_or(version) != SCHEMA_VERSION {
         return Err(DecodeError::Version(version.to_string()));
     }
     let time = DateTime::parse_from_rfc3339(required(CE_TIME)?).map_err(|_| DecodeError::Header(CE_TIME))?;
-    let envelope = Envelope {
+    let envelope = EventEnvelope {
         id: required(CE_ID)?.to_string(),
         source: required(CE_SOURCE)?.to_string(),
         time: time.with_timezone(&Utc),
@@ -159,9 +162,9 @@ pub fn unreadable<'a>(header: impl Fn(&str) -> Option<&'a str>, error: &DecodeEr
     let name = header(CE_TYPE).unwrap_or_default();
     let is_critical = header(CE_SCHEMAVERSION).is_some_and(|version| version.ends_with(CRITICAL));
     let cause = match error {
-        DecodeError::Version(_) | DecodeError::Type(_) if is_critical => Cause::Critical,
-        DecodeError::Version(_) | DecodeError::Type(_) => Cause::Unknown,
-        DecodeError::Header(_) | DecodeError::Payload(_) | DecodeError::Place => Cause::Malformed,
+        DecodeError::Version(_) | DecodeError::Type(_) if is_critical => UnreadableCause::Critical,
+        DecodeError::Version(_) | DecodeError::Type(_) => UnreadableCause::Unknown,
+        DecodeError::Header(_) | DecodeError::Payload(_) | DecodeError::Place => UnreadableCause::Malformed,
     };
     Unreadable { name: name.strip_prefix(TYPE_PREFIX).unwrap_or(name).to_string(), cause, detail: error.to_string() }
 }

@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Worker;
 use crate::{
-    domain::event::{Content, Image, Object},
+    domain::event::{AttachmentContent, Image, Object},
     limits,
     log::ReadError,
     model::{ChatMessage, ChatRequest, ImageUrl},
@@ -31,16 +31,16 @@ pub(super) async fn show(
     let Some(ChatMessage::User(text)) = message.as_deref().filter(|_| !images.is_empty()) else { return Ok(None) };
     let mut text = text.clone();
     let bytes = images.iter().map(|image| match &image.content {
-        Content::Url(_) => 0,
-        Content::Object(object) => object.size as usize,
+        AttachmentContent::Url(_) => 0,
+        AttachmentContent::Object(object) => object.size as usize,
     });
     let bytes = bytes.sum::<usize>().min(limits::IMAGES_BYTES) as u32;
     let room = worker.images.clone().acquire_many_owned(bytes).await.ok();
     let mut shown = Vec::new();
     for image in images {
         let url = match &image.content {
-            Content::Url(url) => Some(url.clone()),
-            Content::Object(object) => match worker.objects.get(object).await? {
+            AttachmentContent::Url(url) => Some(url.clone()),
+            AttachmentContent::Object(object) => match worker.objects.get(object).await? {
                 Some(content) => data_url(&object.media_type, content).await,
                 None => None,
             },
@@ -58,9 +58,9 @@ pub(super) async fn show(
 }
 
 /// Reads uploaded files, for tools.
-pub(super) struct Attached(pub Arc<Worker>);
+pub(super) struct MessageFiles(pub Arc<Worker>);
 
-impl ReadFiles for Attached {
+impl ReadFiles for MessageFiles {
     fn read<'a>(&'a self, object: &'a Object) -> BoxFuture<'a, Result<Option<Bytes>, String>> {
         Box::pin(async move { self.0.objects.get(object).await.map_err(|error| error.to_string()) })
     }

@@ -5,41 +5,41 @@
 
 use uuid::Uuid;
 
-use super::{profile::Demand, run::Run};
+use super::{profile::AuthDemand, run::TurnRun};
 use crate::{
     domain::{
-        Call, Turn,
+        CallState, Turn,
         event::{CallRequested, OtpChallenge, OtpChannel, OtpPurpose, OtpSent},
         interaction::Contact,
     },
     otp::{
-        self, OtpError,
-        allowance::Asker,
-        challenge::{Challenged, SendError},
+        self, OtpServiceError,
+        allowance::OtpRequester,
+        challenge::{ChallengeTarget, OtpSendError},
     },
-    tools::{Outcome, ToolResult},
+    tools::{ToolCallOutcome, ToolResult},
 };
 
 /// The reason why a call is refused.
-pub(super) struct Refused {
-    pub demand: Demand,
+pub(super) struct AuthRefusal {
+    pub demand: AuthDemand,
     description: String,
     contact: Contact,
 }
 
 /// Returns whether a password was requested when this call was refused.
-pub(super) fn is_password_sent(call: &Call) -> bool {
+pub(super) fn is_password_sent(call: &CallState) -> bool {
     call.result.as_ref().is_some_and(|result| result.notices > 0)
 }
 
-impl Run<'_> {
+impl TurnRun<'_> {
     /// Returns the refusal of a call if the visitor has not met its tool's demand.
-    pub(super) fn refused(&self, turn: &Turn, call: &CallRequested) -> Option<Refused> {
+    pub(super) fn refused(&self, turn: &Turn, call: &CallRequested) -> Option<AuthRefusal> {
         let (tool, rule) = self.profile.tool(&self.key, &call.name)?;
         let demand = self.profile.demands(&self.state, turn, &tool, &rule)?;
         let known = self.state.known(turn.request.session);
         let contact = known.map(|known| known.contact.clone()).unwrap_or_default();
-        Some(Refused { demand, description: call.description.clone(), contact })
+        Some(AuthRefusal { demand, description: call.description.clone(), contact })
     }
 
     /// Whether the visitor has to do something before this tool may be called for them.
@@ -54,27 +54,27 @@ impl Run<'_> {
         &self,
         turn: &Turn,
         call: CallRequested,
-        refused: Refused,
+        refused: AuthRefusal,
         sends: bool,
-    ) -> impl Future<Output = (CallRequested, Outcome)> + Send + use<> {
+    ) -> impl Future<Output = (CallRequested, ToolCallOutcome)> + Send + use<> {
         let challenges = self.worker.challenges.clone();
         let (org, conversation, session) = (self.key.org.clone(), self.key.conversation, turn.request.session);
         let source = turn.request.source.clone();
         async move {
-            let Refused { demand, description, contact } = refused;
+            let AuthRefusal { demand, description, contact } = refused;
             let channels = otp::channels(&contact);
             let result = match demand {
-                Demand::BeAdministrator => ToolResult::error("Not done: only an administrator may have this done."),
-                Demand::ProveIdentity if channels.is_empty() => ToolResult::error(
+                AuthDemand::BeAdministrator => ToolResult::error("Not done: only an administrator may have this done."),
+                AuthDemand::ProveIdentity if channels.is_empty() => ToolResult::error(
                     "Not done: the visitor has to prove who they are, and no e-mail address or phone number is known. Ask \
                      for one (with `request_identity_intake`, if you have it), and to send their message again afterwards.",
                 ),
-                Demand::ProveIdentity if !sends => {
+                AuthDemand::ProveIdentity if !sends => {
                     ToolResult::error("Not done: the visitor has to prove who they are first.")
                 }
-                Demand::ProveIdentity => {
-                    let asker = Asker { org: &org, session, source: source.as_deref() };
-                    let challenged = Challenged { asker, conversation, purpose: OtpPurpose::Tool };
+                AuthDemand::ProveIdentity => {
+                    let asker = OtpRequester { org: &org, session, source: source.as_deref() };
+                    let challenged = ChallengeTarget { asker, conversation, purpose: OtpPurpose::Tool };
                     sent(challenges.send(&challenged, &contact).await, description, channels, session)
                 }
             };
@@ -85,7 +85,7 @@ impl Run<'_> {
 
 /// Builds the result for the model and the visitor after an attempt to send a password.
 fn sent(
-    sent: Result<(OtpSent, Uuid), SendError>,
+    sent: Result<(OtpSent, Uuid), OtpSendError>,
     description: String,
     channels: Vec<OtpChannel>,
     session: Uuid,
@@ -96,10 +96,10 @@ fn sent(
             let otp = OtpChallenge { description, channels, challenge: Some(challenge), sent: Some(sent) };
             ToolResult { otp: Some(otp), ..ToolResult::error(text) }
         }
-        Err(SendError::Service(OtpError::NoService)) => {
+        Err(OtpSendError::Service(OtpServiceError::NoService)) => {
             ToolResult::error("Not done: the visitor has to prove who they are, which is not possible here.")
         }
-        Err(SendError::Later(_)) => ToolResult::error(
+        Err(OtpSendError::Later(_)) => ToolResult::error(
             "Not done: the visitor has to prove who they are, and no further code may be sent now. They may enter the one that \
              they have got, or try again later.",
         ),

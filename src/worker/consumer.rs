@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     Worker,
-    lease::Lease,
+    lease::WorkLease,
     run,
     wait_step::{self, OpenTask},
 };
@@ -21,10 +21,10 @@ use crate::{
     ids, limits,
     log::{
         AppendError, backoff,
-        bus::soon,
-        load::{Decider, ExecuteError, Freshness},
+        connection::soon,
+        conversations::{EventAuthor, ExecuteError, Freshness},
         nats::CHAT,
-        pull::{self, Pull},
+        pull::{self, PullRequest},
     },
     subjects::{self, ConversationKey},
 };
@@ -36,7 +36,7 @@ const DUE_CONSUMER: &str = "due";
 /// Payload of a deadline's message.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Deadline {
+pub struct DeadlineMessage {
     pub org: String,
     pub conversation: Uuid,
     pub park: Uuid,
@@ -45,13 +45,13 @@ pub struct Deadline {
     pub put_off: u32,
     /// The task that the park waits for: where the turn is over before, its server is told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub task: Option<TaskLeft>,
+    pub task: Option<AbandonedTask>,
 }
 
 /// A task, and the turn that wants it.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct TaskLeft {
+pub struct AbandonedTask {
     pub turn: Uuid,
     pub tool: String,
     pub id: String,
@@ -61,7 +61,7 @@ fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
-impl Deadline {
+impl DeadlineMessage {
     fn key(&self, region: &str) -> ConversationKey {
         ConversationKey { region: region.to_string(), org: self.org.clone(), conversation: self.conversation }
     }
@@ -85,8 +85,8 @@ pub async fn pull_items(
         while !shutdown.is_cancelled() {
             let Ok(first) = free.clone().acquire_owned().await else { return };
             let wanted = limits::PULL_BATCH.min(free.available_permits() + 1);
-            let pulled = Lease::begin();
-            let asked = Pull::begin(&consumer, wanted, worker.log.connected());
+            let pulled = WorkLease::begin();
+            let asked = PullRequest::begin(&consumer, wanted, worker.log.connected());
             let Some(asked) = shutdown.run_until_cancelled(asked).await else { return };
             let Ok(mut asked) = asked else { break };
             worker.pulling.store(true, Ordering::Relaxed);
@@ -124,7 +124,7 @@ pub async fn pull_deadlines(worker: Arc<Worker>) {
     let stream = subjects::stream_name(SCHED, &worker.settings.region);
     loop {
         let consumer = pull::consumer(&worker.client, &stream, DUE_CONSUMER).await;
-        while let Ok(due) = Pull::begin(&consumer, limits::PULL_BATCH, worker.log.connected()).await {
+        while let Ok(due) = PullRequest::begin(&consumer, limits::PULL_BATCH, worker.log.connected()).await {
             let due = stream::unfold(due, async |mut due| Some((due.next().await?.ok()?, due)));
             let serve = |message| serve_deadline(&worker, message);
             due.for_each_concurrent(limits::DEADLINES_PARALLEL, serve).await;
@@ -136,7 +136,7 @@ pub async fn pull_deadlines(worker: Arc<Worker>) {
 ///
 /// An unacknowledged message would occupy one of the consumer's `max_ack_pending` for all deadlines.
 async fn serve_deadline(worker: &Worker, message: jetstream::Message) {
-    let done = match serde_json::from_slice::<Deadline>(&message.payload) {
+    let done = match serde_json::from_slice::<DeadlineMessage>(&message.payload) {
         Ok(deadline) => match expire(worker, &deadline).await {
             Ok(()) => true,
             Err(error) if is_of_conversation(&error) => put_off(worker, deadline, &error).await,
@@ -165,11 +165,12 @@ fn is_of_conversation(error: &ExecuteError) -> bool {
 }
 
 /// Records that a wait is over, unless the wait has ended already.
-async fn expire(worker: &Worker, deadline: &Deadline) -> Result<(), ExecuteError> {
-    let decider = Decider { source: worker.source(), event_id: ids::event_id(ids::new_random(), 0), not_after: None };
+async fn expire(worker: &Worker, deadline: &DeadlineMessage) -> Result<(), ExecuteError> {
+    let author =
+        EventAuthor { source: worker.source(), event_id: ids::event_id(ids::new_random(), 0), not_after: None };
     let (key, command) = (deadline.key(&worker.settings.region), Command::Expire { park: deadline.park });
     let state = worker.conversations.load(&key, Freshness::AtLeast(0)).await?;
-    match worker.conversations.execute(&key, state, &command, &decider).await {
+    match worker.conversations.execute(&key, state, &command, &author).await {
         Ok(_) => Ok(()),
         Err(ExecuteError::Refused(Refusal::NotPending)) => {
             leave_task(worker, &key, deadline).await;
@@ -182,8 +183,8 @@ async fn expire(worker: &Worker, deadline: &Deadline) -> Result<(), ExecuteError
 }
 
 /// Cancels the task of a turn that was ended while it was parked for it.
-async fn leave_task(worker: &Worker, key: &ConversationKey, deadline: &Deadline) {
-    let Some(TaskLeft { turn, tool, id }) = &deadline.task else { return };
+async fn leave_task(worker: &Worker, key: &ConversationKey, deadline: &DeadlineMessage) {
+    let Some(AbandonedTask { turn, tool, id }) = &deadline.task else { return };
     let is_over = |state: Arc<Conversation>| state.active(*turn).is_none();
     if worker.conversations.cached(key).is_some_and(is_over) {
         wait_step::cancel(worker, key, &OpenTask { tool: tool.clone(), id: id.clone() }).await;
@@ -192,8 +193,8 @@ async fn leave_task(worker: &Worker, key: &ConversationKey, deadline: &Deadline)
 
 /// Schedules a deadline again that can't be recorded now, each time for later. False: it is not scheduled, and must be
 /// delivered again.
-async fn put_off(worker: &Worker, deadline: Deadline, cause: &ExecuteError) -> bool {
-    let next = Deadline { put_off: deadline.put_off.saturating_add(1), ..deadline };
+async fn put_off(worker: &Worker, deadline: DeadlineMessage, cause: &ExecuteError) -> bool {
+    let next = DeadlineMessage { put_off: deadline.put_off.saturating_add(1), ..deadline };
     let later = backoff::put_off(next.put_off.into());
     tracing::warn!(%cause, conversation = %next.conversation, ?later, "a deadline is delayed");
     let at = worker.log.now() + later;
@@ -207,8 +208,12 @@ async fn put_off(worker: &Worker, deadline: Deadline, cause: &ExecuteError) -> b
 }
 
 /// Schedules a deadline's delivery at a time, by the log's server.
-pub(super) async fn schedule(worker: &Worker, deadline: &Deadline, at: DateTime<Utc>) -> Result<(), AppendError> {
-    let Deadline { conversation, park, put_off, .. } = deadline;
+pub(super) async fn schedule(
+    worker: &Worker,
+    deadline: &DeadlineMessage,
+    at: DateTime<Utc>,
+) -> Result<(), AppendError> {
+    let DeadlineMessage { conversation, park, put_off, .. } = deadline;
     let at = format!("@at {}", at.to_rfc3339_opts(SecondsFormat::Millis, true));
     let target = subjects::due(&worker.settings.region, *conversation, *park);
     let payload = serde_json::to_vec(deadline).expect("a deadline is a map with string keys");

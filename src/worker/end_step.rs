@@ -2,9 +2,9 @@
 
 use super::{
     Worker, consumer,
-    model_step::{Replied, add, ended, notice, usage},
-    run::{Exit, Run},
-    side::{self, Judged},
+    model_step::{ModelAnswer, add, ended, notice, usage},
+    run::{TurnExit, TurnRun},
+    side_calls::{self, StepJudgement},
     wait_step::deadline_of,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
         },
     },
     ids, knowledge,
-    live::relay::Relay,
+    live::relay::FrameRelay,
     subjects::{self, ConversationKey},
     wire::render,
 };
@@ -24,7 +24,7 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 
 /// The content of a completed turn.
-struct Answer {
+struct TurnAnswer {
     text: String,
     /// The model call that streamed the text.
     call: Option<u32>,
@@ -35,13 +35,13 @@ struct Answer {
     /// The ending of the answer's reply.
     ended: Option<ReplyEnd>,
     suggestions: Vec<String>,
-    judged: Option<Judged>,
+    judged: Option<StepJudgement>,
 }
 
-impl Run<'_> {
+impl TurnRun<'_> {
     /// Completes the turn with a reply without tool calls.
-    pub(super) async fn complete(&mut self, turn: &Turn, replied: Replied) -> Result<(), Exit> {
-        let Replied { reply, suggestions, grounding } = replied;
+    pub(super) async fn complete(&mut self, turn: &Turn, replied: ModelAnswer) -> Result<(), TurnExit> {
+        let ModelAnswer { reply, suggestions, grounding } = replied;
         let ended = ended(&reply);
         let (text, call) = match reply.text.trim() {
             // Without a text of its own, the text streamed before the last tool call is the answer.
@@ -65,13 +65,13 @@ impl Run<'_> {
         let judged = match self.profile.gateway.clone() {
             Some(gateway) => {
                 let (profile, state) = (self.profile.clone(), self.state.clone());
-                self.guarded(async { side::judge(&gateway, &profile, &state, turn, &text).await }).await?
+                self.guarded(async { side_calls::judge(&gateway, &profile, &state, turn, &text).await }).await?
             }
             None => None,
         };
         let of_judge = judged.as_ref().and_then(|judged| judged.usage);
         let total = [turn.usage, self.side_usage.take(), of_judge].into_iter().fold(reply.usage.map(usage), add);
-        let answer = Answer {
+        let answer = TurnAnswer {
             text,
             call,
             citations: [turn.citations.clone(), grounding].concat(),
@@ -86,14 +86,14 @@ impl Run<'_> {
     }
 
     /// Completes the turn at the cap of model calls, although the model still wants tools.
-    pub(super) async fn end_at_cap(&mut self, turn: &Turn) -> Result<(), Exit> {
+    pub(super) async fn end_at_cap(&mut self, turn: &Turn) -> Result<(), TurnExit> {
         const NOTICE: &str = "I stopped here: this took more steps than I am allowed for one message.";
         let text = match turn.streamed_text() {
             text if text.is_empty() => NOTICE.to_string(),
             text => format!("{text}\n\n{NOTICE}"),
         };
         let citations = turn.citations.clone();
-        let answer = Answer {
+        let answer = TurnAnswer {
             text,
             call: None,
             citations,
@@ -107,11 +107,11 @@ impl Run<'_> {
         self.end(turn, answer).await
     }
 
-    async fn end(&mut self, turn: &Turn, answer: Answer) -> Result<(), Exit> {
+    async fn end(&mut self, turn: &Turn, answer: TurnAnswer) -> Result<(), TurnExit> {
         let (workflow, escalation) = answer.judged.map(|judged| (judged.step, judged.escalation)).unzip();
         let escalation_reason: Option<String> = escalation.flatten();
         // A text that is not one call's own has no frame trace of its own.
-        let shown = self.showing.shown(answer.call.map_or("", |_| &answer.text));
+        let shown = self.recorder.trace(answer.call.map_or("", |_| &answer.text));
         let mut response = Response { suggested_next_actions: answer.suggestions, ..Response::plain(answer.text) };
         if answer.ended.as_ref().is_some_and(|ended| ended.ending == Ending::Filtered) {
             response.resolution_status = ResolutionStatus::Blocked;
@@ -137,41 +137,41 @@ impl Run<'_> {
             shown,
         });
         self.record_and_show(turn, event).await?;
-        Err(Exit::Done)
+        Err(TurnExit::Done)
     }
 
     /// Fails the turn; `detail` is for operators.
-    pub(super) async fn fail(&mut self, turn: &Turn, reason: FailureReason, detail: &str) -> Result<(), Exit> {
+    pub(super) async fn fail(&mut self, turn: &Turn, reason: FailureReason, detail: &str) -> Result<(), TurnExit> {
         let event = Event::TurnFailed(TurnFailed {
             turn: self.turn_id,
             epoch: self.epoch,
             request_id: turn.request.request_id.clone(),
             reason,
             detail: detail.to_string(),
-            shown: self.showing.shown(""),
+            shown: self.recorder.trace(""),
         });
         self.record_and_show(turn, event).await?;
-        Err(Exit::Done)
+        Err(TurnExit::Done)
     }
 
     /// Fails the turn because an event is larger than allowed; asking the model again would not make it shorter.
-    pub(super) async fn end_too_large(&mut self, max: usize) -> Exit {
-        let Some(turn) = self.turn().cloned() else { return Exit::Done };
+    pub(super) async fn end_too_large(&mut self, max: usize) -> TurnExit {
+        let Some(turn) = self.turn().cloned() else { return TurnExit::Done };
         let detail = format!("an event of the turn would be larger than {max} bytes");
         match self.fail(&turn, FailureReason::TooLarge, &detail).await {
-            Ok(()) => Exit::Done,
+            Ok(()) => TurnExit::Done,
             Err(exit) => exit,
         }
     }
 
     /// Gives up a turn that was claimed too often.
-    pub(super) async fn give_up(&mut self, turn: &Turn) -> Result<(), Exit> {
+    pub(super) async fn give_up(&mut self, turn: &Turn) -> Result<(), TurnExit> {
         let detail = format!("claimed {} times without getting further", turn.claims);
-        self.bury(turn, FailureReason::Poison, "poison", &detail).await
+        self.dead_letter(turn, FailureReason::Poison, "poison", &detail).await
     }
 
     /// Ends the turn if it has made no progress, or has not ended, within its limits.
-    pub(super) async fn end_if_too_old(&mut self, turn: &Turn) -> Result<(), Exit> {
+    pub(super) async fn end_if_too_old(&mut self, turn: &Turn) -> Result<(), TurnExit> {
         let settings = &self.worker.settings;
         let (limit, cap) = (settings.turn_limit_secs, settings.turn_cap_secs);
         let is_over = |since: DateTime<Utc>, seconds: u32| {
@@ -184,11 +184,17 @@ impl Run<'_> {
         } else {
             return Ok(());
         };
-        self.bury(turn, FailureReason::Expired, "expired", &detail).await
+        self.dead_letter(turn, FailureReason::Expired, "expired", &detail).await
     }
 
     /// Fails the turn through no fault of the model's, and publishes a dead letter for operators.
-    async fn bury(&mut self, turn: &Turn, reason: FailureReason, name: &str, detail: &str) -> Result<(), Exit> {
+    async fn dead_letter(
+        &mut self,
+        turn: &Turn,
+        reason: FailureReason,
+        name: &str,
+        detail: &str,
+    ) -> Result<(), TurnExit> {
         tracing::error!(turn = %self.turn_id, conversation = %self.key.conversation, detail, "a turn was given up");
         let note = json!({
             "turn": self.turn_id, "conversation": self.key.conversation, "org": self.key.org,
@@ -197,34 +203,34 @@ impl Run<'_> {
         let subject = subjects::dead(&self.key.region, self.key.conversation);
         let id = format!("dead-{}", self.turn_id);
         let put = self.worker.log.put(&subject, &id, &[], note.to_string().into()).await;
-        put.map_err(|error| Exit::Unavailable(error.to_string()))?;
+        put.map_err(|error| TurnExit::Unavailable(error.to_string()))?;
         self.fail(turn, reason, detail).await
     }
 }
 
 /// Has the log's server send a message when the wait for a person is over.
-pub(super) async fn schedule(worker: &Worker, key: &ConversationKey, turn: &Turn) -> Result<(), Exit> {
+pub(super) async fn schedule(worker: &Worker, key: &ConversationKey, turn: &Turn) -> Result<(), TurnExit> {
     let Some((deadline, park)) = deadline_of(key, turn).zip(turn.park.as_ref()) else { return Ok(()) };
     let put = consumer::schedule(worker, &deadline, park.deadline).await;
-    put.map_err(|error| Exit::Unavailable(error.to_string()))
+    put.map_err(|error| TurnExit::Unavailable(error.to_string()))
 }
 
 /// Shows a parked turn's prompt again after a redelivery.
 ///
 /// The worker may have died before it scheduled the deadline or showed the prompt. Both are done again; both are
 /// idempotent.
-pub(super) async fn show_park_again(worker: &Worker, key: &ConversationKey, turn: &Turn) -> Exit {
-    let Some(park) = &turn.park else { return Exit::Done };
+pub(super) async fn show_park_again(worker: &Worker, key: &ConversationKey, turn: &Turn) -> TurnExit {
+    let Some(park) = &turn.park else { return TurnExit::Done };
     if let Err(exit) = schedule(worker, key, turn).await {
         return exit;
     }
     let epoch = turn.epoch.unwrap_or_default();
     let subject = subjects::live(&key.region, key.conversation, turn.request.session);
     let chunks = turn.activity_before_prompt();
-    let mut relay = Relay::new(worker.client.clone(), subject, turn.request.turn, epoch, chunks);
+    let mut relay = FrameRelay::new(worker.client.clone(), subject, turn.request.turn, epoch, chunks);
     let TurnRequested { request_id, stream, .. } = &turn.request;
     for (kind, frame) in render::prompt(request_id, *stream, park.id, &park.prompt, Utc::now()) {
         relay.publish(kind, frame, 0).await;
     }
-    Exit::Done
+    TurnExit::Done
 }

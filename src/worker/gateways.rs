@@ -4,14 +4,14 @@ use crate::{model::Gateway, secrets::Secrets};
 
 /// The gateway and its keys.
 #[derive(Clone, Default)]
-pub struct Gateways {
+pub struct OrgGateways {
     /// The gateway, with the worker's own key if configured. `None`: no address is configured.
     pub gateway: Option<Gateway>,
     pub has_own_key: bool,
     pub secrets: Secrets,
 }
 
-impl Gateways {
+impl OrgGateways {
     /// Returns the gateway for an organisation's turn: with the secret that its agent names, else with the worker's own
     /// key.
     ///

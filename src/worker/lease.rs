@@ -10,12 +10,12 @@ use crate::limits;
 
 /// A moment by two clocks: a monotonic one, and one that advances while a machine sleeps.
 #[derive(Clone, Copy, Debug)]
-pub struct Lease {
+pub struct WorkLease {
     instant: Instant,
     wall: SystemTime,
 }
 
-impl Lease {
+impl WorkLease {
     /// Begins now, which must not be after the server began its wait.
     pub fn begin() -> Self {
         Self { instant: Instant::now(), wall: SystemTime::now() }
@@ -40,10 +40,10 @@ mod tests {
     #[test]
     fn a_lease_ends_by_either_clock() {
         let ago = Duration::from_millis(limits::ACK_WAIT_MS + 1);
-        let now = Lease::begin();
+        let now = WorkLease::begin();
         assert!(now.holds());
-        assert!(!Lease { instant: now.instant - ago, ..now }.holds());
-        assert!(!Lease { wall: now.wall - ago, ..now }.holds(), "the machine slept");
-        assert!(Lease { wall: now.wall + ago, ..now }.holds(), "the clock was set back");
+        assert!(!WorkLease { instant: now.instant - ago, ..now }.holds());
+        assert!(!WorkLease { wall: now.wall - ago, ..now }.holds(), "the machine slept");
+        assert!(WorkLease { wall: now.wall + ago, ..now }.holds(), "the clock was set back");
     }
 }

@@ -11,8 +11,8 @@
 //! - [`prompt`]: the model request.
 //! - [`attachments`]: the message's pictures.
 //! - [`title`]: names a conversation after its first turn.
-//! - [`suggested`]: suggested replies, extracted from the text.
-//! - [`side`]: side requests to a model.
+//! - [`reply_extractor`]: suggested replies, extracted from the text.
+//! - [`side_calls`]: side requests to a model.
 //! - [`presence`]: advertises this worker.
 //!
 //! Invariant: this room never imports `edge`.
@@ -28,9 +28,9 @@ mod model_step;
 pub mod presence;
 mod profile;
 mod prompt;
+mod reply_extractor;
 mod run;
-mod side;
-mod suggested;
+mod side_calls;
 mod title;
 mod tool_step;
 mod wait_step;
@@ -50,24 +50,24 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-use gateways::Gateways;
+use gateways::OrgGateways;
 
 use crate::{
     agents,
-    calls::Caller,
+    calls::ServiceCaller,
     ids,
-    knowledge::Retrieve,
+    knowledge::Retriever,
     limits,
-    lists::keep::{Index, Keeper},
-    log::{bus::soon, load::Conversations, nats::NatsLog, objects::Objects},
-    otp::{allowance::Allowance, challenge::Challenges},
+    lists::indexer::{ListIndex, ListIndexer},
+    log::{connection::soon, conversations::Conversations, nats::NatsLog, objects::ObjectStore},
+    otp::{allowance::OtpAllowance, challenge::OtpChallenges},
     subjects,
-    tools::{self, Registry},
+    tools::{self, ToolRegistry},
 };
 
 /// The worker's configuration.
 #[derive(Clone)]
-pub struct Settings {
+pub struct WorkerSettings {
     pub region: String,
     pub pool: String,
     pub model: String,
@@ -90,12 +90,12 @@ pub struct Settings {
     pub counts_tokens: bool,
     /// Organisations' concurrent turns are limited, so they are counted.
     pub counts_turns: bool,
-    pub mcp: tools::Mcp,
+    pub mcp: tools::McpTools,
     /// Callers of the tools, and of the hosts' services for one-time passwords.
-    pub tools: Caller,
-    pub passwords: Caller,
+    pub tools: ServiceCaller,
+    pub passwords: ServiceCaller,
     /// Limits of one-time passwords.
-    pub codes: Allowance,
+    pub codes: OtpAllowance,
 }
 
 /// The shared parts of a worker process.
@@ -104,16 +104,16 @@ pub struct Worker {
     pub(crate) client: Client,
     pub(crate) log: NatsLog,
     pub(crate) conversations: Conversations<NatsLog>,
-    pub(crate) objects: Objects,
+    pub(crate) objects: ObjectStore,
     /// Memory permits, in bytes, for pictures on their way to the model.
     images: Arc<Semaphore>,
-    pub(crate) tools: Registry,
-    pub(crate) agents: agents::Store,
-    pub(crate) knowledge: Arc<dyn Retrieve>,
-    pub(crate) challenges: Challenges,
+    pub(crate) tools: ToolRegistry,
+    pub(crate) agents: agents::AgentStore,
+    pub(crate) knowledge: Arc<dyn Retriever>,
+    pub(crate) challenges: OtpChallenges,
     /// Without a key for an organisation this worker fails its turns, and advertises that it can't answer them.
-    pub(crate) gateways: Gateways,
-    pub(crate) settings: Settings,
+    pub(crate) gateways: OrgGateways,
+    pub(crate) settings: WorkerSettings,
     /// Wakes the run of a conversation to check the log.
     stops: Mutex<HashMap<Uuid, Arc<Notify>>>,
     /// The pull consumer's last answer was a success.
@@ -121,21 +121,21 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(log: NatsLog, knowledge: Arc<dyn Retrieve>, gateways: Gateways, settings: Settings) -> Self {
+    pub fn new(log: NatsLog, knowledge: Arc<dyn Retriever>, gateways: OrgGateways, settings: WorkerSettings) -> Self {
         let client = log.client();
         Self {
             id: ids::new_random(),
-            tools: Registry::new(
+            tools: ToolRegistry::new(
                 settings.tools.clone(),
                 knowledge.clone(),
                 settings.builtins.clone(),
                 settings.mcp.clone(),
             ),
             conversations: Conversations::over_nats(log.clone()),
-            objects: Objects::new(log.clone()),
+            objects: ObjectStore::new(log.clone()),
             images: Arc::new(Semaphore::new(limits::IMAGES_BYTES)),
-            agents: agents::Store::new(log.clone()),
-            challenges: Challenges::new(log.clone(), settings.passwords.clone(), settings.codes.clone()),
+            agents: agents::AgentStore::new(log.clone()),
+            challenges: OtpChallenges::new(log.clone(), settings.passwords.clone(), settings.codes.clone()),
             log,
             client,
             knowledge,
@@ -159,7 +159,7 @@ impl Worker {
         let stop_mcp = CancellationToken::new();
         side.spawn(self.settings.mcp.clone().run(stop_mcp.clone()));
         side.spawn(stop_mcp.clone().run_until_cancelled_owned(self.tools.clone().lend()));
-        match tools::discovery::Discovery::new(self.client.clone()).await {
+        match tools::discovery::ToolDiscovery::new(self.client.clone()).await {
             Ok(mut discovery) => {
                 self.tools.set_discovered(discovery.first().await.tools);
                 let run = tools::discovery::run(self.tools.clone(), discovery);
@@ -174,7 +174,7 @@ impl Worker {
         let forget = async move { log.forget_erased(&region, |conversation| conversations.forget(conversation)).await };
         side.spawn(shutdown.clone().run_until_cancelled_owned(forget));
         side.spawn(shutdown.clone().run_until_cancelled_owned(consumer::pull_deadlines(self.clone())));
-        side.spawn(shutdown.clone().run_until_cancelled_owned(self.keeper().run()));
+        side.spawn(shutdown.clone().run_until_cancelled_owned(self.indexer().run()));
         side.spawn(presence::advertise(self.clone(), shutdown.clone()));
         side.close();
         consumer::pull_items(self.clone(), shutdown, &turns, &hand_over).await;
@@ -200,10 +200,10 @@ impl Worker {
     }
 
     /// Returns the indexer of conversations.
-    fn keeper(&self) -> Keeper {
-        Keeper {
+    fn indexer(&self) -> ListIndexer {
+        ListIndexer {
             client: self.client.clone(),
-            index: Index { log: self.log.clone(), conversations: self.conversations.clone() },
+            index: ListIndex { log: self.log.clone(), conversations: self.conversations.clone() },
             region: self.settings.region.clone(),
             counts_tokens: self.settings.counts_tokens,
         }

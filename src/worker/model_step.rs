@@ -8,46 +8,46 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Worker, attachments,
-    profile::Profile,
+    profile::TurnProfile,
     prompt,
-    run::{Exit, Run},
-    side::{self, Said},
-    suggested::Cutter,
+    reply_extractor::ReplyExtractor,
+    run::{TurnExit, TurnRun},
+    side_calls::{self, SideAnswer},
 };
 use crate::{
     domain::{
         Conversation, Event, Turn,
         event::{CallRequested, Citation, Ending, FailureReason, ModelReplied, ReplyEnd, Usage},
-        shown::{Showing, Voice},
+        frame_trace::{FrameKind, FrameRecorder},
     },
     limits,
     log::ReadError,
-    model::{self, ChatStream, Delta, ModelError, ModelReply, ToolCall},
+    model::{self, ChatStream, ModelError, ModelReply, ReplyDelta, ToolCall},
     subjects::ConversationKey,
     tools::{
-        Place, Tool,
-        canonical::{Arguments, describe},
+        Tool, ToolBackend,
+        canonical::{CanonicalArguments, describe},
         interactions,
     },
-    wire::{live::Kind, render},
+    wire::{live::LiveKind, render},
 };
 
 /// A model request that runs while the turn is being claimed. Dropping it aborts the request.
 #[derive(Default)]
-pub(super) struct Opening(Option<Opened>);
+pub(super) struct Prefetch(Option<SentRequest>);
 
 /// A sent model request, with the documents in it.
-struct Opened {
-    stream: AbortOnDropHandle<Result<ChatStream, OpenError>>,
+struct SentRequest {
+    stream: AbortOnDropHandle<Result<ChatStream, RequestError>>,
     grounding: Vec<Citation>,
     preamble: Preamble,
 }
 
 /// The pending request for the preamble.
-type Preamble = Option<AbortOnDropHandle<Option<Said>>>;
+type Preamble = Option<AbortOnDropHandle<Option<SideAnswer>>>;
 
 /// The result of a model call.
-pub(super) struct Replied {
+pub(super) struct ModelAnswer {
     pub reply: ModelReply,
     pub suggestions: Vec<String>,
     pub grounding: Vec<Citation>,
@@ -55,7 +55,7 @@ pub(super) struct Replied {
 
 /// The reason why a request has no answer.
 #[derive(Debug, thiserror::Error)]
-enum OpenError {
+enum RequestError {
     #[error(transparent)]
     Model(#[from] ModelError),
     /// The message's pictures can't be read now.
@@ -63,13 +63,18 @@ enum OpenError {
     Images(#[from] ReadError),
 }
 
-impl Opening {
+impl Prefetch {
     pub fn none() -> Self {
         Self(None)
     }
 
     /// Sends the request for the next model call of the active turn. Errors appear when the step is taken.
-    pub async fn start(worker: &Arc<Worker>, key: &ConversationKey, profile: &Profile, state: &Conversation) -> Self {
+    pub async fn start(
+        worker: &Arc<Worker>,
+        key: &ConversationKey,
+        profile: &TurnProfile,
+        state: &Conversation,
+    ) -> Self {
         Self(open(worker, key, profile, state).await.ok().flatten())
     }
 }
@@ -78,14 +83,14 @@ impl Opening {
 async fn open(
     worker: &Arc<Worker>,
     key: &ConversationKey,
-    profile: &Profile,
+    profile: &TurnProfile,
     state: &Conversation,
-) -> Result<Option<Opened>, ReadError> {
+) -> Result<Option<SentRequest>, ReadError> {
     let Some(gateway) = profile.gateway.clone() else { return Ok(None) };
     let Some(prompt) = prompt::build(worker, key, profile, state).await? else { return Ok(None) };
     let is_wanted = |turn: &&Turn| turn.replies.is_empty() && turn.claims == 0 && turn.request.stream;
     let preamble = state.turn.as_ref().filter(is_wanted).zip(profile.preamble_model()).map(|(turn, model)| {
-        let asked = side::preamble(gateway.clone(), model.clone(), turn.request.message.clone());
+        let asked = side_calls::preamble(gateway.clone(), model.clone(), turn.request.message.clone());
         AbortOnDropHandle::new(tokio::spawn(asked))
     });
     let images = state.turn.as_ref().map_or(vec![], |turn| turn.request.images.clone());
@@ -96,36 +101,36 @@ async fn open(
         drop(room);
         Ok(stream?)
     });
-    Ok(Some(Opened { stream: AbortOnDropHandle::new(stream), grounding: prompt.grounding, preamble }))
+    Ok(Some(SentRequest { stream: AbortOnDropHandle::new(stream), grounding: prompt.grounding, preamble }))
 }
 
-impl Run<'_> {
+impl TurnRun<'_> {
     /// Calls the model, streams its answer, and records the reply: as the turn's end, or as a request for tools.
-    pub(super) async fn call_model(&mut self, turn: &Turn, opening: Opening, rerun: bool) -> Result<(), Exit> {
+    pub(super) async fn call_model(&mut self, turn: &Turn, prefetch: Prefetch, rerun: bool) -> Result<(), TurnExit> {
         let now = chrono::Utc::now();
         self.relay.begin_call(turn.model_calls());
-        self.showing = Showing::default();
+        self.recorder = FrameRecorder::default();
         if rerun {
-            self.stream(turn, Kind::Restart, render::restarted(&turn.request.request_id, now), 0).await;
+            self.stream(turn, LiveKind::Restart, render::restarted(&turn.request.request_id, now), 0).await;
         }
-        let opened = match opening.0 {
+        let opened = match prefetch.0 {
             Some(opened) => Some(opened),
             None => {
                 let opened = open(self.worker, &self.key, &self.profile, &self.state).await;
-                opened.map_err(|error| Exit::Unavailable(error.to_string()))?
+                opened.map_err(|error| TurnExit::Unavailable(error.to_string()))?
             }
         };
-        let Some(Opened { stream, grounding, mut preamble }) = opened else {
+        let Some(SentRequest { stream, grounding, mut preamble }) = opened else {
             return self.fail(turn, FailureReason::NoGatewayKey, "this worker has no gateway key for the turn").await;
         };
         let reply = match self.meanwhile(turn, &mut preamble, stream).await? {
             Ok(Ok(stream)) => self.relay_stream(turn, stream, preamble).await?,
-            Ok(Err(OpenError::Model(error))) => Err(error),
-            Ok(Err(OpenError::Images(error))) => return Err(Exit::Unavailable(error.to_string())),
+            Ok(Err(RequestError::Model(error))) => Err(error),
+            Ok(Err(RequestError::Images(error))) => return Err(TurnExit::Unavailable(error.to_string())),
             Err(panic) => return self.fail(turn, FailureReason::Model, &panic.to_string()).await,
         };
-        match reply.map(|(reply, suggestions)| Replied { reply, suggestions, grounding }) {
-            Ok(Replied { reply, .. }) if reply_bytes(&reply) > limits::REPLY_MAX_BYTES => {
+        match reply.map(|(reply, suggestions)| ModelAnswer { reply, suggestions, grounding }) {
+            Ok(ModelAnswer { reply, .. }) if reply_bytes(&reply) > limits::REPLY_MAX_BYTES => {
                 self.fail(turn, FailureReason::TooLarge, "the model's reply is too large to keep").await
             }
             Ok(replied) if replied.reply.tool_calls.is_empty() => self.complete(turn, replied).await,
@@ -148,8 +153,8 @@ impl Run<'_> {
         turn: &Turn,
         mut stream: ChatStream,
         mut preamble: Preamble,
-    ) -> Result<Result<(ModelReply, Vec<String>), ModelError>, Exit> {
-        let mut cutter = Cutter::default();
+    ) -> Result<Result<(ModelReply, Vec<String>), ModelError>, TurnExit> {
+        let mut cutter = ReplyExtractor::default();
         loop {
             let deltas = match self.meanwhile(turn, &mut preamble, stream.next()).await? {
                 Ok(Some(deltas)) => deltas,
@@ -160,8 +165,8 @@ impl Run<'_> {
             preamble = None;
             for delta in deltas {
                 match delta {
-                    Delta::Text(new) => self.answer(turn, &cutter.push(&new)).await,
-                    Delta::Reasoning(thought) => self.say(turn, Voice::Reasoning, &thought).await,
+                    ReplyDelta::Text(new) => self.answer(turn, &cutter.push(&new)).await,
+                    ReplyDelta::Reasoning(thought) => self.say(turn, FrameKind::Reasoning, &thought).await,
                 }
             }
         }
@@ -169,18 +174,18 @@ impl Run<'_> {
         self.answer(turn, &rest).await;
         let reply = stream.into_reply();
         // An incomplete answer says so in its last line, which is streamed like the rest.
-        let is_answer = reply.tool_calls.is_empty() && !self.showing.text().trim().is_empty();
+        let is_answer = reply.tool_calls.is_empty() && !self.recorder.text().trim().is_empty();
         if let Some(notice) = notice(ended(&reply).ending).filter(|_| is_answer) {
             self.answer(turn, &format!("\n\n{notice}")).await;
         }
-        let text = self.showing.text().to_string();
+        let text = self.recorder.text().to_string();
         Ok(Ok((ModelReply { text, ..reply }, suggestions)))
     }
 
     /// Relays new text of the answer.
     async fn answer(&mut self, turn: &Turn, text: &str) {
-        self.showing.say(text);
-        self.say(turn, Voice::Token, text).await;
+        self.recorder.say(text);
+        self.say(turn, FrameKind::Token, text).await;
     }
 
     /// Waits for the model, and shows the preamble if it comes first.
@@ -189,15 +194,15 @@ impl Run<'_> {
         turn: &Turn,
         preamble: &mut Preamble,
         work: impl Future<Output = T>,
-    ) -> Result<T, Exit> {
+    ) -> Result<T, TurnExit> {
         let mut work = pin!(work);
         let Some(sentence) = preamble else { return self.guarded(work).await };
         match self.guarded(select(&mut work, sentence)).await? {
             Either::Left((done, _)) => Ok(done),
             Either::Right((said, _)) => {
                 *preamble = None;
-                if let Ok(Some(Said { text, usage })) = said {
-                    self.say(turn, Voice::Preamble, &text).await;
+                if let Ok(Some(SideAnswer { text, usage })) = said {
+                    self.say(turn, FrameKind::Preamble, &text).await;
                     self.preamble = Some(text);
                     self.side_usage = add(self.side_usage, usage);
                 }
@@ -206,8 +211,8 @@ impl Run<'_> {
         }
     }
 
-    async fn record_calls(&mut self, turn: &Turn, replied: Replied) -> Result<(), Exit> {
-        let Replied { reply, grounding, .. } = replied;
+    async fn record_calls(&mut self, turn: &Turn, replied: ModelAnswer) -> Result<(), TurnExit> {
+        let ModelAnswer { reply, grounding, .. } = replied;
         let (ended, bytes) = (ended(&reply), reply_bytes(&reply));
         let calls = reply.tool_calls.into_iter().map(|call| {
             let found = self.profile.tool(&self.key, &call.name);
@@ -219,7 +224,7 @@ impl Run<'_> {
             // A conversation that does not exist yet asks nothing.
             if ended.ending.allows_calls() { call } else { CallRequested { confirm: false, ask: None, ..call } }
         });
-        let shown = self.showing.shown(&reply.text);
+        let shown = self.recorder.trace(&reply.text);
         let opaque = reply.opaque.filter(|opaque| {
             // In the event the text is escaped within JSON.
             let fits = bytes + Value::from(opaque.as_str()).to_string().len() <= limits::REPLY_MAX_BYTES;
@@ -250,10 +255,10 @@ impl Run<'_> {
 /// bear repetition counts as such.
 fn requested(call: ToolCall, tool: Option<&Tool>, confirm: bool, state: &Conversation) -> CallRequested {
     // What is kept is what is shown to a person and what the tool gets; text that is no object is refused when it is called.
-    let canonical = Arguments::parse(&call.arguments).map(|arguments| arguments.text());
+    let canonical = CanonicalArguments::parse(&call.arguments).map(|arguments| arguments.text());
     let arguments: Value = canonical.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    let ask = match tool.map(|tool| &tool.place) {
-        Some(Place::Builtin(builtin)) => interactions::ask(*builtin, &arguments, &state.supports).ok(),
+    let ask = match tool.map(|tool| &tool.backend) {
+        Some(ToolBackend::Builtin(builtin)) => interactions::ask(*builtin, &arguments, &state.supports).ok(),
         _ => None,
     };
     let description = describe(&call.name, &call.arguments);
@@ -298,11 +303,11 @@ fn reply_bytes(reply: &ModelReply) -> usize {
 /// Returns the stored form of a reply's ending.
 pub(super) fn ended(reply: &ModelReply) -> ReplyEnd {
     let ending = match reply.ending {
-        model::Ending::Whole => Ending::Whole,
-        model::Ending::Cut => Ending::Cut,
-        model::Ending::Filtered => Ending::Filtered,
-        model::Ending::Refused => Ending::Refused,
-        model::Ending::Unmarked => Ending::Unmarked,
+        model::FinishReason::Whole => Ending::Whole,
+        model::FinishReason::Cut => Ending::Cut,
+        model::FinishReason::Filtered => Ending::Filtered,
+        model::FinishReason::Refused => Ending::Refused,
+        model::FinishReason::Unmarked => Ending::Unmarked,
     };
     ReplyEnd { ending, finish_reason: reply.finish_reason.clone() }
 }
@@ -324,7 +329,7 @@ pub(super) fn add(a: Option<Usage>, b: Option<Usage>) -> Option<Usage> {
     }
 }
 
-pub(super) fn usage(usage: crate::model::Usage) -> Usage {
+pub(super) fn usage(usage: crate::model::TokenUsage) -> Usage {
     Usage { prompt_tokens: usage.prompt_tokens, completion_tokens: usage.completion_tokens, cost_usd: usage.cost_usd }
 }
 

@@ -6,9 +6,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Worker;
 use crate::{
-    log::presence::Presence,
+    log::presence::PresenceEntry,
     subjects,
-    wire::presence::{Advertisement, BUCKET},
+    wire::presence::{BUCKET, WorkerAdvertisement},
 };
 
 /// Renews the advertisement until `shutdown`, then withdraws it.
@@ -18,8 +18,9 @@ pub async fn advertise(worker: Arc<Worker>, shutdown: CancellationToken) {
     let (log, process) = (worker.log.clone(), worker.id);
     // Evaluated at each renewal, because organisations' keys may come and go.
     let payload = Box::new(move || {
-        let advertisement = Advertisement { version: env!("CARGO_PKG_VERSION").into(), orgs: worker.gateways.orgs() };
+        let advertisement =
+            WorkerAdvertisement { version: env!("CARGO_PKG_VERSION").into(), orgs: worker.gateways.orgs() };
         serde_json::to_vec(&advertisement).expect("an advertisement is a map with string keys").into()
     });
-    Presence { log, process, subject, payload }.keep(shutdown).await;
+    PresenceEntry { log, process, subject, payload }.keep(shutdown).await;
 }

@@ -9,11 +9,11 @@ use crate::{
         config::{ToolRule, WorkflowStep},
     },
     domain::{Conversation, Turn},
-    knowledge::Reader,
+    knowledge::KnowledgeReader,
     log::ReadError,
     model::Gateway,
     subjects::ConversationKey,
-    tools::{Offer, Tool},
+    tools::{BuiltinOffer, Tool},
 };
 
 const DEFAULT_PERSONA: &str = "You are a helpful, friendly support agent. Answer briefly and plainly. \
@@ -21,7 +21,7 @@ const DEFAULT_PERSONA: &str = "You are a helpful, friendly support agent. Answer
 
 /// The settings of one turn.
 #[derive(Clone)]
-pub(super) struct Profile {
+pub(super) struct TurnProfile {
     worker: Arc<Worker>,
     agent: Arc<AgentConfig>,
     /// The gateway, with the key of the turn's organisation. `None`: the organisation has no key.
@@ -32,12 +32,12 @@ pub(super) struct Profile {
 
 /// A demand that a visitor must meet before a tool may be called for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Demand {
+pub(super) enum AuthDemand {
     ProveIdentity,
     BeAdministrator,
 }
 
-impl Profile {
+impl TurnProfile {
     /// Loads the profile of a turn.
     pub async fn of(worker: &Arc<Worker>, key: &ConversationKey, turn: &Turn) -> Result<Self, ReadError> {
         let found = match &turn.request.agent_config {
@@ -122,17 +122,18 @@ impl Profile {
     }
 
     /// Returns the identity for retrieval: the asking user, limited to the agent's document sets.
-    pub fn reader(&self, key: &ConversationKey, turn: &Turn) -> Reader {
+    pub fn reader(&self, key: &ConversationKey, turn: &Turn) -> KnowledgeReader {
         let (user, groups) = match &turn.request.asker {
             Some(asker) => (Some(asker.user.clone()), asker.groups.clone()),
             None => (None, vec![]),
         };
-        Reader { org: key.org.clone(), user, groups, sets: self.agent.document_sets.clone() }
+        KnowledgeReader { org: key.org.clone(), user, groups, sets: self.agent.document_sets.clone() }
     }
 
     /// Returns the tools for the model, ordered by name.
     pub fn offered(&self, key: &ConversationKey, state: &Conversation, has_older: bool) -> Vec<Tool> {
-        let offer = Offer { has_older, interactions: self.asks_visitors(), asked_in_words: state.asked.is_some() };
+        let offer =
+            BuiltinOffer { has_older, interactions: self.asks_visitors(), asked_in_words: state.asked.is_some() };
         self.worker.tools.offered(&key.org, &offer, |tool| self.may_use(tool))
     }
 
@@ -160,7 +161,7 @@ impl Profile {
     }
 
     /// Returns the unmet demand of a tool; `None`: it may be called.
-    pub fn demands(&self, state: &Conversation, turn: &Turn, tool: &Tool, rule: &ToolRule) -> Option<Demand> {
+    pub fn demands(&self, state: &Conversation, turn: &Turn, tool: &Tool, rule: &ToolRule) -> Option<AuthDemand> {
         let name = tool.name.to_lowercase();
         let is_gated = self.worker.settings.auth_tools.iter().any(|pattern| pattern == "*" || name.contains(pattern));
         let asker = turn.request.asker.as_ref();
@@ -168,8 +169,8 @@ impl Profile {
         // A demand of the tool's own service holds on every worker.
         let level = if is_gated { rule.auth_level.max(tool.level) } else { tool.level };
         match level {
-            AuthLevel::EndUser if asker.is_none() && !is_verified() => Some(Demand::ProveIdentity),
-            AuthLevel::Admin if !asker.is_some_and(|asker| asker.is_admin) => Some(Demand::BeAdministrator),
+            AuthLevel::EndUser if asker.is_none() && !is_verified() => Some(AuthDemand::ProveIdentity),
+            AuthLevel::Admin if !asker.is_some_and(|asker| asker.is_admin) => Some(AuthDemand::BeAdministrator),
             AuthLevel::None | AuthLevel::EndUser | AuthLevel::Admin => None,
         }
     }

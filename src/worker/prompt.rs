@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Worker, profile::Profile, suggested};
+use super::{Worker, profile::TurnProfile, reply_extractor};
 use crate::{
-    domain::{Conversation, Turn, conversation::Body, event::Citation},
+    domain::{Conversation, Turn, conversation::MessageBody, event::Citation},
     knowledge::{GROUNDING_PASSAGES, Passage},
     limits,
     log::ReadError,
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A model request, with the documents in it.
-pub(super) struct Prompt {
+pub(super) struct ModelPrompt {
     pub request: ChatRequest,
     pub grounding: Vec<Citation>,
 }
@@ -25,16 +25,16 @@ pub(super) struct Prompt {
 pub(super) async fn build(
     worker: &Arc<Worker>,
     key: &ConversationKey,
-    profile: &Profile,
+    profile: &TurnProfile,
     state: &Conversation,
-) -> Result<Option<Prompt>, ReadError> {
+) -> Result<Option<ModelPrompt>, ReadError> {
     let Some(turn) = &state.turn else { return Ok(None) };
     let before = Some(turn.requested_seq);
     let (earlier, has_older) = worker.conversations.messages(key, state, before, limits::MODEL_MESSAGES).await?;
     let mut messages = vec![ChatMessage::System(instructions(profile, state, turn, earlier.is_empty()))];
     messages.extend(earlier.iter().rev().map(|message| match &message.body {
-        Body::User(text) => ChatMessage::User(text.clone()),
-        Body::Agent(_) => ChatMessage::Assistant { text: message.text(), tool_calls: vec![], opaque: None },
+        MessageBody::User(text) => ChatMessage::User(text.clone()),
+        MessageBody::Agent(_) => ChatMessage::Assistant { text: message.text(), tool_calls: vec![], opaque: None },
     }));
     let passages = passages(worker, key, profile, turn).await;
     if !passages.is_empty() {
@@ -56,13 +56,13 @@ pub(super) async fn build(
     };
     // The passages are the same at every call of the turn, so they are recorded once.
     let grounding = if turn.replies.is_empty() { passages.iter().map(Passage::citation).collect() } else { vec![] };
-    Ok(Some(Prompt { request, grounding }))
+    Ok(Some(ModelPrompt { request, grounding }))
 }
 
 /// Builds the system prompt: the persona, then the instructions of this turn.
 ///
 /// No part of it is stored with the visitor's message.
-fn instructions(profile: &Profile, state: &Conversation, turn: &Turn, is_first: bool) -> String {
+fn instructions(profile: &TurnProfile, state: &Conversation, turn: &Turn, is_first: bool) -> String {
     let greeting = profile.greeting().filter(|_| is_first);
     let greeting = greeting.map(|greeting| {
         format!("This is the beginning of the conversation. Begin your answer with this greeting, in the visitor's language: {greeting}")
@@ -71,14 +71,14 @@ fn instructions(profile: &Profile, state: &Conversation, turn: &Turn, is_first: 
         format!("You are at step {} of {all} of this conversation. {}", at + 1, step.instructions)
     });
     let skill = turn.request.skill.as_ref().map(|skill| skill.body.clone());
-    let suggest = profile.suggests_replies().then(|| suggested::CONTRACT.to_string());
+    let suggest = profile.suggests_replies().then(|| reply_extractor::CONTRACT.to_string());
     let more = profile.system_prompt().map(str::to_string);
     let parts = [Some(profile.persona().to_string()), more, greeting, step, skill, suggest];
     parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n")
 }
 
 /// Retrieves passages. An answer is possible without them, so a failed search is only a warning.
-async fn passages(worker: &Worker, key: &ConversationKey, profile: &Profile, turn: &Turn) -> Vec<Passage> {
+async fn passages(worker: &Worker, key: &ConversationKey, profile: &TurnProfile, turn: &Turn) -> Vec<Passage> {
     if worker.knowledge.is_empty(&key.org) {
         return vec![];
     }

@@ -22,34 +22,34 @@ use uuid::Uuid;
 
 use super::{
     Worker,
-    lease::Lease,
-    model_step::Opening,
-    profile::Profile,
-    title::Naming,
+    lease::WorkLease,
+    model_step::Prefetch,
+    profile::TurnProfile,
+    title::TitleTask,
     wait_step::{OpenTask, open_tasks},
 };
 use crate::{
     domain::{
-        Command, Conversation, Event, Refusal, Step, Turn,
+        Command, Conversation, Event, NextStep, Refusal, Turn,
         event::{FailureReason, TurnReleased, Usage},
+        frame_trace::{FrameKind, FrameRecorder},
         next_step,
-        shown::{Showing, Voice},
     },
     ids, limits,
-    live::relay::Relay,
+    live::relay::FrameRelay,
     log::{
         AppendError,
         backoff::put_off,
-        bus::soon,
-        load::{Decider, ExecuteError, Freshness},
+        connection::soon,
+        conversations::{EventAuthor, ExecuteError, Freshness},
     },
     subjects::{self, ConversationKey},
-    wire::{live::Kind, render},
+    wire::{live::LiveKind, render},
 };
 
 /// The reason why a worker stops driving a turn.
 #[derive(Debug)]
-pub(super) enum Exit {
+pub(super) enum TurnExit {
     /// The turn is terminal, parked with its deadline set, or driven by a later item: the item is done.
     Done,
     /// Another worker has claimed the same item.
@@ -70,18 +70,18 @@ pub(super) enum Exit {
 }
 
 /// A turn held by this worker.
-pub(super) struct Run<'a> {
+pub(super) struct TurnRun<'a> {
     pub worker: &'a Arc<Worker>,
     pub key: ConversationKey,
     pub turn_id: Uuid,
     pub epoch: u64,
     pub state: Arc<Conversation>,
-    pub relay: Relay,
-    pub profile: Profile,
+    pub relay: FrameRelay,
+    pub profile: TurnProfile,
     /// The preamble that was shown, until it is recorded.
     pub preamble: Option<String>,
     /// The frame trace of the running model call, until it is recorded.
-    pub showing: Showing,
+    pub recorder: FrameRecorder,
     /// The usage of side requests, until it is recorded.
     pub side_usage: Option<Usage>,
     /// Tasks of its calls that may go on at their servers.
@@ -100,11 +100,11 @@ pub(super) struct Run<'a> {
 /// Handles one delivered work item.
 ///
 /// `pulled` began when the item was requested. The immediate progress ack gives the load the whole `ack_wait`.
-pub(super) async fn handle(worker: Arc<Worker>, message: Message, pulled: Lease, hand_over: CancellationToken) {
+pub(super) async fn handle(worker: Arc<Worker>, message: Message, pulled: WorkLease, hand_over: CancellationToken) {
     if !pulled.holds() {
         return tracing::warn!(subject = %message.subject, "a work item was delivered too late; it is left to its redelivery");
     }
-    let lease = Lease::begin();
+    let lease = WorkLease::begin();
     answer(&message, AckKind::Progress).await;
     let Some((key, item)) = ConversationKey::parse_event(&message.subject).zip(sequence(&message)) else {
         tracing::error!(subject = %message.subject, "a work item is not an event");
@@ -114,28 +114,28 @@ pub(super) async fn handle(worker: Arc<Worker>, message: Message, pulled: Lease,
     let exit = Box::pin(drive(&worker, &key, item, (&message, lease), stop.clone(), hand_over)).await;
     worker.unwatch_stops(key.conversation, &stop);
     match exit {
-        Exit::Done => {
+        TurnExit::Done => {
             answer(&message, AckKind::Ack).await;
             drop_note(&worker, &key).await;
         }
-        Exit::NotNow => {
+        TurnExit::NotNow => {
             // A short delay: another worker may be able to serve the conversation.
             let most = Duration::from_millis(limits::TURN_PUT_OFF_MAX_MS);
             let later = put_off(message.info().map_or(1, |info| info.delivered)).min(most);
             tracing::warn!(conversation = %key.conversation, item, ?later, "a turn can't be served now and is delayed");
             answer(&message, AckKind::Nak(Some(later))).await;
         }
-        Exit::HandOver => answer(&message, AckKind::Nak(None)).await,
-        Exit::Fenced => tracing::info!(conversation = %key.conversation, item, "another worker took the turn over"),
+        TurnExit::HandOver => answer(&message, AckKind::Nak(None)).await,
+        TurnExit::Fenced => tracing::info!(conversation = %key.conversation, item, "another worker took the turn over"),
         // The turn's failure could not be recorded here, so another worker could not record it either.
-        Exit::TooLarge { max } => {
+        TurnExit::TooLarge { max } => {
             tracing::error!(conversation = %key.conversation, item, max, "a turn's failure is too large to be stored");
         }
-        Exit::Unavailable(cause) => {
+        TurnExit::Unavailable(cause) => {
             tracing::warn!(conversation = %key.conversation, item, cause, "the turn waits for its item's redelivery");
         }
     }
-    worker.conversations.save(&key).await;
+    worker.conversations.save_snapshot(&key).await;
 }
 
 /// Removes the note of an ended turn, which no longer counts.
@@ -164,70 +164,70 @@ async fn drive(
     worker: &Arc<Worker>,
     key: &ConversationKey,
     item: u64,
-    (message, mut lease): (&Message, Lease),
+    (message, mut lease): (&Message, WorkLease),
     stop: Arc<Notify>,
     hand_over: CancellationToken,
-) -> Exit {
+) -> TurnExit {
     let load = Box::pin(worker.conversations.load(key, Freshness::AtLeast(item)));
     let state = match kept(message, &mut lease, load).await {
         Some(Ok(state)) => state,
-        Some(Err(error)) if error.is_of_conversation() => return Exit::NotNow,
-        Some(Err(error)) => return Exit::Unavailable(error.to_string()),
-        None => return Exit::Fenced,
+        Some(Err(error)) if error.is_of_conversation() => return TurnExit::NotNow,
+        Some(Err(error)) => return TurnExit::Unavailable(error.to_string()),
+        None => return TurnExit::Fenced,
     };
     if state.read_only {
-        return Exit::NotNow;
+        return TurnExit::NotNow;
     }
-    let Some(turn) = state.turn.as_ref().filter(|turn| turn.item == item) else { return Exit::Done };
+    let Some(turn) = state.turn.as_ref().filter(|turn| turn.item == item) else { return TurnExit::Done };
     if turn.park.is_some() {
         return super::end_step::show_park_again(worker, key, turn).await;
     }
     let (turn_id, session, looked_at) = (turn.request.turn, turn.request.session, state.last_seq);
     let over = turn.epoch;
-    let profile = match kept(message, &mut lease, Box::pin(Profile::of(worker, key, turn))).await {
+    let profile = match kept(message, &mut lease, Box::pin(TurnProfile::of(worker, key, turn))).await {
         Some(Ok(profile)) => profile,
-        Some(Err(error)) => return Exit::Unavailable(error.to_string()),
-        None => return Exit::Fenced,
+        Some(Err(error)) => return TurnExit::Unavailable(error.to_string()),
+        None => return TurnExit::Fenced,
     };
-    let opening = match next_step(turn, profile.max_iterations()) {
+    let prefetch = match next_step(turn, profile.max_iterations()) {
         // Retrieval for the prompt may take seconds.
-        Step::CallModel if !profile.is_missing => {
-            let opens = Box::pin(Opening::start(worker, key, &profile, &state));
+        NextStep::CallModel if !profile.is_missing => {
+            let opens = Box::pin(Prefetch::start(worker, key, &profile, &state));
             match kept(message, &mut lease, opens).await {
-                Some(opening) => opening,
-                None => return Exit::Fenced,
+                Some(prefetch) => prefetch,
+                None => return TurnExit::Fenced,
             }
         }
-        _ => Opening::none(),
+        _ => Prefetch::none(),
     };
     // An item delivered too long ago belongs to another worker by now, claimed or not.
     if !lease.holds() {
-        return Exit::Fenced;
+        return TurnExit::Fenced;
     }
-    let naming = Naming::begin(&profile, &state);
+    let naming = TitleTask::begin(&profile, &state);
     let nonce = ids::new_random();
-    let decider = Decider { source: worker.source(), event_id: ids::event_id(nonce, 0), not_after: None };
+    let author = EventAuthor { source: worker.source(), event_id: ids::event_id(nonce, 0), not_after: None };
     let held_at = Instant::now();
     let claim = Command::Claim { item, worker: worker.id, over };
-    let executed = match worker.conversations.execute(key, state, &claim, &decider).await {
+    let executed = match worker.conversations.execute(key, state, &claim, &author).await {
         Ok(executed) => executed,
         Err(ExecuteError::Refused(_)) => return lost(worker, key, item).await,
-        Err(error) => return Exit::Unavailable(error.to_string()),
+        Err(error) => return TurnExit::Unavailable(error.to_string()),
     };
     // Another worker may have claimed the turn and streamed since this one loaded it: then its request is outdated, and the
     // frames shown are void.
-    let opening = if executed.previous == looked_at { opening } else { Opening::none() };
+    let prefetch = if executed.previous == looked_at { prefetch } else { Prefetch::none() };
     let rerun = executed.previous != item;
     let epoch = executed.recorded.seq;
     let (replies, chunks) = executed.state.turn.as_ref().map_or((0, 0), |turn| (turn.model_calls(), turn.activity()));
     let subject = subjects::live(&key.region, key.conversation, session);
-    let mut relay = Relay::new(worker.client.clone(), subject, turn_id, epoch, chunks);
+    let mut relay = FrameRelay::new(worker.client.clone(), subject, turn_id, epoch, chunks);
     // Until the next model call, events belong to the last reply.
     relay.begin_call(replies.saturating_sub(1));
     let every = Duration::from_millis(limits::PROGRESS_MS);
     let mut progress = interval_at(tokio::time::Instant::now() + every, every);
     progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut run = Run {
+    let mut run = TurnRun {
         worker,
         key: key.clone(),
         turn_id,
@@ -236,7 +236,7 @@ async fn drive(
         relay,
         profile,
         preamble: None,
-        showing: Showing::default(),
+        recorder: FrameRecorder::default(),
         side_usage: None,
         tasks: vec![],
         item,
@@ -248,11 +248,11 @@ async fn drive(
         decisions: 1,
         held_at,
     };
-    let exit = match Box::pin(run.steps(opening, rerun)).await {
-        Err(Exit::TooLarge { max }) => run.end_too_large(max).await,
+    let exit = match Box::pin(run.steps(prefetch, rerun)).await {
+        Err(TurnExit::TooLarge { max }) => run.end_too_large(max).await,
         Err(exit) => exit,
     };
-    if matches!(exit, Exit::Done) {
+    if matches!(exit, TurnExit::Done) {
         run.let_go().await;
         run.cancel_tasks().await;
     }
@@ -263,7 +263,7 @@ async fn drive(
 /// Waits for work before the claim, with progress acks meanwhile.
 ///
 /// `None`: too much time has passed, and the item is another worker's.
-async fn kept<T>(message: &Message, lease: &mut Lease, work: impl Future<Output = T>) -> Option<T> {
+async fn kept<T>(message: &Message, lease: &mut WorkLease, work: impl Future<Output = T>) -> Option<T> {
     let every = Duration::from_millis(limits::PROGRESS_MS);
     let mut progress = interval_at(tokio::time::Instant::now() + every, every);
     progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -275,18 +275,18 @@ async fn kept<T>(message: &Message, lease: &mut Lease, work: impl Future<Output 
                 if !lease.holds() {
                     return None;
                 }
-                *lease = Lease::begin();
+                *lease = WorkLease::begin();
                 answer(message, AckKind::Progress).await;
             }
         }
     }
 }
 
-impl Run<'_> {
-    /// Takes step after step; the way out is an [`Exit`].
-    async fn steps(&mut self, mut opening: Opening, mut rerun: bool) -> Result<std::convert::Infallible, Exit> {
+impl TurnRun<'_> {
+    /// Takes step after step; the way out is a [`TurnExit`].
+    async fn steps(&mut self, mut prefetch: Prefetch, mut rerun: bool) -> Result<std::convert::Infallible, TurnExit> {
         loop {
-            let turn = self.turn().ok_or(Exit::Done)?.clone();
+            let turn = self.turn().ok_or(TurnExit::Done)?.clone();
             self.tasks = open_tasks(&turn);
             self.end_if_too_old(&turn).await?;
             if self.profile.is_missing {
@@ -294,19 +294,19 @@ impl Run<'_> {
                 self.fail(&turn, FailureReason::NoConfiguration, detail).await?;
             }
             match next_step(&turn, self.profile.max_iterations()) {
-                Step::CallModel => self.call_model(&turn, std::mem::take(&mut opening), rerun).await?,
-                Step::CallTools(calls) => self.call_tools(&turn, calls).await?,
-                Step::StateRefused(call, resolution) => self.state_refused(&turn, call, resolution).await?,
-                Step::StateAnswer(call, resolution, values) => {
+                NextStep::CallModel => self.call_model(&turn, std::mem::take(&mut prefetch), rerun).await?,
+                NextStep::CallTools(calls) => self.call_tools(&turn, calls).await?,
+                NextStep::StateRefused(call, resolution) => self.state_refused(&turn, call, resolution).await?,
+                NextStep::StateAnswer(call, resolution, values) => {
                     self.state_answer(&turn, call, resolution, values).await?;
                 }
-                Step::StateCut(call, ending) => self.state_cut(&turn, call, ending).await?,
-                Step::StateUnknown(call) => self.state_unknown(&turn, call).await?,
-                Step::Park(call) => self.park(&turn, call).await?,
-                Step::Elicit(call, question) => self.elicit(&turn, call, question, vec![]).await?,
-                Step::Wait => return Err(Exit::Done),
-                Step::EndAtCap => self.end_at_cap(&turn).await?,
-                Step::GiveUp => self.give_up(&turn).await?,
+                NextStep::StateCut(call, ending) => self.state_cut(&turn, call, ending).await?,
+                NextStep::StateUnknown(call) => self.state_unknown(&turn, call).await?,
+                NextStep::Park(call) => self.park(&turn, call).await?,
+                NextStep::Elicit(call, question) => self.elicit(&turn, call, question, vec![]).await?,
+                NextStep::Wait => return Err(TurnExit::Done),
+                NextStep::EndAtCap => self.end_at_cap(&turn).await?,
+                NextStep::GiveUp => self.give_up(&turn).await?,
             }
             rerun = false;
         }
@@ -318,17 +318,17 @@ impl Run<'_> {
     }
 
     /// Appends an event, if the turn is still this worker's.
-    pub async fn record(&mut self, event: Event) -> Result<Event, Exit> {
-        let decider = self.decider();
+    pub async fn record(&mut self, event: Event) -> Result<Event, TurnExit> {
+        let author = self.author();
         let mut command = Command::Record { turn: self.turn_id, epoch: self.epoch, event };
         loop {
             let asked_at = Instant::now();
-            match self.worker.conversations.execute(&self.key, self.state.clone(), &command, &decider).await {
+            match self.worker.conversations.execute(&self.key, self.state.clone(), &command, &author).await {
                 Ok(executed) => {
                     self.held_at = asked_at;
                     self.state = executed.state;
                     if executed.recorded.event.shown().is_some() {
-                        self.showing = Showing::default();
+                        self.recorder = FrameRecorder::default();
                     }
                     return Ok(executed.recorded.event);
                 }
@@ -340,25 +340,25 @@ impl Run<'_> {
                         _ => false,
                     };
                     if !is_smaller {
-                        return Err(Exit::TooLarge { max });
+                        return Err(TurnExit::TooLarge { max });
                     }
                 }
                 // The conversation is erased: nothing is left to continue.
-                Err(ExecuteError::Append(AppendError::Erased)) => return Err(Exit::Done),
-                Err(error) => return Err(Exit::Unavailable(error.to_string())),
+                Err(ExecuteError::Append(AppendError::Erased)) => return Err(TurnExit::Done),
+                Err(error) => return Err(TurnExit::Unavailable(error.to_string())),
             }
         }
     }
 
-    fn decider(&mut self) -> Decider {
+    fn author(&mut self) -> EventAuthor {
         let (source, event_id) = (self.worker.source(), ids::event_id(self.nonce, self.decisions));
-        let decider = Decider { source, event_id, not_after: None };
+        let author = EventAuthor { source, event_id, not_after: None };
         self.decisions += 1;
-        decider
+        author
     }
 
     /// Appends an event and shows it to the client.
-    pub async fn record_and_show(&mut self, turn: &Turn, event: Event) -> Result<(), Exit> {
+    pub async fn record_and_show(&mut self, turn: &Turn, event: Event) -> Result<(), TurnExit> {
         let event = self.record(event).await?;
         for (kind, frame) in render::render(&turn.request.request_id, turn.request.stream, &event, chrono::Utc::now()) {
             self.relay.publish(kind, frame, 0).await;
@@ -367,29 +367,29 @@ impl Run<'_> {
     }
 
     /// Shows a piece of a model call's text and records the frame, unless the client wants no stream.
-    pub async fn say(&mut self, turn: &Turn, voice: Voice, text: &str) {
+    pub async fn say(&mut self, turn: &Turn, voice: FrameKind, text: &str) {
         if text.is_empty() || !turn.request.stream {
             return;
         }
         let (request_id, now) = (&turn.request.request_id, chrono::Utc::now());
-        self.showing.frame(voice, text, now);
+        self.recorder.frame(voice, text, now);
         let (kind, frame, text_bytes) = match voice {
-            Voice::Token => (Kind::Token, render::token(request_id, text, now), text.len()),
-            Voice::Reasoning => (Kind::Reasoning, render::reasoning(request_id, text, now), 0),
-            Voice::Preamble => (Kind::Preamble, render::preamble(request_id, text, now), 0),
+            FrameKind::Token => (LiveKind::Token, render::token(request_id, text, now), text.len()),
+            FrameKind::Reasoning => (LiveKind::Reasoning, render::reasoning(request_id, text, now), 0),
+            FrameKind::Preamble => (LiveKind::Preamble, render::preamble(request_id, text, now), 0),
         };
         self.relay.publish(kind, frame, text_bytes).await;
     }
 
     /// Publishes a `stream_*` frame, unless the client wants none.
-    pub async fn stream(&mut self, turn: &Turn, kind: Kind, frame: bytes::Bytes, text_bytes: usize) {
+    pub async fn stream(&mut self, turn: &Turn, kind: LiveKind, frame: bytes::Bytes, text_bytes: usize) {
         if turn.request.stream {
             self.relay.publish(kind, frame, text_bytes).await;
         }
     }
 
     /// Waits for external work, with progress acks and checks of the log meanwhile.
-    pub async fn guarded<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Exit> {
+    pub async fn guarded<T>(&mut self, work: impl Future<Output = T>) -> Result<T, TurnExit> {
         let mut work = pin!(work);
         loop {
             let stop = self.stop.clone();
@@ -411,16 +411,16 @@ impl Run<'_> {
     ///
     /// The log is written first: a nak for an item that another worker holds by now would remove it from that worker. A
     /// released claim does not count against the turn.
-    async fn release(&mut self) -> Exit {
+    async fn release(&mut self) -> TurnExit {
         let released = self.released();
         match self.record(Event::TurnReleased(released)).await {
-            Ok(_) => Exit::HandOver,
+            Ok(_) => TurnExit::HandOver,
             Err(exit) => exit,
         }
     }
 
     fn released(&self) -> TurnReleased {
-        TurnReleased { turn: self.turn_id, epoch: self.epoch, shown: self.showing.shown("") }
+        TurnReleased { turn: self.turn_id, epoch: self.epoch, shown: self.recorder.trace("") }
     }
 
     /// Records the frames that a client had been shown when its turn was cancelled.
@@ -431,17 +431,17 @@ impl Run<'_> {
         if released.shown.is_none() {
             return;
         }
-        let (decider, command) = (self.decider(), Command::LetGo(released));
-        if let Err(error) = self.worker.conversations.execute(&self.key, self.state.clone(), &command, &decider).await {
+        let (author, command) = (self.author(), Command::LetGo(released));
+        if let Err(error) = self.worker.conversations.execute(&self.key, self.state.clone(), &command, &author).await {
             tracing::debug!(turn = %self.turn_id, %error, "the frame trace of a turn was not recorded");
         }
     }
 
     /// Checks in the log whether the turn is still this worker's.
-    async fn look(&mut self) -> Result<(), Exit> {
+    async fn look(&mut self) -> Result<(), TurnExit> {
         match self.read(Freshness::AtLeast(self.state.last_seq)).await {
             // An append decides; until then work goes on.
-            Err(Exit::Unavailable(cause)) => {
+            Err(TurnExit::Unavailable(cause)) => {
                 tracing::debug!(turn = %self.turn_id, cause, "the log can't be read");
                 Ok(())
             }
@@ -453,17 +453,17 @@ impl Run<'_> {
     ///
     /// An old read does not count: this worker may have been paused, and another worker may have claimed the turn, or its
     /// user stopped it.
-    pub async fn confirm_lease(&mut self) -> Result<(), Exit> {
+    pub async fn confirm_lease(&mut self) -> Result<(), TurnExit> {
         match self.held_at.elapsed() > Duration::from_millis(limits::LEASE_MS) {
             true => self.read(Freshness::Leader).await,
             false => Ok(()),
         }
     }
 
-    async fn read(&mut self, freshness: Freshness) -> Result<(), Exit> {
+    async fn read(&mut self, freshness: Freshness) -> Result<(), TurnExit> {
         let asked_at = Instant::now();
         let loaded = self.worker.conversations.load(&self.key, freshness).await;
-        self.state = loaded.map_err(|error| Exit::Unavailable(error.to_string()))?;
+        self.state = loaded.map_err(|error| TurnExit::Unavailable(error.to_string()))?;
         match self.turn() {
             Some(turn) if turn.epoch == Some(self.epoch) => {
                 self.held_at = asked_at;
@@ -473,17 +473,17 @@ impl Run<'_> {
         }
     }
 
-    async fn lost(&mut self, refusal: Refusal) -> Exit {
+    async fn lost(&mut self, refusal: Refusal) -> TurnExit {
         tracing::info!(turn = %self.turn_id, epoch = self.epoch, %refusal, "stopped driving a turn");
         lost(self.worker, &self.key, self.item).await
     }
 }
 
 /// Distinguishes an item that no longer drives a turn from one held by another worker.
-async fn lost(worker: &Worker, key: &ConversationKey, item: u64) -> Exit {
+async fn lost(worker: &Worker, key: &ConversationKey, item: u64) -> TurnExit {
     match worker.conversations.load(key, Freshness::Leader).await {
-        Ok(state) if state.turn.as_ref().is_some_and(|turn| turn.item == item) => Exit::Fenced,
-        Ok(_) => Exit::Done,
-        Err(error) => Exit::Unavailable(error.to_string()),
+        Ok(state) if state.turn.as_ref().is_some_and(|turn| turn.item == item) => TurnExit::Fenced,
+        Ok(_) => TurnExit::Done,
+        Err(error) => TurnExit::Unavailable(error.to_string()),
     }
 }

@@ -9,11 +9,11 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use super::{Worker, profile::Profile, side};
+use super::{Worker, profile::TurnProfile, side_calls};
 use crate::{
-    domain::{Command, Conversation, Outcome, title},
+    domain::{Command, Conversation, TurnOutcome, title},
     ids, limits,
-    log::load::{Decider, ExecuteError, Freshness},
+    log::conversations::{EventAuthor, ExecuteError, Freshness},
     model::{ChatMessage, ChatRequest},
     subjects::ConversationKey,
 };
@@ -22,11 +22,11 @@ const INSTRUCTION: &str = "Name the conversation that begins with the user's mes
     six words, in the language of the message, without quotes and without a full stop. Do not answer the message itself.";
 
 /// A pending request for a title. Dropping it aborts the request.
-pub(super) struct Naming(Option<AbortOnDropHandle<Option<String>>>);
+pub(super) struct TitleTask(Option<AbortOnDropHandle<Option<String>>>);
 
-impl Naming {
+impl TitleTask {
     /// Requests a title if the active turn is the first one of an unnamed conversation.
-    pub fn begin(profile: &Profile, state: &Conversation) -> Self {
+    pub fn begin(profile: &TurnProfile, state: &Conversation) -> Self {
         let turn = state.turn.as_ref().filter(|_| state.message_count == 1 && state.title.is_none());
         let asked = turn.zip(profile.title_model().cloned()).zip(profile.gateway.clone());
         Self(asked.map(|((turn, model), gateway)| {
@@ -40,7 +40,7 @@ impl Naming {
             };
             let asked = async move {
                 let answer =
-                    timeout(Duration::from_millis(limits::TITLE_TIMEOUT_MS), side::ask(&gateway, &request)).await;
+                    timeout(Duration::from_millis(limits::TITLE_TIMEOUT_MS), side_calls::ask(&gateway, &request)).await;
                 match answer {
                     Ok(Ok(said)) => title::clean(&said.text),
                     Ok(Err(error)) => {
@@ -56,16 +56,16 @@ impl Naming {
 
     /// Records the title once it has arrived, if the turn was answered.
     pub fn end(self, worker: &Arc<Worker>, key: &ConversationKey, state: &Conversation, turn: Uuid) {
-        let answered = state.finished_turn(turn).is_some_and(|finished| finished.outcome == Outcome::Completed);
+        let answered = state.finished_turn(turn).is_some_and(|finished| finished.outcome == TurnOutcome::Completed);
         let Some(asked) = self.0.filter(|_| answered) else { return };
         let (worker, key) = (worker.clone(), key.clone());
         tokio::spawn(async move {
             let Ok(Some(title)) = asked.await else { return };
-            let decider =
-                Decider { source: worker.source(), event_id: ids::event_id(ids::new_random(), 0), not_after: None };
+            let author =
+                EventAuthor { source: worker.source(), event_id: ids::event_id(ids::new_random(), 0), not_after: None };
             let named = match worker.conversations.load(&key, Freshness::AtLeast(0)).await {
                 Ok(state) => {
-                    worker.conversations.execute(&key, state, &Command::Entitle { title }, &decider).await.map(drop)
+                    worker.conversations.execute(&key, state, &Command::SetTitle { title }, &author).await.map(drop)
                 }
                 Err(error) => Err(error.into()),
             };

@@ -6,12 +6,12 @@ use futures_util::{StreamExt, future::Either, stream::FuturesUnordered};
 use serde_json::{Map, Value};
 
 use super::{
-    attachments::Attached,
+    attachments::MessageFiles,
     auth_step::is_password_sent,
-    history::Older,
-    profile::Demand,
-    run::{Exit, Run},
-    wait_step::{self, Unfinished},
+    history::ConversationHistory,
+    profile::AuthDemand,
+    run::{TurnExit, TurnRun},
+    wait_step::{self, UnfinishedCalls},
 };
 use crate::{
     domain::{
@@ -19,16 +19,16 @@ use crate::{
         event::{Ask, CallRequested, Ending, Prompt, Resolution, ToolCalled, ToolReturned},
     },
     limits,
-    tools::{CallContext, Outcome, ToolResult, canonical::Arguments, interactions},
-    wire::{live::Kind, render},
+    tools::{CallContext, ToolCallOutcome, ToolResult, canonical::CanonicalArguments, interactions},
+    wire::{live::LiveKind, render},
 };
 
-impl Run<'_> {
+impl TurnRun<'_> {
     /// Calls tools in parallel.
     ///
     /// Every intent is logged before the first call, and the turn's ownership is confirmed; every result is logged as it
     /// arrives.
-    pub(super) async fn call_tools(&mut self, turn: &Turn, calls: Vec<CallRequested>) -> Result<(), Exit> {
+    pub(super) async fn call_tools(&mut self, turn: &Turn, calls: Vec<CallRequested>) -> Result<(), TurnExit> {
         for call in &calls {
             let known = turn.call(&call.id);
             if known.is_some_and(|known| known.is_in_doubt() || known.task.is_some()) {
@@ -42,7 +42,7 @@ impl Run<'_> {
             if !call.waits() && !is_shown {
                 let frame =
                     render::tool_call(&turn.request.request_id, &call.name, &call.arguments, chrono::Utc::now());
-                self.stream(turn, Kind::Chunk, frame, 0).await;
+                self.stream(turn, LiveKind::Chunk, frame, 0).await;
             }
         }
         self.confirm_lease().await?;
@@ -52,30 +52,34 @@ impl Run<'_> {
         for call in calls {
             let called = match self.refused(turn, &call) {
                 Some(refused) => {
-                    let sends = std::mem::take(&mut may_send) && refused.demand == Demand::ProveIdentity;
+                    let sends = std::mem::take(&mut may_send) && refused.demand == AuthDemand::ProveIdentity;
                     Either::Left(self.refuse(turn, call, refused, sends))
                 }
                 None => Either::Right(self.call(turn, call)),
             };
             running.push(called);
         }
-        let mut unfinished = Unfinished::default();
+        let mut unfinished = UnfinishedCalls::default();
         while let Some((call, outcome)) = self.guarded(running.next()).await? {
             match outcome {
-                Outcome::Result(result) => self.record_result(turn, call, result).await?,
-                Outcome::Asks(elicited) => {
+                ToolCallOutcome::Result(result) => self.record_result(turn, call, result).await?,
+                ToolCallOutcome::Asks(elicited) => {
                     let key = self.idempotency_key(&call);
                     unfinished.asks.push((call, key, elicited));
                 }
-                Outcome::Task(id) => self.record_task(&call, id).await?,
-                Outcome::Working(wait) => unfinished.works(call, wait),
+                ToolCallOutcome::Task(id) => self.record_task(&call, id).await?,
+                ToolCallOutcome::Working(wait) => unfinished.works(call, wait),
             }
         }
         self.settle(turn, unfinished).await
     }
 
     /// One call, as a future that borrows nothing of the run.
-    fn call(&self, turn: &Turn, call: CallRequested) -> impl Future<Output = (CallRequested, Outcome)> + Send + use<> {
+    fn call(
+        &self,
+        turn: &Turn,
+        call: CallRequested,
+    ) -> impl Future<Output = (CallRequested, ToolCallOutcome)> + Send + use<> {
         let (worker, profile, key) = (self.worker.clone(), self.profile.clone(), self.key.clone());
         let found = profile.tool(&key, &call.name);
         let settings = found.as_ref().and_then(|(_, rule)| rule.settings.clone());
@@ -91,10 +95,10 @@ impl Run<'_> {
             user: turn.request.user.id,
             reader: self.profile.reader(&self.key, turn),
             files: turn.request.files.clone(),
-            reader_of_files: Arc::new(Attached(self.worker.clone())),
+            reader_of_files: Arc::new(MessageFiles(self.worker.clone())),
             asked: self.state.asked.clone(),
             settings: settings.map(|settings| Value::Object(settings).to_string()),
-            history: Arc::new(Older { worker: self.worker.clone(), key: self.key.clone() }),
+            history: Arc::new(ConversationHistory { worker: self.worker.clone(), key: self.key.clone() }),
             epoch: self.epoch,
         };
         let waiting = found.as_ref().filter(|(tool, _)| tool.passes_answers_on()).and(self.state.waiting.clone());
@@ -125,7 +129,7 @@ impl Run<'_> {
         turn: &Turn,
         call: CallRequested,
         resolution: Resolution,
-    ) -> Result<(), Exit> {
+    ) -> Result<(), TurnExit> {
         let text = match resolution {
             Resolution::Expired => "The user did not approve this action in time, so it was rejected. It was not done.",
             Resolution::Declined | Resolution::Approved | Resolution::Submitted => {
@@ -142,12 +146,12 @@ impl Run<'_> {
         call: CallRequested,
         resolution: Resolution,
         values: Option<Map<String, Value>>,
-    ) -> Result<(), Exit> {
+    ) -> Result<(), TurnExit> {
         self.record_result(turn, call, interactions::answer(resolution, values.as_ref())).await
     }
 
     /// States that the call's reply was incomplete: the arguments may be cut.
-    pub(super) async fn state_cut(&mut self, turn: &Turn, call: CallRequested, ending: Ending) -> Result<(), Exit> {
+    pub(super) async fn state_cut(&mut self, turn: &Turn, call: CallRequested, ending: Ending) -> Result<(), TurnExit> {
         let text = match ending {
             Ending::Cut => {
                 "Not called: your reply was cut off at its length limit. If the call is still wanted, make it again, with \
@@ -163,7 +167,7 @@ impl Run<'_> {
     }
 
     /// States that the outcome is unknown: an earlier worker logged the intent and then vanished.
-    pub(super) async fn state_unknown(&mut self, turn: &Turn, call: CallRequested) -> Result<(), Exit> {
+    pub(super) async fn state_unknown(&mut self, turn: &Turn, call: CallRequested) -> Result<(), TurnExit> {
         self.record_result(turn, call, ToolResult::outcome_unknown()).await
     }
 
@@ -172,7 +176,7 @@ impl Run<'_> {
         turn: &Turn,
         call: CallRequested,
         result: ToolResult,
-    ) -> Result<(), Exit> {
+    ) -> Result<(), TurnExit> {
         let event = Event::TurnToolReturned(ToolReturned {
             turn: self.turn_id,
             epoch: self.epoch,
@@ -189,7 +193,7 @@ impl Run<'_> {
     }
 
     /// Asks a person and releases the turn.
-    pub(super) async fn park(&mut self, turn: &Turn, call: CallRequested) -> Result<(), Exit> {
+    pub(super) async fn park(&mut self, turn: &Turn, call: CallRequested) -> Result<(), TurnExit> {
         let deadline = chrono::Utc::now() + self.profile.human_wait();
         let CallRequested { id, name: tool, arguments, description, ask, .. } = call;
         let prompt = match ask {
@@ -202,7 +206,7 @@ impl Run<'_> {
 
 /// Returns the reason why a call that needs approval was not shown to a person.
 fn not_asked(call: &CallRequested) -> &'static str {
-    if Arguments::parse(&call.arguments).is_none() {
+    if CanonicalArguments::parse(&call.arguments).is_none() {
         return "The arguments are not a JSON object.";
     }
     match call.description.len() > limits::APPROVAL_MAX_BYTES {

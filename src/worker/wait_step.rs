@@ -11,19 +11,19 @@ use serde_json::Value;
 
 use super::{
     Worker, consumer,
-    profile::Profile,
-    run::{Exit, Run},
+    profile::TurnProfile,
+    run::{TurnExit, TurnRun},
 };
 use crate::{
     domain::{
         Event, Turn,
-        elicitation::{Elicited, Question, WaitingCall},
+        elicitation::{Elicitation, ElicitedQuestion, WaitingCall},
         event::{CallRequested, Prompt, Resolution, ToolCalled, TurnParked},
         interaction::Form,
     },
     ids, limits,
     subjects::ConversationKey,
-    tools::{CallContext, Outcome, ToolResult, interactions},
+    tools::{CallContext, ToolCallOutcome, ToolResult, interactions},
     wire::render,
 };
 
@@ -32,8 +32,8 @@ const CAPABILITY: &str = "elicitation_form";
 
 /// The calls of a step that have ended without a result.
 #[derive(Default)]
-pub(super) struct Unfinished {
-    pub asks: Vec<(CallRequested, String, Elicited)>,
+pub(super) struct UnfinishedCalls {
+    pub asks: Vec<(CallRequested, String, Elicitation)>,
     /// The first call with a task that goes on, and the shortest time until one is looked at again.
     pub works: Option<(CallRequested, Duration)>,
 }
@@ -51,7 +51,7 @@ pub(super) fn open_tasks(turn: &Turn) -> Vec<OpenTask> {
     calls.filter_map(|call| Some(OpenTask { tool: call.request.name.clone(), id: call.task.clone()? })).collect()
 }
 
-impl Unfinished {
+impl UnfinishedCalls {
     pub fn works(&mut self, call: CallRequested, wait: Duration) {
         self.works = match self.works.take() {
             Some((first, shortest)) => Some((first, shortest.min(wait))),
@@ -60,15 +60,15 @@ impl Unfinished {
     }
 }
 
-impl Run<'_> {
+impl TurnRun<'_> {
     /// Whether the visitor's client shows the form of a server.
     pub(super) fn shows_elicitations(&self) -> bool {
         self.state.supports.iter().any(|capability| capability == CAPABILITY)
     }
 
     /// Waits for what the calls of a step wait for: for a person before a task, as a task goes on without being looked at.
-    pub(super) async fn settle(&mut self, turn: &Turn, unfinished: Unfinished) -> Result<(), Exit> {
-        let Unfinished { mut asks, works } = unfinished;
+    pub(super) async fn settle(&mut self, turn: &Turn, unfinished: UnfinishedCalls) -> Result<(), TurnExit> {
+        let UnfinishedCalls { mut asks, works } = unfinished;
         let order = |call: &CallRequested| {
             turn.replies.last().and_then(|reply| reply.calls.iter().position(|known| known.request.id == call.id))
         };
@@ -101,17 +101,17 @@ impl Run<'_> {
         &mut self,
         turn: &Turn,
         call: CallRequested,
-        question: Question,
-        elicited: Vec<Elicited>,
-    ) -> Result<(), Exit> {
-        let Question { form, message: reason, .. } = question;
+        question: ElicitedQuestion,
+        elicited: Vec<Elicitation>,
+    ) -> Result<(), TurnExit> {
+        let ElicitedQuestion { form, message: reason, .. } = question;
         let prompt = Prompt::Elicitation { call: call.id, tool: call.name, form, reason };
         let deadline = Utc::now() + self.profile.human_wait();
         self.park_at(turn, prompt, deadline, elicited).await
     }
 
     /// Parks until a task is looked at again: for longer, the older the turn is.
-    async fn park_for_task(&mut self, turn: &Turn, call: CallRequested, wait: Duration) -> Result<(), Exit> {
+    async fn park_for_task(&mut self, turn: &Turn, call: CallRequested, wait: Duration) -> Result<(), TurnExit> {
         let age = (Utc::now() - turn.requested_at).to_std().unwrap_or_default();
         let most = Duration::from_millis(limits::MCP_TASK_PARK_MAX_MS);
         let wait = wait.max(age / 8).clamp(Duration::from_millis(limits::MCP_TASK_PARK_MIN_MS), most);
@@ -126,8 +126,8 @@ impl Run<'_> {
         turn: &Turn,
         prompt: Prompt,
         deadline: DateTime<Utc>,
-        elicited: Vec<Elicited>,
-    ) -> Result<(), Exit> {
+        elicited: Vec<Elicitation>,
+    ) -> Result<(), TurnExit> {
         let park = ids::new_random();
         let event = TurnParked { turn: self.turn_id, epoch: self.epoch, park, prompt, deadline, elicited };
         let recorded = self.record(Event::TurnParked(event)).await?;
@@ -136,11 +136,11 @@ impl Run<'_> {
         for (kind, frame) in render::render(&turn.request.request_id, turn.request.stream, &recorded, Utc::now()) {
             self.relay.publish(kind, frame, 0).await;
         }
-        Err(Exit::Done)
+        Err(TurnExit::Done)
     }
 
     /// The server made a task of a call: from now on the task is asked for, by whichever worker goes on.
-    pub(super) async fn record_task(&mut self, call: &CallRequested, task: String) -> Result<(), Exit> {
+    pub(super) async fn record_task(&mut self, call: &CallRequested, task: String) -> Result<(), TurnExit> {
         self.tasks.push(OpenTask { tool: call.name.clone(), id: task.clone() });
         let (call, name) = (call.id.clone(), call.name.clone());
         let event = ToolCalled { turn: self.turn_id, epoch: self.epoch, call, name, task: Some(task) };
@@ -148,7 +148,11 @@ impl Run<'_> {
     }
 
     /// Has the model ask what servers ask. One call's question at a time: an answer in words names none.
-    async fn ask_in_words(&mut self, turn: &Turn, asks: Vec<(CallRequested, String, Elicited)>) -> Result<(), Exit> {
+    async fn ask_in_words(
+        &mut self,
+        turn: &Turn,
+        asks: Vec<(CallRequested, String, Elicitation)>,
+    ) -> Result<(), TurnExit> {
         for (n, (call, idempotency_key, elicited)) in asks.into_iter().enumerate() {
             let result = if n > 0 {
                 ToolResult::error(
@@ -188,9 +192,9 @@ impl Run<'_> {
 }
 
 /// Takes out the calls whose questions have no room.
-fn too_much(asks: &mut Vec<(CallRequested, String, Elicited)>, most: usize) -> Vec<CallRequested> {
+fn too_much(asks: &mut Vec<(CallRequested, String, Elicitation)>, most: usize) -> Vec<CallRequested> {
     let mut bytes = 0;
-    let has_no_room = |(.., elicited): &mut (CallRequested, String, Elicited)| {
+    let has_no_room = |(.., elicited): &mut (CallRequested, String, Elicitation)| {
         bytes += elicited.text_bytes();
         bytes > most
     };
@@ -206,16 +210,22 @@ pub(super) async fn cancel(worker: &Worker, key: &ConversationKey, task: &OpenTa
 }
 
 /// The deadline of a park, which names the task that it waits for.
-pub(super) fn deadline_of(key: &ConversationKey, turn: &Turn) -> Option<consumer::Deadline> {
+pub(super) fn deadline_of(key: &ConversationKey, turn: &Turn) -> Option<consumer::DeadlineMessage> {
     let park = turn.park.as_ref()?;
     let task = match &park.prompt {
         Prompt::Task { call, tool } => turn
             .call(call)
             .and_then(|call| call.task.clone())
-            .map(|id| consumer::TaskLeft { turn: turn.request.turn, tool: tool.clone(), id }),
+            .map(|id| consumer::AbandonedTask { turn: turn.request.turn, tool: tool.clone(), id }),
         _ => None,
     };
-    Some(consumer::Deadline { org: key.org.clone(), conversation: key.conversation, park: park.id, put_off: 0, task })
+    Some(consumer::DeadlineMessage {
+        org: key.org.clone(),
+        conversation: key.conversation,
+        park: park.id,
+        put_off: 0,
+        task,
+    })
 }
 
 /// The result of a call whose question the model is to ask.
@@ -228,12 +238,12 @@ fn in_words(waiting: WaitingCall) -> ToolResult {
 /// Passes on what a visitor answered in words to a server's question, and goes on with the call when it was the last one.
 pub(super) async fn go_on(
     worker: &Worker,
-    profile: &Profile,
+    profile: &TurnProfile,
     (key, demands): (&ConversationKey, bool),
     arguments: &str,
     mut waiting: WaitingCall,
     mut context: CallContext,
-) -> Outcome {
+) -> ToolCallOutcome {
     let arguments: Value = serde_json::from_str(arguments).unwrap_or_default();
     let form: Option<Form> = waiting.elicited.open().map(|question| question.form.clone());
     let submitted = interactions::submit(&arguments, form.as_ref());
@@ -245,7 +255,7 @@ pub(super) async fn go_on(
     if waiting.elicited.open().is_some() {
         return in_words(waiting).into();
     }
-    let over = |result: ToolResult| Outcome::Result(ToolResult { values: Some(values.clone()), ..result });
+    let over = |result: ToolResult| ToolCallOutcome::Result(ToolResult { values: Some(values.clone()), ..result });
     let Some((tool, rule)) = profile.tool(key, &waiting.tool) else {
         return over(ToolResult::error(format!("There is no tool `{}`.", waiting.tool)));
     };
@@ -257,8 +267,8 @@ pub(super) async fn go_on(
     context.settings = rule.settings.map(|settings| Value::Object(settings).to_string());
     context.elicited = Some(waiting.elicited.clone());
     match worker.tools.call(&tool, &waiting.arguments, &context).await {
-        Outcome::Result(result) => over(result),
-        Outcome::Asks(elicited) => in_words(WaitingCall { elicited, ..waiting }).into(),
-        outcome @ (Outcome::Task(_) | Outcome::Working(_)) => outcome,
+        ToolCallOutcome::Result(result) => over(result),
+        ToolCallOutcome::Asks(elicited) => in_words(WaitingCall { elicited, ..waiting }).into(),
+        outcome @ (ToolCallOutcome::Task(_) | ToolCallOutcome::Working(_)) => outcome,
     }
 }

@@ -3,7 +3,7 @@
 //! The reading shares no code with `domain`, knows only ids and numbers, and notes every event that should not have
 //! been appended.
 
-use turnstream::domain::{Conversation, Event, Recorded, event::Resolution};
+use turnstream::domain::{Conversation, Event, RecordedEvent, event::Resolution};
 use uuid::Uuid;
 
 use crate::{
@@ -83,7 +83,7 @@ impl Facts {
     }
 
     /// Reads the next event.
-    pub fn take(&mut self, recorded: &Recorded, broken: &mut Broken) {
+    pub fn take(&mut self, recorded: &RecordedEvent, broken: &mut Broken) {
         let seq = recorded.seq;
         match &recorded.event {
             Event::SessionOpened(_)

@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, LazyLock, Mutex},
 };
 
-use turnstream::domain::{Command, Conversation, Digest, Event, Recorded, Refusal, decide};
+use turnstream::domain::{Command, Conversation, Digest, Event, RecordedEvent, Refusal, decide};
 
 use crate::{
     facts::Facts,
@@ -45,7 +45,7 @@ struct Node {
     hash: u64,
     before: Log,
     pending: Pending,
-    recorded: Recorded,
+    recorded: RecordedEvent,
     fold: Conversation,
     facts: Facts,
     broken: Broken,
@@ -81,7 +81,7 @@ impl Log {
     }
 
     /// The last event.
-    pub fn last_recorded(&self) -> Option<&Recorded> {
+    pub fn last_recorded(&self) -> Option<&RecordedEvent> {
         self.0.as_ref().map(|node| &node.recorded)
     }
 
@@ -187,7 +187,7 @@ fn node(before: &Log, pending: Pending, hour: u8, hash: u64) -> Node {
     let seq = before.last() + 1;
     let event = decided(before.at(pending.at).fold(), pending.word).expect("only decided events are appended");
     let recorded =
-        Recorded { seq, time: words::time(hour), stored_at: words::time(hour), digest: Digest::default(), event };
+        RecordedEvent { seq, time: words::time(hour), stored_at: words::time(hour), digest: Digest::default(), event };
     let mut fold = before.fold().clone();
     fold.evolve(&recorded);
     let mut broken = before.broken();
@@ -211,7 +211,7 @@ fn node(before: &Log, pending: Pending, hour: u8, hash: u64) -> Node {
 }
 
 /// The fold of a process that has read the prefix from the bucket of snapshots.
-fn from_cache(prefix: &Conversation, recorded: &Recorded) -> Conversation {
+fn from_cache(prefix: &Conversation, recorded: &RecordedEvent) -> Conversation {
     let form = serde_json::to_vec(prefix).expect("a fold is JSON");
     let mut fold: Conversation = serde_json::from_slice(&form).expect("a fold is read as it was written");
     fold.evolve(recorded);

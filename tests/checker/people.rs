@@ -1,6 +1,6 @@
 //! Actions of people, through edges: `edge::actions::{send_message, confirm_tool_action, cancel}`; and the deadlines.
 
-use turnstream::domain::{Conversation, Recorded};
+use turnstream::domain::{Conversation, RecordedEvent};
 use uuid::Uuid;
 
 use crate::{
@@ -177,7 +177,7 @@ fn own_fold(rules: &Rules, state: &mut State, at: Seq, seq: Seq) {
         return;
     }
     let mut own = state.log.at(at).fold().clone();
-    own.evolve(&Recorded { stored_at, ..stored.clone() });
+    own.evolve(&RecordedEvent { stored_at, ..stored.clone() });
     if own != *state.log.at(seq).fold() {
         state.note(Invariant::OwnFold);
     }

@@ -1,6 +1,6 @@
 //! A worker's run of one work item: `worker::run` with its steps, cut where a crash or another actor can come between.
 
-use turnstream::domain::{Call, Step, Turn, next_step};
+use turnstream::domain::{CallState, NextStep, Turn, next_step};
 
 use crate::{
     log::{Deciding, Id, Log, Stop},
@@ -105,7 +105,7 @@ pub fn places(calls: u8) -> impl Iterator<Item = usize> {
 }
 
 /// The calls of a turn's last reply.
-fn calls_of(turn: &Turn) -> &[Call] {
+fn calls_of(turn: &Turn) -> &[CallState] {
     turn.replies.last().map_or(&[], |reply| &reply.calls)
 }
 
@@ -271,32 +271,32 @@ impl Driver {
             place.expect("the core names calls of the last reply")
         };
         let step = match next_step(turn, rules.max_model_calls) {
-            Step::StateUnknown(call) if rules.server.mutation == Some(Mutation::CalledAgain) => {
-                Step::CallTools(vec![call])
+            NextStep::StateUnknown(call) if rules.server.mutation == Some(Mutation::CalledAgain) => {
+                NextStep::CallTools(vec![call])
             }
             step => step,
         };
         let (what, then) = match step {
-            Step::CallModel => {
+            NextStep::CallModel => {
                 self.phase = Phase::Asking;
                 return Run::Busy(self);
             }
-            Step::CallTools(calls) => {
+            NextStep::CallTools(calls) => {
                 let calls = calls.iter().fold(0, |bits, call| bits | 1 << place(&call.id));
                 return self.intend(rules, log, calls);
             }
-            Step::Wait => {
+            NextStep::Wait => {
                 self.phase = Phase::Done;
                 return Run::Busy(self);
             }
-            Step::StateRefused(call, _) | Step::StateAnswer(call, ..) | Step::StateCut(call, _) => {
+            NextStep::StateRefused(call, _) | NextStep::StateAnswer(call, ..) | NextStep::StateCut(call, _) => {
                 (What::Stated(words::number_of(&call), Statement::Refused), Then::Step)
             }
-            Step::StateUnknown(call) => (What::Stated(words::number_of(&call), Statement::Unknown), Then::Step),
+            NextStep::StateUnknown(call) => (What::Stated(words::number_of(&call), Statement::Unknown), Then::Step),
             // No server of these rules asks anything.
-            Step::Elicit(call, _) | Step::Park(call) => (What::Parked(words::number_of(&call)), Then::Schedule),
-            Step::EndAtCap => (What::Completed, Then::Done),
-            Step::GiveUp => (What::GivenUp, Then::Done),
+            NextStep::Elicit(call, _) | NextStep::Park(call) => (What::Parked(words::number_of(&call)), Then::Schedule),
+            NextStep::EndAtCap => (What::Completed, Then::Done),
+            NextStep::GiveUp => (What::GivenUp, Then::Done),
         };
         self.record(rules, log, what, then)
     }

@@ -108,7 +108,7 @@ async fn survive(servers: usize) {
     let turns = setting("TURNSTREAM_TURNS").map_or(TURNS, |turns| usize::try_from(turns).unwrap());
     println!("seed {seed}, {turns} turns, servers: {servers}");
     let (ground, gateway) = tokio::join!(Ground::start(servers), FakeGateway::start());
-    let product = Product { nats_url: ground.url(), gateway_url: gateway.base_url(), seals: true };
+    let product = Product { nats_url: ground.url(), gateway_url: gateway.base_url(), encrypts: true };
     product.apply_streams(&["--replicas", ground.copies()]).await;
     let world = Arc::new(World { all_kinds: AtomicBool::new(false), ..World::new(vec![], VISITORS) });
     let takes = Duration::from_millis(100);

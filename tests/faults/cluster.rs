@@ -25,7 +25,7 @@ const TURNS: usize = 6;
 #[tokio::test]
 async fn the_death_of_each_server_loses_no_data() {
     let (mut cluster, gateway) = tokio::join!(Cluster::start(), FakeGateway::start());
-    let product = Product { nats_url: cluster.url(), gateway_url: gateway.base_url(), seals: true };
+    let product = Product { nats_url: cluster.url(), gateway_url: gateway.base_url(), encrypts: true };
     product.apply_streams(&["--replicas", "3"]).await;
     let (a, b, _one, _two) = tokio::join!(product.edge(), product.edge(), product.worker(&[]), product.worker(&[]));
     let addresses = vec![a.address.clone(), b.address.clone()];
@@ -70,7 +70,7 @@ async fn the_death_of_each_server_loses_no_data() {
 #[tokio::test]
 async fn without_the_server_of_live_frames_everything_goes_on() {
     let (mut cluster, gateway) = tokio::join!(Cluster::start(), FakeGateway::start());
-    let product = Product { nats_url: cluster.url(), gateway_url: gateway.base_url(), seals: true };
+    let product = Product { nats_url: cluster.url(), gateway_url: gateway.base_url(), encrypts: true };
     product.apply_streams(&["--replicas", "3"]).await;
     let (mut edge, _worker) = tokio::join!(product.edge(), product.worker(&[]));
     let mut client = Client::connect(&edge.address, Speaks::Resume).await.unwrap();

@@ -8,9 +8,10 @@ use crate::{
     support::{
         Edge, Stage,
         client::{Client, Session},
+        encrypted,
         frames::{answer_text, code, kinds, tool_activity},
         gateway::{Gate, Reply},
-        schema, sealed,
+        schema,
         tools::{Provider, Tool},
     },
 };
@@ -40,12 +41,13 @@ async fn until_named(edge: &Edge, agent: &str, name: &str) -> (Client, Session) 
 /// Returns the version in each `turn.requested` of the log, in order.
 async fn versions(stage: &Stage) -> Vec<Value> {
     let client = stage.nats.client().await;
-    let (log, stream) = (sealed::log(client.clone()), jetstream::new(client).get_stream("CHAT_local").await.unwrap());
+    let (log, stream) =
+        (encrypted::log(client.clone()), jetstream::new(client).get_stream("CHAT_local").await.unwrap());
     let mut versions = Vec::new();
     for seq in 1..=stream.cached_info().state.last_sequence {
         let message = stream.direct_get(seq).await.unwrap();
         if message.subject.contains(".turn.requested.") {
-            let payload = sealed::open(&log, &message.subject, message.payload).await;
+            let payload = encrypted::open(&log, &message.subject, message.payload).await;
             let payload: Value = serde_json::from_slice(&payload).unwrap();
             versions.push(payload["agentConfig"].clone());
         }

@@ -8,10 +8,10 @@ use tokio::io::AsyncReadExt;
 use crate::support::{
     Edge, Stage,
     client::{Client, Session, message_frame},
+    encrypted,
     frames::{answer_text, code, tool_activity},
     gateway::Reply,
     processes::Process,
-    sealed,
     tools::{Provider, Tool, client_as, read_file, sha256},
 };
 
@@ -80,7 +80,7 @@ impl Scene {
         let stream = jetstream::new(client.clone()).get_stream("CHAT_local").await.unwrap();
         let subject = format!("chat.local.*.{}.{kind}", self.session.conversation);
         let message = stream.get_last_raw_message_by_subject(&subject).await.unwrap();
-        sealed::open(&sealed::log(client), &message.subject, message.payload).await.to_vec()
+        encrypted::open(&encrypted::log(client), &message.subject, message.payload).await.to_vec()
     }
 }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use turnstream::{
     knowledge::{
-        Acl, Index, NewChunk, NewDocument, Reader, Store, follow,
-        index::Query,
-        read::Reading,
-        shelf::{Change, Shelf, Whole},
+        Acl, KnowledgeIndex, KnowledgeReader, KnowledgeStore, NewChunk, NewDocument,
+        cursor::KnowledgeCursor,
+        document_fold::{DocumentChange, DocumentFold, WholeDocument},
+        index::PassageQuery,
+        indexer,
     },
     subjects,
 };
@@ -36,19 +37,19 @@ fn chunks(texts: impl IntoIterator<Item = String>) -> Vec<NewChunk> {
 }
 
 /// Reads as a new reader does; returns the whole documents and the count of messages.
-async fn read_all(stage: &Stage) -> (Vec<Whole>, usize) {
-    let mut reading = Reading::new(stage.nats.client().await, subjects::KNOWLEDGE_ALL.into());
-    let (mut shelf, mut found, mut messages) = (Shelf::default(), Vec::<Whole>::new(), 0);
+async fn read_all(stage: &Stage) -> (Vec<WholeDocument>, usize) {
+    let mut reading = KnowledgeCursor::new(stage.nats.client().await, subjects::KNOWLEDGE_ALL.into());
+    let (mut shelf, mut found, mut messages) = (DocumentFold::default(), Vec::<WholeDocument>::new(), 0);
     loop {
         let batch = reading.next().await.unwrap();
         messages += batch.messages.len();
         for message in &batch.messages {
             match shelf.take(&message.subject, &message.payload) {
-                Some(Change::Put(whole)) => {
+                Some(DocumentChange::Put(whole)) => {
                     found.retain(|other| other.key != whole.key);
                     found.push(*whole);
                 }
-                Some(Change::Gone(key)) => found.retain(|other| other.key != key),
+                Some(DocumentChange::Gone(key)) => found.retain(|other| other.key != key),
                 None => {}
             }
         }
@@ -61,7 +62,7 @@ async fn read_all(stage: &Stage) -> (Vec<Whole>, usize) {
 #[tokio::test]
 async fn a_document_is_read_as_it_was_written() {
     let stage = Stage::start().await;
-    let store = Store::new(stage.nats.client().await);
+    let store = KnowledgeStore::new(stage.nats.client().await);
     store.put(ORG, document("a/b c.md", "h1"), chunks(["one".into(), "two".into()])).await.unwrap();
     let heads = store.heads(ORG).await.unwrap();
     assert_eq!(heads["a/b c.md"].hash, "h1");
@@ -78,7 +79,7 @@ async fn a_document_is_read_as_it_was_written() {
 #[tokio::test]
 async fn a_new_version_leaves_nothing_of_the_old_one_and_a_deleted_document_leaves_its_tombstone() {
     let stage = Stage::start().await;
-    let store = Store::new(stage.nats.client().await);
+    let store = KnowledgeStore::new(stage.nats.client().await);
     store.put(ORG, document("a.md", "h1"), chunks((0..5).map(|n| format!("old {n}")))).await.unwrap();
     store.put(ORG, document("b.md", "h1"), chunks(["other".into()])).await.unwrap();
     store.put(ORG, document("a.md", "h2"), chunks(["new".into()])).await.unwrap();
@@ -96,8 +97,8 @@ async fn a_new_version_leaves_nothing_of_the_old_one_and_a_deleted_document_leav
 #[tokio::test]
 async fn a_large_document_is_complete_despite_concurrent_writers() {
     let stage = Stage::start().await;
-    let large = Store::new(stage.nats.client().await);
-    let small = Store::new(stage.nats.client().await);
+    let large = KnowledgeStore::new(stage.nats.client().await);
+    let small = KnowledgeStore::new(stage.nats.client().await);
     let (over, mut is_over) = watch::channel(false);
     let others = tokio::spawn(async move {
         let mut n = 0;
@@ -123,13 +124,13 @@ async fn a_large_document_is_complete_despite_concurrent_writers() {
 }
 
 /// Returns the ids of the documents that match a query.
-fn found(index: &Index, words: &str) -> Vec<String> {
-    let reader = Reader { org: ORG.into(), ..Reader::default() };
-    let query = Query { text: words, vector: None, rerank: false };
+fn found(index: &KnowledgeIndex, words: &str) -> Vec<String> {
+    let reader = KnowledgeReader { org: ORG.into(), ..KnowledgeReader::default() };
+    let query = PassageQuery { text: words, vector: None, rerank: false };
     index.search(&query, &reader, 10).unwrap().into_iter().map(|passage| passage.document).collect()
 }
 
-async fn until_found(index: &Index, words: &str, wanted: &[&str]) {
+async fn until_found(index: &KnowledgeIndex, words: &str, wanted: &[&str]) {
     let is_so = async {
         while found(index, words) != wanted {
             tokio::task::yield_now().await;
@@ -139,10 +140,10 @@ async fn until_found(index: &Index, words: &str, wanted: &[&str]) {
     waited.unwrap_or_else(|_| panic!("{words}: {:?} instead of {wanted:?}", found(index, words)));
 }
 
-async fn follower(stage: &Stage) -> (Arc<Index>, tokio::task::JoinHandle<()>) {
-    let index = Arc::new(Index::new().unwrap());
+async fn follower(stage: &Stage) -> (Arc<KnowledgeIndex>, tokio::task::JoinHandle<()>) {
+    let index = Arc::new(KnowledgeIndex::new().unwrap());
     let (caught_up, mut has_caught_up) = watch::channel(false);
-    let follow = tokio::spawn(follow::run(stage.nats.client().await, index.clone(), caught_up));
+    let follow = tokio::spawn(indexer::run(stage.nats.client().await, index.clone(), caught_up));
     has_caught_up.wait_for(|is| *is).await.unwrap();
     (index, follow)
 }
@@ -150,7 +151,7 @@ async fn follower(stage: &Stage) -> (Arc<Index>, tokio::task::JoinHandle<()>) {
 #[tokio::test]
 async fn a_caught_up_index_is_complete_and_follows_through_restarts() {
     let mut stage = Stage::start().await;
-    let store = Store::new(stage.nats.client().await);
+    let store = KnowledgeStore::new(stage.nats.client().await);
     for n in 0..30 {
         store.put(ORG, document(&format!("{n}.md"), "h"), chunks([format!("subject{n}x")])).await.unwrap();
     }
@@ -158,7 +159,7 @@ async fn a_caught_up_index_is_complete_and_follows_through_restarts() {
     assert_eq!(first.size(), (30, 30));
     stage.nats.kill().await;
     stage.nats.restart().await;
-    let store = Store::new(stage.nats.client().await);
+    let store = KnowledgeStore::new(stage.nats.client().await);
     store.put(ORG, document("late.md", "h"), chunks(["zebra crossing".into()])).await.unwrap();
     until_found(&first, "zebras", &["late.md"]).await;
     let head = store.heads(ORG).await.unwrap().remove("late.md").unwrap();

@@ -13,9 +13,9 @@ use rand::{SeedableRng, rngs::StdRng};
 use serde_json::Value;
 use tempfile::TempDir;
 use turnstream::audit::{
-    bundle::{self, Demands},
+    bundle::{self, VerifyOptions},
     keys::PublicKey,
-    verify::Report,
+    verify::VerificationReport,
 };
 
 use crate::support::{Stage, processes::Process};
@@ -59,19 +59,19 @@ fn audit(stage: &Stage, keys: &Keys, arguments: &[&str]) -> Process {
     stage.run("audit", &arguments, &[("SMOOTH_AGENT_AUDIT_KEY_FILE", &keys.private()), ("RUST_LOG", "error")])
 }
 
-async fn seal(stage: &Stage, keys: &Keys) -> String {
-    let said = done(audit(stage, keys, &["seal", "--once"])).await;
+async fn sign(stage: &Stage, keys: &Keys) -> String {
+    let said = done(audit(stage, keys, &["checkpoint", "--once"])).await;
     said.split_whitespace().nth(1).unwrap().to_owned()
 }
 
 /// Makes a region with some dozens of conversations and checkpoints in between.
 ///
 /// Returns the last checkpoint's number and digest.
-async fn sealed_region(stage: &Stage, keys: &Keys) -> String {
+async fn signed_region(stage: &Stage, keys: &Keys) -> String {
     let mut noted = String::new();
     for round in 0..4 {
         fill(&stage.nats, 36, round, 2).await;
-        noted = seal(stage, keys).await;
+        noted = sign(stage, keys).await;
     }
     noted
 }
@@ -82,11 +82,11 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     entries.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap())).collect()
 }
 
-fn verify(folder: &Path, demands: Demands) -> Report {
+fn verify(folder: &Path, demands: VerifyOptions) -> VerificationReport {
     match bundle::verify(folder, demands, |_, _| {}) {
         Ok(report) => report,
         Err(error) => {
-            let mut report = Report::default();
+            let mut report = VerificationReport::default();
             report.wrong(error.to_string());
             report
         }
@@ -97,14 +97,14 @@ fn verify(folder: &Path, demands: Demands) -> Report {
 async fn every_forgery_of_a_bundle_is_found_without_a_server() {
     let mut stage = Stage::start().await;
     let (keys, folder) = (Keys::make(&stage).await, tempfile::tempdir().unwrap());
-    let noted = sealed_region(&stage, &keys).await;
+    let noted = signed_region(&stage, &keys).await;
     let to = folder.path().join("bundle");
     let to = to.to_str().unwrap();
     done(audit(&stage, &keys, &["export", "--format", "bundle", "--to", to])).await;
     stage.nats.kill().await;
 
     let public = keys.public();
-    let strict = ["--require-sealed", "--whole", "--expect-checkpoint", &noted, "--at-least", "4"];
+    let strict = ["--require-signed", "--whole", "--expect-checkpoint", &noted, "--at-least", "4"];
     let verify_it = [["verify", "--bundle", to, "--public-key", &public].as_slice(), &strict].concat();
     let said = done(audit(&stage, &keys, &verify_it)).await;
     assert!(said.contains("288 events of 36 conversations\n4 checkpoints"), "{said}");
@@ -112,12 +112,12 @@ async fn every_forgery_of_a_bundle_is_found_without_a_server() {
     let said = done(audit(&stage, &keys, &["verify", "--bundle", to, "--json"])).await;
     assert!(said.contains("the public key comes from the bundle itself"), "{said}");
 
-    let demands = || Demands {
+    let demands = || VerifyOptions {
         keys: vec![PublicKey::read(Path::new(&public)).unwrap()],
-        sealed: true,
+        fully_signed: true,
         whole: true,
         noted: Some(noted.parse().unwrap()),
-        ..Demands::default()
+        ..VerifyOptions::default()
     };
     let seed = rand::random();
     println!("seed {seed}");
@@ -153,22 +153,23 @@ async fn every_forgery_of_a_bundle_is_found_without_a_server() {
 async fn a_noted_checkpoint_reveals_a_truncated_bundle() {
     let stage = Stage::start().await;
     let (keys, folder) = (Keys::make(&stage).await, tempfile::tempdir().unwrap());
-    let noted = sealed_region(&stage, &keys).await;
+    let noted = signed_region(&stage, &keys).await;
     let (to, forged) = (folder.path().join("bundle"), folder.path().join("forged"));
     done(audit(&stage, &keys, &["export", "--format", "bundle", "--to", to.to_str().unwrap()])).await;
     let mut forger = Forger::read(&to);
     forger.forget_the_end();
     forger.write(&forged);
-    let demands = || Demands {
+    let demands = || VerifyOptions {
         keys: vec![PublicKey::read(Path::new(&keys.public())).unwrap()],
-        sealed: true,
+        fully_signed: true,
         whole: true,
-        ..Demands::default()
+        ..VerifyOptions::default()
     };
     assert_eq!(verify(&forged, demands()).broken, 0);
-    for demands in
-        [Demands { noted: Some(noted.parse().unwrap()), ..demands() }, Demands { at_least: Some(4), ..demands() }]
-    {
+    for demands in [
+        VerifyOptions { noted: Some(noted.parse().unwrap()), ..demands() },
+        VerifyOptions { at_least: Some(4), ..demands() },
+    ] {
         let report = verify(&forged, demands);
         assert!(report.to_string().contains("the newest are missing"), "{report}");
     }
@@ -181,34 +182,35 @@ async fn a_log_is_verified_against_checkpoints_and_their_keys() {
     fill(&stage.nats, 5, 0, 4).await;
     // Two signers at once make one chain.
     let both = tokio::join!(
+        // `seal` is the name of before.
         ended(audit(&stage, &keys, &["seal", "--once"])),
-        ended(audit(&stage, &keys, &["seal", "--once"]))
+        ended(audit(&stage, &keys, &["checkpoint", "--once"]))
     );
     assert!(both.0.0 && both.1.0, "{both:?}");
-    let said = done(audit(&stage, &keys, &["seal", "--once"])).await;
+    let said = done(audit(&stage, &keys, &["checkpoint", "--once"])).await;
     assert!(said.contains("no new events"), "{said}");
     let public = keys.public();
-    let said = done(audit(&stage, &keys, &["verify", "--public-key", &public, "--whole", "--require-sealed"])).await;
+    let said = done(audit(&stage, &keys, &["verify", "--public-key", &public, "--whole", "--require-signed"])).await;
     assert!(said.contains("20 events of 5 conversations\n1 checkpoints, the last of"), "{said}");
     let (passed, said) = ended(audit(&stage, &keys, &["verify", "--public-key", &others.public()])).await;
     assert!(!passed && said.contains("checkpoint 1: signed with another key"), "{said}");
 
     // The long-running form signs new events, and ends on SIGTERM.
-    let mut sealer = audit(&stage, &others, &["seal", "--every", "1s"]);
-    sealer.line(|line| line.starts_with("signing a checkpoint every")).await;
+    let mut signer = audit(&stage, &others, &["checkpoint", "--every", "1s"]);
+    signer.line(|line| line.starts_with("signing a checkpoint every")).await;
     let conversations = fill(&stage.nats, 5, 1, 2).await;
-    sealer.line(|line| line.contains("of 30 events of 5 conversations")).await;
-    sealer.signal(libc::SIGTERM);
-    assert!(sealer.ended().await.success());
+    signer.line(|line| line.contains("of 30 events of 5 conversations")).await;
+    signer.signal(libc::SIGTERM);
+    assert!(signer.ended().await.success());
     // After a change of keys both public keys are given.
-    let both = ["verify", "--public-key", &public, "--public-key", &others.public(), "--require-sealed"];
+    let both = ["verify", "--public-key", &public, "--public-key", &others.public(), "--require-signed"];
     done(audit(&stage, &keys, &both)).await;
 
     fill(&stage.nats, 5, 2, 1).await;
     let said = done(audit(&stage, &keys, &["verify", "--json"])).await;
     let report: Value = serde_json::from_str(&said).unwrap();
     assert_eq!((&report["events"], &report["unsealed"]), (&35.into(), &5.into()), "{said}");
-    let (passed, said) = ended(audit(&stage, &keys, &["verify", "--require-sealed"])).await;
+    let (passed, said) = ended(audit(&stage, &keys, &["verify", "--require-signed"])).await;
     assert!(!passed && said.contains("5 events are not covered"), "{said}");
     let one = conversations[0].to_string();
     let said = done(audit(
@@ -225,7 +227,7 @@ async fn a_partial_bundle_proves_its_content() {
     let stage = Stage::start().await;
     let (keys, folder) = (Keys::make(&stage).await, tempfile::tempdir().unwrap());
     let conversations = fill(&stage.nats, 24, 0, 5).await;
-    seal(&stage, &keys).await;
+    sign(&stage, &keys).await;
     fill(&stage.nats, 24, 1, 1).await;
     let public = PublicKey::read(Path::new(&keys.public())).unwrap();
     let one = conversations[3].to_string();
@@ -234,11 +236,11 @@ async fn a_partial_bundle_proves_its_content() {
         let export = ["export", "--format", "bundle", "--zstd", "--to", to.to_str().unwrap(), filter[0], filter[1]];
         // The export's own checkpoint covers the new events.
         done(audit(&stage, &keys, &export)).await;
-        let demands = || Demands { keys: vec![public.clone()], sealed: true, ..Demands::default() };
+        let demands = || VerifyOptions { keys: vec![public.clone()], fully_signed: true, ..VerifyOptions::default() };
         let report = verify(&to, demands());
         assert_eq!((report.broken, report.events, report.conversations), (0, events, of), "{report}");
         assert!(report.notes.iter().any(|note| note.contains("omissions")), "{report}");
-        assert_eq!(verify(&to, Demands { whole: true, ..demands() }).broken, 1);
+        assert_eq!(verify(&to, VerifyOptions { whole: true, ..demands() }).broken, 1);
 
         let mut forger = Forger::read(&to);
         forger.edit_and_chain(0);
@@ -266,7 +268,7 @@ async fn a_killed_export_resumes_and_an_old_one_is_extended() {
     let stage = Stage::start().await;
     let (keys, folder) = (Keys::make(&stage).await, tempfile::tempdir().unwrap());
     fill(&stage.nats, 40, 0, 25).await;
-    seal(&stage, &keys).await;
+    sign(&stage, &keys).await;
     for format in ["ndjson", "cloudevents", "parquet", "bundle"] {
         let path = |name: &str| -> PathBuf { folder.path().join(format!("{format}-{name}")) };
         let (whole, killed) = (path("whole"), path("killed"));
@@ -295,7 +297,8 @@ async fn a_killed_export_resumes_and_an_old_one_is_extended() {
     let parts = before.iter().filter(|(name, _)| name.starts_with("events-"));
     parts.for_each(|(name, content)| assert!(after[name] == *content, "{name} is as it was"));
     let public = PublicKey::read(Path::new(&keys.public())).unwrap();
-    let report = verify(&to, Demands { keys: vec![public], sealed: true, whole: true, ..Demands::default() });
+    let report =
+        verify(&to, VerifyOptions { keys: vec![public], fully_signed: true, whole: true, ..VerifyOptions::default() });
     assert_eq!((report.broken, report.events, report.checkpoints), (0, 1_040, 2), "{report}");
     // Another export does not go into the same folder.
     let (success, said) = ended(audit(&stage, &keys, &["export", "--to", to.to_str().unwrap()])).await;

@@ -10,9 +10,10 @@ use tokio_tungstenite::tungstenite::{client::IntoClientRequest, http::Request};
 use crate::support::{
     Edge, Stage,
     client::{Client, Session},
+    encrypted,
     frames::{answer_text, code, kind},
     gateway::Reply,
-    schema, sealed,
+    schema,
     tools::{Provider, Tool},
 };
 
@@ -162,12 +163,13 @@ async fn the_log_names_the_user_and_never_the_token() {
 /// Returns the payloads of all events in the log.
 async fn payloads(stage: &Stage) -> Vec<Value> {
     let client = stage.nats.client().await;
-    let (log, stream) = (sealed::log(client.clone()), jetstream::new(client).get_stream("CHAT_local").await.unwrap());
+    let (log, stream) =
+        (encrypted::log(client.clone()), jetstream::new(client).get_stream("CHAT_local").await.unwrap());
     let state = &stream.cached_info().state;
     let mut payloads = Vec::new();
     for seq in state.first_sequence..=state.last_sequence {
         let message = stream.direct_get(seq).await.unwrap();
-        let payload = sealed::open(&log, &message.subject, message.payload).await;
+        let payload = encrypted::open(&log, &message.subject, message.payload).await;
         payloads.push(serde_json::from_slice(&payload).unwrap());
     }
     payloads

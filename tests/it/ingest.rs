@@ -11,7 +11,7 @@ use std::{
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use turnstream::{
-    knowledge::{Acl, Document, read::Reading, store::Store},
+    knowledge::{Acl, Document, cursor::KnowledgeCursor, store::KnowledgeStore},
     subjects,
 };
 
@@ -38,12 +38,12 @@ pub fn counts(summary: &Value) -> [u64; 5] {
 }
 
 pub async fn heads(stage: &Stage) -> BTreeMap<String, Document> {
-    Store::new(stage.nats.client().await).heads(ORG).await.unwrap().into_iter().collect()
+    KnowledgeStore::new(stage.nats.client().await).heads(ORG).await.unwrap().into_iter().collect()
 }
 
 /// Returns each document with its texts as a reader sees them, without the fields that change on every write.
 pub async fn content(stage: &Stage) -> BTreeMap<String, Value> {
-    let mut reading = Reading::new(stage.nats.client().await, subjects::KNOWLEDGE_ALL.into());
+    let mut reading = KnowledgeCursor::new(stage.nats.client().await, subjects::KNOWLEDGE_ALL.into());
     let mut chunks: BTreeMap<(String, usize), Value> = BTreeMap::new();
     loop {
         let batch = reading.next().await.unwrap();

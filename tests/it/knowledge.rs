@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use turnstream::{
     calls::is_signed,
-    knowledge::{Acl, NewChunk, NewDocument, Store},
+    knowledge::{Acl, KnowledgeStore, NewChunk, NewDocument},
 };
 
 use crate::{
@@ -41,7 +41,7 @@ fn document(id: &str, acl: Acl) -> NewDocument {
 
 pub async fn put(stage: &Stage, org: &str, id: &str, acl: Acl, text: &str) {
     let passage = NewChunk { headings: vec![], text: text.into(), vector: None };
-    Store::new(stage.nats.client().await).put(org, document(id, acl), vec![passage]).await.unwrap();
+    KnowledgeStore::new(stage.nats.client().await).put(org, document(id, acl), vec![passage]).await.unwrap();
 }
 
 fn citations(turn: &[Value]) -> Vec<String> {
@@ -90,7 +90,7 @@ async fn every_worker_knows_written_documents_and_no_deleted_ones() {
         }
         assert!(n < 2_000, "only {seen:?} know the document");
     }
-    let store = Store::new(stage.nats.client().await);
+    let store = KnowledgeStore::new(stage.nats.client().await);
     let head = store.heads("reference-org").await.unwrap().remove("new.md").unwrap();
     store.delete("reference-org", head).await.unwrap();
     let mut without = BTreeSet::new();
@@ -224,7 +224,7 @@ async fn an_organisations_own_search_service_is_used() {
 #[tokio::test]
 async fn vectors_find_more_and_missing_ones_are_no_failure() {
     let stage = Stage::start().await;
-    let store = Store::new(stage.nats.client().await);
+    let store = KnowledgeStore::new(stage.nats.client().await);
     let passage =
         |text: &str, vector: [f32; 2]| NewChunk { headings: vec![], text: text.into(), vector: Some(vector.into()) };
     store.put("reference-org", document("a.md", Acl::Public), vec![passage("Pets", [1.0, 0.0])]).await.unwrap();

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use crate::support::{
     Edge, Stage,
     client::{Client, Session, message_frame},
+    encrypted,
     frames::{answer_text, code},
     gateway::Reply,
-    sealed,
     tools::{Provider, Tool},
 };
 
@@ -200,7 +200,7 @@ async fn no_readable_data_of_an_erased_person_is_left() {
     assert!(verified && said.contains("every event follows from the previous one"), "{said}");
     take_out(&stage, taken_out.path()).await;
     let (bundle, key) = (taken_out.path().join("bundle"), taken_out.path().join("key.pem.pub"));
-    let arguments = ["audit", "verify", "--require-sealed", "--bundle", text(&bundle), "--public-key", text(&key)];
+    let arguments = ["audit", "verify", "--require-signed", "--bundle", text(&bundle), "--public-key", text(&key)];
     let (verified, said) = run(&stage, &arguments, &[]).await;
     assert!(verified, "{said}");
     assert_eq!(files_with(taken_out.path(), PLANTED), Vec::<String>::new());
@@ -244,8 +244,8 @@ async fn an_encrypted_file_is_readable_by_its_tool_call() {
     let mut stored = Vec::new();
     let mut found = store.get(object["name"].as_str().unwrap()).await.unwrap();
     tokio::io::AsyncReadExt::read_to_end(&mut found, &mut stored).await.unwrap();
-    let key = turnstream::sealing::ContentKey::parse(object["key"].as_str().unwrap()).unwrap();
-    assert_eq!(key.open(&stored).unwrap(), "the content");
+    let key = turnstream::encryption::ContentKey::parse(object["key"].as_str().unwrap()).unwrap();
+    assert_eq!(key.decrypt(&stored).unwrap(), "the content");
     let shown = stage.gateway.requests()[0].to_string();
     assert!(shown.contains(&format!("data:image/png;base64,{content}")), "the model sees the picture: {shown}");
 }
@@ -451,7 +451,7 @@ async fn without_its_master_key_no_process_serves_encrypted_conversations() {
     let (started, said) = run(&stage, &["edge", "--port", "0"], &[("SMOOTH_AGENT_MASTER_KEY", &other)]).await;
     assert!(!started && said.contains("master key"), "{said}");
     // The old master key still opens the keys that it wrapped.
-    let both = format!("{other} {}", sealed::MASTER_KEY);
+    let both = format!("{other} {}", encrypted::MASTER_KEY);
     let rotated: Edge = stage.edge_with(&[("SMOOTH_AGENT_MASTER_KEY", &both)]).await;
     assert!(listed(&mut Client::connect(&rotated).await).await == 0);
 }

@@ -308,9 +308,9 @@ async fn stray_messages_stop_no_process() {
     let writer = stage.nats.client().await;
     let (id, now) = ("018f0000-0000-8000-8000-000000000001", "2026-11-27T00:00:00Z");
     let forged_key = json!({"master": "0123456789abcdef", "key": "AAAA"}).to_string();
-    let forged_seal = "AQAYjwAAAAAAgICAgAAAAAAAAQEBAQEBAQEBAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg==";
+    let forged_payload = "AQAYjwAAAAAAgICAgAAAAAAAAQEBAQEBAQEBAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg==";
     let entry = json!({"conversation": id, "lastSeq": 1, "createdAt": now, "updatedAt": now, "messageCount": 1,
-        "sealed": forged_seal});
+        "sealed": forged_payload});
     let owner = "=";
     let listed = format!("$KV.INDEX.reference-org.{owner}.20261127.{id}");
     let strays = [

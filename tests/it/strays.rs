@@ -26,13 +26,13 @@ fn key(session: &Session) -> ConversationKey {
 pub async fn put_stray(stage: &Stage, session: &Session, kind: &str, version: &str, payload: &str) -> u64 {
     use turnstream::{
         domain::Event,
-        log::{EventLog, Via},
-        wire::stored::{Envelope, MSG_ID, encode},
+        log::{EventLog, ReadFrom},
+        wire::stored::{EventEnvelope, MSG_ID, encode},
     };
-    let (log, key) = (crate::support::sealed::log(stage.nats.client().await), key(session));
-    let last = log.last(&key, Via::Leader).await.unwrap().unwrap().recorded;
+    let (log, key) = (crate::support::encrypted::log(stage.nats.client().await), key(session));
+    let last = log.last(&key, ReadFrom::Leader).await.unwrap().unwrap().recorded;
     let id = turnstream::ids::new_random().to_string();
-    let envelope = Envelope {
+    let envelope = EventEnvelope {
         id: id.clone(),
         source: "/stray".into(),
         time: chrono::Utc::now(),
@@ -50,7 +50,7 @@ pub async fn put_stray(stage: &Stage, session: &Session, kind: &str, version: &s
         headers.into_iter().filter(|(name, _)| *name != MSG_ID).map(|(name, v)| (name, changed(name, v))).collect();
     let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     log.put(&key.event(kind), &id, &headers, payload.to_string().into()).await.unwrap();
-    log.last(&key, Via::Leader).await.unwrap().unwrap().recorded.seq
+    log.last(&key, ReadFrom::Leader).await.unwrap().unwrap().recorded.seq
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use turnstream::{
     domain::{Event, event::CancelReason},
-    log::{EventLog, Via},
+    log::{EventLog, ReadFrom},
     subjects::ConversationKey,
 };
 
@@ -12,9 +12,9 @@ use crate::{
     support::{
         Edge, Stage,
         client::{Client, Session},
+        encrypted,
         frames::{answer_text, code, kind, kinds},
         gateway::{Gate, Reply},
-        sealed,
         tools::{Provider, Tool},
     },
 };
@@ -55,7 +55,7 @@ async fn a_visitor_may_reload_during_an_approval_and_send_a_new_message() {
     assert!(provider.calls().is_empty(), "an unapproved call is not made");
     assert_eq!(reloaded.history(&session).await, ["restart it", "hello?", "ok"]);
 
-    let log = sealed::log(stage.nats.client().await);
+    let log = encrypted::log(stage.nats.client().await);
     let kinds_of = events(&log, &session).await;
     assert!(kinds_of.contains(&"turn.cancelled".into()), "{kinds_of:?}");
     crate::support::schema::log(&stage.nats).await;
@@ -80,12 +80,12 @@ async fn until_last_is(log: &turnstream::log::nats::NatsLog, session: &Session, 
 /// Returns the kinds of a conversation's events, newest first.
 async fn events(log: &turnstream::log::nats::NatsLog, session: &Session) -> Vec<String> {
     let key = key(session);
-    let (mut kinds, mut next) = (Vec::new(), log.last(&key, Via::Leader).await.unwrap());
+    let (mut kinds, mut next) = (Vec::new(), log.last(&key, ReadFrom::Leader).await.unwrap());
     while let Some(stored) = next {
         kinds.push(stored.recorded.event.kind().to_string());
         next = match stored.envelope.prev {
             0 => None,
-            prev => log.at(&key, prev, Via::Leader).await.unwrap(),
+            prev => log.at(&key, prev, ReadFrom::Leader).await.unwrap(),
         };
     }
     kinds
@@ -187,7 +187,7 @@ async fn an_unclaimed_turn_is_ended_without_a_watching_client() {
     client.turn_until("r1", "stream_token").await;
     worker.kill().await;
     let nats = stage.nats.client().await;
-    let log = sealed::log(nats.clone());
+    let log = encrypted::log(nats.clone());
     client.begin(&session, "r2", "is anybody there?").await;
     drop(client);
     until_last_is(&log, &session, "turn.cancelled").await;
@@ -199,7 +199,7 @@ async fn an_unclaimed_turn_is_ended_without_a_watching_client() {
     let kinds_of = events(&log, &session).await;
     let ended = ["turn.cancelled", "turn.requested", "turn.cancelled", "turn.requested", "turn.completed"];
     assert_eq!(kinds_of[..5], ended);
-    let last = log.last(&key(&session), Via::Leader).await.unwrap().unwrap().recorded.event;
+    let last = log.last(&key(&session), ReadFrom::Leader).await.unwrap().unwrap().recorded.event;
     let Event::TurnCancelled(ended) = last else { panic!("{last:?}") };
     assert_eq!(ended.reason, Some(CancelReason::NoWorker));
     // A claimed turn that no worker goes on with is ended, too.

@@ -18,9 +18,9 @@ use crate::{
     support::{
         Edge, Stage,
         client::{Client, Session},
+        encrypted,
         frames::{answer_text, code},
         http::call,
-        sealed,
         web::{Page, WebServer},
     },
 };
@@ -168,14 +168,14 @@ async fn a_session_belongs_to_the_policys_organisation() {
 /// Returns message and asker of the shop's requests.
 async fn requested(stage: &Stage) -> Vec<(Value, Value)> {
     let client = stage.nats.client().await;
-    let (log, context) = (sealed::log(client.clone()), async_nats::jetstream::new(client));
+    let (log, context) = (encrypted::log(client.clone()), async_nats::jetstream::new(client));
     let stream = context.get_stream("CHAT_local").await.unwrap();
     let last = stream.cached_info().state.last_sequence;
     let mut found = Vec::new();
     for seq in 1..=last {
         let message = stream.direct_get(seq).await.unwrap();
         if message.subject.starts_with("chat.local.shop.") && message.subject.contains(".turn.requested.") {
-            let payload = sealed::open(&log, &message.subject, message.payload).await;
+            let payload = encrypted::open(&log, &message.subject, message.payload).await;
             let payload: Value = serde_json::from_slice(&payload).unwrap();
             found.push((payload["message"].clone(), payload["asker"].clone()));
         }

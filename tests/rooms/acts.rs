@@ -10,16 +10,16 @@ use turnstream::{
         Command, Event,
         event::{TurnStarted, kind},
     },
+    encryption::KeyClass,
     log::{
         EventLog,
-        load::{Conversations, Decider, ExecuteError, Freshness},
+        conversations::{Conversations, EventAuthor, ExecuteError, Freshness},
     },
-    sealing::Class,
-    subjects::{self, Privacy},
+    subjects::{self, PrivacySubject},
 };
 
 use crate::{
-    load::{append, decider},
+    load::{append, author},
     support::{samples::*, server::Server, spy::Spy},
 };
 
@@ -27,8 +27,8 @@ const ANY: Freshness = Freshness::AtLeast(0);
 const PARK: u64 = 50;
 
 /// Returns a decider for a person who waits `millis` for the answer.
-fn person(millis: i64) -> Decider {
-    Decider { not_after: Some(Utc::now() + TimeDelta::milliseconds(millis)), ..decider() }
+fn person(millis: i64) -> EventAuthor {
+    EventAuthor { not_after: Some(Utc::now() + TimeDelta::milliseconds(millis)), ..author() }
 }
 
 /// Makes a conversation with turn 10 parked for an approval.
@@ -89,14 +89,14 @@ async fn events_stored_in_time_count_without_an_ack() {
 #[tokio::test]
 async fn erased_payloads_are_unreadable_in_every_process() {
     let server = Server::start().await;
-    let log = server.sealing_log();
-    for class in [Class::Said, Class::Tools] {
+    let log = server.encrypting_log();
+    for class in [KeyClass::Said, KeyClass::Tools] {
         let key = parked(&log).await;
         let (knows, new) =
-            (Conversations::over_nats(server.sealing_log()), Conversations::over_nats(server.sealing_log()));
+            (Conversations::over_nats(server.encrypting_log()), Conversations::over_nats(server.encrypting_log()));
         assert!(knows.load(&key, ANY).await.unwrap().exists());
         // Processes get no message about the destroyed key; they check at intervals that their keys exist.
-        server.sealing_log().destroy_key(key.conversation, class).await.unwrap();
+        server.encrypting_log().destroy_key(key.conversation, class).await.unwrap();
         let read = async |conversations: &Conversations<_>| {
             let state = conversations.load(&key, ANY).await.unwrap();
             (
@@ -104,7 +104,7 @@ async fn erased_payloads_are_unreadable_in_every_process() {
                 state.turn.as_ref().is_some_and(|turn| turn.replies.iter().any(|reply| !reply.calls.is_empty())),
             )
         };
-        let erased = (class == Class::Said, false);
+        let erased = (class == KeyClass::Said, false);
         assert_eq!(read(&new).await, erased);
         let mut tries = 0;
         while read(&knows).await != erased {
@@ -118,7 +118,7 @@ async fn erased_payloads_are_unreadable_in_every_process() {
 #[tokio::test]
 async fn a_missed_erasure_message_is_learnt_from_the_ledger() {
     let server = Server::start().await;
-    let (log, conversation) = (server.sealing_log(), id(77));
+    let (log, conversation) = (server.encrypting_log(), id(77));
     let (forgotten, mut heard) = tokio::sync::mpsc::unbounded_channel();
     let following = log.clone();
     let task = tokio::spawn(async move {
@@ -138,8 +138,8 @@ async fn a_missed_erasure_message_is_learnt_from_the_ledger() {
         let requested = serde_json::json!({
             "deed": "erase_requested", "conversations": [conversation], "extent": "all", "reason": "asked",
         });
-        put(Privacy::EraseRequested, &format!("requested-{n}"), entry(requested)).await;
-        put(Privacy::HoldLifted, &format!("stray-{n}"), "not an entry".into()).await;
+        put(PrivacySubject::EraseRequested, &format!("requested-{n}"), entry(requested)).await;
+        put(PrivacySubject::HoldLifted, &format!("stray-{n}"), "not an entry".into()).await;
         n += 1;
         match tokio::time::timeout(std::time::Duration::from_secs(3), heard.recv()).await {
             Ok(first) => break first,
@@ -148,7 +148,7 @@ async fn a_missed_erasure_message_is_learnt_from_the_ledger() {
     };
     assert_eq!(first, Some(conversation));
     let completed = serde_json::json!({ "deed": "erase_completed", "keysDestroyed": 1, "clearEvents": 0 });
-    put(Privacy::EraseCompleted, "completed", entry(completed)).await;
+    put(PrivacySubject::EraseCompleted, "completed", entry(completed)).await;
     let again = tokio::time::timeout(std::time::Duration::from_secs(30), heard.recv()).await;
     assert_eq!(again.expect("the end of an erasure is learnt"), Some(conversation));
     task.abort();
@@ -157,16 +157,16 @@ async fn a_missed_erasure_message_is_learnt_from_the_ledger() {
 #[tokio::test]
 async fn an_erased_conversation_keeps_only_its_event_kinds() {
     let server = Server::start().await;
-    let log = server.sealing_log();
+    let log = server.encrypting_log();
     let key = parked(&log).await;
-    log.destroy_key(key.conversation, Class::Tools).await.unwrap();
-    let fresh = server.sealing_log();
-    let last = fresh.last(&key, turnstream::log::Via::Leader).await.unwrap().unwrap();
+    log.destroy_key(key.conversation, KeyClass::Tools).await.unwrap();
+    let fresh = server.encrypting_log();
+    let last = fresh.last(&key, turnstream::log::ReadFrom::Leader).await.unwrap().unwrap();
     assert_eq!(last.recorded.event, Event::Erased(kind::TURN_PARKED));
     // The erased park still ends the turn's wait at its deadline.
     let conversations = Conversations::over_nats(fresh);
     let state: Arc<_> = conversations.load(&key, ANY).await.unwrap();
-    let resumed = conversations.execute(&key, state, &Command::Expire { park: id(PARK) }, &decider()).await.unwrap();
+    let resumed = conversations.execute(&key, state, &Command::Expire { park: id(PARK) }, &author()).await.unwrap();
     assert!(resumed.state.turn.as_ref().unwrap().park.is_none());
-    assert_eq!(*Conversations::over_nats(server.sealing_log()).load(&key, ANY).await.unwrap(), *resumed.state);
+    assert_eq!(*Conversations::over_nats(server.encrypting_log()).load(&key, ANY).await.unwrap(), *resumed.state);
 }

@@ -3,7 +3,7 @@
 use futures_util::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 use turnstream::{
-    agents::{Agents, Store, config::AgentConfig},
+    agents::{AgentStore, CurrentAgents, config::AgentConfig},
     domain::event::AgentVersion,
     limits, subjects,
 };
@@ -47,8 +47,8 @@ async fn a_start_reads_only_current_configurations() {
     let mut asked = watcher.subscribe(subjects::direct_get("KV_AGENTS")).await.unwrap();
     let mut given = watcher.subscribe("_INBOX.>").await.unwrap();
     server.knows(&watcher).await;
-    let store = Store::new(later);
-    let agents = Agents::new(store.clone());
+    let store = AgentStore::new(later);
+    let agents = CurrentAgents::new(store.clone());
     agents.catch_up().await.unwrap();
     server.knows(&watcher).await;
     let mut walks = Vec::new();
@@ -88,12 +88,12 @@ async fn an_unreadable_version_leaves_the_previous_one_in_force() {
     let server = Server::start().await;
     write(&server, versions(3, 5)).await;
     write(&server, [("agent-0".to_string(), "garbage".to_string())].into_iter()).await;
-    let agents = Agents::new(Store::new(server.log()));
+    let agents = CurrentAgents::new(AgentStore::new(server.log()));
     agents.catch_up().await.unwrap();
     let revisions = [0, 1, 2].map(|n| agents.find(ORG, &format!("agent-{n}")).unwrap().0.revision);
     assert_eq!(revisions, [6, 7, 8]);
     let empty = Server::start().await;
-    let agents = Agents::new(Store::new(empty.log()));
+    let agents = CurrentAgents::new(AgentStore::new(empty.log()));
     agents.catch_up().await.unwrap();
     agents.catch_up().await.unwrap();
     assert!(!agents.have_widgets());

@@ -2,7 +2,7 @@
 
 use turnstream::{
     domain::{
-        Command, Conversation, Event, Outcome, Refusal, Step, Turn, decide,
+        Command, Conversation, Event, NextStep, Refusal, Turn, TurnOutcome, decide,
         event::{CallRequested, Resolution, TurnCancelled, TurnRequested, TurnResumed, TurnStarted},
         next_step,
     },
@@ -81,11 +81,11 @@ impl Story {
         self.turn().epoch.unwrap()
     }
 
-    pub fn step(&self) -> Step {
+    pub fn step(&self) -> NextStep {
         next_step(self.turn(), MODEL_CALLS_MAX)
     }
 
-    fn outcome(&self, turn: u64) -> Option<Outcome> {
+    fn outcome(&self, turn: u64) -> Option<TurnOutcome> {
         self.state.finished_turn(id(turn)).map(|turn| turn.outcome)
     }
 }
@@ -205,7 +205,7 @@ fn a_session_without_declarations_keeps_the_previous_ones() {
 #[test]
 fn a_conversation_is_named_by_a_person_or_its_first_words() {
     let rename = |title: &str| Command::Rename { title: title.into(), by: Some(id(3)) };
-    let entitle = || Command::Entitle { title: "By a model".into() };
+    let entitle = || Command::SetTitle { title: "By a model".into() };
     let mut story = Story::default();
     assert_eq!(story.when(&rename("Nothing")), Err(Refusal::NoConversation));
     assert_eq!(story.when(&entitle()), Err(Refusal::NoConversation));
@@ -233,15 +233,15 @@ fn a_conversation_is_named_by_a_person_or_its_first_words() {
 fn a_turn_from_question_to_answer() {
     let mut story = Story::given([opened()]);
     assert_eq!(story.does(&ask(10)), requested(10));
-    assert_eq!((story.turn().item, story.turn().epoch, story.step()), (6, None, Step::CallModel));
+    assert_eq!((story.turn().item, story.turn().epoch, story.step()), (6, None, NextStep::CallModel));
     let started = TurnStarted { turn: id(10), worker: id(WORKER), item: 6 };
     assert_eq!(story.does(&claim(6, None)), Event::TurnStarted(started));
-    assert_eq!((story.epoch(), story.step()), (9, Step::CallModel));
+    assert_eq!((story.epoch(), story.step()), (9, NextStep::CallModel));
     story.does(&record(10, 9, completed(10, 9, "Hello")));
     assert_eq!(story.state.turn, None);
     let finished = story.state.finished_turn(id(10)).unwrap();
     assert_eq!((finished.request_id.as_str(), finished.terminal_seq), ("request-10", 12));
-    assert_eq!(finished.outcome, Outcome::Completed);
+    assert_eq!(finished.outcome, TurnOutcome::Completed);
     let texts: Vec<_> = story.state.messages.iter().map(|message| (message.seq, message.text())).collect();
     assert_eq!(texts, [(6, "question 10".to_string()), (12, "Hello".to_string())]);
 }
@@ -272,7 +272,7 @@ fn a_cancel_ends_its_turn_in_every_state_and_no_other() {
         let cancelled =
             TurnCancelled { turn: id(10), request_id: "request-10".into(), by: id(3), reason: None, not_after: None };
         assert_eq!(story.does(&cancel(10)), Event::TurnCancelled(cancelled));
-        assert_eq!(story.outcome(10), Some(Outcome::Cancelled));
+        assert_eq!(story.outcome(10), Some(TurnOutcome::Cancelled));
         story.does(&ask(11));
         assert_eq!(story.when(&cancel(10)), Err(Refusal::NoTurn), "a late cancel must not hit the next turn");
     }
@@ -318,9 +318,9 @@ fn a_decision_binds_to_its_park() {
     story.does(&confirm(PARK, true));
     assert_eq!(story.when(&confirm(PARK, false)), Err(Refusal::NotPending), "decided once");
     let mut story = story.and_claimed();
-    assert_eq!(story.step(), Step::CallTools(vec![gated("pay")]));
+    assert_eq!(story.step(), NextStep::CallTools(vec![gated("pay")]));
     story.happens(returned(10, story.epoch(), "pay"));
-    assert_eq!(story.step(), Step::Park(gated("refund")));
+    assert_eq!(story.step(), NextStep::Park(gated("refund")));
     story.happens(parked(10, story.epoch(), "refund", PARK + 1));
     for late in [confirm(PARK, true), expire(PARK)] {
         assert_eq!(story.when(&late), Err(Refusal::NotPending), "the first park's decision is not the second's");
@@ -332,25 +332,25 @@ fn ungated_calls_come_before_any_approval_and_gated_ones_one_at_a_time() {
     let calls = vec![gated("pay"), call("look"), gated("refund"), idempotent("read")];
     let mut story = Story::with_calls(calls);
     let epoch = story.epoch();
-    assert_eq!(story.step(), Step::CallTools(vec![call("look"), idempotent("read")]));
+    assert_eq!(story.step(), NextStep::CallTools(vec![call("look"), idempotent("read")]));
     story.happens(returned(10, epoch, "read"));
-    assert_eq!(story.step(), Step::CallTools(vec![call("look")]));
+    assert_eq!(story.step(), NextStep::CallTools(vec![call("look")]));
     story.happens(returned(10, epoch, "look"));
-    assert_eq!(story.step(), Step::Park(gated("pay")));
+    assert_eq!(story.step(), NextStep::Park(gated("pay")));
     story.happens(parked(10, epoch, "pay", PARK));
-    assert_eq!(story.step(), Step::Wait);
+    assert_eq!(story.step(), NextStep::Wait);
     story.does(&confirm(PARK, false));
     let mut story = story.and_claimed();
-    assert_eq!(story.step(), Step::StateRefused(gated("pay"), Resolution::Declined));
+    assert_eq!(story.step(), NextStep::StateRefused(gated("pay"), Resolution::Declined));
     story.happens(returned(10, story.epoch(), "pay"));
-    assert_eq!(story.step(), Step::Park(gated("refund")));
+    assert_eq!(story.step(), NextStep::Park(gated("refund")));
     story.happens(parked(10, story.epoch(), "refund", PARK + 1));
     let resumed = story.does(&expire(PARK + 1));
     assert!(matches!(resumed, Event::TurnResumed(TurnResumed { resolution: Resolution::Expired, by: None, .. })));
     let mut story = story.and_claimed();
-    assert_eq!(story.step(), Step::StateRefused(gated("refund"), Resolution::Expired));
+    assert_eq!(story.step(), NextStep::StateRefused(gated("refund"), Resolution::Expired));
     story.happens(returned(10, story.epoch(), "refund"));
-    assert_eq!(story.step(), Step::CallModel);
+    assert_eq!(story.step(), NextStep::CallModel);
 }
 
 #[test]
@@ -379,13 +379,14 @@ fn a_crash_between_intent_and_result() {
         (approved(gated("pay")), gated("pay"), false),
     ];
     for (mut story, request, again) in cases {
-        assert_eq!(story.step(), Step::CallTools(vec![request.clone()]), "not called yet");
+        assert_eq!(story.step(), NextStep::CallTools(vec![request.clone()]), "not called yet");
         story.happens(called(10, story.epoch(), &request.id));
         let mut story = story.and_claimed();
-        let expected = if again { Step::CallTools(vec![request.clone()]) } else { Step::StateUnknown(request.clone()) };
+        let expected =
+            if again { NextStep::CallTools(vec![request.clone()]) } else { NextStep::StateUnknown(request.clone()) };
         assert_eq!(story.step(), expected);
         story.happens(returned(10, story.epoch(), &request.id));
-        assert_eq!(story.step(), Step::CallModel);
+        assert_eq!(story.step(), NextStep::CallModel);
     }
 }
 
@@ -394,9 +395,9 @@ fn an_unknown_outcome_is_stated_before_any_call() {
     let mut story = Story::with_calls(vec![idempotent("read"), call("send"), call("post")]);
     story.happens(called(10, story.epoch(), "send"));
     let mut story = story.and_claimed();
-    assert_eq!(story.step(), Step::StateUnknown(call("send")));
+    assert_eq!(story.step(), NextStep::StateUnknown(call("send")));
     story.happens(returned(10, story.epoch(), "send"));
-    assert_eq!(story.step(), Step::CallTools(vec![idempotent("read"), call("post")]));
+    assert_eq!(story.step(), NextStep::CallTools(vec![idempotent("read"), call("post")]));
 }
 
 #[test]
@@ -404,13 +405,13 @@ fn the_model_is_asked_as_often_as_allowed() {
     let mut story = Story::claimed();
     let epoch = story.epoch();
     for n in 0..MODEL_CALLS_MAX {
-        assert_eq!((story.turn().model_calls(), story.step()), (n, Step::CallModel));
+        assert_eq!((story.turn().model_calls(), story.step()), (n, NextStep::CallModel));
         let name = format!("call-{n}");
         story.happens(replied(10, epoch, vec![call(&name)]));
-        assert_eq!(story.step(), Step::CallTools(vec![call(&name)]), "tools of the last reply are still called");
+        assert_eq!(story.step(), NextStep::CallTools(vec![call(&name)]), "tools of the last reply are still called");
         story.happens(returned(10, epoch, &name));
     }
-    assert_eq!(story.step(), Step::EndAtCap);
+    assert_eq!(story.step(), NextStep::EndAtCap);
 }
 
 #[test]
@@ -418,9 +419,9 @@ fn a_turn_claimed_too_often_is_given_up() {
     let mut story = Story::given([opened(), requested(10)]);
     for _ in 0..limits::CLAIMS_MAX {
         story = story.and_claimed();
-        assert_eq!(story.step(), Step::CallModel);
+        assert_eq!(story.step(), NextStep::CallModel);
     }
-    assert_eq!(story.and_claimed().step(), Step::GiveUp);
+    assert_eq!(story.and_claimed().step(), NextStep::GiveUp);
 }
 
 #[test]
@@ -434,14 +435,14 @@ fn progress_resets_the_count_of_claims() {
     let mut story = worn_out(Story::given([opened(), requested(10)]));
     story.happens(replied(10, story.epoch(), vec![call("look"), gated("pay")]));
     let mut story = worn_out(story);
-    assert_eq!(story.step(), Step::CallTools(vec![call("look")]));
+    assert_eq!(story.step(), NextStep::CallTools(vec![call("look")]));
     story.happens(returned(10, story.epoch(), "look"));
     let mut story = worn_out(story);
     story.happens(parked(10, story.epoch(), "pay", PARK));
     story.does(&confirm(PARK, true));
     let story = worn_out(story);
-    assert_eq!(story.step(), Step::CallTools(vec![gated("pay")]));
-    assert_eq!(story.and_claimed().step(), Step::GiveUp);
+    assert_eq!(story.step(), NextStep::CallTools(vec![gated("pay")]));
+    assert_eq!(story.and_claimed().step(), NextStep::GiveUp);
 }
 
 #[test]
@@ -453,7 +454,7 @@ fn a_claim_that_was_given_back_does_not_count() {
         assert_eq!((story.turn().epoch, story.turn().claims), (None, 0));
     }
     let mut story = story.and_claimed();
-    assert_eq!(story.step(), Step::CallModel);
+    assert_eq!(story.step(), NextStep::CallModel);
 
     // Progress resets the count, so there is nothing to forgive; a release takes back one claim, and earlier ones still count.
     story.happens(replied(10, story.epoch(), vec![call("look")]));

@@ -2,14 +2,14 @@
 
 use turnstream::{
     domain::{
-        Command, Conversation, Digest, Event, Outcome, Recorded, Refusal, Step,
-        conversation::Body,
+        Command, Conversation, Digest, Event, NextStep, RecordedEvent, Refusal, TurnOutcome,
+        conversation::MessageBody,
         decide,
         event::{
-            Citation, Content, Ending, Image, ModelReplied, ReplyEnd, Resolution, ToolReturned, TurnCancelled,
-            TurnCompleted, TurnReleased, TurnRequested, TurnResumed, TurnStarted, Usage,
+            AttachmentContent, Citation, Ending, Image, ModelReplied, ReplyEnd, Resolution, ToolReturned,
+            TurnCancelled, TurnCompleted, TurnReleased, TurnRequested, TurnResumed, TurnStarted, Usage,
         },
-        shown::{Showing, Shown, Voice},
+        frame_trace::{FrameKind, FrameRecorder, FrameTrace},
     },
     limits,
 };
@@ -37,7 +37,7 @@ fn a_request_stored_too_late_is_void() {
         let request = TurnRequested { not_after: second(100), ..request(10) };
         let stored_at = second(100) + chrono::TimeDelta::microseconds(stored_after);
         let mut state = Conversation::default();
-        state.evolve(&Recorded {
+        state.evolve(&RecordedEvent {
             seq: 4,
             time: second(90),
             stored_at,
@@ -78,7 +78,7 @@ fn long_messages_leave_the_fold_sooner() {
 fn the_last_message_stays_at_any_length() {
     let state = with_turns(1, "q", &"x".repeat(limits::FOLD_TEXT_MAX_BYTES + 1)).state;
     assert_eq!(state.messages.len(), 1);
-    assert!(matches!(&state.messages[0].body, Body::Agent(_)));
+    assert!(matches!(&state.messages[0].body, MessageBody::Agent(_)));
 }
 
 #[test]
@@ -229,9 +229,9 @@ fn outcomes_are_distinguished() {
         not_after: None,
     };
     let ends = [
-        (completed(10, 9, "x"), Outcome::Completed, 2),
-        (failed(10, 9), Outcome::Failed, 1),
-        (Event::TurnCancelled(cancelled), Outcome::Cancelled, 1),
+        (completed(10, 9, "x"), TurnOutcome::Completed, 2),
+        (failed(10, 9), TurnOutcome::Failed, 1),
+        (Event::TurnCancelled(cancelled), TurnOutcome::Cancelled, 1),
     ];
     for (end, outcome, messages) in ends {
         let mut story = Story::given([opened(), requested(10)]).and_claimed();
@@ -245,7 +245,7 @@ fn outcomes_are_distinguished() {
 fn a_folds_size_counts_its_large_parts() {
     const LARGE_BYTES: usize = 100_000;
     let large = "x".repeat(LARGE_BYTES);
-    let image = Image { content: Content::Url(large.clone()), detail: None };
+    let image = Image { content: AttachmentContent::Url(large.clone()), detail: None };
     let with_image = TurnRequested { images: vec![image], ..request(10) };
     let with_text = TurnRequested { message: large.clone(), ..request(10) };
     for request in [with_image, with_text] {
@@ -257,11 +257,11 @@ fn a_folds_size_counts_its_large_parts() {
 }
 
 /// Returns the frame trace of a model call with one token.
-fn shown() -> Option<Shown> {
-    let mut showing = Showing::default();
-    showing.say("one ");
-    showing.frame(Voice::Token, "one ", second(1));
-    showing.shown("")
+fn shown() -> Option<FrameTrace> {
+    let mut recorder = FrameRecorder::default();
+    recorder.say("one ");
+    recorder.frame(FrameKind::Token, "one ", second(1));
+    recorder.trace("")
 }
 
 #[test]
@@ -295,7 +295,7 @@ fn a_cancelled_turns_frame_trace_is_recorded_after_its_end() {
 
 #[test]
 fn the_fold_keeps_no_frame_traces() {
-    let with = |shown: Option<Shown>| {
+    let with = |shown: Option<FrameTrace>| {
         let mut story = Story::given([opened(), requested(10)]).and_claimed();
         let epoch = story.state.last_seq;
         let Event::TurnModelReplied(reply) = replied(10, epoch, vec![call("look")]) else { panic!() };
@@ -424,15 +424,15 @@ fn calls_of_an_incomplete_reply_are_stated_and_never_made() {
         let ended = ending.map(|ending| ReplyEnd { ending, finish_reason: None });
         story.happens(Event::TurnModelReplied(ModelReplied { ended, ..reply }));
         let Some(ending) = ending.filter(|ending| !ending.allows_calls()) else {
-            assert_eq!(story.step(), Step::CallTools(vec![call("look"), idempotent("read")]), "{ending:?}");
+            assert_eq!(story.step(), NextStep::CallTools(vec![call("look"), idempotent("read")]), "{ending:?}");
             continue;
         };
         for stated in [gated("pay"), call("look"), idempotent("read")] {
-            assert_eq!(story.step(), Step::StateCut(stated.clone(), ending));
+            assert_eq!(story.step(), NextStep::StateCut(stated.clone(), ending));
             story = story.and_claimed();
-            assert_eq!(story.step(), Step::StateCut(stated.clone(), ending), "by the next worker, too");
+            assert_eq!(story.step(), NextStep::StateCut(stated.clone(), ending), "by the next worker, too");
             story.happens(returned(10, story.epoch(), &stated.id));
         }
-        assert_eq!(story.step(), Step::CallModel, "the model is told to call again");
+        assert_eq!(story.step(), NextStep::CallModel, "the model is told to call again");
     }
 }

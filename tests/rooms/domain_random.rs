@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use turnstream::domain::{
-    Command, Conversation, Event, Recorded, Step, Turn, decide,
+    Command, Conversation, Event, NextStep, RecordedEvent, Turn, decide,
     event::{CallRequested, Resolution, Response, TurnResumed, TurnStarted, Usage},
     next_step,
 };
-use turnstream::{log::keys::class_of, sealing::Class};
+use turnstream::{encryption::KeyClass, log::key_store::class_of};
 use uuid::Uuid;
 
 use crate::support::samples::*;
@@ -124,7 +124,7 @@ impl World {
             }
             Move::Intent { back: n } => {
                 let (turn, epoch) = back(&self.claims, *n)?;
-                let Step::CallTools(calls) = self.step()? else { return None };
+                let NextStep::CallTools(calls) = self.step()? else { return None };
                 Command::Record { turn, epoch, event: called(number(turn), epoch, &calls[0].id) }
             }
             Move::Confirm { back: n, approved } => {
@@ -138,7 +138,7 @@ impl World {
         })
     }
 
-    fn step(&self) -> Option<Step> {
+    fn step(&self) -> Option<NextStep> {
         self.state.turn.as_ref().map(|turn| next_step(turn, MODEL_CALLS_MAX))
     }
 
@@ -147,18 +147,18 @@ impl World {
         let n = number(turn);
         self.names += 1;
         Some(match self.step()? {
-            Step::CallModel if wants_tools.is_empty() => completed(n, epoch, "Hello"),
-            Step::CallModel => replied(n, epoch, tools(self.names, wants_tools)),
-            Step::CallTools(calls) => self.called(n, epoch, calls.last()?, ends),
-            Step::StateRefused(call, _)
-            | Step::StateAnswer(call, ..)
-            | Step::StateCut(call, _)
-            | Step::StateUnknown(call) => returned(n, epoch, &call.id),
-            Step::Park(call) => parked(n, epoch, &call.id, 100 + self.names),
-            Step::Elicit(call, _) => elicits(n, epoch, &call.id, 100 + self.names, vec![]),
-            Step::Wait => return None,
-            Step::EndAtCap => completed(n, epoch, "I stopped here"),
-            Step::GiveUp => failed(n, epoch),
+            NextStep::CallModel if wants_tools.is_empty() => completed(n, epoch, "Hello"),
+            NextStep::CallModel => replied(n, epoch, tools(self.names, wants_tools)),
+            NextStep::CallTools(calls) => self.called(n, epoch, calls.last()?, ends),
+            NextStep::StateRefused(call, _)
+            | NextStep::StateAnswer(call, ..)
+            | NextStep::StateCut(call, _)
+            | NextStep::StateUnknown(call) => returned(n, epoch, &call.id),
+            NextStep::Park(call) => parked(n, epoch, &call.id, 100 + self.names),
+            NextStep::Elicit(call, _) => elicits(n, epoch, &call.id, 100 + self.names, vec![]),
+            NextStep::Wait => return None,
+            NextStep::EndAtCap => completed(n, epoch, "I stopped here"),
+            NextStep::GiveUp => failed(n, epoch),
         })
     }
 
@@ -179,7 +179,7 @@ impl World {
     }
 
     /// Appends the event of an accepted command.
-    fn happens(&mut self, event: Event) -> Recorded {
+    fn happens(&mut self, event: Event) -> RecordedEvent {
         let recorded = recorded(self.state.last_seq + 2, event);
         match &recorded.event {
             Event::TurnRequested(_) | Event::TurnResumed(_) => self.items.push(recorded.seq),
@@ -227,7 +227,7 @@ fn terminal_of(event: &Event) -> Option<Uuid> {
 /// Checks that the next step repeats no non-idempotent call, skips no approval and waits exactly while parked.
 fn step_is_safe(turn: &Turn) -> Result<(), TestCaseError> {
     let step = next_step(turn, MODEL_CALLS_MAX);
-    if let Step::CallTools(calls) = &step {
+    if let NextStep::CallTools(calls) = &step {
         for request in calls {
             let call = turn.call(&request.id).unwrap();
             prop_assert!(!call.is_in_doubt() || request.idempotent, "{} would be called again", request.id);
@@ -237,7 +237,7 @@ fn step_is_safe(turn: &Turn) -> Result<(), TestCaseError> {
             prop_assert!(!request.confirm || approved, "{} was not approved", request.id);
         }
     }
-    prop_assert_eq!(turn.park.is_some(), step == Step::Wait);
+    prop_assert_eq!(turn.park.is_some(), step == NextStep::Wait);
     Ok(())
 }
 
@@ -259,16 +259,16 @@ fn structure(mut state: Conversation) -> Conversation {
 }
 
 /// Returns the event as decoded after the keys of `class` are destroyed.
-fn erased(recorded: &Recorded, class: Class) -> Recorded {
-    let is_of = class_of(&recorded.event).is_some_and(|of| of == class || class == Class::Said);
+fn erased(recorded: &RecordedEvent, class: KeyClass) -> RecordedEvent {
+    let is_of = class_of(&recorded.event).is_some_and(|of| of == class || class == KeyClass::Said);
     let event = if is_of { Event::Erased(recorded.event.kind()) } else { recorded.event.clone() };
-    Recorded { event, ..recorded.clone() }
+    RecordedEvent { event, ..recorded.clone() }
 }
 
 /// Checks that erasing the tools class up to any event changes only texts of the fold.
 ///
 /// The fold is begun from the start of the log or from a snapshot taken before the erasure.
-fn erasing_tools_changes_texts_alone(history: &[Recorded]) -> Result<(), TestCaseError> {
+fn erasing_tools_changes_texts_alone(history: &[RecordedEvent]) -> Result<(), TestCaseError> {
     let mut whole = Conversation::default();
     for (end, recorded) in history.iter().enumerate() {
         whole.evolve(recorded);
@@ -276,14 +276,14 @@ fn erasing_tools_changes_texts_alone(history: &[Recorded]) -> Result<(), TestCas
         for cached in [0, end / 2, end] {
             let mut state = Conversation::default();
             history[..cached].iter().for_each(|recorded| state.evolve(recorded));
-            history[cached..=end].iter().for_each(|recorded| state.evolve(&erased(recorded, Class::Tools)));
+            history[cached..=end].iter().for_each(|recorded| state.evolve(&erased(recorded, KeyClass::Tools)));
             match &whole.turn {
                 None => prop_assert_eq!(structure(state), structure(whole.clone())),
                 Some(turn) => is_not_stuck(&state, turn)?,
             }
         }
         let mut nothing = Conversation::default();
-        history[..=end].iter().for_each(|recorded| nothing.evolve(&erased(recorded, Class::Said)));
+        history[..=end].iter().for_each(|recorded| nothing.evolve(&erased(recorded, KeyClass::Said)));
         prop_assert!(!nothing.exists() && nothing.messages.is_empty() && nothing.turn.is_none());
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use turnstream::domain::{
-    Command, Event, Refusal, Step,
+    Command, Event, NextStep, Refusal,
     elicitation::WaitingCall,
     event::{Resolution, ToolReturned},
 };
@@ -23,7 +23,7 @@ fn decline(park: u64) -> Command {
 /// The names of the calls that are made now.
 fn called_now(story: &Story) -> Vec<String> {
     match story.step() {
-        Step::CallTools(calls) => calls.into_iter().map(|call| call.id).collect(),
+        NextStep::CallTools(calls) => calls.into_iter().map(|call| call.id).collect(),
         step => panic!("{step:?}"),
     }
 }
@@ -31,7 +31,7 @@ fn called_now(story: &Story) -> Vec<String> {
 /// The key of the question that is asked now.
 fn asked_now(story: &Story) -> String {
     match story.step() {
-        Step::Elicit(_, question) => question.key,
+        NextStep::Elicit(_, question) => question.key,
         step => panic!("{step:?}"),
     }
 }
@@ -42,7 +42,7 @@ fn a_call_with_questions_is_made_again_when_all_are_answered() {
     let epoch = story.epoch();
     story.happens(called(10, epoch, "book"));
     story.happens(elicits(10, epoch, "book", PARK, vec![asks("book", &["date", "size"], Some("state"), 2)]));
-    assert_eq!(story.step(), Step::Wait);
+    assert_eq!(story.step(), NextStep::Wait);
     story.does(&submit(PARK));
     let mut story = story.and_claimed();
     assert_eq!(asked_now(&story), "size");
@@ -58,7 +58,7 @@ fn a_call_with_questions_is_made_again_when_all_are_answered() {
     let epoch = story.epoch();
     story.happens(called(10, epoch, "book"));
     story.happens(returned(10, epoch, "book"));
-    assert_eq!(story.step(), Step::CallModel);
+    assert_eq!(story.step(), NextStep::CallModel);
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_repetition_that_may_have_happened_is_not_repeated() {
         story.happens(called(10, story.epoch(), "book"));
         let story = story.and_claimed();
         match step {
-            None => assert_eq!(story.step(), Step::StateUnknown(request)),
+            None => assert_eq!(story.step(), NextStep::StateUnknown(request)),
             Some(calls) => assert_eq!(called_now(&story), calls),
         }
     }
@@ -99,7 +99,7 @@ fn calls_that_ask_at_once_are_asked_about_one_after_another() {
     let mut story = story.and_claimed();
     assert_eq!(called_now(&story), ["b"], "no answer is one, too");
     story.happens(returned(10, story.epoch(), "b"));
-    assert_eq!(story.step(), Step::Park(gated("pay")));
+    assert_eq!(story.step(), NextStep::Park(gated("pay")));
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn a_task_is_asked_for_and_never_called_again() {
     let epoch = story.epoch();
     let over = story.when(&record(10, epoch, returned(10, epoch, "work"))).unwrap();
     story.happens(over);
-    assert_eq!(story.step(), Step::CallModel);
+    assert_eq!(story.step(), NextStep::CallModel);
 }
 
 #[test]

@@ -2,24 +2,24 @@
 
 use serde_json::Value;
 use turnstream::{
-    audit::frames::{Watcher, What},
+    audit::frames::{FrameReconstructor, MomentKind},
     domain::{
         Event,
         event::{ModelReplied, TurnCancelled, TurnFailed, TurnReleased, TurnRequested, TurnStarted},
-        shown::{Showing, Shown, Voice},
+        frame_trace::{FrameKind, FrameRecorder, FrameTrace},
     },
 };
 
 use crate::support::samples::*;
 
 /// Returns the trace of a call with one token frame per word, one each second from `from` on.
-fn said(from: u64, words: &[&str]) -> Option<Shown> {
-    let mut showing = Showing::default();
+fn said(from: u64, words: &[&str]) -> Option<FrameTrace> {
+    let mut recorder = FrameRecorder::default();
     for (n, word) in (from..).zip(words) {
-        showing.say(word);
-        showing.frame(Voice::Token, word, second(n));
+        recorder.say(word);
+        recorder.frame(FrameKind::Token, word, second(n));
     }
-    showing.shown("")
+    recorder.trace("")
 }
 
 fn started(turn: u64, item: u64) -> Event {
@@ -36,7 +36,7 @@ fn cancelled(turn: u64) -> Event {
     })
 }
 
-fn let_go(turn: u64, epoch: u64, shown: Option<Shown>) -> Event {
+fn let_go(turn: u64, epoch: u64, shown: Option<FrameTrace>) -> Event {
     Event::TurnReleased(TurnReleased { turn: id(turn), epoch, shown })
 }
 
@@ -47,17 +47,17 @@ fn word(frame: &[u8]) -> String {
     text.unwrap().trim().to_owned()
 }
 
-fn words(moments: Vec<turnstream::audit::frames::Moment>) -> Vec<String> {
+fn words(moments: Vec<turnstream::audit::frames::PlaybackMoment>) -> Vec<String> {
     let frames = moments.into_iter().filter_map(|moment| match moment.what {
-        What::Frame(frame) => Some(word(&frame)),
-        What::Asked { .. } | What::Decided(_) => None,
+        MomentKind::Frame(frame) => Some(word(&frame)),
+        MomentKind::Asked { .. } | MomentKind::Decided(_) => None,
     });
     frames.collect()
 }
 
 /// Returns the frames shown for these events and the count of gaps; sequences and seconds run from 1.
 fn seen(events: Vec<Event>) -> (Vec<String>, u64) {
-    let mut watcher = Watcher::new(None);
+    let mut watcher = FrameReconstructor::new(None);
     let mut moments = Vec::new();
     for (seq, event) in (1..).zip(events) {
         moments.extend(watcher.take(&recorded(seq, event)));
@@ -93,7 +93,7 @@ fn a_cancelled_turn_ends_without_its_worker() {
     let events = vec![opened(), requested(10), started(10, 2), cancelled(10), requested(11), cancelled(11)];
     assert_eq!(seen(events).0, [ACCEPTED, "cancelled", ACCEPTED, "cancelled"]);
     // A follower of the log gets the terminal frame when no more events come, and ignores the late release.
-    let mut watcher = Watcher::new(None);
+    let mut watcher = FrameReconstructor::new(None);
     for (seq, event) in (1..).zip([opened(), requested(10), started(10, 2)]) {
         watcher.take(&recorded(seq, event));
     }
@@ -138,7 +138,7 @@ fn one_session_sees_its_own_turns_and_a_void_request_is_none() {
     let late = |n: u64| Event::TurnRequested(TurnRequested { not_after: second(1), ..request(n) });
     let events = [opened(), late(9), requested(10), cancelled(10), other(11), cancelled(11)];
     let of = |session: Option<u64>| {
-        let mut watcher = Watcher::new(session.map(id));
+        let mut watcher = FrameReconstructor::new(session.map(id));
         let mut moments = Vec::new();
         for (seq, event) in (1..).zip(events.clone()) {
             moments.extend(watcher.take(&recorded(seq, event)));

@@ -17,16 +17,16 @@ use serde_json::{Map, Value, json};
 use turnstream::{
     agents::config::AgentConfig,
     auth::{
-        Verifier,
-        widget::{Source, WidgetPolicy, Widgets},
+        TokenVerifier,
+        widget::{PolicySource, WidgetGate, WidgetPolicy},
     },
-    config::{Auth, AuthMode},
-    domain::{Command, Conversation, Recorded, decide, interaction::Form, next_step, title},
+    config::{AuthConfig, AuthMode},
+    domain::{Command, Conversation, RecordedEvent, decide, interaction::Form, next_step, title},
     subjects::{self, ConversationKey},
     wire::{
         actions::{self, Action},
         frames,
-        live::{Cursor, Mark},
+        live::{FrameMark, ResumeCursor},
         render, stored,
     },
 };
@@ -220,14 +220,14 @@ fn signed(claims: &Value) -> String {
 #[test]
 fn tokens_and_signed_assertions() {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let auth = |mode| Auth { mode, hs256_secret: Some(SECRET.into()), ..Auth::default() };
-    let [signing, trusting] = [AuthMode::Jwt, AuthMode::Trusted].map(|mode| Verifier::new(&auth(mode)).unwrap());
+    let auth = |mode| AuthConfig { mode, hs256_secret: Some(SECRET.into()), ..AuthConfig::default() };
+    let [signing, trusting] = [AuthMode::Jwt, AuthMode::Trusted].map(|mode| TokenVerifier::new(&auth(mode)).unwrap());
     let policy = WidgetPolicy {
         allowed_origins: vec!["https://*.shop.example".into()],
         public_key: Some("key".into()),
         organization_id: None,
     };
-    let widgets = Widgets::new(vec![Source::File(HashMap::from([("shop".to_string(), policy)]))], true);
+    let widgets = WidgetGate::new(vec![PolicySource::File(HashMap::from([("shop".to_string(), policy)]))], true);
     let claims = json!({
         "sub": "ada", "org": "acme", "role": "admin", "groups": ["g"], "email": "a@b.c", "name": "Ada", "exp": 4_000_000_000_u64,
         "nbf": 1, "iss": "i", "aud": "a",
@@ -236,7 +236,7 @@ fn tokens_and_signed_assertions() {
     let context = json!({"userId": "ada", "signature": "ab".repeat(32), "timestamp": 1_800_000_000});
     let inputs = (edits(), cuts(), text());
     fuzz("tokens", &inputs, |(edits, cuts, text)| {
-        let verify = |verifier: &Verifier, token: &str| {
+        let verify = |verifier: &TokenVerifier, token: &str| {
             verifier.verify(token).now_or_never().expect("a key that is known is not waited for")
         };
         for token in [cut(&good, &cuts), text.clone()] {
@@ -320,7 +320,7 @@ fn stored_events_and_their_folds() {
             let _ = render::render("r1", true, &event, Utc::now());
             let (seq, stored_at) = (n as u64 * 7 + 100, second(n as u64));
             let digest = envelope.digest("chat.local.acme.x.turn.started", &event);
-            state.evolve(&Recorded { seq, time: envelope.time, stored_at, digest, event: event.clone() });
+            state.evolve(&RecordedEvent { seq, time: envelope.time, stored_at, digest, event: event.clone() });
             look_at(&state, seq);
             if let Some(turn) = event.turn() {
                 for command in [
@@ -364,12 +364,12 @@ fn marks_and_cursors() {
         let mark = format!("{turn} {} {kind} {}", numbers[..at].join(" "), numbers[at..].join(" "));
         let cursor = format!("{turn}.{}", numbers.join("."));
         for input in [cut(&mark, &cuts), cut(&cursor, &cuts), text] {
-            if let Some(mark) = Mark::parse(&input) {
+            if let Some(mark) = FrameMark::parse(&input) {
                 let _ = (mark.calls_before(), mark.chunks_before());
-                assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
+                assert_eq!(FrameMark::parse(&mark.to_string()), Some(mark));
             }
-            if let Some(cursor) = Cursor::parse(&input) {
-                assert_eq!(Cursor::parse(&cursor.to_string()), Some(cursor));
+            if let Some(cursor) = ResumeCursor::parse(&input) {
+                assert_eq!(ResumeCursor::parse(&cursor.to_string()), Some(cursor));
             }
         }
     });

@@ -13,11 +13,11 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use turnstream::{
     audit::{
-        frames::{Watcher, What},
+        frames::{FrameReconstructor, MomentKind},
         replay::canonical,
-        verify::Verifier,
+        verify::LogVerifier,
     },
-    domain::{Conversation, Recorded},
+    domain::{Conversation, RecordedEvent},
     log::nats::RawMessage,
     wire::stored,
 };
@@ -46,24 +46,24 @@ fn messages() -> Vec<RawMessage> {
     text.lines().map(message).collect()
 }
 
-fn recorded(message: &RawMessage) -> Recorded {
+fn recorded(message: &RawMessage) -> RecordedEvent {
     let header = |name: &str| message.headers.get(name).map(String::as_str);
     let (envelope, event) = stored::decode(header, &message.payload).unwrap();
     let digest = stored::digest(&message.subject, header, &message.payload);
-    Recorded { seq: message.seq, time: envelope.time, stored_at: message.stored_at, digest, event }
+    RecordedEvent { seq: message.seq, time: envelope.time, stored_at: message.stored_at, digest, event }
 }
 
 /// Returns the state and the frames of the events, as a replay writes them.
-fn replayed(events: &[Recorded]) -> (String, Vec<u8>) {
-    let (mut state, mut watcher, mut moments) = (Conversation::default(), Watcher::new(None), Vec::new());
+fn replayed(events: &[RecordedEvent]) -> (String, Vec<u8>) {
+    let (mut state, mut watcher, mut moments) = (Conversation::default(), FrameReconstructor::new(None), Vec::new());
     for event in events {
         state.evolve(event);
         moments.extend(watcher.take(event));
     }
     moments.extend(watcher.rest());
     let frames = moments.into_iter().filter_map(|moment| match moment.what {
-        What::Frame(frame) => Some([&frame[..], b"\n"].concat()),
-        What::Asked { .. } | What::Decided(_) => None,
+        MomentKind::Frame(frame) => Some([&frame[..], b"\n"].concat()),
+        MomentKind::Asked { .. } | MomentKind::Decided(_) => None,
     });
     (canonical(&state).unwrap() + "\n", frames.flatten().collect())
 }
@@ -86,7 +86,7 @@ fn assert_golden(name: &str, bytes: &[u8]) {
 #[test]
 fn every_prefix_of_a_recorded_conversation_is_replayed_to_the_same_bytes() {
     let messages = messages();
-    let events: Vec<Recorded> = messages.iter().map(recorded).collect();
+    let events: Vec<RecordedEvent> = messages.iter().map(recorded).collect();
     let mut prefixes = String::from("seq state frames\n");
     for end in 1..=events.len() {
         let (state, frames) = replayed(&events[..end]);
@@ -101,7 +101,7 @@ fn every_prefix_of_a_recorded_conversation_is_replayed_to_the_same_bytes() {
 
 #[test]
 fn the_recorded_log_is_reproduced_exactly() {
-    let mut verifier = Verifier::default();
+    let mut verifier = LogVerifier::default();
     messages().iter().for_each(|message| verifier.take(message));
     assert_eq!((verifier.report.broken, verifier.report.without_digest), (0, 0), "{}", verifier.report);
     assert!(verifier.report.events > 50);
@@ -109,7 +109,7 @@ fn the_recorded_log_is_reproduced_exactly() {
 
 #[test]
 fn frames_cost_the_log_few_bytes() {
-    let events: Vec<Recorded> = messages().iter().map(recorded).collect();
+    let events: Vec<RecordedEvent> = messages().iter().map(recorded).collect();
     let bytes: usize =
         events.iter().filter_map(|recorded| recorded.event.shown()).map(|shown| shown.frames.len()).sum();
     let frames = String::from_utf8(replayed(&events).1).unwrap();

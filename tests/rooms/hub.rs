@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use turnstream::{
     live::hub::Hub,
     subjects::{self, ConversationKey},
-    wire::live::{HEADER, Kind, Mark},
+    wire::live::{FrameMark, HEADER, LiveKind},
 };
 
 use crate::support::{WAIT_MAX, samples::*, server::Server};
@@ -32,7 +32,16 @@ async fn connections_that_watch_at_the_same_instant_share_one_subscription() {
         assert_eq!(hub.subscriptions(), 1, "round {round}");
         server.knows(&server.client).await;
         for n in 0..2 {
-            let mark = Mark { turn: id(10), epoch: 1, n, kind: Kind::Chunk, call: 0, offset: 0, length: 0, chunks: 0 };
+            let mark = FrameMark {
+                turn: id(10),
+                epoch: 1,
+                n,
+                kind: LiveKind::Chunk,
+                call: 0,
+                offset: 0,
+                length: 0,
+                chunks: 0,
+            };
             let mut headers = HeaderMap::new();
             headers.insert(HEADER, mark.to_string());
             worker.publish_with_headers(subject.clone(), headers, "{}".into()).await.unwrap();

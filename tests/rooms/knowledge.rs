@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_nats::jetstream;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
-use turnstream::knowledge::{Acl, Index, NewChunk, NewDocument, Reader, Store, follow, index::Query};
+use turnstream::knowledge::{
+    Acl, KnowledgeIndex, KnowledgeReader, KnowledgeStore, NewChunk, NewDocument, index::PassageQuery, indexer,
+};
 
 use crate::support::server::Server;
 
@@ -27,22 +29,22 @@ fn chunk(text: &str) -> NewChunk {
     NewChunk { headings: vec![], text: text.into(), vector: None }
 }
 
-fn of(org: &str) -> Reader {
-    Reader { org: org.into(), ..Reader::default() }
+fn of(org: &str) -> KnowledgeReader {
+    KnowledgeReader { org: org.into(), ..KnowledgeReader::default() }
 }
 
 /// An index that follows the stream.
 struct Follower {
-    index: Arc<Index>,
+    index: Arc<KnowledgeIndex>,
     caught_up: watch::Receiver<bool>,
     task: JoinHandle<()>,
 }
 
 impl Follower {
     fn start(server: &Server) -> Self {
-        let index = Arc::new(Index::new().unwrap());
+        let index = Arc::new(KnowledgeIndex::new().unwrap());
         let (says, caught_up) = watch::channel(false);
-        let task = tokio::spawn(follow::run(server.client.clone(), index.clone(), says));
+        let task = tokio::spawn(indexer::run(server.client.clone(), index.clone(), says));
         Self { index, caught_up, task }
     }
 
@@ -52,13 +54,13 @@ impl Follower {
         follower
     }
 
-    fn find(&self, text: &str, reader: &Reader) -> Vec<String> {
-        let query = Query { text, vector: None, rerank: false };
+    fn find(&self, text: &str, reader: &KnowledgeReader) -> Vec<String> {
+        let query = PassageQuery { text, vector: None, rerank: false };
         self.index.search(&query, reader, 10).unwrap().into_iter().map(|passage| passage.text).collect()
     }
 
     /// Waits until a query finds exactly the expected documents.
-    async fn finds(&self, text: &str, reader: &Reader, expected: &[&str]) {
+    async fn finds(&self, text: &str, reader: &KnowledgeReader, expected: &[&str]) {
         let found = async {
             while self.find(text, reader) != expected {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -77,7 +79,7 @@ impl Drop for Follower {
 #[tokio::test]
 async fn every_index_finds_written_and_changed_documents() {
     let server = Server::start().await;
-    let store = Store::new(server.client.clone());
+    let store = KnowledgeStore::new(server.client.clone());
     let (one, two) = (Follower::start(&server), Follower::start(&server));
     let reader = of("acme");
     store
@@ -112,7 +114,7 @@ async fn every_index_finds_written_and_changed_documents() {
 #[tokio::test]
 async fn a_new_index_answers_like_an_old_one() {
     let server = Server::start().await;
-    let store = Store::new(server.client.clone());
+    let store = KnowledgeStore::new(server.client.clone());
     let old = Follower::start(&server);
     for n in 0..50 {
         let text = format!("Document {n} is about topic{} and nothing else.", n % 7);
@@ -140,7 +142,7 @@ async fn a_new_index_answers_like_an_old_one() {
 #[tokio::test]
 async fn a_recreated_stream_rebuilds_the_index() {
     let server = Server::start().await;
-    let store = Store::new(server.client.clone());
+    let store = KnowledgeStore::new(server.client.clone());
     store.put("acme", document("a.md", Acl::Public), vec![chunk("of the past")]).await.unwrap();
     let follower = Follower::caught_up(&server).await;
     let reader = of("acme");
@@ -160,7 +162,7 @@ async fn a_recreated_stream_rebuilds_the_index() {
 #[tokio::test]
 async fn a_document_larger_than_a_batch_is_written_too() {
     let server = Server::start().await;
-    let store = Store::new(server.client.clone());
+    let store = KnowledgeStore::new(server.client.clone());
     let follower = Follower::caught_up(&server).await;
     // The words have no digits, since words with digits are also found by their parts.
     let word = |n: u32| n.to_string().chars().map(|digit| char::from(b'a' + digit as u8 - b'0')).collect::<String>();
@@ -180,7 +182,7 @@ fn names(texts: &[&str]) -> BTreeSet<String> {
 #[tokio::test]
 async fn restricted_passages_are_found_only_by_their_readers() {
     let server = Server::start().await;
-    let store = Store::new(server.client.clone());
+    let store = KnowledgeStore::new(server.client.clone());
     let (orgs, sets) = (["acme", "globex", "initech"], ["default", "internal"]);
     let lists: [(&str, &[&str], &[&str]); 6] = [
         ("everybody", &[], &[]),
@@ -213,7 +215,7 @@ async fn restricted_passages_are_found_only_by_their_readers() {
                 for wanted in [None, Some(vec!["default"]), Some(vec!["internal", "default"]), Some(vec![])] {
                     let texts = |list: &[&str]| list.iter().map(|text| text.to_string()).collect::<Vec<_>>();
                     let (user, groups) = (user.map(str::to_string), texts(groups));
-                    let reader = Reader { org: org.into(), user, groups, sets: wanted.as_deref().map(texts) };
+                    let reader = KnowledgeReader { org: org.into(), user, groups, sets: wanted.as_deref().map(texts) };
                     let mut expected = BTreeSet::new();
                     for set in sets.iter().filter(|set| wanted.as_ref().is_none_or(|wanted| wanted.contains(set))) {
                         for (list, users, groups) in lists.iter().filter(|_| orgs.contains(&org)) {
@@ -224,7 +226,7 @@ async fn restricted_passages_are_found_only_by_their_readers() {
                             }
                         }
                     }
-                    let query = |text, vector| Query { text, vector, rerank: false };
+                    let query = |text, vector| PassageQuery { text, vector, rerank: false };
                     for query in [query("secret", None), query("nothing", Some(&[1.0, 0.5][..]))] {
                         let found = follower.index.search(&query, &reader, 100).unwrap();
                         let found: BTreeSet<String> = found.into_iter().map(|passage| passage.text).collect();
@@ -241,7 +243,7 @@ async fn restricted_passages_are_found_only_by_their_readers() {
 #[tokio::test]
 async fn words_and_vectors_are_combined() {
     let server = Server::start().await;
-    let store = Store::new(server.client.clone());
+    let store = KnowledgeStore::new(server.client.clone());
     let documents =
         [("both", "refund money", [1.0, 0.0]), ("words", "refund rules", [0.0, 1.0]), ("near", "other", [0.9, 0.1])];
     for (id, text, vector) in documents {
@@ -250,14 +252,14 @@ async fn words_and_vectors_are_combined() {
     }
     let follower = Follower::caught_up(&server).await;
     let find = |vector: Option<&[f32]>| {
-        let query = Query { text: "refunds", vector, rerank: false };
+        let query = PassageQuery { text: "refunds", vector, rerank: false };
         let found = follower.index.search(&query, &of("acme"), 10).unwrap();
         assert!(found.is_sorted_by(|a, b| a.score >= b.score) && found.iter().all(|p| (0.0..=1.0).contains(&p.score)));
         found.into_iter().map(|passage| passage.document).collect::<BTreeSet<_>>()
     };
     assert_eq!(find(None), names(&["both", "words"]));
     assert_eq!(find(Some(&[1.0, 0.0])), names(&["both", "near", "words"]));
-    let query = Query { text: "refunds", vector: Some(&[1.0, 0.0]), rerank: false };
+    let query = PassageQuery { text: "refunds", vector: Some(&[1.0, 0.0]), rerank: false };
     assert_eq!(follower.index.search(&query, &of("acme"), 1).unwrap()[0].document, "both", "it is in both rankings");
     // A vector of another model's length does not count.
     assert_eq!(find(Some(&[1.0, 0.0, 0.0])), names(&["both", "words"]));

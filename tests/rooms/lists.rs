@@ -12,12 +12,12 @@ use turnstream::{
     },
     limits,
     lists::{
-        Entry, Lists, Page, Place, STREAM,
-        keep::{CONSUMER, Index, Keeper},
-        read::Wanted,
+        ConversationLists, ListEntry, ListPage, ListPosition, STREAM,
+        indexer::{CONSUMER, ListIndex, ListIndexer},
+        query::ListQuery,
     },
-    log::load::Conversations,
-    subjects::{self, ConversationKey, Whose},
+    log::conversations::Conversations,
+    subjects::{self, ConversationKey, OwnerScope},
 };
 
 use crate::{
@@ -31,9 +31,9 @@ const OWNER: &str = "ada@example.org";
 /// Returns entry `n`; smaller numbers are newer.
 ///
 /// The first 1,500 share a day, the others have a day each, with gaps of a year.
-fn entry(n: u64, newest: DateTime<Utc>) -> Entry {
+fn entry(n: u64, newest: DateTime<Utc>) -> ListEntry {
     let days = n.saturating_sub(1_499) + 365 * (n / 1_600);
-    Entry {
+    ListEntry {
         conversation: new_key(ORG).conversation,
         last_seq: n + 1,
         title: format!("conversation {n}"),
@@ -41,21 +41,21 @@ fn entry(n: u64, newest: DateTime<Utc>) -> Entry {
         created_at: newest,
         updated_at: newest - TimeDelta::days(days as i64) - TimeDelta::milliseconds(n as i64),
         message_count: 2,
-        sealed: None,
+        encrypted: None,
     }
 }
 
-async fn put(server: &Server, entry: &Entry) {
+async fn put(server: &Server, entry: &ListEntry) {
     let key = ConversationKey { conversation: entry.conversation, ..new_key(ORG) };
     let payload = serde_json::to_vec(entry).unwrap();
     server.client.publish(entry.subject(&key), payload.into()).await.unwrap();
 }
 
-async fn all(lists: &Lists, whose: Whose<'_>, limit: usize, query: &str) -> Vec<String> {
-    let (mut titles, mut after) = (Vec::new(), None::<Place>);
+async fn all(lists: &ConversationLists, whose: OwnerScope<'_>, limit: usize, query: &str) -> Vec<String> {
+    let (mut titles, mut after) = (Vec::new(), None::<ListPosition>);
     loop {
-        let fits = |entry: &Entry| entry.title.contains(query);
-        let Page { entries, next } = lists.page(Wanted { org: ORG, whose, after, limit, fits }).await.unwrap();
+        let fits = |entry: &ListEntry| entry.title.contains(query);
+        let ListPage { entries, next } = lists.page(ListQuery { org: ORG, whose, after, limit, fits }).await.unwrap();
         assert!(entries.len() <= limit);
         titles.extend(entries.into_iter().map(|entry| entry.title));
         match next {
@@ -69,23 +69,23 @@ async fn all(lists: &Lists, whose: Whose<'_>, limit: usize, query: &str) -> Vec<
 async fn a_list_of_thousands_is_paged_from_the_newest_to_the_oldest() {
     let server = Server::start().await;
     let newest = Utc::now().date_naive().and_hms_opt(23, 59, 59).unwrap().and_utc();
-    let entries: Vec<Entry> = (0..1_800).map(|n| entry(n, newest)).collect();
+    let entries: Vec<ListEntry> = (0..1_800).map(|n| entry(n, newest)).collect();
     for entry in &entries {
         put(&server, entry).await;
     }
     // An outdated entry of a conversation that is being moved does not count.
-    put(&server, &Entry { last_seq: 1, owner: None, title: "of the past".into(), ..entries[2].clone() }).await;
+    put(&server, &ListEntry { last_seq: 1, owner: None, title: "of the past".into(), ..entries[2].clone() }).await;
     let stream = async_nats::jetstream::new(server.client.clone());
     while stream.get_stream(STREAM).await.unwrap().cached_info().state.messages < 1_801 {}
 
-    let lists = Lists::new(server.log());
-    let titles = |fits: &dyn Fn(&Entry) -> bool| -> Vec<String> {
+    let lists = ConversationLists::new(server.log());
+    let titles = |fits: &dyn Fn(&ListEntry) -> bool| -> Vec<String> {
         entries.iter().filter(|entry| fits(entry)).map(|entry| entry.title.clone()).collect()
     };
-    assert_eq!(all(&lists, Whose::Everybody, 200, "").await, titles(&|_| true));
-    assert_eq!(all(&lists, Whose::Owner(OWNER), 200, "").await, titles(&|entry| entry.owner.is_some()));
-    assert_eq!(all(&lists, Whose::Everybody, 7, "99").await, titles(&|entry| entry.title.contains("99")));
-    assert_eq!(all(&lists, Whose::Owner("eve@example.org"), 7, "").await, [""; 0]);
+    assert_eq!(all(&lists, OwnerScope::Everybody, 200, "").await, titles(&|_| true));
+    assert_eq!(all(&lists, OwnerScope::Owner(OWNER), 200, "").await, titles(&|entry| entry.owner.is_some()));
+    assert_eq!(all(&lists, OwnerScope::Everybody, 7, "99").await, titles(&|entry| entry.title.contains("99")));
+    assert_eq!(all(&lists, OwnerScope::Owner("eve@example.org"), 7, "").await, [""; 0]);
     let found = lists.find(ORG, entries[2].conversation).await.unwrap();
     assert_eq!(found.as_ref(), Some(&entries[2]));
 }
@@ -116,7 +116,7 @@ async fn tokens_are_counted_once_beyond_the_duplicate_window() {
     let event = consumer.fetch().max_messages(1).messages().await.unwrap().next().await.unwrap().unwrap();
     let subject = subjects::count_tokens(ORG, Utc::now().date_naive());
     log.count(&subject, 42, &format!("tokens-{}-{seq}", key.conversation)).await.unwrap();
-    let index = Index { conversations: Conversations::over_nats(log.clone()), log: log.clone() };
+    let index = ListIndex { conversations: Conversations::over_nats(log.clone()), log: log.clone() };
     index.update(&key, seq).await.unwrap();
     // A later id that is counted again shows that the earlier one is forgotten, too.
     let other = subjects::count_tokens("another", Utc::now().date_naive());
@@ -127,14 +127,14 @@ async fn tokens_are_counted_once_beyond_the_duplicate_window() {
     event.ack_with(AckKind::Nak(None)).await.unwrap();
 
     let later = server.log_ahead(TimeDelta::seconds(2 * limits::COUNTED_ONCE_SECS)).await;
-    let index = Index { conversations: Conversations::over_nats(later.clone()), log: later.clone() };
-    let keeper = Keeper { client: later.client(), index, region: REGION.into(), counts_tokens: true };
-    let keeper = tokio::spawn(keeper.run());
+    let index = ListIndex { conversations: Conversations::over_nats(later.clone()), log: later.clone() };
+    let indexer = ListIndexer { client: later.client(), index, region: REGION.into(), counts_tokens: true };
+    let indexer = tokio::spawn(indexer.run());
     let began = std::time::Instant::now();
     while consumer.info().await.unwrap().ack_floor.stream_sequence < seq {
         assert!(began.elapsed() < WAIT_MAX, "the event is acknowledged");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    keeper.abort();
+    indexer.abort();
     assert_eq!(log.counted(&subject).await.unwrap(), [(subject.clone(), 42)]);
 }

@@ -8,8 +8,8 @@ use turnstream::{
     domain::{Command, Conversation, Event, Message, Refusal, event::TurnRequested},
     limits,
     log::{
-        EventLog, NewEvent, ReadError, Via,
-        load::{Conversations, Decider, ExecuteError, Freshness},
+        EventLog, NewEvent, ReadError, ReadFrom,
+        conversations::{Conversations, EventAuthor, ExecuteError, Freshness},
         memory::MemoryLog,
     },
     subjects::ConversationKey,
@@ -23,8 +23,8 @@ use crate::support::{
 
 const ANY: Freshness = Freshness::AtLeast(0);
 
-pub fn decider() -> Decider {
-    Decider {
+pub fn author() -> EventAuthor {
+    EventAuthor {
         source: "/test".into(),
         event_id: turnstream::ids::event_id(turnstream::ids::new_random(), 0),
         not_after: None,
@@ -33,9 +33,9 @@ pub fn decider() -> Decider {
 
 /// Appends an event as another process would, without passing through the caches under test.
 pub async fn append(log: &impl EventLog, key: &ConversationKey, event: Event) -> u64 {
-    let last = log.last(key, Via::Leader).await.unwrap();
+    let last = log.last(key, ReadFrom::Leader).await.unwrap();
     let (expected, prev_digest) = last.map_or_else(Default::default, |last| (last.recorded.seq, last.recorded.digest));
-    let Decider { source, event_id, .. } = decider();
+    let EventAuthor { source, event_id, .. } = author();
     let new = NewEvent { id: event_id, source, time: second(1), prev_digest, event };
     log.append(key, expected, &new).await.unwrap().seq
 }
@@ -53,11 +53,11 @@ pub async fn append_turns(log: &impl EventLog, key: &ConversationKey, turns: std
 /// Returns the fold computed by definition: every event of the conversation's chain, from the first.
 pub async fn fold(log: &impl EventLog, key: &ConversationKey) -> Conversation {
     let mut chain = Vec::new();
-    let mut next = log.last(key, Via::Leader).await.unwrap();
+    let mut next = log.last(key, ReadFrom::Leader).await.unwrap();
     while let Some(stored) = next {
         next = match stored.envelope.prev {
             0 => None,
-            prev => log.at(key, prev, Via::Leader).await.unwrap(),
+            prev => log.at(key, prev, ReadFrom::Leader).await.unwrap(),
         };
         chain.push(stored.recorded);
     }
@@ -108,7 +108,7 @@ async fn a_long_conversation_is_folded_as_it_is_read() {
     append(&spy, &key, opened()).await;
     // Chain lengths: the limit, one event more, and two and a half batches.
     for events in [limits::CHAIN_EVENTS, limits::CHAIN_EVENTS + 1, limits::READ_BATCH * 5 / 2] {
-        while spy.last(&key, Via::Leader).await.unwrap().unwrap().recorded.seq < events as u64 {
+        while spy.last(&key, ReadFrom::Leader).await.unwrap().unwrap().recorded.seq < events as u64 {
             append(&spy, &key, opened()).await;
         }
         let conversations = Conversations::new(spy.clone());
@@ -160,7 +160,7 @@ async fn a_chain_is_folded_alike_in_batches_of_any_size() {
     for _ in 0..100 {
         let (spy, key) = (Spy::default(), new_key("acme"));
         let mut last = append(&spy, &key, opened()).await;
-        let all: Vec<_> = [1, 2, 5, 1_000].map(|held| Conversations::new(spy.clone()).holding(held)).into();
+        let all: Vec<_> = [1, 2, 5, 1_000].map(|held| Conversations::new(spy.clone()).with_chain_events(held)).into();
         for _ in 0..random.random_range(1..40) {
             last = append(&spy, &key, any_event(&mut random, last)).await;
             // Some of the readers already cache a prefix.
@@ -208,7 +208,7 @@ async fn a_fold_larger_than_the_cache_is_kept() {
     }
     spy.forget_reads();
     assert_eq!(conversations.load(&key, ANY).await.unwrap().last_seq, loaded.last_seq);
-    assert_eq!(spy.reads(), [Seen::Last(Via::Replica)]);
+    assert_eq!(spy.reads(), [Seen::Last(ReadFrom::Replica)]);
 }
 
 #[tokio::test]
@@ -244,7 +244,7 @@ async fn state_in_memory_beyond_the_log_is_dropped() {
         assert_eq!(*conversations.load(&key, freshness).await.unwrap(), fold(&spy, &key).await);
     }
     let state = conversations.load(&key, ANY).await.unwrap();
-    let executed = conversations.execute(&key, state, &Command::Request(request(21)), &decider()).await.unwrap();
+    let executed = conversations.execute(&key, state, &Command::Request(request(21)), &author()).await.unwrap();
     assert_eq!(*executed.state, fold(&spy, &key).await);
 }
 
@@ -270,7 +270,7 @@ async fn a_load_of_a_missing_sequence_gives_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn twenty_deciders_on_one_conversation_all_get_through() {
+async fn twenty_authors_on_one_conversation_all_get_through() {
     const DECIDERS: usize = 20;
     let server = Server::start().await;
     let key = new_key("acme");
@@ -280,18 +280,18 @@ async fn twenty_deciders_on_one_conversation_all_get_through() {
         let (conversations, key) = (processes[n % 2].clone(), key.clone());
         tokio::spawn(async move {
             let command = Command::Open(session());
-            conversations.execute(&key, Arc::default(), &command, &decider()).await.unwrap().recorded.seq
+            conversations.execute(&key, Arc::default(), &command, &author()).await.unwrap().recorded.seq
         })
     });
     let mut seqs: Vec<u64> = join_all(tasks).await.into_iter().map(Result::unwrap).collect();
     seqs.sort_unstable();
     let mut chain = Vec::new();
-    let mut next = server.log().last(&key, Via::Leader).await.unwrap();
+    let mut next = server.log().last(&key, ReadFrom::Leader).await.unwrap();
     while let Some(stored) = next {
         chain.push(stored.recorded.seq);
         next = match stored.envelope.prev {
             0 => None,
-            prev => server.log().at(&key, prev, Via::Leader).await.unwrap(),
+            prev => server.log().at(&key, prev, ReadFrom::Leader).await.unwrap(),
         };
     }
     chain.reverse();
@@ -308,9 +308,9 @@ async fn a_refusal_is_confirmed_by_the_leader() {
     let conversations = Conversations::new(spy.clone());
     let busy = conversations.load(&key, ANY).await.unwrap();
     spy.forget_reads();
-    let refused = conversations.execute(&key, busy.clone(), &Command::Request(request(11)), &decider()).await;
+    let refused = conversations.execute(&key, busy.clone(), &Command::Request(request(11)), &author()).await;
     assert!(matches!(refused, Err(ExecuteError::Refused(Refusal::TurnInProgress))));
-    assert_eq!(spy.reads(), [Seen::Last(Via::Leader)]);
+    assert_eq!(spy.reads(), [Seen::Last(ReadFrom::Leader)]);
     // Another process ends the turn; a lagging replica must not make this process refuse the next one.
     spy.replicas_see(busy.last_seq);
     let cancelled = turnstream::domain::event::TurnCancelled {
@@ -321,7 +321,7 @@ async fn a_refusal_is_confirmed_by_the_leader() {
         not_after: None,
     };
     append(&spy, &key, Event::TurnCancelled(cancelled)).await;
-    let accepted = conversations.execute(&key, busy, &Command::Request(request(11)), &decider()).await.unwrap();
+    let accepted = conversations.execute(&key, busy, &Command::Request(request(11)), &author()).await.unwrap();
     assert_eq!(accepted.state.turn.as_ref().unwrap().request.turn, id(11));
 }
 
@@ -329,8 +329,8 @@ async fn a_refusal_is_confirmed_by_the_leader() {
 async fn an_accepted_command_reads_nothing() {
     let (spy, key) = (Spy::default(), new_key("acme"));
     let conversations = Conversations::new(spy.clone());
-    let opened = conversations.execute(&key, Arc::default(), &Command::Open(session()), &decider()).await.unwrap();
-    conversations.execute(&key, opened.state, &Command::Request(request(10)), &decider()).await.unwrap();
+    let opened = conversations.execute(&key, Arc::default(), &Command::Open(session()), &author()).await.unwrap();
+    conversations.execute(&key, opened.state, &Command::Request(request(10)), &author()).await.unwrap();
     assert_eq!(spy.reads(), []);
     assert_eq!(*conversations.cached(&key).unwrap(), fold(&spy, &key).await, "made and read folds are equal");
 }
@@ -343,7 +343,7 @@ async fn the_log_decides_whether_a_request_was_late() {
     spy.events_are_stored_at(not_after);
     let conversations = Conversations::new(spy.clone());
     let command = Command::Request(TurnRequested { not_after, ..request(10) });
-    let executed = conversations.execute(&key, Arc::default(), &command, &decider()).await.unwrap();
+    let executed = conversations.execute(&key, Arc::default(), &command, &author()).await.unwrap();
     assert_eq!(*executed.state, fold(&spy, &key).await);
     assert!(executed.state.turn.is_some());
 }
@@ -352,10 +352,10 @@ async fn the_log_decides_whether_a_request_was_late() {
 async fn a_request_that_the_fold_has_forgotten_is_not_stored_twice() {
     let (spy, key) = (Spy::default(), new_key("acme"));
     let conversations = Conversations::new(spy.clone());
-    let (command, same) = (Command::Request(request(0)), decider());
+    let (command, same) = (Command::Request(request(0)), author());
     let first = conversations.execute(&key, Arc::default(), &command, &same).await.unwrap();
     let cancel = Command::Cancel { turn: id(0), by: id(3) };
-    conversations.execute(&key, first.state, &cancel, &decider()).await.unwrap();
+    conversations.execute(&key, first.state, &cancel, &author()).await.unwrap();
     append_turns(&spy, &key, 10..10 + limits::FOLD_REQUESTS as u64).await;
     let state = conversations.load(&key, ANY).await.unwrap();
     assert_eq!(state.finished_turn(id(0)), None);

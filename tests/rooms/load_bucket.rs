@@ -5,8 +5,8 @@ use turnstream::{
     domain::Conversation,
     limits,
     log::{
-        Via,
-        load::{Conversations, FOLD_VERSION, Freshness},
+        ReadFrom,
+        conversations::{Conversations, FOLD_VERSION, Freshness},
         nats::NatsLog,
     },
     subjects::{self, ConversationKey},
@@ -42,7 +42,7 @@ async fn delete(log: &NatsLog, key: &ConversationKey) {
 /// Returns the snapshot in the bucket.
 async fn saved(log: &NatsLog, key: &ConversationKey) -> Option<Conversation> {
     let query = json!({ "last_by_subj": entry_subject(key) });
-    let message = log.get("KV_CONVERSATIONS", &query, Via::Leader).await.unwrap()?;
+    let message = log.get("KV_CONVERSATIONS", &query, ReadFrom::Leader).await.unwrap()?;
     let form: Value = serde_json::from_slice(&message.payload).ok()?;
     serde_json::from_value(form["state"].clone()).ok()
 }
@@ -98,11 +98,11 @@ async fn a_fresh_process_starts_from_the_snapshot() {
     let conversations = Conversations::over_nats(log.clone());
     append_turns(&log, &key, 10..11).await;
     conversations.load(&key, ANY).await.unwrap();
-    conversations.save(&key).await;
+    conversations.save_snapshot(&key).await;
     assert_eq!(saved(&log, &key).await, None, "a few events are not worth a snapshot");
     append_turns(&log, &key, 11..11 + TURNS).await;
     let state = conversations.load(&key, ANY).await.unwrap();
-    conversations.save(&key).await;
+    conversations.save_snapshot(&key).await;
     assert_eq!(saved(&log, &key).await.as_ref(), Some(&*state));
     // A mark that only the snapshot has shows that the snapshot is used.
     let marked = Conversation { supports: vec!["from the bucket".into()], ..(*state).clone() };
@@ -124,7 +124,7 @@ async fn an_unusable_snapshot_is_overwritten() {
         append_turns(&log, &key, 10..10 + TURNS).await;
         let conversations = Conversations::over_nats(log.clone());
         let state = conversations.load(&key, ANY).await.unwrap();
-        conversations.save(&key).await;
+        conversations.save_snapshot(&key).await;
         assert_eq!(saved(&log, &key).await.as_ref(), Some(&*state), "{payload}");
     }
     let key = new_key("acme");
@@ -132,7 +132,7 @@ async fn an_unusable_snapshot_is_overwritten() {
     delete(&log, &key).await;
     let conversations = Conversations::over_nats(log.clone());
     let state = conversations.load(&key, ANY).await.unwrap();
-    conversations.save(&key).await;
+    conversations.save_snapshot(&key).await;
     assert_eq!(saved(&log, &key).await.as_ref(), Some(&*state));
 }
 
@@ -146,13 +146,13 @@ async fn the_bucket_never_goes_backwards() {
     append_turns(&log, &key, 100..101).await;
     let fast = Conversations::over_nats(log.clone());
     let newest = fast.load(&key, ANY).await.unwrap();
-    fast.save(&key).await;
-    slow.save(&key).await;
+    fast.save_snapshot(&key).await;
+    slow.save_snapshot(&key).await;
     assert_eq!(saved(&log, &key).await.as_ref(), Some(&*newest));
     // The process that lost goes on from the winner's revision.
     append_turns(&log, &key, 200..200 + TURNS).await;
     let state = slow.load(&key, ANY).await.unwrap();
-    slow.save(&key).await;
+    slow.save_snapshot(&key).await;
     assert_eq!(saved(&log, &key).await.as_ref(), Some(&*state));
 }
 
@@ -163,7 +163,7 @@ async fn two_organisations_do_not_share_an_entry() {
     append_turns(&log, &key, 10..10 + TURNS).await;
     let conversations = Conversations::over_nats(log.clone());
     conversations.load(&key, ANY).await.unwrap();
-    conversations.save(&key).await;
+    conversations.save_snapshot(&key).await;
     let elsewhere = ConversationKey { org: "other".into(), ..key };
     assert!(!Conversations::over_nats(log).load(&elsewhere, ANY).await.unwrap().exists());
 }

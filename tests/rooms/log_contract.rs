@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use turnstream::{
     domain::{Digest, Event, event::TurnRequested},
     limits,
-    log::{AppendError, Appended, EventLog, NewEvent, Stored, Via, memory::MemoryLog},
+    log::{AppendError, AppendReceipt, EventLog, NewEvent, ReadFrom, StoredEvent, memory::MemoryLog},
     subjects::ConversationKey,
     wire::stored::encode_payload,
 };
@@ -33,12 +33,12 @@ macro_rules! contract {
                 }
             )*
         }
-        mod sealed_over_nats {
+        mod encrypted_over_nats {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $test() {
                     let server = super::Server::start().await;
-                    super::$test(super::Arc::new(server.sealing_log())).await;
+                    super::$test(super::Arc::new(server.encrypting_log())).await;
                 }
             )*
         }
@@ -61,7 +61,7 @@ contract! {
     a_sequence_of_another_conversation_is_not_there,
 }
 
-const BOTH: [Via; 2] = [Via::Replica, Via::Leader];
+const BOTH: [ReadFrom; 2] = [ReadFrom::Replica, ReadFrom::Leader];
 
 fn new_event(event: Event) -> NewEvent {
     // The log stores times with microseconds.
@@ -83,15 +83,16 @@ async fn append_all(log: &impl EventLog, key: &ConversationKey, events: Vec<Even
     seqs
 }
 
-async fn last(log: &impl EventLog, key: &ConversationKey) -> Option<Stored> {
-    let [replica, leader] = [log.last(key, Via::Replica).await.unwrap(), log.last(key, Via::Leader).await.unwrap()];
+async fn last(log: &impl EventLog, key: &ConversationKey) -> Option<StoredEvent> {
+    let [replica, leader] =
+        [log.last(key, ReadFrom::Replica).await.unwrap(), log.last(key, ReadFrom::Leader).await.unwrap()];
     assert_eq!(replica, leader);
     replica
 }
 
-async fn at(log: &impl EventLog, key: &ConversationKey, seq: u64) -> Option<Stored> {
+async fn at(log: &impl EventLog, key: &ConversationKey, seq: u64) -> Option<StoredEvent> {
     let [replica, leader] =
-        [log.at(key, seq, Via::Replica).await.unwrap(), log.at(key, seq, Via::Leader).await.unwrap()];
+        [log.at(key, seq, ReadFrom::Replica).await.unwrap(), log.at(key, seq, ReadFrom::Leader).await.unwrap()];
     assert_eq!(replica, leader);
     replica
 }
@@ -134,7 +135,7 @@ async fn reads_return_the_appended_events<L: EventLog>(log: Arc<L>) {
     let key = new_key("acme");
     let before: DateTime<Utc> = Utc::now();
     let new = new_event(opened());
-    let Appended { seq, digest } = log.append(&key, 0, &new).await.unwrap();
+    let AppendReceipt { seq, digest } = log.append(&key, 0, &new).await.unwrap();
     let stored = last(&*log, &key).await.unwrap();
     assert_eq!((&stored.envelope.id, &stored.envelope.source), (&new.id, &new.source));
     assert_eq!((stored.envelope.time, stored.envelope.prev), (new.time, 0));
@@ -296,7 +297,7 @@ mod only_over_nats {
     use super::*;
     use turnstream::{
         subjects,
-        wire::stored::{Envelope, MSG_ID, encode},
+        wire::stored::{EventEnvelope, MSG_ID, encode},
     };
 
     #[tokio::test]
@@ -316,8 +317,14 @@ mod only_over_nats {
         let server = Server::start().await;
         let (log, key) = (server.log(), new_key("acme"));
         let (source, time) = ("/test".into(), second(1));
-        let envelope =
-            Envelope { id: "loop".into(), source, time, conversation: key.conversation, prev: 1, prev_digest: None };
+        let envelope = EventEnvelope {
+            id: "loop".into(),
+            source,
+            time,
+            conversation: key.conversation,
+            prev: 1,
+            prev_digest: None,
+        };
         let (headers, payload) = encode(&envelope, &opened());
         let headers = headers.iter().filter(|(name, _)| *name != MSG_ID).map(|(name, value)| (*name, value.as_str()));
         log.put(&key.event("session.opened"), "loop", &headers.collect::<Vec<_>>(), payload).await.unwrap();

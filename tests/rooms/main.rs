@@ -21,3 +21,4 @@ mod strays;
 mod streams;
 mod support;
 mod tidy;
+mod vocabulary;

@@ -5,19 +5,19 @@ use std::collections::BTreeMap;
 use turnstream::{
     domain::{
         Command, Conversation, Event, Refusal,
-        event::{Cause, TurnStarted},
+        event::{TurnStarted, UnreadableCause},
     },
     log::{
-        EventLog, Via,
-        load::{Conversations, ExecuteError, Freshness},
+        EventLog, ReadFrom,
+        conversations::{Conversations, ExecuteError, Freshness},
         nats::NatsLog,
     },
     subjects::ConversationKey,
-    wire::stored::{self, Envelope, MSG_ID},
+    wire::stored::{self, EventEnvelope, MSG_ID},
 };
 
 use crate::{
-    load::{append, append_turns, decider},
+    load::{append, append_turns, author},
     support::{samples::*, server::Server},
 };
 
@@ -52,9 +52,9 @@ fn of_kind(kind: &'static str, version: &str) -> Stray {
 
 /// Publishes a stray after the last event of a conversation.
 async fn put(log: &NatsLog, key: &ConversationKey, stray: Stray) -> u64 {
-    let last = log.last(key, Via::Leader).await.unwrap().unwrap().recorded;
+    let last = log.last(key, ReadFrom::Leader).await.unwrap().unwrap().recorded;
     let id = turnstream::ids::new_random().to_string();
-    let envelope = Envelope {
+    let envelope = EventEnvelope {
         id: id.clone(),
         source: "/stray".into(),
         time: second(1),
@@ -70,7 +70,7 @@ async fn put(log: &NatsLog, key: &ConversationKey, stray: Stray) -> u64 {
     let headers: Vec<(&str, &str)> = headers.iter().filter_map(|(name, v)| Some((*name, v.as_deref()?))).collect();
     let payload = stray.payload.map_or(payload, Into::into);
     log.put(&key.event(stray.kind.unwrap_or("turn.started")), &id, &headers, payload).await.unwrap();
-    log.last(key, Via::Leader).await.unwrap().unwrap().recorded.seq
+    log.last(key, ReadFrom::Leader).await.unwrap().unwrap().recorded.seq
 }
 
 fn started(turn: u64, item: u64) -> TurnStarted {
@@ -101,7 +101,7 @@ fn strays() -> Vec<(&'static str, Stray)> {
         ("an older one before", with("ce-prev", "1")),
         ("a digest that is none", with("ce-prevdigest", "zeros")),
         ("no digest", without("ce-prevdigest")),
-        ("a sealed payload", of_payload("\u{1}\u{1}0123456789abcdef0123456789abcdef0123456789abcdef")),
+        ("an encrypted payload", of_payload("\u{1}\u{1}0123456789abcdef0123456789abcdef0123456789abcdef")),
     ]
 }
 
@@ -132,7 +132,7 @@ async fn a_stray_event_does_not_affect_its_conversation() {
         }
         // The conversation goes on, also for readers of the whole log.
         let state = known.load(&key, ANY).await.unwrap();
-        known.execute(&key, state, &Command::Request(request(30)), &decider()).await.unwrap();
+        known.execute(&key, state, &Command::Request(request(30)), &author()).await.unwrap();
         let fresh = Conversations::over_nats(log.clone()).load(&key, ANY).await.unwrap();
         assert_eq!(*fresh, *known.load(&key, ANY).await.unwrap(), "{name}");
         assert_eq!((fresh.messages.len(), fresh.turn.is_some()), (5, true), "{name}");
@@ -165,7 +165,7 @@ async fn a_stray_before_the_first_event_opens_no_conversation() {
     let conversations = Conversations::over_nats(log.clone());
     let state = conversations.load(&key, ANY).await.unwrap();
     assert!(!state.exists());
-    let opened = conversations.execute(&key, state, &Command::Open(session()), &decider()).await.unwrap();
+    let opened = conversations.execute(&key, state, &Command::Open(session()), &author()).await.unwrap();
     assert!(opened.state.exists());
     assert_eq!(*Conversations::over_nats(log).load(&key, ANY).await.unwrap(), *opened.state);
 }
@@ -179,13 +179,13 @@ async fn an_unknown_critical_event_makes_a_conversation_read_only() {
         append(&log, &key, opened()).await;
         append_turns(&log, &key, 10..11).await;
         put(&log, &key, stray).await;
-        let last = log.last(&key, Via::Leader).await.unwrap().unwrap().recorded.event;
-        assert!(matches!(last, Event::Unreadable(e) if e.cause == Cause::Critical));
+        let last = log.last(&key, ReadFrom::Leader).await.unwrap().unwrap().recorded.event;
+        assert!(matches!(last, Event::Unreadable(e) if e.cause == UnreadableCause::Critical));
         let conversations = Conversations::over_nats(log.clone());
         let state = conversations.load(&key, ANY).await.unwrap();
         assert_eq!((state.read_only, state.messages.len()), (true, 2));
         for command in [Command::Request(request(30)), Command::Open(session())] {
-            let refused = conversations.execute(&key, state.clone(), &command, &decider()).await;
+            let refused = conversations.execute(&key, state.clone(), &command, &author()).await;
             assert!(matches!(refused, Err(ExecuteError::Refused(Refusal::ReadOnly))));
         }
     }
@@ -209,7 +209,7 @@ async fn a_lost_tail_of_the_log_is_not_shown() {
     append_turns(&restored.log(), &key, 21..22).await;
     let of_lost = Conversations::over_nats(lost.log()).load(&key, ANY).await.unwrap();
     let log = restored.log();
-    let form = serde_json::json!({ "version": turnstream::log::load::FOLD_VERSION, "state": &*of_lost });
+    let form = serde_json::json!({ "version": turnstream::log::conversations::FOLD_VERSION, "state": &*of_lost });
     let subject = turnstream::subjects::kv("CONVERSATIONS", &turnstream::subjects::fold_key(&key));
     log.put(&subject, "fold", &[], form.to_string().into()).await.unwrap();
     let state = Conversations::over_nats(log.clone()).load(&key, ANY).await.unwrap();

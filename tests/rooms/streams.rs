@@ -2,7 +2,7 @@
 
 use async_nats::jetstream;
 use chrono::{TimeDelta, Utc};
-use turnstream::log::streams::{self, Difference};
+use turnstream::log::streams::{self, StreamDrift};
 
 use crate::support::{samples::*, server::Server};
 
@@ -17,7 +17,7 @@ async fn a_recreated_consumer_skips_ended_turns() {
     let stream = context.get_stream("CHAT_local").await.unwrap();
     for (since, items) in [(Utc::now() + TimeDelta::seconds(1), 0), (Utc::now() - TimeDelta::hours(1), 1)] {
         stream.delete_consumer("default").await.unwrap();
-        assert_eq!(definition.apply(&server.client, since).await.unwrap(), [Difference::Missing]);
+        assert_eq!(definition.apply(&server.client, since).await.unwrap(), [StreamDrift::Missing]);
         assert_eq!(definition.differences(&server.client).await.unwrap(), []);
         assert_eq!(stream.consumer_info("default").await.unwrap().num_pending, items);
     }

@@ -4,14 +4,14 @@
 //! files come with it. And the program is milder than the schema where it ignores a wrong type in an unneeded field.
 
 use serde_json::{Value, json};
-use turnstream::wire::actions::{self, Action, BadFrame, Request};
+use turnstream::wire::actions::{self, Action, BadFrame, ClientRequest};
 
 use crate::{json_file, validator};
 
 const SESSION: &str = "004be7d2-91aa-8c0e-a7f3-5de28d0c1b96";
 
 /// Runs the checks that each action makes of its fields.
-fn check(request: &Request) -> Result<(), BadFrame> {
+fn check(request: &ClientRequest) -> Result<(), BadFrame> {
     let fields = &request.fields;
     match request.action {
         Action::Ping | Action::Cancel => {}

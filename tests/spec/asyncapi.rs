@@ -4,14 +4,14 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 use turnstream::{
     audit::{
-        checkpoint::{Chain, Changes},
+        checkpoint::{CheckpointChain, HeadChanges},
         keys::SigningKey,
-        tree::Head,
+        merkle_tree::ConversationHead,
     },
-    subjects::{self, ConversationKey, Counted, Privacy, PushTo, Whose},
+    subjects::{self, ConversationKey, OwnerScope, PrivacySubject, PushTo, QuotaSubject},
     wire::{
-        live::{HEADER, Kind, Mark},
-        presence::{Advertisement, BUCKET, Pushed},
+        live::{FrameMark, HEADER, LiveKind},
+        presence::{BUCKET, PushReceipt, WorkerAdvertisement},
     },
 };
 use uuid::Uuid;
@@ -142,18 +142,21 @@ fn every_subject_of_the_program_is_covered() {
         (subjects::push_all(region), "push"),
         (subjects::ingest_item("an org.", id), "ingest"),
         (subjects::ingest_runs("an org."), "knowledge.runs"),
-        (subjects::kv("TURNS", &subjects::connections_key(Counted::Org("an org."), Some(id))), "kv.turns.connections"),
         (
-            subjects::kv("TURNS", &subjects::connections_key(Counted::Address([127, 0, 0, 1].into()), None)),
+            subjects::kv("TURNS", &subjects::connections_key(QuotaSubject::Org("an org."), Some(id))),
+            "kv.turns.connections",
+        ),
+        (
+            subjects::kv("TURNS", &subjects::connections_key(QuotaSubject::Address([127, 0, 0, 1].into()), None)),
             "kv.turns.connections",
         ),
         (subjects::count_messages("an org.", 30_000_000), "count"),
         (subjects::count_tokens("an org.", day), "count"),
         (subjects::count_sessions([127, 0, 0, 1].into(), 30_000_000), "count"),
         (subjects::kv("TURNS", &subjects::turn_note_key("an org.", Some(id))), "kv.turns"),
-        (subjects::count_codes(subjects::Codes::Contact("a@b.c"), 3_000_000), "count"),
+        (subjects::count_codes(subjects::OtpCounter::Contact("a@b.c"), 3_000_000), "count"),
         (subjects::kv("VISITORS", &subjects::visitor_key("an org.", "support", "f-1")), "kv.visitors"),
-        (subjects::count_codes(subjects::Codes::Tries(id), 0), "count"),
+        (subjects::count_codes(subjects::OtpCounter::Tries(id), 0), "count"),
         (subjects::kv("RESTORE", &subjects::restore_key(id)), "kv.restore"),
         (subjects::kv("RESTORE", &subjects::challenge_key(id)), "kv.challenge"),
         (subjects::kv("ONCE", &subjects::once_key("0a1b")), "kv.once"),
@@ -163,11 +166,11 @@ fn every_subject_of_the_program_is_covered() {
         (subjects::due(region, key.conversation, id), "due"),
         (subjects::dead(region, key.conversation), "dead"),
         (subjects::audit_checkpoint(region), "audit.checkpoint"),
-        (subjects::audit_privacy(region, Privacy::HoldLifted), "audit.privacy"),
+        (subjects::audit_privacy(region, PrivacySubject::HoldLifted), "audit.privacy"),
         (subjects::audit_privacy_all(region), "audit.privacy"),
         (subjects::kv("CONVERSATIONS", &subjects::fold_key(&key)), "kv.conversations"),
         (subjects::kv("INDEX", &subjects::index_key("an org.", Some("a@b.c"), day, id)), "kv.index"),
-        (subjects::kv("INDEX", &subjects::index_filter("an org.", Whose::Everybody, None)), "kv.index"),
+        (subjects::kv("INDEX", &subjects::index_filter("an org.", OwnerScope::Everybody, None)), "kv.index"),
         (subjects::kv("INDEX", &subjects::index_everywhere("an org.", id)), "kv.index"),
         (subjects::kv(BUCKET, &subjects::worker_key(region, "default", id)), "kv.workers"),
         (subjects::knowledge("an org.", &subjects::knowledge_document("a.md"), Some(3)), "knowledge"),
@@ -217,33 +220,33 @@ fn headers_and_payloads_match_the_document() {
     let document = document();
     let headers = part(&document, "/components/schemas/frameHeaders");
     for kind in [
-        Kind::Token,
-        Kind::Reasoning,
-        Kind::Preamble,
-        Kind::Chunk,
-        Kind::Notice,
-        Kind::Prompt,
-        Kind::Restart,
-        Kind::Owner,
-        Kind::Terminal,
+        LiveKind::Token,
+        LiveKind::Reasoning,
+        LiveKind::Preamble,
+        LiveKind::Chunk,
+        LiveKind::Notice,
+        LiveKind::Prompt,
+        LiveKind::Restart,
+        LiveKind::Owner,
+        LiveKind::Terminal,
     ] {
         let mark =
-            Mark { turn: Uuid::new_v4(), epoch: u64::MAX, n: 3, kind, call: 1, offset: 512, length: 9, chunks: 2 };
+            FrameMark { turn: Uuid::new_v4(), epoch: u64::MAX, n: 3, kind, call: 1, offset: 512, length: 9, chunks: 2 };
         assert_valid(&headers, &json!({ HEADER: mark.to_string() }), "the frame mark");
     }
     assert!(!headers.is_valid(&json!({ HEADER: "some other text" })));
 
-    let advertisement = Advertisement { version: "0.1.0".into(), orgs: vec!["*".into()] };
+    let advertisement = WorkerAdvertisement { version: "0.1.0".into(), orgs: vec!["*".into()] };
     assert_valid(&part(&document, "/components/schemas/advertisement"), &json!(advertisement), "an advertisement");
-    let pushed = Pushed { edge: Uuid::new_v4(), delivered: 3 };
+    let pushed = PushReceipt { edge: Uuid::new_v4(), delivered: 3 };
     assert_valid(&part(&document, "/components/schemas/pushed"), &json!(pushed), "an answer to a host's event");
 
     let folder = tempfile::tempdir().unwrap();
     let (private, public) = (folder.path().join("key"), folder.path().join("key.pub"));
     SigningKey::generate(&private, &public).unwrap();
-    let head = Head { conversation: Uuid::new_v4(), seq: 7, digest: Default::default(), events: 3 };
-    let changes = Changes { region: "eu", covers: 9, time: chrono::Utc::now(), heads: vec![head] };
-    let messages = Chain::default().next(changes, &SigningKey::read(&private).unwrap());
+    let head = ConversationHead { conversation: Uuid::new_v4(), seq: 7, digest: Default::default(), events: 3 };
+    let changes = HeadChanges { region: "eu", covers: 9, time: chrono::Utc::now(), heads: vec![head] };
+    let messages = CheckpointChain::default().next(changes, &SigningKey::read(&private).unwrap());
     for (message, name) in messages.iter().zip(["heads", "checkpoint"]) {
         let payload: Value = serde_json::from_slice(message).unwrap();
         assert_valid(&part(&document, &format!("/components/schemas/{name}")), &payload, "a checkpoint");

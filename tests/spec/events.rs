@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use turnstream::{
     domain::{
-        Conversation, Digest, Event, Recorded,
+        Conversation, Digest, Event, RecordedEvent,
         event::{TurnRequested, TurnStarted},
     },
     ids,
     subjects::ConversationKey,
-    wire::stored::{self, DecodeError, Envelope, SessionRecord},
+    wire::stored::{self, DecodeError, EventEnvelope, SessionRecord},
 };
 
 use crate::{assert_valid, definition, json_file, json_files};
@@ -34,7 +34,7 @@ impl Sample {
         }
     }
 
-    pub fn decode(&self) -> Result<(Envelope, Event), DecodeError> {
+    pub fn decode(&self) -> Result<(EventEnvelope, Event), DecodeError> {
         let header = |name: &str| self.headers.get(name).map(String::as_str);
         stored::decode(header, self.payload.to_string().as_bytes())
     }
@@ -188,19 +188,19 @@ fn a_requested_turn_has_the_id_of_its_request() {
 fn the_samples_fold_to_a_conversation() {
     let conversation = sample("session.opened").decode().unwrap().0.conversation;
     let main = samples().into_iter().filter(|(name, _)| kinds().contains(&name.as_str()));
-    let mut chain: Vec<(Envelope, Event)> = main.map(|(_, sample)| sample.decode().unwrap()).collect();
+    let mut chain: Vec<(EventEnvelope, Event)> = main.map(|(_, sample)| sample.decode().unwrap()).collect();
     chain.retain(|(envelope, _)| envelope.conversation == conversation);
     chain.sort_by_key(|(envelope, _)| envelope.prev);
     let (envelope, Event::TurnStarted(first)) = sample("turn.started").decode().unwrap() else { panic!() };
     let resumed = chain.iter().position(|(_, event)| matches!(event, Event::TurnResumed(_))).unwrap();
     let item = chain[resumed].0.prev + 1;
     let second = Event::TurnStarted(TurnStarted { item, ..first });
-    chain.insert(resumed + 1, (Envelope { prev: item, ..envelope }, second));
+    chain.insert(resumed + 1, (EventEnvelope { prev: item, ..envelope }, second));
     let mut state = Conversation::default();
     for (envelope, event) in chain {
         let seq = if envelope.prev == 0 { 101 } else { envelope.prev + 1 };
         let recorded =
-            Recorded { seq, time: envelope.time, stored_at: envelope.time, digest: Digest::default(), event };
+            RecordedEvent { seq, time: envelope.time, stored_at: envelope.time, digest: Digest::default(), event };
         state.evolve(&recorded);
         if let Event::TurnParked(_) = recorded.event {
             assert!(state.turn.as_ref().unwrap().park.is_some());

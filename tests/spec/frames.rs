@@ -7,16 +7,17 @@ use chrono::{DateTime, TimeZone, Utc};
 use serde_json::{Value, json};
 use turnstream::{
     domain::{
-        Digest, Event, Recorded,
+        Digest, Event, RecordedEvent,
         conversation::Message,
         event::{Prompt, TurnCompleted},
     },
     wire::{
         frames::{
-            self, Confirmed, ConversationPage, ErrorCode, Frame, HistoryMessage, ListedConversation, MessagePage,
-            Nested, PongData, Renamed, Resumed, SessionCreated, SessionStatus, SessionView, TurnState, TurnView,
+            self, ConfirmReply, ConversationPage, ErrorCode, Frame, HistoryMessage, ListedConversation, MessagePage,
+            NestedData, PongData, RenameReply, ResumeReply, SessionCreated, SessionStatus, SessionView, TurnState,
+            TurnView,
         },
-        prompts::{Declined, InvalidData, OtpError, OtpInvalidData, OtpVerifiedData, Submitted},
+        prompts::{DeclineReply, InvalidData, OtpError, OtpInvalidData, OtpVerifiedData, SubmitReply},
         render::{self, render},
         stored::SessionRecord,
     },
@@ -79,11 +80,11 @@ fn invalid_form() -> Bytes {
     let message = "Please check what you entered.";
     let data = InvalidData { interaction_id: parked.park, kind: form.kind(), errors: &errors, message };
     let timestamp = now().timestamp_millis();
-    Frame::InteractionInvalid { request_id: "a-1", timestamp, data: Nested { request_id: "a-1", data } }.to_bytes()
+    Frame::InteractionInvalid { request_id: "a-1", timestamp, data: NestedData { request_id: "a-1", data } }.to_bytes()
 }
 
 fn otp_verified() -> Bytes {
-    let data = Nested { request_id: "a-1", data: OtpVerifiedData { message: "Thank you, that worked." } };
+    let data = NestedData { request_id: "a-1", data: OtpVerifiedData { message: "Thank you, that worked." } };
     Frame::OtpVerified { request_id: "a-1", timestamp: now().timestamp_millis(), data }.to_bytes()
 }
 
@@ -93,7 +94,7 @@ fn otp_invalid() -> Bytes {
         attempts_remaining: 2,
         message: "This code is not right.",
     };
-    let data = Nested { request_id: "a-1", data };
+    let data = NestedData { request_id: "a-1", data };
     Frame::OtpInvalid { request_id: "a-1", timestamp: now().timestamp_millis(), data }.to_bytes()
 }
 
@@ -126,16 +127,17 @@ fn answers() -> [(&'static str, Bytes); 10] {
         user_participant_id: record.user.id,
         agent_participant_id: record.agent.id,
     };
-    let resumed = Resumed { session: view(), turn: Some(TurnView { request_id: REQUEST, state: TurnState::Parked }) };
-    let confirmed = Confirmed { session_id: record.session, approved: true };
+    let resumed =
+        ResumeReply { session: view(), turn: Some(TurnView { request_id: REQUEST, state: TurnState::Parked }) };
+    let confirmed = ConfirmReply { session_id: record.session, approved: true };
     let values = json!({ "email": "ada@example.com" });
-    let submitted = Submitted {
+    let submitted = SubmitReply {
         session_id: record.session,
         interaction_id: record.user.id,
         kind: "identity_intake",
         values: values.as_object().unwrap(),
     };
-    let declined = Declined { session_id: record.session, interaction_id: record.user.id, declined: true };
+    let declined = DeclineReply { session_id: record.session, interaction_id: record.user.id, declined: true };
     let listed = ListedConversation {
         conversation_id: record.conversation,
         title: "Please refund ORD-1234.".into(),
@@ -143,7 +145,7 @@ fn answers() -> [(&'static str, Bytes); 10] {
         message_count: 2,
     };
     let list = ConversationPage { conversations: vec![listed], next_cursor: Some("c1-1-2".into()), has_more: true };
-    let renamed = Renamed { conversation_id: record.conversation, title: "A refund" };
+    let renamed = RenameReply { conversation_id: record.conversation, title: "A refund" };
     let answer = |message, data: Value| frames::immediate(Some("a-1"), 200, message, data, now());
     [
         ("immediate_response.create_conversation_session", answer("Session created", json!(created))),
@@ -165,7 +167,7 @@ fn answers() -> [(&'static str, Bytes); 10] {
 fn page() -> MessagePage {
     let messages = ["turn.completed", "turn.requested"].map(|kind| {
         let (envelope, event) = events::sample(kind).decode().unwrap();
-        let recorded = Recorded {
+        let recorded = RecordedEvent {
             seq: envelope.prev + 1,
             time: envelope.time,
             stored_at: envelope.time,

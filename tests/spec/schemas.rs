@@ -114,11 +114,11 @@ fn frames() -> Value {
     document.add::<frames::SessionView>("get_session.data");
     document.add::<frames::MessagePage>("get_conversation_messages.data");
     document.add::<frames::ConversationPage>("list_conversations.data");
-    document.add::<frames::Renamed>("rename_conversation.data");
-    document.add::<frames::Confirmed>("confirm_tool_action.data");
-    document.add::<prompts::Submitted>("submit_interaction.data");
-    document.add::<prompts::Declined>("submit_interaction.data.declined");
-    document.add::<frames::Resumed>("resume_session.data");
+    document.add::<frames::RenameReply>("rename_conversation.data");
+    document.add::<frames::ConfirmReply>("confirm_tool_action.data");
+    document.add::<prompts::SubmitReply>("submit_interaction.data");
+    document.add::<prompts::DeclineReply>("submit_interaction.data.declined");
+    document.add::<frames::ResumeReply>("resume_session.data");
     let description = "Frames that a server sends, exactly: no other field may be there. On a connection that asked for the \
                        resume extension, turn frames also carry `seq`, a string. The data of an immediate_response is \
                        that of the action that it answers; the 202 of send_message has none.";
@@ -149,8 +149,8 @@ fn events() -> Value {
     document.add::<event::TurnFailed>(kind::TURN_FAILED);
     document.add::<event::TurnCancelled>(kind::TURN_CANCELLED);
     document.add::<SessionRecord>("session");
-    document.add::<lists::Entry>("index.entry");
-    document.add::<privacy::ledger::Entry>("privacy");
+    document.add::<lists::ListEntry>("index.entry");
+    document.add::<privacy::ledger::LedgerEntry>("privacy");
     document.add::<knowledge::Document>("knowledge.document");
     document.add::<knowledge::document::Chunk>("knowledge.chunk");
     document.add::<knowledge::runs::RunEvent>("knowledge.run");

@@ -13,14 +13,14 @@ use super::{
     ExportError,
     lines::Evidence,
     manifest::Manifest,
-    part::{self, Draft, FileFact},
+    part::{self, DraftFile, FileFact},
 };
 use crate::{
     audit::{
-        bundle::{self, Lines},
-        checkpoint::{self, Chain},
+        bundle::{self, EvidenceLines},
+        checkpoint::{self, CheckpointChain},
         keys::PublicKey,
-        scan::Scan,
+        stream_reader::StreamReader,
     },
     log::nats::NatsLog,
     subjects::ConversationKey,
@@ -33,35 +33,35 @@ pub const README: &str = "README.md";
 const INSTRUCTION: &str = include_str!("../bundle/README.md");
 
 /// The checkpoints of a region on their way into a bundle.
-pub struct Seals {
-    checkpoints: Draft,
-    chain: Chain,
+pub struct CheckpointExport {
+    checkpoints: DraftFile,
+    chain: CheckpointChain,
     /// The fault in the chain of checkpoints.
     ///
     /// A bundle of all conversations shows the fault itself; a bundle of some can't be made, as no proof leads to the root.
     broken: Option<String>,
 }
 
-impl Seals {
+impl CheckpointExport {
     /// Reads all checkpoints of the region.
     pub async fn read(log: &NatsLog, folder: &Path, manifest: &Manifest) -> Result<Self, ExportError> {
         let path = folder.join(CHECKPOINTS);
         let file = |cause| ExportError::File { path: path.clone(), cause };
-        let mut scan = Scan::checkpoints(log.clone(), &manifest.region);
-        let end = scan.last().await?;
-        let checkpoints = Draft::new(&path).map_err(file)?;
-        let mut seals = Self { checkpoints, chain: Chain::default(), broken: None };
-        while let Some(message) = scan.next_until(end).await? {
+        let mut stream_reader = StreamReader::checkpoints(log.clone(), &manifest.region);
+        let end = stream_reader.last().await?;
+        let checkpoints = DraftFile::new(&path).map_err(file)?;
+        let mut export = Self { checkpoints, chain: CheckpointChain::default(), broken: None };
+        while let Some(message) = stream_reader.next_until(end).await? {
             let payload = message.payload;
             if manifest.is_whole() || !checkpoint::is_part(&payload) {
-                let written = seals.checkpoints.write_all(&payload).and_then(|()| seals.checkpoints.write_all(b"\n"));
+                let written = export.checkpoints.write_all(&payload).and_then(|()| export.checkpoints.write_all(b"\n"));
                 written.map_err(file)?;
             }
-            if !manifest.is_whole() && seals.broken.is_none() {
-                seals.broken = seals.chain.take(&payload).err();
+            if !manifest.is_whole() && export.broken.is_none() {
+                export.broken = export.chain.take(&payload).err();
             }
         }
-        Ok(seals)
+        Ok(export)
     }
 
     /// Writes the remaining files of a bundle after its parts.
@@ -84,8 +84,8 @@ impl Seals {
     }
 }
 
-fn write_proofs(chain: &mut Chain, folder: &Path, manifest: &Manifest) -> io::Result<FileFact> {
-    let mut proofs = Draft::new(&folder.join(PROOFS))?;
+fn write_proofs(chain: &mut CheckpointChain, folder: &Path, manifest: &Manifest) -> io::Result<FileFact> {
+    let mut proofs = DraftFile::new(&folder.join(PROOFS))?;
     for conversation in conversations(folder, manifest)? {
         // A conversation without a proof is younger than the last checkpoint.
         if let Some(proof) = chain.tree().proof(conversation) {
@@ -106,7 +106,7 @@ pub fn put_key(folder: &Path, key: &PublicKey) -> io::Result<()> {
 fn conversations(folder: &Path, manifest: &Manifest) -> io::Result<BTreeSet<Uuid>> {
     let mut found = BTreeSet::new();
     for part in &manifest.parts {
-        let mut lines = Lines::new(bundle::reader(File::open(folder.join(&part.file.file))?, manifest.zstd)?);
+        let mut lines = EvidenceLines::new(bundle::reader(File::open(folder.join(&part.file.file))?, manifest.zstd)?);
         while let Some(line) = lines.read()? {
             let event: Evidence = serde_json::from_slice(line)?;
             found.extend(ConversationKey::parse_event(&event.subject).map(|key| key.conversation));

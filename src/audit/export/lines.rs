@@ -16,12 +16,12 @@ use crate::{
 };
 
 /// A stored message and the payload to show for it.
-pub struct Shown<'a> {
+pub struct ExportedEvent<'a> {
     pub message: &'a RawMessage,
     pub payload: &'a Bytes,
 }
 
-impl Shown<'_> {
+impl ExportedEvent<'_> {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.message.headers.get(name).map(String::as_str)
     }
@@ -40,7 +40,7 @@ impl Shown<'_> {
 /// A message with all that its writer put into it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Plain<'a> {
+struct PlainLine<'a> {
     seq: u64,
     stored_at: String,
     subject: &'a str,
@@ -52,7 +52,7 @@ struct Plain<'a> {
 }
 
 /// A CloudEvent in structured mode.
-struct CloudEvent<'a>(&'a Shown<'a>);
+struct CloudEvent<'a>(&'a ExportedEvent<'a>);
 
 /// An event with all that its digest covers, and the time of storing.
 ///
@@ -65,7 +65,7 @@ pub struct Evidence<'a> {
     pub stored_at: String,
     pub subject: String,
     #[serde(borrow)]
-    headers: Covered<'a>,
+    headers: DigestedHeaders<'a>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     payload: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -75,7 +75,7 @@ pub struct Evidence<'a> {
 /// The headers that the digest covers.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct Covered<'a> {
+struct DigestedHeaders<'a> {
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     ce_id: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -121,13 +121,13 @@ impl Evidence<'_> {
 }
 
 /// Writes the event with all that its writer put into it.
-pub fn plain(shown: &Shown, line: &mut Vec<u8>) {
+pub fn plain(shown: &ExportedEvent, line: &mut Vec<u8>) {
     let of_event = |name: &&str| name.starts_with("ce-") || [MSG_ID, CONTENT_TYPE].contains(name);
     let headers = shown.message.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let payload = shown.json();
     write(
         line,
-        &Plain {
+        &PlainLine {
             seq: shown.message.seq,
             stored_at: shown.stored_at(),
             subject: &shown.message.subject,
@@ -139,12 +139,12 @@ pub fn plain(shown: &Shown, line: &mut Vec<u8>) {
 }
 
 /// Writes the event as a CloudEvent.
-pub fn cloud_event(shown: &Shown, line: &mut Vec<u8>) {
+pub fn cloud_event(shown: &ExportedEvent, line: &mut Vec<u8>) {
     write(line, &CloudEvent(shown));
 }
 
 /// Writes the event as evidence.
-pub fn evidence(shown: &Shown, line: &mut Vec<u8>) {
+pub fn evidence(shown: &ExportedEvent, line: &mut Vec<u8>) {
     let header = |name: &str| shown.header(name).map(Cow::Borrowed);
     let text = std::str::from_utf8(&shown.message.payload).ok();
     write(
@@ -153,7 +153,7 @@ pub fn evidence(shown: &Shown, line: &mut Vec<u8>) {
             seq: shown.message.seq,
             stored_at: shown.stored_at(),
             subject: shown.message.subject.clone(),
-            headers: Covered {
+            headers: DigestedHeaders {
                 ce_id: header(CE_ID),
                 ce_type: header(CE_TYPE),
                 ce_source: header(CE_SOURCE),

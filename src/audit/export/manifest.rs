@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    Form,
-    part::{self, FileFact, Part},
+    ExportFormat,
+    part::{self, ExportPart, FileFact},
 };
 
 pub const MANIFEST: &str = "manifest.json";
@@ -20,7 +20,7 @@ const VERSION: u32 = 1;
 ///
 /// Whole checkpoints can't be checked against a part of a region.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Filter {
+pub struct ExportFilter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conversation: Option<Uuid>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,22 +37,22 @@ pub struct Filter {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     version: u32,
-    pub format: Form,
+    pub format: ExportFormat,
     pub region: String,
-    pub filter: Filter,
+    pub filter: ExportFilter,
     pub zstd: bool,
     /// Payloads were decrypted.
     pub opened: bool,
     /// Every event up to this sequence that passes the filter is in a part.
     pub scanned: u64,
-    pub parts: Vec<Part>,
+    pub parts: Vec<ExportPart>,
     /// Files of a bundle besides its parts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileFact>,
 }
 
 impl Manifest {
-    pub fn new(format: Form, region: &str, filter: Filter, zstd: bool, opened: bool) -> Self {
+    pub fn new(format: ExportFormat, region: &str, filter: ExportFilter, zstd: bool, opened: bool) -> Self {
         let region = region.to_string();
         Self {
             version: VERSION,
@@ -102,7 +102,7 @@ impl Manifest {
 
     /// Returns true if the export holds all conversations of a region.
     pub fn is_whole(&self) -> bool {
-        self.filter == Filter::default()
+        self.filter == ExportFilter::default()
     }
 
     /// Returns the path of the next part.

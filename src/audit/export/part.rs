@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Form,
-    lines::{self, Shown},
-    table::Table,
+    ExportFormat,
+    lines::{self, ExportedEvent},
+    table::ParquetTable,
 };
 use crate::domain::Digest;
 
@@ -28,7 +28,7 @@ pub struct FileFact {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Part {
+pub struct ExportPart {
     #[serde(flatten)]
     pub file: FileFact,
     pub first: u64,
@@ -37,14 +37,14 @@ pub struct Part {
 }
 
 /// A file written under a temporary name, renamed when complete.
-pub struct Draft {
+pub struct DraftFile {
     file: BufWriter<File>,
     path: PathBuf,
     hash: Sha256,
     bytes: u64,
 }
 
-impl Draft {
+impl DraftFile {
     pub fn new(path: &Path) -> io::Result<Self> {
         let file = BufWriter::new(File::create(unfinished(path))?);
         Ok(Self { file, path: path.into(), hash: Sha256::new(), bytes: 0 })
@@ -63,7 +63,7 @@ impl Draft {
     }
 }
 
-impl Write for Draft {
+impl Write for DraftFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
         self.hash.update(&bytes[..written]);
@@ -78,7 +78,7 @@ impl Write for Draft {
 
 /// Writes a small file in one go.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<FileFact> {
-    let mut draft = Draft::new(path)?;
+    let mut draft = DraftFile::new(path)?;
     draft.write_all(content)?;
     draft.finish()
 }
@@ -91,8 +91,8 @@ fn unfinished(path: &Path) -> PathBuf {
 
 /// Text, compressed or not.
 enum Text {
-    Plain(Draft),
-    Zstd(zstd::Encoder<'static, Draft>),
+    Plain(DraftFile),
+    Zstd(zstd::Encoder<'static, DraftFile>),
 }
 
 impl Text {
@@ -106,12 +106,12 @@ impl Text {
 
 enum Content {
     Lines(Box<Text>),
-    Table(Box<Table<Draft>>),
+    Table(Box<ParquetTable<DraftFile>>),
 }
 
 /// A part that is being written.
 pub struct PartWriter {
-    form: Form,
+    form: ExportFormat,
     content: Content,
     line: Vec<u8>,
     first: u64,
@@ -122,34 +122,34 @@ pub struct PartWriter {
 }
 
 impl PartWriter {
-    pub fn new(path: &Path, form: Form, zstd: bool) -> io::Result<Self> {
-        let draft = Draft::new(path)?;
+    pub fn new(path: &Path, form: ExportFormat, zstd: bool) -> io::Result<Self> {
+        let draft = DraftFile::new(path)?;
         let content = match form {
-            Form::Parquet => Content::Table(Box::new(Table::new(draft).map_err(other)?)),
+            ExportFormat::Parquet => Content::Table(Box::new(ParquetTable::new(draft).map_err(other)?)),
             _ if zstd => Content::Lines(Box::new(Text::Zstd(zstd::Encoder::new(draft, ZSTD_LEVEL)?))),
             _ => Content::Lines(Box::new(Text::Plain(draft))),
         };
         Ok(Self { form, content, line: Vec::new(), first: 0, last: 0, events: 0, bytes: 0 })
     }
 
-    pub fn push(&mut self, shown: &Shown) -> io::Result<()> {
+    pub fn push(&mut self, shown: &ExportedEvent) -> io::Result<()> {
         match &mut self.content {
             Content::Table(table) => table.push(shown).map_err(other)?,
             Content::Lines(text) => {
                 self.line.clear();
                 // CloudEvents are a JSON array; the other formats are lines.
                 let ending: &[u8] = match self.form {
-                    Form::CloudEvents if self.events == 0 => b"[\n",
-                    Form::CloudEvents => b",\n",
+                    ExportFormat::CloudEvents if self.events == 0 => b"[\n",
+                    ExportFormat::CloudEvents => b",\n",
                     _ => b"",
                 };
                 self.line.extend_from_slice(ending);
                 match self.form {
-                    Form::CloudEvents => lines::cloud_event(shown, &mut self.line),
-                    Form::Bundle => lines::evidence(shown, &mut self.line),
+                    ExportFormat::CloudEvents => lines::cloud_event(shown, &mut self.line),
+                    ExportFormat::Bundle => lines::evidence(shown, &mut self.line),
                     _ => lines::plain(shown, &mut self.line),
                 }
-                if self.form != Form::CloudEvents {
+                if self.form != ExportFormat::CloudEvents {
                     self.line.push(b'\n');
                 }
                 text.write_all(&self.line)?;
@@ -164,11 +164,11 @@ impl PartWriter {
     }
 
     /// Completes the part and renames it.
-    pub fn finish(self) -> io::Result<Part> {
+    pub fn finish(self) -> io::Result<ExportPart> {
         let draft = match self.content {
             Content::Table(table) => table.finish().map_err(other)?,
             Content::Lines(mut text) => {
-                if self.form == Form::CloudEvents {
+                if self.form == ExportFormat::CloudEvents {
                     text.write_all(if self.events == 0 { b"[]\n" } else { b"\n]\n" })?;
                 }
                 match *text {
@@ -178,7 +178,7 @@ impl PartWriter {
             }
         };
         let file = draft.finish()?;
-        Ok(Part { file, first: self.first, last: self.last, events: self.events })
+        Ok(ExportPart { file, first: self.first, last: self.last, events: self.events })
     }
 }
 

@@ -10,7 +10,7 @@ use parquet::{
     schema::{parser::parse_message_type, types::ColumnPath},
 };
 
-use super::lines::Shown;
+use super::lines::ExportedEvent;
 use crate::{limits, subjects::ConversationKey, wire::stored};
 
 /// The columns. A payload that is not UTF-8, because it is encrypted, is in the last one.
@@ -66,14 +66,14 @@ impl Column {
 }
 
 /// A Parquet file that is being written, row group by row group.
-pub struct Table<W: Write + Send> {
+pub struct ParquetTable<W: Write + Send> {
     writer: SerializedFileWriter<W>,
     columns: Vec<Column>,
     rows: usize,
     bytes: usize,
 }
 
-impl<W: Write + Send> Table<W> {
+impl<W: Write + Send> ParquetTable<W> {
     pub fn new(out: W) -> Result<Self, ParquetError> {
         let schema = Arc::new(parse_message_type(SCHEMA)?);
         let mut properties = WriterProperties::builder()
@@ -95,7 +95,7 @@ impl<W: Write + Send> Table<W> {
         Ok(Self { writer, columns, rows: 0, bytes: 0 })
     }
 
-    pub fn push(&mut self, shown: &Shown) -> Result<(), ParquetError> {
+    pub fn push(&mut self, shown: &ExportedEvent) -> Result<(), ParquetError> {
         let message = shown.message;
         let header = |name: &str| shown.header(name);
         let text = |name: &str| header(name).map(str::as_bytes);

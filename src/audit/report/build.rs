@@ -5,15 +5,18 @@ use std::collections::{BTreeSet, HashMap};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{Configuration, Event, Report, Session, Totals, Turn, What, turns};
+use super::{
+    ConversationReport, ReportConfiguration, ReportEvent, ReportSession, ReportStepKind, ReportTotals, ReportTurn,
+    turns,
+};
 use crate::{
     agents::AgentConfig,
     audit::{
-        seen::Seen,
-        view::{Chain, EventView},
+        message_view::MessageView,
+        view::{ChainVerification, EventView},
     },
     domain::{
-        Conversation, Event as Happened, Recorded,
+        Conversation, Event as Happened, RecordedEvent,
         event::{AgentVersion, Usage},
     },
     subjects::ConversationKey,
@@ -24,23 +27,23 @@ use crate::{
 pub type Configurations = Vec<(AgentVersion, Option<AgentConfig>)>;
 
 /// The input of a report.
-pub struct Material<'a> {
+pub struct ReportMaterial<'a> {
     pub key: &'a ConversationKey,
     /// All events of the conversation, in order.
-    pub events: &'a [Seen],
-    pub chain: Chain,
+    pub events: &'a [MessageView],
+    pub chain: ChainVerification,
     pub configurations: Configurations,
     pub made_at: DateTime<Utc>,
 }
 
 /// An event, and whether it changed the state.
-pub(super) struct Told<'a> {
-    pub recorded: &'a Recorded,
+pub(super) struct FoldedEvent<'a> {
+    pub recorded: &'a RecordedEvent,
     pub had_effect: bool,
 }
 
 /// Returns the versions of agents' configurations that the turns of a conversation name.
-pub fn versions(events: &[Seen]) -> Vec<AgentVersion> {
+pub fn versions(events: &[MessageView]) -> Vec<AgentVersion> {
     let named = events.iter().filter_map(|seen| match &seen.event.as_ref().ok()?.recorded.event {
         Happened::TurnRequested(e) => e.agent_config.clone(),
         _ => None,
@@ -49,14 +52,14 @@ pub fn versions(events: &[Seen]) -> Vec<AgentVersion> {
     named.filter(|version| seen.insert((version.agent.clone(), version.revision))).collect()
 }
 
-pub fn build(material: Material<'_>) -> Report {
-    let Material { key, events, chain, configurations, made_at } = material;
+pub fn build(material: ReportMaterial<'_>) -> ConversationReport {
+    let ReportMaterial { key, events, chain, configurations, made_at } = material;
     let (state, told) = fold(events);
     let sessions = sessions(&told);
     let names: HashMap<Uuid, String> = sessions.iter().map(|known| (known.session, known.user.clone())).collect();
     let turns = turns::turns(&told, &names);
-    let time = |seen: &Seen| seen.event.as_ref().map_or(seen.raw.stored_at, |stored| stored.recorded.time);
-    Report {
+    let time = |seen: &MessageView| seen.event.as_ref().map_or(seen.raw.stored_at, |stored| stored.recorded.time);
+    ConversationReport {
         conversation: key.conversation,
         region: key.region.clone(),
         organisation: key.org.clone(),
@@ -70,31 +73,34 @@ pub fn build(material: Material<'_>) -> Report {
         totals: totals(&turns),
         chain,
         sessions,
-        configurations: configurations.into_iter().map(|(version, config)| Configuration { version, config }).collect(),
+        configurations: configurations
+            .into_iter()
+            .map(|(version, config)| ReportConfiguration { version, config })
+            .collect(),
         turns,
         events: events.iter().map(line).collect(),
     }
 }
 
 /// Folds the events, and marks those that changed the state.
-fn fold(events: &[Seen]) -> (Conversation, Vec<Told<'_>>) {
+fn fold(events: &[MessageView]) -> (Conversation, Vec<FoldedEvent<'_>>) {
     let (mut state, mut told) = (Conversation::default(), Vec::new());
     for stored in events.iter().filter_map(|seen| seen.event.as_ref().ok()) {
         let mut next = state.clone();
         next.evolve(&stored.recorded);
         state.last_seq = next.last_seq;
         state.last_digest = next.last_digest;
-        told.push(Told { recorded: &stored.recorded, had_effect: state != next });
+        told.push(FoldedEvent { recorded: &stored.recorded, had_effect: state != next });
         state = next;
     }
     (state, told)
 }
 
-fn sessions(told: &[Told]) -> Vec<Session> {
-    let mut sessions: Vec<Session> = Vec::new();
-    for Told { recorded, .. } in told {
+fn sessions(told: &[FoldedEvent]) -> Vec<ReportSession> {
+    let mut sessions: Vec<ReportSession> = Vec::new();
+    for FoldedEvent { recorded, .. } in told {
         match &recorded.event {
-            Happened::SessionOpened(e) => sessions.push(Session {
+            Happened::SessionOpened(e) => sessions.push(ReportSession {
                 session: e.session,
                 seq: recorded.seq,
                 opened_at: recorded.time,
@@ -116,28 +122,28 @@ fn sessions(told: &[Told]) -> Vec<Session> {
     sessions
 }
 
-fn totals(turns: &[Turn]) -> Totals {
-    let count = |wanted: fn(&What) -> bool| {
+fn totals(turns: &[ReportTurn]) -> ReportTotals {
+    let count = |wanted: fn(&ReportStepKind) -> bool| {
         turns.iter().flat_map(|turn| &turn.steps).filter(|step| step.had_effect && wanted(&step.what)).count()
     };
-    let completed = count(|what| matches!(what, What::Completed(_)));
+    let completed = count(|what| matches!(what, ReportStepKind::Completed(_)));
     let usages = turns.iter().filter_map(|turn| turn.usage);
-    Totals {
+    ReportTotals {
         turns: turns.iter().filter(|turn| !turn.is_void).count(),
         completed,
-        failed: count(|what| matches!(what, What::Failed(_))),
-        cancelled: count(|what| matches!(what, What::Cancelled { .. })),
-        model_calls: completed + count(|what| matches!(what, What::ModelReplied(_))),
-        tool_calls: count(|what| matches!(what, What::ToolCalled(_))),
-        asked: count(|what| matches!(what, What::Asked(_))),
+        failed: count(|what| matches!(what, ReportStepKind::Failed(_))),
+        cancelled: count(|what| matches!(what, ReportStepKind::Cancelled { .. })),
+        model_calls: completed + count(|what| matches!(what, ReportStepKind::ModelReplied(_))),
+        tool_calls: count(|what| matches!(what, ReportStepKind::ToolCalled(_))),
+        asked: count(|what| matches!(what, ReportStepKind::Asked(_))),
         usage: usages.reduce(Usage::plus),
     }
 }
 
-fn line(seen: &Seen) -> Event {
+fn line(seen: &MessageView) -> ReportEvent {
     let view = EventView::from(seen);
     let header = |name: &str| seen.raw.headers.get(name).cloned().unwrap_or_default();
-    Event {
+    ReportEvent {
         seq: view.seq,
         time: view.time,
         id: header(stored::CE_ID),

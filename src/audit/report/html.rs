@@ -10,7 +10,7 @@ use maud::{Markup, PreEscaped, Render, html};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::{Configuration, Event, Report, Session, steps};
+use super::{ConversationReport, ReportConfiguration, ReportEvent, ReportSession, steps};
 use crate::{
     agents::AgentConfig,
     domain::{event::Usage, title::is_hidden},
@@ -20,7 +20,7 @@ use crate::{
 const STYLE: &str = include_str!("report.css");
 
 /// The page of a report.
-pub struct Page<'a>(pub &'a Report);
+pub struct ReportPage<'a>(pub &'a ConversationReport);
 
 /// Returns the page's content security policy: its own style, by hash, and nothing else.
 pub fn policy() -> String {
@@ -31,9 +31,9 @@ pub fn policy() -> String {
 /// Escaped text.
 ///
 /// Invisible characters that change how others are shown appear as their code points.
-pub(super) struct Text<'a>(pub &'a str);
+pub(super) struct EscapedText<'a>(pub &'a str);
 
-impl Render for Text<'_> {
+impl Render for EscapedText<'_> {
     fn render_to(&self, page: &mut String) {
         let mut rest = self.0;
         while let Some(at) = rest.find(|c| !matches!(c, '\n' | '\t') && is_hidden(c)) {
@@ -50,29 +50,29 @@ impl Render for Text<'_> {
 /// A text of the conversation, set apart from the page's own words.
 pub(super) fn quote(text: &str) -> Markup {
     html! {
-        @if text.is_empty() { p.soft { "(no text)" } } @else { div.text dir="auto" { (Text(text)) } }
+        @if text.is_empty() { p.soft { "(no text)" } } @else { div.text dir="auto" { (EscapedText(text)) } }
     }
 }
 
 /// JSON, indented; text that is not JSON stays as it is.
 pub(super) fn json(text: &str) -> Markup {
     let indented = serde_json::from_str::<Value>(text).map(|value| format!("{value:#}"));
-    html! { pre { (Text(indented.as_deref().unwrap_or(text))) } }
+    html! { pre { (EscapedText(indented.as_deref().unwrap_or(text))) } }
 }
 
 /// A time, to the millisecond.
-pub(super) struct At(pub DateTime<Utc>);
+pub(super) struct Timestamp(pub DateTime<Utc>);
 
-impl Display for At {
+impl Display for Timestamp {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.to_rfc3339_opts(SecondsFormat::Millis, true))
     }
 }
 
 /// A duration for people.
-pub(super) struct Took(pub i64);
+pub(super) struct Elapsed(pub i64);
 
-impl Display for Took {
+impl Display for Elapsed {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
             ms @ ..1_000 => write!(f, "{ms} ms"),
@@ -83,9 +83,9 @@ impl Display for Took {
     }
 }
 
-pub(super) struct Spent(pub Usage);
+pub(super) struct Spending(pub Usage);
 
-impl Display for Spent {
+impl Display for Spending {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Usage { prompt_tokens, completion_tokens, cost_usd } = self.0;
         write!(f, "{prompt_tokens} tokens in, {completion_tokens} out")?;
@@ -94,9 +94,9 @@ impl Display for Spent {
 }
 
 /// A number and a noun, with a plural `s` where due.
-pub(super) struct Count<'a>(pub usize, pub &'a str);
+pub(super) struct Plural<'a>(pub usize, pub &'a str);
 
-impl Display for Count<'_> {
+impl Display for Plural<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self(count, what) = self;
         write!(f, "{count} {what}{}", if *count == 1 { "" } else { "s" })
@@ -104,9 +104,9 @@ impl Display for Count<'_> {
 }
 
 /// A link to the line of an event.
-pub(super) struct Seq(pub u64);
+pub(super) struct EventLink(pub u64);
 
-impl Render for Seq {
+impl Render for EventLink {
     fn render_to(&self, page: &mut String) {
         let Self(seq) = self;
         html! { a href={ "#e" (seq) } { "event " (seq) } }.render_to(page);
@@ -118,13 +118,13 @@ pub(super) fn fact(name: &str, value: impl Render) -> Markup {
     html! { dt { (name) } dd { (value) } }
 }
 
-impl Display for Page<'_> {
+impl Display for ReportPage<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(&page(self.0).into_string())
     }
 }
 
-fn page(report: &Report) -> Markup {
+fn page(report: &ConversationReport) -> Markup {
     html! {
         (PreEscaped("<!doctype html>\n"))
         html lang="en" {
@@ -138,7 +138,7 @@ fn page(report: &Report) -> Markup {
                 style { (PreEscaped(STYLE)) }
             }
             body {
-                header { h1 { (Text(&report.title)) } p.soft { "Report of a conversation" } }
+                header { h1 { (EscapedText(&report.title)) } p.soft { "Report of a conversation" } }
                 main {
                     (summary(report))
                     (chain(report))
@@ -157,41 +157,41 @@ fn page(report: &Report) -> Markup {
     }
 }
 
-fn summary(report: &Report) -> Markup {
+fn summary(report: &ConversationReport) -> Markup {
     let lasted = (report.last_at - report.begun_at).num_milliseconds();
     let totals = &report.totals;
     let (completed, failed, cancelled) = (totals.completed, totals.failed, totals.cancelled);
     let open = totals.turns.saturating_sub(completed + failed + cancelled);
     let ended = format!("{completed} completed, {failed} failed, {cancelled} cancelled, {open} open");
-    let (calls, tools) = (Count(totals.model_calls, "model call"), Count(totals.tool_calls, "tool call"));
-    let asked = Count(totals.asked, "time");
-    let used = totals.usage.map_or("not reported by the gateway".into(), |usage| Spent(usage).to_string());
+    let (calls, tools) = (Plural(totals.model_calls, "model call"), Plural(totals.tool_calls, "tool call"));
+    let asked = Plural(totals.asked, "time");
+    let used = totals.usage.map_or("not reported by the gateway".into(), |usage| Spending(usage).to_string());
     html! {
         section {
             dl {
                 (fact("Conversation", html! { code { (report.conversation) } }))
-                (fact("Organisation", Text(&report.organisation)))
-                (fact("Region", Text(&report.region)))
-                @if let Some(owner) = &report.owner { (fact("Belongs to", Text(owner))) }
-                @if let Some(agent) = &report.agent_id { (fact("Agent", Text(agent))) }
-                (fact("From, to", html! { (At(report.begun_at)) " to " (At(report.last_at)) " (" (Took(lasted)) ")" }))
+                (fact("Organisation", EscapedText(&report.organisation)))
+                (fact("Region", EscapedText(&report.region)))
+                @if let Some(owner) = &report.owner { (fact("Belongs to", EscapedText(owner))) }
+                @if let Some(agent) = &report.agent_id { (fact("Agent", EscapedText(agent))) }
+                (fact("From, to", html! { (Timestamp(report.begun_at)) " to " (Timestamp(report.last_at)) " (" (Elapsed(lasted)) ")" }))
                 (fact("Turns", html! { (totals.turns) ": " (ended) }))
                 (fact("In them", html! { (calls) ", " (tools) "; people were asked " (asked) }))
                 (fact("Used", used))
-                (fact("Report made", html! { (At(report.made_at)) }))
+                (fact("Report made", html! { (Timestamp(report.made_at)) }))
             }
         }
     }
 }
 
-fn chain(report: &Report) -> Markup {
+fn chain(report: &ConversationReport) -> Markup {
     let chain = &report.chain;
     html! {
         section {
             h2 { "Integrity of the record" }
             @if let (Some(problem), Some(seq)) = (&chain.problem, chain.first_broken) {
                 p.bad {
-                    "The record was changed: at " (Seq(seq)) ", " (Text(problem)) ". "
+                    "The record was changed: at " (EventLink(seq)) ", " (EscapedText(problem)) ". "
                     (chain.broken - 1) " more events do not follow."
                 }
             } @else {
@@ -205,13 +205,13 @@ fn chain(report: &Report) -> Markup {
             }
             p.soft {
                 "Verified when this report was made. A noted digest of an event proves later that no event up to it "
-                "was changed. The last one is " (Seq(chain.last_seq)) ": " code { (chain.last_digest) }
+                "was changed. The last one is " (EventLink(chain.last_seq)) ": " code { (chain.last_digest) }
             }
         }
     }
 }
 
-fn sessions(sessions: &[Session]) -> Markup {
+fn sessions(sessions: &[ReportSession]) -> Markup {
     html! {
         section {
             h2 { "Participants" }
@@ -223,35 +223,35 @@ fn sessions(sessions: &[Session]) -> Markup {
     }
 }
 
-fn session(known: &Session) -> Markup {
-    let Session { session, seq, opened_at, user, user_id, email, agent, agent_id, identified_at } = known;
+fn session(known: &ReportSession) -> Markup {
+    let ReportSession { session, seq, opened_at, user, user_id, email, agent, agent_id, identified_at } = known;
     html! {
         tr {
             td { code { (session) } }
             td {
-                (Text(user)) br; code { (user_id) }
-                @if let Some(email) = email { br; (Text(email)) }
-                @if let Some(at) = identified_at { br; span.flag { "identity proved, " (At(*at)) } }
+                (EscapedText(user)) br; code { (user_id) }
+                @if let Some(email) = email { br; (EscapedText(email)) }
+                @if let Some(at) = identified_at { br; span.flag { "identity proved, " (Timestamp(*at)) } }
             }
-            td { (Text(agent)) br; (Text(agent_id)) }
-            td { (At(*opened_at)) br; (Seq(*seq)) }
+            td { (EscapedText(agent)) br; (EscapedText(agent_id)) }
+            td { (Timestamp(*opened_at)) br; (EventLink(*seq)) }
         }
     }
 }
 
-fn configuration(known: &Configuration) -> Markup {
-    let Configuration { version, config } = known;
+fn configuration(known: &ReportConfiguration) -> Markup {
+    let ReportConfiguration { version, config } = known;
     let revision = version.revision;
     html! {
-        h3 id={ "c" (revision) } { (Text(&version.agent)) ", revision " (revision) }
+        h3 id={ "c" (revision) } { (EscapedText(&version.agent)) ", revision " (revision) }
         @match config {
             None => p { "This configuration was not found." },
             Some(config) => {
                 dl {
-                    (fact("Model", Text(config.model.as_deref().unwrap_or("as the workers are configured"))))
-                    (fact("Tools", Text(&tools(config))))
+                    (fact("Model", EscapedText(config.model.as_deref().unwrap_or("as the workers are configured"))))
+                    (fact("Tools", EscapedText(&tools(config))))
                     @if !config.confirm_tools.is_empty() {
-                        (fact("Asks a person before", Text(&config.confirm_tools.join(", "))))
+                        (fact("Asks a person before", EscapedText(&config.confirm_tools.join(", "))))
                     }
                 }
                 @for (name, text) in [("Persona", &config.persona), ("System prompt", &config.system_prompt)] {
@@ -273,19 +273,19 @@ fn tools(config: &AgentConfig) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-fn events(events: &[Event]) -> Markup {
+fn events(events: &[ReportEvent]) -> Markup {
     html! {
         section {
             h2 { "All events" }
             table {
                 thead { tr { th { "Event" } th { "Written" } th { "Kind" } th { "Id, digest" } } }
                 tbody {
-                    @for Event { seq, time, id, kind, source, words, prev, digest } in events {
+                    @for ReportEvent { seq, time, id, kind, source, words, prev, digest } in events {
                         tr id={ "e" (seq) } {
-                            td { (seq) br; span.soft { "after " (Text(prev)) } }
-                            td { (At(*time)) br; span.soft { "by " (Text(source)) } }
-                            td { code { (Text(kind)) } br; (Text(words)) }
-                            td { code { (Text(id)) } br; code { (digest) } }
+                            td { (seq) br; span.soft { "after " (EscapedText(prev)) } }
+                            td { (Timestamp(*time)) br; span.soft { "by " (EscapedText(source)) } }
+                            td { code { (EscapedText(kind)) } br; (EscapedText(words)) }
+                            td { code { (EscapedText(id)) } br; code { (digest) } }
                         }
                     }
                 }
@@ -311,13 +311,13 @@ mod tests {
             ("\0\u{1b}[31m", "<span class=\"hidden\">U+0000</span><span class=\"hidden\">U+001B</span>[31m"),
             ("שלום 👩\u{200d}💻", "שלום 👩\u{200d}💻"),
         ] {
-            assert_eq!(Text(text).render().into_string(), shown);
+            assert_eq!(EscapedText(text).render().into_string(), shown);
         }
     }
 
     #[test]
     fn durations_are_readable() {
-        let shown = [0, 999, 1_500, 119_949, 180_000, 86_400_000].map(|ms| Took(ms).to_string());
+        let shown = [0, 999, 1_500, 119_949, 180_000, 86_400_000].map(|ms| Elapsed(ms).to_string());
         assert_eq!(shown, ["0 ms", "999 ms", "1.5 s", "119.9 s", "3.0 min", "24.0 h"]);
     }
 }

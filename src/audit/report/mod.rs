@@ -1,6 +1,6 @@
 //! The report of a conversation: requests, steps of the model and the tools, decisions of people, and the state of the chain.
 //!
-//! - [`build`]: from events to a [`Report`]; pure.   - [`html`]: a page of it without scripts.
+//! - [`build`]: from events to a [`ConversationReport`]; pure.   - [`html`]: a page of it without scripts.
 //!
 //! Invariant: the page escapes all texts of a conversation.
 
@@ -15,14 +15,14 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    open::Opener,
-    seen,
-    view::{Chain, follow},
+    event_reader::EventReader,
+    message_view,
+    view::{ChainVerification, follow},
 };
 use crate::{
     agents::{self, AgentConfig},
     domain::event::{
-        AgentVersion, Asker, CallRequested, File, Image, ModelReplied, Skill, ToolReturned, TurnCancelled,
+        AgentVersion, CallRequested, File, Image, ModelReplied, Requester, Skill, ToolReturned, TurnCancelled,
         TurnCompleted, TurnFailed, TurnParked, TurnResumed, Usage,
     },
     log::{ReadError, nats::RawMessage},
@@ -31,26 +31,26 @@ use crate::{
 
 /// Makes the report of a conversation from all of its messages.
 pub async fn make(
-    opener: &Opener,
-    agents: &agents::Store,
+    event_reader: &EventReader,
+    agents: &agents::AgentStore,
     key: &ConversationKey,
     messages: Vec<RawMessage>,
-) -> Result<Report, ReadError> {
+) -> Result<ConversationReport, ReadError> {
     let chain = follow(&messages);
-    let events = seen::see(opener, messages).await?;
+    let events = message_view::view_messages(event_reader, messages).await?;
     let mut configurations = Vec::new();
     for version in build::versions(&events) {
         let config = agents.version(&key.org, &version).await?;
         configurations.push((version, config.map(|config| (*config).clone())));
     }
-    Ok(build::build(build::Material { key, events: &events, chain, configurations, made_at: Utc::now() }))
+    Ok(build::build(build::ReportMaterial { key, events: &events, chain, configurations, made_at: Utc::now() }))
 }
 
 /// The record of a conversation.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "ConversationReport")]
-pub struct Report {
+pub struct ConversationReport {
     pub conversation: Uuid,
     pub region: String,
     pub organisation: String,
@@ -62,18 +62,19 @@ pub struct Report {
     pub begun_at: DateTime<Utc>,
     pub last_at: DateTime<Utc>,
     pub made_at: DateTime<Utc>,
-    pub totals: Totals,
-    pub chain: Chain,
-    pub sessions: Vec<Session>,
+    pub totals: ReportTotals,
+    pub chain: ChainVerification,
+    pub sessions: Vec<ReportSession>,
     /// The versions of agents' configurations that turns name.
-    pub configurations: Vec<Configuration>,
-    pub turns: Vec<Turn>,
-    pub events: Vec<Event>,
+    pub configurations: Vec<ReportConfiguration>,
+    pub turns: Vec<ReportTurn>,
+    pub events: Vec<ReportEvent>,
 }
 
 #[derive(Default, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Totals {
+#[schemars(rename = "Totals")]
+pub struct ReportTotals {
     pub turns: usize,
     pub completed: usize,
     pub failed: usize,
@@ -89,7 +90,7 @@ pub struct Totals {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "ReportedSession")]
-pub struct Session {
+pub struct ReportSession {
     pub session: Uuid,
     pub seq: u64,
     pub opened_at: DateTime<Utc>,
@@ -105,7 +106,7 @@ pub struct Session {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "ReportedConfiguration")]
-pub struct Configuration {
+pub struct ReportConfiguration {
     #[serde(flatten)]
     pub version: AgentVersion,
     /// Absent = the version no longer exists.
@@ -115,7 +116,7 @@ pub struct Configuration {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "ReportedTurn")]
-pub struct Turn {
+pub struct ReportTurn {
     pub turn: Uuid,
     pub request_id: String,
     pub seq: u64,
@@ -124,7 +125,7 @@ pub struct Turn {
     pub user: String,
     pub user_id: Uuid,
     /// The proved identity behind the request, if the connection had one.
-    pub asker: Option<Asker>,
+    pub asker: Option<Requester>,
     pub message: String,
     pub images: Vec<Image>,
     pub files: Vec<File>,
@@ -138,7 +139,7 @@ pub struct Turn {
     /// The request came too late, or while another turn was running, and had no effect.
     pub is_void: bool,
     pub usage: Option<Usage>,
-    pub steps: Vec<Step>,
+    pub steps: Vec<ReportStep>,
     /// The last step of a turn that is over.
     pub outcome: Option<&'static str>,
 }
@@ -147,7 +148,7 @@ pub struct Turn {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "ReportedStep")]
-pub struct Step {
+pub struct ReportStep {
     pub seq: u64,
     pub at: DateTime<Utc>,
     /// False = the turn had moved on, so the event changed nothing.
@@ -155,12 +156,13 @@ pub struct Step {
     /// Time that the model took to answer, the tool to return, a person to decide, or a worker to claim the turn.
     pub took_ms: Option<i64>,
     #[serde(flatten)]
-    pub what: What,
+    pub what: ReportStepKind,
 }
 
 #[derive(Serialize, JsonSchema)]
 #[serde(tag = "step", rename_all = "snake_case", rename_all_fields = "camelCase")]
-pub enum What {
+#[schemars(rename = "What")]
+pub enum ReportStepKind {
     /// A worker took the turn. Its epoch is the step's sequence.
     Claimed {
         worker: Uuid,
@@ -171,7 +173,7 @@ pub enum What {
         epoch: u64,
     },
     ModelReplied(ModelReplied),
-    ToolCalled(ToolCall),
+    ToolCalled(ReportToolCall),
     ToolReturned {
         #[serde(flatten)]
         result: ToolReturned,
@@ -197,7 +199,8 @@ pub enum What {
 /// A call of a tool.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ToolCall {
+#[schemars(rename = "ToolCall")]
+pub struct ReportToolCall {
     pub epoch: u64,
     /// The `Turnstream-Call-Id` that the tool receives, the same at every try.
     pub idempotency_key: String,
@@ -210,7 +213,7 @@ pub struct ToolCall {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "ReportedEvent")]
-pub struct Event {
+pub struct ReportEvent {
     pub seq: u64,
     pub time: DateTime<Utc>,
     pub id: String,

@@ -4,16 +4,16 @@ use maud::{Markup, html};
 use serde_json::{Map, Value};
 
 use super::{
-    Step, ToolCall, Turn, What,
-    html::{At, Count, Seq, Spent, Text, Took, fact, json, quote},
+    ReportStep, ReportStepKind, ReportToolCall, ReportTurn,
+    html::{Elapsed, EscapedText, EventLink, Plural, Spending, Timestamp, fact, json, quote},
 };
 use crate::domain::event::{
-    CallRequested, Citation, Content, Ending, ModelReplied, Prompt, ReplyEnd, Resolution, ToolReturned, TurnCompleted,
-    TurnFailed, TurnResumed,
+    AttachmentContent, CallRequested, Citation, Ending, ModelReplied, Prompt, ReplyEnd, Resolution, ToolReturned,
+    TurnCompleted, TurnFailed, TurnResumed,
 };
 
 /// A turn.
-pub(super) fn turn(number: usize, turn: &Turn) -> Markup {
+pub(super) fn turn(number: usize, turn: &ReportTurn) -> Markup {
     let outcome = if turn.is_void { "not taken" } else { turn.outcome.unwrap_or("open") };
     html! {
         section {
@@ -21,57 +21,57 @@ pub(super) fn turn(number: usize, turn: &Turn) -> Markup {
             dl { (facts(turn)) }
             (quote(&turn.message))
             (attachments(turn))
-            @if let Some(skill) = &turn.skill { p.soft { "Skill " (Text(&skill.name)) } (quote(&skill.body)) }
+            @if let Some(skill) = &turn.skill { p.soft { "Skill " (EscapedText(&skill.name)) } (quote(&skill.body)) }
             ol.steps { @for known in &turn.steps { (step(known)) } }
         }
     }
 }
 
-fn facts(turn: &Turn) -> Markup {
+fn facts(turn: &ReportTurn) -> Markup {
     html! {
-        (fact("Asked", html! { (At(turn.asked_at)) ", " (Seq(turn.seq)) }))
-        (fact("By", html! { (Text(&turn.user)) " " code { (turn.user_id) } }))
+        (fact("Asked", html! { (Timestamp(turn.asked_at)) ", " (EventLink(turn.seq)) }))
+        (fact("By", html! { (EscapedText(&turn.user)) " " code { (turn.user_id) } }))
         @if let Some(asker) = &turn.asker {
             @let admin = if asker.is_admin { ", administrator" } else { "" };
-            (fact("Proved to be", html! { (Text(&asker.user)) (admin) " " (Text(&asker.groups.join(", "))) }))
+            (fact("Proved to be", html! { (EscapedText(&asker.user)) (admin) " " (EscapedText(&asker.groups.join(", "))) }))
         }
         (fact("Session", html! { code { (turn.session) } }))
-        (fact("Turn, request", html! { code { (turn.turn) } " " (Text(&turn.request_id)) }))
-        (fact("Model asked for", Text(turn.model_asked.as_deref().unwrap_or("the agent's"))))
-        (fact("Model that answered", Text(&turn.models.join(", "))))
+        (fact("Turn, request", html! { code { (turn.turn) } " " (EscapedText(&turn.request_id)) }))
+        (fact("Model asked for", EscapedText(turn.model_asked.as_deref().unwrap_or("the agent's"))))
+        (fact("Model that answered", EscapedText(&turn.models.join(", "))))
         @match &turn.agent_config {
             Some(version) => (fact("Configuration", html! {
-                a href={ "#c" (version.revision) } { (Text(&version.agent)) ", revision " (version.revision) }
+                a href={ "#c" (version.revision) } { (EscapedText(&version.agent)) ", revision " (version.revision) }
             })),
             None => (fact("Configuration", "the workers' own")),
         }
-        (fact("Pool", Text(&turn.pool)))
-        @if let Some(usage) = turn.usage { (fact("Used", html! { (Spent(usage)) })) }
+        (fact("Pool", EscapedText(&turn.pool)))
+        @if let Some(usage) = turn.usage { (fact("Used", html! { (Spending(usage)) })) }
     }
 }
 
-fn attachments(turn: &Turn) -> Markup {
+fn attachments(turn: &ReportTurn) -> Markup {
     let images = turn.images.iter().map(|image| ("Image", "", &image.content));
     let files = turn.files.iter().map(|file| ("File", file.name.as_str(), &file.content));
     html! {
         @for (what, name, content) in images.chain(files) {
             @match content {
-                Content::Url(url) => p { (what) " " (Text(name)) " " code { (Text(url)) } },
-                Content::Object(object) => p {
-                    (what) " " (Text(name)) ": " (Text(&object.media_type)) ", " (object.size) " bytes, "
-                    code { (Text(&object.digest)) }
+                AttachmentContent::Url(url) => p { (what) " " (EscapedText(name)) " " code { (EscapedText(url)) } },
+                AttachmentContent::Object(object) => p {
+                    (what) " " (EscapedText(name)) ": " (EscapedText(&object.media_type)) ", " (object.size) " bytes, "
+                    code { (EscapedText(&object.digest)) }
                 },
             }
         }
     }
 }
 
-fn step(known: &Step) -> Markup {
+fn step(known: &ReportStep) -> Markup {
     html! {
         li.void[!known.had_effect] {
             p.soft {
-                (At(known.at)) ", " (Seq(known.seq))
-                @if let Some(ms) = known.took_ms { ", after " (Took(ms)) }
+                (Timestamp(known.at)) ", " (EventLink(known.seq))
+                @if let Some(ms) = known.took_ms { ", after " (Elapsed(ms)) }
                 @if !known.had_effect { " " span.flag.warn { "changed nothing: the turn had moved on" } }
             }
             (what(known))
@@ -79,26 +79,26 @@ fn step(known: &Step) -> Markup {
     }
 }
 
-fn what(known: &Step) -> Markup {
+fn what(known: &ReportStep) -> Markup {
     match &known.what {
-        What::Claimed { worker, is_takeover } => {
+        ReportStepKind::Claimed { worker, is_takeover } => {
             let how = if *is_takeover { "takes the turn over from another one" } else { "takes the turn" };
             html! { p { "Worker " code { (worker) } " " (how) ". Epoch " (known.seq) "." } }
         }
-        What::Released { epoch } => html! { p { "The worker lets go of the turn. Epoch " (epoch) "." } },
-        What::ModelReplied(replied) => model_replied(replied),
-        What::ToolCalled(call) => tool_called(call),
-        What::ToolReturned { result, retries } => tool_returned(result, *retries),
-        What::Asked(parked) => html! {
+        ReportStepKind::Released { epoch } => html! { p { "The worker lets go of the turn. Epoch " (epoch) "." } },
+        ReportStepKind::ModelReplied(replied) => model_replied(replied),
+        ReportStepKind::ToolCalled(call) => tool_called(call),
+        ReportStepKind::ToolReturned { result, retries } => tool_returned(result, *retries),
+        ReportStepKind::Asked(parked) => html! {
             (asked(&parked.prompt))
-            p { "Until " (At(parked.deadline)) " " span.soft { (parked.park) } "." }
+            p { "Until " (Timestamp(parked.deadline)) " " span.soft { (parked.park) } "." }
         },
-        What::Decided { resolution, by_name } => decided(resolution, by_name.as_deref()),
-        What::Completed(completed) => completion(completed),
-        What::Failed(failed) => failure(failed),
-        What::Cancelled { cancelled, by_name } => html! {
+        ReportStepKind::Decided { resolution, by_name } => decided(resolution, by_name.as_deref()),
+        ReportStepKind::Completed(completed) => completion(completed),
+        ReportStepKind::Failed(failed) => failure(failed),
+        ReportStepKind::Cancelled { cancelled, by_name } => html! {
             p {
-                b { (Text(by_name.as_deref().unwrap_or("an unnamed user"))) " cancels the turn" }
+                b { (EscapedText(by_name.as_deref().unwrap_or("an unnamed user"))) " cancels the turn" }
                 " in session " code { (cancelled.by) } "."
             }
         },
@@ -116,16 +116,16 @@ fn failure(failed: &TurnFailed) -> Markup {
 fn model_replied(replied: &ModelReplied) -> Markup {
     html! {
         p {
-            b { (Text(replied.model.as_deref().unwrap_or("The model"))) }
-            " asks for " (Count(replied.calls.len(), "tool call")) ". Epoch " (replied.epoch) "."
+            b { (EscapedText(replied.model.as_deref().unwrap_or("The model"))) }
+            " asks for " (Plural(replied.calls.len(), "tool call")) ". Epoch " (replied.epoch) "."
         }
         (told(replied.preamble.as_deref()))
         @if !replied.text.is_empty() { (quote(&replied.text)) }
         @for call in &replied.calls { (requested(call)) }
         dl {
             (ended(replied.ended.as_ref()))
-            @if let Some(usage) = replied.usage { (fact("Used", html! { (Spent(usage)) })) }
-            @if let Some(id) = &replied.response_id { (fact("Response", html! { code { (Text(id)) } })) }
+            @if let Some(usage) = replied.usage { (fact("Used", html! { (Spending(usage)) })) }
+            @if let Some(id) = &replied.response_id { (fact("Response", html! { code { (EscapedText(id)) } })) }
         }
         (citations("Documents before the model", &replied.grounding))
     }
@@ -140,14 +140,14 @@ fn ended(ended: Option<&ReplyEnd>) -> Markup {
     let Some(ReplyEnd { ending, finish_reason }) = ended else { return html! {} };
     let class = (*ending != Ending::Whole).then_some("flag warn");
     let reason = finish_reason.as_deref().unwrap_or("no finish reason");
-    fact("The reply ended", html! { span class=[class] { (ending.words()) } " (" (Text(reason)) ")" })
+    fact("The reply ended", html! { span class=[class] { (ending.words()) } " (" (EscapedText(reason)) ")" })
 }
 
 /// A call that the model asks for.
 fn requested(call: &CallRequested) -> Markup {
     html! {
         p {
-            b { (Text(&call.name)) } " " code { (Text(&call.id)) } " "
+            b { (EscapedText(&call.name)) } " " code { (EscapedText(&call.id)) } " "
             span.flag { @if call.confirm { "asks a person" } @else { "needs no approval" } } " "
             span.flag { @if call.idempotent { "may be called again" } @else { "is called once" } }
         }
@@ -155,27 +155,27 @@ fn requested(call: &CallRequested) -> Markup {
     }
 }
 
-fn tool_called(call: &ToolCall) -> Markup {
+fn tool_called(call: &ReportToolCall) -> Markup {
     html! {
-        p { b { (Text(&call.name)) " is called" } ". Epoch " (call.epoch) "." }
-        p { "Idempotency key " code { (Text(&call.idempotency_key)) } "." }
+        p { b { (EscapedText(&call.name)) " is called" } ". Epoch " (call.epoch) "." }
+        p { "Idempotency key " code { (EscapedText(&call.idempotency_key)) } "." }
     }
 }
 
 fn tool_returned(returned: &ToolReturned, retries: usize) -> Markup {
     let verb = if returned.is_error { "fails" } else { "returns" };
     html! {
-        p { b { (Text(&returned.name)) " " (verb) } ". Epoch " (returned.epoch) "." }
+        p { b { (EscapedText(&returned.name)) " " (verb) } ". Epoch " (returned.epoch) "." }
         @if retries > 0 {
             p {
-                "A worker that took the turn over called it again, with the same key: " (Count(retries, "time")) "."
+                "A worker that took the turn over called it again, with the same key: " (Plural(retries, "time")) "."
             }
         }
         (json(&returned.result))
         (values(returned.values.as_ref()))
         @if let Some(otp) = &returned.otp {
             @let sent = otp.sent.as_ref().map_or("none was sent", |sent| sent.masked_destination.as_str());
-            p { "The visitor is asked for a one-time password: " (Text(sent)) "." }
+            p { "The visitor is asked for a one-time password: " (EscapedText(sent)) "." }
         }
         (citations("Documents in the result", &returned.grounding))
     }
@@ -184,19 +184,19 @@ fn tool_returned(returned: &ToolReturned, retries: usize) -> Markup {
 fn asked(prompt: &Prompt) -> Markup {
     match prompt {
         Prompt::Approval { call, tool, arguments, description } => html! {
-            p { b { "A person is asked" } " to approve " (Text(tool)) " " code { (Text(call)) } "." }
+            p { b { "A person is asked" } " to approve " (EscapedText(tool)) " " code { (EscapedText(call)) } "." }
             (quote(description))
             (json(arguments))
         },
         Prompt::Interaction { call, tool, form, reason, .. } | Prompt::Elicitation { call, tool, form, reason } => {
             html! {
-                p { b { "A form is shown" } " (" (form.kind()) ") for " (Text(tool)) " " code { (Text(call)) } "." }
+                p { b { "A form is shown" } " (" (form.kind()) ") for " (EscapedText(tool)) " " code { (EscapedText(call)) } "." }
                 (quote(reason))
                 (json(&form.spec().to_string()))
             }
         }
         Prompt::Task { call, tool } => html! {
-            p { b { "The turn waits" } " for a task of " (Text(tool)) " " code { (Text(call)) } "." }
+            p { b { "The turn waits" } " for a task of " (EscapedText(tool)) " " code { (EscapedText(call)) } "." }
         },
     }
 }
@@ -212,7 +212,7 @@ fn decided(resumed: &TurnResumed, by_name: Option<&str>) -> Markup {
         p {
             b { (what) }
             @if let Some(session) = resumed.by {
-                " by " (Text(by_name.unwrap_or("an unnamed user"))) ", in session " code { (session) }
+                " by " (EscapedText(by_name.unwrap_or("an unnamed user"))) ", in session " code { (session) }
             }
             "."
         }
@@ -228,7 +228,7 @@ fn values(values: Option<&Map<String, Value>>) -> Markup {
 fn completion(completed: &TurnCompleted) -> Markup {
     html! {
         p {
-            b { (Text(completed.model.as_deref().unwrap_or("The model"))) " answers" }
+            b { (EscapedText(completed.model.as_deref().unwrap_or("The model"))) " answers" }
             ". Epoch " (completed.epoch) "."
         }
         (told(completed.preamble.as_deref()))
@@ -236,14 +236,14 @@ fn completion(completed: &TurnCompleted) -> Markup {
         dl {
             (fact("Message", html! { code { (completed.message_id) } }))
             (ended(completed.ended.as_ref()))
-            @if let Some(usage) = completed.usage { (fact("Used in the turn", html! { (Spent(usage)) })) }
-            @if let Some(id) = &completed.response_id { (fact("Response", html! { code { (Text(id)) } })) }
+            @if let Some(usage) = completed.usage { (fact("Used in the turn", html! { (Spending(usage)) })) }
+            @if let Some(id) = &completed.response_id { (fact("Response", html! { code { (EscapedText(id)) } })) }
             @if completed.needs_escalation {
-                (fact("Asks for a person", Text(completed.escalation_reason.as_deref().unwrap_or("yes"))))
+                (fact("Asks for a person", EscapedText(completed.escalation_reason.as_deref().unwrap_or("yes"))))
             }
             @if let Some(judged) = &completed.workflow {
                 @let done = if judged.done { "done" } else { "not done" };
-                (fact("Step of the workflow", html! { (Text(&judged.step)) ": " (done) ". " (Text(&judged.reason)) }))
+                (fact("Step of the workflow", html! { (EscapedText(&judged.step)) ": " (done) ". " (EscapedText(&judged.reason)) }))
             }
         }
         (citations("Sources", &completed.citations))
@@ -260,8 +260,8 @@ fn citations(title: &str, citations: &[Citation]) -> Markup {
             tbody {
                 @for Citation { id, title, url, snippet, score } in citations {
                     tr {
-                        td { (Text(title)) br; code { (Text(id)) } " " (Text(url.as_deref().unwrap_or_default())) }
-                        td { (Text(snippet)) }
+                        td { (EscapedText(title)) br; code { (EscapedText(id)) } " " (EscapedText(url.as_deref().unwrap_or_default())) }
+                        td { (EscapedText(snippet)) }
                         td.score { (format_args!("{score:.3}")) }
                     }
                 }

@@ -5,21 +5,21 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{Step, ToolCall, Turn, What, build::Told};
+use super::{ReportStep, ReportStepKind, ReportToolCall, ReportTurn, build::FoldedEvent};
 use crate::domain::{
-    Event, Recorded,
+    Event, RecordedEvent,
     event::{CallRequested, TurnRequested, Usage},
 };
 
 /// Returns the turns in the order of their requests.
 ///
 /// Events of a turn without a request are left out.
-pub(super) fn turns(told: &[Told], names: &HashMap<Uuid, String>) -> Vec<Turn> {
-    let mut telling: Vec<Telling> = Vec::new();
+pub(super) fn turns(told: &[FoldedEvent], names: &HashMap<Uuid, String>) -> Vec<ReportTurn> {
+    let mut telling: Vec<TurnNarrator> = Vec::new();
     for told in told {
         let Some(turn) = told.recorded.event.turn() else { continue };
         match &told.recorded.event {
-            Event::TurnRequested(e) => telling.push(Telling::of(e, told, names)),
+            Event::TurnRequested(e) => telling.push(TurnNarrator::of(e, told, names)),
             _ => {
                 // A request without effect may have been repeated under the same turn id.
                 let ours = telling.iter_mut().rfind(|known| known.turn.turn == turn);
@@ -33,8 +33,8 @@ pub(super) fn turns(told: &[Told], names: &HashMap<Uuid, String>) -> Vec<Turn> {
 }
 
 /// A turn as far as its events were taken.
-struct Telling<'a> {
-    turn: Turn,
+struct TurnNarrator<'a> {
+    turn: ReportTurn,
     names: &'a HashMap<Uuid, String>,
     /// Calls that the model requested.
     calls: Vec<CallRequested>,
@@ -47,10 +47,10 @@ struct Telling<'a> {
     asked_at: HashMap<Uuid, DateTime<Utc>>,
 }
 
-impl<'a> Telling<'a> {
-    fn of(e: &TurnRequested, told: &Told, names: &'a HashMap<Uuid, String>) -> Self {
-        let Told { recorded, had_effect } = told;
-        let turn = Turn {
+impl<'a> TurnNarrator<'a> {
+    fn of(e: &TurnRequested, told: &FoldedEvent, names: &'a HashMap<Uuid, String>) -> Self {
+        let FoldedEvent { recorded, had_effect } = told;
+        let turn = ReportTurn {
             turn: e.turn,
             request_id: e.request_id.clone(),
             seq: recorded.seq,
@@ -84,19 +84,25 @@ impl<'a> Telling<'a> {
         }
     }
 
-    fn take(&mut self, told: &Told) {
-        let Told { recorded, had_effect } = told;
+    fn take(&mut self, told: &FoldedEvent) {
+        let FoldedEvent { recorded, had_effect } = told;
         let took = self.took(recorded);
         let Some(what) = self.what(recorded) else { return };
         if *had_effect {
             self.learn(recorded);
         }
         let took_ms = took.map(|since| (recorded.time - since).num_milliseconds().max(0));
-        self.turn.steps.push(Step { seq: recorded.seq, at: recorded.time, had_effect: *had_effect, took_ms, what });
+        self.turn.steps.push(ReportStep {
+            seq: recorded.seq,
+            at: recorded.time,
+            had_effect: *had_effect,
+            took_ms,
+            what,
+        });
     }
 
     /// Returns the time since which the event had been awaited.
-    fn took(&self, recorded: &Recorded) -> Option<DateTime<Utc>> {
+    fn took(&self, recorded: &RecordedEvent) -> Option<DateTime<Utc>> {
         match &recorded.event {
             Event::TurnToolReturned(e) => self.called_at.get(&e.call).copied(),
             Event::TurnResumed(e) => self.asked_at.get(&e.park).copied(),
@@ -105,27 +111,29 @@ impl<'a> Telling<'a> {
         }
     }
 
-    fn what(&self, recorded: &Recorded) -> Option<What> {
+    fn what(&self, recorded: &RecordedEvent) -> Option<ReportStepKind> {
         let name = |session: &Uuid| self.names.get(session).cloned();
         Some(match &recorded.event {
-            Event::TurnStarted(e) => What::Claimed { worker: e.worker, is_takeover: self.is_held },
-            Event::TurnReleased(e) => What::Released { epoch: e.epoch },
-            Event::TurnModelReplied(e) => What::ModelReplied(e.clone()),
-            Event::TurnToolCalled(e) => What::ToolCalled(ToolCall {
+            Event::TurnStarted(e) => ReportStepKind::Claimed { worker: e.worker, is_takeover: self.is_held },
+            Event::TurnReleased(e) => ReportStepKind::Released { epoch: e.epoch },
+            Event::TurnModelReplied(e) => ReportStepKind::ModelReplied(e.clone()),
+            Event::TurnToolCalled(e) => ReportStepKind::ToolCalled(ReportToolCall {
                 epoch: e.epoch,
                 idempotency_key: format!("{}-{}", e.turn.simple(), e.call),
                 name: e.name.clone(),
                 request: self.calls.iter().rfind(|call| call.id == e.call).cloned(),
             }),
-            Event::TurnToolReturned(e) => What::ToolReturned {
+            Event::TurnToolReturned(e) => ReportStepKind::ToolReturned {
                 result: e.clone(),
                 retries: self.retries.get(&e.call).copied().unwrap_or_default(),
             },
-            Event::TurnParked(e) => What::Asked(e.clone()),
-            Event::TurnResumed(e) => What::Decided { resolution: e.clone(), by_name: e.by.as_ref().and_then(name) },
-            Event::TurnCompleted(e) => What::Completed(Box::new(e.clone())),
-            Event::TurnFailed(e) => What::Failed(e.clone()),
-            Event::TurnCancelled(e) => What::Cancelled { cancelled: e.clone(), by_name: name(&e.by) },
+            Event::TurnParked(e) => ReportStepKind::Asked(e.clone()),
+            Event::TurnResumed(e) => {
+                ReportStepKind::Decided { resolution: e.clone(), by_name: e.by.as_ref().and_then(name) }
+            }
+            Event::TurnCompleted(e) => ReportStepKind::Completed(Box::new(e.clone())),
+            Event::TurnFailed(e) => ReportStepKind::Failed(e.clone()),
+            Event::TurnCancelled(e) => ReportStepKind::Cancelled { cancelled: e.clone(), by_name: name(&e.by) },
             Event::SessionOpened(_)
             | Event::SessionIdentified(_)
             | Event::ConversationRenamed(_)
@@ -136,7 +144,7 @@ impl<'a> Telling<'a> {
     }
 
     /// Updates the state by an event that had an effect.
-    fn learn(&mut self, recorded: &Recorded) {
+    fn learn(&mut self, recorded: &RecordedEvent) {
         self.since = recorded.time;
         match &recorded.event {
             Event::TurnStarted(_) => {

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::{
-    audit::checkpoint::{Checkpoint, Noted},
+    audit::checkpoint::{Checkpoint, CheckpointRef},
     domain::Digest,
 };
 
@@ -15,7 +15,7 @@ const UNREADABLE_NAMED: usize = 100;
 /// The findings of a verification.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Report {
+pub struct VerificationReport {
     pub events: u64,
     pub conversations: u64,
     /// Events from before there were digests; only their order is checked.
@@ -24,23 +24,24 @@ pub struct Report {
     pub begins: u64,
     pub checkpoints: u64,
     /// The last checkpoint that the events were checked against.
-    pub last_checkpoint: Option<LastSeal>,
+    pub last_checkpoint: Option<LastCheckpoint>,
     /// Events that no checkpoint covers yet.
-    pub unsealed: u64,
+    #[serde(rename = "unsealed")]
+    pub unsigned: u64,
     /// Remarks that are not faults.
     pub notes: Vec<String>,
     /// Events that follow from those before them but can't be read: they change nothing.
     pub unreadable: u64,
     /// The first of the unreadable events.
-    pub unreadable_events: Vec<Break>,
+    pub unreadable_events: Vec<ChainBreak>,
     pub broken: u64,
     /// The first event that breaks its chain, or the first conversation that differs from a checkpoint.
-    pub first: Option<Break>,
+    pub first: Option<ChainBreak>,
 }
 
 /// A checkpoint by its number and digest.
 #[derive(Clone, Debug, Serialize)]
-pub struct LastSeal {
+pub struct LastCheckpoint {
     pub number: u64,
     pub digest: Digest,
     pub covers: u64,
@@ -50,21 +51,21 @@ pub struct LastSeal {
 /// An event that does not follow from the one before it, or any other fault.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Break {
+pub struct ChainBreak {
     pub seq: u64,
     pub subject: String,
     pub problem: String,
 }
 
-impl Report {
+impl VerificationReport {
     /// Adds a fault of an event.
-    pub fn found(&mut self, found: Break) {
+    pub fn found(&mut self, found: ChainBreak) {
         self.broken += 1;
         self.first.get_or_insert(found);
     }
 
     /// Adds an unreadable event.
-    pub fn cannot_read(&mut self, event: Break) {
+    pub fn cannot_read(&mut self, event: ChainBreak) {
         self.unreadable += 1;
         if self.unreadable_events.len() < UNREADABLE_NAMED {
             self.unreadable_events.push(event);
@@ -73,26 +74,26 @@ impl Report {
 
     /// Adds a fault of the log as a whole.
     pub fn wrong(&mut self, problem: impl Into<String>) {
-        self.found(Break { seq: 0, subject: String::new(), problem: problem.into() });
+        self.found(ChainBreak { seq: 0, subject: String::new(), problem: problem.into() });
     }
 
     /// Records that the events so far were checked against a checkpoint.
-    pub fn sealed_by(&mut self, checkpoint: &Checkpoint) {
+    pub fn signed_by(&mut self, checkpoint: &Checkpoint) {
         let Checkpoint { number, covers, time, .. } = checkpoint.clone();
         self.checkpoints += 1;
-        self.last_checkpoint = Some(LastSeal { number, digest: checkpoint.digest(), covers, time });
-        self.unsealed = 0;
+        self.last_checkpoint = Some(LastCheckpoint { number, digest: checkpoint.digest(), covers, time });
+        self.unsigned = 0;
     }
 
     /// Compares a checkpoint with the one that the auditor noted under its number.
-    pub fn compare(&mut self, checkpoint: &Checkpoint, noted: Option<&Noted>) {
+    pub fn compare(&mut self, checkpoint: &Checkpoint, noted: Option<&CheckpointRef>) {
         if noted.is_some_and(|noted| noted.number == checkpoint.number && noted.digest != checkpoint.digest()) {
             self.wrong(format!("checkpoint {} differs from the noted one", checkpoint.number));
         }
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for VerificationReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} events of {} conversations", self.events, self.conversations)?;
         if self.without_digest > 0 {
@@ -103,7 +104,7 @@ impl fmt::Display for Report {
         }
         match &self.last_checkpoint {
             None => writeln!(f, "no checkpoint")?,
-            Some(LastSeal { number, digest, covers, time }) => {
+            Some(LastCheckpoint { number, digest, covers, time }) => {
                 writeln!(
                     f,
                     "{} checkpoints, the last of {time} up to event {covers}: {number}:{digest}",
@@ -111,10 +112,10 @@ impl fmt::Display for Report {
                 )?;
             }
         }
-        if self.unsealed > 0 {
-            writeln!(f, "{} events are not covered by a checkpoint", self.unsealed)?;
+        if self.unsigned > 0 {
+            writeln!(f, "{} events are not covered by a checkpoint", self.unsigned)?;
         }
-        for Break { seq, subject, problem } in &self.unreadable_events {
+        for ChainBreak { seq, subject, problem } in &self.unreadable_events {
             writeln!(f, "event {seq} on {subject} can't be decoded and has no effect: {problem}")?;
         }
         if self.unreadable > self.unreadable_events.len() as u64 {
@@ -126,8 +127,8 @@ impl fmt::Display for Report {
         match &self.first {
             None if self.checkpoints == 0 => write!(f, "every event follows from the previous one"),
             None => write!(f, "every event follows from the previous one, and the checkpoints cover them"),
-            Some(Break { seq: 0, problem, .. }) => write!(f, "{} faults; the first: {problem}", self.broken),
-            Some(Break { seq, subject, problem }) => {
+            Some(ChainBreak { seq: 0, problem, .. }) => write!(f, "{} faults; the first: {problem}", self.broken),
+            Some(ChainBreak { seq, subject, problem }) => {
                 write!(f, "{} faults; the first is at event {seq} on {subject}: {problem}", self.broken)
             }
         }

@@ -9,14 +9,14 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     audit::{
-        checkpoint::{Chain, Changes},
+        checkpoint::{CheckpointChain, HeadChanges},
         keys::SigningKey,
     },
     domain::{
         Event,
         event::{TurnReleased, TurnStarted},
     },
-    wire::stored::Envelope,
+    wire::stored::EventEnvelope,
 };
 
 fn log(conversations: u128, events: u64) -> Vec<RawMessage> {
@@ -37,7 +37,7 @@ fn log_since(old: u64, conversations: u128, events: u64) -> Vec<RawMessage> {
         let time = Utc.timestamp_opt(seq as i64, 0).unwrap();
         let (id, source) = (format!("id-{seq}"), "/test".to_string());
         let prev_digest = Some(digest).filter(|_| seq > old);
-        let envelope = Envelope { id, source, time, conversation: key.conversation, prev, prev_digest };
+        let envelope = EventEnvelope { id, source, time, conversation: key.conversation, prev, prev_digest };
         let (headers, payload) = stored::encode(&envelope, &event(seq));
         let subject = key.event(event(seq).kind());
         tails.insert(n, (seq, envelope.digest(&subject, &event(seq))));
@@ -48,7 +48,7 @@ fn log_since(old: u64, conversations: u128, events: u64) -> Vec<RawMessage> {
 }
 
 fn broken(log: &[RawMessage]) -> Option<u64> {
-    let mut verifier = Verifier::default();
+    let mut verifier = LogVerifier::default();
     log.iter().for_each(|message| verifier.take(message));
     assert_eq!(verifier.report.first.is_some(), verifier.report.broken > 0);
     verifier.report.first.map(|first| first.seq)
@@ -106,83 +106,83 @@ proptest! {
 }
 
 /// Returns the checkpoints that a signer makes of a log, one for each number of covered events.
-fn sealed(log: &[RawMessage], covered: &[usize]) -> Vec<Sealed> {
+fn signed(log: &[RawMessage], covered: &[usize]) -> Vec<SignedCheckpoint> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("key");
     SigningKey::generate(&path, &folder.path().join("key.pub")).unwrap();
     let key = SigningKey::read(&path).unwrap();
-    let (mut writing, mut reading) = (Chain::default(), Chain::signed_by(vec![key.public()]));
-    let mut sealed = Vec::new();
-    let mut heads: BTreeMap<Uuid, Head> = BTreeMap::new();
+    let (mut writing, mut reading) = (CheckpointChain::default(), CheckpointChain::signed_by(vec![key.public()]));
+    let mut signed = Vec::new();
+    let mut heads: BTreeMap<Uuid, ConversationHead> = BTreeMap::new();
     let mut from = 0;
     for covers in covered {
         let changed = log[from..*covers].iter().map(|message| {
-            let link = Link::of_message(message);
+            let link = ChainLink::of_message(message);
             let conversation = link.key.unwrap().conversation;
             let events = heads.get(&conversation).map_or(0, |head| head.events) + 1;
-            let head = Head { conversation, seq: link.seq, digest: link.digest, events };
+            let head = ConversationHead { conversation, seq: link.seq, digest: link.digest, events };
             heads.insert(conversation, head);
             (conversation, head)
         });
-        let changed: BTreeMap<Uuid, Head> = changed.collect();
+        let changed: BTreeMap<Uuid, ConversationHead> = changed.collect();
         let (covers, time) = (log[covers - 1].seq, Utc::now());
-        let changes = Changes { region: "r", covers, time, heads: changed.into_values().collect() };
+        let changes = HeadChanges { region: "r", covers, time, heads: changed.into_values().collect() };
         for message in writing.next(changes, &key) {
             writing.take(&message).unwrap();
-            sealed.extend(reading.take(&message).unwrap());
+            signed.extend(reading.take(&message).unwrap());
         }
         from = covers as usize;
     }
-    sealed
+    signed
 }
 
-fn held(log: &[RawMessage], sealed: &[Sealed], begins: Option<u64>) -> Report {
-    let mut verifier = Verifier::new(begins, None);
-    let mut sealed = sealed.iter().peekable();
+fn held(log: &[RawMessage], signed: &[SignedCheckpoint], begins: Option<u64>) -> VerificationReport {
+    let mut verifier = LogVerifier::new(begins, None);
+    let mut signed = signed.iter().peekable();
     for message in log {
-        while let Some(sealed) = sealed.next_if(|sealed| Verifier::is_before(sealed, message.seq)) {
-            verifier.hold_to(sealed);
+        while let Some(signed) = signed.next_if(|signed| LogVerifier::is_before(signed, message.seq)) {
+            verifier.hold_to(signed);
         }
         verifier.take(message);
     }
-    sealed.for_each(|sealed| verifier.hold_to(sealed));
+    signed.for_each(|signed| verifier.hold_to(signed));
     verifier.report
 }
 
 #[test]
 fn a_truncated_log_differs_from_its_checkpoints() {
     let log = log(7, 60);
-    let sealed = sealed(&log, &[10, 30, 60]);
-    let report = held(&log, &sealed, None);
-    assert_eq!((report.broken, report.checkpoints, report.unsealed), (0, 3, 0), "{report}");
+    let signed = signed(&log, &[10, 30, 60]);
+    let report = held(&log, &signed, None);
+    assert_eq!((report.broken, report.checkpoints, report.unsigned), (0, 3, 0), "{report}");
     for end in 0..60 {
-        let report = held(&log[..end], &sealed, None);
+        let report = held(&log[..end], &signed, None);
         assert!(report.broken > 0, "{end}");
         assert!(report.first.is_some_and(|first| first.seq > end as u64), "{end}");
     }
-    assert_eq!(held(&log, &sealed[..2], None).unsealed, 30);
+    assert_eq!(held(&log, &signed[..2], None).unsigned, 30);
 }
 
 #[test]
 fn events_deleted_by_retention_are_no_fault_when_declared() {
     let log = log(7, 60);
-    let sealed = sealed(&log, &[10, 20, 40, 60]);
+    let signed = signed(&log, &[10, 20, 40, 60]);
     for begins in 2..60 {
         let kept = &log[begins - 1..];
-        let report = held(kept, &sealed, Some(begins as u64));
+        let report = held(kept, &signed, Some(begins as u64));
         assert_eq!(report.broken, 0, "{begins}: {report}");
-        let unsaid = held(kept, &sealed, None);
+        let unsaid = held(kept, &signed, None);
         assert!(unsaid.broken > 0, "{begins}");
         // One event more is missing than was declared, or the first remaining one was changed.
-        assert!(held(&kept[1..], &sealed, Some(begins as u64)).broken > 0, "{begins}");
+        assert!(held(&kept[1..], &signed, Some(begins as u64)).broken > 0, "{begins}");
         let mut edited = kept.to_vec();
         edit(&mut edited[0]);
-        assert!(held(&edited, &sealed, Some(begins as u64)).broken > 0, "{begins}");
+        assert!(held(&edited, &signed, Some(begins as u64)).broken > 0, "{begins}");
     }
     // An event that was a head is known by its checkpoint.
     let mut other = log[20..].to_vec();
     let zeros = Digest::default().to_string();
     other[0].headers.insert(stored::CE_PREVDIGEST.into(), zeros);
-    let report = held(&other[..1], &sealed[..2], Some(21));
+    let report = held(&other[..1], &signed[..2], Some(21));
     assert!(report.first.is_some_and(|first| first.problem.contains("was changed")));
 }

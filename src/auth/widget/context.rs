@@ -11,14 +11,14 @@ use crate::limits;
 
 /// The host's proof of its user's identity.
 #[derive(Debug, PartialEq)]
-pub struct Proof {
+pub struct HostProof {
     pub user: String,
     /// The id of the signature, in every spelling of it: marks the signature as used.
     pub id: String,
 }
 
 /// Verifies a context. All faults get the same answer.
-pub fn verify(context: &Value, key: Option<&str>, now: i64) -> Option<Proof> {
+pub fn verify(context: &Value, key: Option<&str>, now: i64) -> Option<HostProof> {
     let user = context.get("userId")?.as_str().filter(|user| !user.trim().is_empty())?;
     let signature = bytes(context.get("signature")?.as_str()?)?;
     let timestamp = context.get("timestamp")?.as_i64()?;
@@ -32,7 +32,7 @@ pub fn verify(context: &Value, key: Option<&str>, now: i64) -> Option<Proof> {
     // Constant-time comparison.
     mac.verify_slice(&signature).ok()?;
     let id = HEXLOWER.encode(&Sha256::digest(&signature));
-    Some(Proof { user: user.to_string(), id })
+    Some(HostProof { user: user.to_string(), id })
 }
 
 /// Decodes 32 bytes of hexadecimal text.

@@ -13,9 +13,9 @@ mod source;
 
 use serde_json::Value;
 
-pub use context::Proof;
+pub use context::HostProof;
 pub use policy::WidgetPolicy;
-pub use source::{Service, Source, SourceError};
+pub use source::{PolicyService, PolicySource, PolicySourceError};
 
 /// The reason why a session is not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,29 +30,29 @@ pub enum WidgetRefusal {
 
 /// The organisation and the proof that a session is opened with.
 #[derive(Debug, Default, PartialEq)]
-pub struct Admitted {
+pub struct WidgetAdmission {
     /// The organisation that the session belongs to, before any other claim to it.
     pub org: Option<String>,
     /// The host's proof of its user's identity, which may be used once.
-    pub proof: Option<Proof>,
+    pub proof: Option<HostProof>,
 }
 
 /// The policies of all sources.
 #[derive(Default)]
-pub struct Widgets {
-    sources: Vec<Source>,
+pub struct WidgetGate {
+    sources: Vec<PolicySource>,
     strict: bool,
 }
 
-impl Widgets {
+impl WidgetGate {
     /// Joins sources: the first one with a policy for an agent decides. `strict`: an agent without a policy is refused.
-    pub fn new(sources: Vec<Source>, strict: bool) -> Self {
+    pub fn new(sources: Vec<PolicySource>, strict: bool) -> Self {
         Self { sources, strict }
     }
 
     /// Returns true if policies decide at all.
     pub fn is_configured(&self) -> bool {
-        self.strict || self.sources.iter().any(Source::is_configured)
+        self.strict || self.sources.iter().any(PolicySource::is_configured)
     }
 
     /// Returns true if a page of this origin may use sessions of this agent.
@@ -73,13 +73,13 @@ impl Widgets {
         origin: Option<&str>,
         context: Option<&Value>,
         now: i64,
-    ) -> Result<Admitted, WidgetRefusal> {
+    ) -> Result<WidgetAdmission, WidgetRefusal> {
         let policy = match agent {
             Some(agent) => self.policy(agent).await,
             None => None,
         };
         let Some(policy) = policy else {
-            return if self.strict { Err(WidgetRefusal::NotAuthorized) } else { Ok(Admitted::default()) };
+            return if self.strict { Err(WidgetRefusal::NotAuthorized) } else { Ok(WidgetAdmission::default()) };
         };
         if !origin::is_allowed(&policy.allowed_origins, origin) {
             return Err(WidgetRefusal::Origin);
@@ -91,7 +91,7 @@ impl Widgets {
             }
             None => None,
         };
-        Ok(Admitted { org: policy.organization_id, proof })
+        Ok(WidgetAdmission { org: policy.organization_id, proof })
     }
 
     async fn policy(&self, agent: &str) -> Option<WidgetPolicy> {

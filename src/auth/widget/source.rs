@@ -10,22 +10,22 @@ use super::WidgetPolicy;
 use crate::{config::WidgetService, limits};
 
 /// Looks a policy up in the memory of the process.
-pub type Lookup = Arc<dyn Fn(&str) -> Option<WidgetPolicy> + Send + Sync>;
+pub type PolicyLookup = Arc<dyn Fn(&str) -> Option<WidgetPolicy> + Send + Sync>;
 
 /// A source of policies.
-pub enum Source {
+pub enum PolicySource {
     /// The memory of the process: agents' configuration; `any` tells whether it holds a policy at all.
     Known {
-        lookup: Lookup,
+        lookup: PolicyLookup,
         any: Arc<dyn Fn() -> bool + Send + Sync>,
     },
     File(HashMap<String, WidgetPolicy>),
-    Service(Box<Service>),
+    Service(Box<PolicyService>),
 }
 
 /// The reason why a source can't be used.
 #[derive(Debug, thiserror::Error)]
-pub enum SourceError {
+pub enum PolicySourceError {
     #[error("WIDGET_AUTH_FILE: {0} can't be read: {1}")]
     File(String, std::io::Error),
     #[error("WIDGET_AUTH_FILE: {0} is not a JSON object of policies by agent: {1}")]
@@ -34,12 +34,12 @@ pub enum SourceError {
     Client(String),
 }
 
-impl Source {
+impl PolicySource {
     /// Reads a JSON file, once: an object with a policy for each agent's id.
-    pub fn file(path: &Path) -> Result<Self, SourceError> {
+    pub fn file(path: &Path) -> Result<Self, PolicySourceError> {
         let shown = path.display().to_string();
-        let text = std::fs::read(path).map_err(|error| SourceError::File(shown.clone(), error))?;
-        Ok(Self::File(serde_json::from_slice(&text).map_err(|error| SourceError::Json(shown, error))?))
+        let text = std::fs::read(path).map_err(|error| PolicySourceError::File(shown.clone(), error))?;
+        Ok(Self::File(serde_json::from_slice(&text).map_err(|error| PolicySourceError::Json(shown, error))?))
     }
 
     /// Returns true if policies may come from here.
@@ -63,7 +63,7 @@ impl Source {
 ///
 /// A policy, and the absence of one, are cached for a while; a failure is not. The last policy is kept for longer, and holds
 /// while the service fails.
-pub struct Service {
+pub struct PolicyService {
     client: Client,
     url: Url,
     bearer: Option<String>,
@@ -82,13 +82,13 @@ enum Failure {
     Body,
 }
 
-impl Service {
-    pub fn new(config: &WidgetService) -> Result<Self, SourceError> {
+impl PolicyService {
+    pub fn new(config: &WidgetService) -> Result<Self, PolicySourceError> {
         let client = Client::builder()
             .timeout(Duration::from_millis(limits::WIDGET_POLICY_MS))
             .redirect(reqwest::redirect::Policy::none())
             .build()
-            .map_err(|error| SourceError::Client(error.to_string()))?;
+            .map_err(|error| PolicySourceError::Client(error.to_string()))?;
         let known = Cache::builder().max_capacity(limits::WIDGET_POLICIES_CACHED);
         let known = known.time_to_live(Duration::from_secs(config.ttl_secs.into())).build();
         let last = Cache::builder().max_capacity(limits::WIDGET_POLICIES_CACHED);

@@ -18,8 +18,8 @@ fn signature(user: &str, timestamp: i64, key: &str) -> String {
     HEXLOWER.encode(&mac.finalize().into_bytes())
 }
 
-fn widgets(policy: WidgetPolicy, strict: bool) -> Widgets {
-    Widgets::new(vec![Source::File(HashMap::from([("shop".to_string(), policy)]))], strict)
+fn widgets(policy: WidgetPolicy, strict: bool) -> WidgetGate {
+    WidgetGate::new(vec![PolicySource::File(HashMap::from([("shop".to_string(), policy)]))], strict)
 }
 
 fn allowing(origins: &[&str]) -> WidgetPolicy {
@@ -154,10 +154,10 @@ async fn strict_mode_refuses_agents_without_a_policy() {
 async fn the_first_source_with_a_policy_wins() {
     let known = |agent: &str| (agent == "shop").then(|| allowing(&["https://first.example"]));
     let second = HashMap::from([("shop".into(), allowing(&["*"])), ("other".into(), allowing(&["*"]))]);
-    let widgets = Widgets::new(
+    let widgets = WidgetGate::new(
         vec![
-            Source::Known { lookup: std::sync::Arc::new(known), any: std::sync::Arc::new(|| true) },
-            Source::File(second),
+            PolicySource::Known { lookup: std::sync::Arc::new(known), any: std::sync::Arc::new(|| true) },
+            PolicySource::File(second),
         ],
         true,
     );

@@ -14,7 +14,7 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::super::clock::now_ns;
-use super::super::plan::{Plan, write_token};
+use super::super::plan::{TurnPlan, write_token};
 use super::GatewayLog;
 
 /// Events in one chunk of a flat-out turn.
@@ -25,44 +25,44 @@ const FLAT_OUT_BYTES: usize = 16 * 1024;
 const EVENT_BYTES: usize = 160;
 
 /// The body of an answer.
-pub enum Reply {
+pub enum GatewayReply {
     Whole(Option<Bytes>),
     Stream(Box<TokenStream>),
 }
 
-impl Reply {
-    pub fn whole(text: Bytes) -> Reply {
-        Reply::Whole(Some(text))
+impl GatewayReply {
+    pub fn whole(text: Bytes) -> GatewayReply {
+        GatewayReply::Whole(Some(text))
     }
 
-    pub fn stream(tokens: TokenStream) -> Reply {
-        Reply::Stream(Box::new(tokens))
+    pub fn stream(tokens: TokenStream) -> GatewayReply {
+        GatewayReply::Stream(Box::new(tokens))
     }
 }
 
-impl Body for Reply {
+impl Body for GatewayReply {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let data = match self.get_mut() {
-            Reply::Whole(text) => Poll::Ready(text.take()),
-            Reply::Stream(tokens) => tokens.poll_chunk(cx),
+            GatewayReply::Whole(text) => Poll::Ready(text.take()),
+            GatewayReply::Stream(tokens) => tokens.poll_chunk(cx),
         };
         data.map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Reply::Whole(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
-            Reply::Stream(_) => SizeHint::default(),
+            GatewayReply::Whole(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
+            GatewayReply::Stream(_) => SizeHint::default(),
         }
     }
 }
 
 /// The stream of a plan's tokens.
 pub struct TokenStream {
-    plan: Plan,
+    plan: TurnPlan,
     with_usage: bool,
     log: Arc<GatewayLog>,
     started: Instant,
@@ -75,7 +75,7 @@ pub struct TokenStream {
 }
 
 impl TokenStream {
-    pub fn new(plan: Plan, with_usage: bool, log: Arc<GatewayLog>) -> TokenStream {
+    pub fn new(plan: TurnPlan, with_usage: bool, log: Arc<GatewayLog>) -> TokenStream {
         let started = Instant::now();
         TokenStream {
             plan,

@@ -26,9 +26,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use self::body::{Reply, TokenStream};
+use self::body::{GatewayReply, TokenStream};
 use super::clock::now_ns;
-use super::plan::Plan;
+use super::plan::TurnPlan;
 
 /// A flat-out model waits for the socket when this much is unsent.
 const WRITE_BUFFER_BYTES: usize = 64 * 1024;
@@ -37,7 +37,7 @@ const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
 
 /// The times of a turn's model call: request, first token, last token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Timing {
+pub struct ModelTiming {
     pub received_ns: u64,
     pub first_write_ns: Option<u64>,
     pub last_write_ns: Option<u64>,
@@ -47,11 +47,11 @@ pub struct Timing {
 
 /// The gateway's records by plan id.
 #[derive(Debug, Default)]
-pub struct GatewayLog(Mutex<HashMap<Uuid, Timing>>);
+pub struct GatewayLog(Mutex<HashMap<Uuid, ModelTiming>>);
 
 impl GatewayLog {
     /// Removes and returns a turn's record.
-    pub fn take(&self, id: &Uuid) -> Option<Timing> {
+    pub fn take(&self, id: &Uuid) -> Option<ModelTiming> {
         self.records().remove(id)
     }
 
@@ -83,23 +83,23 @@ impl GatewayLog {
         }
     }
 
-    fn records(&self) -> MutexGuard<'_, HashMap<Uuid, Timing>> {
+    fn records(&self) -> MutexGuard<'_, HashMap<Uuid, ModelTiming>> {
         // Each change is one assignment, so a panic elsewhere leaves no record half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A running gateway; dropping it ends it.
-pub struct Gateway {
+pub struct FakeGateway {
     pub address: SocketAddr,
     pub log: Arc<GatewayLog>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Gateway {
+impl FakeGateway {
     /// Starts the gateway; `address` is bound when this returns.
-    pub fn start(address: SocketAddr) -> anyhow::Result<Gateway> {
+    pub fn start(address: SocketAddr) -> anyhow::Result<FakeGateway> {
         let listener = std::net::TcpListener::bind(address)
             .with_context(|| format!("the fake gateway cannot listen on {address}"))?;
         listener.set_nonblocking(true)?;
@@ -118,11 +118,11 @@ impl Gateway {
             });
         };
         let thread = std::thread::Builder::new().name("fake-gateway".to_owned()).spawn(serve)?;
-        Ok(Gateway { address, log, stop: Some(stop), thread: Some(thread) })
+        Ok(FakeGateway { address, log, stop: Some(stop), thread: Some(thread) })
     }
 }
 
-impl Drop for Gateway {
+impl Drop for FakeGateway {
     fn drop(&mut self) {
         // The thread may have ended by itself; the message is then dropped.
         let _ = self.stop.take().map(|stop| stop.send(()));
@@ -159,7 +159,7 @@ async fn serve(stream: TcpStream, log: Arc<GatewayLog>) {
     }
 }
 
-async fn answer(request: Request<Incoming>, log: Arc<GatewayLog>) -> Result<Response<Reply>, Infallible> {
+async fn answer(request: Request<Incoming>, log: Arc<GatewayLog>) -> Result<Response<GatewayReply>, Infallible> {
     let is_post = request.method() == Method::POST;
     let path = request.uri().path().to_owned();
     if is_post && path.ends_with("/chat/completions") {
@@ -213,20 +213,20 @@ impl Completion {
     /// Returns the plan in the last message, if the user wrote that message.
     ///
     /// Other calls (titles, judges) only quote a plan further up, and do not belong to a turn.
-    fn plan(&self) -> Option<Plan> {
+    fn plan(&self) -> Option<TurnPlan> {
         let last = self.messages.iter().rfind(|message| message.role != "system")?;
         match &last.content {
             _ if last.role != "user" => None,
-            Value::String(text) => Plan::find(text),
+            Value::String(text) => TurnPlan::find(text),
             Value::Array(parts) => {
-                parts.iter().rev().find_map(|part| part.get("text").and_then(Value::as_str).and_then(Plan::find))
+                parts.iter().rev().find_map(|part| part.get("text").and_then(Value::as_str).and_then(TurnPlan::find))
             }
             _ => None,
         }
     }
 }
 
-fn complete(body: &[u8], log: Arc<GatewayLog>) -> Response<Reply> {
+fn complete(body: &[u8], log: Arc<GatewayLog>) -> Response<GatewayReply> {
     let received_ns = now_ns();
     let completion: Completion = match serde_json::from_slice(body) {
         Ok(completion) => completion,
@@ -239,21 +239,21 @@ fn complete(body: &[u8], log: Arc<GatewayLog>) -> Response<Reply> {
     if let Some(plan) = &plan {
         log.asked(plan.id, received_ns);
     }
-    let plan = plan.unwrap_or(Plan { id: Uuid::nil(), tokens: 1, rate: 0, pad: 0 });
+    let plan = plan.unwrap_or(TurnPlan { id: Uuid::nil(), tokens: 1, rate: 0, pad: 0 });
     let with_usage = completion.stream_options.is_some_and(|options| options.include_usage);
-    let mut response = Response::new(Reply::stream(TokenStream::new(plan, with_usage, log)));
+    let mut response = Response::new(GatewayReply::stream(TokenStream::new(plan, with_usage, log)));
     let kind = HeaderValue::from_static("text/event-stream");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }
 
-fn refuse(status: StatusCode, why: &str) -> Response<Reply> {
+fn refuse(status: StatusCode, why: &str) -> Response<GatewayReply> {
     let error = serde_json::json!({"error": {"message": why, "type": "invalid_request_error"}});
     json(status, error.to_string())
 }
 
-fn json(status: StatusCode, text: String) -> Response<Reply> {
-    let mut response = Response::new(Reply::whole(Bytes::from(text)));
+fn json(status: StatusCode, text: String) -> Response<GatewayReply> {
+    let mut response = Response::new(GatewayReply::whole(Bytes::from(text)));
     *response.status_mut() = status;
     let kind = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, kind);

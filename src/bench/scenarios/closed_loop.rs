@@ -8,45 +8,45 @@ use futures_util::future::join_all;
 use tokio::time::sleep;
 
 use super::super::Bench;
-use super::super::client::Client;
+use super::super::client::BenchClient;
 use super::super::clock::now_ns;
 use super::super::fault::{Fault, FaultLog};
-use super::super::procs::{Window, WindowUse};
-use super::super::progress::Progress;
+use super::super::procs::{MeasureWindow, WindowUse};
+use super::super::progress::ProgressLine;
 use super::super::report::Samples;
-use super::super::wire::{Action, PageData, SessionData};
+use super::super::wire::{BenchAction, PageData, SessionData};
 
 /// The share of the window for which caches and connections of the servers warm up, unmeasured.
 const WARM_UP_SHARE: f64 = 0.1;
 
 /// The request that a connection repeats.
 #[derive(Clone)]
-pub enum Question {
+pub enum LoopAction {
     Ping,
     NewSession { agent: String },
     Session(SessionData),
     Page { session: String, limit: u32 },
 }
 
-impl Question {
+impl LoopAction {
     /// Asks once, and returns the time of the answer.
-    async fn ask(&self, client: &mut Client) -> Result<u64, Fault> {
+    async fn ask(&self, client: &mut BenchClient) -> Result<u64, Fault> {
         match self {
-            Question::Ping => {
-                let answer = client.ask(Action::Ping).await?;
+            LoopAction::Ping => {
+                let answer = client.ask(BenchAction::Ping).await?;
                 answer.must_be("pong").map(|()| answer.took_ns)
             }
-            Question::NewSession { agent } => client.create_session(agent).await.map(|(_, took_ns)| took_ns),
-            Question::Session(session) => {
-                let get = Action::GetSession { session_id: &session.session_id };
+            LoopAction::NewSession { agent } => client.create_session(agent).await.map(|(_, took_ns)| took_ns),
+            LoopAction::Session(session) => {
+                let get = BenchAction::GetSession { session_id: &session.session_id };
                 let answer = client.ask(get).await?;
                 match answer.data::<SessionData>()? == *session {
                     true => Ok(answer.took_ns),
                     false => Err(Fault::BadAnswer("another session".to_owned())),
                 }
             }
-            Question::Page { session, limit } => {
-                let get = Action::GetConversationMessages { session_id: session, limit: *limit };
+            LoopAction::Page { session, limit } => {
+                let get = BenchAction::GetConversationMessages { session_id: session, limit: *limit };
                 let answer = client.ask(get).await?;
                 check_page(&answer.data()?, *limit as usize).map(|()| answer.took_ns)
             }
@@ -78,24 +78,24 @@ fn check_page(page: &PageData, limit: usize) -> Result<(), Fault> {
 }
 
 /// The results of a loop, and its connections for further use.
-pub struct Looped {
+pub struct LoopResult {
     pub used: WindowUse,
     pub samples: Samples,
     pub faults: FaultLog,
-    pub clients: Vec<Client>,
+    pub clients: Vec<BenchClient>,
 }
 
 /// Runs the loop on all connections at once, for the window set on the command line.
-pub async fn run(bench: &Bench, label: &str, workers: Vec<(Client, Question)>) -> Looped {
+pub async fn run(bench: &Bench, label: &str, workers: Vec<(BenchClient, LoopAction)>) -> LoopResult {
     let seconds = bench.args.seconds;
-    let _progress = Progress::start(label, seconds);
+    let _progress = ProgressLine::start(label, seconds);
     let from_ns = now_ns() + ns(seconds * WARM_UP_SHARE);
     let until_ns = from_ns + ns(seconds);
     let loops = workers.into_iter().map(|(client, question)| tokio::spawn(repeat(client, question, from_ns, until_ns)));
     let loops: Vec<_> = loops.collect();
 
     sleep(Duration::from_secs_f64(seconds * WARM_UP_SHARE)).await;
-    let window = Window::open(&bench.watched);
+    let window = MeasureWindow::open(&bench.watched);
     sleep(Duration::from_secs_f64(seconds)).await;
     let used = window.close();
 
@@ -110,10 +110,15 @@ pub async fn run(bench: &Bench, label: &str, workers: Vec<(Client, Question)>) -
         faults.merge(log);
         clients.push(client);
     }
-    Looped { used, samples, faults, clients }
+    LoopResult { used, samples, faults, clients }
 }
 
-async fn repeat(mut client: Client, question: Question, from_ns: u64, until_ns: u64) -> (Client, Vec<u64>, FaultLog) {
+async fn repeat(
+    mut client: BenchClient,
+    question: LoopAction,
+    from_ns: u64,
+    until_ns: u64,
+) -> (BenchClient, Vec<u64>, FaultLog) {
     let (mut times, mut faults) = (Vec::new(), FaultLog::default());
     loop {
         let started_ns = now_ns();

@@ -1,15 +1,15 @@
 //! flat-out: models that write as fast as the socket takes it, turn after turn.
 
 use super::super::Bench;
-use super::super::report::Outcome;
-use super::streams::{self, Load};
+use super::super::report::ScenarioOutcome;
+use super::streams::{self, StreamLoad};
 
 const STREAMS: usize = 200;
 /// Long enough that a turn's own cost is small beside its tokens'.
 const TOKENS: u32 = 1_000;
 
-pub async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
-    let load = Load {
+pub async fn run(bench: &Bench) -> anyhow::Result<ScenarioOutcome> {
+    let load = StreamLoad {
         streams: bench.args.streams.unwrap_or(STREAMS),
         tokens: bench.args.tokens.unwrap_or(TOKENS),
         rate: 0,

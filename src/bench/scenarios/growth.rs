@@ -11,15 +11,15 @@ use futures_util::future::join_all;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::super::Bench;
-use super::super::client::Client;
+use super::super::client::BenchClient;
 use super::super::clock::now_ns;
 use super::super::fault::{Fault, FaultLog};
-use super::super::plan::Plan;
-use super::super::procs::Window;
-use super::super::progress::Progress;
-use super::super::report::{Outcome, Samples, ratio};
-use super::super::turn::{Tally, Turn};
-use super::super::wire::{Action, ListData, PageData, SessionData};
+use super::super::plan::TurnPlan;
+use super::super::procs::MeasureWindow;
+use super::super::progress::ProgressLine;
+use super::super::report::{Samples, ScenarioOutcome, ratio};
+use super::super::turn::{BenchTurn, StreamTally};
+use super::super::wire::{BenchAction, ListData, PageData, SessionData};
 use super::idle::wait_until_quiet;
 
 /// The measured sizes, up to the requested one.
@@ -42,7 +42,7 @@ const HERD_READ: usize = 3;
 /// One session of each user.
 type Kept = Vec<SessionData>;
 
-pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
+pub async fn run(bench: &Bench) -> anyhow::Result<Vec<ScenarioOutcome>> {
     let wanted = bench.args.conversations;
     let sizes = SIZES.into_iter().filter(|size| *size < wanted).chain([wanted]);
     let (mut kept, mut outcomes) = (Kept::new(), Vec::new());
@@ -50,7 +50,7 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
         let users = size.div_ceil(OF_USER);
         fill(bench, &mut kept, users).await?;
         wait_until_quiet(bench, QUIET_TIMEOUT).await;
-        let mut outcome = Outcome::new("growth");
+        let mut outcome = ScenarioOutcome::new("growth");
         outcome.set("conversations", (users * OF_USER) as u64);
         turns(bench, &mut outcome, users).await?;
         herd(bench, &mut outcome, users).await?;
@@ -63,7 +63,7 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
 
 /// Makes users with their conversations, up to this number.
 async fn fill(bench: &Bench, kept: &mut Kept, users: usize) -> anyhow::Result<()> {
-    let _progress = Progress::start(&format!("growth, to {} conversations", users * OF_USER), 0.0);
+    let _progress = ProgressLine::start(&format!("growth, to {} conversations", users * OF_USER), 0.0);
     let making = stream::iter(kept.len()..users).map(|user| make(bench, user)).buffered(AT_ONCE);
     let made: Kept = making.try_collect().await.map_err(failed)?;
     kept.extend(made);
@@ -85,10 +85,10 @@ async fn make(bench: &Bench, user: usize) -> Result<SessionData, Fault> {
 }
 
 /// Makes a new conversation with a turn, and returns the turn's time.
-async fn converse(bench: &Bench, client: &mut Client) -> Result<(SessionData, u64), Fault> {
+async fn converse(bench: &Bench, client: &mut BenchClient) -> Result<(SessionData, u64), Fault> {
     let (session, _) = client.create_session(&bench.agent).await?;
-    let plan = Plan::new(1, 0);
-    let turn = client.turn(&session.session_id, plan, &Arc::new(Tally::default()), bench.args.grace()).await?;
+    let plan = TurnPlan::new(1, 0);
+    let turn = client.turn(&session.session_id, plan, &Arc::new(StreamTally::default()), bench.args.grace()).await?;
     bench.gateway.take(&plan.id);
     match (turn.faults.first(), turn.ended_ns) {
         (Some(fault), _) => Err(fault.clone()),
@@ -98,10 +98,10 @@ async fn converse(bench: &Bench, client: &mut Client) -> Result<(SessionData, u6
 }
 
 /// Measures turns one after the other, including the servers' work that follows.
-async fn turns(bench: &Bench, outcome: &mut Outcome, users: usize) -> anyhow::Result<()> {
+async fn turns(bench: &Bench, outcome: &mut ScenarioOutcome, users: usize) -> anyhow::Result<()> {
     let mut client = bench.connect_as(users).await.map_err(failed)?;
     converse(bench, &mut client).await.map_err(failed)?;
-    let (window, mut samples) = (Window::open(&bench.watched), Samples::new());
+    let (window, mut samples) = (MeasureWindow::open(&bench.watched), Samples::new());
     for _ in 0..ROUNDS {
         samples.add_ns(converse(bench, &mut client).await.map_err(failed)?.1);
     }
@@ -117,7 +117,7 @@ async fn turns(bench: &Bench, outcome: &mut Outcome, users: usize) -> anyhow::Re
 }
 
 /// Drops connections in the middle of their turns, all at once, and resumes them all at once.
-async fn herd(bench: &Bench, outcome: &mut Outcome, users: usize) -> anyhow::Result<()> {
+async fn herd(bench: &Bench, outcome: &mut ScenarioOutcome, users: usize) -> anyhow::Result<()> {
     let count = bench.args.connections.unwrap_or(HERD);
     let beginning = stream::iter(0..count).map(|n| begin(bench, users + 1 + n)).buffer_unordered(AT_ONCE);
     let begun: Vec<Begun> = beginning.try_collect().await.map_err(failed)?;
@@ -140,24 +140,24 @@ async fn herd(bench: &Bench, outcome: &mut Outcome, users: usize) -> anyhow::Res
 /// A client of the herd with a running turn.
 struct Begun {
     user: usize,
-    client: Client,
+    client: BenchClient,
     session: SessionData,
-    turn: Turn,
+    turn: BenchTurn,
 }
 
 /// A client of the herd without a connection.
 struct Lost {
     user: usize,
     session: SessionData,
-    turn: Turn,
+    turn: BenchTurn,
     seq: Option<String>,
 }
 
 async fn begin(bench: &Bench, user: usize) -> Result<Begun, Fault> {
     let mut client = bench.connect_as(user).await?;
     let (session, _) = client.create_session(&bench.agent).await?;
-    let plan = Plan::new(HERD_TOKENS, HERD_RATE);
-    let turn = client.start_turn(&session.session_id, plan, &Arc::new(Tally::default())).await?;
+    let plan = TurnPlan::new(HERD_TOKENS, HERD_RATE);
+    let turn = client.start_turn(&session.session_id, plan, &Arc::new(StreamTally::default())).await?;
     Ok(Begun { user, client, session, turn })
 }
 
@@ -174,7 +174,7 @@ impl Lost {
     async fn resume(mut self, bench: &Bench) -> Result<(u64, FaultLog), Fault> {
         let begun_ns = now_ns();
         let mut client = bench.connect_as(self.user).await?;
-        let resume = Action::ResumeSession { session_id: &self.session.session_id, seq: self.seq.as_deref() };
+        let resume = BenchAction::ResumeSession { session_id: &self.session.session_id, seq: self.seq.as_deref() };
         client.ask(resume).await?.must_be("immediate_response")?;
         let took_ns = now_ns() - begun_ns;
         let limit = Duration::from_secs(u64::from(HERD_TOKENS / HERD_RATE)) + bench.args.grace();
@@ -188,7 +188,7 @@ impl Lost {
 }
 
 /// Measures a page and a list, for users spread evenly over all.
-async fn reads(bench: &Bench, outcome: &mut Outcome, kept: &Kept) -> anyhow::Result<()> {
+async fn reads(bench: &Bench, outcome: &mut ScenarioOutcome, kept: &Kept) -> anyhow::Result<()> {
     let (mut pages, mut lists, mut faults) = (Samples::new(), Samples::new(), FaultLog::default());
     for round in 0..ROUNDS {
         let user = round * kept.len() / ROUNDS;
@@ -206,9 +206,9 @@ async fn reads(bench: &Bench, outcome: &mut Outcome, kept: &Kept) -> anyhow::Res
     Ok(())
 }
 
-async fn read(client: &mut Client, session: &SessionData) -> Result<(u64, u64), Fault> {
-    let page = client.ask(Action::GetConversationMessages { session_id: &session.session_id, limit: 50 }).await?;
-    let list = client.ask(Action::ListConversations { limit: 50 }).await?;
+async fn read(client: &mut BenchClient, session: &SessionData) -> Result<(u64, u64), Fault> {
+    let page = client.ask(BenchAction::GetConversationMessages { session_id: &session.session_id, limit: 50 }).await?;
+    let list = client.ask(BenchAction::ListConversations { limit: 50 }).await?;
     let (messages, conversations) = (page.data::<PageData>()?.messages, list.data::<ListData>()?.conversations);
     if messages.len() != 2 || conversations.len() < OF_USER {
         let found = format!("{} messages in a page, {} conversations", messages.len(), conversations.len());
@@ -218,7 +218,7 @@ async fn read(client: &mut Client, session: &SessionData) -> Result<(u64, u64), 
 }
 
 /// Adds the ratios of the last size's figures to the first size's.
-fn compare(outcomes: &mut [Outcome]) {
+fn compare(outcomes: &mut [ScenarioOutcome]) {
     let [first, .., last] = outcomes else { return };
     for (name, before) in &first.latencies {
         if let Some(after) = last.latencies.get(name) {

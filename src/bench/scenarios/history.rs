@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::Bench;
-use super::super::client::{Client, Window};
+use super::super::client::{BenchClient, ReadWindow};
 use super::super::fault::Fault;
-use super::super::plan::Plan;
-use super::super::report::Outcome;
-use super::super::turn::Tally;
+use super::super::plan::TurnPlan;
+use super::super::report::ScenarioOutcome;
+use super::super::turn::StreamTally;
 use super::super::wire::SessionData;
-use super::closed_loop::{self, Question};
+use super::closed_loop::{self, LoopAction};
 use super::{close_all, open_all};
 
 /// One connection, since the figure of interest is the time of a read, without queueing.
@@ -20,21 +20,21 @@ const TURNS: u64 = 30;
 const PAGE: u32 = 50;
 const TOKENS: u32 = 20;
 
-pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
+pub async fn run(bench: &Bench) -> anyhow::Result<Vec<ScenarioOutcome>> {
     let count = bench.args.connections.unwrap_or(CONNECTIONS);
     let prepared = open_all(count, || converse(bench)).await?;
-    let (mut clients, sessions): (Vec<Client>, Vec<SessionData>) = prepared.into_iter().unzip();
+    let (mut clients, sessions): (Vec<BenchClient>, Vec<SessionData>) = prepared.into_iter().unzip();
 
     let mut outcomes = Vec::new();
     for (name, latency) in [("history", "page of 50 messages"), ("get-session", "session")] {
         let ask = |session: &SessionData| match name {
-            "history" => Question::Page { session: session.session_id.clone(), limit: PAGE },
-            _ => Question::Session(session.clone()),
+            "history" => LoopAction::Page { session: session.session_id.clone(), limit: PAGE },
+            _ => LoopAction::Session(session.clone()),
         };
         let workers = clients.into_iter().zip(sessions.iter().map(ask)).collect();
         let looped = closed_loop::run(bench, name, workers).await;
         clients = looped.clients;
-        let mut outcome = Outcome::new(name);
+        let mut outcome = ScenarioOutcome::new(name);
         outcome
             .set("connections", count as u64)
             .set("messages", TURNS * 2)
@@ -51,13 +51,13 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
 }
 
 /// Opens a connection with a conversation of 60 messages.
-async fn converse(bench: &Bench) -> Result<(Client, SessionData), Fault> {
-    let mut client = bench.connect(Window::Normal).await?;
+async fn converse(bench: &Bench) -> Result<(BenchClient, SessionData), Fault> {
+    let mut client = bench.connect(ReadWindow::Normal).await?;
     let (session, _) = client.create_session(&bench.agent).await?;
-    let tally = Arc::new(Tally::default());
+    let tally = Arc::new(StreamTally::default());
     let grace: Duration = bench.args.grace();
     for _ in 0..TURNS {
-        let plan = Plan::new(TOKENS, 0);
+        let plan = TurnPlan::new(TOKENS, 0);
         let turn = client.turn(&session.session_id, plan, &tally, grace).await?;
         bench.gateway.take(&plan.id);
         if let Some(fault) = turn.faults.into_iter().next() {

@@ -5,11 +5,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::super::Bench;
-use super::super::client::{Client, Window};
+use super::super::client::{BenchClient, ReadWindow};
 use super::super::fault::Fault;
 use super::super::procs;
-use super::super::progress::Progress;
-use super::super::report::{Outcome, ratio};
+use super::super::progress::ProgressLine;
+use super::super::report::{ScenarioOutcome, ratio};
 use super::{close_all, open_all};
 
 const CONNECTIONS: usize = 2_000;
@@ -23,23 +23,23 @@ const LOOK: Duration = Duration::from_millis(500);
 const QUIET_CPU_MS: u64 = 20;
 const QUIET_TIMEOUT: Duration = Duration::from_secs(15);
 
-pub async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
+pub async fn run(bench: &Bench) -> anyhow::Result<ScenarioOutcome> {
     let wanted = bench.args.connections.unwrap_or(CONNECTIONS);
     let limit = procs::open_files_limit().unwrap_or(usize::MAX);
     let count = wanted.min(limit.saturating_sub(OTHER_FILES)).max(1);
-    let _progress = Progress::start("idle", QUIET_TIMEOUT.as_secs_f64());
+    let _progress = ProgressLine::start("idle", QUIET_TIMEOUT.as_secs_f64());
 
     let first = open_all(WARM_UP_CONNECTIONS.min(count), || open(bench)).await?;
     let mut faults = close_all(first).await;
     wait_until_quiet(bench, QUIET_TIMEOUT).await;
 
-    let window = procs::Window::open(&bench.watched);
+    let window = procs::MeasureWindow::open(&bench.watched);
     let clients = open_all(count, || open(bench)).await?;
     wait_until_quiet(bench, QUIET_TIMEOUT).await;
     let used = window.close();
     faults.merge(close_all(clients).await);
 
-    let mut outcome = Outcome::new("idle");
+    let mut outcome = ScenarioOutcome::new("idle");
     let growth_kib = |used: &procs::ProcessUse| used.rss_after_kib as f64 - used.rss_before_kib as f64;
     let mut all_kib = 0.0;
     for process in &used.processes {
@@ -54,8 +54,8 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-async fn open(bench: &Bench) -> Result<Client, Fault> {
-    let mut client = bench.connect(Window::Normal).await?;
+async fn open(bench: &Bench) -> Result<BenchClient, Fault> {
+    let mut client = bench.connect(ReadWindow::Normal).await?;
     client.create_session(&bench.agent).await?;
     Ok(client)
 }

@@ -20,15 +20,15 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::Bench;
 use super::args::Scenario;
-use super::client::Client;
+use super::client::BenchClient;
 use super::fault::{Fault, FaultLog};
-use super::report::Outcome;
+use super::report::ScenarioOutcome;
 
 /// Connections opened at the same time; more would measure the listen queue.
 const OPENING_AT_ONCE: usize = 32;
 
 /// Runs the chosen scenarios one after the other.
-pub async fn run_all(bench: &Bench) -> Vec<Outcome> {
+pub async fn run_all(bench: &Bench) -> Vec<ScenarioOutcome> {
     let mut outcomes = Vec::new();
     for scenario in bench.args.chosen_scenarios() {
         let (name, result) = match scenario {
@@ -42,12 +42,12 @@ pub async fn run_all(bench: &Bench) -> Vec<Outcome> {
             Scenario::NotYours => ("not-yours", not_yours::run(bench).await),
             Scenario::Growth => ("growth", growth::run(bench).await),
         };
-        outcomes.extend(result.unwrap_or_else(|error| vec![Outcome::failed(name, &error)]));
+        outcomes.extend(result.unwrap_or_else(|error| vec![ScenarioOutcome::failed(name, &error)]));
     }
     outcomes
 }
 
-async fn one(scenario: impl Future<Output = anyhow::Result<Outcome>>) -> anyhow::Result<Vec<Outcome>> {
+async fn one(scenario: impl Future<Output = anyhow::Result<ScenarioOutcome>>) -> anyhow::Result<Vec<ScenarioOutcome>> {
     Ok(vec![scenario.await?])
 }
 
@@ -61,8 +61,8 @@ where
 }
 
 /// Closes connections in order, and returns all their faults.
-async fn close_all(clients: Vec<Client>) -> FaultLog {
-    let closing = stream::iter(clients).map(Client::close).buffer_unordered(OPENING_AT_ONCE);
+async fn close_all(clients: Vec<BenchClient>) -> FaultLog {
+    let closing = stream::iter(clients).map(BenchClient::close).buffer_unordered(OPENING_AT_ONCE);
     let merge = |mut all: FaultLog, log| async {
         all.merge(log);
         all

@@ -9,13 +9,13 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::super::Bench;
-use super::super::client::Client;
+use super::super::client::BenchClient;
 use super::super::clock::now_ns;
 use super::super::fault::{Fault, FaultLog};
 use super::super::procs;
-use super::super::progress::Progress;
-use super::super::report::{Outcome, Samples};
-use super::super::wire::{Action, SessionData};
+use super::super::progress::ProgressLine;
+use super::super::report::{Samples, ScenarioOutcome};
+use super::super::wire::{BenchAction, SessionData};
 
 /// The questions, with the names of their times: for another user's session, and for a missing one.
 const QUESTIONS: [(&str, [&str; 2]); 3] = [
@@ -27,21 +27,21 @@ const QUESTIONS: [(&str, [&str; 2]); 3] = [
 const WARM_UP: usize = 200;
 
 /// Asks in one client's name until the time is up.
-pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
+pub async fn run(bench: &Bench) -> anyhow::Result<Vec<ScenarioOutcome>> {
     let failed = |fault: Fault| anyhow::anyhow!("{fault}");
     let mut owner = bench.connect_as(0).await.map_err(failed)?;
     let (others, _) = owner.create_session(&bench.agent).await.map_err(failed)?;
     let mut client = bench.connect_as(1).await.map_err(failed)?;
-    if client.ask(Action::GetSession { session_id: &others.session_id }).await.is_ok() {
+    if client.ask(BenchAction::GetSession { session_id: &others.session_id }).await.is_ok() {
         return Ok(vec![]);
     }
     for _ in 0..WARM_UP {
         round(&mut client, &others, false).await.map_err(failed)?;
     }
     let mut times: [[Vec<u64>; 2]; 3] = Default::default();
-    let _progress = Progress::start("not-yours", bench.args.seconds);
+    let _progress = ProgressLine::start("not-yours", bench.args.seconds);
     let until_ns = now_ns() + u64::try_from(Duration::from_secs_f64(bench.args.seconds).as_nanos()).unwrap_or(u64::MAX);
-    let (window, mut faults) = (procs::Window::open(&bench.watched), FaultLog::default());
+    let (window, mut faults) = (procs::MeasureWindow::open(&bench.watched), FaultLog::default());
     for odd in [false, true].into_iter().cycle() {
         if now_ns() >= until_ns {
             break;
@@ -60,7 +60,7 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
             }
         }
     }
-    let mut outcome = Outcome::new("not-yours");
+    let mut outcome = ScenarioOutcome::new("not-yours");
     outcome.window(window.close(), times.iter().flatten().map(|times| times.len() as u64).sum());
     for ((action, names), times) in QUESTIONS.iter().zip(&times) {
         for (name, times) in names.iter().zip(times) {
@@ -77,7 +77,7 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
 }
 
 /// Asks each question about both; the order changes, so that neither gains by its position.
-async fn round(client: &mut Client, others: &SessionData, nobody_first: bool) -> Result<[[u64; 2]; 3], Fault> {
+async fn round(client: &mut BenchClient, others: &SessionData, nobody_first: bool) -> Result<[[u64; 2]; 3], Fault> {
     let nobody = SessionData {
         session_id: of_a_missing_one(&others.session_id),
         conversation_id: of_a_missing_one(&others.conversation_id),
@@ -88,9 +88,9 @@ async fn round(client: &mut Client, others: &SessionData, nobody_first: bool) ->
             let whose = n ^ usize::from(nobody_first);
             let SessionData { session_id, conversation_id } = [others, &nobody][whose];
             let action = match question {
-                0 => Action::GetSession { session_id },
-                1 => Action::GetConversationMessages { session_id, limit: 50 },
-                _ => Action::RenameConversation { conversation_id, title: "Mine" },
+                0 => BenchAction::GetSession { session_id },
+                1 => BenchAction::GetConversationMessages { session_id, limit: 50 },
+                _ => BenchAction::RenameConversation { conversation_id, title: "Mine" },
             };
             let asked_ns = now_ns();
             let answer = client.ask(action).await;

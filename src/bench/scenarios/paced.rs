@@ -2,8 +2,8 @@
 //! carry.
 
 use super::super::Bench;
-use super::super::report::Outcome;
-use super::streams::{self, Load};
+use super::super::report::ScenarioOutcome;
+use super::streams::{self, StreamLoad};
 
 const STREAMS: usize = 50;
 const TOKENS: u32 = 100;
@@ -15,14 +15,14 @@ const SATURATED_STREAMS_FACTOR: usize = 4;
 const SATURATED_RATE_FACTOR: u32 = 12;
 const SATURATED_TOKENS_FACTOR: u32 = 10;
 
-pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
-    let load = Load {
+pub async fn run(bench: &Bench) -> anyhow::Result<Vec<ScenarioOutcome>> {
+    let load = StreamLoad {
         streams: bench.args.streams.unwrap_or(STREAMS),
         tokens: bench.args.tokens.unwrap_or(TOKENS),
         rate: bench.args.rate.unwrap_or(RATE),
         seconds: bench.args.seconds,
     };
-    let saturated = Load {
+    let saturated = StreamLoad {
         streams: load.streams * SATURATED_STREAMS_FACTOR,
         tokens: load.tokens * SATURATED_TOKENS_FACTOR,
         rate: load.rate * SATURATED_RATE_FACTOR,
@@ -32,7 +32,7 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
     for (name, load) in [("paced", load), ("paced-saturated", saturated)] {
         let outcome = match streams::run(bench, name, load).await {
             Ok(measured) => streams::outcome(name, load, measured),
-            Err(error) => Outcome::failed(name, &error),
+            Err(error) => ScenarioOutcome::failed(name, &error),
         };
         outcomes.push(outcome);
     }

@@ -13,14 +13,14 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::super::Bench;
-use super::super::client::{Client, Window};
+use super::super::client::{BenchClient, ReadWindow};
 use super::super::fault::{Fault, FaultLog};
-use super::super::plan::Plan;
+use super::super::plan::TurnPlan;
 use super::super::procs;
-use super::super::report::Outcome;
-use super::super::turn::{Tally, Turn};
+use super::super::report::ScenarioOutcome;
+use super::super::turn::{BenchTurn, StreamTally};
 use super::open_all;
-use super::streams::{self, Load};
+use super::streams::{self, StreamLoad};
 
 const SOCKETS: usize = 100;
 /// Each turn is some 600 KB on the socket, so together they exceed the kernel's buffer for one. The turns are of different
@@ -40,13 +40,13 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 
 /// A socket that does not read, with its turns.
 struct Slow {
-    client: Client,
-    turns: HashMap<Uuid, Turn>,
+    client: BenchClient,
+    turns: HashMap<Uuid, BenchTurn>,
 }
 
-pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
+pub async fn run(bench: &Bench) -> anyhow::Result<Vec<ScenarioOutcome>> {
     let sockets = bench.args.connections.unwrap_or(SOCKETS);
-    let load = Load {
+    let load = StreamLoad {
         streams: bench.args.streams.unwrap_or(HEALTHY_STREAMS),
         tokens: bench.args.tokens.unwrap_or(HEALTHY_TOKENS),
         rate: bench.args.rate.unwrap_or(HEALTHY_RATE),
@@ -55,7 +55,7 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
     let alone = measure(bench, "slow-reader: alone", load).await?;
 
     let opened = open_all(sockets, || open(bench)).await?;
-    let peak = procs::Peak::start(&bench.watched);
+    let peak = procs::PeakMemory::start(&bench.watched);
     let slow = start(opened).await?;
     let ids: Vec<Uuid> = slow.iter().flat_map(|slow| slow.turns.keys().copied()).collect();
     let mut filling = measure(bench, "slow-reader: filling", load).await?;
@@ -78,14 +78,14 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Outcome>> {
     Ok(vec![alone, filling, full])
 }
 
-async fn measure(bench: &Bench, name: &str, load: Load) -> anyhow::Result<Outcome> {
+async fn measure(bench: &Bench, name: &str, load: StreamLoad) -> anyhow::Result<ScenarioOutcome> {
     let measured = streams::run(bench, name, load).await?;
     Ok(streams::outcome(name, load, measured))
 }
 
 /// Opens a connection with all its sessions, which still reads.
-async fn open(bench: &Bench) -> Result<(Client, Vec<String>), Fault> {
-    let mut client = bench.connect(Window::Small).await?;
+async fn open(bench: &Bench) -> Result<(BenchClient, Vec<String>), Fault> {
+    let mut client = bench.connect(ReadWindow::Small).await?;
     let mut sessions = Vec::new();
     for _ in 0..TURNS_PER_SOCKET {
         sessions.push(client.create_session(&bench.agent).await?.0.session_id);
@@ -93,13 +93,13 @@ async fn open(bench: &Bench) -> Result<(Client, Vec<String>), Fault> {
     Ok((client, sessions))
 }
 
-async fn start(opened: Vec<(Client, Vec<String>)>) -> anyhow::Result<Vec<Slow>> {
-    let tally = Arc::new(Tally::default());
+async fn start(opened: Vec<(BenchClient, Vec<String>)>) -> anyhow::Result<Vec<Slow>> {
+    let tally = Arc::new(StreamTally::default());
     let mut all = Vec::new();
     for (mut client, sessions) in opened {
         let mut turns = HashMap::new();
         for session in sessions {
-            let plan = Plan { pad: SLOW_PAD, ..Plan::new(SLOW_TOKENS, 0) };
+            let plan = TurnPlan { pad: SLOW_PAD, ..TurnPlan::new(SLOW_TOKENS, 0) };
             let started = client.start_turn(&session, plan, &tally).await;
             turns.insert(plan.id, started.map_err(|fault| anyhow::anyhow!("{fault}"))?);
         }
@@ -109,7 +109,7 @@ async fn start(opened: Vec<(Client, Vec<String>)>) -> anyhow::Result<Vec<Slow>> 
 }
 
 /// Reads the slow sockets at last, and checks their turns.
-async fn drain(slow: Vec<Slow>, outcome: &mut Outcome) {
+async fn drain(slow: Vec<Slow>, outcome: &mut ScenarioOutcome) {
     let (mut closed, mut caught_up, mut faults) = (0, 0, FaultLog::default());
     for (was_closed, log) in join_all(slow.into_iter().map(drain_one)).await {
         closed += u32::from(was_closed);

@@ -11,15 +11,15 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::Bench;
-use super::super::client::{Client, Window};
+use super::super::client::{BenchClient, ReadWindow};
 use super::super::clock::now_ns;
 use super::super::fault::{Fault, FaultLog};
-use super::super::gateway::{GatewayLog, Timing};
-use super::super::plan::Plan;
+use super::super::gateway::{GatewayLog, ModelTiming};
+use super::super::plan::TurnPlan;
 use super::super::procs::{self, WindowUse};
-use super::super::progress::Progress;
-use super::super::report::{Outcome, Samples, ratio};
-use super::super::turn::{Tally, Turn};
+use super::super::progress::ProgressLine;
+use super::super::report::{Samples, ScenarioOutcome, ratio};
+use super::super::turn::{BenchTurn, StreamTally};
 use super::open_all;
 
 /// Turns after which a stream starts a fresh conversation: each turn sends the earlier ones to the model again, and their
@@ -32,7 +32,7 @@ const RAMP_MAX_SECONDS: f64 = 1.0;
 const RAMP_SHARE: f64 = 0.2;
 
 #[derive(Clone, Copy)]
-pub struct Load {
+pub struct StreamLoad {
     pub streams: usize,
     pub tokens: u32,
     pub rate: u32,
@@ -40,18 +40,18 @@ pub struct Load {
 }
 
 /// The results of a load.
-pub struct Measured {
+pub struct LoadResult {
     pub used: WindowUse,
     pub turns: u64,
     pub extra_model_calls: u64,
     pub tokens_in_window: u64,
     pub frames_in_window: u64,
-    pub times: Times,
+    pub times: TurnLatencies,
     pub faults: FaultLog,
 }
 
 /// The latencies of a load's turns.
-pub struct Times {
+pub struct TurnLatencies {
     /// From the gateway's write to the client's read.
     pub token: Samples,
     /// From message to first token, without the gateway's own time.
@@ -62,12 +62,17 @@ pub struct Times {
     pub accepted: Samples,
 }
 
-impl Times {
-    fn new() -> Times {
-        Times { token: Samples::new(), first_token: Samples::new(), turn: Samples::new(), accepted: Samples::new() }
+impl TurnLatencies {
+    fn new() -> TurnLatencies {
+        TurnLatencies {
+            token: Samples::new(),
+            first_token: Samples::new(),
+            turn: Samples::new(),
+            accepted: Samples::new(),
+        }
     }
 
-    fn add(&mut self, turn: &Turn, timing: &Timing) {
+    fn add(&mut self, turn: &BenchTurn, timing: &ModelTiming) {
         let took = |ended: Option<u64>| ended.map(|ended_ns| ended_ns.saturating_sub(turn.sent_ns));
         let model = |wrote: Option<u64>| wrote.map(|ns| ns.saturating_sub(timing.received_ns));
         let without = |took: Option<u64>, model: Option<u64>| Some(took?.saturating_sub(model?));
@@ -84,13 +89,13 @@ impl Times {
 
 /// The state shared by all streams of a load.
 struct Shared {
-    load: Load,
+    load: StreamLoad,
     agent: String,
     grace: Duration,
     until_ns: u64,
     gateway: Arc<GatewayLog>,
-    tally: Arc<Tally>,
-    times: Mutex<Times>,
+    tally: Arc<StreamTally>,
+    times: Mutex<TurnLatencies>,
 }
 
 #[derive(Default)]
@@ -106,9 +111,9 @@ struct StreamEnd {
 /// 2. Starts the streams along the ramp.
 /// 3. Measures the window.
 /// 4. Lets every stream finish its turn and close.
-pub async fn run(bench: &Bench, label: &str, load: Load) -> anyhow::Result<Measured> {
+pub async fn run(bench: &Bench, label: &str, load: StreamLoad) -> anyhow::Result<LoadResult> {
     let ready = open_all(load.streams, || warm_up(bench)).await?;
-    let _progress = Progress::start(label, load.seconds);
+    let _progress = ProgressLine::start(label, load.seconds);
     let ramp = Duration::from_secs_f64((load.seconds * RAMP_SHARE).min(RAMP_MAX_SECONDS));
     let window_length = Duration::from_secs_f64(load.seconds);
     let running_ns = u64::try_from((ramp + window_length).as_nanos())?;
@@ -119,7 +124,7 @@ pub async fn run(bench: &Bench, label: &str, load: Load) -> anyhow::Result<Measu
         until_ns: now_ns() + running_ns,
         gateway: Arc::clone(&bench.gateway),
         tally: Arc::default(),
-        times: Mutex::new(Times::new()),
+        times: Mutex::new(TurnLatencies::new()),
     });
 
     let (started, step) = (Instant::now(), ramp / u32::try_from(load.streams)?);
@@ -130,7 +135,7 @@ pub async fn run(bench: &Bench, label: &str, load: Load) -> anyhow::Result<Measu
     let streams: Vec<_> = streams.collect();
 
     sleep(ramp).await;
-    let window = procs::Window::open(&bench.watched);
+    let window = procs::MeasureWindow::open(&bench.watched);
     let before = totals(&shared.tally);
     sleep(window_length).await;
     let after = totals(&shared.tally);
@@ -143,13 +148,13 @@ pub async fn run(bench: &Bench, label: &str, load: Load) -> anyhow::Result<Measu
         all.merge(ended.unwrap_or_else(failed));
     }
     let mut times = shared.times.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(Measured {
+    Ok(LoadResult {
         used,
         turns: all.turns,
         extra_model_calls: all.extra_model_calls,
         tokens_in_window: after.0 - before.0,
         frames_in_window: after.1 - before.1,
-        times: std::mem::replace(&mut times, Times::new()),
+        times: std::mem::replace(&mut times, TurnLatencies::new()),
         faults: all.faults,
     })
 }
@@ -168,15 +173,15 @@ impl StreamEnd {
     }
 }
 
-fn totals(tally: &Tally) -> (u64, u64) {
+fn totals(tally: &StreamTally) -> (u64, u64) {
     (tally.tokens.load(Ordering::Relaxed), tally.frames.load(Ordering::Relaxed))
 }
 
-async fn warm_up(bench: &Bench) -> Result<(Client, String), Fault> {
-    let mut client = bench.connect(Window::Normal).await?;
+async fn warm_up(bench: &Bench) -> Result<(BenchClient, String), Fault> {
+    let mut client = bench.connect(ReadWindow::Normal).await?;
     let (session, _) = client.create_session(&bench.agent).await?;
-    let plan = Plan::new(WARM_UP_TOKENS, 0);
-    let tally = Arc::new(Tally::default());
+    let plan = TurnPlan::new(WARM_UP_TOKENS, 0);
+    let tally = Arc::new(StreamTally::default());
     let turn = client.turn(&session.session_id, plan, &tally, bench.args.grace()).await?;
     bench.gateway.take(&plan.id);
     turn.faults.iter().for_each(|fault| client.faults.add(fault));
@@ -184,11 +189,11 @@ async fn warm_up(bench: &Bench) -> Result<(Client, String), Fault> {
 }
 
 /// Runs one stream, from its position on the ramp to the end of its last turn.
-async fn stream(mut client: Client, mut session: String, begin: Instant, shared: Arc<Shared>) -> StreamEnd {
+async fn stream(mut client: BenchClient, mut session: String, begin: Instant, shared: Arc<Shared>) -> StreamEnd {
     let mut end = StreamEnd::default();
     sleep_until(begin).await;
     loop {
-        let plan = Plan::new(shared.load.tokens, shared.load.rate);
+        let plan = TurnPlan::new(shared.load.tokens, shared.load.rate);
         match client.turn(&session, plan, &shared.tally, shared.grace).await {
             Ok(turn) => {
                 end.turns += 1;
@@ -220,7 +225,7 @@ async fn stream(mut client: Client, mut session: String, begin: Instant, shared:
 }
 
 impl StreamEnd {
-    fn judge(&mut self, turn: &Turn, shared: &Shared) {
+    fn judge(&mut self, turn: &BenchTurn, shared: &Shared) {
         turn.faults.iter().for_each(|fault| self.faults.add(fault));
         match shared.gateway.take(&turn.plan.id) {
             Some(timing) => {
@@ -235,12 +240,12 @@ impl StreamEnd {
 }
 
 /// Builds the outcome of a load of streams.
-pub fn outcome(name: &str, load: Load, measured: Measured) -> Outcome {
-    let Measured { used, turns, tokens_in_window, frames_in_window, times, .. } = measured;
+pub fn outcome(name: &str, load: StreamLoad, measured: LoadResult) -> ScenarioOutcome {
+    let LoadResult { used, turns, tokens_in_window, frames_in_window, times, .. } = measured;
     let (tokens, frames) = (tokens_in_window as f64, frames_in_window as f64);
     let cpu_us = used.cpu_ms() as f64 * 1000.0;
     let (seconds, is_watching) = (used.seconds, !used.processes.is_empty());
-    let mut outcome = Outcome::new(name);
+    let mut outcome = ScenarioOutcome::new(name);
     outcome
         .set("streams", load.streams as u64)
         .set("tokens", u64::from(load.tokens))

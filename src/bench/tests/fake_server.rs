@@ -13,7 +13,7 @@ use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
-use super::super::plan::Plan;
+use super::super::plan::TurnPlan;
 
 /// The server's fault, in turns of more than a handful of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +155,7 @@ fn page(messages: usize, action: &Value, mischief: Mischief) -> Value {
 /// Runs one turn: asks the gateway, relays its tokens as they come, and ends.
 async fn turn(action: Value, gateway: SocketAddr, mischief: Mischief, out: Show) {
     let message = action["message"].as_str().unwrap();
-    let is_warm_up = Plan::find(message).unwrap().tokens < MISCHIEF_FROM_TOKENS;
+    let is_warm_up = TurnPlan::find(message).unwrap().tokens < MISCHIEF_FROM_TOKENS;
     let mischief = if is_warm_up { Mischief::None } else { mischief };
     let frame = |kind: &str| json!({"type": kind, "requestId": action["requestId"]});
     let mut accepted = frame("immediate_response");
@@ -195,7 +195,7 @@ async fn turn(action: Value, gateway: SocketAddr, mischief: Mischief, out: Show)
 
 /// Relays the gateway's tokens, one frame for each piece that arrived together; returns the whole text.
 async fn relay(gateway: SocketAddr, message: &str, mischief: Mischief, show: impl Fn(String)) -> String {
-    let plan = Plan::find(message).unwrap();
+    let plan = TurnPlan::find(message).unwrap();
     if mischief == Mischief::NoModel {
         let text: String = (0..plan.tokens).map(|index| format!(" t{index}:0")).collect();
         show(text.clone());

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use self::fake_server::Mischief;
 use super::args::Scenario;
-use super::gateway::Gateway;
-use super::report::Outcome;
+use super::gateway::FakeGateway;
+use super::report::ScenarioOutcome;
 use super::{Bench, BenchArgs, scenarios};
 
 #[derive(Parser)]
@@ -41,8 +41,8 @@ fn args(more: &[&str]) -> BenchArgs {
 }
 
 /// Measures a fake server and returns the outcomes.
-async fn measure(mischief: Mischief, scenario: &str) -> Vec<Outcome> {
-    let gateway = Gateway::start("127.0.0.1:0".parse().unwrap()).unwrap();
+async fn measure(mischief: Mischief, scenario: &str) -> Vec<ScenarioOutcome> {
+    let gateway = FakeGateway::start("127.0.0.1:0".parse().unwrap()).unwrap();
     let url = fake_server::start(gateway.address, mischief).await;
     // Long where an end is expected, so that a busy machine does not fail the test.
     let grace = if mischief == Mischief::NoTerminal { "0.5" } else { "30" };
@@ -129,7 +129,7 @@ async fn frames_dropped_for_a_slow_reader_are_found() {
 
 #[tokio::test]
 async fn no_server_is_an_error_of_each_scenario() {
-    let gateway = Gateway::start("127.0.0.1:0".parse().unwrap()).unwrap();
+    let gateway = FakeGateway::start("127.0.0.1:0".parse().unwrap()).unwrap();
     let url = "ws://127.0.0.1:1/ws".to_owned();
     let bench = Bench::new(args(&[]), vec![url], Vec::new(), &gateway, None);
     let outcomes = scenarios::run_all(&bench).await;
@@ -173,7 +173,7 @@ async fn a_run_writes_its_report_and_fails_on_errors() {
 
 #[tokio::test]
 async fn the_gateway_answers_requests_that_are_no_turn() {
-    let gateway = Gateway::start("127.0.0.1:0".parse().unwrap()).unwrap();
+    let gateway = FakeGateway::start("127.0.0.1:0".parse().unwrap()).unwrap();
     let ask_at = async |path: &str, body: Value| {
         let mut answer = fake_server::post(gateway.address, path, &body).await;
         let mut text = String::new();

@@ -9,26 +9,26 @@ fn refund_tool() -> Value {
         "required": ["order_id"]}}})
 }
 
-fn ask(messages: Value, tools: Value) -> Answer {
+fn ask(messages: Value, tools: Value) -> DemoAnswer {
     let request = json!({"model": "m", "messages": messages, "tools": tools});
     answer(&serde_json::from_value(request).unwrap())
 }
 
-fn ask_user(text: &str, tools: Value) -> Answer {
+fn ask_user(text: &str, tools: Value) -> DemoAnswer {
     ask(json!([{"role": "user", "content": text}]), tools)
 }
 
-fn said(answer: Answer) -> String {
+fn said(answer: DemoAnswer) -> String {
     match answer {
-        Answer::Say(text) => text,
-        Answer::Call { name, .. } => panic!("called {name}"),
+        DemoAnswer::Say(text) => text,
+        DemoAnswer::Call { name, .. } => panic!("called {name}"),
     }
 }
 
-fn called(answer: Answer) -> (String, Value) {
+fn called(answer: DemoAnswer) -> (String, Value) {
     match answer {
-        Answer::Call { name, arguments } => (name, serde_json::from_str(&arguments).unwrap()),
-        Answer::Say(text) => panic!("said: {text}"),
+        DemoAnswer::Call { name, arguments } => (name, serde_json::from_str(&arguments).unwrap()),
+        DemoAnswer::Say(text) => panic!("said: {text}"),
     }
 }
 

@@ -1,9 +1,9 @@
 //! The effect of erased events on the fold.
 
-use super::{Conversation, Recorded};
+use super::{Conversation, RecordedEvent};
 use crate::domain::{
     event::kind,
-    turn::{Park, Reply},
+    turn::{Park, ToolRound},
 };
 
 impl Conversation {
@@ -12,12 +12,12 @@ impl Conversation {
     /// An event was appended on the state before it and nothing else, so it was valid there, and its kind tells the effect.
     /// The call, prompt or answer that it named is gone. Proofs of a visitor's identity that it may have held no longer
     /// count.
-    pub(super) fn take_erased(&mut self, kind: &'static str, recorded: &Recorded) {
+    pub(super) fn take_erased(&mut self, kind: &'static str, recorded: &RecordedEvent) {
         self.erased |= kind == kind::SESSION_OPENED;
         let Some(turn) = &mut self.turn else { return };
         match kind {
             kind::TURN_MODEL_REPLIED => {
-                turn.replies.push(Reply { text: String::new(), calls: Vec::new(), ended: None, opaque: None });
+                turn.replies.push(ToolRound { text: String::new(), calls: Vec::new(), ended: None, opaque: None });
             }
             kind::TURN_PARKED => {
                 turn.park = turn.epoch.map(|_| Park::erased(recorded.time));

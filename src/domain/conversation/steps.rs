@@ -2,19 +2,19 @@
 
 use chrono::{DateTime, Utc};
 
-use super::Recorded;
+use super::RecordedEvent;
 use crate::domain::{
     event::{ModelReplied, Prompt, ToolReturned, TurnParked, TurnResumed},
-    turn::{Call, CallResult, Park, Reply, Turn},
+    turn::{CallResult, CallState, Park, ToolRound, Turn},
 };
 
 /// The call with this id in the model's last reply, while it has no result.
-pub(super) fn open_call<'a>(turn: &'a mut Turn, id: &str) -> Option<&'a mut Call> {
+pub(super) fn open_call<'a>(turn: &'a mut Turn, id: &str) -> Option<&'a mut CallState> {
     turn.replies.last_mut()?.calls.iter_mut().find(|call| call.request.id == id && call.result.is_none())
 }
 
 pub(super) fn reply(turn: &mut Turn, e: &ModelReplied, at: DateTime<Utc>) {
-    turn.replies.push(Reply::of(e));
+    turn.replies.push(ToolRound::of(e));
     turn.usage = match (turn.usage, e.usage) {
         (Some(a), Some(b)) => Some(a.plus(b)),
         (a, b) => a.or(b),
@@ -43,7 +43,7 @@ pub(super) fn park(turn: &mut Turn, e: &TurnParked) {
     turn.park = Some(Park { id: e.park, prompt: e.prompt.clone(), deadline: e.deadline });
 }
 
-pub(super) fn resume(turn: &mut Turn, e: &TurnResumed, recorded: &Recorded) {
+pub(super) fn resume(turn: &mut Turn, e: &TurnResumed, recorded: &RecordedEvent) {
     if let Some(park) = turn.park.take_if(|park| park.id == e.park) {
         if let Some(call) = open_call(turn, park.prompt.call()) {
             match (&park.prompt, &mut call.elicited) {

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Citation, Participant, ReplyEnd, Response, Shown, Usage};
+use super::{Citation, FrameTrace, Participant, ReplyEnd, Response, Usage};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -43,7 +43,7 @@ pub struct TurnCompleted {
     pub agent: Participant,
     /// Record of the last model call's frames.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shown: Option<Shown>,
+    pub shown: Option<FrameTrace>,
 }
 
 /// A verdict on a step of an agent's workflow, given after an answer.
@@ -70,7 +70,7 @@ pub struct TurnFailed {
     pub detail: String,
     /// Record of the frames shown of the model call that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shown: Option<Shown>,
+    pub shown: Option<FrameTrace>,
 }
 
 /// The reason why a turn failed.

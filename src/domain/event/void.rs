@@ -9,17 +9,17 @@ use super::Event;
 pub struct Unreadable {
     /// The stored name in the message; empty = none.
     pub name: String,
-    pub cause: Cause,
+    pub cause: UnreadableCause,
     /// For operators.
     pub detail: String,
 }
 
 /// The reason why an event can't be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub enum UnreadableCause {
     /// The kind or schema version is newer than this program, which may continue without it.
     Unknown,
-    /// As [`Cause::Unknown`], and marked critical by its writer: no program may continue without it.
+    /// As [`UnreadableCause::Unknown`], and marked critical by its writer: no program may continue without it.
     Critical,
     /// The content does not fit the kind.
     Malformed,

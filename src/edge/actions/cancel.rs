@@ -6,11 +6,11 @@ use super::{Connection, session};
 use crate::{
     domain::Command,
     edge::ending,
-    log::load::Freshness,
-    wire::actions::{BadFrame, Request},
+    log::conversations::Freshness,
+    wire::actions::{BadFrame, ClientRequest},
 };
 
-pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Result<(), BadFrame> {
+pub(super) async fn serve(connection: &mut Connection, request: &ClientRequest) -> Result<(), BadFrame> {
     // A malformed session id names no session; it does not fall back to the connection's own.
     let id = if request.fields.has("sessionId") { request.fields.session() } else { connection.session };
     let Some((record, key)) = session(connection, id).await? else { return Ok(()) };
@@ -21,7 +21,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let turn_id = turn.request.turn;
     let command = Command::Cancel { turn: turn_id, by: record.session };
     let frame = ending::end(&edge, &key, state, &turn, &command).await?;
-    if let Some(frame) = frame.filter(|_| !connection.views.has_ended(turn_id)) {
+    if let Some(frame) = frame.filter(|_| !connection.delivery.has_ended(turn_id)) {
         connection.push_end(turn_id, frame);
     }
     Ok(())

@@ -6,14 +6,14 @@
 use super::{Connection, answer, end_wait, session};
 use crate::{
     domain::{Command, event::Prompt},
-    log::load::Freshness,
+    log::conversations::Freshness,
     wire::{
-        actions::{BadFrame, Request},
-        frames::{Confirmed, ErrorCode},
+        actions::{BadFrame, ClientRequest},
+        frames::{ConfirmReply, ErrorCode},
     },
 };
 
-pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Result<(), BadFrame> {
+pub(super) async fn serve(connection: &mut Connection, request: &ClientRequest) -> Result<(), BadFrame> {
     let approved = request.fields.required_bool("approved")?;
     let id = request.fields.required_session()?;
     let (record, key) = session(connection, id).await?.ok_or_else(nothing_pending)?;
@@ -26,7 +26,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
         return Err(nothing_pending());
     }
     // A turn parks at most once in an epoch, so the epoch identifies the prompt that was seen.
-    let seen = connection.views.get_mut(turn.request.turn).and_then(|view| view.prompted);
+    let seen = connection.delivery.get_mut(turn.request.turn).and_then(|view| view.prompted);
     if seen.is_some() && seen != turn.epoch {
         return Err(nothing_pending());
     }
@@ -35,7 +35,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
         return Err(nothing_pending());
     }
     let message = if approved { "Tool action approved" } else { "Tool action rejected" };
-    answer(connection, request, 200, message, Confirmed { session_id: record.session, approved });
+    answer(connection, request, 200, message, ConfirmReply { session_id: record.session, approved });
     Ok(())
 }
 

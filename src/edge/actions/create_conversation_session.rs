@@ -15,12 +15,12 @@ use crate::{
         event::{EmailProof, Participant, SessionOpened},
         interaction, title,
     },
-    edge::{access::Wish, admission, internal::visitors},
+    edge::{access::VisitorRequest, admission, internal::visitors},
     ids, limits,
-    log::load::Freshness,
+    log::conversations::Freshness,
     subjects::ConversationKey,
     wire::{
-        actions::{BadFrame, Fields, Request, invalid},
+        actions::{BadFrame, ClientRequest, FrameFields, invalid},
         frames::SessionCreated,
         stored::SessionRecord,
     },
@@ -29,15 +29,15 @@ use crate::{
 /// The entry of `supports` that asks for the resume extension.
 const RESUME_CAPABILITY: &str = "resume";
 
-pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Result<(), BadFrame> {
+pub(super) async fn serve(connection: &mut Connection, request: &ClientRequest) -> Result<(), BadFrame> {
     let edge = connection.edge.clone();
     let (opened, wanted) = read(&request.fields, &edge.settings.agent_name, &edge.settings.regions)?;
-    let admission::Session { org, user } = admission::admit(connection, &request.fields).await?;
+    let admission::AdmittedSession { org, user } = admission::admit(connection, &request.fields).await?;
     let known = connection.principal.as_ref().filter(|principal| principal.org == org);
     let opened = with_principal(with_context(opened, user), known);
     // A session of the conversation, named in the frame beside it, shows that the client has been there.
     session(connection, request.fields.session()).await?;
-    let (key, state, opened) = match resumable(connection, wanted, Wish::Join).await? {
+    let (key, state, opened) = match resumable(connection, wanted, VisitorRequest::Join).await? {
         // A session lives in its conversation's region.
         Some((key, state)) => {
             // The session keeps the conversation's agent, unless the client names another.
@@ -50,7 +50,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     };
     let opened = proved_for(connection, with_agent(connection, &key.org, opened), (&key, &state), key.org == org);
     let (resumed, was_nobodys) = (state.exists(), state.owner.is_none());
-    let executed = edge.conversations.execute(&key, state, &Command::Open(opened.clone()), &edge.decider()).await?;
+    let executed = edge.conversations.execute(&key, state, &Command::Open(opened.clone()), &edge.author()).await?;
     edge.save_fold(&key);
     let record = SessionRecord {
         session: opened.session,
@@ -66,7 +66,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let record = edge.sessions.add(&key.region, record).await?;
     connection.opened(&record);
     connection.reaches(&record);
-    connection.views.resumes |= executed.state.supports.iter().any(|capability| capability == RESUME_CAPABILITY);
+    connection.delivery.resumes |= executed.state.supports.iter().any(|capability| capability == RESUME_CAPABILITY);
     if resumed {
         connection.watch(&key, true).await?;
     }
@@ -91,7 +91,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
 
 /// Reads the event of the new session, and the id of the conversation to resume, from the frame.
 fn read(
-    fields: &Fields,
+    fields: &FrameFields,
     agent_name: &str,
     regions: &crate::config::Regions,
 ) -> Result<(SessionOpened, Option<Uuid>), BadFrame> {
@@ -195,7 +195,7 @@ fn cut(text: &str) -> String {
 pub(super) async fn resumable(
     connection: &Connection,
     wanted: Option<Uuid>,
-    wish: Wish,
+    wish: VisitorRequest,
 ) -> Result<Option<(ConversationKey, Arc<Conversation>)>, BadFrame> {
     let Some(id) = wanted else { return Ok(None) };
     let conversations = &connection.edge.conversations;

@@ -3,9 +3,9 @@
 use super::{Connection, answer, session, session_not_found};
 use crate::{
     limits,
-    log::load::Freshness,
+    log::conversations::Freshness,
     wire::{
-        actions::{BadFrame, Request, invalid},
+        actions::{BadFrame, ClientRequest, invalid},
         frames::{HistoryMessage, MessagePage},
     },
 };
@@ -15,7 +15,7 @@ const MAX_LIMIT: usize = 100;
 /// Marks a cursor with its action and its format.
 const CURSOR_PREFIX: &str = "m1-";
 
-pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Result<(), BadFrame> {
+pub(super) async fn serve(connection: &mut Connection, request: &ClientRequest) -> Result<(), BadFrame> {
     let id = request.fields.required_session()?;
     let cursor = match request.fields.text("cursor")? {
         Some(cursor) => Some(cursor),

@@ -9,10 +9,10 @@ use uuid::Uuid;
 use super::{Connection, answer};
 use crate::{
     domain::conversation::owner_of,
-    lists::{Entry, Page, Place, read::Wanted},
-    subjects::Whose,
+    lists::{ListEntry, ListPage, ListPosition, query::ListQuery},
+    subjects::OwnerScope,
     wire::{
-        actions::{BadFrame, Request, invalid},
+        actions::{BadFrame, ClientRequest, invalid},
         frames::{ConversationPage, ListedConversation, shown_time},
     },
 };
@@ -22,14 +22,14 @@ const MAX_LIMIT: usize = 200;
 /// Marks a cursor with its action and its format.
 const CURSOR_PREFIX: &str = "c1-";
 
-pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Result<(), BadFrame> {
+pub(super) async fn serve(connection: &mut Connection, request: &ClientRequest) -> Result<(), BadFrame> {
     let after = request.fields.text("cursor")?.map(parse_cursor).transpose()?;
     let query = request.fields.text("query")?.map(|query| query.trim().to_lowercase()).unwrap_or_default();
     let limit = request.fields.clamped_limit(DEFAULT_LIMIT, MAX_LIMIT);
     let owner = connection.principal.as_ref().and_then(|principal| owner_of(principal.email.as_deref()?));
     let whose = match &owner {
-        _ if connection.edge.shows_all() => Some(Whose::Everybody),
-        Some(owner) => Some(Whose::Owner(owner)),
+        _ if connection.edge.shows_all() => Some(OwnerScope::Everybody),
+        Some(owner) => Some(OwnerScope::Owner(owner)),
         None => None,
     };
     // An e-mail address is an owner only in the organisation that proved it.
@@ -37,10 +37,10 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let org = own.unwrap_or_else(|| connection.org());
     let page = match whose {
         Some(whose) => {
-            let fits = |entry: &Entry| entry.title.to_lowercase().contains(&query);
-            connection.edge.lists.page(Wanted { org, whose, after, limit, fits }).await?
+            let fits = |entry: &ListEntry| entry.title.to_lowercase().contains(&query);
+            connection.edge.lists.page(ListQuery { org, whose, after, limit, fits }).await?
         }
-        None => Page::default(),
+        None => ListPage::default(),
     };
     let next_cursor = page.next.map(cursor);
     let conversations = page.entries.into_iter().map(|entry| ListedConversation {
@@ -55,15 +55,15 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     Ok(())
 }
 
-fn cursor(place: Place) -> String {
+fn cursor(place: ListPosition) -> String {
     format!("{CURSOR_PREFIX}{:x}-{}", place.micros, place.conversation.simple())
 }
 
-fn parse_cursor(cursor: &str) -> Result<Place, BadFrame> {
+fn parse_cursor(cursor: &str) -> Result<ListPosition, BadFrame> {
     let parse = || {
         let (micros, conversation) = cursor.strip_prefix(CURSOR_PREFIX)?.split_once('-')?;
         let micros = i64::from_str_radix(micros, 16).ok().filter(|micros| *micros >= 0)?;
-        Some(Place { micros, conversation: Uuid::try_parse(conversation).ok()? })
+        Some(ListPosition { micros, conversation: Uuid::try_parse(conversation).ok()? })
     };
     parse().ok_or_else(|| invalid("`cursor` is not one of this list's"))
 }

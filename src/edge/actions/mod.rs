@@ -23,17 +23,17 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use uuid::Uuid;
 
 use super::{
-    access::{Page, Wish},
+    access::{ClientPage, VisitorRequest},
     connection::{Connection, WatchError},
 };
 use crate::{
     auth,
     domain::{Command, Conversation, Refusal, Turn},
     limits,
-    log::{AppendError, ReadError, load::ExecuteError},
+    log::{AppendError, ReadError, conversations::ExecuteError},
     subjects::ConversationKey,
     wire::{
-        actions::{Action, BadFrame, Request, read},
+        actions::{Action, BadFrame, ClientRequest, read},
         frames::{self, ErrorCode, SessionStatus, SessionView},
         stored::SessionRecord,
     },
@@ -77,7 +77,7 @@ fn refuse(connection: &mut Connection, request_id: Option<&str>, bad: BadFrame) 
     connection.out.push(frame);
 }
 
-fn answer(connection: &mut Connection, request: &Request, status: u16, message: &str, data: impl Serialize) {
+fn answer(connection: &mut Connection, request: &ClientRequest, status: u16, message: &str, data: impl Serialize) {
     connection.out.push(frames::immediate(request.request_id.as_deref(), status, message, data, Utc::now()));
 }
 
@@ -98,8 +98,8 @@ pub(super) async fn session(
     let Some(key) = edge.key(&record.org, record.conversation) else { return Ok(None) };
     let principal = connection.principal_in(&record.org);
     let page = match connection.reached_by(record.conversation) {
-        Some(known) if known.session == record.session => Page::Admitted,
-        _ => Page::Of(connection.origin.as_deref()),
+        Some(known) if known.session == record.session => ClientPage::Admitted,
+        _ => ClientPage::Of(connection.origin.as_deref()),
     };
     if !edge.may_use(&record, &key, principal, page).await? {
         return Ok(None);
@@ -110,7 +110,7 @@ pub(super) async fn session(
 
 /// Returns true if a client may go on with a conversation that is named by its id.
 pub(super) async fn may_join(connection: &Connection, id: Uuid) -> Result<bool, BadFrame> {
-    let found = create_conversation_session::resumable(connection, Some(id), Wish::Join).await?;
+    let found = create_conversation_session::resumable(connection, Some(id), VisitorRequest::Join).await?;
     Ok(found.is_some())
 }
 
@@ -123,9 +123,9 @@ async fn end_wait(
     command: &Command,
 ) -> Result<bool, BadFrame> {
     connection.watch(key, false).await?;
-    connection.views.open(key, turn.request.turn, &turn.request.request_id, turn.epoch);
+    connection.delivery.open(key, turn.request.turn, &turn.request.request_id, turn.epoch);
     let edge = connection.edge.clone();
-    match edge.conversations.execute(key, state, command, &edge.decider()).await {
+    match edge.conversations.execute(key, state, command, &edge.author()).await {
         Ok(_) => Ok(true),
         Err(ExecuteError::Refused(Refusal::NotPending)) => Ok(false),
         Err(error) => Err(error.into()),
@@ -171,7 +171,7 @@ impl From<ReadError> for BadFrame {
                 code: ErrorCode::StorageError,
                 message: "the storage is not available, please try again".into(),
             },
-            ReadError::Sealed(_) => broken(),
+            ReadError::Encrypted(_) => broken(),
         }
     }
 }

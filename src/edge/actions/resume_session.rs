@@ -7,22 +7,22 @@
 use super::{Connection, answer, session, session_not_found, session_view};
 use crate::{
     domain::{Conversation, Turn},
-    log::load::Freshness,
+    log::conversations::Freshness,
     subjects::ConversationKey,
     wire::{
-        actions::{BadFrame, Request, invalid, unsupported},
-        frames::{Resumed, TurnState, TurnView},
-        live::Cursor,
+        actions::{BadFrame, ClientRequest, invalid, unsupported},
+        frames::{ResumeReply, TurnState, TurnView},
+        live::ResumeCursor,
     },
 };
 
-pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Result<(), BadFrame> {
-    if !connection.views.resumes {
+pub(super) async fn serve(connection: &mut Connection, request: &ClientRequest) -> Result<(), BadFrame> {
+    if !connection.delivery.resumes {
         return Err(unsupported());
     }
     let id = request.fields.required_session()?;
     let cursor =
-        request.fields.text("seq")?.map(|seq| Cursor::parse(seq).ok_or_else(|| invalid("`seq` is not a cursor")));
+        request.fields.text("seq")?.map(|seq| ResumeCursor::parse(seq).ok_or_else(|| invalid("`seq` is not a cursor")));
     let cursor = cursor.transpose()?;
     let (record, key) = session(connection, id).await?.ok_or_else(session_not_found)?;
     connection.opened(&record);
@@ -31,13 +31,13 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let state = connection.edge.conversations.load(&key, Freshness::Leader).await?;
     let turn =
         state.turn.as_ref().map(|turn| TurnView { request_id: &turn.request.request_id, state: turn_state(turn) });
-    answer(connection, request, 200, "Session resumed", Resumed { session: session_view(&record), turn });
+    answer(connection, request, 200, "Session resumed", ResumeReply { session: session_view(&record), turn });
     if let Some(cursor) = cursor.filter(|cursor| !cursor.is_ended()) {
         catch_up_finished(connection, &key, &state, cursor).await;
     }
     if let Some(turn) = &state.turn {
         if let Some(cursor) = cursor.filter(|cursor| cursor.turn == turn.request.turn) {
-            connection.views.open_at(&key, &turn.request.request_id, cursor);
+            connection.delivery.open_at(&key, &turn.request.request_id, cursor);
         }
         connection.attach(&key, turn).await;
     }
@@ -53,11 +53,16 @@ fn turn_state(turn: &Turn) -> TurnState {
 }
 
 /// Shows the rest of a turn that ended while the client was away.
-async fn catch_up_finished(connection: &mut Connection, key: &ConversationKey, state: &Conversation, cursor: Cursor) {
+async fn catch_up_finished(
+    connection: &mut Connection,
+    key: &ConversationKey,
+    state: &Conversation,
+    cursor: ResumeCursor,
+) {
     let Some(finished) = state.finished_turn(cursor.turn) else { return };
-    connection.views.open_at(key, &finished.request_id, cursor);
+    connection.delivery.open_at(key, &finished.request_id, cursor);
     connection.replay(key, cursor.turn, finished.session).await;
-    if !connection.views.has_ended(cursor.turn) {
+    if !connection.delivery.has_ended(cursor.turn) {
         connection.show_end(key, state, cursor.turn).await;
     }
 }

@@ -18,19 +18,19 @@ use crate::{
     auth::{Principal, Role},
     domain::{
         Command, Conversation, Refusal, Turn,
-        event::{AgentVersion, Asker, File, Image, Skill, TurnRequested},
+        event::{AgentVersion, File, Image, Requester, Skill, TurnRequested},
     },
     edge::{
         admission,
         attachments::{self, Attachments},
         ending,
-        workers::Outlook,
+        worker_availability::WorkerAvailability,
     },
     ids, limits,
-    log::load::{ExecuteError, Freshness},
+    log::conversations::{ExecuteError, Freshness},
     subjects::{self, ConversationKey},
     wire::{
-        actions::{BadFrame, Request, invalid},
+        actions::{BadFrame, ClientRequest, invalid},
         frames::ErrorCode,
         render,
         stored::SessionRecord,
@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// The client's part of a turn request, checked.
-struct Asked {
+struct CheckedMessage {
     request_id: String,
     message: String,
     stream: bool,
@@ -47,7 +47,7 @@ struct Asked {
     skill: Option<Skill>,
 }
 
-pub(super) async fn serve(connection: &mut Connection, request: &mut Request) -> Result<(), BadFrame> {
+pub(super) async fn serve(connection: &mut Connection, request: &mut ClientRequest) -> Result<(), BadFrame> {
     let found = session(connection, request.fields.session()).await?;
     let attachments = attachments::take(&mut request.fields).await;
     let mut asked = match check(connection, request, &found, attachments).await {
@@ -66,8 +66,8 @@ pub(super) async fn serve(connection: &mut Connection, request: &mut Request) ->
     admission::admit_message(connection, &key, turn).await?;
     let attachments = store(connection, &key, turn, std::mem::take(&mut asked.attachments)).await?;
     connection.watch(&key, false).await?;
-    connection.views.open(&key, turn, &asked.request_id, None);
-    connection.views.asked_here(turn);
+    connection.delivery.open(&key, turn, &asked.request_id, None);
+    connection.delivery.asked_here(turn);
     let command = command(connection, &record, asked, attachments, turn, pool, agent.map(|(version, _)| version));
     let accepted = ask(connection, request, &key, turn, command).await;
     if accepted.is_err() {
@@ -79,7 +79,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &mut Request) ->
 /// Appends the request and answers 202, or returns the error that prevents it.
 async fn ask(
     connection: &mut Connection,
-    request: &Request,
+    request: &ClientRequest,
     key: &ConversationKey,
     turn: Uuid,
     command: Command,
@@ -90,13 +90,13 @@ async fn ask(
         None => edge.conversations.load(key, Freshness::AtLeast(0)).await?,
     };
     // The event's id is the turn's, so the log itself recognises a retry on another edge.
-    let decider = edge.decider_with_id(turn.simple().to_string());
-    let mut executed = edge.conversations.execute(key, state, &command, &decider).await;
+    let author = edge.author_with_id(turn.simple().to_string());
+    let mut executed = edge.conversations.execute(key, state, &command, &author).await;
     if matches!(executed, Err(ExecuteError::Refused(Refusal::TurnInProgress)))
         && make_way(connection, request, key).await?
     {
         let state = edge.conversations.load(key, Freshness::AtLeast(0)).await?;
-        executed = edge.conversations.execute(key, state, &command, &decider).await;
+        executed = edge.conversations.execute(key, state, &command, &author).await;
     }
     match executed {
         Ok(_) => {
@@ -128,9 +128,9 @@ async fn turn_of(
     connection: &Connection,
     key: &ConversationKey,
     session: Uuid,
-    asked: &Asked,
+    asked: &CheckedMessage,
 ) -> Result<Uuid, BadFrame> {
-    let Asked { request_id, message, attachments, .. } = asked;
+    let CheckedMessage { request_id, message, attachments, .. } = asked;
     let conversations = &connection.edge.conversations;
     let state = match conversations.cached(key) {
         Some(state) => state,
@@ -150,17 +150,21 @@ async fn turn_of(
 /// Returns the error if no answer can come: workers are there and none has a key, or there is no such pool of workers.
 async fn unavailable(connection: &Connection, key: &ConversationKey, pool: &str) -> Option<BadFrame> {
     let edge = &connection.edge;
-    let message = match edge.workers.outlook(&key.region, pool, &key.org) {
-        Outlook::Answers => return None,
-        Outlook::NoKey => "no model is configured, so messages can't be answered",
-        Outlook::Nobody if edge.workers.has_pool(&edge.log, &key.region, pool).await => return None,
-        Outlook::Nobody => "there are no workers for this agent, so messages can't be answered",
+    let message = match edge.workers.availability(&key.region, pool, &key.org) {
+        WorkerAvailability::Answers => return None,
+        WorkerAvailability::NoKey => "no model is configured, so messages can't be answered",
+        WorkerAvailability::Nobody if edge.workers.has_pool(&edge.log, &key.region, pool).await => return None,
+        WorkerAvailability::Nobody => "there are no workers for this agent, so messages can't be answered",
     };
     Some(BadFrame { code: ErrorCode::LlmUnavailable, message: message.into() })
 }
 
 /// Ends the turn that blocks a message, if that turn gives way. Returns false if the turn stays.
-async fn make_way(connection: &mut Connection, request: &Request, key: &ConversationKey) -> Result<bool, BadFrame> {
+async fn make_way(
+    connection: &mut Connection,
+    request: &ClientRequest,
+    key: &ConversationKey,
+) -> Result<bool, BadFrame> {
     let edge = connection.edge.clone();
     let state = edge.conversations.load(key, Freshness::AtLeast(0)).await?;
     let Some(turn) = state.turn.clone() else { return Ok(true) };
@@ -173,7 +177,7 @@ async fn make_way(connection: &mut Connection, request: &Request, key: &Conversa
         None => ending::end_if_abandoned(&edge, key, &state).await?,
     };
     let Some(frame) = frame else { return Ok(false) };
-    if connection.views.is_open(turn.request.turn) {
+    if connection.delivery.is_open(turn.request.turn) {
         connection.push_end(turn.request.turn, frame);
     }
     Ok(true)
@@ -182,7 +186,7 @@ async fn make_way(connection: &mut Connection, request: &Request, key: &Conversa
 /// Returns true if a turn waits for a person who can't have seen the prompt on this connection.
 fn gives_way(connection: &Connection, turn: &Turn) -> bool {
     let asks = turn.park.as_ref().is_some_and(|park| park.prompt.is_for_a_person());
-    asks && !connection.views.resumes && !connection.views.was_asked_here(turn.request.turn)
+    asks && !connection.delivery.resumes && !connection.delivery.was_asked_here(turn.request.turn)
 }
 
 /// Stores a message's attachments, unless another turn blocks the message.
@@ -212,7 +216,7 @@ async fn store(
 fn command(
     connection: &Connection,
     record: &SessionRecord,
-    asked: Asked,
+    asked: CheckedMessage,
     (images, files): (Vec<Image>, Vec<File>),
     turn: Uuid,
     pool: String,
@@ -240,24 +244,24 @@ fn command(
     })
 }
 
-fn asker(principal: &Principal) -> Asker {
+fn asker(principal: &Principal) -> Requester {
     let groups = principal.groups.iter().take(limits::GROUPS_MAX).cloned().collect();
-    Asker { user: principal.user.clone(), groups, is_admin: principal.role == Role::Admin }
+    Requester { user: principal.user.clone(), groups, is_admin: principal.role == Role::Admin }
 }
 
 /// Queues the first frame of the turn. Its cursor lets a client that sees no more of the turn here get all of it on another
 /// connection.
-fn accept(connection: &mut Connection, request: &Request, turn: Uuid) {
+fn accept(connection: &mut Connection, request: &ClientRequest, turn: Uuid) {
     connection.push(turn, render::accepted(request.request_id.as_deref(), Utc::now()));
 }
 
 /// Checks the frame in the protocol's order.
 async fn check(
     connection: &Connection,
-    request: &Request,
+    request: &ClientRequest,
     session: &Option<(Arc<SessionRecord>, ConversationKey)>,
     attachments: Result<Attachments, BadFrame>,
-) -> Result<Asked, BadFrame> {
+) -> Result<CheckedMessage, BadFrame> {
     let fields = &request.fields;
     let request_id = request.required_id()?.to_string();
     fields.required_session()?;
@@ -284,7 +288,7 @@ async fn check(
         return Err(session_not_found());
     }
     attachments.check_urls(&connection.edge.settings.fetch).await?;
-    Ok(Asked { request_id, message, stream, model, attachments, skill })
+    Ok(CheckedMessage { request_id, message, stream, model, attachments, skill })
 }
 
 /// Checks that a message may name a model: the agent's own, one that its configuration lists, or else one that the settings list.
@@ -330,7 +334,7 @@ async fn skill(
 async fn in_progress_first(
     connection: &Connection,
     found: &Option<(Arc<SessionRecord>, ConversationKey)>,
-    request: &Request,
+    request: &ClientRequest,
 ) -> Result<Option<BadFrame>, BadFrame> {
     let Some((_, key)) = found else { return Ok(None) };
     let state: Arc<Conversation> = connection.edge.conversations.load(key, Freshness::AtLeast(0)).await?;

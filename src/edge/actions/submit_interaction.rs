@@ -5,15 +5,15 @@
 use super::{Connection, answer, end_wait, session};
 use crate::{
     domain::Command,
-    log::load::Freshness,
+    log::conversations::Freshness,
     wire::{
-        actions::{BadFrame, Request, invalid},
-        frames::{ErrorCode, Frame, Nested},
-        prompts::{Declined, InvalidData, Submitted},
+        actions::{BadFrame, ClientRequest, invalid},
+        frames::{ErrorCode, Frame, NestedData},
+        prompts::{DeclineReply, InvalidData, SubmitReply},
     },
 };
 
-pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Result<(), BadFrame> {
+pub(super) async fn serve(connection: &mut Connection, request: &ClientRequest) -> Result<(), BadFrame> {
     let request_id = request.required_id()?;
     let id = request.fields.required_session()?;
     let (record, key) = session(connection, id).await?.ok_or_else(nothing_pending)?;
@@ -45,7 +45,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
                         message: "Please check what you entered.",
                     };
                     let timestamp = chrono::Utc::now().timestamp_millis();
-                    let data = Nested { request_id, data };
+                    let data = NestedData { request_id, data };
                     connection.out.push(Frame::InteractionInvalid { request_id, timestamp, data }.to_bytes());
                     return Ok(());
                 }
@@ -59,11 +59,11 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let (session_id, interaction_id) = (record.session, park.id);
     match &values {
         Some(values) => {
-            let data = Submitted { session_id, interaction_id, kind: form.kind(), values };
+            let data = SubmitReply { session_id, interaction_id, kind: form.kind(), values };
             answer(connection, request, 200, "Interaction submitted", data);
         }
         None => {
-            let data = Declined { session_id, interaction_id, declined: true };
+            let data = DeclineReply { session_id, interaction_id, declined: true };
             answer(connection, request, 200, "Interaction declined", data);
         }
     }

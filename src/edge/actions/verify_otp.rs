@@ -13,20 +13,20 @@ use crate::{
     },
     edge::internal::restore::not_checked,
     limits,
-    log::load::{ExecuteError, Freshness},
+    log::conversations::{ExecuteError, Freshness},
     otp::{
-        allowance::Asker,
-        challenge::{Challenged, Entered, Proved},
+        allowance::OtpRequester,
+        challenge::{ChallengeTarget, OtpCheck, VerifiedContact},
     },
     wire::{
-        actions::{BadFrame, Request, invalid},
-        frames::{Frame, Nested},
+        actions::{BadFrame, ClientRequest, invalid},
+        frames::{Frame, NestedData},
         prompts::{OtpError, OtpInvalidData, OtpVerifiedData},
         stored::SessionRecord,
     },
 };
 
-pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Result<(), BadFrame> {
+pub(super) async fn serve(connection: &mut Connection, request: &ClientRequest) -> Result<(), BadFrame> {
     let request_id = request.required_id()?;
     let id = request.fields.required_session()?;
     let code = request.fields.required_text("code")?.trim();
@@ -36,16 +36,16 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
     let (record, key) = session(connection, id).await?.ok_or_else(session_not_found)?;
     let edge = connection.edge.clone();
     let state = edge.conversations.load(&key, Freshness::Leader).await?;
-    let asker = Asker { org: &key.org, session: record.session, source: None };
-    let challenged = Challenged { asker, conversation: record.conversation, purpose: OtpPurpose::Tool };
+    let asker = OtpRequester { org: &key.org, session: record.session, source: None };
+    let challenged = ChallengeTarget { asker, conversation: record.conversation, purpose: OtpPurpose::Tool };
     let entered = edge.challenges.enter(&challenged, code, |proved| is_meant(&state, &record, proved)).await;
     let proved = match entered.map_err(|error| not_checked(error, &record))? {
-        Entered::Proved(proved) => proved,
-        Entered::NoChallenge => {
+        OtpCheck::Proved(proved) => proved,
+        OtpCheck::NoChallenge => {
             return not_accepted(connection, request_id, Some(OtpError::NotFound), 0, "There is no code to enter.");
         }
-        Entered::Replaced => return expired(connection, request_id),
-        Entered::Wrong(verdict) => {
+        OtpCheck::Replaced => return expired(connection, request_id),
+        OtpCheck::Wrong(verdict) => {
             let error = verdict.error.as_deref().and_then(OtpError::parse);
             let message = if verdict.message.is_empty() { "This code is not right." } else { verdict.message.as_str() };
             return not_accepted(connection, request_id, error, verdict.attempts_remaining, message);
@@ -66,12 +66,12 @@ pub(super) async fn serve(connection: &mut Connection, request: &Request) -> Res
         Err(ExecuteError::Refused(_)) => return expired(connection, request_id),
         Err(error) => return Err(error.into()),
     }
-    let data = Nested { request_id, data: OtpVerifiedData { message: "Thank you, that worked." } };
+    let data = NestedData { request_id, data: OtpVerifiedData { message: "Thank you, that worked." } };
     push(connection, Frame::OtpVerified { request_id, timestamp: Utc::now().timestamp_millis(), data })
 }
 
 /// Returns true if a challenge is the one that the session's turn has shown, for the session's current contact.
-fn is_meant(state: &Conversation, record: &SessionRecord, proved: &Proved) -> bool {
+fn is_meant(state: &Conversation, record: &SessionRecord, proved: &VerifiedContact) -> bool {
     let Some(known) = state.known(record.session).filter(|known| known.otp_sent) else { return false };
     let is_contact = match (&proved.email, &proved.phone) {
         (Some(email), None) => known.contact.email.as_ref() == Some(email),
@@ -92,7 +92,7 @@ fn not_accepted(
     attempts_remaining: u32,
     message: &str,
 ) -> Result<(), BadFrame> {
-    let data = Nested { request_id, data: OtpInvalidData { error, attempts_remaining, message } };
+    let data = NestedData { request_id, data: OtpInvalidData { error, attempts_remaining, message } };
     push(connection, Frame::OtpInvalid { request_id, timestamp: Utc::now().timestamp_millis(), data })
 }
 

@@ -6,8 +6,8 @@ use uuid::Uuid;
 use super::Connection;
 use crate::{
     domain::Event,
-    log::load::Freshness,
-    wire::render::{self, Streamed},
+    log::conversations::Freshness,
+    wire::render::{self, StreamedPart},
 };
 
 impl Connection {
@@ -16,7 +16,7 @@ impl Connection {
     /// Such a client is owed every byte of the model's text and all tool activity: the missing text of the first `calls`
     /// model calls, as far as they are over, and the missing frames among the first `chunks` of tool activity.
     pub(super) async fn say_missed(&mut self, turn: Uuid, calls: u32, chunks: u64) -> bool {
-        let Some(view) = self.views.get_mut(turn) else { return true };
+        let Some(view) = self.delivery.get_mut(turn) else { return true };
         view.set_behind(true);
         let key = view.key.clone();
         let state = match self.edge.conversations.load(&key, Freshness::Leader).await {
@@ -46,29 +46,29 @@ impl Connection {
         let Some(Event::TurnRequested(request)) = events.first() else { return };
         for streamed in render::streamed(&request.request_id, request.stream, events, Utc::now()) {
             match streamed {
-                Streamed::Text { call, epoch, text } if call < calls => {
+                StreamedPart::Text { call, epoch, text } if call < calls => {
                     self.say_text(turn, &request.request_id, (call, epoch), &text);
                 }
-                Streamed::Chunk { n, frame } if n < chunks => {
-                    if self.views.get_mut(turn).is_some_and(|view| view.take_chunk(n)) {
+                StreamedPart::Chunk { n, frame } if n < chunks => {
+                    if self.delivery.get_mut(turn).is_some_and(|view| view.take_chunk(n)) {
                         self.push(turn, frame);
                     }
                 }
-                Streamed::Text { .. } | Streamed::Chunk { .. } => {}
+                StreamedPart::Text { .. } | StreamedPart::Chunk { .. } => {}
             }
         }
-        if let Some(view) = self.views.get_mut(turn) {
+        if let Some(view) = self.delivery.get_mut(turn) {
             view.set_behind(false);
         }
     }
 
     /// Shows the missing text of a model call in this epoch.
     fn say_text(&mut self, turn: Uuid, request_id: &str, (call, epoch): (u32, u64), text: &str) {
-        let Some(view) = self.views.get_mut(turn) else { return };
+        let Some(view) = self.delivery.get_mut(turn) else { return };
         if view.void_text(call, epoch) {
             self.push(turn, render::restarted(request_id, Utc::now()));
         }
-        let Some(view) = self.views.get_mut(turn) else { return };
+        let Some(view) = self.delivery.get_mut(turn) else { return };
         let rest = view.take_text(call, epoch, text);
         if !rest.is_empty() {
             self.push(turn, render::token(request_id, rest, Utc::now()));

@@ -24,24 +24,24 @@ use warp::{
     reply::Response,
 };
 
-use super::{Edge, access::Page, admission, server::Peer};
+use super::{Edge, access::ClientPage, admission, server::PeerAddress};
 use crate::{
     auth::{self, REFERENCE_ORG},
     limits,
     subjects::{self, ConversationKey},
     wire::{
-        actions::{BadFrame, Fields, invalid},
+        actions::{BadFrame, FrameFields, invalid},
         frames::{self, ErrorCode},
         stored::SessionRecord,
     },
 };
 
 /// A request that the agent's policy admits.
-struct Asked {
+struct PageRequest {
     edge: Arc<Edge>,
     org: String,
     agent: String,
-    fields: Fields,
+    fields: FrameFields,
     origin: Option<String>,
     /// The group of addresses that the visitor's address belongs to.
     source: String,
@@ -52,9 +52,9 @@ pub fn routes(edge: Arc<Edge>) -> BoxedFilter<(Response,)> {
         .and(warp::path::tail())
         .and(warp::method())
         .and(warp::header::headers_cloned())
-        .and(warp::ext::get::<Peer>())
+        .and(warp::ext::get::<PeerAddress>())
         .and(warp::body::stream())
-        .then(move |path: Tail, method: Method, headers: HeaderMap, peer: Peer, body| {
+        .then(move |path: Tail, method: Method, headers: HeaderMap, peer: PeerAddress, body| {
             let edge = edge.clone();
             async move {
                 if method == Method::OPTIONS {
@@ -73,7 +73,7 @@ async fn serve(
     edge: Arc<Edge>,
     path: &str,
     method: &Method,
-    (headers, peer): (&HeaderMap, Peer),
+    (headers, peer): (&HeaderMap, PeerAddress),
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
 ) -> Result<Value, BadFrame> {
     let is_known = ["resume-by-fingerprint", "identity/request-otp", "identity/verify-otp", "identity/resolve"];
@@ -84,12 +84,12 @@ async fn serve(
     let address = edge.quota.address(peer.0, headers).ok_or_else(|| invalid("`X-Forwarded-For` can't be read"))?;
     edge.quota.write_from(address).map_err(admission::too_much)?;
     let taken = timeout(Duration::from_millis(limits::INTERNAL_BODY_MS), take(body)).await;
-    let fields = Fields::of(taken.map_err(|_| invalid("the body did not come in time"))??);
+    let fields = FrameFields::of(taken.map_err(|_| invalid("the body did not come in time"))??);
     let agent = fields.required_text("agentId")?.to_string();
     let context = fields.raw("authContext");
     let admitted = edge.widgets.admit(Some(&agent), origin.as_deref(), context, Utc::now().timestamp()).await;
     let org = admitted.map_err(admission::refused)?.org.unwrap_or_else(|| REFERENCE_ORG.to_string());
-    let asked = Asked { edge, org, agent, fields, origin, source: subjects::source_of(address) };
+    let asked = PageRequest { edge, org, agent, fields, origin, source: subjects::source_of(address) };
     match path {
         "resume-by-fingerprint" => visitors::resume(&asked).await,
         "identity/request-otp" => restore::request(&asked).await,
@@ -98,7 +98,7 @@ async fn serve(
     }
 }
 
-impl Asked {
+impl PageRequest {
     /// Returns the session that the request names.
     ///
     /// A session of another organisation, of an agent that forbids the page, or with more proof than an anonymous visitor has,
@@ -110,7 +110,7 @@ impl Asked {
         };
         let record = self.edge.sessions.find(id, is_theirs).await?.ok_or_else(session_not_found)?;
         let key = self.edge.key(&record.org, record.conversation).ok_or_else(session_not_found)?;
-        let may = self.edge.may_use(&record, &key, None, Page::Of(self.origin.as_deref())).await?;
+        let may = self.edge.may_use(&record, &key, None, ClientPage::Of(self.origin.as_deref())).await?;
         may.then_some((record, key)).ok_or_else(session_not_found)
     }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Asked, session_not_found};
+use super::{PageRequest, session_not_found};
 use crate::{
     domain::{
         Command,
@@ -23,14 +23,14 @@ use crate::{
         interaction::Contact,
     },
     ids, limits,
-    lists::{Entry, read::Wanted},
-    log::{ReadError, Via, load::Freshness},
+    lists::{ListEntry, query::ListQuery},
+    log::{ReadError, ReadFrom, conversations::Freshness},
     otp::{
-        Verdict,
-        allowance::Asker,
-        challenge::{Challenged, EnterError, Entered, Proved, SendError},
+        OtpVerdict,
+        allowance::OtpRequester,
+        challenge::{ChallengeTarget, OtpCheck, OtpCheckError, OtpSendError, VerifiedContact},
     },
-    subjects::{self, ConversationKey, Whose},
+    subjects::{self, ConversationKey, OwnerScope},
     wire::{
         actions::{BadFrame, invalid},
         frames::{ErrorCode, shown_time},
@@ -45,7 +45,7 @@ const STREAM: &str = "KV_RESTORE";
 /// A session's proof of an address.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Proof {
+struct RestoreProof {
     /// The address, in the form of owners.
     email: String,
     /// The challenge of the proof. Proofs stored before challenges have none, and no longer count.
@@ -59,7 +59,7 @@ struct Proof {
 }
 
 /// Sends a one-time password.
-pub(super) async fn request(asked: &Asked) -> Result<Value, BadFrame> {
+pub(super) async fn request(asked: &PageRequest) -> Result<Value, BadFrame> {
     let email = email(asked)?;
     match asked.fields.text("channel")? {
         None | Some("email") => {}
@@ -69,13 +69,13 @@ pub(super) async fn request(asked: &Asked) -> Result<Value, BadFrame> {
     let contact = Contact { email: Some(email), ..Contact::default() };
     let sent = asked.edge.challenges.send(&challenged(asked, &record), &contact).await;
     let (sent, _) = sent.map_err(|error| match error {
-        SendError::Later(seconds) => BadFrame {
+        OtpSendError::Later(seconds) => BadFrame {
             code: ErrorCode::RateLimited,
             message: format!("too many codes were sent, please try again in {seconds} s"),
         },
-        SendError::Read(error) => error.into(),
-        SendError::Write(error) => error.into(),
-        SendError::Service(error) => {
+        OtpSendError::Read(error) => error.into(),
+        OtpSendError::Write(error) => error.into(),
+        OtpSendError::Service(error) => {
             tracing::warn!(%error, session = %record.session, "a one-time password could not be sent");
             BadFrame { code: ErrorCode::OtpSendFailed, message: "the code could not be sent".into() }
         }
@@ -87,40 +87,45 @@ pub(super) async fn request(asked: &Asked) -> Result<Value, BadFrame> {
     Ok(json!({ "event": "otp_sent", "channel": "email", "maskedDestination": sent.masked_destination }))
 }
 
-fn challenged<'a>(asked: &'a Asked, record: &SessionRecord) -> Challenged<'a> {
-    let asker = Asker { org: &asked.org, session: record.session, source: Some(&asked.source) };
-    Challenged { asker, conversation: record.conversation, purpose: OtpPurpose::Restore }
+fn challenged<'a>(asked: &'a PageRequest, record: &SessionRecord) -> ChallengeTarget<'a> {
+    let asker = OtpRequester { org: &asked.org, session: record.session, source: Some(&asked.source) };
+    ChallengeTarget { asker, conversation: record.conversation, purpose: OtpPurpose::Restore }
 }
 
 /// Checks a one-time password.
-pub(super) async fn verify(asked: &Asked) -> Result<Value, BadFrame> {
+pub(super) async fn verify(asked: &PageRequest) -> Result<Value, BadFrame> {
     let (email, code) = (email(asked)?, asked.fields.required_text("code")?.trim());
     if code.len() > limits::OTP_CODE_MAX_BYTES {
         return Err(invalid("`code` is too long"));
     }
     let (record, key) = asked.session().await?;
-    let is_meant = |proved: &Proved| proved.email.as_deref() == Some(&email);
+    let is_meant = |proved: &VerifiedContact| proved.email.as_deref() == Some(&email);
     let entered = asked.edge.challenges.enter(&challenged(asked, &record), code, is_meant).await;
     let refused = |error: &str, left: u32| json!({ "event": "otp_invalid", "error": error, "attemptsRemaining": left });
     let proved = match entered.map_err(|error| not_checked(error, &record))? {
-        Entered::Proved(proved) => proved,
-        Entered::NoChallenge => return Ok(refused("NOT_FOUND", 0)),
-        Entered::Replaced => return Ok(refused("EXPIRED", 0)),
-        Entered::Wrong(Verdict { error: Some(error), attempts_remaining, .. }) => {
+        OtpCheck::Proved(proved) => proved,
+        OtpCheck::NoChallenge => return Ok(refused("NOT_FOUND", 0)),
+        OtpCheck::Replaced => return Ok(refused("EXPIRED", 0)),
+        OtpCheck::Wrong(OtpVerdict { error: Some(error), attempts_remaining, .. }) => {
             return Ok(refused(&error, attempts_remaining));
         }
-        Entered::Wrong(Verdict { attempts_remaining, .. }) => {
+        OtpCheck::Wrong(OtpVerdict { attempts_remaining, .. }) => {
             return Ok(json!({ "event": "otp_invalid", "attemptsRemaining": attempts_remaining }));
         }
     };
     own(asked, &record, &key, &proved).await?;
     let (challenge, verified_at) = (Some(proved.challenge), Some(Utc::now()));
-    put(asked, &record, &Proof { email, challenge, verified_at, opened: BTreeMap::new() }).await?;
+    put(asked, &record, &RestoreProof { email, challenge, verified_at, opened: BTreeMap::new() }).await?;
     Ok(json!({ "event": "otp_verified" }))
 }
 
 /// Makes the address the owner of the session's own conversation, unless that has an owner already.
-async fn own(asked: &Asked, record: &SessionRecord, key: &ConversationKey, proved: &Proved) -> Result<(), BadFrame> {
+async fn own(
+    asked: &PageRequest,
+    record: &SessionRecord,
+    key: &ConversationKey,
+    proved: &VerifiedContact,
+) -> Result<(), BadFrame> {
     let edge = &asked.edge;
     let state = edge.conversations.load(key, Freshness::Leader).await?;
     if !state.exists() {
@@ -140,11 +145,11 @@ async fn own(asked: &Asked, record: &SessionRecord, key: &ConversationKey, prove
 }
 
 /// Returns the error for a password that the service did not check.
-pub(in crate::edge) fn not_checked(error: EnterError, record: &SessionRecord) -> BadFrame {
+pub(in crate::edge) fn not_checked(error: OtpCheckError, record: &SessionRecord) -> BadFrame {
     match error {
-        EnterError::Read(error) => error.into(),
-        EnterError::Write(error) => error.into(),
-        EnterError::Service(error) => {
+        OtpCheckError::Read(error) => error.into(),
+        OtpCheckError::Write(error) => error.into(),
+        OtpCheckError::Service(error) => {
             tracing::warn!(%error, session = %record.session, "a one-time password could not be checked");
             let message = "the code can't be checked now, please try again".into();
             BadFrame { code: ErrorCode::InternalError, message }
@@ -153,16 +158,16 @@ pub(in crate::edge) fn not_checked(error: EnterError, record: &SessionRecord) ->
 }
 
 /// Returns the conversations of the session's proven address, each with a session to go on in.
-pub(super) async fn resolve(asked: &Asked) -> Result<Value, BadFrame> {
+pub(super) async fn resolve(asked: &PageRequest) -> Result<Value, BadFrame> {
     let email = email(asked)?;
     let (record, _) = asked.session().await?;
-    let holds = |proof: &Proof| proof.email == email && proof.verified_at.is_some() && proof.challenge.is_some();
+    let holds = |proof: &RestoreProof| proof.email == email && proof.verified_at.is_some() && proof.challenge.is_some();
     let proved = find(asked, record.session).await?.filter(holds);
     let Some(mut proof) = proved else { return Ok(json!({ "resolved": false, "conversations": [] })) };
     let known = proof.opened.len();
-    let fits = |entry: &Entry| entry.conversation != record.conversation;
+    let fits = |entry: &ListEntry| entry.conversation != record.conversation;
     let wanted =
-        Wanted { org: &asked.org, whose: Whose::Owner(&email), after: None, limit: limits::RESTORED_MAX, fits };
+        ListQuery { org: &asked.org, whose: OwnerScope::Owner(&email), after: None, limit: limits::RESTORED_MAX, fits };
     let page = asked.edge.lists.page(wanted).await?;
     let mut conversations = Vec::new();
     for entry in page.entries {
@@ -186,7 +191,12 @@ pub(super) async fn resolve(asked: &Asked) -> Result<Value, BadFrame> {
 }
 
 /// Opens a session on a conversation, if the address owns it.
-async fn open(asked: &Asked, by: &SessionRecord, email: &str, conversation: Uuid) -> Result<Option<Uuid>, BadFrame> {
+async fn open(
+    asked: &PageRequest,
+    by: &SessionRecord,
+    email: &str,
+    conversation: Uuid,
+) -> Result<Option<Uuid>, BadFrame> {
     let edge = &asked.edge;
     let Some(key) = edge.key(&asked.org, conversation) else { return Ok(None) };
     let state = edge.conversations.load(&key, Freshness::AtLeast(0)).await?;
@@ -206,7 +216,7 @@ async fn open(asked: &Asked, by: &SessionRecord, email: &str, conversation: Uuid
         metadata: None,
         not_after: None,
     };
-    let executed = edge.conversations.execute(&key, state, &Command::Open(opened.clone()), &edge.decider()).await?;
+    let executed = edge.conversations.execute(&key, state, &Command::Open(opened.clone()), &edge.author()).await?;
     let record = SessionRecord {
         session: opened.session,
         org: key.org.clone(),
@@ -223,25 +233,25 @@ async fn open(asked: &Asked, by: &SessionRecord, email: &str, conversation: Uuid
 }
 
 /// Returns the address that the request names, in the form of owners.
-fn email(asked: &Asked) -> Result<String, BadFrame> {
+fn email(asked: &PageRequest) -> Result<String, BadFrame> {
     let text = asked.fields.required_text("email")?;
     let is_one = |email: &String| email.chars().count() <= limits::NAME_MAX_CHARS && email.contains('@');
     owner_of(text).filter(is_one).ok_or_else(|| invalid("`email` is not an e-mail address"))
 }
 
-async fn find(asked: &Asked, session: Uuid) -> Result<Option<Proof>, ReadError> {
+async fn find(asked: &PageRequest, session: Uuid) -> Result<Option<RestoreProof>, ReadError> {
     let query = json!({ "last_by_subj": subjects::kv(BUCKET, &subjects::restore_key(session)) });
     // The proof may have been written a moment ago, on another edge.
-    let found = asked.edge.log.get(STREAM, &query, Via::Leader).await?;
+    let found = asked.edge.log.get(STREAM, &query, ReadFrom::Leader).await?;
     let Some(message) = found else { return Ok(None) };
-    let opened = asked.edge.log.opened(message).await?;
+    let opened = asked.edge.log.decrypted(message).await?;
     Ok(opened.and_then(|message| serde_json::from_slice(&message.payload).ok()))
 }
 
-async fn put(asked: &Asked, of: &SessionRecord, proof: &Proof) -> Result<(), BadFrame> {
+async fn put(asked: &PageRequest, of: &SessionRecord, proof: &RestoreProof) -> Result<(), BadFrame> {
     let payload = serde_json::to_vec(proof).expect("a proof is a map with string keys");
     let subject = subjects::kv(BUCKET, &subjects::restore_key(of.session));
     let id = format!("restore-{}", Uuid::new_v4());
-    let payload = asked.edge.log.seal(of.conversation, &subject, payload.into()).await?;
+    let payload = asked.edge.log.encrypt(of.conversation, &subject, payload.into()).await?;
     Ok(asked.edge.log.put(&subject, &id, &[], payload).await?)
 }

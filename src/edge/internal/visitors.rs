@@ -8,12 +8,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Asked;
+use super::PageRequest;
 use crate::{
-    domain::session::Known,
+    domain::session::SessionFacts,
     edge::Edge,
     limits,
-    log::{ReadError, Via, load::Freshness},
+    log::{ReadError, ReadFrom, conversations::Freshness},
     subjects,
     wire::{actions::BadFrame, stored::SessionRecord},
 };
@@ -36,7 +36,7 @@ pub fn remember(edge: &Arc<Edge>, record: &SessionRecord, fingerprint: Option<St
 }
 
 /// Returns the browser's last session, or the reason why it is not resumable.
-pub(super) async fn resume(asked: &Asked) -> Result<Value, BadFrame> {
+pub(super) async fn resume(asked: &PageRequest) -> Result<Value, BadFrame> {
     let fingerprint = asked.fields.required_text("browserFingerprint")?;
     let fingerprint: String = fingerprint.chars().take(limits::NAME_MAX_CHARS).collect();
     let not_resumable = |reason: &str| Ok(json!({ "resumable": false, "reason": reason }));
@@ -46,7 +46,7 @@ pub(super) async fn resume(asked: &Asked) -> Result<Value, BadFrame> {
     let Some(key) = key else { return not_resumable("session_gone") };
     // The conversation may have gained its owner after the session was opened.
     let state = asked.edge.conversations.load(&key, Freshness::AtLeast(0)).await?;
-    let proved = |known: &Known| known.verified || known.proved.is_some();
+    let proved = |known: &SessionFacts| known.verified || known.proved.is_some();
     let has_proved = record.proved.is_some() || state.sessions.iter().any(proved);
     let reaches = |owner: Option<&str>| asked.may_reach(owner, None);
     if has_proved || !reaches(state.owner.as_deref()) || !reaches(record.owner.as_deref()) {
@@ -57,8 +57,8 @@ pub(super) async fn resume(asked: &Asked) -> Result<Value, BadFrame> {
     }))
 }
 
-async fn find(asked: &Asked, fingerprint: &str) -> Result<Option<Uuid>, ReadError> {
+async fn find(asked: &PageRequest, fingerprint: &str) -> Result<Option<Uuid>, ReadError> {
     let subject = subjects::kv(BUCKET, &subjects::visitor_key(&asked.org, &asked.agent, fingerprint));
-    let found = asked.edge.log.get(STREAM, &json!({ "last_by_subj": subject }), Via::Replica).await?;
+    let found = asked.edge.log.get(STREAM, &json!({ "last_by_subj": subject }), ReadFrom::Replica).await?;
     Ok(found.and_then(|message| std::str::from_utf8(&message.payload).ok()?.parse().ok()))
 }

@@ -10,12 +10,12 @@ use crate::{
 };
 
 /// A call without an agent's answer: the protocol's error code and message.
-pub struct Refused {
+pub struct CallRefusal {
     code: String,
     message: String,
 }
 
-impl Refused {
+impl CallRefusal {
     pub fn new(code: &str, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into() }
     }
@@ -41,7 +41,7 @@ impl Refused {
     }
 }
 
-impl From<BadFrame> for Refused {
+impl From<BadFrame> for CallRefusal {
     fn from(bad: BadFrame) -> Self {
         let code = json!(bad.code);
         Self::new(code.as_str().unwrap_or_default(), bad.message)
@@ -51,7 +51,7 @@ impl From<BadFrame> for Refused {
 /// Converts errors to the codes and messages of `error` frames.
 macro_rules! as_frames_say {
     ($($error:ty),*) => {$(
-        impl From<$error> for Refused {
+        impl From<$error> for CallRefusal {
             fn from(error: $error) -> Self {
                 BadFrame::from(error).into()
             }

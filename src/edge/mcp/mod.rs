@@ -1,15 +1,15 @@
 //! Agents as tools of other programs: MCP over streamable HTTP, at `/mcp`.
 //!
 //! - [`server`]: the methods of the protocol.   - [`offer`]: agents as tools.   - [`turn`]: one call, one turn.
-//! - [`asks`]: a waiting turn as an elicitation.   - [`answer`]: the answers to calls.
+//! - [`prompts`]: a waiting turn as an elicitation.   - [`answer`]: the answers to calls.
 //!
 //! Contract: a call is served by a [`Connection`](super::connection::Connection) without a socket, so tokens, policies, limits and
 //! messages are those of every other client. No state is kept between two requests: any edge serves any of them. A turn does not
 //! end with the request that began it.
 
 mod answer;
-mod asks;
 mod offer;
+mod prompts;
 mod server;
 mod turn;
 
@@ -29,22 +29,22 @@ use warp::{
     reply::Response,
 };
 
-use self::server::Agents;
+use self::server::McpAgents;
 use super::{
     Edge,
-    handshake::{Unproved, bearer_of, principal},
-    server::Peer,
+    handshake::{HandshakeRefusal, bearer_of, principal},
+    server::PeerAddress,
 };
 use crate::{auth::Principal, limits};
 
 /// The sender of a request.
-pub struct Visitor {
+pub struct McpVisitor {
     pub principal: Option<Principal>,
     pub origin: Option<String>,
     pub address: IpAddr,
 }
 
-type Mcp = StreamableHttpService<Agents, NeverSessionManager>;
+type Mcp = StreamableHttpService<McpAgents, NeverSessionManager>;
 
 pub fn routes(edge: Arc<Edge>) -> BoxedFilter<(Response,)> {
     let mut config = StreamableHttpServerConfig::default()
@@ -56,14 +56,14 @@ pub fn routes(edge: Arc<Edge>) -> BoxedFilter<(Response,)> {
         .disable_allowed_hosts()
         .disable_allowed_origins();
     config.sse_retry = None;
-    let agents = Agents::new(edge.clone());
+    let agents = McpAgents::new(edge.clone());
     let service = Mcp::new(move || Ok(agents.clone()), Arc::default(), config);
     warp::path!("mcp")
         .and(warp::method())
         .and(warp::header::headers_cloned())
-        .and(warp::ext::get::<Peer>())
+        .and(warp::ext::get::<PeerAddress>())
         .and(warp::body::stream())
-        .then(move |method: Method, headers: HeaderMap, peer: Peer, body| {
+        .then(move |method: Method, headers: HeaderMap, peer: PeerAddress, body| {
             let (edge, service) = (edge.clone(), service.clone());
             async move {
                 let tracked = edge.connections.clone();
@@ -81,7 +81,7 @@ async fn serve(
     edge: Arc<Edge>,
     service: Mcp,
     method: &Method,
-    (headers, Peer(peer)): (HeaderMap, Peer),
+    (headers, PeerAddress(peer)): (HeaderMap, PeerAddress),
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
 ) -> Result<Response, Response> {
     if method != Method::POST {
@@ -96,7 +96,7 @@ async fn serve(
     let token = bearer_of(&headers).map_err(bad_request)?;
     let principal = match principal(&edge, token.as_deref()).await {
         Ok(principal) => principal,
-        Err(Unproved::NoToken) if !edge.auth.is_strict() => None,
+        Err(HandshakeRefusal::NoToken) if !edge.auth.is_strict() => None,
         Err(unproved) => return Err(unproved.response()),
     };
     let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default().to_string());
@@ -105,7 +105,7 @@ async fn serve(
     *request.headers_mut() = headers;
     // The MCP service has no use for the token.
     request.headers_mut().remove(header::AUTHORIZATION);
-    request.extensions_mut().insert(Arc::new(Visitor { principal, origin, address }));
+    request.extensions_mut().insert(Arc::new(McpVisitor { principal, origin, address }));
     let response = Box::pin(service.handle(request)).await;
     let (parts, mut body) = response.into_parts();
     let frames = stream::poll_fn(move |context| Pin::new(&mut body).poll_frame(context));

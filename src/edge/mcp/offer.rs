@@ -7,7 +7,7 @@ use rmcp::model::{JsonObject, Tool};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{super::Edge, Visitor};
+use super::{super::Edge, McpVisitor};
 use crate::{
     agents::{AgentConfig, DEFAULT},
     auth::REFERENCE_ORG,
@@ -28,7 +28,7 @@ pub struct OfferedAgent {
 /// These are the agents that the organisation has configured; for visitors without a token also the agents that a widget's
 /// policy names. An organisation without a configured agent has the agent of the settings, [`DEFAULT`]. The policies that
 /// decide about sessions decide here.
-pub async fn agents(edge: &Edge, visitor: &Visitor) -> BTreeMap<String, OfferedAgent> {
+pub async fn agents(edge: &Edge, visitor: &McpVisitor) -> BTreeMap<String, OfferedAgent> {
     let org = visitor.principal.as_ref().map_or(REFERENCE_ORG, |principal| &principal.org);
     let mut ids: Vec<String> = edge.agents.of(org).into_keys().collect();
     if ids.is_empty() {

@@ -14,24 +14,24 @@ use warp::http::request::Parts;
 
 use super::{
     super::Edge,
-    Visitor, asks, offer,
-    turn::{Call, Outcome, Progress},
+    McpVisitor, offer, prompts,
+    turn::{AgentCall, CallOutcome, ProgressNotifier},
 };
 use crate::limits;
 
 /// The MCP server over the agents of an edge.
 #[derive(Clone)]
-pub struct Agents {
+pub struct McpAgents {
     edge: Arc<Edge>,
 }
 
-impl Agents {
+impl McpAgents {
     pub fn new(edge: Arc<Edge>) -> Self {
         Self { edge }
     }
 }
 
-impl ServerHandler for Agents {
+impl ServerHandler for McpAgents {
     fn get_info(&self) -> ServerConfig {
         let capabilities = ServerCapabilities::builder().enable_tools().build();
         let instructions = "Each tool is an agent that answers messages. An answer names its conversation; name it in \
@@ -70,7 +70,7 @@ impl ServerHandler for Agents {
         let agent = agents.remove(&*request.name);
         let agent = agent.ok_or_else(|| ErrorData::invalid_params("there is no such tool", None))?;
         let can_ask = can_ask(&context);
-        let progress = Progress(context.meta.get_progress_token().map(|token| {
+        let progress = ProgressNotifier(context.meta.get_progress_token().map(|token| {
             let peer = context.peer.clone();
             let notify = move |step: f64| {
                 let (peer, progress) = (peer.clone(), ProgressNotificationParam::new(token.clone(), step));
@@ -82,23 +82,23 @@ impl ServerHandler for Agents {
             };
             Box::new(move |step| -> futures_util::future::BoxFuture<'static, ()> { Box::pin(notify(step)) }) as _
         }));
-        let call = Call { agent: agent.id, can_ask, progress, given_up: context.ct.clone() };
-        let outcome = match asks::Answered::of(&request) {
+        let call = AgentCall { agent: agent.id, can_ask, progress, given_up: context.ct.clone() };
+        let outcome = match prompts::PromptAnswer::of(&request) {
             // Boxed: these futures are large, and nest in the library's own.
             Ok(Some(answered)) => Box::pin(call.go_on(self.edge.clone(), &visitor, answered)).await,
             Ok(None) => Box::pin(call.begin(self.edge.clone(), &visitor, request.arguments.unwrap_or_default())).await,
             Err(problem) => return Err(ErrorData::invalid_params(problem, None)),
         };
         Ok(match outcome {
-            Outcome::Asks(asked) => asked.into(),
-            Outcome::Over(result) => result.into(),
+            CallOutcome::Asks(asked) => asked.into(),
+            CallOutcome::Over(result) => result.into(),
         })
     }
 }
 
-fn visitor(context: &RequestContext<RoleServer>) -> Result<Arc<Visitor>, ErrorData> {
+fn visitor(context: &RequestContext<RoleServer>) -> Result<Arc<McpVisitor>, ErrorData> {
     let parts = context.extensions.get::<Parts>();
-    let visitor = parts.and_then(|parts| parts.extensions.get::<Arc<Visitor>>());
+    let visitor = parts.and_then(|parts| parts.extensions.get::<Arc<McpVisitor>>());
     visitor.cloned().ok_or_else(|| ErrorData::internal_error("something went wrong on our side", None))
 }
 

@@ -22,16 +22,16 @@ use super::{
         Edge, actions, admission,
         connection::{self, Connection},
     },
-    Visitor,
-    answer::{self, Refused},
-    asks::{self, Answered, Handle, PersonsAnswer},
+    McpVisitor,
+    answer::{self, CallRefusal},
+    prompts::{self, FormAnswer, PromptAnswer, PromptHandle},
 };
 use crate::{
     auth::REFERENCE_ORG,
     domain::{Turn, event::Prompt},
     limits,
-    live::hub::Queue,
-    log::load::Freshness,
+    live::hub::FrameQueue,
+    log::conversations::Freshness,
     subjects::ConversationKey,
     wire::stored::SessionRecord,
 };
@@ -40,46 +40,46 @@ use crate::{
 const FORMS: [&str; 3] = ["identity_form", "choice_chips", "elicitation_form"];
 
 /// Notifies a caller that its turn goes on, if the caller asked for progress.
-pub struct Progress(pub Option<Box<dyn Fn(f64) -> BoxFuture<'static, ()> + Send + Sync>>);
+pub struct ProgressNotifier(pub Option<Box<dyn Fn(f64) -> BoxFuture<'static, ()> + Send + Sync>>);
 
 /// A tool call to be served.
-pub struct Call {
+pub struct AgentCall {
     /// The agent's id.
     pub agent: String,
     /// True if the client shows forms in the answer to its call.
     pub can_ask: bool,
-    pub progress: Progress,
+    pub progress: ProgressNotifier,
     /// Cancelled when the caller no longer waits for the answer.
     pub given_up: CancellationToken,
 }
 
 /// The answer to a call.
-pub enum Outcome {
+pub enum CallOutcome {
     Over(CallToolResult),
     Asks(InputRequiredResult),
 }
 
 /// A followed turn, on a connection of its own.
-struct Followed {
+struct FollowedTurn {
     connection: Connection,
-    live: Queue,
+    live: FrameQueue,
     record: Arc<SessionRecord>,
     key: ConversationKey,
 }
 
 /// The state of a turn when its call is answered.
-enum End {
+enum TurnEnd {
     Answered(Value),
-    Failed(Refused),
+    Failed(CallRefusal),
     Parked(Box<Turn>, Uuid, Prompt),
 }
 
-impl Call {
+impl AgentCall {
     /// Serves a call that brings a message.
-    pub async fn begin(self, edge: Arc<Edge>, visitor: &Visitor, arguments: JsonObject) -> Outcome {
+    pub async fn begin(self, edge: Arc<Edge>, visitor: &McpVisitor, arguments: JsonObject) -> CallOutcome {
         let mut followed = match self.open(edge, visitor, &arguments).await {
             Ok(followed) => followed,
-            Err(refused) => return Outcome::Over(refused.result(None)),
+            Err(refused) => return CallOutcome::Over(refused.result(None)),
         };
         let request_id = Uuid::new_v4().to_string();
         let message = json!({
@@ -91,16 +91,16 @@ impl Call {
     }
 
     /// Serves a call that brings a person's answer. A late answer gets the turn's current state.
-    pub async fn go_on(self, edge: Arc<Edge>, visitor: &Visitor, answered: Answered) -> Outcome {
-        let Answered { handle, answer } = answered;
+    pub async fn go_on(self, edge: Arc<Edge>, visitor: &McpVisitor, answered: PromptAnswer) -> CallOutcome {
+        let PromptAnswer { handle, answer } = answered;
         let mut followed = match self.find(edge, visitor, handle.session).await {
             Ok(followed) => followed,
-            Err(refused) => return Outcome::Over(refused.result(None)),
+            Err(refused) => return CallOutcome::Over(refused.result(None)),
         };
         let served = followed.attach(handle.turn).await;
         let (request_id, parked) = match served {
             Ok(found) => found,
-            Err(refused) => return Outcome::Over(refused.result(Some(&followed.record))),
+            Err(refused) => return CallOutcome::Over(refused.result(Some(&followed.record))),
         };
         if let Some((turn, park, prompt)) = parked.filter(|(_, park, _)| *park == handle.park) {
             followed.connection.out.clear();
@@ -117,20 +117,25 @@ impl Call {
     }
 
     /// Finds the session that the call names, or opens a new one.
-    async fn open(&self, edge: Arc<Edge>, visitor: &Visitor, arguments: &JsonObject) -> Result<Followed, Refused> {
+    async fn open(
+        &self,
+        edge: Arc<Edge>,
+        visitor: &McpVisitor,
+        arguments: &JsonObject,
+    ) -> Result<FollowedTurn, CallRefusal> {
         let (conversation, session) = (id_in(arguments, "conversationId")?, id_in(arguments, "sessionId")?);
         if let Some(session) = session {
             let followed = self.find(edge, visitor, session).await?;
             return match conversation.is_none_or(|id| id == followed.record.conversation) {
                 true => Ok(followed),
-                false => Err(Refused::new("CONVERSATION_NOT_FOUND", "the session is of another conversation")),
+                false => Err(CallRefusal::new("CONVERSATION_NOT_FOUND", "the session is of another conversation")),
             };
         }
         let (mut connection, live) = connect(edge, visitor).await?;
         if let Some(id) = conversation
             && !actions::may_join(&connection, id).await?
         {
-            return Err(Refused::new("CONVERSATION_NOT_FOUND", "there is no such conversation"));
+            return Err(CallRefusal::new("CONVERSATION_NOT_FOUND", "there is no such conversation"));
         }
         let mut action = json!({
             "action": "create_conversation_session", "requestId": Uuid::new_v4().to_string(), "agentId": self.agent,
@@ -140,50 +145,50 @@ impl Call {
             action["supports"] = json!(FORMS);
         }
         let answers = act(&mut connection, action).await;
-        let session = connection.session.ok_or_else(|| Refused::among(&answers))?;
+        let session = connection.session.ok_or_else(|| CallRefusal::among(&answers))?;
         let found = actions::session(&mut connection, Some(session)).await?;
-        let (record, key) = found.ok_or_else(|| Refused::new("SESSION_NOT_FOUND", "there is no such session"))?;
-        Ok(Followed { connection, live, record, key })
+        let (record, key) = found.ok_or_else(|| CallRefusal::new("SESSION_NOT_FOUND", "there is no such session"))?;
+        Ok(FollowedTurn { connection, live, record, key })
     }
 
     /// Finds a session of this agent that the caller may use.
-    async fn find(&self, edge: Arc<Edge>, visitor: &Visitor, session: Uuid) -> Result<Followed, Refused> {
+    async fn find(&self, edge: Arc<Edge>, visitor: &McpVisitor, session: Uuid) -> Result<FollowedTurn, CallRefusal> {
         let (mut connection, live) = connect(edge, visitor).await?;
         let found = actions::session(&mut connection, Some(session)).await?;
         let (record, key) = found
             .filter(|(record, _)| record.agent_id == self.agent)
-            .ok_or_else(|| Refused::new("SESSION_NOT_FOUND", "there is no such session of this agent"))?;
-        Ok(Followed { connection, live, record, key })
+            .ok_or_else(|| CallRefusal::new("SESSION_NOT_FOUND", "there is no such session of this agent"))?;
+        Ok(FollowedTurn { connection, live, record, key })
     }
 
     /// Follows a turn and answers the call.
-    async fn follow(self, mut followed: Followed, request_id: &str) -> Outcome {
+    async fn follow(self, mut followed: FollowedTurn, request_id: &str) -> CallOutcome {
         let record = followed.record.clone();
         let end = tokio::select! {
             end = Box::pin(followed.end_of(request_id, &self.progress)) => end,
             () = self.given_up.cancelled() => {
-                End::Failed(Refused::new("CANCELLED", "The call was given up; the turn goes on."))
+                TurnEnd::Failed(CallRefusal::new("CANCELLED", "The call was given up; the turn goes on."))
             }
         };
         match end {
-            End::Answered(data) => Outcome::Over(answer::answered(&record, &data)),
-            End::Failed(refused) => Outcome::Over(refused.result(Some(&record))),
-            End::Parked(turn, park, prompt) => self.waiting(&record, &turn, park, &prompt, ""),
+            TurnEnd::Answered(data) => CallOutcome::Over(answer::answered(&record, &data)),
+            TurnEnd::Failed(refused) => CallOutcome::Over(refused.result(Some(&record))),
+            TurnEnd::Parked(turn, park, prompt) => self.waiting(&record, &turn, park, &prompt, ""),
         }
     }
 
     /// Builds the answer to a call with a turn that waits for a person.
-    fn waiting(&self, record: &SessionRecord, turn: &Turn, park: Uuid, prompt: &Prompt, problems: &str) -> Outcome {
-        let handle = Handle { session: record.session, turn: turn.request.turn, park };
-        if let Some(form) = asks::form(prompt, &handle, problems).filter(|_| self.can_ask) {
-            return Outcome::Asks(form);
+    fn waiting(&self, record: &SessionRecord, turn: &Turn, park: Uuid, prompt: &Prompt, problems: &str) -> CallOutcome {
+        let handle = PromptHandle { session: record.session, turn: turn.request.turn, park };
+        if let Some(form) = prompts::form(prompt, &handle, problems).filter(|_| self.can_ask) {
+            return CallOutcome::Asks(form);
         }
-        let (words, waiting_for) = asks::described(prompt);
-        Outcome::Over(answer::waiting(record, words, waiting_for))
+        let (words, waiting_for) = prompts::described(prompt);
+        CallOutcome::Over(answer::waiting(record, words, waiting_for))
     }
 }
 
-impl Followed {
+impl FollowedTurn {
     async fn act(&mut self, action: Value) -> Vec<Value> {
         let begin = self.connection.out.len();
         Box::pin(actions::dispatch(&mut self.connection, action.to_string().into())).await;
@@ -191,7 +196,7 @@ impl Followed {
     }
 
     /// Attaches the connection to a turn that began on another one. Returns the turn's requestId and its pending prompt.
-    async fn attach(&mut self, id: Uuid) -> Result<(String, Option<(Box<Turn>, Uuid, Prompt)>), Refused> {
+    async fn attach(&mut self, id: Uuid) -> Result<(String, Option<(Box<Turn>, Uuid, Prompt)>), CallRefusal> {
         let (connection, key) = (&mut self.connection, &self.key);
         connection.watch(key, false).await?;
         let state = connection.edge.conversations.load(key, Freshness::Leader).await?;
@@ -201,15 +206,15 @@ impl Followed {
             return Ok((turn.request.request_id.clone(), park));
         }
         let finished = state.finished_turn(id);
-        let finished = finished.ok_or_else(|| Refused::new("NOT_FOUND", "there is no such turn"))?;
+        let finished = finished.ok_or_else(|| CallRefusal::new("NOT_FOUND", "there is no such turn"))?;
         let request_id = finished.request_id.clone();
-        connection.views.open(key, id, &request_id, None);
+        connection.delivery.open(key, id, &request_id, None);
         connection.show_end(key, &state, id).await;
         Ok((request_id, None))
     }
 
     /// Follows the turn of a request to its end, or until it is parked.
-    async fn end_of(&mut self, request_id: &str, progress: &Progress) -> End {
+    async fn end_of(&mut self, request_id: &str, progress: &ProgressNotifier) -> TurnEnd {
         let shutdown = self.connection.edge.shutdown.clone();
         let pause = Duration::from_millis(limits::SILENCE_CHECK_MS / 4);
         let (mut check_at, mut steps) = (Instant::now() + pause, 0.0);
@@ -220,9 +225,9 @@ impl Followed {
                     continue;
                 }
                 match frame["type"].as_str().unwrap_or_default() {
-                    "eventual_response" => return End::Answered(frame["data"]["data"].clone()),
-                    "cancelled" => return End::Failed(Refused::new("CANCELLED", "The turn was cancelled.")),
-                    "error" => return End::Failed(Refused::of(&frame)),
+                    "eventual_response" => return TurnEnd::Answered(frame["data"]["data"].clone()),
+                    "cancelled" => return TurnEnd::Failed(CallRefusal::new("CANCELLED", "The turn was cancelled.")),
+                    "error" => return TurnEnd::Failed(CallRefusal::of(&frame)),
                     "write_confirmation_required" | "interaction_required" => {
                         if let Some(parked) = self.parked(request_id).await {
                             return parked;
@@ -243,32 +248,35 @@ impl Followed {
                 }
                 () = shutdown.cancelled() => {
                     let words = "The server restarts; the turn goes on, and its answer will be in the conversation.";
-                    return End::Failed(Refused::new("INTERNAL_ERROR", words));
+                    return TurnEnd::Failed(CallRefusal::new("INTERNAL_ERROR", words));
                 }
             }
         }
     }
 
     /// Returns the prompt that the turn waits for now. A prompt frame may be older than the decision about it.
-    async fn parked(&self, request_id: &str) -> Option<End> {
+    async fn parked(&self, request_id: &str) -> Option<TurnEnd> {
         let state = self.connection.edge.conversations.load(&self.key, Freshness::Leader).await.ok()?;
         let turn = state.turn.as_ref().filter(|turn| turn.request.request_id == request_id)?;
         let park = turn.park.as_ref()?;
-        Some(End::Parked(Box::new(turn.clone()), park.id, park.prompt.clone()))
+        Some(TurnEnd::Parked(Box::new(turn.clone()), park.id, park.prompt.clone()))
     }
 }
 
 /// Makes a connection without a socket, with a slot in the quota.
-async fn connect(edge: Arc<Edge>, visitor: &Visitor) -> Result<(Connection, Queue), Refused> {
+async fn connect(edge: Arc<Edge>, visitor: &McpVisitor) -> Result<(Connection, FrameQueue), CallRefusal> {
     let org = visitor.principal.as_ref().map_or(REFERENCE_ORG, |principal| &principal.org);
-    let place =
-        edge.quota.connect(org, visitor.address).await.map_err(|error| Refused::from(admission::too_much(error)))?;
+    let place = edge
+        .quota
+        .connect(org, visitor.address)
+        .await
+        .map_err(|error| CallRefusal::from(admission::too_much(error)))?;
     let (listener, live) = edge.hub.listener();
-    let caller = connection::Caller {
+    let caller = connection::ClientIdentity {
         principal: visitor.principal.clone(),
         origin: visitor.origin.clone(),
         address: visitor.address,
-        place,
+        slot: place,
         resumes: false,
     };
     let (connection, _) = Connection::new(edge, listener, caller);
@@ -283,19 +291,19 @@ async fn act(connection: &mut Connection, action: Value) -> Vec<Value> {
 }
 
 /// Converts a person's answer to an action; `None` for a form that was closed.
-fn decision(prompt: &Prompt, park: Uuid, session: Uuid, answer: PersonsAnswer) -> Option<Value> {
+fn decision(prompt: &Prompt, park: Uuid, session: Uuid, answer: FormAnswer) -> Option<Value> {
     let request_id = Uuid::new_v4().to_string();
     let approved = match (prompt, answer) {
-        (_, PersonsAnswer::Closed) | (Prompt::Task { .. }, _) => return None,
-        (Prompt::Approval { .. }, PersonsAnswer::Accepted(content)) => content.get("approved") == Some(&json!(true)),
-        (Prompt::Approval { .. }, PersonsAnswer::Declined) => false,
+        (_, FormAnswer::Closed) | (Prompt::Task { .. }, _) => return None,
+        (Prompt::Approval { .. }, FormAnswer::Accepted(content)) => content.get("approved") == Some(&json!(true)),
+        (Prompt::Approval { .. }, FormAnswer::Declined) => false,
         (Prompt::Interaction { form, .. } | Prompt::Elicitation { form, .. }, answer) => {
             let mut action = json!({
                 "action": "submit_interaction", "requestId": request_id, "sessionId": session, "interactionId": park,
                 "kind": form.kind(),
             });
             match answer {
-                PersonsAnswer::Accepted(content) => action["values"] = asks::values(form, content),
+                FormAnswer::Accepted(content) => action["values"] = prompts::values(form, content),
                 _ => action["declined"] = true.into(),
             }
             return Some(action);
@@ -316,13 +324,13 @@ fn problems(answers: &[Value]) -> String {
     errors.into_iter().flatten().map(words).collect::<Vec<_>>().join("; ")
 }
 
-fn id_in(arguments: &JsonObject, name: &str) -> Result<Option<Uuid>, Refused> {
+fn id_in(arguments: &JsonObject, name: &str) -> Result<Option<Uuid>, CallRefusal> {
     match arguments.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => {
             let id = value.as_str().and_then(|id| id.parse().ok());
             let words = format!("`{name}` is not the id of one");
-            id.map(Some).ok_or_else(|| Refused::new("VALIDATION_ERROR", words))
+            id.map(Some).ok_or_else(|| CallRefusal::new("VALIDATION_ERROR", words))
         }
     }
 }

@@ -16,12 +16,12 @@ use super::{QuotaError, new_id};
 use crate::{
     limits,
     log::{AppendError, nats::NatsLog, presence},
-    subjects::{self, Counted},
+    subjects::{self, QuotaSubject},
 };
 
 /// The connection counts of an edge.
 #[derive(Clone)]
-pub struct Connections {
+pub struct ConnectionCounter {
     log: NatsLog,
     edge: Uuid,
     counts: Arc<Counts>,
@@ -41,12 +41,12 @@ struct Number {
 }
 
 /// A connection slot, counted for as long as the value lives.
-pub struct Place {
+pub struct ConnectionSlot {
     counts: Arc<Counts>,
     subjects: Vec<String>,
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         for subject in &self.subjects {
             self.counts.change(subject, |number| number.connections = number.connections.saturating_sub(1));
@@ -70,18 +70,18 @@ impl Counts {
     }
 }
 
-impl Connections {
+impl ConnectionCounter {
     pub fn new(log: NatsLog, edge: Uuid) -> Self {
         Self { log, edge, counts: Arc::default() }
     }
 
     /// Returns a slot that counts nowhere yet.
-    pub fn place(&self) -> Place {
-        Place { counts: self.counts.clone(), subjects: Vec::new() }
+    pub fn place(&self) -> ConnectionSlot {
+        ConnectionSlot { counts: self.counts.clone(), subjects: Vec::new() }
     }
 
     /// Counts a slot; returns the number of slots on all edges then.
-    pub async fn add(&self, place: &mut Place, whose: Counted<'_>) -> Result<u64, QuotaError> {
+    pub async fn add(&self, place: &mut ConnectionSlot, whose: QuotaSubject<'_>) -> Result<u64, QuotaError> {
         let subject = subjects::kv(presence::NUMBERS, &subjects::connections_key(whose, Some(self.edge)));
         let own = self.counts.change(&subject, |number| {
             number.connections += 1;
@@ -133,7 +133,7 @@ mod tests {
         let counts = Arc::<Counts>::default();
         let place = |subject: &str| {
             counts.change(subject, |number| number.connections += 1);
-            Place { counts: counts.clone(), subjects: vec![subject.to_string()] }
+            ConnectionSlot { counts: counts.clone(), subjects: vec![subject.to_string()] }
         };
         let (first, second) = (place("a"), place("a"));
         assert_eq!(counts.to_say(false), [("a".to_string(), 2)]);

@@ -13,9 +13,10 @@ use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::Options;
+use super::KnowledgeBenchOptions;
 use crate::knowledge::{
-    Acl, DEFAULT_SET, Index, NewChunk, NewDocument, Reader, Store, follow, index::Query, store::KNOWLEDGE,
+    Acl, DEFAULT_SET, KnowledgeIndex, KnowledgeReader, KnowledgeStore, NewChunk, NewDocument, index::PassageQuery,
+    indexer, store::KNOWLEDGE,
 };
 
 const ORG: &str = "bench";
@@ -28,7 +29,7 @@ const FRESH: usize = 30;
 
 /// The measured figures.
 #[derive(Serialize)]
-pub struct Figures {
+pub struct LoadFigures {
     pub documents: usize,
     pub passages: usize,
     pub dimensions: usize,
@@ -37,20 +38,20 @@ pub struct Figures {
     pub catch_up_s: f64,
     pub before_bytes: u64,
     pub after_bytes: u64,
-    pub words: Times,
-    pub vectors: Times,
-    pub both: Times,
-    pub fresh: Times,
+    pub words: LatencyQuantiles,
+    pub vectors: LatencyQuantiles,
+    pub both: LatencyQuantiles,
+    pub fresh: LatencyQuantiles,
 }
 
 /// Quantiles, in milliseconds.
 #[derive(Serialize)]
-pub struct Times {
+pub struct LatencyQuantiles {
     pub p50_ms: f64,
     pub p99_ms: f64,
 }
 
-impl Times {
+impl LatencyQuantiles {
     fn of(mut times: Vec<Duration>) -> Self {
         times.sort();
         let at = |q: f64| times.get(((times.len().saturating_sub(1)) as f64 * q).round() as usize);
@@ -59,14 +60,18 @@ impl Times {
     }
 }
 
-impl fmt::Display for Times {
+impl fmt::Display for LatencyQuantiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.2} / {:.2} ms", self.p50_ms, self.p99_ms)
     }
 }
 
-pub async fn measure(client: Client, options: &Options, progress: impl Fn()) -> anyhow::Result<Figures> {
-    let store = Store::new(client.clone());
+pub async fn measure(
+    client: Client,
+    options: &KnowledgeBenchOptions,
+    progress: impl Fn(),
+) -> anyhow::Result<LoadFigures> {
+    let store = KnowledgeStore::new(client.clone());
     let made = Instant::now();
     let writes = (0..options.documents).map(|n| {
         let (document, chunks) = document(n, options);
@@ -84,10 +89,10 @@ pub async fn measure(client: Client, options: &Options, progress: impl Fn()) -> 
     let stream_bytes = info.info().await?.state.bytes;
 
     let before_bytes = memory();
-    let index = Arc::new(Index::new()?);
+    let index = Arc::new(KnowledgeIndex::new()?);
     let (says, mut caught_up) = watch::channel(false);
     let begun = Instant::now();
-    let follower = tokio::spawn(follow::run(client, index.clone(), says));
+    let indexer = tokio::spawn(indexer::run(client, index.clone(), says));
     caught_up.wait_for(|caught_up| *caught_up).await.context("the index does not follow")?;
     let catch_up_s = begun.elapsed().as_secs_f64();
     let (documents, passages) = index.size();
@@ -97,9 +102,9 @@ pub async fn measure(client: Client, options: &Options, progress: impl Fn()) -> 
     let vectors = queries(&index, options, false, true)?;
     let both = queries(&index, options, true, true)?;
     let fresh = fresh(&store, &index, options).await?;
-    follower.abort();
+    indexer.abort();
     let dimensions = options.dimensions;
-    Ok(Figures {
+    Ok(LoadFigures {
         documents,
         passages,
         dimensions,
@@ -116,7 +121,7 @@ pub async fn measure(client: Client, options: &Options, progress: impl Fn()) -> 
 }
 
 /// Generates the document with this number, always the same for one seed.
-fn document(n: usize, options: &Options) -> (NewDocument, Vec<NewChunk>) {
+fn document(n: usize, options: &KnowledgeBenchOptions) -> (NewDocument, Vec<NewChunk>) {
     let rng = &mut StdRng::seed_from_u64(options.seed.wrapping_add(n as u64));
     let chunks = (0..PASSAGES).map(|_| NewChunk {
         headings: vec![text(rng, 3)],
@@ -164,29 +169,38 @@ fn vector(rng: &mut impl Rng, dimensions: usize) -> Vec<f32> {
     (0..dimensions).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 
-fn reader() -> Reader {
-    Reader { org: ORG.into(), ..Reader::default() }
+fn reader() -> KnowledgeReader {
+    KnowledgeReader { org: ORG.into(), ..KnowledgeReader::default() }
 }
 
 /// Measures the durations of queries, one after the other.
-fn queries(index: &Index, options: &Options, words: bool, vectors: bool) -> anyhow::Result<Times> {
+fn queries(
+    index: &KnowledgeIndex,
+    options: &KnowledgeBenchOptions,
+    words: bool,
+    vectors: bool,
+) -> anyhow::Result<LatencyQuantiles> {
     let (mut times, reader) = (Vec::new(), reader());
     if vectors && options.dimensions == 0 {
-        return Ok(Times::of(times));
+        return Ok(LatencyQuantiles::of(times));
     }
     let rng = &mut StdRng::seed_from_u64(options.seed ^ 0x5EED);
     for _ in 0..QUERIES {
         let text = if words { text(rng, 6) } else { String::new() };
         let vector = vectors.then(|| vector(rng, options.dimensions));
         let begun = Instant::now();
-        index.search(&Query { text: &text, vector: vector.as_deref(), rerank: false }, &reader, 3)?;
+        index.search(&PassageQuery { text: &text, vector: vector.as_deref(), rerank: false }, &reader, 3)?;
         times.push(begun.elapsed());
     }
-    Ok(Times::of(times))
+    Ok(LatencyQuantiles::of(times))
 }
 
 /// Measures the time from a document's write until a query finds it.
-async fn fresh(store: &Store, index: &Index, options: &Options) -> anyhow::Result<Times> {
+async fn fresh(
+    store: &KnowledgeStore,
+    index: &KnowledgeIndex,
+    options: &KnowledgeBenchOptions,
+) -> anyhow::Result<LatencyQuantiles> {
     let (mut times, reader) = (Vec::new(), reader());
     for n in 0..FRESH {
         let (document, mut chunks) = document(n, options);
@@ -194,12 +208,12 @@ async fn fresh(store: &Store, index: &Index, options: &Options) -> anyhow::Resul
         chunks[0].text.push_str(&format!(" {mark}"));
         store.put(ORG, document, chunks).await?;
         let begun = Instant::now();
-        while index.search(&Query { text: &mark, vector: None, rerank: false }, &reader, 1)?.is_empty() {
+        while index.search(&PassageQuery { text: &mark, vector: None, rerank: false }, &reader, 1)?.is_empty() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         times.push(begun.elapsed());
     }
-    Ok(Times::of(times))
+    Ok(LatencyQuantiles::of(times))
 }
 
 /// Returns the resident memory of this process; 0 where the system does not report it.

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::model::Gateway;
 
 /// The options of a benchmark run.
-pub struct Options {
+pub struct KnowledgeBenchOptions {
     pub documents: usize,
     /// Components of the generated vectors; 0 = none.
     pub dimensions: usize,
@@ -27,28 +27,32 @@ pub struct Options {
 
 /// The results of a benchmark run.
 #[derive(Serialize)]
-pub struct Report {
-    pub load: load::Figures,
-    pub quality: Vec<quality::Figures>,
+pub struct KnowledgeBenchReport {
+    pub load: load::LoadFigures,
+    pub quality: Vec<quality::RankingQuality>,
     pub embedding: String,
 }
 
 /// Measures on a NATS server whose stream KNOWLEDGE is empty; calls `progress` for every document written.
-pub async fn run(client: Client, options: &Options, progress: impl Fn()) -> anyhow::Result<Report> {
+pub async fn run(
+    client: Client,
+    options: &KnowledgeBenchOptions,
+    progress: impl Fn(),
+) -> anyhow::Result<KnowledgeBenchReport> {
     let embedding = match &options.embedder {
         Some((_, model)) => model.clone(),
         None => "letter trigrams (built in; not an embedding model)".into(),
     };
     let set = match &options.questions {
-        Some(folder) => quality::Set::read(folder)?,
-        None => quality::Set::built_in()?,
+        Some(folder) => quality::LabelledSet::read(folder)?,
+        None => quality::LabelledSet::built_in()?,
     };
     let quality = quality::measure(options.embedder.as_ref(), &set).await?;
     let load = load::measure(client, options, progress).await?;
-    Ok(Report { load, quality, embedding })
+    Ok(KnowledgeBenchReport { load, quality, embedding })
 }
 
-impl Report {
+impl KnowledgeBenchReport {
     /// Formats the figures as two tables.
     pub fn table(&self) -> String {
         let load = &self.load;
@@ -82,7 +86,7 @@ impl Report {
                 "\n  {:30} {:>9} {:>9} {:>9}",
                 of_ranking[0].ranking, "questions", "recall@3", "nDCG@10"
             );
-            for quality::Figures { of, questions, recall, ndcg, .. } in of_ranking {
+            for quality::RankingQuality { of, questions, recall, ndcg, .. } in of_ranking {
                 let _ = writeln!(table, "    {of:28} {questions:>9} {recall:>9.3} {ndcg:>9.3}");
             }
         }

@@ -15,12 +15,12 @@ use uuid::Uuid;
 use walkdir::WalkDir;
 
 use crate::{
-    extract::{Extracted, Form, Piece, extract, pieces},
+    extract::{DocumentFormat, ExtractedText, TextChunk, chunks, extract},
     knowledge::{
-        Acl, DEFAULT_SET, Document, Index, Reader,
+        Acl, DEFAULT_SET, Document, KnowledgeIndex, KnowledgeReader,
         document::{Chunk, Vector},
-        index::Query,
-        shelf::{Change, Key, Whole},
+        document_fold::{DocumentChange, DocumentKey, WholeDocument},
+        index::PassageQuery,
     },
     model::Gateway,
     subjects,
@@ -40,7 +40,7 @@ const TRIGRAMS: usize = 512;
 
 /// The quality of a ranking.
 #[derive(Clone, Debug, Serialize)]
-pub struct Figures {
+pub struct RankingQuality {
     pub ranking: &'static str,
     /// The scope of the figures: all questions, those of a language, or those of a kind.
     pub of: String,
@@ -52,8 +52,8 @@ pub struct Figures {
 }
 
 /// Documents, and questions about them.
-pub struct Set {
-    documents: Vec<(String, Extracted, Vec<Piece>)>,
+pub struct LabelledSet {
+    documents: Vec<(String, ExtractedText, Vec<TextChunk>)>,
     questions: Vec<Question>,
 }
 
@@ -78,7 +78,7 @@ impl Question {
     }
 }
 
-impl Set {
+impl LabelledSet {
     /// Returns the texts that the passages' embeddings are made of, as ingest makes them.
     fn texts(&self) -> Vec<String> {
         self.documents.iter().flat_map(|(_, extracted, pieces)| embedded(extracted, pieces)).collect()
@@ -108,8 +108,8 @@ impl Set {
         }
         let BuiltIn { documents, questions } = serde_json::from_str(include_str!("support.json"))?;
         let documents = documents.into_iter().map(|Labelled { id, title, text }| {
-            let piece = Piece { headings: vec![], text: text.clone() };
-            (id, Extracted { title: Some(title), text, ..Extracted::default() }, vec![piece])
+            let piece = TextChunk { headings: vec![], text: text.clone() };
+            (id, ExtractedText { title: Some(title), text, ..ExtractedText::default() }, vec![piece])
         });
         let questions = questions.into_iter().map(|Asked { question, document }| Question {
             question,
@@ -127,13 +127,13 @@ impl Set {
         for entry in WalkDir::new(&root).sort_by_file_name() {
             let entry = entry.with_context(|| format!("{} can't be read", root.display()))?;
             let Some(form) =
-                Form::of_name(&entry.file_name().to_string_lossy()).filter(|_| entry.file_type().is_file())
+                DocumentFormat::of_name(&entry.file_name().to_string_lossy()).filter(|_| entry.file_type().is_file())
             else {
                 continue;
             };
             let id = entry.path().strip_prefix(&root)?.to_string_lossy().into_owned();
             let extracted = extract(form, &fs::read(entry.path())?).with_context(|| id.clone())?;
-            let pieces = pieces(form, &extracted.text);
+            let pieces = chunks(form, &extracted.text);
             documents.push((id, extracted, pieces));
         }
         let lines = fs::read_to_string(&list).with_context(|| format!("{} can't be read", list.display()))?;
@@ -150,15 +150,19 @@ impl Set {
 }
 
 /// Asks all questions with every ranking.
-pub async fn measure(embedder: Option<&(Gateway, String)>, set: &Set) -> anyhow::Result<Vec<Figures>> {
+pub async fn measure(embedder: Option<&(Gateway, String)>, set: &LabelledSet) -> anyhow::Result<Vec<RankingQuality>> {
     let (texts, questions) = (set.texts(), set.asked());
     let (of_texts, of_questions) = (embed(embedder, &texts).await?, embed(embedder, &questions).await?);
     figures(set, of_texts, of_questions)
 }
 
 /// Returns the figures, with vectors for the texts and the questions.
-fn figures(set: &Set, of_texts: Vec<Vec<f32>>, of_questions: Vec<Vec<f32>>) -> anyhow::Result<Vec<Figures>> {
-    let index = Index::new()?;
+fn figures(
+    set: &LabelledSet,
+    of_texts: Vec<Vec<f32>>,
+    of_questions: Vec<Vec<f32>>,
+) -> anyhow::Result<Vec<RankingQuality>> {
+    let index = KnowledgeIndex::new()?;
     let mut vectors = of_texts.into_iter();
     let changes = set.documents.iter().map(|document| whole(document, &mut vectors)).collect();
     index.apply(changes)?;
@@ -174,8 +178,8 @@ fn figures(set: &Set, of_texts: Vec<Vec<f32>>, of_questions: Vec<Vec<f32>>) -> a
         let mut scores = Vec::new();
         for (question, vector) in set.questions.iter().zip(&of_questions) {
             let text = if words { question.question.as_str() } else { "" };
-            let query = Query { text, vector: vectors.then_some(vector), rerank };
-            let reader = Reader { org: ORG.into(), ..Reader::default() };
+            let query = PassageQuery { text, vector: vectors.then_some(vector), rerank };
+            let reader = KnowledgeReader { org: ORG.into(), ..KnowledgeReader::default() };
             let mut documents: Vec<String> = Vec::new();
             for passage in index.search(&query, &reader, PASSAGES)? {
                 if !documents.contains(&passage.document) {
@@ -190,13 +194,13 @@ fn figures(set: &Set, of_texts: Vec<Vec<f32>>, of_questions: Vec<Vec<f32>>) -> a
 }
 
 /// Returns the figures over all questions, and by language and kind where there are several.
-fn summed(ranking: &'static str, scores: &[(&Question, f64, f64)]) -> Vec<Figures> {
+fn summed(ranking: &'static str, scores: &[(&Question, f64, f64)]) -> Vec<RankingQuality> {
     let one = |of: &str, fits: &dyn Fn(&Question) -> bool| {
         let fitting: Vec<_> = scores.iter().filter(|(question, ..)| fits(question)).collect();
         let mean = |sum: f64| sum / fitting.len() as f64;
         let recall = mean(fitting.iter().map(|(_, recall, _)| recall).sum());
         let ndcg = mean(fitting.iter().map(|(.., ndcg)| ndcg).sum());
-        Figures { ranking, of: of.into(), questions: fitting.len(), recall, ndcg }
+        RankingQuality { ranking, of: of.into(), questions: fitting.len(), recall, ndcg }
     };
     let mut figures = vec![one("all", &|_| true)];
     let names =
@@ -230,8 +234,8 @@ fn ndcg(question: &Question, found: &[String]) -> f64 {
 }
 
 /// Returns the texts that vectors are made of, as ingest makes them.
-fn embedded(extracted: &Extracted, pieces: &[Piece]) -> Vec<String> {
-    let text = |piece: &Piece| match (&extracted.title, piece.headings.as_slice()) {
+fn embedded(extracted: &ExtractedText, pieces: &[TextChunk]) -> Vec<String> {
+    let text = |piece: &TextChunk| match (&extracted.title, piece.headings.as_slice()) {
         (Some(title), []) => format!("{title}\n{}", piece.text),
         (None, []) => piece.text.clone(),
         (_, headings) => format!("{}\n{}", headings.join(" > "), piece.text),
@@ -259,10 +263,13 @@ fn trigrams(text: &str) -> Vec<f32> {
     vector
 }
 
-fn whole(document: &(String, Extracted, Vec<Piece>), vectors: &mut impl Iterator<Item = Vec<f32>>) -> Change {
+fn whole(
+    document: &(String, ExtractedText, Vec<TextChunk>),
+    vectors: &mut impl Iterator<Item = Vec<f32>>,
+) -> DocumentChange {
     let (id, extracted, pieces) = document;
     let version = Uuid::nil();
-    let key = Key { org: ORG.into(), token: subjects::knowledge_document(id) };
+    let key = DocumentKey { org: ORG.into(), token: subjects::knowledge_document(id) };
     let chunks: Vec<Chunk> = pieces
         .iter()
         .map(|piece| Chunk {
@@ -286,7 +293,7 @@ fn whole(document: &(String, Extracted, Vec<Piece>), vectors: &mut impl Iterator
         updated_at: chrono::DateTime::UNIX_EPOCH,
         deleted: false,
     };
-    Change::Put(Box::new(Whole { key, head, chunks }))
+    DocumentChange::Put(Box::new(WholeDocument { key, head, chunks }))
 }
 
 #[cfg(test)]
@@ -295,12 +302,12 @@ mod tests {
 
     const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/retrieval");
 
-    fn of<'a>(figures: &'a [Figures], ranking: &str, of: &str) -> &'a Figures {
+    fn of<'a>(figures: &'a [RankingQuality], ranking: &str, of: &str) -> &'a RankingQuality {
         figures.iter().find(|figures| figures.ranking == ranking && figures.of == of).unwrap()
     }
 
     /// The figures with recorded vectors of all-MiniLM-L6-v2: those of the set's texts, then of its questions.
-    fn recorded(set: &Set) -> Vec<Figures> {
+    fn recorded(set: &LabelledSet) -> Vec<RankingQuality> {
         const COMPONENTS: usize = 384;
         let record = fs::read(Path::new(FOLDER).join("minilm.i8")).unwrap();
         let mut vectors = record.chunks_exact(COMPONENTS).map(|v| v.iter().map(|c| f32::from(*c as i8)).collect());
@@ -313,7 +320,7 @@ mod tests {
     /// Figures move with the index; the bounds are some way below the figures on the day that they were written.
     #[test]
     fn questions_of_every_language_find_their_documents() {
-        let figures = recorded(&Set::read(Path::new(FOLDER)).unwrap());
+        let figures = recorded(&LabelledSet::read(Path::new(FOLDER)).unwrap());
         for language in ["en", "de", "fr", "es", "zh", "ja", "ko", "th", "ar"] {
             let words = of(&figures, "words (BM25)", language);
             assert!(words.questions >= 20 && words.recall > 0.5, "{words:?}");
@@ -326,7 +333,7 @@ mod tests {
 
     #[test]
     fn fused_rankings_are_no_worse_than_the_better_one() {
-        let figures = recorded(&Set::read(Path::new(FOLDER)).unwrap());
+        let figures = recorded(&LabelledSet::read(Path::new(FOLDER)).unwrap());
         for group in ["all", "en", "de", "fr", "es"] {
             let [words, vectors, both] =
                 ["words (BM25)", "vectors", "both, fused"].map(|ranking| of(&figures, ranking, group));
@@ -337,7 +344,7 @@ mod tests {
 
     #[tokio::test]
     async fn letter_trigrams_find_misspelt_words() {
-        let figures = measure(None, &Set::built_in().unwrap()).await.unwrap();
+        let figures = measure(None, &LabelledSet::built_in().unwrap()).await.unwrap();
         let recall = |ranking: &str| of(&figures, ranking, "all").recall;
         assert!(recall("both, fused") >= recall("words (BM25)").max(recall("vectors")), "{figures:?}");
     }

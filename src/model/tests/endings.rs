@@ -43,7 +43,7 @@ async fn a_finish_reason_on_every_chunk_does_not_end_the_reply() {
         }
         for end in ["", DONE] {
             let server = serve(vec![chunked(format!("{chunks}{end}").as_bytes(), 4096, false)]).await;
-            assert_eq!(ask(&server).await.unwrap().0.ending, Ending::Whole, "{case}");
+            assert_eq!(ask(&server).await.unwrap().0.ending, FinishReason::Whole, "{case}");
         }
     }
 }
@@ -54,7 +54,7 @@ async fn usage_after_the_end_does_not_reopen_the_reply() {
         [&token("hi"), FINISH, USAGE, &stamped(serde_json::json!({"role": "assistant", "content": ""}), "stop")];
     let server = serve(vec![chunked(events.concat().as_bytes(), 4096, true)]).await;
     let (reply, _) = ask(&server).await.unwrap();
-    assert_eq!((reply.text.as_str(), reply.ending), ("hi", Ending::Whole));
+    assert_eq!((reply.text.as_str(), reply.ending), ("hi", FinishReason::Whole));
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn chunks_written_together_are_parsed_separately() {
         for piece in [3, 4096] {
             let server = serve(vec![chunked(body.as_bytes(), piece, false)]).await;
             let (reply, deltas) = ask(&server).await.unwrap_or_else(|error| panic!("{odd}: {error:?}"));
-            assert_eq!((texts(&deltas).as_str(), reply.ending), ("Hell\"}{o", Ending::Whole), "{odd}");
+            assert_eq!((texts(&deltas).as_str(), reply.ending), ("Hell\"}{o", FinishReason::Whole), "{odd}");
         }
     }
     let control = "data: {\"choices\":[{\"delta\":{\"content\":\"a\tb\u{1}\"},\"logprobs\":-Infinity}]}\n\n";

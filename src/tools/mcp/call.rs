@@ -12,13 +12,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     super::{
-        call::{CallContext, Outcome, ToolResult},
+        call::{CallContext, ToolCallOutcome, ToolResult},
         registry::Tool,
     },
-    elicit::{self, Dialogue, Round},
-    lenient::{self, Called},
-    link::{Link, Questions},
-    server::Server,
+    connection::{McpConnection, QuestionPolicy},
+    elicit::{self, Dialogue, ElicitationRound},
+    lenient::{self, McpCallReply},
+    server::McpServerHandle,
 };
 use crate::limits;
 
@@ -46,10 +46,16 @@ pub fn senseless() -> ToolResult {
 const DECLINED: &str =
     "[The tool asked the visitor something that could not be put to them, and was told that it is declined.]";
 
-impl Server {
+impl McpServerHandle {
     /// Calls a tool by the server's own name for it, or asks for the task that it made of the call. A call that is given up, by
     /// time or by dropping the future, is cancelled at the server.
-    pub async fn call(&self, tool: &Tool, name: &str, arguments: Map<String, Value>, context: &CallContext) -> Outcome {
+    pub async fn call(
+        &self,
+        tool: &Tool,
+        name: &str,
+        arguments: Map<String, Value>,
+        context: &CallContext,
+    ) -> ToolCallOutcome {
         if let Some(task) = &context.task {
             return self.follow(tool, task, context).await;
         }
@@ -80,7 +86,7 @@ impl Server {
         request: CallToolRequestParams,
         context: &CallContext,
         end: Instant,
-    ) -> Outcome {
+    ) -> ToolCallOutcome {
         let Some(up) = self.up() else { return not_available().into() };
         let mut answer = timeout_at(end, converse(&up.peer, request.clone(), tool, context)).await;
         if matches!(answer, Ok(Err(Failure::Lost))) && tool.idempotent {
@@ -103,12 +109,12 @@ impl Server {
         request: CallToolRequestParams,
         context: &CallContext,
         end: Instant,
-    ) -> Outcome {
+    ) -> ToolCallOutcome {
         let (dialogue, mut asked) = Dialogue::of(context);
         let dialogue = Arc::new(dialogue);
         let Ok(Ok(_place)) = timeout_at(end, self.alone.acquire()).await else { return not_available().into() };
-        let questions = Questions::Alone(dialogue.clone());
-        let link = match timeout_at(end, Link::open(&self.settings, self.greeting(), questions)).await {
+        let questions = QuestionPolicy::Alone(dialogue.clone());
+        let link = match timeout_at(end, McpConnection::open(&self.settings, self.greeting(), questions)).await {
             Ok(Ok(link)) => link,
             Ok(Err(_)) | Err(_) => {
                 tracing::warn!(tool = tool.name, "a connection for one call can't be made");
@@ -120,13 +126,13 @@ impl Server {
             answer = timeout_at(end, converse(&link.peer, request, tool, context)) => {
                 self.outcome(tool, answer.unwrap_or(Err(Failure::Lost)))
             }
-            Some(question) = asked.recv() => Outcome::Asks(elicit::asked_during(context, question)),
+            Some(question) = asked.recv() => ToolCallOutcome::Asks(elicit::asked_during(context, question)),
         };
         tokio::spawn(link.close(false));
         if dialogue.has_declined() { with_declined(outcome) } else { outcome }
     }
 
-    fn outcome(&self, tool: &Tool, answer: Result<Outcome, Failure>) -> Outcome {
+    fn outcome(&self, tool: &Tool, answer: Result<ToolCallOutcome, Failure>) -> ToolCallOutcome {
         let failure = match answer {
             Ok(outcome) => return outcome,
             Err(failure) => failure,
@@ -158,20 +164,22 @@ async fn converse(
     mut request: CallToolRequestParams,
     tool: &Tool,
     context: &CallContext,
-) -> Result<Outcome, Failure> {
+) -> Result<ToolCallOutcome, Failure> {
     let mut declined = context.elicited.as_ref().is_some_and(|elicited| !elicited.declined.is_empty());
     for _ in 0..limits::MCP_ROUNDS_MAX {
         let requested = match ask(peer, request.clone()).await? {
-            Called::Complete(result) if declined => return Ok(with_declined(read(result).into())),
-            Called::Complete(result) => return Ok(read(result).into()),
-            Called::Task(id) if id.len() <= limits::MCP_TASK_ID_MAX_BYTES => return Ok(Outcome::Task(id)),
-            Called::Task(_) => return Err(Failure::Senseless),
-            Called::Asks(requested) => requested,
+            McpCallReply::Complete(result) if declined => return Ok(with_declined(read(result).into())),
+            McpCallReply::Complete(result) => return Ok(read(result).into()),
+            McpCallReply::Task(id) if id.len() <= limits::MCP_TASK_ID_MAX_BYTES => {
+                return Ok(ToolCallOutcome::Task(id));
+            }
+            McpCallReply::Task(_) => return Err(Failure::Senseless),
+            McpCallReply::Asks(requested) => requested,
         };
         match requested.round(context, tool.idempotent) {
-            Round::Ask(elicited) => return Ok(Outcome::Asks(elicited)),
-            Round::End(why) => return Ok(ToolResult::error(why).into()),
-            Round::Again(responses, state) => {
+            ElicitationRound::Ask(elicited) => return Ok(ToolCallOutcome::Asks(elicited)),
+            ElicitationRound::End(why) => return Ok(ToolResult::error(why).into()),
+            ElicitationRound::Again(responses, state) => {
                 declined |= !responses.is_empty();
                 request.input_responses = Some(responses).filter(|responses| !responses.is_empty());
                 request.request_state = state;
@@ -183,11 +191,11 @@ async fn converse(
 }
 
 /// A result that says that a question was declined which no visitor has seen.
-fn with_declined(outcome: Outcome) -> Outcome {
+fn with_declined(outcome: ToolCallOutcome) -> ToolCallOutcome {
     match outcome {
-        Outcome::Result(mut result) => {
+        ToolCallOutcome::Result(mut result) => {
             result.text = format!("{}\n{DECLINED}", result.text).trim_start().to_string();
-            Outcome::Result(result)
+            ToolCallOutcome::Result(result)
         }
         other => other,
     }
@@ -216,11 +224,11 @@ fn request(name: &str, arguments: Map<String, Value>, context: &CallContext) -> 
     request
 }
 
-async fn ask(peer: &Peer<RoleClient>, request: CallToolRequestParams) -> Result<Called, Failure> {
+async fn ask(peer: &Peer<RoleClient>, request: CallToolRequestParams) -> Result<McpCallReply, Failure> {
     match lenient::call(peer, request).await {
         Ok(called) => Ok(called),
         Err(ServiceError::McpError(error)) => {
-            Ok(Called::Complete(CallToolResult::error(vec![ContentBlock::text(error.message.into_owned())])))
+            Ok(McpCallReply::Complete(CallToolResult::error(vec![ContentBlock::text(error.message.into_owned())])))
         }
         Err(ServiceError::UnexpectedResponse) => Err(Failure::Senseless),
         Err(ServiceError::TransportSend(error)) => Err(unsent_or_lost(error.error.as_ref())),

@@ -15,7 +15,7 @@ const INHERITED: &[&str] =
     &["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TERM", "TMPDIR", "TZ", "SSL_CERT_FILE"];
 
 /// A running child and the processes that it started: one process group, killed on drop.
-pub struct Group {
+pub struct ProcessGroup {
     child: Child,
 }
 
@@ -26,7 +26,7 @@ pub fn start(
     args: &[String],
     env: &[(String, String)],
     cwd: Option<&Path>,
-) -> io::Result<(Group, ChildStdout, ChildStdin)> {
+) -> io::Result<(ProcessGroup, ChildStdout, ChildStdin)> {
     let mut command = Command::new(command);
     command.args(args).env_clear();
     command.envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
@@ -42,10 +42,10 @@ pub fn start(
         return Err(io::Error::other("a pipe is missing"));
     };
     tokio::spawn(log_stderr(server.to_string(), stderr));
-    Ok((Group { child }, stdout, stdin))
+    Ok((ProcessGroup { child }, stdout, stdin))
 }
 
-impl Group {
+impl ProcessGroup {
     /// Waits for the child to end, as it does when its input has been closed; kills the group after a timeout.
     pub async fn end(mut self) {
         let patience = Duration::from_millis(limits::MCP_CLOSE_MS);
@@ -66,7 +66,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         self.kill();
     }

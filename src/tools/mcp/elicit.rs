@@ -1,6 +1,6 @@
 //! Questions of a server in the middle of a call: which of them a visitor can be asked, and how the answers go back.
 //!
-//! - The current revision answers a call with its questions ([`Requested`]), and is called again with the answers ([`responses`]).
+//! - The current revision answers a call with its questions ([`ServerQuestions`]), and is called again with the answers ([`responses`]).
 //! - Earlier ones ask with a request of their own while the call runs. Nothing in it names the call, so a question is taken for a
 //!   call's only on a connection of the call's own ([`Dialogue`]).
 
@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use super::super::call::CallContext;
 use crate::{
     domain::{
-        elicitation::{Answer, Elicited, Question},
+        elicitation::{Elicitation, ElicitedAnswer, ElicitedQuestion},
         elicited_form,
         event::Resolution,
         interaction::Form,
@@ -29,28 +29,28 @@ use crate::{
 };
 
 /// The questions that a call was answered with.
-pub struct Requested {
-    requests: Vec<(String, InputAsked)>,
+pub struct ServerQuestions {
+    requests: Vec<(String, ServerQuestion)>,
     state: Option<String>,
 }
 
 /// One request of a server for input.
-enum InputAsked {
-    Form(FormAsked),
+enum ServerQuestion {
+    Form(FormRequest),
     /// A reply of a model, folders, or something that is not known.
     NotOffered,
 }
 
 /// An elicitation as it came, and the order of its fields where that is known.
-pub struct FormAsked {
+pub struct FormRequest {
     params: Value,
     order: Vec<String>,
 }
 
 /// What is to be done about the questions of an answer.
-pub enum Round {
+pub enum ElicitationRound {
     /// A visitor is asked.
-    Ask(Elicited),
+    Ask(Elicitation),
     /// Nobody can be asked: the call is made again with these.
     Again(InputResponses, Option<String>),
     /// The call has come to an end, for this reason.
@@ -60,7 +60,7 @@ pub enum Round {
 const NOT_REPEATED: &str = "The tool asks the visitor something, and this call must not be made a second time, as it would have to \
     be to bring the answer. The call has ended without a result.";
 
-impl Requested {
+impl ServerQuestions {
     pub fn of(result: InputRequiredResult) -> Self {
         Self { requests: requests(result.input_requests), state: result.request_state }
     }
@@ -73,8 +73,8 @@ impl Requested {
             return None;
         }
         let asked = |request: &Value| match request["method"] == "elicitation/create" {
-            true => InputAsked::Form(FormAsked { params: request["params"].clone(), order: vec![] }),
-            false => InputAsked::NotOffered,
+            true => ServerQuestion::Form(FormRequest { params: request["params"].clone(), order: vec![] }),
+            false => ServerQuestion::NotOffered,
         };
         let requests = requests.into_iter().flatten().map(|(key, request)| (key.clone(), asked(request)));
         Some(Self { requests: requests.collect(), state })
@@ -91,9 +91,10 @@ impl Requested {
     }
 
     /// Leaves out what was answered before: a task goes on naming a request until it has taken the answer.
-    pub fn without(mut self, answered: Option<&Elicited>, declined: &HashSet<String>) -> Self {
-        let is_in =
-            |it: &Elicited, key: &String| it.declined.contains(key) || it.questions.iter().any(|one| one.key == *key);
+    pub fn without(mut self, answered: Option<&Elicitation>, declined: &HashSet<String>) -> Self {
+        let is_in = |it: &Elicitation, key: &String| {
+            it.declined.contains(key) || it.questions.iter().any(|one| one.key == *key)
+        };
         let is_answered = |key: &String| declined.contains(key) || answered.is_some_and(|it| is_in(it, key));
         self.requests.retain(|(key, _)| !is_answered(key));
         self
@@ -105,23 +106,25 @@ impl Requested {
 
     /// Sorts the questions: those for the visitor, and those that are declined at once. `may_repeat`: the call may be made again
     /// whatever its server's state.
-    pub fn round(self, context: &CallContext, may_repeat: bool) -> Round {
+    pub fn round(self, context: &CallContext, may_repeat: bool) -> ElicitationRound {
         if !may_repeat && self.state.is_none() {
-            return Round::End(NOT_REPEATED);
+            return ElicitationRound::End(NOT_REPEATED);
         }
-        if self.requests.iter().any(|(_, asked)| matches!(asked, InputAsked::NotOffered)) {
-            return Round::End("The tool asks for a reply of a model, or for something else that is not offered.");
+        if self.requests.iter().any(|(_, asked)| matches!(asked, ServerQuestion::NotOffered)) {
+            return ElicitationRound::End(
+                "The tool asks for a reply of a model, or for something else that is not offered.",
+            );
         }
         let keys: usize = self.requests.iter().map(|(key, _)| key.len()).sum();
         let state = self.state.as_ref().map_or(0, String::len);
         if keys > limits::ELICITED_FORM_MAX_BYTES || state > limits::ELICITED_STATE_MAX_BYTES {
-            return Round::End("The tool asks for more input than can be given.");
+            return ElicitationRound::End("The tool asks for more input than can be given.");
         }
         let (mut questions, mut declined) = (Vec::new(), Vec::new());
         for (key, asked) in self.requests {
             let question = match asked {
-                InputAsked::Form(form) => question(key.clone(), &form, &context.tool),
-                InputAsked::NotOffered => None,
+                ServerQuestion::Form(form) => question(key.clone(), &form, &context.tool),
+                ServerQuestion::NotOffered => None,
             };
             match question {
                 Some(question) => questions.push(question),
@@ -135,22 +138,22 @@ impl Requested {
         }
         if questions.is_empty() {
             let declines = declined.into_iter().map(|key| (key, json!({ "action": "decline" })));
-            return Round::Again(declines.collect(), self.state);
+            return ElicitationRound::Again(declines.collect(), self.state);
         }
         let (call, request_state) = (context.call.clone(), self.state);
-        Round::Ask(Elicited { call, questions, declined, request_state, during_call: false, asked })
+        ElicitationRound::Ask(Elicitation { call, questions, declined, request_state, during_call: false, asked })
     }
 }
 
-fn requests(requests: Option<InputRequests>) -> Vec<(String, InputAsked)> {
+fn requests(requests: Option<InputRequests>) -> Vec<(String, ServerQuestion)> {
     let asked = |request| match request {
-        InputRequest::Elicitation(request) => InputAsked::Form(FormAsked::of(&request.params)),
-        _ => InputAsked::NotOffered,
+        InputRequest::Elicitation(request) => ServerQuestion::Form(FormRequest::of(&request.params)),
+        _ => ServerQuestion::NotOffered,
     };
     requests.unwrap_or_default().into_iter().map(|(key, request)| (key, asked(request))).collect()
 }
 
-impl FormAsked {
+impl FormRequest {
     pub fn of(params: &ElicitRequestParams) -> Self {
         let order = match params {
             ElicitRequestParams::FormElicitationParams { requested_schema, .. } => {
@@ -173,15 +176,17 @@ impl FormAsked {
 }
 
 /// The question for a visitor, if a form can show it.
-fn question(key: String, asked: &FormAsked, tool: &str) -> Option<Question> {
-    let FormAsked { params, order } = asked;
+fn question(key: String, asked: &FormRequest, tool: &str) -> Option<ElicitedQuestion> {
+    let FormRequest { params, order } = asked;
     let understood = match params.get("mode").and_then(Value::as_str) {
         None | Some("form") => elicited_form::message(params["message"].as_str().unwrap_or_default())
             .and_then(|message| Ok((message, elicited_form::fields(&params["requestedSchema"], order)?))),
         Some(_) => Err("it leads the visitor elsewhere"),
     };
     match understood {
-        Ok((message, fields)) => Some(Question { key, message, form: Form::Elicitation { fields }, answer: None }),
+        Ok((message, fields)) => {
+            Some(ElicitedQuestion { key, message, form: Form::Elicitation { fields }, answer: None })
+        }
         Err(why) => {
             tracing::info!(tool, why, "a question of an MCP server can't be shown and is declined");
             None
@@ -190,20 +195,20 @@ fn question(key: String, asked: &FormAsked, tool: &str) -> Option<Question> {
 }
 
 /// The answers to the questions of a call, by their keys.
-pub fn responses(elicited: &Elicited) -> InputResponses {
+pub fn responses(elicited: &Elicitation) -> InputResponses {
     let answered = elicited.questions.iter().map(|question| (question.key.clone(), response(question.answer.as_ref())));
     let declined = elicited.declined.iter().map(|key| (key.clone(), json!({ "action": "decline" })));
     answered.chain(declined).collect::<BTreeMap<_, _>>()
 }
 
 /// A person's answer as the protocol has it.
-fn response(answer: Option<&Answer>) -> Value {
+fn response(answer: Option<&ElicitedAnswer>) -> Value {
     match answer {
-        Some(Answer { resolution: Resolution::Submitted | Resolution::Approved, values }) => {
+        Some(ElicitedAnswer { resolution: Resolution::Submitted | Resolution::Approved, values }) => {
             json!({ "action": "accept", "content": values.clone().unwrap_or_default() })
         }
-        Some(Answer { resolution: Resolution::Declined, .. }) => json!({ "action": "decline" }),
-        Some(Answer { resolution: Resolution::Expired, .. }) | None => json!({ "action": "cancel" }),
+        Some(ElicitedAnswer { resolution: Resolution::Declined, .. }) => json!({ "action": "decline" }),
+        Some(ElicitedAnswer { resolution: Resolution::Expired, .. }) | None => json!({ "action": "cancel" }),
     }
 }
 
@@ -211,16 +216,16 @@ fn response(answer: Option<&Answer>) -> Value {
 pub struct Dialogue {
     tool: String,
     /// What the log has and was not used yet.
-    answers: Mutex<Vec<Question>>,
+    answers: Mutex<Vec<ElicitedQuestion>>,
     asked: u32,
     may_ask: bool,
     declined: AtomicBool,
-    ask: mpsc::UnboundedSender<Question>,
+    ask: mpsc::UnboundedSender<ElicitedQuestion>,
 }
 
 impl Dialogue {
     /// The dialogue of a call, and where its first question without an answer comes out.
-    pub fn of(context: &CallContext) -> (Self, mpsc::UnboundedReceiver<Question>) {
+    pub fn of(context: &CallContext) -> (Self, mpsc::UnboundedReceiver<ElicitedQuestion>) {
         let (ask, asked) = mpsc::unbounded_channel();
         let during_call = context.elicited.as_ref().filter(|elicited| elicited.during_call);
         let dialogue = Self {
@@ -235,7 +240,7 @@ impl Dialogue {
     }
 
     /// The answer to a request; `None`: the visitor is asked, and the call is given up.
-    pub fn answer(&self, form: &FormAsked) -> Option<Value> {
+    pub fn answer(&self, form: &FormRequest) -> Option<Value> {
         let key = form.digest();
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = answers.iter().position(|question| question.key == key) {
@@ -261,10 +266,10 @@ impl Dialogue {
 }
 
 /// The questions of a call with one that came during it.
-pub fn asked_during(context: &CallContext, question: Question) -> Elicited {
+pub fn asked_during(context: &CallContext, question: ElicitedQuestion) -> Elicitation {
     let before = context.elicited.as_ref();
     let earlier = before.filter(|elicited| elicited.during_call).map_or(vec![], |elicited| elicited.questions.clone());
-    Elicited {
+    Elicitation {
         call: context.call.clone(),
         questions: [earlier, vec![question]].concat(),
         declined: vec![],

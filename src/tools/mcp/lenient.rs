@@ -13,73 +13,75 @@ use rmcp::{
 };
 use serde_json::{Value, json};
 
-use super::{super::claims::Refused, elicit::Requested};
+use super::{super::claims::RefusedDeclaration, elicit::ServerQuestions};
 
 /// A page of a server's tools.
-pub struct Page {
+pub struct ToolPage {
     pub tools: Vec<Tool>,
     pub next: Option<String>,
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RefusedDeclaration>,
 }
 
 /// Requests a page of tools.
-pub async fn list(peer: &Peer<RoleClient>, server: &str, cursor: Option<String>) -> Result<Page, ServiceError> {
+pub async fn list(peer: &Peer<RoleClient>, server: &str, cursor: Option<String>) -> Result<ToolPage, ServiceError> {
     let params = Some(PaginatedRequestParams::default().with_cursor(cursor));
     let request = ListToolsRequest { method: Default::default(), params, extensions: Default::default() };
     match ask(peer, ClientRequest::ListToolsRequest(request)).await? {
-        ServerResult::ListToolsResult(page) => Ok(Page { tools: page.tools, next: page.next_cursor, refused: vec![] }),
+        ServerResult::ListToolsResult(page) => {
+            Ok(ToolPage { tools: page.tools, next: page.next_cursor, refused: vec![] })
+        }
         ServerResult::CustomResult(page) => page_of(server, page.0).ok_or(ServiceError::UnexpectedResponse),
         _ => Err(ServiceError::UnexpectedResponse),
     }
 }
 
 /// The answer to a call.
-pub enum Called {
+pub enum McpCallReply {
     Complete(CallToolResult),
-    Asks(Requested),
+    Asks(ServerQuestions),
     /// A task, by its id.
     Task(String),
 }
 
 /// Calls a tool.
-pub async fn call(peer: &Peer<RoleClient>, params: CallToolRequestParams) -> Result<Called, ServiceError> {
+pub async fn call(peer: &Peer<RoleClient>, params: CallToolRequestParams) -> Result<McpCallReply, ServiceError> {
     match ask(peer, ClientRequest::CallToolRequest(CallToolRequest::new(params))).await? {
-        ServerResult::CallToolResult(result) => Ok(Called::Complete(result)),
-        ServerResult::InputRequiredResult(result) => Ok(Called::Asks(Requested::of(result))),
-        ServerResult::CreateTaskResult(result) => Ok(Called::Task(result.task.task_id)),
+        ServerResult::CallToolResult(result) => Ok(McpCallReply::Complete(result)),
+        ServerResult::InputRequiredResult(result) => Ok(McpCallReply::Asks(ServerQuestions::of(result))),
+        ServerResult::CreateTaskResult(result) => Ok(McpCallReply::Task(result.task.task_id)),
         // A result without a content is one that says nothing.
         ServerResult::EmptyResult(_) | ServerResult::TaskAckResult(_) => {
-            Ok(Called::Complete(CallToolResult::default()))
+            Ok(McpCallReply::Complete(CallToolResult::default()))
         }
         ServerResult::CustomResult(result) => called(result.0).ok_or(ServiceError::UnexpectedResponse),
         _ => Err(ServiceError::UnexpectedResponse),
     }
 }
 
-fn called(result: Value) -> Option<Called> {
+fn called(result: Value) -> Option<McpCallReply> {
     match result["resultType"].as_str() {
-        Some("input_required") => Requested::odd(&result).map(Called::Asks),
-        Some("task") => result["taskId"].as_str().map(|id| Called::Task(id.to_owned())),
-        _ => result_of(result).map(Called::Complete),
+        Some("input_required") => ServerQuestions::odd(&result).map(McpCallReply::Asks),
+        Some("task") => result["taskId"].as_str().map(|id| McpCallReply::Task(id.to_owned())),
+        _ => result_of(result).map(McpCallReply::Complete),
     }
 }
 
 /// One request, which is cancelled at the server when this future is dropped.
 pub async fn ask(peer: &Peer<RoleClient>, request: ClientRequest) -> Result<ServerResult, ServiceError> {
     let handle = peer.send_cancellable_request(request, PeerRequestOptions::no_options()).await?;
-    let mut given_up = GivenUp { peer, id: Some(handle.id.clone()) };
+    let mut given_up = CancelOnDrop { peer, id: Some(handle.id.clone()) };
     let answer = handle.await_response().await;
     given_up.id = None;
     answer
 }
 
 /// Cancels a request at the server when its caller has stopped waiting.
-struct GivenUp<'a> {
+struct CancelOnDrop<'a> {
     peer: &'a Peer<RoleClient>,
     id: Option<RequestId>,
 }
 
-impl Drop for GivenUp<'_> {
+impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
         let Some(id) = self.id.take() else { return };
         let notification = json!({ "method": "notifications/cancelled", "params": { "requestId": id } });
@@ -93,7 +95,7 @@ impl Drop for GivenUp<'_> {
     }
 }
 
-fn page_of(server: &str, page: Value) -> Option<Page> {
+fn page_of(server: &str, page: Value) -> Option<ToolPage> {
     let next = page["nextCursor"].as_str().map(str::to_owned);
     let (mut tools, mut refused) = (Vec::new(), Vec::new());
     for tool in page["tools"].as_array()? {
@@ -101,11 +103,11 @@ fn page_of(server: &str, page: Value) -> Option<Page> {
             Ok(tool) => tools.push(tool),
             Err(why) => {
                 let name = tool["name"].as_str().unwrap_or("(without a name)").chars().take(64).collect();
-                refused.push(Refused { service: server.into(), tool: name, why });
+                refused.push(RefusedDeclaration { service: server.into(), tool: name, why });
             }
         }
     }
-    Some(Page { tools, next, refused })
+    Some(ToolPage { tools, next, refused })
 }
 
 /// Parses a listed tool; falls back to its required fields alone.
@@ -167,7 +169,7 @@ mod tests {
             7,
             {"name": "good", "description": "d", "inputSchema": {"type": "object"}, "annotations": {"readOnlyHint": true}},
         ]});
-        let Page { tools, next, refused } = page_of("srv", page).unwrap();
+        let ToolPage { tools, next, refused } = page_of("srv", page).unwrap();
         let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_ref()).collect();
         assert_eq!((names, next.as_deref()), (vec!["null", "none", "hints", "good"], Some("2")));
         assert_eq!(tools[3].annotations.as_ref().unwrap().read_only_hint, Some(true));

@@ -1,6 +1,6 @@
 //! Tools of MCP servers, beside those of NATS services.
 //!
-//! Each configured server has one task in a worker ([`server`]), which holds a connection to the server ([`link`], over
+//! Each configured server has one task in a worker ([`server`]), which holds a connection to the server ([`connection`], over
 //! a child process of [`child`] or over HTTP) and the list of its tools ([`offer`]). While a server is down its tools
 //! are not offered, and a call of one is an error result at once ([`call`]). Messages that the library rejects are
 //! decoded leniently ([`lenient`], [`lines`]).
@@ -10,10 +10,10 @@
 
 mod call;
 mod child;
+mod connection;
 mod elicit;
 mod lenient;
 mod lines;
-mod link;
 mod offer;
 mod server;
 mod tangle;
@@ -25,24 +25,24 @@ use futures_util::future::join_all;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use self::server::Server;
+use self::server::McpServerHandle;
 use super::{
-    call::{CallContext, Outcome},
-    claims::Refused,
+    call::{CallContext, ToolCallOutcome},
+    claims::RefusedDeclaration,
     registry::Tool,
 };
 use crate::config::McpServer;
 
 /// The MCP servers of a worker. Clones share them.
 #[derive(Clone, Default)]
-pub struct Mcp {
-    servers: Arc<Vec<Arc<Server>>>,
+pub struct McpTools {
+    servers: Arc<Vec<Arc<McpServerHandle>>>,
 }
 
-impl Mcp {
-    /// Creates the servers without starting them: [`Mcp::run`] does.
+impl McpTools {
+    /// Creates the servers without starting them: [`McpTools::run`] does.
     pub fn new(servers: &[McpServer]) -> Self {
-        Self { servers: Arc::new(servers.iter().cloned().map(Server::new).map(Arc::new).collect()) }
+        Self { servers: Arc::new(servers.iter().cloned().map(McpServerHandle::new).map(Arc::new).collect()) }
     }
 
     /// Holds a connection to every server until `stop`; child processes have ended when this returns.
@@ -63,7 +63,7 @@ impl Mcp {
     }
 
     /// Returns remarks on servers' tools that are not offered as they were listed.
-    pub fn warnings(&self) -> Vec<Refused> {
+    pub fn warnings(&self) -> Vec<RefusedDeclaration> {
         self.servers.iter().flat_map(|server| server.warnings().to_vec()).collect()
     }
 
@@ -81,7 +81,7 @@ impl Mcp {
         (server, name): (&str, &str),
         arguments: Map<String, Value>,
         context: &CallContext,
-    ) -> Outcome {
+    ) -> ToolCallOutcome {
         match self.servers.iter().find(|known| known.settings.name == server) {
             Some(server) => server.call(tool, name, arguments, context).await,
             None => call::not_available().into(),

@@ -7,14 +7,14 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::super::{
-    claims::Refused,
-    registry::{Place, Tool},
-    schema::{self, Normal},
+    claims::RefusedDeclaration,
+    registry::{Tool, ToolBackend},
+    schema::{self, NormalizedSchema},
 };
 use crate::{agents::AuthLevel, config::McpServer, limits};
 
 /// Returns the tools of a server, ordered by name. A tool that can't be offered is left out; remarks go to `notices`.
-pub fn tools(settings: &McpServer, listed: Vec<rmcp::model::Tool>, notices: &mut Vec<Refused>) -> Vec<Tool> {
+pub fn tools(settings: &McpServer, listed: Vec<rmcp::model::Tool>, notices: &mut Vec<RefusedDeclaration>) -> Vec<Tool> {
     let allowed = |tool: &rmcp::model::Tool| match &settings.tools {
         Some(tools) => tools.iter().any(|name| *name == tool.name),
         None => true,
@@ -22,7 +22,7 @@ pub fn tools(settings: &McpServer, listed: Vec<rmcp::model::Tool>, notices: &mut
     let mut listed: Vec<rmcp::model::Tool> = listed.into_iter().filter(allowed).collect();
     listed.sort_by(|a, b| a.name.cmp(&b.name));
     let mut notice = |tool: &str, why: String| {
-        notices.push(Refused { service: settings.name.clone(), tool: tool.into(), why });
+        notices.push(RefusedDeclaration { service: settings.name.clone(), tool: tool.into(), why });
     };
     listed.dedup_by(|second, first| {
         let same = second.name == first.name;
@@ -63,7 +63,7 @@ fn offered(
 ) -> Result<(Tool, Vec<String>), (String, String)> {
     let schema = Value::Object(tool.input_schema.as_ref().clone());
     let normal = schema::normal(&schema, limits::MCP_SCHEMA_MAX_BYTES);
-    let Normal { schema: parameters, lost } = normal.map_err(|why| (name.clone(), why))?;
+    let NormalizedSchema { schema: parameters, lost } = normal.map_err(|why| (name.clone(), why))?;
     let mut description = tool.description.unwrap_or_default().into_owned();
     description.truncate(description.floor_char_boundary(limits::MCP_DESCRIPTION_MAX_BYTES));
     let hints = tool.annotations.unwrap_or_default();
@@ -79,7 +79,7 @@ fn offered(
         level: AuthLevel::None,
         contested: false,
         timeout: settings.timeout.unwrap_or(Duration::from_millis(limits::TOOL_TIMEOUT_MS)).min(most),
-        place: Place::Mcp { server: settings.name.clone(), tool: tool.name.into_owned() },
+        backend: ToolBackend::Mcp { server: settings.name.clone(), tool: tool.name.into_owned() },
         name,
     };
     Ok((tool, lost))
@@ -105,14 +105,14 @@ mod tests {
     use rmcp::model::ToolAnnotations;
 
     use super::*;
-    use crate::config::{McpLink, Which};
+    use crate::config::{McpLink, ToolSelection};
 
     fn settings() -> McpServer {
         McpServer {
             name: "srv".into(),
             link: McpLink::Http { url: "http://x/".parse().unwrap(), headers: vec![] },
             org: None,
-            confirm: Which::Parts(vec!["write".into()]),
+            confirm: ToolSelection::Parts(vec!["write".into()]),
             idempotent: None,
             timeout: Some(Duration::MAX),
             tools: None,
@@ -148,7 +148,7 @@ mod tests {
         let reversed: Vec<_> = all.into_iter().rev().collect();
         assert_eq!(tools(&settings(), reversed, &mut vec![]), offered, "whatever the order");
         let exact = offered.iter().find(|tool| tool.name == "srv__e_f").unwrap();
-        assert_eq!(exact.place, Place::Mcp { server: "srv".into(), tool: "e_f".into() });
+        assert_eq!(exact.backend, ToolBackend::Mcp { server: "srv".into(), tool: "e_f".into() });
         assert_eq!(exact.timeout, Duration::from_millis(limits::TOOL_TIMEOUT_MAX_MS));
         assert_eq!(exact.parameters, serde_json::json!({"type": "object", "properties": {}}));
     }
@@ -179,7 +179,7 @@ mod tests {
         let offered = tools(&settings, vec![reads.clone(), listed("overwrite")], &mut vec![]);
         assert!(!offered[0].idempotent && offered[0].confirm, "overwrite");
         assert!(offered[1].idempotent && !offered[1].confirm, "read");
-        settings.idempotent = Some(Which::None);
+        settings.idempotent = Some(ToolSelection::None);
         settings.tools = Some(vec!["read".into()]);
         let offered = tools(&settings, vec![reads, listed("overwrite")], &mut vec![]);
         assert_eq!((offered.len(), offered[0].idempotent), (1, false));

@@ -10,10 +10,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{claims::Refused, registry::Tool},
-    link::{Greeting, Link, Questions},
+    super::{claims::RefusedDeclaration, registry::Tool},
+    connection::{McpConnection, ProtocolPreference, QuestionPolicy},
     offer,
-    tangle::Tangle,
+    tangle::SharedQuestions,
 };
 use crate::{
     config::{McpLink, McpServer},
@@ -21,13 +21,13 @@ use crate::{
 };
 
 /// A server, shared by its task and its callers.
-pub struct Server {
+pub struct McpServerHandle {
     pub settings: McpServer,
     state: watch::Sender<State>,
     /// Notified when a call finds the server unreachable.
     doubt: Notify,
     /// The shared connection's calls, and whether questions were asked over it.
-    pub tangle: Arc<Tangle>,
+    pub tangle: Arc<SharedQuestions>,
     /// Connections that belong to one call.
     pub alone: Semaphore,
 }
@@ -39,22 +39,22 @@ struct State {
     /// The connection while the server is up.
     peer: Option<Peer<RoleClient>>,
     /// How it was greeted when it was up last.
-    greeting: Option<Greeting>,
+    greeting: Option<ProtocolPreference>,
     /// How often it was found to be up.
     times: u64,
     /// The server's tools, or those of the last time it was up.
     tools: Arc<Vec<Tool>>,
     /// Remarks on the tools that the server lists.
-    warnings: Arc<Vec<Refused>>,
+    warnings: Arc<Vec<RefusedDeclaration>>,
 }
 
 /// A connection as a caller sees it.
-pub struct Up {
+pub struct LiveServer {
     pub peer: Peer<RoleClient>,
     times: u64,
 }
 
-impl Server {
+impl McpServerHandle {
     pub fn new(settings: McpServer) -> Self {
         Self {
             settings,
@@ -75,27 +75,27 @@ impl Server {
     }
 
     /// Returns remarks on the tools that the server lists.
-    pub fn warnings(&self) -> Arc<Vec<Refused>> {
+    pub fn warnings(&self) -> Arc<Vec<RefusedDeclaration>> {
         self.state.borrow().warnings.clone()
     }
 
     /// Returns the connection, if there is one.
-    pub fn up(&self) -> Option<Up> {
+    pub fn up(&self) -> Option<LiveServer> {
         let state = self.state.borrow();
-        Some(Up { peer: state.peer.clone()?, times: state.times })
+        Some(LiveServer { peer: state.peer.clone()?, times: state.times })
     }
 
     /// Waits for a connection that was found to be up after `lost` was lost.
-    pub async fn up_again(&self, lost: &Up) -> Option<Up> {
+    pub async fn up_again(&self, lost: &LiveServer) -> Option<LiveServer> {
         self.doubt.notify_one();
         let mut states = self.state.subscribe();
         let state = states.wait_for(|state| state.peer.is_some() && state.times > lost.times).await.ok()?;
-        Some(Up { peer: state.peer.clone()?, times: state.times })
+        Some(LiveServer { peer: state.peer.clone()?, times: state.times })
     }
 
     /// How the server is greeted: as it was last, if it ever came up.
-    pub fn greeting(&self) -> Greeting {
-        self.state.borrow().greeting.unwrap_or(Greeting::CurrentFirst)
+    pub fn greeting(&self) -> ProtocolPreference {
+        self.state.borrow().greeting.unwrap_or(ProtocolPreference::CurrentFirst)
     }
 
     /// Has the task look whether the server is still there.
@@ -121,7 +121,7 @@ impl Server {
         let longest = Duration::from_millis(limits::MCP_RETRY_MAX_MS);
         let mut pause = Duration::from_millis(limits::MCP_RETRY_FIRST_MS);
         let mut was_up = true;
-        let mut greeting = Greeting::CurrentFirst;
+        let mut greeting = ProtocolPreference::CurrentFirst;
         while !stop.is_cancelled() {
             let begun = Instant::now();
             match stop.run_until_cancelled(self.open(greeting)).await {
@@ -149,8 +149,8 @@ impl Server {
         }
     }
 
-    async fn open(&self, greeting: Greeting) -> Result<Link, String> {
-        let link = Link::open(&self.settings, greeting, Questions::Shared(self.tangle.clone()))
+    async fn open(&self, greeting: ProtocolPreference) -> Result<McpConnection, String> {
+        let link = McpConnection::open(&self.settings, greeting, QuestionPolicy::Shared(self.tangle.clone()))
             .await
             .map_err(|error| self.without_secrets(error.to_string()))?;
         match link.tools(&self.settings.name).await {
@@ -167,7 +167,7 @@ impl Server {
     }
 
     /// Follows the server until it is lost or `stop`; closes the connection.
-    async fn hold(&self, mut link: Link, stop: &CancellationToken) {
+    async fn hold(&self, mut link: McpConnection, stop: &CancellationToken) {
         let every = Duration::from_millis(limits::MCP_PING_EVERY_MS);
         let mut pings = interval_at(Instant::now() + every, every);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -192,7 +192,7 @@ impl Server {
         link.close(has_ended).await;
     }
 
-    async fn list_again(&self, link: &Link) {
+    async fn list_again(&self, link: &McpConnection) {
         match link.tools(&self.settings.name).await {
             Ok(listed) => self.set_up(link, listed),
             Err(error) => {
@@ -203,7 +203,7 @@ impl Server {
     }
 
     /// Returns whether the server is reachable, and notifies waiting callers if it is.
-    async fn look(&self, link: &Link) -> bool {
+    async fn look(&self, link: &McpConnection) -> bool {
         let reachable = link.is_reachable().await;
         if reachable {
             self.state.send_modify(|state| state.times += 1);
@@ -211,9 +211,9 @@ impl Server {
         reachable
     }
 
-    fn set_up(&self, link: &Link, (listed, mut warnings): (Vec<rmcp::model::Tool>, Vec<Refused>)) {
+    fn set_up(&self, link: &McpConnection, (listed, mut warnings): (Vec<rmcp::model::Tool>, Vec<RefusedDeclaration>)) {
         let tools = offer::tools(&self.settings, listed, &mut warnings);
-        for Refused { tool, why, .. } in &warnings {
+        for RefusedDeclaration { tool, why, .. } in &warnings {
             tracing::warn!(
                 server = self.settings.name,
                 tool,
@@ -242,9 +242,9 @@ impl Server {
 }
 
 /// The greeting that is tried next: neither may keep a server away that only knows the other.
-fn other(greeting: Greeting) -> Greeting {
+fn other(greeting: ProtocolPreference) -> ProtocolPreference {
     match greeting {
-        Greeting::CurrentFirst => Greeting::Earlier,
-        Greeting::Earlier => Greeting::CurrentFirst,
+        ProtocolPreference::CurrentFirst => ProtocolPreference::Earlier,
+        ProtocolPreference::Earlier => ProtocolPreference::CurrentFirst,
     }
 }

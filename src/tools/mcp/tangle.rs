@@ -16,7 +16,7 @@ use crate::limits;
 
 /// See the module.
 #[derive(Default)]
-pub struct Tangle {
+pub struct SharedQuestions {
     questions: watch::Sender<u64>,
     /// Calls that are given up at a question.
     running: watch::Sender<usize>,
@@ -24,9 +24,9 @@ pub struct Tangle {
 }
 
 /// A call that is given up at a question, while it runs.
-pub struct Running<'a>(&'a Tangle);
+pub struct RunningCall<'a>(&'a SharedQuestions);
 
-impl Tangle {
+impl SharedQuestions {
     /// Whether the server has ever asked something here.
     pub fn asks(&self) -> bool {
         *self.questions.borrow() > 0
@@ -49,9 +49,9 @@ impl Tangle {
     }
 
     /// Counts a call until what is returned is dropped.
-    pub fn enter(&self) -> Running<'_> {
+    pub fn enter(&self) -> RunningCall<'_> {
         self.running.send_modify(|running| *running += 1);
-        Running(self)
+        RunningCall(self)
     }
 
     /// Returns as soon as the server has ever asked something.
@@ -63,7 +63,7 @@ impl Tangle {
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for RunningCall<'_> {
     fn drop(&mut self) {
         self.0.running.send_modify(|running| *running -= 1);
     }

@@ -14,13 +14,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     super::{
-        call::{CallContext, Outcome, ToolResult},
+        call::{CallContext, ToolCallOutcome, ToolResult},
         registry::Tool,
     },
     call,
-    elicit::{self, Requested, Round},
+    elicit::{self, ElicitationRound, ServerQuestions},
     lenient,
-    server::Server,
+    server::McpServerHandle,
 };
 use crate::limits;
 
@@ -28,19 +28,19 @@ use crate::limits;
 enum Looked {
     /// It goes on; its server wants to be asked again after this time.
     Working(Option<u64>),
-    Asks(Requested),
+    Asks(ServerQuestions),
     Over(ToolResult),
 }
 
-impl Server {
+impl McpServerHandle {
     /// Asks for a task until it is over, asks the visitor, or has gone on for the time of a call. One whose server can't be
     /// reached counts as going on: the turn ends at its own limit.
-    pub(super) async fn follow(&self, tool: &Tool, task: &str, context: &CallContext) -> Outcome {
+    pub(super) async fn follow(&self, tool: &Tool, task: &str, context: &CallContext) -> ToolCallOutcome {
         let end = Instant::now() + tool.timeout;
         let mut answers = context.elicited.as_ref().map(elicit::responses);
         let mut declined: HashSet<String> = HashSet::new();
         loop {
-            let Some(up) = self.up() else { return Outcome::Working(pause(None)) };
+            let Some(up) = self.up() else { return ToolCallOutcome::Working(pause(None)) };
             let patience = Duration::from_millis(limits::MCP_TASK_LOOK_MS);
             let looked = timeout(patience, tell_and_look(&up.peer, task, &mut answers)).await;
             let wait = match looked {
@@ -50,13 +50,13 @@ impl Server {
                     let requested = requested.without(context.elicited.as_ref(), &declined);
                     match (!requested.is_empty()).then(|| requested.round(context, true)) {
                         None => None,
-                        Some(Round::Ask(elicited)) => return Outcome::Asks(elicited),
-                        Some(Round::Again(responses, _)) => {
+                        Some(ElicitationRound::Ask(elicited)) => return ToolCallOutcome::Asks(elicited),
+                        Some(ElicitationRound::Again(responses, _)) => {
                             declined.extend(responses.keys().cloned());
                             answers = Some(responses);
                             None
                         }
-                        Some(Round::End(why)) => {
+                        Some(ElicitationRound::End(why)) => {
                             self.cancel(task).await;
                             return ToolResult::error(why).into();
                         }
@@ -78,7 +78,7 @@ impl Server {
             };
             let wait = pause(wait);
             if Instant::now() + wait > end {
-                return Outcome::Working(wait);
+                return ToolCallOutcome::Working(wait);
             }
             sleep(wait).await;
         }
@@ -130,7 +130,7 @@ async fn tell_and_look(
         ServerResult::GetTaskResult(result) => {
             let wait = result.task.task.poll_interval_ms;
             Ok(match result.task.payload {
-                TaskPayload::InputRequired { input_requests } => Looked::Asks(Requested::of_task(input_requests)),
+                TaskPayload::InputRequired { input_requests } => Looked::Asks(ServerQuestions::of_task(input_requests)),
                 TaskPayload::Completed { result } => Looked::Over(completed(Value::Object(result))),
                 TaskPayload::Failed { .. } => Looked::Over(ToolResult::error("The tool failed.")),
                 TaskPayload::Cancelled => Looked::Over(ToolResult::error("The tool's work was cancelled.")),
@@ -146,7 +146,7 @@ async fn tell_and_look(
 fn odd(task: Value) -> Option<Looked> {
     Some(match task["status"].as_str()? {
         "working" => Looked::Working(task["pollIntervalMs"].as_u64()),
-        "input_required" => Looked::Asks(Requested::odd_of_task(&task)?),
+        "input_required" => Looked::Asks(ServerQuestions::odd_of_task(&task)?),
         "completed" => Looked::Over(completed(task["result"].clone())),
         "failed" => Looked::Over(ToolResult::error("The tool failed.")),
         "cancelled" => Looked::Over(ToolResult::error("The tool's work was cancelled.")),

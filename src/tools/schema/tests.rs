@@ -5,7 +5,7 @@ use super::*;
 /// The size limit of [`normal`] for a service's tool.
 const MAX_BYTES: usize = 32 * 1024;
 
-fn normal(schema: &Value) -> Result<Normal, String> {
+fn normal(schema: &Value) -> Result<NormalizedSchema, String> {
     super::normal(schema, MAX_BYTES)
 }
 
@@ -62,7 +62,7 @@ fn an_ordinary_schema_stays_as_it_is() {
             "e": {"anyOf": [{"type": "string"}, {"type": "boolean"}]},
         },
     });
-    assert_eq!(normal(&schema), Ok(Normal { schema, lost: vec![] }));
+    assert_eq!(normal(&schema), Ok(NormalizedSchema { schema, lost: vec![] }));
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn references_are_inlined() {
         "properties": {"at": {"$ref": "#/$defs/place", "description": "where"}, "x": {"$ref": "http://e.example/x"}},
         "$defs": {"place": {"type": "object", "properties": {"name": {"type": "string"}, "in": {"$ref": "#/$defs/place"}}}},
     });
-    let Normal { schema, lost } = normal(&schema).unwrap();
+    let NormalizedSchema { schema, lost } = normal(&schema).unwrap();
     let place =
         json!({"type": "object", "description": "where", "properties": {"name": {"type": "string"}, "in": any()}});
     assert_eq!(schema, json!({"type": "object", "properties": {"at": place, "x": any()}}));
@@ -101,7 +101,7 @@ fn alternatives_at_the_root_become_one_object() {
 
 #[test]
 fn odd_nested_forms_are_normalised() {
-    let Normal { schema, lost } = normal(&json!({"properties": {
+    let NormalizedSchema { schema, lost } = normal(&json!({"properties": {
         "list": {"type": ["string", "null"]},
         "several": {"type": ["string", "array"]},
         "tuple": {"type": "array", "items": [{"type": "string"}, {"type": "number"}]},

@@ -15,27 +15,27 @@ use async_nats::{
 };
 use futures_util::StreamExt;
 use turnstream::{
-    domain::{Event, Recorded, event::Prompt},
-    log::{Stored, nats::RawMessage},
+    domain::{Event, RecordedEvent, event::Prompt},
+    log::{StoredEvent, nats::RawMessage},
 };
 use uuid::Uuid;
 
-use super::{WAIT_MAX, sealed};
+use super::{WAIT_MAX, encrypted};
 
 /// All events of a region, in their order.
 pub struct Log {
-    pub events: Vec<Stored>,
+    pub events: Vec<StoredEvent>,
 }
 
 /// The events of one turn, in their order.
 pub struct TurnLog<'a> {
-    pub events: Vec<&'a Recorded>,
+    pub events: Vec<&'a RecordedEvent>,
 }
 
 impl Log {
     /// Reads the stream from its first event to its current last one.
     pub async fn read(client: &Client) -> Self {
-        let (log, consumer) = (sealed::log(client.clone()), consumer_of_all(client).await);
+        let (log, consumer) = (encrypted::log(client.clone()), consumer_of_all(client).await);
         let pending = consumer.cached_info().num_pending;
         let mut messages = consumer.messages().await.unwrap();
         let mut events = Vec::new();
@@ -53,7 +53,7 @@ impl Log {
     pub fn violations(&self) -> Vec<String> {
         let mut violations = Vec::new();
         let (mut ids, mut tails) = (HashSet::new(), HashMap::new());
-        for Stored { envelope, recorded, .. } in &self.events {
+        for StoredEvent { envelope, recorded, .. } in &self.events {
             if !ids.insert(&envelope.id) {
                 violations.push(format!("event id {} is there twice", envelope.id));
             }
@@ -78,10 +78,10 @@ impl Log {
     pub fn story(&self, call_id: &str) -> String {
         let turn: Option<Uuid> = call_id.get(..32).and_then(|turn| turn.parse().ok());
         let requested =
-            |stored: &&Stored| matches!(&stored.recorded.event, Event::TurnRequested(e) if Some(e.turn) == turn);
+            |stored: &&StoredEvent| matches!(&stored.recorded.event, Event::TurnRequested(e) if Some(e.turn) == turn);
         let conversation = self.events.iter().find(requested).map(|stored| stored.envelope.conversation);
         let of_conversation = self.events.iter().filter(|stored| Some(stored.envelope.conversation) == conversation);
-        let lines = of_conversation.map(|Stored { envelope, recorded, .. }| {
+        let lines = of_conversation.map(|StoredEvent { envelope, recorded, .. }| {
             let (seq, prev, at) = (recorded.seq, envelope.prev, recorded.time.format("%T%.3f"));
             let stored_at = recorded.stored_at.format("%T%.3f");
             format!("  {seq} after {prev}, made {at}, stored {stored_at}, {}: {:?}", envelope.source, recorded.event)
@@ -101,7 +101,7 @@ impl Log {
             Event::TurnRequested(e) if e.session == session && e.request_id == request_id => Some(e.turn),
             _ => None,
         })?;
-        let of_turn = |stored: &&Stored| stored.recorded.event.turn() == Some(turn);
+        let of_turn = |stored: &&StoredEvent| stored.recorded.event.turn() == Some(turn);
         Some(TurnLog { events: self.events.iter().filter(of_turn).map(|stored| &stored.recorded).collect() })
     }
 }

@@ -12,6 +12,8 @@ pub mod proxy;
 pub mod skew;
 pub mod stage;
 
+#[path = "../../it/support/encrypted.rs"]
+pub mod encrypted;
 #[path = "../../it/support/frames.rs"]
 pub mod frames;
 #[path = "../../it/support/gateway/mod.rs"]
@@ -24,8 +26,6 @@ pub mod processes;
 pub mod roles;
 #[path = "../../it/support/schema.rs"]
 pub mod schema;
-#[path = "../../it/support/sealed.rs"]
-pub mod sealed;
 #[path = "../../it/support/validate.rs"]
 pub mod validate;
 

@@ -3,11 +3,11 @@
 use tokio::process::Command;
 
 use super::{
+    encrypted::MASTER_KEY,
     gateway::FakeGateway,
     nats::NatsServer,
     processes::Process,
     roles::{callers, user_of},
-    sealed::MASTER_KEY,
 };
 
 /// The settings of the product's processes.
@@ -16,7 +16,7 @@ pub struct Product {
     pub nats_url: String,
     pub gateway_url: String,
     /// Payloads are encrypted.
-    pub seals: bool,
+    pub encrypts: bool,
 }
 
 /// An edge and its address.
@@ -67,7 +67,7 @@ impl Product {
         if ["edge", "worker"].contains(&arguments[0]) {
             command.envs(callers());
         }
-        command.envs(self.seals.then_some(("SMOOTH_AGENT_MASTER_KEY", MASTER_KEY)));
+        command.envs(self.encrypts.then_some(("SMOOTH_AGENT_MASTER_KEY", MASTER_KEY)));
         command.envs(variables.iter().copied());
         Process::spawn(title, command)
     }
@@ -83,7 +83,7 @@ pub struct Stage {
 impl Stage {
     pub async fn start() -> Self {
         let (nats, gateway) = tokio::join!(NatsServer::start(), FakeGateway::start());
-        let product = Product { nats_url: nats.url(), gateway_url: gateway.base_url(), seals: false };
+        let product = Product { nats_url: nats.url(), gateway_url: gateway.base_url(), encrypts: false };
         product.apply_streams(&[]).await;
         Self { nats, gateway, product }
     }

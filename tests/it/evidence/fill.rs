@@ -7,7 +7,7 @@ use turnstream::{
         Digest, Event,
         event::{ConversationRenamed, TurnReleased, TurnStarted},
     },
-    log::{EventLog, NewEvent, Via, nats::NatsLog},
+    log::{EventLog, NewEvent, ReadFrom, nats::NatsLog},
     subjects::ConversationKey,
 };
 use uuid::Uuid;
@@ -29,7 +29,7 @@ fn key(n: u128) -> ConversationKey {
 }
 
 async fn grow(log: &NatsLog, key: &ConversationKey, round: u64, events: u64) {
-    let last = log.last(key, Via::Leader).await.unwrap();
+    let last = log.last(key, ReadFrom::Leader).await.unwrap();
     let (mut seq, mut digest) = last.map_or((0, Digest::default()), |last| (last.recorded.seq, last.recorded.digest));
     for n in 0..events {
         let turn = Uuid::from_u128(u128::from(round * 1_000 + n));

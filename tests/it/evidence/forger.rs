@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use turnstream::{
     audit::{
-        checkpoint::{Chain, Changes},
+        checkpoint::{CheckpointChain, HeadChanges},
         keys::SigningKey,
-        tree::Head,
+        merkle_tree::ConversationHead,
     },
     domain::Digest,
     wire::stored,
@@ -267,17 +267,19 @@ impl Forger {
         let (private, public) = (folder.path().join("key"), folder.path().join("key.pub"));
         let own = SigningKey::generate(&private, &public).map(|_| SigningKey::read(&private).unwrap()).unwrap();
         self.others.insert("key.pub.pem".into(), fs::read(&public).unwrap());
-        let mut heads: BTreeMap<String, Head> = BTreeMap::new();
+        let mut heads: BTreeMap<String, ConversationHead> = BTreeMap::new();
         for event in &self.events {
             let conversation = event["headers"]["ce-subject"].as_str().unwrap();
             let events = heads.get(conversation).map_or(0, |head| head.events) + 1;
             let seq = event["seq"].as_u64().unwrap();
-            let head = Head { conversation: conversation.parse().unwrap(), seq, digest: digest(event), events };
+            let head =
+                ConversationHead { conversation: conversation.parse().unwrap(), seq, digest: digest(event), events };
             heads.insert(conversation.into(), head);
         }
         let covers = self.events.last().unwrap()["seq"].as_u64().unwrap();
         let heads = heads.into_values().collect();
-        let messages = Chain::default().next(Changes { region: "local", covers, time: Utc::now(), heads }, &own);
+        let messages =
+            CheckpointChain::default().next(HeadChanges { region: "local", covers, time: Utc::now(), heads }, &own);
         self.checkpoints = messages.into_iter().map(|message| String::from_utf8(message).unwrap()).collect();
         Tracks::Checkpoint
     }
@@ -330,7 +332,7 @@ impl Forger {
     }
 
     /// Returns the places of the lines with checkpoints.
-    fn sealed(&self) -> Vec<usize> {
+    fn signed(&self) -> Vec<usize> {
         (0..self.checkpoints.len()).filter(|at| self.checkpoints[*at].contains("\"kind\":\"checkpoint\"")).collect()
     }
 
@@ -347,9 +349,9 @@ impl Forger {
     }
 
     fn swap_checkpoints(&mut self, random: &mut StdRng) -> Tracks {
-        let sealed = self.sealed();
-        let one = random.random_range(0..sealed.len() - 1);
-        self.checkpoints.swap(sealed[one], sealed[random.random_range(one + 1..sealed.len())]);
+        let signed = self.signed();
+        let one = random.random_range(0..signed.len() - 1);
+        self.checkpoints.swap(signed[one], signed[random.random_range(one + 1..signed.len())]);
         Tracks::Checkpoint
     }
 
@@ -368,8 +370,8 @@ impl Forger {
 
     /// Removes the last checkpoint and all events that only it covers.
     pub fn forget_the_end(&mut self) {
-        let sealed = self.sealed();
-        let last_kept = sealed[sealed.len() - 2];
+        let signed = self.signed();
+        let last_kept = signed[signed.len() - 2];
         self.checkpoints.truncate(last_kept + 1);
         let kept: Value = serde_json::from_str(&self.checkpoints[last_kept]).unwrap();
         self.events.retain(|event| event["seq"].as_u64() <= kept["covers"].as_u64());

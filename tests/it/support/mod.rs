@@ -4,6 +4,7 @@
 //! fails a test with a missing event.
 
 pub mod client;
+pub mod encrypted;
 pub mod frames;
 pub mod gateway;
 pub mod http;
@@ -12,7 +13,6 @@ pub mod otp;
 pub mod processes;
 pub mod roles;
 pub mod schema;
-pub mod sealed;
 pub mod tools;
 pub mod validate;
 pub mod web;
@@ -119,7 +119,7 @@ impl Stage {
         if ["edge", "worker"].contains(&arguments[0]) {
             command.envs(roles::callers());
         }
-        command.env("SMOOTH_AGENT_MASTER_KEY", sealed::MASTER_KEY);
+        command.env("SMOOTH_AGENT_MASTER_KEY", encrypted::MASTER_KEY);
         command.envs(variables.iter().copied());
         Process::spawn(title, command)
     }

@@ -6,9 +6,9 @@ use async_nats::jetstream;
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-use turnstream::{audit::verify::Verifier, log::nats::RawMessage};
+use turnstream::{audit::verify::LogVerifier, log::nats::RawMessage};
 
-use super::{nats::NatsServer, sealed};
+use super::{encrypted, nats::NatsServer};
 
 const FRAMES: &str = include_str!("../../../spec/frames.schema.json");
 const EVENTS: &str = include_str!("../../../spec/events.schema.json");
@@ -52,15 +52,16 @@ pub async fn log(nats: &NatsServer) {
     headers_schema["components"] = asyncapi["components"].clone();
     let headers_schema = validator(&headers_schema);
     let mut last_of: BTreeMap<String, u64> = BTreeMap::new();
-    let mut verifier = Verifier::default();
+    let mut verifier = LogVerifier::default();
 
     let client = nats.client().await;
-    let (log, stream) = (sealed::log(client.clone()), jetstream::new(client).get_stream("CHAT_local").await.unwrap());
+    let (log, stream) =
+        (encrypted::log(client.clone()), jetstream::new(client).get_stream("CHAT_local").await.unwrap());
     let state = &stream.cached_info().state;
     assert!(state.messages > 0, "the log holds something");
     for seq in state.first_sequence..=state.last_sequence {
         let message = stream.direct_get(seq).await.unwrap();
-        let clear = sealed::open(&log, &message.subject, message.payload.clone()).await;
+        let clear = encrypted::open(&log, &message.subject, message.payload.clone()).await;
         let payload: Value = serde_json::from_slice(&clear).unwrap();
         if message.subject.starts_with("session.") {
             expect(&definition(&events, "session"), &payload, seq);

@@ -3,8 +3,8 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use turnstream::{
     domain::{
-        Digest, Event, Recorded,
-        elicitation::{Elicited, Question},
+        Digest, Event, RecordedEvent,
+        elicitation::{Elicitation, ElicitedQuestion},
         event::{
             CallRequested, FailureReason, ModelReplied, Participant, Prompt, Response, SessionOpened, ToolCalled,
             ToolReturned, TurnCompleted, TurnFailed, TurnParked, TurnReleased, TurnRequested,
@@ -34,8 +34,8 @@ pub fn new_key(org: &str) -> ConversationKey {
 }
 
 /// Returns an event as stored in a log.
-pub fn recorded(seq: u64, event: Event) -> Recorded {
-    Recorded { seq, time: second(seq), stored_at: second(seq), digest: Digest::default(), event }
+pub fn recorded(seq: u64, event: Event) -> RecordedEvent {
+    RecordedEvent { seq, time: second(seq), stored_at: second(seq), digest: Digest::default(), event }
 }
 
 pub fn user() -> Participant {
@@ -168,21 +168,21 @@ pub fn parked(n: u64, epoch: u64, call: &str, park: u64) -> Event {
 }
 
 /// A park for a question of a call's server, which gives `state` along.
-pub fn elicits(n: u64, epoch: u64, call: &str, park: u64, elicited: Vec<Elicited>) -> Event {
+pub fn elicits(n: u64, epoch: u64, call: &str, park: u64, elicited: Vec<Elicitation>) -> Event {
     let form = Form::Elicitation { fields: vec![] };
     let prompt = Prompt::Elicitation { call: call.into(), tool: "tool".into(), form, reason: "Sure?".into() };
     Event::TurnParked(TurnParked { turn: id(n), epoch, park: id(park), prompt, deadline: second(900), elicited })
 }
 
 /// Questions of a call's server with these keys.
-pub fn asks(call: &str, keys: &[&str], state: Option<&str>, asked: u32) -> Elicited {
-    let question = |key: &&str| Question {
+pub fn asks(call: &str, keys: &[&str], state: Option<&str>, asked: u32) -> Elicitation {
+    let question = |key: &&str| ElicitedQuestion {
         key: key.to_string(),
         message: "Sure?".into(),
         form: Form::Elicitation { fields: vec![] },
         answer: None,
     };
-    Elicited {
+    Elicitation {
         call: call.into(),
         questions: keys.iter().map(question).collect(),
         declined: vec![],

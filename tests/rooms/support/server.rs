@@ -4,9 +4,9 @@ use async_nats::Client;
 use chrono::Utc;
 use futures_util::StreamExt;
 use turnstream::{
-    config::Nats,
-    log::{bus::Bus, keys::Keys, nats::NatsLog, streams},
-    sealing::MasterKeys,
+    config::NatsConfig,
+    encryption::MasterKeys,
+    log::{connection::NatsConnection, key_store::KeyStore, nats::NatsLog, streams},
 };
 
 use super::{nats::NatsServer, samples::REGION};
@@ -49,16 +49,16 @@ impl Server {
 
     /// Returns the log of a process with a clock ahead by `by`.
     pub async fn log_ahead(&self, by: chrono::TimeDelta) -> NatsLog {
-        let nats = Nats { url: Some(self.nats.url()), ..Nats::default() };
-        let bus = Bus::connect(&nats, "test").await.unwrap();
+        let nats = NatsConfig { url: Some(self.nats.url()), ..NatsConfig::default() };
+        let bus = NatsConnection::connect(&nats, "test").await.unwrap();
         let now = Utc::now();
         bus.clock.take(now, now + by, now);
         NatsLog::new(bus.client.clone()).over(&bus)
     }
 
     /// Returns a log that encrypts payloads, with a test master key and caches of its own.
-    pub fn sealing_log(&self) -> NatsLog {
-        NatsLog::sealing(self.client.clone(), Keys::new(MasterKeys::parse(MASTER_KEY).unwrap()))
+    pub fn encrypting_log(&self) -> NatsLog {
+        NatsLog::encrypting(self.client.clone(), KeyStore::new(MasterKeys::parse(MASTER_KEY).unwrap()))
     }
 
     /// Kills the server and restarts it on its store.

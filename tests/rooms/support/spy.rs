@@ -4,14 +4,14 @@ use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, Utc};
 use turnstream::{
-    log::{AppendError, Appended, EventLog, NewEvent, ReadError, Stored, Via, memory::MemoryLog},
+    log::{AppendError, AppendReceipt, EventLog, NewEvent, ReadError, ReadFrom, StoredEvent, memory::MemoryLog},
     subjects::ConversationKey,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
-    Last(Via),
-    At(Via),
+    Last(ReadFrom),
+    At(ReadFrom),
     After,
 }
 
@@ -69,15 +69,15 @@ impl Spy {
         &self,
         log: &MemoryLog,
         key: &ConversationKey,
-        mut stored: Option<Stored>,
-        via: Via,
-    ) -> Result<Option<Stored>, ReadError> {
+        mut stored: Option<StoredEvent>,
+        via: ReadFrom,
+    ) -> Result<Option<StoredEvent>, ReadError> {
         let (replicated, clock) = {
             let inner = self.0.lock().unwrap();
-            (inner.replicated.filter(|_| via == Via::Replica).unwrap_or(u64::MAX), inner.clock)
+            (inner.replicated.filter(|_| via == ReadFrom::Replica).unwrap_or(u64::MAX), inner.clock)
         };
         while let Some(later) = stored.take_if(|stored| stored.recorded.seq > replicated) {
-            stored = log.at(key, later.envelope.prev, Via::Leader).await?;
+            stored = log.at(key, later.envelope.prev, ReadFrom::Leader).await?;
         }
         if let (Some(stored), Some(clock)) = (&mut stored, clock) {
             stored.recorded.stored_at = clock;
@@ -87,7 +87,12 @@ impl Spy {
 }
 
 impl EventLog for Spy {
-    async fn append(&self, key: &ConversationKey, expected: u64, event: &NewEvent) -> Result<Appended, AppendError> {
+    async fn append(
+        &self,
+        key: &ConversationKey,
+        expected: u64,
+        event: &NewEvent,
+    ) -> Result<AppendReceipt, AppendError> {
         let (log, unheard) = {
             let inner = self.0.lock().unwrap();
             (inner.log.clone(), inner.appends_unheard)
@@ -96,13 +101,13 @@ impl EventLog for Spy {
         if unheard { Err(AppendError::Unavailable("the answer is lost".into())) } else { appended }
     }
 
-    async fn last(&self, key: &ConversationKey, via: Via) -> Result<Option<Stored>, ReadError> {
+    async fn last(&self, key: &ConversationKey, via: ReadFrom) -> Result<Option<StoredEvent>, ReadError> {
         let log = self.read(Seen::Last(via));
         let last = log.last(key, via).await?;
         self.newest(&log, key, last, via).await
     }
 
-    async fn at(&self, key: &ConversationKey, seq: u64, via: Via) -> Result<Option<Stored>, ReadError> {
+    async fn at(&self, key: &ConversationKey, seq: u64, via: ReadFrom) -> Result<Option<StoredEvent>, ReadError> {
         let log = self.read(Seen::At(via));
         // A real log yields to other tasks here, too.
         tokio::task::yield_now().await;
@@ -111,7 +116,7 @@ impl EventLog for Spy {
         Ok(found.filter(|stored| stored.recorded.seq == seq))
     }
 
-    async fn after(&self, key: &ConversationKey, seq: u64) -> Result<(Vec<Stored>, bool), ReadError> {
+    async fn after(&self, key: &ConversationKey, seq: u64) -> Result<(Vec<StoredEvent>, bool), ReadError> {
         let log = self.read(Seen::After);
         let clock = self.0.lock().unwrap().clock;
         let (mut events, more) = log.after(key, seq).await?;
