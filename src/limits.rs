@@ -1,6 +1,10 @@
 //! Caps and timeouts that are not configuration, each with its unit and its reason.
 
-/// Largest client frame without attachments: a message of the longest kind fits with room.
+mod mcp;
+
+pub use mcp::*;
+
+/// Largest client frame without attachments. Messages fit with room.
 pub const CLIENT_FRAME_MAX_BYTES: usize = 256 * 1024;
 /// Largest client frame: attachments of [`ATTACHMENTS_MAX_BYTES`] in base64, and a message.
 pub const LARGE_FRAME_MAX_BYTES: usize = ATTACHMENTS_MAX_BYTES / 3 * 4 + CLIENT_FRAME_MAX_BYTES;
@@ -371,33 +375,6 @@ pub const FILES_PARALLEL: usize = 16;
 pub const APPROVAL_MAX_BYTES: usize = 32 * 1024;
 /// Longest tool name that model APIs accept.
 pub const TOOL_NAME_MAX_CHARS: usize = 64;
-
-/// Time for an MCP server to start and initialise: a package manager that fetches the server first takes that long.
-pub const MCP_OPEN_MS: u64 = 60_000;
-/// Time that a starting worker waits for each MCP server before it takes work without its tools.
-pub const MCP_FIRST_MS: u64 = 5_000;
-/// Time for a connection over HTTP, and for one page of tools.
-pub const MCP_CONNECT_MS: u64 = 5_000;
-pub const MCP_LIST_MS: u64 = 10_000;
-/// First and largest pause before an absent server is retried. A broken one must not cost a process every second.
-pub const MCP_RETRY_FIRST_MS: u64 = 500;
-pub const MCP_RETRY_MAX_MS: u64 = 30_000;
-/// Tries to resume a broken answer stream.
-pub const MCP_STREAM_TRIES: usize = 3;
-/// Ping interval of a server behind HTTP, and time for one ping.
-pub const MCP_PING_EVERY_MS: u64 = 15_000;
-pub const MCP_PING_MS: u64 = 5_000;
-/// Time for a server to end when its connection is closed.
-pub const MCP_CLOSE_MS: u64 = 2_000;
-/// Largest message of a server: results are cut to [`TOOL_RESULT_MAX_BYTES`], but images come with them.
-pub const MCP_MESSAGE_MAX_BYTES: usize = 4 * 1024 * 1024;
-/// Parallel calls of one server over HTTP.
-pub const MCP_HTTP_PARALLEL: usize = 64;
-/// Largest schema of a tool, and most of its description that is forwarded: both are paid for with every request.
-pub const MCP_SCHEMA_MAX_BYTES: usize = 32 * 1024;
-pub const MCP_DESCRIPTION_MAX_BYTES: usize = 4 * 1024;
-/// Piece of a server's standard error that is logged at once.
-pub const MCP_STDERR_PIECE_BYTES: usize = 2 * 1024;
 
 /// Longest URL that is fetched: browsers and servers agree up to about this.
 pub const FETCH_URL_MAX_BYTES: usize = 2_048;

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::domain::{
     Event,
+    elicitation::Elicitation,
     event::{CallRequested, Prompt},
 };
 
@@ -67,8 +68,14 @@ impl Redaction {
                         }
                     }
                     Prompt::Interaction { tool, arguments, .. } => drop(self.hide(tool, arguments, known)),
+                    Prompt::Elicitation { .. } | Prompt::Task { .. } => {}
                 }
+                e.elicited.iter_mut().for_each(|elicited| self.elicited("*", elicited, known));
                 Event::TurnParked(e)
+            }
+            Event::TurnResumed(mut e) => {
+                self.values("*", e.values.as_mut(), known);
+                Event::TurnResumed(e)
             }
             Event::TurnToolReturned(mut e) => {
                 let names = self.names(&e.name);
@@ -76,6 +83,11 @@ impl Redaction {
                     && hide_in(&mut result, &names, known, DEPTH_MAX)
                 {
                     e.result = result.to_string();
+                }
+                self.values(&e.name, e.values.as_mut(), known);
+                if let Some(waiting) = &mut e.waiting {
+                    self.hide(&waiting.tool, &mut waiting.arguments, known);
+                    self.elicited(&waiting.tool, &mut waiting.elicited, known);
                 }
                 Event::TurnToolReturned(e)
             }
@@ -89,7 +101,25 @@ impl Redaction {
         }
     }
 
-    /// Returns the hidden argument names of a tool.
+    /// A server's state may hold whatever its tool was given, in a form of its own.
+    fn elicited(&self, tool: &str, elicited: &mut Elicitation, known: &mut HiddenValues) {
+        elicited.request_state.iter_mut().for_each(|state| *state = HIDDEN.into());
+        let answers = elicited.questions.iter_mut().filter_map(|question| question.answer.as_mut());
+        answers.for_each(|answer| self.values(tool, answer.values.as_mut(), known));
+    }
+
+    /// Hides what a person entered into a field with the name of an argument.
+    fn values(&self, tool: &str, values: Option<&mut Map<String, Value>>, known: &mut HiddenValues) {
+        if let Some(values) = values {
+            let mut all = Value::Object(std::mem::take(values));
+            hide_in(&mut all, &self.names(tool), known, DEPTH_MAX);
+            if let Value::Object(all) = all {
+                *values = all;
+            }
+        }
+    }
+
+    /// The names that are hidden in what a tool is given.
     fn names(&self, tool: &str) -> Vec<&str> {
         self.0.iter().filter(|(of, _)| of == "*" || of == tool).map(|(_, name)| name.as_str()).collect()
     }
@@ -186,14 +216,26 @@ fn texts(event: &mut Event, change: impl Fn(&mut String)) {
                 call.opaque.iter_mut().for_each(&change);
             }
         }
-        Event::TurnToolReturned(e) => change(&mut e.result),
-        Event::TurnParked(e) => match &mut e.prompt {
-            Prompt::Approval { arguments, description, .. } => {
-                change(arguments);
-                change(description);
+        Event::TurnToolReturned(e) => {
+            change(&mut e.result);
+            if let Some(waiting) = &mut e.waiting {
+                change(&mut waiting.arguments);
+                waiting.elicited.questions.iter_mut().for_each(|question| change(&mut question.message));
             }
-            Prompt::Interaction { arguments, .. } => change(arguments),
-        },
+        }
+        Event::TurnParked(e) => {
+            let questions = e.elicited.iter_mut().flat_map(|elicited| &mut elicited.questions);
+            questions.for_each(|question| change(&mut question.message));
+            match &mut e.prompt {
+                Prompt::Approval { arguments, description, .. } => {
+                    change(arguments);
+                    change(description);
+                }
+                Prompt::Interaction { arguments, .. } => change(arguments),
+                Prompt::Elicitation { reason, .. } => change(reason),
+                Prompt::Task { .. } => {}
+            }
+        }
         Event::TurnCompleted(e) => {
             let response = &mut e.response;
             response.response_parts.iter_mut().chain(&mut response.suggested_next_actions).for_each(&change);

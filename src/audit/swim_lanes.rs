@@ -103,17 +103,27 @@ impl<'a> SwimLanes<'a> {
                 self.begin(at, e.turn, SwimLane::Worker, "works", End::LetGo);
             }
             Event::TurnModelReplied(_) => self.model(at),
-            Event::TurnToolCalled(e) => self.begin(at, e.turn, SwimLane::Tools, &e.name, End::Result(&e.call)),
+            Event::TurnToolCalled(e) => {
+                // A call that became a task is told of twice.
+                self.end(at, e.turn, |end| *end == End::Result(&e.call));
+                self.begin(at, e.turn, SwimLane::Tools, &e.name, End::Result(&e.call));
+            }
             Event::TurnToolReturned(e) => {
                 self.end(at, e.turn, |end| matches!(end, End::Result(call) if *call == e.call));
             }
             Event::TurnParked(e) => {
                 let label = match &e.prompt {
-                    Prompt::Approval { .. } => "decides",
-                    Prompt::Interaction { .. } => "fills in a form",
+                    Prompt::Approval { .. } => Some("decides"),
+                    Prompt::Interaction { .. } | Prompt::Elicitation { .. } => Some("fills in a form"),
+                    Prompt::Task { .. } => None,
                 };
+                for elicited in &e.elicited {
+                    self.end(at, e.turn, |end| *end == End::Result(&elicited.call));
+                }
                 self.end(at, e.turn, |end| *end == End::LetGo);
-                self.begin(at, e.turn, SwimLane::User, label, End::Decision(e.park));
+                if let Some(label) = label {
+                    self.begin(at, e.turn, SwimLane::User, label, End::Decision(e.park));
+                }
             }
             Event::TurnResumed(e) => {
                 self.end(at, e.turn, |end| *end == End::Decision(e.park));

@@ -74,9 +74,10 @@ pub fn words(event: &Event) -> String {
         }
         Event::TurnParked(e) => match &e.prompt {
             Prompt::Approval { description, .. } => format!("waits for approval of {}", quoted(description)),
-            Prompt::Interaction { form, reason, .. } => {
+            Prompt::Interaction { form, reason, .. } | Prompt::Elicitation { form, reason, .. } => {
                 format!("asks the visitor ({}): {}", form.kind(), quoted(reason))
             }
+            Prompt::Task { tool, .. } => format!("waits for a task of {tool}"),
         },
         Event::TurnResumed(e) => {
             let by = e.by.map_or_else(|| "the deadline".to_string(), |session| format!("session {session}"));

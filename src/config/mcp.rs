@@ -32,6 +32,8 @@ pub struct McpServer {
     pub timeout: Option<Duration>,
     /// The server's names of the tools to offer; `None` = all.
     pub tools: Option<Vec<String>>,
+    /// It is never asked for the current revision of the protocol, only for those with a handshake.
+    pub handshake: bool,
 }
 
 /// The transport to a server.
@@ -94,6 +96,8 @@ struct Entry {
     idempotent: Option<Selection>,
     timeout_ms: Option<u64>,
     tools: Option<Vec<String>>,
+    #[serde(default)]
+    handshake: bool,
 }
 
 #[derive(Deserialize)]
@@ -139,6 +143,7 @@ fn parse(content: &str, source: ValueSource) -> Result<Vec<McpServer>, String> {
                 idempotent: entry.idempotent.map(ToolSelection::from),
                 timeout: entry.timeout_ms.map(Duration::from_millis),
                 tools: entry.tools,
+                handshake: entry.handshake,
             })
         })
         .collect()
@@ -223,6 +228,9 @@ impl fmt::Display for McpConfig {
                 ToolSelection::Parts(parts) => write!(f, ", wait for approval: {}", parts.join(" ")),
             }?;
             server.tools.as_ref().map_or(Ok(()), |tools| write!(f, ", only {}", tools.join(" ")))?;
+            if server.handshake {
+                write!(f, ", with the handshake of earlier revisions")?;
+            }
         }
         Ok(())
     }
@@ -243,7 +251,7 @@ mod tests {
                 "files": {"command": "npx", "args": ["-y", "x"], "env": {"TOKEN": "a-${KEY}-b"}, "confirm": ["Write"]},
                 "off": {"command": "x", "disabled": true},
                 "web": {"type": "http", "url": "https://u:p@mcp.example/mcp?k=v", "headers": {"Authorization": "Bearer ${KEY}"},
-                        "org": "acme", "idempotent": true, "timeoutMs": 5, "tools": ["a"]}
+                        "org": "acme", "idempotent": true, "timeoutMs": 5, "tools": ["a"], "handshake": true}
             }}"#,
         )
         .unwrap();
@@ -255,6 +263,7 @@ mod tests {
             (servers[1].idempotent.clone(), servers[1].timeout),
             (Some(ToolSelection::All), Some(Duration::from_millis(5)))
         );
+        assert!(servers[1].handshake && !servers[0].handshake);
         let printed = McpConfig { file: None, servers }.to_string();
         assert!(printed.contains("TOKEN=set") && printed.contains("https://mcp.example/mcp"), "{printed}");
         assert!(!printed.contains("hush") && !printed.contains("k=v") && !printed.contains("u:p"), "{printed}");

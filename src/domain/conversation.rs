@@ -4,6 +4,7 @@
 //! fold is bounded: recent messages are kept with their text, older ones by their stream sequence only.
 
 mod erased;
+mod steps;
 
 use std::collections::VecDeque;
 
@@ -12,16 +13,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use self::steps::{open_call, park, reply, resume, tool_returned};
 use super::{
     digest::Digest,
+    elicitation::WaitingCall,
     event::{
-        EmailProof, Event, ModelReplied, OtpPurpose, Participant, Prompt, Response, SessionIdentified, SessionOpened,
-        StepJudged, ToolReturned, TurnRequested, TurnResumed, UnreadableCause,
+        EmailProof, Event, OtpPurpose, Participant, Prompt, Response, SessionIdentified, SessionOpened, StepJudged,
+        ToolReturned, TurnRequested, TurnResumed, UnreadableCause,
     },
     interaction::{self, Contact, Form},
     session::SessionFacts,
     title,
-    turn::{CallResult, CallState, Park, ToolRound, Turn},
+    turn::Turn,
 };
 use crate::limits;
 
@@ -70,7 +73,10 @@ pub struct Conversation {
     pub sessions: VecDeque<SessionFacts>,
     /// The form that the model asks for in words, until the visitor answers.
     pub asked: Option<Form>,
-    /// Position in the agent's workflow.
+    /// The call that goes on when that form is answered, if a tool's server asks with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Box<WaitingCall>>,
+    /// Where the conversation is in the agent's workflow.
     pub workflow: Workflow,
     /// The newest messages, oldest first.
     pub messages: VecDeque<Message>,
@@ -223,13 +229,17 @@ impl Conversation {
             Event::TurnModelReplied(e) => {
                 if self.is_held(e.turn, e.epoch) {
                     let in_words = e.calls.iter().filter_map(|call| call.ask.as_ref()).rfind(|ask| !ask.parks);
-                    self.asked = in_words.map(|ask| ask.form.clone()).or(self.asked.take());
+                    if let Some(ask) = in_words {
+                        (self.asked, self.waiting) = (Some(ask.form.clone()), None);
+                    }
                     self.on_turn(e.turn, |turn| reply(turn, e, recorded.time));
                 }
             }
             Event::TurnToolCalled(e) => self.on_held_turn(e.turn, e.epoch, |turn| {
                 if let Some(call) = open_call(turn, &e.call) {
                     call.called = true;
+                    call.is_repeated = call.elicited.is_some();
+                    call.task = e.task.clone().or(call.task.take());
                     turn.progress_at = recorded.time;
                 }
             }),
@@ -238,9 +248,7 @@ impl Conversation {
                 self.on_turn(e.turn, |turn| tool_returned(turn, e, recorded.time));
             }
             Event::TurnToolReturned(_) => {}
-            Event::TurnParked(e) => self.on_held_turn(e.turn, e.epoch, |turn| {
-                turn.park = Some(Park { id: e.park, prompt: e.prompt.clone(), deadline: e.deadline });
-            }),
+            Event::TurnParked(e) => self.on_held_turn(e.turn, e.epoch, |turn| park(turn, e)),
             Event::TurnResumed(e) => {
                 self.learn_from_form(e);
                 self.on_turn(e.turn, |turn| resume(turn, e, recorded));
@@ -356,6 +364,13 @@ impl Conversation {
         if let Some((form, values)) = self.asked.take_if(|_| e.values.is_some()).zip(e.values.as_ref()) {
             self.learn_contact(session, &form, values);
         }
+        if e.values.is_some() {
+            self.waiting = None;
+        }
+        if let Some(waiting) = &e.waiting {
+            self.asked = waiting.elicited.open().map(|question| question.form.clone());
+            self.waiting = Some(waiting.clone());
+        }
         if let Some(otp) = e.otp.as_ref().filter(|otp| otp.sent.is_some()) {
             let known = self.know(session);
             (known.otp_sent, known.challenge) = (true, otp.challenge);
@@ -453,43 +468,4 @@ impl Workflow {
 /// Returns the owner key of an e-mail address; a blank address owns nothing.
 pub fn owner_of(email: &str) -> Option<String> {
     Some(email.trim().to_lowercase()).filter(|email| !email.is_empty())
-}
-
-/// Returns the call with this id in the model's last reply, while the call has no result.
-fn open_call<'a>(turn: &'a mut Turn, id: &str) -> Option<&'a mut CallState> {
-    turn.replies.last_mut()?.calls.iter_mut().find(|call| call.request.id == id && call.result.is_none())
-}
-
-fn reply(turn: &mut Turn, e: &ModelReplied, at: DateTime<Utc>) {
-    turn.replies.push(ToolRound::of(e));
-    turn.usage = match (turn.usage, e.usage) {
-        (Some(a), Some(b)) => Some(a.plus(b)),
-        (a, b) => a.or(b),
-    };
-    turn.citations.extend(e.grounding.iter().cloned());
-    turn.claims = 0;
-    turn.progress_at = at;
-}
-
-fn tool_returned(turn: &mut Turn, e: &ToolReturned, at: DateTime<Utc>) {
-    if let Some(call) = open_call(turn, &e.call) {
-        let notices = u8::from(e.otp.is_some()) + u8::from(e.otp.as_ref().is_some_and(|otp| otp.sent.is_some()));
-        call.result = Some(CallResult { is_error: e.is_error, text: e.result.clone(), notices });
-        turn.citations.extend(e.grounding.iter().cloned());
-        turn.claims = 0;
-        turn.progress_at = at;
-    }
-}
-
-fn resume(turn: &mut Turn, e: &TurnResumed, recorded: &RecordedEvent) {
-    if let Some(park) = turn.park.take_if(|park| park.id == e.park) {
-        if let Some(call) = open_call(turn, park.prompt.call()) {
-            call.decision = Some(e.resolution);
-            call.values = e.values.clone();
-        }
-        turn.item = recorded.seq;
-        turn.progress_at = recorded.time;
-        turn.epoch = None;
-        turn.claims = 0;
-    }
 }

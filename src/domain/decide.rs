@@ -138,7 +138,8 @@ pub fn decide(state: &Conversation, command: &Command) -> Result<Event, Refusal>
         }
         Command::Cancel { turn, by } => cancelled(state.active(*turn), *by, None),
         Command::Supersede { park, by } => {
-            let waits = |turn: &&Turn| turn.park.as_ref().is_some_and(|pending| pending.id == *park);
+            let is_it = |pending: &Park| pending.id == *park && pending.prompt.is_for_a_person();
+            let waits = |turn: &&Turn| turn.park.as_ref().is_some_and(is_it);
             cancelled(state.turn.as_ref().filter(waits), *by, Some(CancelReason::Superseded))
         }
         Command::Abandon { turn, since } => {
@@ -174,9 +175,10 @@ fn resumed(state: &Conversation, park: Uuid, answer: WaitEnd) -> Result<Event, R
         |pending: &Park| pending.id == park || (pending.id.is_nil() && answer.resolution == Resolution::Expired);
     let (turn, pending) = pending.filter(|(_, pending)| is_it(pending)).ok_or(Refusal::NotPending)?;
     let fits = match (&pending.prompt, answer.resolution) {
+        (Prompt::Task { .. }, resolution) => resolution == Resolution::Expired,
         (_, Resolution::Expired | Resolution::Declined) => true,
         (Prompt::Approval { .. }, resolution) => resolution == Resolution::Approved,
-        (Prompt::Interaction { .. }, resolution) => resolution == Resolution::Submitted,
+        (Prompt::Interaction { .. } | Prompt::Elicitation { .. }, resolution) => resolution == Resolution::Submitted,
     };
     if !fits {
         return Err(Refusal::NotPending);

@@ -22,7 +22,11 @@ pub use ending::*;
 pub use ends::*;
 pub use void::*;
 
-use super::{frame_trace::FrameTrace, interaction::Form};
+use super::{
+    elicitation::{Elicitation, WaitingCall},
+    frame_trace::FrameTrace,
+    interaction::Form,
+};
 
 /// Stored names: the last two tokens of an event's subject, and the end of its CloudEvents type.
 pub mod kind {
@@ -362,6 +366,9 @@ pub struct ToolCalled {
     pub epoch: u64,
     pub call: String,
     pub name: String,
+    /// The task that the server made of the call: whoever goes on asks for it instead of calling again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -382,6 +389,9 @@ pub struct ToolReturned {
     /// The tool was refused until the visitor proves their identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub otp: Option<OtpChallenge>,
+    /// The call that asks the visitor first, whose client shows no forms: the model asks in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Box<WaitingCall>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -392,6 +402,10 @@ pub struct TurnParked {
     pub park: Uuid,
     pub prompt: Prompt,
     pub deadline: DateTime<Utc>,
+    /// The questions of the calls that ended with some, the first one's in the prompt. Questions that an earlier park brought are
+    /// not said again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elicited: Vec<Elicitation>,
 }
 
 /// A prompt to a person.
@@ -402,13 +416,33 @@ pub enum Prompt {
     Approval { call: String, tool: String, arguments: String, description: String },
     /// A form for the visitor to fill in; the park's id is the interaction's id.
     Interaction { call: String, tool: String, arguments: String, form: Form, reason: String },
+    /// A question of the tool's server, in the middle of the call; the park's id is the interaction's.
+    Elicitation { call: String, tool: String, form: Form, reason: String },
+    /// Nothing: the turn waits for the task that a server made of the call, and looks again at the deadline.
+    Task { call: String, tool: String },
 }
 
 impl Prompt {
     /// Returns the id of the tool call that waits for the answer.
     pub fn call(&self) -> &str {
         match self {
-            Self::Approval { call, .. } | Self::Interaction { call, .. } => call,
+            Self::Approval { call, .. }
+            | Self::Interaction { call, .. }
+            | Self::Elicitation { call, .. }
+            | Self::Task { call, .. } => call,
+        }
+    }
+
+    /// Whether a person is asked.
+    pub fn is_for_a_person(&self) -> bool {
+        !matches!(self, Self::Task { .. })
+    }
+
+    /// The form that is shown, if it is one.
+    pub fn form(&self) -> Option<&Form> {
+        match self {
+            Self::Approval { .. } | Self::Task { .. } => None,
+            Self::Interaction { form, .. } | Self::Elicitation { form, .. } => Some(form),
         }
     }
 }

@@ -8,7 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::title;
+use super::{
+    elicited_form::{self, ElicitedField},
+    title,
+};
 use crate::limits;
 
 /// A form that a visitor fills in.
@@ -19,6 +22,8 @@ pub enum Form {
     IdentityIntake { fields: Vec<Field> },
     /// One to four questions with options to pick.
     Choices { questions: Vec<Question> },
+    /// What a tool's server asks in the middle of a call.
+    Elicitation { fields: Vec<ElicitedField> },
 }
 
 /// A field of an identity form.
@@ -109,6 +114,7 @@ impl Form {
         match self {
             Self::IdentityIntake { .. } => "identity_intake",
             Self::Choices { .. } => "choices",
+            Self::Elicitation { .. } => "elicitation",
         }
     }
 
@@ -117,6 +123,7 @@ impl Form {
         match self {
             Self::IdentityIntake { .. } => "identity_form",
             Self::Choices { .. } => "choice_chips",
+            Self::Elicitation { .. } => "elicitation_form",
         }
     }
 
@@ -125,6 +132,7 @@ impl Form {
         match self {
             Self::IdentityIntake { fields } => json!({ "fields": fields }),
             Self::Choices { questions } => json!({ "questions": questions }),
+            Self::Elicitation { fields } => json!({ "fields": fields }),
         }
     }
 
@@ -163,6 +171,7 @@ impl Form {
         let (checked, errors) = match self {
             Self::IdentityIntake { fields } => check_fields(fields, values),
             Self::Choices { questions } => check_answers(questions, values),
+            Self::Elicitation { fields } => elicited_form::check(fields, values),
         };
         if errors.is_empty() { Ok(checked) } else { Err(errors) }
     }
@@ -176,7 +185,7 @@ impl Contact {
             Form::IdentityIntake { .. } => {
                 Some(Self { name: text(FieldKey::Name), email: text(FieldKey::Email), phone: text(FieldKey::Phone) })
             }
-            Form::Choices { .. } => None,
+            Form::Choices { .. } | Form::Elicitation { .. } => None,
         }
     }
 

@@ -14,6 +14,8 @@ pub mod answer;
 pub mod conversation;
 pub mod decide;
 pub mod digest;
+pub mod elicitation;
+pub mod elicited_form;
 pub mod event;
 pub mod frame_trace;
 pub mod interaction;

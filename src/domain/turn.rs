@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::event::{CallRequested, Citation, Ending, ModelReplied, Prompt, Resolution, TurnRequested, Usage};
+use super::{
+    elicitation::{Elicitation, ElicitedQuestion},
+    event::{CallRequested, Citation, Ending, ModelReplied, Prompt, Resolution, TurnRequested, Usage},
+};
 use crate::limits;
 
 /// A turn between `turn.requested` and its terminal event.
@@ -51,6 +54,9 @@ impl ToolRound {
             called: false,
             decision: None,
             values: None,
+            elicited: None,
+            is_repeated: false,
+            task: None,
             result: None,
         });
         let ended = e.ended.as_ref().map(|ended| ended.ending);
@@ -67,7 +73,29 @@ pub struct CallState {
     pub decision: Option<Resolution>,
     /// Values that the person submitted.
     pub values: Option<Map<String, Value>>,
+    /// The questions that its server asked instead of a result, last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elicited: Option<Elicitation>,
+    /// The intent to make it again with the answers is in the log.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_repeated: bool,
+    /// The task that its server made of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
     pub result: Option<CallResult>,
+}
+
+impl CallState {
+    /// Whether it is not known what became of the call: an intent is in the log, and no result, question or task came of it.
+    pub fn is_in_doubt(&self) -> bool {
+        let is_intended = if self.elicited.is_some() { self.is_repeated } else { self.called };
+        is_intended && self.result.is_none() && self.task.is_none()
+    }
+
+    /// The question of its server that waits for an answer.
+    pub fn question(&self) -> Option<&ElicitedQuestion> {
+        self.elicited.as_ref().filter(|_| self.result.is_none())?.open()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,7 +106,7 @@ pub struct CallResult {
     pub notices: u8,
 }
 
-/// A wait for a person.
+/// A wait for a person, or for a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Park {
     pub id: Uuid,
@@ -132,7 +160,9 @@ impl Turn {
 
     /// Counts the activity shown before the pending prompt; the prompt's own call is shown after it.
     pub fn activity_before_prompt(&self) -> u64 {
-        self.activity().saturating_sub(u64::from(self.request.stream))
+        let is_shown_after =
+            matches!(&self.park, Some(Park { prompt: Prompt::Approval { .. } | Prompt::Interaction { .. }, .. }));
+        self.activity().saturating_sub(u64::from(self.request.stream && is_shown_after))
     }
 
     /// Returns the bytes of text that the turn holds.
@@ -141,7 +171,8 @@ impl Turn {
         let opaque = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let call = |call: &CallState| {
             let CallRequested { arguments, description, .. } = &call.request;
-            arguments.len() + description.len() + opaque(&call.request.opaque) + result(call)
+            let elicited = call.elicited.as_ref().map_or(0, Elicitation::text_bytes);
+            arguments.len() + description.len() + opaque(&call.request.opaque) + elicited + result(call)
         };
         let reply =
             |reply: &ToolRound| reply.text.len() + opaque(&reply.opaque) + reply.calls.iter().map(call).sum::<usize>();
@@ -177,7 +208,9 @@ pub enum NextStep {
     StateUnknown(CallRequested),
     /// Ask a person, and release the turn.
     Park(CallRequested),
-    /// A person has been asked; nothing to do until they answer.
+    /// Ask a person what the tool's server asks, and let go.
+    Elicit(CallRequested, ElicitedQuestion),
+    /// The turn is parked; nothing to do until an answer or the deadline comes.
     Wait,
     /// The cap of model calls is reached: end with an honest answer.
     EndAtCap,
@@ -201,14 +234,16 @@ pub fn next_step(turn: &Turn, max_model_calls: u32) -> NextStep {
     if let Some((ending, call)) = ending.zip(open().next()) {
         return NextStep::StateCut(call.request.clone(), ending);
     }
-    if let Some(call) = open().find(|call| call.called && !call.request.idempotent) {
+    if let Some(call) = open().find(|call| call.is_in_doubt() && !call.request.idempotent) {
         return NextStep::StateUnknown(call.request.clone());
     }
-    let free: Vec<_> = open().filter(|call| !call.request.waits()).map(|call| call.request.clone()).collect();
+    let is_free = |call: &&CallState| !call.request.waits() && call.question().is_none();
+    let free: Vec<_> = open().filter(is_free).map(|call| call.request.clone()).collect();
     if !free.is_empty() {
         return NextStep::CallTools(free);
     }
     match open().next() {
+        Some(call) if let Some(question) = call.question() => NextStep::Elicit(call.request.clone(), question.clone()),
         Some(call) => match call.decision {
             None => NextStep::Park(call.request.clone()),
             Some(answer) if call.request.ask.is_some() => {

@@ -30,11 +30,10 @@ use crate::{
     subjects::ConversationKey,
 };
 
-/// Version of the stored snapshot; snapshots of another version are ignored and overwritten.
-pub const FOLD_VERSION: u32 = 8;
-/// The time before an event's `not_after` in which an ack no longer proves that the event was stored in time.
-///
-/// It is more than the known difference of the clocks, and less than an ordinary append leaves.
+/// Version of the cached form; another version is ignored and written over.
+pub const FOLD_VERSION: u32 = 9;
+/// How long before an event's `not_after` its acknowledgement no longer tells that it was stored in time: more than the clocks
+/// differ by what is known of them, and less than an ordinary append leaves.
 const DOUBT: TimeDelta = TimeDelta::milliseconds(limits::ACT_NOT_AFTER_MS / 2);
 
 /// The freshness that a load must have.

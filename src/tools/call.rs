@@ -1,6 +1,6 @@
 //! Calls one tool. Every call ends in a result for the model; a turn never hangs on a tool.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     calls::{CallError, ServiceCall, plain},
     domain::{
+        elicitation::{Elicitation, WaitingCall},
         event::{Citation, File, OtpChallenge},
         interaction::Form,
     },
@@ -21,8 +22,34 @@ use crate::{
     limits,
 };
 
-/// The context of a call, sent to the provider in headers.
+/// What came of a call.
+#[derive(Debug)]
+pub enum ToolCallOutcome {
+    Result(ToolResult),
+    /// The server asks the visitor first; it is called again with the answers.
+    Asks(Elicitation),
+    /// The server made a task of it, with this id; it is asked for from now on.
+    Task(String),
+    /// The task goes on; it is looked at again after this time.
+    Working(Duration),
+}
+
+impl From<ToolResult> for ToolCallOutcome {
+    fn from(result: ToolResult) -> Self {
+        Self::Result(result)
+    }
+}
+
+/// What a provider is told of a call, in headers.
 pub struct CallContext {
+    /// The call's id in its turn, and the tool's name.
+    pub call: String,
+    pub tool: String,
+    /// What its server asked before, with the answers, and the task that it made of the call.
+    pub elicited: Option<Elicitation>,
+    pub task: Option<String>,
+    /// Whether there is a way to ask the visitor.
+    pub may_ask: bool,
     /// The idempotency key: stable over retries of the same call.
     pub call_id: String,
     pub org: String,
@@ -53,11 +80,13 @@ pub struct ToolResult {
     pub values: Option<Map<String, Value>>,
     /// The challenge, when the tool asked for a one-time password.
     pub otp: Option<OtpChallenge>,
+    /// The call whose questions the model is to ask in words.
+    pub waiting: Option<Box<WaitingCall>>,
 }
 
 impl ToolResult {
     pub fn ok(text: impl ToString) -> Self {
-        Self { is_error: false, text: text.to_string(), grounding: vec![], values: None, otp: None }
+        Self { is_error: false, text: text.to_string(), grounding: vec![], values: None, otp: None, waiting: None }
     }
 
     pub fn error(text: impl Into<String>) -> Self {
@@ -71,22 +100,33 @@ impl ToolResult {
 }
 
 impl ToolRegistry {
-    /// Calls a tool with the canonical form of the model's JSON arguments.
-    pub async fn call(&self, tool: &Tool, arguments: &str, context: &CallContext) -> ToolResult {
+    /// Calls a tool with the model's JSON text as arguments, in its canonical form.
+    pub async fn call(&self, tool: &Tool, arguments: &str, context: &CallContext) -> ToolCallOutcome {
         let canonical = CanonicalArguments::parse(arguments).map(|arguments| (arguments.is_exact(), arguments.text()));
         let parsed = canonical.as_ref().map(|(_, text)| serde_json::from_str::<Map<String, Value>>(text));
         let (Some((is_exact, arguments)), Some(Ok(parsed))) = (&canonical, parsed) else {
-            return ToolResult::error("The arguments are not a JSON object.");
+            return ToolResult::error("The arguments are not a JSON object.").into();
         };
-        let mut result = match &tool.backend {
-            ToolBackend::Knowledge => self.knowledge_search(&Value::Object(parsed), &context.reader).await,
-            ToolBackend::Builtin(builtin) => self.builtins.call(*builtin, &Value::Object(parsed), context).await,
-            ToolBackend::Mcp { .. } if !is_exact => ToolResult::error("A number in the arguments has too many digits."),
+        let mut outcome: ToolCallOutcome = match &tool.backend {
+            ToolBackend::Knowledge => self.knowledge_search(&Value::Object(parsed), &context.reader).await.into(),
+            ToolBackend::Builtin(builtin) => self.builtins.call(*builtin, &Value::Object(parsed), context).await.into(),
+            ToolBackend::Mcp { .. } if !is_exact => {
+                ToolResult::error("A number in the arguments has too many digits.").into()
+            }
             ToolBackend::Mcp { server, tool: name } => self.mcp.call(tool, (server, name), parsed, context).await,
-            ToolBackend::Endpoint { subject } => self.request(tool, subject, arguments, context).await,
+            ToolBackend::Endpoint { subject } => self.request(tool, subject, arguments, context).await.into(),
         };
-        cut(&mut result.text);
-        result
+        if let ToolCallOutcome::Result(result) = &mut outcome {
+            cut(&mut result.text);
+        }
+        outcome
+    }
+
+    /// Cancels the task that a tool's server made of a call.
+    pub async fn cancel(&self, tool: &Tool, task: &str) {
+        if let ToolBackend::Mcp { server, .. } = &tool.backend {
+            self.mcp.cancel(server, task).await;
+        }
     }
 
     async fn knowledge_search(&self, arguments: &Value, reader: &KnowledgeReader) -> ToolResult {

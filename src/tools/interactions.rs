@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{builtin::Builtin, call::ToolResult};
 use crate::domain::{
+    elicitation::ElicitedQuestion,
     event::{Ask, Resolution},
     interaction::{FieldError, Form},
 };
@@ -27,20 +28,32 @@ pub fn ask(builtin: Builtin, arguments: &Value, supports: &[String]) -> Result<A
 
 /// Returns the result for the model when the client shows no form.
 pub fn in_words(builtin: Builtin, arguments: &Value) -> ToolResult {
-    let form = match ask(builtin, arguments, &[]) {
-        Ok(ask) => ask.form,
-        Err(problem) => return ToolResult::error(problem),
-    };
-    let values = match &form {
+    match ask(builtin, arguments, &[]) {
+        Ok(ask) => ToolResult::ok(instructions(&ask.form)),
+        Err(problem) => ToolResult::error(problem),
+    }
+}
+
+/// What the model is told when a tool's server asks the visitor something, and the client shows no form.
+pub fn elicited_in_words(question: &ElicitedQuestion) -> ToolResult {
+    let mut told = instructions(&question.form);
+    told["message"] = question.message.clone().into();
+    told["status"] = "not_done_yet".into();
+    ToolResult::ok(told)
+}
+
+fn instructions(form: &Form) -> Value {
+    let values = match form {
         Form::IdentityIntake { .. } => json!({ "name": "…", "email": "…", "phone": "…" }),
         Form::Choices { .. } => json!({ "answers": [{ "header": "…", "options": ["a label"], "other": "free text" }] }),
+        Form::Elicitation { fields } => fields.iter().map(|field| (field.key.clone(), field.input.example())).collect(),
     };
     let instructions = "The visitor's client shows no forms. Ask for this in your own words now, and end your answer there. \
         When the visitor has answered, call `submit_interaction` with `values` of this shape, without what was not said; \
         if they would rather not, with `declined: true`.";
-    ToolResult::ok(json!({
+    json!({
         "status": "ask_in_words", "instructions": instructions, "kind": form.kind(), "spec": form.spec(), "values": values,
-    }))
+    })
 }
 
 /// Validates an answer that the visitor gave in words and the model passed on; `asked`: the form that was asked for.

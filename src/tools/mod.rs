@@ -28,7 +28,7 @@ pub mod schema;
 pub mod web_search;
 
 pub use builtin::{Builtins, MessageHistory, PastMessage, PastMessages};
-pub use call::{CallContext, ToolResult};
+pub use call::{CallContext, ToolCallOutcome, ToolResult};
 pub use files::ReadFiles;
 pub use mcp::McpTools;
 pub use registry::{BuiltinOffer, Tool, ToolBackend, ToolRegistry};

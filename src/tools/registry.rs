@@ -42,6 +42,11 @@ impl Tool {
         use Builtin::{RequestChoices, RequestIdentityIntake, SubmitInteraction};
         matches!(self.backend, ToolBackend::Builtin(RequestChoices | RequestIdentityIntake | SubmitInteraction))
     }
+
+    /// Whether the tool passes on what a visitor has answered in words.
+    pub fn passes_answers_on(&self) -> bool {
+        self.backend == ToolBackend::Builtin(Builtin::SubmitInteraction)
+    }
 }
 
 /// The conditions of a conversation that decide which built-in tools are offered.

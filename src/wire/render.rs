@@ -1,6 +1,6 @@
 //! Events as client frames, in one place: for the worker as events happen, for an edge when a client catches up.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashSet};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -66,6 +66,13 @@ pub fn prompt(request_id: &str, stream: bool, park: Uuid, prompt: &Prompt, now: 
             let data = InteractionData { interaction_id: park, kind: form.kind(), spec: form.spec(), reason };
             let data = NestedData { request_id, data };
             (Frame::InteractionRequired { request_id, timestamp, data }, tool, arguments)
+        }
+        Prompt::Task { .. } => return vec![],
+        // Its call was shown when it began.
+        Prompt::Elicitation { form, reason, .. } => {
+            let data = InteractionData { interaction_id: park, kind: form.kind(), spec: form.spec(), reason };
+            let frame = Frame::InteractionRequired { request_id, timestamp, data: NestedData { request_id, data } };
+            return vec![(LiveKind::Prompt, frame.to_bytes())];
         }
     };
     let mut frames = vec![(LiveKind::Prompt, frame.to_bytes())];
@@ -189,6 +196,7 @@ pub fn streamed<'a>(
 ) -> impl Iterator<Item = StreamedPart<'a>> + 'a {
     let (mut replies, mut chunks) = (0, 0);
     let mut calls: &[CallRequested] = &[];
+    let mut begun = HashSet::new();
     events.iter().flat_map(move |event| match event {
         Event::TurnModelReplied(e) => {
             calls = &e.calls;
@@ -200,6 +208,8 @@ pub fn streamed<'a>(
             let text = |call| StreamedPart::Text { call, epoch: e.epoch, text: Cow::Owned(e.response.text()) };
             Vec::from_iter(e.call.filter(|_| stream).map(text))
         }
+        // A call that is made again with answers to its questions is shown once.
+        Event::TurnToolCalled(e) if !begun.insert(e.call.as_str()) => vec![],
         event => {
             let first = chunks;
             let frames = activity(request_id, stream, event, calls, now);

@@ -17,7 +17,7 @@ use crate::{
         allowance::OtpRequester,
         challenge::{ChallengeTarget, OtpSendError},
     },
-    tools::ToolResult,
+    tools::{ToolCallOutcome, ToolResult},
 };
 
 /// The reason why a call is refused.
@@ -42,16 +42,21 @@ impl TurnRun<'_> {
         Some(AuthRefusal { demand, description: call.description.clone(), contact })
     }
 
-    /// Builds the result of a refused call, as a future that borrows nothing of the run.
-    ///
-    /// `sends`: a password is sent if possible.
+    /// Whether the visitor has to do something before this tool may be called for them.
+    pub(super) fn demands_of(&self, turn: &Turn, tool: &str) -> bool {
+        let found = self.profile.tool(&self.key, tool);
+        found.is_some_and(|(tool, rule)| self.profile.demands(&self.state, turn, &tool, &rule).is_some())
+    }
+
+    /// The result of a call that is refused, as a future that borrows nothing of the run; `sends`: a password is sent if it
+    /// can be.
     pub(super) fn refuse(
         &self,
         turn: &Turn,
         call: CallRequested,
         refused: AuthRefusal,
         sends: bool,
-    ) -> impl Future<Output = (CallRequested, ToolResult)> + Send + use<> {
+    ) -> impl Future<Output = (CallRequested, ToolCallOutcome)> + Send + use<> {
         let challenges = self.worker.challenges.clone();
         let (org, conversation, session) = (self.key.org.clone(), self.key.conversation, turn.request.session);
         let source = turn.request.source.clone();
@@ -73,7 +78,7 @@ impl TurnRun<'_> {
                     sent(challenges.send(&challenged, &contact).await, description, channels, session)
                 }
             };
-            (call, result)
+            (call, result.into())
         }
     }
 }

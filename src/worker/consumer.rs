@@ -10,9 +10,14 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-use super::{Worker, lease::WorkLease, run};
+use super::{
+    Worker,
+    lease::WorkLease,
+    run,
+    wait_step::{self, OpenTask},
+};
 use crate::{
-    domain::{Command, Refusal},
+    domain::{Command, Conversation, Refusal},
     ids, limits,
     log::{
         AppendError, backoff,
@@ -38,6 +43,18 @@ pub struct DeadlineMessage {
     /// Number of times that the deadline came due and could not be recorded.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub put_off: u32,
+    /// The task that the park waits for: where the turn is over before, its server is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<AbandonedTask>,
+}
+
+/// A task, and the turn that wants it.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AbandonedTask {
+    pub turn: Uuid,
+    pub tool: String,
+    pub id: String,
 }
 
 fn is_zero(n: &u32) -> bool {
@@ -154,16 +171,28 @@ async fn expire(worker: &Worker, deadline: &DeadlineMessage) -> Result<(), Execu
     let (key, command) = (deadline.key(&worker.settings.region), Command::Expire { park: deadline.park });
     let state = worker.conversations.load(&key, Freshness::AtLeast(0)).await?;
     match worker.conversations.execute(&key, state, &command, &author).await {
-        Ok(_) | Err(ExecuteError::Refused(Refusal::NotPending)) => Ok(()),
-        // An erased conversation accepts no decisions.
+        Ok(_) => Ok(()),
+        Err(ExecuteError::Refused(Refusal::NotPending)) => {
+            leave_task(worker, &key, deadline).await;
+            Ok(())
+        }
+        // No decision is possible there any more.
         Err(ExecuteError::Append(AppendError::Erased)) => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-/// Schedules a deadline again that can't be recorded now, later each time.
-///
-/// False: it is not scheduled, and must be delivered again.
+/// Cancels the task of a turn that was ended while it was parked for it.
+async fn leave_task(worker: &Worker, key: &ConversationKey, deadline: &DeadlineMessage) {
+    let Some(AbandonedTask { turn, tool, id }) = &deadline.task else { return };
+    let is_over = |state: Arc<Conversation>| state.active(*turn).is_none();
+    if worker.conversations.cached(key).is_some_and(is_over) {
+        wait_step::cancel(worker, key, &OpenTask { tool: tool.clone(), id: id.clone() }).await;
+    }
+}
+
+/// Schedules a deadline again that can't be recorded now, each time for later. False: it is not scheduled, and must be
+/// delivered again.
 async fn put_off(worker: &Worker, deadline: DeadlineMessage, cause: &ExecuteError) -> bool {
     let next = DeadlineMessage { put_off: deadline.put_off.saturating_add(1), ..deadline };
     let later = backoff::put_off(next.put_off.into());

@@ -1,15 +1,11 @@
 //! The steps that end a worker's work on a turn: answered, failed, given up, parked.
 
-use chrono::{DateTime, Utc};
-use serde_json::json;
-use uuid::Uuid;
-
 use super::{
-    Worker,
-    consumer::{self, DeadlineMessage},
+    Worker, consumer,
     model_step::{ModelAnswer, add, ended, notice, usage},
     run::{TurnExit, TurnRun},
     side_calls::{self, StepJudgement},
+    wait_step::deadline_of,
 };
 use crate::{
     domain::{
@@ -24,6 +20,8 @@ use crate::{
     subjects::{self, ConversationKey},
     wire::render,
 };
+use chrono::{DateTime, Utc};
+use serde_json::json;
 
 /// The content of a completed turn.
 struct TurnAnswer {
@@ -210,15 +208,10 @@ impl TurnRun<'_> {
     }
 }
 
-/// Schedules the deadline of a park, by the log's server.
-pub(super) async fn schedule(
-    worker: &Worker,
-    key: &ConversationKey,
-    park: Uuid,
-    at: DateTime<Utc>,
-) -> Result<(), TurnExit> {
-    let deadline = DeadlineMessage { org: key.org.clone(), conversation: key.conversation, park, put_off: 0 };
-    let put = consumer::schedule(worker, &deadline, at).await;
+/// Has the log's server send a message when the wait for a person is over.
+pub(super) async fn schedule(worker: &Worker, key: &ConversationKey, turn: &Turn) -> Result<(), TurnExit> {
+    let Some((deadline, park)) = deadline_of(key, turn).zip(turn.park.as_ref()) else { return Ok(()) };
+    let put = consumer::schedule(worker, &deadline, park.deadline).await;
     put.map_err(|error| TurnExit::Unavailable(error.to_string()))
 }
 
@@ -228,7 +221,7 @@ pub(super) async fn schedule(
 /// idempotent.
 pub(super) async fn show_park_again(worker: &Worker, key: &ConversationKey, turn: &Turn) -> TurnExit {
     let Some(park) = &turn.park else { return TurnExit::Done };
-    if let Err(exit) = schedule(worker, key, park.id, park.deadline).await {
+    if let Err(exit) = schedule(worker, key, turn).await {
         return exit;
     }
     let epoch = turn.epoch.unwrap_or_default();

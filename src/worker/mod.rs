@@ -33,6 +33,7 @@ mod run;
 mod side_calls;
 mod title;
 mod tool_step;
+mod wait_step;
 
 use std::{
     collections::HashMap,

@@ -220,8 +220,8 @@ impl TurnRun<'_> {
             let confirm = found.as_ref().is_some_and(|(tool, rule)| {
                 self.profile.needs_approval(tool, rule) && self.profile.demands(&self.state, turn, tool, rule).is_none()
             });
-            let call = requested(call, found.as_ref().map(|(tool, _)| tool), confirm, &self.state.supports);
-            // Calls of an incomplete reply are not made, so they ask nothing.
+            let call = requested(call, found.as_ref().map(|(tool, _)| tool), confirm, &self.state);
+            // A conversation that does not exist yet asks nothing.
             if ended.ending.allows_calls() { call } else { CallRequested { confirm: false, ask: None, ..call } }
         });
         let shown = self.recorder.trace(&reply.text);
@@ -251,24 +251,25 @@ impl TurnRun<'_> {
     }
 }
 
-/// Builds the stored form of a call.
-///
-/// An unknown tool may be available when it is called, so only a tool that is known to be idempotent counts as such.
-fn requested(call: ToolCall, tool: Option<&Tool>, confirm: bool, supports: &[String]) -> CallRequested {
-    // The canonical text is stored, shown to a person and sent to the tool; text that is not an object is refused at the
-    // call.
+/// What the log keeps of a call. A tool that is not known now may be there when it is called, so only one that is known to
+/// bear repetition counts as such.
+fn requested(call: ToolCall, tool: Option<&Tool>, confirm: bool, state: &Conversation) -> CallRequested {
+    // What is kept is what is shown to a person and what the tool gets; text that is no object is refused when it is called.
     let canonical = CanonicalArguments::parse(&call.arguments).map(|arguments| arguments.text());
     let arguments: Value = canonical.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let ask = match tool.map(|tool| &tool.backend) {
-        Some(ToolBackend::Builtin(builtin)) => interactions::ask(*builtin, &arguments, supports).ok(),
+        Some(ToolBackend::Builtin(builtin)) => interactions::ask(*builtin, &arguments, &state.supports).ok(),
         _ => None,
     };
     let description = describe(&call.name, &call.arguments);
+    // An answer in words makes the call again that waits for it.
+    let goes_on_with_another =
+        |tool: &Tool| tool.passes_answers_on() && state.waiting.as_ref().is_some_and(|waiting| !waiting.idempotent);
     CallRequested {
         ask,
         // A person can't approve arguments that are unreadable or too long; such a call is refused instead.
         confirm: confirm && canonical.is_some() && description.len() <= limits::APPROVAL_MAX_BYTES,
-        idempotent: tool.is_some_and(|tool| tool.idempotent),
+        idempotent: tool.is_some_and(|tool| tool.idempotent && !goes_on_with_another(tool)),
         description,
         id: call.id,
         name: call.name,
@@ -339,6 +340,6 @@ mod tests {
     #[test]
     fn an_unknown_tool_is_not_idempotent() {
         let call = ToolCall { id: "call-1".into(), name: "charge".into(), arguments: "{}".into(), opaque: None };
-        assert!(!requested(call, None, false, &[]).idempotent);
+        assert!(!requested(call, None, false, &Conversation::default()).idempotent);
     }
 }

@@ -83,6 +83,11 @@ impl TurnProfile {
         Duration::from_secs(self.agent.human_wait_secs.unwrap_or(self.worker.settings.human_wait_secs).into())
     }
 
+    /// Whether the agent may ask visitors something.
+    pub fn asks_visitors(&self) -> bool {
+        self.agent.interactions.unwrap_or(true)
+    }
+
     pub fn persona(&self) -> &str {
         self.agent.persona.as_deref().unwrap_or(DEFAULT_PERSONA)
     }
@@ -127,11 +132,8 @@ impl TurnProfile {
 
     /// Returns the tools for the model, ordered by name.
     pub fn offered(&self, key: &ConversationKey, state: &Conversation, has_older: bool) -> Vec<Tool> {
-        let offer = BuiltinOffer {
-            has_older,
-            interactions: self.agent.interactions.unwrap_or(true),
-            asked_in_words: state.asked.is_some(),
-        };
+        let offer =
+            BuiltinOffer { has_older, interactions: self.asks_visitors(), asked_in_words: state.asked.is_some() };
         self.worker.tools.offered(&key.org, &offer, |tool| self.may_use(tool))
     }
 

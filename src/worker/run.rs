@@ -20,7 +20,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Worker, lease::WorkLease, model_step::Prefetch, profile::TurnProfile, title::TitleTask};
+use super::{
+    Worker,
+    lease::WorkLease,
+    model_step::Prefetch,
+    profile::TurnProfile,
+    title::TitleTask,
+    wait_step::{OpenTask, open_tasks},
+};
 use crate::{
     domain::{
         Command, Conversation, Event, NextStep, Refusal, Turn,
@@ -77,6 +84,8 @@ pub(super) struct TurnRun<'a> {
     pub recorder: FrameRecorder,
     /// The usage of side requests, until it is recorded.
     pub side_usage: Option<Usage>,
+    /// Tasks of its calls that may go on at their servers.
+    pub tasks: Vec<OpenTask>,
     item: u64,
     message: &'a Message,
     stop: Arc<Notify>,
@@ -229,6 +238,7 @@ async fn drive(
         preamble: None,
         recorder: FrameRecorder::default(),
         side_usage: None,
+        tasks: vec![],
         item,
         message,
         stop,
@@ -244,6 +254,7 @@ async fn drive(
     };
     if matches!(exit, TurnExit::Done) {
         run.let_go().await;
+        run.cancel_tasks().await;
     }
     naming.end(worker, key, &run.state, turn_id);
     exit
@@ -276,6 +287,7 @@ impl TurnRun<'_> {
     async fn steps(&mut self, mut prefetch: Prefetch, mut rerun: bool) -> Result<std::convert::Infallible, TurnExit> {
         loop {
             let turn = self.turn().ok_or(TurnExit::Done)?.clone();
+            self.tasks = open_tasks(&turn);
             self.end_if_too_old(&turn).await?;
             if self.profile.is_missing {
                 let detail = "the agent's configuration that the turn names is not there";
@@ -291,6 +303,7 @@ impl TurnRun<'_> {
                 NextStep::StateCut(call, ending) => self.state_cut(&turn, call, ending).await?,
                 NextStep::StateUnknown(call) => self.state_unknown(&turn, call).await?,
                 NextStep::Park(call) => self.park(&turn, call).await?,
+                NextStep::Elicit(call, question) => self.elicit(&turn, call, question, vec![]).await?,
                 NextStep::Wait => return Err(TurnExit::Done),
                 NextStep::EndAtCap => self.end_at_cap(&turn).await?,
                 NextStep::GiveUp => self.give_up(&turn).await?,

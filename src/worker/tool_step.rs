@@ -11,14 +11,15 @@ use super::{
     history::ConversationHistory,
     profile::AuthDemand,
     run::{TurnExit, TurnRun},
+    wait_step::{self, UnfinishedCalls},
 };
 use crate::{
     domain::{
         Event, Turn,
-        event::{Ask, CallRequested, Ending, Prompt, Resolution, ToolCalled, ToolReturned, TurnParked},
+        event::{Ask, CallRequested, Ending, Prompt, Resolution, ToolCalled, ToolReturned},
     },
-    ids, limits,
-    tools::{CallContext, ToolResult, canonical::CanonicalArguments, interactions},
+    limits,
+    tools::{CallContext, ToolCallOutcome, ToolResult, canonical::CanonicalArguments, interactions},
     wire::{live::LiveKind, render},
 };
 
@@ -29,14 +30,16 @@ impl TurnRun<'_> {
     /// arrives.
     pub(super) async fn call_tools(&mut self, turn: &Turn, calls: Vec<CallRequested>) -> Result<(), TurnExit> {
         for call in &calls {
-            if turn.call(&call.id).is_some_and(|known| known.called) {
+            let known = turn.call(&call.id);
+            if known.is_some_and(|known| known.is_in_doubt() || known.task.is_some()) {
                 continue;
             }
+            let is_shown = known.is_some_and(|known| known.called);
             let (call_id, name) = (call.id.clone(), call.name.clone());
-            let intent = ToolCalled { turn: self.turn_id, epoch: self.epoch, call: call_id, name };
+            let intent = ToolCalled { turn: self.turn_id, epoch: self.epoch, call: call_id, name, task: None };
             self.record(Event::TurnToolCalled(intent)).await?;
             // A call that waited for a person was shown with its prompt.
-            if !call.waits() {
+            if !call.waits() && !is_shown {
                 let frame =
                     render::tool_call(&turn.request.request_id, &call.name, &call.arguments, chrono::Utc::now());
                 self.stream(turn, LiveKind::Chunk, frame, 0).await;
@@ -56,23 +59,37 @@ impl TurnRun<'_> {
             };
             running.push(called);
         }
-        while let Some((call, result)) = self.guarded(running.next()).await? {
-            self.record_result(turn, call, result).await?;
+        let mut unfinished = UnfinishedCalls::default();
+        while let Some((call, outcome)) = self.guarded(running.next()).await? {
+            match outcome {
+                ToolCallOutcome::Result(result) => self.record_result(turn, call, result).await?,
+                ToolCallOutcome::Asks(elicited) => {
+                    let key = self.idempotency_key(&call);
+                    unfinished.asks.push((call, key, elicited));
+                }
+                ToolCallOutcome::Task(id) => self.record_task(&call, id).await?,
+                ToolCallOutcome::Working(wait) => unfinished.works(call, wait),
+            }
         }
-        Ok(())
+        self.settle(turn, unfinished).await
     }
 
-    /// Builds one call, as a future that borrows nothing of the run.
+    /// One call, as a future that borrows nothing of the run.
     fn call(
         &self,
         turn: &Turn,
         call: CallRequested,
-    ) -> impl Future<Output = (CallRequested, ToolResult)> + Send + use<> {
+    ) -> impl Future<Output = (CallRequested, ToolCallOutcome)> + Send + use<> {
         let (worker, profile, key) = (self.worker.clone(), self.profile.clone(), self.key.clone());
         let found = profile.tool(&key, &call.name);
         let settings = found.as_ref().and_then(|(_, rule)| rule.settings.clone());
         let context = CallContext {
-            call_id: format!("{}-{}", self.turn_id.simple(), call.id),
+            call: call.id.clone(),
+            tool: call.name.clone(),
+            elicited: turn.call(&call.id).and_then(|known| known.elicited.clone()),
+            task: turn.call(&call.id).and_then(|known| known.task.clone()),
+            may_ask: self.shows_elicitations() || self.profile.asks_visitors(),
+            call_id: self.idempotency_key(&call),
             org: self.key.org.clone(),
             conversation: self.key.conversation,
             user: turn.request.user.id,
@@ -84,19 +101,29 @@ impl TurnRun<'_> {
             history: Arc::new(ConversationHistory { worker: self.worker.clone(), key: self.key.clone() }),
             epoch: self.epoch,
         };
+        let waiting = found.as_ref().filter(|(tool, _)| tool.passes_answers_on()).and(self.state.waiting.clone());
+        let demands = waiting.as_ref().is_some_and(|waiting| self.demands_of(turn, &waiting.tool));
         async move {
             let result = match found {
+                Some(_) if let Some(waiting) = waiting => {
+                    wait_step::go_on(&worker, &profile, (&key, demands), &call.arguments, *waiting, context).await
+                }
                 Some((tool, rule)) if profile.needs_approval(&tool, &rule) && !call.confirm => {
-                    ToolResult::error(not_asked(&call))
+                    ToolResult::error(not_asked(&call)).into()
                 }
                 Some((tool, _)) => worker.tools.call(&tool, &call.arguments, &context).await,
-                None => ToolResult::error(format!("There is no tool `{}`.", call.name)),
+                None => ToolResult::error(format!("There is no tool `{}`.", call.name)).into(),
             };
             (call, result)
         }
     }
 
-    /// States that a person refused the call, or did not decide in time.
+    /// The key of a call, which its provider gets with each repetition.
+    fn idempotency_key(&self, call: &CallRequested) -> String {
+        format!("{}-{}", self.turn_id.simple(), call.id)
+    }
+
+    /// A person refused the call, or did not decide in time.
     pub(super) async fn state_refused(
         &mut self,
         turn: &Turn,
@@ -144,7 +171,12 @@ impl TurnRun<'_> {
         self.record_result(turn, call, ToolResult::outcome_unknown()).await
     }
 
-    async fn record_result(&mut self, turn: &Turn, call: CallRequested, result: ToolResult) -> Result<(), TurnExit> {
+    pub(super) async fn record_result(
+        &mut self,
+        turn: &Turn,
+        call: CallRequested,
+        result: ToolResult,
+    ) -> Result<(), TurnExit> {
         let event = Event::TurnToolReturned(ToolReturned {
             turn: self.turn_id,
             epoch: self.epoch,
@@ -155,6 +187,7 @@ impl TurnRun<'_> {
             grounding: result.grounding,
             values: result.values,
             otp: result.otp,
+            waiting: result.waiting,
         });
         self.record_and_show(turn, event).await
     }
@@ -167,15 +200,7 @@ impl TurnRun<'_> {
             Some(Ask { form, reason, .. }) => Prompt::Interaction { call: id, tool, arguments, form, reason },
             None => Prompt::Approval { call: id, tool, arguments, description },
         };
-        let park = ids::new_random();
-        let event = TurnParked { turn: self.turn_id, epoch: self.epoch, park, prompt, deadline };
-        let recorded = self.record(Event::TurnParked(event)).await?;
-        super::end_step::schedule(self.worker, &self.key, park, deadline).await?;
-        let now = chrono::Utc::now();
-        for (kind, frame) in render::render(&turn.request.request_id, turn.request.stream, &recorded, now) {
-            self.relay.publish(kind, frame, 0).await;
-        }
-        Err(TurnExit::Done)
+        self.park_at(turn, prompt, deadline, vec![]).await
     }
 }
 

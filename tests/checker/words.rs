@@ -236,6 +236,7 @@ fn event(turn: TurnNo, epoch: Seq, what: What, state: Option<&Turn>) -> Event {
             grounding: Vec::new(),
             values: None,
             otp: None,
+            waiting: None,
         })
     };
     match what {
@@ -243,7 +244,7 @@ fn event(turn: TurnNo, epoch: Seq, what: What, state: Option<&Turn>) -> Event {
             Event::TurnModelReplied(model_replied(id, epoch, reply, state.map_or(0, Turn::model_calls)))
         }
         What::Called(call) => {
-            Event::TurnToolCalled(ToolCalled { turn: id, epoch, call: call_id(call), name: String::new() })
+            Event::TurnToolCalled(ToolCalled { turn: id, epoch, call: call_id(call), name: String::new(), task: None })
         }
         What::Returned(call) => returned(call, "done"),
         What::Stated(call, Statement::Refused) => returned(call, "refused"),
@@ -259,6 +260,7 @@ fn event(turn: TurnNo, epoch: Seq, what: What, state: Option<&Turn>) -> Event {
                 description: String::new(),
             },
             deadline: time(1),
+            elicited: Vec::new(),
         }),
         What::Released => Event::TurnReleased(TurnReleased { turn: id, epoch, shown: None }),
         What::Completed => Event::TurnCompleted(completed(id, epoch, turn)),

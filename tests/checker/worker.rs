@@ -293,7 +293,8 @@ impl Driver {
                 (What::Stated(words::number_of(&call), Statement::Refused), Then::Step)
             }
             NextStep::StateUnknown(call) => (What::Stated(words::number_of(&call), Statement::Unknown), Then::Step),
-            NextStep::Park(call) => (What::Parked(words::number_of(&call)), Then::Schedule),
+            // No server of these rules asks anything.
+            NextStep::Elicit(call, _) | NextStep::Park(call) => (What::Parked(words::number_of(&call)), Then::Schedule),
             NextStep::EndAtCap => (What::Completed, Then::Done),
             NextStep::GiveUp => (What::GivenUp, Then::Done),
         };

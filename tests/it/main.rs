@@ -29,6 +29,7 @@ mod limits;
 mod lists;
 mod mcp;
 mod mcp_agents;
+mod mcp_elicits;
 mod model_faults;
 mod odd_endings;
 mod odd_models;

@@ -301,13 +301,7 @@ async fn a_servers_requests_to_its_client_are_answered_or_refused() {
     let results = s.turn_with("r1", &[("srv__asks", json!({}))]).await;
     let answers: Value = serde_json::from_str(&results[0]).unwrap_or_else(|_| panic!("{results:?}"));
     assert_eq!(answers["ping"], json!({}));
-    let refusals = [
-        ("sampling", "sampling"),
-        ("roots", "roots"),
-        ("form", "elicitation"),
-        ("url", "elicitation"),
-        ("unknown", ""),
-    ];
+    let refusals = [("sampling", "sampling"), ("roots", "roots"), ("unknown", "")];
     for (case, words) in refusals {
         let (code, message) = (&answers[case][0], answers[case][1].as_str().unwrap_or_default());
         assert_eq!(code, -32601, "{case}: {answers:#}");

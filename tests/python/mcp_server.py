@@ -41,14 +41,6 @@ ASKED = {
         {"messages": [{"role": "user", "content": {"type": "text", "text": "Who is there?"}}], "maxTokens": 10},
     ),
     "roots": ("roots/list", {}),
-    "form": (
-        "elicitation/create",
-        {"message": "Your name?", "requestedSchema": {"type": "object", "properties": {"name": {"type": "string"}}}},
-    ),
-    "url": (
-        "elicitation/create",
-        {"mode": "url", "message": "Sign in", "url": "https://example.com", "elicitationId": "1"},
-    ),
     "unknown": ("no/such", {}),
 }
 if "ASKS" in os.environ:

@@ -12,7 +12,7 @@ import pytest
 from mcp import Client
 from mcp_types import ElicitResult
 from product import start_product
-from published import connected, tool_chunks
+from published import connected, open_session, play, tool_chunks
 from test_tools import ask_until, offered
 
 CHOICES = {
@@ -96,25 +96,65 @@ def reference_server(transport):
         process.wait()
 
 
+def declared(tmp_path, declaration, handshake):
+    """The settings of a product with this server, which it greets in one way or the other."""
+    config = tmp_path / "mcp.json"
+    config.write_text(json.dumps({"mcpServers": {"ref": {**declaration, "handshake": handshake}}}))
+    return {"SMOOTH_AGENT_MCP_CONFIG": str(config)}
+
+
+def result_of(events):
+    """The one tool result of a turn: whether it is an error, and its text."""
+    [(_, chunk)] = tool_chunks(events, "toolResult")
+    text = chunk["result"]
+    return chunk["isError"], text if isinstance(text, str) else json.dumps(text)
+
+
+@pytest.mark.parametrize("handshake", (True, False))
 @pytest.mark.parametrize("transport", ("stdio", "http"))
-async def test_tools_of_a_reference_server_are_called(binary, tmp_path, transport):
+async def test_tools_of_a_reference_server_are_called(binary, tmp_path, transport, handshake):
     with reference_server(transport) as declaration:
-        config = tmp_path / "mcp.json"
-        config.write_text(json.dumps({"mcpServers": {"ref": declaration}}))
-        more = {"SMOOTH_AGENT_MCP_CONFIG": str(config)}
+        more = declared(tmp_path, declaration, handshake)
         with start_product(binary, store=tmp_path / "store", log=tmp_path / "log", more=more) as product:
             async with connected(product) as client:
 
                 async def result(tool, arguments):
-                    events = await ask_until(client, f"ref__{tool}", arguments, offered, "the tool was not offered")
-                    [(_, chunk)] = tool_chunks(events, "toolResult")
-                    text = chunk["result"]
-                    return chunk["isError"], text if isinstance(text, str) else json.dumps(text)
+                    return result_of(await ask_until(client, f"ref__{tool}", arguments, offered, "the tool was not offered"))
 
                 is_error, text = await result("add", {"a": 20, "b": 22})
                 assert not is_error and json.loads(text) == {"total": 42}
                 is_error, text = await result("fails", {})
                 assert is_error and "fails" in text
-                assert await result("asks", {"case": "ping"}) == (False, "ping: answered")
-                for case in ("sampling", "roots", "elicitation"):
-                    assert await result("asks", {"case": case}) == (False, f"{case}: refused with -32601")
+                if handshake:
+                    assert await result("asks", {"case": "ping"}) == (False, "ping: answered")
+                    for case in ("sampling", "roots"):
+                        assert await result("asks", {"case": case}) == (False, f"{case}: refused with -32601")
+                    # It must not be repeated, and so nobody can be asked.
+                    is_error, text = await result("asks", {"case": "elicitation"})
+                    assert not is_error and text.startswith("elicitation: answered") and "declined" in text
+
+
+@pytest.mark.parametrize("handshake", (True, False))
+@pytest.mark.parametrize("transport", ("stdio", "http"))
+async def test_a_question_of_a_reference_server_is_answered_after_all_processes_were_replaced(
+    binary, tmp_path, transport, handshake
+):
+    """The published client shows no such forms, so the model asks in words."""
+    with reference_server(transport) as declaration:
+        more = declared(tmp_path, declaration, handshake)
+        start = {"store": tmp_path / "store", "more": more}
+        with start_product(binary, log=tmp_path / "log", **start) as product:
+            async with connected(product) as client:
+                session, _ = await open_session(client)
+                asked = {"status": None}
+                while asked["status"] != "not_done_yet":
+                    turn = client.send_message(session_id=session, message='call ref__greets {"who": "you"}')
+                    events = await play(turn)
+                    if offered(events):
+                        asked = json.loads(result_of(events)[1])
+                assert asked["message"] == "The name of you?" and asked["spec"]["fields"][0]["key"] == "name"
+        with start_product(binary, log=tmp_path / "second-log", **start) as product:
+            async with connected(product) as client:
+                answer = 'call submit_interaction {"values": {"name": "Ada"}}'
+                events = await play(client.send_message(session_id=session, message=answer))
+                assert result_of(events) == (False, "Hello Ada")

@@ -35,8 +35,8 @@ impl Story {
         Self::given([opened(), requested(10)]).and_claimed()
     }
 
-    /// Returns a story in which turn 10 is claimed and the model has asked for `calls`.
-    fn with_calls(calls: Vec<CallRequested>) -> Self {
+    /// Turn 10 is claimed and the model has asked for these tools.
+    pub fn with_calls(calls: Vec<CallRequested>) -> Self {
         let mut story = Self::claimed();
         story.happens(replied(10, story.epoch(), calls));
         story

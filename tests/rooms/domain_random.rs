@@ -15,7 +15,19 @@ use crate::support::samples::*;
 
 const MODEL_CALLS_MAX: u32 = 3;
 
-/// An act of a participant. Workers may be late, so a move may name an epoch that is over.
+/// The way in which a call ends.
+#[derive(Clone, Copy, Debug)]
+enum Ends {
+    Result,
+    /// With questions of its server, and with a state that goes back to it or not.
+    Asks {
+        state: bool,
+    },
+    /// As a task, or still as one.
+    Task,
+}
+
+/// Something that somebody does. Workers may be late, so a move may speak of an epoch that is over.
 #[derive(Clone, Debug)]
 enum Move {
     Open,
@@ -31,6 +43,7 @@ enum Move {
         back: usize,
         wants_tools: Vec<(bool, bool)>,
         fails: bool,
+        ends: Ends,
     },
     /// The worker logs the intent of the next call and dies.
     Intent {
@@ -39,6 +52,9 @@ enum Move {
     Confirm {
         back: usize,
         approved: bool,
+    },
+    Submit {
+        back: usize,
     },
     Expire {
         back: usize,
@@ -51,14 +67,20 @@ enum Move {
 fn any_move() -> impl Strategy<Value = Move> {
     let back = || prop_oneof![4 => Just(0usize), 1 => 0usize..4];
     let tools = prop::collection::vec((any::<bool>(), any::<bool>()), 0..4);
+    let ends = prop_oneof![
+        3 => Just(Ends::Result),
+        2 => any::<bool>().prop_map(|state| Ends::Asks { state }),
+        1 => Just(Ends::Task),
+    ];
     prop_oneof![
         1 => Just(Move::Open),
         3 => (10u64..16).prop_map(|turn| Move::Ask { turn }),
         4 => back().prop_map(|back| Move::Claim { back }),
-        8 => (back(), tools, prop::bool::weighted(0.1))
-            .prop_map(|(back, wants_tools, fails)| Move::Step { back, wants_tools, fails }),
+        8 => (back(), tools, prop::bool::weighted(0.1), ends)
+            .prop_map(|(back, wants_tools, fails, ends)| Move::Step { back, wants_tools, fails, ends }),
         2 => back().prop_map(|back| Move::Intent { back }),
         3 => (back(), any::<bool>()).prop_map(|(back, approved)| Move::Confirm { back, approved }),
+        2 => back().prop_map(|back| Move::Submit { back }),
         1 => back().prop_map(|back| Move::Expire { back }),
         1 => (10u64..16).prop_map(|turn| Move::Cancel { turn }),
     ]
@@ -72,8 +94,8 @@ struct World {
     /// The turn and epoch of every claim.
     claims: Vec<(Uuid, u64)>,
     parks: Vec<u64>,
-    /// The number of times each non-idempotent call was begun, by turn and call id.
-    begun: BTreeMap<(Uuid, String), u32>,
+    /// Calls of tools that must not be called twice, by turn, id and questions answered: how often they were begun.
+    begun: BTreeMap<(Uuid, String, u32), u32>,
     terminals: BTreeMap<Uuid, u32>,
     names: u64,
 }
@@ -94,9 +116,10 @@ impl World {
                 worker: id(7),
                 over: self.state.turn.as_ref().and_then(|turn| turn.epoch),
             },
-            Move::Step { back: n, wants_tools, fails } => {
+            Move::Step { back: n, wants_tools, fails, ends } => {
                 let (turn, epoch) = back(&self.claims, *n)?;
-                let event = if *fails { failed(number(turn), epoch) } else { self.outcome(turn, epoch, wants_tools)? };
+                let event =
+                    if *fails { failed(number(turn), epoch) } else { self.outcome(turn, epoch, wants_tools, *ends)? };
                 Command::Record { turn, epoch, event }
             }
             Move::Intent { back: n } => {
@@ -107,6 +130,9 @@ impl World {
             Move::Confirm { back: n, approved } => {
                 Command::Confirm { park: id(back(&self.parks, *n)?), approved: *approved, by: id(3) }
             }
+            Move::Submit { back: n } => {
+                Command::Submit { park: id(back(&self.parks, *n)?), values: Some(Default::default()), by: id(3) }
+            }
             Move::Expire { back: n } => Command::Expire { park: id(back(&self.parks, *n)?) },
             Move::Cancel { turn } => Command::Cancel { turn: id(*turn), by: id(3) },
         })
@@ -116,23 +142,40 @@ impl World {
         self.state.turn.as_ref().map(|turn| next_step(turn, MODEL_CALLS_MAX))
     }
 
-    /// Returns the event that the next step leads to for the worker with this epoch.
-    fn outcome(&mut self, turn: Uuid, epoch: u64, wants_tools: &[(bool, bool)]) -> Option<Event> {
+    /// What comes of the next step, from the hands of the worker with this epoch.
+    fn outcome(&mut self, turn: Uuid, epoch: u64, wants_tools: &[(bool, bool)], ends: Ends) -> Option<Event> {
         let n = number(turn);
         self.names += 1;
         Some(match self.step()? {
             NextStep::CallModel if wants_tools.is_empty() => completed(n, epoch, "Hello"),
             NextStep::CallModel => replied(n, epoch, tools(self.names, wants_tools)),
-            NextStep::CallTools(calls) => returned(n, epoch, &calls.last()?.id),
+            NextStep::CallTools(calls) => self.called(n, epoch, calls.last()?, ends),
             NextStep::StateRefused(call, _)
             | NextStep::StateAnswer(call, ..)
             | NextStep::StateCut(call, _)
             | NextStep::StateUnknown(call) => returned(n, epoch, &call.id),
             NextStep::Park(call) => parked(n, epoch, &call.id, 100 + self.names),
+            NextStep::Elicit(call, _) => elicits(n, epoch, &call.id, 100 + self.names, vec![]),
             NextStep::Wait => return None,
             NextStep::EndAtCap => completed(n, epoch, "I stopped here"),
             NextStep::GiveUp => failed(n, epoch),
         })
+    }
+
+    /// What comes of a call, as its worker writes it down.
+    fn called(&self, n: u64, epoch: u64, request: &CallRequested, ends: Ends) -> Event {
+        let call = self.state.turn.as_ref().and_then(|turn| turn.call(&request.id)).unwrap();
+        let asked = call.elicited.as_ref().map_or(0, |elicited| elicited.asked);
+        match ends {
+            // A call that must not be repeated may only ask with a state.
+            Ends::Asks { state } if request.idempotent || state => {
+                let elicited = asks(&request.id, &["a", "b"], state.then_some("state"), asked + 2);
+                elicits(n, epoch, &request.id, 100 + self.names, vec![elicited])
+            }
+            Ends::Task if call.task.is_none() => became_task(n, epoch, &request.id),
+            Ends::Task => waits_for_task(n, epoch, &request.id, 100 + self.names),
+            Ends::Result | Ends::Asks { .. } => returned(n, epoch, &request.id),
+        }
     }
 
     /// Appends the event of an accepted command.
@@ -142,10 +185,11 @@ impl World {
             Event::TurnRequested(_) | Event::TurnResumed(_) => self.items.push(recorded.seq),
             Event::TurnStarted(e) => self.claims.push((e.turn, recorded.seq)),
             Event::TurnParked(e) => self.parks.push(number(e.park)),
-            Event::TurnToolCalled(e) => {
+            Event::TurnToolCalled(e) if e.task.is_none() => {
                 let call = self.state.turn.as_ref().and_then(|turn| turn.call(&e.call));
-                if call.is_some_and(|call| !call.request.idempotent) {
-                    *self.begun.entry((e.turn, e.call.clone())).or_default() += 1;
+                if let Some(call) = call.filter(|call| !call.request.idempotent) {
+                    let answered = call.elicited.as_ref().map_or(0, |elicited| elicited.asked);
+                    *self.begun.entry((e.turn, e.call.clone(), answered)).or_default() += 1;
                 }
             }
             _ => {}
@@ -186,7 +230,8 @@ fn step_is_safe(turn: &Turn) -> Result<(), TestCaseError> {
     if let NextStep::CallTools(calls) = &step {
         for request in calls {
             let call = turn.call(&request.id).unwrap();
-            prop_assert!(!call.called || request.idempotent, "{} would be called again", request.id);
+            prop_assert!(!call.is_in_doubt() || request.idempotent, "{} would be called again", request.id);
+            prop_assert!(call.question().is_none(), "{} is called over its question", request.id);
             prop_assert!(call.result.is_none(), "{} has its result", request.id);
             let approved = call.decision == Some(Resolution::Approved);
             prop_assert!(!request.confirm || approved, "{} was not approved", request.id);
@@ -208,6 +253,7 @@ fn survives_the_cache(state: &Conversation) -> Result<(), TestCaseError> {
 /// The removed parts are the prompts and tool inputs, and the identities that visitors proved with them.
 fn structure(mut state: Conversation) -> Conversation {
     state.asked = None;
+    state.waiting = None;
     state.sessions.clear();
     state
 }
@@ -340,7 +386,7 @@ proptest! {
 /// Returns events of few turns, epochs, calls and parks, so that many of them fit and many do not.
 fn any_event() -> impl Strategy<Value = Event> {
     let (turn, epoch) = (10u64..12, 0u64..20);
-    (0u8..10, turn, epoch, 0u64..3, any::<bool>()).prop_map(|(kind, n, epoch, which, flag)| {
+    (0u8..13, turn, epoch, 0u64..3, any::<bool>()).prop_map(|(kind, n, epoch, which, flag)| {
         let name = format!("call-{which}");
         match kind {
             0 => opened(),
@@ -352,6 +398,9 @@ fn any_event() -> impl Strategy<Value = Event> {
             6 if flag => completed(n, epoch, "Hello"),
             6 => failed(n, epoch),
             7 => resumed(n, which, flag),
+            10 => elicits(n, epoch, &name, which, vec![asks(&name, &["a"], flag.then_some("s"), 1)]),
+            11 if flag => became_task(n, epoch, &name),
+            11 => waits_for_task(n, epoch, &name, which),
             _ => started(n, epoch),
         }
     })

@@ -5,6 +5,7 @@ mod agents;
 mod domain;
 mod domain_fold;
 mod domain_random;
+mod elicitation;
 mod frames;
 mod fuzz;
 mod golden;

@@ -98,6 +98,7 @@ fn a_reader_ignores_unknown_fields() {
         match (sample.decode().unwrap_or_else(|error| panic!("{name}: {error}")).1, known) {
             // The values of a form are the client's own, too: the added field is part of them.
             (Event::TurnResumed(event), Event::TurnResumed(known)) => assert_eq!(event.park, known.park),
+            (Event::TurnParked(event), Event::TurnParked(known)) => assert_eq!(event.prompt, known.prompt),
             (Event::TurnToolReturned(event), Event::TurnToolReturned(known)) => assert_eq!(event.otp, known.otp),
             // Metadata is the client's own: the added field is part of it.
             (Event::SessionOpened(event), Event::SessionOpened(known)) => assert_eq!(event.session, known.session),

@@ -188,10 +188,15 @@ fn asked(prompt: &Prompt) -> Markup {
             (quote(description))
             (json(arguments))
         },
-        Prompt::Interaction { call, tool, form, reason, .. } => html! {
-            p { b { "A form is shown" } " (" (form.kind()) ") for " (EscapedText(tool)) " " code { (EscapedText(call)) } "." }
-            (quote(reason))
-            (json(&form.spec().to_string()))
+        Prompt::Interaction { call, tool, form, reason, .. } | Prompt::Elicitation { call, tool, form, reason } => {
+            html! {
+                p { b { "A form is shown" } " (" (form.kind()) ") for " (EscapedText(tool)) " " code { (EscapedText(call)) } "." }
+                (quote(reason))
+                (json(&form.spec().to_string()))
+            }
+        }
+        Prompt::Task { call, tool } => html! {
+            p { b { "The turn waits" } " for a task of " (EscapedText(tool)) " " code { (EscapedText(call)) } "." }
         },
     }
 }

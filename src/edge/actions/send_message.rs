@@ -185,7 +185,8 @@ async fn make_way(
 
 /// Returns true if a turn waits for a person who can't have seen the prompt on this connection.
 fn gives_way(connection: &Connection, turn: &Turn) -> bool {
-    turn.park.is_some() && !connection.delivery.resumes && !connection.delivery.was_asked_here(turn.request.turn)
+    let asks = turn.park.as_ref().is_some_and(|park| park.prompt.is_for_a_person());
+    asks && !connection.delivery.resumes && !connection.delivery.was_asked_here(turn.request.turn)
 }
 
 /// Stores a message's attachments, unless another turn blocks the message.

@@ -4,7 +4,7 @@
 
 use super::{Connection, answer, end_wait, session};
 use crate::{
-    domain::{Command, event::Prompt},
+    domain::Command,
     log::conversations::Freshness,
     wire::{
         actions::{BadFrame, ClientRequest, invalid},
@@ -22,7 +22,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &ClientRequest) 
     let Some((turn, park)) = state.turn.as_ref().and_then(|turn| Some((turn, turn.park.as_ref()?))) else {
         return Err(nothing_pending());
     };
-    let Prompt::Interaction { form, .. } = &park.prompt else { return Err(nothing_pending()) };
+    let form = park.prompt.form().ok_or_else(nothing_pending)?;
     let named = request.fields.text("interactionId").ok().flatten().map(str::trim);
     if named.and_then(|id| id.parse().ok()) != Some(park.id) {
         return Err(mismatch("another interaction is pending"));

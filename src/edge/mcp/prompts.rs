@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::domain::{
+    elicited_form::{ElicitedField, FieldInput, FieldOption},
     event::Prompt,
     interaction::{FieldKey, Form},
 };
@@ -69,6 +70,8 @@ pub fn form(prompt: &Prompt, handle: &PromptHandle, problems: &str) -> Option<In
     let (message, schema) = match prompt {
         Prompt::Approval { description, .. } => (description.clone(), approval()),
         Prompt::Interaction { form, reason, .. } => (format!("Some details are needed {reason}."), schema(form)),
+        Prompt::Elicitation { form, reason, .. } => (reason.clone(), schema(form)),
+        Prompt::Task { .. } => return None,
     };
     let message = if problems.is_empty() { message } else { format!("{message} ({problems})") };
     let Value::Object(schema) = schema else { return None };
@@ -88,13 +91,14 @@ pub fn described(prompt: &Prompt) -> (String, Value) {
             ),
             json!({ "kind": "approval", "description": description }),
         ),
-        Prompt::Interaction { form, reason, .. } => (
+        Prompt::Interaction { form, reason, .. } | Prompt::Elicitation { form, reason, .. } => (
             format!(
-                "The agent waits for a person to fill in a form, {reason}. It can be filled in in a client of this \
+                "The agent waits for a person to fill in a form: {reason}. It can be filled in in a client of this \
                  conversation that shows forms. Another message in this conversation withdraws the request."
             ),
             json!({ "kind": form.kind(), "reason": reason, "spec": form.spec() }),
         ),
+        Prompt::Task { tool, .. } => (format!("The agent waits for `{tool}`."), json!({ "kind": "task" })),
     }
 }
 
@@ -135,14 +139,50 @@ fn schema(form: &Form) -> Value {
                 required.push(question.header.clone());
             }
         }
+        Form::Elicitation { fields } => {
+            for field in fields {
+                properties.insert(field.key.clone(), property(field));
+                if field.required {
+                    required.push(field.key.clone());
+                }
+            }
+        }
     }
     json!({ "type": "object", "properties": properties, "required": required })
 }
 
-/// Converts the entered values to those of `submit_interaction`.
+/// A field as the property of a schema that it once was.
+fn property(field: &ElicitedField) -> Value {
+    let picks = |options: &[FieldOption]| {
+        options.iter().map(|pick| json!({ "const": pick.value, "title": pick.label })).collect::<Vec<_>>()
+    };
+    let mut property = match &field.input {
+        FieldInput::Text { format, min_length, max_length } => {
+            json!({ "type": "string", "format": format, "minLength": min_length, "maxLength": max_length })
+        }
+        FieldInput::Number { integer: true, minimum, maximum } => {
+            json!({ "type": "integer", "minimum": minimum.map(|n| n as i64), "maximum": maximum.map(|n| n as i64) })
+        }
+        FieldInput::Number { integer: false, minimum, maximum } => {
+            json!({ "type": "number", "minimum": minimum, "maximum": maximum })
+        }
+        FieldInput::Boolean => json!({ "type": "boolean" }),
+        FieldInput::Choice { options } => json!({ "type": "string", "oneOf": picks(options) }),
+        FieldInput::Choices { options, min_items, max_items } => {
+            json!({ "type": "array", "items": { "anyOf": picks(options) }, "minItems": min_items, "maxItems": max_items })
+        }
+    };
+    property["title"] = field.label.clone().into();
+    property["description"] = field.description.clone().into();
+    property["default"] = field.default.clone().unwrap_or_default();
+    property.as_object_mut().expect("it was made as one").retain(|_, value| !value.is_null());
+    property
+}
+
+/// The entered values, as `submit_interaction` takes them.
 pub fn values(form: &Form, content: Map<String, Value>) -> Value {
     match form {
-        Form::IdentityIntake { .. } => Value::Object(content),
+        Form::IdentityIntake { .. } | Form::Elicitation { .. } => Value::Object(content),
         Form::Choices { .. } => {
             let picked = |value: Value| if value.is_array() { value } else { json!([value]) };
             let answers =

@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// The forms of sessions with a client that can be asked.
-const FORMS: [&str; 2] = ["identity_form", "choice_chips"];
+const FORMS: [&str; 3] = ["identity_form", "choice_chips", "elicitation_form"];
 
 /// Notifies a caller that its turn goes on, if the caller asked for progress.
 pub struct ProgressNotifier(pub Option<Box<dyn Fn(f64) -> BoxFuture<'static, ()> + Send + Sync>>);
@@ -294,10 +294,10 @@ async fn act(connection: &mut Connection, action: Value) -> Vec<Value> {
 fn decision(prompt: &Prompt, park: Uuid, session: Uuid, answer: FormAnswer) -> Option<Value> {
     let request_id = Uuid::new_v4().to_string();
     let approved = match (prompt, answer) {
-        (_, FormAnswer::Closed) => return None,
+        (_, FormAnswer::Closed) | (Prompt::Task { .. }, _) => return None,
         (Prompt::Approval { .. }, FormAnswer::Accepted(content)) => content.get("approved") == Some(&json!(true)),
         (Prompt::Approval { .. }, FormAnswer::Declined) => false,
-        (Prompt::Interaction { form, .. }, answer) => {
+        (Prompt::Interaction { form, .. } | Prompt::Elicitation { form, .. }, answer) => {
             let mut action = json!({
                 "action": "submit_interaction", "requestId": request_id, "sessionId": session, "interactionId": park,
                 "kind": form.kind(),

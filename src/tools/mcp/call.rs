@@ -1,24 +1,26 @@
 //! Calls one tool of an MCP server. Every call ends in a result for the model.
 
+use std::{sync::Arc, time::Duration};
+
 use rmcp::{
-    ServiceError,
-    model::{
-        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, MetaObject, RequestMetaObject,
-        ResourceContents,
-    },
+    Peer, RoleClient, ServiceError,
+    model::{CallToolRequestParams, CallToolResult, ContentBlock, MetaObject, RequestMetaObject, ResourceContents},
     transport::streamable_http_client::HttpStatusError,
 };
 use serde_json::{Map, Value, json};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     super::{
-        call::{CallContext, ToolResult},
+        call::{CallContext, ToolCallOutcome, ToolResult},
         registry::Tool,
     },
-    lenient,
-    server::{LiveServer, McpServerHandle},
+    connection::{McpConnection, QuestionPolicy},
+    elicit::{self, Dialogue, ElicitationRound},
+    lenient::{self, McpCallReply},
+    server::McpServerHandle,
 };
+use crate::limits;
 
 /// The reason why a call has no answer.
 enum Failure {
@@ -35,49 +37,167 @@ pub fn not_available() -> ToolResult {
     ToolResult::error("The tool is not available now.")
 }
 
+/// The result of a call whose answer says nothing.
+pub fn senseless() -> ToolResult {
+    ToolResult::error("The tool's answer can't be understood.")
+}
+
+/// Words for the model after a question that no visitor has seen.
+const DECLINED: &str =
+    "[The tool asked the visitor something that could not be put to them, and was told that it is declined.]";
+
 impl McpServerHandle {
-    /// Calls a tool by the server's own name for it.
-    ///
-    /// A call that times out, or whose future is dropped, is cancelled at the server.
+    /// Calls a tool by the server's own name for it, or asks for the task that it made of the call. A call that is given up, by
+    /// time or by dropping the future, is cancelled at the server.
     pub async fn call(
         &self,
         tool: &Tool,
         name: &str,
         arguments: Map<String, Value>,
         context: &CallContext,
-    ) -> ToolResult {
+    ) -> ToolCallOutcome {
+        if let Some(task) = &context.task {
+            return self.follow(tool, task, context).await;
+        }
         let end = Instant::now() + tool.timeout;
-        let Some(up) = self.up() else { return not_available() };
         let request = request(name, arguments, context);
-        let mut answer = timeout_at(end, ask(&up, request.clone())).await;
+        let asks_during = context.elicited.as_ref().is_some_and(|elicited| elicited.during_call);
+        if tool.idempotent && (asks_during || self.tangle.asks()) {
+            return self.call_alone(tool, request, context, end).await;
+        }
+        if !tool.idempotent {
+            let before = self.tangle.declined();
+            let outcome = self.call_shared(tool, request, context, end).await;
+            return if self.tangle.declined() == before { outcome } else { with_declined(outcome) };
+        }
+        let running = self.tangle.enter();
+        tokio::select! {
+            outcome = self.call_shared(tool, request.clone(), context, end) => return outcome,
+            () = self.tangle.untangled() => {}
+        }
+        drop(running);
+        self.call_alone(tool, request, context, end).await
+    }
+
+    /// A call on the connection that all calls share.
+    async fn call_shared(
+        &self,
+        tool: &Tool,
+        request: CallToolRequestParams,
+        context: &CallContext,
+        end: Instant,
+    ) -> ToolCallOutcome {
+        let Some(up) = self.up() else { return not_available().into() };
+        let mut answer = timeout_at(end, converse(&up.peer, request.clone(), tool, context)).await;
         if matches!(answer, Ok(Err(Failure::Lost))) && tool.idempotent {
             tracing::info!(tool = tool.name, "the connection was lost during a tool call; it is tried again");
             answer = timeout_at(end, async {
                 match self.up_again(&up).await {
-                    Some(up) => ask(&up, request).await,
+                    Some(up) => converse(&up.peer, request, tool, context).await,
                     None => Err(Failure::Lost),
                 }
             })
             .await;
         }
-        match answer {
-            Ok(Ok(result)) => result,
-            Ok(Err(Failure::NotSent)) => {
+        self.outcome(tool, answer.unwrap_or(Err(Failure::Lost)))
+    }
+
+    /// A call on a connection of its own, whose questions are its visitor's. Only for calls that bear repetition.
+    async fn call_alone(
+        &self,
+        tool: &Tool,
+        request: CallToolRequestParams,
+        context: &CallContext,
+        end: Instant,
+    ) -> ToolCallOutcome {
+        let (dialogue, mut asked) = Dialogue::of(context);
+        let dialogue = Arc::new(dialogue);
+        let Ok(Ok(_place)) = timeout_at(end, self.alone.acquire()).await else { return not_available().into() };
+        let questions = QuestionPolicy::Alone(dialogue.clone());
+        let link = match timeout_at(end, McpConnection::open(&self.settings, self.greeting(), questions)).await {
+            Ok(Ok(link)) => link,
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!(tool = tool.name, "a connection for one call can't be made");
+                self.doubt();
+                return not_available().into();
+            }
+        };
+        let outcome = tokio::select! {
+            answer = timeout_at(end, converse(&link.peer, request, tool, context)) => {
+                self.outcome(tool, answer.unwrap_or(Err(Failure::Lost)))
+            }
+            Some(question) = asked.recv() => ToolCallOutcome::Asks(elicit::asked_during(context, question)),
+        };
+        tokio::spawn(link.close(false));
+        if dialogue.has_declined() { with_declined(outcome) } else { outcome }
+    }
+
+    fn outcome(&self, tool: &Tool, answer: Result<ToolCallOutcome, Failure>) -> ToolCallOutcome {
+        let failure = match answer {
+            Ok(outcome) => return outcome,
+            Err(failure) => failure,
+        };
+        let result = match failure {
+            Failure::NotSent => {
                 self.doubt();
                 not_available()
             }
-            Ok(Err(Failure::Senseless)) => ToolResult::error("The tool's answer can't be understood."),
-            Ok(Err(Failure::Lost)) | Err(_) if tool.idempotent => {
+            Failure::Senseless => senseless(),
+            Failure::Lost if tool.idempotent => {
                 tracing::warn!(tool = tool.name, "a tool call failed");
                 self.doubt();
                 ToolResult::error("The tool did not answer in time.")
             }
-            Ok(Err(Failure::Lost)) | Err(_) => {
+            Failure::Lost => {
                 tracing::warn!(tool = tool.name, "a tool call failed; its outcome is unknown");
                 self.doubt();
                 ToolResult::outcome_unknown()
             }
+        };
+        result.into()
+    }
+}
+
+/// A call, made again as long as its server wants it to be and no visitor is needed for that.
+async fn converse(
+    peer: &Peer<RoleClient>,
+    mut request: CallToolRequestParams,
+    tool: &Tool,
+    context: &CallContext,
+) -> Result<ToolCallOutcome, Failure> {
+    let mut declined = context.elicited.as_ref().is_some_and(|elicited| !elicited.declined.is_empty());
+    for _ in 0..limits::MCP_ROUNDS_MAX {
+        let requested = match ask(peer, request.clone()).await? {
+            McpCallReply::Complete(result) if declined => return Ok(with_declined(read(result).into())),
+            McpCallReply::Complete(result) => return Ok(read(result).into()),
+            McpCallReply::Task(id) if id.len() <= limits::MCP_TASK_ID_MAX_BYTES => {
+                return Ok(ToolCallOutcome::Task(id));
+            }
+            McpCallReply::Task(_) => return Err(Failure::Senseless),
+            McpCallReply::Asks(requested) => requested,
+        };
+        match requested.round(context, tool.idempotent) {
+            ElicitationRound::Ask(elicited) => return Ok(ToolCallOutcome::Asks(elicited)),
+            ElicitationRound::End(why) => return Ok(ToolResult::error(why).into()),
+            ElicitationRound::Again(responses, state) => {
+                declined |= !responses.is_empty();
+                request.input_responses = Some(responses).filter(|responses| !responses.is_empty());
+                request.request_state = state;
+                sleep(Duration::from_millis(limits::MCP_ROUND_PAUSE_MS)).await;
+            }
         }
+    }
+    Ok(ToolResult::error("The tool asks for more and more input. The call has ended without a result.").into())
+}
+
+/// A result that says that a question was declined which no visitor has seen.
+fn with_declined(outcome: ToolCallOutcome) -> ToolCallOutcome {
+    match outcome {
+        ToolCallOutcome::Result(mut result) => {
+            result.text = format!("{}\n{DECLINED}", result.text).trim_start().to_string();
+            ToolCallOutcome::Result(result)
+        }
+        other => other,
     }
 }
 
@@ -97,17 +217,19 @@ fn request(name: &str, arguments: Map<String, Value>, context: &CallContext) -> 
     }
     let mut request = CallToolRequestParams::new(name.to_string()).with_arguments(arguments);
     request.meta = Some(RequestMetaObject::from(meta));
+    if let Some(elicited) = context.elicited.as_ref().filter(|elicited| !elicited.during_call) {
+        request.input_responses = Some(elicit::responses(elicited));
+        request.request_state = elicited.request_state.clone();
+    }
     request
 }
 
-async fn ask(up: &LiveServer, request: CallToolRequestParams) -> Result<ToolResult, Failure> {
-    match lenient::call(&up.peer, request).await {
-        Ok(CallToolResponse::Complete(result)) => Ok(read(result)),
-        Ok(CallToolResponse::InputRequired(_)) => {
-            Ok(ToolResult::error("The tool asks for more input than a call can give."))
+async fn ask(peer: &Peer<RoleClient>, request: CallToolRequestParams) -> Result<McpCallReply, Failure> {
+    match lenient::call(peer, request).await {
+        Ok(called) => Ok(called),
+        Err(ServiceError::McpError(error)) => {
+            Ok(McpCallReply::Complete(CallToolResult::error(vec![ContentBlock::text(error.message.into_owned())])))
         }
-        Ok(_) => Err(Failure::Senseless),
-        Err(ServiceError::McpError(error)) => Ok(ToolResult::error(error.message.into_owned())),
         Err(ServiceError::UnexpectedResponse) => Err(Failure::Senseless),
         Err(ServiceError::TransportSend(error)) => Err(unsent_or_lost(error.error.as_ref())),
         Err(_) => Err(Failure::Lost),
@@ -128,9 +250,8 @@ fn unsent_or_lost(error: &(dyn std::error::Error + 'static)) -> Failure {
     Failure::Lost
 }
 
-/// Returns a result in words: texts as they are, structured content as JSON unless a text says the same, other kinds by
-/// name.
-fn read(result: CallToolResult) -> ToolResult {
+/// A result in words: texts as they are, structured content as JSON unless a text says the same, other kinds by name.
+pub fn read(result: CallToolResult) -> ToolResult {
     let mut parts: Vec<String> = result.content.into_iter().map(part).collect();
     if let Some(structured) = result.structured_content.filter(|structured| !is_said(structured, &parts)) {
         parts.push(structured.to_string());

@@ -1,17 +1,29 @@
-//! A connection to an MCP server that has been initialised.
+//! A connection to an MCP server that is ready for calls.
+//!
+//! The current revision of the protocol is asked for first (`server/discover`); a server that does not know it is initialised as
+//! earlier ones have it.
 
 #![expect(deprecated, reason = "sampling and roots are deprecated, and servers still ask for them")]
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use reqwest::redirect::Policy;
 use rmcp::{
-    ClientHandler, ErrorData, Peer, RoleClient, ServiceError, ServiceExt,
+    ClientHandler, ErrorData, Peer, RoleClient, ServiceError,
     model::{
         ClientCapabilities, ClientConfig, ClientRequest, CreateMessageRequestParams, CreateMessageResult,
-        ElicitRequestParams, ElicitResult, ErrorCode, Implementation, ListRootsResult, PingRequest, Tool,
+        CustomRequest, CustomResult, ElicitRequestParams, ElicitResult, ElicitationCapability, ErrorCode,
+        FormElicitationCapability, Implementation, ListRootsResult, PingRequest, ProtocolVersion, SubscriptionFilter,
+        TASKS_EXTENSION_ID, Tool,
     },
-    service::{NotificationContext, RequestContext, RunningService, RunningServiceCancellationToken},
+    service::{
+        ClientLifecycleMode, ClientServiceExt, NotificationContext, RequestContext, RunningService,
+        RunningServiceCancellationToken,
+    },
     transport::{
         StreamableHttpClientTransport, async_rw::AsyncRwTransport, common::client_side_sse::ExponentialBackoff,
         streamable_http_client::StreamableHttpClientTransportConfig,
@@ -19,14 +31,16 @@ use rmcp::{
 };
 use tokio::{
     sync::Notify,
-    time::{error::Elapsed, timeout},
+    time::{error::Elapsed, sleep, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     super::claims::RefusedDeclaration,
     child::{self, ProcessGroup},
+    elicit::{Dialogue, FormRequest},
     lenient, lines,
+    tangle::SharedQuestions,
 };
 use crate::{
     config::{McpLink, McpServer},
@@ -39,6 +53,8 @@ pub struct McpConnection {
     pub changed: Arc<Notify>,
     stop: RunningServiceCancellationToken,
     ended: AbortOnDropHandle<()>,
+    /// Follows changes of the list of tools where the server has to be asked to tell of them.
+    _follows: AbortOnDropHandle<()>,
     child: Option<ProcessGroup>,
 }
 
@@ -57,12 +73,46 @@ pub enum McpConnectionError {
     Late(#[from] Elapsed),
 }
 
-/// The client side of a connection: takes changes of the server's tools, answers pings, and offers no other capability.
+/// The way in which a server's questions to the visitor are answered.
+#[derive(Clone)]
+pub enum QuestionPolicy {
+    /// The connection is shared: a question could be anybody's.
+    Shared(Arc<SharedQuestions>),
+    /// The connection belongs to one call.
+    Alone(Arc<Dialogue>),
+}
+
+/// Whether a server is asked for the current revision of the protocol first. One that ends or says nothing when it is gets the
+/// handshake of the earlier ones at the next attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProtocolPreference {
+    CurrentFirst,
+    Earlier,
+}
+
+/// This side of a connection: it listens for changes of the server's tools, answers pings and puts questions to the visitor.
 ///
 /// A server that asks for a model's reply, for folders or for a person's input gets an error at once, regardless of the
 /// negotiated capabilities: a declined form would claim that a person was asked.
 struct McpHandler {
     changed: Arc<Notify>,
+    questions: QuestionPolicy,
+}
+
+impl McpHandler {
+    /// The result of an elicitation. One that a visitor is asked is never answered here: its call is given up.
+    async fn elicit(&self, form: FormRequest) -> serde_json::Value {
+        match &self.questions {
+            QuestionPolicy::Shared(tangle) => {
+                tangle.asked().await;
+                serde_json::json!({ "action": "decline" })
+            }
+            QuestionPolicy::Alone(dialogue) => match dialogue.answer(&form) {
+                Some(answer) => answer,
+                None => std::future::pending().await,
+            },
+        }
+    }
 }
 
 fn not_offered(words: &'static str) -> ErrorData {
@@ -71,7 +121,10 @@ fn not_offered(words: &'static str) -> ErrorData {
 
 impl ClientHandler for McpHandler {
     fn get_info(&self) -> ClientConfig {
-        ClientConfig::new(ClientCapabilities::default(), Implementation::new("turnstream", env!("CARGO_PKG_VERSION")))
+        let mut capabilities = ClientCapabilities::default();
+        capabilities.elicitation = Some(ElicitationCapability::new().with_form(FormElicitationCapability::new()));
+        capabilities.extensions = Some(BTreeMap::from([(TASKS_EXTENSION_ID.to_string(), Default::default())]));
+        ClientConfig::new(capabilities, Implementation::new("turnstream", env!("CARGO_PKG_VERSION")))
     }
 
     async fn create_message(
@@ -88,10 +141,26 @@ impl ClientHandler for McpHandler {
 
     async fn create_elicitation(
         &self,
-        _request: ElicitRequestParams,
+        request: ElicitRequestParams,
         _context: RequestContext<RoleClient>,
     ) -> Result<ElicitResult, ErrorData> {
-        Err(not_offered("elicitation is not offered: nobody is asked during a call"))
+        let answer = self.elicit(FormRequest::of(&request)).await;
+        serde_json::from_value(answer).map_err(|error| ErrorData::internal_error(error.to_string(), None))
+    }
+
+    /// An elicitation that the library can't read is one all the same.
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        _context: RequestContext<RoleClient>,
+    ) -> Result<CustomResult, ErrorData> {
+        match request.method.as_str() {
+            "elicitation/create" => {
+                let form = FormRequest::odd(request.params.unwrap_or_default());
+                Ok(CustomResult::new(self.elicit(form).await))
+            }
+            _ => Err(not_offered("there is no such method")),
+        }
     }
 
     async fn on_tool_list_changed(&self, _context: NotificationContext<RoleClient>) {
@@ -100,22 +169,32 @@ impl ClientHandler for McpHandler {
 }
 
 impl McpConnection {
-    /// Connects and initialises.
-    pub async fn open(settings: &McpServer) -> Result<Self, McpConnectionError> {
+    /// Connects and agrees on a revision of the protocol.
+    pub async fn open(
+        settings: &McpServer,
+        greeting: ProtocolPreference,
+        questions: QuestionPolicy,
+    ) -> Result<Self, McpConnectionError> {
         let patience = Duration::from_millis(limits::MCP_OPEN_MS);
         let changed = Arc::new(Notify::new());
-        let handler = McpHandler { changed: changed.clone() };
+        let handler = McpHandler { changed: changed.clone(), questions };
+        let lifecycle = match greeting {
+            ProtocolPreference::CurrentFirst if !settings.handshake => {
+                ClientLifecycleMode::Auto { preferred_versions: vec![ProtocolVersion::LATEST], legacy_version: None }
+            }
+            ProtocolPreference::CurrentFirst | ProtocolPreference::Earlier => ClientLifecycleMode::Initialize,
+        };
         let (service, child) = match &settings.link {
             McpLink::Child { command, args, env, cwd } => {
                 let (group, stdout, stdin) = child::start(&settings.name, command, args, env, cwd.as_deref())?;
                 let transport =
                     AsyncRwTransport::new_client(lines::bounded(stdout, limits::MCP_MESSAGE_MAX_BYTES), stdin);
                 let transport = transport.with_max_line_length(limits::MCP_MESSAGE_MAX_BYTES + 1);
-                (timeout(patience, handler.serve(transport)).await?, Some(group))
+                (timeout(patience, handler.serve_with_lifecycle(transport, lifecycle)).await?, Some(group))
             }
             McpLink::Http { url, headers } => {
                 let transport = http(url.as_str(), headers)?;
-                (timeout(patience, handler.serve(transport)).await?, None)
+                (timeout(patience, handler.serve_with_lifecycle(transport, lifecycle)).await?, None)
             }
         };
         let service = service.map_err(|error| McpConnectionError::Initialize(Box::new(error)))?;
@@ -133,7 +212,8 @@ impl McpConnection {
                 tracing::error!(%error, "the task of an MCP connection failed");
             }
         }));
-        Self { peer, changed, stop, ended, child }
+        let follows = AbortOnDropHandle::new(tokio::spawn(follow(peer.clone(), changed.clone())));
+        Self { peer, changed, stop, ended, _follows: follows, child }
     }
 
     /// Waits until the connection has ended by itself.
@@ -180,7 +260,23 @@ impl McpConnection {
     }
 }
 
-/// Creates the transport over HTTP. Redirects are not followed: they would take the headers to another host.
+/// Asks a server of the current revision to tell of changes of its tools; one of an earlier revision does so unasked.
+async fn follow(peer: Peer<RoleClient>, changed: Arc<Notify>) {
+    let tells_if_asked = peer.peer_info().is_some_and(|info| {
+        let tells = info.capabilities.tools.as_ref().and_then(|tools| tools.list_changed) == Some(true);
+        tells && !info.protocol_version.has_initialize()
+    });
+    while tells_if_asked && !peer.is_transport_closed() {
+        if let Ok(mut told) = peer.listen(SubscriptionFilter::builder().tools_list_changed().build()).await {
+            while let Ok(Some(_)) = told.next().await {
+                changed.notify_one();
+            }
+        }
+        sleep(Duration::from_millis(limits::MCP_RETRY_MAX_MS)).await;
+    }
+}
+
+/// The transport over HTTP. Redirects are not followed: they would take the headers elsewhere.
 fn http(
     url: &str,
     headers: &[(String, String)],

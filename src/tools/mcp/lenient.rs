@@ -6,14 +6,14 @@
 use rmcp::{
     Peer, RoleClient, ServiceError,
     model::{
-        CallToolRequest, CallToolRequestParams, CallToolResponse, CallToolResult, ClientNotification, ClientRequest,
-        ContentBlock, ListToolsRequest, PaginatedRequestParams, RequestId, ServerResult, Tool,
+        CallToolRequest, CallToolRequestParams, CallToolResult, ClientNotification, ClientRequest, ContentBlock,
+        ListToolsRequest, PaginatedRequestParams, RequestId, ServerResult, Tool,
     },
     service::PeerRequestOptions,
 };
 use serde_json::{Value, json};
 
-use super::super::claims::RefusedDeclaration;
+use super::{super::claims::RefusedDeclaration, elicit::ServerQuestions};
 
 /// A page of a server's tools.
 pub struct ToolPage {
@@ -35,24 +35,39 @@ pub async fn list(peer: &Peer<RoleClient>, server: &str, cursor: Option<String>)
     }
 }
 
-pub async fn call(peer: &Peer<RoleClient>, params: CallToolRequestParams) -> Result<CallToolResponse, ServiceError> {
+/// The answer to a call.
+pub enum McpCallReply {
+    Complete(CallToolResult),
+    Asks(ServerQuestions),
+    /// A task, by its id.
+    Task(String),
+}
+
+/// Calls a tool.
+pub async fn call(peer: &Peer<RoleClient>, params: CallToolRequestParams) -> Result<McpCallReply, ServiceError> {
     match ask(peer, ClientRequest::CallToolRequest(CallToolRequest::new(params))).await? {
-        ServerResult::CallToolResult(result) => Ok(CallToolResponse::Complete(result)),
-        ServerResult::InputRequiredResult(result) => Ok(CallToolResponse::InputRequired(result)),
-        ServerResult::CreateTaskResult(result) => Ok(CallToolResponse::Task(result)),
-        // A result without content counts as an empty one.
+        ServerResult::CallToolResult(result) => Ok(McpCallReply::Complete(result)),
+        ServerResult::InputRequiredResult(result) => Ok(McpCallReply::Asks(ServerQuestions::of(result))),
+        ServerResult::CreateTaskResult(result) => Ok(McpCallReply::Task(result.task.task_id)),
+        // A result without a content is one that says nothing.
         ServerResult::EmptyResult(_) | ServerResult::TaskAckResult(_) => {
-            Ok(CallToolResponse::Complete(CallToolResult::default()))
+            Ok(McpCallReply::Complete(CallToolResult::default()))
         }
-        ServerResult::CustomResult(result) => {
-            result_of(result.0).map(CallToolResponse::Complete).ok_or(ServiceError::UnexpectedResponse)
-        }
+        ServerResult::CustomResult(result) => called(result.0).ok_or(ServiceError::UnexpectedResponse),
         _ => Err(ServiceError::UnexpectedResponse),
     }
 }
 
-/// Sends one request, which is cancelled at the server when this future is dropped.
-async fn ask(peer: &Peer<RoleClient>, request: ClientRequest) -> Result<ServerResult, ServiceError> {
+fn called(result: Value) -> Option<McpCallReply> {
+    match result["resultType"].as_str() {
+        Some("input_required") => ServerQuestions::odd(&result).map(McpCallReply::Asks),
+        Some("task") => result["taskId"].as_str().map(|id| McpCallReply::Task(id.to_owned())),
+        _ => result_of(result).map(McpCallReply::Complete),
+    }
+}
+
+/// One request, which is cancelled at the server when this future is dropped.
+pub async fn ask(peer: &Peer<RoleClient>, request: ClientRequest) -> Result<ServerResult, ServiceError> {
     let handle = peer.send_cancellable_request(request, PeerRequestOptions::no_options()).await?;
     let mut given_up = CancelOnDrop { peer, id: Some(handle.id.clone()) };
     let answer = handle.await_response().await;
@@ -111,8 +126,8 @@ fn tool_of(listed: &Value) -> Result<Tool, String> {
     serde_json::from_value(bare).map_err(|_| "the tool has no name".into())
 }
 
-/// Parses a result: parts of unknown kinds are named, the others kept.
-fn result_of(mut result: Value) -> Option<CallToolResult> {
+/// A result with its parts of unknown kinds named, and its other parts kept.
+pub fn result_of(mut result: Value) -> Option<CallToolResult> {
     let content = match result.get_mut("content")? {
         Value::Array(content) => content,
         // A lone part.

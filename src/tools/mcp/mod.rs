@@ -11,10 +11,13 @@
 mod call;
 mod child;
 mod connection;
+mod elicit;
 mod lenient;
 mod lines;
 mod offer;
 mod server;
+mod tangle;
+mod task;
 
 use std::sync::Arc;
 
@@ -24,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::server::McpServerHandle;
 use super::{
-    call::{CallContext, ToolResult},
+    call::{CallContext, ToolCallOutcome},
     claims::RefusedDeclaration,
     registry::Tool,
 };
@@ -78,10 +81,17 @@ impl McpTools {
         (server, name): (&str, &str),
         arguments: Map<String, Value>,
         context: &CallContext,
-    ) -> ToolResult {
+    ) -> ToolCallOutcome {
         match self.servers.iter().find(|known| known.settings.name == server) {
             Some(server) => server.call(tool, name, arguments, context).await,
-            None => call::not_available(),
+            None => call::not_available().into(),
+        }
+    }
+
+    /// Tells a server that nobody waits for its task any more.
+    pub async fn cancel(&self, server: &str, task: &str) {
+        if let Some(server) = self.servers.iter().find(|known| known.settings.name == server) {
+            server.cancel(task).await;
         }
     }
 }

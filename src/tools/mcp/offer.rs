@@ -116,6 +116,7 @@ mod tests {
             idempotent: None,
             timeout: Some(Duration::MAX),
             tools: None,
+            handshake: false,
         }
     }
 

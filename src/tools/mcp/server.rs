@@ -4,15 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use rmcp::{Peer, RoleClient};
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, Semaphore, watch},
     time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{claims::RefusedDeclaration, registry::Tool},
-    connection::McpConnection,
+    connection::{McpConnection, ProtocolPreference, QuestionPolicy},
     offer,
+    tangle::SharedQuestions,
 };
 use crate::{
     config::{McpLink, McpServer},
@@ -25,6 +26,10 @@ pub struct McpServerHandle {
     state: watch::Sender<State>,
     /// Notified when a call finds the server unreachable.
     doubt: Notify,
+    /// The shared connection's calls, and whether questions were asked over it.
+    pub tangle: Arc<SharedQuestions>,
+    /// Connections that belong to one call.
+    pub alone: Semaphore,
 }
 
 #[derive(Clone, Default)]
@@ -33,7 +38,9 @@ struct State {
     tried: bool,
     /// The connection while the server is up.
     peer: Option<Peer<RoleClient>>,
-    /// The number of times that the server was found to be up.
+    /// How it was greeted when it was up last.
+    greeting: Option<ProtocolPreference>,
+    /// How often it was found to be up.
     times: u64,
     /// The server's tools, or those of the last time it was up.
     tools: Arc<Vec<Tool>>,
@@ -49,7 +56,13 @@ pub struct LiveServer {
 
 impl McpServerHandle {
     pub fn new(settings: McpServer) -> Self {
-        Self { settings, state: watch::Sender::default(), doubt: Notify::new() }
+        Self {
+            settings,
+            state: watch::Sender::default(),
+            doubt: Notify::new(),
+            tangle: Arc::default(),
+            alone: Semaphore::new(limits::MCP_ALONE_PARALLEL),
+        }
     }
 
     pub fn is_up(&self) -> bool {
@@ -80,7 +93,12 @@ impl McpServerHandle {
         Some(LiveServer { peer: state.peer.clone()?, times: state.times })
     }
 
-    /// Has the task check whether the server is still reachable.
+    /// How the server is greeted: as it was last, if it ever came up.
+    pub fn greeting(&self) -> ProtocolPreference {
+        self.state.borrow().greeting.unwrap_or(ProtocolPreference::CurrentFirst)
+    }
+
+    /// Has the task look whether the server is still there.
     pub fn doubt(&self) {
         self.doubt.notify_one();
     }
@@ -103,20 +121,23 @@ impl McpServerHandle {
         let longest = Duration::from_millis(limits::MCP_RETRY_MAX_MS);
         let mut pause = Duration::from_millis(limits::MCP_RETRY_FIRST_MS);
         let mut was_up = true;
+        let mut greeting = ProtocolPreference::CurrentFirst;
         while !stop.is_cancelled() {
             let begun = Instant::now();
-            match stop.run_until_cancelled(self.open()).await {
+            match stop.run_until_cancelled(self.open(greeting)).await {
                 None => return,
                 Some(Ok(link)) => {
                     was_up = true;
                     self.hold(link, &stop).await;
                 }
-                Some(Err(problem)) if was_up => {
-                    was_up = false;
-                    tracing::warn!(server = self.settings.name, problem, "an MCP server can't be reached");
-                }
                 Some(Err(problem)) => {
-                    tracing::debug!(server = self.settings.name, problem, "an MCP server is still unreachable")
+                    greeting = other(greeting);
+                    match std::mem::take(&mut was_up) {
+                        true => tracing::warn!(server = self.settings.name, problem, "an MCP server can't be reached"),
+                        false => {
+                            tracing::debug!(server = self.settings.name, problem, "an MCP server is still unreachable")
+                        }
+                    }
                 }
             }
             self.state.send_modify(|state| state.tried = true);
@@ -128,11 +149,13 @@ impl McpServerHandle {
         }
     }
 
-    async fn open(&self) -> Result<McpConnection, String> {
-        let link =
-            McpConnection::open(&self.settings).await.map_err(|error| self.without_secrets(error.to_string()))?;
+    async fn open(&self, greeting: ProtocolPreference) -> Result<McpConnection, String> {
+        let link = McpConnection::open(&self.settings, greeting, QuestionPolicy::Shared(self.tangle.clone()))
+            .await
+            .map_err(|error| self.without_secrets(error.to_string()))?;
         match link.tools(&self.settings.name).await {
             Ok(listed) => {
+                self.state.send_modify(|state| state.greeting = Some(greeting));
                 self.set_up(&link, listed);
                 Ok(link)
             }
@@ -215,5 +238,13 @@ impl McpServerHandle {
             McpLink::Http { url, .. } => text.replace(url.as_str(), url.host_str().unwrap_or_default()),
             McpLink::Child { .. } => text,
         }
+    }
+}
+
+/// The greeting that is tried next: neither may keep a server away that only knows the other.
+fn other(greeting: ProtocolPreference) -> ProtocolPreference {
+    match greeting {
+        ProtocolPreference::CurrentFirst => ProtocolPreference::Earlier,
+        ProtocolPreference::Earlier => ProtocolPreference::CurrentFirst,
     }
 }

@@ -163,10 +163,10 @@ impl TurnLog<'_> {
             }
             // A gated call is shown when its person is asked.
             Event::TurnToolCalled(e) => (!gated.contains(&e.call)).then(|| format!("call {}", e.name)),
-            Event::TurnParked(e) => {
-                let (Prompt::Approval { tool, .. } | Prompt::Interaction { tool, .. }) = &e.prompt;
-                Some(format!("call {tool}"))
-            }
+            Event::TurnParked(e) => match &e.prompt {
+                Prompt::Approval { tool, .. } | Prompt::Interaction { tool, .. } => Some(format!("call {tool}")),
+                Prompt::Elicitation { .. } | Prompt::Task { .. } => None,
+            },
             Event::TurnToolReturned(e) if e.is_error => Some(format!("error {}", e.result)),
             Event::TurnToolReturned(e) => Some(format!("result {}", e.result)),
             _ => None,

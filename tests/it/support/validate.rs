@@ -206,7 +206,7 @@ fn nested(data: &Value, inner: Check) -> Checked {
 }
 
 fn interaction_kind(value: &Value) -> Checked {
-    one_of(value, &["identity_intake", "choices"])
+    one_of(value, &["identity_intake", "choices", "elicitation"])
 }
 
 fn interaction(data: &Value) -> Checked {

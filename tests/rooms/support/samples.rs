@@ -4,10 +4,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use turnstream::{
     domain::{
         Digest, Event, RecordedEvent,
+        elicitation::{Elicitation, ElicitedQuestion},
         event::{
             CallRequested, FailureReason, ModelReplied, Participant, Prompt, Response, SessionOpened, ToolCalled,
             ToolReturned, TurnCompleted, TurnFailed, TurnParked, TurnReleased, TurnRequested,
         },
+        interaction::Form,
     },
     ids,
     subjects::ConversationKey,
@@ -134,7 +136,7 @@ pub fn replied(n: u64, epoch: u64, calls: Vec<CallRequested>) -> Event {
 }
 
 pub fn called(n: u64, epoch: u64, call: &str) -> Event {
-    Event::TurnToolCalled(ToolCalled { turn: id(n), epoch, call: call.into(), name: "tool".into() })
+    Event::TurnToolCalled(ToolCalled { turn: id(n), epoch, call: call.into(), name: "tool".into(), task: None })
 }
 
 pub fn returned(n: u64, epoch: u64, call: &str) -> Event {
@@ -148,13 +150,58 @@ pub fn returned(n: u64, epoch: u64, call: &str) -> Event {
         grounding: Vec::new(),
         values: None,
         otp: None,
+        waiting: None,
     })
 }
 
 pub fn parked(n: u64, epoch: u64, call: &str, park: u64) -> Event {
     let (call, tool, arguments) = (call.into(), "tool".into(), "{}".into());
     let prompt = Prompt::Approval { call, tool, arguments, description: "Does something".into() };
-    Event::TurnParked(TurnParked { turn: id(n), epoch, park: id(park), prompt, deadline: second(900) })
+    Event::TurnParked(TurnParked {
+        turn: id(n),
+        epoch,
+        park: id(park),
+        prompt,
+        deadline: second(900),
+        elicited: vec![],
+    })
+}
+
+/// A park for a question of a call's server, which gives `state` along.
+pub fn elicits(n: u64, epoch: u64, call: &str, park: u64, elicited: Vec<Elicitation>) -> Event {
+    let form = Form::Elicitation { fields: vec![] };
+    let prompt = Prompt::Elicitation { call: call.into(), tool: "tool".into(), form, reason: "Sure?".into() };
+    Event::TurnParked(TurnParked { turn: id(n), epoch, park: id(park), prompt, deadline: second(900), elicited })
+}
+
+/// Questions of a call's server with these keys.
+pub fn asks(call: &str, keys: &[&str], state: Option<&str>, asked: u32) -> Elicitation {
+    let question = |key: &&str| ElicitedQuestion {
+        key: key.to_string(),
+        message: "Sure?".into(),
+        form: Form::Elicitation { fields: vec![] },
+        answer: None,
+    };
+    Elicitation {
+        call: call.into(),
+        questions: keys.iter().map(question).collect(),
+        declined: vec![],
+        request_state: state.map(str::to_owned),
+        during_call: false,
+        asked,
+    }
+}
+
+/// The server has made a task of a call.
+pub fn became_task(n: u64, epoch: u64, call: &str) -> Event {
+    let (call, name, task) = (call.into(), "tool".into(), Some("task-1".into()));
+    Event::TurnToolCalled(ToolCalled { turn: id(n), epoch, call, name, task })
+}
+
+/// A park for a task of a call.
+pub fn waits_for_task(n: u64, epoch: u64, call: &str, park: u64) -> Event {
+    let prompt = Prompt::Task { call: call.into(), tool: "tool".into() };
+    Event::TurnParked(TurnParked { turn: id(n), epoch, park: id(park), prompt, deadline: second(5), elicited: vec![] })
 }
 
 pub fn completed(n: u64, epoch: u64, text: &str) -> Event {
