@@ -29,6 +29,7 @@ pub mod limits;
 pub mod lists;
 pub mod live;
 pub mod log;
+pub mod metrics;
 pub mod model;
 pub mod otp;
 pub mod permissions;

@@ -37,6 +37,7 @@ use crate::{
         replay,
     },
     log::{ReadError, conversations::Freshness},
+    metrics::metrics,
     subjects::{ConversationKey, PushTo},
     wire::{
         actions::invalid,
@@ -106,6 +107,7 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: ClientIdentity) 
     let lagging = listener.lagging().clone();
     let mut times = ConnectionDeadlines::new(&edge, caller.principal.as_ref());
     let (mut connection, mut pushes) = Connection::new(edge, listener, caller);
+    let mut open = metrics().connections.opened();
     let (mut check_at, mut drains, mut pings) = (Instant::now(), false, false);
     let why = loop {
         tokio::select! {
@@ -156,6 +158,9 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: ClientIdentity) 
         }
     };
     drop(connection);
+    if let Some(why) = why {
+        open.closes(why.name());
+    }
     socket.close(why).await;
 }
 
@@ -181,6 +186,7 @@ pub async fn refuse(mut socket: Socket, why: CloseReason, place: ConnectionSlot)
 }
 
 fn token_error(words: &str) -> Bytes {
+    metrics().connections.error(&ErrorCode::InvalidToken.name());
     frames::error(None, ErrorCode::InvalidToken, words, Utc::now())
 }
 
@@ -216,6 +222,7 @@ impl Connection {
 
     fn refuse_binary(&mut self) {
         let bad = invalid("frames are JSON text");
+        metrics().connections.error(&bad.code.name());
         self.out.push(frames::error(None, bad.code, &bad.message, Utc::now()));
     }
 
@@ -326,7 +333,9 @@ impl Connection {
             tracing::debug!(turn = %frame.mark.turn, n = frame.mark.n, "frames are missing; reading the LIVE stream");
             self.replay(&key, frame.mark.turn, session).await;
         }
-        if self.show_in_order(&frame).await == FrameVerdict::Gap {
+        let is_lost = self.show_in_order(&frame).await == FrameVerdict::Gap;
+        metrics().connections.repaired(if is_lost { "log" } else { "stream" });
+        if is_lost {
             self.delivery.skip_to(frame.mark);
             self.show_in_order(&frame).await;
         }

@@ -26,7 +26,10 @@ use super::{
     server::PeerAddress,
     socket::{CloseReason, Socket},
 };
-use crate::auth::{Principal, REFERENCE_ORG, TokenError};
+use crate::{
+    auth::{Principal, REFERENCE_ORG, TokenError},
+    metrics::metrics,
+};
 
 pub fn route(edge: Arc<Edge>) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
     let upgrade = warp::ext::get::<OnUpgrade>().map(Some).or(warp::any().map(|| None)).unify();
@@ -41,7 +44,11 @@ pub fn route(edge: Arc<Edge>) -> impl Filter<Extract = (Response,), Error = Reje
             let edge = edge.clone();
             async move {
                 match shake_hands(&edge, &method, &headers, &query, upgrade, peer).await {
-                    Ok(response) | Err(response) => response,
+                    Ok(response) => response,
+                    Err(response) => {
+                        metrics().connections.refused(response.status().as_u16());
+                        response
+                    }
                 }
             }
         })

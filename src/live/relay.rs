@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     log::connection::soon,
+    metrics::metrics,
     subjects::{self, ConversationKey},
     wire::live::{FrameMark, HEADER, LiveKind},
 };
@@ -39,6 +40,7 @@ impl FrameRelay {
         self.mark.n += 1;
         self.mark.offset += text_bytes as u64;
         self.mark.chunks += u64::from(matches!(kind, LiveKind::Chunk | LiveKind::Notice));
+        metrics().turns.frames.inc();
         publish(&self.client, &self.subject, mark, payload).await;
     }
 }

@@ -11,6 +11,7 @@ pub mod connection;
 pub mod conversations;
 pub mod count;
 pub mod counters;
+mod gauges;
 pub mod key_store;
 pub mod memory;
 pub mod nats;

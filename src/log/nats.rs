@@ -23,6 +23,7 @@ use super::{
 use crate::{
     domain::{Event, RecordedEvent},
     limits,
+    metrics::metrics,
     subjects::{self, ConversationKey},
     wire::stored::{self, DecodeError, EventEnvelope},
 };
@@ -232,7 +233,10 @@ impl NatsLog {
             match answer {
                 Ok(message) => return Ok(message),
                 Err(_) if backoff.pause().await => {}
-                Err(cause) => return Err(ReadError::Unavailable(cause)),
+                Err(cause) => {
+                    metrics().storage.failed("read");
+                    return Err(ReadError::Unavailable(cause));
+                }
             }
         }
     }
@@ -304,7 +308,10 @@ impl EventLog for NatsLog {
                         Err(error) => Err(AppendError::Unavailable(error.to_string())),
                     };
                 }
-                PublishOutcome::Again(_) if backoff.pause().await => tried_before = true,
+                PublishOutcome::Again(_) if backoff.pause().await => {
+                    metrics().storage.retried();
+                    tried_before = true;
+                }
                 PublishOutcome::Again(cause) => return Err(AppendError::Unavailable(cause)),
             }
         }

@@ -1,6 +1,6 @@
 //! Finds work: through the pool's durable consumer of work items, and the consumer of due deadlines.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use async_nats::jetstream;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -26,6 +26,7 @@ use crate::{
         nats::CHAT,
         pull::{self, PullRequest},
     },
+    metrics::metrics,
     subjects::{self, ConversationKey},
 };
 
@@ -78,6 +79,7 @@ pub async fn pull_items(
     hand_over: &CancellationToken,
 ) {
     let free = Arc::new(Semaphore::new(limits::WORKER_TURNS));
+    metrics().work.permits(limits::WORKER_TURNS);
     let stream = subjects::stream_name(CHAT, &worker.settings.region);
     while !shutdown.is_cancelled() {
         let consumer = pull::consumer(&worker.client, &stream, &worker.settings.pool);
@@ -89,14 +91,14 @@ pub async fn pull_items(
             let asked = PullRequest::begin(&consumer, wanted, worker.log.connected());
             let Some(asked) = shutdown.run_until_cancelled(asked).await else { return };
             let Ok(mut asked) = asked else { break };
-            worker.pulling.store(true, Ordering::Relaxed);
+            worker.set_pulling(true);
             let mut permit = Some(first);
             loop {
                 let message = match shutdown.run_until_cancelled(asked.next()).await {
                     Some(Some(Ok(message))) => message,
                     Some(Some(Err(error))) => {
                         tracing::warn!(error, "pulling work items failed");
-                        worker.pulling.store(false, Ordering::Relaxed);
+                        worker.set_pulling(false);
                         break;
                     }
                     Some(None) | None => break,
@@ -116,7 +118,7 @@ pub async fn pull_items(
             }
         }
     }
-    worker.pulling.store(false, Ordering::Relaxed);
+    worker.set_pulling(false);
 }
 
 /// Turns due deadlines into events, in parallel: a slow one delays no other.

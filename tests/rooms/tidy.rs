@@ -11,10 +11,11 @@ use std::{
 const ROOMS: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("ids", &[]),
+    ("metrics", &[]),
     ("subjects", &["limits"]),
     ("secrets", &["limits", "subjects"]),
     ("encryption", &[]),
-    ("model", &[]),
+    ("model", &["metrics"]),
     ("demo", &[]),
     ("bench", &[]),
     ("domain", &["limits"]),
@@ -25,8 +26,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("extract", &["limits"]),
     ("wire", &["limits", "domain"]),
     ("auth", &["limits", "config", "domain"]),
-    ("log", &["limits", "subjects", "encryption", "config", "domain", "wire"]),
-    ("live", &["limits", "subjects", "wire", "log"]),
+    ("log", &["limits", "metrics", "subjects", "encryption", "config", "domain", "wire"]),
+    ("live", &["limits", "metrics", "subjects", "wire", "log"]),
     ("lists", &["limits", "subjects", "domain", "wire", "log"]),
     ("knowledge", &["limits", "subjects", "model", "domain", "calls", "log", "extract"]),
     ("otp", &["limits", "subjects", "config", "domain", "log", "calls"]),
@@ -71,14 +72,15 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "edge",
         &[
-            "limits", "ids", "subjects", "config", "extract", "fetch", "domain", "auth", "wire", "lists", "live",
-            "log", "otp", "agents", "calls",
+            "limits", "metrics", "ids", "subjects", "config", "extract", "fetch", "domain", "auth", "wire", "lists",
+            "live", "log", "otp", "agents", "calls",
         ],
     ),
     (
         "worker",
         &[
             "limits",
+            "metrics",
             "ids",
             "subjects",
             "secrets",
@@ -99,6 +101,8 @@ const ROOMS: &[(&str, &[&str])] = &[
         "app",
         &[
             "limits",
+            "ids",
+            "metrics",
             "otp",
             "admin",
             "audit",

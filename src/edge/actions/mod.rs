@@ -31,6 +31,7 @@ use crate::{
     domain::{Command, Conversation, Refusal, Turn},
     limits,
     log::{AppendError, ReadError, conversations::ExecuteError},
+    metrics::metrics,
     subjects::ConversationKey,
     wire::{
         actions::{Action, BadFrame, ClientRequest, read},
@@ -70,6 +71,7 @@ pub async fn dispatch(connection: &mut Connection, text: Utf8Bytes) {
 }
 
 fn refuse(connection: &mut Connection, request_id: Option<&str>, bad: BadFrame) {
+    metrics().connections.error(&bad.code.name());
     let frame = match connection.retry_after_secs.take().filter(|_| bad.code == ErrorCode::RateLimited) {
         Some(seconds) => frames::limited(request_id, &bad.message, seconds, Utc::now()),
         None => frames::error(request_id, bad.code, &bad.message, Utc::now()),
