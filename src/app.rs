@@ -22,7 +22,6 @@ use warp::Filter;
 use crate::{
     admin::{self, AdminApi},
     agents::{self, CurrentAgents, config::AgentWidgetPolicy},
-    audit::{event_reader::EventReader, redact::Redaction},
     auth::{
         REFERENCE_ORG, TokenVerifier,
         widget::{self, WidgetGate},
@@ -31,6 +30,7 @@ use crate::{
     edge::{self, Edge, push::PushRegistry, server, skills::SkillFolder},
     extract::SandboxReader,
     fetch::{FetchPolicy, Fetcher},
+    history::{event_reader::EventReader, redact::Redaction},
     ingest::{self, EmbedFn, EmbedFuture, IngestArgs, Ingester},
     knowledge::{self, KnowledgeStore, Retriever, retrieve::RemoteRetriever, runs::RunLog},
     limits,

@@ -6,7 +6,6 @@
 pub mod admin;
 pub mod agents;
 pub mod app;
-pub mod audit;
 pub mod auth;
 #[cfg(feature = "bench")]
 pub mod bench;
@@ -20,8 +19,10 @@ pub mod dev;
 pub mod domain;
 pub mod edge;
 pub mod encryption;
+pub mod evidence;
 pub mod extract;
 pub mod fetch;
+pub mod history;
 pub mod ids;
 pub mod ingest;
 pub mod knowledge;
@@ -32,6 +33,7 @@ pub mod log;
 pub mod model;
 pub mod otp;
 pub mod permissions;
+pub mod playback;
 pub mod privacy;
 pub mod secrets;
 pub mod signing;

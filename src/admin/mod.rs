@@ -28,9 +28,9 @@ pub use serve::routes;
 
 use crate::{
     agents,
-    audit::event_reader::EventReader,
     auth::TokenVerifier,
     config::Regions,
+    history::event_reader::EventReader,
     ids,
     knowledge::{KnowledgeStore, runs::RunLog},
     lists::ConversationLists,

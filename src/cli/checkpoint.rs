@@ -7,13 +7,13 @@ use indicatif::ProgressBar;
 
 use crate::{
     app,
-    audit::{
+    config::Config,
+    evidence::{
         checkpoint::Checkpoint,
-        keys::{SigningKey, SigningKeyError},
         signer::{CheckpointSigner, SignError},
     },
-    config::Config,
     log::{AppendError, nats::NatsLog},
+    signing::{SigningKey, SigningKeyError},
 };
 
 /// Times that another signer may win the race.

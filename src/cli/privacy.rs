@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use crate::{
     app,
-    audit::stream_reader::StreamReader,
     config::Config,
+    history::stream_reader::StreamReader,
     ids,
     log::nats::NatsLog,
     privacy::{

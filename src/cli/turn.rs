@@ -7,9 +7,9 @@ use uuid::Uuid;
 
 use crate::{
     app,
-    audit::chain_reader,
     config::Config,
     domain::Command,
+    history::chain_reader,
     ids,
     live::relay::publish_terminal,
     log::{

@@ -12,15 +12,15 @@ use super::{
     person::Person,
 };
 use crate::{
-    audit::{
-        chain_reader::{self, ReadBounds, WholeConversation},
-        stream_reader::StreamReader,
-    },
     domain::{
         Event, RecordedEvent,
         event::{TurnCancelled, TurnCompleted, TurnFailed},
     },
     encryption::EncryptedPayload,
+    history::{
+        chain_reader::{self, ReadBounds, WholeConversation},
+        stream_reader::StreamReader,
+    },
     ids, limits,
     lists::indexer::forget,
     live::replay::LIVE,

@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::{
-    keys::{PublicKey, SigningKey},
-    merkle_tree::{ConversationHead, MerkleTree},
+use super::merkle_tree::{ConversationHead, MerkleTree};
+use crate::{
+    domain::Digest,
+    limits,
+    signing::{PublicKey, SigningKey},
 };
-use crate::{domain::Digest, limits};
 
 const VERSION: u8 = 1;
 

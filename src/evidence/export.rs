@@ -27,8 +27,8 @@ use self::{
     manifest::{ExportFilter, Manifest},
     part::{ExportPart, PartWriter},
 };
-use super::{event_reader::EventReader, replay::ReplayPoint, stream_reader::StreamReader};
 use crate::{
+    history::{event_reader::EventReader, formats::ReplayPoint, stream_reader::StreamReader},
     limits,
     log::{
         ReadError,

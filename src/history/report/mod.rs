@@ -14,11 +14,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{
-    event_reader::EventReader,
-    message_view,
-    view::{ChainVerification, follow},
-};
+use super::{event_reader::EventReader, message_view, view::ChainVerification};
 use crate::{
     agents::{self, AgentConfig},
     domain::event::{
@@ -35,8 +31,8 @@ pub async fn make(
     agents: &agents::AgentStore,
     key: &ConversationKey,
     messages: Vec<RawMessage>,
+    chain: ChainVerification,
 ) -> Result<ConversationReport, ReadError> {
-    let chain = follow(&messages);
     let events = message_view::view_messages(event_reader, messages).await?;
     let mut configurations = Vec::new();
     for version in build::versions(&events) {

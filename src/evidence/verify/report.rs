@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::{
-    audit::checkpoint::{Checkpoint, CheckpointRef},
     domain::Digest,
+    evidence::checkpoint::{Checkpoint, CheckpointRef},
 };
 
 /// Unreadable events that are listed one by one.

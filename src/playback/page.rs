@@ -23,7 +23,7 @@ use warp::{
 
 use super::{
     frames::{MomentKind, PlaybackMoment},
-    playback_speed::PlaybackSpeed,
+    speed::PlaybackSpeed,
 };
 use crate::{domain::event::Resolution, limits};
 

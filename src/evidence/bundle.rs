@@ -17,11 +17,10 @@ use super::{
         manifest::{ExportFilter, Manifest},
         part::FileFact,
     },
-    keys::PublicKey,
     merkle_tree::{ConversationHead, InclusionProof},
     verify::{ChainBreak, ChainLink, LogVerifier, VerificationReport},
 };
-use crate::domain::Digest;
+use crate::{domain::Digest, signing::PublicKey};
 
 /// The demands that an auditor makes on a bundle or a log.
 #[derive(Default)]

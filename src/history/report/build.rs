@@ -11,13 +11,13 @@ use super::{
 };
 use crate::{
     agents::AgentConfig,
-    audit::{
-        message_view::MessageView,
-        view::{ChainVerification, EventView},
-    },
     domain::{
         Conversation, Event as Happened, RecordedEvent,
         event::{AgentVersion, Usage},
+    },
+    history::{
+        message_view::MessageView,
+        view::{ChainVerification, EventView},
     },
     subjects::ConversationKey,
     wire::stored,

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     domain::Digest,
+    history::{message_view::digest_of, view::ChainVerification},
     log::nats::RawMessage,
     subjects::{self, ConversationKey},
     wire::stored,
@@ -261,6 +262,23 @@ impl LogVerifier {
             return Some(format!("{name} has another digest for event {seq}: the event or an earlier one was changed"));
         }
         (tail.events != events).then(|| format!("{name} covers {events} events, and the log has {}", tail.events))
+    }
+}
+
+/// Follows the chain of a whole conversation.
+pub fn follow(messages: &[RawMessage]) -> ChainVerification {
+    let mut verifier = LogVerifier::default();
+    messages.iter().for_each(|message| verifier.take(message));
+    let report = verifier.report;
+    ChainVerification {
+        is_intact: report.broken == 0,
+        events: report.events,
+        without_digest: report.without_digest,
+        broken: report.broken,
+        first_broken: report.first.as_ref().map(|first| first.seq),
+        problem: report.first.map(|first| first.problem),
+        last_seq: messages.last().map_or(0, |last| last.seq),
+        last_digest: messages.last().map(digest_of).unwrap_or_default().to_string(),
     }
 }
 

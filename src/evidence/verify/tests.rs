@@ -8,14 +8,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    audit::{
-        checkpoint::{CheckpointChain, HeadChanges},
-        keys::SigningKey,
-    },
     domain::{
         Event,
         event::{TurnReleased, TurnStarted},
     },
+    evidence::checkpoint::{CheckpointChain, HeadChanges},
+    signing::SigningKey,
     wire::stored::EventEnvelope,
 };
 

@@ -16,13 +16,13 @@ use super::{
     part::{self, DraftFile, FileFact},
 };
 use crate::{
-    audit::{
+    evidence::{
         bundle::{self, EvidenceLines},
         checkpoint::{self, CheckpointChain},
-        keys::PublicKey,
-        stream_reader::StreamReader,
     },
+    history::stream_reader::StreamReader,
     log::nats::NatsLog,
+    signing::PublicKey,
     subjects::ConversationKey,
 };
 

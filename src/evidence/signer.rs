@@ -8,13 +8,13 @@ use uuid::Uuid;
 
 use super::{
     checkpoint::{Checkpoint, CheckpointChain, HeadChanges},
-    keys::{SigningKey, SigningKeyError},
     merkle_tree::ConversationHead,
-    stream_reader::StreamReader,
     verify::ChainLink,
 };
 use crate::{
+    history::stream_reader::StreamReader,
     log::{AppendError, ReadError, nats::NatsLog},
+    signing::{SigningKey, SigningKeyError},
     subjects,
 };
 

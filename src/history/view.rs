@@ -8,13 +8,12 @@ use uuid::Uuid;
 
 use super::{
     changes::{Change, changes},
-    message_view::{MessageView, digest_of},
-    replay,
+    formats,
+    message_view::MessageView,
     swim_lanes::{SwimLane, lane_of},
     timeline,
-    verify::LogVerifier,
 };
-use crate::{domain::Conversation, log::nats::RawMessage, wire::stored};
+use crate::{domain::Conversation, wire::stored};
 
 /// An event with its envelope.
 #[derive(Serialize, JsonSchema)]
@@ -56,7 +55,7 @@ impl From<&MessageView> for EventView {
             }
             Err(problem) => (format!("not an event: {problem}"), None, raw.stored_at),
         };
-        let mut form = replay::raw(raw);
+        let mut form = formats::raw(raw);
         let headers = form["headers"].as_object_mut().map(std::mem::take).unwrap_or_default();
         Self {
             seq: raw.seq,
@@ -139,21 +138,4 @@ pub struct ChainVerification {
     pub last_seq: u64,
     /// Digest of the last event. A reader who keeps it can tell later that nothing up to that event was changed.
     pub last_digest: String,
-}
-
-/// Follows the chain of a whole conversation.
-pub fn follow(messages: &[RawMessage]) -> ChainVerification {
-    let mut verifier = LogVerifier::default();
-    messages.iter().for_each(|message| verifier.take(message));
-    let report = verifier.report;
-    ChainVerification {
-        is_intact: report.broken == 0,
-        events: report.events,
-        without_digest: report.without_digest,
-        broken: report.broken,
-        first_broken: report.first.as_ref().map(|first| first.seq),
-        problem: report.first.map(|first| first.problem),
-        last_seq: messages.last().map_or(0, |last| last.seq),
-        last_digest: messages.last().map(digest_of).unwrap_or_default().to_string(),
-    }
 }
