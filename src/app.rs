@@ -34,14 +34,13 @@ use crate::{
     ingest::{self, EmbedFn, EmbedFuture, IngestArgs, Ingester},
     knowledge::{self, KnowledgeStore, Retriever, retrieve::RemoteRetriever, runs::RunLog},
     limits,
-    log::{
+    log::{jetstream_log::NatsLog, key_store::KeyStore},
+    model::{Gateway, Timeouts},
+    nats::{
         backoff::Backoff,
         connection::{ConnectError, NatsConnection},
-        key_store::KeyStore,
-        nats::NatsLog,
         streams,
     },
-    model::{Gateway, Timeouts},
     otp::allowance::OtpAllowance,
     secrets::Secrets,
     tools::{self, Builtins, McpTools, fetch_url::FetchUrl, github_search::GitHubSearch, web_search::WebSearch},

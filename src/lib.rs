@@ -31,6 +31,7 @@ pub mod lists;
 pub mod live;
 pub mod log;
 pub mod model;
+pub mod nats;
 pub mod otp;
 pub mod permissions;
 pub mod playback;

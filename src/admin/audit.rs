@@ -18,7 +18,7 @@ use crate::{
         view::{self, EventView},
     },
     limits,
-    log::nats::RawMessage,
+    nats::jetstream::RawMessage,
     subjects::ConversationKey,
 };
 

@@ -34,7 +34,7 @@ use crate::{
     ids,
     knowledge::{KnowledgeStore, runs::RunLog},
     lists::ConversationLists,
-    log::{conversations::Conversations, nats::NatsLog},
+    log::{conversations::Conversations, jetstream_log::NatsLog},
     subjects::ConversationKey,
 };
 

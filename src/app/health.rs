@@ -13,7 +13,7 @@ use chrono::TimeDelta;
 use crate::{
     edge::server,
     limits,
-    log::{connection::NatsConnection, streams},
+    nats::{connection::NatsConnection, streams},
     worker::Worker,
 };
 

@@ -12,7 +12,8 @@ use crate::{
         checkpoint::Checkpoint,
         signer::{CheckpointSigner, SignError},
     },
-    log::{AppendError, nats::NatsLog},
+    log::jetstream_log::NatsLog,
+    nats::AppendError,
     signing::{SigningKey, SigningKeyError},
 };
 

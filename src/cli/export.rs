@@ -18,7 +18,7 @@ use crate::{
     config::Config,
     evidence::export::{ExportFormat, ExportOptions, ExportProgress, bundle, manifest::ExportFilter, part::ExportPart},
     history::{event_reader::EventReader, formats::ReplayPoint, redact::Redaction},
-    log::nats::NatsLog,
+    log::jetstream_log::NatsLog,
     signing::PublicKey,
 };
 

@@ -13,7 +13,7 @@ use crate::{
     config::Config,
     history::stream_reader::StreamReader,
     ids,
-    log::nats::NatsLog,
+    log::jetstream_log::NatsLog,
     privacy::{
         erase::{self, ErasureFindings, ErasureOrder, ErasureReport},
         ledger::{ErasureExtent, HoldTarget, Ledger, LedgerAction, LedgerEntry},

@@ -23,7 +23,7 @@ use crate::{
         stream_reader::{self, StreamReader},
         timeline::Timeline,
     },
-    log::nats::NatsLog,
+    log::jetstream_log::NatsLog,
     playback::{
         frames::{FrameReconstructor, MomentKind, PlaybackMoment},
         page,

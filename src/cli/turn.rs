@@ -12,10 +12,8 @@ use crate::{
     history::chain_reader,
     ids,
     live::relay::publish_terminal,
-    log::{
-        connection::soon,
-        conversations::{Conversations, EventAuthor, Freshness},
-    },
+    log::conversations::{Conversations, EventAuthor, Freshness},
+    nats::connection::soon,
     subjects,
     wire::render::render,
 };

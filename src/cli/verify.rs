@@ -16,7 +16,7 @@ use crate::{
         verify::{LogVerifier, VerificationReport},
     },
     history::stream_reader::StreamReader,
-    log::nats::NatsLog,
+    log::jetstream_log::NatsLog,
     signing::PublicKey,
 };
 

@@ -16,12 +16,8 @@ use super::{Edge, ending};
 use crate::{
     domain::event::kind,
     limits,
-    log::{
-        ReadError,
-        conversations::{ExecuteError, Freshness},
-        count::ConsumerBacklog,
-        nats::CHAT,
-    },
+    log::conversations::{ExecuteError, Freshness},
+    nats::{ReadError, count::ConsumerBacklog, streams::CHAT},
     subjects::{self, ConversationKey},
 };
 

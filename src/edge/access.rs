@@ -17,10 +17,8 @@ use crate::{
     auth::{self, Principal, widget::origin},
     domain::{Command, Conversation, event::SessionIdentified},
     live::relay::publish_owner,
-    log::{
-        ReadError,
-        conversations::{ExecuteError, Freshness},
-    },
+    log::conversations::{ExecuteError, Freshness},
+    nats::ReadError,
     subjects::ConversationKey,
     wire::stored::SessionRecord,
 };

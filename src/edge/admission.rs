@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{connection::Connection, quota::QuotaError};
 use crate::{
     auth::widget::{HostProof, WidgetRefusal},
-    log::{AppendError, ReadFrom},
+    nats::{AppendError, ReadFrom},
     subjects::{self, ConversationKey, PushTo},
     wire::{
         actions::{BadFrame, FrameFields},

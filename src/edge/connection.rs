@@ -36,7 +36,8 @@ use crate::{
         hub::{FrameQueue, HubListener, LiveFrame},
         replay,
     },
-    log::{ReadError, conversations::Freshness},
+    log::conversations::Freshness,
+    nats::ReadError,
     subjects::{ConversationKey, PushTo},
     wire::{
         actions::invalid,

@@ -12,7 +12,8 @@ use super::Edge;
 use crate::{
     domain::{Command, Conversation, Turn},
     live::relay::publish_terminal,
-    log::{connection::soon, conversations::ExecuteError},
+    log::conversations::ExecuteError,
+    nats::connection::soon,
     subjects::{self, ConversationKey},
     wire::render::render,
 };

@@ -55,10 +55,10 @@ use crate::{
     live::hub::Hub,
     log::{
         conversations::{Conversations, EventAuthor},
-        nats::NatsLog,
+        jetstream_log::NatsLog,
         objects::ObjectStore,
-        presence::PresenceEntry,
     },
+    nats::presence::PresenceEntry,
     otp::{allowance::OtpAllowance, challenge::OtpChallenges},
     subjects::{self, ConversationKey},
     wire::presence::{EDGES, EdgeAdvertisement},
@@ -179,7 +179,12 @@ impl Edge {
         let payload = serde_json::to_vec(&advertisement).expect("an advertisement is a map with string keys");
         let subject = subjects::kv(EDGES, &subjects::edge_key(&self.settings.regions.home, self.id));
         let payload = Bytes::from(payload);
-        PresenceEntry { log: self.log.clone(), process: self.id, subject, payload: Box::new(move || payload.clone()) }
+        PresenceEntry {
+            jetstream: self.log.jetstream(),
+            process: self.id,
+            subject,
+            payload: Box::new(move || payload.clone()),
+        }
     }
 
     /// Saves a conversation's snapshot where its fold has grown by some events.

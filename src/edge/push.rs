@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     limits,
-    log::connection::soon,
+    nats::connection::soon,
     subjects::{self, PushTo},
     wire::presence::PushReceipt,
 };

@@ -27,11 +27,11 @@ use crate::{
     domain::{Conversation, conversation::MessageBody},
     limits,
     log::{
-        AppendError, ReadError,
         conversations::{Conversations, Freshness},
-        nats::NatsLog,
+        jetstream_log::NatsLog,
         notes::RunningTurnNote,
     },
+    nats::{AppendError, ReadError},
     subjects::{self, ConversationKey, QuotaSubject},
 };
 

@@ -9,10 +9,8 @@ use uuid::Uuid;
 use crate::{
     config::Regions,
     ids, limits,
-    log::{
-        AppendError, EventLog, ReadError, ReadFrom,
-        nats::{CHAT, NatsLog},
-    },
+    log::{EventLog, jetstream_log::NatsLog},
+    nats::{AppendError, ReadError, ReadFrom, streams::CHAT},
     subjects::{self, ConversationKey},
     wire::stored::SessionRecord,
 };

@@ -13,11 +13,8 @@ use tokio::time::timeout;
 
 use crate::{
     limits,
-    log::{
-        ReadError,
-        nats::{NatsLog, RawMessage},
-        streams,
-    },
+    log::jetstream_log::NatsLog,
+    nats::{ReadError, jetstream::RawMessage, streams},
     subjects,
     wire::presence::{BUCKET, STREAM, WorkerAdvertisement},
 };

@@ -30,10 +30,8 @@ use self::{
 use crate::{
     history::{event_reader::EventReader, formats::ReplayPoint, stream_reader::StreamReader},
     limits,
-    log::{
-        ReadError,
-        nats::{NatsLog, RawMessage},
-    },
+    log::jetstream_log::NatsLog,
+    nats::{ReadError, jetstream::RawMessage},
 };
 
 /// The file format of an export.

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     history::stream_reader::StreamReader,
-    log::{AppendError, ReadError, nats::NatsLog},
+    log::jetstream_log::NatsLog,
+    nats::{AppendError, ReadError},
     signing::{SigningKey, SigningKeyError},
     subjects,
 };

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     domain::Digest,
     history::{message_view::digest_of, view::ChainVerification},
-    log::nats::RawMessage,
+    nats::jetstream::RawMessage,
     subjects::{self, ConversationKey},
     wire::stored,
 };

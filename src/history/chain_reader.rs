@@ -9,10 +9,8 @@ use serde_json::json;
 use super::stream_reader::StreamReader;
 use crate::{
     limits,
-    log::{
-        ReadError, ReadFrom,
-        nats::{CHAT, NatsLog, RawMessage},
-    },
+    log::jetstream_log::NatsLog,
+    nats::{ReadError, ReadFrom, jetstream::RawMessage, streams::CHAT},
     subjects::{self, ConversationKey},
     wire::stored,
 };

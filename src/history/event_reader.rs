@@ -6,10 +6,8 @@ use moka::sync::Cache;
 
 use super::redact::{HiddenValues, Redaction};
 use crate::{
-    log::{
-        ReadError, StoredEvent,
-        nats::{NatsLog, RawMessage},
-    },
+    log::{StoredEvent, jetstream_log::NatsLog},
+    nats::{ReadError, jetstream::RawMessage},
     subjects::ConversationKey,
     wire::stored,
 };

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::{domain::Event, log::nats::RawMessage, wire::stored};
+use crate::{domain::Event, nats::jetstream::RawMessage, wire::stored};
 
 /// A point in the log at which a replay begins or ends.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,7 +3,8 @@
 use super::event_reader::EventReader;
 use crate::{
     domain::{Digest, Event},
-    log::{ReadError, StoredEvent, nats::RawMessage},
+    log::StoredEvent,
+    nats::{ReadError, jetstream::RawMessage},
     wire::stored,
 };
 

@@ -9,11 +9,8 @@ use uuid::Uuid;
 
 use crate::{
     limits,
-    log::{
-        ReadError, ReadFrom,
-        backoff::Backoff,
-        nats::{CHAT, NatsLog, RawMessage},
-    },
+    log::jetstream_log::NatsLog,
+    nats::{ReadError, ReadFrom, backoff::Backoff, jetstream::RawMessage, streams::CHAT},
     subjects::{self, ConversationKey},
     wire::stored::SessionRecord,
 };

@@ -24,9 +24,9 @@ use crate::{
         runs::{RunCounts, RunEvent},
     },
     limits,
-    log::{
+    nats::{
         connection::{NatsConnection, soon},
-        pull::{self, PullRequest},
+        work_queue::{self, PullRequest},
     },
     secrets::Secrets,
     subjects,
@@ -46,7 +46,7 @@ pub struct SourceFolders {
 /// Serves items until the future is dropped.
 pub async fn serve(nats: NatsConnection, mut ingest: Ingester, places: SourceFolders) {
     loop {
-        let consumer = pull::consumer(&nats.client, STREAM, CONSUMER).await;
+        let consumer = work_queue::consumer(&nats.client, STREAM, CONSUMER).await;
         while let Ok(mut items) = PullRequest::begin(&consumer, 1, nats.connections.subscribe()).await {
             while let Some(Ok(message)) = items.next().await {
                 serve_item(&mut ingest, &places, message).await;

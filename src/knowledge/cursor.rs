@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::{Duration, timeout};
 
 use super::store::KNOWLEDGE;
-use crate::{limits, log::connection::soon, subjects};
+use crate::{limits, nats::connection::soon, subjects};
 
 /// The messages of one request, and their bytes.
 const BATCH: usize = 1_000;

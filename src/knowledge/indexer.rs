@@ -19,7 +19,7 @@ use super::{
     index::KnowledgeIndex,
     store::KNOWLEDGE,
 };
-use crate::{limits, log::connection::soon, subjects};
+use crate::{limits, nats::connection::soon, subjects};
 
 /// Follows the stream until the future is dropped.
 ///

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::store::KnowledgeStoreError;
-use crate::{log::connection::soon, subjects};
+use crate::{nats::connection::soon, subjects};
 
 /// The stream of runs.
 pub const STREAM: &str = "KNOWLEDGE_RUNS";

@@ -18,7 +18,7 @@ use super::{
     cursor::{KnowledgeCursor, KnowledgeReadError},
     document::{Chunk, Document, NewChunk, NewDocument, Vector},
 };
-use crate::{limits, log::connection::soon, subjects};
+use crate::{limits, nats::connection::soon, subjects};
 
 /// The name of the stream that holds knowledge.
 pub const KNOWLEDGE: &str = "KNOWLEDGE";

@@ -22,13 +22,17 @@ use crate::{
     },
     limits,
     log::{
+        conversations::{Conversations, Freshness},
+        jetstream_log::NatsLog,
+    },
+    nats::{
         AppendError, ReadError,
         backoff::{self, Backoff},
-        batch::LastMessages,
         connection::soon,
-        conversations::{Conversations, Freshness},
-        nats::{CHAT, NatsLog, RawMessage},
-        pull::{self, PullRequest},
+        direct_get::LastMessages,
+        jetstream::RawMessage,
+        streams::CHAT,
+        work_queue::{self, PullRequest},
     },
     subjects::{self, ConversationKey},
 };
@@ -85,7 +89,7 @@ impl ListIndexer {
     pub async fn run(self) {
         let stream = subjects::stream_name(CHAT, &self.region);
         loop {
-            let consumer = pull::consumer(&self.client, &stream, CONSUMER).await;
+            let consumer = work_queue::consumer(&self.client, &stream, CONSUMER).await;
             while let Ok(mut events) =
                 PullRequest::begin(&consumer, limits::INDEX_BATCH, self.index.log.connected()).await
             {

@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 use crate::{
     limits,
-    log::{ReadError, connection::soon},
+    nats::{ReadError, connection::soon},
     subjects::{self, ConversationKey},
     wire::live::{FrameMark, HEADER},
 };

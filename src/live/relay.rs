@@ -8,7 +8,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::{
-    log::connection::soon,
+    nats::connection::soon,
     subjects::{self, ConversationKey},
     wire::live::{FrameMark, HEADER, LiveKind},
 };

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::hub::LiveFrame;
 use crate::{
     limits,
-    log::connection::{soon, within},
+    nats::connection::{soon, within},
     subjects::{self, ConversationKey},
 };
 

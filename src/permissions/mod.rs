@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    log::{
+    nats::{
         connection::{NatsConnection, soon},
         streams,
     },

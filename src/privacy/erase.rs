@@ -24,11 +24,8 @@ use crate::{
     ids, limits,
     lists::indexer::forget,
     live::replay::LIVE,
-    log::{
-        AppendError, ReadError, ReadFrom,
-        key_store::class_of,
-        nats::{CHAT, NatsLog, RawMessage},
-    },
+    log::{jetstream_log::NatsLog, key_store::class_of},
+    nats::{AppendError, ReadError, ReadFrom, jetstream::RawMessage, streams::CHAT},
     subjects::{self, ConversationKey},
 };
 

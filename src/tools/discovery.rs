@@ -22,7 +22,7 @@ use super::{
     registry::{Tool, ToolBackend, ToolRegistry},
     schema::{self, NormalizedSchema},
 };
-use crate::{agents::AuthLevel, limits, log::connection::soon, subjects};
+use crate::{agents::AuthLevel, limits, nats::connection::soon, subjects};
 
 /// The description that an instance of a micro service gives of itself.
 #[derive(Deserialize)]

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::{
     domain::event::{AttachmentContent, File, Object},
     limits,
-    log::connection::soon,
+    nats::connection::soon,
     subjects,
 };
 

@@ -19,12 +19,12 @@ use super::{
 use crate::{
     domain::{Command, Conversation, Refusal},
     ids, limits,
-    log::{
+    log::conversations::{EventAuthor, ExecuteError, Freshness},
+    nats::{
         AppendError, backoff,
         connection::soon,
-        conversations::{EventAuthor, ExecuteError, Freshness},
-        nats::CHAT,
-        pull::{self, PullRequest},
+        streams::CHAT,
+        work_queue::{self, PullRequest},
     },
     subjects::{self, ConversationKey},
 };
@@ -80,7 +80,7 @@ pub async fn pull_items(
     let free = Arc::new(Semaphore::new(limits::WORKER_TURNS));
     let stream = subjects::stream_name(CHAT, &worker.settings.region);
     while !shutdown.is_cancelled() {
-        let consumer = pull::consumer(&worker.client, &stream, &worker.settings.pool);
+        let consumer = work_queue::consumer(&worker.client, &stream, &worker.settings.pool);
         let Some(consumer) = shutdown.run_until_cancelled(consumer).await else { return };
         while !shutdown.is_cancelled() {
             let Ok(first) = free.clone().acquire_owned().await else { return };
@@ -123,7 +123,7 @@ pub async fn pull_items(
 pub async fn pull_deadlines(worker: Arc<Worker>) {
     let stream = subjects::stream_name(SCHED, &worker.settings.region);
     loop {
-        let consumer = pull::consumer(&worker.client, &stream, DUE_CONSUMER).await;
+        let consumer = work_queue::consumer(&worker.client, &stream, DUE_CONSUMER).await;
         while let Ok(due) = PullRequest::begin(&consumer, limits::PULL_BATCH, worker.log.connected()).await {
             let due = stream::unfold(due, async |mut due| Some((due.next().await?.ok()?, due)));
             let serve = |message| serve_deadline(&worker, message);

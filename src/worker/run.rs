@@ -37,12 +37,8 @@ use crate::{
     },
     ids, limits,
     live::relay::FrameRelay,
-    log::{
-        AppendError,
-        backoff::put_off,
-        connection::soon,
-        conversations::{EventAuthor, ExecuteError, Freshness},
-    },
+    log::conversations::{EventAuthor, ExecuteError, Freshness},
+    nats::{AppendError, backoff::put_off, connection::soon},
     subjects::{self, ConversationKey},
     wire::{live::LiveKind, render},
 };

@@ -15,7 +15,7 @@ use turnstream::{
     domain::{Conversation, RecordedEvent},
     evidence::verify::LogVerifier,
     history::formats::canonical,
-    log::nats::RawMessage,
+    nats::jetstream::RawMessage,
     playback::frames::{FrameReconstructor, MomentKind},
     wire::stored,
 };

@@ -30,7 +30,8 @@ use crate::{
     auth,
     domain::{Command, Conversation, Refusal, Turn},
     limits,
-    log::{AppendError, ReadError, conversations::ExecuteError},
+    log::conversations::ExecuteError,
+    nats::{AppendError, ReadError},
     subjects::ConversationKey,
     wire::{
         actions::{Action, BadFrame, ClientRequest, read},

@@ -24,7 +24,8 @@ use crate::{
     },
     ids, limits,
     lists::{ListEntry, query::ListQuery},
-    log::{ReadError, ReadFrom, conversations::Freshness},
+    log::conversations::Freshness,
+    nats::{ReadError, ReadFrom},
     otp::{
         OtpVerdict,
         allowance::OtpRequester,

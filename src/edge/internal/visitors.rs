@@ -13,7 +13,8 @@ use crate::{
     domain::session::SessionFacts,
     edge::Edge,
     limits,
-    log::{ReadError, ReadFrom, conversations::Freshness},
+    log::conversations::Freshness,
+    nats::{ReadError, ReadFrom},
     subjects,
     wire::{actions::BadFrame, stored::SessionRecord},
 };

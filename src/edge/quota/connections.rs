@@ -15,8 +15,10 @@ use uuid::Uuid;
 use super::{QuotaError, new_id};
 use crate::{
     limits,
-    log::{AppendError, nats::NatsLog, presence},
+    log::jetstream_log::NatsLog,
+    nats::{AppendError, presence},
     subjects::{self, QuotaSubject},
+    wire::presence::{EDGES, EDGES_STREAM},
 };
 
 /// The connection counts of an edge.
@@ -89,7 +91,7 @@ impl ConnectionCounter {
         });
         place.subjects.push(subject.clone());
         self.say(&subject, own).await?;
-        let alive = presence::edges(&self.log).await?;
+        let alive = presence::processes(&self.log, EDGES_STREAM, EDGES).await?;
         let all = subjects::kv(presence::NUMBERS, &subjects::connections_key(whose, None));
         let others = presence::numbers(&self.log, &all).await?.into_iter();
         let others = others.filter(|(edge, _)| *edge != self.edge && alive.contains(edge));

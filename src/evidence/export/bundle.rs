@@ -21,7 +21,7 @@ use crate::{
         checkpoint::{self, CheckpointChain},
     },
     history::stream_reader::StreamReader,
-    log::nats::NatsLog,
+    log::jetstream_log::NatsLog,
     signing::PublicKey,
     subjects::ConversationKey,
 };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use serde_json::value::RawValue;
 
 use crate::{
-    log::nats::RawMessage,
+    nats::jetstream::RawMessage,
     wire::stored::{
         CE_ID, CE_PREV, CE_PREVDIGEST, CE_SCHEMAVERSION, CE_SOURCE, CE_SUBJECT, CE_TIME, CE_TYPE, CONTENT_TYPE, MSG_ID,
     },

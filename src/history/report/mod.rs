@@ -21,7 +21,7 @@ use crate::{
         AgentVersion, CallRequested, File, Image, ModelReplied, Requester, Skill, ToolReturned, TurnCancelled,
         TurnCompleted, TurnFailed, TurnParked, TurnResumed, Usage,
     },
-    log::{ReadError, nats::RawMessage},
+    nats::{ReadError, jetstream::RawMessage},
     subjects::ConversationKey,
 };
 

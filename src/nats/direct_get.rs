@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::{
     ReadError, ReadFrom,
     connection::soon,
-    nats::{NatsLog, RawMessage, direct_answer},
+    jetstream::{JetStream, RawMessage, direct_answer},
 };
 use crate::{limits, subjects};
 
@@ -31,7 +31,7 @@ struct Batch {
     too_many: bool,
 }
 
-impl NatsLog {
+impl JetStream {
     /// Returns the last message of every subject that matches one of the filters.
     pub async fn last_of(&self, stream: &str, subjects: &[String]) -> Result<LastMessages, ReadError> {
         let query = json!({ "multi_last": subjects, "batch": limits::READ_BATCH });
@@ -39,7 +39,7 @@ impl NatsLog {
         Ok(if batch.more || batch.too_many { LastMessages::TooMany } else { LastMessages::All(batch.messages) })
     }
 
-    /// Like [`NatsLog::last_of`], for large messages: bounded in bytes, so that a process can hold them.
+    /// Like [`JetStream::last_of`], for large messages: bounded in bytes, so that a process can hold them.
     async fn last_of_large(&self, stream: &str, subjects: &[String]) -> Result<LastMessages, ReadError> {
         let query =
             json!({ "multi_last": subjects, "batch": limits::READ_BATCH, "max_bytes": limits::READ_BATCH_BYTES });

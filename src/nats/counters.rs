@@ -1,19 +1,19 @@
 //! Counters shared by all processes: one number per subject of the stream COUNTERS, incremented by the server.
 
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, header};
 
 use super::{
     AppendError, ReadError,
     backoff::Backoff,
-    batch::LastMessages,
-    nats::{NatsLog, PublishOutcome, RawMessage},
+    direct_get::LastMessages,
+    jetstream::{JetStream, PublishOutcome, RawMessage},
 };
-use crate::{limits, wire::stored};
+use crate::limits;
 
 /// Name of the stream of counters.
 pub const COUNTERS: &str = "COUNTERS";
 
-impl NatsLog {
+impl JetStream {
     /// Adds to a counter and returns its new value.
     ///
     /// Additions under the same `id` within two minutes are applied once; the value is then unknown (`None`).
@@ -21,7 +21,7 @@ impl NatsLog {
         let mut backoff = Backoff::new(limits::APPEND_DEADLINE_MS);
         loop {
             let mut headers = HeaderMap::new();
-            headers.insert(stored::MSG_ID, id);
+            headers.insert(header::NATS_MESSAGE_ID, id);
             headers.insert("Nats-Incr", format!("{add:+}"));
             match self.publish(subject, headers, "".into()).await {
                 PublishOutcome::Stored { counter, .. } => return Ok(counter),

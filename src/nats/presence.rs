@@ -11,18 +11,14 @@ use uuid::Uuid;
 
 use super::{
     ReadError,
-    batch::LastMessages,
-    nats::{NatsLog, RawMessage},
-    notes,
+    direct_get::LastMessages,
+    jetstream::{JetStream, RawMessage},
 };
-use crate::{
-    limits, subjects,
-    wire::presence::{EDGES, EDGES_STREAM},
-};
+use crate::{limits, subjects};
 
 /// A renewed entry.
 pub struct PresenceEntry {
-    pub log: NatsLog,
+    pub jetstream: JetStream,
     pub process: Uuid,
     /// Subject of the bucket's entry.
     pub subject: String,
@@ -42,7 +38,7 @@ impl PresenceEntry {
             self.renew(n).await;
         }
         let id = format!("{}-end", self.process);
-        if let Err(error) = self.log.put(&self.subject, &id, &[("KV-Operation", "DEL")], "".into()).await {
+        if let Err(error) = self.jetstream.put(&self.subject, &id, &[("KV-Operation", "DEL")], "".into()).await {
             tracing::debug!(%error, "the advertisement was not withdrawn; it expires");
         }
     }
@@ -51,7 +47,7 @@ impl PresenceEntry {
     pub async fn renew(&self, n: u64) {
         let ttl = limits::PRESENCE_TTL_SECS.to_string();
         let id = format!("{}-{n}", self.process);
-        let put = self.log.put(&self.subject, &id, &[("Nats-TTL", &ttl)], (self.payload)()).await;
+        let put = self.jetstream.put(&self.subject, &id, &[("Nats-TTL", &ttl)], (self.payload)()).await;
         if let Err(error) = put {
             tracing::warn!(%error, subject = self.subject, "the process could not advertise itself");
         }
@@ -60,10 +56,12 @@ impl PresenceEntry {
 
 /// The bucket of current counts: notes of running turns, and numbers that edges report.
 pub const NUMBERS: &str = "TURNS";
+/// The stream behind the bucket.
+pub const NUMBERS_STREAM: &str = "KV_TURNS";
 
 /// Returns the numbers that edges reported, by edge.
-pub async fn numbers(log: &NatsLog, subject: &str) -> Result<Vec<(Uuid, u64)>, ReadError> {
-    match log.last_of(notes::STREAM, &[subject.to_string()]).await? {
+pub async fn numbers(jetstream: &JetStream, subject: &str) -> Result<Vec<(Uuid, u64)>, ReadError> {
+    match jetstream.last_of(NUMBERS_STREAM, &[subject.to_string()]).await? {
         LastMessages::All(messages) => {
             let number = |message: &RawMessage| {
                 let number = std::str::from_utf8(&message.payload).ok()?.parse().ok()?;
@@ -75,13 +73,13 @@ pub async fn numbers(log: &NatsLog, subject: &str) -> Result<Vec<(Uuid, u64)>, R
     }
 }
 
-/// Returns the running edges.
-pub async fn edges(log: &NatsLog) -> Result<HashSet<Uuid>, ReadError> {
-    match log.last_of(EDGES_STREAM, &[subjects::kv(EDGES, ">")]).await? {
+/// Returns the processes that advertise themselves in a bucket.
+pub async fn processes(jetstream: &JetStream, stream: &str, bucket: &str) -> Result<HashSet<Uuid>, ReadError> {
+    match jetstream.last_of(stream, &[subjects::kv(bucket, ">")]).await? {
         LastMessages::All(messages) => {
             let there = messages.iter().filter(|message| !message.headers.contains_key("KV-Operation"));
             Ok(there.filter_map(|message| subjects::parse_last_id(&message.subject)).collect())
         }
-        LastMessages::TooMany => Err(ReadError::Unavailable("too many edges to list".into())),
+        LastMessages::TooMany => Err(ReadError::Unavailable(format!("too many processes in {bucket} to list"))),
     }
 }

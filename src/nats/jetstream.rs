@@ -1,8 +1,7 @@
-//! The log over JetStream.
+//! JetStream over one connection: publishes with their outcome, reads of single messages, purges.
 //!
-//! An append is a publish with two headers: the expected last sequence over all subjects of the conversation, and the event
-//! id. The raw API replaces the client library's typed one, because answers must be told apart by the server's error codes,
-//! of which the library names only some.
+//! The raw API replaces the client library's typed one, because answers must be told apart by the server's error codes, of
+//! which the library names only some.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -14,38 +13,28 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::{
-    AppendError, AppendReceipt, ErasureState, EventLog, NewEvent, ReadError, ReadFrom, StoredEvent,
+    AppendError, ReadError, ReadFrom,
     backoff::Backoff,
     clock::Clock,
     connection::{self, NatsConnection, soon},
-    key_store::{self, DecryptedPayload, KeyStore},
 };
-use crate::{
-    domain::{Event, RecordedEvent},
-    limits,
-    subjects::{self, ConversationKey},
-    wire::stored::{self, DecodeError, EventEnvelope},
-};
-
-/// Base name of the stream of conversations.
-pub const CHAT: &str = "CHAT";
+use crate::{limits, subjects};
 
 /// Error code of "stream not found".
 const NO_STREAM: u64 = 10059;
 /// Error codes of "wrong last sequence": the plain one, and the one of a replicated stream under races.
 const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
 
-/// The event log over a NATS connection.
+/// JetStream over a NATS connection, with the server's clock.
 #[derive(Clone)]
-pub struct NatsLog {
-    pub(super) client: Client,
-    pub(super) keys: Option<KeyStore>,
+pub struct JetStream {
+    pub(crate) client: Client,
     clock: Clock,
     connections: Arc<watch::Sender<u64>>,
 }
 
 /// The outcome of one try of a publish.
-pub(super) enum PublishOutcome {
+pub(crate) enum PublishOutcome {
     /// Stored; `counter` is the new value if the subject is a counter.
     Stored {
         seq: u64,
@@ -84,18 +73,13 @@ pub struct RawMessage {
     pub payload: Bytes,
 }
 
-impl NatsLog {
-    /// Returns a log with clear payloads.
+impl JetStream {
+    /// Returns JetStream over a client, with this process's own clock.
     pub fn new(client: Client) -> Self {
-        Self { client, keys: None, clock: Clock::default(), connections: Arc::default() }
+        Self { client, clock: Clock::default(), connections: Arc::default() }
     }
 
-    /// Returns a log with encrypted payloads.
-    pub fn encrypting(client: Client, keys: KeyStore) -> Self {
-        Self { keys: Some(keys), ..Self::new(client) }
-    }
-
-    /// Returns the log with the connection's clock and connection counter.
+    /// Returns the same with the connection's clock and connection counter.
     pub fn over(self, nats: &NatsConnection) -> Self {
         Self { clock: nats.clock.clone(), connections: nats.connections.clone(), ..self }
     }
@@ -118,7 +102,7 @@ impl NatsLog {
     }
 
     /// Publishes to a stream once, and parses the server's ack.
-    pub(super) async fn publish(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> PublishOutcome {
+    pub(crate) async fn publish(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> PublishOutcome {
         let request = Request::new()
             .headers(headers)
             .payload(payload)
@@ -151,7 +135,7 @@ impl NatsLog {
         let mut backoff = Backoff::new(limits::APPEND_DEADLINE_MS);
         loop {
             let mut headers = HeaderMap::new();
-            headers.insert(stored::MSG_ID, id);
+            headers.insert(header::NATS_MESSAGE_ID, id);
             for (name, value) in extra {
                 headers.insert(*name, *value);
             }
@@ -167,7 +151,7 @@ impl NatsLog {
     /// Publishes to one subject of a stream if its last sequence is still `expected`; returns the new sequence.
     pub async fn put_at(&self, subject: &str, id: &str, expected: &str, payload: Bytes) -> Result<u64, AppendError> {
         let mut headers = HeaderMap::new();
-        headers.insert(stored::MSG_ID, id);
+        headers.insert(header::NATS_MESSAGE_ID, id);
         headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected);
         match self.publish(subject, headers, payload).await {
             PublishOutcome::Stored { seq, .. } => Ok(seq),
@@ -197,7 +181,7 @@ impl NatsLog {
     }
 
     /// Deletes a message and overwrites its bytes.
-    pub(super) async fn overwrite(&self, stream: &str, seq: u64) -> Result<(), AppendError> {
+    pub(crate) async fn overwrite(&self, stream: &str, seq: u64) -> Result<(), AppendError> {
         let unavailable = |cause: String| AppendError::Unavailable(cause);
         let query = json!({ "seq": seq, "no_erase": false }).to_string();
         let request =
@@ -236,157 +220,6 @@ impl NatsLog {
             }
         }
     }
-
-    /// Returns this very event, appended after `expected`, if it is in the log despite a conflict.
-    ///
-    /// The id alone is no proof: a request that a client repeats, on any edge, has the id of its first copy. A fold that
-    /// took such a copy for its own next event would skip the events in between.
-    async fn find_own(
-        &self,
-        key: &ConversationKey,
-        expected: u64,
-        own: &NewEvent,
-    ) -> Result<Option<AppendReceipt>, ReadError> {
-        let time = own.time.timestamp_micros();
-        let mut event = self.last(key, ReadFrom::Leader).await?;
-        while let Some(found) = event.filter(|stored| stored.recorded.seq > expected) {
-            let envelope = &found.envelope;
-            if envelope.id == own.id && envelope.prev == expected && envelope.time.timestamp_micros() == time {
-                return Ok(Some(AppendReceipt { seq: found.recorded.seq, digest: found.recorded.digest }));
-            }
-            event = if found.envelope.prev > expected {
-                self.at(key, found.envelope.prev, ReadFrom::Leader).await?
-            } else {
-                None
-            };
-        }
-        Ok(None)
-    }
-}
-
-impl EventLog for NatsLog {
-    async fn append(
-        &self,
-        key: &ConversationKey,
-        expected: u64,
-        event: &NewEvent,
-    ) -> Result<AppendReceipt, AppendError> {
-        let subject = event.subject(key);
-        let (mut pairs, clear) = stored::encode(&event.envelope(key, expected), &event.event);
-        if clear.len() > limits::EVENT_MAX_BYTES {
-            return Err(AppendError::TooLarge { max: limits::EVENT_MAX_BYTES });
-        }
-        let encrypted = self.encrypt_event(key.conversation, &event.event, expected == 0, &subject, &clear).await?;
-        if encrypted.is_some() {
-            pairs.retain(|(name, _)| *name != stored::CONTENT_TYPE);
-            pairs.push((stored::CONTENT_TYPE, key_store::ENCRYPTED_TYPE.into()));
-        }
-        let payload = encrypted.unwrap_or(clear);
-        let digest = stored::digest(&subject, stored::header_of(&pairs), &payload);
-        let mut headers = HeaderMap::new();
-        headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
-        headers.insert("Nats-Expected-Last-Subject-Sequence-Subject", key.all_events());
-        for (name, value) in pairs {
-            headers.insert(name, value);
-        }
-        let mut backoff = Backoff::new(limits::APPEND_DEADLINE_MS);
-        let mut tried_before = false;
-        loop {
-            match self.publish(&subject, headers.clone(), payload.clone()).await {
-                PublishOutcome::Stored { seq, .. } => return Ok(AppendReceipt { seq, digest }),
-                PublishOutcome::Conflict if !tried_before => return Err(AppendError::Conflict),
-                // An earlier try may have been stored although its ack was lost.
-                verdict @ (PublishOutcome::Conflict | PublishOutcome::Duplicate) => {
-                    return match self.find_own(key, expected, event).await {
-                        Ok(Some(appended)) if tried_before => Ok(appended),
-                        Ok(_) if matches!(verdict, PublishOutcome::Duplicate) => Err(AppendError::Duplicate),
-                        Ok(_) => Err(AppendError::Conflict),
-                        Err(error) => Err(AppendError::Unavailable(error.to_string())),
-                    };
-                }
-                PublishOutcome::Again(_) if backoff.pause().await => tried_before = true,
-                PublishOutcome::Again(cause) => return Err(AppendError::Unavailable(cause)),
-            }
-        }
-    }
-
-    async fn last(&self, key: &ConversationKey, via: ReadFrom) -> Result<Option<StoredEvent>, ReadError> {
-        let stream = subjects::stream_name(CHAT, &key.region);
-        let message = self.get(&stream, &json!({ "last_by_subj": key.all_events() }), via).await?;
-        self.decode_if_there(message).await
-    }
-
-    async fn at(&self, key: &ConversationKey, seq: u64, via: ReadFrom) -> Result<Option<StoredEvent>, ReadError> {
-        let stream = subjects::stream_name(CHAT, &key.region);
-        let message = self.get(&stream, &json!({ "seq": seq }), via).await?;
-        // The stream's sequences are shared with other conversations and with the session records.
-        let own = message.filter(|m| ConversationKey::parse_event(&m.subject).as_ref() == Some(key));
-        self.decode_if_there(own).await
-    }
-
-    async fn after(&self, key: &ConversationKey, seq: u64) -> Result<(Vec<StoredEvent>, bool), ReadError> {
-        let stream = subjects::stream_name(CHAT, &key.region);
-        let (messages, more) = self.next_of(&stream, &key.all_events(), seq + 1).await?;
-        let more = more && !messages.is_empty();
-        let mut found = Vec::with_capacity(messages.len());
-        for message in messages {
-            found.push(self.decode(message).await?);
-        }
-        Ok((found, more))
-    }
-
-    async fn erasure_state(&self, key: &ConversationKey) -> Result<ErasureState, ReadError> {
-        self.erasure_state_of(key.conversation).await
-    }
-
-    fn now(&self) -> DateTime<Utc> {
-        self.clock.now()
-    }
-}
-
-impl NatsLog {
-    async fn decode_if_there(&self, message: Option<RawMessage>) -> Result<Option<StoredEvent>, ReadError> {
-        match message {
-            Some(message) => self.decode(message).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// Decodes the event in a stored message of any content.
-    ///
-    /// An undecodable message becomes an [`Event::Unreadable`]. Fails only if the keys can't be read.
-    pub async fn decode(&self, message: RawMessage) -> Result<StoredEvent, ReadError> {
-        let RawMessage { subject, seq, stored_at, headers, payload } = message;
-        let header = |name: &str| headers.get(name).map(String::as_str);
-        let (key, bytes) = (ConversationKey::parse_event(&subject), payload.len());
-        let digest = stored::digest(&subject, header, &payload);
-        // A link that does not point backwards would be followed for ever.
-        let link = stored::link(header).filter(|(prev, _)| *prev < seq);
-        let (envelope, event) = match envelope_at(key.as_ref(), &subject, header) {
-            Ok((mut envelope, kind)) => {
-                envelope.prev = link.map_or(0, |(prev, _)| prev);
-                let event = match self.decrypt_event(&subject, envelope.conversation, payload).await? {
-                    DecryptedPayload::Clear(clear) => stored::decode_payload(kind, &clear),
-                    DecryptedPayload::Erased => stored::erased(kind),
-                    DecryptedPayload::Foreign => Err(DecodeError::Place),
-                };
-                (envelope, event)
-            }
-            Err(error) => {
-                let (prev, prev_digest) = link.unwrap_or_default();
-                let conversation = key.map_or_else(uuid::Uuid::nil, |key| key.conversation);
-                let text = |name| header(name).unwrap_or_default().to_string();
-                let (id, source) = (text(stored::CE_ID), text(stored::CE_SOURCE));
-                (EventEnvelope { id, source, time: stored_at, conversation, prev, prev_digest }, Err(error))
-            }
-        };
-        let event = event.unwrap_or_else(|error| {
-            tracing::debug!(seq, subject, %error, "an event can't be decoded and is skipped");
-            Event::Unreadable(stored::unreadable(header, &error))
-        });
-        let recorded = RecordedEvent { seq, time: envelope.time, stored_at, digest, event };
-        Ok(StoredEvent { envelope, is_linked: link.is_some(), bytes, recorded })
-    }
 }
 
 /// Bounds a call with the timeout of an append, queueing in the client included.
@@ -394,22 +227,6 @@ async fn within_append<T>(
     call: impl Future<Output = Result<T, async_nats::client::RequestError>>,
 ) -> Result<T, String> {
     connection::within(limits::APPEND_DEADLINE_MS + limits::NATS_CALL_MS, call).await
-}
-
-/// Returns the envelope and event name of a message, if they agree with its subject.
-fn envelope_at<'a>(
-    key: Option<&ConversationKey>,
-    subject: &str,
-    header: impl Fn(&str) -> Option<&'a str>,
-) -> Result<(EventEnvelope, &'a str), DecodeError> {
-    let (envelope, kind) = stored::decode_headers(header)?;
-    // A work item's pool follows its event's name.
-    let after = key.and_then(|key| subject.strip_prefix(key.event(kind).as_str()));
-    let is_own = after.is_some_and(|pool| pool.is_empty() || pool.starts_with('.'));
-    match key {
-        Some(key) if is_own && key.conversation == envelope.conversation => Ok((envelope, kind)),
-        _ => Err(DecodeError::Place),
-    }
 }
 
 impl RawMessage {

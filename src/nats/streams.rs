@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{backoff::Backoff, clock::Clock, connection::soon, nats::CHAT};
+use super::{backoff::Backoff, clock::Clock, connection::soon};
 use crate::{domain::event::kind, limits, subjects};
 
 /// The definition of a stream or consumer in one region.
@@ -38,6 +38,9 @@ pub enum StreamsError {
     #[error("the streams differ from their definitions: {0}; run `turnstream streams apply`")]
     Drift(String),
 }
+
+/// Base name of the stream of conversations.
+pub const CHAT: &str = "CHAT";
 
 const STREAMS: [&str; 21] = [
     include_str!("../../streams/CHAT.json"),

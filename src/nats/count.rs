@@ -9,7 +9,7 @@ use super::{
     ReadError,
     backoff::Backoff,
     connection::{soon, within},
-    nats::NatsLog,
+    jetstream::JetStream,
 };
 use crate::{limits, subjects};
 
@@ -48,7 +48,7 @@ pub struct ConsumerBacklog {
     pub messages: u64,
 }
 
-impl NatsLog {
+impl JetStream {
     /// Returns a consumer's unacknowledged messages. `None`: no such messages, or no such consumer.
     pub async fn unserved(&self, stream: &str, consumer: &str) -> Result<Option<ConsumerBacklog>, ReadError> {
         let reply = soon(self.client.request(subjects::consumer_info(stream, consumer), "".into())).await;
