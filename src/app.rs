@@ -27,7 +27,7 @@ use crate::{
         widget::{self, WidgetGate},
     },
     config::{self, AuthMode, Config, GatewayConfig, Retrieval},
-    edge::{self, Edge, push::PushRegistry, server, skills::SkillFolder},
+    edge::{self, Edge, delivery::push::PushRegistry, directory::skills::SkillFolder, transport::server},
     extract::SandboxReader,
     fetch::{FetchPolicy, Fetcher},
     history::{event_reader::EventReader, redact::Redaction},
@@ -102,7 +102,7 @@ pub async fn start_edge(config: &Config, nats: &NatsConnection) -> anyhow::Resul
         passwords: callers::passwords(config, nats).await?,
         access: config.access.clone(),
         // Requests through a proxy come from other machines, although the edge listens on a loopback address.
-        is_loopback: edge::access::is_loopback_address(config.bind) && config.quotas.proxies == 0,
+        is_loopback: edge::policy::access::is_loopback_address(config.bind) && config.quotas.proxies == 0,
         model: config.model.clone(),
         fetch: config.web.allow.clone(),
     };

@@ -11,7 +11,7 @@ use std::{
 use chrono::TimeDelta;
 
 use crate::{
-    edge::server,
+    edge::transport::server,
     limits,
     nats::{connection::NatsConnection, streams},
     worker::Worker,

@@ -7,7 +7,9 @@
 //! (2) writes everything in one go;
 //! (3) closes when the client does not keep up.
 
+mod deadlines;
 mod missed;
+mod reached;
 
 use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 
@@ -19,14 +21,16 @@ use tokio::{
 };
 use uuid::Uuid;
 
+use self::deadlines::{ConnectionDeadlines, ExpiredDeadline};
 use super::{
     Edge, actions,
-    deadlines::{ConnectionDeadlines, ExpiredDeadline},
-    delivery::{DeliveryTracker, FrameVerdict},
+    delivery::{
+        push::PushRegistration,
+        tracker::{DeliveryTracker, FrameVerdict},
+    },
     ending,
-    push::PushRegistration,
-    quota::{ConnectionSlot, MessageRate},
-    socket::{CloseReason, Socket, SocketInput},
+    policy::quota::{ConnectionSlot, MessageRate},
+    transport::socket::{CloseReason, Socket, SocketInput},
 };
 use crate::{
     auth::{Principal, REFERENCE_ORG},

@@ -168,7 +168,7 @@ const NATS_FILES: &[&str] = &[
     "src/admin/publish.rs",
     "src/calls.rs",
     "src/edge/mod.rs",
-    "src/edge/push.rs",
+    "src/edge/delivery/push.rs",
     "src/knowledge/bench/load.rs",
     "src/knowledge/bench/mod.rs",
     "src/knowledge/indexer.rs",

@@ -20,13 +20,17 @@ use warp::{
 };
 
 use super::{
-    Edge,
-    connection::{self, ClientIdentity},
-    quota::{ConnectionSlot, QuotaError},
     server::PeerAddress,
     socket::{CloseReason, Socket},
 };
-use crate::auth::{Principal, REFERENCE_ORG, TokenError};
+use crate::{
+    auth::{Principal, REFERENCE_ORG, TokenError},
+    edge::{
+        Edge,
+        connection::{self, ClientIdentity},
+        policy::quota::{ConnectionSlot, QuotaError},
+    },
+};
 
 pub fn route(edge: Arc<Edge>) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
     let upgrade = warp::ext::get::<OnUpgrade>().map(Some).or(warp::any().map(|| None)).unify();
@@ -147,7 +151,7 @@ fn token(edge: &Edge, headers: &HeaderMap, query: &Query) -> Result<Option<Strin
 }
 
 /// Returns the bearer token of a request's headers.
-pub(super) fn bearer_of(headers: &HeaderMap) -> Result<Option<String>, &'static str> {
+pub(in crate::edge) fn bearer_of(headers: &HeaderMap) -> Result<Option<String>, &'static str> {
     let mut bearers = headers.get_all(header::AUTHORIZATION).iter().map(bearer);
     match (bearers.next(), bearers.next()) {
         (_, Some(_)) => Err("`Authorization` is there more than once"),
@@ -162,13 +166,13 @@ fn bearer(authorization: &HeaderValue) -> Option<String> {
 }
 
 /// The reason why a client has no proven identity.
-pub(super) enum HandshakeRefusal {
+pub(in crate::edge) enum HandshakeRefusal {
     NoToken,
     Token(CloseReason),
 }
 
 impl HandshakeRefusal {
-    pub(super) fn response(self) -> Response {
+    pub(in crate::edge) fn response(self) -> Response {
         match self {
             Self::Token(CloseReason::Unverified) => {
                 let refused = refusal(StatusCode::SERVICE_UNAVAILABLE, "tokens can't be verified now");
@@ -180,7 +184,10 @@ impl HandshakeRefusal {
 }
 
 /// Verifies a token and returns its principal, or `None` with tokens off.
-pub(super) async fn principal(edge: &Edge, token: Option<&str>) -> Result<Option<Principal>, HandshakeRefusal> {
+pub(in crate::edge) async fn principal(
+    edge: &Edge,
+    token: Option<&str>,
+) -> Result<Option<Principal>, HandshakeRefusal> {
     if !edge.auth.is_on() {
         return Ok(None);
     }

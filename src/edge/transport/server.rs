@@ -26,8 +26,11 @@ use warp::{
     reply::Response,
 };
 
-use super::{Edge, access::AccessRefusal, handshake, internal, mcp, pages};
-use crate::limits;
+use super::handshake;
+use crate::{
+    edge::{Edge, mcp, pages, policy::access::AccessRefusal, visitors},
+    limits,
+};
 
 /// The address at the other end of a connection.
 #[derive(Clone, Copy)]
@@ -66,7 +69,7 @@ pub fn routes(
             })
             .untuple_one()
     };
-    let served = pages::routes().or(admin).unify().or(internal::routes(edge.clone())).unify();
+    let served = pages::routes().or(admin).unify().or(visitors::routes(edge.clone())).unify();
     let served = served.or(mcp::routes(edge.clone())).unify();
     let served = served.or(handshake::route(edge)).unify().or(options()).unify();
     // Probes come with the names and addresses of balancers, so the guard does not apply.

@@ -1,13 +1,13 @@
 //! Widgets' requests over plain HTTP, from pages of other origins: `POST /internal/…` at the host's root.
 //!
-//! - [`visitors`]: the session of a returning browser.   - [`restore`]: conversations of a visitor who proves an address.
+//! - [`returning`]: the session of a returning browser.   - [`restore`]: conversations of a visitor who proves an address.
 //!
 //! Every request names the agent; the agent's policy decides about the page and the organisation as it does for sessions. The
 //! host's context is verified and not used up, since a widget sends the same one with each of its requests. Any page may read
 //! the answers (`*`): forbidden data is refused, not hidden, and no cookies are involved.
 
 pub mod restore;
-pub mod visitors;
+pub mod returning;
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +24,11 @@ use warp::{
     reply::Response,
 };
 
-use super::{Edge, access::ClientPage, admission, server::PeerAddress};
+use super::{
+    Edge,
+    policy::{access::ClientPage, admission},
+    transport::server::PeerAddress,
+};
 use crate::{
     auth::{self, REFERENCE_ORG},
     limits,
@@ -91,7 +95,7 @@ async fn serve(
     let org = admitted.map_err(admission::refused)?.org.unwrap_or_else(|| REFERENCE_ORG.to_string());
     let asked = PageRequest { edge, org, agent, fields, origin, source: subjects::source_of(address) };
     match path {
-        "resume-by-fingerprint" => visitors::resume(&asked).await,
+        "resume-by-fingerprint" => returning::resume(&asked).await,
         "identity/request-otp" => restore::request(&asked).await,
         "identity/verify-otp" => restore::verify(&asked).await,
         _ => restore::resolve(&asked).await,

@@ -7,9 +7,10 @@ use chrono::Utc;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{connection::Connection, quota::QuotaError};
+use super::quota::QuotaError;
 use crate::{
     auth::widget::{HostProof, WidgetRefusal},
+    edge::connection::Connection,
     nats::{AppendError, ReadFrom},
     subjects::{self, ConversationKey, PushTo},
     wire::{
@@ -99,7 +100,7 @@ async fn use_once(connection: &Connection, proof: &HostProof) -> Result<(), BadF
     }
 }
 
-pub(super) fn refused(refusal: WidgetRefusal) -> BadFrame {
+pub(in crate::edge) fn refused(refusal: WidgetRefusal) -> BadFrame {
     let (code, message) = match refusal {
         WidgetRefusal::NotAuthorized => (ErrorCode::AgentNotAuthorized, "this agent may not be used here"),
         WidgetRefusal::Origin => (ErrorCode::OriginNotAllowed, "this page may not use the agent"),

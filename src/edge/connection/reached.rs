@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::Utc;
 use uuid::Uuid;
 
-use super::connection::Connection;
+use super::Connection;
 use crate::{
     auth, limits,
     log::conversations::Freshness,
@@ -39,7 +39,7 @@ impl Connection {
     /// Checks again whether the client may watch a conversation, and stops if not: an owner has come since.
     ///
     /// A client that waits for an answer there is told that its session is gone.
-    pub(super) async fn look_again(&mut self, conversation: Uuid) -> bool {
+    pub(in crate::edge) async fn look_again(&mut self, conversation: Uuid) -> bool {
         let Some(key) = self.delivery.key(conversation).cloned() else { return false };
         if !self.edge.auth.is_on() {
             return true;

@@ -12,9 +12,9 @@ use std::{
 
 use chrono::TimeDelta;
 
-use super::{Edge, ending};
 use crate::{
     domain::event::kind,
+    edge::{Edge, ending},
     limits,
     log::conversations::{ExecuteError, Freshness},
     nats::{ReadError, count::ConsumerBacklog, streams::CHAT},
@@ -26,7 +26,7 @@ const ITEMS: [&str; 2] = [kind::TURN_REQUESTED, kind::TURN_RESUMED];
 
 /// The progress of the sweep over waiting turns, by pool.
 #[derive(Default)]
-pub(super) struct AbandonedSweep {
+pub(in crate::edge) struct AbandonedSweep {
     pools: HashMap<String, SweepPosition>,
 }
 

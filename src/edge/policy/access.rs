@@ -12,10 +12,10 @@ use std::{
 use url::{Host, Url};
 use warp::http::{HeaderMap, HeaderValue, header};
 
-use super::Edge;
 use crate::{
     auth::{self, Principal, widget::origin},
     domain::{Command, Conversation, event::SessionIdentified},
+    edge::Edge,
     live::relay::publish_owner,
     log::conversations::{ExecuteError, Freshness},
     nats::ReadError,
@@ -81,7 +81,7 @@ impl Edge {
     ///
     /// The client has proved its identity, or the agent's policy admits its page; and the conversation has gained no owner
     /// since, except one that the client or the session has proved to be.
-    pub(super) async fn may_use(
+    pub(in crate::edge) async fn may_use(
         &self,
         record: &SessionRecord,
         key: &ConversationKey,
@@ -104,7 +104,7 @@ impl Edge {
     }
 
     /// Returns true if a client may still use a session of a conversation in this state.
-    pub(super) fn is_within(
+    pub(in crate::edge) fn is_within(
         &self,
         state: &Conversation,
         record: &SessionRecord,
@@ -117,7 +117,7 @@ impl Edge {
     /// Records that a session's user proved an address.
     ///
     /// If the proof makes an owner, the index learns it, and connections that watch the conversation check their access again.
-    pub(super) async fn identify(
+    pub(in crate::edge) async fn identify(
         &self,
         key: &ConversationKey,
         state: Arc<Conversation>,
@@ -132,7 +132,7 @@ impl Edge {
     }
 
     /// Announces a conversation's new owner to the index and to its watchers.
-    pub(super) async fn owner_came(&self, key: &ConversationKey, seq: u64) {
+    pub(in crate::edge) async fn owner_came(&self, key: &ConversationKey, seq: u64) {
         self.list_under_owner(key, seq);
         publish_owner(&self.client, key).await;
     }

@@ -5,8 +5,7 @@ use std::time::Duration;
 use chrono::Utc;
 use tokio::time::{Instant, sleep_until};
 
-use super::Edge;
-use crate::{auth::Principal, limits};
+use crate::{auth::Principal, edge::Edge, limits};
 
 pub struct ConnectionDeadlines {
     every: Duration,
