@@ -14,6 +14,9 @@ use super::procs::WatchedProcess;
 /// Default address of the fake gateway, where servers under test look for it.
 pub const DEFAULT_GATEWAY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9000);
 
+/// Rounds of a comparison: the fewest that have a median.
+const COMPARED_ROUNDS: usize = 3;
+
 /// Measure servers of the smooth-operator protocol with a built-in fake model gateway.
 #[derive(clap::Args, Clone, Debug)]
 pub struct BenchArgs {
@@ -29,6 +32,27 @@ pub struct BenchArgs {
     /// Report CPU time and memory of this process. Repeatable.
     #[arg(long = "pid", value_name = "NAME=PID")]
     pub pids: Vec<NamedPid>,
+
+    /// Measure this server too, in turn with the first, scenario by scenario, and print the ratios. It has to be started with
+    /// SMOOAI_GATEWAY_URL=http://127.0.0.1:9000/v1, or the address of --gateway-listen.
+    #[arg(long, value_name = "URL")]
+    pub against: Option<String>,
+
+    /// Report CPU time and memory of this process of the server at --against. Repeatable.
+    #[arg(long = "against-pid", value_name = "NAME=PID", requires = "against")]
+    pub against_pids: Vec<NamedPid>,
+
+    /// Number of times that all is measured; figures are medians. Default: 1, and 3 for a comparison or a check.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub rounds: Option<usize>,
+
+    /// Compare ratios between figures with this baseline, and fail if one has grown beyond the noise.
+    #[arg(long, value_name = "FILE")]
+    pub check: Option<PathBuf>,
+
+    /// Write the ratios of this run into the baseline of --check, instead of failing.
+    #[arg(long, requires = "check")]
+    pub renew: bool,
 
     /// Run only these scenarios. Repeatable; default: all but growth.
     #[arg(long = "scenario", value_name = "NAME")]
@@ -89,6 +113,17 @@ impl BenchArgs {
     pub fn watched(&self) -> Vec<WatchedProcess> {
         let named = self.pids.iter();
         named.map(|named| WatchedProcess::new(&named.name, named.pid)).collect()
+    }
+
+    /// Returns the processes named by `--against-pid`.
+    pub fn watched_against(&self) -> Vec<WatchedProcess> {
+        self.against_pids.iter().map(|named| WatchedProcess::new(&named.name, named.pid)).collect()
+    }
+
+    /// Returns how often all is measured.
+    pub fn rounds(&self) -> usize {
+        let is_compared = self.against.is_some() || self.check.is_some();
+        self.rounds.unwrap_or(if is_compared { COMPARED_ROUNDS } else { 1 })
     }
 
     /// Returns [`BenchArgs::turn_grace`] as a duration.

@@ -12,9 +12,12 @@
 //! ```
 
 mod args;
+mod baseline;
 mod client;
 mod clock;
+mod compare;
 mod fault;
+mod figures;
 mod gateway;
 mod plan;
 mod procs;
@@ -39,12 +42,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use uuid::Uuid;
 
 pub use self::args::BenchArgs;
+use self::baseline::Baseline;
 use self::client::{BenchClient, ReadWindow};
+use self::compare::Comparison;
 use self::fault::Fault;
+use self::figures::Figures;
 use self::gateway::{FakeGateway, GatewayLog};
 use self::procs::WatchedProcess;
 use self::product::Product;
-use self::report::BenchReport;
+use self::report::{BenchReport, ScenarioOutcome};
 use self::users::TokenMinter;
 
 /// The shared state of the scenarios.
@@ -98,14 +104,16 @@ impl Bench {
 
 /// Runs the scenarios, prints the report, and fails if any fault was found.
 pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
-    for url in &args.urls {
+    for url in args.urls.iter().chain(&args.against) {
         if !url.starts_with("ws://") {
             bail!("{url}: only ws:// addresses can be measured");
         }
     }
+    // Read before anything is measured, so that a mistake in it costs no run.
+    let baseline = args.check.as_deref().map(read_baseline).transpose()?;
     let is_spawning = args.urls.is_empty() && !args.gateway_only;
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let default = if is_spawning { any_port } else { args::DEFAULT_GATEWAY };
+    let default = if is_spawning && args.against.is_none() { any_port } else { args::DEFAULT_GATEWAY };
     let gateway = FakeGateway::start(args.gateway_listen.unwrap_or(default))?;
     // From here on the product never outlives the bench: a signal during its start takes effect once it runs.
     let mut interrupts = Interrupts::new()?;
@@ -126,20 +134,84 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
         targets.push(product.url());
     }
     let secret = product.as_ref().map(|product| product.secret.clone());
+    let against = args.against.clone().map(|url| {
+        let watched = args.watched_against();
+        Bench::new(args.clone(), vec![url], watched, &gateway, None)
+    });
     let bench = Bench::new(args, targets, watched, &gateway, secret);
     let measured = tokio::select! {
-        outcomes = scenarios::run_all(&bench) => Ok(outcomes),
+        rounds = measure(&bench, against.as_ref()) => Ok(rounds),
         () = interrupts.wait() => Err(anyhow::anyhow!("interrupted")),
     };
     if let Some(product) = product {
         product.stop().await;
     }
-    let report = BenchReport::new(bench.targets, measured?);
-    publish(&report, bench.args.json.as_deref())?;
-    match report.errors {
-        0 => Ok(()),
-        errors => bail!("{errors} errors found; the report lists the first one of each scenario"),
+    conclude(&bench, measured?, baseline)
+}
+
+/// The outcomes of all rounds, a list a round.
+#[derive(Default)]
+struct Measured {
+    ours: Vec<Vec<ScenarioOutcome>>,
+    theirs: Vec<Vec<ScenarioOutcome>>,
+}
+
+/// Measures every scenario as often as wanted, on both servers in turn.
+async fn measure(bench: &Bench, against: Option<&Bench>) -> Measured {
+    let mut measured = Measured::default();
+    for _ in 0..bench.args.rounds() {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for scenario in bench.args.chosen_scenarios() {
+            ours.extend(scenarios::run(bench, scenario).await);
+            if let Some(against) = against {
+                theirs.extend(scenarios::run(against, scenario).await);
+            }
+        }
+        measured.ours.push(ours);
+        measured.theirs.push(theirs);
     }
+    measured
+}
+
+/// Publishes the report; an error if an answer was wrong or a ratio is worse than the baseline's.
+fn conclude(bench: &Bench, measured: Measured, baseline: Option<Baseline>) -> anyhow::Result<()> {
+    let figures = |rounds: &[Vec<ScenarioOutcome>]| -> Vec<Figures> {
+        rounds.iter().map(|outcomes| figures::of_round(outcomes)).collect()
+    };
+    let (ours, theirs) = (figures(&measured.ours), figures(&measured.theirs));
+    let flat = |rounds: Vec<Vec<ScenarioOutcome>>| rounds.into_iter().flatten().collect();
+    let mut report = BenchReport::new(bench.targets.clone(), flat(measured.ours), flat(measured.theirs));
+    if let Some(url) = &bench.args.against {
+        report.comparison = Some(Comparison::new(url.clone(), &ours, &theirs));
+    }
+    let medians = figures::medians(&ours);
+    if let Some(baseline) = &baseline
+        && report.errors == 0
+    {
+        report.checked = baseline.check(&medians)?;
+    }
+    publish(&report, bench.args.json.as_deref())?;
+    if report.errors > 0 {
+        bail!("{} errors found; the report lists the first one of each scenario", report.errors);
+    }
+    let worse = report.checked.iter().filter(|ratio| ratio.is_worse()).count();
+    match (baseline, &bench.args.check) {
+        (Some(baseline), Some(path)) if bench.args.renew => renew(path, baseline, &medians),
+        _ if worse > 0 => bail!("{worse} ratios are worse than the baseline allows"),
+        _ => Ok(()),
+    }
+}
+
+fn read_baseline(path: &Path) -> anyhow::Result<Baseline> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Baseline::parse(&text).with_context(|| format!("{} is no baseline", path.display()))
+}
+
+/// Writes the ratios of this run into the baseline.
+fn renew(path: &Path, baseline: Baseline, run: &Figures) -> anyhow::Result<()> {
+    let measured = format!("{}, turnstream {}", chrono::Utc::now().date_naive(), env!("CARGO_PKG_VERSION"));
+    let text = serde_json::to_string_pretty(&baseline.renewed(measured, run)?)?;
+    std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Prints the table and writes the JSON. If the JSON goes to standard output, the table goes to standard error.

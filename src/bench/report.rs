@@ -8,6 +8,8 @@ use std::fmt::{self, Write};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::baseline::CheckedRatio;
+use super::compare::Comparison;
 use super::fault::{Fault, FaultLog};
 use super::procs::{ProcessUse, WindowUse};
 
@@ -136,17 +138,26 @@ pub fn ratio(part: f64, whole: f64) -> f64 {
 }
 
 /// The results of one run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct BenchReport {
     pub targets: Vec<String>,
+    /// The outcomes of all rounds.
     pub scenarios: Vec<ScenarioOutcome>,
+    /// The outcomes of the server at `--against`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub against: Vec<ScenarioOutcome>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
+    /// The ratios of `--check`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub checked: Vec<CheckedRatio>,
     pub errors: u64,
 }
 
 impl BenchReport {
-    pub fn new(targets: Vec<String>, scenarios: Vec<ScenarioOutcome>) -> BenchReport {
-        let errors = scenarios.iter().map(|outcome| outcome.errors).sum();
-        BenchReport { targets, scenarios, errors }
+    pub fn new(targets: Vec<String>, scenarios: Vec<ScenarioOutcome>, against: Vec<ScenarioOutcome>) -> BenchReport {
+        let errors = scenarios.iter().chain(&against).map(|outcome| outcome.errors).sum();
+        BenchReport { targets, scenarios, against, errors, ..BenchReport::default() }
     }
 }
 
@@ -154,6 +165,15 @@ impl fmt::Display for BenchReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "targets: {}", self.targets.join(", "))?;
         self.scenarios.iter().try_for_each(|outcome| outcome.write(f))?;
+        for outcome in &self.against {
+            writeln!(f, "\nof the server at --against:")?;
+            outcome.write(f)?;
+        }
+        self.comparison.iter().try_for_each(|comparison| comparison.fmt(f))?;
+        if !self.checked.is_empty() {
+            writeln!(f, "\nratios against the baseline")?;
+        }
+        self.checked.iter().try_for_each(|ratio| writeln!(f, "  {ratio}"))?;
         writeln!(f, "\nerrors in total: {}", self.errors)
     }
 }

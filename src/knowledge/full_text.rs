@@ -24,6 +24,8 @@ const HEADINGS_WEIGHT: f32 = 1.5;
 /// The part of a question that is searched for, and the number of its words: the rarest.
 const QUERY_MAX_CHARS: usize = 10_000;
 const QUERY_WORDS: usize = 128;
+/// The most terms of a filter that are looked up one by one.
+const FEW_TERMS: usize = 256;
 /// The ACL entry of a public document.
 const EVERYBODY: &str = "*";
 
@@ -181,11 +183,6 @@ impl FullTextIndex {
                 any.push((Occur::Should, Box::new(BoostQuery::new(Box::new(of_word), weight * word.kind.weight()))));
             }
         }
-        // Filter clauses do not contribute to the score.
-        let filter = |field: Field, texts: &[String]| -> (Occur, Box<dyn Query>) {
-            let terms = TermSetQuery::new(texts.iter().map(|text| Term::from_field_text(field, text)));
-            (Occur::Must, Box::new(ConstScoreQuery::new(Box::new(terms), 0.0)))
-        };
         let mut all = vec![
             (Occur::Must, Box::new(BooleanQuery::new(any)) as Box<dyn Query>),
             filter(org, std::slice::from_ref(&reader.org)),
@@ -201,6 +198,19 @@ impl FullTextIndex {
     pub fn words(&self, text: &str) -> Vec<String> {
         self.words.different(text).into_iter().map(|word| word.text).collect()
     }
+}
+
+/// Returns a clause that lets through passages with one of these texts in a field, and does not contribute to the score.
+fn filter(field: Field, texts: &[String]) -> (Occur, Box<dyn Query>) {
+    let terms = texts.iter().map(|text| Term::from_field_text(field, text));
+    // A set is compiled to an automaton, which takes milliseconds for however few terms.
+    let any: Box<dyn Query> = if texts.len() > FEW_TERMS {
+        Box::new(TermSetQuery::new(terms))
+    } else {
+        let one = |term| (Occur::Should, Box::new(TermQuery::new(term, IndexRecordOption::Basic)) as Box<dyn Query>);
+        Box::new(BooleanQuery::new(terms.map(one).collect()))
+    };
+    (Occur::Must, Box::new(ConstScoreQuery::new(any, 0.0)))
 }
 
 /// Returns a document's token with its organisation: two organisations may have documents of the same id.

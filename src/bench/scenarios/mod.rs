@@ -27,24 +27,20 @@ use super::report::ScenarioOutcome;
 /// Connections opened at the same time; more would measure the listen queue.
 const OPENING_AT_ONCE: usize = 32;
 
-/// Runs the chosen scenarios one after the other.
-pub async fn run_all(bench: &Bench) -> Vec<ScenarioOutcome> {
-    let mut outcomes = Vec::new();
-    for scenario in bench.args.chosen_scenarios() {
-        let (name, result) = match scenario {
-            Scenario::Ping => ("ping", one(ping::run(bench)).await),
-            Scenario::Sessions => ("sessions", one(sessions::run(bench)).await),
-            Scenario::Paced => ("paced", paced::run(bench).await),
-            Scenario::FlatOut => ("flat-out", one(flat_out::run(bench)).await),
-            Scenario::Idle => ("idle", one(idle::run(bench)).await),
-            Scenario::History => ("history", history::run(bench).await),
-            Scenario::SlowReader => ("slow-reader", slow_reader::run(bench).await),
-            Scenario::NotYours => ("not-yours", not_yours::run(bench).await),
-            Scenario::Growth => ("growth", growth::run(bench).await),
-        };
-        outcomes.extend(result.unwrap_or_else(|error| vec![ScenarioOutcome::failed(name, &error)]));
-    }
-    outcomes
+/// Runs one scenario, in all its variants.
+pub async fn run(bench: &Bench, scenario: Scenario) -> Vec<ScenarioOutcome> {
+    let (name, result) = match scenario {
+        Scenario::Ping => ("ping", one(ping::run(bench)).await),
+        Scenario::Sessions => ("sessions", one(sessions::run(bench)).await),
+        Scenario::Paced => ("paced", paced::run(bench).await),
+        Scenario::FlatOut => ("flat-out", one(flat_out::run(bench)).await),
+        Scenario::Idle => ("idle", one(idle::run(bench)).await),
+        Scenario::History => ("history", history::run(bench).await),
+        Scenario::SlowReader => ("slow-reader", slow_reader::run(bench).await),
+        Scenario::NotYours => ("not-yours", not_yours::run(bench).await),
+        Scenario::Growth => ("growth", growth::run(bench).await),
+    };
+    result.unwrap_or_else(|error| vec![ScenarioOutcome::failed(name, &error)])
 }
 
 async fn one(scenario: impl Future<Output = anyhow::Result<ScenarioOutcome>>) -> anyhow::Result<Vec<ScenarioOutcome>> {

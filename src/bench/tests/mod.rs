@@ -48,7 +48,15 @@ async fn measure(mischief: Mischief, scenario: &str) -> Vec<ScenarioOutcome> {
     let grace = if mischief == Mischief::NoTerminal { "0.5" } else { "30" };
     let args = args(&["--scenario", scenario, "--turn-grace", grace]);
     let bench = Bench::new(args, vec![url], Vec::new(), &gateway, None);
-    scenarios::run_all(&bench).await
+    run_all(&bench).await
+}
+
+async fn run_all(bench: &Bench) -> Vec<ScenarioOutcome> {
+    let mut outcomes = Vec::new();
+    for scenario in bench.args.chosen_scenarios() {
+        outcomes.extend(scenarios::run(bench, scenario).await);
+    }
+    outcomes
 }
 
 /// Asserts that there are errors, and that all of them are of this kind.
@@ -132,7 +140,7 @@ async fn no_server_is_an_error_of_each_scenario() {
     let gateway = FakeGateway::start("127.0.0.1:0".parse().unwrap()).unwrap();
     let url = "ws://127.0.0.1:1/ws".to_owned();
     let bench = Bench::new(args(&[]), vec![url], Vec::new(), &gateway, None);
-    let outcomes = scenarios::run_all(&bench).await;
+    let outcomes = run_all(&bench).await;
     assert!(outcomes.len() >= Scenario::value_variants().len() - 1);
     assert!(outcomes.iter().all(|outcome| outcome.errors == 1));
 }
@@ -169,6 +177,36 @@ async fn a_run_writes_its_report_and_fails_on_errors() {
         assert!(paced["processes"][0]["rss_after_kib"].as_u64().unwrap() > 0);
         assert!(paced["latencies"]["token added"]["p99_ms"].is_number());
     }
+}
+
+#[tokio::test]
+async fn two_servers_are_measured_in_turn_and_checked_against_a_baseline() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let first = fake_server::start(port, Mischief::None).await;
+    let second = fake_server::start(port, Mischief::None).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (report, baseline) = (folder.path().join("report.json"), folder.path().join("baseline.json"));
+    let (of, to) = ("paced: token added p50 ms", "ping: pong p50 ms");
+    // A ratio that no server can have, so that the first check fails and the one after `--renew` passes.
+    let ratio = json!({"of": of, "to": to, "was": 1e-9, "growth": 1000});
+    std::fs::write(&baseline, json!({"measured": "never", "ratios": [ratio]}).to_string()).unwrap();
+    let port = port.to_string();
+    let scenarios = ["--scenario", "paced", "--scenario", "ping", "--rounds", "2"];
+    let common = ["--url", &first, "--gateway-listen", &port, "--check", baseline.to_str().unwrap()];
+
+    let compared = ["--against", &second, "--json", report.to_str().unwrap()];
+    let error = super::run(args(&[&scenarios[..], &common, &compared].concat())).await.unwrap_err();
+    assert!(error.to_string().contains("1 ratios are worse"), "{error}");
+    let report: Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
+    assert_eq!(report["scenarios"].as_array().unwrap().len(), 2 * 3, "two rounds of ping, paced, paced-saturated");
+    assert_eq!(report["against"].as_array().unwrap().len(), 2 * 3);
+    assert_eq!(report["comparison"]["rounds"], 2);
+    let figures = report["comparison"]["figures"].as_array().unwrap();
+    let token = figures.iter().find(|figure| figure["name"] == of).expect("the comparison has the tokens' time");
+    assert!(token["ratio"].as_f64().unwrap() > 0.0);
+
+    super::run(args(&[&scenarios[..], &common, &["--renew"]].concat())).await.unwrap();
+    super::run(args(&[&scenarios[..], &common].concat())).await.unwrap();
 }
 
 #[tokio::test]

@@ -298,6 +298,8 @@ fn whole(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
     const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/retrieval");
@@ -305,6 +307,10 @@ mod tests {
     fn of<'a>(figures: &'a [RankingQuality], ranking: &str, of: &str) -> &'a RankingQuality {
         figures.iter().find(|figures| figures.ranking == ranking && figures.of == of).unwrap()
     }
+
+    /// The figures of the labelled set with recorded vectors. Measured once, since that takes seconds of a processor.
+    static RECORDED: LazyLock<Vec<RankingQuality>> =
+        LazyLock::new(|| recorded(&LabelledSet::read(Path::new(FOLDER)).unwrap()));
 
     /// The figures with recorded vectors of all-MiniLM-L6-v2: those of the set's texts, then of its questions.
     fn recorded(set: &LabelledSet) -> Vec<RankingQuality> {
@@ -320,23 +326,21 @@ mod tests {
     /// Figures move with the index; the bounds are some way below the figures on the day that they were written.
     #[test]
     fn questions_of_every_language_find_their_documents() {
-        let figures = recorded(&LabelledSet::read(Path::new(FOLDER)).unwrap());
         for language in ["en", "de", "fr", "es", "zh", "ja", "ko", "th", "ar"] {
-            let words = of(&figures, "words (BM25)", language);
+            let words = of(&RECORDED, "words (BM25)", language);
             assert!(words.questions >= 20 && words.recall > 0.5, "{words:?}");
         }
         for (kind, least) in [("words", 0.9), ("code", 0.85), ("name", 0.85)] {
-            let words = of(&figures, "words (BM25)", kind);
+            let words = of(&RECORDED, "words (BM25)", kind);
             assert!(words.recall > least, "{words:?}");
         }
     }
 
     #[test]
     fn fused_rankings_are_no_worse_than_the_better_one() {
-        let figures = recorded(&LabelledSet::read(Path::new(FOLDER)).unwrap());
         for group in ["all", "en", "de", "fr", "es"] {
             let [words, vectors, both] =
-                ["words (BM25)", "vectors", "both, fused"].map(|ranking| of(&figures, ranking, group));
+                ["words (BM25)", "vectors", "both, fused"].map(|ranking| of(&RECORDED, ranking, group));
             assert!(both.recall >= words.recall.max(vectors.recall), "{words:?} {vectors:?} {both:?}");
             assert!(both.ndcg >= words.ndcg.max(vectors.ndcg), "{words:?} {vectors:?} {both:?}");
         }
