@@ -21,7 +21,6 @@ mod settings;
 
 use std::sync::Arc;
 
-use async_nats::Client;
 use uuid::Uuid;
 
 pub use serve::routes;
@@ -35,6 +34,7 @@ use crate::{
     knowledge::{KnowledgeStore, runs::RunLog},
     lists::ConversationLists,
     log::{conversations::Conversations, jetstream_log::NatsLog},
+    nats::core::Client,
     subjects::ConversationKey,
 };
 

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use async_nats::Message;
 use futures_util::StreamExt;
 use tokio::time::{Instant, timeout_at};
 
@@ -15,7 +14,7 @@ use super::{
 };
 use crate::{
     limits,
-    nats::{ReadError, connection::soon, presence},
+    nats::{ReadError, connection::soon, core::Message, presence},
     subjects::{self, PushTo},
     wire::presence::{EDGES, EDGES_STREAM, PushReceipt},
 };

@@ -339,7 +339,7 @@ impl Connection {
 
     /// Shows the frames of a session's turn that the LIVE stream has and the client has not been shown.
     pub async fn replay(&mut self, key: &ConversationKey, turn: Uuid, session: Uuid) {
-        for missed in replay::frames(&self.edge.client, key, session).await {
+        for missed in replay::frames(&self.edge.log, key, session).await {
             if missed.mark.turn == turn {
                 self.show_in_order(&missed).await;
             }

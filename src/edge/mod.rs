@@ -23,7 +23,6 @@ mod visitors;
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::Client;
 use bytes::Bytes;
 use chrono::TimeDelta;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -43,7 +42,7 @@ use crate::{
         jetstream_log::NatsLog,
         objects::ObjectStore,
     },
-    nats::presence::PresenceEntry,
+    nats::{core::Client, presence::PresenceEntry},
     otp::{allowance::OtpAllowance, challenge::OtpChallenges},
     subjects::{self, ConversationKey},
     wire::presence::{EDGES, EdgeAdvertisement},

@@ -5,7 +5,6 @@
 
 use std::ops::Deref;
 
-use async_nats::{Client, HeaderMap, header};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
@@ -20,6 +19,7 @@ use crate::{
         AppendError, ReadError, ReadFrom,
         backoff::Backoff,
         connection::NatsConnection,
+        core::{self, Client},
         jetstream::{JetStream, PublishOutcome, RawMessage},
         streams::CHAT,
     },
@@ -110,12 +110,13 @@ impl EventLog for NatsLog {
         }
         let payload = encrypted.unwrap_or(clear);
         let digest = stored::digest(&subject, stored::header_of(&pairs), &payload);
-        let mut headers = HeaderMap::new();
-        headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
-        headers.insert("Nats-Expected-Last-Subject-Sequence-Subject", key.all_events());
-        for (name, value) in pairs {
-            headers.insert(name, value);
-        }
+        let (last, all) = (expected.to_string(), key.all_events());
+        let expects = [
+            ("Nats-Expected-Last-Subject-Sequence", last.as_str()),
+            ("Nats-Expected-Last-Subject-Sequence-Subject", all.as_str()),
+        ];
+        let headers =
+            core::headers(expects.into_iter().chain(pairs.iter().map(|(name, value)| (*name, value.as_str()))));
         let mut backoff = Backoff::new(limits::APPEND_DEADLINE_MS);
         let mut tried_before = false;
         loop {

@@ -22,29 +22,49 @@ pub enum LastMessages {
     TooMany,
 }
 
-/// The outcome of a batch request.
+/// The bounds of one request.
+#[derive(Clone, Copy)]
+pub struct BatchBounds {
+    pub messages: usize,
+    pub bytes: Option<usize>,
+}
+
+/// The messages of a request.
 struct Batch {
     messages: Vec<RawMessage>,
-    /// The server has more messages.
-    more: bool,
+    end: BatchEnd,
+}
+
+/// The end of a request's messages.
+enum BatchEnd {
+    /// The server has no more of them.
+    Last,
+    More,
     /// The server refused the number of subjects.
-    too_many: bool,
+    TooManySubjects,
+}
+
+impl Batch {
+    fn last_messages(self) -> LastMessages {
+        match self.end {
+            BatchEnd::Last => LastMessages::All(self.messages),
+            BatchEnd::More | BatchEnd::TooManySubjects => LastMessages::TooMany,
+        }
+    }
 }
 
 impl JetStream {
     /// Returns the last message of every subject that matches one of the filters.
     pub async fn last_of(&self, stream: &str, subjects: &[String]) -> Result<LastMessages, ReadError> {
         let query = json!({ "multi_last": subjects, "batch": limits::READ_BATCH });
-        let batch = self.batch(stream, &query).await?;
-        Ok(if batch.more || batch.too_many { LastMessages::TooMany } else { LastMessages::All(batch.messages) })
+        Ok(self.batch(stream, &query).await?.last_messages())
     }
 
     /// Like [`JetStream::last_of`], for large messages: bounded in bytes, so that a process can hold them.
     async fn last_of_large(&self, stream: &str, subjects: &[String]) -> Result<LastMessages, ReadError> {
         let query =
             json!({ "multi_last": subjects, "batch": limits::READ_BATCH, "max_bytes": limits::READ_BATCH_BYTES });
-        let batch = self.batch(stream, &query).await?;
-        Ok(if batch.more || batch.too_many { LastMessages::TooMany } else { LastMessages::All(batch.messages) })
+        Ok(self.batch(stream, &query).await?.last_messages())
     }
 
     /// Calls `each` with the last messages of many subjects.
@@ -78,7 +98,7 @@ impl JetStream {
     pub async fn next_of(&self, stream: &str, subject: &str, from: u64) -> Result<(Vec<RawMessage>, bool), ReadError> {
         let query = json!({ "next_by_subj": subject, "seq": from, "batch": limits::READ_BATCH, "max_bytes": limits::READ_BATCH_BYTES });
         let batch = self.batch(stream, &query).await?;
-        Ok((batch.messages, batch.more))
+        Ok((batch.messages, matches!(batch.end, BatchEnd::More)))
     }
 
     /// Returns the first message stored at this time or later.
@@ -106,25 +126,49 @@ impl JetStream {
         Ok(found)
     }
 
+    /// Passes the next messages after a sequence to `each`, as they arrive; returns whether there are more.
+    ///
+    /// What came before a failure was passed.
+    pub async fn each_next(
+        &self,
+        stream: &str,
+        (subject, from): (&str, u64),
+        bounds: BatchBounds,
+        each: impl FnMut(RawMessage),
+    ) -> Result<bool, ReadError> {
+        let mut query = json!({ "next_by_subj": subject, "seq": from, "batch": bounds.messages });
+        if let Some(bytes) = bounds.bytes {
+            query["max_bytes"] = bytes.into();
+        }
+        Ok(matches!(self.batch_each(stream, &query, each).await?, BatchEnd::More))
+    }
+
     async fn batch(&self, stream: &str, query: &Value) -> Result<Batch, ReadError> {
+        let mut messages = Vec::new();
+        let end = self.batch_each(stream, query, |message| messages.push(message)).await?;
+        Ok(Batch { messages, end })
+    }
+
+    async fn batch_each(
+        &self,
+        stream: &str,
+        query: &Value,
+        mut each: impl FnMut(RawMessage),
+    ) -> Result<BatchEnd, ReadError> {
         let unavailable = |cause: &dyn std::fmt::Display| ReadError::Unavailable(cause.to_string());
         let inbox = self.client.new_inbox();
         let mut answers = soon(self.client.subscribe(inbox.clone())).await.map_err(|error| unavailable(&error))?;
         let (subject, query) = (subjects::direct_get(stream), query.to_string());
         let asked = soon(self.client.publish_with_reply(subject, inbox, query.into())).await;
         asked.map_err(|error| unavailable(&error))?;
-        let mut batch = Batch { messages: Vec::new(), more: false, too_many: false };
         // A server that dies takes its answers with it, so each answer has its own short timeout.
-        let each = Duration::from_millis(limits::READ_TRY_MS);
-        while let Some(answer) = timeout(each, answers.next()).await.map_err(|_| unavailable(&"no answer in time"))? {
+        let wait = Duration::from_millis(limits::READ_TRY_MS);
+        while let Some(answer) = timeout(wait, answers.next()).await.map_err(|_| unavailable(&"no answer in time"))? {
             match answer.status.map(|status| status.as_u16()) {
-                Some(204) => {
-                    batch.more = pending(&answer) > 0;
-                    return Ok(batch);
-                }
-                Some(404) => return Ok(batch),
-                Some(413) => return Ok(Batch { too_many: true, ..batch }),
-                _ => batch.messages.extend(direct_answer(answer).map_err(|cause| unavailable(&cause))?),
+                Some(204) if pending(&answer) > 0 => return Ok(BatchEnd::More),
+                Some(204 | 404) => return Ok(BatchEnd::Last),
+                Some(413) => return Ok(BatchEnd::TooManySubjects),
+                _ => direct_answer(answer).map_err(|cause| unavailable(&cause))?.into_iter().for_each(&mut each),
             }
         }
         Err(unavailable(&"the connection ended"))

@@ -9,14 +9,14 @@ use async_nats::{Client, HeaderMap, Message, Request, header};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{
     AppendError, ReadError, ReadFrom,
     backoff::Backoff,
     clock::Clock,
-    connection::{self, NatsConnection, soon},
+    connection::{NatsConnection, soon, within},
 };
 use crate::{limits, subjects};
 
@@ -45,22 +45,34 @@ pub(crate) enum PublishOutcome {
     Again(String),
 }
 
+/// The server's answer to a publish or to a change of a stream.
 #[derive(Deserialize)]
-struct PubAck {
+pub(crate) struct Ack {
     #[serde(default)]
-    seq: u64,
+    pub seq: u64,
     #[serde(default)]
     duplicate: bool,
     val: Option<String>,
-    error: Option<ApiError>,
+    pub error: Option<ApiError>,
 }
 
+/// A refusal by JetStream.
 #[derive(Deserialize)]
-struct ApiError {
+pub(crate) struct ApiError {
+    /// The status, as in HTTP.
     #[serde(default)]
-    err_code: u64,
+    pub code: u64,
+    /// The server's own error code.
     #[serde(default)]
-    description: String,
+    pub err_code: u64,
+    #[serde(default)]
+    pub description: String,
+}
+
+impl Ack {
+    pub fn parse(answer: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(answer).map_err(|error| error.to_string())
+    }
 }
 
 /// A message as stored in a stream.
@@ -101,24 +113,32 @@ impl JetStream {
         self.client.clone()
     }
 
-    /// Publishes to a stream once, and parses the server's ack.
+    /// Sends a request to the JetStream API or to a stream; returns the answer's bytes.
+    pub(crate) async fn ask(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+        wait_ms: u64,
+    ) -> Result<Bytes, String> {
+        let request = Request::new().headers(headers).payload(payload).timeout(Some(Duration::from_millis(wait_ms)));
+        // The request may wait for room in the client's queue.
+        let bound_ms = wait_ms + limits::NATS_CALL_MS / 2;
+        let reply = within(bound_ms, self.client.send_request(subject, request)).await?;
+        Ok(reply.payload)
+    }
+
+    /// Publishes to a stream once.
     pub(crate) async fn publish(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> PublishOutcome {
-        let request = Request::new()
-            .headers(headers)
-            .payload(payload)
-            .timeout(Some(Duration::from_millis(limits::APPEND_TRY_MS)));
-        let reply = match soon(self.client.send_request(subject.to_string(), request)).await {
-            Ok(reply) => reply,
-            Err(error) => return PublishOutcome::Again(error),
-        };
-        match serde_json::from_slice::<PubAck>(&reply.payload) {
-            Ok(PubAck { error: Some(error), .. }) if WRONG_LAST_SEQUENCE.contains(&error.err_code) => {
+        let answer = self.ask(subject.to_string(), headers, payload, limits::APPEND_TRY_MS).await;
+        match answer.and_then(|answer| Ack::parse(&answer)) {
+            Ok(Ack { error: Some(error), .. }) if WRONG_LAST_SEQUENCE.contains(&error.err_code) => {
                 PublishOutcome::Conflict
             }
-            Ok(PubAck { error: Some(error), .. }) => PublishOutcome::Again(error.description),
+            Ok(Ack { error: Some(error), .. }) => PublishOutcome::Again(error.description),
             Ok(ack) if ack.duplicate => PublishOutcome::Duplicate,
             Ok(ack) => PublishOutcome::Stored { seq: ack.seq, counter: ack.val.and_then(|value| value.parse().ok()) },
-            Err(error) => PublishOutcome::Again(error.to_string()),
+            Err(error) => PublishOutcome::Again(error),
         }
     }
 
@@ -169,36 +189,26 @@ impl JetStream {
 
     /// Purges all messages of a subject from a stream; a missing stream is no error.
     pub async fn purge(&self, stream: &str, subject: &str) -> Result<(), AppendError> {
-        let query = json!({ "filter": subject }).to_string();
-        let request =
-            Request::new().payload(query.into()).timeout(Some(Duration::from_millis(limits::APPEND_DEADLINE_MS)));
-        let unavailable = |cause: String| AppendError::Unavailable(cause);
-        let reply = within_append(self.client.send_request(subjects::stream_api("PURGE", stream), request)).await;
-        let reply = reply.map_err(unavailable)?;
-        let answer: PubAck = serde_json::from_slice(&reply.payload).map_err(|error| unavailable(error.to_string()))?;
-        let failed = answer.error.filter(|error| error.err_code != NO_STREAM);
-        failed.map_or(Ok(()), |error| Err(unavailable(error.description)))
+        let failed = self.manage("PURGE", stream, json!({ "filter": subject })).await?;
+        let failed = failed.filter(|error| error.err_code != NO_STREAM);
+        failed.map_or(Ok(()), |error| Err(AppendError::Unavailable(error.description)))
     }
 
     /// Deletes a message and overwrites its bytes.
     pub(crate) async fn overwrite(&self, stream: &str, seq: u64) -> Result<(), AppendError> {
-        let unavailable = |cause: String| AppendError::Unavailable(cause);
-        let query = json!({ "seq": seq, "no_erase": false }).to_string();
-        let request =
-            Request::new().payload(query.into()).timeout(Some(Duration::from_millis(limits::APPEND_DEADLINE_MS)));
-        let reply = within_append(self.client.send_request(subjects::stream_api("MSG.DELETE", stream), request)).await;
-        let reply = reply.map_err(unavailable)?;
-        let answer: PubAck = serde_json::from_slice(&reply.payload).map_err(|error| unavailable(error.to_string()))?;
-        answer.error.map_or(Ok(()), |error| Err(unavailable(error.description)))
+        let failed = self.manage("MSG.DELETE", stream, json!({ "seq": seq, "no_erase": false })).await?;
+        failed.map_or(Ok(()), |error| Err(AppendError::Unavailable(error.description)))
+    }
+
+    /// Calls the API of a stream; returns the server's refusal.
+    async fn manage(&self, verb: &str, stream: &str, query: Value) -> Result<Option<ApiError>, AppendError> {
+        let subject = subjects::stream_api(verb, stream);
+        let answer = self.ask(subject, HeaderMap::new(), query.to_string().into(), limits::APPEND_DEADLINE_MS).await;
+        Ok(answer.and_then(|answer| Ack::parse(&answer)).map_err(AppendError::Unavailable)?.error)
     }
 
     /// Reads one message of a stream, and retries while the server does not answer.
-    pub async fn get(
-        &self,
-        stream: &str,
-        query: &serde_json::Value,
-        via: ReadFrom,
-    ) -> Result<Option<RawMessage>, ReadError> {
+    pub async fn get(&self, stream: &str, query: &Value, via: ReadFrom) -> Result<Option<RawMessage>, ReadError> {
         let mut backoff = Backoff::new(limits::READ_DEADLINE_MS);
         let subject = match via {
             ReadFrom::Replica => subjects::direct_get(stream),
@@ -220,13 +230,6 @@ impl JetStream {
             }
         }
     }
-}
-
-/// Bounds a call with the timeout of an append, queueing in the client included.
-async fn within_append<T>(
-    call: impl Future<Output = Result<T, async_nats::client::RequestError>>,
-) -> Result<T, String> {
-    connection::within(limits::APPEND_DEADLINE_MS + limits::NATS_CALL_MS, call).await
 }
 
 impl RawMessage {

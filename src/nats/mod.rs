@@ -1,6 +1,6 @@
 //! The ground floor: NATS and JetStream, in the forms that the product uses.
 //!
-//! - [`connection`]: one connection a process, with its state and refusals visible.   - [`clock`]: the server's clock.
+//! - [`core`]: requests, publishes, subscriptions.   - [`connection`]: one connection a process, with its state and refusals visible.   - [`clock`]: the server's clock.
 //! - [`jetstream`]: publishes with their outcome, reads of single messages.   - [`direct_get`]: many messages in one request.
 //! - [`work_queue`]: pulls from durable consumers.   - [`count`]: counts without reading.   - [`counters`]: shared numbers.
 //! - [`presence`]: advertisements of processes.   - [`streams`]: definitions, applied and compared.   - [`backoff`]: pauses between tries.
@@ -8,6 +8,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod connection;
+pub mod core;
 pub mod count;
 pub mod counters;
 pub mod direct_get;

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{backoff::Backoff, clock::Clock, connection::soon};
+use super::{backoff::Backoff, clock::Clock, connection::soon, jetstream::ApiError};
 use crate::{domain::event::kind, limits, subjects};
 
 /// The definition of a stream or consumer in one region.
@@ -314,12 +314,6 @@ async fn ask(
     struct Answer {
         config: Option<Map<String, Value>>,
         error: Option<ApiError>,
-    }
-    #[derive(Deserialize)]
-    struct ApiError {
-        code: u64,
-        #[serde(default)]
-        description: String,
     }
     let unavailable = |cause: String| StreamsError::Unavailable { what: what.to_string(), cause };
     let mut backoff = Backoff::new(limits::READ_DEADLINE_MS);

@@ -8,7 +8,6 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use async_nats::{Client, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
@@ -16,7 +15,10 @@ use uuid::Uuid;
 
 use crate::{
     limits,
-    nats::connection::soon,
+    nats::{
+        connection::soon,
+        core::{Client, Subscriber},
+    },
     subjects::{self, PushTo},
     wire::presence::PushReceipt,
 };
