@@ -11,9 +11,9 @@ use std::{
 use chrono::TimeDelta;
 
 use crate::{
-    edge::server,
+    edge::transport::server,
     limits,
-    log::{connection::NatsConnection, streams},
+    nats::{connection::NatsConnection, streams},
     worker::Worker,
 };
 

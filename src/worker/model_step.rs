@@ -21,8 +21,8 @@ use crate::{
         frame_trace::{FrameKind, FrameRecorder},
     },
     limits,
-    log::ReadError,
     model::{self, ChatStream, ModelError, ModelReply, ReplyDelta, ToolCall},
+    nats::ReadError,
     subjects::ConversationKey,
     tools::{
         Tool, ToolBackend,
