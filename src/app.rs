@@ -23,26 +23,25 @@ use warp::Filter;
 use crate::{
     admin::{self, AdminApi},
     agents::{self, CurrentAgents, config::AgentWidgetPolicy},
-    audit::{event_reader::EventReader, redact::Redaction},
     auth::{
         REFERENCE_ORG, TokenVerifier,
         widget::{self, WidgetGate},
     },
     config::{self, AuthMode, Config, GatewayConfig, Retrieval},
-    edge::{self, Edge, push::PushRegistry, server, skills::SkillFolder},
+    edge::{self, Edge, delivery::push::PushRegistry, directory::skills::SkillFolder, transport::server},
     extract::SandboxReader,
     fetch::{FetchPolicy, Fetcher},
+    history::{event_reader::EventReader, redact::Redaction},
     ingest::{self, EmbedFn, EmbedFuture, IngestArgs, Ingester},
     knowledge::{self, KnowledgeStore, Retriever, retrieve::RemoteRetriever, runs::RunLog},
     limits,
-    log::{
+    log::{jetstream_log::NatsLog, key_store::KeyStore},
+    model::{Gateway, Timeouts},
+    nats::{
         backoff::Backoff,
         connection::{ConnectError, NatsConnection},
-        key_store::KeyStore,
-        nats::NatsLog,
         streams,
     },
-    model::{Gateway, Timeouts},
     otp::allowance::OtpAllowance,
     secrets::Secrets,
     tools::{self, Builtins, McpTools, fetch_url::FetchUrl, github_search::GitHubSearch, web_search::WebSearch},
@@ -104,7 +103,7 @@ pub async fn start_edge(config: &Config, nats: &NatsConnection) -> anyhow::Resul
         passwords: callers::passwords(config, nats).await?,
         access: config.access.clone(),
         // Requests through a proxy come from other machines, although the edge listens on a loopback address.
-        is_loopback: edge::access::is_loopback_address(config.bind) && config.quotas.proxies == 0,
+        is_loopback: edge::policy::access::is_loopback_address(config.bind) && config.quotas.proxies == 0,
         model: config.model.clone(),
         fetch: config.web.allow.clone(),
     };

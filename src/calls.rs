@@ -7,15 +7,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::{Client, HeaderMap, Message, Request, client::RequestErrorKind};
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
-use tokio::time::timeout;
 
 use crate::{
     limits,
+    nats::core::{self, Client, HeaderMap, Message, RequestError},
     signing::{PublicKey, SigningKey},
     subjects,
 };
@@ -85,14 +84,11 @@ impl ServiceCaller {
         }
         let expires = Utc::now() + call.timeout;
         let headers = self.headers(&call, expires)?;
-        let request = Request::new().payload(call.payload).headers(headers).timeout(Some(call.timeout));
-        // The library's own timeout begins only when its queue has room.
-        let patience = call.timeout + Duration::from_millis(limits::CALL_GRACE_MS);
-        match timeout(patience, self.client.send_request(call.subject, request)).await {
-            Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => Err(CallError::NoService),
-            Ok(Err(error)) => Err(CallError::NoAnswer(error.to_string())),
-            Err(_) => Err(CallError::NoAnswer("NATS does not accept the request".into())),
+        let wait = (call.timeout, Duration::from_millis(limits::CALL_GRACE_MS));
+        match core::request(&self.client, call.subject, headers, call.payload, wait).await {
+            Ok(reply) => Ok(reply),
+            Err(RequestError::NoResponders) => Err(CallError::NoService),
+            Err(RequestError::NoAnswer(cause)) => Err(CallError::NoAnswer(cause)),
         }
     }
 
@@ -109,9 +105,7 @@ impl ServiceCaller {
             let signature = signer.sign(&statement(&call.subject, &pairs, &call.payload));
             pairs.push((SIGNATURE, signature));
         }
-        let mut headers = HeaderMap::new();
-        pairs.iter().for_each(|(name, value)| headers.insert(*name, value.as_str()));
-        Ok(headers)
+        Ok(core::headers(pairs.iter().map(|(name, value)| (*name, value.as_str()))))
     }
 }
 

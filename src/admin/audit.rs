@@ -9,7 +9,8 @@ use super::{
     serve::AdminRequest,
 };
 use crate::{
-    audit::{
+    evidence::verify,
+    history::{
         chain_reader::{self, ReadBounds, WholeConversation},
         message_view,
         report::{self, html},
@@ -17,7 +18,7 @@ use crate::{
         view::{self, EventView},
     },
     limits,
-    log::nats::RawMessage,
+    nats::jetstream::RawMessage,
     subjects::ConversationKey,
 };
 
@@ -64,7 +65,7 @@ pub async fn verification(admin: &AdminApi, asked: &AdminRequest) -> Result<Http
     let key = key(admin, asked)?;
     let _reading = wait().await;
     let messages = whole(admin, &key).await?;
-    Ok(HttpResponse::ok(&Verification { conversation_id: key.conversation, chain: view::follow(&messages) }))
+    Ok(HttpResponse::ok(&Verification { conversation_id: key.conversation, chain: verify::follow(&messages) }))
 }
 
 /// `GET audit/conversations/{id}/report`: JSON, or a page for clients that accept HTML.
@@ -72,7 +73,8 @@ pub async fn report(admin: &AdminApi, asked: &AdminRequest) -> Result<HttpRespon
     let key = key(admin, asked)?;
     let _reading = wait().await;
     let messages = whole(admin, &key).await?;
-    let report = report::make(&admin.event_reader, &admin.agents, &key, messages).await?;
+    let chain = verify::follow(&messages);
+    let report = report::make(&admin.event_reader, &admin.agents, &key, messages, chain).await?;
     match asked.accepts_html {
         true => Ok(HttpResponse::page(html::ReportPage(&report).to_string(), html::policy())),
         false => Ok(HttpResponse::ok(&report)),

@@ -19,7 +19,7 @@ use crate::{
         runs::RunEvent,
     },
     limits,
-    log::{AppendError, ReadError, batch::LastMessages, nats::RawMessage},
+    nats::{AppendError, ReadError, direct_get::LastMessages, jetstream::RawMessage},
     subjects,
 };
 

@@ -7,11 +7,11 @@ use serde_json::{Map, Value, value::RawValue};
 use uuid::Uuid;
 
 use crate::{
-    audit::{
+    auth::{Principal, Role},
+    history::{
         swim_lanes::LaneSpan,
         view::{ChainVerification, EventView, StateHistory},
     },
-    auth::{Principal, Role},
     knowledge::{
         connector::{Connector, ConnectorKind},
         runs::RunCounts,

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     knowledge::runs::{self, RunEvent},
     limits,
-    log::nats::RawMessage,
+    nats::jetstream::RawMessage,
     subjects,
 };
 

@@ -21,20 +21,20 @@ mod settings;
 
 use std::sync::Arc;
 
-use async_nats::Client;
 use uuid::Uuid;
 
 pub use serve::routes;
 
 use crate::{
     agents,
-    audit::event_reader::EventReader,
     auth::TokenVerifier,
     config::Regions,
+    history::event_reader::EventReader,
     ids,
     knowledge::{KnowledgeStore, runs::RunLog},
     lists::ConversationLists,
-    log::{conversations::Conversations, nats::NatsLog},
+    log::{conversations::Conversations, jetstream_log::NatsLog},
+    nats::core::Client,
     subjects::ConversationKey,
 };
 

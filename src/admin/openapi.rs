@@ -7,7 +7,7 @@ use super::{
     forms,
     route::{ROUTES, Route, RouteTask},
 };
-use crate::{audit::report::ConversationReport, auth::Role};
+use crate::{auth::Role, history::report::ConversationReport};
 
 /// The request and the response of a route.
 struct Operation {

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use async_nats::Message;
 use futures_util::StreamExt;
 use tokio::time::{Instant, timeout_at};
 
@@ -15,9 +14,9 @@ use super::{
 };
 use crate::{
     limits,
-    log::{ReadError, connection::soon, presence},
+    nats::{ReadError, connection::soon, core::Message, presence},
     subjects::{self, PushTo},
-    wire::presence::PushReceipt,
+    wire::presence::{EDGES, EDGES_STREAM, PushReceipt},
 };
 
 /// `POST publish`.
@@ -47,7 +46,7 @@ pub async fn publish(admin: &AdminApi, asked: &AdminRequest) -> Result<HttpRespo
 /// some seconds.
 async fn deliver(admin: &AdminApi, subjects: Vec<String>, payload: Vec<u8>) -> Result<u64, HttpRefusal> {
     let unavailable = |cause: &dyn std::fmt::Display| ReadError::Unavailable(cause.to_string());
-    let mut awaited = presence::edges(&admin.log).await?;
+    let mut awaited = presence::processes(&admin.log, EDGES_STREAM, EDGES).await?;
     let inbox = admin.client.new_inbox();
     let mut answers = soon(admin.client.subscribe(inbox.clone())).await.map_err(|error| unavailable(&error))?;
     for subject in subjects {

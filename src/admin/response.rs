@@ -6,7 +6,7 @@ use warp::http::{Response, StatusCode};
 
 use crate::{
     knowledge::KnowledgeStoreError,
-    log::{AppendError, ReadError},
+    nats::{AppendError, ReadError},
     wire::frames::{self, ErrorCode},
 };
 

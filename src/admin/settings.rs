@@ -11,7 +11,7 @@ use super::{
 use crate::{
     agents::{AgentConfig, DEFAULT, config::ToolRule, store::AgentPutError},
     limits,
-    log::AppendError,
+    nats::AppendError,
 };
 
 /// The bucket of the connectors that administrators set, and the stream behind it.

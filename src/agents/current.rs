@@ -11,7 +11,7 @@ use super::{
     config::{AgentConfig, AgentWidgetPolicy},
     store::{AgentEntry, AgentStore},
 };
-use crate::{domain::event::AgentVersion, limits, log::ReadError};
+use crate::{domain::event::AgentVersion, limits, nats::ReadError};
 
 /// Polls between two checks that the bucket is still the same one.
 const CHECK_EVERY: u32 = 20;

@@ -10,11 +10,8 @@ use super::config::AgentConfig;
 use crate::{
     domain::event::AgentVersion,
     ids, limits,
-    log::{
-        AppendError, ReadError, ReadFrom,
-        batch::LastMessages,
-        nats::{NatsLog, RawMessage},
-    },
+    log::jetstream_log::NatsLog,
+    nats::{AppendError, ReadError, ReadFrom, direct_get::LastMessages, jetstream::RawMessage},
     subjects,
 };
 

@@ -8,7 +8,7 @@ use super::connect;
 use crate::{
     calls::ServiceCaller,
     config::{Config, NatsLogin},
-    log::connection::NatsConnection,
+    nats::connection::NatsConnection,
     signing::{PublicKey, SigningKey},
     subjects,
 };

@@ -11,9 +11,10 @@ use std::{
 use chrono::TimeDelta;
 
 use crate::{
-    edge::server,
+    edge::transport::server,
     ids, limits,
-    log::{connection::NatsConnection, nats::NatsLog, streams},
+    log::jetstream_log::NatsLog,
+    nats::{connection::NatsConnection, streams},
     worker::Worker,
 };
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{config::Config, knowledge::Retriever, log::connection::NatsConnection, model::Gateway};
+use crate::{config::Config, knowledge::Retriever, model::Gateway, nats::connection::NatsConnection};
 
 /// Starts the index. It has caught up with the stream when this returns.
 #[cfg(feature = "search")]

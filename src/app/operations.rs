@@ -6,9 +6,9 @@ use warp::{Filter, Reply};
 
 use crate::{
     config::Config,
-    edge::server::{self, Readiness},
-    log::connection::NatsConnection,
+    edge::transport::server::{self, Readiness},
     metrics::{self, metrics},
+    nats::connection::NatsConnection,
 };
 
 /// Serves the operations address of a role, if one is configured.

@@ -13,7 +13,8 @@ use crate::{
     app,
     auth::REFERENCE_ORG,
     config::Config,
-    log::{nats::NatsLog, streams},
+    log::jetstream_log::NatsLog,
+    nats::streams,
 };
 
 /// Configure agents. A change applies to the next message to the agent, on every edge within a second, without a restart.

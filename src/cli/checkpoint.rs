@@ -7,13 +7,14 @@ use indicatif::ProgressBar;
 
 use crate::{
     app,
-    audit::{
+    config::Config,
+    evidence::{
         checkpoint::Checkpoint,
-        keys::{SigningKey, SigningKeyError},
         signer::{CheckpointSigner, SignError},
     },
-    config::Config,
-    log::{AppendError, nats::NatsLog},
+    log::jetstream_log::NatsLog,
+    nats::AppendError,
+    signing::{SigningKey, SigningKeyError},
 };
 
 /// Times that another signer may win the race.

@@ -15,15 +15,11 @@ use uuid::Uuid;
 use super::checkpoint::{self, Interval};
 use crate::{
     app,
-    audit::{
-        event_reader::EventReader,
-        export::{ExportFormat, ExportOptions, ExportProgress, bundle, manifest::ExportFilter, part::ExportPart},
-        keys::PublicKey,
-        redact::Redaction,
-        replay::ReplayPoint,
-    },
     config::Config,
-    log::nats::NatsLog,
+    evidence::export::{ExportFormat, ExportOptions, ExportProgress, bundle, manifest::ExportFilter, part::ExportPart},
+    history::{event_reader::EventReader, formats::ReplayPoint, redact::Redaction},
+    log::jetstream_log::NatsLog,
+    signing::PublicKey,
 };
 
 /// Write events to files. A folder that already holds the export gets the new events.

@@ -7,7 +7,7 @@ use clap::Subcommand;
 
 use crate::{
     app,
-    log::streams,
+    nats::streams,
     permissions::{self, NatsRoles, reach},
     signing::SigningKey,
 };

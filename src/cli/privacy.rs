@@ -10,10 +10,11 @@ use uuid::Uuid;
 
 use crate::{
     app,
-    audit::stream_reader::StreamReader,
     config::Config,
+    history::stream_reader::StreamReader,
     ids,
-    log::{connection::NatsConnection, nats::NatsLog},
+    log::jetstream_log::NatsLog,
+    nats::connection::NatsConnection,
     privacy::{
         erase::{self, ErasureFindings, ErasureOrder, ErasureReport},
         ledger::{ErasureExtent, HoldTarget, Ledger, LedgerAction, LedgerEntry},

@@ -14,19 +14,21 @@ use uuid::Uuid;
 
 use crate::{
     app,
-    audit::{
+    config::Config,
+    domain::Conversation,
+    history::{
         event_reader::{EventReader, ReadableEvent},
-        frames::{FrameReconstructor, MomentKind, PlaybackMoment},
-        page,
-        playback_speed::PlaybackSpeed,
+        formats::{self, ReplayPoint, SessionFilter},
         redact::Redaction,
-        replay::{self, ReplayPoint, SessionFilter},
         stream_reader::{self, StreamReader},
         timeline::Timeline,
     },
-    config::Config,
-    domain::Conversation,
-    log::nats::NatsLog,
+    log::jetstream_log::NatsLog,
+    playback::{
+        frames::{FrameReconstructor, MomentKind, PlaybackMoment},
+        page,
+        speed::PlaybackSpeed,
+    },
 };
 
 /// Interval at which a replay with `--follow` looks for new events.
@@ -188,8 +190,8 @@ async fn events(
         let tells = reader.tells(&opened);
         let ReadableEvent { stored, message } = opened;
         let line = match format {
-            Format::Ndjson => replay::raw(&message).to_string(),
-            Format::Cloudevents => replay::cloud_event(&message).to_string(),
+            Format::Ndjson => formats::raw(&message).to_string(),
+            Format::Cloudevents => formats::cloud_event(&message).to_string(),
             Format::Timeline | Format::Frames => timeline.line(&stored),
         };
         if of_session.as_mut().is_none_or(|of| of.includes(&stored.recorded.event)) && tells {
@@ -205,8 +207,8 @@ async fn states(reader: &mut ReplayReader, is_of_one: bool) -> anyhow::Result<()
         states.entry(stored.envelope.conversation).or_default().evolve(&stored.recorded);
     }
     let written = match states.values().next() {
-        Some(state) if is_of_one => replay::canonical(state)?,
-        _ => replay::canonical(&states)?,
+        Some(state) if is_of_one => formats::canonical(state)?,
+        _ => formats::canonical(&states)?,
     };
     if !states.is_empty() {
         writeln!(stdout(), "{written}")?;

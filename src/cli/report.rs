@@ -8,13 +8,14 @@ use uuid::Uuid;
 
 use crate::{
     agents, app,
-    audit::{
+    config::Config,
+    evidence::verify,
+    history::{
         chain_reader::{self, ReadBounds, WholeConversation},
         event_reader::EventReader,
         redact::Redaction,
         report::{self, html::ReportPage},
     },
-    config::Config,
 };
 
 /// Write a conversation as a page: requests, steps of the model and the tools, decisions, and the state of the chain.
@@ -41,7 +42,8 @@ pub async fn report(args: ReportArgs, config: &Config) -> anyhow::Result<()> {
         bail!("conversation {} is too large", args.conversation);
     };
     let event_reader = EventReader::new(log.clone(), Redaction::new(config.privacy.redact.clone()));
-    let report = report::make(&event_reader, &agents::AgentStore::new(log.clone()), &key, messages).await?;
+    let (agents, chain) = (agents::AgentStore::new(log.clone()), verify::follow(&messages));
+    let report = report::make(&event_reader, &agents, &key, messages, chain).await?;
     let text = match args.json {
         true => format!("{}\n", serde_json::to_string_pretty(&report)?),
         false => ReportPage(&report).to_string(),

@@ -7,15 +7,13 @@ use uuid::Uuid;
 
 use crate::{
     app,
-    audit::chain_reader,
     config::Config,
     domain::Command,
+    history::chain_reader,
     ids,
     live::relay::publish_terminal,
-    log::{
-        connection::soon,
-        conversations::{Conversations, EventAuthor, Freshness},
-    },
+    log::conversations::{Conversations, EventAuthor, Freshness},
+    nats::connection::soon,
     subjects,
     wire::render::render,
 };

@@ -9,15 +9,15 @@ use uuid::Uuid;
 
 use crate::{
     app,
-    audit::{
+    config::Config,
+    evidence::{
         bundle::{self, VerifyOptions},
         checkpoint::{CheckpointChain, CheckpointRef, SignedCheckpoint},
-        keys::PublicKey,
-        stream_reader::StreamReader,
         verify::{LogVerifier, VerificationReport},
     },
-    config::Config,
-    log::nats::NatsLog,
+    history::stream_reader::StreamReader,
+    log::jetstream_log::NatsLog,
+    signing::PublicKey,
 };
 
 /// Follow the chain of digests and check it against the checkpoints; exit code 1 if anything was changed.

@@ -7,7 +7,9 @@
 //! (2) writes everything in one go;
 //! (3) closes when the client does not keep up.
 
+mod deadlines;
 mod missed;
+mod reached;
 
 use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 
@@ -19,14 +21,16 @@ use tokio::{
 };
 use uuid::Uuid;
 
+use self::deadlines::{ConnectionDeadlines, ExpiredDeadline};
 use super::{
     Edge, actions,
-    deadlines::{ConnectionDeadlines, ExpiredDeadline},
-    delivery::{DeliveryTracker, FrameVerdict},
+    delivery::{
+        push::PushRegistration,
+        tracker::{DeliveryTracker, FrameVerdict},
+    },
     ending,
-    push::PushRegistration,
-    quota::{ConnectionSlot, MessageRate},
-    socket::{CloseReason, Socket, SocketInput},
+    policy::quota::{ConnectionSlot, MessageRate},
+    transport::socket::{CloseReason, Socket, SocketInput},
 };
 use crate::{
     auth::{Principal, REFERENCE_ORG},
@@ -36,8 +40,9 @@ use crate::{
         hub::{FrameQueue, HubListener, LiveFrame},
         replay,
     },
-    log::{ReadError, conversations::Freshness},
+    log::conversations::Freshness,
     metrics::metrics,
+    nats::ReadError,
     subjects::{ConversationKey, PushTo},
     wire::{
         actions::invalid,
@@ -343,7 +348,7 @@ impl Connection {
 
     /// Shows the frames of a session's turn that the LIVE stream has and the client has not been shown.
     pub async fn replay(&mut self, key: &ConversationKey, turn: Uuid, session: Uuid) {
-        for missed in replay::frames(&self.edge.client, key, session).await {
+        for missed in replay::frames(&self.edge.log, key, session).await {
             if missed.mark.turn == turn {
                 self.show_in_order(&missed).await;
             }

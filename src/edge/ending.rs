@@ -3,6 +3,8 @@
 //! The edge writes the terminal event itself, so a turn ends whether it runs, waits or has no worker at all. A stop hint tells the
 //! worker to look at the log; the terminal frame tells the watching clients.
 
+pub mod abandoned;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +14,8 @@ use super::Edge;
 use crate::{
     domain::{Command, Conversation, Turn},
     live::relay::publish_terminal,
-    log::{connection::soon, conversations::ExecuteError},
+    log::conversations::ExecuteError,
+    nats::connection::soon,
     subjects::{self, ConversationKey},
     wire::render::render,
 };

@@ -2,43 +2,27 @@
 //!
 //! An edge has sockets, subscriptions and caches, and no state that another edge could not rebuild from the log.
 //!
-//! - [`server`]: listening, routes, drain.   - [`handshake`]: identifies clients.   - [`connection`]: one client.
-//! - [`delivery`]: the delivery tracker.   - [`sessions`]: session records.   - [`worker_availability`]: worker availability.
-//! - [`access`]: rights of visitors without proof.   - [`admission`]: opening of sessions.   - [`quota`]: usage limits.
-//! - [`internal`]: widgets' requests over plain HTTP.   - [`mcp`]: agents as tools.   - [`push`]: hosts' events for clients.
-//! - [`actions`]: one file an action.   - [`ending`]: ends turns from outside; [`abandoned`]: turns that no worker takes.
-//! - [`attachments`]: images and files of messages.   - [`frame_limiter`], [`budget`]: limits on a client's bytes before they form a message.
-//! - [`skills`]: instructions that a client may name.   - [`pages`]: the chat page and the auditors' page.
+//! - [`transport`]: from a socket to whole messages.   - [`connection`]: one client, a loop.
+//! - [`actions`]: one file an action.   - [`delivery`]: what a client is shown.   - [`ending`]: ends turns from outside.
+//! - [`policy`]: rights and limits.   - [`directory`]: sessions, workers, skills.
+//! - [`visitors`]: widgets' requests over plain HTTP.   - [`mcp`]: agents as tools.
+//! - [`pages`]: the chat page and the auditors' page.
 //!
 //! Invariant: this room never imports `worker` or `model`.
 
-mod abandoned;
-pub mod access;
 pub mod actions;
-mod admission;
-mod attachments;
-mod budget;
 pub mod connection;
-mod deadlines;
-mod delivery;
+pub mod delivery;
+pub mod directory;
 mod ending;
-mod frame_limiter;
-mod handshake;
-mod internal;
 mod mcp;
 mod pages;
-pub mod push;
-mod quota;
-mod reached;
-pub mod server;
-pub mod sessions;
-pub mod skills;
-mod socket;
-pub mod worker_availability;
+pub mod policy;
+pub mod transport;
+mod visitors;
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::Client;
 use bytes::Bytes;
 use chrono::TimeDelta;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -55,10 +39,10 @@ use crate::{
     live::hub::Hub,
     log::{
         conversations::{Conversations, EventAuthor},
-        nats::NatsLog,
+        jetstream_log::NatsLog,
         objects::ObjectStore,
-        presence::PresenceEntry,
     },
+    nats::{core::Client, presence::PresenceEntry},
     otp::{allowance::OtpAllowance, challenge::OtpChallenges},
     subjects::{self, ConversationKey},
     wire::presence::{EDGES, EdgeAdvertisement},
@@ -72,7 +56,7 @@ pub struct EdgeSettings {
     pub quotas: Quotas,
     /// The time that a turn may stand still before it is given up.
     pub turn_limit: Duration,
-    pub skills: skills::SkillFolder,
+    pub skills: directory::skills::SkillFolder,
     /// Calls the host's services for one-time passwords.
     pub passwords: ServiceCaller,
     pub access: AccessConfig,
@@ -89,18 +73,18 @@ pub struct Edge {
     pub(crate) id: Uuid,
     pub(crate) client: Client,
     pub(crate) conversations: Conversations<NatsLog>,
-    pub(crate) sessions: sessions::SessionDirectory,
+    pub(crate) sessions: directory::sessions::SessionDirectory,
     pub(crate) lists: ConversationLists,
     pub(crate) hub: Hub,
     pub(crate) objects: ObjectStore,
     /// Memory for unfinished frames.
-    pub(crate) rooms: frame_limiter::FrameMemory,
-    pub(crate) workers: worker_availability::WorkerDirectory,
-    pub(crate) pushes: push::PushRegistry,
+    pub(crate) rooms: transport::frame_limiter::FrameMemory,
+    pub(crate) workers: directory::worker_availability::WorkerDirectory,
+    pub(crate) pushes: delivery::push::PushRegistry,
     pub(crate) auth: Arc<TokenVerifier>,
     pub(crate) agents: CurrentAgents,
     pub(crate) widgets: WidgetGate,
-    pub(crate) quota: quota::QuotaCounter,
+    pub(crate) quota: policy::quota::QuotaCounter,
     pub(crate) challenges: OtpChallenges,
     pub(crate) log: NatsLog,
     pub(crate) settings: EdgeSettings,
@@ -126,16 +110,16 @@ impl Edge {
         Self {
             challenges: OtpChallenges::new(log.clone(), settings.passwords.clone(), allowance),
             id,
-            quota: quota::QuotaCounter::new(settings.quotas.clone(), log.clone(), id),
+            quota: policy::quota::QuotaCounter::new(settings.quotas.clone(), log.clone(), id),
             conversations: Conversations::over_nats(log.clone()),
             lists: ConversationLists::new(log.clone()),
             objects: ObjectStore::new(log.clone()),
-            rooms: frame_limiter::FrameMemory::default(),
-            sessions: sessions::SessionDirectory::new(log.clone(), settings.regions.clone()),
+            rooms: transport::frame_limiter::FrameMemory::default(),
+            sessions: directory::sessions::SessionDirectory::new(log.clone(), settings.regions.clone()),
             hub: Hub::new(client.clone()),
-            workers: worker_availability::WorkerDirectory::default(),
+            workers: directory::worker_availability::WorkerDirectory::default(),
             agents,
-            pushes: push::PushRegistry::default(),
+            pushes: delivery::push::PushRegistry::default(),
             auth,
             widgets,
             log: log.clone(),
@@ -170,7 +154,7 @@ impl Edge {
 
     /// Ends turns that no worker takes, watched or not.
     pub async fn end_abandoned(self: Arc<Self>) {
-        abandoned::AbandonedSweep::default().run(&self).await;
+        ending::abandoned::AbandonedSweep::default().run(&self).await;
     }
 
     /// Returns this edge's presence.
@@ -179,7 +163,12 @@ impl Edge {
         let payload = serde_json::to_vec(&advertisement).expect("an advertisement is a map with string keys");
         let subject = subjects::kv(EDGES, &subjects::edge_key(&self.settings.regions.home, self.id));
         let payload = Bytes::from(payload);
-        PresenceEntry { log: self.log.clone(), process: self.id, subject, payload: Box::new(move || payload.clone()) }
+        PresenceEntry {
+            jetstream: self.log.jetstream(),
+            process: self.id,
+            subject,
+            payload: Box::new(move || payload.clone()),
+        }
     }
 
     /// Saves a conversation's snapshot where its fold has grown by some events.

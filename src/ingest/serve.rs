@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream::{AckKind, Message};
 use chrono::Utc;
 use tokio::time::{interval, sleep};
 
@@ -24,9 +23,9 @@ use crate::{
         runs::{RunCounts, RunEvent},
     },
     limits,
-    log::{
-        connection::{NatsConnection, soon},
-        pull::{self, PullRequest},
+    nats::{
+        connection::NatsConnection,
+        work_queue::{WorkItem, WorkQueue},
     },
     secrets::Secrets,
     subjects,
@@ -46,8 +45,8 @@ pub struct SourceFolders {
 /// Serves items until the future is dropped.
 pub async fn serve(nats: NatsConnection, mut ingest: Ingester, places: SourceFolders) {
     loop {
-        let consumer = pull::consumer(&nats.client, STREAM, CONSUMER).await;
-        while let Ok(mut items) = PullRequest::begin(&consumer, 1, nats.connections.subscribe()).await {
+        let queue = WorkQueue::find(&nats.client, STREAM, CONSUMER).await;
+        while let Ok(mut items) = queue.pull(1, nats.connections.subscribe()).await {
             while let Some(Ok(message)) = items.next().await {
                 serve_item(&mut ingest, &places, message).await;
             }
@@ -56,12 +55,12 @@ pub async fn serve(nats: NatsConnection, mut ingest: Ingester, places: SourceFol
     }
 }
 
-async fn serve_item(ingest: &mut Ingester, places: &SourceFolders, message: Message) {
-    let item: IngestItem = match serde_json::from_slice(&message.payload) {
+async fn serve_item(ingest: &mut Ingester, places: &SourceFolders, message: WorkItem) {
+    let item: IngestItem = match serde_json::from_slice(message.payload()) {
         Ok(item) => item,
         Err(error) => {
-            tracing::error!(%error, subject = %message.subject, "a work item is malformed");
-            return answer(&message, AckKind::Term).await;
+            tracing::error!(%error, subject = message.subject(), "a work item is malformed");
+            return message.terminate().await;
         }
     };
     let source = item.connector.source();
@@ -72,12 +71,12 @@ async fn serve_item(ingest: &mut Ingester, places: &SourceFolders, message: Mess
         loop {
             tokio::select! {
                 done = &mut run => break done,
-                _ = keep.tick() => answer(&message, AckKind::Progress).await,
+                _ = keep.tick() => message.progress().await,
             }
         }
     };
     match done {
-        Ok(()) => answer(&message, AckKind::Ack).await,
+        Ok(()) => message.ack().await,
         Err(error) => tracing::warn!(%error, run = %item.run, "a run was interrupted; its work item is redelivered"),
     }
 }
@@ -147,10 +146,4 @@ async fn secret(item: &IngestItem, places: &SourceFolders) -> Result<Option<Stri
     }
     let secret = Secrets::new(places.secrets.clone()).find(&item.org, name).await;
     secret.map(Some).ok_or_else(|| format!("this ingester has no secret `{name}` for the organisation"))
-}
-
-async fn answer(message: &Message, kind: AckKind) {
-    if let Err(error) = soon(message.ack_with(kind)).await {
-        tracing::debug!(error, "an ack was not sent; the work item is redelivered");
-    }
 }

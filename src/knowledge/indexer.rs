@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::Client;
 use serde::Deserialize;
 use tokio::sync::watch;
 
@@ -19,7 +18,11 @@ use super::{
     index::KnowledgeIndex,
     store::KNOWLEDGE,
 };
-use crate::{limits, log::connection::soon, subjects};
+use crate::{
+    limits,
+    nats::{connection::soon, core::Client},
+    subjects,
+};
 
 /// Follows the stream until the future is dropped.
 ///

@@ -1,13 +1,18 @@
 //! Runs of ingest as events on the stream KNOWLEDGE_RUNS: the outcome of each one, kept with its history.
 
-use async_nats::{Client, jetstream};
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::store::KnowledgeStoreError;
-use crate::{log::connection::soon, subjects};
+use crate::{
+    nats::{
+        core::{Client, HeaderMap},
+        jetstream::{JetStream, PublishOutcome},
+    },
+    subjects,
+};
 
 /// The stream of runs.
 pub const STREAM: &str = "KNOWLEDGE_RUNS";
@@ -58,20 +63,22 @@ pub struct RunCounts {
 /// The events of runs.
 #[derive(Clone)]
 pub struct RunLog {
-    client: Client,
+    jetstream: JetStream,
 }
 
 impl RunLog {
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { jetstream: JetStream::new(client) }
     }
 
     /// Stores an event of a run.
     pub async fn record(&self, org: &str, source: &str, event: &RunEvent) -> Result<(), KnowledgeStoreError> {
         let payload = serde_json::to_vec(event).expect("an event is a map with string keys");
         let subject = subjects::ingest_run(org, source);
-        let published = soon(jetstream::new(self.client.clone()).publish(subject, payload.into())).await;
-        soon(published.map_err(KnowledgeStoreError::Unavailable)?).await.map_err(KnowledgeStoreError::Unavailable)?;
-        Ok(())
+        match self.jetstream.publish(&subject, HeaderMap::new(), payload.into()).await {
+            PublishOutcome::Stored { .. } | PublishOutcome::Duplicate => Ok(()),
+            PublishOutcome::Conflict => Err(KnowledgeStoreError::Unavailable("another last sequence".into())),
+            PublishOutcome::Again(cause) => Err(KnowledgeStoreError::Unavailable(cause)),
+        }
     }
 }

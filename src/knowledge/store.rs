@@ -7,10 +7,8 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use async_nats::{Client, HeaderMap, Request};
 use bytes::Bytes;
 use chrono::Utc;
-use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -18,7 +16,15 @@ use super::{
     cursor::{KnowledgeCursor, KnowledgeReadError},
     document::{Chunk, Document, NewChunk, NewDocument, Vector},
 };
-use crate::{limits, log::connection::soon, subjects};
+use crate::{
+    limits,
+    nats::{
+        connection::soon,
+        core::{self, Client, HeaderMap},
+        jetstream::{Ack, ApiError, JetStream},
+    },
+    subjects,
+};
 
 /// The name of the stream that holds knowledge.
 pub const KNOWLEDGE: &str = "KNOWLEDGE";
@@ -44,26 +50,7 @@ pub enum KnowledgeStoreError {
 /// The knowledge of all organisations.
 #[derive(Clone)]
 pub struct KnowledgeStore {
-    client: Client,
-}
-
-#[derive(Deserialize)]
-struct Ack {
-    #[serde(default)]
-    seq: u64,
-    error: Option<ApiError>,
-}
-
-#[derive(Deserialize)]
-struct ApiError {
-    /// The status, as in HTTP.
-    #[serde(default)]
-    code: u64,
-    /// The server's own error code.
-    #[serde(default)]
-    err_code: u64,
-    #[serde(default)]
-    description: String,
+    jetstream: JetStream,
 }
 
 impl From<ApiError> for KnowledgeStoreError {
@@ -79,7 +66,7 @@ impl From<ApiError> for KnowledgeStoreError {
 
 impl KnowledgeStore {
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { jetstream: JetStream::new(client) }
     }
 
     /// Writes a document in place of the earlier version under its id.
@@ -128,7 +115,7 @@ impl KnowledgeStore {
 
     /// Returns the documents of an organisation, by id, without deleted ones.
     pub async fn heads(&self, org: &str) -> Result<HashMap<String, Document>, KnowledgeStoreError> {
-        let mut reading = KnowledgeCursor::new(self.client.clone(), subjects::knowledge_heads(org));
+        let mut reading = KnowledgeCursor::new(self.jetstream.client(), subjects::knowledge_heads(org));
         let mut heads = HashMap::new();
         loop {
             let batch = reading.next().await?;
@@ -188,10 +175,7 @@ impl KnowledgeStore {
         let batch = Uuid::new_v4().simple().to_string();
         let (last, others) = messages.split_last().expect("a document has a head");
         let headers = |n: usize| {
-            let mut headers = HeaderMap::new();
-            headers.insert("Nats-Batch-Id", batch.as_str());
-            headers.insert("Nats-Batch-Sequence", n.to_string());
-            headers
+            core::headers([("Nats-Batch-Id", batch.as_str()), ("Nats-Batch-Sequence", n.to_string().as_str())])
         };
         for (n, (subject, payload)) in others.iter().enumerate() {
             // The first message of a batch is answered, with an error or an empty ack: a refused batch ends there.
@@ -199,7 +183,7 @@ impl KnowledgeStore {
                 self.ask(subject, headers(1), payload.clone()).await?;
             } else {
                 let (subject, payload) = (subject.clone(), payload.clone());
-                let sent = soon(self.client.publish_with_headers(subject, headers(n + 1), payload)).await;
+                let sent = soon(self.jetstream.client.publish_with_headers(subject, headers(n + 1), payload)).await;
                 sent.map_err(KnowledgeStoreError::Unavailable)?;
             }
         }
@@ -223,19 +207,15 @@ impl KnowledgeStore {
     }
 
     async fn ask(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Result<u64, KnowledgeStoreError> {
-        let timeout = Some(Duration::from_millis(limits::APPEND_TRY_MS));
-        let request = Request::new().headers(headers).payload(payload).timeout(timeout);
         let unavailable = |cause: String| KnowledgeStoreError::Unavailable(cause);
-        let reply = soon(self.client.send_request(subject.to_string(), request)).await.map_err(unavailable)?;
+        let answer = self.jetstream.ask(subject.to_string(), headers, payload, limits::APPEND_TRY_MS).await;
+        let answer = answer.map_err(unavailable)?;
         // The ack of a message of an open batch is empty.
-        if reply.payload.is_empty() {
+        if answer.is_empty() {
             return Ok(0);
         }
-        let ack: Ack = serde_json::from_slice(&reply.payload).map_err(|error| unavailable(error.to_string()))?;
-        match ack.error {
-            None => Ok(ack.seq),
-            Some(error) => Err(error.into()),
-        }
+        let ack = Ack::parse(&answer).map_err(unavailable)?;
+        ack.error.map_or(Ok(ack.seq), |error| Err(error.into()))
     }
 
     /// Purges the left-overs of older versions.

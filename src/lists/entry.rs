@@ -10,10 +10,8 @@ use uuid::Uuid;
 use super::BUCKET;
 use crate::{
     domain::Conversation,
-    log::{
-        AppendError, ReadError,
-        nats::{NatsLog, RawMessage},
-    },
+    log::jetstream_log::NatsLog,
+    nats::{AppendError, ReadError, jetstream::RawMessage},
     subjects::{self, ConversationKey},
 };
 

@@ -6,10 +6,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use async_nats::{
-    Client,
-    jetstream::{AckKind, Message},
-};
 use chrono::{NaiveDate, TimeDelta};
 use futures_util::{StreamExt, stream};
 use uuid::Uuid;
@@ -22,13 +18,17 @@ use crate::{
     },
     limits,
     log::{
+        conversations::{Conversations, Freshness},
+        jetstream_log::NatsLog,
+    },
+    nats::{
         AppendError, ReadError,
         backoff::{self, Backoff},
-        batch::LastMessages,
-        connection::soon,
-        conversations::{Conversations, Freshness},
-        nats::{CHAT, NatsLog, RawMessage},
-        pull::{self, PullRequest},
+        core::Client,
+        direct_get::LastMessages,
+        jetstream::RawMessage,
+        streams::CHAT,
+        work_queue::{WorkItem, WorkQueue},
     },
     subjects::{self, ConversationKey},
 };
@@ -73,7 +73,7 @@ pub struct ListIndex {
 /// The pending work for a conversation: its waiting events, and the sequence of the last one.
 #[derive(Default)]
 struct PendingUpdate {
-    messages: Vec<Message>,
+    messages: Vec<WorkItem>,
     last_seq: u64,
 }
 
@@ -85,10 +85,8 @@ impl ListIndexer {
     pub async fn run(self) {
         let stream = subjects::stream_name(CHAT, &self.region);
         loop {
-            let consumer = pull::consumer(&self.client, &stream, CONSUMER).await;
-            while let Ok(mut events) =
-                PullRequest::begin(&consumer, limits::INDEX_BATCH, self.index.log.connected()).await
-            {
+            let queue = WorkQueue::find(&self.client, &stream, CONSUMER).await;
+            while let Ok(mut events) = queue.pull(limits::INDEX_BATCH, self.index.log.connected()).await {
                 while let Some(Ok(first)) = events.next().await {
                     let mut there = vec![first];
                     there.extend(std::iter::from_fn(|| events.next_now()));
@@ -120,12 +118,10 @@ impl ListIndexer {
     /// Counts the tokens of the turns that have ended, each once.
     async fn count_tokens(&self, key: &ConversationKey, due: &PendingUpdate) -> Result<(), IndexWriteError> {
         let completed = key.event(kind::TURN_COMPLETED);
-        for message in due.messages.iter().filter(|message| *message.subject == *completed) {
-            let Ok((seq, delivered)) = message.info().map(|info| (info.stream_sequence, info.delivered)) else {
-                continue;
-            };
+        for message in due.messages.iter().filter(|message| message.subject() == completed) {
+            let Some(seq) = message.seq() else { continue };
             // The counter deduplicates for two minutes; later the entry of the index tells, which is written after the count.
-            if delivered > 1 && self.was_counted(key, seq).await? {
+            if message.deliveries() > 1 && self.was_counted(key, seq).await? {
                 continue;
             }
             let recorded = self.index.conversations.event_at(key, seq).await?;
@@ -260,31 +256,26 @@ async fn take_away(log: &NatsLog, message: &RawMessage) -> Result<(), AppendErro
 }
 
 /// Groups events by conversation.
-fn by_conversation(messages: Vec<Message>) -> HashMap<ConversationKey, PendingUpdate> {
+fn by_conversation(messages: Vec<WorkItem>) -> HashMap<ConversationKey, PendingUpdate> {
     let mut all: HashMap<ConversationKey, PendingUpdate> = HashMap::new();
     for message in messages {
-        let Some(key) = ConversationKey::parse_event(&message.subject) else { continue };
+        let Some(key) = ConversationKey::parse_event(message.subject()) else { continue };
         let due = all.entry(key).or_default();
-        due.last_seq = due.last_seq.max(message.info().map_or(0, |info| info.stream_sequence));
+        due.last_seq = due.last_seq.max(message.seq().unwrap_or_default());
         due.messages.push(message);
     }
     all
 }
 
 /// Postpones the redelivery of events, each time for longer, so that unreadable ones do not hold up the others.
-async fn put_off(messages: Vec<Message>) {
+async fn put_off(messages: Vec<WorkItem>) {
     for message in messages {
-        let delivered = message.info().map_or(1, |info| info.delivered);
-        if let Err(error) = soon(message.ack_with(AckKind::Nak(Some(backoff::put_off(delivered))))).await {
-            tracing::debug!(error, "an event was not delayed; it is redelivered");
-        }
+        message.give_back(Some(backoff::put_off(message.deliveries()))).await;
     }
 }
 
-async fn ack(messages: Vec<Message>) {
+async fn ack(messages: Vec<WorkItem>) {
     for message in messages {
-        if let Err(error) = soon(message.ack()).await {
-            tracing::debug!(error, "an ack was not sent; the event is redelivered");
-        }
+        message.ack().await;
     }
 }

@@ -13,11 +13,8 @@ use uuid::Uuid;
 use super::{BUCKET, ListEntry, ListPosition, STREAM};
 use crate::{
     limits,
-    log::{
-        ReadError,
-        batch::LastMessages,
-        nats::{NatsLog, RawMessage},
-    },
+    log::jetstream_log::NatsLog,
+    nats::{ReadError, direct_get::LastMessages, jetstream::RawMessage},
     subjects::{self, OwnerScope},
 };
 

@@ -19,7 +19,6 @@ use std::{
     },
 };
 
-use async_nats::{Client, Message, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::{sync::mpsc, task::AbortHandle};
@@ -28,7 +27,11 @@ use uuid::Uuid;
 
 use crate::{
     limits,
-    log::{ReadError, connection::soon},
+    nats::{
+        ReadError,
+        connection::soon,
+        core::{self, Client, Subscriber},
+    },
     subjects::{self, ConversationKey},
     wire::live::{FrameMark, HEADER},
 };
@@ -44,11 +47,10 @@ pub struct LiveFrame {
 }
 
 impl LiveFrame {
-    /// Reads the frame in a message of a live subject; `None` if the message is no frame.
-    pub fn of(conversation: Uuid, message: Message) -> Option<Self> {
-        let mark = FrameMark::parse(message.headers.as_ref()?.get(HEADER)?.as_str())?;
-        let session = subjects::parse_last_id(&message.subject);
-        Some(Self { conversation, session, mark, payload: message.payload })
+    /// Reads the frame in a message of a live subject, with the header of its mark; `None` if the message is no frame.
+    pub fn of(conversation: Uuid, subject: &str, mark: Option<&str>, payload: Bytes) -> Option<Self> {
+        let (mark, session) = (FrameMark::parse(mark?)?, subjects::parse_last_id(subject));
+        Some(Self { conversation, session, mark, payload })
     }
 }
 
@@ -229,7 +231,8 @@ fn join(watched: &HashMap<Uuid, HubSubscription>, conversation: Uuid, listener: 
 
 async fn relay(conversation: Uuid, mut subscriber: Subscriber, listeners: Listeners) {
     while let Some(message) = subscriber.next().await {
-        if let Some(frame) = LiveFrame::of(conversation, message) {
+        let mark = core::header(&message, HEADER);
+        if let Some(frame) = LiveFrame::of(conversation, &message.subject, mark, message.payload.clone()) {
             for listener in listeners.lock().expect("no panic happens under this lock").iter() {
                 listener.offer(&frame);
             }

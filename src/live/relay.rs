@@ -3,13 +3,15 @@
 //! Contract: frames are numbered without gaps from 0; publishing never waits for the LIVE stream. A failed publish is a
 //! gap, which edges notice and repair.
 
-use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::{
-    log::connection::soon,
     metrics::metrics,
+    nats::{
+        connection::soon,
+        core::{self, Client},
+    },
     subjects::{self, ConversationKey},
     wire::live::{FrameMark, HEADER, LiveKind},
 };
@@ -63,8 +65,7 @@ pub async fn publish_owner(client: &Client, key: &ConversationKey) {
 }
 
 async fn publish(client: &Client, subject: &str, mark: FrameMark, payload: Bytes) {
-    let mut headers = HeaderMap::new();
-    headers.insert(HEADER, mark.to_string());
+    let headers = core::headers([(HEADER, mark.to_string().as_str())]);
     if let Err(error) = soon(client.publish_with_headers(subject.to_string(), headers, payload)).await {
         tracing::warn!(error, %mark, "a frame was not published");
     }

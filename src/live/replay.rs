@@ -2,31 +2,34 @@
 //!
 //! The stream is a memory buffer of some minutes; an empty answer is normal, and the log is then the only source.
 
-use async_nats::Client;
-use futures_util::StreamExt;
-use serde_json::json;
 use uuid::Uuid;
 
 use super::hub::LiveFrame;
 use crate::{
     limits,
-    log::connection::{soon, within},
+    nats::{
+        ReadError,
+        connection::within,
+        direct_get::BatchBounds,
+        jetstream::{JetStream, RawMessage},
+    },
     subjects::{self, ConversationKey},
+    wire::live::HEADER,
 };
 
 /// Base name of the stream that captures live frames.
 pub const LIVE: &str = "LIVE";
 
 /// Frames per batch.
-const BATCH: usize = 1_000;
+const BOUNDS: BatchBounds = BatchBounds { messages: 1_000, bytes: None };
 
 /// Returns the frames of the turns that a session requested, in the order of their publishing; frames that did not come in time
 /// are missing.
 ///
 /// The server looks at one subject: the frames of all sessions would cost it a walk over the whole stream.
-pub async fn frames(client: &Client, key: &ConversationKey, session: Uuid) -> Vec<LiveFrame> {
+pub async fn frames(jetstream: &JetStream, key: &ConversationKey, session: Uuid) -> Vec<LiveFrame> {
     let mut found = Vec::new();
-    let read = read(client, key, session, &mut found);
+    let read = read(jetstream, key, session, &mut found);
     match within(limits::REPAIR_MS, read).await {
         Ok(()) => {}
         Err(error) => tracing::debug!(conversation = %key.conversation, error, "the LIVE stream was read only in part"),
@@ -34,32 +37,25 @@ pub async fn frames(client: &Client, key: &ConversationKey, session: Uuid) -> Ve
     found
 }
 
-/// Reads batches until one is not full.
-async fn read(client: &Client, key: &ConversationKey, session: Uuid, found: &mut Vec<LiveFrame>) -> Result<(), String> {
-    let subject = subjects::direct_get(&subjects::stream_name(LIVE, &key.region));
-    let filter = subjects::live(&key.region, key.conversation, session);
-    let mut from = 1;
-    loop {
-        let inbox = client.new_inbox();
-        let mut answers = soon(client.subscribe(inbox.clone())).await?;
-        let query = json!({ "batch": BATCH, "seq": from, "next_by_subj": filter });
-        soon(client.publish_with_reply(subject.clone(), inbox, query.to_string().into())).await?;
-        let mut taken = 0;
-        while let Some(message) = answers.next().await {
-            if message.status.is_some() {
-                break;
-            }
-            let seq = message
-                .headers
-                .as_ref()
-                .and_then(|h| h.get("Nats-Sequence"))
-                .and_then(|seq| seq.as_str().parse::<u64>().ok());
-            from = seq.map_or(from, |seq| seq + 1);
-            taken += 1;
-            found.extend(LiveFrame::of(key.conversation, message));
-        }
-        if taken < BATCH {
-            return Ok(());
-        }
+/// Reads batches until the last one.
+async fn read(
+    jetstream: &JetStream,
+    key: &ConversationKey,
+    session: Uuid,
+    found: &mut Vec<LiveFrame>,
+) -> Result<(), ReadError> {
+    let (stream, filter) =
+        (subjects::stream_name(LIVE, &key.region), subjects::live(&key.region, key.conversation, session));
+    let (mut from, mut more) = (1, true);
+    while more {
+        let first = from;
+        let take = |message: RawMessage| {
+            from = message.seq + 1;
+            let mark = message.headers.get(HEADER).map(String::as_str);
+            found.extend(LiveFrame::of(key.conversation, &message.subject, mark, message.payload));
+        };
+        more = jetstream.each_next(&stream, (&filter, first), BOUNDS, take).await?;
+        more &= from > first;
     }
+    Ok(())
 }

@@ -25,12 +25,11 @@ use uuid::Uuid;
 use chain::CatchUp;
 use snapshots::Snapshot;
 
-use super::{
-    AppendError, AppendReceipt, EventLog, NewEvent, ReadError, ReadFrom, StoredEvent, backoff::Backoff, nats::NatsLog,
-};
+use super::{AppendReceipt, EventLog, NewEvent, StoredEvent, jetstream_log::NatsLog};
 use crate::{
     domain::{Command, Conversation, Event, RecordedEvent, Refusal, decide},
     limits,
+    nats::{AppendError, ReadError, ReadFrom, backoff::Backoff},
     subjects::ConversationKey,
 };
 

@@ -15,16 +15,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{
-    AppendError, ErasureState, ReadError, ReadFrom,
-    backoff::Backoff,
-    connection::soon,
-    nats::{NatsLog, RawMessage},
-};
+use super::{ErasureState, jetstream_log::NatsLog};
 use crate::{
     domain::Event,
     encryption::{ContentKey, DataKey, EncryptedPayload, KeyClass, MasterKeys, WrappedKey},
-    limits, subjects,
+    limits,
+    nats::{AppendError, ReadError, ReadFrom, backoff::Backoff, connection::soon, jetstream::RawMessage},
+    subjects,
 };
 
 /// The stream behind the bucket.

@@ -4,8 +4,14 @@ use std::sync::Mutex;
 
 use chrono::Utc;
 
-use super::{AppendError, AppendReceipt, EventLog, NewEvent, ReadError, ReadFrom, StoredEvent};
-use crate::{domain::RecordedEvent, limits, subjects::ConversationKey, wire::stored};
+use super::{AppendReceipt, EventLog, NewEvent, StoredEvent};
+use crate::{
+    domain::RecordedEvent,
+    limits,
+    nats::{AppendError, ReadError, ReadFrom},
+    subjects::ConversationKey,
+    wire::stored,
+};
 
 /// The events of all conversations in one sequence.
 #[derive(Default)]

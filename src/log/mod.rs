@@ -1,34 +1,24 @@
 //! The event log: appends with one winner, and reads.
 //!
-//! [`EventLog`] is the contract; [`nats::NatsLog`] implements it over JetStream, [`memory::MemoryLog`] in memory for
+//! [`EventLog`] is the contract; [`jetstream_log::NatsLog`] implements it over JetStream, [`memory::MemoryLog`] in memory for
 //! simulation. [`conversations::Conversations`] folds a conversation from it, [`objects::ObjectStore`] stores content that is too large
 //! for an event, [`key_store::KeyStore`] encrypts payloads. One contract suite runs against both logs.
 
-pub mod backoff;
-pub mod batch;
-pub mod clock;
-pub mod connection;
 pub mod conversations;
-pub mod count;
-pub mod counters;
-mod gauges;
+pub mod jetstream_log;
 pub mod key_store;
 pub mod memory;
-pub mod nats;
 pub mod notes;
 pub mod objects;
-pub mod presence;
-pub mod pull;
-pub mod streams;
 
 use std::future::Future;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use crate::{
     domain::{Digest, Event, RecordedEvent},
+    nats::{AppendError, ReadError, ReadFrom},
     subjects::ConversationKey,
     wire::stored::EventEnvelope,
 };
@@ -91,55 +81,6 @@ pub struct AppendReceipt {
 pub struct ErasureState {
     pub said_erased: bool,
     pub tools_erased: bool,
-}
-
-/// The copy of the log that answers a read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadFrom {
-    /// Any replica: fast, and may lag behind.
-    Replica,
-    /// The stream's leader: never stale.
-    Leader,
-}
-
-/// The reason why an append failed, or may have failed.
-#[derive(Debug, thiserror::Error)]
-pub enum AppendError {
-    /// The conversation has another last event than expected. Nothing was written.
-    #[error("the conversation has moved on")]
-    Conflict,
-    /// An event with this id was appended before, perhaps by another process. Nothing was written now.
-    #[error("this event was appended before")]
-    Duplicate,
-    /// The event exceeds the size limit. Nothing was written.
-    #[error("the event is larger than {max} bytes")]
-    TooLarge { max: usize },
-    /// The conversation was erased and accepts no events. Nothing was written.
-    #[error("the conversation was erased")]
-    Erased,
-    /// The log did not answer in time. The event may be stored, or may still arrive.
-    #[error("the log did not answer: {0}")]
-    Unavailable(String),
-}
-
-/// The reason why a read failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    #[error("the log did not answer: {0}")]
-    Unavailable(String),
-    /// The payload is encrypted and this process can't decrypt it.
-    #[error("encrypted: {0}")]
-    Encrypted(String),
-    /// The key is missing: it is being destroyed, or was never written.
-    #[error("the log did not answer: the key of {0} is missing")]
-    NoKey(Uuid),
-}
-
-impl ReadError {
-    /// Returns whether the cause lies in this conversation, so that others are still readable.
-    pub fn is_of_conversation(&self) -> bool {
-        matches!(self, Self::Encrypted(_) | Self::NoKey(_))
-    }
 }
 
 /// An append-only log of conversations.

@@ -7,11 +7,15 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{AppendError, ReadError, ReadFrom, nats::NatsLog, presence::NUMBERS};
-use crate::subjects;
+use super::jetstream_log::NatsLog;
+use crate::{
+    nats::{
+        AppendError, ReadError, ReadFrom,
+        presence::{NUMBERS, NUMBERS_STREAM},
+    },
+    subjects,
+};
 
-/// The stream behind the bucket.
-pub(super) const STREAM: &str = "KV_TURNS";
 /// Lifetime in seconds of a removed note's marker: the shortest that a server accepts.
 const GONE_SECS: &str = "1";
 
@@ -34,7 +38,7 @@ impl NatsLog {
         let (mut notes, mut from, mut more) = (Vec::new(), 1, true);
         while more {
             let messages;
-            (messages, more) = self.next_of(STREAM, &subject(org, None), from).await?;
+            (messages, more) = self.next_of(NUMBERS_STREAM, &subject(org, None), from).await?;
             more &= !messages.is_empty();
             from = messages.last().map_or(from, |last| last.seq + 1);
             notes.extend(messages.iter().filter(|m| !m.headers.contains_key("KV-Operation")).filter_map(|message| {
@@ -51,7 +55,7 @@ impl NatsLog {
     /// Removes the note of a turn, if present.
     pub async fn drop_note(&self, org: &str, conversation: Uuid, turn: Uuid) -> Result<(), AppendError> {
         let query = json!({ "last_by_subj": subject(org, Some(conversation)) });
-        let note = self.get(STREAM, &query, ReadFrom::Leader).await;
+        let note = self.get(NUMBERS_STREAM, &query, ReadFrom::Leader).await;
         match note.map_err(|error| AppendError::Unavailable(error.to_string()))? {
             Some(note) if note.payload == turn.to_string() => self.drop_note_at(org, conversation, note.seq).await,
             Some(_) | None => Ok(()),

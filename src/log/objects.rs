@@ -13,11 +13,14 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{
-    AppendError, ReadError, ReadFrom,
-    nats::{NatsLog, RawMessage},
+use super::jetstream_log::NatsLog;
+use crate::{
+    domain::event::Object,
+    encryption::ContentKey,
+    limits,
+    nats::{AppendError, ReadError, ReadFrom, jetstream::RawMessage},
+    subjects,
 };
-use crate::{domain::event::Object, encryption::ContentKey, limits, subjects};
 
 /// The bucket of attachments.
 pub const ATTACHMENTS: &str = "ATTACHMENTS";

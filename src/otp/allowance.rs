@@ -11,7 +11,8 @@ use crate::{
     config::PerOrg,
     domain::interaction::Contact,
     limits,
-    log::{AppendError, nats::NatsLog},
+    log::jetstream_log::NatsLog,
+    nats::AppendError,
     subjects::{self, OtpCounter},
 };
 

@@ -24,7 +24,8 @@ use crate::{
         interaction::Contact,
     },
     limits,
-    log::{AppendError, ReadError, ReadFrom, nats::NatsLog},
+    log::jetstream_log::NatsLog,
+    nats::{AppendError, ReadError, ReadFrom},
     subjects,
 };
 

@@ -15,13 +15,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::{Client, HeaderMap};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    log::{
+    nats::{
         connection::{NatsConnection, soon},
+        core::{self, Client},
         streams,
     },
     subjects,
@@ -224,8 +224,7 @@ async fn not_refused(nats: &NatsConnection, tries: &[(Attempt, String)]) -> anyh
     for (what, subject) in tries {
         match what {
             Attempt::Publish => {
-                let mut headers = HeaderMap::new();
-                headers.insert("Nats-Expected-Last-Sequence", NEVER);
+                let headers = core::headers([("Nats-Expected-Last-Sequence", NEVER)]);
                 let sent = soon(nats.client.publish_with_headers(subject.clone(), headers, "".into())).await;
                 sent.map_err(anyhow::Error::msg)?;
             }

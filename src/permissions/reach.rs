@@ -9,7 +9,7 @@
 use serde_json::Value;
 
 use super::{NatsRole, NatsRoles, overlaps};
-use crate::{log::streams::StreamDefinition, subjects};
+use crate::{nats::streams::StreamDefinition, subjects};
 
 /// One item of a role's reach.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,7 +108,7 @@ fn taken(definition: &StreamDefinition) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{log::streams, permissions};
+    use crate::{nats::streams, permissions};
 
     /// The permissions before reach was checked.
     const BEFORE: &str = include_str!("../../tests/data/permissions.before.json");

@@ -12,23 +12,20 @@ use super::{
     person::Person,
 };
 use crate::{
-    audit::{
-        chain_reader::{self, ReadBounds, WholeConversation},
-        stream_reader::StreamReader,
-    },
     domain::{
         Event, RecordedEvent,
         event::{TurnCancelled, TurnCompleted, TurnFailed},
     },
     encryption::EncryptedPayload,
+    history::{
+        chain_reader::{self, ReadBounds, WholeConversation},
+        stream_reader::StreamReader,
+    },
     ids, limits,
     lists::indexer::forget,
     live::replay::LIVE,
-    log::{
-        AppendError, ReadError, ReadFrom,
-        key_store::class_of,
-        nats::{CHAT, NatsLog, RawMessage},
-    },
+    log::{jetstream_log::NatsLog, key_store::class_of},
+    nats::{AppendError, ReadError, ReadFrom, jetstream::RawMessage, streams::CHAT},
     subjects::{self, ConversationKey},
 };
 

@@ -14,7 +14,8 @@ use uuid::Uuid;
 use super::person::Person;
 use crate::{
     encryption::KeyClass,
-    log::{AppendError, ReadError, nats::NatsLog},
+    log::jetstream_log::NatsLog,
+    nats::{AppendError, ReadError},
     subjects::{self, PrivacySubject},
 };
 

@@ -14,12 +14,8 @@ use crate::{
     config::PrivacyConfig,
     encryption::KeyClass,
     limits,
-    log::{
-        ReadError, ReadFrom,
-        batch::LastMessages,
-        key_store,
-        nats::{CHAT, NatsLog, RawMessage},
-    },
+    log::{jetstream_log::NatsLog, key_store},
+    nats::{ReadError, ReadFrom, direct_get::LastMessages, jetstream::RawMessage, streams::CHAT},
     subjects::{self, ConversationKey},
 };
 

@@ -15,10 +15,7 @@ use super::{
     retain::{DueConversation, DueConversations},
 };
 use crate::{
-    config::PrivacyConfig,
-    encryption::KeyClass,
-    limits,
-    log::{ReadError, nats::NatsLog},
+    config::PrivacyConfig, encryption::KeyClass, limits, log::jetstream_log::NatsLog, nats::ReadError,
     subjects::ConversationKey,
 };
 

@@ -11,10 +11,9 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, Request, Subscriber, client::RequestErrorKind};
 use futures_util::{StreamExt, future::join_all};
 use serde::Deserialize;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::{
     builtin::RESERVED,
@@ -22,7 +21,15 @@ use super::{
     registry::{Tool, ToolBackend, ToolRegistry},
     schema::{self, NormalizedSchema},
 };
-use crate::{agents::AuthLevel, limits, log::connection::soon, subjects};
+use crate::{
+    agents::AuthLevel,
+    limits,
+    nats::{
+        connection::soon,
+        core::{self, Client, HeaderMap, RequestError, Subscriber},
+    },
+    subjects,
+};
 
 /// The description that an instance of a micro service gives of itself.
 #[derive(Deserialize)]
@@ -170,13 +177,11 @@ impl ToolDiscovery {
         let is_silent = |instance: &Instance| instance.heard_at.is_none_or(|at| at.elapsed() > patience * 3 / 2);
         let silent = self.instances.iter().filter(|(_, instance)| is_silent(instance));
         let checks = silent.map(|((name, id), _)| {
-            let request = Request::new().timeout(Some(patience));
+            let ping = subjects::service_ping(name, id);
             // An answer that the library is too slow to deliver says nothing of the service.
-            let asked = timeout(2 * patience, self.client.send_request(subjects::service_ping(name, id), request));
+            let asked = core::request(&self.client, ping, HeaderMap::new(), "".into(), (patience, patience));
             async move {
-                let answer = asked.await;
-                let gone = answer
-                    .is_ok_and(|answer| answer.is_err_and(|error| error.kind() == RequestErrorKind::NoResponders));
+                let gone = matches!(asked.await, Err(RequestError::NoResponders));
                 gone.then(|| (name.clone(), id.clone()))
             }
         });

@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, HeaderMap, Message};
 use bytes::Bytes;
 use futures_util::{StreamExt, future::BoxFuture};
 use serde::Deserialize;
@@ -22,7 +21,10 @@ use uuid::Uuid;
 use crate::{
     domain::event::{AttachmentContent, File, Object},
     limits,
-    log::connection::soon,
+    nats::{
+        connection::soon,
+        core::{Client, HeaderMap, Message},
+    },
     subjects,
 };
 

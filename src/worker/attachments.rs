@@ -11,8 +11,8 @@ use super::Worker;
 use crate::{
     domain::event::{AttachmentContent, Image, Object},
     limits,
-    log::ReadError,
     model::{ChatMessage, ChatRequest, ImageUrl},
+    nats::ReadError,
     tools::ReadFiles,
 };
 

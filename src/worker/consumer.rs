@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use async_nats::jetstream;
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -19,14 +18,13 @@ use super::{
 use crate::{
     domain::{Command, Conversation, Refusal},
     ids, limits,
-    log::{
-        AppendError, backoff,
-        connection::soon,
-        conversations::{EventAuthor, ExecuteError, Freshness},
-        nats::CHAT,
-        pull::{self, PullRequest},
-    },
+    log::conversations::{EventAuthor, ExecuteError, Freshness},
     metrics::metrics,
+    nats::{
+        AppendError, backoff,
+        streams::CHAT,
+        work_queue::{WorkItem, WorkQueue},
+    },
     subjects::{self, ConversationKey},
 };
 
@@ -82,13 +80,13 @@ pub async fn pull_items(
     metrics().work.permits(limits::WORKER_TURNS);
     let stream = subjects::stream_name(CHAT, &worker.settings.region);
     while !shutdown.is_cancelled() {
-        let consumer = pull::consumer(&worker.client, &stream, &worker.settings.pool);
-        let Some(consumer) = shutdown.run_until_cancelled(consumer).await else { return };
+        let queue = WorkQueue::find(&worker.client, &stream, &worker.settings.pool);
+        let Some(queue) = shutdown.run_until_cancelled(queue).await else { return };
         while !shutdown.is_cancelled() {
             let Ok(first) = free.clone().acquire_owned().await else { return };
             let wanted = limits::PULL_BATCH.min(free.available_permits() + 1);
             let pulled = WorkLease::begin();
-            let asked = PullRequest::begin(&consumer, wanted, worker.log.connected());
+            let asked = queue.pull(wanted, worker.log.connected());
             let Some(asked) = shutdown.run_until_cancelled(asked).await else { return };
             let Ok(mut asked) = asked else { break };
             worker.set_pulling(true);
@@ -125,8 +123,8 @@ pub async fn pull_items(
 pub async fn pull_deadlines(worker: Arc<Worker>) {
     let stream = subjects::stream_name(SCHED, &worker.settings.region);
     loop {
-        let consumer = pull::consumer(&worker.client, &stream, DUE_CONSUMER).await;
-        while let Ok(due) = PullRequest::begin(&consumer, limits::PULL_BATCH, worker.log.connected()).await {
+        let queue = WorkQueue::find(&worker.client, &stream, DUE_CONSUMER).await;
+        while let Ok(due) = queue.pull(limits::PULL_BATCH, worker.log.connected()).await {
             let due = stream::unfold(due, async |mut due| Some((due.next().await?.ok()?, due)));
             let serve = |message| serve_deadline(&worker, message);
             due.for_each_concurrent(limits::DEADLINES_PARALLEL, serve).await;
@@ -137,8 +135,8 @@ pub async fn pull_deadlines(worker: Arc<Worker>) {
 /// Serves a due deadline: records it, or puts it off and acks it.
 ///
 /// An unacknowledged message would occupy one of the consumer's `max_ack_pending` for all deadlines.
-async fn serve_deadline(worker: &Worker, message: jetstream::Message) {
-    let done = match serde_json::from_slice::<DeadlineMessage>(&message.payload) {
+async fn serve_deadline(worker: &Worker, message: WorkItem) {
+    let done = match serde_json::from_slice::<DeadlineMessage>(message.payload()) {
         Ok(deadline) => match expire(worker, &deadline).await {
             Ok(()) => true,
             Err(error) if is_of_conversation(&error) => put_off(worker, deadline, &error).await,
@@ -148,12 +146,12 @@ async fn serve_deadline(worker: &Worker, message: jetstream::Message) {
             }
         },
         Err(error) => {
-            tracing::error!(%error, subject = %message.subject, "a deadline is malformed");
+            tracing::error!(%error, subject = message.subject(), "a deadline is malformed");
             true
         }
     };
-    if done && let Err(error) = soon(message.ack()).await {
-        tracing::debug!(error, "a deadline's ack was not sent; it is redelivered");
+    if done {
+        message.ack().await;
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) enum TurnExit {
 
 impl TurnExit {
     /// Returns the name under which the item is counted.
-    fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Done => "done",
             Self::Fenced => "fenced",

@@ -45,7 +45,6 @@ use std::{
     time::Duration,
 };
 
-use async_nats::Client;
 use futures_util::StreamExt;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -60,8 +59,9 @@ use crate::{
     knowledge::Retriever,
     limits,
     lists::indexer::{ListIndex, ListIndexer},
-    log::{connection::soon, conversations::Conversations, nats::NatsLog, objects::ObjectStore},
+    log::{conversations::Conversations, jetstream_log::NatsLog, objects::ObjectStore},
     metrics::metrics,
+    nats::{connection::soon, core::Client},
     otp::{allowance::OtpAllowance, challenge::OtpChallenges},
     subjects,
     tools::{self, ToolRegistry},

@@ -22,9 +22,9 @@ use crate::{
         frame_trace::{FrameKind, FrameRecorder},
     },
     limits,
-    log::ReadError,
     metrics::metrics,
     model::{self, ChatStream, ModelError, ModelReply, ReplyDelta, ToolCall},
+    nats::ReadError,
     subjects::ConversationKey,
     tools::{
         Tool, ToolBackend,

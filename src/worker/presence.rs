@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Worker;
 use crate::{
-    log::presence::PresenceEntry,
+    nats::presence::PresenceEntry,
     subjects,
     wire::presence::{BUCKET, WorkerAdvertisement},
 };
@@ -22,5 +22,5 @@ pub async fn advertise(worker: Arc<Worker>, shutdown: CancellationToken) {
             WorkerAdvertisement { version: env!("CARGO_PKG_VERSION").into(), orgs: worker.gateways.orgs() };
         serde_json::to_vec(&advertisement).expect("an advertisement is a map with string keys").into()
     });
-    PresenceEntry { log, process, subject, payload }.keep(shutdown).await;
+    PresenceEntry { jetstream: log.jetstream(), process, subject, payload }.keep(shutdown).await;
 }

@@ -10,8 +10,8 @@ use crate::{
     },
     domain::{Conversation, Turn},
     knowledge::KnowledgeReader,
-    log::ReadError,
     model::Gateway,
+    nats::ReadError,
     subjects::ConversationKey,
     tools::{BuiltinOffer, Tool},
 };

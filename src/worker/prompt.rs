@@ -7,8 +7,8 @@ use crate::{
     domain::{Conversation, Turn, conversation::MessageBody, event::Citation},
     knowledge::{GROUNDING_PASSAGES, Passage},
     limits,
-    log::ReadError,
     model::{ChatMessage, ChatRequest, ToolCall, ToolSpec},
+    nats::ReadError,
     subjects::ConversationKey,
 };
 

@@ -12,7 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::jetstream::{AckKind, Message};
 use tokio::{
     sync::Notify,
     time::{Interval, MissedTickBehavior, interval_at},
@@ -38,13 +37,9 @@ use crate::{
     },
     ids, limits,
     live::relay::FrameRelay,
-    log::{
-        AppendError,
-        backoff::put_off,
-        connection::soon,
-        conversations::{EventAuthor, ExecuteError, Freshness},
-    },
+    log::conversations::{EventAuthor, ExecuteError, Freshness},
     metrics::metrics,
+    nats::{AppendError, backoff::put_off, work_queue::WorkItem},
     subjects::{self, ConversationKey},
     wire::{live::LiveKind, render},
 };
@@ -69,7 +64,7 @@ pub(super) struct TurnRun<'a> {
     /// Tasks of its calls that may go on at their servers.
     pub tasks: Vec<OpenTask>,
     item: u64,
-    message: &'a Message,
+    message: &'a WorkItem,
     stop: Arc<Notify>,
     hand_over: CancellationToken,
     progress: Interval,
@@ -82,19 +77,22 @@ pub(super) struct TurnRun<'a> {
 /// Handles one delivered work item.
 ///
 /// `pulled` began when the item was requested. The immediate progress ack gives the load the whole `ack_wait`.
-pub(super) async fn handle(worker: Arc<Worker>, message: Message, pulled: WorkLease, hand_over: CancellationToken) {
+pub(super) async fn handle(worker: Arc<Worker>, message: WorkItem, pulled: WorkLease, hand_over: CancellationToken) {
     if !pulled.holds() {
         metrics().work.handled("too_late");
-        return tracing::warn!(subject = %message.subject, "a work item was delivered too late; it is left to its redelivery");
+        return tracing::warn!(
+            subject = message.subject(),
+            "a work item was delivered too late; it is left to its redelivery"
+        );
     }
     let lease = WorkLease::begin();
-    answer(&message, AckKind::Progress).await;
-    let Some((key, item)) = ConversationKey::parse_event(&message.subject).zip(sequence(&message)) else {
+    message.progress().await;
+    let Some((key, item)) = ConversationKey::parse_event(message.subject()).zip(message.seq()) else {
         metrics().work.handled("malformed");
-        tracing::error!(subject = %message.subject, "a work item is not an event");
-        return answer(&message, AckKind::Term).await;
+        tracing::error!(subject = message.subject(), "a work item is not an event");
+        return message.terminate().await;
     };
-    let running = metrics().work.delivered(message.info().map_or(1, |info| info.delivered));
+    let running = metrics().work.delivered(message.deliveries());
     let stop = worker.watch_stops(key.conversation);
     let exit = Box::pin(drive(&worker, &key, item, (&message, lease), stop.clone(), hand_over)).await;
     worker.unwatch_stops(key.conversation, &stop);
@@ -102,17 +100,17 @@ pub(super) async fn handle(worker: Arc<Worker>, message: Message, pulled: WorkLe
     metrics().work.handled(exit.name());
     match exit {
         TurnExit::Done => {
-            answer(&message, AckKind::Ack).await;
+            message.ack().await;
             drop_note(&worker, &key).await;
         }
         TurnExit::NotNow => {
             // A short delay: another worker may be able to serve the conversation.
             let most = Duration::from_millis(limits::TURN_PUT_OFF_MAX_MS);
-            let later = put_off(message.info().map_or(1, |info| info.delivered)).min(most);
+            let later = put_off(message.deliveries()).min(most);
             tracing::warn!(conversation = %key.conversation, item, ?later, "a turn can't be served now and is delayed");
-            answer(&message, AckKind::Nak(Some(later))).await;
+            message.give_back(Some(later)).await;
         }
-        TurnExit::HandOver => answer(&message, AckKind::Nak(None)).await,
+        TurnExit::HandOver => message.give_back(None).await,
         TurnExit::Fenced => tracing::info!(conversation = %key.conversation, item, "another worker took the turn over"),
         // The turn's failure could not be recorded here, so another worker could not record it either.
         TurnExit::TooLarge { max } => {
@@ -137,21 +135,11 @@ async fn drop_note(worker: &Worker, key: &ConversationKey) {
     }
 }
 
-fn sequence(message: &Message) -> Option<u64> {
-    message.info().ok().map(|info| info.stream_sequence)
-}
-
-async fn answer(message: &Message, kind: AckKind) {
-    if let Err(error) = soon(message.ack_with(kind)).await {
-        tracing::debug!(error, "an ack was not sent; the work item is redelivered");
-    }
-}
-
 async fn drive(
     worker: &Arc<Worker>,
     key: &ConversationKey,
     item: u64,
-    (message, mut lease): (&Message, WorkLease),
+    (message, mut lease): (&WorkItem, WorkLease),
     stop: Arc<Notify>,
     hand_over: CancellationToken,
 ) -> TurnExit {
@@ -251,7 +239,7 @@ async fn drive(
 /// Waits for work before the claim, with progress acks meanwhile.
 ///
 /// `None`: too much time has passed, and the item is another worker's.
-async fn kept<T>(message: &Message, lease: &mut WorkLease, work: impl Future<Output = T>) -> Option<T> {
+async fn kept<T>(message: &WorkItem, lease: &mut WorkLease, work: impl Future<Output = T>) -> Option<T> {
     let every = Duration::from_millis(limits::PROGRESS_MS);
     let mut progress = interval_at(tokio::time::Instant::now() + every, every);
     progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -264,7 +252,7 @@ async fn kept<T>(message: &Message, lease: &mut WorkLease, work: impl Future<Out
                     return None;
                 }
                 *lease = WorkLease::begin();
-                answer(message, AckKind::Progress).await;
+                message.progress().await;
             }
         }
     }
@@ -391,7 +379,7 @@ impl TurnRun<'_> {
                 () = stop.notified() => self.look().await?,
                 _ = self.progress.tick() => {
                     self.look().await?;
-                    answer(self.message, AckKind::Progress).await;
+                    self.message.progress().await;
                 }
                 () = self.hand_over.cancelled() => {
                     return Err(self.release().await);

@@ -12,10 +12,12 @@ use std::{
 use rand::{SeedableRng, rngs::StdRng};
 use serde_json::Value;
 use tempfile::TempDir;
-use turnstream::audit::{
-    bundle::{self, VerifyOptions},
-    keys::PublicKey,
-    verify::VerificationReport,
+use turnstream::{
+    evidence::{
+        bundle::{self, VerifyOptions},
+        verify::VerificationReport,
+    },
+    signing::PublicKey,
 };
 
 use crate::support::{Stage, processes::Process};

@@ -26,7 +26,8 @@ fn key(session: &Session) -> ConversationKey {
 pub async fn put_stray(stage: &Stage, session: &Session, kind: &str, version: &str, payload: &str) -> u64 {
     use turnstream::{
         domain::Event,
-        log::{EventLog, ReadFrom},
+        log::EventLog,
+        nats::ReadFrom,
         wire::stored::{EventEnvelope, MSG_ID, encode},
     };
     let (log, key) = (crate::support::encrypted::log(stage.nats.client().await), key(session));

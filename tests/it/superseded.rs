@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 use turnstream::{
     domain::{Event, event::CancelReason},
-    log::{EventLog, ReadFrom},
+    log::EventLog,
+    nats::ReadFrom,
     subjects::ConversationKey,
 };
 
@@ -67,7 +68,7 @@ fn key(session: &Session) -> ConversationKey {
 }
 
 /// Waits until a conversation's last event is of this kind.
-async fn until_last_is(log: &turnstream::log::nats::NatsLog, session: &Session, kind: &str) {
+async fn until_last_is(log: &turnstream::log::jetstream_log::NatsLog, session: &Session, kind: &str) {
     let waited = async {
         while events(log, session).await[0] != kind {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -78,7 +79,7 @@ async fn until_last_is(log: &turnstream::log::nats::NatsLog, session: &Session, 
 }
 
 /// Returns the kinds of a conversation's events, newest first.
-async fn events(log: &turnstream::log::nats::NatsLog, session: &Session) -> Vec<String> {
+async fn events(log: &turnstream::log::jetstream_log::NatsLog, session: &Session) -> Vec<String> {
     let key = key(session);
     let (mut kinds, mut next) = (Vec::new(), log.last(&key, ReadFrom::Leader).await.unwrap());
     while let Some(stored) = next {

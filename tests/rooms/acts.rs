@@ -161,7 +161,7 @@ async fn an_erased_conversation_keeps_only_its_event_kinds() {
     let key = parked(&log).await;
     log.destroy_key(key.conversation, KeyClass::Tools).await.unwrap();
     let fresh = server.encrypting_log();
-    let last = fresh.last(&key, turnstream::log::ReadFrom::Leader).await.unwrap().unwrap();
+    let last = fresh.last(&key, turnstream::nats::ReadFrom::Leader).await.unwrap().unwrap();
     assert_eq!(last.recorded.event, Event::Erased(kind::TURN_PARKED));
     // The erased park still ends the turn's wait at its deadline.
     let conversations = Conversations::over_nats(fresh);

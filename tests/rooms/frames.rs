@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 use turnstream::{
-    audit::frames::{FrameReconstructor, MomentKind},
     domain::{
         Event,
         event::{ModelReplied, TurnCancelled, TurnFailed, TurnReleased, TurnRequested, TurnStarted},
         frame_trace::{FrameKind, FrameRecorder, FrameTrace},
     },
+    playback::frames::{FrameReconstructor, MomentKind},
 };
 
 use crate::support::samples::*;
@@ -47,7 +47,7 @@ fn word(frame: &[u8]) -> String {
     text.unwrap().trim().to_owned()
 }
 
-fn words(moments: Vec<turnstream::audit::frames::PlaybackMoment>) -> Vec<String> {
+fn words(moments: Vec<turnstream::playback::frames::PlaybackMoment>) -> Vec<String> {
     let frames = moments.into_iter().filter_map(|moment| match moment.what {
         MomentKind::Frame(frame) => Some(word(&frame)),
         MomentKind::Asked { .. } | MomentKind::Decided(_) => None,

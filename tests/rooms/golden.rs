@@ -12,13 +12,11 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use turnstream::{
-    audit::{
-        frames::{FrameReconstructor, MomentKind},
-        replay::canonical,
-        verify::LogVerifier,
-    },
     domain::{Conversation, RecordedEvent},
-    log::nats::RawMessage,
+    evidence::verify::LogVerifier,
+    history::formats::canonical,
+    nats::jetstream::RawMessage,
+    playback::frames::{FrameReconstructor, MomentKind},
     wire::stored,
 };
 

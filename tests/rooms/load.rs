@@ -8,10 +8,11 @@ use turnstream::{
     domain::{Command, Conversation, Event, Message, Refusal, event::TurnRequested},
     limits,
     log::{
-        EventLog, NewEvent, ReadError, ReadFrom,
+        EventLog, NewEvent,
         conversations::{Conversations, EventAuthor, ExecuteError, Freshness},
         memory::MemoryLog,
     },
+    nats::{ReadError, ReadFrom},
     subjects::ConversationKey,
 };
 

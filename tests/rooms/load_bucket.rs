@@ -5,10 +5,10 @@ use turnstream::{
     domain::Conversation,
     limits,
     log::{
-        ReadFrom,
         conversations::{Conversations, FOLD_VERSION, Freshness},
-        nats::NatsLog,
+        jetstream_log::NatsLog,
     },
+    nats::ReadFrom,
     subjects::{self, ConversationKey},
 };
 

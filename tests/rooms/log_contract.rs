@@ -7,7 +7,8 @@ use futures_util::future::join_all;
 use turnstream::{
     domain::{Digest, Event, event::TurnRequested},
     limits,
-    log::{AppendError, AppendReceipt, EventLog, NewEvent, ReadFrom, StoredEvent, memory::MemoryLog},
+    log::{AppendReceipt, EventLog, NewEvent, StoredEvent, memory::MemoryLog},
+    nats::{AppendError, ReadFrom},
     subjects::ConversationKey,
     wire::stored::encode_payload,
 };
@@ -342,7 +343,7 @@ mod only_over_nats {
         log.put(&subject, "session-3", &[], "first".into()).await.unwrap();
         log.put(&subject, "session-3", &[], "second".into()).await.unwrap();
         let query = serde_json::json!({ "last_by_subj": subject });
-        let stream = subjects::stream_name(turnstream::log::nats::CHAT, REGION);
+        let stream = subjects::stream_name(turnstream::nats::streams::CHAT, REGION);
         for via in BOTH {
             let message = log.get(&stream, &query, via).await.unwrap().unwrap();
             assert_eq!((message.seq, message.payload.as_ref()), (1, b"first".as_ref()));

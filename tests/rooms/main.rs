@@ -21,4 +21,5 @@ mod strays;
 mod streams;
 mod support;
 mod tidy;
+mod time_limits;
 mod vocabulary;

@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 use turnstream::{
     config::{Config, PrivacyConfig},
-    log::nats::NatsLog,
+    log::jetstream_log::NatsLog,
     privacy::{
         ledger::{HoldTarget, Ledger, LedgerAction, LedgerEntry},
         sweep::{ExtentTally, RetentionSweep, SweepEvent, SweepReport},

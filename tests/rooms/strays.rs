@@ -8,10 +8,11 @@ use turnstream::{
         event::{TurnStarted, UnreadableCause},
     },
     log::{
-        EventLog, ReadFrom,
+        EventLog,
         conversations::{Conversations, ExecuteError, Freshness},
-        nats::NatsLog,
+        jetstream_log::NatsLog,
     },
+    nats::ReadFrom,
     subjects::ConversationKey,
     wire::stored::{self, EventEnvelope, MSG_ID},
 };

@@ -2,7 +2,7 @@
 
 use async_nats::jetstream;
 use chrono::{TimeDelta, Utc};
-use turnstream::log::streams::{self, StreamDrift};
+use turnstream::nats::streams::{self, StreamDrift};
 
 use crate::support::{samples::*, server::Server};
 

@@ -2,10 +2,7 @@
 //!
 //! Each check reads the source as text and names all offenders at once.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use crate::support::source::{Source, expect_none, sources};
 
 /// Rooms, from the ground up, with the rooms that each may import. A room may stand only on rooms before it.
 const ROOMS: &[(&str, &[&str])] = &[
@@ -20,21 +17,27 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("bench", &[]),
     ("domain", &["limits"]),
     ("signing", &["domain"]),
-    ("calls", &["limits", "subjects", "signing"]),
     ("fetch", &["limits"]),
     ("config", &["fetch", "encryption"]),
     ("extract", &["limits"]),
     ("wire", &["limits", "domain"]),
     ("auth", &["limits", "config", "domain"]),
-    ("log", &["limits", "metrics", "subjects", "encryption", "config", "domain", "wire"]),
-    ("live", &["limits", "metrics", "subjects", "wire", "log"]),
-    ("lists", &["limits", "subjects", "domain", "wire", "log"]),
-    ("knowledge", &["limits", "subjects", "model", "domain", "calls", "log", "extract"]),
-    ("otp", &["limits", "subjects", "config", "domain", "log", "calls"]),
-    ("permissions", &["subjects", "log"]),
-    ("agents", &["limits", "ids", "subjects", "domain", "log"]),
-    ("audit", &["limits", "subjects", "domain", "signing", "wire", "log", "agents"]),
-    ("privacy", &["limits", "ids", "subjects", "encryption", "config", "domain", "live", "log", "lists", "audit"]),
+    ("nats", &["limits", "metrics", "subjects", "config", "domain"]),
+    ("calls", &["limits", "subjects", "signing", "nats"]),
+    ("log", &["limits", "metrics", "subjects", "encryption", "domain", "wire", "nats"]),
+    ("live", &["limits", "metrics", "subjects", "wire", "nats", "log"]),
+    ("lists", &["limits", "subjects", "domain", "wire", "nats", "log"]),
+    ("knowledge", &["limits", "subjects", "model", "domain", "calls", "nats", "log", "extract"]),
+    ("otp", &["limits", "subjects", "config", "domain", "nats", "log", "calls"]),
+    ("permissions", &["subjects", "nats", "log"]),
+    ("agents", &["limits", "ids", "subjects", "domain", "nats", "log"]),
+    ("history", &["limits", "subjects", "domain", "wire", "nats", "log", "agents"]),
+    ("playback", &["limits", "domain", "wire"]),
+    ("evidence", &["limits", "subjects", "domain", "signing", "wire", "nats", "log", "history"]),
+    (
+        "privacy",
+        &["limits", "ids", "subjects", "encryption", "config", "domain", "live", "nats", "log", "lists", "history"],
+    ),
     (
         "tools",
         &[
@@ -46,17 +49,19 @@ const ROOMS: &[(&str, &[&str])] = &[
             "calls",
             "fetch",
             "extract",
+            "nats",
             "log",
             "knowledge",
             "agents",
         ],
     ),
-    ("ingest", &["limits", "subjects", "secrets", "fetch", "extract", "log", "knowledge"]),
+    ("ingest", &["limits", "subjects", "secrets", "fetch", "extract", "nats", "log", "knowledge"]),
     (
         "admin",
         &[
             "agents",
-            "audit",
+            "history",
+            "evidence",
             "limits",
             "ids",
             "subjects",
@@ -65,6 +70,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "auth",
             "wire",
             "lists",
+            "nats",
             "log",
             "knowledge",
         ],
@@ -73,7 +79,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "edge",
         &[
             "limits", "metrics", "ids", "subjects", "config", "extract", "fetch", "domain", "auth", "wire", "lists",
-            "live", "log", "otp", "agents", "calls",
+            "live", "nats", "log", "otp", "agents", "calls",
         ],
     ),
     (
@@ -91,6 +97,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "tools",
             "lists",
             "live",
+            "nats",
             "log",
             "otp",
             "agents",
@@ -105,7 +112,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "metrics",
             "otp",
             "admin",
-            "audit",
+            "history",
             "config",
             "extract",
             "fetch",
@@ -116,6 +123,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "knowledge",
             "tools",
             "ingest",
+            "nats",
             "log",
             "agents",
             "edge",
@@ -133,13 +141,16 @@ const ROOMS: &[(&str, &[&str])] = &[
             "ids",
             "config",
             "auth",
+            "nats",
             "log",
             "permissions",
             "signing",
             "subjects",
             "wire",
             "live",
-            "audit",
+            "history",
+            "playback",
+            "evidence",
             "privacy",
             "domain",
             "agents",
@@ -157,60 +168,16 @@ const ROOMS: &[(&str, &[&str])] = &[
 
 /// Files that name the NATS client.
 const NATS_FILES: &[&str] = &[
-    "src/admin/mod.rs",
-    "src/admin/publish.rs",
-    "src/calls.rs",
-    "src/edge/mod.rs",
-    "src/edge/push.rs",
     "src/knowledge/bench/load.rs",
-    "src/knowledge/bench/mod.rs",
-    "src/knowledge/indexer.rs",
-    "src/knowledge/cursor.rs",
-    "src/knowledge/runs.rs",
-    "src/knowledge/store.rs",
-    "src/ingest/serve.rs",
-    "src/lists/indexer.rs",
-    "src/live/hub.rs",
-    "src/live/relay.rs",
-    "src/live/replay.rs",
-    "src/log/batch.rs",
-    "src/log/connection.rs",
-    "src/log/counters.rs",
-    "src/log/nats.rs",
-    "src/log/pull.rs",
-    "src/log/streams.rs",
-    "src/permissions/mod.rs",
+    "src/nats/connection.rs",
+    "src/nats/core.rs",
+    "src/nats/counters.rs",
+    "src/nats/direct_get.rs",
+    "src/nats/jetstream.rs",
+    "src/nats/streams.rs",
+    "src/nats/work_queue.rs",
     "src/tools/demo.rs",
-    "src/tools/discovery.rs",
-    "src/tools/files.rs",
-    "src/worker/consumer.rs",
-    "src/worker/mod.rs",
-    "src/worker/run.rs",
 ];
-
-/// Calls of the NATS library that wait: for room in its queue, which has no time limit of its own, or for an answer.
-const WAITING_CALLS: &[&str] = &[
-    "client.subscribe(",
-    "client.queue_subscribe(",
-    "client.publish(",
-    "client.publish_with_reply(",
-    "client.publish_with_headers(",
-    "client.publish_with_reply_and_headers(",
-    "client.request(",
-    "client.send_request(",
-    "client.flush(",
-    "client.drain(",
-    "client.force_reconnect(",
-    ".get_consumer_from_stream(",
-    "jetstream::new(self.client.clone()).",
-    "batch().max_messages(",
-    "message.ack(",
-    "message.ack_with(",
-];
-/// The wrappers that bound such calls in time.
-const BOUNDS: &[&str] = &["soon(", "within(", "within_append(", "timeout("];
-/// Rooms for measurements and demos, which serve no client.
-const UNBOUNDED: &[&str] = &["src/knowledge/bench/", "src/tools/demo.rs"];
 
 /// First tokens of subjects, with the continuations that are harmless.
 const SUBJECT_TOKENS: &[(&str, &[&str])] = &[
@@ -249,70 +216,6 @@ const UNFINISHED: &[&str] = &[
     concat!("#[ign", "ore"),
     concat!("allow(dead", "_code)"),
 ];
-
-struct Source {
-    /// The path from the repository's root, with `/`.
-    path: String,
-    text: String,
-}
-
-impl Source {
-    /// Returns the text without comments and without the tests at its end.
-    fn product(&self) -> String {
-        let tests = concat!("#[cfg(te", "st)]\nmod tests {");
-        let text = self.text.split(tests).next().unwrap_or_default();
-        let code = |line: &str| line.split(" // ").next().unwrap_or_default().to_string();
-        let lines = text.lines().filter(|line| !line.trim_start().starts_with("//")).map(code);
-        lines.collect::<Vec<_>>().join("\n")
-    }
-
-    /// Returns the first part of the path below `src`.
-    fn room(&self) -> &str {
-        let inner = self.path.strip_prefix("src/").unwrap_or(&self.path);
-        inner.split('/').next().unwrap_or_default().trim_end_matches(".rs")
-    }
-
-    fn is_test(&self) -> bool {
-        self.path.starts_with("tests/") || self.path.contains("/tests/") || self.path.ends_with("/tests.rs")
-    }
-
-    /// Returns the number of `super::` that lead from this file to the crate's root.
-    fn depth(&self) -> usize {
-        let parts = self.path.strip_prefix("src/").unwrap_or(&self.path).split('/').count();
-        if self.path.ends_with("/mod.rs") { parts - 1 } else { parts }
-    }
-}
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn sources(folders: &[&str]) -> Vec<Source> {
-    let mut found = Vec::new();
-    for folder in folders {
-        collect(&root().join(folder), &mut found);
-    }
-    assert!(!found.is_empty());
-    found.sort_by(|a, b| a.path.cmp(&b.path));
-    found
-}
-
-fn collect(folder: &Path, found: &mut Vec<Source>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            collect(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).unwrap();
-            let path = path.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/");
-            found.push(Source { path, text });
-        }
-    }
-}
-
-fn expect_none(offenders: Vec<String>, rule: &str) {
-    assert!(offenders.is_empty(), "{rule}:\n  {}", offenders.join("\n  "));
-}
 
 /// Returns the names directly below the crate's root that a text imports or uses.
 fn crate_names(source: &Source) -> Vec<String> {
@@ -421,39 +324,6 @@ fn the_nats_client_is_named_only_in_permitted_files() {
         gone.map(|path| path.to_string()).collect(),
         "these files no longer name `async_nats`; take them off the list",
     );
-}
-
-/// Returns the calls in a text that have no bound in time.
-fn unbounded_calls(text: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for call in WAITING_CALLS {
-        for (at, _) in text.match_indices(call) {
-            let begins = text[..at].rfind([';', '{', '}']).map_or(0, |at| at + 1);
-            if !BOUNDS.iter().any(|bound| text[begins..at].contains(bound)) {
-                found.push(text[begins..at + call.len()].split_whitespace().collect::<Vec<_>>().join(" "));
-            }
-        }
-    }
-    found
-}
-
-#[test]
-fn every_nats_call_has_a_time_limit() {
-    let is_serving =
-        |source: &&Source| !source.is_test() && !UNBOUNDED.iter().any(|path| source.path.starts_with(path));
-    let mut offenders = Vec::new();
-    for source in sources(&["src"]).iter().filter(is_serving) {
-        let calls = unbounded_calls(&source.product());
-        offenders.extend(calls.iter().map(|call| format!("{}: {call}", source.path)));
-    }
-    expect_none(offenders, "every call of NATS has a time limit: wrap it in `soon` or `within`");
-}
-
-#[test]
-fn calls_without_a_time_limit_are_found() {
-    let bare = "let a = self.client.publish(x).await;\nif let Err(e) = message\n    .ack() {}";
-    assert_eq!(unbounded_calls(&bare.replace("message\n    .ack", "message.ack")).len(), 2);
-    assert!(unbounded_calls("match soon(\n  self.client.publish(x, y),\n).await {}").is_empty());
 }
 
 #[test]

@@ -3,11 +3,11 @@
 use jsonschema::Validator;
 use serde_json::{Value, json};
 use turnstream::{
-    audit::{
+    evidence::{
         checkpoint::{CheckpointChain, HeadChanges},
-        keys::SigningKey,
         merkle_tree::ConversationHead,
     },
+    signing::SigningKey,
     subjects::{self, ConversationKey, OwnerScope, PrivacySubject, PushTo, QuotaSubject},
     wire::{
         live::{FrameMark, HEADER, LiveKind},

@@ -15,7 +15,10 @@ use crate::{
         event::{EmailProof, Participant, SessionOpened},
         interaction, title,
     },
-    edge::{access::VisitorRequest, admission, internal::visitors},
+    edge::{
+        policy::{access::VisitorRequest, admission},
+        visitors::returning,
+    },
     ids, limits,
     log::conversations::Freshness,
     subjects::ConversationKey,
@@ -82,7 +85,7 @@ pub(super) async fn serve(connection: &mut Connection, request: &ClientRequest) 
     if resumed && was_nobodys && record.owner.is_some() {
         edge.owner_came(&key, executed.recorded.seq).await;
     }
-    visitors::remember(&edge, &record, opened.browser_fingerprint);
+    returning::remember(&edge, &record, opened.browser_fingerprint);
     if let Some(turn) = executed.state.turn.as_ref().filter(|_| resumed) {
         connection.attach(&key, turn).await;
     }

@@ -3,6 +3,7 @@
 //! An action takes its fields out of the frame, in the order that the protocol gives for its checks, and pushes its answer
 //! to the connection. Another user's session or conversation is answered exactly like a missing one.
 
+pub mod attachments;
 mod cancel;
 mod confirm_tool_action;
 mod create_conversation_session;
@@ -23,15 +24,16 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use uuid::Uuid;
 
 use super::{
-    access::{ClientPage, VisitorRequest},
     connection::{Connection, WatchError},
+    policy::access::{ClientPage, VisitorRequest},
 };
 use crate::{
     auth,
     domain::{Command, Conversation, Refusal, Turn},
     limits,
-    log::{AppendError, ReadError, conversations::ExecuteError},
+    log::conversations::ExecuteError,
     metrics::metrics,
+    nats::{AppendError, ReadError},
     subjects::ConversationKey,
     wire::{
         actions::{Action, BadFrame, ClientRequest, read},

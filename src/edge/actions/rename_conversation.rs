@@ -3,7 +3,7 @@
 use super::{Connection, answer, create_conversation_session::resumable};
 use crate::{
     domain::{Command, title},
-    edge::{access::VisitorRequest, admission},
+    edge::policy::{access::VisitorRequest, admission},
     log::conversations::ExecuteError,
     wire::{
         actions::{BadFrame, ClientRequest, invalid},

@@ -13,19 +13,18 @@ use std::{sync::Arc, time::Instant};
 use chrono::Utc;
 use uuid::Uuid;
 
-use super::{Connection, session, session_not_found};
+use super::{
+    Connection,
+    attachments::{self, Attachments},
+    session, session_not_found,
+};
 use crate::{
     auth::{Principal, Role},
     domain::{
         Command, Conversation, Refusal, Turn,
         event::{AgentVersion, File, Image, Requester, Skill, TurnRequested},
     },
-    edge::{
-        admission,
-        attachments::{self, Attachments},
-        ending,
-        worker_availability::WorkerAvailability,
-    },
+    edge::{directory::worker_availability::WorkerAvailability, ending, policy::admission},
     ids, limits,
     log::conversations::{ExecuteError, Freshness},
     metrics::metrics,

@@ -11,7 +11,7 @@ use crate::{
         Conversation,
         event::{IdentificationMethod, OtpPurpose, SessionIdentified},
     },
-    edge::internal::restore::not_checked,
+    edge::visitors::restore::not_checked,
     limits,
     log::conversations::{ExecuteError, Freshness},
     otp::{

@@ -15,7 +15,7 @@ impl Connection {
     ///
     /// Such a client is owed every byte of the model's text and all tool activity: the missing text of the first `calls`
     /// model calls, as far as they are over, and the missing frames among the first `chunks` of tool activity.
-    pub(super) async fn say_missed(&mut self, turn: Uuid, calls: u32, chunks: u64) -> bool {
+    pub(in crate::edge) async fn say_missed(&mut self, turn: Uuid, calls: u32, chunks: u64) -> bool {
         let Some(view) = self.delivery.get_mut(turn) else { return true };
         view.set_behind(true);
         let key = view.key.clone();

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::super::connection::WatchError;
 use crate::{
-    log::ReadError,
+    nats::ReadError,
     wire::{actions::BadFrame, stored::SessionRecord},
 };
 

@@ -32,8 +32,10 @@ use warp::{
 use self::server::McpAgents;
 use super::{
     Edge,
-    handshake::{HandshakeRefusal, bearer_of, principal},
-    server::PeerAddress,
+    transport::{
+        handshake::{HandshakeRefusal, bearer_of, principal},
+        server::PeerAddress,
+    },
 };
 use crate::{auth::Principal, limits};
 

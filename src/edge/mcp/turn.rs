@@ -18,10 +18,6 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    super::{
-        Edge, actions, admission,
-        connection::{self, Connection},
-    },
     McpVisitor,
     answer::{self, CallRefusal},
     prompts::{self, FormAnswer, PromptAnswer, PromptHandle},
@@ -29,6 +25,11 @@ use super::{
 use crate::{
     auth::REFERENCE_ORG,
     domain::{Turn, event::Prompt},
+    edge::{
+        Edge, actions,
+        connection::{self, Connection},
+        policy::admission,
+    },
     limits,
     live::hub::FrameQueue,
     log::conversations::Freshness,

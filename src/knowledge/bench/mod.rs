@@ -8,10 +8,9 @@ mod quality;
 
 use std::{fmt::Write, path::PathBuf};
 
-use async_nats::Client;
 use serde::Serialize;
 
-use crate::model::Gateway;
+use crate::{model::Gateway, nats::core::Client};
 
 /// The options of a benchmark run.
 pub struct KnowledgeBenchOptions {

@@ -15,7 +15,8 @@ use crate::{
         event::{Unreadable, UnreadableCause, kind},
     },
     limits,
-    log::{EventLog, ReadError, ReadFrom, StoredEvent},
+    log::{EventLog, StoredEvent},
+    nats::{ReadError, ReadFrom},
     subjects::ConversationKey,
 };
 

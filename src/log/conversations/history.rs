@@ -3,7 +3,8 @@
 use super::Conversations;
 use crate::{
     domain::{Conversation, Message},
-    log::{EventLog, ReadError},
+    log::EventLog,
+    nats::ReadError,
     subjects::ConversationKey,
 };
 

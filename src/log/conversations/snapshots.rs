@@ -10,7 +10,8 @@ use super::{Conversations, FOLD_VERSION};
 use crate::{
     domain::Conversation,
     limits,
-    log::{AppendError, ErasureState, EventLog, ReadFrom, StoredEvent, nats::NatsLog},
+    log::{ErasureState, EventLog, StoredEvent, jetstream_log::NatsLog},
+    nats::{AppendError, ReadFrom},
     subjects::{self, ConversationKey},
 };
 

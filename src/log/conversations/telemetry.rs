@@ -11,8 +11,9 @@ use crate::{
         Conversation, Event, RecordedEvent, Turn,
         event::{Prompt, ReplyEnd, ReplyTiming, Usage},
     },
-    log::{AppendError, AppendReceipt},
+    log::AppendReceipt,
     metrics::{gateway::ReportedUsage, metrics, turns::TurnLabels},
+    nats::AppendError,
     subjects::ConversationKey,
 };
 

@@ -16,7 +16,8 @@ use async_nats::{
 use futures_util::StreamExt;
 use turnstream::{
     domain::{Event, RecordedEvent, event::Prompt},
-    log::{StoredEvent, nats::RawMessage},
+    log::StoredEvent,
+    nats::jetstream::RawMessage,
 };
 use uuid::Uuid;
 

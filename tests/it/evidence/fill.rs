@@ -7,7 +7,8 @@ use turnstream::{
         Digest, Event,
         event::{ConversationRenamed, TurnReleased, TurnStarted},
     },
-    log::{EventLog, NewEvent, ReadFrom, nats::NatsLog},
+    log::{EventLog, NewEvent, jetstream_log::NatsLog},
+    nats::ReadFrom,
     subjects::ConversationKey,
 };
 use uuid::Uuid;

@@ -12,12 +12,12 @@ use rand::{RngExt, rngs::StdRng};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use turnstream::{
-    audit::{
+    domain::Digest,
+    evidence::{
         checkpoint::{CheckpointChain, HeadChanges},
-        keys::SigningKey,
         merkle_tree::ConversationHead,
     },
-    domain::Digest,
+    signing::SigningKey,
     wire::stored,
 };
 

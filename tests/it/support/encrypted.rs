@@ -2,7 +2,7 @@
 
 use turnstream::{
     encryption::MasterKeys,
-    log::{key_store::KeyStore, nats::NatsLog},
+    log::{jetstream_log::NatsLog, key_store::KeyStore},
 };
 
 /// 32 bytes in base64.

@@ -6,7 +6,7 @@ use async_nats::jetstream;
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-use turnstream::{audit::verify::LogVerifier, log::nats::RawMessage};
+use turnstream::{evidence::verify::LogVerifier, nats::jetstream::RawMessage};
 
 use super::{encrypted, nats::NatsServer};
 

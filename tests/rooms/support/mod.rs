@@ -6,6 +6,7 @@ mod nats;
 mod processes;
 pub mod samples;
 pub mod server;
+pub mod source;
 pub mod spy;
 
 use std::time::Duration;

@@ -6,7 +6,8 @@ use futures_util::StreamExt;
 use turnstream::{
     config::NatsConfig,
     encryption::MasterKeys,
-    log::{connection::NatsConnection, key_store::KeyStore, nats::NatsLog, streams},
+    log::{jetstream_log::NatsLog, key_store::KeyStore},
+    nats::{connection::NatsConnection, streams},
 };
 
 use super::{nats::NatsServer, samples::REGION};

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, Utc};
 use turnstream::{
-    log::{AppendError, AppendReceipt, EventLog, NewEvent, ReadError, ReadFrom, StoredEvent, memory::MemoryLog},
+    log::{AppendReceipt, EventLog, NewEvent, StoredEvent, memory::MemoryLog},
+    nats::{AppendError, ReadError, ReadFrom},
     subjects::ConversationKey,
 };
 

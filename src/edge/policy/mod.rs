@@ -1,0 +1,7 @@
+//! What a client may do: rights, usage limits, the opening of sessions.
+//!
+//! - [`access`]: rights of visitors without proof.   - [`quota`]: usage limits.   - [`admission`]: sessions and messages.
+
+pub mod access;
+pub mod admission;
+pub mod quota;
