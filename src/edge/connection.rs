@@ -41,6 +41,7 @@ use crate::{
         replay,
     },
     log::conversations::Freshness,
+    metrics::metrics,
     nats::ReadError,
     subjects::{ConversationKey, PushTo},
     wire::{
@@ -111,6 +112,7 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: ClientIdentity) 
     let lagging = listener.lagging().clone();
     let mut times = ConnectionDeadlines::new(&edge, caller.principal.as_ref());
     let (mut connection, mut pushes) = Connection::new(edge, listener, caller);
+    let mut open = metrics().connections.opened();
     let (mut check_at, mut drains, mut pings) = (Instant::now(), false, false);
     let why = loop {
         tokio::select! {
@@ -161,6 +163,9 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: ClientIdentity) 
         }
     };
     drop(connection);
+    if let Some(why) = why {
+        open.closes(why.name());
+    }
     socket.close(why).await;
 }
 
@@ -186,6 +191,7 @@ pub async fn refuse(mut socket: Socket, why: CloseReason, place: ConnectionSlot)
 }
 
 fn token_error(words: &str) -> Bytes {
+    metrics().connections.error(&ErrorCode::InvalidToken.name());
     frames::error(None, ErrorCode::InvalidToken, words, Utc::now())
 }
 
@@ -221,6 +227,7 @@ impl Connection {
 
     fn refuse_binary(&mut self) {
         let bad = invalid("frames are JSON text");
+        metrics().connections.error(&bad.code.name());
         self.out.push(frames::error(None, bad.code, &bad.message, Utc::now()));
     }
 
@@ -331,7 +338,9 @@ impl Connection {
             tracing::debug!(turn = %frame.mark.turn, n = frame.mark.n, "frames are missing; reading the LIVE stream");
             self.replay(&key, frame.mark.turn, session).await;
         }
-        if self.show_in_order(&frame).await == FrameVerdict::Gap {
+        let is_lost = self.show_in_order(&frame).await == FrameVerdict::Gap;
+        metrics().connections.repaired(if is_lost { "log" } else { "stream" });
+        if is_lost {
             self.delivery.skip_to(frame.mark);
             self.show_in_order(&frame).await;
         }

@@ -10,10 +10,11 @@ use super::error::{GatewayConfigError, ModelError, excerpt, transport_detail};
 use super::request::{self, ChatRequest};
 use super::retry::{RETRIES_MAX, backoff, is_retryable, retry_after};
 use super::stream::ChatStream;
+use crate::metrics::metrics;
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Client, RequestBuilder, Response, Url};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The timeout of a connect, TLS included.
 const CONNECT_TIMEOUT_MS: u64 = 10_000;
@@ -137,6 +138,7 @@ impl Gateway {
             }
             let wait = wait.unwrap_or_else(|| backoff(self.timeouts.first_retry, retry));
             retry += 1;
+            metrics().gateway.retried();
             tracing::warn!(
                 %error,
                 detail = error.detail(),
@@ -184,19 +186,23 @@ impl Gateway {
     }
 
     async fn attempt(&self, body: Bytes) -> Result<Response, Failure> {
+        let begun = Instant::now();
         let sent = self.request(self.url.clone()).body(body).send();
         let response = match tokio::time::timeout(self.timeouts.head, sent).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
+                metrics().gateway.requested("connect");
                 let detail = transport_detail(error);
                 return Err(Failure::Passing(ModelError::Connect { detail }, None));
             }
             Err(_) => {
+                metrics().gateway.requested("timeout");
                 let detail = format!("no response head in {:?}", self.timeouts.head);
                 return Err(Failure::Final(ModelError::Timeout { detail }));
             }
         };
         let code = response.status().as_u16();
+        metrics().gateway.answered(code, begun.elapsed());
         if !response.status().is_success() {
             let wait = retry_after(response.headers());
             let body = refusal(response).await;

@@ -4,7 +4,7 @@
 //! the result and asks again, until the turn is over, parked or another worker's.
 //!
 //! - [`consumer`]: finds work items and due deadlines.
-//! - [`run`]: one item from claim to exit; the steps are in [`model_step`], [`tool_step`], [`auth_step`] and [`end_step`].
+//! - [`run`]: one item from claim to exit ([`exit`]); the steps are in [`model_step`], [`tool_step`], [`auth_step`] and [`end_step`].
 //! - [`lease`]: the time for which a delivered item is this worker's.
 //! - [`gateways`]: the gateway key of an organisation.
 //! - [`profile`]: the settings of a turn.
@@ -21,6 +21,7 @@ mod attachments;
 mod auth_step;
 pub mod consumer;
 mod end_step;
+mod exit;
 pub mod gateways;
 mod history;
 mod lease;
@@ -59,6 +60,7 @@ use crate::{
     limits,
     lists::indexer::{ListIndex, ListIndexer},
     log::{conversations::Conversations, jetstream_log::NatsLog, objects::ObjectStore},
+    metrics::metrics,
     nats::{connection::soon, core::Client},
     otp::{allowance::OtpAllowance, challenge::OtpChallenges},
     subjects,
@@ -207,6 +209,11 @@ impl Worker {
             region: self.settings.region.clone(),
             counts_tokens: self.settings.counts_tokens,
         }
+    }
+
+    fn set_pulling(&self, is_pulling: bool) {
+        self.pulling.store(is_pulling, Ordering::Relaxed);
+        metrics().work.pulls(is_pulling);
     }
 
     /// Returns whether work can arrive.

@@ -19,6 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub(super) use super::exit::{TurnExit, on_heap};
 use super::{
     Worker,
     lease::WorkLease,
@@ -30,39 +31,18 @@ use super::{
 use crate::{
     domain::{
         Command, Conversation, Event, NextStep, Refusal, Turn,
-        event::{FailureReason, TurnReleased, Usage},
+        event::{FailureReason, ReplyTiming, TurnReleased, Usage},
         frame_trace::{FrameKind, FrameRecorder},
         next_step,
     },
     ids, limits,
     live::relay::FrameRelay,
     log::conversations::{EventAuthor, ExecuteError, Freshness},
+    metrics::metrics,
     nats::{AppendError, backoff::put_off, work_queue::WorkItem},
     subjects::{self, ConversationKey},
     wire::{live::LiveKind, render},
 };
-
-/// The reason why a worker stops driving a turn.
-#[derive(Debug)]
-pub(super) enum TurnExit {
-    /// The turn is terminal, parked with its deadline set, or driven by a later item: the item is done.
-    Done,
-    /// Another worker has claimed the same item.
-    ///
-    /// That worker may have parked the turn without setting the deadline yet; if it dies before that, the item has to be
-    /// delivered again.
-    Fenced,
-    /// The turn's content is larger than an event may be.
-    TooLarge { max: usize },
-    /// The log does not answer; the item will be delivered again.
-    Unavailable(String),
-    /// This worker stops; another worker shall claim the turn at once.
-    HandOver,
-    /// This worker can't serve the conversation: its events need a newer program, or can't be decrypted here.
-    ///
-    /// Another worker may, so the item is put off, longer each time.
-    NotNow,
-}
 
 /// A turn held by this worker.
 pub(super) struct TurnRun<'a> {
@@ -77,6 +57,8 @@ pub(super) struct TurnRun<'a> {
     pub preamble: Option<String>,
     /// The frame trace of the running model call, until it is recorded.
     pub recorder: FrameRecorder,
+    /// The times of the running model call, until they are recorded.
+    pub timing: Option<ReplyTiming>,
     /// The usage of side requests, until it is recorded.
     pub side_usage: Option<Usage>,
     /// Tasks of its calls that may go on at their servers.
@@ -97,6 +79,7 @@ pub(super) struct TurnRun<'a> {
 /// `pulled` began when the item was requested. The immediate progress ack gives the load the whole `ack_wait`.
 pub(super) async fn handle(worker: Arc<Worker>, message: WorkItem, pulled: WorkLease, hand_over: CancellationToken) {
     if !pulled.holds() {
+        metrics().work.handled("too_late");
         return tracing::warn!(
             subject = message.subject(),
             "a work item was delivered too late; it is left to its redelivery"
@@ -105,12 +88,16 @@ pub(super) async fn handle(worker: Arc<Worker>, message: WorkItem, pulled: WorkL
     let lease = WorkLease::begin();
     message.progress().await;
     let Some((key, item)) = ConversationKey::parse_event(message.subject()).zip(message.seq()) else {
+        metrics().work.handled("malformed");
         tracing::error!(subject = message.subject(), "a work item is not an event");
         return message.terminate().await;
     };
+    let running = metrics().work.delivered(message.deliveries());
     let stop = worker.watch_stops(key.conversation);
     let exit = Box::pin(drive(&worker, &key, item, (&message, lease), stop.clone(), hand_over)).await;
     worker.unwatch_stops(key.conversation, &stop);
+    drop(running);
+    metrics().work.handled(exit.name());
     match exit {
         TurnExit::Done => {
             message.ack().await;
@@ -225,6 +212,7 @@ async fn drive(
         profile,
         preamble: None,
         recorder: FrameRecorder::default(),
+        timing: None,
         side_usage: None,
         tasks: vec![],
         item,
@@ -282,19 +270,24 @@ impl TurnRun<'_> {
                 self.fail(&turn, FailureReason::NoConfiguration, detail).await?;
             }
             match next_step(&turn, self.profile.max_iterations()) {
-                NextStep::CallModel => self.call_model(&turn, std::mem::take(&mut prefetch), rerun).await?,
-                NextStep::CallTools(calls) => self.call_tools(&turn, calls).await?,
-                NextStep::StateRefused(call, resolution) => self.state_refused(&turn, call, resolution).await?,
-                NextStep::StateAnswer(call, resolution, values) => {
-                    self.state_answer(&turn, call, resolution, values).await?;
+                NextStep::CallModel => {
+                    let prefetch = std::mem::take(&mut prefetch);
+                    on_heap(|| self.call_model(&turn, prefetch, rerun)).await?;
                 }
-                NextStep::StateCut(call, ending) => self.state_cut(&turn, call, ending).await?,
-                NextStep::StateUnknown(call) => self.state_unknown(&turn, call).await?,
-                NextStep::Park(call) => self.park(&turn, call).await?,
-                NextStep::Elicit(call, question) => self.elicit(&turn, call, question, vec![]).await?,
+                NextStep::CallTools(calls) => on_heap(|| self.call_tools(&turn, calls)).await?,
+                NextStep::StateRefused(call, resolution) => {
+                    on_heap(|| self.state_refused(&turn, call, resolution)).await?
+                }
+                NextStep::StateAnswer(call, resolution, values) => {
+                    on_heap(|| self.state_answer(&turn, call, resolution, values)).await?;
+                }
+                NextStep::StateCut(call, ending) => on_heap(|| self.state_cut(&turn, call, ending)).await?,
+                NextStep::StateUnknown(call) => on_heap(|| self.state_unknown(&turn, call)).await?,
+                NextStep::Park(call) => on_heap(|| self.park(&turn, call)).await?,
+                NextStep::Elicit(call, question) => on_heap(|| self.elicit(&turn, call, question, vec![])).await?,
                 NextStep::Wait => return Err(TurnExit::Done),
-                NextStep::EndAtCap => self.end_at_cap(&turn).await?,
-                NextStep::GiveUp => self.give_up(&turn).await?,
+                NextStep::EndAtCap => on_heap(|| self.end_at_cap(&turn)).await?,
+                NextStep::GiveUp => on_heap(|| self.give_up(&turn)).await?,
             }
             rerun = false;
         }

@@ -370,6 +370,8 @@ proptest! {
         let usage = |(prompt_tokens, completion_tokens, cost): &(u64, u64, u32)| Usage {
             prompt_tokens: *prompt_tokens,
             completion_tokens: *completion_tokens,
+            cached_tokens: prompt_tokens.checked_sub(500),
+            reasoning_tokens: completion_tokens.checked_sub(500),
             cost_usd: Some(f64::from(*cost) / 64.0),
         };
         let forward = parts.iter().map(usage).reduce(Usage::plus);

@@ -30,6 +30,7 @@ use crate::{
         connection::{self, ClientIdentity},
         policy::quota::{ConnectionSlot, QuotaError},
     },
+    metrics::metrics,
 };
 
 pub fn route(edge: Arc<Edge>) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
@@ -45,7 +46,11 @@ pub fn route(edge: Arc<Edge>) -> impl Filter<Extract = (Response,), Error = Reje
             let edge = edge.clone();
             async move {
                 match shake_hands(&edge, &method, &headers, &query, upgrade, peer).await {
-                    Ok(response) | Err(response) => response,
+                    Ok(response) => response,
+                    Err(response) => {
+                        metrics().connections.refused(response.status().as_u16());
+                        response
+                    }
                 }
             }
         })
