@@ -226,6 +226,7 @@ pub async fn start_worker(config: &Config, nats: &NatsConnection) -> anyhow::Res
         max_iterations: config.max_iterations,
         max_tokens: config.max_tokens,
         human_wait_secs: config.human_wait_secs,
+        turns_max: config.worker_turns,
         turn_limit_secs: config.turn_limit_secs,
         turn_cap_secs: config.turn_cap_secs,
         confirm_tools: config.confirm_tools.clone(),

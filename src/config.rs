@@ -45,6 +45,7 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_MAX_TOKENS",
     "SMOOTH_AGENT_MODEL_SILENCE_SECS",
     "SMOOTH_AGENT_HUMAN_WAIT_SECS",
+    "SMOOTH_AGENT_WORKER_TURNS",
     "SMOOTH_AGENT_TURN_LIMIT_SECS",
     "SMOOTH_AGENT_TURN_CAP_SECS",
     "SMOOTH_AGENT_DRAIN_SECS",
@@ -137,6 +138,8 @@ pub struct Config {
     pub model_silence_secs: u32,
     /// Time for a person to decide; an approval then counts as declined.
     pub human_wait_secs: u32,
+    /// Concurrent turns of a worker.
+    pub worker_turns: u32,
     /// Longest time of a turn without progress, queued time included, waits for people excluded.
     pub turn_limit_secs: u32,
     /// Longest time of a turn in all, waits for people included.
@@ -283,6 +286,7 @@ impl Config {
             turn_cap_secs: at_least_one(&text, "SMOOTH_AGENT_TURN_CAP_SECS", 7 * 24 * 3600)?,
             drain_secs: parsed(&text, "SMOOTH_AGENT_DRAIN_SECS", "a number of seconds", || 30)?,
             human_wait_secs: at_least_one(&text, "SMOOTH_AGENT_HUMAN_WAIT_SECS", 300)?,
+            worker_turns: at_least_one(&text, "SMOOTH_AGENT_WORKER_TURNS", 512)?,
             model_silence_secs: at_least_one(&text, "SMOOTH_AGENT_MODEL_SILENCE_SECS", 60)?,
             seed_kb: text("SMOOTH_AGENT_SEED_KB").is_some_and(|value| is_yes(&value)),
             embedding_model: text("SMOOTH_AGENT_EMBEDDING_MODEL"),
@@ -414,6 +418,7 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOTH_AGENT_MAX_TOKENS={}", self.max_tokens)?;
         writeln!(f, "SMOOTH_AGENT_MODEL_SILENCE_SECS={}", self.model_silence_secs)?;
         writeln!(f, "SMOOTH_AGENT_HUMAN_WAIT_SECS={}", self.human_wait_secs)?;
+        writeln!(f, "SMOOTH_AGENT_WORKER_TURNS={}", self.worker_turns)?;
         writeln!(f, "SMOOTH_AGENT_TURN_LIMIT_SECS={}", self.turn_limit_secs)?;
         writeln!(f, "SMOOTH_AGENT_TURN_CAP_SECS={}", self.turn_cap_secs)?;
         writeln!(f, "SMOOTH_AGENT_DRAIN_SECS={}", self.drain_secs)?;
