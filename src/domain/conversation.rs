@@ -21,7 +21,8 @@ use super::{
         EmailProof, Event, OtpPurpose, Participant, Prompt, Response, SessionIdentified, SessionOpened, StepJudged,
         ToolReturned, TurnRequested, TurnResumed, UnreadableCause,
     },
-    interaction::{self, Contact, Form},
+    field,
+    interaction::{Contact, Form},
     session::SessionFacts,
     title,
     turn::Turn,
@@ -297,7 +298,7 @@ impl Conversation {
         let is_proved = matches!(e.email_proof, Some(EmailProof::Token | EmailProof::Context | EmailProof::Challenge));
         let known = self.know(e.session);
         // An invalid address reaches no mailbox, so it is not passed on.
-        known.contact.email = interaction::email(email);
+        known.contact.email = field::email(email);
         // A token is presented again on every connection; the other proofs count for this session alone.
         if matches!(e.email_proof, Some(EmailProof::Context | EmailProof::Challenge)) {
             known.proved = owner_of(email);

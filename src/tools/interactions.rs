@@ -9,7 +9,8 @@ use super::{builtin::Builtin, call::ToolResult};
 use crate::domain::{
     elicitation::ElicitedQuestion,
     event::{Ask, Resolution},
-    interaction::{FieldError, Form},
+    field::FieldError,
+    interaction::Form,
 };
 
 const DEFAULT_REASON: &str = "to help you better";

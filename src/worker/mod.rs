@@ -5,6 +5,7 @@
 //!
 //! - [`consumer`]: finds work items and due deadlines.
 //! - [`run`]: one item from claim to exit; the steps are in [`model_step`], [`tool_step`], [`auth_step`] and [`end_step`].
+//! - [`turn_run`]: what is recorded and shown of a turn, and the ways out.
 //! - [`lease`]: the time for which a delivered item is this worker's.
 //! - [`gateways`]: the gateway key of an organisation.
 //! - [`profile`]: the settings of a turn.
@@ -20,11 +21,14 @@
 mod attachments;
 mod auth_step;
 pub mod consumer;
+pub mod deadline;
 mod end_step;
 pub mod gateways;
 mod history;
 mod lease;
+mod model_answer;
 mod model_step;
+mod open_task;
 pub mod presence;
 mod profile;
 mod prompt;
@@ -33,6 +37,7 @@ mod run;
 mod side_calls;
 mod title;
 mod tool_step;
+mod turn_run;
 mod wait_step;
 
 use std::{

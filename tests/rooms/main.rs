@@ -2,6 +2,7 @@
 
 mod acts;
 mod agents;
+mod circles;
 mod domain;
 mod domain_fold;
 mod domain_random;

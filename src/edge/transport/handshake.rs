@@ -20,7 +20,7 @@ use warp::{
 };
 
 use super::{
-    server::PeerAddress,
+    peer::PeerAddress,
     socket::{CloseReason, Socket},
 };
 use crate::{
