@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::{
     chunk::{ChunkChoice, CompletionChunk},
-    raw::{NullableText, Object},
+    raw::{NullableText, RawObject},
 };
 
 /// A chunk with one choice that holds text or nothing, and with no field that needs other treatment.
@@ -76,7 +76,7 @@ impl<'a> CompletionChunk<'a> {
     pub fn parse(json: &'a [u8]) -> Result<Self, serde_json::Error> {
         match serde_json::from_slice::<PlainChunk<'a>>(json) {
             Ok(plain) => Ok(plain.into_chunk()),
-            Err(_) => Ok(Self::of(serde_json::from_slice::<Object<'a>>(json)?.0)),
+            Err(_) => Ok(Self::of(serde_json::from_slice::<RawObject<'a>>(json)?.0)),
         }
     }
 }

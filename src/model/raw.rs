@@ -40,7 +40,7 @@ pub(super) type RawFields<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
 
 /// Returns the fields of an object; of any other value none.
 pub(super) fn fields(raw: &RawValue) -> RawFields<'_> {
-    serde_json::from_str::<Object<'_>>(raw.get()).map(|object| object.0).unwrap_or_default()
+    serde_json::from_str::<RawObject<'_>>(raw.get()).map(|object| object.0).unwrap_or_default()
 }
 
 pub(super) fn list(raw: &RawValue) -> Vec<&RawValue> {
@@ -68,24 +68,24 @@ pub(super) fn take<'a>(fields: &mut RawFields<'a>, name: &str) -> Option<&'a Raw
 }
 
 /// An object's fields in their order.
-pub(super) struct Object<'a>(pub RawFields<'a>);
+pub(super) struct RawObject<'a>(pub RawFields<'a>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for RawObject<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct ObjectVisitor;
 
         impl<'de> Visitor<'de> for ObjectVisitor {
-            type Value = Object<'de>;
+            type Value = RawObject<'de>;
 
             fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
                 out.write_str("an object")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawObject<'de>, A::Error> {
                 let mut fields = Vec::new();
                 while let Some(name) = map.next_key::<NullableText<'de>>()? {
                     fields.push((name.0, map.next_value()?));
                 }
-                Ok(Object(fields))
+                Ok(RawObject(fields))
             }
         }
         deserializer.deserialize_map(ObjectVisitor)

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{builtin::Builtin, call::ToolResult};
+use super::{outcome::ToolResult, tool::Builtin};
 use crate::domain::{
     elicitation::ElicitedQuestion,
     event::{Ask, Resolution},

@@ -18,6 +18,7 @@ mod load;
 mod load_bucket;
 mod log_contract;
 mod retain;
+mod sizes;
 mod strays;
 mod streams;
 mod support;

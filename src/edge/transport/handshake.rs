@@ -27,7 +27,8 @@ use crate::{
     auth::{Principal, REFERENCE_ORG, TokenError},
     edge::{
         Edge,
-        connection::{self, ClientIdentity},
+        client::ClientIdentity,
+        connection,
         policy::quota::{ConnectionSlot, QuotaError},
     },
 };
