@@ -15,6 +15,11 @@ fn main() {
 }
 
 fn origin() -> String {
+    // Where no checkout is at hand, as in the build of an image, the builder tells the commit.
+    println!("cargo::rerun-if-env-changed=TURNSTREAM_COMMIT");
+    if let Some(commit) = std::env::var("TURNSTREAM_COMMIT").ok().filter(|commit| !commit.is_empty()) {
+        return format!("commit {commit}");
+    }
     // A repository around an unpacked archive is not this one.
     let is_checkout = std::path::Path::new(".git").exists();
     let Some(commit) = is_checkout.then(|| git(&["rev-parse", "--short=12", "HEAD"])).flatten() else {

@@ -3,6 +3,7 @@
 mod callers;
 mod health;
 mod index;
+pub mod operations;
 mod stop;
 
 use std::{
@@ -132,6 +133,7 @@ pub async fn start_edge(config: &Config, nats: &NatsConnection) -> anyhow::Resul
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.workers.clone().follow(edge.log.clone())));
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.agents.clone().follow()));
     tasks.spawn(listening.clone().run_until_cancelled_owned(health.clone().watch_streams()));
+    tasks.spawn(listening.clone().run_until_cancelled_owned(health.clone().watch_storage(edge.log.clone())));
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.clone().forget_erased()));
     tasks.spawn(listening.clone().run_until_cancelled_owned(edge.clone().end_abandoned()));
     let pushed = PushRegistry::subscribe(&nats.client, &config.regions.home).await.map_err(anyhow::Error::msg)?;
@@ -141,6 +143,9 @@ pub async fn start_edge(config: &Config, nats: &NatsConnection) -> anyhow::Resul
     tasks.spawn(presence.keep(listening.clone()));
     let serve = edge.pushes.clone().serve(nats.client.clone(), pushed, edge.id);
     tasks.spawn(listening.clone().run_until_cancelled_owned(serve));
+    let probe = (nats, health.clone().probe());
+    // Alive until the last connection is closed: operators watch a drain.
+    operations::serve(config, "edge", probe, &listening, &tasks).await?;
     let routes = server::routes(edge.clone(), health.clone().probe(), admin::routes(administration(config, &edge)));
     tasks.spawn(server::listen(listener, routes, accepting.clone()));
     tasks.close();
@@ -249,11 +254,13 @@ pub async fn start_worker(config: &Config, nats: &NatsConnection) -> anyhow::Res
             .map_err(anyhow::Error::from_boxed)?;
         tasks.spawn(shutdown.clone().run_until_cancelled_owned(tool.serve()));
     }
-    tasks.spawn(worker.run(shutdown.clone()));
+    tasks.spawn(worker.clone().run(shutdown.clone()));
     tasks.spawn(shutdown.clone().run_until_cancelled_owned(health.clone().watch_streams()));
+    tasks.spawn(shutdown.clone().run_until_cancelled_owned(health.clone().watch_storage(worker.log.clone())));
+    operations::serve(config, "worker", (nats, health.clone().probe()), &shutdown, &tasks).await?;
     if let Some(port) = config.health_port {
         let listener = TcpListener::bind((config.bind, port)).await.context("SMOOTH_AGENT_HEALTH_PORT")?;
-        let routes = server::probes(health.clone().probe()).recover(server::refused);
+        let routes = operations::routes(nats.clone(), health.clone().probe()).recover(server::refused);
         tasks.spawn(server::listen(listener, routes, shutdown.clone()));
     }
     tasks.close();
@@ -379,6 +386,7 @@ pub async fn serve_ingest(config: &Config, args: IngestArgs) -> anyhow::Result<(
     let nats = connect(config, "ingester").await?;
     streams::check_kept(&nats.client, &config.regions.home).await?;
     let ingest = start_ingest(config, &nats, &args.token_env)?;
+    operations::serve_command(config, "ingester", &nats).await?;
     let stop = StopSignal::new()?;
     println!("serving connectors");
     let places = ingest::serve::SourceFolders { files: args.files, secrets: args.secrets };

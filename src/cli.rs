@@ -15,7 +15,7 @@ mod retain;
 mod turn;
 mod verify;
 
-use std::{net::IpAddr, path::PathBuf, process::ExitCode};
+use std::{net::IpAddr, path::PathBuf, process::ExitCode, sync::OnceLock};
 
 use clap::{Args, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,13 @@ use tokio_util::sync::CancellationToken;
 use crate::bench;
 #[cfg(feature = "dev")]
 use crate::dev;
-use crate::{agents::AuthLevel, app, config::Config, ingest::IngestArgs, tools};
+use crate::{
+    agents::AuthLevel,
+    app,
+    config::{Config, OperationsAddress},
+    ingest::IngestArgs,
+    tools,
+};
 
 /// A server for AI-agent conversations, event-sourced over NATS JetStream.
 #[derive(Parser)]
@@ -32,7 +38,14 @@ use crate::{agents::AuthLevel, app, config::Config, ingest::IngestArgs, tools};
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Where a process that keeps running answers /metrics, /health and /ready: ADDRESS:PORT, or a port [default:
+    /// SMOOTH_AGENT_OPERATIONS, or nowhere].
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    operations: Option<OperationsAddress>,
 }
+
+/// The flag `--operations`, which every command has.
+static OPERATIONS: OnceLock<OperationsAddress> = OnceLock::new();
 
 #[derive(Subcommand)]
 enum Command {
@@ -180,6 +193,7 @@ pub async fn main() -> ExitCode {
 
 async fn run() -> anyhow::Result<()> {
     let cli = Cli::parse();
+    cli.operations.map(|address| OPERATIONS.set(address));
     match cli.command {
         #[cfg(feature = "bench")]
         Command::Knowledge { command } => knowledge::measure(command).await,
@@ -251,7 +265,9 @@ fn load() -> anyhow::Result<Config> {
     for name in Config::unknown_names() {
         tracing::warn!(name, "this environment variable is unknown and has no effect");
     }
-    Ok(Config::from_env()?)
+    let mut config = Config::from_env()?;
+    config.operations.address = OPERATIONS.get().copied().or(config.operations.address);
+    Ok(config)
 }
 
 fn with_listen(config: Config, listen: Listen) -> Config {

@@ -6,6 +6,7 @@ mod access;
 mod auth;
 mod mcp;
 mod nats;
+mod operations;
 mod privacy;
 mod quota;
 mod urls;
@@ -21,6 +22,7 @@ pub use access::AccessConfig;
 pub use auth::{AuthConfig, AuthMode};
 pub use mcp::{McpConfig, McpLink, McpServer, ToolSelection};
 pub use nats::{NatsConfig, NatsLogin};
+pub use operations::{LogFormat, OperationsAddress, OperationsConfig};
 pub use privacy::PrivacyConfig;
 pub use quota::{PerOrg, Quotas};
 pub use urls::{each_without_secrets, without_secrets};
@@ -34,6 +36,9 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_BIND",
     "SMOOTH_AGENT_PORT",
     "SMOOTH_AGENT_HEALTH_PORT",
+    "SMOOTH_AGENT_OPERATIONS",
+    "SMOOTH_AGENT_METRICS_ORGS",
+    "SMOOTH_AGENT_LOG",
     "SMOOTH_AGENT_MODEL",
     "SMOOTH_AGENT_TITLE_MODEL",
     "SMOOTH_AGENT_MAX_ITERATIONS",
@@ -117,6 +122,7 @@ pub struct Config {
     pub port: u16,
     /// Port of a worker's `/health` and `/ready`; `None` = none.
     pub health_port: Option<u16>,
+    pub operations: OperationsConfig,
     pub nats: NatsConfig,
     pub regions: Regions,
     pub pool: String,
@@ -263,6 +269,7 @@ impl Config {
             bind: parsed(&text, "SMOOTH_AGENT_BIND", "an IP address", || IpAddr::from([127, 0, 0, 1]))?,
             port: parsed(&text, "SMOOTH_AGENT_PORT", "a port number", || 8787)?,
             health_port: optional(&text, "SMOOTH_AGENT_HEALTH_PORT", "a port number")?,
+            operations: operations::read(&text)?,
             nats: nats::read(&text),
             regions: regions(text("SMOOTH_AGENT_REGION"), text("SMOOTH_AGENT_REGIONS"))?,
             pool: token(&text, "SMOOTH_AGENT_POOL", "default")?,
@@ -389,6 +396,7 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOTH_AGENT_BIND={}", self.bind)?;
         writeln!(f, "SMOOTH_AGENT_PORT={}", self.port)?;
         writeln!(f, "SMOOTH_AGENT_HEALTH_PORT={}", self.health_port.map_or("unset".into(), |p| p.to_string()))?;
+        writeln!(f, "{}", self.operations)?;
         writeln!(f, "SMOOTH_AGENT_REGION={}", self.regions.home)?;
         let table: Vec<String> = self.regions.table.iter().map(|(number, name)| format!("{name}={number}")).collect();
         writeln!(f, "SMOOTH_AGENT_REGIONS={}", table.join(","))?;

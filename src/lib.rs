@@ -30,6 +30,7 @@ pub mod limits;
 pub mod lists;
 pub mod live;
 pub mod log;
+pub mod metrics;
 pub mod model;
 pub mod nats;
 pub mod otp;

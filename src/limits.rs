@@ -329,6 +329,9 @@ pub const WORKER_END_MS: u64 = 15_000;
 pub const EDGE_DRAIN_MS: u64 = 3_000;
 /// Time for one call of the NATS library: with a full command queue the library accepts none, and it has no timeout of its own.
 pub const NATS_CALL_MS: u64 = 5_000;
+/// Time in which a canary must be stored, and the pause before the next one: together less than the 10 s in which `/ready` has to
+/// tell of a full disk or a lost quorum.
+pub const CANARY_MS: u64 = 3_000;
 /// Time for which a refused publish counts. A needed one is tried, and refused, again.
 pub const REFUSAL_SECS: u64 = 60;
 

@@ -305,6 +305,12 @@ pub fn count_codes(codes: OtpCounter, window: i64) -> String {
     format!("count.codes.{kind}.{whose}.{window}")
 }
 
+/// `count.canary.{process}`: one message for each running process, stored to see that storing works. Publishers: edges and workers.
+/// Stream: COUNTERS.
+pub fn count_canary(process: Uuid) -> String {
+    format!("count.canary.{process}")
+}
+
 /// Returns the group of a client's address.
 ///
 /// The group is a part of the address's hash that some hundred addresses share, so a stored group does not reveal a

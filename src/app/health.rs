@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -12,7 +12,8 @@ use chrono::TimeDelta;
 
 use crate::{
     edge::transport::server,
-    limits,
+    ids, limits,
+    log::jetstream_log::NatsLog,
     nats::{connection::NatsConnection, streams},
     worker::Worker,
 };
@@ -27,7 +28,10 @@ pub(super) struct ProcessHealth {
     pool: String,
     worker: Option<Arc<Worker>>,
     pub draining: AtomicBool,
-    streams: AtomicBool,
+    /// The last check of the streams, with the reason of its failure.
+    streams: Mutex<Result<(), String>>,
+    /// The last canary.
+    storage: Mutex<Result<(), String>>,
     has_pool: AtomicBool,
 }
 
@@ -41,8 +45,9 @@ impl ProcessHealth {
     ) -> anyhow::Result<Arc<Self>> {
         streams::check(&nats.client, region).await?;
         let (region, pool) = (region.to_string(), pool.to_string());
-        let [draining, streams, has_pool] = [false, true, true].map(AtomicBool::new);
-        let health = Self { nats: nats.clone(), region, pool, worker, draining, streams, has_pool };
+        let [draining, has_pool] = [false, true].map(AtomicBool::new);
+        let [streams, storage] = [(); 2].map(|()| Mutex::new(Ok(())));
+        let health = Self { nats: nats.clone(), region, pool, worker, draining, streams, storage, has_pool };
         health.look().await;
         Ok(Arc::new(health))
     }
@@ -65,10 +70,34 @@ impl ProcessHealth {
             tokio::time::sleep(Duration::from_millis(STREAMS_CHECK_EVERY_MS)).await;
             let checked = streams::check(&self.nats.client, &self.region).await;
             if let Err(error) = &checked {
-                tracing::error!(%error, "the streams differ from their definitions");
+                tracing::error!(%error, "the check of the streams failed");
             }
-            self.streams.store(checked.is_ok(), Ordering::Relaxed);
+            *self.streams.lock().expect("no panic happens under this lock") =
+                checked.map_err(|error| error.to_string());
             self.look().await;
+        }
+    }
+
+    /// Stores a canary again and again, and reads the gauges of queues and of the stream AUDIT.
+    ///
+    /// A server that has lost its quorum, or has a full disk, still answers questions: only a write tells.
+    pub async fn watch_storage(self: Arc<Self>, log: NatsLog) {
+        let process = ids::new_random();
+        loop {
+            let stored = log.write_canary(process).await;
+            if let Err(error) = &stored {
+                tracing::error!(error, "the storage takes no writes");
+            }
+            let is_stored = stored.is_ok();
+            *self.storage.lock().expect("no panic happens under this lock") = stored;
+            if is_stored {
+                let (queue, audit) =
+                    tokio::join!(log.gauge_queue(&self.region, &self.pool), log.gauge_audit(&self.region));
+                for error in [queue.err(), audit.err()].into_iter().flatten() {
+                    tracing::debug!(%error, "some gauges can't be read");
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(limits::CANARY_MS)).await;
         }
     }
 
@@ -80,8 +109,11 @@ impl ProcessHealth {
             if !self.nats.healthy() {
                 return Err("NATS is not connected, or denies a permission".into());
             }
-            if !self.streams.load(Ordering::Relaxed) {
-                return Err("the streams differ from their definitions".into());
+            if let Err(cause) = &*self.streams.lock().expect("no panic happens under this lock") {
+                return Err(cause.clone());
+            }
+            if let Err(cause) = &*self.storage.lock().expect("no panic happens under this lock") {
+                return Err(format!("the storage takes no writes: {cause}"));
             }
             let offset = self.nats.clock.offset();
             if offset.abs() > TimeDelta::milliseconds(limits::CLOCK_OFFSET_MAX_MS) {

@@ -54,7 +54,7 @@ pub struct BenchArgs {
     #[arg(long, requires = "check")]
     pub renew: bool,
 
-    /// Run only these scenarios. Repeatable; default: all but growth.
+    /// Run only these scenarios. Repeatable; default: all but crowd, fan-out and growth.
     #[arg(long = "scenario", value_name = "NAME")]
     pub scenarios: Vec<Scenario>,
 
@@ -62,7 +62,8 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 
-    /// Connections of ping, sessions, idle, history, the sockets of slow-reader, and the herd of growth.
+    /// Connections of ping, sessions, idle, history and crowd, the viewers of fan-out, the sockets of slow-reader, and the
+    /// herd of growth.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub connections: Option<usize>,
 
@@ -105,7 +106,8 @@ impl BenchArgs {
     /// Returns the scenarios to run, in the order of the catalogue.
     pub fn chosen_scenarios(&self) -> Vec<Scenario> {
         let all = Scenario::value_variants().iter().copied();
-        let is_usual = |scenario: &Scenario| self.scenarios.is_empty() && *scenario != Scenario::Growth;
+        let unusual = [Scenario::Crowd, Scenario::FanOut, Scenario::Growth];
+        let is_usual = |scenario: &Scenario| self.scenarios.is_empty() && !unusual.contains(scenario);
         all.filter(|scenario| is_usual(scenario) || self.scenarios.contains(scenario)).collect()
     }
 
@@ -151,6 +153,10 @@ pub enum Scenario {
     SlowReader,
     /// Refusals of another user's session and of a missing one, and the chance to tell them apart by time.
     NotYours,
+    /// Many connections, of which a fifth stream: memory a connection, latency, CPU.
+    Crowd,
+    /// One conversation that many connections watch.
+    FanOut,
     /// The cost of a turn's end, a herd of resumes, a page and a list as conversations grow in number. Takes minutes.
     Growth,
 }

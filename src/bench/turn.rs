@@ -52,6 +52,11 @@ impl BenchTurn {
         }
     }
 
+    /// Creates a turn that another connection requests, so that no 202 comes here.
+    pub fn watched(plan: TurnPlan, now_ns: u64, tally: Arc<StreamTally>) -> BenchTurn {
+        BenchTurn { accepted_ns: Some(now_ns), ..BenchTurn::new(plan, now_ns, tally) }
+    }
+
     /// Takes one frame of this turn that was read at `now_ns`.
     pub fn take(&mut self, frame: &ReceivedFrame<'_>, now_ns: u64) {
         if self.ended_ns.is_some() {

@@ -82,6 +82,7 @@ impl CheckpointArgs {
             tell(checkpoint);
             return Ok(());
         };
+        app::operations::serve_command(config, "signer", &nats).await?;
         let stop = app::StopSignal::new()?;
         println!("signing a checkpoint every {every:?}");
         tokio::select! {

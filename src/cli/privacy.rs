@@ -14,6 +14,7 @@ use crate::{
     history::stream_reader::StreamReader,
     ids,
     log::jetstream_log::NatsLog,
+    nats::connection::NatsConnection,
     privacy::{
         erase::{self, ErasureFindings, ErasureOrder, ErasureReport},
         ledger::{ErasureExtent, HoldTarget, Ledger, LedgerAction, LedgerEntry},
@@ -93,6 +94,7 @@ pub enum Hold {
 
 /// The log and the ledger of a region, for commands that erase, hold or retain.
 pub(super) struct PrivacyContext {
+    pub nats: NatsConnection,
     pub log: NatsLog,
     pub ledger: Ledger,
     pub region: String,
@@ -104,7 +106,7 @@ impl PrivacyContext {
         let log = app::log(config, &nats).await?;
         let region = config.regions.home.clone();
         let ledger = Ledger::read(log.clone(), &region).await?;
-        Ok(Self { log, ledger, region })
+        Ok(Self { nats, log, ledger, region })
     }
 
     /// Reads the keys and people of a conversation, or of the whole region.

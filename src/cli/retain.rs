@@ -47,6 +47,9 @@ pub struct Retain {
 pub async fn retain(args: Retain, config: &Config) -> anyhow::Result<()> {
     let stop = app::StopSignal::new()?;
     let mut place = PrivacyContext::open(config).await?;
+    if args.every.is_some() {
+        app::operations::serve_command(config, "eraser", &place.nats).await?;
+    }
     let sweeps = async {
         loop {
             let swept = sweep(&mut place, config, &args).await;

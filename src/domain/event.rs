@@ -355,6 +355,9 @@ pub struct ModelReplied {
     /// Documents in the model request of this call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grounding: Vec<Citation>,
+    /// Times of the model call; absent = no call was made for it, or the event is older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timing: Option<ReplyTiming>,
     /// Record of the call's frames; absent = its client wanted no stream, or the event is older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shown: Option<FrameTrace>,

@@ -29,6 +29,7 @@ use crate::{
         replay,
     },
     log::conversations::Freshness,
+    metrics::metrics,
     nats::ReadError,
     subjects::{ConversationKey, PushTo},
     wire::{
@@ -133,6 +134,7 @@ impl Connection {
 
     pub fn refuse_binary(&mut self) {
         let bad = invalid("frames are JSON text");
+        metrics().connections.error(&bad.code.name());
         self.out.push(frames::error(None, bad.code, &bad.message, Utc::now()));
     }
 
@@ -243,7 +245,9 @@ impl Connection {
             tracing::debug!(turn = %frame.mark.turn, n = frame.mark.n, "frames are missing; reading the LIVE stream");
             self.replay(&key, frame.mark.turn, session).await;
         }
-        if self.show_in_order(&frame).await == FrameVerdict::Gap {
+        let is_lost = self.show_in_order(&frame).await == FrameVerdict::Gap;
+        metrics().connections.repaired(if is_lost { "log" } else { "stream" });
+        if is_lost {
             self.delivery.skip_to(frame.mark);
             self.show_in_order(&frame).await;
         }

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     limits,
+    metrics::metrics,
     wire::frames::{self, ErrorCode},
 };
 
@@ -34,6 +35,7 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: ClientIdentity) 
     let lagging = listener.lagging().clone();
     let mut times = ConnectionDeadlines::new(&edge, caller.principal.as_ref());
     let (mut connection, mut pushes) = Connection::new(edge, listener, caller);
+    let mut open = metrics().connections.opened();
     let (mut check_at, mut drains, mut pings) = (Instant::now(), false, false);
     let why = loop {
         tokio::select! {
@@ -84,6 +86,9 @@ pub async fn serve(edge: Arc<Edge>, mut socket: Socket, caller: ClientIdentity) 
         }
     };
     drop(connection);
+    if let Some(why) = why {
+        open.closes(why.name());
+    }
     socket.close(why).await;
 }
 
@@ -100,5 +105,6 @@ pub async fn refuse(mut socket: Socket, why: CloseReason, place: ConnectionSlot)
 }
 
 pub(super) fn token_error(words: &str) -> Bytes {
+    metrics().connections.error(&ErrorCode::InvalidToken.name());
     frames::error(None, ErrorCode::InvalidToken, words, Utc::now())
 }

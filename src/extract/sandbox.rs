@@ -31,6 +31,10 @@ const COMMAND: &str = "read-one-document";
 /// The nice increment of a child, so that turns stream their tokens meanwhile.
 const BEHIND: i32 = 5;
 
+/// The allocator takes address space in steps, of 1 GiB if not told otherwise: the whole of the reader's bound at once.
+const ALLOCATOR_STEP: &str = "MIMALLOC_ARENA_RESERVE";
+const ALLOCATOR_STEP_KIB: &str = "32768";
+
 /// A document that was read.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct SandboxOutput {
@@ -99,6 +103,7 @@ impl SandboxReader {
     async fn ask_child(&self, form: DocumentFormat, content: &[u8]) -> io::Result<Vec<u8>> {
         let mut command = Command::new(&self.program);
         command.args([COMMAND, form.name(), &self.cpu_secs.to_string()]).env_clear().kill_on_drop(true);
+        command.env(ALLOCATOR_STEP, ALLOCATOR_STEP_KIB);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn()?;
         let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::{
+    metrics::metrics,
     nats::{
         connection::soon,
         core::{self, Client},
@@ -41,6 +42,7 @@ impl FrameRelay {
         self.mark.n += 1;
         self.mark.offset += text_bytes as u64;
         self.mark.chunks += u64::from(matches!(kind, LiveKind::Chunk | LiveKind::Notice));
+        metrics().turns.frames.inc();
         publish(&self.client, &self.subject, mark, payload).await;
     }
 }

@@ -7,8 +7,12 @@
 mod chain;
 mod history;
 mod snapshots;
+mod telemetry;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use moka::sync::Cache;
@@ -30,7 +34,7 @@ use crate::{
 };
 
 /// Version of the cached form; another version is ignored and written over.
-pub const FOLD_VERSION: u32 = 9;
+pub const FOLD_VERSION: u32 = 10;
 /// How long before an event's `not_after` its acknowledgement no longer tells that it was stored in time: more than the clocks
 /// differ by what is known of them, and less than an ordinary append leaves.
 const DOUBT: TimeDelta = TimeDelta::milliseconds(limits::ACT_NOT_AFTER_MS / 2);
@@ -280,11 +284,13 @@ impl<L: EventLog> Conversations<L> {
         let time = micros(self.log.now());
         let (id, source) = (author.event_id.clone(), author.source.clone());
         let new = NewEvent { id, source, time, prev_digest: state.last_digest, event };
-        let previous = state.last_seq;
-        let AppendReceipt { seq, digest } = match self.log.append(key, previous, &new).await {
-            Err(AppendError::Unavailable(cause)) => Box::pin(self.came_in_time(key, &new, previous, cause)).await?,
-            appended => appended?,
+        let (previous, begun) = (state.last_seq, Instant::now());
+        let appended = match self.log.append(key, previous, &new).await {
+            Err(AppendError::Unavailable(cause)) => Box::pin(self.came_in_time(key, &new, previous, cause)).await,
+            appended => appended.map_err(ExecuteError::from),
         };
+        telemetry::tried(&appended, new.event.kind(), begun.elapsed());
+        let AppendReceipt { seq, digest } = appended?;
         let stored_at = self.log.now();
         let recorded = match new.event.not_after() {
             // Near the deadline only the log knows whether the event was in time: its ack may have been slow.
@@ -298,6 +304,9 @@ impl<L: EventLog> Conversations<L> {
         let known = known.unwrap_or_else(|| Snapshot::nothing(0));
         let newer_events = known.newer_events + 1;
         let is_void = recorded.event.is_void_at(recorded.stored_at);
+        if !is_void {
+            telemetry::appended(key, state, &recorded);
+        }
         let state = self.keep_snapshot(key, Snapshot { state: Arc::new(next), newer_events, ..known });
         if is_void { Err(ExecuteError::TooLate) } else { Ok(ExecutedCommand { recorded, previous, state }) }
     }

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     domain::{Event, RecordedEvent},
     limits,
+    metrics::metrics,
     nats::{
         AppendError, ReadError, ReadFrom,
         backoff::Backoff,
@@ -131,7 +132,10 @@ impl EventLog for NatsLog {
                         Err(error) => Err(AppendError::Unavailable(error.to_string())),
                     };
                 }
-                PublishOutcome::Again(_) if backoff.pause().await => tried_before = true,
+                PublishOutcome::Again(_) if backoff.pause().await => {
+                    metrics().storage.retried();
+                    tried_before = true;
+                }
                 PublishOutcome::Again(cause) => return Err(AppendError::Unavailable(cause)),
             }
         }

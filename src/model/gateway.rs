@@ -14,11 +14,11 @@ use super::{
     stream::ChatStream,
     timeouts::Timeouts,
 };
-
+use crate::metrics::metrics;
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Client, RequestBuilder, Response, Url};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The number of dialects that are tried for one request.
 const DIALECTS_MAX: u32 = 6;
@@ -110,6 +110,7 @@ impl Gateway {
             }
             let wait = wait.unwrap_or_else(|| backoff(self.timeouts.first_retry, retry));
             retry += 1;
+            metrics().gateway.retried();
             tracing::warn!(
                 %error,
                 detail = error.detail(),
@@ -157,19 +158,23 @@ impl Gateway {
     }
 
     async fn attempt(&self, body: Bytes) -> Result<Response, Failure> {
+        let begun = Instant::now();
         let sent = self.request(self.url.clone()).body(body).send();
         let response = match tokio::time::timeout(self.timeouts.head, sent).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
+                metrics().gateway.requested("connect");
                 let detail = transport_detail(error);
                 return Err(Failure::Passing(ModelError::Connect { detail }, None));
             }
             Err(_) => {
+                metrics().gateway.requested("timeout");
                 let detail = format!("no response head in {:?}", self.timeouts.head);
                 return Err(Failure::Final(ModelError::Timeout { detail }));
             }
         };
         let code = response.status().as_u16();
+        metrics().gateway.answered(code, begun.elapsed());
         if !response.status().is_success() {
             let wait = retry_after(response.headers());
             let body = refusal(response).await;

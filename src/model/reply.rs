@@ -37,6 +37,10 @@ pub enum ReplyDelta {
 pub struct TokenUsage {
     pub prompt_tokens: u64,
     pub completion_tokens: u64,
+    /// Part of the prompt that the provider had in its cache.
+    pub cached_tokens: Option<u64>,
+    /// Part of the completion that is reasoning.
+    pub reasoning_tokens: Option<u64>,
     pub cost_usd: Option<f64>,
 }
 
@@ -208,18 +212,30 @@ fn counts(usage: &RawValue) -> bool {
 /// Returns the usage, when the gateway gave both counts; the cost only when it gave one.
 fn usage_of(json: &str, header_cost_usd: Option<f64>) -> Option<TokenUsage> {
     let usage: serde_json::Value = serde_json::from_str(json).ok()?;
-    let count = |names: [&str; 2]| {
-        let value = names.iter().find_map(|name| usage.get(name).filter(|value| !value.is_null()))?;
+    let number = |value: &serde_json::Value| {
         let whole = |n: f64| (n >= 0.0 && n.fract() == 0.0 && n < 1e15).then_some(n as u64);
         match value {
             serde_json::Value::String(text) => text.trim().parse().ok(),
             value => value.as_u64().or_else(|| value.as_f64().and_then(whole)),
         }
     };
+    let count =
+        |names: [&str; 2]| number(names.iter().find_map(|name| usage.get(name).filter(|value| !value.is_null()))?);
+    let part = |pointers: [&str; 3]| number(pointers.iter().find_map(|pointer| usage.pointer(pointer))?);
     let cost = |key: &str| usage.get(key)?.as_f64().filter(is_cost);
     Some(TokenUsage {
         prompt_tokens: count(["prompt_tokens", "input_tokens"])?,
         completion_tokens: count(["completion_tokens", "output_tokens"])?,
+        cached_tokens: part([
+            "/prompt_tokens_details/cached_tokens",
+            "/input_tokens_details/cached_tokens",
+            "/cache_read_input_tokens",
+        ]),
+        reasoning_tokens: part([
+            "/completion_tokens_details/reasoning_tokens",
+            "/output_tokens_details/reasoning_tokens",
+            "/reasoning_tokens",
+        ]),
         cost_usd: cost("cost").or_else(|| cost("cost_usd")).or(header_cost_usd),
     })
 }
@@ -312,7 +328,8 @@ mod tests {
     #[test]
     fn usage_and_cost_are_the_gateways_or_absent() {
         let usage = |json: &str| build(&[json]).unwrap().0.usage;
-        let counted = |cost_usd| TokenUsage { prompt_tokens: 3, completion_tokens: 4, cost_usd };
+        let counted =
+            |cost_usd| TokenUsage { prompt_tokens: 3, completion_tokens: 4, cost_usd, ..TokenUsage::default() };
         let with = |more: &str| {
             let json = format!(r#"{{"choices":[],"usage":{{"prompt_tokens":3,"completion_tokens":4{more}}}}}"#);
             usage(&json).unwrap()
@@ -321,6 +338,11 @@ mod tests {
         assert_eq!(with(r#","cost":0.25"#), counted(Some(0.25)));
         assert_eq!(with(r#","cost":"much","cost_usd":1"#), counted(Some(1.0)));
         assert_eq!(with(r#","completion_tokens":"4""#), counted(Some(0.5)));
+        let parts = |more: &str| (with(more).cached_tokens, with(more).reasoning_tokens);
+        let details =
+            r#","prompt_tokens_details":{"cached_tokens":2},"completion_tokens_details":{"reasoning_tokens":1}"#;
+        assert_eq!(parts(details), (Some(2), Some(1)));
+        assert_eq!(parts(r#","prompt_tokens_details":null,"cache_read_input_tokens":3"#), (Some(3), None));
         let kept = [r#"{"choices":[],"usage":{"input_tokens":3.0,"output_tokens":"4"}}"#, r#"{"usage":{}}"#];
         assert_eq!(build(&kept).unwrap().0.usage, Some(counted(Some(0.5))));
         assert_eq!(usage(r#"{"usage":{"prompt_tokens":3}}"#), None);

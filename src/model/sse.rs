@@ -52,7 +52,7 @@ impl SseSplitter {
         if std::mem::take(&mut self.after_cr) && bytes.first() == Some(&b'\n') {
             bytes = &bytes[1..];
         }
-        while let Some(end) = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
+        while let Some(end) = memchr::memchr2(b'\n', b'\r', bytes) {
             let (head, mut rest) = (&bytes[..end], &bytes[end + 1..]);
             if bytes[end] == b'\r' {
                 self.after_cr = rest.is_empty();

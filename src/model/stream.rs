@@ -16,6 +16,7 @@ use super::{
     sse::{SseEvent, SseSplitter},
     timeouts::Timeouts,
 };
+use crate::metrics::metrics;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use reqwest::Response;
@@ -43,6 +44,7 @@ pub struct ChatStream {
     deltas: Vec<ReplyDelta>,
     end: Option<Result<(), ModelError>>,
     idle: Duration,
+    begun: Instant,
     deadline: Instant,
 }
 
@@ -67,6 +69,7 @@ impl ChatStream {
             deltas: Vec::new(),
             end: None,
             idle: timeouts.idle,
+            begun: Instant::now(),
             deadline: Instant::now() + timeouts.reply,
         }
     }
@@ -91,13 +94,17 @@ impl ChatStream {
             return Ok(Some(std::mem::take(&mut self.deltas)));
         }
         match &self.end {
-            Some(Err(error)) => Err(error.clone()),
+            Some(Err(error)) => {
+                metrics().gateway.requested("broken");
+                Err(error.clone())
+            }
             _ => Ok(None),
         }
     }
 
     /// Returns the whole reply, after `next` returned `None`.
     pub fn into_reply(self) -> ModelReply {
+        metrics().gateway.replied(self.begun.elapsed());
         self.builder.into_reply()
     }
 

@@ -14,7 +14,7 @@ use tokio::{sync::watch, time::timeout};
 
 use super::clock::Clock;
 
-use crate::{config::NatsConfig, limits, subjects};
+use crate::{config::NatsConfig, limits, metrics::metrics, subjects};
 
 /// Oldest server with the required features: expected sequence over a filter, message schedules, TTLs.
 pub const MINIMUM_SERVER: (u64, u64) = (2, 12);
@@ -78,13 +78,16 @@ impl NatsConnection {
         Ok(Self { client, clock: Clock::default(), connections, refused })
     }
 
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == async_nats::connection::State::Connected
+    }
+
     /// Returns whether the process is connected and nothing is denied to it.
     ///
     /// A process that lacks a permission it needs is not ready.
     pub fn healthy(&self) -> bool {
         let refused = self.refused.lock().expect("no panic happens under this lock");
-        self.client.connection_state() == async_nats::connection::State::Connected
-            && !refused.iter().any(|(refusal, at)| is_subscription(refusal) || is_fresh(*at))
+        self.is_connected() && !refused.iter().any(|(refusal, at)| is_subscription(refusal) || is_fresh(*at))
     }
 
     /// Returns the server's refusals, in its words.
@@ -138,6 +141,7 @@ async fn options(
             if matches!(&event, Event::ServerError(async_nats::ServerError::AuthorizationViolation))
                 || event.to_string().contains("Permissions Violation")
             {
+                metrics().process.violated();
                 let mut refused = refused.lock().expect("no panic happens under this lock");
                 if refused.len() < REFUSALS_KEPT {
                     refused.insert(event.to_string(), Instant::now());
@@ -147,11 +151,13 @@ async fn options(
                 let mut refused = refused.lock().expect("no panic happens under this lock");
                 refused.retain(|refusal, _| !is_subscription(refusal));
                 connections.send_modify(|made| *made += 1);
+                metrics().process.connection_made();
             }
             async move {
                 match event {
                     Event::Connected => tracing::info!("connected to NATS"),
                     Event::SlowConsumer(sid) => {
+                        metrics().process.overflowed();
                         tracing::warn!(sid, "a NATS subscription overflowed; its gaps are repaired")
                     }
                     other => tracing::warn!(event = %other, "NATS connection"),

@@ -18,7 +18,7 @@ use super::{
     clock::Clock,
     connection::{NatsConnection, soon, within},
 };
-use crate::{limits, subjects};
+use crate::{limits, metrics::metrics, subjects};
 
 /// Error code of "stream not found".
 const NO_STREAM: u64 = 10059;
@@ -226,7 +226,10 @@ impl JetStream {
             match answer {
                 Ok(message) => return Ok(message),
                 Err(_) if backoff.pause().await => {}
-                Err(cause) => return Err(ReadError::Unavailable(cause)),
+                Err(cause) => {
+                    metrics().storage.failed("read");
+                    return Err(ReadError::Unavailable(cause));
+                }
             }
         }
     }

@@ -3,6 +3,7 @@
 //! - [`core`]: requests, publishes, subscriptions.   - [`connection`]: one connection a process, with its state and refusals visible.   - [`clock`]: the server's clock.
 //! - [`jetstream`]: publishes with their outcome, reads of single messages.   - [`direct_get`]: many messages in one request.
 //! - [`work_queue`]: pulls from durable consumers.   - [`count`]: counts without reading.   - [`counters`]: shared numbers.
+//! - [`gauges`]: metrics of streams and consumers.
 //! - [`presence`]: advertisements of processes.   - [`streams`]: definitions, applied and compared.   - [`backoff`]: pauses between tries.
 
 pub mod backoff;
@@ -12,12 +13,16 @@ pub mod core;
 pub mod count;
 pub mod counters;
 pub mod direct_get;
+mod gauges;
 pub mod jetstream;
 pub mod presence;
 pub mod streams;
 pub mod work_queue;
 
 use uuid::Uuid;
+
+/// Base name of the stream of conversations.
+pub const CHAT: &str = "CHAT";
 
 /// The copy of the log that answers a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

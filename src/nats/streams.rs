@@ -9,7 +9,8 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{backoff::Backoff, clock::Clock, connection::soon, jetstream::ApiError};
+pub use super::CHAT;
+use super::{backoff::Backoff, clock::Clock, connection::soon, gauges, jetstream::ApiError};
 use crate::{domain::event::kind, limits, subjects};
 
 /// The definition of a stream or consumer in one region.
@@ -38,9 +39,6 @@ pub enum StreamsError {
     #[error("the streams differ from their definitions: {0}; run `turnstream streams apply`")]
     Drift(String),
 }
-
-/// Base name of the stream of conversations.
-pub const CHAT: &str = "CHAT";
 
 const STREAMS: [&str; 21] = [
     include_str!("../../streams/CHAT.json"),
@@ -323,6 +321,7 @@ async fn ask(
             Err(_) if backoff.pause().await => continue,
             Err(error) => return Err(unavailable(error)),
         };
+        gauges::take(&reply.payload);
         let answer: Answer = serde_json::from_slice(&reply.payload).map_err(|e| unavailable(e.to_string()))?;
         return match answer.error {
             None => Ok(Some(answer.config.unwrap_or_default())),

@@ -51,3 +51,10 @@ pub enum ErrorCode {
     Forbidden,
     NotFound,
 }
+
+impl ErrorCode {
+    /// Returns the code as clients get it.
+    pub fn name(self) -> String {
+        serde_json::to_value(self).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+}

@@ -1,6 +1,6 @@
 //! Finds work: through the pool's durable consumer of work items, and the consumer of due deadlines.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use tokio::sync::Semaphore;
@@ -17,6 +17,7 @@ use crate::{
     domain::{Command, Conversation, Refusal},
     ids, limits,
     log::conversations::{EventAuthor, ExecuteError, Freshness},
+    metrics::metrics,
     nats::{
         AppendError, backoff,
         streams::CHAT,
@@ -38,6 +39,7 @@ pub async fn pull_items(
     hand_over: &CancellationToken,
 ) {
     let free = Arc::new(Semaphore::new(limits::WORKER_TURNS));
+    metrics().work.permits(limits::WORKER_TURNS);
     let stream = subjects::stream_name(CHAT, &worker.settings.region);
     while !shutdown.is_cancelled() {
         let queue = WorkQueue::find(&worker.client, &stream, &worker.settings.pool);
@@ -49,14 +51,14 @@ pub async fn pull_items(
             let asked = queue.pull(wanted, worker.log.connected());
             let Some(asked) = shutdown.run_until_cancelled(asked).await else { return };
             let Ok(mut asked) = asked else { break };
-            worker.pulling.store(true, Ordering::Relaxed);
+            worker.set_pulling(true);
             let mut permit = Some(first);
             loop {
                 let message = match shutdown.run_until_cancelled(asked.next()).await {
                     Some(Some(Ok(message))) => message,
                     Some(Some(Err(error))) => {
                         tracing::warn!(error, "pulling work items failed");
-                        worker.pulling.store(false, Ordering::Relaxed);
+                        worker.set_pulling(false);
                         break;
                     }
                     Some(None) | None => break,
@@ -76,7 +78,7 @@ pub async fn pull_items(
             }
         }
     }
-    worker.pulling.store(false, Ordering::Relaxed);
+    worker.set_pulling(false);
 }
 
 /// Turns due deadlines into events, in parallel: a slow one delays no other.

@@ -135,6 +135,7 @@ impl TurnRun<'_> {
             ended: answer.ended,
             user: turn.request.user.clone(),
             agent: turn.request.agent.clone(),
+            timing: self.timing.take(),
             shown,
         });
         self.record_and_show(turn, event).await?;
@@ -149,6 +150,7 @@ impl TurnRun<'_> {
             request_id: turn.request.request_id.clone(),
             reason,
             detail: detail.to_string(),
+            timing: self.timing.take(),
             shown: self.recorder.trace(""),
         });
         self.record_and_show(turn, event).await?;
@@ -196,7 +198,9 @@ impl TurnRun<'_> {
         name: &str,
         detail: &str,
     ) -> Result<(), TurnExit> {
-        tracing::error!(turn = %self.turn_id, conversation = %self.key.conversation, detail, "a turn was given up");
+        let (conversation, session) = (self.key.conversation, turn.request.session);
+        let request_id = &turn.request.request_id;
+        tracing::error!(%conversation, %session, turn = %self.turn_id, request_id, detail, "a turn was given up");
         let note = json!({
             "turn": self.turn_id, "conversation": self.key.conversation, "org": self.key.org,
             "requestId": turn.request.request_id, "reason": name, "detail": detail,

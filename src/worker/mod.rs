@@ -4,8 +4,8 @@
 //! the result and asks again, until the turn is over, parked or another worker's.
 //!
 //! - [`consumer`]: finds work items and due deadlines.
-//! - [`run`]: one item from claim to exit; the steps are in [`model_step`], [`tool_step`], [`auth_step`] and [`end_step`].
-//! - [`turn_run`]: what is recorded and shown of a turn, and the ways out.
+//! - [`run`]: one item from claim to exit ([`exit`]); the steps are in [`model_step`], [`tool_step`], [`auth_step`] and [`end_step`].
+//! - [`turn_run`]: what is recorded and shown of a turn.
 //! - [`lease`]: the time for which a delivered item is this worker's.
 //! - [`gateways`]: the gateway key of an organisation.
 //! - [`profile`]: the settings of a turn.
@@ -23,6 +23,7 @@ mod auth_step;
 pub mod consumer;
 pub mod deadline;
 mod end_step;
+mod exit;
 pub mod gateways;
 mod history;
 mod lease;
@@ -64,6 +65,7 @@ use crate::{
     limits,
     lists::indexer::{ListIndex, ListIndexer},
     log::{conversations::Conversations, jetstream_log::NatsLog, objects::ObjectStore},
+    metrics::metrics,
     nats::{connection::soon, core::Client},
     otp::{allowance::OtpAllowance, challenge::OtpChallenges},
     subjects,
@@ -212,6 +214,11 @@ impl Worker {
             region: self.settings.region.clone(),
             counts_tokens: self.settings.counts_tokens,
         }
+    }
+
+    fn set_pulling(&self, is_pulling: bool) {
+        self.pulling.store(is_pulling, Ordering::Relaxed);
+        metrics().work.pulls(is_pulling);
     }
 
     /// Returns whether work can arrive.

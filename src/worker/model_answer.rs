@@ -42,5 +42,11 @@ pub(super) fn add(a: Option<Usage>, b: Option<Usage>) -> Option<Usage> {
 }
 
 pub(super) fn usage(usage: crate::model::TokenUsage) -> Usage {
-    Usage { prompt_tokens: usage.prompt_tokens, completion_tokens: usage.completion_tokens, cost_usd: usage.cost_usd }
+    Usage {
+        prompt_tokens: usage.prompt_tokens,
+        completion_tokens: usage.completion_tokens,
+        cached_tokens: usage.cached_tokens,
+        reasoning_tokens: usage.reasoning_tokens,
+        cost_usd: usage.cost_usd,
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::{pin::pin, sync::Arc};
 
+use chrono::{DateTime, SubsecRound, Utc};
 use futures_util::future::{Either, select};
 use serde_json::Value;
 use tokio_util::task::AbortOnDropHandle;
@@ -13,15 +14,16 @@ use super::{
     prompt,
     reply_extractor::ReplyExtractor,
     side_calls::{self, SideAnswer},
-    turn_run::{TurnExit, TurnRun},
+    turn_run::{TurnExit, TurnRun, on_heap},
 };
 use crate::{
     domain::{
         Conversation, Event, Turn,
-        event::{CallRequested, Citation, FailureReason, ModelReplied},
+        event::{CallRequested, Citation, FailureReason, ModelReplied, ReplyTiming},
         frame_trace::{FrameKind, FrameRecorder},
     },
     limits,
+    metrics::metrics,
     model::{ChatStream, ModelError, ModelReply, ReplyDelta, ToolCall},
     nats::ReadError,
     subjects::ConversationKey,
@@ -39,6 +41,7 @@ pub(super) struct Prefetch(Option<SentRequest>);
 
 /// A sent model request, with the documents in it.
 struct SentRequest {
+    asked_at: DateTime<Utc>,
     stream: AbortOnDropHandle<Result<ChatStream, RequestError>>,
     grounding: Vec<Citation>,
     preamble: Preamble,
@@ -88,14 +91,15 @@ async fn open(
         AbortOnDropHandle::new(tokio::spawn(asked))
     });
     let images = state.turn.as_ref().map_or(vec![], |turn| turn.request.images.clone());
-    let (worker, mut request) = (worker.clone(), prompt.request);
+    let (worker, mut request, asked_at) = (worker.clone(), prompt.request, Utc::now().trunc_subsecs(3));
     let stream = tokio::spawn(async move {
         let room = attachments::show(&worker, &images, &mut request).await?;
         let stream = gateway.chat(&request).await;
         drop(room);
         Ok(stream?)
     });
-    Ok(Some(SentRequest { stream: AbortOnDropHandle::new(stream), grounding: prompt.grounding, preamble }))
+    let stream = AbortOnDropHandle::new(stream);
+    Ok(Some(SentRequest { asked_at, stream, grounding: prompt.grounding, preamble }))
 }
 
 impl TurnRun<'_> {
@@ -114,11 +118,12 @@ impl TurnRun<'_> {
                 opened.map_err(|error| TurnExit::Unavailable(error.to_string()))?
             }
         };
-        let Some(SentRequest { stream, grounding, mut preamble }) = opened else {
+        let Some(SentRequest { asked_at, stream, grounding, mut preamble }) = opened else {
             return self.fail(turn, FailureReason::NoGatewayKey, "this worker has no gateway key for the turn").await;
         };
+        self.timing = Some(ReplyTiming { asked_at, first_token_ms: None });
         let reply = match self.meanwhile(turn, &mut preamble, stream).await? {
-            Ok(Ok(stream)) => self.relay_stream(turn, stream, preamble).await?,
+            Ok(Ok(stream)) => on_heap(|| self.relay_stream(turn, stream, preamble)).await?,
             Ok(Err(RequestError::Model(error))) => Err(error),
             Ok(Err(RequestError::Images(error))) => return Err(TurnExit::Unavailable(error.to_string())),
             Err(panic) => return self.fail(turn, FailureReason::Model, &panic.to_string()).await,
@@ -127,11 +132,19 @@ impl TurnRun<'_> {
             Ok(ModelAnswer { reply, .. }) if reply_bytes(&reply) > limits::REPLY_MAX_BYTES => {
                 self.fail(turn, FailureReason::TooLarge, "the model's reply is too large to keep").await
             }
-            Ok(replied) if replied.reply.tool_calls.is_empty() => self.complete(turn, replied).await,
-            Ok(replied) => self.record_calls(turn, replied).await,
+            Ok(replied) if replied.reply.tool_calls.is_empty() => on_heap(|| self.complete(turn, replied)).await,
+            Ok(replied) => on_heap(|| self.record_calls(turn, replied)).await,
             Err(error) => {
                 // The detail is logged only: gateways quote their input.
-                tracing::warn!(turn = %self.turn_id, %error, "the model call failed");
+                let (conversation, session) = (self.key.conversation, turn.request.session);
+                tracing::warn!(
+                    %conversation,
+                    %session,
+                    turn = %self.turn_id,
+                    request_id = turn.request.request_id,
+                    %error,
+                    "the model call failed"
+                );
                 let reason = match error {
                     ModelError::Filtered { .. } => FailureReason::Filtered,
                     _ => FailureReason::Model,
@@ -157,6 +170,7 @@ impl TurnRun<'_> {
             };
             // The answer has begun: a preamble would come too late.
             preamble = None;
+            self.note_first_token(turn);
             for delta in deltas {
                 match delta {
                     ReplyDelta::Text(new) => self.answer(turn, &cutter.push(&new)).await,
@@ -174,6 +188,18 @@ impl TurnRun<'_> {
         }
         let text = self.recorder.text().to_string();
         Ok(Ok((ModelReply { text, ..reply }, suggestions)))
+    }
+
+    /// Notes the time of the first token of a model call.
+    fn note_first_token(&mut self, turn: &Turn) {
+        let now = Utc::now();
+        if let Some(timing) = self.timing.as_mut().filter(|timing| timing.first_token_ms.is_none()) {
+            timing.first_token_ms = Some(u64::try_from((now - timing.asked_at).num_milliseconds()).unwrap_or_default());
+            if turn.replies.is_empty() {
+                let waited = (self.worker.log.now() - turn.requested_at).to_std().unwrap_or_default();
+                metrics().turns.first_token(&turn.request.pool, waited);
+            }
+        }
     }
 
     /// Relays new text of the answer.
@@ -239,6 +265,7 @@ impl TurnRun<'_> {
             ended: Some(ended.clone()),
             opaque,
             grounding,
+            timing: self.timing.take(),
             shown,
         });
         self.record_and_show(turn, event).await

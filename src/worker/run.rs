@@ -21,12 +21,13 @@ use super::{
     open_task::open_tasks,
     profile::TurnProfile,
     title::TitleTask,
-    turn_run::{DeliveredItem, TurnExit, TurnRun, lost, progress_ticks},
+    turn_run::{DeliveredItem, TurnExit, TurnRun, lost, on_heap, progress_ticks},
 };
 use crate::{
     domain::{Command, NextStep, event::FailureReason, next_step},
     ids, limits,
     log::conversations::{EventAuthor, ExecuteError, Freshness},
+    metrics::metrics,
     nats::{backoff::put_off, work_queue::WorkItem},
     subjects::ConversationKey,
 };
@@ -36,6 +37,7 @@ use crate::{
 /// `pulled` began when the item was requested. The immediate progress ack gives the load the whole `ack_wait`.
 pub(super) async fn handle(worker: Arc<Worker>, message: WorkItem, pulled: WorkLease, hand_over: CancellationToken) {
     if !pulled.holds() {
+        metrics().work.handled("too_late");
         return tracing::warn!(
             subject = message.subject(),
             "a work item was delivered too late; it is left to its redelivery"
@@ -44,13 +46,17 @@ pub(super) async fn handle(worker: Arc<Worker>, message: WorkItem, pulled: WorkL
     let lease = WorkLease::begin();
     message.progress().await;
     let Some((key, seq)) = ConversationKey::parse_event(message.subject()).zip(message.seq()) else {
+        metrics().work.handled("malformed");
         tracing::error!(subject = message.subject(), "a work item is not an event");
         return message.terminate().await;
     };
+    let running = metrics().work.delivered(message.deliveries());
     let stop = worker.watch_stops(key.conversation);
     let item = DeliveredItem { seq, message: &message, lease, stop: stop.clone(), hand_over };
     let exit = Box::pin(drive(&worker, &key, item)).await;
     worker.unwatch_stops(key.conversation, &stop);
+    drop(running);
+    metrics().work.handled(exit.name());
     match exit {
         TurnExit::Done => {
             message.ack().await;
@@ -202,19 +208,24 @@ impl TurnRun<'_> {
                 self.fail(&turn, FailureReason::NoConfiguration, detail).await?;
             }
             match next_step(&turn, self.profile.max_iterations()) {
-                NextStep::CallModel => self.call_model(&turn, std::mem::take(&mut prefetch), rerun).await?,
-                NextStep::CallTools(calls) => self.call_tools(&turn, calls).await?,
-                NextStep::StateRefused(call, resolution) => self.state_refused(&turn, call, resolution).await?,
-                NextStep::StateAnswer(call, resolution, values) => {
-                    self.state_answer(&turn, call, resolution, values).await?;
+                NextStep::CallModel => {
+                    let prefetch = std::mem::take(&mut prefetch);
+                    on_heap(|| self.call_model(&turn, prefetch, rerun)).await?;
                 }
-                NextStep::StateCut(call, ending) => self.state_cut(&turn, call, ending).await?,
-                NextStep::StateUnknown(call) => self.state_unknown(&turn, call).await?,
-                NextStep::Park(call) => self.park(&turn, call).await?,
-                NextStep::Elicit(call, question) => self.elicit(&turn, call, question, vec![]).await?,
+                NextStep::CallTools(calls) => on_heap(|| self.call_tools(&turn, calls)).await?,
+                NextStep::StateRefused(call, resolution) => {
+                    on_heap(|| self.state_refused(&turn, call, resolution)).await?
+                }
+                NextStep::StateAnswer(call, resolution, values) => {
+                    on_heap(|| self.state_answer(&turn, call, resolution, values)).await?;
+                }
+                NextStep::StateCut(call, ending) => on_heap(|| self.state_cut(&turn, call, ending)).await?,
+                NextStep::StateUnknown(call) => on_heap(|| self.state_unknown(&turn, call)).await?,
+                NextStep::Park(call) => on_heap(|| self.park(&turn, call)).await?,
+                NextStep::Elicit(call, question) => on_heap(|| self.elicit(&turn, call, question, vec![])).await?,
                 NextStep::Wait => return Err(TurnExit::Done),
-                NextStep::EndAtCap => self.end_at_cap(&turn).await?,
-                NextStep::GiveUp => self.give_up(&turn).await?,
+                NextStep::EndAtCap => on_heap(|| self.end_at_cap(&turn)).await?,
+                NextStep::GiveUp => on_heap(|| self.give_up(&turn)).await?,
             }
             rerun = false;
         }

@@ -1,6 +1,6 @@
 //! The steps around tools: calling them, stating results without a call, asking a person.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use futures_util::{StreamExt, future::Either, stream::FuturesUnordered};
 use serde_json::{Map, Value};
@@ -19,6 +19,7 @@ use crate::{
         event::{Ask, CallRequested, Ending, Prompt, Resolution, ToolCalled, ToolReturned},
     },
     limits,
+    metrics::metrics,
     tools::{CallContext, ToolCallOutcome, ToolResult, canonical::CanonicalArguments, interactions},
     wire::{live::LiveKind, render},
 };
@@ -104,6 +105,7 @@ impl TurnRun<'_> {
         let waiting = found.as_ref().filter(|(tool, _)| tool.passes_answers_on()).and(self.state.waiting.clone());
         let demands = waiting.as_ref().is_some_and(|waiting| self.demands_of(turn, &waiting.tool));
         async move {
+            let begun = Instant::now();
             let result = match found {
                 Some(_) if let Some(waiting) = waiting => {
                     wait_step::go_on(&worker, &profile, (&key, demands), &call.arguments, *waiting, context).await
@@ -114,6 +116,7 @@ impl TurnRun<'_> {
                 Some((tool, _)) => worker.tools.call(&tool, &call.arguments, &context).await,
                 None => ToolResult::error(format!("There is no tool `{}`.", call.name)).into(),
             };
+            metrics().calls.took(begun.elapsed());
             (call, result)
         }
     }

@@ -14,11 +14,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub(super) use super::exit::{TurnExit, on_heap};
 use super::{Worker, lease::WorkLease, open_task::OpenTask, profile::TurnProfile};
 use crate::{
     domain::{
         Command, Conversation, Event, Refusal, Turn,
-        event::{TurnReleased, Usage},
+        event::{ReplyTiming, TurnReleased, Usage},
         frame_trace::{FrameKind, FrameRecorder},
     },
     ids, limits,
@@ -28,28 +29,6 @@ use crate::{
     subjects::{self, ConversationKey},
     wire::{live::LiveKind, render},
 };
-
-/// The reason why a worker stops driving a turn.
-#[derive(Debug)]
-pub(super) enum TurnExit {
-    /// The turn is terminal, parked with its deadline set, or driven by a later item: the item is done.
-    Done,
-    /// Another worker has claimed the same item.
-    ///
-    /// That worker may have parked the turn without setting the deadline yet; if it dies before that, the item has to be
-    /// delivered again.
-    Fenced,
-    /// The turn's content is larger than an event may be.
-    TooLarge { max: usize },
-    /// The log does not answer; the item will be delivered again.
-    Unavailable(String),
-    /// This worker stops; another worker shall claim the turn at once.
-    HandOver,
-    /// This worker can't serve the conversation: its events need a newer program, or can't be decrypted here.
-    ///
-    /// Another worker may, so the item is put off, longer each time.
-    NotNow,
-}
 
 /// A delivered work item, and what ends its turn early.
 pub(super) struct DeliveredItem<'a> {
@@ -73,6 +52,8 @@ pub(super) struct TurnRun<'a> {
     pub preamble: Option<String>,
     /// The frame trace of the running model call, until it is recorded.
     pub recorder: FrameRecorder,
+    /// The times of the running model call, until they are recorded.
+    pub timing: Option<ReplyTiming>,
     /// The usage of side requests, until it is recorded.
     pub side_usage: Option<Usage>,
     /// Tasks of its calls that may go on at their servers.
@@ -110,6 +91,7 @@ impl<'a> TurnRun<'a> {
             profile,
             preamble: None,
             recorder: FrameRecorder::default(),
+            timing: None,
             side_usage: None,
             tasks: vec![],
             item,

@@ -270,6 +270,7 @@ fn event(turn: TurnNo, epoch: Seq, what: What, state: Option<&Turn>) -> Event {
             request_id: request_id(turn),
             reason: FailureReason::Poison,
             detail: String::new(),
+            timing: None,
             shown: None,
         }),
     }
@@ -298,6 +299,7 @@ fn model_replied(turn: Uuid, epoch: Seq, reply: Reply, model_call: u32) -> Model
         ended: None,
         opaque: None,
         grounding: Vec::new(),
+        timing: None,
         shown: None,
     }
 }
@@ -321,6 +323,7 @@ fn completed(turn: Uuid, epoch: Seq, number: TurnNo) -> TurnCompleted {
         ended: None,
         user: any_participant(),
         agent: any_participant(),
+        timing: None,
         shown: None,
     }
 }

@@ -30,6 +30,7 @@ mod lists;
 mod mcp;
 mod mcp_agents;
 mod mcp_elicits;
+mod metrics;
 mod model_faults;
 mod odd_endings;
 mod odd_models;

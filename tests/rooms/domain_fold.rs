@@ -104,7 +104,8 @@ fn the_requests_of_finished_turns_are_remembered_for_a_while() {
 fn usage_and_documents_add_up_over_a_turn() {
     let document =
         |name: &str| Citation { id: name.into(), title: name.into(), url: None, snippet: "text".into(), score: 0.5 };
-    let spent = |tokens, cost_usd| Some(Usage { prompt_tokens: tokens, completion_tokens: 1, cost_usd });
+    let spent =
+        |tokens, cost_usd| Some(Usage { prompt_tokens: tokens, completion_tokens: 1, cost_usd, ..Usage::default() });
     let mut story = Story::given([opened(), requested(10)]).and_claimed();
     let epoch = story.state.last_seq;
     for (usage, grounding) in [(spent(10, None), "a"), (None, "b"), (spent(5, Some(0.25)), "c")] {
@@ -115,7 +116,7 @@ fn usage_and_documents_add_up_over_a_turn() {
     let Event::TurnToolReturned(result) = returned(10, epoch, "look") else { unreachable!() };
     story.happens(Event::TurnToolReturned(ToolReturned { grounding: vec![document("d")], ..result }));
     let turn = story.state.turn.unwrap();
-    let total = Usage { prompt_tokens: 15, completion_tokens: 2, cost_usd: Some(0.25) };
+    let total = Usage { prompt_tokens: 15, completion_tokens: 2, cost_usd: Some(0.25), ..Usage::default() };
     assert_eq!(turn.usage, Some(total));
     assert_eq!(turn.citations.iter().map(|c| c.id.as_str()).collect::<String>(), "abcd");
 }

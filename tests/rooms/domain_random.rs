@@ -125,7 +125,11 @@ impl World {
             Move::Intent { back: n } => {
                 let (turn, epoch) = back(&self.claims, *n)?;
                 let NextStep::CallTools(calls) = self.step()? else { return None };
-                Command::Record { turn, epoch, event: called(number(turn), epoch, &calls[0].id) }
+                // A call that became a task is asked for, and not begun again.
+                let state = self.state.turn.as_ref()?;
+                let request =
+                    calls.iter().find(|request| state.call(&request.id).is_some_and(|call| call.task.is_none()))?;
+                Command::Record { turn, epoch, event: called(number(turn), epoch, &request.id) }
             }
             Move::Confirm { back: n, approved } => {
                 Command::Confirm { park: id(back(&self.parks, *n)?), approved: *approved, by: id(3) }
@@ -370,6 +374,8 @@ proptest! {
         let usage = |(prompt_tokens, completion_tokens, cost): &(u64, u64, u32)| Usage {
             prompt_tokens: *prompt_tokens,
             completion_tokens: *completion_tokens,
+            cached_tokens: prompt_tokens.checked_sub(500),
+            reasoning_tokens: completion_tokens.checked_sub(500),
             cost_usd: Some(f64::from(*cost) / 64.0),
         };
         let forward = parts.iter().map(usage).reduce(Usage::plus);

@@ -105,7 +105,7 @@ async fn tokens_are_counted_once_beyond_the_duplicate_window() {
     append(&log, &key, requested(10)).await;
     let mut answered = completed(10, 3, "answer");
     if let Event::TurnCompleted(completed) = &mut answered {
-        completed.usage = Some(Usage { prompt_tokens: 30, completion_tokens: 12, cost_usd: None });
+        completed.usage = Some(Usage { prompt_tokens: 30, completion_tokens: 12, ..Usage::default() });
     }
     let started = TurnStarted { turn: id(10), worker: id(7), item: 2 };
     append(&log, &key, Event::TurnStarted(started)).await;

@@ -8,10 +8,11 @@ use crate::support::source::{Source, expect_none, sources};
 const ROOMS: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("ids", &[]),
+    ("metrics", &[]),
     ("subjects", &["limits"]),
     ("secrets", &["limits", "subjects"]),
     ("encryption", &[]),
-    ("model", &[]),
+    ("model", &["metrics"]),
     ("demo", &[]),
     ("bench", &[]),
     ("domain", &["limits"]),
@@ -21,10 +22,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("extract", &["limits"]),
     ("wire", &["limits", "domain"]),
     ("auth", &["limits", "config", "domain"]),
-    ("nats", &["limits", "subjects", "config", "domain"]),
+    ("nats", &["limits", "metrics", "subjects", "config", "domain"]),
     ("calls", &["limits", "subjects", "signing", "nats"]),
-    ("log", &["limits", "subjects", "encryption", "domain", "wire", "nats"]),
-    ("live", &["limits", "subjects", "wire", "nats", "log"]),
+    ("log", &["limits", "metrics", "subjects", "encryption", "domain", "wire", "nats"]),
+    ("live", &["limits", "metrics", "subjects", "wire", "nats", "log"]),
     ("lists", &["limits", "subjects", "domain", "wire", "nats", "log"]),
     ("knowledge", &["limits", "subjects", "model", "domain", "calls", "nats", "log", "extract"]),
     ("otp", &["limits", "subjects", "config", "domain", "nats", "log", "calls"]),
@@ -77,14 +78,15 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "edge",
         &[
-            "limits", "ids", "subjects", "config", "extract", "fetch", "domain", "auth", "wire", "lists", "live",
-            "nats", "log", "otp", "agents", "calls",
+            "limits", "metrics", "ids", "subjects", "config", "extract", "fetch", "domain", "auth", "wire", "lists",
+            "live", "nats", "log", "otp", "agents", "calls",
         ],
     ),
     (
         "worker",
         &[
             "limits",
+            "metrics",
             "ids",
             "subjects",
             "secrets",
@@ -106,6 +108,8 @@ const ROOMS: &[(&str, &[&str])] = &[
         "app",
         &[
             "limits",
+            "ids",
+            "metrics",
             "otp",
             "admin",
             "history",

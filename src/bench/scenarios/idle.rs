@@ -26,9 +26,7 @@ const QUIET_CPU_MS: u64 = 20;
 const QUIET_TIMEOUT: Duration = Duration::from_secs(15);
 
 pub async fn run(bench: &Bench) -> anyhow::Result<ScenarioOutcome> {
-    let wanted = bench.args.connections.unwrap_or(CONNECTIONS);
-    let limit = procs::open_files_limit().unwrap_or(usize::MAX);
-    let count = wanted.min(limit.saturating_sub(OTHER_FILES)).max(1);
+    let count = affordable(bench.args.connections.unwrap_or(CONNECTIONS));
     let _progress = ProgressLine::start("idle", QUIET_TIMEOUT.as_secs_f64());
 
     let first = open_all(WARM_UP_CONNECTIONS.min(count), || open(bench)).await?;
@@ -42,21 +40,33 @@ pub async fn run(bench: &Bench) -> anyhow::Result<ScenarioOutcome> {
     faults.merge(close_all(clients).await);
 
     let mut outcome = ScenarioOutcome::new("idle");
+    memory_each(&mut outcome, &used, count);
+    outcome.set("connections", count as u64).window(used, count as u64).faults(faults);
+    Ok(outcome)
+}
+
+/// Returns the number of connections that this process may open, `wanted` at most.
+pub fn affordable(wanted: usize) -> usize {
+    let limit = procs::open_files_limit().unwrap_or(usize::MAX);
+    wanted.min(limit.saturating_sub(OTHER_FILES)).max(1)
+}
+
+/// Adds the growth of each watched process in a window as memory a connection.
+pub fn memory_each(outcome: &mut ScenarioOutcome, used: &procs::WindowUse, connections: usize) {
     let growth_kib = |used: &procs::ProcessUse| used.rss_after_kib as f64 - used.rss_before_kib as f64;
     let mut all_kib = 0.0;
     for process in &used.processes {
         all_kib += growth_kib(process);
         let name = format!("{}_kib_per_connection", process.name);
-        outcome.figure(&name, ratio(growth_kib(process), count as f64));
+        outcome.figure(&name, ratio(growth_kib(process), connections as f64));
     }
     if !used.processes.is_empty() {
-        outcome.figure("kib_per_connection", ratio(all_kib, count as f64));
+        outcome.figure("kib_per_connection", ratio(all_kib, connections as f64));
     }
-    outcome.set("connections", count as u64).window(used, count as u64).faults(faults);
-    Ok(outcome)
 }
 
-async fn open(bench: &Bench) -> Result<BenchClient, Fault> {
+/// Opens a connection with a session.
+pub async fn open(bench: &Bench) -> Result<BenchClient, Fault> {
     let mut client = bench.connect(ReadWindow::Normal).await?;
     client.create_session(&bench.agent).await?;
     Ok(client)

@@ -3,6 +3,8 @@
 //! Contract: a scenario that can't be run is an outcome with an error, and the next one still runs.
 
 mod closed_loop;
+mod crowd;
+mod fan_out;
 mod flat_out;
 mod growth;
 mod history;
@@ -40,6 +42,8 @@ pub async fn run(bench: &Bench, scenario: Scenario) -> Vec<ScenarioOutcome> {
         Scenario::History => ("history", history::run(bench).await),
         Scenario::SlowReader => ("slow-reader", slow_reader::run(bench).await),
         Scenario::NotYours => ("not-yours", not_yours::run(bench).await),
+        Scenario::Crowd => ("crowd", one(crowd::run(bench)).await),
+        Scenario::FanOut => ("fan-out", one(fan_out::run(bench)).await),
         Scenario::Growth => ("growth", growth::run(bench).await),
     };
     result.unwrap_or_else(|error| vec![ScenarioOutcome::failed(name, &error)])

@@ -39,8 +39,8 @@ struct Session {
     messages: usize,
     /// The frames of its turns. A cursor is the number of frames so far.
     frames: Vec<Value>,
-    /// The session's last connection.
-    out: Option<Out>,
+    /// The connections that watch it.
+    out: Vec<Out>,
 }
 
 type Out = UnboundedSender<Option<Value>>;
@@ -78,8 +78,7 @@ async fn serve(stream: TcpStream, gateway: SocketAddr, mischief: Mischief, sessi
         let action: Value = serde_json::from_str(&text).unwrap();
         let session = action["sessionId"].as_str().unwrap_or_default().to_owned();
         if action["action"] == "send_message" {
-            let watch = Session { messages: 2, frames: Vec::new(), out: Some(out.clone()) };
-            sessions.lock().unwrap().entry(session.clone()).or_default().go_on(watch);
+            sessions.lock().unwrap().entry(session.clone()).or_default().go_on(&out);
             let show = Show { session, sessions: sessions.clone(), to: out.clone() };
             tokio::spawn(turn(action, gateway, mischief, show));
             continue;
@@ -90,8 +89,8 @@ async fn serve(stream: TcpStream, gateway: SocketAddr, mischief: Mischief, sessi
         if action["action"] == "resume_session"
             && let Some(resumed) = sessions.get_mut(&session)
         {
-            resumed.out = Some(out.clone());
-            let seen = action["seq"].as_str().map_or(0, |seq| seq.parse().unwrap());
+            resumed.watch(&out);
+            let seen = action["seq"].as_str().map_or(resumed.frames.len(), |seq| seq.parse().unwrap());
             resumed.frames[seen..].iter().for_each(|frame| out.send(Some(frame.clone())).unwrap());
         }
     }
@@ -99,13 +98,18 @@ async fn serve(stream: TcpStream, gateway: SocketAddr, mischief: Mischief, sessi
 }
 
 impl Session {
-    fn go_on(&mut self, watched: Session) {
-        self.messages += watched.messages;
-        self.out = watched.out;
+    fn go_on(&mut self, out: &Out) {
+        self.messages += 2;
+        self.watch(out);
+    }
+
+    fn watch(&mut self, out: &Out) {
+        self.out.retain(|other| !other.is_closed() && !other.same_channel(out));
+        self.out.push(out.clone());
     }
 }
 
-/// Sends a turn's frames to the session's last connection.
+/// Sends a turn's frames to the session's connections; its 202 goes to the connection of the message alone.
 struct Show {
     session: String,
     sessions: Sessions,
@@ -119,8 +123,11 @@ impl Show {
         let session = sessions.entry(self.session.clone()).or_default();
         frame["seq"] = json!((session.frames.len() + 1).to_string());
         session.frames.push(frame.clone());
-        // The client may be gone, which is allowed.
-        let _ = session.out.as_ref().map(|out| out.send(Some(frame)));
+        let is_answer = frame["type"] == "immediate_response";
+        for out in session.out.iter().filter(|out| !is_answer || out.same_channel(&self.to)) {
+            // The client may be gone, which is allowed.
+            let _ = out.send(Some(frame.clone()));
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The endings of a model's reply.
 
+use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,17 @@ pub struct ReplyEnd {
     /// As given by the gateway; absent = it gave none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<String>,
+}
+
+/// The times of a model call; the event's own time is its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplyTiming {
+    /// The time at which the request was made, by the worker's clock.
+    pub asked_at: DateTime<Utc>,
+    /// From the request to the first text, reasoning included; absent = there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_token_ms: Option<u64>,
 }
 
 /// The way a model's reply ended.

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Citation, FrameTrace, Participant, ReplyEnd, Response, Usage};
+use super::{Citation, FrameTrace, Participant, ReplyEnd, ReplyTiming, Response, Usage};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -41,6 +41,9 @@ pub struct TurnCompleted {
     pub ended: Option<ReplyEnd>,
     pub user: Participant,
     pub agent: Participant,
+    /// Times of the model call; absent = no call was made for it, or the event is older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timing: Option<ReplyTiming>,
     /// Record of the last model call's frames.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shown: Option<FrameTrace>,
@@ -68,6 +71,9 @@ pub struct TurnFailed {
     pub reason: FailureReason,
     /// For operators; never shown to a client.
     pub detail: String,
+    /// Times of the model call; absent = no call was made for it, or the event is older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timing: Option<ReplyTiming>,
     /// Record of the frames shown of the model call that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shown: Option<FrameTrace>,

@@ -32,6 +32,7 @@ use crate::{
     domain::{Command, Conversation, Refusal, Turn},
     limits,
     log::conversations::ExecuteError,
+    metrics::metrics,
     nats::{AppendError, ReadError},
     subjects::ConversationKey,
     wire::{
@@ -72,6 +73,7 @@ pub async fn dispatch(connection: &mut Connection, text: Utf8Bytes) {
 }
 
 fn refuse(connection: &mut Connection, request_id: Option<&str>, bad: BadFrame) {
+    metrics().connections.error(&bad.code.name());
     let frame = match connection.retry_after_secs.take().filter(|_| bad.code == ErrorCode::RateLimited) {
         Some(seconds) => frames::limited(request_id, &bad.message, seconds, Utc::now()),
         None => frames::error(request_id, bad.code, &bad.message, Utc::now()),

@@ -8,7 +8,7 @@
 //! seen the prompt: the client does not use the resume extension and has not requested the turn on this connection, so its library
 //! drops the prompt. A turn that no worker was there for gives way, too.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use chrono::Utc;
 use uuid::Uuid;
@@ -27,6 +27,7 @@ use crate::{
     edge::{directory::worker_availability::WorkerAvailability, ending, policy::admission},
     ids, limits,
     log::conversations::{ExecuteError, Freshness},
+    metrics::metrics,
     subjects::{self, ConversationKey},
     wire::{
         actions::{BadFrame, ClientRequest, invalid},
@@ -47,6 +48,7 @@ struct CheckedMessage {
 }
 
 pub(super) async fn serve(connection: &mut Connection, request: &mut ClientRequest) -> Result<(), BadFrame> {
+    let begun = Instant::now();
     let found = session(connection, request.fields.session()).await?;
     let attachments = attachments::take(&mut request.fields).await;
     let mut asked = match check(connection, request, &found, attachments).await {
@@ -69,8 +71,9 @@ pub(super) async fn serve(connection: &mut Connection, request: &mut ClientReque
     connection.delivery.asked_here(turn);
     let command = command(connection, &record, asked, attachments, turn, pool, agent.map(|(version, _)| version));
     let accepted = ask(connection, request, &key, turn, command).await;
-    if accepted.is_err() {
-        connection.close(turn);
+    match &accepted {
+        Ok(()) => metrics().turns.accepted(begun.elapsed()),
+        Err(_) => connection.close(turn),
     }
     accepted
 }

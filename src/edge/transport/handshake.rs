@@ -31,6 +31,7 @@ use crate::{
         connection,
         policy::quota::{ConnectionSlot, QuotaError},
     },
+    metrics::metrics,
 };
 
 pub fn route(edge: Arc<Edge>) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
@@ -46,7 +47,11 @@ pub fn route(edge: Arc<Edge>) -> impl Filter<Extract = (Response,), Error = Reje
             let edge = edge.clone();
             async move {
                 match shake_hands(&edge, &method, &headers, &query, upgrade, peer).await {
-                    Ok(response) | Err(response) => response,
+                    Ok(response) => response,
+                    Err(response) => {
+                        metrics().connections.refused(response.status().as_u16());
+                        response
+                    }
                 }
             }
         })

@@ -53,6 +53,23 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// Returns the name under which the close is counted.
+    pub fn name(self) -> &'static str {
+        match self {
+            CloseReason::TooLarge => "too_large",
+            CloseReason::NotUtf8 => "not_utf8",
+            CloseReason::Protocol => "protocol",
+            CloseReason::Restart => "restart",
+            CloseReason::TooSlow => "too_slow",
+            CloseReason::TooLate => "too_late",
+            CloseReason::Silent => "silent",
+            CloseReason::NoSession => "no_session",
+            CloseReason::BadToken => "bad_token",
+            CloseReason::Expired => "expired",
+            CloseReason::Unverified => "unverified",
+        }
+    }
+
     fn frame(self) -> CloseFrame {
         let (code, reason) = match self {
             CloseReason::TooLarge => (CloseCode::Size, "the frame is too large"),

@@ -67,7 +67,7 @@ pub(super) struct Spending(pub Usage);
 
 impl Display for Spending {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Usage { prompt_tokens, completion_tokens, cost_usd } = self.0;
+        let Usage { prompt_tokens, completion_tokens, cost_usd, .. } = self.0;
         write!(f, "{prompt_tokens} tokens in, {completion_tokens} out")?;
         cost_usd.map_or(Ok(()), |cost| write!(f, ", {cost} USD"))
     }

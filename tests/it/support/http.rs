@@ -21,6 +21,11 @@ fn client() -> &'static Client {
     })
 }
 
+/// Gets an address outside of an edge.
+pub async fn get(url: &str) -> Response {
+    client().get(url).send().await.unwrap()
+}
+
 /// Sends a request, which must be answered.
 pub async fn send(edge: &Edge, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Response {
     let method: Method = method.parse().unwrap();

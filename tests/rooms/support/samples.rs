@@ -131,6 +131,7 @@ pub fn replied(n: u64, epoch: u64, calls: Vec<CallRequested>) -> Event {
         ended: None,
         opaque: None,
         grounding: Vec::new(),
+        timing: None,
         shown: None,
     })
 }
@@ -223,6 +224,7 @@ pub fn completed(n: u64, epoch: u64, text: &str) -> Event {
         ended: None,
         user: user(),
         agent: agent(),
+        timing: None,
         shown: None,
     })
 }
@@ -234,6 +236,7 @@ pub fn failed(n: u64, epoch: u64) -> Event {
         request_id: format!("request-{n}"),
         reason: FailureReason::Model,
         detail: "no answer".into(),
+        timing: None,
         shown: None,
     })
 }

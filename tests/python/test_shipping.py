@@ -1,0 +1,231 @@
+"""What is shipped beside the program: manifests, units, rules, dashboards, the bill of materials.
+
+Each file is checked against the program: a setting, a command or a metric that does not exist is a fault.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+OPS = ROOT / "ops"
+# The oldest and the newest release of Kubernetes that the manifests are for.
+KUBERNETES = ["1.30", kubernetes_validate.latest_version()]
+
+
+def documents(*folders):
+    """Every object of the manifests, with the file that it stands in."""
+    for folder in folders:
+        for file in sorted((OPS / "kubernetes" / folder).glob("*.yaml")):
+            if file.name != "kustomization.yaml":
+                yield from ((file.name, found) for found in yaml.safe_load_all(file.read_text()))
+
+
+def settings():
+    """The names of all settings, from the operators' page."""
+    return set(re.findall(r"`((?:SMOOTH_|SMOOAI_|AUTH_|WIDGET_|NATS_|RUST_)[A-Z0-9_]+)`", (OPS / "configuration.md").read_text()))
+
+
+def pods():
+    """Every pod of the manifests, as (name, specification)."""
+    for _, found in documents("base"):
+        if found["kind"] == "Deployment":
+            yield found["metadata"]["name"], found["spec"]["template"]["spec"]
+        if found["kind"] == "CronJob":
+            yield found["metadata"]["name"], found["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+
+
+def assert_known_command(binary, arguments):
+    """Asserts that the program has this command, with all of these flags."""
+    command = [word for word in arguments if not word.startswith("-")]
+    depth = 2 if command[0] in ("streams", "audit") else 1
+    page = subprocess.run([binary, *command[:depth], "--help"], capture_output=True, text=True, check=True).stdout
+    for flag in (word for word in arguments if word.startswith("-")):
+        assert flag in page, f"{arguments}: no {flag}"
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_manifests_are_valid(version):
+    kinds = []
+    for file, found in documents("base", "keda"):
+        kinds.append(found["kind"])
+        if found["apiVersion"].startswith("keda.sh/"):
+            continue
+        try:
+            kubernetes_validate.validate(found, version, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            pytest.fail(f"{file}, {found['kind']} {found['metadata']['name']}: {error.message}")
+    assert {"Deployment", "PodDisruptionBudget", "CronJob", "NetworkPolicy", "ScaledObject"} <= set(kinds)
+
+
+def test_every_manifest_is_part_of_its_kustomization():
+    for folder in ("base", "keda"):
+        of_it = yaml.safe_load((OPS / "kubernetes" / folder / "kustomization.yaml").read_text())["resources"]
+        files = {file.name for file in (OPS / "kubernetes" / folder).glob("*.yaml")} - {"kustomization.yaml"}
+        assert files == {name for name in of_it if name.endswith(".yaml")}
+
+
+def test_pods_run_without_privileges_and_drain():
+    for name, pod in pods():
+        assert pod["automountServiceAccountToken"] is False, name
+        assert pod["securityContext"]["runAsNonRoot"] is True, name
+        for container in pod["containers"]:
+            context = container["securityContext"]
+            assert context["readOnlyRootFilesystem"] is True and context["allowPrivilegeEscalation"] is False, name
+            assert context["capabilities"] == {"drop": ["ALL"]}, name
+            assert "memory" in container["resources"]["limits"], name
+            mounted = {mount["name"] for mount in container["volumeMounts"]}
+            assert mounted == {volume["name"] for volume in pod["volumes"]}, name
+    shared = {found["metadata"]["name"]: found for _, found in documents("base") if found["kind"] == "ConfigMap"}
+    edge = dict(pods())["edge"]
+    assert edge["terminationGracePeriodSeconds"] > int(shared["turnstream-edge"]["data"]["SMOOTH_AGENT_DRAIN_SECS"])
+
+
+def test_manifests_name_settings_and_commands_that_exist(binary):
+    known = settings()
+    for _, found in documents("base"):
+        if found["kind"] == "ConfigMap" and found["metadata"]["name"] != "turnstream-widget":
+            assert set(found["data"]) <= known, set(found["data"]) - known
+    for name, pod in pods():
+        for container in pod["containers"]:
+            named = {entry["name"] for entry in container.get("env", [])}
+            assert named <= known, (name, named - known)
+            assert_known_command(binary, container["args"])
+
+
+def test_probes_and_metrics_are_on_the_operations_port():
+    shared = next(found for _, found in documents("base") if found["metadata"]["name"] == "turnstream" and found["kind"] == "ConfigMap")
+    port = int(shared["data"]["SMOOTH_AGENT_OPERATIONS"].rsplit(":", 1)[1])
+    for _, found in documents("base"):
+        if found["kind"] != "Deployment":
+            continue
+        pod = found["spec"]["template"]
+        assert pod["metadata"]["annotations"]["prometheus.io/port"] == str(port)
+        (container,) = pod["spec"]["containers"]
+        assert {"name": "operations", "containerPort": port} in container["ports"]
+        for probe, path in (("readinessProbe", "/ready"), ("livenessProbe", "/health")):
+            assert container[probe]["httpGet"] == {"path": path, "port": "operations"}
+
+
+def metrics():
+    """The names in the list of metrics; a histogram has three series."""
+    page = (ROOT / "spec" / "metrics.md").read_text()
+    names = set()
+    for name, kind in re.findall(r"^\| `(turnstream_\w+)` \| (\w+)", page, re.MULTILINE):
+        names |= {f"{name}_{series}" for series in ("bucket", "sum", "count")} if kind == "histogram" else {name}
+    assert len(names) > 50
+    return names
+
+
+def named_in(expression):
+    return set(re.findall(r"turnstream_\w+", expression))
+
+
+def test_alerts_name_metrics_and_chapters_that_exist():
+    rules = yaml.safe_load((OPS / "monitoring" / "alerts.yaml").read_text())
+    chapters = {title.lower() for title in re.findall(r"^## (.+)$", (OPS / "runbooks.md").read_text(), re.MULTILINE)}
+    known, seen = metrics(), set()
+    for rule in (rule for group in rules["groups"] for rule in group["rules"]):
+        name, annotations = rule["alert"], rule["annotations"]
+        assert named_in(rule["expr"]) and named_in(rule["expr"]) <= known, (name, named_in(rule["expr"]) - known)
+        assert rule["expr"].count("(") == rule["expr"].count(")"), name
+        assert rule["labels"]["severity"] in ("page", "warn") and annotations["summary"], name
+        assert named_in(annotations["do"]) <= known | {found.rsplit("_", 1)[0] for found in known}, name
+        for chapter in re.findall(r"runbook: ([a-z ]+)", annotations["do"]):
+            assert chapter.strip() in chapters, (name, chapter)
+        assert name not in seen, "an alert is named once"
+        seen.add(name)
+
+
+def test_dashboard_names_metrics_that_exist():
+    dashboard = json.loads((OPS / "monitoring" / "dashboard.json").read_text())
+    known, shown = metrics(), set()
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            assert named_in(target["expr"]) <= known, (panel["title"], named_in(target["expr"]) - known)
+            shown |= named_in(target["expr"])
+    assert len(shown) > 25
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in dashboard["panels"]]
+    assert len(set(places)) == len(places), "no panel covers another one"
+
+
+@pytest.fixture
+def prepared(binary, tmp_path):
+    """A copy of the compose folder, after `prepare`."""
+    folder = tmp_path / "compose"
+    shutil.copytree(OPS / "compose", folder, ignore=shutil.ignore_patterns("state", ".env"))
+    for _ in range(2):
+        # The second time replaces nothing.
+        subprocess.run([folder / "prepare"], env={**os.environ, "TURNSTREAM": str(binary)}, check=True, capture_output=True)
+    return folder
+
+
+def test_compose_is_prepared_and_its_servers_take_the_configuration(prepared):
+    compose = yaml.safe_load((prepared / "compose.yaml").read_text())
+    state = prepared / "state"
+    for name, service in compose["services"].items():
+        file = service.get("env_file")
+        assert file is None or (prepared / file).is_file(), (name, file)
+    assert oct((state / "master.key").stat().st_mode & 0o777) == "0o600"
+    server = next(service for name, service in compose["services"].items() if name == "nats-1")
+    passwords = dict(line.split("=", 1) for line in (state / "passwords.env").read_text().split())
+    configuration = (prepared / "nats.conf").read_text().replace("/etc/turnstream", str(state)).replace("../turnstream", str(state))
+    # An include is found from the file that names it.
+    configuration = configuration.replace(f"include {state}/users.conf", "include state/users.conf")
+    (prepared / "local.conf").write_text(configuration)
+    nats = os.environ.get("NATS_SERVER", "nats-server")
+    checked = subprocess.run(
+        [nats, "-t", "-c", prepared / "local.conf"],
+        env={**os.environ, **passwords, **server["environment"]}, capture_output=True, text=True,
+    )
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_compose_names_settings_and_commands_that_exist(binary):
+    compose = yaml.safe_load((OPS / "compose" / "compose.yaml").read_text())
+    known = settings()
+    for name, service in compose["services"].items():
+        if name.startswith("nats-"):
+            continue
+        assert set(service["environment"]) <= known, (name, set(service["environment"]) - known)
+        assert_known_command(binary, service["command"])
+        assert service["read_only"] and service["cap_drop"] == ["ALL"], name
+
+
+def test_units_are_valid_and_their_commands_exist(binary):
+    units = sorted((OPS / "systemd").iterdir())
+    for unit in units:
+        for command in re.findall(r"^ExecStart=/usr/local/bin/turnstream (.+)$", unit.read_text(), re.MULTILINE):
+            roles = [["edge"], ["worker"]] if command == "%i" else [command.split()]
+            for role in roles:
+                assert_known_command(binary, role)
+    for timer in (unit for unit in units if unit.suffix == ".timer"):
+        assert timer.with_suffix(".service") in units
+    if shutil.which("systemd-analyze"):
+        checked = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True)
+        said = [line for line in checked.stderr.splitlines() if "turnstream" in line and "is not executable" not in line]
+        assert not said, said
+
+
+def test_the_bill_of_materials_is_whole():
+    bill = json.loads(subprocess.check_output([OPS / "sbom"], text=True))
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    parts = bill["components"]
+    references = {part["bom-ref"] for part in parts} | {bill["metadata"]["component"]["bom-ref"]}
+    assert len(references) == len(parts) + 1, "each part is named once"
+    for part in parts:
+        assert part["licenses"] and part["hashes"], part["name"]
+    for entry in bill["dependencies"]:
+        assert {entry["ref"], *entry["dependsOn"]} <= references
+    names = {part["name"] for part in parts}
+    assert {"async-nats", "warp", "rustls", "mimalloc"} <= names
+    assert not {"openssl", "proptest"} & names
+    lean = json.loads(subprocess.check_output([OPS / "sbom", "--no-default-features"], text=True))
+    assert "tantivy" not in {part["name"] for part in lean["components"]}
