@@ -5,6 +5,7 @@
 //!
 //! - [`consumer`]: finds work items and due deadlines.
 //! - [`run`]: one item from claim to exit ([`exit`]); the steps are in [`model_step`], [`tool_step`], [`auth_step`] and [`end_step`].
+//! - [`turn_run`]: what is recorded and shown of a turn.
 //! - [`lease`]: the time for which a delivered item is this worker's.
 //! - [`gateways`]: the gateway key of an organisation.
 //! - [`profile`]: the settings of a turn.
@@ -20,12 +21,15 @@
 mod attachments;
 mod auth_step;
 pub mod consumer;
+pub mod deadline;
 mod end_step;
 mod exit;
 pub mod gateways;
 mod history;
 mod lease;
+mod model_answer;
 mod model_step;
+mod open_task;
 pub mod presence;
 mod profile;
 mod prompt;
@@ -34,6 +38,7 @@ mod run;
 mod side_calls;
 mod title;
 mod tool_step;
+mod turn_run;
 mod wait_step;
 
 use std::{

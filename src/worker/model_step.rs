@@ -9,21 +9,22 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Worker, attachments,
+    model_answer::{ModelAnswer, add, ended, notice, usage},
     profile::TurnProfile,
     prompt,
     reply_extractor::ReplyExtractor,
-    run::{TurnExit, TurnRun, on_heap},
     side_calls::{self, SideAnswer},
+    turn_run::{TurnExit, TurnRun, on_heap},
 };
 use crate::{
     domain::{
         Conversation, Event, Turn,
-        event::{CallRequested, Citation, Ending, FailureReason, ModelReplied, ReplyEnd, ReplyTiming, Usage},
+        event::{CallRequested, Citation, FailureReason, ModelReplied, ReplyTiming},
         frame_trace::{FrameKind, FrameRecorder},
     },
     limits,
     metrics::metrics,
-    model::{self, ChatStream, ModelError, ModelReply, ReplyDelta, ToolCall},
+    model::{ChatStream, ModelError, ModelReply, ReplyDelta, ToolCall},
     nats::ReadError,
     subjects::ConversationKey,
     tools::{
@@ -48,13 +49,6 @@ struct SentRequest {
 
 /// The pending request for the preamble.
 type Preamble = Option<AbortOnDropHandle<Option<SideAnswer>>>;
-
-/// The result of a model call.
-pub(super) struct ModelAnswer {
-    pub reply: ModelReply,
-    pub suggestions: Vec<String>,
-    pub grounding: Vec<Citation>,
-}
 
 /// The reason why a request has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -325,45 +319,6 @@ fn reply_bytes(reply: &ModelReply) -> usize {
     let opaque = |call: &ToolCall| call.opaque.as_ref().map_or(0, String::len);
     let call = |call: &ToolCall| call.arguments.len() + call.name.len() + opaque(call);
     reply.text.len() + reply.tool_calls.iter().map(call).sum::<usize>()
-}
-
-/// Returns the stored form of a reply's ending.
-pub(super) fn ended(reply: &ModelReply) -> ReplyEnd {
-    let ending = match reply.ending {
-        model::FinishReason::Whole => Ending::Whole,
-        model::FinishReason::Cut => Ending::Cut,
-        model::FinishReason::Filtered => Ending::Filtered,
-        model::FinishReason::Refused => Ending::Refused,
-        model::FinishReason::Unmarked => Ending::Unmarked,
-    };
-    ReplyEnd { ending, finish_reason: reply.finish_reason.clone() }
-}
-
-/// Returns the last line of an incomplete answer.
-pub(super) fn notice(ending: Ending) -> Option<&'static str> {
-    match ending {
-        Ending::Cut => Some("(This answer was cut off before its end.)"),
-        Ending::Filtered => Some("(This answer was stopped by a content filter.)"),
-        Ending::Whole | Ending::Refused | Ending::Unmarked | Ending::Other => None,
-    }
-}
-
-/// Adds two usage reports.
-pub(super) fn add(a: Option<Usage>, b: Option<Usage>) -> Option<Usage> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.plus(b)),
-        (a, b) => a.or(b),
-    }
-}
-
-pub(super) fn usage(usage: crate::model::TokenUsage) -> Usage {
-    Usage {
-        prompt_tokens: usage.prompt_tokens,
-        completion_tokens: usage.completion_tokens,
-        cached_tokens: usage.cached_tokens,
-        reasoning_tokens: usage.reasoning_tokens,
-        cost_usd: usage.cost_usd,
-    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,6 @@
 //! Listening for clients: the accept loop, the routes, the drain.
 
-use std::{
-    convert::Infallible,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use hyper::{
     Method, Request,
@@ -26,15 +21,11 @@ use warp::{
     reply::Response,
 };
 
-use super::handshake;
+use super::{handshake, peer::PeerAddress};
 use crate::{
     edge::{Edge, mcp, pages, policy::access::AccessRefusal, visitors},
     limits,
 };
-
-/// The address at the other end of a connection.
-#[derive(Clone, Copy)]
-pub struct PeerAddress(pub IpAddr);
 
 /// Answers `/ready`: `Ok`, or the cause of the fault.
 pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
