@@ -14,6 +14,7 @@ mod report;
 mod retain;
 mod turn;
 mod verify;
+mod widget;
 
 use std::{net::IpAddr, path::PathBuf, process::ExitCode, sync::OnceLock};
 
@@ -114,6 +115,11 @@ enum Command {
     },
     Retain(retain::Retain),
     EndTurn(turn::EndTurn),
+    /// Put an agent on a page of another host.
+    Widget {
+        #[command(subcommand)]
+        command: widget::Widget,
+    },
     /// Show the permissions of each role on NATS.
     Nats {
         #[command(subcommand)]
@@ -249,6 +255,7 @@ async fn run() -> anyhow::Result<()> {
         Command::Hold { command } => privacy::hold(command, &load()?).await,
         Command::Retain(args) => retain::retain(args, &load()?).await,
         Command::EndTurn(args) => turn::end_turn(args, &load()?).await,
+        Command::Widget { command } => widget::run(command),
         Command::Nats { command } => nats::run(command).await,
         Command::Streams { command } => streams(command).await,
         Command::Tools { command: Tools::List } => list_tools().await,

@@ -41,5 +41,6 @@ pub mod secrets;
 pub mod signing;
 pub mod subjects;
 pub mod tools;
+pub mod widget;
 pub mod wire;
 pub mod worker;

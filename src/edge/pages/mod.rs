@@ -1,4 +1,8 @@
 //! The pages that an edge serves: the chat page at `/`, and the auditors' page at `/audit`, which shows nothing without a token.
+//!
+//! - [`widget`]: the files of the widget, for pages of other hosts.
+
+mod widget;
 
 use std::sync::LazyLock;
 
@@ -24,7 +28,7 @@ static AUDIT_POLICY: LazyLock<String> = LazyLock::new(|| {
 pub fn routes() -> BoxedFilter<(Response,)> {
     let chat = warp::path::end().and(warp::get()).map(|| page(CHAT, CHAT_POLICY));
     let audit = warp::path!("audit").and(warp::get()).map(|| page(AUDIT, &AUDIT_POLICY));
-    chat.or(audit).unify().boxed()
+    chat.or(audit).unify().or(widget::routes()).unify().boxed()
 }
 
 fn page(html: &'static str, policy: &str) -> Response {
