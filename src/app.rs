@@ -5,6 +5,7 @@ mod health;
 mod index;
 pub mod operations;
 mod stop;
+mod streams;
 
 use std::{
     net::SocketAddr,
@@ -13,9 +14,9 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use chrono::{TimeDelta, Utc};
 use health::ProcessHealth;
 pub use stop::StopSignal;
+pub use streams::{ApplyOptions, apply_streams, diff_streams, plan_streams};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use warp::Filter;
@@ -40,7 +41,7 @@ use crate::{
     nats::{
         backoff::Backoff,
         connection::{ConnectError, NatsConnection},
-        streams,
+        streams as definitions,
     },
     otp::allowance::OtpAllowance,
     secrets::Secrets,
@@ -50,8 +51,6 @@ use crate::{
 
 /// Time that a starting process waits for NATS.
 const CONNECT_MS: u64 = 30_000;
-/// Longest outage of all workers before their consumer is recreated: turns overdue by this much are still ended.
-const OUTAGE_MAX: TimeDelta = TimeDelta::days(1);
 
 /// Connects to NATS, and waits for a server that is still starting.
 pub async fn connect(config: &Config, role: &str) -> anyhow::Result<NatsConnection> {
@@ -64,6 +63,18 @@ pub async fn connect(config: &Config, role: &str) -> anyhow::Result<NatsConnecti
             }
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Compares the streams with their definitions, for a starting role.
+///
+/// A user of another role is told at once: its requests would only time out.
+async fn check_streams(config: &Config, nats: &NatsConnection, role: &str) -> anyhow::Result<()> {
+    tokio::select! {
+        checked = definitions::check(&nats.client, &config.regions.home) => Ok(checked?),
+        refusal = nats.inbox_refused() => bail!(
+            "the NATS user has not the permissions of the role `{role}` (`turnstream nats check {role}` lists the differences): {refusal}"
+        ),
     }
 }
 
@@ -114,7 +125,7 @@ pub async fn start_edge(config: &Config, nats: &NatsConnection) -> anyhow::Resul
     if config.auth.mode == AuthMode::Trusted {
         tracing::warn!("tokens are not verified (mode `trusted`): only a proxy that verifies them may reach this port");
     }
-    streams::check(&nats.client, &config.regions.home).await?;
+    check_streams(config, nats, "edge").await?;
     let log = log(config, nats).await?;
     let agents = CurrentAgents::new(agents::AgentStore::new(log.clone()));
     agents.catch_up().await.context("agent configurations can't be read")?;
@@ -226,6 +237,7 @@ pub async fn start_worker(config: &Config, nats: &NatsConnection) -> anyhow::Res
         max_iterations: config.max_iterations,
         max_tokens: config.max_tokens,
         human_wait_secs: config.human_wait_secs,
+        turns_max: config.worker_turns,
         turn_limit_secs: config.turn_limit_secs,
         turn_cap_secs: config.turn_cap_secs,
         confirm_tools: config.confirm_tools.clone(),
@@ -240,7 +252,7 @@ pub async fn start_worker(config: &Config, nats: &NatsConnection) -> anyhow::Res
         passwords: callers::passwords(config, nats).await?,
         codes: OtpAllowance { address: config.quotas.address_codes, org: config.quotas.org_codes.clone() },
     };
-    streams::check(&nats.client, &config.regions.home).await?;
+    check_streams(config, nats, "worker").await?;
     let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
     let knowledge = knowledge(config, nats, &gateway, &shutdown, &tasks).await?;
     let has_own_key = gateway.is_some();
@@ -384,7 +396,7 @@ impl EmbedFn for Embedding {
 /// Ingests at administrators' requests, until the process is told to stop.
 pub async fn serve_ingest(config: &Config, args: IngestArgs) -> anyhow::Result<()> {
     let nats = connect(config, "ingester").await?;
-    streams::check_kept(&nats.client, &config.regions.home).await?;
+    definitions::check_kept(&nats.client, &config.regions.home).await?;
     let ingest = start_ingest(config, &nats, &args.token_env)?;
     operations::serve_command(config, "ingester", &nats).await?;
     let stop = StopSignal::new()?;
@@ -401,7 +413,7 @@ pub async fn serve_ingest(config: &Config, args: IngestArgs) -> anyhow::Result<(
 pub async fn ingest(config: &Config, args: IngestArgs) -> anyhow::Result<bool> {
     let plan = args.plan().map_err(anyhow::Error::msg)?;
     let nats = connect(config, "ingest").await?;
-    streams::check_kept(&nats.client, &config.regions.home).await?;
+    definitions::check_kept(&nats.client, &config.regions.home).await?;
     let ingest = start_ingest(config, &nats, &args.token_env)?;
     let tell = |report: &ingest::IngestReport| match args.json {
         true => println!("{}", serde_json::json!(report)),
@@ -418,45 +430,4 @@ pub async fn ingest(config: &Config, args: IngestArgs) -> anyhow::Result<bool> {
     let report = ingest.run(&args, &plan).await?;
     tell(&report);
     Ok(report.counts.failed == 0)
-}
-
-/// Creates or updates a region's streams. Returns one line for each definition.
-pub async fn apply_streams(
-    config: &Config,
-    nats: &NatsConnection,
-    replicas: Option<u32>,
-) -> anyhow::Result<Vec<String>> {
-    let turns_since = Utc::now() - TimeDelta::seconds(config.turn_limit_secs.into()) - OUTAGE_MAX;
-    let mut lines = Vec::new();
-    for definition in streams::definitions(&config.regions.home, replicas) {
-        let differences = definition.apply(&nats.client, turns_since).await?;
-        let done = match differences.first() {
-            None => "unchanged",
-            Some(streams::StreamDrift::Missing) => "created",
-            Some(_) => "updated",
-        };
-        lines.push(format!("{} {done}", definition.title()));
-    }
-    Ok(lines)
-}
-
-/// Prints the differences between a region's streams and their definitions; fails if there are any.
-pub async fn diff_streams(nats: &NatsConnection, region: &str, replicas: Option<u32>) -> anyhow::Result<()> {
-    let mut differ = false;
-    for definition in streams::definitions(region, replicas) {
-        for difference in definition.differences(&nats.client).await? {
-            differ = true;
-            match difference {
-                streams::StreamDrift::Missing => println!("{}: missing", definition.title()),
-                streams::StreamDrift::Field { name, defined, actual } => {
-                    println!("{}: {name} is {actual}, defined as {defined}", definition.title());
-                }
-            }
-        }
-    }
-    if differ {
-        bail!("the streams differ from their definitions");
-    }
-    println!("no differences");
-    Ok(())
 }

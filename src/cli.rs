@@ -12,6 +12,7 @@ mod privacy;
 mod replay;
 mod report;
 mod retain;
+mod telemetry;
 mod turn;
 mod verify;
 mod widget;
@@ -104,6 +105,7 @@ enum Command {
     #[cfg(not(feature = "bench"))]
     Knowledge(Absent),
     Replay(replay::Replay),
+    Telemetry(telemetry::TelemetryArgs),
     Audit {
         #[command(subcommand)]
         command: audit::Audit,
@@ -156,9 +158,26 @@ struct Listen {
 #[derive(Subcommand)]
 enum Streams {
     /// Create missing definitions and update different ones.
-    Apply(Replicas),
+    ///
+    /// What an operator chose stays: replicas, limits, placement. A stream that the deployment had and has no more is not made anew.
+    Apply(ApplyArgs),
     /// Show the differences; exit code 1 if there are any.
     Diff(Replicas),
+}
+
+#[derive(Args)]
+struct ApplyArgs {
+    #[command(flatten)]
+    replicas: Replicas,
+    /// Only print the changes.
+    #[arg(long)]
+    dry_run: bool,
+    /// A lost stream that is to be created empty: CHAT, AUDIT, KEYS, AGENTS or SETTINGS; repeatable.
+    #[arg(long, value_name = "NAME")]
+    lost: Vec<String>,
+    /// Take replicas away without asking.
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Args)]
@@ -211,9 +230,15 @@ async fn run() -> anyhow::Result<()> {
         Command::Dev(_) => absent("dev"),
         Command::Spec(_) => anyhow::bail!("the schemas of spec/ are written by `UPDATE_SPEC=1 ops/test spec`"),
         Command::Config { command: Configuration::Check } => {
-            let config = load()?;
+            let config = Config::from_env()?;
             println!("{config}");
             config.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
+            let unknown = Config::unknown_names();
+            for (name, meant) in &unknown {
+                let meant = meant.map(|meant| format!("; {meant} is one")).unwrap_or_default();
+                eprintln!("{name}: no setting has this name{meant}");
+            }
+            anyhow::ensure!(unknown.is_empty(), "some names have no effect");
             Ok(())
         }
         #[cfg(feature = "dev")]
@@ -250,6 +275,7 @@ async fn run() -> anyhow::Result<()> {
         },
         Command::Agent { command } => agent::run(command, &load()?).await,
         Command::Replay(args) => replay::replay(args, &load()?).await,
+        Command::Telemetry(args) => telemetry::telemetry(args, &load()?).await,
         Command::Audit { command } => audit::audit(command).await,
         Command::Erase(args) => privacy::erase(args, &load()?).await,
         Command::Hold { command } => privacy::hold(command, &load()?).await,
@@ -269,8 +295,8 @@ fn absent(feature: &str) -> anyhow::Result<()> {
 
 /// Loads the configuration, and warns about names that look like typing errors.
 fn load() -> anyhow::Result<Config> {
-    for name in Config::unknown_names() {
-        tracing::warn!(name, "this environment variable is unknown and has no effect");
+    for (name, meant) in Config::unknown_names() {
+        tracing::warn!(name, meant, "this environment variable is unknown and has no effect");
     }
     let mut config = Config::from_env()?;
     config.operations.address = OPERATIONS.get().copied().or(config.operations.address);
@@ -297,10 +323,16 @@ async fn streams(command: Streams) -> anyhow::Result<()> {
     let nats = app::connect(&config, "streams").await?;
     let region = &config.regions.home;
     match command {
-        Streams::Apply(Replicas { replicas }) => {
-            for line in app::apply_streams(&config, &nats, replicas).await? {
-                println!("{line}");
+        Streams::Apply(ApplyArgs { replicas: Replicas { replicas }, dry_run, lost, yes }) => {
+            let options = app::ApplyOptions { replicas, lost, yes };
+            let lines = match dry_run {
+                true => app::plan_streams(&config, &nats, &options).await?,
+                false => app::apply_streams(&config, &nats, &options).await?,
+            };
+            if lines.is_empty() {
+                println!("nothing would change");
             }
+            lines.iter().for_each(|line| println!("{line}"));
             Ok(())
         }
         Streams::Diff(Replicas { replicas }) => app::diff_streams(&nats, region, replicas).await,

@@ -9,6 +9,8 @@ mod nats;
 mod operations;
 mod privacy;
 mod quota;
+mod spelling;
+mod telemetry;
 mod urls;
 mod values;
 mod web;
@@ -16,7 +18,7 @@ mod widget;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
 
-use values::{at_least_one, name_of, one_of, optional, parsed};
+use values::{at_least_one, file, name_of, one_of, optional, parsed, switch};
 
 pub use access::AccessConfig;
 pub use auth::{AuthConfig, AuthMode};
@@ -25,6 +27,7 @@ pub use nats::{NatsConfig, NatsLogin};
 pub use operations::{LogFormat, OperationsAddress, OperationsConfig};
 pub use privacy::PrivacyConfig;
 pub use quota::{PerOrg, Quotas};
+pub use telemetry::TelemetryConfig;
 pub use urls::{each_without_secrets, without_secrets};
 pub use web::WebConfig;
 pub use widget::{WidgetConfig, WidgetService};
@@ -45,6 +48,7 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_MAX_TOKENS",
     "SMOOTH_AGENT_MODEL_SILENCE_SECS",
     "SMOOTH_AGENT_HUMAN_WAIT_SECS",
+    "SMOOTH_AGENT_WORKER_TURNS",
     "SMOOTH_AGENT_TURN_LIMIT_SECS",
     "SMOOTH_AGENT_TURN_CAP_SECS",
     "SMOOTH_AGENT_DRAIN_SECS",
@@ -112,7 +116,35 @@ const KNOWN: &[&str] = &[
     "WIDGET_AUTH_BEARER",
     "WIDGET_AUTH_TTL_SECS",
     "WIDGET_AUTH_STRICT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_SERVICE_NAME",
+    "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
+    "NATS_URL",
+    "NATS_USER",
+    "NATS_PASSWORD",
+    "NATS_TOKEN",
+    "NATS_CREDS",
+    "NATS_NKEY",
+    "NATS_CA",
+    "NATS_CERT",
+    "NATS_KEY",
+    "NATS_TOOL_USER",
+    "NATS_TOOL_PASSWORD",
+    "NATS_TOOL_CREDS",
+    "NATS_TOOL_NKEY",
+    "NATS_OTP_USER",
+    "NATS_OTP_PASSWORD",
+    "NATS_OTP_CREDS",
+    "NATS_OTP_NKEY",
+    "NATS_RETRIEVE_USER",
+    "NATS_RETRIEVE_PASSWORD",
+    "NATS_RETRIEVE_CREDS",
+    "NATS_RETRIEVE_NKEY",
 ];
+/// Variables of the `nats` command and of the tests that resemble ours.
+const OTHERS: &[&str] = &["NATS_SERVER", "NATS_CONTEXT", "NATS_TIMEOUT", "NATS_URLS", "NATS_KEYS"];
 const PREFIXES: &[&str] = &["SMOOTH_AGENT_", "SMOOAI_GATEWAY_", "AUTH_JWT_", "WIDGET_AUTH_"];
 
 /// The settings of all roles. Secrets print as `set`.
@@ -123,6 +155,7 @@ pub struct Config {
     /// Port of a worker's `/health` and `/ready`; `None` = none.
     pub health_port: Option<u16>,
     pub operations: OperationsConfig,
+    pub telemetry: TelemetryConfig,
     pub nats: NatsConfig,
     pub regions: Regions,
     pub pool: String,
@@ -137,6 +170,8 @@ pub struct Config {
     pub model_silence_secs: u32,
     /// Time for a person to decide; an approval then counts as declined.
     pub human_wait_secs: u32,
+    /// Concurrent turns of a worker.
+    pub worker_turns: u32,
     /// Longest time of a turn without progress, queued time included, waits for people excluded.
     pub turn_limit_secs: u32,
     /// Longest time of a turn in all, waits for people included.
@@ -248,9 +283,7 @@ impl Config {
         let text = |name: &str| source(name).map(|v| v.trim().to_string()).filter(|v| !v.is_empty());
         let gateway_key = text("SMOOAI_GATEWAY_KEY");
         let gateway = match (text("SMOOAI_GATEWAY_URL"), gateway_key) {
-            (Some(url), key) if url.starts_with("http://") || url.starts_with("https://") => {
-                Some(GatewayConfig { url, key })
-            }
+            (Some(url), key) if urls::is_web(&url) => Some(GatewayConfig { url, key }),
             (Some(url), _) => {
                 return Err(wrong(
                     "SMOOAI_GATEWAY_URL",
@@ -270,7 +303,8 @@ impl Config {
             port: parsed(&text, "SMOOTH_AGENT_PORT", "a port number", || 8787)?,
             health_port: optional(&text, "SMOOTH_AGENT_HEALTH_PORT", "a port number")?,
             operations: operations::read(&text)?,
-            nats: nats::read(&text),
+            telemetry: telemetry::read(&text)?,
+            nats: nats::read(&text)?,
             regions: regions(text("SMOOTH_AGENT_REGION"), text("SMOOTH_AGENT_REGIONS"))?,
             pool: token(&text, "SMOOTH_AGENT_POOL", "default")?,
             agent_name: text("SMOOTH_AGENT_AGENT_NAME").unwrap_or_else(|| "smooth-agent".into()),
@@ -283,8 +317,9 @@ impl Config {
             turn_cap_secs: at_least_one(&text, "SMOOTH_AGENT_TURN_CAP_SECS", 7 * 24 * 3600)?,
             drain_secs: parsed(&text, "SMOOTH_AGENT_DRAIN_SECS", "a number of seconds", || 30)?,
             human_wait_secs: at_least_one(&text, "SMOOTH_AGENT_HUMAN_WAIT_SECS", 300)?,
+            worker_turns: at_least_one(&text, "SMOOTH_AGENT_WORKER_TURNS", 512)?,
             model_silence_secs: at_least_one(&text, "SMOOTH_AGENT_MODEL_SILENCE_SECS", 60)?,
-            seed_kb: text("SMOOTH_AGENT_SEED_KB").is_some_and(|value| is_yes(&value)),
+            seed_kb: switch(&text, "SMOOTH_AGENT_SEED_KB")?,
             embedding_model: text("SMOOTH_AGENT_EMBEDDING_MODEL"),
             rerank: one_of(&text, "SMOOTH_AGENT_RERANK", &RerankBy::NAMES)?,
             retrieval: one_of(&text, "SMOOTH_AGENT_RETRIEVAL", &Retrieval::NAMES)?.unwrap_or_default(),
@@ -295,8 +330,8 @@ impl Config {
             secrets: folder(text("SMOOTH_AGENT_SECRETS_DIR"), "SMOOTH_AGENT_SECRETS_DIR")?,
             skills: folder(text("SMOOTH_SKILLS_DIR"), "SMOOTH_SKILLS_DIR")?,
             privacy: privacy::read(&text)?,
-            audit_key: text("SMOOTH_AGENT_AUDIT_KEY_FILE").map(PathBuf::from),
-            call_key: text("SMOOTH_AGENT_CALL_KEY_FILE").map(PathBuf::from),
+            audit_key: file(&text, "SMOOTH_AGENT_AUDIT_KEY_FILE")?,
+            call_key: file(&text, "SMOOTH_AGENT_CALL_KEY_FILE")?,
             access: access::read(&text)?,
             auth: auth::read(&text)?,
             widgets: widget::read(&text)?,
@@ -312,9 +347,10 @@ impl Config {
         access::warnings(&self.access, self.bind, tokens, self.auth.mode == AuthMode::None)
     }
 
-    /// Returns environment variables with one of our prefixes and an unknown name.
-    pub fn unknown_names() -> Vec<String> {
-        std::env::vars().map(|(name, _)| name).filter(|name| is_unknown(name)).collect()
+    /// Returns environment variables that look like ours and have an unknown name, each with the name that may be meant.
+    pub fn unknown_names() -> Vec<(String, Option<&'static str>)> {
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        names.filter(|name| is_unknown(name)).map(|name| (name.clone(), spelling::meant(&name, KNOWN))).collect()
     }
 }
 
@@ -332,12 +368,13 @@ fn folder(path: Option<String>, name: &'static str) -> Result<Option<PathBuf>, C
     }
 }
 
-fn is_yes(value: &str) -> bool {
-    ["1", "true", "yes"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
-}
-
 fn is_unknown(name: &str) -> bool {
-    PREFIXES.iter().any(|prefix| name.starts_with(prefix)) && !KNOWN.contains(&name)
+    // Other programs have NATS_ variables, too: those are reported that are nearly one of ours.
+    let is_nearly =
+        || (name.starts_with("NATS_") || name.starts_with("SMOO")) && spelling::meant(name, KNOWN).is_some();
+    !KNOWN.contains(&name)
+        && !OTHERS.contains(&name)
+        && (PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || is_nearly())
 }
 
 fn wrong(name: &'static str, problem: String) -> ConfigError {
@@ -397,6 +434,7 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOTH_AGENT_PORT={}", self.port)?;
         writeln!(f, "SMOOTH_AGENT_HEALTH_PORT={}", self.health_port.map_or("unset".into(), |p| p.to_string()))?;
         writeln!(f, "{}", self.operations)?;
+        writeln!(f, "{}", self.telemetry)?;
         writeln!(f, "SMOOTH_AGENT_REGION={}", self.regions.home)?;
         let table: Vec<String> = self.regions.table.iter().map(|(number, name)| format!("{name}={number}")).collect();
         writeln!(f, "SMOOTH_AGENT_REGIONS={}", table.join(","))?;
@@ -414,6 +452,7 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOTH_AGENT_MAX_TOKENS={}", self.max_tokens)?;
         writeln!(f, "SMOOTH_AGENT_MODEL_SILENCE_SECS={}", self.model_silence_secs)?;
         writeln!(f, "SMOOTH_AGENT_HUMAN_WAIT_SECS={}", self.human_wait_secs)?;
+        writeln!(f, "SMOOTH_AGENT_WORKER_TURNS={}", self.worker_turns)?;
         writeln!(f, "SMOOTH_AGENT_TURN_LIMIT_SECS={}", self.turn_limit_secs)?;
         writeln!(f, "SMOOTH_AGENT_TURN_CAP_SECS={}", self.turn_cap_secs)?;
         writeln!(f, "SMOOTH_AGENT_DRAIN_SECS={}", self.drain_secs)?;
@@ -434,6 +473,7 @@ impl fmt::Display for Config {
         writeln!(f, "{}", self.quotas)?;
         writeln!(f, "{}", self.web)?;
         writeln!(f, "{}", self.mcp)?;
+        writeln!(f, "SMOOTH_AGENT_AUDIT_KEY_FILE={}", set(self.audit_key.is_some()))?;
         writeln!(f, "SMOOTH_AGENT_CALL_KEY_FILE={}", set(self.call_key.is_some()))?;
         write!(f, "{}", self.nats)
     }

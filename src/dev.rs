@@ -71,7 +71,7 @@ async fn run_on(mut config: Config) -> anyhow::Result<()> {
     }
     demo.close();
     let nats = app::connect(&config, "dev").await?;
-    app::apply_streams(&config, &nats, None).await?;
+    app::apply_streams(&config, &nats, &app::ApplyOptions::default()).await?;
     let worker = app::start_worker(&config, &nats).await?;
     let edge = app::start_edge(&config, &nats).await?;
     let stop = app::StopSignal::new()?;

@@ -40,6 +40,7 @@ pub mod privacy;
 pub mod secrets;
 pub mod signing;
 pub mod subjects;
+pub mod telemetry;
 pub mod tools;
 pub mod widget;
 pub mod wire;

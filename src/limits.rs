@@ -295,8 +295,6 @@ pub const TITLE_TIMEOUT_MS: u64 = 20_000;
 pub const TITLE_MESSAGE_CHARS: usize = 2_000;
 pub const TITLE_MAX_TOKENS: u32 = 256;
 
-/// Concurrent turns of one worker.
-pub const WORKER_TURNS: usize = 512;
 /// Work items per pull.
 pub const PULL_BATCH: usize = 64;
 /// Time that one pull waits at the server.

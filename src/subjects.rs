@@ -377,6 +377,9 @@ pub fn consumer_info(stream: &str, consumer: &str) -> String {
     format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}")
 }
 
+/// Beginning of every inbox.
+pub const INBOXES: &str = "_INBOX";
+
 /// `_INBOX.{role}`: prefix of the reply subjects of a process of this role.
 pub fn inbox_prefix(role: &str) -> String {
     format!("_INBOX.{role}")

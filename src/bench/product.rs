@@ -52,6 +52,8 @@ impl Product {
             .env("SMOOTH_AGENT_LIMIT_CONNECTION_MESSAGES", "0")
             .env("SMOOTH_AGENT_LIMIT_CONNECTION_WRITES", "0")
             .env("SMOOTH_AGENT_LIMIT_ADDRESS_WRITES", "0")
+            // A crowd streams more than one worker drives by default.
+            .env("SMOOTH_AGENT_WORKER_TURNS", "10000")
             .env("RUST_LOG", "warn")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -63,7 +63,7 @@ pub async fn measure(command: Knowledge) -> anyhow::Result<()> {
         Config { nats: NatsConfig { url: Some(server.url.clone()), ..NatsConfig::default() }, ..super::load()? };
     let measured = async {
         let nats = app::connect(&config, "bench").await?;
-        app::apply_streams(&config, &nats, None).await?;
+        app::apply_streams(&config, &nats, &app::ApplyOptions::default()).await?;
         let bar = ProgressBar::new(documents.into());
         let report = knowledge::bench::run(nats.client, &options, || bar.inc(1)).await;
         bar.finish_and_clear();

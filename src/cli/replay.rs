@@ -36,13 +36,16 @@ const FOLLOW_EVERY_MS: u64 = 250;
 
 /// Show past events from the log: of a conversation, a session, an organisation, or since a point in time.
 #[derive(Args)]
-#[command(group(ArgGroup::new("whose").required(true).multiple(true).args(["conversation", "session", "org", "since"])))]
+#[command(group(ArgGroup::new("whose").required(true).multiple(true).args(["conversation", "session", "org", "since", "turn"])))]
 pub struct Replay {
     /// The conversation's id.
     conversation: Option<Uuid>,
     /// Only this session: its own events, and those of the turns it requested.
     #[arg(long, conflicts_with = "conversation")]
     session: Option<Uuid>,
+    /// Only the events of this turn. Without its conversation, the whole log is searched.
+    #[arg(long, conflicts_with_all = ["session", "state", "follow", "serve", "speed"])]
+    turn: Option<Uuid>,
     /// Every conversation of this organisation.
     #[arg(long, conflicts_with_all = ["conversation", "session"])]
     org: Option<String>,
@@ -85,6 +88,7 @@ pub async fn replay(args: Replay, config: &Config) -> anyhow::Result<()> {
     let is_of_one = args.conversation.is_some() || args.session.is_some();
     let as_frames = args.format == Format::Frames || args.serve.is_some();
     ensure!(is_of_one || !as_frames, "frames need one conversation or session: name it");
+    ensure!(args.turn.is_none() || !as_frames, "--turn shows events, not frames");
     ensure!(as_frames || args.speed.is_none(), "--speed is for --format frames and --serve");
     let nats = app::connect(config, "auditor").await?;
     let log = app::log(config, &nats).await?;
@@ -94,7 +98,7 @@ pub async fn replay(args: Replay, config: &Config) -> anyhow::Result<()> {
         _ if args.state => states(&mut reader, is_of_one).await,
         (Some(address), _) => serve(&mut reader, &args, address).await,
         (None, Format::Frames) => frames(&mut reader, &args).await,
-        (None, format) => events(&mut reader, format, is_of_one, args.session).await,
+        (None, format) => events(&mut reader, format, is_of_one, &args).await,
     };
     replayed?;
     ensure!(reader.has_read, "there is {} in the region `{}`", reader.nothing, config.regions.home);
@@ -127,6 +131,10 @@ impl ReplayReader {
             (Some(org), _) => (StreamReader::of_org(log.clone(), region, org), format!("no conversation of `{org}`")),
             (None, Some(id)) => (StreamReader::new(log.clone(), region, conversation), format!("no conversation {id}")),
             (None, None) => (StreamReader::new(log.clone(), region, None), "no later event".to_string()),
+        };
+        let nothing = match args.turn {
+            Some(turn) => format!("no turn {turn}"),
+            None => nothing,
         };
         // A conversation is understood only from its beginning: all its events are read, and `tells` skips the earlier ones.
         match &args.since {
@@ -172,14 +180,10 @@ impl ReplayReader {
 }
 
 /// Prints events in the order of the log.
-async fn events(
-    reader: &mut ReplayReader,
-    format: Format,
-    is_of_one: bool,
-    session: Option<Uuid>,
-) -> anyhow::Result<()> {
+async fn events(reader: &mut ReplayReader, format: Format, is_of_one: bool, args: &Replay) -> anyhow::Result<()> {
     let mut timeline = if is_of_one { Timeline::default() } else { Timeline::of_several() };
-    let (mut of_session, mut out) = (session.map(SessionFilter::new), stdout());
+    let (mut of_session, mut out) = (args.session.map(SessionFilter::new), stdout());
+    let mut has_turn = false;
     loop {
         let Some(opened) = reader.next().await? else {
             if reader.wait().await {
@@ -194,7 +198,13 @@ async fn events(
             Format::Cloudevents => formats::cloud_event(&message).to_string(),
             Format::Timeline | Format::Frames => timeline.line(&stored),
         };
-        if of_session.as_mut().is_none_or(|of| of.includes(&stored.recorded.event)) && tells {
+        let event = &stored.recorded.event;
+        if args.turn.is_some_and(|turn| event.turn() != Some(turn)) {
+            reader.has_read = has_turn;
+            continue;
+        }
+        has_turn = true;
+        if of_session.as_mut().is_none_or(|of| of.includes(event)) && tells {
             writeln!(out, "{line}")?;
         }
     }

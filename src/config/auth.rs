@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{ConfigError, is_yes, name_of, one_of, without_secrets, wrong};
+use super::{ConfigError, name_of, one_of, values::switch, without_secrets, wrong};
 
 /// The length of the HMAC's hash: a shorter secret can be guessed from one token.
 const HS256_SECRET_MIN_BYTES: usize = 32;
@@ -74,7 +74,7 @@ pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<AuthConfig, 
             return Err(wrong(name, "is not an http or https URL, so no keys can be read there".into()));
         }
     }
-    let strict = text("SMOOTH_AGENT_AUTH_STRICT").is_some_and(|value| is_yes(&value));
+    let strict = switch(text, "SMOOTH_AGENT_AUTH_STRICT")?;
     if strict && matches!(mode, AuthMode::Off | AuthMode::None) {
         return Err(wrong(
             "SMOOTH_AGENT_AUTH_STRICT",

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use super::each_without_secrets;
+use super::{ConfigError, each_without_secrets, urls, values::file, without_secrets, wrong};
 
 /// The connection to NATS, by the names that the `nats` CLI and the client libraries use.
 #[derive(Clone, Default)]
@@ -30,31 +30,65 @@ pub enum NatsLogin {
     Nkey(PathBuf),
 }
 
-pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> NatsConfig {
-    NatsConfig {
-        url: text("NATS_URL"),
-        creds: text("NATS_CREDS").map(PathBuf::from),
-        nkey: text("NATS_NKEY").map(PathBuf::from),
-        ca: text("NATS_CA").map(PathBuf::from),
-        cert: text("NATS_CERT").map(PathBuf::from),
-        key: text("NATS_KEY").map(PathBuf::from),
-        user: text("NATS_USER"),
-        password: text("NATS_PASSWORD"),
-        token: text("NATS_TOKEN"),
-        tool: login(text, "TOOL"),
-        otp: login(text, "OTP"),
-        retrieve: login(text, "RETRIEVE"),
+/// The names of a caller's credentials: file of credentials, nkey, user, password.
+type LoginNames = [&'static str; 4];
+
+const TOOL: LoginNames = ["NATS_TOOL_CREDS", "NATS_TOOL_NKEY", "NATS_TOOL_USER", "NATS_TOOL_PASSWORD"];
+const OTP: LoginNames = ["NATS_OTP_CREDS", "NATS_OTP_NKEY", "NATS_OTP_USER", "NATS_OTP_PASSWORD"];
+const RETRIEVE: LoginNames =
+    ["NATS_RETRIEVE_CREDS", "NATS_RETRIEVE_NKEY", "NATS_RETRIEVE_USER", "NATS_RETRIEVE_PASSWORD"];
+
+pub(super) fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<NatsConfig, ConfigError> {
+    let url = text("NATS_URL");
+    for server in url.iter().flat_map(|urls| urls.split(',')).map(str::trim) {
+        if !urls::is_nats(server) {
+            return Err(wrong(
+                "NATS_URL",
+                format!("`{}` is not a server such as nats://host:4222", without_secrets(server)),
+            ));
+        }
     }
+    let (cert, key) = (file(text, "NATS_CERT")?, file(text, "NATS_KEY")?);
+    match (&cert, &key) {
+        (Some(_), None) => return Err(wrong("NATS_KEY", "NATS_CERT is set, so set its key, too".into())),
+        (None, Some(_)) => return Err(wrong("NATS_CERT", "NATS_KEY is set, so set its certificate, too".into())),
+        _ => {}
+    }
+    let (user, password) = (text("NATS_USER"), text("NATS_PASSWORD"));
+    match (&user, &password) {
+        (Some(_), None) => return Err(wrong("NATS_PASSWORD", "NATS_USER is set, so set its password, too".into())),
+        (None, Some(_)) => return Err(wrong("NATS_USER", "NATS_PASSWORD is set, so set its user, too".into())),
+        _ => {}
+    }
+    Ok(NatsConfig {
+        url,
+        creds: file(text, "NATS_CREDS")?,
+        nkey: file(text, "NATS_NKEY")?,
+        ca: file(text, "NATS_CA")?,
+        cert,
+        key,
+        user,
+        password,
+        token: text("NATS_TOKEN"),
+        tool: login(text, TOOL)?,
+        otp: login(text, OTP)?,
+        retrieve: login(text, RETRIEVE)?,
+    })
 }
 
-/// Reads `NATS_{kind}_CREDS`, `NATS_{kind}_NKEY`, or `NATS_{kind}_USER` with `NATS_{kind}_PASSWORD`.
-fn login(text: &dyn Fn(&str) -> Option<String>, kind: &str) -> Option<NatsLogin> {
-    let of = |what: &str| text(&format!("NATS_{kind}_{what}"));
-    let password = of("USER").map(|user| NatsLogin::Password { user, password: of("PASSWORD").unwrap_or_default() });
-    of("CREDS")
-        .map(|path| NatsLogin::Creds(path.into()))
-        .or_else(|| of("NKEY").map(|path| NatsLogin::Nkey(path.into())))
-        .or(password)
+/// Reads the credentials of a caller of services.
+fn login(
+    text: &dyn Fn(&str) -> Option<String>,
+    [creds, nkey, user, password]: LoginNames,
+) -> Result<Option<NatsLogin>, ConfigError> {
+    let (creds, nkey) = (file(text, creds)?, file(text, nkey)?);
+    let with_password = match (text(user), text(password)) {
+        (Some(user), Some(password)) => Some(NatsLogin::Password { user, password }),
+        (Some(_), None) => return Err(wrong(password, format!("{user} is set, so set its password, too"))),
+        (None, Some(_)) => return Err(wrong(user, format!("{password} is set, so set its user, too"))),
+        (None, None) => None,
+    };
+    Ok(creds.map(NatsLogin::Creds).or(nkey.map(NatsLogin::Nkey)).or(with_password))
 }
 
 impl NatsConfig {
@@ -87,7 +121,14 @@ impl fmt::Display for NatsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let set = |present: bool| if present { "set" } else { "unset" };
         writeln!(f, "NATS_URL={}", self.url.as_deref().map_or("unset".into(), each_without_secrets))?;
+        writeln!(f, "NATS_USER={}", self.user.as_deref().unwrap_or("unset"))?;
+        writeln!(f, "NATS_PASSWORD={}", set(self.password.is_some()))?;
+        let path = |path: &Option<PathBuf>| path.as_ref().map_or("unset".into(), |path| path.display().to_string());
         writeln!(f, "NATS_CREDS={}", set(self.creds.is_some()))?;
+        writeln!(f, "NATS_NKEY={}", set(self.nkey.is_some()))?;
+        writeln!(f, "NATS_CA={}", path(&self.ca))?;
+        writeln!(f, "NATS_CERT={}", path(&self.cert))?;
+        writeln!(f, "NATS_KEY={}", set(self.key.is_some()))?;
         for (kind, login) in [("TOOL", &self.tool), ("OTP", &self.otp), ("RETRIEVE", &self.retrieve)] {
             match login {
                 Some(NatsLogin::Password { user, .. }) => writeln!(f, "NATS_{kind}_USER={user}")?,
@@ -104,19 +145,23 @@ impl fmt::Display for NatsConfig {
 mod tests {
     use super::*;
 
+    /// Any file that is there.
+    const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+
     #[test]
     fn service_calls_use_their_own_nats_user() {
         let values = [
             ("NATS_URL", "nats://worker:pw@one:4222,nats://two"),
             ("NATS_TOOL_USER", "tool_caller"),
             ("NATS_TOOL_PASSWORD", "s3cret"),
-            ("NATS_OTP_CREDS", "/otp.creds"),
+            ("NATS_OTP_CREDS", FILE),
         ];
         let nats = read(&|name| values.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string()));
+        let nats = nats.unwrap();
         let tool = nats.with(nats.tool.as_ref().unwrap());
         assert_eq!(tool.url.as_deref(), Some("nats://one:4222,nats://two"));
         assert_eq!((tool.user.as_deref(), tool.password.as_deref()), (Some("tool_caller"), Some("s3cret")));
-        assert_eq!((nats.otp.clone(), nats.retrieve.clone()), (Some(NatsLogin::Creds("/otp.creds".into())), None));
+        assert_eq!((nats.otp.clone(), nats.retrieve.clone()), (Some(NatsLogin::Creds(FILE.into())), None));
         let shown = nats.to_string();
         assert!(shown.contains("NATS_TOOL_USER=tool_caller") && !shown.contains("s3cret"), "{shown}");
     }

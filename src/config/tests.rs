@@ -47,10 +47,33 @@ fn bad_values_name_the_setting() {
         ("SMOOTH_AGENT_LIMIT_SESSION_MESSAGES", "26"),
         ("SMOOTH_AGENT_LIMIT_ORG_TURNS", "acme=501"),
         ("SMOOTH_AGENT_LIMIT_ORG_MESSAGES", "many"),
+        ("SMOOTH_AGENT_SEED_KB", "ture"),
+        ("WIDGET_AUTH_STRICT", "sure"),
+        ("WIDGET_AUTH_FILE", "/nowhere/policies.json"),
+        ("SMOOAI_GATEWAY_URL", "http://"),
+        ("SMOOTH_AGENT_OPERATIONS", "localhost:9464"),
+        ("SMOOTH_AGENT_METRICS_ORGS", "2000"),
+        ("SMOOTH_AGENT_LOG", "xml"),
+        ("SMOOTH_AGENT_AUDIT_KEY_FILE", "/nowhere/audit-key.pem"),
+        ("SMOOTH_AGENT_CALL_KEY_FILE", "/"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "token"),
+        ("NATS_URL", "http://nats:4222"),
+        ("NATS_URL", "nats://host:port"),
+        ("NATS_CREDS", "/nowhere/user.creds"),
+        ("NATS_CA", "/nowhere/ca.pem"),
+        ("NATS_TOOL_NKEY", "/nowhere/tool.nk"),
     ] {
         assert_eq!(read(&[(name, value)]).err().map(|e| e.name), Some(name), "{name}={value}");
     }
-    assert_eq!(read(&[("SMOOAI_GATEWAY_KEY", "k")]).err().map(|e| e.name), Some("SMOOAI_GATEWAY_URL"));
+    for (name, missing) in [
+        ("SMOOAI_GATEWAY_KEY", "SMOOAI_GATEWAY_URL"),
+        ("NATS_USER", "NATS_PASSWORD"),
+        ("NATS_OTP_USER", "NATS_OTP_PASSWORD"),
+        ("NATS_PASSWORD", "NATS_USER"),
+    ] {
+        assert_eq!(read(&[(name, "k")]).err().map(|e| e.name), Some(missing), "{name} alone");
+    }
 }
 
 #[test]
@@ -64,6 +87,9 @@ fn secrets_do_not_print() {
         ("AUTH_JWT_JWKS_URL", "https://keys.example/jwks?token=secret"),
         ("AUTH_JWT_ISSUER", "https://user:secret@issuer.example"),
         ("NATS_TOKEN", "secret"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=secret"),
+        ("NATS_USER", "worker"),
+        ("NATS_PASSWORD", "secret"),
         ("SMOOTH_AGENT_WEB_SEARCH_KEY", "secret"),
         ("SMOOTH_AGENT_GITHUB_TOKEN", "secret"),
         ("WIDGET_AUTH_URL", "https://user:secret@policies.example?key=secret"),
@@ -71,6 +97,17 @@ fn secrets_do_not_print() {
         ("AUTH_JWT_HS256_SECRET", "a secret that is as long as it has to be"),
     ]);
     assert!(!config.unwrap().to_string().contains("secret"));
+}
+
+#[test]
+fn every_setting_is_printed() {
+    let printed = read(&[]).unwrap().to_string();
+    // A secret of the same thing is printed under its first name; credentials of a caller under the kind that is set.
+    let elsewhere = ["SMOOTH_AGENT_MASTER_KEY_FILE", "AUTH_MODE", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+    let is_of_caller = |name: &str| ["NATS_TOOL_", "NATS_OTP_", "NATS_RETRIEVE_"].iter().any(|p| name.starts_with(p));
+    let is_printed = |name: &str| printed.lines().any(|line| line.split_once('=').is_some_and(|(set, _)| set == name));
+    let missing = KNOWN.iter().filter(|name| !elsewhere.contains(name) && !is_of_caller(name) && !is_printed(name));
+    assert_eq!(missing.collect::<Vec<_>>(), Vec::<&&str>::new());
 }
 
 #[test]
@@ -97,7 +134,12 @@ fn unsafe_settings_cause_warnings() {
 
 #[test]
 fn misspelt_setting_names_are_reported() {
-    assert!(is_unknown("SMOOTH_AGENT_PROT") && !is_unknown("SMOOTH_AGENT_PORT") && !is_unknown("PATH"));
+    for name in ["SMOOTH_AGENT_PROT", "SMOOTH_AGNET_PORT", "NATS_PASWORD", "SMOOAI_GATEWAY_URI"] {
+        assert!(is_unknown(name), "{name}");
+    }
+    for name in ["SMOOTH_AGENT_PORT", "PATH", "NATS_SERVER", "NATS_CONTEXT", "NATS_URL"] {
+        assert!(!is_unknown(name), "{name}");
+    }
 }
 
 #[test]

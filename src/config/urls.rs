@@ -1,4 +1,19 @@
-//! Printing of URLs without their secrets.
+//! URLs: checked, and printed without their secrets.
+
+use url::Url;
+
+/// Returns whether a text is the URL of a web server.
+pub(super) fn is_web(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| ["http", "https"].contains(&url.scheme()) && url.has_host())
+}
+
+/// Returns whether a text names a NATS server: `host`, `host:port`, or a URL.
+pub(super) fn is_nats(text: &str) -> bool {
+    let whole = if text.contains("://") { text.to_string() } else { format!("nats://{text}") };
+    Url::parse(&whole).is_ok_and(|url| {
+        ["nats", "tls", "ws", "wss"].contains(&url.scheme()) && url.host_str().is_some_and(|host| !host.is_empty())
+    })
+}
 
 /// Removes possible secrets from a URL: user and password, values of the query, fragment.
 ///

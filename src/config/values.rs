@@ -1,4 +1,6 @@
-//! Parsing of values: numbers, names of a list.
+//! Parsing of values: numbers, names of a list, switches, files, URLs of gateways.
+
+use std::{fs::File, path::PathBuf};
 
 use super::{ConfigError, wrong};
 
@@ -17,6 +19,26 @@ pub(super) fn parsed<T: std::str::FromStr>(
     default: impl FnOnce() -> T,
 ) -> Result<T, ConfigError> {
     Ok(optional(text, name, what)?.unwrap_or_else(default))
+}
+
+/// Reads a switch: another word than these would silently leave it off.
+pub(super) fn switch(text: &dyn Fn(&str) -> Option<String>, name: &'static str) -> Result<bool, ConfigError> {
+    match text(name).map(|value| value.to_ascii_lowercase()).as_deref() {
+        None | Some("0" | "false" | "no" | "off") => Ok(false),
+        Some("1" | "true" | "yes" | "on") => Ok(true),
+        Some(value) => Err(wrong(name, format!("`{value}` is neither true nor false"))),
+    }
+}
+
+/// Checks that a file can be read.
+pub(super) fn file(text: &dyn Fn(&str) -> Option<String>, name: &'static str) -> Result<Option<PathBuf>, ConfigError> {
+    let Some(path) = text(name).map(PathBuf::from) else { return Ok(None) };
+    let problem = match File::open(&path).and_then(|file| file.metadata()) {
+        Ok(data) if data.is_dir() => "is a folder".to_string(),
+        Ok(_) => return Ok(Some(path)),
+        Err(error) => error.to_string(),
+    };
+    Err(wrong(name, format!("`{}`: {problem}", path.display())))
 }
 
 /// Parses one of a few names, in any case.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use url::Url;
 
-use super::{ConfigError, is_yes, without_secrets, wrong};
+use super::{ConfigError, values::switch, without_secrets, wrong};
 use crate::fetch::FetchPolicy;
 
 /// The base URL of GitHub's own API.
@@ -28,17 +28,16 @@ pub struct WebConfig {
 
 /// Reads the settings that begin with `SMOOTH_AGENT_FETCH`, `SMOOTH_AGENT_WEB_SEARCH` and `SMOOTH_AGENT_GITHUB`.
 pub fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<WebConfig, ConfigError> {
-    let yes = |name: &str| text(name).is_some_and(|value| is_yes(&value));
     let allow = text("SMOOTH_AGENT_FETCH_ALLOW").unwrap_or_default();
     let allow = FetchPolicy::parse(&allow)
         .map_err(|entry| wrong("SMOOTH_AGENT_FETCH_ALLOW", format!("`{entry}` is not `host:port`")))?;
     let github_url = url(text, "SMOOTH_AGENT_GITHUB_URL")?;
     Ok(WebConfig {
-        fetch: yes("SMOOTH_AGENT_FETCH"),
+        fetch: switch(text, "SMOOTH_AGENT_FETCH")?,
         allow,
         search_url: url(text, "SMOOTH_AGENT_WEB_SEARCH_URL")?,
         search_key: text("SMOOTH_AGENT_WEB_SEARCH_KEY"),
-        github_search: yes("SMOOTH_AGENT_GITHUB_SEARCH"),
+        github_search: switch(text, "SMOOTH_AGENT_GITHUB_SEARCH")?,
         github_url: github_url.unwrap_or_else(|| Url::parse(GITHUB).expect("a constant that a test reads")),
         github_token: text("SMOOTH_AGENT_GITHUB_TOKEN"),
     })

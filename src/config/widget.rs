@@ -4,7 +4,11 @@ use std::{fmt, path::PathBuf};
 
 use url::Url;
 
-use super::{ConfigError, is_yes, parsed, without_secrets, wrong};
+use super::{
+    ConfigError, parsed,
+    values::{file, switch},
+    without_secrets, wrong,
+};
 
 /// The sources of policies, and the rule for agents without one.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,8 +37,8 @@ pub fn read(text: &dyn Fn(&str) -> Option<String>) -> Result<WidgetConfig, Confi
     };
     let (bearer, ttl_secs) = (text("WIDGET_AUTH_BEARER"), parsed(text, "WIDGET_AUTH_TTL_SECS", "a number", || 60)?);
     let service = text(URL).map(url).transpose()?.map(|url| WidgetService { url, bearer, ttl_secs });
-    let strict = text("WIDGET_AUTH_STRICT").is_some_and(|value| is_yes(&value));
-    Ok(WidgetConfig { file: text("WIDGET_AUTH_FILE").map(PathBuf::from), service, strict })
+    let strict = switch(text, "WIDGET_AUTH_STRICT")?;
+    Ok(WidgetConfig { file: file(text, "WIDGET_AUTH_FILE")?, service, strict })
 }
 
 impl fmt::Display for WidgetConfig {

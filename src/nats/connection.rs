@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
 use tokio::{sync::watch, time::timeout};
 
 use super::clock::Clock;
@@ -26,12 +26,17 @@ pub enum ConnectError {
     NoUrl,
     #[error("can't read {0}: {1}")]
     File(String, std::io::Error),
+    /// No retry helps: the server knows no such user, or another password.
+    #[error("NATS refuses the user: check {0}")]
+    Login(&'static str),
     #[error("can't connect to NATS: {0}")]
-    Connect(#[from] async_nats::ConnectError),
+    Connect(async_nats::ConnectError),
     #[error("nats-server {0} is too old, at least {major}.{minor} is needed", major = MINIMUM_SERVER.0, minor = MINIMUM_SERVER.1)]
     TooOld(String),
 }
 
+/// Pause between two looks for a refusal of the inbox, while a process starts.
+const INBOX_LOOK_MS: u64 = 50;
 /// Number of refusals kept: one makes the process unhealthy, and a permission check wants all of its own.
 const REFUSALS_KEPT: usize = 1_000;
 
@@ -70,7 +75,12 @@ impl NatsConnection {
         let url = config.url.as_deref().ok_or(ConnectError::NoUrl)?;
         let (refused, connections) = (Refused::default(), Arc::<watch::Sender<u64>>::default());
         let options = options(config, name, refused.clone(), connections.clone()).await?;
-        let client = options.connect(url.split(',').collect::<Vec<_>>()).await?;
+        let client = options.connect(url.split(',').collect::<Vec<_>>()).await.map_err(|error| match error.kind() {
+            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                ConnectError::Login(login_names(config))
+            }
+            _ => ConnectError::Connect(error),
+        })?;
         let version = client.server_info().version;
         if !new_enough(&version) {
             return Err(ConnectError::TooOld(version));
@@ -95,6 +105,18 @@ impl NatsConnection {
         self.refused.lock().expect("no panic happens under this lock").keys().cloned().collect()
     }
 
+    /// Returns the refusal of the process's own inbox, as soon as there is one: then no request of it is ever answered.
+    pub async fn inbox_refused(&self) -> String {
+        loop {
+            if let Some(refusal) =
+                self.refusals().into_iter().find(|r| is_subscription(r) && r.contains(subjects::INBOXES))
+            {
+                return refusal;
+            }
+            tokio::time::sleep(Duration::from_millis(INBOX_LOOK_MS)).await;
+        }
+    }
+
     /// Reconnects if a subscription was refused some time ago.
     ///
     /// A refused subscription is not retried by itself. A new connection renews all subscriptions: those allowed by now are
@@ -107,6 +129,17 @@ impl NatsConnection {
         if is_due && let Err(error) = soon(self.client.force_reconnect()).await {
             tracing::warn!(error, "reconnecting to NATS failed");
         }
+    }
+}
+
+/// Returns the settings that the process logs in with.
+fn login_names(config: &NatsConfig) -> &'static str {
+    match config {
+        NatsConfig { creds: Some(_), .. } => "NATS_CREDS",
+        NatsConfig { nkey: Some(_), .. } => "NATS_NKEY",
+        NatsConfig { user: Some(_), .. } => "NATS_USER and NATS_PASSWORD",
+        NatsConfig { token: Some(_), .. } => "NATS_TOKEN",
+        _ => "NATS_URL, which names the user, or set NATS_USER and NATS_PASSWORD",
     }
 }
 

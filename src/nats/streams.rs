@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{backoff::Backoff, clock::Clock, connection::soon, gauges, jetstream::ApiError};
+use super::{backoff::Backoff, clock::Clock, connection::soon, gauges, jetstream::ApiError, lost};
 use crate::{domain::event::kind, limits, subjects};
 
 /// The definition of a stream or consumer in one region.
@@ -19,6 +19,8 @@ pub struct StreamDefinition {
     /// The consumer's name, if this defines a consumer.
     pub consumer: Option<String>,
     pub config: Map<String, Value>,
+    /// The number of replicas was asked for; otherwise an existing stream keeps its own.
+    pub names_replicas: bool,
 }
 
 /// A difference between a definition and the server.
@@ -95,6 +97,10 @@ const OPERATORS_CHOICE: [&str; 9] = [
     "max_consumers",
 ];
 
+/// Fields of a stream that an operator chose: applying the definitions leaves them as they are.
+const KEPT: [&str; 7] =
+    ["description", "num_replicas", "max_bytes", "max_msg_size", "duplicate_window", "max_waiting", "max_consumers"];
+
 /// Returns the definitions of a region; `replicas` replaces the replica count of file streams.
 pub fn definitions(region: &str, replicas: Option<u32>) -> Vec<StreamDefinition> {
     let parse = |text: &str| -> Map<String, Value> {
@@ -104,10 +110,11 @@ pub fn definitions(region: &str, replicas: Option<u32>) -> Vec<StreamDefinition>
     let name = |config: &Map<String, Value>| config["name"].as_str().unwrap_or_default().to_string();
     let streams = STREAMS.map(|text| {
         let mut config = parse(text);
-        if let Some(replicas) = replicas.filter(|_| config["storage"] == "file") {
+        let replicas = replicas.filter(|_| config["storage"] == "file");
+        if let Some(replicas) = replicas {
             config.insert("num_replicas".into(), replicas.into());
         }
-        StreamDefinition { stream: name(&config), consumer: None, config }
+        StreamDefinition { stream: name(&config), consumer: None, config, names_replicas: replicas.is_some() }
     });
     let consumers = CONSUMERS.map(|(stream, text)| {
         let config = parse(text);
@@ -115,6 +122,7 @@ pub fn definitions(region: &str, replicas: Option<u32>) -> Vec<StreamDefinition>
             stream: stream.replace("_local", &format!("_{region}")),
             consumer: Some(name(&config)),
             config,
+            names_replicas: false,
         }
     });
     streams.into_iter().chain(consumers).collect()
@@ -185,15 +193,17 @@ impl StreamDefinition {
     /// on a large stream.
     pub async fn apply(&self, client: &Client, since: DateTime<Utc>) -> Result<Vec<StreamDrift>, StreamsError> {
         let actual = self.actual(client).await?;
-        let differences = self.compare(actual.as_ref());
+        let differences = self.changes(actual.as_ref());
         if differences.is_empty() {
             return Ok(differences);
         }
         let mut config = self.config.clone();
         match &actual {
             Some(actual) => {
-                let kept = BEGINNING.iter().filter_map(|name| Some((name.to_string(), actual.get(*name)?.clone())));
-                config.extend(kept);
+                let is_kept = |name: &str| BEGINNING.contains(&name) || self.keeps(name);
+                // Fields that are defined nowhere are the operator's: placement, tags, limits.
+                let kept = actual.iter().filter(|(name, _)| is_kept(name) || !self.config.contains_key(*name));
+                config.extend(kept.map(|(name, value)| (name.clone(), value.clone())));
                 // Additions of a newer version or an operator are kept.
                 for name in GROWING {
                     let (Some(Value::Array(defined)), Some(Value::Array(found))) =
@@ -211,6 +221,7 @@ impl StreamDefinition {
             }
             None => {}
         }
+        lost::strip(&mut config);
         let config = Value::Object(config);
         let (subject, payload) = match &self.consumer {
             Some(consumer) => {
@@ -224,6 +235,30 @@ impl StreamDefinition {
         };
         ask(client, &self.title(), subject, &payload.to_string()).await?;
         Ok(differences)
+    }
+
+    /// Returns what [`StreamDefinition::apply`] would change: an operator's choice is no difference.
+    pub async fn planned(&self, client: &Client) -> Result<Vec<StreamDrift>, StreamsError> {
+        Ok(self.changes(self.actual(client).await?.as_ref()))
+    }
+
+    fn changes(&self, actual: Option<&Map<String, Value>>) -> Vec<StreamDrift> {
+        let is_kept = |drift: &StreamDrift| matches!(drift, StreamDrift::Field { name, .. } if self.keeps(name));
+        self.compare(actual).into_iter().filter(|drift| !is_kept(drift)).collect()
+    }
+
+    /// Returns whether a field of an existing stream stays as it is. Replicas that a command names are not kept.
+    fn keeps(&self, field: &str) -> bool {
+        self.consumer.is_none() && KEPT.contains(&field) && !(self.names_replicas && field == "num_replicas")
+    }
+
+    /// Marks a stream that can't be rebuilt, once all of them are there.
+    pub async fn mark(&self, client: &Client) -> Result<(), StreamsError> {
+        let is_precious = self.consumer.is_none() && lost::is_precious(&self.stream);
+        let actual = if is_precious { self.actual(client).await? } else { None };
+        let Some(config) = actual.and_then(lost::marked) else { return Ok(()) };
+        let subject = subjects::stream_api("UPDATE", &self.stream);
+        ask(client, &self.title(), subject, &Value::Object(config).to_string()).await.map(drop)
     }
 
     fn is_in_memory(&self) -> bool {

@@ -76,8 +76,9 @@ pub async fn pull_items(
     turns: &TaskTracker,
     hand_over: &CancellationToken,
 ) {
-    let free = Arc::new(Semaphore::new(limits::WORKER_TURNS));
-    metrics().work.permits(limits::WORKER_TURNS);
+    let turns_max = worker.settings.turns_max as usize;
+    let free = Arc::new(Semaphore::new(turns_max));
+    metrics().work.permits(turns_max);
     let stream = subjects::stream_name(CHAT, &worker.settings.region);
     while !shutdown.is_cancelled() {
         let queue = WorkQueue::find(&worker.client, &stream, &worker.settings.pool);

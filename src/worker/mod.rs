@@ -78,6 +78,8 @@ pub struct WorkerSettings {
     pub max_iterations: u32,
     pub max_tokens: u32,
     pub human_wait_secs: u32,
+    /// Turns that this worker drives at a time.
+    pub turns_max: u32,
     /// Limits of a turn without progress, and of a turn in all; waits for people count only in the latter.
     pub turn_limit_secs: u32,
     pub turn_cap_secs: u32,

@@ -78,7 +78,7 @@ async fn run_everything(stage: &Stage, edge: &Edge) -> (Client, Session) {
     stage.gateway.script(Reply::text("not done"));
     client.ask(&session, "r4", "restart the other").await;
     stage.gateway.script(Reply::status(503));
-    stage.gateway.script(Reply::text("at last"));
+    stage.gateway.script(Reply::json(&priced()));
     client.ask(&session, "r5", "try").await;
     stage.gateway.script(Reply::status(400));
     let failed = client.ask(&session, "r6", "fail").await;
@@ -98,6 +98,16 @@ async fn run_everything(stage: &Stage, edge: &Edge) -> (Client, Session) {
     other.ping().await;
     drop(other);
     (client, session)
+}
+
+/// An answer of a gateway that reports a cost, and parts of the tokens.
+fn priced() -> Value {
+    let usage = json!({
+        "prompt_tokens": 12, "completion_tokens": 5, "cost": 0.25,
+        "prompt_tokens_details": {"cached_tokens": 8}, "completion_tokens_details": {"reasoning_tokens": 3}
+    });
+    let message = json!({"role": "assistant", "content": "at last"});
+    json!({"id": "c", "model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage})
 }
 
 /// Returns the log's events: their names and payloads.
@@ -148,7 +158,9 @@ async fn every_metric_is_there_and_equals_the_log() {
     let mut signed = stage.run("sign", &["audit", "checkpoint", "--once"], &[("SMOOTH_AGENT_AUDIT_KEY_FILE", key)]);
     assert!(signed.ended().await.success(), "{}", signed.output());
 
-    let names = |samples: &[Sample]| samples.iter().map(name_of).collect::<BTreeSet<_>>();
+    // A histogram's own name has its buckets; its sum and count are series beside it.
+    let is_sum = |sample: &&Sample| sample.metric.ends_with("_seconds_sum");
+    let names = |samples: &[Sample]| samples.iter().filter(|s| !is_sum(s)).map(name_of).collect::<BTreeSet<_>>();
     let documented = documented();
     let optional = BTreeSet::from(["turnstream_stream_max_bytes".to_owned()]);
     let samples = until(&addresses, |samples| {
@@ -190,7 +202,13 @@ fn expect_the_log(samples: &[Sample], events: &[(String, Value)]) {
     }
     let of = |wanted: &str| events.iter().filter(|(name, _)| name == wanted).map(|(_, data)| data).collect::<Vec<_>>();
     let tokens = |data: &Value, field: &str| data["usage"][field].as_f64().unwrap_or_default();
-    for (direction, field) in [("input", "promptTokens"), ("output", "completionTokens")] {
+    let fields = [
+        ("input", "promptTokens"),
+        ("output", "completionTokens"),
+        ("cached", "cachedTokens"),
+        ("reasoning", "reasoningTokens"),
+    ];
+    for (direction, field) in fields {
         let completed: f64 = of("turn.completed").into_iter().map(|data| tokens(data, field)).sum();
         assert!(completed > 0.0);
         let labels = [("direction", direction), ("organisation", "reference-org")];

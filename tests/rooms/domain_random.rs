@@ -125,7 +125,11 @@ impl World {
             Move::Intent { back: n } => {
                 let (turn, epoch) = back(&self.claims, *n)?;
                 let NextStep::CallTools(calls) = self.step()? else { return None };
-                Command::Record { turn, epoch, event: called(number(turn), epoch, &calls[0].id) }
+                // A call that became a task is asked for, and not begun again.
+                let state = self.state.turn.as_ref()?;
+                let request =
+                    calls.iter().find(|request| state.call(&request.id).is_some_and(|call| call.task.is_none()))?;
+                Command::Record { turn, epoch, event: called(number(turn), epoch, &request.id) }
             }
             Move::Confirm { back: n, approved } => {
                 Command::Confirm { park: id(back(&self.parks, *n)?), approved: *approved, by: id(3) }

@@ -34,6 +34,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("agents", &["limits", "ids", "subjects", "domain", "nats", "log"]),
     ("history", &["limits", "subjects", "domain", "wire", "nats", "log", "agents"]),
     ("playback", &["limits", "domain", "wire"]),
+    ("telemetry", &["config", "domain", "log"]),
     ("evidence", &["limits", "subjects", "domain", "signing", "wire", "nats", "log", "history"]),
     (
         "privacy",
@@ -138,6 +139,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "telemetry",
             "limits",
             "widget",
             "ids",

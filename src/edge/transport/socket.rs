@@ -18,6 +18,7 @@ use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         Error, Message, Utf8Bytes,
+        error::ProtocolError,
         protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
     },
 };
@@ -162,6 +163,8 @@ impl Socket {
                 Some(Err(Error::Capacity(_))) => SocketInput::End(Some(CloseReason::TooLarge)),
                 Some(Err(Error::Io(error))) => SocketInput::End(excess(&error)),
                 Some(Err(Error::Utf8(_))) => SocketInput::End(Some(CloseReason::NotUtf8)),
+                // The client is gone without a close frame: a network, or a page that was left.
+                Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => SocketInput::End(None),
                 Some(Err(Error::Protocol(_))) => SocketInput::End(Some(CloseReason::Protocol)),
                 Some(Ok(Message::Close(_)) | Err(_)) | None => SocketInput::End(None),
             };

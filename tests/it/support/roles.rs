@@ -7,7 +7,7 @@ pub fn user_of(command: &str) -> &'static str {
         "worker" => "worker",
         "ingest" => "ingester",
         "dev" => "test",
-        "replay" | "audit" => "auditor",
+        "replay" | "audit" | "telemetry" => "auditor",
         "erase" | "hold" | "retain" => "eraser",
         _ => "administrator",
     }
