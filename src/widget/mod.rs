@@ -53,7 +53,7 @@ languages!["lang-ar.js", "lang-de.js", "lang-es.js", "lang-fr.js", "lang-ja.js"]
 
 /// A file as it is served.
 #[derive(Debug)]
-pub struct WidgetFile {
+pub struct StaticFile {
     pub name: &'static str,
     pub text: String,
     pub gzipped: Vec<u8>,
@@ -61,12 +61,19 @@ pub struct WidgetFile {
     pub etag: String,
 }
 
+impl StaticFile {
+    pub fn new(name: &'static str, text: String) -> Self {
+        let etag = format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(&text)[..12]));
+        Self { name, gzipped: gzip(text.as_bytes()), etag, text }
+    }
+}
+
 /// All files of one release.
 #[derive(Debug)]
 pub struct WidgetFiles {
     /// The digest of all files, part of the modules' URLs.
     pub release: String,
-    files: Vec<WidgetFile>,
+    files: Vec<StaticFile>,
 }
 
 impl WidgetFiles {
@@ -77,11 +84,11 @@ impl WidgetFiles {
     }
 
     /// Returns a file by its name.
-    pub fn get(&self, name: &str) -> Option<&WidgetFile> {
+    pub fn get(&self, name: &str) -> Option<&StaticFile> {
         self.files.iter().find(|file| file.name == name)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &WidgetFile> {
+    pub fn iter(&self) -> impl Iterator<Item = &StaticFile> {
         self.files.iter()
     }
 
@@ -104,7 +111,7 @@ impl WidgetFiles {
         let names: Vec<_> = MODULES.iter().map(|(name, _)| format!("'{name}'")).collect();
         let loader = loader.replace("__RELEASE__", &release).replace("__MODULES__", &format!("[{}]", names.join(", ")));
         let files = std::iter::once((LOADER, Cow::Owned(loader))).chain(modules);
-        Self { files: files.map(|(name, text)| file(name, text.into_owned())).collect(), release }
+        Self { files: files.map(|(name, text)| StaticFile::new(name, text.into_owned())).collect(), release }
     }
 }
 
@@ -131,13 +138,8 @@ fn without_comments(source: &str) -> String {
     lines.flat_map(|line| [line, "\n"]).collect()
 }
 
-fn file(name: &'static str, text: String) -> WidgetFile {
-    let etag = format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(&text)[..12]));
-    WidgetFile { name, gzipped: gzip(text.as_bytes()), etag, text }
-}
-
 /// Returns the bytes in the format of gzip.
-pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     // A Vec takes every write.
     let _ = encoder.write_all(bytes);

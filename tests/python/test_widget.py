@@ -392,6 +392,29 @@ def test_files_are_cached_by_release(product):
     assert get("/widget/v1/0000000000000000/main.js")[0] == 404 and get("/widget/v1/main.js")[0] == 404
 
 
+def test_pages_are_compressed_and_not_sent_twice(product):
+    for path in ("/", "/audit", "/embed?agent=support"):
+        request = urllib.request.Request(product.http + path, headers={"accept-encoding": "gzip"})
+        with urllib.request.urlopen(request) as reply:
+            etag = reply.headers["etag"]
+            assert b"</html>" in gzip.decompress(reply.read()) and "frame-ancestors" in reply.headers["content-security-policy"]
+        with pytest.raises(urllib.error.HTTPError) as known:
+            urllib.request.urlopen(urllib.request.Request(product.http + path, headers={"if-none-match": etag}))
+        assert known.value.code == 304
+
+
+def test_the_embedded_page_is_for_the_origins_of_the_policy(guarded, product, tmp_path):
+    with urllib.request.urlopen(f"{guarded.http}/embed?agent=closed") as reply:
+        assert reply.headers["content-security-policy"].endswith("frame-ancestors 'self' https://shop.example")
+    with open_page(tmp_path) as page:
+        page.navigate("Page.navigate", "document.body", url=f"{product.http}/embed?agent=support&theme=dark&title=Help")
+        widget = Widget(page)
+        widget.wait("$('textarea') && !$('.panel').hidden && $('.status').textContent === ''")
+        assert widget.text("h2") == "Help" and not widget.look("$('.launcher').checkVisibility()")
+        widget.say("How long is your return window?")
+        widget.wait("$('.sources') && " + IDLE)
+
+
 # Counts the connections that the page opens.
 COUNT_SOCKETS = """window.opened = 0;
 window.WebSocket = class extends WebSocket { constructor(...given) { super(...given); window.opened++; } }"""

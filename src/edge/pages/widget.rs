@@ -5,13 +5,14 @@
 //! of another one: the loader then asks the next edge.
 
 use warp::{
-    Filter, Rejection, Reply,
+    Filter, Rejection,
     filters::BoxedFilter,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, header},
     reply::Response,
 };
 
-use crate::widget::{LOADER, WidgetFile, WidgetFiles};
+use super::served;
+use crate::widget::{LOADER, StaticFile, WidgetFiles};
 
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 /// Browsers keep the loader and ask whether it has changed.
@@ -40,72 +41,17 @@ pub fn routes() -> BoxedFilter<(Response,)> {
     stable.or(released).unify().boxed()
 }
 
-fn answer(file: &WidgetFile, headers: &HeaderMap, cache: &'static str) -> Response {
-    let mut response = if has(headers, header::IF_NONE_MATCH, &file.etag) {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else if takes_gzip(headers) {
-        warp::reply::with_header(file.gzipped.clone(), header::CONTENT_ENCODING, "gzip").into_response()
-    } else {
-        file.text.clone().into_response()
-    };
-    let mut set = |name, value: &str| {
-        header::HeaderValue::from_str(value).map(|value| response.headers_mut().insert(name, value))
-    };
-    let fields = [
-        (header::CONTENT_TYPE, "text/javascript; charset=utf-8"),
-        (header::CACHE_CONTROL, cache),
-        (header::ETAG, &file.etag),
-        (header::VARY, "accept-encoding"),
-        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::HeaderName::from_static("cross-origin-resource-policy"), "cross-origin"),
-    ];
-    for (name, value) in fields {
-        set(name, value).ok();
-    }
+fn answer(file: &StaticFile, headers: &HeaderMap, cache: &'static str) -> Response {
+    let mut response = served(file, headers, "text/javascript; charset=utf-8", cache);
+    let fields = response.headers_mut();
+    fields.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    fields.insert("cross-origin-resource-policy", HeaderValue::from_static("cross-origin"));
     response
-}
-
-/// Returns true if a header with a list of values has this one, or `*`. Weak validators match as well, as proxies make them.
-fn has(headers: &HeaderMap, name: header::HeaderName, wanted: &str) -> bool {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values
-        .flat_map(|value| value.split(','))
-        .map(|value| value.trim().trim_start_matches("W/"))
-        .any(|value| value == wanted || value == "*")
-}
-
-/// Returns true if the client takes gzip: named, and not with the weight 0.
-fn takes_gzip(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|coding| {
-        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
-        let refused = weight.trim().strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok()) == Some(0.0);
-        matches!(name.trim().to_ascii_lowercase().as_str(), "gzip" | "*") && !refused
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(name: header::HeaderName, value: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(name, header::HeaderValue::from_static(value))])
-    }
-
-    #[test]
-    fn gzip_is_sent_to_clients_that_take_it() {
-        for (value, takes) in [
-            ("gzip", true),
-            ("br, GZIP;q=0.5", true),
-            ("*", true),
-            ("gzip;q=0", false),
-            ("gzip; q=0.0", false),
-            ("br", false),
-        ] {
-            assert_eq!(takes_gzip(&headers(header::ACCEPT_ENCODING, value)), takes, "{value}");
-        }
-    }
 
     #[test]
     fn a_known_file_is_not_sent_again() {

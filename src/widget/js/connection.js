@@ -45,7 +45,9 @@ export class Connection {
     const round = ++this.round;
     this.ended = false;
     this.on.state(this.attempt ? 'reconnecting' : 'connecting');
-    const token = await this.on.token(this.renew).catch(() => undefined);
+    let token;
+    // A host that cannot make a token now may do so later; one that gives none has said that the sign-in is over.
+    try { token = await this.on.token(this.renew); } catch { return round === this.round && this.drop(); }
     if (round !== this.round) return;
     if (token === undefined) return this.end('signedOut');
     const socket = await this.race(token, round);
@@ -83,11 +85,14 @@ export class Connection {
         clearTimeout(next);
         const edge = waiting.shift();
         if (settled || !edge || round !== this.round) return;
-        const socket = new WebSocket(`${edge.replace(/^http/, 'ws')}/ws?${query}`);
+        const lost = () => { if (++failed === this.edges.length) settle(null); else start(); };
+        let socket;
+        // A browser may refuse an address at once: one without TLS on a page with it.
+        try { socket = new WebSocket(`${edge.replace(/^http/, 'ws')}/ws?${query}`); } catch { return lost(); }
         socket.edge = edge;
         started.push(socket);
         socket.onopen = () => settle(socket);
-        socket.onclose = () => { if (++failed === this.edges.length) settle(null); else start(); };
+        socket.onclose = lost;
         next = setTimeout(start, RACE_MS * (0.5 + Math.random()));
       };
       start();

@@ -42,7 +42,7 @@ a { color: var(--accent); } code { font: 13px ui-monospace, Menlo, Consolas, mon
 .code { position: relative; } pre { margin: 0; padding: 10px 12px; overflow: auto; max-height: 320px; background: var(--code); border-radius: 8px; } pre code { padding: 0; }
 .copy { position: absolute; inset-block-start: 4px; inset-inline-end: 4px; font-size: 12px; min-height: 24px; padding: 1px 8px; }
 .table { overflow-x: auto; } table { border-collapse: collapse; font-size: 14px; } :is(th, td) { border: 1px solid var(--line); padding: 4px 8px; text-align: start; }
-.live .text:empty::after { content: "…"; color: var(--soft); } .activity { display: grid; gap: 4px; font-size: 13.5px; color: var(--soft); } .activity:empty { display: none; } .activity p { margin: 0; } .activity .bad { color: var(--bad); }
+.live[aria-busy=true] .text:empty::after { content: "…"; color: var(--soft); } .activity { display: grid; gap: 4px; font-size: 13.5px; color: var(--soft); } .activity:empty { display: none; } .activity p { margin: 0; } .activity .bad { color: var(--bad); }
 details { font-size: 13.5px; color: var(--soft); white-space: pre-wrap; } summary { cursor: pointer; }
 .sources { font-size: 13.5px; margin-block-start: 8px; color: var(--soft); } .sources strong { font-weight: 600; } .sources ol { margin: 3px 0 0; padding-inline-start: 22px; } .sources span { display: block; }
 .card { border: 1px solid var(--warn); border-radius: 13px; background: var(--panel); padding: 11px 13px; margin-block-start: 8px; } .card h3 { margin: 0 0 5px; font-size: 15px; color: var(--warn); } .card p { margin: 0 0 9px; white-space: pre-wrap; }

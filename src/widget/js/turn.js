@@ -5,6 +5,9 @@ import { Markdown } from './markdown.js';
 /** A tool's name as words: `issue_refund` is "issue refund". */
 const words = name => name.replace(/^.*[.:/]/, '').replace(/[_-]+/g, ' ').replace(/([a-z])([A-Z])/g, '$1 $2').toLowerCase().trim();
 
+/** Tools that show a card: the card says it all. */
+const FORMS = ['request_identity_intake', 'request_choices'];
+
 export class Turn {
   /** @param {string|null} id the requestId @param {object} strings @param {(date: Date) => Node} clock */
   constructor(id, strings, clock) {
@@ -41,6 +44,7 @@ export class Turn {
 
   called({ name, arguments: args }) {
     this.pause = true;
+    if (FORMS.includes(name)) return;
     const again = this.rows.find(row => row.open && row.stale && row.name === name && row.args === args);
     if (again) again.stale = false;
     else this.row(name, args);
@@ -54,11 +58,12 @@ export class Turn {
   }
 
   returned({ name, isError }) {
+    this.settle(this.strings.say('settled'));
+    if (FORMS.includes(name)) return;
     const row = this.rows.find(row => row.open && row.name === name) ?? this.row(name);
     row.open = false;
     row.node.classList.add(isError ? 'bad' : 'done');
     row.node.textContent = `${isError ? '✕' : '✓'} ${this.strings.say(isError ? 'toolFailed' : 'toolDone', { name: words(name) })}`;
-    this.settle(this.strings.say('settled'));
   }
 
   /** Shows a card in place of the one before. */
