@@ -15,6 +15,7 @@ mod retain;
 mod telemetry;
 mod turn;
 mod verify;
+mod widget;
 
 use std::{net::IpAddr, path::PathBuf, process::ExitCode, sync::OnceLock};
 
@@ -116,6 +117,11 @@ enum Command {
     },
     Retain(retain::Retain),
     EndTurn(turn::EndTurn),
+    /// Put an agent on a page of another host.
+    Widget {
+        #[command(subcommand)]
+        command: widget::Widget,
+    },
     /// Show the permissions of each role on NATS.
     Nats {
         #[command(subcommand)]
@@ -275,6 +281,7 @@ async fn run() -> anyhow::Result<()> {
         Command::Hold { command } => privacy::hold(command, &load()?).await,
         Command::Retain(args) => retain::retain(args, &load()?).await,
         Command::EndTurn(args) => turn::end_turn(args, &load()?).await,
+        Command::Widget { command } => widget::run(command),
         Command::Nats { command } => nats::run(command).await,
         Command::Streams { command } => streams(command).await,
         Command::Tools { command: Tools::List } => list_tools().await,

@@ -42,5 +42,6 @@ pub mod signing;
 pub mod subjects;
 pub mod telemetry;
 pub mod tools;
+pub mod widget;
 pub mod wire;
 pub mod worker;

@@ -6,7 +6,7 @@
 //! - [`actions`]: one file an action.   - [`delivery`]: what a client is shown.   - [`ending`]: ends turns from outside.
 //! - [`policy`]: rights and limits.   - [`directory`]: sessions, workers, skills.
 //! - [`visitors`]: widgets' requests over plain HTTP.   - [`mcp`]: agents as tools.
-//! - [`pages`]: the chat page and the auditors' page.
+//! - [`pages`]: the chat page, the auditors' page, the widget.
 //!
 //! Invariant: this room never imports `worker` or `model`.
 

@@ -12,6 +12,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("subjects", &["limits"]),
     ("secrets", &["limits", "subjects"]),
     ("encryption", &[]),
+    ("widget", &[]),
     ("model", &["metrics"]),
     ("demo", &[]),
     ("bench", &[]),
@@ -80,7 +81,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "edge",
         &[
             "limits", "metrics", "ids", "subjects", "config", "extract", "fetch", "domain", "auth", "wire", "lists",
-            "live", "nats", "log", "otp", "agents", "calls",
+            "live", "nats", "log", "otp", "agents", "calls", "widget",
         ],
     ),
     (
@@ -140,6 +141,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "telemetry",
             "limits",
+            "widget",
             "ids",
             "config",
             "auth",

@@ -60,7 +60,7 @@ pub fn routes(
             })
             .untuple_one()
     };
-    let served = pages::routes().or(admin).unify().or(visitors::routes(edge.clone())).unify();
+    let served = pages::routes(edge.clone()).or(admin).unify().or(visitors::routes(edge.clone())).unify();
     let served = served.or(mcp::routes(edge.clone())).unify();
     let served = served.or(handshake::route(edge)).unify().or(options()).unify();
     // Probes come with the names and addresses of balancers, so the guard does not apply.
@@ -71,7 +71,7 @@ impl Reject for AccessRefusal {}
 
 /// Answers `OPTIONS` on existing paths.
 fn options() -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
-    const PATHS: [&str; 3] = ["/", "/audit", "/ws"];
+    const PATHS: [&str; 4] = ["/", "/audit", "/embed", "/ws"];
     let is_there = warp::path::full().and_then(|path: warp::path::FullPath| async move {
         PATHS.contains(&path.as_str()).then_some(()).ok_or_else(warp::reject::not_found)
     });
