@@ -10,6 +10,8 @@ pub(super) struct ModelAnswer {
     pub reply: ModelReply,
     pub suggestions: Vec<String>,
     pub grounding: Vec<Citation>,
+    /// Ids of calls for which an agent demands approval.
+    pub confirms: Vec<String>,
 }
 
 /// Returns the stored form of a reply's ending.

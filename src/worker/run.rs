@@ -150,7 +150,9 @@ async fn claim<'a>(
         None => return Err(TurnExit::Fenced),
     };
     let mut prefetch = Prefetch::none();
-    if !profile.is_missing && next_step(turn, profile.max_iterations()) == NextStep::CallModel {
+    // An agent that is another program is asked under the claim's epoch, so not before the claim.
+    let is_asked = !profile.is_missing && worker.settings.agent.is_none();
+    if is_asked && next_step(turn, profile.max_iterations()) == NextStep::CallModel {
         let opens = Box::pin(Prefetch::start(worker, key, &profile, &state));
         prefetch = kept(&mut item, opens).await.ok_or(TurnExit::Fenced)?;
     }
