@@ -93,6 +93,9 @@ def test_manifests_name_settings_and_commands_that_exist(binary):
     for _, found in documents("base"):
         if found["kind"] == "ConfigMap" and found["metadata"]["name"] != "turnstream-widget":
             assert set(found["data"]) <= known, set(found["data"]) - known
+    # Services refuse unsigned calls, and edges and workers call them.
+    for role in ("edge", "worker"):
+        assert "SMOOTH_AGENT_CALL_KEY_FILE" in {entry["name"] for entry in dict(pods())[role]["containers"][0]["env"]}, role
     for name, pod in pods():
         for container in pod["containers"]:
             named = {entry["name"] for entry in container.get("env", [])}
