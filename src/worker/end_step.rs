@@ -126,7 +126,7 @@ impl TurnRun<'_> {
             call: answer.call,
             needs_escalation: escalation_reason.is_some(),
             escalation_reason,
-            workflow,
+            workflow: workflow.map(Box::new),
             preamble: self.preamble.take(),
             citations: knowledge::distinct_citations(answer.citations),
             usage: answer.usage,
