@@ -1,8 +1,13 @@
-//! A store written by an earlier version, continued by this one, under load.
+//! Stores written by earlier versions, continued by this one, under load.
 //!
-//! `tests/data/store.ndjson.zst` is the JetStream store of a deployment of that version, a file per line; `tests/data/store.json`
-//! names its conversations. They never change; `TURNSTREAM_STORE=write`, with a version's program as `TURNSTREAM_BIN`, makes them
-//! for another version.
+//! `tests/data/NAME.ndjson.zst` is the JetStream store of a deployment of a version, a file per line; `tests/data/NAME.json` names
+//! its conversations. They never change. A version's program makes them:
+//!
+//! ```sh
+//! TURNSTREAM_STORE=store.94d8a6d TURNSTREAM_BIN=/path/to/that/turnstream cargo test --test it upgrade::the_store_of
+//! ```
+//!
+//! `store.94d8a6d` is of the program before the rooms were laid out anew.
 
 use std::{
     fs,
@@ -26,8 +31,8 @@ use crate::support::{
 const WAIT: (&str, &str) = ("SMOOTH_AGENT_HUMAN_WAIT_SECS", "3000000000");
 const CLIENTS: usize = 4;
 
-fn data(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+fn data(store: &str, kind: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(format!("{store}.{kind}"))
 }
 
 fn gated() -> Vec<Tool> {
@@ -35,7 +40,7 @@ fn gated() -> Vec<Tool> {
 }
 
 /// Fills a store: a conversation with finished turns, one that waits for an approval, one with a cancelled turn.
-async fn fill() {
+async fn fill(store: &str) {
     let mut stage = Stage::start().await;
     let _provider = Provider::start(&stage.nats, gated()).await;
     let (mut edge, mut worker) = tokio::join!(stage.edge(), stage.worker_with(&[WAIT]));
@@ -53,6 +58,8 @@ async fn fill() {
     client.turn_until("c1", "stream_token").await;
     client.send(&json!({"action": "cancel", "sessionId": cancelled.id})).await;
     client.turn("c1").await;
+    // An edge drains until its clients have seen the end of their turns, and one turn waits.
+    drop(client);
     for process in [&mut edge.process, &mut worker] {
         process.signal(libc::SIGTERM);
         assert!(process.ended().await.success());
@@ -61,10 +68,10 @@ async fn fill() {
     stage.nats.process.ended().await;
     let of = |session: &Session| json!({ "session": session.id, "conversation": session.conversation });
     let names = json!({ "talked": of(&talked), "waits": of(&waits), "cancelled": of(&cancelled) });
-    fs::write(data("store.json"), format!("{names:#}\n")).unwrap();
+    fs::write(data(store, "json"), format!("{names:#}\n")).unwrap();
     let mut lines = Vec::new();
     pack(stage.nats.store.path(), stage.nats.store.path(), &mut lines);
-    fs::write(data("store.ndjson.zst"), zstd::bulk::compress(lines.join("\n").as_bytes(), 19).unwrap()).unwrap();
+    fs::write(data(store, "ndjson.zst"), zstd::bulk::compress(lines.join("\n").as_bytes(), 19).unwrap()).unwrap();
 }
 
 fn pack(root: &Path, folder: &Path, lines: &mut Vec<String>) {
@@ -81,9 +88,9 @@ fn pack(root: &Path, folder: &Path, lines: &mut Vec<String>) {
     }
 }
 
-fn unpack() -> TempDir {
+fn unpack(store: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let lines = zstd::stream::decode_all(&fs::read(data("store.ndjson.zst")).unwrap()[..]).unwrap();
+    let lines = zstd::stream::decode_all(&fs::read(data(store, "ndjson.zst")).unwrap()[..]).unwrap();
     for line in String::from_utf8(lines).unwrap().lines() {
         let entry: Value = serde_json::from_str(line).unwrap();
         let path = folder.path().join(entry["file"].as_str().unwrap());
@@ -93,18 +100,28 @@ fn unpack() -> TempDir {
     folder
 }
 
-fn session(name: &str) -> Session {
-    let names: Value = serde_json::from_str(&fs::read_to_string(data("store.json")).unwrap()).unwrap();
+fn session(store: &str, name: &str) -> Session {
+    let names: Value = serde_json::from_str(&fs::read_to_string(data(store, "json")).unwrap()).unwrap();
     let text = |field: &str| names[name][field].as_str().unwrap().to_owned();
     Session { id: text("session"), conversation: text("conversation") }
 }
 
 #[tokio::test]
 async fn an_earlier_versions_store_is_upgraded_under_load() {
-    if std::env::var("TURNSTREAM_STORE").as_deref() == Ok("write") {
-        return fill().await;
+    upgrade("store").await;
+}
+
+#[tokio::test]
+async fn the_store_of_the_version_before_the_new_rooms_is_upgraded_under_load() {
+    match std::env::var("TURNSTREAM_STORE") {
+        Ok(store) => fill(&store).await,
+        Err(_) => upgrade("store.94d8a6d").await,
     }
-    let stage = Stage::on(unpack()).await;
+}
+
+/// Continues a store, and verifies it.
+async fn upgrade(store: &str) {
+    let stage = Stage::on(unpack(store)).await;
     let provider = Provider::start(&stage.nats, gated()).await;
     let (edge, _worker) = tokio::join!(stage.edge(), stage.worker());
     let load = join_all((0..CLIENTS).map(|_| async {
@@ -116,7 +133,8 @@ async fn an_earlier_versions_store_is_upgraded_under_load() {
     }));
     let upgraded = async {
         let mut client = Client::connect(&edge).await;
-        let (talked, waits, cancelled) = (session("talked"), session("waits"), session("cancelled"));
+        let (talked, waits, cancelled) =
+            (session(store, "talked"), session(store, "waits"), session(store, "cancelled"));
         let questions: Vec<String> = (0..6).flat_map(|n| [format!("question {n}"), "ok".into()]).collect();
         assert_eq!(client.history(&talked).await, questions);
         // A request repeated across the upgrade is the same turn; the same requestId with another message is not.
