@@ -15,6 +15,7 @@ mod retain;
 mod telemetry;
 mod turn;
 mod verify;
+mod widget;
 
 use std::{net::IpAddr, path::PathBuf, process::ExitCode, sync::OnceLock};
 
@@ -28,7 +29,7 @@ use crate::dev;
 use crate::{
     agents::AuthLevel,
     app,
-    config::{Config, OperationsAddress},
+    config::{AgentAddress, Config, OperationsAddress},
     ingest::IngestArgs,
     tools,
 };
@@ -72,6 +73,10 @@ enum Command {
         /// Port for /health and /ready [default: SMOOTH_AGENT_HEALTH_PORT, or none].
         #[arg(long)]
         health_port: Option<u16>,
+        /// The program that answers in the model's place: exec:COMMAND, one process for each step, or an http URL [default:
+        /// SMOOTH_AGENT_HOSTED_AGENT, or the model].
+        #[arg(long, value_name = "ADDRESS")]
+        agent: Option<AgentAddress>,
     },
     /// Compare or create the streams, consumers and buckets.
     Streams {
@@ -116,6 +121,11 @@ enum Command {
     },
     Retain(retain::Retain),
     EndTurn(turn::EndTurn),
+    /// Put an agent on a page of another host.
+    Widget {
+        #[command(subcommand)]
+        command: widget::Widget,
+    },
     /// Show the permissions of each role on NATS.
     Nats {
         #[command(subcommand)]
@@ -251,9 +261,10 @@ async fn run() -> anyhow::Result<()> {
             edge.stop().await;
             Ok(())
         }
-        Command::Worker { health_port } => {
+        Command::Worker { health_port, agent } => {
             let mut config = load()?;
             config.health_port = health_port.or(config.health_port);
+            config.hosted_agent = agent.or(config.hosted_agent);
             let nats = app::connect(&config, "worker").await?;
             let worker = app::start_worker(&config, &nats).await?;
             let stop = app::StopSignal::new()?;
@@ -275,6 +286,7 @@ async fn run() -> anyhow::Result<()> {
         Command::Hold { command } => privacy::hold(command, &load()?).await,
         Command::Retain(args) => retain::retain(args, &load()?).await,
         Command::EndTurn(args) => turn::end_turn(args, &load()?).await,
+        Command::Widget { command } => widget::run(command),
         Command::Nats { command } => nats::run(command).await,
         Command::Streams { command } => streams(command).await,
         Command::Tools { command: Tools::List } => list_tools().await,

@@ -5,8 +5,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::{
     AdminApi,
     forms::{EventPage, StatePage, Verification},
+    request::AdminRequest,
     response::{HttpRefusal, HttpResponse},
-    serve::AdminRequest,
 };
 use crate::{
     evidence::verify,

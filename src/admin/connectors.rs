@@ -8,8 +8,8 @@ use warp::http::StatusCode;
 use super::{
     AdminApi,
     forms::{ConnectorList, ConnectorResponse, IngestRun, NewConnector, RunResponse},
+    request::AdminRequest,
     response::{HttpRefusal, HttpResponse},
-    serve::AdminRequest,
     settings::{BUCKET, STREAM},
 };
 use crate::{

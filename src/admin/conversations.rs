@@ -6,8 +6,8 @@ use uuid::Uuid;
 use super::{
     AdminApi,
     forms::{ConversationList, ConversationSummary, MessageList},
+    request::AdminRequest,
     response::{HttpRefusal, HttpResponse},
-    serve::AdminRequest,
 };
 use crate::{
     auth::{Role, may_review},

@@ -7,8 +7,8 @@ use uuid::Uuid;
 use super::{
     AdminApi,
     forms::{DocumentSet, DocumentSets, IngestRun, RunList, RunStatus},
+    request::AdminRequest,
     response::{HttpRefusal, HttpResponse},
-    serve::AdminRequest,
 };
 use crate::{
     knowledge::runs::{self, RunEvent},

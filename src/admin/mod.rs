@@ -14,6 +14,7 @@ pub mod forms;
 mod knowledge;
 pub mod openapi;
 mod publish;
+mod request;
 mod response;
 pub mod route;
 mod serve;

@@ -9,8 +9,8 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     AdminApi,
     forms::{PublishReceipt, PublishRequest},
+    request::AdminRequest,
     response::{HttpRefusal, HttpResponse},
-    serve::AdminRequest,
 };
 use crate::{
     limits,

@@ -5,8 +5,8 @@ use chrono::{DateTime, Utc};
 use super::{
     AdminApi,
     forms::{OrgSettings, OrgSettingsUpdate, SettingsResponse},
+    request::AdminRequest,
     response::{HttpRefusal, HttpResponse},
-    serve::AdminRequest,
 };
 use crate::{
     agents::{AgentConfig, DEFAULT, config::ToolRule, store::AgentPutError},

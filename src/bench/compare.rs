@@ -4,8 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::figures::{Figures, medians};
-use super::report::ratio;
+use super::{
+    figures::{Figures, medians},
+    outcome::ratio,
+};
 
 /// A figure of both servers.
 #[derive(Debug, Serialize)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::report::{ScenarioOutcome, ratio};
+use super::outcome::{ScenarioOutcome, ratio};
 
 /// Figures by name, such as `paced: token added p50 ms`. The unit is the last word.
 pub type Figures = BTreeMap<String, f64>;
@@ -49,7 +49,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::report::Samples;
+    use crate::bench::outcome::Samples;
 
     #[test]
     fn an_outcome_has_its_figures_by_name() {

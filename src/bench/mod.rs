@@ -19,6 +19,7 @@ mod compare;
 mod fault;
 mod figures;
 mod gateway;
+mod outcome;
 mod plan;
 mod procs;
 mod product;
@@ -50,8 +51,8 @@ use self::figures::Figures;
 use self::gateway::{FakeGateway, GatewayLog};
 use self::procs::WatchedProcess;
 use self::product::Product;
-use self::report::{BenchReport, ScenarioOutcome};
 use self::users::TokenMinter;
+use self::{outcome::ScenarioOutcome, report::BenchReport};
 
 /// The shared state of the scenarios.
 struct Bench {

@@ -108,3 +108,15 @@ impl Response {
         self.response_parts.join("\n\n")
     }
 }
+
+/// The outcome of a wait for a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Resolution {
+    Approved,
+    /// The form was filled in.
+    Submitted,
+    Declined,
+    /// No decision came in time; an approval then counts as declined.
+    Expired,
+}

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use self::steps::{open_call, park, reply, resume, tool_returned};
+use self::steps::{park, reply, resume, tool_called, tool_returned};
 use super::{
     digest::Digest,
     elicitation::WaitingCall,
@@ -21,7 +21,8 @@ use super::{
         EmailProof, Event, OtpPurpose, Participant, Prompt, Response, SessionIdentified, SessionOpened, StepJudged,
         ToolReturned, TurnRequested, TurnResumed, UnreadableCause,
     },
-    interaction::{self, Contact, Form},
+    field,
+    interaction::{Contact, Form},
     session::SessionFacts,
     title,
     turn::Turn,
@@ -226,23 +227,17 @@ impl Conversation {
                 // A step forward since the claim has already reset the count.
                 turn.claims = turn.claims.saturating_sub(1);
             }),
-            Event::TurnModelReplied(e) => {
-                if self.is_held(e.turn, e.epoch) {
-                    let in_words = e.calls.iter().filter_map(|call| call.ask.as_ref()).rfind(|ask| !ask.parks);
-                    if let Some(ask) = in_words {
-                        (self.asked, self.waiting) = (Some(ask.form.clone()), None);
-                    }
-                    self.on_turn(e.turn, |turn| reply(turn, e, recorded.time));
+            Event::TurnModelReplied(e) if self.is_held(e.turn, e.epoch) => {
+                let in_words = e.calls.iter().filter_map(|call| call.ask.as_ref()).rfind(|ask| !ask.parks);
+                if let Some(ask) = in_words {
+                    (self.asked, self.waiting) = (Some(ask.form.clone()), None);
                 }
+                self.on_turn(e.turn, |turn| reply(turn, e, recorded.time));
             }
-            Event::TurnToolCalled(e) => self.on_held_turn(e.turn, e.epoch, |turn| {
-                if let Some(call) = open_call(turn, &e.call) {
-                    call.called = true;
-                    call.is_repeated = call.elicited.is_some();
-                    call.task = e.task.clone().or(call.task.take());
-                    turn.progress_at = recorded.time;
-                }
-            }),
+            Event::TurnModelReplied(_) => {}
+            Event::TurnToolCalled(e) => {
+                self.on_held_turn(e.turn, e.epoch, |turn| tool_called(turn, e, recorded.time));
+            }
             Event::TurnToolReturned(e) if self.is_held(e.turn, e.epoch) => {
                 self.learn_from_tool(e);
                 self.on_turn(e.turn, |turn| tool_returned(turn, e, recorded.time));
@@ -297,7 +292,7 @@ impl Conversation {
         let is_proved = matches!(e.email_proof, Some(EmailProof::Token | EmailProof::Context | EmailProof::Challenge));
         let known = self.know(e.session);
         // An invalid address reaches no mailbox, so it is not passed on.
-        known.contact.email = interaction::email(email);
+        known.contact.email = field::email(email);
         // A token is presented again on every connection; the other proofs count for this session alone.
         if matches!(e.email_proof, Some(EmailProof::Context | EmailProof::Challenge)) {
             known.proved = owner_of(email);

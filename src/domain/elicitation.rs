@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{event::Resolution, interaction::Form};
+use super::{answer::Resolution, interaction::Form};
 
 /// The questions of a call, and what goes back to its server with the answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    interaction::{self, FieldError},
+    field::{self, FieldError},
     title,
 };
 use crate::limits;
@@ -321,7 +321,7 @@ fn check_text(text: &str, format: Option<TextFormat>, min: Option<u64>, max: Opt
     };
     match format {
         None => Ok(text.to_string()),
-        Some(TextFormat::Email) => interaction::email(trimmed).ok_or_else(|| "must be a valid email address".into()),
+        Some(TextFormat::Email) => field::email(trimmed).ok_or_else(|| "must be a valid email address".into()),
         Some(TextFormat::Uri) if is_uri(trimmed) => Ok(trimmed.to_string()),
         Some(TextFormat::Uri) => Err("must be a web address".into()),
         Some(TextFormat::Date) if trimmed.parse::<NaiveDate>().is_ok() => Ok(trimmed.to_string()),

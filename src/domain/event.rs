@@ -5,6 +5,7 @@
 
 mod ending;
 mod ends;
+mod shown;
 mod void;
 
 use chrono::{DateTime, Utc};
@@ -14,7 +15,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 pub use super::{
-    answer::{Citation, ResolutionStatus, Response, Usage},
+    answer::{Citation, Resolution, ResolutionStatus, Response, Usage},
     request::{AgentVersion, AttachmentContent, File, Image, Object, Requester, Skill},
     session::{EmailProof, IdentificationMethod, OtpChallenge, OtpChannel, OtpPurpose, OtpSent},
 };
@@ -467,16 +468,4 @@ pub struct TurnResumed {
     /// older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<DateTime<Utc>>,
-}
-
-/// The outcome of a wait for a person.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Resolution {
-    Approved,
-    /// The form was filled in.
-    Submitted,
-    Declined,
-    /// No decision came in time; an approval then counts as declined.
-    Expired,
 }

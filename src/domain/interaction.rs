@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     elicited_form::{self, ElicitedField},
+    field::{FieldError, email},
     title,
 };
 use crate::limits;
@@ -64,15 +65,6 @@ pub struct Choice {
     pub description: String,
 }
 
-/// An error in one part of the submitted values.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct FieldError {
-    /// The field's key, the question's header, or `values`.
-    pub field: String,
-    pub message: String,
-}
-
 /// Contact given by a visitor, checked.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Contact {
@@ -85,7 +77,6 @@ pub struct Contact {
 const QUESTIONS_MAX: usize = 4;
 const OPTIONS: std::ops::RangeInclusive<usize> = 2..=4;
 const HEADER_MAX_CHARS: usize = 12;
-const EMAIL_MAX_BYTES: usize = 254;
 
 impl FieldKey {
     pub fn name(self) -> &'static str {
@@ -298,18 +289,6 @@ fn check_answers(questions: &[Question], values: &Map<String, Value>) -> (Map<St
         errors.push(FieldError { field, message: "must be a question of this form".into() });
     }
     (Map::from_iter([("answers".to_string(), Value::from(answers))]), errors)
-}
-
-/// Returns the address with its domain in lower case, if it has the shape of an address.
-pub fn email(text: &str) -> Option<String> {
-    let (local, domain) = text.split_once('@')?;
-    let domain = domain.to_lowercase();
-    // Some programs read commas and the like as separators of several addresses.
-    let is_odd = |c: char| c.is_whitespace() || c.is_control() || ",;<>()\"".contains(c);
-    let is_plain = |part: &str| !part.is_empty() && !part.contains(is_odd);
-    let has_dot = domain.contains('.') && domain.split('.').all(|label| !label.is_empty());
-    let is_address = is_plain(local) && is_plain(&domain) && !domain.contains('@') && has_dot;
-    (is_address && text.len() <= EMAIL_MAX_BYTES).then(|| format!("{local}@{domain}"))
 }
 
 /// Returns the number in E.164 form; ten digits alone are taken as a North American number.

@@ -17,6 +17,7 @@ pub mod digest;
 pub mod elicitation;
 pub mod elicited_form;
 pub mod event;
+pub mod field;
 pub mod frame_trace;
 pub mod interaction;
 pub mod request;

@@ -2,15 +2,16 @@
 //!
 //! An edge has sockets, subscriptions and caches, and no state that another edge could not rebuild from the log.
 //!
-//! - [`transport`]: from a socket to whole messages.   - [`connection`]: one client, a loop.
+//! - [`transport`]: from a socket to whole messages.   - [`connection`]: the loop of a client.   - [`client`]: its state.
 //! - [`actions`]: one file an action.   - [`delivery`]: what a client is shown.   - [`ending`]: ends turns from outside.
 //! - [`policy`]: rights and limits.   - [`directory`]: sessions, workers, skills.
 //! - [`visitors`]: widgets' requests over plain HTTP.   - [`mcp`]: agents as tools.
-//! - [`pages`]: the chat page and the auditors' page.
+//! - [`pages`]: the chat page, the auditors' page, the widget.
 //!
 //! Invariant: this room never imports `worker` or `model`.
 
 pub mod actions;
+pub mod client;
 pub mod connection;
 pub mod delivery;
 pub mod directory;

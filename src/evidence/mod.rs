@@ -7,6 +7,7 @@
 pub mod bundle;
 pub mod checkpoint;
 pub mod export;
+mod lines;
 pub mod merkle_tree;
 pub mod signer;
 pub mod verify;

@@ -71,9 +71,12 @@ fn passages_stay_within_the_limit_and_keep_their_headings() {
 }
 
 /// Every supported spelling sets the readers, every other one is refused: none makes a document public.
+fn markdown(text: &str) -> Result<ExtractedText, ExtractError> {
+    extract(DocumentFormat::Markdown, text.as_bytes())
+}
+
 #[test]
-fn front_matter_is_parsed_or_refused() {
-    let read = |text: &str| extract(DocumentFormat::Markdown, text.as_bytes());
+fn front_matter_is_parsed() {
     let hr = Some(vec!["group:hr".to_string()]);
     for text in [
         "---\nacl: group:hr\n---\nx",
@@ -91,12 +94,16 @@ fn front_matter_is_parsed_or_refused() {
         "---\nacl:group:hr\n---\nx",
         "---\nacl:\n- group:hr\n---\nx",
     ] {
-        let found = read(text);
+        let found = markdown(text);
         assert!(
             found == Err(ExtractError::Empty) || found.as_ref().is_ok_and(|f| f.front.acl == hr),
             "{text:?}: {found:?}"
         );
     }
+}
+
+#[test]
+fn front_matter_that_is_not_understood_is_refused() {
     for text in [
         "---\nacl: group:hr\n# H\nx",
         "---\nacl: group:hr",
@@ -130,8 +137,12 @@ fn front_matter_is_parsed_or_refused() {
         "# Title\n\n---\nacl: group:hr\n---\nx",
         "{\"title\":\"Pay\",\"acl\":[\"group:hr\"]}\nx",
     ] {
-        assert!(matches!(read(text), Err(ExtractError::Front(_))), "{text:?}: {:?}", read(text));
+        assert!(matches!(markdown(text), Err(ExtractError::Front(_))), "{text:?}: {:?}", markdown(text));
     }
+}
+
+#[test]
+fn readers_in_other_formats_are_refused() {
     for (form, text) in [
         (DocumentFormat::Plain, "---\nacl: group:hr\n---\nx"),
         (DocumentFormat::Table, "acl: group:hr\na,b"),
@@ -143,6 +154,10 @@ fn front_matter_is_parsed_or_refused() {
     ] {
         assert!(matches!(extract(form, text.as_bytes()), Err(ExtractError::Front(_))), "{form:?} {text:?}");
     }
+}
+
+#[test]
+fn ordinary_text_is_no_front_matter() {
     for text in [
         "# H\n\nacl: this word means a list of readers",
         "Balance: 7\nPlace = here",
@@ -151,7 +166,7 @@ fn front_matter_is_parsed_or_refused() {
         "x --- y",
         "Call: it, call = me",
     ] {
-        assert_eq!(read(text).map(|found| found.front), Ok(FrontMatter::default()), "{text:?}");
+        assert_eq!(markdown(text).map(|found| found.front), Ok(FrontMatter::default()), "{text:?}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use walkdir::{DirEntry, WalkDir};
 
-use super::origin::{ItemLocation, SourceItem, SourceListing};
+use super::source::{ItemLocation, SourceItem, SourceListing};
 use crate::{extract::DocumentFormat, limits};
 
 /// The reason for a failure at a link that leads out of the folder.

@@ -4,8 +4,8 @@
 use serde::Deserialize;
 
 use super::{
-    origin::{ItemLocation, SourceItem, SourceListing},
-    run::WebAccess,
+    access::WebAccess,
+    source::{ItemLocation, SourceItem, SourceListing},
 };
 use crate::extract::DocumentFormat;
 

@@ -7,6 +7,7 @@
 //! - [`serve`]: runs that administrators request.
 //! - [`watch`]: runs again whenever a folder changes.
 
+mod access;
 pub mod args;
 mod folder;
 mod github;
@@ -14,10 +15,12 @@ mod origin;
 mod report;
 mod run;
 pub mod serve;
+mod source;
 mod watch;
 mod web;
 
+pub use access::WebAccess;
 pub use args::IngestArgs;
 pub use report::IngestReport;
-pub use run::{EmbedFn, EmbedFuture, Ingester, WebAccess};
+pub use run::{EmbedFn, EmbedFuture, Ingester};
 pub use watch::watch;

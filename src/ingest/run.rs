@@ -14,18 +14,18 @@ use chrono::Utc;
 use data_encoding::HEXLOWER;
 use futures_util::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{
+    access::WebAccess,
     args::{IngestArgs, IngestPlan, Prune, parse_acl},
-    origin::{ItemReadError, SourceItem, SourceListing, load},
+    origin::{ItemReadError, load},
     report::IngestReport,
+    source::{SourceItem, SourceListing},
 };
 use crate::{
     extract::{self, DocumentFormat, SandboxReader, sandbox::SandboxError},
-    fetch::Fetcher,
     knowledge::{
         Document, KnowledgeStore, KnowledgeStoreError, NewChunk, NewDocument,
         runs::{RunEvent, RunLog},
@@ -47,24 +47,6 @@ pub trait EmbedFn: Send + Sync {
     fn model(&self) -> &str;
     /// Returns one vector for each text, in their order.
     fn embed(&self, texts: Vec<String>) -> EmbedFuture<'_>;
-}
-
-/// The access to the web.
-pub struct WebAccess {
-    pub fetcher: Fetcher,
-    pub github_url: String,
-    pub github_token: Option<String>,
-}
-
-impl WebAccess {
-    /// Returns the headers for GitHub's API.
-    pub fn github_headers(&self, raw: bool) -> HeaderMap {
-        let form = if raw { "application/vnd.github.raw+json" } else { "application/vnd.github+json" };
-        let mut headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(form))]);
-        let token = self.github_token.as_ref().and_then(|token| format!("Bearer {token}").parse().ok());
-        headers.extend(token.map(|token| (AUTHORIZATION, token)));
-        headers
-    }
 }
 
 /// Ingests documents into the knowledge of one NATS server.

@@ -6,9 +6,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     args::{IngestArgs, IngestPlan},
-    origin::ItemLocation,
     report::IngestReport,
     run::Ingester,
+    source::ItemLocation,
 };
 use crate::{knowledge::KnowledgeStoreError, limits};
 

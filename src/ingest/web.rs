@@ -6,8 +6,8 @@ use quick_xml::{Reader, events::Event};
 use url::Url;
 
 use super::{
-    origin::{ItemLocation, SourceItem, SourceListing},
-    run::WebAccess,
+    access::WebAccess,
+    source::{ItemLocation, SourceItem, SourceListing},
 };
 use crate::limits;
 

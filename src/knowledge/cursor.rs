@@ -1,6 +1,5 @@
 //! Reads the stream of knowledge from any sequence on, in batches, by direct get: no consumer that could be lost.
 
-use super::store::KNOWLEDGE;
 use crate::nats::{
     core::Client,
     direct_get::BatchBounds,
@@ -64,3 +63,6 @@ impl KnowledgeCursor {
         Ok(KnowledgeBatch { messages, is_last: !more })
     }
 }
+
+/// The name of the stream that holds knowledge.
+pub const KNOWLEDGE: &str = "KNOWLEDGE";

@@ -13,10 +13,9 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::{
-    cursor::{KnowledgeCursor, KnowledgeReadError},
+    cursor::{KNOWLEDGE, KnowledgeCursor, KnowledgeReadError},
     document_fold::DocumentFold,
     index::KnowledgeIndex,
-    store::KNOWLEDGE,
 };
 use crate::{
     limits,

@@ -13,7 +13,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    cursor::{KnowledgeCursor, KnowledgeReadError},
+    cursor::{KNOWLEDGE, KnowledgeCursor, KnowledgeReadError},
     document::{Chunk, Document, NewChunk, NewDocument, Vector},
 };
 use crate::{
@@ -25,9 +25,6 @@ use crate::{
     },
     subjects,
 };
-
-/// The name of the stream that holds knowledge.
-pub const KNOWLEDGE: &str = "KNOWLEDGE";
 
 /// The most messages of one atomic batch, by the server's default.
 const BATCH_MAX: usize = 1_000;

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{
     AppendReceipt, ErasureState, EventLog, NewEvent, StoredEvent,
-    key_store::{self, DecryptedPayload, KeyStore},
+    key_store::{self, DecryptedPayload, KeyStore, KeyedJetStream},
 };
 use crate::{
     domain::{Event, RecordedEvent},
@@ -31,29 +31,28 @@ use crate::{
 /// The event log over a NATS connection.
 #[derive(Clone)]
 pub struct NatsLog {
-    jetstream: JetStream,
-    pub(super) keys: Option<KeyStore>,
+    stream: KeyedJetStream,
 }
 
 impl NatsLog {
     /// Returns a log with clear payloads.
     pub fn new(client: Client) -> Self {
-        Self { jetstream: JetStream::new(client), keys: None }
+        Self { stream: KeyedJetStream { jetstream: JetStream::new(client), keys: None } }
     }
 
     /// Returns a log with encrypted payloads.
     pub fn encrypting(client: Client, keys: KeyStore) -> Self {
-        Self { keys: Some(keys), ..Self::new(client) }
+        Self { stream: KeyedJetStream { jetstream: JetStream::new(client), keys: Some(keys) } }
     }
 
     /// Returns the log with the connection's clock and connection counter.
     pub fn over(self, nats: &NatsConnection) -> Self {
-        Self { jetstream: self.jetstream.over(nats), ..self }
+        Self { stream: KeyedJetStream { jetstream: self.stream.jetstream.over(nats), ..self.stream } }
     }
 
     /// Returns JetStream without the log: for all that is no event.
     pub fn jetstream(&self) -> JetStream {
-        self.jetstream.clone()
+        self.stream.jetstream.clone()
     }
 
     /// Returns this very event, appended after `expected`, if it is in the log despite a conflict.
@@ -84,11 +83,11 @@ impl NatsLog {
 }
 
 impl Deref for NatsLog {
-    type Target = JetStream;
+    type Target = KeyedJetStream;
 
     /// The log is JetStream with keys: what is no event is read and written as by [`JetStream`].
-    fn deref(&self) -> &JetStream {
-        &self.jetstream
+    fn deref(&self) -> &KeyedJetStream {
+        &self.stream
     }
 }
 
@@ -172,7 +171,7 @@ impl EventLog for NatsLog {
     }
 
     fn now(&self) -> DateTime<Utc> {
-        self.jetstream.now()
+        self.stream.now()
     }
 }
 

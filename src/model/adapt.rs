@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     dialect::Dialect,
-    request::{ChatMessage, ChatRequest, ToolSpec},
+    messages::{ChatMessage, ChatRequest, ToolSpec},
 };
 
 /// The description of a tool that was called and is no longer offered.

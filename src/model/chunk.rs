@@ -2,16 +2,15 @@
 //!
 //! Contract: a field of an unexpected form is read as well as it can be, or counts as absent; it never spoils the
 //! fields beside it. Only text that is no JSON object is rejected. The usual chunk of a token is read without a copy,
-//! since this happens once a token ([`PlainChunk`]); every other chunk is read field by field ([`fields`]).
+//! since this happens once a token ([`super::plain`]); every other chunk is read field by field ([`fields`]).
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{
     content::{ContentText, said, text},
-    plain::{NullableText, PlainChunk},
+    raw::{RawFields, fields, get, has, is_empty, list, take},
 };
 
 /// A chunk, or a whole completion that was not streamed.
@@ -48,9 +47,6 @@ pub(super) struct CallFragment<'a> {
     pub function_opaque: RawFields<'a>,
 }
 
-/// The fields of an object, with their values as they were written.
-pub(super) type RawFields<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
-
 /// Fields of a message that are never given back: they are read here, or describe the answer.
 const MESSAGE_FIELDS: [&str; 20] = [
     "role",
@@ -76,15 +72,8 @@ const MESSAGE_FIELDS: [&str; 20] = [
 ];
 
 impl<'a> CompletionChunk<'a> {
-    /// Parses a chunk.
-    pub fn parse(json: &'a [u8]) -> Result<Self, serde_json::Error> {
-        match serde_json::from_slice::<PlainChunk<'a>>(json) {
-            Ok(plain) => Ok(plain.into_chunk()),
-            Err(_) => Ok(Self::of(serde_json::from_slice::<Object<'a>>(json)?.0)),
-        }
-    }
-
-    fn of(mut chunk: RawFields<'a>) -> Self {
+    /// Reads a chunk field by field.
+    pub(super) fn of(mut chunk: RawFields<'a>) -> Self {
         let kind = take(&mut chunk, "object").or_else(|| take(&mut chunk, "type")).map(text).unwrap_or_default();
         let error = take(&mut chunk, "error").filter(|raw| !is_empty(raw)).map(|raw| Cow::Borrowed(raw.get()));
         let says_error = kind == "error" || (!has(&chunk, "choices") && has(&chunk, "message"));
@@ -164,63 +153,9 @@ impl<'a> CallFragment<'a> {
     }
 }
 
-/// Returns the fields of an object; of any other value none.
-pub(super) fn fields(raw: &RawValue) -> RawFields<'_> {
-    serde_json::from_str::<Object<'_>>(raw.get()).map(|object| object.0).unwrap_or_default()
-}
-
-pub(super) fn list(raw: &RawValue) -> Vec<&RawValue> {
-    serde_json::from_str(raw.get()).unwrap_or_default()
-}
-
 /// Parses a small whole number, also from a string.
 fn number(raw: &RawValue) -> Option<u32> {
     text(raw).trim().parse::<f64>().ok().filter(|n| *n >= 0.0 && *n <= f64::from(u32::MAX)).map(|n| n as u32)
-}
-
-/// Returns whether a value is empty.
-pub(super) fn is_empty(raw: &RawValue) -> bool {
-    matches!(raw.get(), "null" | "\"\"" | "[]" | "{}" | "false")
-}
-
-fn has(fields: &RawFields<'_>, name: &str) -> bool {
-    get(fields, name).is_some()
-}
-
-pub(super) fn get<'a>(fields: &RawFields<'a>, name: &str) -> Option<&'a RawValue> {
-    fields.iter().rfind(|(known, _)| known == name).map(|(_, value)| *value).filter(|value| value.get() != "null")
-}
-
-/// Removes a field and returns its value; of a repeated name the last value counts. `null` is absent.
-fn take<'a>(fields: &mut RawFields<'a>, name: &str) -> Option<&'a RawValue> {
-    let value = get(fields, name);
-    fields.retain(|(known, _)| known != name);
-    value
-}
-
-/// An object's fields in their order.
-struct Object<'a>(RawFields<'a>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ObjectVisitor;
-
-        impl<'de> Visitor<'de> for ObjectVisitor {
-            type Value = Object<'de>;
-
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
-                let mut fields = Vec::new();
-                while let Some(name) = map.next_key::<NullableText<'de>>()? {
-                    fields.push((name.0, map.next_value()?));
-                }
-                Ok(Object(fields))
-            }
-        }
-        deserializer.deserialize_map(ObjectVisitor)
-    }
 }
 
 #[cfg(test)]

@@ -7,10 +7,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::{
-    chunk::{fields, get, list},
-    plain::NullableText,
-};
+use super::raw::{NullableText, fields, get, list};
 
 /// The deepest nesting of parts; providers use two levels.
 const DEPTH_MAX: usize = 8;

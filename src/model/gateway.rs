@@ -5,27 +5,21 @@
 //! key goes into a header that is marked sensitive and into nothing else; redirects are not followed, since they would
 //! take the request to another host.
 
-use super::dialect::Dialects;
-use super::error::{GatewayConfigError, ModelError, excerpt, transport_detail};
-use super::request::{self, ChatRequest};
-use super::retry::{RETRIES_MAX, backoff, is_retryable, retry_after};
-use super::stream::ChatStream;
+use super::{
+    dialect::Dialects,
+    error::{GatewayConfigError, ModelError, excerpt, transport_detail},
+    messages::ChatRequest,
+    request,
+    retry::{RETRIES_MAX, backoff, is_retryable, retry_after},
+    stream::ChatStream,
+    timeouts::Timeouts,
+};
 use crate::metrics::metrics;
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Client, RequestBuilder, Response, Url};
 use std::time::{Duration, Instant};
 
-/// The timeout of a connect, TLS included.
-const CONNECT_TIMEOUT_MS: u64 = 10_000;
-/// The timeout for the response head: a queueing gateway answers late, but it answers.
-const HEAD_TIMEOUT_MS: u64 = 60_000;
-/// The longest silence of a stream; reasoning models pause between tokens.
-const IDLE_TIMEOUT_MS: u64 = 60_000;
-/// The timeout of a whole reply: a stream kept alive by comments alone has to end too.
-const REPLY_TIMEOUT_MS: u64 = 900_000;
-/// The wait before the first retry; the next ones double it.
-const FIRST_RETRY_MS: u64 = 1_000;
 /// The number of dialects that are tried for one request.
 const DIALECTS_MAX: u32 = 6;
 /// The time and the size within which the body of a refusal is read, for the log.
@@ -33,28 +27,6 @@ const REFUSAL_TIMEOUT_MS: u64 = 2_000;
 const REFUSAL_MAX_BYTES: usize = 4 * 1024;
 /// The largest answer that is not a stream: a batch of embeddings, as text.
 const ANSWER_MAX_BYTES: usize = 64 * 1024 * 1024;
-
-/// The timeouts of a model call. The defaults are for production, tests shorten them.
-#[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    pub connect: Duration,
-    pub head: Duration,
-    pub idle: Duration,
-    pub reply: Duration,
-    pub first_retry: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_millis(CONNECT_TIMEOUT_MS),
-            head: Duration::from_millis(HEAD_TIMEOUT_MS),
-            idle: Duration::from_millis(IDLE_TIMEOUT_MS),
-            reply: Duration::from_millis(REPLY_TIMEOUT_MS),
-            first_retry: Duration::from_millis(FIRST_RETRY_MS),
-        }
-    }
-}
 
 /// A model gateway: address, key and connection pool. Clones share the pool.
 #[derive(Clone)]

@@ -20,9 +20,11 @@ mod error;
 mod finish_reason;
 mod gateway;
 mod json_repair;
+mod messages;
 mod normal;
 mod opaque;
 mod plain;
+mod raw;
 mod reply;
 mod request;
 mod retry;
@@ -30,12 +32,14 @@ mod sse;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 mod tool_calls;
 mod vectors;
 
 pub use error::{GatewayConfigError, ModelError};
 pub use finish_reason::FinishReason;
-pub use gateway::{Gateway, Timeouts};
+pub use gateway::Gateway;
+pub use messages::{ChatMessage, ChatRequest, ImageUrl, ToolCall, ToolSpec};
 pub use reply::{ModelReply, ReplyDelta, TokenUsage};
-pub use request::{ChatMessage, ChatRequest, ImageUrl, ToolCall, ToolSpec};
 pub use stream::ChatStream;
+pub use timeouts::Timeouts;

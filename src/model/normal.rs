@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::request::{ChatMessage, ToolCall};
+use super::messages::{ChatMessage, ToolCall};
 
 /// The text between two user messages of which the first one was not answered: its turn failed or was stopped.
 ///

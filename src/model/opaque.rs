@@ -12,8 +12,8 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::{
-    chunk::{RawFields, fields, is_empty, list},
     content::text,
+    raw::{RawFields, fields, is_empty, list},
 };
 
 /// Texts of a message that come in pieces.

@@ -3,12 +3,15 @@
 //! Contract: a chunk of another form, or with a field that needs other treatment, is rejected here. The result is the
 //! one that [`CompletionChunk`] reads field by field.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, Visitor};
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::chunk::{ChunkChoice, CompletionChunk};
+use super::{
+    chunk::{ChunkChoice, CompletionChunk},
+    raw::{NullableText, RawObject},
+};
 
 /// A chunk with one choice that holds text or nothing, and with no field that needs other treatment.
 #[derive(serde::Deserialize)]
@@ -68,6 +71,16 @@ struct PlainDelta<'a> {
     _provider_specific_fields: (),
 }
 
+impl<'a> CompletionChunk<'a> {
+    /// Parses a chunk.
+    pub fn parse(json: &'a [u8]) -> Result<Self, serde_json::Error> {
+        match serde_json::from_slice::<PlainChunk<'a>>(json) {
+            Ok(plain) => Ok(plain.into_chunk()),
+            Err(_) => Ok(Self::of(serde_json::from_slice::<RawObject<'a>>(json)?.0)),
+        }
+    }
+}
+
 impl<'a> PlainChunk<'a> {
     pub fn into_chunk(self) -> CompletionChunk<'a> {
         let [PlainChoice { delta, finish_reason, .. }] = self.choices;
@@ -89,36 +102,6 @@ impl<'a> PlainChunk<'a> {
                 ..ChunkChoice::default()
             },
         }
-    }
-}
-
-/// A string that may be absent or null, which both read as empty.
-///
-/// (`Option<Cow<str>>` would always copy: serde borrows only a bare `Cow`.)
-#[derive(Default)]
-pub(super) struct NullableText<'a>(pub Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for NullableText<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor;
-
-        impl<'de> Visitor<'de> for TextVisitor {
-            type Value = NullableText<'de>;
-
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("a string or null")
-            }
-            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<NullableText<'de>, E> {
-                Ok(NullableText(Cow::Borrowed(text)))
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<NullableText<'de>, E> {
-                Ok(NullableText(Cow::Owned(text.to_owned())))
-            }
-            fn visit_unit<E: Error>(self) -> Result<NullableText<'de>, E> {
-                Ok(NullableText::default())
-            }
-        }
-        deserializer.deserialize_any(TextVisitor)
     }
 }
 

@@ -6,13 +6,15 @@
 
 use serde_json::value::RawValue;
 
-use super::chunk::{ChunkChoice, CompletionChunk};
-use super::content::text;
-use super::error::ModelError;
-use super::finish_reason::FinishReason;
-use super::opaque::OpaqueFields;
-use super::request::ToolCall;
-use super::tool_calls::ToolCallBuilder;
+use super::{
+    chunk::{ChunkChoice, CompletionChunk},
+    content::text,
+    error::ModelError,
+    finish_reason::FinishReason,
+    messages::ToolCall,
+    opaque::OpaqueFields,
+    tool_calls::ToolCallBuilder,
+};
 
 /// The most that text, reasoning, tool arguments and opaque fields of one reply may hold together.
 const REPLY_MAX_BYTES: usize = 4 * 1024 * 1024;

@@ -8,12 +8,14 @@
 //!
 //! `spec/guide/providers.md` decides the cases in which gateways differ.
 
-use super::chunk::CompletionChunk;
-use super::error::{ModelError, excerpt, transport_detail};
-use super::gateway::Timeouts;
-use super::json_repair;
-use super::reply::{ModelReply, ReplyBuilder, ReplyDelta};
-use super::sse::{SseEvent, SseSplitter};
+use super::{
+    chunk::CompletionChunk,
+    error::{ModelError, excerpt, transport_detail},
+    json_repair,
+    reply::{ModelReply, ReplyBuilder, ReplyDelta},
+    sse::{SseEvent, SseSplitter},
+    timeouts::Timeouts,
+};
 use crate::metrics::metrics;
 use bytes::Bytes;
 use futures_util::FutureExt;

@@ -7,7 +7,7 @@
 
 use serde_json::Value;
 
-use super::{chunk::CallFragment, opaque::OpaqueFields, request::ToolCall};
+use super::{chunk::CallFragment, messages::ToolCall, opaque::OpaqueFields};
 
 /// The longest text that is checked for being a placeholder, `{}` with blanks.
 const PLACEHOLDER_MAX_BYTES: usize = 64;

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{ReadError, ReadFrom, connection::soon, jetstream::JetStream, streams::CHAT};
+use super::{CHAT, ReadError, ReadFrom, connection::soon, jetstream::JetStream};
 use crate::{
     domain::event::kind,
     limits,

@@ -23,6 +23,9 @@ pub mod work_queue;
 
 use uuid::Uuid;
 
+/// Base name of the stream of conversations.
+pub const CHAT: &str = "CHAT";
+
 /// The copy of the log that answers a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadFrom {

@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+pub use super::CHAT;
 use super::{backoff::Backoff, clock::Clock, connection::soon, gauges, jetstream::ApiError, lost};
 use crate::{domain::event::kind, limits, subjects};
 
@@ -40,9 +41,6 @@ pub enum StreamsError {
     #[error("the streams differ from their definitions: {0}; run `turnstream streams apply`")]
     Drift(String),
 }
-
-/// Base name of the stream of conversations.
-pub const CHAT: &str = "CHAT";
 
 const STREAMS: [&str; 21] = [
     include_str!("../../streams/CHAT.json"),

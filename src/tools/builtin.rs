@@ -1,29 +1,19 @@
 //! The built-in tools that need configuration or the conversation: their list and the dispatch of calls.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{
-    call::{CallContext, ToolResult},
+    context::CallContext,
     fetch_url::FetchUrl,
     github_search::GitHubSearch,
     history, interactions,
-    registry::{BuiltinOffer, Tool, ToolBackend},
+    outcome::ToolResult,
+    tool::{Builtin, BuiltinOffer, Tool, ToolBackend},
     web_search::WebSearch,
 };
 use crate::{agents::AuthLevel, limits};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Builtin {
-    FetchUrl,
-    WebSearch,
-    GitHubSearch,
-    ConversationHistory,
-    RequestIdentityIntake,
-    RequestChoices,
-    SubmitInteraction,
-}
 
 /// The built-in tools that are configured.
 #[derive(Clone, Default)]
@@ -31,23 +21,6 @@ pub struct Builtins {
     pub fetch_url: Option<FetchUrl>,
     pub web_search: Option<WebSearch>,
     pub github_search: Option<GitHubSearch>,
-}
-
-/// A message of the conversation as the model reads it.
-pub struct PastMessage {
-    /// The position in the conversation: older messages have smaller numbers.
-    pub seq: u64,
-    pub by_user: bool,
-    pub at: String,
-    pub text: String,
-}
-
-/// A page of messages before a position, newest first, and whether older ones exist.
-pub type PastMessages<'a> = Pin<Box<dyn Future<Output = Result<(Vec<PastMessage>, bool), String>> + Send + 'a>>;
-
-/// The conversation that a call belongs to.
-pub trait MessageHistory: Send + Sync {
-    fn page(&self, before: Option<u64>, limit: usize) -> PastMessages<'_>;
 }
 
 /// Names that are refused for services, because these tools appear and disappear with a conversation.
@@ -215,10 +188,4 @@ fn choices() -> Declared {
 /// Returns the schema of a text property.
 fn text(description: &str) -> Value {
     json!({ "type": "string", "description": description })
-}
-
-/// Returns a text argument, or an error when the argument is missing or blank.
-pub fn required<'a>(arguments: &'a Value, name: &str) -> Result<&'a str, String> {
-    let text = arguments[name].as_str().map(str::trim).filter(|text| !text.is_empty());
-    text.ok_or_else(|| format!("`{name}` is required."))
 }

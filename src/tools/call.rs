@@ -1,103 +1,19 @@
 //! Calls one tool. Every call ends in a result for the model; a turn never hangs on a tool.
 
-use std::{sync::Arc, time::Duration};
-
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
 use super::{
-    builtin::MessageHistory,
     canonical::CanonicalArguments,
-    files::ReadFiles,
-    registry::{Tool, ToolBackend, ToolRegistry},
+    context::CallContext,
+    outcome::{ToolCallOutcome, ToolResult},
+    registry::ToolRegistry,
+    tool::{Tool, ToolBackend},
 };
 use crate::{
     calls::{CallError, ServiceCall, plain},
-    domain::{
-        elicitation::{Elicitation, WaitingCall},
-        event::{Citation, File, OtpChallenge},
-        interaction::Form,
-    },
     knowledge::{GROUNDING_PASSAGES, KnowledgeReader},
     limits,
 };
-
-/// What came of a call.
-#[derive(Debug)]
-pub enum ToolCallOutcome {
-    Result(ToolResult),
-    /// The server asks the visitor first; it is called again with the answers.
-    Asks(Elicitation),
-    /// The server made a task of it, with this id; it is asked for from now on.
-    Task(String),
-    /// The task goes on; it is looked at again after this time.
-    Working(Duration),
-}
-
-impl From<ToolResult> for ToolCallOutcome {
-    fn from(result: ToolResult) -> Self {
-        Self::Result(result)
-    }
-}
-
-/// What a provider is told of a call, in headers.
-pub struct CallContext {
-    /// The call's id in its turn, and the tool's name.
-    pub call: String,
-    pub tool: String,
-    /// What its server asked before, with the answers, and the task that it made of the call.
-    pub elicited: Option<Elicitation>,
-    pub task: Option<String>,
-    /// Whether there is a way to ask the visitor.
-    pub may_ask: bool,
-    /// The idempotency key: stable over retries of the same call.
-    pub call_id: String,
-    pub org: String,
-    pub conversation: Uuid,
-    pub user: Uuid,
-    /// The identity and the groups that knowledge is searched for.
-    pub reader: KnowledgeReader,
-    /// The files of the message, which only tools get, and the reader of their contents.
-    pub files: Vec<File>,
-    pub reader_of_files: Arc<dyn ReadFiles>,
-    pub history: Arc<dyn MessageHistory>,
-    /// The form that the model asked for in words.
-    pub asked: Option<Form>,
-    /// The tool's settings from the agent's configuration, as JSON.
-    pub settings: Option<String>,
-    /// The epoch of the claim under which the worker calls.
-    pub epoch: u64,
-}
-
-/// The result of a call, as the model reads it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ToolResult {
-    pub is_error: bool,
-    pub text: String,
-    /// The documents that the result cites.
-    pub grounding: Vec<Citation>,
-    /// The visitor's validated answers to a form.
-    pub values: Option<Map<String, Value>>,
-    /// The challenge, when the tool asked for a one-time password.
-    pub otp: Option<OtpChallenge>,
-    /// The call whose questions the model is to ask in words.
-    pub waiting: Option<Box<WaitingCall>>,
-}
-
-impl ToolResult {
-    pub fn ok(text: impl ToString) -> Self {
-        Self { is_error: false, text: text.to_string(), grounding: vec![], values: None, otp: None, waiting: None }
-    }
-
-    pub fn error(text: impl Into<String>) -> Self {
-        Self { is_error: true, ..Self::ok(text.into()) }
-    }
-
-    /// Returns the result of a call that may or may not have taken effect.
-    pub fn outcome_unknown() -> Self {
-        Self::error("The outcome of this call is unknown: it may or may not have taken effect. It was not repeated.")
-    }
-}
 
 impl ToolRegistry {
     /// Calls a tool with the model's JSON text as arguments, in its canonical form.

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::registry::{Tool, ToolBackend};
+use super::tool::{Tool, ToolBackend};
 use crate::{agents::AuthLevel, limits, subjects};
 
 /// A tool as an instance of a service declares it.

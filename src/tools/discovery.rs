@@ -18,8 +18,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use super::{
     builtin::RESERVED,
     claims::{self, NameClaims, RefusedDeclaration, ToolDeclaration},
-    registry::{Tool, ToolBackend, ToolRegistry},
+    registry::ToolRegistry,
     schema::{self, NormalizedSchema},
+    tool::{Tool, ToolBackend},
 };
 use crate::{
     agents::AuthLevel,

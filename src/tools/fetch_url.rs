@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::builtin::required;
+use super::context::required;
 use crate::{
     extract::{DocumentFormat, SandboxReader},
     fetch::Fetcher,

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::{
-    builtin::required,
+    context::required,
     web_search::{bearer, shortened},
 };
 use crate::{fetch::Fetcher, limits};

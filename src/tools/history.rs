@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::builtin::{MessageHistory, PastMessage};
+use super::context::{MessageHistory, PastMessage};
 use crate::limits;
 
 /// Reads a page, or finds messages by words in a bounded number of pages.

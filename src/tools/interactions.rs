@@ -5,11 +5,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{builtin::Builtin, call::ToolResult};
+use super::{outcome::ToolResult, tool::Builtin};
 use crate::domain::{
     elicitation::ElicitedQuestion,
     event::{Ask, Resolution},
-    interaction::{FieldError, Form},
+    field::FieldError,
+    interaction::Form,
 };
 
 const DEFAULT_REASON: &str = "to help you better";

@@ -5,6 +5,7 @@
 //! - [`claims`]: decides which declarations of tools count.
 //! - [`schema`]: tools' arguments, in the form that models' interfaces take.
 //! - [`canonical`]: a call's arguments in the one form that is shown and sent.
+//! - [`tool`]: a tool, its backend and conditions.   - [`context`], [`outcome`]: what a call is told, and what comes of it.
 //! - [`call`]: calls one tool; every outcome becomes a result.
 //! - [`files`]: gives a tool the files that came with its call.
 //! - [`builtin`]: the built-in tools: [`fetch_url`], [`web_search`], [`github_search`], [`history`], [`interactions`].
@@ -15,6 +16,7 @@ pub mod builtin;
 pub mod call;
 pub mod canonical;
 pub mod claims;
+pub mod context;
 pub mod demo;
 pub mod discovery;
 pub mod fetch_url;
@@ -23,12 +25,16 @@ pub mod github_search;
 pub mod history;
 pub mod interactions;
 pub mod mcp;
+pub mod outcome;
 pub mod registry;
 pub mod schema;
+pub mod tool;
 pub mod web_search;
 
-pub use builtin::{Builtins, MessageHistory, PastMessage, PastMessages};
-pub use call::{CallContext, ToolCallOutcome, ToolResult};
+pub use builtin::Builtins;
+pub use context::{CallContext, MessageHistory, PastMessage, PastMessages};
 pub use files::ReadFiles;
 pub use mcp::McpTools;
-pub use registry::{BuiltinOffer, Tool, ToolBackend, ToolRegistry};
+pub use outcome::{ToolCallOutcome, ToolResult};
+pub use registry::ToolRegistry;
+pub use tool::{BuiltinOffer, Tool, ToolBackend};

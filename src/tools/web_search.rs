@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::builtin::required;
+use super::context::required;
 use crate::{fetch::Fetcher, limits};
 
 #[derive(Clone)]

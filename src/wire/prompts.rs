@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::domain::{event::OtpChannel, interaction::FieldError};
+use crate::domain::{event::OtpChannel, field::FieldError};
 
 /// `data` of `write_confirmation_required`.
 #[derive(Serialize, JsonSchema)]

@@ -5,7 +5,7 @@
 
 use uuid::Uuid;
 
-use super::{profile::AuthDemand, run::TurnRun};
+use super::{profile::AuthDemand, turn_run::TurnRun};
 use crate::{
     domain::{
         CallState, Turn,

@@ -1,11 +1,11 @@
 //! The steps that end a worker's work on a turn: answered, failed, given up, parked.
 
 use super::{
-    Worker, consumer,
-    model_step::{ModelAnswer, add, ended, notice, usage},
-    run::{TurnExit, TurnRun},
+    Worker,
+    model_answer::{ModelAnswer, add, ended, notice, usage},
     side_calls::{self, StepJudgement},
-    wait_step::deadline_of,
+    turn_run::{TurnExit, TurnRun},
+    wait_step::schedule,
 };
 use crate::{
     domain::{
@@ -20,6 +20,7 @@ use crate::{
     subjects::{self, ConversationKey},
     wire::render,
 };
+
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
@@ -41,7 +42,7 @@ struct TurnAnswer {
 impl TurnRun<'_> {
     /// Completes the turn with a reply without tool calls.
     pub(super) async fn complete(&mut self, turn: &Turn, replied: ModelAnswer) -> Result<(), TurnExit> {
-        let ModelAnswer { reply, suggestions, grounding } = replied;
+        let ModelAnswer { reply, suggestions, grounding, .. } = replied;
         let ended = ended(&reply);
         let (text, call) = match reply.text.trim() {
             // Without a text of its own, the text streamed before the last tool call is the answer.
@@ -125,7 +126,7 @@ impl TurnRun<'_> {
             call: answer.call,
             needs_escalation: escalation_reason.is_some(),
             escalation_reason,
-            workflow,
+            workflow: workflow.map(Box::new),
             preamble: self.preamble.take(),
             citations: knowledge::distinct_citations(answer.citations),
             usage: answer.usage,
@@ -210,13 +211,6 @@ impl TurnRun<'_> {
         put.map_err(|error| TurnExit::Unavailable(error.to_string()))?;
         self.fail(turn, reason, detail).await
     }
-}
-
-/// Has the log's server send a message when the wait for a person is over.
-pub(super) async fn schedule(worker: &Worker, key: &ConversationKey, turn: &Turn) -> Result<(), TurnExit> {
-    let Some((deadline, park)) = deadline_of(key, turn).zip(turn.park.as_ref()) else { return Ok(()) };
-    let put = consumer::schedule(worker, &deadline, park.deadline).await;
-    put.map_err(|error| TurnExit::Unavailable(error.to_string()))
 }
 
 /// Shows a parked turn's prompt again after a redelivery.

@@ -5,10 +5,12 @@
 //!
 //! - [`consumer`]: finds work items and due deadlines.
 //! - [`run`]: one item from claim to exit ([`exit`]); the steps are in [`model_step`], [`tool_step`], [`auth_step`] and [`end_step`].
+//! - [`turn_run`]: what is recorded and shown of a turn.
 //! - [`lease`]: the time for which a delivered item is this worker's.
 //! - [`gateways`]: the gateway key of an organisation.
 //! - [`profile`]: the settings of a turn.
 //! - [`prompt`]: the model request.
+//! - [`agent_step`]: a step that another program answers.
 //! - [`attachments`]: the message's pictures.
 //! - [`title`]: names a conversation after its first turn.
 //! - [`reply_extractor`]: suggested replies, extracted from the text.
@@ -17,15 +19,19 @@
 //!
 //! Invariant: this room never imports `edge`.
 
+mod agent_step;
 mod attachments;
 mod auth_step;
 pub mod consumer;
+pub mod deadline;
 mod end_step;
 mod exit;
 pub mod gateways;
 mod history;
 mod lease;
+mod model_answer;
 mod model_step;
+mod open_task;
 pub mod presence;
 mod profile;
 mod prompt;
@@ -34,6 +40,7 @@ mod run;
 mod side_calls;
 mod title;
 mod tool_step;
+mod turn_run;
 mod wait_step;
 
 use std::{
@@ -55,6 +62,7 @@ use gateways::OrgGateways;
 use crate::{
     agents,
     calls::ServiceCaller,
+    host::AgentHost,
     ids,
     knowledge::Retriever,
     limits,
@@ -73,6 +81,8 @@ pub struct WorkerSettings {
     pub region: String,
     pub pool: String,
     pub model: String,
+    /// The program that answers in the model's place.
+    pub agent: Option<AgentHost>,
     /// The model that names conversations; `None`: the first message is the title.
     pub title_model: Option<String>,
     pub max_iterations: u32,

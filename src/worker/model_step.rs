@@ -8,22 +8,26 @@ use serde_json::Value;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Worker, attachments,
+    Worker,
+    agent_step::{self, StepStream},
+    attachments,
+    model_answer::{ModelAnswer, add, ended, notice, usage},
     profile::TurnProfile,
     prompt,
     reply_extractor::ReplyExtractor,
-    run::{TurnExit, TurnRun, on_heap},
     side_calls::{self, SideAnswer},
+    turn_run::{TurnExit, TurnRun, on_heap},
 };
 use crate::{
     domain::{
         Conversation, Event, Turn,
-        event::{CallRequested, Citation, Ending, FailureReason, ModelReplied, ReplyEnd, ReplyTiming, Usage},
+        event::{CallRequested, Citation, FailureReason, ModelReplied, ReplyTiming},
         frame_trace::{FrameKind, FrameRecorder},
     },
     limits,
+    host::{self, AgentHost},
     metrics::metrics,
-    model::{self, ChatStream, ModelError, ModelReply, ReplyDelta, ToolCall},
+    model::{ModelError, ModelReply, ReplyDelta, ToolCall},
     nats::ReadError,
     subjects::ConversationKey,
     tools::{
@@ -41,20 +45,13 @@ pub(super) struct Prefetch(Option<SentRequest>);
 /// A sent model request, with the documents in it.
 struct SentRequest {
     asked_at: DateTime<Utc>,
-    stream: AbortOnDropHandle<Result<ChatStream, RequestError>>,
+    stream: AbortOnDropHandle<Result<StepStream, RequestError>>,
     grounding: Vec<Citation>,
     preamble: Preamble,
 }
 
 /// The pending request for the preamble.
 type Preamble = Option<AbortOnDropHandle<Option<SideAnswer>>>;
-
-/// The result of a model call.
-pub(super) struct ModelAnswer {
-    pub reply: ModelReply,
-    pub suggestions: Vec<String>,
-    pub grounding: Vec<Citation>,
-}
 
 /// The reason why a request has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -82,13 +79,16 @@ impl Prefetch {
     }
 }
 
-/// Sends the next model request. `None`: no gateway is available.
+/// Sends the next request to the model, or to the agent that this worker hosts. `None`: no gateway is available.
 async fn open(
     worker: &Arc<Worker>,
     key: &ConversationKey,
     profile: &TurnProfile,
     state: &Conversation,
 ) -> Result<Option<SentRequest>, ReadError> {
+    if let Some(agent) = &worker.settings.agent {
+        return ask_agent(worker, key, profile, state, agent.clone()).await;
+    }
     let Some(gateway) = profile.gateway.clone() else { return Ok(None) };
     let Some(prompt) = prompt::build(worker, key, profile, state).await? else { return Ok(None) };
     let is_wanted = |turn: &&Turn| turn.replies.is_empty() && turn.claims == 0 && turn.request.stream;
@@ -102,10 +102,32 @@ async fn open(
         let room = attachments::show(&worker, &images, &mut request).await?;
         let stream = gateway.chat(&request).await;
         drop(room);
-        Ok(stream?)
+        Ok(StepStream::Model(Box::new(stream?)))
     });
     let stream = AbortOnDropHandle::new(stream);
     Ok(Some(SentRequest { asked_at, stream, grounding: prompt.grounding, preamble }))
+}
+
+/// Asks the hosted agent for the next step, under the epoch of the turn's claim.
+async fn ask_agent(
+    worker: &Arc<Worker>,
+    key: &ConversationKey,
+    profile: &TurnProfile,
+    state: &Conversation,
+    agent: AgentHost,
+) -> Result<Option<SentRequest>, ReadError> {
+    let Some((prompt, turn)) = prompt::build(worker, key, profile, state).await?.zip(state.turn.clone()) else {
+        return Ok(None);
+    };
+    let (worker, key, mut request, now) = (worker.clone(), key.clone(), prompt.request, Utc::now());
+    let stream = tokio::spawn(async move {
+        let room = attachments::show(&worker, &turn.request.images, &mut request).await?;
+        let stream = agent.step(&agent_step::request(&key, &turn, request, now)).await;
+        drop(room);
+        Ok(StepStream::Agent(Box::new(stream?)))
+    });
+    let stream = AbortOnDropHandle::new(stream);
+    Ok(Some(SentRequest { asked_at: now.trunc_subsecs(3), stream, grounding: prompt.grounding, preamble: None }))
 }
 
 impl TurnRun<'_> {
@@ -128,18 +150,27 @@ impl TurnRun<'_> {
             return self.fail(turn, FailureReason::NoGatewayKey, "this worker has no gateway key for the turn").await;
         };
         self.timing = Some(ReplyTiming { asked_at, first_token_ms: None });
+        let is_agent = self.worker.settings.agent.is_some();
+        let mut has_begun = false;
         let reply = match self.meanwhile(turn, &mut preamble, stream).await? {
-            Ok(Ok(stream)) => on_heap(|| self.relay_stream(turn, stream, preamble)).await?,
+            Ok(Ok(stream)) => {
+                has_begun = true;
+                on_heap(|| self.relay_stream(turn, stream, preamble)).await?
+            }
             Ok(Err(RequestError::Model(error))) => Err(error),
             Ok(Err(RequestError::Images(error))) => return Err(TurnExit::Unavailable(error.to_string())),
             Err(panic) => return self.fail(turn, FailureReason::Model, &panic.to_string()).await,
         };
-        match reply.map(|(reply, suggestions)| ModelAnswer { reply, suggestions, grounding }) {
+        match reply.map(|answer| ModelAnswer { grounding, ..answer }) {
             Ok(ModelAnswer { reply, .. }) if reply_bytes(&reply) > limits::REPLY_MAX_BYTES => {
                 self.fail(turn, FailureReason::TooLarge, "the model's reply is too large to keep").await
             }
             Ok(replied) if replied.reply.tool_calls.is_empty() => on_heap(|| self.complete(turn, replied)).await,
             Ok(replied) => on_heap(|| self.record_calls(turn, replied)).await,
+            // The agent began a step and left it: as after a killed worker, another claim runs it again.
+            Err(error) if is_agent && has_begun && host::is_passing(&error) => {
+                Err(TurnExit::Unavailable(format!("{error}: {}", error.detail())))
+            }
             Err(error) => {
                 // The detail is logged only: gateways quote their input.
                 let (conversation, session) = (self.key.conversation, turn.request.session);
@@ -164,9 +195,9 @@ impl TurnRun<'_> {
     async fn relay_stream(
         &mut self,
         turn: &Turn,
-        mut stream: ChatStream,
+        mut stream: StepStream,
         mut preamble: Preamble,
-    ) -> Result<Result<(ModelReply, Vec<String>), ModelError>, TurnExit> {
+    ) -> Result<Result<ModelAnswer, ModelError>, TurnExit> {
         let mut cutter = ReplyExtractor::default();
         loop {
             let deltas = match self.meanwhile(turn, &mut preamble, stream.next()).await? {
@@ -186,14 +217,14 @@ impl TurnRun<'_> {
         }
         let (rest, suggestions) = cutter.finish();
         self.answer(turn, &rest).await;
-        let reply = stream.into_reply();
+        let (reply, confirms) = stream.into_reply();
         // An incomplete answer says so in its last line, which is streamed like the rest.
         let is_answer = reply.tool_calls.is_empty() && !self.recorder.text().trim().is_empty();
         if let Some(notice) = notice(ended(&reply).ending).filter(|_| is_answer) {
             self.answer(turn, &format!("\n\n{notice}")).await;
         }
         let text = self.recorder.text().to_string();
-        Ok(Ok((ModelReply { text, ..reply }, suggestions)))
+        Ok(Ok(ModelAnswer { reply: ModelReply { text, ..reply }, suggestions, grounding: vec![], confirms }))
     }
 
     /// Notes the time of the first token of a model call.
@@ -238,13 +269,14 @@ impl TurnRun<'_> {
     }
 
     async fn record_calls(&mut self, turn: &Turn, replied: ModelAnswer) -> Result<(), TurnExit> {
-        let ModelAnswer { reply, grounding, .. } = replied;
+        let ModelAnswer { reply, grounding, confirms, .. } = replied;
         let (ended, bytes) = (ended(&reply), reply_bytes(&reply));
         let calls = reply.tool_calls.into_iter().map(|call| {
             let found = self.profile.tool(&self.key, &call.name);
             // A call that would be refused needs no approval.
             let confirm = found.as_ref().is_some_and(|(tool, rule)| {
-                self.profile.needs_approval(tool, rule) && self.profile.demands(&self.state, turn, tool, rule).is_none()
+                (self.profile.needs_approval(tool, rule) || confirms.contains(&call.id))
+                    && self.profile.demands(&self.state, turn, tool, rule).is_none()
             });
             let call = requested(call, found.as_ref().map(|(tool, _)| tool), confirm, &self.state);
             // A conversation that does not exist yet asks nothing.
@@ -325,45 +357,6 @@ fn reply_bytes(reply: &ModelReply) -> usize {
     let opaque = |call: &ToolCall| call.opaque.as_ref().map_or(0, String::len);
     let call = |call: &ToolCall| call.arguments.len() + call.name.len() + opaque(call);
     reply.text.len() + reply.tool_calls.iter().map(call).sum::<usize>()
-}
-
-/// Returns the stored form of a reply's ending.
-pub(super) fn ended(reply: &ModelReply) -> ReplyEnd {
-    let ending = match reply.ending {
-        model::FinishReason::Whole => Ending::Whole,
-        model::FinishReason::Cut => Ending::Cut,
-        model::FinishReason::Filtered => Ending::Filtered,
-        model::FinishReason::Refused => Ending::Refused,
-        model::FinishReason::Unmarked => Ending::Unmarked,
-    };
-    ReplyEnd { ending, finish_reason: reply.finish_reason.clone() }
-}
-
-/// Returns the last line of an incomplete answer.
-pub(super) fn notice(ending: Ending) -> Option<&'static str> {
-    match ending {
-        Ending::Cut => Some("(This answer was cut off before its end.)"),
-        Ending::Filtered => Some("(This answer was stopped by a content filter.)"),
-        Ending::Whole | Ending::Refused | Ending::Unmarked | Ending::Other => None,
-    }
-}
-
-/// Adds two usage reports.
-pub(super) fn add(a: Option<Usage>, b: Option<Usage>) -> Option<Usage> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.plus(b)),
-        (a, b) => a.or(b),
-    }
-}
-
-pub(super) fn usage(usage: crate::model::TokenUsage) -> Usage {
-    Usage {
-        prompt_tokens: usage.prompt_tokens,
-        completion_tokens: usage.completion_tokens,
-        cached_tokens: usage.cached_tokens,
-        reasoning_tokens: usage.reasoning_tokens,
-        cost_usd: usage.cost_usd,
-    }
 }
 
 #[cfg(test)]

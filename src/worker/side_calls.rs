@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{model_step::usage, profile::TurnProfile};
+use super::{model_answer::usage, profile::TurnProfile};
 use crate::{
     domain::{
         Conversation, Turn,

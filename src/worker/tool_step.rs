@@ -10,7 +10,7 @@ use super::{
     auth_step::is_password_sent,
     history::ConversationHistory,
     profile::AuthDemand,
-    run::{TurnExit, TurnRun},
+    turn_run::{TurnExit, TurnRun},
     wait_step::{self, UnfinishedCalls},
 };
 use crate::{

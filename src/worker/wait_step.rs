@@ -10,9 +10,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
 use super::{
-    Worker, consumer,
+    Worker,
+    deadline::{self, AbandonedTask, DeadlineMessage},
+    open_task::OpenTask,
     profile::TurnProfile,
-    run::{TurnExit, TurnRun},
+    turn_run::{TurnExit, TurnRun},
 };
 use crate::{
     domain::{
@@ -36,19 +38,6 @@ pub(super) struct UnfinishedCalls {
     pub asks: Vec<(CallRequested, String, Elicitation)>,
     /// The first call with a task that goes on, and the shortest time until one is looked at again.
     pub works: Option<(CallRequested, Duration)>,
-}
-
-/// A task that an MCP server made of a call, by the tool's name.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct OpenTask {
-    pub tool: String,
-    pub id: String,
-}
-
-/// The tasks of a turn that may go on at their servers.
-pub(super) fn open_tasks(turn: &Turn) -> Vec<OpenTask> {
-    let calls = turn.replies.last().into_iter().flat_map(|reply| &reply.calls).filter(|call| call.result.is_none());
-    calls.filter_map(|call| Some(OpenTask { tool: call.request.name.clone(), id: call.task.clone()? })).collect()
 }
 
 impl UnfinishedCalls {
@@ -132,7 +121,7 @@ impl TurnRun<'_> {
         let event = TurnParked { turn: self.turn_id, epoch: self.epoch, park, prompt, deadline, elicited };
         let recorded = self.record(Event::TurnParked(event)).await?;
         let parked = self.turn().unwrap_or(turn).clone();
-        super::end_step::schedule(self.worker, &self.key, &parked).await?;
+        schedule(self.worker, &self.key, &parked).await?;
         for (kind, frame) in render::render(&turn.request.request_id, turn.request.stream, &recorded, Utc::now()) {
             self.relay.publish(kind, frame, 0).await;
         }
@@ -210,22 +199,17 @@ pub(super) async fn cancel(worker: &Worker, key: &ConversationKey, task: &OpenTa
 }
 
 /// The deadline of a park, which names the task that it waits for.
-pub(super) fn deadline_of(key: &ConversationKey, turn: &Turn) -> Option<consumer::DeadlineMessage> {
+pub(super) fn deadline_of(key: &ConversationKey, turn: &Turn) -> Option<DeadlineMessage> {
     let park = turn.park.as_ref()?;
     let task = match &park.prompt {
-        Prompt::Task { call, tool } => turn
-            .call(call)
-            .and_then(|call| call.task.clone())
-            .map(|id| consumer::AbandonedTask { turn: turn.request.turn, tool: tool.clone(), id }),
+        Prompt::Task { call, tool } => turn.call(call).and_then(|call| call.task.clone()).map(|id| AbandonedTask {
+            turn: turn.request.turn,
+            tool: tool.clone(),
+            id,
+        }),
         _ => None,
     };
-    Some(consumer::DeadlineMessage {
-        org: key.org.clone(),
-        conversation: key.conversation,
-        park: park.id,
-        put_off: 0,
-        task,
-    })
+    Some(DeadlineMessage { org: key.org.clone(), conversation: key.conversation, park: park.id, put_off: 0, task })
 }
 
 /// The result of a call whose question the model is to ask.
@@ -271,4 +255,11 @@ pub(super) async fn go_on(
         ToolCallOutcome::Asks(elicited) => in_words(WaitingCall { elicited, ..waiting }).into(),
         outcome @ (ToolCallOutcome::Task(_) | ToolCallOutcome::Working(_)) => outcome,
     }
+}
+
+/// Has the log's server send a message when the wait for a person is over.
+pub(super) async fn schedule(worker: &Worker, key: &ConversationKey, turn: &Turn) -> Result<(), TurnExit> {
+    let Some((deadline, park)) = deadline_of(key, turn).zip(turn.park.as_ref()) else { return Ok(()) };
+    let put = deadline::schedule(worker, &deadline, park.deadline).await;
+    put.map_err(|error| TurnExit::Unavailable(error.to_string()))
 }

@@ -2,45 +2,44 @@
 
 use std::fmt;
 
-/// An invariant; its name is shown by a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Invariant {
-    OneEnd,
-    NothingAfterTheEnd,
-    OneActive,
-    OneChain,
-    FencedAreSilent,
-    FoldsAgree,
-    OwnFold,
-    CalledOnce,
-    OwnApproval,
-    DecisionsBind,
-    ConfirmsCount,
-    CancelsCount,
-    AcksWait,
-    TrueAccept,
-    NothingLost,
+/// Applies a macro to the names of all invariants.
+macro_rules! for_every_invariant {
+    ($apply:ident) => {
+        $apply! {
+            OneEnd,
+            NothingAfterTheEnd,
+            OneActive,
+            OneChain,
+            FencedAreSilent,
+            FoldsAgree,
+            OwnFold,
+            CalledOnce,
+            OwnApproval,
+            DecisionsBind,
+            ConfirmsCount,
+            CancelsCount,
+            AcksWait,
+            TrueAccept,
+            NothingLost,
+        }
+    };
 }
+pub(crate) use for_every_invariant;
+
+macro_rules! define {
+    ($($name:ident,)*) => {
+        /// An invariant; its name is shown by a failure.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Invariant {
+            $($name,)*
+        }
+
+        pub const ALL: &[Invariant] = &[$(Invariant::$name,)*];
+    };
+}
+for_every_invariant!(define);
 
 use Invariant::*;
-
-pub const ALL: [Invariant; 15] = [
-    OneEnd,
-    NothingAfterTheEnd,
-    OneActive,
-    OneChain,
-    FencedAreSilent,
-    FoldsAgree,
-    OwnFold,
-    CalledOnce,
-    OwnApproval,
-    DecisionsBind,
-    ConfirmsCount,
-    CancelsCount,
-    AcksWait,
-    TrueAccept,
-    NothingLost,
-];
 
 impl Invariant {
     pub const fn name(self) -> &'static str {

@@ -305,27 +305,11 @@ impl Model for Checked {
 /// Returns a property for every invariant; `stateright` takes plain functions, so each is written out.
 fn always() -> Vec<Property<Checked>> {
     macro_rules! hold {
-        ($($name:ident),*) => {
+        ($($name:ident,)*) => {
             vec![$(Property::always(Invariant::$name.name(), |_, state: &State| !state.has_broken(Invariant::$name)),)*]
         };
     }
-    let properties = hold![
-        OneEnd,
-        NothingAfterTheEnd,
-        OneActive,
-        OneChain,
-        FencedAreSilent,
-        FoldsAgree,
-        OwnFold,
-        CalledOnce,
-        OwnApproval,
-        DecisionsBind,
-        ConfirmsCount,
-        CancelsCount,
-        AcksWait,
-        TrueAccept,
-        NothingLost
-    ];
+    let properties = invariants::for_every_invariant!(hold);
     assert_eq!(properties.len(), invariants::ALL.len(), "every invariant is a property");
     properties
 }

@@ -3,10 +3,11 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    Stage,
+    Edge, Stage,
     client::{Client, Session},
     frames::{answer_text, code, kinds, request_id, streamed, tool_activity},
     gateway::{Gate, Reply},
+    processes::Process,
     schema,
     tools::{Provider, Tool},
 };
@@ -109,18 +110,36 @@ async fn a_stopped_worker_finishes_short_turns() {
     assert_eq!(stage.gateway.requests().len(), 1);
 }
 
+/// A turn whose answer is held back after its first token; the next worker gives the whole answer.
+struct LongTurn {
+    stage: Stage,
+    edge: Edge,
+    first: Process,
+    client: Client,
+    session: Session,
+    begun: Vec<Value>,
+    _gate: Gate,
+}
+
+impl LongTurn {
+    async fn begin() -> Self {
+        let stage = Stage::start().await;
+        let (edge, first) = tokio::join!(stage.edge(), stage.worker());
+        let mut client = Client::connect(&edge).await;
+        let session = client.open_session().await;
+        let gate = Gate::new();
+        stage.gateway.script(Reply::gated(tokens("never to be finished"), &gate));
+        stage.gateway.script(Reply::text("the whole answer"));
+        client.begin(&session, "r1", "tell me").await;
+        gate.release(1);
+        let begun = client.turn_until("r1", "stream_token").await;
+        Self { stage, edge, first, client, session, begun, _gate: gate }
+    }
+}
+
 #[tokio::test]
 async fn a_stopped_worker_hands_over_long_turns() {
-    let stage = Stage::start().await;
-    let (edge, mut first) = tokio::join!(stage.edge(), stage.worker());
-    let mut client = Client::connect(&edge).await;
-    let session = client.open_session().await;
-    let gate = Gate::new();
-    stage.gateway.script(Reply::gated(tokens("never to be finished"), &gate));
-    stage.gateway.script(Reply::text("the whole answer"));
-    client.begin(&session, "r1", "tell me").await;
-    gate.release(1);
-    let begun = client.turn_until("r1", "stream_token").await;
+    let LongTurn { stage, edge: _edge, mut first, mut client, session, begun, _gate } = LongTurn::begin().await;
 
     let _second = stage.worker().await;
     first.signal(libc::SIGTERM);
@@ -132,16 +151,7 @@ async fn a_stopped_worker_hands_over_long_turns() {
 
 #[tokio::test]
 async fn a_killed_worker_is_replaced() {
-    let stage = Stage::start().await;
-    let (edge, mut first) = tokio::join!(stage.edge(), stage.worker());
-    let mut client = Client::connect(&edge).await;
-    let session = client.open_session().await;
-    let gate = Gate::new();
-    stage.gateway.script(Reply::gated(tokens("never to be finished"), &gate));
-    stage.gateway.script(Reply::text("the whole answer"));
-    client.begin(&session, "r1", "tell me").await;
-    gate.release(1);
-    let begun = client.turn_until("r1", "stream_token").await;
+    let LongTurn { stage, edge: _edge, mut first, mut client, session, begun, _gate } = LongTurn::begin().await;
 
     let _second = stage.worker().await;
     first.kill().await;

@@ -148,6 +148,14 @@ async fn wait_for_list(client: &mut Client, expected: usize) {
     }
 }
 
+/// Checks the evidence bundle that was taken out.
+async fn expect_verified_bundle(stage: &Stage, taken_out: &Path) {
+    let (bundle, key) = (taken_out.join("bundle"), taken_out.join("key.pem.pub"));
+    let arguments = ["audit", "verify", "--require-signed", "--bundle", text(&bundle), "--public-key", text(&key)];
+    let (verified, said) = run(stage, &arguments, &[]).await;
+    assert!(verified, "{said}");
+}
+
 #[tokio::test]
 async fn no_readable_data_of_an_erased_person_is_left() {
     let mut stage = Stage::start().await;
@@ -199,10 +207,7 @@ async fn no_readable_data_of_an_erased_person_is_left() {
     let (verified, said) = run(&stage, &["audit", "verify"], &[]).await;
     assert!(verified && said.contains("every event follows from the previous one"), "{said}");
     take_out(&stage, taken_out.path()).await;
-    let (bundle, key) = (taken_out.path().join("bundle"), taken_out.path().join("key.pem.pub"));
-    let arguments = ["audit", "verify", "--require-signed", "--bundle", text(&bundle), "--public-key", text(&key)];
-    let (verified, said) = run(&stage, &arguments, &[]).await;
-    assert!(verified, "{said}");
+    expect_verified_bundle(&stage, taken_out.path()).await;
     assert_eq!(files_with(taken_out.path(), PLANTED), Vec::<String>::new());
     assert!(files_with(taken_out.path(), "turn.requested").len() > 3, "the bundle holds the events");
     let (replayed, told) = run(&stage, &["replay", &gone.conversation], &[]).await;

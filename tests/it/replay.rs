@@ -173,6 +173,26 @@ impl Story {
     }
 }
 
+/// Checks that the client got a frame of every kind.
+fn expect_every_kind(received: &[Value]) {
+    for wanted in [
+        "immediate_response",
+        "stream_token",
+        "stream_reasoning",
+        "stream_preamble",
+        "stream_chunk",
+        "write_confirmation_required",
+        "interaction_required",
+        "otp_verification_required",
+        "otp_sent",
+        "eventual_response",
+        "error",
+        "cancelled",
+    ] {
+        assert!(received.iter().any(|frame| kind(frame) == wanted), "the client got no {wanted}");
+    }
+}
+
 #[tokio::test]
 async fn frames_from_the_log_equal_the_clients_frames() {
     let stage = Stage::start().await;
@@ -227,22 +247,7 @@ async fn frames_from_the_log_equal_the_clients_frames() {
 
     let Story { stage, client, session } = story;
     let received = of_turns(&client);
-    for wanted in [
-        "immediate_response",
-        "stream_token",
-        "stream_reasoning",
-        "stream_preamble",
-        "stream_chunk",
-        "write_confirmation_required",
-        "interaction_required",
-        "otp_verification_required",
-        "otp_sent",
-        "eventual_response",
-        "error",
-        "cancelled",
-    ] {
-        assert!(received.iter().any(|frame| kind(frame) == wanted), "the client got no {wanted}");
-    }
+    expect_every_kind(&received);
     let frames = replayed(&stage, &["replay", &session.conversation, "--format", "frames"]).await;
     assert!(frames.iter().all(|frame| frame["timestamp"].is_i64()));
     assert_same(&without_time(frames.clone()), &received);

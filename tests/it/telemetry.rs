@@ -196,7 +196,8 @@ async fn expect_the_log(stage: &Stage, spans: &[Received]) {
         let name = span.attributes["turnstream.event.name"].as_str().unwrap();
         assert!(event["subject"].as_str().unwrap().contains(name), "{name}: {event}");
         // The next event of the chain names the digest of this one.
-        let next = events.iter().find(|next| next["headers"]["ce-prev"] == seq.to_string());
+        let prev = seq.to_string();
+        let next = events.iter().find(|next| next["headers"]["ce-prev"] == prev.as_str());
         if let Some(next) = next {
             assert_eq!(next["headers"]["ce-prevdigest"], span.attributes["turnstream.event.digest"]);
         }

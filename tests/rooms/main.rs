@@ -2,6 +2,7 @@
 
 mod acts;
 mod agents;
+mod circles;
 mod domain;
 mod domain_fold;
 mod domain_random;
@@ -17,6 +18,7 @@ mod load;
 mod load_bucket;
 mod log_contract;
 mod retain;
+mod sizes;
 mod strays;
 mod streams;
 mod support;

@@ -124,9 +124,17 @@ fn every_event_has_its_channel_with_its_payload() {
     }
 }
 
+/// Checks that subjects fit the address of their channel.
+fn expect_covered(subjects: &[(String, &str)]) {
+    let document = document();
+    for (subject, channel) in subjects {
+        let address = document["channels"][channel]["address"].as_str().unwrap();
+        assert!(fits(address, subject), "{subject} is not {address}");
+    }
+}
+
 #[test]
 fn every_subject_of_the_program_is_covered() {
-    let document = document();
     let key = ConversationKey { region: "eu".into(), org: "an org.".into(), conversation: Uuid::new_v4() };
     let (region, id) = ("eu", Uuid::new_v4());
     let day = chrono::NaiveDate::from_ymd_opt(2026, 3, 2).unwrap();
@@ -173,6 +181,14 @@ fn every_subject_of_the_program_is_covered() {
         (subjects::kv("INDEX", &subjects::index_filter("an org.", OwnerScope::Everybody, None)), "kv.index"),
         (subjects::kv("INDEX", &subjects::index_everywhere("an org.", id)), "kv.index"),
         (subjects::kv(BUCKET, &subjects::worker_key(region, "default", id)), "kv.workers"),
+    ];
+    expect_covered(&subjects);
+}
+
+#[test]
+fn every_subject_of_documents_and_of_servers_is_covered() {
+    let id = Uuid::new_v4();
+    let subjects = [
         (subjects::knowledge("an org.", &subjects::knowledge_document("a.md"), Some(3)), "knowledge"),
         (subjects::knowledge_heads("an org."), "knowledge"),
         (subjects::knowledge_all_of("an org.", &subjects::knowledge_document("a.md")), "knowledge"),
@@ -194,10 +210,7 @@ fn every_subject_of_the_program_is_covered() {
         (subjects::consumer_create("CHAT_eu", "default"), "jetstream.consumer_create"),
         (subjects::consumer_info("CHAT_eu", "default"), "jetstream.consumer_info"),
     ];
-    for (subject, channel) in subjects {
-        let address = document["channels"][channel]["address"].as_str().unwrap();
-        assert!(fits(address, &subject), "{subject} is not {address}");
-    }
+    expect_covered(&subjects);
 }
 
 #[test]

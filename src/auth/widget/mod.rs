@@ -63,6 +63,11 @@ impl WidgetGate {
         }
     }
 
+    /// Returns the origins that the agent's policy admits, or `None` without a policy.
+    pub async fn origins(&self, agent: &str) -> Option<Vec<String>> {
+        Some(self.policy(agent).await?.allowed_origins)
+    }
+
     /// Admits a session with this agent from a page of this origin, or refuses it.
     ///
     /// `agent` is `None` if none was named; `context` is the value of `authContext`, if there is one. `now` is in seconds of

@@ -7,14 +7,16 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::sleep;
 
-use super::super::Bench;
-use super::super::client::BenchClient;
-use super::super::clock::now_ns;
-use super::super::fault::{Fault, FaultLog};
-use super::super::procs::{MeasureWindow, WindowUse};
-use super::super::progress::ProgressLine;
-use super::super::report::Samples;
-use super::super::wire::{BenchAction, PageData, SessionData};
+use crate::bench::{
+    Bench,
+    client::BenchClient,
+    clock::now_ns,
+    fault::{Fault, FaultLog},
+    outcome::Samples,
+    procs::{MeasureWindow, WindowUse},
+    progress::ProgressLine,
+    wire::{BenchAction, PageData, SessionData},
+};
 
 /// The share of the window for which caches and connections of the servers warm up, unmeasured.
 const WARM_UP_SHARE: f64 = 0.1;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::super::Bench;
+use super::super::outcome::ScenarioOutcome;
 use super::super::procs;
-use super::super::report::ScenarioOutcome;
 use super::streams::{self, StreamLoad};
 use super::{close_all, idle, open_all};
 

@@ -1,8 +1,7 @@
 //! flat-out: models that write as fast as the socket takes it, turn after turn.
 
-use super::super::Bench;
-use super::super::report::ScenarioOutcome;
 use super::streams::{self, StreamLoad};
+use crate::bench::{Bench, outcome::ScenarioOutcome};
 
 const STREAMS: usize = 200;
 /// Long enough that a turn's own cost is small beside its tokens'.

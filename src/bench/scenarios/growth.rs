@@ -10,17 +10,19 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::super::Bench;
-use super::super::client::BenchClient;
-use super::super::clock::now_ns;
-use super::super::fault::{Fault, FaultLog};
-use super::super::plan::TurnPlan;
-use super::super::procs::MeasureWindow;
-use super::super::progress::ProgressLine;
-use super::super::report::{Samples, ScenarioOutcome, ratio};
-use super::super::turn::{BenchTurn, StreamTally};
-use super::super::wire::{BenchAction, ListData, PageData, SessionData};
 use super::idle::wait_until_quiet;
+use crate::bench::{
+    Bench,
+    client::BenchClient,
+    clock::now_ns,
+    fault::{Fault, FaultLog},
+    outcome::{Samples, ScenarioOutcome, ratio},
+    plan::TurnPlan,
+    procs::MeasureWindow,
+    progress::ProgressLine,
+    turn::{BenchTurn, StreamTally},
+    wire::{BenchAction, ListData, PageData, SessionData},
+};
 
 /// The measured sizes, up to the requested one.
 const SIZES: [usize; 3] = [1_000, 100_000, 1_000_000];

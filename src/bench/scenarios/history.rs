@@ -3,15 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::Bench;
-use super::super::client::{BenchClient, ReadWindow};
-use super::super::fault::Fault;
-use super::super::plan::TurnPlan;
-use super::super::report::ScenarioOutcome;
-use super::super::turn::StreamTally;
-use super::super::wire::SessionData;
-use super::closed_loop::{self, LoopAction};
-use super::{close_all, open_all};
+use super::{
+    close_all,
+    closed_loop::{self, LoopAction},
+    open_all,
+};
+use crate::bench::{
+    Bench,
+    client::{BenchClient, ReadWindow},
+    fault::Fault,
+    outcome::ScenarioOutcome,
+    plan::TurnPlan,
+    turn::StreamTally,
+    wire::SessionData,
+};
 
 /// One connection, since the figure of interest is the time of a read, without queueing.
 const CONNECTIONS: usize = 1;

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::super::Bench;
-use super::super::client::{BenchClient, ReadWindow};
-use super::super::fault::Fault;
-use super::super::procs;
-use super::super::progress::ProgressLine;
-use super::super::report::{ScenarioOutcome, ratio};
 use super::{close_all, open_all};
+use crate::bench::{
+    Bench,
+    client::{BenchClient, ReadWindow},
+    fault::Fault,
+    outcome::{ScenarioOutcome, ratio},
+    procs,
+    progress::ProgressLine,
+};
 
 const CONNECTIONS: usize = 2_000;
 /// Files besides the connections: standard streams, the gateway, the runtime, some reserve.

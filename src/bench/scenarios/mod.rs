@@ -20,11 +20,13 @@ use std::future::Future;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::Bench;
-use super::args::Scenario;
-use super::client::BenchClient;
-use super::fault::{Fault, FaultLog};
-use super::report::ScenarioOutcome;
+use super::{
+    Bench,
+    args::Scenario,
+    client::BenchClient,
+    fault::{Fault, FaultLog},
+    outcome::ScenarioOutcome,
+};
 
 /// Connections opened at the same time; more would measure the listen queue.
 const OPENING_AT_ONCE: usize = 32;

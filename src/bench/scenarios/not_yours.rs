@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::super::Bench;
-use super::super::client::BenchClient;
-use super::super::clock::now_ns;
-use super::super::fault::{Fault, FaultLog};
-use super::super::procs;
-use super::super::progress::ProgressLine;
-use super::super::report::{Samples, ScenarioOutcome};
-use super::super::wire::{BenchAction, SessionData};
+use crate::bench::{
+    Bench,
+    client::BenchClient,
+    clock::now_ns,
+    fault::{Fault, FaultLog},
+    outcome::{Samples, ScenarioOutcome},
+    procs,
+    progress::ProgressLine,
+    wire::{BenchAction, SessionData},
+};
 
 /// The questions, with the names of their times: for another user's session, and for a missing one.
 const QUESTIONS: [(&str, [&str; 2]); 3] = [

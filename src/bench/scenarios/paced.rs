@@ -1,9 +1,8 @@
 //! paced: models at an even pace, as people see it; then the same with more streams and a faster pace than a small machine can
 //! carry.
 
-use super::super::Bench;
-use super::super::report::ScenarioOutcome;
 use super::streams::{self, StreamLoad};
+use crate::bench::{Bench, outcome::ScenarioOutcome};
 
 const STREAMS: usize = 50;
 const TOKENS: u32 = 100;

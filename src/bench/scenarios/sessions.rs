@@ -1,10 +1,11 @@
 //! sessions: new conversations, each durable before it is answered.
 
-use super::super::Bench;
-use super::super::client::ReadWindow;
-use super::super::report::ScenarioOutcome;
-use super::closed_loop::{self, LoopAction};
-use super::{close_all, open_all};
+use super::{
+    close_all,
+    closed_loop::{self, LoopAction},
+    open_all,
+};
+use crate::bench::{Bench, client::ReadWindow, outcome::ScenarioOutcome};
 
 const CONNECTIONS: usize = 64;
 

@@ -12,15 +12,19 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::super::Bench;
-use super::super::client::{BenchClient, ReadWindow};
-use super::super::fault::{Fault, FaultLog};
-use super::super::plan::TurnPlan;
-use super::super::procs;
-use super::super::report::ScenarioOutcome;
-use super::super::turn::{BenchTurn, StreamTally};
-use super::open_all;
-use super::streams::{self, StreamLoad};
+use super::{
+    open_all,
+    streams::{self, StreamLoad},
+};
+use crate::bench::{
+    Bench,
+    client::{BenchClient, ReadWindow},
+    fault::{Fault, FaultLog},
+    outcome::ScenarioOutcome,
+    plan::TurnPlan,
+    procs,
+    turn::{BenchTurn, StreamTally},
+};
 
 const SOCKETS: usize = 100;
 /// Each turn is some 600 KB on the socket, so together they exceed the kernel's buffer for one. The turns are of different

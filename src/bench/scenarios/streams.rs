@@ -10,17 +10,19 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::super::Bench;
-use super::super::client::{BenchClient, ReadWindow};
-use super::super::clock::now_ns;
-use super::super::fault::{Fault, FaultLog};
-use super::super::gateway::{GatewayLog, ModelTiming};
-use super::super::plan::TurnPlan;
-use super::super::procs::{self, WindowUse};
-use super::super::progress::ProgressLine;
-use super::super::report::{Samples, ScenarioOutcome, ratio};
-use super::super::turn::{BenchTurn, StreamTally};
 use super::open_all;
+use crate::bench::{
+    Bench,
+    client::{BenchClient, ReadWindow},
+    clock::now_ns,
+    fault::{Fault, FaultLog},
+    gateway::{GatewayLog, ModelTiming},
+    outcome::{Samples, ScenarioOutcome, ratio},
+    plan::TurnPlan,
+    procs::{self, WindowUse},
+    progress::ProgressLine,
+    turn::{BenchTurn, StreamTally},
+};
 
 /// Turns after which a stream starts a fresh conversation: each turn sends the earlier ones to the model again, and their
 /// growth is not measured here.

@@ -8,10 +8,7 @@ use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
 
 use self::fake_server::Mischief;
-use super::args::Scenario;
-use super::gateway::FakeGateway;
-use super::report::ScenarioOutcome;
-use super::{Bench, BenchArgs, scenarios};
+use super::{Bench, BenchArgs, args::Scenario, gateway::FakeGateway, outcome::ScenarioOutcome, scenarios};
 
 #[derive(Parser)]
 struct Cli {

@@ -4,12 +4,12 @@ use chrono::{DateTime, Utc};
 
 use super::RecordedEvent;
 use crate::domain::{
-    event::{ModelReplied, Prompt, ToolReturned, TurnParked, TurnResumed},
+    event::{ModelReplied, Prompt, ToolCalled, ToolReturned, TurnParked, TurnResumed},
     turn::{CallResult, CallState, Park, ToolRound, Turn},
 };
 
 /// The call with this id in the model's last reply, while it has no result.
-pub(super) fn open_call<'a>(turn: &'a mut Turn, id: &str) -> Option<&'a mut CallState> {
+fn open_call<'a>(turn: &'a mut Turn, id: &str) -> Option<&'a mut CallState> {
     turn.replies.last_mut()?.calls.iter_mut().find(|call| call.request.id == id && call.result.is_none())
 }
 
@@ -22,6 +22,15 @@ pub(super) fn reply(turn: &mut Turn, e: &ModelReplied, at: DateTime<Utc>) {
     turn.citations.extend(e.grounding.iter().cloned());
     turn.claims = 0;
     turn.progress_at = at;
+}
+
+pub(super) fn tool_called(turn: &mut Turn, e: &ToolCalled, at: DateTime<Utc>) {
+    if let Some(call) = open_call(turn, &e.call) {
+        call.called = true;
+        call.is_repeated = call.elicited.is_some();
+        call.task = e.task.clone().or(call.task.take());
+        turn.progress_at = at;
+    }
 }
 
 pub(super) fn tool_returned(turn: &mut Turn, e: &ToolReturned, at: DateTime<Utc>) {

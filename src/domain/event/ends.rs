@@ -23,7 +23,7 @@ pub struct TurnCompleted {
     pub escalation_reason: Option<String>,
     /// The workflow judge's verdict on the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workflow: Option<StepJudged>,
+    pub workflow: Option<Box<StepJudged>>,
     /// Preamble shown to the visitor while the answer was awaited, if this is the turn's first model call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preamble: Option<String>,

@@ -13,7 +13,7 @@ use crate::{
     domain::{
         Command, Conversation,
         event::{EmailProof, Participant, SessionOpened},
-        interaction, title,
+        field, title,
     },
     edge::{
         policy::{access::VisitorRequest, admission},
@@ -162,7 +162,7 @@ fn proved_for(
 
 /// Takes the user id in the host's context as proof of an address if the id is an e-mail address.
 fn with_context(mut opened: SessionOpened, user: Option<String>) -> SessionOpened {
-    if let Some(email) = user.as_deref().and_then(interaction::email) {
+    if let Some(email) = user.as_deref().and_then(field::email) {
         (opened.user_email, opened.email_proof) = (Some(email), Some(EmailProof::Context));
     }
     opened

@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use uuid::Uuid;
 
 use super::{
-    connection::{Connection, WatchError},
+    client::{Connection, WatchError},
     policy::access::{ClientPage, VisitorRequest},
 };
 use crate::{

@@ -3,8 +3,8 @@
 use rmcp::model::{CallToolResult, ContentBlock};
 use serde_json::{Value, json};
 
-use super::super::connection::WatchError;
 use crate::{
+    edge::client::WatchError,
     nats::ReadError,
     wire::{actions::BadFrame, stored::SessionRecord},
 };

@@ -34,7 +34,7 @@ use super::{
     Edge,
     transport::{
         handshake::{HandshakeRefusal, bearer_of, principal},
-        server::PeerAddress,
+        peer::PeerAddress,
     },
 };
 use crate::{auth::Principal, limits};

@@ -27,7 +27,7 @@ use crate::{
     domain::{Turn, event::Prompt},
     edge::{
         Edge, actions,
-        connection::{self, Connection},
+        client::{ClientIdentity, Connection},
         policy::admission,
     },
     limits,
@@ -273,7 +273,7 @@ async fn connect(edge: Arc<Edge>, visitor: &McpVisitor) -> Result<(Connection, F
         .await
         .map_err(|error| CallRefusal::from(admission::too_much(error)))?;
     let (listener, live) = edge.hub.listener();
-    let caller = connection::ClientIdentity {
+    let caller = ClientIdentity {
         principal: visitor.principal.clone(),
         origin: visitor.origin.clone(),
         address: visitor.address,

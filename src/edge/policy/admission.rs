@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::quota::QuotaError;
 use crate::{
     auth::widget::{HostProof, WidgetRefusal},
-    edge::connection::Connection,
+    edge::client::Connection,
     nats::{AppendError, ReadFrom},
     subjects::{self, ConversationKey, PushTo},
     wire::{

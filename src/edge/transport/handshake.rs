@@ -20,14 +20,15 @@ use warp::{
 };
 
 use super::{
-    server::PeerAddress,
+    peer::PeerAddress,
     socket::{CloseReason, Socket},
 };
 use crate::{
     auth::{Principal, REFERENCE_ORG, TokenError},
     edge::{
         Edge,
-        connection::{self, ClientIdentity},
+        client::ClientIdentity,
+        connection,
         policy::quota::{ConnectionSlot, QuotaError},
     },
     metrics::metrics,

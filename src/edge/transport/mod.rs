@@ -6,5 +6,6 @@
 pub mod budget;
 pub mod frame_limiter;
 pub mod handshake;
+pub mod peer;
 pub mod server;
 pub mod socket;

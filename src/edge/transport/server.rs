@@ -1,11 +1,6 @@
 //! Listening for clients: the accept loop, the routes, the drain.
 
-use std::{
-    convert::Infallible,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use hyper::{
     Method, Request,
@@ -26,15 +21,11 @@ use warp::{
     reply::Response,
 };
 
-use super::handshake;
+use super::{handshake, peer::PeerAddress};
 use crate::{
     edge::{Edge, mcp, pages, policy::access::AccessRefusal, visitors},
     limits,
 };
-
-/// The address at the other end of a connection.
-#[derive(Clone, Copy)]
-pub struct PeerAddress(pub IpAddr);
 
 /// Answers `/ready`: `Ok`, or the cause of the fault.
 pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -69,7 +60,7 @@ pub fn routes(
             })
             .untuple_one()
     };
-    let served = pages::routes().or(admin).unify().or(visitors::routes(edge.clone())).unify();
+    let served = pages::routes(edge.clone()).or(admin).unify().or(visitors::routes(edge.clone())).unify();
     let served = served.or(mcp::routes(edge.clone())).unify();
     let served = served.or(handshake::route(edge)).unify().or(options()).unify();
     // Probes come with the names and addresses of balancers, so the guard does not apply.
@@ -80,7 +71,7 @@ impl Reject for AccessRefusal {}
 
 /// Answers `OPTIONS` on existing paths.
 fn options() -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
-    const PATHS: [&str; 3] = ["/", "/audit", "/ws"];
+    const PATHS: [&str; 4] = ["/", "/audit", "/embed", "/ws"];
     let is_there = warp::path::full().and_then(|path: warp::path::FullPath| async move {
         PATHS.contains(&path.as_str()).then_some(()).ok_or_else(warp::reject::not_found)
     });

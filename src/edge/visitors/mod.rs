@@ -27,7 +27,7 @@ use warp::{
 use super::{
     Edge,
     policy::{access::ClientPage, admission},
-    transport::server::PeerAddress,
+    transport::peer::PeerAddress,
 };
 use crate::{
     auth::{self, REFERENCE_ORG},

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     evidence::{
-        bundle::{self, EvidenceLines},
         checkpoint::{self, CheckpointChain},
+        lines::{self, EvidenceLines},
     },
     history::stream_reader::StreamReader,
     log::jetstream_log::NatsLog,
@@ -106,7 +106,7 @@ pub fn put_key(folder: &Path, key: &PublicKey) -> io::Result<()> {
 fn conversations(folder: &Path, manifest: &Manifest) -> io::Result<BTreeSet<Uuid>> {
     let mut found = BTreeSet::new();
     for part in &manifest.parts {
-        let mut lines = EvidenceLines::new(bundle::reader(File::open(folder.join(&part.file.file))?, manifest.zstd)?);
+        let mut lines = EvidenceLines::new(lines::reader(File::open(folder.join(&part.file.file))?, manifest.zstd)?);
         while let Some(line) = lines.read()? {
             let event: Evidence = serde_json::from_slice(line)?;
             found.extend(ConversationKey::parse_event(&event.subject).map(|key| key.conversation));

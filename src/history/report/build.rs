@@ -7,12 +7,12 @@ use uuid::Uuid;
 
 use super::{
     ConversationReport, ReportConfiguration, ReportEvent, ReportSession, ReportStepKind, ReportTotals, ReportTurn,
-    turns,
+    turns::{self, FoldedEvent},
 };
 use crate::{
     agents::AgentConfig,
     domain::{
-        Conversation, Event as Happened, RecordedEvent,
+        Conversation, Event as Happened,
         event::{AgentVersion, Usage},
     },
     history::{
@@ -34,12 +34,6 @@ pub struct ReportMaterial<'a> {
     pub chain: ChainVerification,
     pub configurations: Configurations,
     pub made_at: DateTime<Utc>,
-}
-
-/// An event, and whether it changed the state.
-pub(super) struct FoldedEvent<'a> {
-    pub recorded: &'a RecordedEvent,
-    pub had_effect: bool,
 }
 
 /// Returns the versions of agents' configurations that the turns of a conversation name.

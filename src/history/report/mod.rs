@@ -6,6 +6,7 @@
 
 pub mod build;
 pub mod html;
+mod markup;
 mod steps;
 mod turns;
 

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{
     ReportStep, ReportStepKind, ReportToolCall, ReportTurn,
-    html::{Elapsed, EscapedText, EventLink, Plural, Spending, Timestamp, fact, json, quote},
+    markup::{Elapsed, EscapedText, EventLink, Plural, Spending, Timestamp, fact, json, quote},
 };
 use crate::domain::event::{
     AttachmentContent, CallRequested, Citation, Ending, ModelReplied, Prompt, ReplyEnd, Resolution, ToolReturned,

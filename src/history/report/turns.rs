@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{ReportStep, ReportStepKind, ReportToolCall, ReportTurn, build::FoldedEvent};
+use super::{ReportStep, ReportStepKind, ReportToolCall, ReportTurn};
 use crate::domain::{
     Event, RecordedEvent,
     event::{CallRequested, TurnRequested, Usage},
@@ -197,4 +197,10 @@ fn sum(a: Option<Usage>, b: Option<Usage>) -> Option<Usage> {
         (Some(a), Some(b)) => Some(a.plus(b)),
         (a, b) => a.or(b),
     }
+}
+
+/// An event, and whether it changed the state.
+pub(super) struct FoldedEvent<'a> {
+    pub recorded: &'a RecordedEvent,
+    pub had_effect: bool,
 }

@@ -15,8 +15,8 @@ use tokio::sync::watch;
 
 use super::KnowledgeBenchOptions;
 use crate::knowledge::{
-    Acl, DEFAULT_SET, KnowledgeIndex, KnowledgeReader, KnowledgeStore, NewChunk, NewDocument, index::PassageQuery,
-    indexer, store::KNOWLEDGE,
+    Acl, DEFAULT_SET, KnowledgeIndex, KnowledgeReader, KnowledgeStore, NewChunk, NewDocument, cursor::KNOWLEDGE,
+    index::PassageQuery, indexer,
 };
 
 const ORG: &str = "bench";

@@ -11,16 +11,19 @@ use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
-    super::{
-        call::{CallContext, ToolCallOutcome, ToolResult},
-        registry::Tool,
-    },
     connection::{McpConnection, QuestionPolicy},
     elicit::{self, Dialogue, ElicitationRound},
     lenient::{self, McpCallReply},
     server::McpServerHandle,
 };
-use crate::limits;
+use crate::{
+    limits,
+    tools::{
+        context::CallContext,
+        outcome::{ToolCallOutcome, ToolResult},
+        tool::Tool,
+    },
+};
 
 /// The reason why a call has no answer.
 enum Failure {

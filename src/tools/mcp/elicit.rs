@@ -17,7 +17,6 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-use super::super::call::CallContext;
 use crate::{
     domain::{
         elicitation::{Elicitation, ElicitedAnswer, ElicitedQuestion},
@@ -26,6 +25,7 @@ use crate::{
         interaction::Form,
     },
     limits,
+    tools::context::CallContext,
 };
 
 /// The questions that a call was answered with.

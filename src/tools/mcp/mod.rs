@@ -26,11 +26,7 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use self::server::McpServerHandle;
-use super::{
-    call::{CallContext, ToolCallOutcome},
-    claims::RefusedDeclaration,
-    registry::Tool,
-};
+use super::{claims::RefusedDeclaration, context::CallContext, outcome::ToolCallOutcome, tool::Tool};
 use crate::config::McpServer;
 
 /// The MCP servers of a worker. Clones share them.

@@ -6,12 +6,16 @@ use data_encoding::HEXLOWER;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::super::{
-    claims::RefusedDeclaration,
-    registry::{Tool, ToolBackend},
-    schema::{self, NormalizedSchema},
+use crate::{
+    agents::AuthLevel,
+    config::McpServer,
+    limits,
+    tools::{
+        claims::RefusedDeclaration,
+        schema::{self, NormalizedSchema},
+        tool::{Tool, ToolBackend},
+    },
 };
-use crate::{agents::AuthLevel, config::McpServer, limits};
 
 /// Returns the tools of a server, ordered by name. A tool that can't be offered is left out; remarks go to `notices`.
 pub fn tools(settings: &McpServer, listed: Vec<rmcp::model::Tool>, notices: &mut Vec<RefusedDeclaration>) -> Vec<Tool> {

@@ -10,7 +10,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{claims::RefusedDeclaration, registry::Tool},
     connection::{McpConnection, ProtocolPreference, QuestionPolicy},
     offer,
     tangle::SharedQuestions,
@@ -18,6 +17,7 @@ use super::{
 use crate::{
     config::{McpLink, McpServer},
     limits,
+    tools::{claims::RefusedDeclaration, tool::Tool},
 };
 
 /// A server, shared by its task and its callers.

@@ -13,16 +13,19 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    super::{
-        call::{CallContext, ToolCallOutcome, ToolResult},
-        registry::Tool,
-    },
     call,
     elicit::{self, ElicitationRound, ServerQuestions},
     lenient,
     server::McpServerHandle,
 };
-use crate::limits;
+use crate::{
+    limits,
+    tools::{
+        context::CallContext,
+        outcome::{ToolCallOutcome, ToolResult},
+        tool::Tool,
+    },
+};
 
 /// A task, looked at.
 enum Looked {

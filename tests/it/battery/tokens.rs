@@ -131,19 +131,25 @@ fn tokens() -> Vec<(&'static str, String, &'static str)> {
         ("no signature", raw(rs256.clone(), ""), BAD),
         ("a made-up signature", raw(rs256, "c2lnbmF0dXJl"), BAD),
         ("changed after signing", changed_after_signing(), BAD),
+        ("too large", is(json!({"name": "x".repeat(9_000)})), BAD),
+    ]
+}
+
+/// Texts that are no tokens.
+fn malformed() -> Vec<(&'static str, String, &'static str)> {
+    vec![
         ("cut off", ada()[..200].to_owned(), BAD),
         ("a byte too much", format!("{}A", ada()), BAD),
         ("four parts", format!("{}.x", ada()), BAD),
         ("one word", "garbage".into(), BAD),
         ("two dots", "..".into(), BAD),
         ("three letters", "a.b.c".into(), BAD),
-        ("too large", is(json!({"name": "x".repeat(9_000)})), BAD),
         ("nothing", String::new(), "UNAUTHENTICATED"),
     ]
 }
 
 pub(super) async fn run(world: &World, battery: &mut Battery) {
-    for (name, token, admin) in tokens() {
+    for (name, token, admin) in tokens().into_iter().chain(malformed()) {
         let query = format!("?token={token}");
         let strict = Client::try_connect(handshake(&world.strict, &query, None)).await;
         let opened = strict.map_or_else(|status| status.to_string(), |_| GOOD.into());

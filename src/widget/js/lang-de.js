@@ -1,0 +1,21 @@
+/** German. A string that is missing here is said in English. */
+export default {
+  title: 'Chat', open: 'Chat öffnen', close: 'Chat schließen', newChat: 'Neue Unterhaltung', greeting: 'Wie kann ich helfen?',
+  placeholder: 'Nachricht schreiben', send: 'Senden', stop: 'Anhalten', attach: 'Dateien anhängen', remove: '{name} entfernen', log: 'Unterhaltung',
+  assistant: 'Assistent', you: 'Sie', earlier: 'Frühere Nachrichten zeigen', toEnd: 'Zum Ende springen', chats: 'Ihre Unterhaltungen',
+  untitled: 'Unterhaltung', rename: 'Umbenennen', save: 'Speichern', connecting: 'Verbinden…', reconnecting: 'Verbindung verloren. Neuer Versuch…',
+  signedOut: 'Ihre Anmeldung ist abgelaufen. Melden Sie sich wieder an, um hier fortzufahren.', refused: 'Dieser Chat ist auf dieser Seite nicht verfügbar.',
+  working: 'In Arbeit…', tool: 'In Arbeit: {name}', toolDone: 'Erledigt: {name}', toolFailed: 'Hat nicht geklappt: {name}', reasoning: 'Gedanken',
+  sources: 'Quellen', stopped: 'Sie haben diese Antwort angehalten.', retry: 'Noch einmal', edit: 'Bearbeiten', notSent: 'Noch nicht gesendet. Das geschieht, sobald die Verbindung wieder steht.',
+  approval: 'Ihre Zustimmung ist nötig', approve: 'Zustimmen', reject: 'Ablehnen', approved: 'Sie haben zugestimmt.', rejected: 'Sie haben abgelehnt.',
+  settled: 'Beantwortet, oder nicht mehr offen.', form: 'Ein paar Angaben', submit: 'Absenden', skip: 'Überspringen', submitted: 'Danke.', skipped: 'Übersprungen.',
+  name: 'Name', email: 'E-Mail', phone: 'Telefon', other: 'Anderes', optional: 'freiwillig', otp: 'Bestätigen Sie, dass Sie es sind',
+  otpSent: 'Ein Code wurde an {to} gesendet.', code: 'Code', verify: 'Prüfen', verified: 'Bestätigt. Ihre Nachricht wird erneut gesendet.', human: 'Das sollte sich ein Mensch ansehen.',
+  gone: 'Die frühere Unterhaltung ist nicht mehr verfügbar. Dies ist eine neue.', tooLarge: '{name} ist zu groß. Die Grenze ist {limit} MB.',
+  uploading: 'Dateien werden gesendet: {percent} %', copy: 'Kopieren', copied: 'Kopiert', copyFailed: 'Kopieren ging nicht', unread: '{count} ungelesen',
+  TURN_IN_PROGRESS: 'Eine andere Antwort wird noch geschrieben. Warten Sie, oder halten Sie sie an.',
+  LLM_UNAVAILABLE: 'Der Assistent kann gerade nicht antworten. Bitte versuchen Sie es später.',
+  RATE_LIMITED: 'Zu viele Nachrichten in kurzer Zeit. Warten Sie einen Moment.',
+  STORAGE_ERROR: 'Nachrichten können gerade nicht gespeichert werden. Bitte versuchen Sie es bald wieder.',
+  AGENT_ERROR: 'Die Antwort wurde nicht fertig. Bitte versuchen Sie es noch einmal.', INTERNAL_ERROR: 'Etwas ging schief. Bitte versuchen Sie es noch einmal.',
+};
