@@ -220,6 +220,53 @@ def test_compose_names_settings_and_commands_that_exist(binary):
         assert service["read_only"] and service["cap_drop"] == ["ALL"], name
 
 
+def commands_in(page):
+    """The commands of a page: lines of code blocks, and code in sentences."""
+    text = page.read_text()
+    blocks = re.findall(r"^```(?:sh|bash)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line.split("#")[0] for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    sentences = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [
+        found[1].split()
+        for place in [*lines, *re.findall(r"`([^`\n]+)`", sentences)]
+        for found in re.finditer(r"(?:^|[ (])(turnstream [a-z-].*)", place)
+    ]
+
+
+@pytest.mark.parametrize("name", ["README.md", "UPGRADING.md", "configuration.md", "production.md", "runbooks.md", "nats/README.md"])
+def test_pages_for_operators_name_commands_that_exist(binary, name):
+    pages = {}
+
+    def help_of(*words):
+        if words not in pages:
+            shown = subprocess.run([binary, *words, "--help"], capture_output=True, text=True)
+            pages[words] = shown.stdout if shown.returncode == 0 else None
+        return pages[words]
+
+    commands = commands_in(OPS / name)
+    for _, first, *rest in commands:
+        page = help_of(first)
+        assert page, f"there is no `turnstream {first}`"
+        if "Commands:" in page and rest and re.fullmatch(r"[a-z-]+", rest[0]):
+            page = help_of(first, rest[0])
+            assert page, f"there is no `turnstream {first} {rest[0]}`"
+        for flag in (word for word in rest if re.fullmatch(r"--[a-z-]+", word)):
+            assert re.search(rf"{flag}\b", page), f"`turnstream {first} {' '.join(rest)}`: no {flag}"
+    assert commands or name == "configuration.md"
+
+
+def test_the_compatibility_table_names_the_versions_that_are_tested():
+    table = (OPS / "UPGRADING.md").read_text()
+    pins = dict(line.split("==") for line in (ROOT / "tests/python/requirements.txt").read_text().splitlines() if "==" in line)
+    server = re.search(r'^VERSION = "(.+)"', (OPS / "nats-server").read_text(), re.MULTILINE)[1]
+    rust = re.search(r'^rust-version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
+    row = lambda part: next(line for line in table.splitlines() if line.startswith("| ") and part in line)
+    for part, version in [("| nats-server", server), ("| Rust", rust), ("| Kubernetes", KUBERNETES[0]),
+                          ("| Kubernetes", KUBERNETES[1].rsplit(".", 1)[0]), *((f"`{name}`", pins[name])
+                          for name in ("smooai-smooth-operator", "mcp", "nats-py"))]:
+        assert version in row(part), (part, version)
+
+
 def test_units_are_valid_and_their_commands_exist(binary):
     units = sorted((OPS / "systemd").iterdir())
     for unit in units:
