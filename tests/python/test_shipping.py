@@ -13,6 +13,8 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 ROOT = Path(__file__).resolve().parents[2]
 OPS = ROOT / "ops"
@@ -159,6 +161,22 @@ def test_dashboard_names_metrics_that_exist():
     assert len(set(places)) == len(places), "no panel covers another one"
 
 
+def test_the_image_is_built_from_all_that_is_compiled(tmp_path):
+    """What `.dockerignore` lets in is enough for cargo, for the bill of materials, and for every file that is built in."""
+    admitted = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for name in filter(lambda name: (ROOT / name).exists(), admitted):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
+    subprocess.run([tmp_path / "ops" / "sbom"], check=True, capture_output=True)
+    built_in = []
+    for file in sorted((tmp_path / "src").rglob("*.rs")):
+        if "tests" in file.stem:
+            continue
+        outside_tests = file.read_text().split("#[cfg(test)]")[0]
+        built_in += [file.parent / name for name in re.findall(r'include_(?:str|bytes)!\("([^"]+)"\)', outside_tests)]
+    assert built_in and not [str(file) for file in built_in if not file.exists()]
+
+
 @pytest.fixture
 def prepared(binary, tmp_path):
     """A copy of the compose folder, after `prepare`."""
@@ -202,6 +220,53 @@ def test_compose_names_settings_and_commands_that_exist(binary):
         assert service["read_only"] and service["cap_drop"] == ["ALL"], name
 
 
+def commands_in(page):
+    """The commands of a page: lines of code blocks, and code in sentences."""
+    text = page.read_text()
+    blocks = re.findall(r"^```(?:sh|bash)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line.split("#")[0] for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    sentences = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [
+        found[1].split()
+        for place in [*lines, *re.findall(r"`([^`\n]+)`", sentences)]
+        for found in re.finditer(r"(?:^|[ (])(turnstream [a-z-].*)", place)
+    ]
+
+
+@pytest.mark.parametrize("name", ["README.md", "UPGRADING.md", "configuration.md", "production.md", "runbooks.md", "nats/README.md"])
+def test_pages_for_operators_name_commands_that_exist(binary, name):
+    pages = {}
+
+    def help_of(*words):
+        if words not in pages:
+            shown = subprocess.run([binary, *words, "--help"], capture_output=True, text=True)
+            pages[words] = shown.stdout if shown.returncode == 0 else None
+        return pages[words]
+
+    commands = commands_in(OPS / name)
+    for _, first, *rest in commands:
+        page = help_of(first)
+        assert page, f"there is no `turnstream {first}`"
+        if "Commands:" in page and rest and re.fullmatch(r"[a-z-]+", rest[0]):
+            page = help_of(first, rest[0])
+            assert page, f"there is no `turnstream {first} {rest[0]}`"
+        for flag in (word for word in rest if re.fullmatch(r"--[a-z-]+", word)):
+            assert re.search(rf"{flag}\b", page), f"`turnstream {first} {' '.join(rest)}`: no {flag}"
+    assert commands or name == "configuration.md"
+
+
+def test_the_compatibility_table_names_the_versions_that_are_tested():
+    table = (OPS / "UPGRADING.md").read_text()
+    pins = dict(line.split("==") for line in (ROOT / "tests/python/requirements.txt").read_text().splitlines() if "==" in line)
+    server = re.search(r'^VERSION = "(.+)"', (OPS / "nats-server").read_text(), re.MULTILINE)[1]
+    rust = re.search(r'^rust-version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
+    row = lambda part: next(line for line in table.splitlines() if line.startswith("| ") and part in line)
+    for part, version in [("| nats-server", server), ("| Rust", rust), ("| Kubernetes", KUBERNETES[0]),
+                          ("| Kubernetes", KUBERNETES[1].rsplit(".", 1)[0]), *((f"`{name}`", pins[name])
+                          for name in ("smooai-smooth-operator", "mcp", "nats-py"))]:
+        assert version in row(part), (part, version)
+
+
 def test_units_are_valid_and_their_commands_exist(binary):
     units = sorted((OPS / "systemd").iterdir())
     for unit in units:
@@ -220,6 +285,8 @@ def test_units_are_valid_and_their_commands_exist(binary):
 def test_the_bill_of_materials_is_whole():
     bill = json.loads(subprocess.check_output([OPS / "sbom"], text=True))
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    refused = JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(bill))
+    assert refused is None, refused
     parts = bill["components"]
     references = {part["bom-ref"] for part in parts} | {bill["metadata"]["component"]["bom-ref"]}
     assert len(references) == len(parts) + 1, "each part is named once"
@@ -232,3 +299,38 @@ def test_the_bill_of_materials_is_whole():
     assert not {"openssl", "proptest"} & names
     lean = json.loads(subprocess.check_output([OPS / "sbom", "--no-default-features"], text=True))
     assert "tantivy" not in {part["name"] for part in lean["components"]}
+
+
+@pytest.fixture
+def release(binary, tmp_path):
+    """Runs `ops/release`; in the place of a long build, cargo names the program that is there."""
+    cargo, programs = shutil.which("cargo"), tmp_path / "programs"
+    programs.mkdir()
+    built = json.dumps({"executable": str(binary.resolve())})
+    (programs / "cargo").write_text(f"#!/bin/sh\n[ \"$1\" = build ] || exec {cargo} \"$@\"\necho '{built}'\n")
+    (programs / "cargo").chmod(0o755)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CC")}
+    environment = {**kept, "PATH": f"{programs}:{os.environ['PATH']}", "CARGO_TARGET_DIR": str(tmp_path / "target")}
+    return lambda *arguments: subprocess.run([OPS / "release", *arguments], env=environment, capture_output=True, text=True)
+
+
+def test_a_release_is_stripped_and_has_symbols_sums_and_a_bill(release, tmp_path):
+    # `--jobs` is for cargo's build alone.
+    done = release("--no-default-features", "--features", "search", "--jobs", "2")
+    assert done.returncode == 0, done.stderr
+    dist = tmp_path / "target" / "dist"
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=dist, check=True)
+    sections = lambda file: subprocess.check_output(["objdump", "--section-headers", dist / file], text=True)
+    assert ".debug_info" in sections("turnstream.debug")
+    assert ".debug_info" not in sections("turnstream") and ".gnu_debuglink" in sections("turnstream")
+    parts = {part["name"] for part in json.loads((dist / "turnstream.cdx.json").read_text())["components"]}
+    assert "tantivy" in parts and "parquet" not in parts, "the bill is of this build's features"
+    (dist / "turnstream").write_bytes(b"another program")
+    assert subprocess.run(["sha256sum", "--check", "--status", "SHA256SUMS"], cwd=dist).returncode == 1
+
+
+@pytest.mark.parametrize("form", [["--target", "riscv64gc-unknown-none-elf-x"], ["--target=riscv64gc-unknown-none-elf-x"]])
+def test_a_release_for_a_missing_target_says_how_to_get_it(release, form):
+    refused = release(*form)
+    assert refused.returncode == 1
+    assert "rustup target add riscv64gc-unknown-none-elf-x" in refused.stderr
