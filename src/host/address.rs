@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use url::Url;
 
 /// Where an agent is.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum AgentAddress {
     /// A server: one POST for each step.
     Http(Url),
@@ -36,7 +36,9 @@ impl fmt::Display for AgentAddress {
     /// Formats the address without the password, the path and the query of a URL, and without a command's arguments.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Http(url) => write!(f, "{}://{}", url.scheme(), url.authority().rsplit('@').next().unwrap_or_default()),
+            Self::Http(url) => {
+                write!(f, "{}://{}", url.scheme(), url.authority().rsplit('@').next().unwrap_or_default())
+            }
             Self::Exec(words) => write!(f, "exec:{}", words[0]),
         }
     }

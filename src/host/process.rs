@@ -12,7 +12,8 @@ use crate::model::ModelError;
 
 /// Environment variables that an agent inherits. The others hold keys of the worker; names that begin with `AGENT_` are the
 /// agent's own.
-const INHERITED: &[&str] = &["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE"];
+const INHERITED: &[&str] =
+    &["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE"];
 const OWN: &str = "AGENT_";
 /// The most of standard error that is read at once, for one line of the log.
 const STDERR_PIECE_BYTES: usize = 1024;

@@ -32,7 +32,7 @@ pub struct AgentMessage {
     /// More text of the reasoning, shown apart.
     reasoning: Option<String>,
     /// A call of a tool, made when the step is done.
-    call: Option<AgentCall>,
+    call: Option<AgentToolCall>,
     /// What the step cost; the last one counts.
     usage: Option<AgentUsage>,
     /// Any JSON of at most 64 KiB, given back with the turn's next step; the last one counts.
@@ -46,7 +46,7 @@ pub struct AgentMessage {
 /// A call of a tool.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct AgentCall {
+pub struct AgentToolCall {
     /// Absent: one is made.
     id: Option<String>,
     name: String,
@@ -116,7 +116,7 @@ impl StepReply {
         Ok(())
     }
 
-    fn call(&mut self, call: AgentCall) -> Result<(), ModelError> {
+    fn call(&mut self, call: AgentToolCall) -> Result<(), ModelError> {
         let id = call.id.unwrap_or_else(|| format!("call_{}", self.reply.tool_calls.len()));
         let is_fit = |text: &str| (1..=NAME_MAX_BYTES).contains(&text.len());
         if !is_fit(&call.name) || !is_fit(&id) {
@@ -148,7 +148,8 @@ impl StepReply {
 
 impl AgentUsage {
     fn checked(self) -> Result<TokenUsage, ModelError> {
-        let counts = [Some(self.prompt_tokens), Some(self.completion_tokens), self.cached_tokens, self.reasoning_tokens];
+        let counts =
+            [Some(self.prompt_tokens), Some(self.completion_tokens), self.cached_tokens, self.reasoning_tokens];
         let is_cost = self.cost_usd.is_none_or(|cost| cost.is_finite() && cost >= 0.0);
         if !is_cost || counts.into_iter().flatten().any(|count| count > TOKENS_MAX) {
             return Err(refused("a usage that can't be"));

@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use turnstream::{
     admin::openapi,
     agents::AgentConfig,
-    host::{StepRequest, reply::AgentMessage},
     domain::event::{self, kind},
+    host::{StepRequest, reply::AgentMessage},
     knowledge, lists, privacy,
     wire::{actions, frames, prompts, stored::SessionRecord},
 };
