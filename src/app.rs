@@ -32,6 +32,7 @@ use crate::{
     extract::SandboxReader,
     fetch::{FetchPolicy, Fetcher},
     history::{event_reader::EventReader, redact::Redaction},
+    host::AgentHost,
     ingest::{self, EmbedFn, EmbedFuture, IngestArgs, Ingester},
     knowledge::{self, KnowledgeStore, Retriever, retrieve::RemoteRetriever, runs::RunLog},
     limits,
@@ -213,7 +214,7 @@ pub struct RunningWorker {
 pub async fn start_worker(config: &Config, nats: &NatsConnection) -> anyhow::Result<RunningWorker> {
     let secrets = Secrets::new(config.secrets.clone());
     let gateway = gateway(config)?;
-    if gateway.is_none() && secrets.orgs().is_empty() {
+    if gateway.is_none() && secrets.orgs().is_empty() && config.hosted_agent.is_none() {
         tracing::warn!(
             "no gateway key: set SMOOAI_GATEWAY_URL and SMOOAI_GATEWAY_KEY; until then no message is answered"
         );
@@ -222,6 +223,7 @@ pub async fn start_worker(config: &Config, nats: &NatsConnection) -> anyhow::Res
         region: config.regions.home.clone(),
         pool: config.pool.clone(),
         model: config.model.clone(),
+        agent: config.hosted_agent.clone().map(AgentHost::new).transpose().context("SMOOTH_AGENT_HOSTED_AGENT")?,
         title_model: config.title_model.clone(),
         max_iterations: config.max_iterations,
         max_tokens: config.max_tokens,

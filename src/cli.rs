@@ -27,7 +27,7 @@ use crate::dev;
 use crate::{
     agents::AuthLevel,
     app,
-    config::{Config, OperationsAddress},
+    config::{AgentAddress, Config, OperationsAddress},
     ingest::IngestArgs,
     tools,
 };
@@ -71,6 +71,10 @@ enum Command {
         /// Port for /health and /ready [default: SMOOTH_AGENT_HEALTH_PORT, or none].
         #[arg(long)]
         health_port: Option<u16>,
+        /// The program that answers in the model's place: exec:COMMAND, one process for each step, or an http URL [default:
+        /// SMOOTH_AGENT_HOSTED_AGENT, or the model].
+        #[arg(long, value_name = "ADDRESS")]
+        agent: Option<AgentAddress>,
     },
     /// Compare or create the streams, consumers and buckets.
     Streams {
@@ -226,9 +230,10 @@ async fn run() -> anyhow::Result<()> {
             edge.stop().await;
             Ok(())
         }
-        Command::Worker { health_port } => {
+        Command::Worker { health_port, agent } => {
             let mut config = load()?;
             config.health_port = health_port.or(config.health_port);
+            config.hosted_agent = agent.or(config.hosted_agent);
             let nats = app::connect(&config, "worker").await?;
             let worker = app::start_worker(&config, &nats).await?;
             let stop = app::StopSignal::new()?;

@@ -18,6 +18,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
 
 use values::{at_least_one, name_of, one_of, optional, parsed};
 
+pub use crate::host::AgentAddress;
 pub use access::AccessConfig;
 pub use auth::{AuthConfig, AuthMode};
 pub use mcp::{McpConfig, McpLink, McpServer, ToolSelection};
@@ -41,6 +42,7 @@ const KNOWN: &[&str] = &[
     "SMOOTH_AGENT_LOG",
     "SMOOTH_AGENT_MODEL",
     "SMOOTH_AGENT_TITLE_MODEL",
+    "SMOOTH_AGENT_HOSTED_AGENT",
     "SMOOTH_AGENT_MAX_ITERATIONS",
     "SMOOTH_AGENT_MAX_TOKENS",
     "SMOOTH_AGENT_MODEL_SILENCE_SECS",
@@ -129,6 +131,8 @@ pub struct Config {
     pub agent_name: String,
     pub gateway: Option<GatewayConfig>,
     pub model: String,
+    /// The program that answers turns in the model's place.
+    pub hosted_agent: Option<AgentAddress>,
     /// The model that titles conversations after their first turn.
     pub title_model: Option<String>,
     pub max_iterations: u32,
@@ -277,6 +281,7 @@ impl Config {
             gateway,
             model: text("SMOOTH_AGENT_MODEL").unwrap_or_else(|| "claude-haiku-4-5".into()),
             title_model: text("SMOOTH_AGENT_TITLE_MODEL"),
+            hosted_agent: hosted_agent(text("SMOOTH_AGENT_HOSTED_AGENT"))?,
             max_iterations: at_least_one(&text, "SMOOTH_AGENT_MAX_ITERATIONS", 20)?,
             max_tokens: at_least_one(&text, "SMOOTH_AGENT_MAX_TOKENS", 8192)?,
             turn_limit_secs: at_least_one(&text, "SMOOTH_AGENT_TURN_LIMIT_SECS", 3600)?,
@@ -358,6 +363,12 @@ fn is_token(value: &str) -> bool {
     !value.is_empty() && value.len() <= 64 && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
+/// Parses the address of a hosted agent. The error does not repeat it: it may hold a password.
+fn hosted_agent(value: Option<String>) -> Result<Option<AgentAddress>, ConfigError> {
+    let parse = |value: String| value.parse().map_err(|error| wrong("SMOOTH_AGENT_HOSTED_AGENT", format!("{error}")));
+    value.map(parse).transpose()
+}
+
 /// Parses `SMOOTH_AGENT_REGIONS`: `name=number,…`. Without it the home region has number 0.
 fn regions(home: Option<String>, table: Option<String>) -> Result<Regions, ConfigError> {
     let home = home.unwrap_or_else(|| "local".into());
@@ -410,6 +421,8 @@ impl fmt::Display for Config {
         writeln!(f, "SMOOAI_GATEWAY_KEY={}", set(self.gateway.as_ref().is_some_and(|g| g.key.is_some())))?;
         writeln!(f, "SMOOTH_AGENT_MODEL={}", self.model)?;
         writeln!(f, "SMOOTH_AGENT_TITLE_MODEL={}", self.title_model.as_deref().unwrap_or("unset"))?;
+        let agent = self.hosted_agent.as_ref().map_or("unset".into(), AgentAddress::to_string);
+        writeln!(f, "SMOOTH_AGENT_HOSTED_AGENT={agent}")?;
         writeln!(f, "SMOOTH_AGENT_MAX_ITERATIONS={}", self.max_iterations)?;
         writeln!(f, "SMOOTH_AGENT_MAX_TOKENS={}", self.max_tokens)?;
         writeln!(f, "SMOOTH_AGENT_MODEL_SILENCE_SECS={}", self.model_silence_secs)?;

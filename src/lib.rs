@@ -23,6 +23,7 @@ pub mod evidence;
 pub mod extract;
 pub mod fetch;
 pub mod history;
+pub mod host;
 pub mod ids;
 pub mod ingest;
 pub mod knowledge;

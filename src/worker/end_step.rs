@@ -41,7 +41,7 @@ struct TurnAnswer {
 impl TurnRun<'_> {
     /// Completes the turn with a reply without tool calls.
     pub(super) async fn complete(&mut self, turn: &Turn, replied: ModelAnswer) -> Result<(), TurnExit> {
-        let ModelAnswer { reply, suggestions, grounding } = replied;
+        let ModelAnswer { reply, suggestions, grounding, .. } = replied;
         let ended = ended(&reply);
         let (text, call) = match reply.text.trim() {
             // Without a text of its own, the text streamed before the last tool call is the answer.

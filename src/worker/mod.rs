@@ -9,6 +9,7 @@
 //! - [`gateways`]: the gateway key of an organisation.
 //! - [`profile`]: the settings of a turn.
 //! - [`prompt`]: the model request.
+//! - [`agent_step`]: a step that another program answers.
 //! - [`attachments`]: the message's pictures.
 //! - [`title`]: names a conversation after its first turn.
 //! - [`reply_extractor`]: suggested replies, extracted from the text.
@@ -17,6 +18,7 @@
 //!
 //! Invariant: this room never imports `edge`.
 
+mod agent_step;
 mod attachments;
 mod auth_step;
 pub mod consumer;
@@ -55,6 +57,7 @@ use gateways::OrgGateways;
 use crate::{
     agents,
     calls::ServiceCaller,
+    host::AgentHost,
     ids,
     knowledge::Retriever,
     limits,
@@ -73,6 +76,8 @@ pub struct WorkerSettings {
     pub region: String,
     pub pool: String,
     pub model: String,
+    /// The program that answers in the model's place.
+    pub agent: Option<AgentHost>,
     /// The model that names conversations; `None`: the first message is the title.
     pub title_model: Option<String>,
     pub max_iterations: u32,

@@ -8,7 +8,9 @@ use serde_json::Value;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Worker, attachments,
+    Worker,
+    agent_step::{self, StepStream},
+    attachments,
     profile::TurnProfile,
     prompt,
     reply_extractor::ReplyExtractor,
@@ -21,9 +23,10 @@ use crate::{
         event::{CallRequested, Citation, Ending, FailureReason, ModelReplied, ReplyEnd, ReplyTiming, Usage},
         frame_trace::{FrameKind, FrameRecorder},
     },
+    host::{self, AgentHost},
     limits,
     metrics::metrics,
-    model::{self, ChatStream, ModelError, ModelReply, ReplyDelta, ToolCall},
+    model::{self, ModelError, ModelReply, ReplyDelta, ToolCall},
     nats::ReadError,
     subjects::ConversationKey,
     tools::{
@@ -41,7 +44,7 @@ pub(super) struct Prefetch(Option<SentRequest>);
 /// A sent model request, with the documents in it.
 struct SentRequest {
     asked_at: DateTime<Utc>,
-    stream: AbortOnDropHandle<Result<ChatStream, RequestError>>,
+    stream: AbortOnDropHandle<Result<StepStream, RequestError>>,
     grounding: Vec<Citation>,
     preamble: Preamble,
 }
@@ -54,6 +57,8 @@ pub(super) struct ModelAnswer {
     pub reply: ModelReply,
     pub suggestions: Vec<String>,
     pub grounding: Vec<Citation>,
+    /// Ids of calls for which an agent demands approval.
+    pub confirms: Vec<String>,
 }
 
 /// The reason why a request has no answer.
@@ -82,13 +87,16 @@ impl Prefetch {
     }
 }
 
-/// Sends the next model request. `None`: no gateway is available.
+/// Sends the next request to the model, or to the agent that this worker hosts. `None`: no gateway is available.
 async fn open(
     worker: &Arc<Worker>,
     key: &ConversationKey,
     profile: &TurnProfile,
     state: &Conversation,
 ) -> Result<Option<SentRequest>, ReadError> {
+    if let Some(agent) = &worker.settings.agent {
+        return ask_agent(worker, key, profile, state, agent.clone()).await;
+    }
     let Some(gateway) = profile.gateway.clone() else { return Ok(None) };
     let Some(prompt) = prompt::build(worker, key, profile, state).await? else { return Ok(None) };
     let is_wanted = |turn: &&Turn| turn.replies.is_empty() && turn.claims == 0 && turn.request.stream;
@@ -102,10 +110,32 @@ async fn open(
         let room = attachments::show(&worker, &images, &mut request).await?;
         let stream = gateway.chat(&request).await;
         drop(room);
-        Ok(stream?)
+        Ok(StepStream::Model(Box::new(stream?)))
     });
     let stream = AbortOnDropHandle::new(stream);
     Ok(Some(SentRequest { asked_at, stream, grounding: prompt.grounding, preamble }))
+}
+
+/// Asks the hosted agent for the next step, under the epoch of the turn's claim.
+async fn ask_agent(
+    worker: &Arc<Worker>,
+    key: &ConversationKey,
+    profile: &TurnProfile,
+    state: &Conversation,
+    agent: AgentHost,
+) -> Result<Option<SentRequest>, ReadError> {
+    let Some((prompt, turn)) = prompt::build(worker, key, profile, state).await?.zip(state.turn.clone()) else {
+        return Ok(None);
+    };
+    let (worker, key, mut request, now) = (worker.clone(), key.clone(), prompt.request, Utc::now());
+    let stream = tokio::spawn(async move {
+        let room = attachments::show(&worker, &turn.request.images, &mut request).await?;
+        let stream = agent.step(&agent_step::request(&key, &turn, request, now)).await;
+        drop(room);
+        Ok(StepStream::Agent(Box::new(stream?)))
+    });
+    let stream = AbortOnDropHandle::new(stream);
+    Ok(Some(SentRequest { asked_at: now.trunc_subsecs(3), stream, grounding: prompt.grounding, preamble: None }))
 }
 
 impl TurnRun<'_> {
@@ -128,18 +158,27 @@ impl TurnRun<'_> {
             return self.fail(turn, FailureReason::NoGatewayKey, "this worker has no gateway key for the turn").await;
         };
         self.timing = Some(ReplyTiming { asked_at, first_token_ms: None });
+        let is_agent = self.worker.settings.agent.is_some();
+        let mut has_begun = false;
         let reply = match self.meanwhile(turn, &mut preamble, stream).await? {
-            Ok(Ok(stream)) => on_heap(|| self.relay_stream(turn, stream, preamble)).await?,
+            Ok(Ok(stream)) => {
+                has_begun = true;
+                on_heap(|| self.relay_stream(turn, stream, preamble)).await?
+            }
             Ok(Err(RequestError::Model(error))) => Err(error),
             Ok(Err(RequestError::Images(error))) => return Err(TurnExit::Unavailable(error.to_string())),
             Err(panic) => return self.fail(turn, FailureReason::Model, &panic.to_string()).await,
         };
-        match reply.map(|(reply, suggestions)| ModelAnswer { reply, suggestions, grounding }) {
+        match reply.map(|answer| ModelAnswer { grounding, ..answer }) {
             Ok(ModelAnswer { reply, .. }) if reply_bytes(&reply) > limits::REPLY_MAX_BYTES => {
                 self.fail(turn, FailureReason::TooLarge, "the model's reply is too large to keep").await
             }
             Ok(replied) if replied.reply.tool_calls.is_empty() => on_heap(|| self.complete(turn, replied)).await,
             Ok(replied) => on_heap(|| self.record_calls(turn, replied)).await,
+            // The agent began a step and left it: as after a killed worker, another claim runs it again.
+            Err(error) if is_agent && has_begun && host::is_passing(&error) => {
+                Err(TurnExit::Unavailable(format!("{error}: {}", error.detail())))
+            }
             Err(error) => {
                 // The detail is logged only: gateways quote their input.
                 let (conversation, session) = (self.key.conversation, turn.request.session);
@@ -164,9 +203,9 @@ impl TurnRun<'_> {
     async fn relay_stream(
         &mut self,
         turn: &Turn,
-        mut stream: ChatStream,
+        mut stream: StepStream,
         mut preamble: Preamble,
-    ) -> Result<Result<(ModelReply, Vec<String>), ModelError>, TurnExit> {
+    ) -> Result<Result<ModelAnswer, ModelError>, TurnExit> {
         let mut cutter = ReplyExtractor::default();
         loop {
             let deltas = match self.meanwhile(turn, &mut preamble, stream.next()).await? {
@@ -186,14 +225,14 @@ impl TurnRun<'_> {
         }
         let (rest, suggestions) = cutter.finish();
         self.answer(turn, &rest).await;
-        let reply = stream.into_reply();
+        let (reply, confirms) = stream.into_reply();
         // An incomplete answer says so in its last line, which is streamed like the rest.
         let is_answer = reply.tool_calls.is_empty() && !self.recorder.text().trim().is_empty();
         if let Some(notice) = notice(ended(&reply).ending).filter(|_| is_answer) {
             self.answer(turn, &format!("\n\n{notice}")).await;
         }
         let text = self.recorder.text().to_string();
-        Ok(Ok((ModelReply { text, ..reply }, suggestions)))
+        Ok(Ok(ModelAnswer { reply: ModelReply { text, ..reply }, suggestions, grounding: vec![], confirms }))
     }
 
     /// Notes the time of the first token of a model call.
@@ -238,13 +277,14 @@ impl TurnRun<'_> {
     }
 
     async fn record_calls(&mut self, turn: &Turn, replied: ModelAnswer) -> Result<(), TurnExit> {
-        let ModelAnswer { reply, grounding, .. } = replied;
+        let ModelAnswer { reply, grounding, confirms, .. } = replied;
         let (ended, bytes) = (ended(&reply), reply_bytes(&reply));
         let calls = reply.tool_calls.into_iter().map(|call| {
             let found = self.profile.tool(&self.key, &call.name);
             // A call that would be refused needs no approval.
             let confirm = found.as_ref().is_some_and(|(tool, rule)| {
-                self.profile.needs_approval(tool, rule) && self.profile.demands(&self.state, turn, tool, rule).is_none()
+                (self.profile.needs_approval(tool, rule) || confirms.contains(&call.id))
+                    && self.profile.demands(&self.state, turn, tool, rule).is_none()
             });
             let call = requested(call, found.as_ref().map(|(tool, _)| tool), confirm, &self.state);
             // A conversation that does not exist yet asks nothing.

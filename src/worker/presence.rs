@@ -18,8 +18,9 @@ pub async fn advertise(worker: Arc<Worker>, shutdown: CancellationToken) {
     let (log, process) = (worker.log.clone(), worker.id);
     // Evaluated at each renewal, because organisations' keys may come and go.
     let payload = Box::new(move || {
-        let advertisement =
-            WorkerAdvertisement { version: env!("CARGO_PKG_VERSION").into(), orgs: worker.gateways.orgs() };
+        // An agent that is another program has the keys that it needs.
+        let orgs = if worker.settings.agent.is_some() { vec!["*".into()] } else { worker.gateways.orgs() };
+        let advertisement = WorkerAdvertisement { version: env!("CARGO_PKG_VERSION").into(), orgs };
         serde_json::to_vec(&advertisement).expect("an advertisement is a map with string keys").into()
     });
     PresenceEntry { jetstream: log.jetstream(), process, subject, payload }.keep(shutdown).await;

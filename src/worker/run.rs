@@ -166,7 +166,8 @@ async fn drive(
     };
     let prefetch = match next_step(turn, profile.max_iterations()) {
         // Retrieval for the prompt may take seconds.
-        NextStep::CallModel if !profile.is_missing => {
+        // An agent that is another program is asked under the claim's epoch.
+        NextStep::CallModel if !profile.is_missing && worker.settings.agent.is_none() => {
             let opens = Box::pin(Prefetch::start(worker, key, &profile, &state));
             match kept(message, &mut lease, opens).await {
                 Some(prefetch) => prefetch,

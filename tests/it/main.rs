@@ -19,6 +19,7 @@ mod erased_tools;
 mod evidence;
 mod handshakes;
 mod history;
+mod hosted_agents;
 mod identity;
 mod ingest;
 mod ingest_web;

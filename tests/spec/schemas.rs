@@ -9,6 +9,7 @@ use turnstream::{
     admin::openapi,
     agents::AgentConfig,
     domain::event::{self, kind},
+    host::{StepRequest, reply::AgentMessage},
     knowledge, lists, privacy,
     wire::{actions, frames, prompts, stored::SessionRecord},
 };
@@ -18,6 +19,7 @@ pub fn files() -> Vec<(&'static str, String)> {
     [
         ("actions.schema.json", actions()),
         ("agent.schema.json", agent()),
+        ("agent-host.schema.json", agent_host()),
         ("frames.schema.json", frames()),
         ("events.schema.json", events()),
         ("openapi.json", openapi::document()),
@@ -129,6 +131,17 @@ fn frames() -> Value {
 fn agent() -> Value {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
     generator.root_schema_for::<AgentConfig>().to_value()
+}
+
+/// The messages between the host and an agent that is another program.
+fn agent_host() -> Value {
+    let mut document = Document::of_writer();
+    document.add::<StepRequest>("request");
+    let mut replies = Document::of_readers();
+    replies.add::<AgentMessage>("reply");
+    document.defs.extend(replies.defs);
+    let description = "What an agent is sent for a step, and each line of its reply: spec/guide/agent-host.md.";
+    document.finish("Agent host", description, vec![reference("request"), reference("reply")])
 }
 
 /// The stored payloads: one definition per event name, the session record, and documents.
