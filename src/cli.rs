@@ -233,45 +233,19 @@ async fn run() -> anyhow::Result<()> {
         #[cfg(not(feature = "dev"))]
         Command::Dev(_) => absent("dev"),
         Command::Spec(_) => anyhow::bail!("the schemas of spec/ are written by `UPDATE_SPEC=1 ops/test spec`"),
-        Command::Config { command: Configuration::Check } => {
-            let config = Config::from_env()?;
-            println!("{config}");
-            config.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
-            let unknown = Config::unknown_names();
-            for (name, meant) in &unknown {
-                let meant = meant.map(|meant| format!("; {meant} is one")).unwrap_or_default();
-                eprintln!("{name}: no setting has this name{meant}");
-            }
-            anyhow::ensure!(unknown.is_empty(), "some names have no effect");
-            Ok(())
-        }
+        Command::Config { command: Configuration::Check } => check_config(),
         #[cfg(feature = "dev")]
         Command::Dev { listen, store } => {
             let mut config = with_listen(load()?, listen);
             dev_defaults(&mut config);
             dev::run(config, store).await
         }
-        Command::Edge { listen } => {
-            let config = with_listen(load()?, listen);
-            let nats = app::connect(&config, "edge").await?;
-            let edge = app::start_edge(&config, &nats).await?;
-            let stop = app::StopSignal::new()?;
-            println!("listening on http://{}", edge.address);
-            stop.wait().await;
-            edge.stop().await;
-            Ok(())
-        }
+        Command::Edge { listen } => run_edge(&with_listen(load()?, listen)).await,
         Command::Worker { health_port, agent } => {
             let mut config = load()?;
             config.health_port = health_port.or(config.health_port);
             config.hosted_agent = agent.or(config.hosted_agent);
-            let nats = app::connect(&config, "worker").await?;
-            let worker = app::start_worker(&config, &nats).await?;
-            let stop = app::StopSignal::new()?;
-            println!("working for pool {}", config.pool);
-            stop.wait().await;
-            worker.stop().await;
-            Ok(())
+            run_worker(&config).await
         }
         Command::Ingest(args) if args.serve => app::serve_ingest(&load()?, args).await,
         Command::Ingest(args) => match app::ingest(&load()?, args).await? {
@@ -291,6 +265,39 @@ async fn run() -> anyhow::Result<()> {
         Command::Streams { command } => streams(command).await,
         Command::Tools { command: Tools::List } => list_tools().await,
     }
+}
+
+fn check_config() -> anyhow::Result<()> {
+    let config = Config::from_env()?;
+    println!("{config}");
+    config.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
+    let unknown = Config::unknown_names();
+    for (name, meant) in &unknown {
+        let meant = meant.map(|meant| format!("; {meant} is one")).unwrap_or_default();
+        eprintln!("{name}: no setting has this name{meant}");
+    }
+    anyhow::ensure!(unknown.is_empty(), "some names have no effect");
+    Ok(())
+}
+
+async fn run_edge(config: &Config) -> anyhow::Result<()> {
+    let nats = app::connect(config, "edge").await?;
+    let edge = app::start_edge(config, &nats).await?;
+    let stop = app::StopSignal::new()?;
+    println!("listening on http://{}", edge.address);
+    stop.wait().await;
+    edge.stop().await;
+    Ok(())
+}
+
+async fn run_worker(config: &Config) -> anyhow::Result<()> {
+    let nats = app::connect(config, "worker").await?;
+    let worker = app::start_worker(config, &nats).await?;
+    let stop = app::StopSignal::new()?;
+    println!("working for pool {}", config.pool);
+    stop.wait().await;
+    worker.stop().await;
+    Ok(())
 }
 
 #[cfg(not(all(feature = "bench", feature = "dev")))]

@@ -9,7 +9,7 @@ use crate::{
     config::Config,
     nats::{
         connection::NatsConnection,
-        lost,
+        lost, marks,
         streams::{self, StreamDefinition, StreamDrift},
     },
 };
@@ -87,9 +87,9 @@ async fn refuse_lost(
     known: &[String],
 ) -> anyhow::Result<()> {
     let mut lost = lost::lost_streams(&nats.client, region, definitions).await?;
-    lost.retain(|stream| !known.iter().any(|name| name == stream || name == lost::short_name(stream)));
+    lost.retain(|stream| !known.iter().any(|name| name == stream || name == marks::short_name(stream)));
     let Some(first) = lost.first() else { return Ok(()) };
-    let (names, flag) = (lost.join(", "), lost::short_name(first));
+    let (names, flag) = (lost.join(", "), marks::short_name(first));
     bail!(
         "this deployment had {names}, and the server has it no more: created anew it would be empty, and its content stays lost. \
          Look whether this is the right server, and restore a backup. If the loss is known and accepted: \

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use url::Url;
 
 /// Where an agent is.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum AgentAddress {
     /// A server: one POST for each step.
     Http(Url),
@@ -41,6 +41,13 @@ impl fmt::Display for AgentAddress {
             }
             Self::Exec(words) => write!(f, "exec:{}", words[0]),
         }
+    }
+}
+
+impl fmt::Debug for AgentAddress {
+    /// Formats the address as [`fmt::Display`] does, since a log may print either.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -4,7 +4,7 @@
 //! - [`jetstream`]: publishes with their outcome, reads of single messages.   - [`direct_get`]: many messages in one request.
 //! - [`work_queue`]: pulls from durable consumers.   - [`count`]: counts without reading.   - [`counters`]: shared numbers.
 //! - [`gauges`]: metrics of streams and consumers.
-//! - [`lost`]: streams that a deployment had and has no more.
+//! - [`marks`]: streams that can't be rebuilt, and the mark of them.   - [`lost`]: those that a deployment had and has no more.
 //! - [`presence`]: advertisements of processes.   - [`streams`]: definitions, applied and compared.   - [`backoff`]: pauses between tries.
 
 pub mod backoff;
@@ -17,6 +17,7 @@ pub mod direct_get;
 mod gauges;
 pub mod jetstream;
 pub mod lost;
+pub mod marks;
 pub mod presence;
 pub mod streams;
 pub mod work_queue;

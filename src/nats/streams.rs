@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 pub use super::CHAT;
-use super::{backoff::Backoff, clock::Clock, connection::soon, gauges, jetstream::ApiError, lost};
+use super::{backoff::Backoff, clock::Clock, connection::soon, gauges, jetstream::ApiError, marks};
 use crate::{domain::event::kind, limits, subjects};
 
 /// The definition of a stream or consumer in one region.
@@ -173,7 +173,12 @@ impl StreamDefinition {
     }
 
     fn compare(&self, actual: Option<&Map<String, Value>>) -> Vec<StreamDrift> {
-        actual.map_or_else(|| vec![StreamDrift::Missing], |actual| differences(&self.config, actual))
+        let Some(actual) = actual else { return vec![StreamDrift::Missing] };
+        // How many copies there are is the operator's choice, unless a command names a number.
+        let is_chosen =
+            |drift: &StreamDrift| matches!(drift, StreamDrift::Field { name, .. } if name == "num_replicas");
+        let found = differences(&self.config, actual).into_iter();
+        found.filter(|drift| self.names_replicas || !is_chosen(drift)).collect()
     }
 
     /// Returns the server's configuration, if the stream or consumer exists.
@@ -219,7 +224,7 @@ impl StreamDefinition {
             }
             None => {}
         }
-        lost::strip(&mut config);
+        marks::strip(&mut config);
         let config = Value::Object(config);
         let (subject, payload) = match &self.consumer {
             Some(consumer) => {
@@ -252,9 +257,9 @@ impl StreamDefinition {
 
     /// Marks a stream that can't be rebuilt, once all of them are there.
     pub async fn mark(&self, client: &Client) -> Result<(), StreamsError> {
-        let is_precious = self.consumer.is_none() && lost::is_precious(&self.stream);
+        let is_precious = self.consumer.is_none() && marks::is_precious(&self.stream);
         let actual = if is_precious { self.actual(client).await? } else { None };
-        let Some(config) = actual.and_then(lost::marked) else { return Ok(()) };
+        let Some(config) = actual.and_then(marks::marked) else { return Ok(()) };
         let subject = subjects::stream_api("UPDATE", &self.stream);
         ask(client, &self.title(), subject, &Value::Object(config).to_string()).await.map(drop)
     }
@@ -394,6 +399,14 @@ mod tests {
         }
         let ordered = map(serde_json::json!({ "sources": [1] }));
         assert_eq!(differences(&ordered, &map(serde_json::json!({ "sources": [1, 2] }))).len(), 1);
+    }
+
+    #[test]
+    fn the_number_of_copies_is_the_operators_unless_a_command_names_one() {
+        let three = definitions("local", Some(3)).into_iter().find(|stream| stream.stream == "CHAT_local").unwrap();
+        let plain = definitions("local", None).into_iter().find(|stream| stream.stream == "CHAT_local").unwrap();
+        assert_eq!(plain.compare(Some(&three.config)), vec![]);
+        assert_eq!(three.compare(Some(&plain.config)).len(), 1);
     }
 
     #[test]

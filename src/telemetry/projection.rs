@@ -207,7 +207,6 @@ impl OpenTurn {
             ("gen_ai.operation.name", "invoke_agent".into()),
             ("gen_ai.provider.name", PROVIDER.into()),
             ("gen_ai.agent.name", name.into()),
-            ("turnstream.session.id", self.request.session.to_string().into()),
             ("turnstream.request.id", self.request.request_id.as_str().into()),
             ("turnstream.pool", self.request.pool.as_str().into()),
         ]);

@@ -28,7 +28,7 @@ fn functions(source: &Source) -> Vec<Function> {
         }
         let end = format!("{}}}", &line[..line.len() - code.len()]);
         let is_end = |line: &&str| **line == end || line.starts_with(&format!("{end} "));
-        let length = lines[at..].iter().position(|line| is_end(line)).map_or(1, |length| length + 1);
+        let length = lines[at..].iter().position(is_end).map_or(1, |length| length + 1);
         let declared = lines[at..].iter().position(|line| line.ends_with(';') || line.ends_with('{'));
         // A function without a body ends with its declaration.
         if declared.is_some_and(|declared| lines[at + declared].ends_with('{')) {

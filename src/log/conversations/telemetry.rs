@@ -121,7 +121,6 @@ fn ended(key: &ConversationKey, turn: &Turn, recorded: &RecordedEvent, end: &Tur
     tracing::info!(
         org = key.org,
         conversation = %key.conversation,
-        session = %request.session,
         turn = %request.turn,
         request_id = request.request_id,
         agent = agent.map(|agent| agent.agent.as_str()),
