@@ -163,7 +163,7 @@ struct Listen {
 enum Streams {
     /// Create missing definitions and update different ones.
     ///
-    /// What an operator chose stays: replicas, limits, placement. A stream that the deployment had and has no more is not made anew.
+    /// An operator's choices stay: replicas, limits, placement. A stream that the deployment had and has no more is not made anew.
     Apply(ApplyArgs),
     /// Show the differences; exit code 1 if there are any.
     Diff(Replicas),

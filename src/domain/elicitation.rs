@@ -1,7 +1,7 @@
 //! Questions of a tool in the middle of its call: kept with the call until each is answered, and then given back with it.
 //!
 //! A call that asks has no result yet. Its server gets the answers when the call is made again, on whichever worker and however
-//! much later; what it needs for that is in [`Elicitation`] and nowhere else.
+//! much later; all that it needs for that is in [`Elicitation`].
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{answer::Resolution, interaction::Form};
 
-/// The questions of a call, and what goes back to its server with the answers.
+/// The questions of a call, and the state that goes back to its server with the answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Elicited")]
@@ -52,7 +52,7 @@ pub struct ElicitedQuestion {
 #[schemars(rename = "Answer")]
 pub struct ElicitedAnswer {
     pub resolution: Resolution,
-    /// What was submitted, checked.
+    /// The submitted values, checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub values: Option<Map<String, Value>>,
 }

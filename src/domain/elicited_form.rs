@@ -1,4 +1,4 @@
-//! Forms of MCP servers: from the schema that a server asks with to fields, and from what was entered to the answer.
+//! Forms of MCP servers: from the schema that a server asks with to fields, and from the entered values to the answer.
 //!
 //! A schema is a flat object of texts, numbers, truth values and choices; spellings that say the same are taken too. A schema that
 //! a form can't show as it is meant is refused whole: a person must not answer half a question.
@@ -79,7 +79,7 @@ pub enum TextFormat {
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Pick")]
 pub struct FieldOption {
-    /// What the server is given.
+    /// The answer for the server.
     pub value: String,
     pub label: String,
 }
@@ -220,7 +220,7 @@ fn shown(text: &str, max_chars: usize) -> Option<String> {
     (!text.is_empty() && text.chars().count() <= max_chars).then(|| text.to_string())
 }
 
-/// What was entered in its canonical form, and everything that is wrong with it.
+/// The entered values in their canonical form, and all their faults.
 pub fn check(fields: &[ElicitedField], values: &Map<String, Value>) -> (Map<String, Value>, Vec<FieldError>) {
     let (mut checked, mut errors) = (Map::new(), Vec::new());
     for ElicitedField { key, required, input, .. } in fields {
@@ -244,7 +244,7 @@ pub fn check(fields: &[ElicitedField], values: &Map<String, Value>) -> (Map<Stri
 }
 
 impl FieldInput {
-    /// The value as the server gets it, or what is wrong with it. A model may pass on numbers and truth values as texts.
+    /// The value as the server gets it, or its fault. A model may pass on numbers and truth values as texts.
     fn check(&self, value: &Value) -> Result<Value, String> {
         match self {
             Self::Text { format, min_length, max_length } => {
@@ -293,7 +293,7 @@ impl FieldInput {
     }
 }
 
-/// The value of the option that was picked, by its value or by what a person reads.
+/// The value of the option that was picked, by its value or by its label.
 fn picked<'a>(options: &'a [FieldOption], given: &Value) -> Result<&'a str, String> {
     let given = given.as_str().unwrap_or_default();
     let by_value = options.iter().find(|pick| pick.value == given);

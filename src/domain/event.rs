@@ -370,7 +370,7 @@ pub struct ToolCalled {
     pub epoch: u64,
     pub call: String,
     pub name: String,
-    /// The task that the server made of the call: whoever goes on asks for it instead of calling again.
+    /// The task that the server made of the call: a worker that takes over asks for it instead of calling again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
 }
@@ -393,7 +393,7 @@ pub struct ToolReturned {
     /// The tool was refused until the visitor proves their identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub otp: Option<OtpChallenge>,
-    /// The call that asks the visitor first, whose client shows no forms: the model asks in words.
+    /// The call that asks the visitor first, on a client without forms: the model asks in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Box<WaitingCall>>,
 }
@@ -434,6 +434,16 @@ impl Prompt {
             | Self::Interaction { call, .. }
             | Self::Elicitation { call, .. }
             | Self::Task { call, .. } => call,
+        }
+    }
+
+    /// Returns the kind of wait, as metrics and traces name it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Approval { .. } => "approval",
+            Self::Interaction { .. } => "form",
+            Self::Elicitation { .. } => "question",
+            Self::Task { .. } => "task",
         }
     }
 

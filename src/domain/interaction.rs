@@ -23,7 +23,7 @@ pub enum Form {
     IdentityIntake { fields: Vec<Field> },
     /// One to four questions with options to pick.
     Choices { questions: Vec<Question> },
-    /// What a tool's server asks in the middle of a call.
+    /// A question of a tool's server in the middle of a call.
     Elicitation { fields: Vec<ElicitedField> },
 }
 

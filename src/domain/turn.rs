@@ -86,7 +86,7 @@ pub struct CallState {
 }
 
 impl CallState {
-    /// Whether it is not known what became of the call: an intent is in the log, and no result, question or task came of it.
+    /// Whether the call's outcome is unknown: an intent is in the log, and no result, question or task came of it.
     pub fn is_in_doubt(&self) -> bool {
         let is_intended = if self.elicited.is_some() { self.is_repeated } else { self.called };
         is_intended && self.result.is_none() && self.task.is_none()
@@ -208,7 +208,7 @@ pub enum NextStep {
     StateUnknown(CallRequested),
     /// Ask a person, and release the turn.
     Park(CallRequested),
-    /// Ask a person what the tool's server asks, and let go.
+    /// Put the server's question to a person, and let go.
     Elicit(CallRequested, ElicitedQuestion),
     /// The turn is parked; nothing to do until an answer or the deadline comes.
     Wait,

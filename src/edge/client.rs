@@ -1,4 +1,4 @@
-//! One client: who it is, which sessions it has reached, and what it has been shown.
+//! One client: its identity, the sessions that it has reached, and the frames that it has been shown.
 
 pub mod deadlines;
 mod missed;

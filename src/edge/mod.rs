@@ -3,7 +3,7 @@
 //! An edge has sockets, subscriptions and caches, and no state that another edge could not rebuild from the log.
 //!
 //! - [`transport`]: from a socket to whole messages.   - [`connection`]: the loop of a client.   - [`client`]: its state.
-//! - [`actions`]: one file an action.   - [`delivery`]: what a client is shown.   - [`ending`]: ends turns from outside.
+//! - [`actions`]: one file an action.   - [`delivery`]: frames and events to clients.   - [`ending`]: ends turns from outside.
 //! - [`policy`]: rights and limits.   - [`directory`]: sessions, workers, skills.
 //! - [`visitors`]: widgets' requests over plain HTTP.   - [`mcp`]: agents as tools.
 //! - [`pages`]: the chat page, the auditors' page, the widget.

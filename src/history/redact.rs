@@ -108,7 +108,7 @@ impl Redaction {
         answers.for_each(|answer| self.values(tool, answer.values.as_mut(), known));
     }
 
-    /// Hides what a person entered into a field with the name of an argument.
+    /// Hides the values that a person entered into fields with the name of an argument.
     fn values(&self, tool: &str, values: Option<&mut Map<String, Value>>, known: &mut HiddenValues) {
         if let Some(values) = values {
             let mut all = Value::Object(std::mem::take(values));
@@ -119,7 +119,7 @@ impl Redaction {
         }
     }
 
-    /// The names that are hidden in what a tool is given.
+    /// The names that are hidden in a tool's arguments.
     fn names(&self, tool: &str) -> Vec<&str> {
         self.0.iter().filter(|(of, _)| of == "*" || of == tool).map(|(_, name)| name.as_str()).collect()
     }

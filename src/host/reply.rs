@@ -33,7 +33,7 @@ pub struct AgentMessage {
     reasoning: Option<String>,
     /// A call of a tool, made when the step is done.
     call: Option<AgentToolCall>,
-    /// What the step cost; the last one counts.
+    /// The usage of the step; the last one counts.
     usage: Option<AgentUsage>,
     /// Any JSON of at most 64 KiB, given back with the turn's next step; the last one counts.
     memo: Option<Value>,

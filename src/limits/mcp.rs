@@ -27,13 +27,13 @@ pub const MCP_DESCRIPTION_MAX_BYTES: usize = 4 * 1024;
 /// Piece of a server's standard error that is logged at once.
 pub const MCP_STDERR_PIECE_BYTES: usize = 2 * 1024;
 
-/// Connections of one server that each belong to one call: such a call may ask its visitor, and nobody else must be asked.
+/// Connections of one server that each belong to one call: such a call may ask its visitor, and no other one.
 pub const MCP_ALONE_PARALLEL: usize = 8;
 /// How long the question of a server waits until the calls that it can't be told from have been given up.
 pub const MCP_UNTANGLE_MS: u64 = 1_000;
 /// Answers of one call that ask for more before it is given up, in one go: a server without an end must not hold a turn.
 pub const MCP_ROUNDS_MAX: u32 = 10;
-/// Pause before a call is made again whose server only wants to be asked later.
+/// Pause before a call is repeated because its server asked for patience.
 pub const MCP_ROUND_PAUSE_MS: u64 = 250;
 /// Questions that one call may put to its visitor, over all its repetitions.
 pub const ELICITED_QUESTIONS_MAX: u32 = 8;
@@ -43,7 +43,7 @@ pub const ELICITED_STATE_MAX_BYTES: usize = 32 * 1024;
 /// Most that the questions of the calls of one step take in their event, and those of a call that waits over the end of its turn.
 pub const ELICITED_PARK_MAX_BYTES: usize = 192 * 1024;
 pub const ELICITED_WAITING_MAX_BYTES: usize = 64 * 1024;
-/// Largest arguments of a call whose question is asked in words: they are kept with the conversation until it is answered.
+/// Largest arguments of a call with a question asked in words: they are kept with the conversation until it is answered.
 pub const ELICITED_ARGUMENTS_MAX_BYTES: usize = 16 * 1024;
 /// Longest message above a form, and the most fields and options that a person reads.
 pub const ELICITED_MESSAGE_MAX_CHARS: usize = 2_000;

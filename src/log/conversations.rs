@@ -5,9 +5,9 @@
 //! snapshot changes no answer.
 
 mod chain;
+mod counts;
 mod history;
 mod snapshots;
-mod telemetry;
 
 use std::{
     sync::Arc,
@@ -289,7 +289,7 @@ impl<L: EventLog> Conversations<L> {
             Err(AppendError::Unavailable(cause)) => Box::pin(self.came_in_time(key, &new, previous, cause)).await,
             appended => appended.map_err(ExecuteError::from),
         };
-        telemetry::tried(&appended, new.event.kind(), begun.elapsed());
+        counts::tried(&appended, new.event.kind(), begun.elapsed());
         let AppendReceipt { seq, digest } = appended?;
         let stored_at = self.log.now();
         let recorded = match new.event.not_after() {
@@ -305,7 +305,7 @@ impl<L: EventLog> Conversations<L> {
         let newer_events = known.newer_events + 1;
         let is_void = recorded.event.is_void_at(recorded.stored_at);
         if !is_void {
-            telemetry::appended(key, state, &recorded);
+            counts::appended(key, state, &recorded);
         }
         let state = self.keep_snapshot(key, Snapshot { state: Arc::new(next), newer_events, ..known });
         if is_void { Err(ExecuteError::TooLate) } else { Ok(ExecutedCommand { recorded, previous, state }) }

@@ -85,7 +85,7 @@ impl NatsLog {
 impl Deref for NatsLog {
     type Target = KeyedJetStream;
 
-    /// The log is JetStream with keys: what is no event is read and written as by [`JetStream`].
+    /// The log is JetStream with keys: other messages than events are read and written as by [`JetStream`].
     fn deref(&self) -> &KeyedJetStream {
         &self.stream
     }

@@ -1,4 +1,4 @@
-//! Requests to model gateways, and what they report.
+//! Requests to model gateways, and the usage in their replies.
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 

@@ -1,4 +1,4 @@
-//! The process's metrics, in the OpenMetrics text format: what they are called and mean is in `spec/metrics.md`.
+//! The process's metrics, in the OpenMetrics text format: `spec/metrics.md` has their names and meanings.
 //!
 //! - [`turns`], [`work`], [`gateway`], [`calls`], [`connections`], [`storage`], [`process`]: the metrics by subject.
 //! - [`names`]: bounds on the values of labels.

@@ -12,7 +12,7 @@ use super::{Counters, Times, add, labels, long, names::BoundedNames, short};
 /// The labels that a turn's counts share.
 #[derive(Clone, Copy)]
 pub struct TurnLabels<'a> {
-    /// The agent whose configuration the turn has; empty = none.
+    /// The agent of the turn's configuration; empty = none.
     pub agent: &'a str,
     pub pool: &'a str,
     pub org: &'a str,

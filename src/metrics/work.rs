@@ -1,4 +1,4 @@
-//! Work items: a worker's own, and what its consumer still holds.
+//! Work items: a worker's own, and those that its consumer still holds.
 
 use prometheus_client::{
     metrics::{counter::Counter, gauge::Gauge},

@@ -128,7 +128,7 @@ impl JetStream {
 
     /// Passes the next messages after a sequence to `each`, as they arrive; returns whether there are more.
     ///
-    /// What came before a failure was passed.
+    /// Messages that came before a failure were passed on.
     pub async fn each_next(
         &self,
         stream: &str,

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::CHAT;
 
-/// Streams whose content no other stream has: conversations, evidence, keys, configurations, settings.
+/// Streams that can't be rebuilt from others: conversations, evidence, keys, configurations, settings.
 const PRECIOUS: [&str; 5] = [CHAT, "AUDIT", "KV_KEYS", "KV_AGENTS", "KV_SETTINGS"];
 /// The entry of a stream's metadata.
 pub(super) const MARK: &str = "turnstream.beside";
@@ -25,7 +25,7 @@ pub(super) fn is_of(stream: &str, base: &str) -> bool {
     stream.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('_') && !base.starts_with("KV_"))
 }
 
-/// Takes the server's own entries out of a stream's metadata, which it writes and takes from nobody.
+/// Takes the server's own entries out of a stream's metadata, which only the server may write.
 pub(super) fn strip(config: &mut Map<String, Value>) {
     if let Some(Value::Object(metadata)) = config.get_mut(METADATA) {
         metadata.retain(|name, _| !name.starts_with("_nats."));

@@ -240,7 +240,7 @@ impl StreamDefinition {
         Ok(differences)
     }
 
-    /// Returns what [`StreamDefinition::apply`] would change: an operator's choice is no difference.
+    /// Returns the changes that [`StreamDefinition::apply`] would make: an operator's choice is no difference.
     pub async fn planned(&self, client: &Client) -> Result<Vec<StreamDrift>, StreamsError> {
         Ok(self.changes(self.actual(client).await?.as_ref()))
     }

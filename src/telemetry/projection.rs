@@ -1,12 +1,11 @@
 //! Events of turns to spans: the agent's invocation, and in it inferences, calls of tools and waits.
 //!
 //! A turn's spans are complete with its terminal event, so the outcome is known when they are made. A turn that a second worker
-//! took over is one trace: its spans are what is in the log, whoever wrote it.
+//! took over is one trace: its spans are the log's, by whichever worker.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -14,9 +13,10 @@ use super::span::{Span, SpanId};
 use crate::{
     domain::{
         Event,
-        event::{ModelReplied, Prompt, ReplyEnd, ReplyTiming, ToolReturned, TurnCompleted, TurnRequested, Usage},
+        event::{ModelReplied, ReplyEnd, ReplyTiming, ToolReturned, TurnCompleted, TurnRequested, Usage},
     },
     log::StoredEvent,
+    wire::codes::stored_name,
 };
 
 /// The part of a turn's own span in its trace.
@@ -87,16 +87,16 @@ impl SpanProjection {
             Event::TurnModelReplied(e) => turn.replied(e, stored, has_text),
             Event::TurnToolCalled(e) => drop(turn.calls.entry(e.call.clone()).or_insert(recorded.time)),
             Event::TurnToolReturned(e) => turn.returned(e, stored, has_text),
-            Event::TurnParked(e) => drop(turn.waits.insert(e.park, (recorded.time, kind_of(&e.prompt)))),
-            Event::TurnResumed(e) => turn.resumed(e.park, &name_of(&e.resolution), stored),
+            Event::TurnParked(e) => drop(turn.waits.insert(e.park, (recorded.time, e.prompt.kind()))),
+            Event::TurnResumed(e) => turn.resumed(e.park, &stored_name(&e.resolution), stored),
             Event::TurnStarted(_) => turn.step_at = turn.step_at.max(recorded.time),
             Event::TurnCompleted(e) => return self.ended(id, stored, None, Some(e)),
             Event::TurnFailed(e) => {
                 if let Some(timing) = e.timing {
-                    let error = Some(name_of(&e.reason));
+                    let error = Some(stored_name(&e.reason));
                     turn.inference(stored, Inference { error, ..Inference::none(Some(timing)) });
                 }
-                return self.ended(id, stored, Some(name_of(&e.reason)), None);
+                return self.ended(id, stored, Some(stored_name(&e.reason)), None);
             }
             Event::TurnCancelled(_) => return self.ended(id, stored, Some("cancelled".into()), None),
             Event::SessionOpened(_)
@@ -230,7 +230,7 @@ impl OpenTurn {
         attributes.extend(inference.model.map(|model| ("gen_ai.response.model", model.into())));
         attributes.extend(inference.response.map(|id| ("gen_ai.response.id", id.into())));
         attributes.extend(finish.map(|finish| ("gen_ai.response.finish_reasons", json!([finish]))));
-        attributes.extend(inference.ended.map(|ended| ("turnstream.ending", name_of(&ended.ending).into())));
+        attributes.extend(inference.ended.map(|ended| ("turnstream.ending", stored_name(&ended.ending).into())));
         attributes.extend(first.map(|ms| ("gen_ai.response.time_to_first_chunk", json!(ms as f64 / 1e3))));
         attributes.extend(used(inference.usage));
         attributes.extend(inference.text.map(|text| ("gen_ai.output.messages", said("assistant", text))));
@@ -306,19 +306,4 @@ fn used(usage: Option<Usage>) -> Vec<(&'static str, Value)> {
 /// Returns a message in the form of the conventions, as JSON text.
 fn said(role: &str, text: &str) -> Value {
     json!([{"role": role, "parts": [{"type": "text", "content": text}]}]).to_string().into()
-}
-
-fn kind_of(prompt: &Prompt) -> &'static str {
-    match prompt {
-        Prompt::Approval { .. } => "approval",
-        Prompt::Interaction { .. } => "form",
-        Prompt::Elicitation { .. } => "question",
-        Prompt::Task { .. } => "task",
-    }
-}
-
-/// Returns the stored name of a plain variant.
-fn name_of(value: &impl Serialize) -> String {
-    let name = serde_json::to_value(value).ok();
-    name.and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The context of a call: what a provider is told of it, and what a built-in tool reads.
+//! The context of a call: the headers for a provider, and the facts for a built-in tool.
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
@@ -34,12 +34,12 @@ pub fn required<'a>(arguments: &'a Value, name: &str) -> Result<&'a str, String>
     text.ok_or_else(|| format!("`{name}` is required."))
 }
 
-/// What a provider is told of a call, in headers.
+/// The facts of a call that a provider gets as headers.
 pub struct CallContext {
     /// The call's id in its turn, and the tool's name.
     pub call: String,
     pub tool: String,
-    /// What its server asked before, with the answers, and the task that it made of the call.
+    /// Earlier questions of its server with the answers, and the task that it made of the call.
     pub elicited: Option<Elicitation>,
     pub task: Option<String>,
     /// Whether there is a way to ask the visitor.

@@ -35,7 +35,7 @@ pub fn in_words(builtin: Builtin, arguments: &Value) -> ToolResult {
     }
 }
 
-/// What the model is told when a tool's server asks the visitor something, and the client shows no form.
+/// The result for the model when a tool's server asks the visitor and the client shows no form.
 pub fn elicited_in_words(question: &ElicitedQuestion) -> ToolResult {
     let mut told = instructions(&question.form);
     told["message"] = question.message.clone().into();

@@ -5,7 +5,7 @@
 //! - [`claims`]: decides which declarations of tools count.
 //! - [`schema`]: tools' arguments, in the form that models' interfaces take.
 //! - [`canonical`]: a call's arguments in the one form that is shown and sent.
-//! - [`tool`]: a tool, its backend and conditions.   - [`context`], [`outcome`]: what a call is told, and what comes of it.
+//! - [`tool`]: a tool, its backend and conditions.   - [`context`], [`outcome`]: the input of a call, and its outcome.
 //! - [`call`]: calls one tool; every outcome becomes a result.
 //! - [`files`]: gives a tool the files that came with its call.
 //! - [`builtin`]: the built-in tools: [`fetch_url`], [`web_search`], [`github_search`], [`history`], [`interactions`].

@@ -9,7 +9,7 @@ use crate::domain::{
     event::{Citation, OtpChallenge},
 };
 
-/// What came of a call.
+/// The outcome of a call.
 #[derive(Debug)]
 pub enum ToolCallOutcome {
     Result(ToolResult),
@@ -38,7 +38,7 @@ pub struct ToolResult {
     pub values: Option<Map<String, Value>>,
     /// The challenge, when the tool asked for a one-time password.
     pub otp: Option<OtpChallenge>,
-    /// The call whose questions the model is to ask in words.
+    /// The call has questions that the model is to ask in words.
     pub waiting: Option<Box<WaitingCall>>,
 }
 

@@ -34,7 +34,7 @@ impl Tool {
         matches!(self.backend, ToolBackend::Builtin(RequestChoices | RequestIdentityIntake | SubmitInteraction))
     }
 
-    /// Whether the tool passes on what a visitor has answered in words.
+    /// Whether the tool passes on a visitor's answers in words.
     pub fn passes_answers_on(&self) -> bool {
         self.backend == ToolBackend::Builtin(Builtin::SubmitInteraction)
     }

@@ -9,8 +9,7 @@ use serde::Serialize;
 /// |---|---|---|
 /// | `VALIDATION_ERROR`, `UNSUPPORTED_ACTION` | no: mend the frame | no |
 /// | `SESSION_NOT_FOUND`, `CONVERSATION_NOT_FOUND` | no: open a session | no |
-/// | `CONVERSATION_READ_ONLY` | no: a newer version has stored an event that this one must not go on without | no
-/// |
+/// | `CONVERSATION_READ_ONLY` | no: a newer version's event is there | no |
 /// | `TURN_IN_PROGRESS` | yes, after the turn | no |
 /// | `NO_PENDING_CONFIRMATION`, `NO_PENDING_INTERACTION`, `INTERACTION_MISMATCH` | no | no |
 /// | `SKILL_NOT_FOUND`, `LLM_UNAVAILABLE` | no: configuration | no |
@@ -55,6 +54,12 @@ pub enum ErrorCode {
 impl ErrorCode {
     /// Returns the code as clients get it.
     pub fn name(self) -> String {
-        serde_json::to_value(self).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+        stored_name(&self)
     }
+}
+
+/// Returns the name of a plain variant in its JSON form.
+pub fn stored_name(value: &impl Serialize) -> String {
+    let name = serde_json::to_value(value).ok();
+    name.and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
 }

@@ -5,7 +5,7 @@
 //!
 //! - [`consumer`]: finds work items and due deadlines.
 //! - [`run`]: one item from claim to exit ([`exit`]); the steps are in [`model_step`], [`tool_step`], [`auth_step`] and [`end_step`].
-//! - [`turn_run`]: what is recorded and shown of a turn.
+//! - [`turn_run`]: recording and showing a turn.
 //! - [`lease`]: the time for which a delivered item is this worker's.
 //! - [`gateways`]: the gateway key of an organisation.
 //! - [`profile`]: the settings of a turn.

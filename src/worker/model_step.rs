@@ -310,10 +310,10 @@ impl TurnRun<'_> {
     }
 }
 
-/// What the log keeps of a call. A tool that is not known now may be there when it is called, so only one that is known to
+/// Returns the stored form of a call. A tool that is not known now may be there when it is called, so only one that is known to
 /// bear repetition counts as such.
 fn requested(call: ToolCall, tool: Option<&Tool>, confirm: bool, state: &Conversation) -> CallRequested {
-    // What is kept is what is shown to a person and what the tool gets; text that is no object is refused when it is called.
+    // One form is stored, shown to a person and sent to the tool; text that is no object is refused when it is called.
     let canonical = CanonicalArguments::parse(&call.arguments).map(|arguments| arguments.text());
     let arguments: Value = canonical.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let ask = match tool.map(|tool| &tool.backend) {

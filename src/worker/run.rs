@@ -114,7 +114,7 @@ async fn drive(worker: &Arc<Worker>, key: &ConversationKey, item: DeliveredItem<
     exit
 }
 
-/// A claimed turn, and what was begun before the claim.
+/// A claimed turn, and the work that was begun before the claim.
 struct ClaimedTurn<'a> {
     run: TurnRun<'a>,
     prefetch: Prefetch,

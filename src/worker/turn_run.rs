@@ -1,4 +1,4 @@
-//! A turn that this worker drives: its state, what is recorded and shown of it, and the ways out.
+//! A turn that this worker drives: its state, its events and frames, and the ways out.
 
 use std::{
     future::Future,
@@ -30,7 +30,7 @@ use crate::{
     wire::{live::LiveKind, render},
 };
 
-/// A delivered work item, and what ends its turn early.
+/// A delivered work item, and the signals that end its turn early.
 pub(super) struct DeliveredItem<'a> {
     pub seq: u64,
     pub message: &'a WorkItem,

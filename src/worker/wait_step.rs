@@ -1,7 +1,7 @@
-//! Calls that end without a result: those whose server asks the visitor first, and those that became a task.
+//! Calls that end without a result: their server asks the visitor first, or they became a task.
 //!
-//! A visitor whose client shows forms is asked in one, and the turn parks. Another one is asked by the model in words: then the
-//! call waits over the end of its turn, and goes on with `submit_interaction`. A turn whose task lasts parks as well, and looks at
+//! On a client with forms the visitor is asked in one, and the turn parks. On another one the model asks in words: then the
+//! call waits over the end of its turn, and goes on with `submit_interaction`. A turn with a lasting task parks as well, and looks at
 //! the task again at the park's deadline.
 
 use std::{sync::Arc, time::Duration};
@@ -29,7 +29,7 @@ use crate::{
     wire::render,
 };
 
-/// What a client declares to be shown a server's questions.
+/// The capability of clients that show a server's questions.
 const CAPABILITY: &str = "elicitation_form";
 
 /// The calls of a step that have ended without a result.
@@ -55,7 +55,7 @@ impl TurnRun<'_> {
         self.state.supports.iter().any(|capability| capability == CAPABILITY)
     }
 
-    /// Waits for what the calls of a step wait for: for a person before a task, as a task goes on without being looked at.
+    /// Waits for the calls of a step: for a person before a task, since a task goes on by itself.
     pub(super) async fn settle(&mut self, turn: &Turn, unfinished: UnfinishedCalls) -> Result<(), TurnExit> {
         let UnfinishedCalls { mut asks, works } = unfinished;
         let order = |call: &CallRequested| {
@@ -136,7 +136,7 @@ impl TurnRun<'_> {
         self.record(Event::TurnToolCalled(event)).await.map(drop)
     }
 
-    /// Has the model ask what servers ask. One call's question at a time: an answer in words names none.
+    /// Has the model ask the servers' questions. One call's question at a time: an answer in words names none.
     async fn ask_in_words(
         &mut self,
         turn: &Turn,
@@ -180,7 +180,7 @@ impl TurnRun<'_> {
     }
 }
 
-/// Takes out the calls whose questions have no room.
+/// Takes out the calls with questions too large to keep.
 fn too_much(asks: &mut Vec<(CallRequested, String, Elicitation)>, most: usize) -> Vec<CallRequested> {
     let mut bytes = 0;
     let has_no_room = |(.., elicited): &mut (CallRequested, String, Elicitation)| {
@@ -190,7 +190,7 @@ fn too_much(asks: &mut Vec<(CallRequested, String, Elicitation)>, most: usize) -
     asks.extract_if(.., has_no_room).map(|(call, ..)| call).collect()
 }
 
-/// Tells a server that nobody waits for its task any more. Nothing depends on it, so it is tried once.
+/// Tells a server that its task is no longer wanted. Nothing depends on it, so it is tried once.
 pub(super) async fn cancel(worker: &Worker, key: &ConversationKey, task: &OpenTask) {
     match worker.tools.find(&key.org, &task.tool, |_| true) {
         Some(tool) => worker.tools.cancel(&tool, &task.id).await,
@@ -212,14 +212,14 @@ pub(super) fn deadline_of(key: &ConversationKey, turn: &Turn) -> Option<Deadline
     Some(DeadlineMessage { org: key.org.clone(), conversation: key.conversation, park: park.id, put_off: 0, task })
 }
 
-/// The result of a call whose question the model is to ask.
+/// The result of a call with a question for the model to ask.
 fn in_words(waiting: WaitingCall) -> ToolResult {
     let Some(question) = waiting.elicited.open() else { return ToolResult::outcome_unknown() };
     let result = interactions::elicited_in_words(question);
     ToolResult { waiting: Some(Box::new(waiting)), ..result }
 }
 
-/// Passes on what a visitor answered in words to a server's question, and goes on with the call when it was the last one.
+/// Passes a visitor's answer in words on to a server's question, and goes on with the call when it was the last one.
 pub(super) async fn go_on(
     worker: &Worker,
     profile: &TurnProfile,

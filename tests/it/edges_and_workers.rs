@@ -110,7 +110,7 @@ async fn a_stopped_worker_finishes_short_turns() {
     assert_eq!(stage.gateway.requests().len(), 1);
 }
 
-/// A turn whose answer is held back after its first token; the next worker gives the whole answer.
+/// A turn with an answer that is held back after its first token; the next worker gives the whole answer.
 struct LongTurn {
     stage: Stage,
     edge: Edge,

@@ -20,7 +20,7 @@ const SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/mcp_aski
 const REVISIONS: [&str; 2] = ["current", "earlier"];
 const DECLINED: &str = "was told that it is declined";
 
-/// A stage with a worker whose MCP server asks, and a client.
+/// A stage with a worker, an MCP server that asks, and a client.
 struct Scene {
     stage: Stage,
     files: TempDir,
@@ -93,13 +93,13 @@ impl Scene {
         submit(&mut self.client, &self.session, prompt, more).await
     }
 
-    /// The rest of a turn; what the model was told of its call.
+    /// The rest of a turn; returns the model's view of its call.
     async fn result(&mut self, id: &str) -> String {
         assert_eq!(answer_text(&self.client.turn(id).await), "ok");
         results_for_the_model(&self.stage).pop().unwrap()
     }
 
-    /// A whole turn with one call that asks nobody.
+    /// A whole turn with one call without questions.
     async fn result_of(&mut self, id: &str, tool: &str, arguments: Value) -> String {
         self.begin(id, tool, arguments).await;
         self.result(id).await
@@ -234,7 +234,7 @@ async fn a_question_that_no_form_can_show_is_declined_at_once() {
     for revision in REVISIONS {
         let mut s = Scene::of(revision).await;
         for case in schemas {
-            // A request whose parameters are a text is no message of the protocol, and is never answered.
+            // A request with a text for parameters is no message of the protocol, and is never answered.
             if revision == "earlier" && ["many", "text"].contains(&case) {
                 continue;
             }

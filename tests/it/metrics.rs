@@ -1,4 +1,4 @@
-//! Metrics: every one that the page lists is there after a run of everything, and equals what the log says.
+//! Metrics: every one that the page lists is there after a run of everything, and equals the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 

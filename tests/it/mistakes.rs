@@ -8,7 +8,7 @@ async fn outcome(mut process: Process) -> (bool, String) {
     (status.success(), process.output())
 }
 
-/// Settings that can't work: what is set, and what the message names.
+/// Settings that can't work, and the name in the message.
 const WRONG: [(&str, &str, &str); 16] = [
     ("SMOOTH_AGENT_PORT", "eighty", "SMOOTH_AGENT_PORT"),
     ("SMOOTH_AGENT_PROT", "8080", "SMOOTH_AGENT_PORT is one"),

@@ -74,7 +74,7 @@ async fn a_lost_stream_is_made_anew_only_when_the_loss_is_known() {
 #[tokio::test]
 async fn an_interrupted_first_apply_can_be_repeated() {
     let stage = Stage::start().await;
-    // What a deployment without the mark looks like, after its first streams: the others were never there.
+    // A deployment without the mark, after its first streams: the others were never there.
     let mut chat = api(&stage, "INFO", "CHAT_local", Value::Null).await["config"].clone();
     chat["metadata"] = json!({});
     assert!(api(&stage, "UPDATE", "CHAT_local", chat).await["error"].is_null());

@@ -16,7 +16,7 @@ use crate::support::{
     tools::{Provider, Tool},
 };
 
-/// A collector, which keeps what it gets and refuses the first request.
+/// A collector, which keeps all spans and refuses the first request.
 struct Collector {
     url: String,
     requests: Arc<Mutex<Vec<Value>>>,

@@ -129,7 +129,7 @@ async def test_tools_of_a_reference_server_are_called(binary, tmp_path, transpor
                     assert await result("asks", {"case": "ping"}) == (False, "ping: answered")
                     for case in ("sampling", "roots"):
                         assert await result("asks", {"case": case}) == (False, f"{case}: refused with -32601")
-                    # It must not be repeated, and so nobody can be asked.
+                    # It must not be repeated, and so the visitor can't be asked.
                     is_error, text = await result("asks", {"case": "elicitation"})
                     assert not is_error and text.startswith("elicitation: answered") and "declined" in text
 

@@ -143,7 +143,7 @@ impl Modules {
         let mut imports = Imports::new();
         for (path, hands_on) in &of.named {
             let Some((from, name)) = self.definer(path, 3) else { continue };
-            // A module and its parts are one: parts use their module's names, and the module calls its parts. What counts is that
+            // A module and its parts are one: parts use their module's names, and the module calls its parts. The rule is that
             // no part leads back to another one.
             if of.path.starts_with(&from.path) {
                 continue;

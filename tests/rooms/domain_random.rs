@@ -27,7 +27,7 @@ enum Ends {
     Task,
 }
 
-/// Something that somebody does. Workers may be late, so a move may speak of an epoch that is over.
+/// A move of a participant. Workers may be late, so a move may speak of an epoch that is over.
 #[derive(Clone, Debug)]
 enum Move {
     Open,
@@ -146,7 +146,7 @@ impl World {
         self.state.turn.as_ref().map(|turn| next_step(turn, MODEL_CALLS_MAX))
     }
 
-    /// What comes of the next step, from the hands of the worker with this epoch.
+    /// The outcome of the next step, from the hands of the worker with this epoch.
     fn outcome(&mut self, turn: Uuid, epoch: u64, wants_tools: &[(bool, bool)], ends: Ends) -> Option<Event> {
         let n = number(turn);
         self.names += 1;
@@ -166,7 +166,7 @@ impl World {
         })
     }
 
-    /// What comes of a call, as its worker writes it down.
+    /// The outcome of a call, as its worker records it.
     fn called(&self, n: u64, epoch: u64, request: &CallRequested, ends: Ends) -> Event {
         let call = self.state.turn.as_ref().and_then(|turn| turn.call(&request.id)).unwrap();
         let asked = call.elicited.as_ref().map_or(0, |elicited| elicited.asked);

@@ -35,7 +35,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("agents", &["limits", "ids", "subjects", "domain", "nats", "log"]),
     ("history", &["limits", "subjects", "domain", "wire", "nats", "log", "agents"]),
     ("playback", &["limits", "domain", "wire"]),
-    ("telemetry", &["config", "domain", "log"]),
+    ("telemetry", &["config", "domain", "wire", "log"]),
     ("evidence", &["limits", "subjects", "domain", "signing", "wire", "nats", "log", "history"]),
     (
         "privacy",

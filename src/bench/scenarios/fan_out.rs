@@ -24,7 +24,7 @@ use super::{close_all, idle, open_all};
 const VIEWERS: usize = 1_000;
 const TOKENS: u32 = 100;
 const RATE: u32 = 20;
-/// The user whose conversation it is.
+/// The number of the conversation's owner among the bench's users.
 const OWNER: usize = 0;
 
 pub async fn run(bench: &Bench) -> anyhow::Result<ScenarioOutcome> {

@@ -1,4 +1,4 @@
-//! What a connection is shown: the frames of watched turns ([`tracker`]), and hosts' events ([`push`]).
+//! Delivery to a connection: the frames of watched turns ([`tracker`]), and hosts' events ([`push`]).
 
 pub mod push;
 pub mod tracker;

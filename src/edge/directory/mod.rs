@@ -1,4 +1,4 @@
-//! What an edge looks up: session records, the availability of workers, skills.
+//! Directories of an edge: session records, the availability of workers, skills.
 
 pub mod sessions;
 pub mod skills;

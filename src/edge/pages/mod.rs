@@ -20,7 +20,7 @@ use warp::{
 
 use crate::{edge::Edge, widget::StaticFile};
 
-const CHAT: &str = include_str!("widget.html");
+const CHAT: &str = include_str!("visitors.html");
 const CHAT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
     connect-src 'self' ws: wss:; img-src data:; frame-ancestors 'self'; base-uri 'none'; form-action 'none'";
 

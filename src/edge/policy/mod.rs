@@ -1,4 +1,4 @@
-//! What a client may do: rights, usage limits, the opening of sessions.
+//! Policies for clients: rights, usage limits, the opening of sessions.
 //!
 //! - [`access`]: rights of visitors without proof.   - [`quota`]: usage limits.   - [`admission`]: sessions and messages.
 

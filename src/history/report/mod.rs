@@ -181,7 +181,7 @@ pub enum ReportStepKind {
     Decided {
         #[serde(flatten)]
         resolution: TurnResumed,
-        /// The name of the user whose session decided.
+        /// The name of the user who decided.
         by_name: Option<String>,
     },
     Completed(Box<TurnCompleted>),

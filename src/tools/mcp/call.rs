@@ -40,7 +40,7 @@ pub fn not_available() -> ToolResult {
     ToolResult::error("The tool is not available now.")
 }
 
-/// The result of a call whose answer says nothing.
+/// The result of a call with an empty answer.
 pub fn senseless() -> ToolResult {
     ToolResult::error("The tool's answer can't be understood.")
 }
@@ -105,7 +105,7 @@ impl McpServerHandle {
         self.outcome(tool, answer.unwrap_or(Err(Failure::Lost)))
     }
 
-    /// A call on a connection of its own, whose questions are its visitor's. Only for calls that bear repetition.
+    /// A call on a connection of its own: questions there are for its visitor. Only for calls that bear repetition.
     async fn call_alone(
         &self,
         tool: &Tool,

@@ -47,11 +47,11 @@ pub struct FormRequest {
     order: Vec<String>,
 }
 
-/// What is to be done about the questions of an answer.
+/// The decision about the questions of an answer.
 pub enum ElicitationRound {
     /// A visitor is asked.
     Ask(Elicitation),
-    /// Nobody can be asked: the call is made again with these.
+    /// No visitor can be asked: the call is made again with these.
     Again(InputResponses, Option<String>),
     /// The call has come to an end, for this reason.
     End(&'static str),
@@ -90,7 +90,7 @@ impl ServerQuestions {
         Self::odd(&json!({ "resultType": "input_required", "inputRequests": task["inputRequests"] }))
     }
 
-    /// Leaves out what was answered before: a task goes on naming a request until it has taken the answer.
+    /// Leaves out questions that were answered before: a task goes on naming a request until it has taken the answer.
     pub fn without(mut self, answered: Option<&Elicitation>, declined: &HashSet<String>) -> Self {
         let is_in = |it: &Elicitation, key: &String| {
             it.declined.contains(key) || it.questions.iter().any(|one| one.key == *key)
@@ -215,7 +215,7 @@ fn response(answer: Option<&ElicitedAnswer>) -> Value {
 /// The requests of a server on the connection of one call: answered from the log in their order, or put to the visitor.
 pub struct Dialogue {
     tool: String,
-    /// What the log has and was not used yet.
+    /// Answers of the log that were not used yet.
     answers: Mutex<Vec<ElicitedQuestion>>,
     asked: u32,
     may_ask: bool,

@@ -84,7 +84,7 @@ impl McpTools {
         }
     }
 
-    /// Tells a server that nobody waits for its task any more.
+    /// Tells a server that its task is no longer wanted.
     pub async fn cancel(&self, server: &str, task: &str) {
         if let Some(server) = self.servers.iter().find(|known| known.settings.name == server) {
             server.cancel(task).await;

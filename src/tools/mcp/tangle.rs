@@ -1,7 +1,7 @@
 //! The calls on a server's shared connection, and its questions there.
 //!
 //! Before revision 2026-07-28 a server asks with a request that names no call. With one call at a time it would be clear which
-//! visitor is meant; with several, one could be asked what another's call is about. So on a shared connection nobody is asked:
+//! visitor is meant; with several, a question could reach another call's visitor. So on a shared connection no visitor is asked:
 //! calls that bear repetition are given up and made again, each on a connection of its own, and the question is declined for those
 //! that don't. From then on the server is known to ask.
 
@@ -48,7 +48,7 @@ impl SharedQuestions {
         }
     }
 
-    /// Counts a call until what is returned is dropped.
+    /// Counts a call until the returned guard is dropped.
     pub fn enter(&self) -> RunningCall<'_> {
         self.running.send_modify(|running| *running += 1);
         RunningCall(self)

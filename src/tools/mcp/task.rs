@@ -36,7 +36,7 @@ enum Looked {
 }
 
 impl McpServerHandle {
-    /// Asks for a task until it is over, asks the visitor, or has gone on for the time of a call. One whose server can't be
+    /// Asks for a task until it is over, asks the visitor, or has gone on for the time of a call. If its server can't be
     /// reached counts as going on: the turn ends at its own limit.
     pub(super) async fn follow(&self, tool: &Tool, task: &str, context: &CallContext) -> ToolCallOutcome {
         let end = Instant::now() + tool.timeout;
@@ -87,7 +87,7 @@ impl McpServerHandle {
         }
     }
 
-    /// Tells the server that nobody waits for its task any more. Nothing depends on it.
+    /// Tells the server that its task is no longer wanted. Nothing depends on it.
     pub(super) async fn cancel(&self, task: &str) {
         let Some(up) = self.up() else { return };
         let request = ClientRequest::CancelTaskRequest(CancelTaskRequest::new(CancelTaskParams::new(task)));
@@ -107,7 +107,7 @@ fn pause(wanted_ms: Option<u64>) -> Duration {
     Duration::from_millis(wanted_ms.unwrap_or(limits::MCP_TASK_POLL_MS).clamp(limits::MCP_TASK_POLL_MIN_MS, most))
 }
 
-/// The result of a call whose task is gone.
+/// The result of a call after its task is gone.
 fn lost(tool: &Tool) -> ToolResult {
     match tool.idempotent {
         true => ToolResult::error("The tool did not finish."),

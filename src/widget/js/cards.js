@@ -28,7 +28,7 @@ function card(title, text, strings, ...children) {
 /** A button of a card. */
 const choice = (label, onclick, primary) => el('button', { type: 'button', class: primary && 'primary', onclick }, label);
 
-/** Approval of what a tool is about to do; `decide(approved)` sends the decision. */
+/** Approval of a tool call; `decide(approved)` sends the decision. */
 export function approval({ actionDescription, toolId }, strings, decide) {
   const { say } = strings;
   const shown = card(say('approval'), actionDescription || toolId, strings, el('div', { class: 'chips' },

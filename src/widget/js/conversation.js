@@ -1,5 +1,5 @@
 /**
- * The conversation: its session, its turns, and what is done after a lost connection.
+ * The conversation: its session, its turns, and their repair after a lost connection.
  *
  * A message is kept until an edge has acknowledged it, and is sent again under the same requestId, which is the same turn for the
  * server. A connection that comes back names the cursor of the last frame and gets the frames that it missed, once. A page that
@@ -33,7 +33,7 @@ export class Conversation {
 
   connect() { if (this.connection.ended) this.connection.connect(); }
 
-  /** Returns the page's token. A page with `getToken` that gives none has a user whose sign-in is over: never a stranger. */
+  /** Returns the page's token. A page with `getToken` that gives none has a user with an expired sign-in: never a stranger. */
   async token(renew) {
     if (!this.options.getToken) return this.options.token ?? (renew ? undefined : null);
     return (await this.options.getToken({ renew })) || undefined;
@@ -140,7 +140,7 @@ export class Conversation {
     if (this.turns.size || this.pending) return false;
     const pending = { requestId: newId(), text, images, files };
     this.show(pending);
-    // Files may be larger than the browser's storage takes; the text is what must not be lost.
+    // Files may be larger than the browser's storage takes; the text must not be lost.
     this.store.write({ pending: { requestId: pending.requestId, text, images: [], files: [] } });
     this.pending = pending;
     if (this.connection.ready) this.sendPending();

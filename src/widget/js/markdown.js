@@ -1,7 +1,7 @@
 /**
  * Markdown as models write it, into elements: headings, paragraphs, nested lists, quotes, tables, fences, rules, and inline marks.
  *
- * A text that still grows is cut into blocks, and only blocks whose source changed are made anew, so that nothing flickers and a
+ * A text that still grows is cut into blocks, and only changed blocks are made anew, so that nothing flickers and a
  * selection in an earlier paragraph stays. All patterns are bounded: no text makes matching run away.
  */
 import { el, link } from './dom.js';

@@ -1,4 +1,4 @@
-/** The panel: launcher, header, log, composer. It shows what the conversation tells it, and decides nothing. */
+/** The panel: launcher, header, log, composer. It shows the conversation's state, and decides nothing. */
 import { Composer } from './composer.js';
 import { ICONS, el, icon } from './dom.js';
 import { dress } from './styles.js';

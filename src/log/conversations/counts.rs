@@ -1,20 +1,20 @@
-//! Counts and log lines of appended events: what they say equals the log, since the append makes them.
+//! Counts and log lines of appended events: they equal the log, since the append makes them.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 
 use super::ExecuteError;
 use crate::{
     domain::{
         Conversation, Event, RecordedEvent, Turn,
-        event::{Prompt, ReplyEnd, ReplyTiming, Usage},
+        event::{ReplyEnd, ReplyTiming, Usage},
     },
     log::AppendReceipt,
     metrics::{gateway::ReportedUsage, metrics, turns::TurnLabels},
     nats::AppendError,
     subjects::ConversationKey,
+    wire::codes::stored_name,
 };
 
 /// The end of a turn, for its counts and its log line.
@@ -53,7 +53,7 @@ pub(super) fn appended(key: &ConversationKey, before: &Conversation, recorded: &
         Event::TurnStarted(_) => claimed(turn, at),
         Event::TurnModelReplied(e) => replied(key, (e.model.as_deref(), e.ended.as_ref()), e.usage),
         Event::TurnToolReturned(e) => metrics().calls.returned(&e.name, e.is_error),
-        Event::TurnParked(e) => metrics().calls.waits(kind_of(&e.prompt)),
+        Event::TurnParked(e) => metrics().calls.waits(e.prompt.kind()),
         Event::TurnResumed(e) => metrics().calls.waited(&stored_name(&e.resolution), since(turn.progress_at, at)),
         Event::TurnCompleted(e) => {
             let own = e.usage.map(|all| all.minus(turn.usage.unwrap_or_default()));
@@ -144,21 +144,6 @@ fn ended(key: &ConversationKey, turn: &Turn, recorded: &RecordedEvent, end: &Tur
         cost_usd = usage.cost_usd,
         "a turn ended"
     );
-}
-
-fn kind_of(prompt: &Prompt) -> &'static str {
-    match prompt {
-        Prompt::Approval { .. } => "approval",
-        Prompt::Interaction { .. } => "form",
-        Prompt::Elicitation { .. } => "question",
-        Prompt::Task { .. } => "task",
-    }
-}
-
-/// Returns the stored name of a plain variant.
-fn stored_name(value: &impl Serialize) -> String {
-    let name = serde_json::to_value(value).ok();
-    name.and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// Returns the time between two events; clocks of two processes may differ.
